@@ -1,0 +1,115 @@
+"""Secrets of the environment and of known shapes appear nowhere; everything else appears as it is."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tinyflux_pl.app import redact
+
+# put together here, so that no scanner takes this file for a leak
+HF = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345"
+WANDB = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_SECRETS", "APIKEY", "GH_TOKEN"]
+)
+def test_values_of_secret_variables_are_masked(monkeypatch, name):
+    monkeypatch.setenv(name, "hunter2/hunter+2")
+    assert redact.redact("got hunter2/hunter+2!") == "got ***!"
+    assert redact.redact("https://x/?k=hunter2%2Fhunter%2B2") == "https://x/?k=***"
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "KEYBOARD_LAYOUT", "HOME_DIRECTORY"])
+def test_other_variables_are_not(monkeypatch, name):
+    monkeypatch.setenv(name, "an ordinary value")
+    assert redact.redact("an ordinary value") == "an ordinary value"
+
+
+def test_a_longer_secret_hides_whole_though_a_shorter_is_its_part(monkeypatch):
+    monkeypatch.setenv("A_KEY", "abcdefgh")
+    monkeypatch.setenv("B_KEY", "abcdefgh-ijkl")
+    assert redact.redact("abcdefgh-ijkl") == "***"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"login with {HF} failed", "login with *** failed"),
+        (f"api_key={WANDB}", "api_key=***"),
+        (f'{{"api_key": "{WANDB}"}}', '{"api_key": "***"}'),
+        (f"WANDB_API_KEY: {WANDB}", "WANDB_API_KEY: ***"),
+        ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer ***"),
+        ("git clone https://me:passw0rd@host/x", "git clone https://***@host/x"),
+        ("key wandb_v1_" + "a" * 40, "key ***"),
+    ],
+)
+def test_known_shapes_are_masked(text, left):
+    assert redact.redact(text) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"revision {WANDB}",
+        "12 tokens, 77 tokens per prompt",
+        "the token is red",
+        "prompt: a large red circle, top left",
+        "https://host:8080/path",
+        "tokenizer: google/flan-t5-base",
+    ],
+)
+def test_ordinary_text_stays(text):
+    assert redact.redact(text) == text
+
+
+def test_containers(monkeypatch):
+    monkeypatch.setenv("X_TOKEN", "sentinel-secret")
+    data = {"a": ["sentinel-secret", 1, None], "api_key": "short", "b": ("x sentinel-secret",), "key": 3}
+    assert redact.redact_data(data) == {"a": ["***", 1, None], "api_key": "***", "b": ("x ***",), "key": 3}
+
+
+@pytest.fixture
+def installed():
+    kept = logging.getLogRecordFactory(), sys.excepthook, threading.excepthook
+    redact.install()
+    redact.install()
+    yield
+    logging.setLogRecordFactory(kept[0])
+    sys.excepthook, threading.excepthook = kept[1:]
+
+
+def test_log_records_of_any_logger_are_masked(monkeypatch, installed, caplog):
+    monkeypatch.setenv("X_TOKEN", "sentinel-secret")
+    log = logging.getLogger("some.library")
+    log.error("sent %s to %d", "sentinel-secret", 3)
+    try:
+        raise ValueError("holds sentinel-secret")
+    except ValueError:
+        log.exception("failed")
+    assert "sent *** to 3" in caplog.text and "ValueError: holds ***" in caplog.text
+    assert "sentinel-secret" not in caplog.text
+
+
+CRASH = """
+import sys, threading, logging
+from tinyflux_pl.app import redact
+redact.install()
+def crash(): raise RuntimeError("with sentinel-secret")
+thread = threading.Thread(target=crash); thread.start(); thread.join()
+logging.error("two %s, one given: %s", "sentinel-secret")
+crash()
+"""
+
+
+def test_uncaught_errors_of_program_and_threads_are_masked(tmp_path):
+    file = tmp_path / "crash.py"
+    file.write_text(CRASH)
+    secret = {"X_TOKEN": "sentinel-secret"}
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env={**os.environ, **secret})
+    assert done.returncode == 1 and done.stderr.count("RuntimeError: with ***") == 2
+    assert "sentinel-secret" not in done.stdout + done.stderr

@@ -1,0 +1,97 @@
+"""The main job, small: what a run leaves behind, and that a resumed run is the same run."""
+
+import json
+
+import pytest
+import torch
+
+from tests.app.runs import run
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core.errors import ConfigError, StaleCache
+
+PROMISED = {
+    "prompt_accuracy",
+    "prompt_accuracy_held_out",
+    "validation_loss",
+    "images_per_second",
+    "seconds",
+    "steps",
+    "parameters",
+    "checkpoint",
+    "samples",
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("project")
+
+
+@pytest.fixture(scope="module")
+def whole(root):
+    """Eight steps without a break, both experts."""
+    return run("train", root, "experts=lune_sol", "run=whole", "hardware.precision=32-true")
+
+
+def weights(root, name, step=8, which="raw"):
+    return directory.read(root / "outputs" / name / "checkpoints" / f"step_{step:07d}").weights(which)
+
+
+def test_a_run_leaves_results_pictures_and_checkpoints(root, whole):
+    folder = root / "outputs" / "whole"
+    results = json.loads((folder / "results.json").read_text())
+    assert results.keys() >= PROMISED
+    assert 0 <= results["prompt_accuracy"] <= 1 and results["steps"] == 8
+    assert results["validation_loss"] > 0
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step_0000004", "step_0000008"}
+    assert sorted(p.name for p in (folder / "samples").glob("*.png")) == ["step_0000004.png", "step_0000008.png"]
+    assert (folder / "csv" / "metrics.csv").read_text().count("\n") > 2
+
+
+def test_experts_are_learned_from_and_logged(root, whole):
+    header = (root / "outputs" / "whole" / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/flow", "train/lune", "train/sol", "train/gradient_norm", "validation/loss_t_0.5"} <= set(header)
+
+
+def test_a_resumed_run_ends_with_the_same_bits(root, whole):
+    chosen = ("experts=lune_sol", "hardware.precision=32-true", "run=broken")
+    run("train", root, *chosen, "steps=4", "schedule.total_steps=8")
+    run("train", root, *chosen, "resume=auto")
+    for which in ("raw", "averaged"):
+        one, other = weights(root, "whole", which=which), weights(root, "broken", which=which)
+        assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_raw_and_averaged_weights_differ_and_both_moved(root, whole):
+    early, raw, averaged = weights(root, "whole", 4), weights(root, "whole"), weights(root, "whole", 8, "averaged")
+    key = next(k for k in raw if k.endswith("img_in.weight"))
+    assert not torch.equal(raw[key], averaged[key]) and not torch.equal(raw[key], early[key])
+
+
+def test_a_finished_run_is_never_overwritten(root, whole):
+    with pytest.raises(ConfigError, match="already has checkpoints"):
+        run("train", root, "experts=lune_sol", "run=whole")
+
+
+def test_a_cache_of_another_codec_is_named_not_used(root, whole):
+    with pytest.raises(StaleCache) as error:
+        run("train", root, "codec.fold=4", "model.patch_size=1", "run=other")
+    assert "fold" in str(error.value) and "extract.py" in str(error.value)
+
+
+def test_a_checkpoint_draws_without_teachers_and_says_how(root, whole):
+    from PIL import Image
+
+    checkpoint = root / "outputs" / "whole" / "checkpoints" / "step_0000008"
+    for name in ("one", "two"):
+        chosen = (f"checkpoint='{checkpoint}'", "prompt='a large red circle, top left'", "n=2", "seed=1")
+        run("generate", root, *chosen, f"run={name}")
+    folder = root / "outputs" / "one"
+    assert sorted(p.name for p in folder.glob("*.png")) == ["grid.png", "image_0000.png", "image_0001.png"]
+    said = json.loads(Image.open(folder / "image_0001.png").text["tinyflux_pl"])
+    assert said["prompt"] == "a large red circle, top left" and said["seed"] == 1 and said["index"] == 1
+    assert said["checkpoint"] == directory.read(checkpoint).hash and said["settings"]["steps"] == 2
+    again = root / "outputs" / "two"
+    for name in ("image_0000.png", "image_0001.png"):
+        assert (folder / name).read_bytes() == (again / name).read_bytes()
+    assert (folder / "image_0000.png").read_bytes() != (folder / "image_0001.png").read_bytes()

@@ -1,0 +1,121 @@
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+
+from tinyflux_pl.codecs.autoencoder_kl import WEIGHTS, AutoencoderKLCodec
+from tinyflux_pl.codecs.registry import build_codec
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.specs import LatentSpec
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=6,
+        norm_num_groups=4,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+    )
+    folder = tmp_path_factory.mktemp("release")
+    vae.save_pretrained(folder / "vae")
+    return folder, vae.eval()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_latents_are_shifted_and_scaled_by_the_releases_own_numbers(release, images):
+    folder, vae = release
+    codec = AutoencoderKLCodec(str(folder))
+    mode = vae.encode(images).latent_dist.mode()
+    torch.testing.assert_close(codec.encode(images), (mode - 0.1159) * 0.3611, rtol=1e-5, atol=1e-6)
+    assert codec.latent_spec == LatentSpec(6, 4)
+    torch.testing.assert_close(codec.decode(codec.encode(images)), vae.decode(mode).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_unshifted_leaves_the_shift_out_both_ways(release, images):
+    folder, vae = release
+    codec = AutoencoderKLCodec(str(folder), scaling="unshifted")
+    mode = vae.encode(images).latent_dist.mode()
+    torch.testing.assert_close(codec.encode(images), mode * 0.3611, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(codec.decode(codec.encode(images)), vae.decode(mode).sample, rtol=1e-4, atol=1e-5)
+    assert codec.fingerprint() != AutoencoderKLCodec(str(folder)).fingerprint()
+
+
+def test_given_noise_samples_the_posterior(release, images):
+    folder, vae = release
+    codec = AutoencoderKLCodec(str(folder))
+    posterior = vae.encode(images).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(2))
+    expected = (posterior.mean + posterior.std * noise - 0.1159) * 0.3611
+    torch.testing.assert_close(codec.encode(images, noise), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_it_loads_on_first_use_and_frees(release, images):
+    codec = AutoencoderKLCodec(str(release[0]))
+    codec.fingerprint()
+    assert codec._model is None
+    first = codec.encode(images)
+    codec.free()
+    assert codec._model is None
+    torch.testing.assert_close(codec.encode(images), first, rtol=0, atol=0)
+
+
+def test_the_fingerprint_follows_the_bytes_not_the_place(release, tmp_path):
+    folder, _ = release
+    shutil.copytree(folder, tmp_path / "copy")
+    original, copy = AutoencoderKLCodec(str(folder)), AutoencoderKLCodec(str(tmp_path / "copy"))
+    assert original.fingerprint() == copy.fingerprint()
+    file = tmp_path / "copy" / "vae" / WEIGHTS
+    tensors = load_file(file)
+    tensors["encoder.conv_in.bias"] = tensors["encoder.conv_in.bias"] + 1
+    save_file(tensors, file)
+    assert AutoencoderKLCodec(str(tmp_path / "copy")).fingerprint() != original.fingerprint()
+
+
+def test_it_is_rebuilt_from_its_name_and_config(release, images):
+    codec = AutoencoderKLCodec(str(release[0]), scaling="unshifted", name="flux1_unshifted")
+    again = build_codec(codec.name, codec.config())
+    torch.testing.assert_close(again.encode(images), codec.encode(images), rtol=0, atol=0)
+    assert again.name == "flux1_unshifted"
+
+
+def test_a_config_without_shift_or_scale_is_stable_diffusion_15(release, tmp_path):
+    shutil.copytree(release[0], tmp_path / "sd")
+    path = tmp_path / "sd" / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    del config["shift_factor"], config["scaling_factor"]
+    path.write_text(json.dumps(config))
+    codec = AutoencoderKLCodec(str(tmp_path / "sd"))
+    assert (codec.scale, codec.shift) == (0.18215, 0.0)
+
+
+def test_weights_of_another_network_are_refused(release, tmp_path, images):
+    shutil.copytree(release[0], tmp_path / "broken")
+    file = tmp_path / "broken" / "vae" / WEIGHTS
+    tensors = load_file(file)
+    del tensors["encoder.conv_in.bias"]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointMismatch, match=r"encoder\.conv_in\.bias"):
+        AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
+
+
+def test_wrong_folders_sizes_and_choices_say_so(release, tmp_path):
+    with pytest.raises(HubError, match=r"config\.json"):
+        AutoencoderKLCodec(str(release[0]), subfolder="").fingerprint()
+    with pytest.raises(ConfigError, match="no file or folder"):
+        AutoencoderKLCodec(str(tmp_path / "nowhere")).fingerprint()
+    with pytest.raises(ConfigError, match="multiples of 4"):
+        AutoencoderKLCodec(str(release[0])).encode(torch.zeros(1, 3, 16, 18))
+    with pytest.raises(ConfigError, match="scaling"):
+        AutoencoderKLCodec(str(release[0]), scaling="none")

@@ -1,0 +1,39 @@
+"""EMA arithmetic: fp32 whatever the weights are, and the three decays."""
+
+import pytest
+import torch
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion.averaging import decay_at, lerp_
+
+
+def test_bf16_weights_still_move_a_slow_average():
+    average, weight = torch.ones(3), torch.full((3,), 2.0, dtype=torch.bfloat16)
+    for _ in range(300):
+        lerp_([average], [weight], 0.9999)
+    torch.testing.assert_close(average, torch.full((3,), 2 - 0.9999**300), rtol=1e-4, atol=1e-4)
+
+
+def test_an_average_in_bf16_is_refused():
+    with pytest.raises(ConfigError, match="fp32"):
+        lerp_([torch.ones(1, dtype=torch.bfloat16)], [torch.ones(1)], 0.9)
+
+
+def test_lists_of_different_length_are_an_error():
+    with pytest.raises(ValueError):
+        lerp_([torch.ones(1)], [], 0.9)
+
+
+def test_gradients_do_not_enter():
+    average, weight = torch.ones(2), torch.zeros(2, requires_grad=True)
+    lerp_([average], [weight], 0.5)
+    assert not average.requires_grad and average.tolist() == [0.5, 0.5]
+
+
+def test_decays():
+    assert decay_at(0, 0.999) == 0.999
+    assert decay_at(0, 0.999, "warmup") == pytest.approx(0.1) and decay_at(10**6, 0.999, "warmup") == 0.999
+    assert decay_at(0, 0.999, "power") == 0.0, "the first power average is the weights themselves"
+    assert decay_at(99, 0.999, "power", power=1.0) == pytest.approx(0.99**2)
+    with pytest.raises(ConfigError, match="warmup"):
+        decay_at(0, 0.9, "linear")

@@ -1,0 +1,112 @@
+"""Guidance rules reduce to what they should, and the object says when to ask for the unconditional."""
+
+import pytest
+import torch
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion import guidance as g
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath
+from tinyflux_pl.diffusion.prediction import convert, to_data_and_noise
+
+SHAPE = (3, 4, 5, 5)
+
+
+def draws(count):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(SHAPE, generator=generator) for _ in range(count)]
+
+
+def test_scale_one_is_the_conditional_for_every_rule():
+    cond, uncond, x = draws(3)
+    t = torch.full((3,), 0.4)
+    for kind in g.KINDS:
+        out = g.Guidance(1.0, kind).combine(cond, uncond, x, t, LinearPath(), 1.0)
+        torch.testing.assert_close(out, cond)
+
+
+def test_cfg_extrapolates():
+    cond, uncond = draws(2)
+    torch.testing.assert_close(g.cfg(cond, uncond, 3.0), cond + 2 * (cond - uncond))
+
+
+def test_zero_star_of_equals_is_itself_and_ignores_the_unconditionals_length():
+    cond, uncond = draws(2)
+    torch.testing.assert_close(g.cfg_zero(cond, cond, 4.0), cond)
+    torch.testing.assert_close(g.cfg_zero(cond, uncond, 4.0), g.cfg_zero(cond, 7 * uncond, 4.0))
+    residual = g.cfg_zero(cond, uncond, 0.0)  # the fitted unconditional: cond - fit is orthogonal to it
+    assert ((cond - residual) * residual).flatten(1).sum(1).abs().max() < 1e-3
+
+
+def test_apg_with_eta_one_and_no_limit_is_cfg():
+    cond, uncond, along = draws(3)
+    torch.testing.assert_close(g.apg(cond, uncond, 3.0, along, eta=1.0), g.cfg(cond, uncond, 3.0))
+
+
+def test_apg_adds_nothing_along_the_data():
+    cond, uncond, along = draws(3)
+    added = g.apg(cond, uncond, 3.0, along, eta=0.0) - cond
+    assert (added * along).flatten(1).sum(1).abs().max() < 1e-3
+    assert added.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("path", [LinearPath(0), LinearPath(1), VPPath()], ids=str)
+def test_apg_on_velocities_is_apg_on_x0(path):
+    cond, uncond, x = draws(3)
+    t = torch.full((3,), 0.4)
+    found = g.Guidance(4.0, "apg", norm_limit=2.0, eta=0.3).combine(cond, uncond, x, t, path, 4.0)
+    x0s = [to_data_and_noise("velocity", v, x, t, path)[0] for v in (cond, uncond)]
+    x0 = g.apg(*x0s, 4.0, x0s[0], 0.3, torch.full((3,), 2.0))
+    torch.testing.assert_close(found, convert(x0, x, t, path, "x0", "velocity"), rtol=1e-3, atol=1e-3)
+
+
+def test_rescale_restores_the_conditionals_deviation():
+    cond, uncond = draws(2)
+    guided = g.cfg(cond, uncond, 8.0)
+    torch.testing.assert_close(g.rescale(guided, cond, 1.0).flatten(1).std(1), cond.flatten(1).std(1))
+    assert torch.equal(g.rescale(guided, cond, 0.0), guided)
+
+
+def test_dynamic_threshold_bounds_what_overshoots_and_leaves_the_rest():
+    small, large = torch.full((1, 100), 0.5), torch.linspace(-4, 4, 100)[None]
+    out = g.dynamic_threshold(torch.cat([small, large]), percentile=0.95)
+    assert torch.equal(out[:1], small)
+    assert float(out[1].abs().max()) == pytest.approx(1.0) and (out[1].diff() >= 0).all()
+
+
+def test_thresholding_bounds_x0_inside_guidance():
+    cond, uncond, x = (3 * d for d in draws(3))
+    t, path = torch.full((3,), 0.4), LinearPath()
+    out = g.Guidance(8.0, threshold=0.9).combine(cond, uncond, x, t, path, 8.0)
+    assert to_data_and_noise("velocity", out, x, t, path)[0].abs().max() < 1.001
+
+
+def test_interval_and_curve_over_the_way():
+    interval = g.Guidance(5.0, interval=(0.25, 0.5))
+    assert [interval.scale_at(s) for s in (0.0, 0.25, 0.5, 0.51)] == [1.0, 5.0, 5.0, 1.0]
+    for peak in (0.2, 0.5, 0.8):
+        curve = g.Guidance(5.0, curve="triangle", peak=peak)
+        scales = [curve.scale_at((i + 0.5) / 1000) for i in range(1000)]
+        assert sum(scales) / 1000 == pytest.approx(5.0, abs=0.01) and max(scales) == pytest.approx(9.0, abs=0.05)
+
+
+def test_standing_still_is_only_cfg_zeros():
+    assert g.Guidance(5.0, "cfg_zero", zero_until=0.04).still(0.03)
+    assert not g.Guidance(5.0, "cfg_zero", zero_until=0.04).still(0.05)
+    assert not g.Guidance(5.0, "cfg", zero_until=0.04).still(0.0)
+
+
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"kind": "cgf"}, "apg"),
+        ({"curve": "sine"}, "triangle"),
+        ({"scale": -1.0}, "no guidance"),
+        ({"interval": (0.5, 0.2)}, "noise"),
+        ({"interval": (0.0, 0.5, 1.0)}, "noise"),
+        ({"rescale": 1.5}, "between 0 and 1"),
+        ({"peak": 1.0}, "peak"),
+    ],
+)
+def test_bad_settings(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        g.Guidance(**settings)

@@ -1,0 +1,98 @@
+"""Training times and sampling grids: inside (0, 1), and shifted towards noise on every path."""
+
+import pytest
+import torch
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, fraction
+from tinyflux_pl.diffusion.timesteps import (
+    LogitNormal,
+    Mode,
+    Stratified,
+    Uniform,
+    flux_shift,
+    flux_unshift,
+    grid,
+    resolution_shift,
+    shift_time,
+)
+
+PATHS = [LinearPath(0), LinearPath(1), VPPath()]
+U = (torch.arange(4000) + 0.5) / 4000
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("make", [Uniform, LogitNormal, Mode, lambda **k: Stratified(LogitNormal(**k))])
+def test_shift_above_one_favours_noise_whatever_the_clock(path, make):
+    plain, pushed = (fraction(path, make(shift=s)(U, path), "noise").mean() for s in (1.0, 3.0))
+    assert pushed > plain + 0.1
+    back = fraction(path, make(shift=3.0, toward="data")(U, path), "noise").mean()
+    assert back < plain - 0.1
+
+
+def test_positive_mean_favours_noise():
+    for path in PATHS:
+        assert fraction(path, LogitNormal(mean=1.0)(U, path), "noise").mean() > 0.65
+
+
+@pytest.mark.parametrize("sampler", [Uniform(7.0), LogitNormal(std=9.0), Mode(), Stratified()])
+def test_times_are_fp32_and_stay_off_the_ends(sampler):
+    t = sampler(torch.tensor([1e-7, 0.3, 1 - 6e-8]), PATHS[0])
+    assert t.dtype == torch.float32 and t.shape == (3,)
+    assert t.min() >= 1e-4 and t.max() <= 1 - 1e-4
+
+
+def test_logit_normal_quantiles():
+    t = LogitNormal()(torch.tensor([0.5, 0.8413447]), LinearPath(1))
+    torch.testing.assert_close(t, torch.sigmoid(torch.tensor([0.0, 1.0])))
+
+
+def test_mode_without_scale_is_uniform_and_with_it_prefers_the_middle():
+    path = LinearPath(1)
+    torch.testing.assert_close(Mode(scale=0.0)(U, path), 1 - U.clamp(1e-4, 1 - 1e-4))
+    centre = (Mode(scale=1.29)(U, path) - 0.5).abs() < 0.25
+    assert centre.float().mean() > 0.55
+
+
+def test_stratified_visits_every_stratum_once():
+    t = Stratified()(torch.rand(16, generator=torch.Generator().manual_seed(0)), LinearPath(1))
+    assert (t * 16).floor().sort().values.tolist() == list(range(16))
+
+
+def test_shift_round_trip():
+    t = torch.linspace(0, 1, 11)
+    torch.testing.assert_close(flux_unshift(flux_shift(t, 3.0), 3.0), t)
+    assert resolution_shift(4096) == pytest.approx(3.1582, abs=1e-4)  # exp(1.15): FLUX.1 at 1024 pixels
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("toward", ["noise", "data"])
+def test_grid_runs_from_noise_to_data_and_ends_exactly_there(path, toward):
+    for shift in (1.0, 3.0, 1.1, 0.1):  # fp32 rounds 0.1 / (1 + (0.1 - 1)) beside 1
+        times = grid(28, path, shift, toward)
+        assert times.dtype == torch.float32 and len(times) == 29
+        assert (float(times[0]), float(times[-1])) == (path.t_noise, path.t_data)
+        assert (fraction(path, times, "data").diff() > 0).all()
+
+
+def test_grid_shift_is_applied_once_and_lengthens_the_noisy_part():
+    path = LinearPath(1)
+    torch.testing.assert_close(grid(4, path, 3.0), torch.tensor([1.0, 0.9, 0.75, 0.5, 0.0]))
+    mirrored = grid(4, LinearPath(0), 3.0)
+    torch.testing.assert_close(mirrored, torch.tensor([0.0, 0.1, 0.25, 0.5, 1.0]))
+    torch.testing.assert_close(shift_time(grid(4, path), 3.0, path), grid(4, path, 3.0))
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: Uniform(shift=0.0), "positive"),
+        (lambda: LogitNormal(toward="clean"), "noise, or data"),
+        (lambda: LogitNormal(std=0.0), "positive"),
+        (lambda: Mode(scale=3.0), "1.752"),
+        (lambda: grid(0, PATHS[0]), "at least 1"),
+    ],
+)
+def test_bad_settings(make, says):
+    with pytest.raises(ConfigError, match=says):
+        make()

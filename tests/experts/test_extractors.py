@@ -1,0 +1,190 @@
+import pytest
+import torch
+
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import CaptureError, ConfigError
+from tinyflux_pl.core.types import Conditioning
+from tinyflux_pl.denoisers.unet import UNetDenoiser
+from tinyflux_pl.diffusion.paths import LinearPath
+from tinyflux_pl.experts import sol_attention
+from tinyflux_pl.experts.lune_features import LuneFeatures, mid_block_mean
+from tinyflux_pl.experts.sol_attention import SolAttention, StatisticsAttention, capture_layers, summarise
+
+STUDENT = LinearPath(noise_at=0)
+BUCKETS = (0.05, 0.5, 0.95)
+
+
+def lune(teacher, **changes):
+    return LuneFeatures(teacher, STUDENT, **{"t_buckets": BUCKETS, "seed": 7, **changes})
+
+
+def sol(teacher, **changes):
+    return SolAttention(teacher, STUDENT, **{"t_buckets": BUCKETS, "seed": 7, **changes})
+
+
+def inputs(teacher, samples):
+    latents, text, _ = samples
+    return teacher.denoiser, latents, torch.full((4,), 0.3), Conditioning(text)
+
+
+def test_shapes_and_names(lune_teacher, sol_teacher, samples):
+    features = lune(lune_teacher).extract(*samples)
+    assert {k: tuple(v.shape) for k, v in features.items()} == {"lune.features": (4, 3, 16)}
+    attention = sol(sol_teacher).extract(*samples)
+    assert {k: tuple(v.shape) for k, v in attention.items()} == {"sol.stats": (4, 3, 4), "sol.spatial": (4, 3, 8, 8)}
+    torch.testing.assert_close(attention["sol.spatial"].sum((2, 3)), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("max_batch", [1, 5, 12])
+def test_batch_size_and_company_change_nothing(lune_teacher, sol_teacher, samples, max_batch):
+    latents, text, ids = samples
+    for extractor, teacher in ((lune, lune_teacher), (sol, sol_teacher)):
+        whole = extractor(teacher).extract(*samples)
+        parts = extractor(teacher, max_batch=max_batch).extract(*samples)
+        alone = extractor(teacher).extract(latents[2:3], text.select(slice(2, 3)), ids[2:3])
+        for key, value in whole.items():
+            torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(alone[key], value[2:3], atol=1e-5, rtol=1e-4)
+
+
+def test_the_teacher_sees_the_image_at_the_students_signal_to_noise(lune_teacher, sol_teacher, samples):
+    latents, text, ids = samples
+    for teacher in (lune_teacher, sol_teacher):
+        seen = []
+        extractor = lune(teacher)
+        extractor.capture = lambda x, tau, cond, seen=seen: seen.append((x, tau)) or {"features": x.mean((2, 3))}
+        extractor.extract(latents, text, ids)
+        ((x, tau),) = seen
+        path = teacher.denoiser.path
+        for row, (sample, k) in enumerate((s, k) for s in range(4) for k in range(3)):
+            t = torch.tensor([BUCKETS[k]])
+            noise = rng.normal(latents.shape[1:], 7, "extraction", [ids[sample]], k)
+            expected = path.interpolate(latents[sample : sample + 1], noise, tau[row : row + 1])
+            torch.testing.assert_close(x[row : row + 1], expected)
+            if abs(STUDENT.log_snr(t)) < 5:  # inside Sol's table
+                torch.testing.assert_close(path.log_snr(tau[row : row + 1]), STUDENT.log_snr(t), atol=2e-3, rtol=1e-3)
+    assert lune(lune_teacher).times().tolist() == pytest.approx([0.95, 0.5, 0.05])  # noise is at the other end
+
+
+def test_features_follow_the_image_the_words_and_the_seed(lune_teacher, samples):
+    latents, text, ids = samples
+    before = lune(lune_teacher).extract(*samples)["lune.features"]
+    torch.testing.assert_close(lune(lune_teacher).extract(*samples)["lune.features"], before, rtol=0, atol=0)
+    assert not torch.allclose(lune(lune_teacher).extract(latents + 0.5, text, ids)["lune.features"], before, atol=1e-3)
+    other = text.select(torch.tensor([1, 2, 3, 0]))
+    assert not torch.allclose(lune(lune_teacher).extract(latents, other, ids)["lune.features"], before, atol=1e-4)
+    assert not torch.allclose(lune(lune_teacher, seed=8).extract(*samples)["lune.features"], before, atol=1e-3)
+
+
+def test_the_literal_clock_ignores_the_image_and_runs_backwards(lune_teacher, sol_teacher, samples):
+    latents, text, ids = samples
+    told = []
+    lune_teacher.denoiser.unet.time_proj.register_forward_pre_hook(lambda m, args: told.append(args[0]))
+    first = lune(lune_teacher, clock="literal").extract(*samples)["lune.features"]
+    torch.testing.assert_close(
+        lune(lune_teacher, clock="literal").extract(latents + 1, text, ids)["lune.features"], first
+    )
+    assert told[0][:3].tolist() == pytest.approx([50, 500, 950])
+    literal = sol(sol_teacher, clock="literal")
+    torch.testing.assert_close(literal.times() * 999, torch.tensor([50.0, 500.0, 950.0]))
+    stats = literal.extract(*samples)["sol.stats"]
+    assert stats.shape[-1] == 3
+    torch.testing.assert_close(stats[..., 2], 1 - stats[..., 1])
+    with pytest.raises(ConfigError, match="clock"):
+        lune(lune_teacher, clock="reversed")
+
+
+def test_stopping_at_the_middle_is_exact_and_spares_the_rest(lune_teacher, samples):
+    denoiser, latents, t, cond = inputs(lune_teacher, samples)
+    kept, later = [], []
+    hook = denoiser.unet.mid_block.register_forward_hook(lambda m, i, o: kept.append(o))
+    denoiser.unet.up_blocks[0].register_forward_hook(lambda m, i, o: later.append(1))
+    denoiser(latents, t, cond)
+    hook.remove()
+    assert later == [1]
+    torch.testing.assert_close(mid_block_mean(denoiser, latents, t, cond), kept[0].mean((2, 3)), rtol=0, atol=0)
+    assert later == [1]
+    assert not denoiser.unet.mid_block._forward_hooks
+
+
+def test_statistics_are_those_of_the_attention_maps(sol_teacher, samples, monkeypatch):
+    """Against whole maps, recomputed from what each layer was given; tiles change nothing."""
+    denoiser, latents, t, cond = inputs(sol_teacher, samples)
+    given = []
+    for name, module in denoiser.unet.named_modules():
+        if name.endswith("attn1"):
+            module.register_forward_pre_hook(lambda m, args: given.append((m, args[0])))
+    layers = capture_layers(denoiser, latents, t, cond)
+    assert len(layers) == len(given) == 7
+    for layer, (attn, hidden) in zip(layers, given, strict=True):
+        query, key = (attn.head_to_batch_dim(part(hidden)) for part in (attn.to_q, attn.to_k))
+        rows = attn.get_attention_scores(query, key).unflatten(0, (4, attn.heads)).mean(1)
+        expected = sol_attention.LayerStatistics(4, layer.grid, rows.device)
+        expected.add(rows, 0)
+        torch.testing.assert_close(layer.statistics(), expected.statistics(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(layer.importance(), expected.importance(), atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(sol_attention, "TILE", 4 * 2 * 64 * 5)
+    tiled = capture_layers(denoiser, latents, t, cond)
+    for found, expected in zip(summarise(tiled, 8), summarise(layers, 8), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_no_map_is_kept(sol_teacher, samples):
+    denoiser, latents, t, cond = inputs(sol_teacher, samples)
+    for layer in capture_layers(denoiser, latents, t, cond):
+        held = sum(v.numel() for v in vars(layer).values() if torch.is_tensor(v))
+        assert held <= layer.count * (2 + 4) + 16  # places, and column sums of four samples
+
+
+def test_watching_changes_neither_the_answer_nor_the_teacher(sol_teacher, samples):
+    denoiser, latents, t, cond = inputs(sol_teacher, samples)
+    plain, before = denoiser(latents, t, cond).sample, denoiser.unet.attn_processors
+    watcher = StatisticsAttention(sol_attention.grids_of(8, 8))
+    with sol_attention.watching(denoiser, watcher):
+        torch.testing.assert_close(denoiser(latents, t, cond).sample, plain, rtol=0, atol=0)
+    with pytest.raises(RuntimeError), sol_attention.watching(denoiser, watcher):
+        raise RuntimeError
+    assert denoiser.unet.attn_processors == before
+
+
+def test_latents_need_not_be_square(sol_teacher, samples):
+    _, text, ids = samples
+    found = sol(sol_teacher).extract(torch.randn(4, 12, 6, 14), text, ids)
+    assert found["sol.spatial"].isfinite().all()
+
+
+def test_what_cannot_be_captured_is_an_error(lune_teacher, sol_teacher, samples):
+    latents, text, ids = samples
+    with torch.no_grad():
+        lune_teacher.denoiser.unet.conv_in.bias[0] = float("nan")
+        sol_teacher.denoiser.unet.conv_in.bias[0] = float("inf")
+    with pytest.raises(CaptureError, match="finite"):
+        lune(lune_teacher).extract(*samples)
+    with pytest.raises(CaptureError, match="finite"):
+        sol(sol_teacher).extract(*samples)
+    config = {
+        **sol_teacher.denoiser.unet_config,
+        "down_block_types": ["DownBlock2D"] * 2,
+        "up_block_types": ["UpBlock2D"] * 2,
+        "mid_block_type": None,
+    }
+    blind = UNetDenoiser(config, LinearPath(1), "velocity", sol_teacher.denoiser.latent_spec, text_spec(sol_teacher))
+    t, cond = torch.full((4,), 0.5), Conditioning(text)
+    with pytest.raises(CaptureError, match="no self-attention"):
+        capture_layers(blind, latents, t, cond)
+    with pytest.raises(CaptureError, match="middle block"):
+        mid_block_mean(blind, latents, t, cond)
+
+
+def text_spec(teacher):
+    return teacher.denoiser.text_spec
+
+
+def test_the_fingerprint_says_what_decides_the_features(lune_teacher):
+    base = lune(lune_teacher).fingerprint()
+    assert lune(lune_teacher, max_batch=3).fingerprint() == base
+    for changes in ({"seed": 8}, {"t_buckets": (0.1, 0.9)}, {"clock": "literal"}):
+        assert lune(lune_teacher, **changes).fingerprint() != base
+    assert LuneFeatures(lune_teacher, LinearPath(1), BUCKETS, 7).fingerprint() != base
+    lune_teacher.weights = "1" * 64
+    assert lune(lune_teacher).fingerprint() != base

@@ -1,0 +1,77 @@
+"""Every YAML choice composes in every root that offers it, and binds to its targets' signatures."""
+
+from itertools import zip_longest
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from tests.house.source import ROOT
+from tinyflux_pl.app.compose import check_binds
+
+CONF = ROOT / "conf"
+ROOTS = ("train", "extract", "generate")
+GIVEN = {"generate": ["checkpoint=somewhere"]}
+# these override other groups, so each is composed alone
+RECIPES = ("experiment", "debug", "model", "hparams_search")
+
+
+def options() -> dict[str, list[str]]:
+    """Group -> its choices, from the folders of conf/."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(CONF.rglob("*.yaml")):
+        if file.parent != CONF:
+            found.setdefault(file.parent.relative_to(CONF).as_posix(), []).append(file.stem)
+    return found
+
+
+def offered(root: str) -> set[str]:
+    """The groups of a root's defaults list."""
+    entries = OmegaConf.load(CONF / f"{root}.yaml").defaults
+    keys = (next(iter(e)) if OmegaConf.is_config(e) else str(e) for e in entries)
+    return {k.removeprefix("override ").removeprefix("optional ").lstrip("/").split("@")[0] for k in keys}
+
+
+def lines(root: str) -> list[list[str]]:
+    """Command lines that between them make every choice of a root at least once."""
+    groups = {g: o for g, o in options().items() if g in offered(root)}
+    side_by_side = zip_longest(*([f"{g}={o}" for o in os] for g, os in groups.items() if g not in RECIPES))
+    alone = [[f"{g}={o}"] for g in RECIPES for o in groups.get(g, [])]
+    return [[], *([choice for choice in row if choice] for row in side_by_side), *alone]
+
+
+def composed(root: str, line: list[str]) -> dict:
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(root, [*GIVEN.get(root, []), *line], return_hydra_config=True)
+    with_output = OmegaConf.merge(config, {"hydra": {"runtime": {"output_dir": "out"}, "job": {"num": 0, "id": "0"}}})
+    HydraConfig.instance().set_config(with_output)
+    try:
+        job = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+        return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_choice_composes_and_binds(root):
+    for line in lines(root):
+        try:
+            check_binds(composed(root, line))
+        except Exception as error:
+            error.add_note(f"python {root}.py {' '.join(line)}")
+            raise
+
+
+def test_every_file_of_conf_is_reached():
+    reached = {choice for root in ROOTS for line in lines(root) for choice in line}
+    missed = [f"{g}={o}" for g, os in options().items() for o in os if f"{g}={o}" not in reached]
+    assert not missed, f"no root offers {missed}"
+    assert {f.stem for f in CONF.glob("*.yaml")} == set(ROOTS)
+
+
+def test_a_typo_in_a_yaml_would_be_seen():
+    config = composed("train", [])
+    config["path"]["sihft"] = 1
+    with pytest.raises(Exception, match="sihft"):
+        check_binds(config)

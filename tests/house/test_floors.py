@@ -1,0 +1,143 @@
+"""Imports run downward, heavy packages sleep until they are needed, each framework has one importer."""
+
+import ast
+import textwrap
+
+import pytest
+
+from tests.house import source
+
+FLOORS = {
+    "core": 0,
+    "diffusion": 1,
+    "nets": 2,
+    **dict.fromkeys(("codecs", "text", "denoisers"), 3),
+    **dict.fromkeys(("data", "sampling", "engine", "checkpoints"), 4),
+    **dict.fromkeys(("experts", "methods", "objectives"), 5),
+    **dict.fromkeys(("extraction", "training", "inference"), 6),
+    "app": 7,
+}
+LAZY = ("diffusers", "transformers", "peft", "torchao", "sklearn", "skimage", "bitsandbytes", "wandb")
+PRETRAINED = ("diffusers", "transformers", "peft", "torchao")
+
+
+def allowed(importer: str, imported: str) -> bool:
+    """Whether a file of one room may import from another room."""
+    if importer == imported:
+        return True
+    if FLOORS[importer] == FLOORS[imported]:
+        return imported == "objectives" and importer in ("experts", "methods")
+    return FLOORS[imported] < FLOORS[importer]
+
+
+def house_imports(file):
+    for module, line, _ in source.imports(file):
+        if module.startswith("tinyflux_pl."):
+            yield source.room(module), line
+
+
+def test_every_room_has_a_floor():
+    rooms = {p.name for p in source.PACKAGE.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
+    assert rooms <= set(FLOORS), f"no floor for {rooms - set(FLOORS)}"
+    loose = [source.name(f) for f in source.PACKAGE.glob("*.py") if f.name != "__init__.py"]
+    assert not loose, f"in no room: {loose}"
+
+
+def test_imports_run_downward():
+    wrong = []
+    for file in source.files():
+        here = source.room(source.module_of(file))
+        for there, line in house_imports(file):
+            if there not in FLOORS:
+                continue  # a name of the package itself, such as __version__
+            if not here or not allowed(here, there):
+                wrong.append(f"{source.name(file)}:{line}: {here or 'the package'} may not import {there}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_heavy_packages_are_imported_inside_functions():
+    wrong = [
+        f"{source.name(file)}:{line}: import {module.split('.')[0]} inside the function that needs it"
+        for file in source.files()
+        for module, line, on_import in source.imports(file)
+        if on_import and module.split(".")[0] in LAZY
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("packages", "rooms"),
+    [
+        (("lightning", "pytorch_lightning"), ("training", "app")),
+        (("hydra", "omegaconf"), ("app",)),
+        (PRETRAINED, tuple(r for r, floor in FLOORS.items() if 3 <= floor <= 6)),
+    ],
+    ids=["lightning", "hydra", "pretrained"],
+)
+def test_a_framework_has_its_rooms(packages, rooms):
+    wrong = [
+        f"{source.name(file)}:{line}: {module} belongs in {', '.join(rooms)}"
+        for file in source.files()
+        for module, line, _ in source.imports(file)
+        if module.split(".")[0] in packages and source.room(source.module_of(file)) not in rooms
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_roof_is_thin_and_stands_on_app_alone():
+    for script in source.SCRIPTS:
+        assert len(script.read_text().splitlines()) <= 30, f"{script.name} is a recipe: 30 lines"
+        for node in ast.walk(source.tree(script)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tinyflux_pl"):
+                assert (node.module or "").startswith("tinyflux_pl.app"), f"{script.name} imports {node.module}"
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "verdict"),
+    [
+        ("diffusion", "core", True),
+        ("core", "diffusion", False),
+        ("nets", "codecs", False),
+        ("codecs", "text", False),
+        ("experts", "objectives", True),
+        ("objectives", "experts", False),
+        ("training", "inference", False),
+        ("training", "data", True),
+        ("data", "data", True),
+    ],
+)
+def test_the_rule_itself(importer, imported, verdict):
+    assert allowed(importer, imported) is verdict
+
+
+def test_the_reader_of_imports_sees_each_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    file = tmp_path / "tinyflux_pl" / "nets" / "sub.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        textwrap.dedent(
+            """
+            import diffusers.models
+            from tinyflux_pl import app
+            from ..data import cache_store
+            from . import rope
+            if TYPE_CHECKING:
+                import peft
+            try:
+                import torchao
+            finally:
+                pass
+            def f():
+                from transformers import T5
+            """
+        )
+    )
+    assert [(module, on_import) for module, _, on_import in source.imports(file)] == [
+        ("diffusers.models", True),
+        ("tinyflux_pl.app", True),
+        ("tinyflux_pl.data.cache_store", True),
+        ("tinyflux_pl.nets.rope", True),
+        ("peft", False),
+        ("torchao", True),
+        ("transformers.T5", False),
+    ]

@@ -1,0 +1,150 @@
+"""What the house does not do: vague names, a second clock, a family test, an unpickled file, a swallowed error."""
+
+import ast
+import os
+import re
+import tokenize
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.house import source
+
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "stuff"}
+# Path owns the clock: `1 - t` in any other file is a second one. Networks may hold the reference's own formula.
+CLOCK = re.compile(r"\b1(?:\.0?)?\s*-\s*(?:t|time|timesteps?)\b(?!\s*[\w(\[.])")
+OWNS_THE_CLOCK = ("diffusion", "nets")
+FAMILY = re.compile(r"\b(?:family|model_type|model_family|arch)\b\s*(?:==|!=|in\b)|\bmatch\s+\S*family\b")
+UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
+PLACE = re.compile(
+    r"(?<![\w.])/(?:work|home|root|opt|mnt|data)/\w|file:///|https?://(?:localhost|127\.|10\.|192\.168\.)"
+)
+TEXTS = ("*.py", "*.yaml", "*.md", "*.toml", "*.txt", "Makefile", "run")
+SKIPPED = {".venv", ".git", "outputs", "cache", "multirun", "wandb", "shared", ".pytest_cache", ".ruff_cache"}
+
+
+def code_lines(file: Path):
+    """(line number, code without comments and strings) of a Python file."""
+    lines: dict[int, list[str]] = {}
+    with file.open("rb") as handle:
+        for token in tokenize.tokenize(handle.readline):
+            if token.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER):
+                lines.setdefault(token.start[0], []).append(token.string)
+    return ((number, " ".join(words)) for number, words in sorted(lines.items()))
+
+
+def offences(pattern: re.Pattern[str], outside: tuple[str, ...] = ()) -> list[str]:
+    """Where code of the package matches."""
+    return [
+        f"{source.name(file)}:{number}: {line}"
+        for file in source.files()
+        if source.room(source.module_of(file)) not in outside
+        for number, line in code_lines(file)
+        if pattern.search(line)
+    ]
+
+
+@cache
+def own_texts() -> list[Path]:
+    """Every text file of the project that a reader may open."""
+    found = []
+    for folder, inner, names in os.walk(source.ROOT):
+        inner[:] = [n for n in inner if n not in SKIPPED and not n.endswith(".egg-info")]
+        found += [Path(folder, n) for n in names if any(fnmatch(n, pattern) for pattern in TEXTS)]
+    return sorted(found)
+
+
+def calls(file: Path):
+    """(dotted name, call) of every call in a file."""
+    for node in ast.walk(source.tree(file)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_no_file_has_a_vague_name():
+    vague = [source.name(p) for p in source.PACKAGE.rglob("*") if p.stem.lower() in VAGUE]
+    assert not vague, vague
+
+
+def test_the_path_alone_owns_the_clock():
+    assert not (found := offences(CLOCK, outside=OWNS_THE_CLOCK)), "\n".join(found)
+
+
+def test_nobody_asks_which_family():
+    assert not (found := offences(FAMILY)), "\n".join(found)
+
+
+def test_nothing_is_unpickled():
+    wrong = []
+    for file in source.files():
+        wrong += [
+            f"{source.name(file)}:{line}: {module}"
+            for module, line, _ in source.imports(file)
+            if module.split(".")[0] in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+        ]
+        for name, call in calls(file):
+            given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            place = f"{source.name(file)}:{call.lineno}: {name}"
+            if name in ("torch.load", "load_from_checkpoint") and given.get("weights_only") != "True":
+                wrong.append(f"{place} without weights_only=True")
+            if given.get("allow_pickle", "False") != "False" or given.get("trust_remote_code", "False") != "False":
+                wrong.append(f"{place} trusts a file")
+            if name in ("eval", "exec"):
+                wrong.append(place)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_error_is_swallowed_and_no_weight_is_left_out():
+    wrong = []
+    for file in source.files():
+        for node in ast.walk(source.tree(file)):
+            if isinstance(node, ast.ExceptHandler):
+                everything = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
+                handled = any(isinstance(n, ast.Raise) for n in ast.walk(node)) or node.name is not None
+                if node.type is None or (everything and not handled):
+                    wrong.append(f"{source.name(file)}:{node.lineno}: except without a type")
+        for name, call in calls(file):
+            given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            if name.endswith("load_state_dict") and given.get("strict") == "False":
+                wrong.append(f"{source.name(file)}:{call.lineno}: strict=False")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_is_left_unfinished():
+    here = Path(__file__)
+    wrong = [
+        f"{source.name(file)}:{number}: {line.strip()}"
+        for file in own_texts()
+        if file != here
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if UNFINISHED.search(line)
+    ]
+    for file in source.files():
+        wrong += [
+            f"{source.name(file)}: NotImplementedError" for name, _ in calls(file) if name == "NotImplementedError"
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_machine_is_named():
+    here = Path(__file__)
+    wrong = [
+        f"{source.name(file)}:{number}: {line.strip()[:100]}"
+        for file in own_texts()
+        if file != here and "tests" not in file.relative_to(source.ROOT).parts
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if PLACE.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("line", ["x = 1 - t", "sigma = 1.0 - t", "1. - t ,", "( 1 - timestep )", "1 - time"])
+def test_the_clock_rule_sees_a_second_clock(line):
+    assert CLOCK.search(line)
+
+
+@pytest.mark.parametrize("line", ["1 - text_mask", "1 - t_mask", "1 - threshold", "11 - t", "1 - t . alpha", "n1 - t"])
+def test_the_clock_rule_sees_nothing_else(line):
+    assert not CLOCK.search(line)

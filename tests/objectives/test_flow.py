@@ -1,0 +1,147 @@
+"""The objective: what it asks of the network, and that nothing leaks a dropped prompt."""
+
+import pytest
+import torch
+
+from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath
+from tinyflux_pl.diffusion.timesteps import Uniform
+from tinyflux_pl.objectives.flow import FlowObjective
+from tinyflux_pl.objectives.validation import FixedGrid
+
+NULL = TextEmbeddings(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.full((1, 4), -7.0))
+
+
+class Spy(torch.nn.Module):
+    """A denoiser that keeps what it was given and answers zero, or the truth."""
+
+    name, prediction = "spy", "velocity"
+
+    def __init__(self, path=None, prediction="velocity"):
+        super().__init__()
+        self.path, self.prediction = path or LinearPath(), prediction
+
+    def forward(self, x_t, t, cond):
+        self.seen = (x_t, t, cond)
+        return Prediction(torch.zeros_like(x_t), {"vec": torch.zeros(len(t), 3)})
+
+
+class Expert:
+    name = "lune"
+
+    def __init__(self, dropout=0.0):
+        self.dropout = dropout
+
+    def ports(self, buckets, t):
+        return {"vec": buckets["lune.features"].mean(1)}
+
+    def loss(self, heads, targets):
+        return (heads["vec"] - targets["vec"]).square().mean(1)
+
+    def weight_at(self, step):
+        return 0.5
+
+    def dropout_at(self, step):
+        return self.dropout
+
+
+def make_batch(n=64, experts=True, masks=None):
+    g = torch.Generator().manual_seed(0)
+    text = TextEmbeddings(torch.ones(n, 3, 4), torch.ones(n, 3, dtype=torch.bool), torch.ones(n, 4))
+    return Batch(
+        latents=torch.randn(n, 2, 4, 4, generator=g),
+        text=text,
+        sample_ids=torch.arange(n) + 1000,
+        dataset_ids=torch.zeros(n, dtype=torch.long),
+        captions=["x"] * n,
+        experts={"lune.features": torch.ones(n, 10, 3)} if experts else {},
+        expert_present={"lune": torch.arange(n) % 2 == 0} if experts else {},
+        masks=masks,
+    )
+
+
+def select(batch, index):
+    text = batch.text.select(index)
+    return Batch(
+        batch.latents[index],
+        text,
+        batch.sample_ids[index],
+        batch.dataset_ids[index],
+        [batch.captions[i] for i in index.tolist()],
+        {k: v[index] for k, v in batch.experts.items()},
+        {k: v[index] for k, v in batch.expert_present.items()},
+    )
+
+
+def test_randomness_belongs_to_the_sample_not_to_its_batch():
+    objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=0.5)
+    batch, spy = make_batch(), Spy()
+    whole = objective.draw(spy, batch, step=3)
+    index = torch.tensor([5, 2, 40])
+    part = objective.draw(spy, select(batch, index), step=3)
+    assert torch.equal(whole.t[index], part.t)
+    assert torch.equal(whole.noise[index], part.noise)
+    assert torch.equal(whole.cond.port_mask["vec"][index], part.cond.port_mask["vec"])
+    assert torch.equal(whole.cond.text.pooled[index], part.cond.text.pooled)
+    assert not torch.equal(objective.draw(spy, batch, step=4).noise, whole.noise)
+
+
+def test_a_dropped_prompt_takes_its_expert_features_along():
+    objective = FlowObjective(Uniform(), NULL, [Expert(0.0)], text_dropout=0.5)
+    draw = objective.draw(Spy(), make_batch(256), step=0)
+    dropped = draw.cond.text.pooled[:, 0] == -7.0
+    assert 90 < int(dropped.sum()) < 166
+    assert not draw.cond.port_mask["vec"][dropped].any()
+    present = torch.arange(256) % 2 == 0
+    assert torch.equal(draw.cond.port_mask["vec"], present & ~dropped)
+
+
+def test_a_source_without_the_expert_teaches_nothing_about_it():
+    batch = make_batch(8)
+    absent = Batch(**{**vars(batch), "expert_present": {"lune": torch.zeros(8, dtype=torch.bool)}})
+    objective = FlowObjective(Uniform(), NULL, [Expert()], text_dropout=0.0)
+    assert objective.loss(Spy(), batch, 0)["lune"] == pytest.approx(0.5)
+    assert objective.loss(Spy(), absent, 0)["lune"] == 0.0
+
+
+@pytest.mark.parametrize("path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"])
+@pytest.mark.parametrize("prediction", ["velocity", "epsilon", "x0", "v"])
+def test_the_right_answer_costs_nothing(path, prediction):
+    from tinyflux_pl.diffusion import prediction as algebra
+
+    objective, batch = FlowObjective(Uniform(), NULL, text_dropout=0.0), make_batch(8, experts=False)
+    spy = Spy(path, prediction)
+    draw = objective.draw(spy, batch, 0)
+    truth = algebra.target(prediction, batch.latents, draw.noise, draw.t, path)
+    spy.forward = lambda x_t, t, cond: Prediction(truth)
+    answer, per_sample = objective.regress(spy, batch, draw)
+    assert per_sample.abs().max() < 1e-9
+
+
+def test_masks_weigh_foreground_four_times_the_background():
+    masks = torch.zeros(8, 4, 4)
+    masks[:4] = 1.0
+    objective = FlowObjective(Uniform(), NULL, text_dropout=0.0)
+    spy = Spy()
+    batch = make_batch(8, experts=False, masks=masks)
+    draw = objective.draw(spy, batch, 0)
+    _, weighted = objective.regress(spy, batch, draw)
+    _, plain = objective.regress(spy, make_batch(8, experts=False), draw)
+    assert torch.allclose(weighted[:4], 2.0 * plain[:4]) and torch.allclose(weighted[4:], 0.5 * plain[4:])
+
+
+def test_validation_is_the_same_every_time_and_names_its_times():
+    batch, grid = make_batch(8, experts=False), FixedGrid([0.25, 0.75], seed=1)
+    first, second = grid.errors(Spy(), batch), grid.errors(Spy(), batch)
+    assert {k: float(v) for k, v in first.items()} == {k: float(v) for k, v in second.items()}
+    assert set(first) == {"validation/loss", "validation/loss_t_0.25", "validation/loss_t_0.75"}
+    assert float(FixedGrid([0.25, 0.75], seed=2).errors(Spy(), batch)["validation/loss"]) != float(
+        first["validation/loss"]
+    )
+
+
+def test_a_grid_point_is_the_same_noise_level_on_either_clock():
+    batch, spies = make_batch(8, experts=False), (Spy(LinearPath()), Spy(LinearPath(noise_at=1)))
+    for spy in spies:
+        FixedGrid([0.3], seed=0).errors(spy, batch)
+    assert torch.allclose(spies[0].seen[0], spies[1].seen[0])

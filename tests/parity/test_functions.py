@@ -1,0 +1,240 @@
+"""The mathematics of floor 1 gives the numbers of the public originals."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tinyflux_pl.diffusion import losses, prediction, solvers, timesteps, weighting
+from tinyflux_pl.diffusion.averaging import lerp_
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
+from tinyflux_pl.diffusion.schedules import LearningRate, Ramp
+
+DATA = Path(__file__).parent / "data"
+TINYFLUX = LinearPath(noise_at=0)
+
+
+def fixture(name):
+    return load_file(DATA / f"{name}.safetensors")
+
+
+def close(found, expected, tolerance=1e-5):
+    scale = max(float(expected.abs().max()), 1e-12)
+    assert float((found.double() - expected.double()).abs().max()) <= tolerance * scale
+
+
+@pytest.fixture(scope="module")
+def schedules():
+    return fixture("tinyfluxfn_schedules")
+
+
+@pytest.mark.parametrize("shift", ["0.5", "1.0", "2.0", "3.0", "7.0"])
+def test_shift_and_its_inverse(schedules, shift):
+    close(timesteps.flux_shift(schedules["grid"], float(shift)), schedules[f"flux_shift.{shift}"])
+    close(timesteps.flux_unshift(schedules["grid"], float(shift)), schedules[f"flux_unshift.{shift}"])
+
+
+@pytest.mark.parametrize(
+    "name, sampler",
+    [
+        ("default", timesteps.LogitNormal(shift=3.0, toward="data")),
+        ("biased", timesteps.LogitNormal(mean=0.4, std=0.7, shift=2.0, toward="data")),
+    ],
+)
+def test_logit_normal_times_as_the_original_drew_them(schedules, name, sampler):
+    t = sampler.from_normal(schedules[f"sample_t.{name}.raw"], TINYFLUX)
+    close(t, schedules[f"sample_t.{name}.t"])
+    assert torch.equal(t.bfloat16().float(), schedules[f"sample_t.{name}.t_bf16"])
+
+
+def test_uniform_and_stratified_times(schedules):
+    uniform = timesteps.Uniform(shift=3.0, toward="data")
+    t = uniform(schedules["sample_t.uniform.raw"], TINYFLUX)
+    close(t, schedules["sample_t.uniform.t"])
+    assert torch.equal(t.bfloat16().float(), schedules["sample_t.uniform.t_bf16"])
+    stratified = timesteps.Stratified(uniform)(schedules["sample_t.stratified.raw"], TINYFLUX)
+    close(stratified, schedules["sample_t.stratified.t"])
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20, 28, 50])
+@pytest.mark.parametrize("shift", ["1.0", "3.0"])
+def test_sampling_grid_of_the_original(schedules, steps, shift):
+    if (key := f"sampler_t.{steps}.{shift}") in schedules:
+        close(timesteps.grid(steps, TINYFLUX, float(shift), toward="data"), schedules[key])
+    if (key := f"sampler_t_bf16.{steps}.{shift}") in schedules:
+        coarse = timesteps.flux_shift(torch.linspace(0, 1, steps + 1, dtype=torch.bfloat16), float(shift))
+        assert torch.equal(coarse.float(), schedules[key])
+
+
+@pytest.mark.parametrize(
+    "key, settings",
+    [
+        ("lr.constant", {"decay": "constant"}),
+        ("lr.cosine", {"decay": "cosine"}),
+        ("lr.linear", {"decay": "linear"}),
+        ("lr.cosine_min0.1", {"decay": "cosine", "floor": 0.1}),
+        ("lr.linear_min0.1", {"decay": "linear", "floor": 0.1, "floor_kind": "clip"}),
+        ("trainer_lr.constant.linear_warmup", {"decay": "constant", "floor": 0.1}),
+        ("trainer_lr.cosine.linear_warmup", {"decay": "cosine", "floor": 0.1}),
+        ("trainer_lr.cosine.cosine_warmup", {"decay": "cosine", "floor": 0.1, "warmup_kind": "cosine"}),
+        ("trainer_lr.linear.linear_warmup", {"decay": "linear", "floor": 0.1}),
+    ],
+)
+def test_learning_rates(schedules, key, settings):
+    rate = LearningRate(total_steps=10_000, warmup_steps=1000, **settings)
+    found = torch.tensor([rate(int(step)) for step in schedules["lr.steps"]], dtype=torch.float64)
+    close(found, schedules[key], 1e-9)
+
+
+@pytest.mark.parametrize("key, ramp", [("w.lune", Ramp(0.1, 1000)), ("w.sol", Ramp(0.05, 2000))])
+def test_loss_ramps(schedules, key, ramp):
+    found = torch.tensor([ramp(int(step)) for step in schedules["lr.steps"]], dtype=torch.float64)
+    close(found, schedules[key], 1e-9)
+
+
+class Coefficients:
+    """A path that is nothing but given alpha and sigma, as the originals' functions take them."""
+
+    def __init__(self, alpha, sigma):
+        self._alpha, self._sigma = alpha, sigma
+
+    def alpha(self, t):
+        return self._alpha
+
+    def sigma(self, t):
+        return self._sigma
+
+
+def test_velocity_of_the_linear_path_and_back():
+    f = fixture("tinyfluxfn_predictions")
+    data, noise, t = f["data"], f["noise"], f["t"]
+    close(TINYFLUX.interpolate(data, noise, t), f["flow_x_t"])
+    close(prediction.target("velocity", data, noise, t, TINYFLUX), f["flow_velocity"])
+    x0, found_noise = prediction.to_data_and_noise("velocity", f["other"], data, t, TINYFLUX)
+    close(x0, f["flow_data_from_velocity"])
+    close(found_noise, f["flow_noise_from_velocity"])
+
+
+def test_v_and_epsilon_on_a_variance_preserving_path():
+    f = fixture("tinyfluxfn_predictions")
+    data, noise, other, t = f["data"], f["noise"], f["other"], f["t"]
+    path = Coefficients(f["alpha"].sqrt(), (1 - f["alpha"]).sqrt())  # the fixture holds alpha squared
+    close(over(path.alpha(t), data) * data + over(path.sigma(t), noise) * noise, f["vpred_x_t"])
+    close(prediction.target("v", data, noise, t, path), f["vpred_velocity"])
+    x0, found_noise = prediction.to_data_and_noise("v", other, data, t, path)
+    close(x0, f["vpred_data_from_velocity"])
+    close(found_noise, f["vpred_noise_from_velocity"])
+    close(prediction.convert(other, data, t, path, "v", "epsilon"), f["vpred_to_eps"])
+    close(prediction.to_data_and_noise("epsilon", other, data, t, path)[0], f["eps_data_from_noise"])
+    close(prediction.convert(other, data, t, path, "epsilon", "v"), f["eps_to_vpred"])
+
+
+@pytest.fixture(scope="module")
+def loss_case():
+    f = fixture("tinyfluxfn_losses")
+    for key in ("pred", "target"):  # tokens (B, 64, 16), row major
+        f[key] = f[key].transpose(1, 2).reshape(4, 16, 8, 8)
+    return f
+
+
+def test_main_loss_and_its_weights(loss_case):
+    f = loss_case
+    error = losses.mse(f["pred"], f["target"])
+    close(error.mean(), f["main.mse"])
+    for delta in ("0.1", "1.0"):
+        close(losses.huber(f["pred"], f["target"], float(delta)).mean(), f[f"main.huber{delta}"])
+    elements = losses.huber(f["pred"], f["target"], 0.1).flatten(2).transpose(1, 2)
+    close(elements, f["huber.elem0.1"])
+    close(losses.masked_mean(error, f["mask"]).mean(), f["main.mse_mask"])
+    close(losses.masked_mean(error, f["soft_mask"], 3.0, 0.25).mean(), f["main.mse_softmask_fg3_bg0.25"])
+    for side in (5, 8):
+        weight = losses.spatial_weight(f[f"spatial{side}"], 8, 8)
+        close((error * weight[:, None]).mean(), f[f"main.mse_spatial{side}"])
+    weight = weighting.min_snr_literal(TINYFLUX.log_snr(f["t"]))
+    close(weight, f["snr_w"])
+    close((losses.sample_mean(error) * weight).mean(), f["main.mse_snr"])
+
+
+def test_every_option_of_the_main_loss_together(loss_case):
+    f = loss_case
+    error = losses.huber(f["pred"], f["target"], 0.1) * losses.spatial_weight(f["spatial5"], 8, 8)[:, None]
+    weight = weighting.min_snr_literal(TINYFLUX.log_snr(f["t"]))
+    close((losses.masked_mean(error, f["mask"]) * weight).mean(), f["main.huber_all"])
+
+
+@pytest.mark.parametrize("gamma", ["1.0", "5.0"])
+def test_literal_min_snr(loss_case, gamma):
+    close(weighting.min_snr_literal(TINYFLUX.log_snr(loss_case["snr.t"]), float(gamma)), loss_case[f"snr.w.{gamma}"])
+
+
+def test_distillation_losses(loss_case):
+    found, wanted = loss_case["lune.pred"], loss_case["lune.target"]
+    close(losses.cosine(found, wanted).mean(), loss_case["lune.cosine"])
+    close(losses.huber(found, wanted, 0.1).mean(), loss_case["lune.huber"])
+    close(losses.mse(found, wanted).mean(), loss_case["lune.hard"])
+    close(losses.mse(found / 10, wanted / 10).mean(), loss_case["lune.soft"])
+
+
+def test_ema():
+    f = fixture("tinyfluxfn_ema")
+    names = ["weight", "bias"]
+    averages = [f[f"w0.{n}"].clone() for n in names]
+    for step in (1, 2, 3):
+        lerp_(averages, [f[f"w{step}.{n}"] for n in names], 0.9)
+        for average, name in zip(averages, names, strict=True):
+            close(average, f[f"ema{step}.{name}"])
+
+
+@pytest.fixture(scope="module")
+def fluxflow():
+    return fixture("fluxflow_schedule")
+
+
+@pytest.mark.parametrize(
+    "name, settings",
+    [("linear", {"schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}), ("scaled_linear", {})],
+)
+def test_vp_tables_of_fluxflow(fluxflow, name, settings):
+    path, t = VPPath(**settings), torch.arange(1000, dtype=torch.float64) / 999
+    close(path.alpha(t), fluxflow[f"output.alpha_{name}"])
+    close(path.sigma(t), fluxflow[f"output.sigma_{name}"])
+
+
+def test_v_targets_of_fluxflow(fluxflow):
+    path = VPPath("linear", 1e-4, 0.02)
+    z0, eps, t = fluxflow["input.z0"], fluxflow["input.eps"], fluxflow["input.t"] / 999
+    close(path.interpolate(z0, eps, t), fluxflow["output.zt_exact"])
+    close(prediction.target("v", z0, eps, t, path), fluxflow["output.v_target"])
+
+
+@pytest.mark.parametrize(
+    "case, settings, count",
+    [
+        ("pipeline", {}, 10),
+        ("trailing", {"schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}, 10),
+        ("trailing", {"schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}, 20),
+    ],
+)
+def test_dpmpp_2m_walks_as_diffusers_does(fluxflow, case, settings, count):
+    """v = x / 2 + sin(timestep / 100) / 10, a field that no data has, so every coefficient matters."""
+    path, expected = VPPath(**settings), fluxflow[f"output.traj_{case}{count}"]
+    grid = fluxflow[f"output.{case}_timesteps_{count}"].double() / 999
+
+    def field(x, t):
+        return prediction.convert(x / 2 + over((t * 9.99).sin(), x) / 10, x, t, path, "v", "velocity")
+
+    states = []
+    x = solvers.dpmpp_2m(field, expected[0].double(), grid, path, lambda _, state: states.append(state))
+    last = grid[-1:].expand(2)
+    states.append(prediction.to_data_and_noise("velocity", field(x, last), x, last, path)[0])
+    close(torch.stack(states), expected[1:], 1e-4)
+
+
+def test_losses_of_the_fluxflow_autoencoder():
+    f = fixture("fluxflow_losses")
+    real, fake = (f[f"input.{k}_logits"].flatten(1).mean(1) for k in ("real", "fake"))
+    close(losses.hinge_critic(real, fake), f["output.d_hinge"])
+    close(losses.hinge_generator(fake), f["output.g_hinge"])
+    for bits in (0.0, 0.1, 0.5):
+        close(losses.kl(f["input.mu"], f["input.logvar"], bits).mean(), f[f"output.kl_fb{bits}_normTrue"])

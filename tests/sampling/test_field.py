@@ -1,0 +1,114 @@
+"""The field: any prediction as dx/dt, one forward for both branches, and evaluations counted."""
+
+import pytest
+import torch
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, Prediction, TextEmbeddings
+from tinyflux_pl.diffusion.guidance import Guidance
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath
+from tinyflux_pl.diffusion.prediction import KINDS, target
+from tinyflux_pl.sampling.field import Field, batched
+
+
+def words(rows, length, value=1.0):
+    return TextEmbeddings(
+        torch.full((rows, length, 2), value), torch.ones(rows, length, dtype=torch.bool), torch.full((rows, 3), value)
+    )
+
+
+class Known:
+    """Knows the data and noise behind x_t: data is the pooled text's value."""
+
+    name, ports = "known", ()
+    latent_spec, text_spec = LatentSpec(2, 8), TextSpec(2, 8, 3)
+
+    def __init__(self, path, prediction="velocity"):
+        self.path, self.prediction, self.seen = path, prediction, []
+
+    def __call__(self, x_t, t, cond):
+        self.seen.append((x_t, t, cond))
+        data = cond.text.pooled[:, :1, None, None].expand_as(x_t)
+        sample = target(self.prediction, data, torch.ones_like(x_t), t, self.path)
+        return Prediction(sample.bfloat16() if x_t.dtype == torch.float32 else sample)
+
+
+@pytest.mark.parametrize("path", [LinearPath(0), LinearPath(1), VPPath()], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_predicted_the_field_is_dx_dt(path, kind):
+    t = torch.full((2,), 0.4, dtype=torch.float64)
+    data, noise = (torch.full((2, 2, 4, 4), v, dtype=torch.float64) for v in (3.0, 1.0))
+    x = path.interpolate(data, noise, t)
+    found = Field(Known(path, kind), Conditioning(words(2, 5, 3.0)))(x, t)
+    torch.testing.assert_close(found, path.velocity(data, noise, t), rtol=1e-5, atol=1e-5)
+
+
+def test_state_stays_fp32_under_a_half_precision_denoiser():
+    field = Field(Known(LinearPath()), Conditioning(words(2, 5)))
+    assert field(torch.zeros(2, 2, 4, 4), torch.full((2,), 0.5)).dtype == torch.float32
+
+
+def test_both_branches_in_one_forward_padded_and_masked_to_one_length():
+    denoiser = Known(LinearPath())
+    field = Field(denoiser, Conditioning(words(2, 5, 4.0)), Conditioning(words(2, 1, 2.0)), Guidance(3.0))
+    out = field(torch.zeros(2, 2, 4, 4), torch.full((2,), 0.5))
+    assert len(denoiser.seen) == 1 and field.nfe == 2
+    x, t, cond = denoiser.seen[0]
+    assert x.shape[0] == t.shape[0] == len(cond.text) == 4
+    assert cond.text.mask.sum(1).tolist() == [5, 5, 1, 1]
+    # velocities: cond 4 - 1, uncond 2 - 1; 1 + 3 (3 - 1)
+    assert torch.equal(out, torch.full_like(out, 7.0))
+
+
+def test_no_unconditional_outside_the_interval_or_at_scale_one():
+    guidance = Guidance(3.0, interval=(0.4, 0.6))
+    field = Field(Known(LinearPath(1)), Conditioning(words(1, 2)), Conditioning(words(1, 2)), guidance)
+    x, counts = torch.zeros(1, 2, 4, 4), []
+    for t in (0.9, 0.5, 0.1):
+        field(x, torch.tensor([t]))
+        counts.append(field.nfe)
+    assert counts == [1, 3, 4]
+    single = Field(Known(LinearPath()), Conditioning(words(1, 2)), Conditioning(words(1, 2)), Guidance(1.0))
+    single(x, torch.tensor([0.5]))
+    assert single.nfe == 1
+
+
+def test_the_interval_counts_from_noise_on_every_clock():
+    early = Guidance(3.0, interval=(0.0, 0.3))
+    for path in (LinearPath(0), LinearPath(1), VPPath()):
+        field = Field(Known(path), Conditioning(words(1, 2)), Conditioning(words(1, 2)), early)
+        field(torch.zeros(1, 2, 4, 4), torch.tensor([abs(path.t_noise - 0.1)]))
+        assert field.nfe == 2
+
+
+def test_cfg_zero_stands_still_without_asking():
+    guidance = Guidance(3.0, "cfg_zero", zero_until=0.1)
+    field = Field(Known(LinearPath()), Conditioning(words(1, 2)), Conditioning(words(1, 2)), guidance)
+    assert not field(torch.ones(1, 2, 4, 4), torch.tensor([0.05])).any() and field.nfe == 0
+
+
+def test_a_port_of_one_side_is_masked_on_the_other():
+    cond = Conditioning(words(2, 3), {"vec": torch.ones(2, 6)}, {"vec": torch.tensor([True, False])})
+    both = batched(cond, Conditioning(words(2, 3)))
+    assert both.port_mask["vec"].tolist() == [True, False, False, False]
+    assert both.ports["vec"].sum(1).tolist() == [6, 6, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: Field(Known(LinearPath()), Conditioning(words(1, 2)), None, Guidance(2.0)), "null"),
+        (
+            lambda: Field(Known(LinearPath()), Conditioning(words(2, 2)), Conditioning(words(1, 2)), Guidance(2.0)),
+            "expand",
+        ),
+        (
+            lambda: batched(Conditioning(words(1, 2), embedded_guidance=torch.ones(1)), Conditioning(words(1, 2))),
+            "both",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_an_error(make, says):
+    with pytest.raises(ConfigError, match=says):
+        make()

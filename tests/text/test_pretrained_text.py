@@ -1,0 +1,203 @@
+"""Tiny random checkpoints in the layout of the real releases, with tokenizers trained on the spot."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.specs import TextSpec
+from tinyflux_pl.text.clip import ClipText
+from tinyflux_pl.text.clip_t5 import ClipT5
+from tinyflux_pl.text.registry import build_text
+
+WORDS = "a red blue circle square left of the".split()
+PROMPTS = ["a red circle", "blue square left of the red circle", ""]
+
+
+def tokenizer(begin, end, pad):
+    special = list(dict.fromkeys([pad, *(begin or []), end, "<unk>"]))
+    vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    template = " ".join([*(begin or []), "$A", end])
+    used = [(token, vocabulary[token]) for token in [*(begin or []), end]]
+    made.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end, pad_token=pad, unk_token="<unk>")
+    return fast, vocabulary
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    """Like google/flan-t5-base: the whole encoder-decoder and its tokenizer in one folder."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("t5")
+    fast, vocabulary = tokenizer(None, "</s>", "<pad>")
+    config = T5Config(
+        vocab_size=len(vocabulary),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        pad_token_id=vocabulary["<pad>"],
+        eos_token_id=vocabulary["</s>"],
+        decoder_start_token_id=0,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def text_config(vocabulary, begin, end):
+    return dict(
+        vocab_size=len(vocabulary),
+        hidden_size=12,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        eos_token_id=vocabulary[end],
+        bos_token_id=vocabulary[begin],
+        pad_token_id=vocabulary[end],
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Like openai/clip-vit-large-patch14: both towers in one folder."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("clip")
+    fast, vocabulary = tokenizer(["<s>"], "<e>", "<e>")
+    vision = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4
+    )
+    config = CLIPConfig(text_config=text_config(vocabulary, "<s>", "<e>"), vision_config=vision.to_dict())
+    CLIPModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """Like Stable Diffusion 1.5: text_encoder/ and tokenizer/."""
+    torch.manual_seed(2)
+    folder = tmp_path_factory.mktemp("sd15")
+    fast, vocabulary = tokenizer(["<s>"], "<e>", "<e>")
+    CLIPTextModel(CLIPTextConfig(**text_config(vocabulary, "<s>", "<e>"))).save_pretrained(folder / "text_encoder")
+    fast.save_pretrained(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture
+def both(t5, clip):
+    return ClipT5(str(t5), str(clip), length=12)
+
+
+def test_tokens_are_t5s_and_pooled_is_clips(both, t5, clip):
+    told = both.encode(PROMPTS)
+    assert both.text_spec == TextSpec(width=16, length=12, pooled=12)
+    assert told.tokens.shape == (3, 12, 16) and told.pooled.shape == (3, 12)
+    assert told.mask.sum(1).tolist() == [4, 8, 1]  # words and the end
+    reference = T5ForConditionalGeneration.from_pretrained(t5).eval().encoder
+    ids = AutoTokenizer.from_pretrained(t5)([PROMPTS[1]], return_tensors="pt")["input_ids"]
+    torch.testing.assert_close(told.tokens[1, :8], reference(input_ids=ids).last_hidden_state[0], atol=1e-5, rtol=1e-5)
+    read = AutoTokenizer.from_pretrained(clip)([PROMPTS[1]], return_tensors="pt")["input_ids"]
+    hidden = CLIPModel.from_pretrained(clip).eval().text_model(input_ids=read).last_hidden_state
+    torch.testing.assert_close(told.pooled[1], hidden[0, -1], atol=1e-5, rtol=1e-5)  # at the end token
+
+
+def test_neighbours_in_the_batch_change_nothing(both):
+    together, alone = both.encode(PROMPTS), both.encode(PROMPTS[:1])
+    torch.testing.assert_close(together.tokens[0, :4], alone.tokens[0, :4], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(together.pooled[0], alone.pooled[0], atol=1e-6, rtol=1e-5)
+    both.batch_size = 1
+    torch.testing.assert_close(both.encode(PROMPTS).tokens, together.tokens, atol=1e-5, rtol=1e-5)
+
+
+def test_null_is_the_empty_prompt(both):
+    torch.testing.assert_close(both.null().tokens[0], both.encode(PROMPTS).tokens[2], atol=1e-6, rtol=1e-5)
+
+
+def test_sequential_never_holds_both_and_says_the_same(both, t5, clip, monkeypatch):
+    import tinyflux_pl.text.pretrained as pretrained
+
+    one = ClipT5(str(t5), str(clip), length=12, sequential=True)
+    held = []
+    load = pretrained.load_encoder
+    monkeypatch.setattr(pretrained, "load_encoder", lambda *a: (held.append(len(one._models)), load(*a))[1])
+    torch.testing.assert_close(one.encode(PROMPTS).pooled, both.encode(PROMPTS).pooled, atol=1e-6, rtol=1e-5)
+    assert held[:2] == [0, 0] and not one._models
+
+
+def test_t5_in_fp16_is_refused(t5, clip):
+    with pytest.raises(ConfigError, match="overflows"):
+        ClipT5(str(t5), str(clip), dtype="float16")
+    half = ClipT5(str(t5), str(clip), length=12, dtype="bfloat16").encode(PROMPTS)
+    assert half.tokens.dtype == torch.float32 and half.tokens.isfinite().all()
+
+
+def test_a_long_prompt_is_cut_with_a_warning(t5, clip):
+    with pytest.warns(UserWarning, match="8 tokens is cut at 4"):
+        told = ClipT5(str(t5), str(clip), length=4).encode([PROMPTS[1]])
+    assert told.tokens.shape[1] == 4
+
+
+def test_stable_diffusions_clip_gives_all_77_states_unmasked(pipeline):
+    text = ClipText(str(pipeline))
+    told = text.encode(PROMPTS)
+    assert text.text_spec == TextSpec(12, 77, 12) and told.tokens.shape == (3, 77, 12) and told.mask.all()
+    read = AutoTokenizer.from_pretrained(pipeline / "tokenizer")(PROMPTS, padding="max_length", max_length=77)
+    model = CLIPTextModel.from_pretrained(pipeline / "text_encoder").eval()
+    expected = model(input_ids=torch.tensor(read["input_ids"])).last_hidden_state
+    torch.testing.assert_close(told.tokens, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_both_are_rebuilt_from_name_and_config(both, pipeline):
+    for text in (both, ClipText(str(pipeline))):
+        again = build_text(text.name, text.config())
+        assert again.fingerprint() == text.fingerprint()
+        torch.testing.assert_close(again.null().tokens, text.null().tokens, rtol=0, atol=0)
+
+
+def test_the_fingerprint_follows_weights_and_vocabulary(pipeline, tmp_path):
+    before = ClipText(str(pipeline)).fingerprint()
+    copy = shutil.copytree(pipeline, tmp_path / "copy")
+    assert ClipText(str(copy)).fingerprint() == before
+    path = copy / "tokenizer" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"red"', '"tomato"'))
+    assert ClipText(str(copy)).fingerprint() != before
+    file = copy / "text_encoder" / "model.safetensors"
+    save_file({k: v + 1 for k, v in load_file(file).items()}, file, {"format": "pt"})
+    assert ClipText(str(copy)).fingerprint()["files"]["model.safetensors"] != before["files"]["model.safetensors"]
+
+
+def test_missing_weights_and_pickles_are_refused(pipeline, tmp_path):
+    copy = shutil.copytree(pipeline, tmp_path / "copy")
+    file = copy / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    gone = next(key for key in tensors if key.endswith("final_layer_norm.weight"))
+    save_file({k: v for k, v in tensors.items() if k != gone}, file, {"format": "pt"})
+    with pytest.raises(CheckpointMismatch, match="final_layer_norm"):
+        ClipText(str(copy)).encode(["a"])
+    file.unlink()
+    torch.save(tensors, copy / "text_encoder" / "pytorch_model.bin")
+    with pytest.raises(HubError, match="safetensors"):
+        ClipText(str(copy)).encode(["a"])
+    assert json.loads((copy / "text_encoder" / "config.json").read_text())["hidden_size"] == 12
+    with pytest.raises(HubError, match="no folder"):
+        ClipText(str(pipeline), subfolder="text_encoder_2").encode(["a"])

@@ -1,0 +1,169 @@
+"""The command line before Hydra sees it, and the entry that the root scripts share.
+
+Everything here runs before torch is imported, so that a wrong word is answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.app import redact
+from tinyflux_pl.app.free_text import quoted
+from tinyflux_pl.core.errors import ConfigError, TinyFluxError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i", "--experimental-rerun")
+_FOLDERS = ("--config-path", "-cp", "--config-dir", "-cd")
+
+
+def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
+    """The line that Hydra may read: flags first, free text quoted, folders absolute; idempotent.
+
+    Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not allowed.
+    """
+    multirun = any(flag in argv for flag in ("-m", "--multirun"))
+    flags, overrides = _split(argv)
+    overrides = [quoted(o, multirun=multirun) for o in overrides]
+    args = _flags(flags)
+    if args.shell_completion or args.hydra_help:
+        return [*flags, *overrides]
+    root, config_name = Path(args.config_path or root), args.config_name or config_name
+    for folder in (root, *([Path(args.config_dir)] if args.config_dir else [])):
+        if not folder.is_dir():
+            cure = "run from a clone of the project, or name a folder that exists"
+            raise ConfigError("no such folder of configurations", where=str(folder), cure=cure)
+
+    from omegaconf import OmegaConf
+
+    from tinyflux_pl.app import allowlist, hydra_node
+    from tinyflux_pl.app.known_keys import composed
+
+    for config in composed(root, config_name, overrides, args.config_dir):
+        job = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+        hydra_node.check(config)
+        allowlist.check_names(OmegaConf.to_container(job, resolve=False))
+        missing = sorted(OmegaConf.missing_keys(job))
+        if missing and not (args.cfg or args.help or args.info):
+            raise ConfigError(
+                f"{' and '.join(missing)} must be given",
+                where=f"conf/{config_name}.yaml",
+                cure=f"add {' '.join(f'{m}=...' for m in missing)}",
+            )
+    return [*flags, *overrides]
+
+
+def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, root: Path = CONF) -> None:
+    """Prepare the line, let Hydra compose it, and call `main` with plain containers; exit non-zero on failure.
+
+    `main` is the recipe of that name in app/run.py unless given; it returns an exit code, or for a sweeper
+    the figure to optimise. A TinyFluxError is printed as its three lines, with the traceback before them
+    under TINYFLUX_DEBUG=1: exit code 2 for a ConfigError, 1 for any other.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    redact.install()
+    # Hydra then hands us its errors rather than printing and exiting
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    codes: list[int] = []
+
+    def task(config: Any) -> Any:
+        return _job(config, main or _recipe(config_name), codes)
+
+    task.__module__ = config_name  # Hydra takes the job's name from it
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:], root, config_name)
+        hydra.main(version_base=None, config_path=str(root), config_name=config_name)(task)()
+    except TinyFluxError as error:
+        codes.append(_report(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        from tinyflux_pl.app.known_keys import explained
+
+        codes.append(_report(explained(error)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        codes.append(130)
+    if any(codes):
+        sys.exit(max(codes))
+
+
+def _recipe(name: str) -> Callable[[dict[str, Any]], Any]:
+    from tinyflux_pl.app import run as recipes
+
+    return getattr(recipes, name)
+
+
+def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -> Any:
+    """One run of the recipe inside Hydra. In a sweep a failure is printed and raised: the next job still runs."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from tinyflux_pl.app.compose import plain
+
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        result = main(plain(config))
+    except TinyFluxError as error:
+        code = _report(error)
+        codes.append(code)
+        if sweep:
+            raise
+        sys.exit(code)
+    if type(result) is int and result:
+        codes.append(result)
+    return result
+
+
+def _report(error: TinyFluxError) -> int:
+    """Print an error once, redacted; its exit code."""
+    if not getattr(error, "reported", False):
+        error.reported = True  # type: ignore[attr-defined]
+        if os.environ.get("TINYFLUX_DEBUG") == "1":
+            sys.stderr.write(redact.redact("".join(traceback.format_exception(error))))
+        print(redact.redact(str(error)), file=sys.stderr)
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and overrides, wherever they stand; folders made absolute."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("-"):
+            overrides.append(token)
+            continue
+        name, _, value = token.partition("=")
+        flags.append(name)
+        if not value and name in _WITH_VALUE + _FOLDERS and rest and not rest[0].startswith("-") and "=" not in rest[0]:
+            value = rest.pop(0)
+        if value:
+            flags.append(str(Path(value).absolute()) if name in _FOLDERS and "://" not in value else value)
+    return flags, overrides
+
+
+def _flags(flags: list[str]) -> Any:
+    """Hydra's own reading of the flags; raise ConfigError on one that it does not have."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    known = {name: action.nargs == 0 for action in parser._actions for name in action.option_strings}
+    for token in flags:
+        if token.startswith("--") and token not in known:
+            name = token.lstrip("-")
+            raise ConfigError(
+                f"unknown flag: {token}", where="the command line", cure=f"write {name}=... without dashes"
+            )
+    args = parser.parse_args(flags)
+    if args.experimental_rerun:
+        raise ConfigError(
+            "--experimental-rerun unpickles a file", where=args.experimental_rerun, cure="repeat the line with run=NAME"
+        )
+    return args

@@ -1,0 +1,176 @@
+"""One run of training, from prepared sources to measured results."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.sources import Source, datasets
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core.errors import CorruptCheckpoint
+
+
+class Fitting:
+    """Denoiser, objective, data, callbacks and trainer of a run, wired together."""
+
+    def __init__(self, parts: Parts, sources: list[Source]) -> None:
+        from tinyflux_pl.objectives.validation import FixedGrid
+        from tinyflux_pl.training.datamodule import CachedLatents
+        from tinyflux_pl.training.ema import AveragedWeights
+        from tinyflux_pl.training.flow_module import FlowModule
+        from tinyflux_pl.training.throughput import Throughput
+        from tinyflux_pl.training.trainer import make_trainer
+
+        self.parts, self.sources, self.config = parts, sources, parts.config
+        config, callbacks = self.config, self.config["callbacks"]
+        self.run_dir, hardware = Path(config["run_dir"]), config["hardware"]
+        size = config["data"]["image_size"]
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        self.denoiser = parts.denoiser()
+        if hardware["gradient_checkpointing"]:
+            self.denoiser.enable_gradient_checkpointing()
+        if hardware["compile"]:
+            self.denoiser.compile()
+        self.average = AveragedWeights(**callbacks["ema"])
+        resumed, start = self._resume()
+        train, validation = datasets(sources, config["data"]["in_memory"])
+        micro_batch = hardware["batch_size"] // hardware["accumulation"]
+        self.data = CachedLatents(
+            train,
+            validation,
+            micro_batch,
+            stop_step=config["steps"],
+            start_step=start,
+            accumulation=hardware["accumulation"],
+            seed=config["seed"],
+            workers=hardware["workers"],
+            lengths=[len(source.stores["train"]) for source in sources],
+            weights=[source.weight for source in sources] if len(sources) > 1 else None,
+        )
+        experts = list(parts.experts.values())
+        objective = build(
+            config["objective"], timesteps=build(config["timesteps"]), null_text=parts.text.null(), experts=experts
+        )
+        grid = FixedGrid(callbacks["validation"]["times"], config["seed"])
+        schedule, optimizer = build(config["schedule"]), build(config["optimizer"])
+        self.module = FlowModule(self.denoiser, objective, grid, optimizer, schedule, start)
+        self.sampler = parts.sampler(self.image_size)
+        self.throughput = Throughput()
+        self.checkpoints = self._checkpoint_schedule(micro_batch * hardware["accumulation"], len(train))
+        self.trainer = make_trainer(
+            hardware,
+            run_dir=str(self.run_dir),
+            steps=config["steps"] - start,
+            validate_every=callbacks["validation"]["every_steps"],
+            log_every=callbacks["log_every_steps"],
+            callbacks=[self.average, *resumed, self.throughput, self.checkpoints, self._preview()],
+            loggers=[build({**node, "save_dir": str(self.run_dir)}) for node in config["logger"].values()],
+        )
+
+    def fit(self) -> None:
+        """Train, timed."""
+        self.started = time.perf_counter()
+        self.trainer.fit(self.module, self.data)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Final validation, prompt accuracy by split, the last picture: what results.json holds."""
+        from tinyflux_pl.training.evaluation import prompt_accuracy
+        from tinyflux_pl.training.throughput import peak_memory_bytes
+
+        self.trainer.validate(self.module, self.data, verbose=False)
+        loss = float(self.trainer.callback_metrics["validation/loss"])
+        preview = next(c for c in self.trainer.callbacks if type(c).__name__ == "Preview")
+        picture = preview.draw(self.trainer, self.module, self.config["steps"])
+        accuracies: dict[str, Any] = {}
+        for source in self.sources:
+            for split, prompts in self._evaluation_prompts(source.records["train"]).items():
+                verifier = source.records["train"].verifier()
+                with self.average.applied(self.denoiser.eval()):
+                    accuracies[f"{source.name}/{split}"], _ = prompt_accuracy(
+                        self.denoiser, self.sampler, verifier, prompts, seed=self.config["seed"], title=f"read {split}"
+                    )
+        return {
+            "seconds": round(time.perf_counter() - self.started, 1),
+            "steps": self.config["steps"],
+            "parameters": sum(p.numel() for p in self.denoiser.parameters()),
+            "images_per_second": round(self.throughput.images_per_second, 1),
+            "validation_loss": loss,
+            "prompt_accuracy": _first(accuracies, "train"),
+            "prompt_accuracy_held_out": _first(accuracies, "held_out"),
+            "accuracies": accuracies,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "checkpoint": str(self.checkpoints.last),
+            "samples": str(picture),
+            "prompts": preview.prompts,
+            "model": self.config["model"],
+            "experts": sorted(self.parts.experts),
+            "data": self.config["data"]["name"],
+            "seed": self.config["seed"],
+        }
+
+    def _resume(self) -> tuple[list[Any], int]:
+        from tinyflux_pl.training.resume import Resume
+
+        asked = self.config["resume"]
+        if not asked:
+            return [], 0
+        if asked == "auto":
+            found, rejected = directory.newest_valid(self.run_dir / "checkpoints")
+            for line in rejected:
+                print(f"skipped {line}")
+            if found is None:
+                raise CorruptCheckpoint(
+                    "no valid checkpoint to resume", where=str(self.run_dir), cure="start anew: leave resume= out"
+                )
+        else:
+            found = directory.read(asked)
+        print(f"resuming {found.path} at step {found.step}")
+        return [Resume(found, self.denoiser, self.average)], found.step
+
+    def _checkpoint_schedule(self, batch_size: int, samples: int) -> Any:
+        from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+
+        description = self.parts.description(self.denoiser, self.image_size)
+        per_epoch = max(1, samples // batch_size)
+        folder = self.run_dir / "checkpoints"
+        return CheckpointSchedule(folder, description, self.average, per_epoch, **self.config["callbacks"]["checkpoint"])
+
+    def _preview(self) -> Any:
+        from tinyflux_pl.data.prompt_accuracy import PromptAccuracy
+        from tinyflux_pl.training.preview import Preview
+
+        chosen = self.config["callbacks"]["preview"]
+        records = self.sources[0].records["train"]
+        # One verifier cannot read the pictures of several sources.
+        readable = len(self.sources) == 1 and hasattr(records, "verifier")
+        metric = PromptAccuracy(records.verifier()) if readable else None
+        prompts = self._preview_prompts(chosen["count"])
+        every, folder = chosen["every_steps"], self.run_dir / "samples"
+        return Preview(folder, self.sampler, prompts, self.average, metric, every, self.config["seed"])
+
+    def _preview_prompts(self, count: int) -> list[str]:
+        if chosen := self.config["callbacks"]["preview"].get("prompts"):
+            return list(chosen)
+        per_source = -(-count // len(self.sources))
+        prompts: list[str] = []
+        for source in self.sources:
+            records = source.records["train"]
+            if hasattr(records, "prompts"):
+                prompts += records.prompts(per_source, records.prompt_splits[0], self.config["seed"])
+            else:
+                store = source.stores["validation"]
+                prompts += store.captions(list(range(min(per_source, len(store)))))
+        return prompts[:count]
+
+    def _evaluation_prompts(self, records: Any) -> dict[str, list[str]]:
+        count = self.config["callbacks"]["evaluation"]["prompts"]
+        if not count or not hasattr(records, "prompts"):
+            return {}
+        return {split: records.prompts(count, split, self.config["seed"] + 1) for split in records.prompt_splits}
+
+
+def _first(accuracies: dict[str, dict[str, float]], split: str) -> float | None:
+    return next((found["all"] for name, found in accuracies.items() if name.endswith(f"/{split}")), None)

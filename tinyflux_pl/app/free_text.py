@@ -1,0 +1,49 @@
+"""Keys whose values are a person's text or paths, quoted so that Hydra's grammar takes them as they stand."""
+
+from __future__ import annotations
+
+import re
+
+PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
+PATHS = frozenset(("checkpoint", "prompt_file", "output", "resume", "run"))  # at the top level
+NESTED_PATHS = frozenset(("root", "folder", "path", "file", "directory", "checkpoint", "weights_file"))
+_ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+_WHOLE_QUOTED = (re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL))
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+
+
+def quoted(override: str, *, multirun: bool = False) -> str:
+    """The override with a free-text value quoted for Hydra; any other override unchanged.
+
+    A value that is one quoted string already, or null, stays. A sweep over texts is written
+    choice("a", "b"), since a comma in a text is a comma. Prose never interpolates; paths may use ${...}.
+    """
+    match = _ASSIGNMENT.fullmatch(override)
+    if match is None or not (is_prose(match[1]) or is_path(match[1])):
+        return override
+    key, value = match.groups()
+    stays = value == "null" or any(q.fullmatch(value) for q in _WHOLE_QUOTED)
+    if stays or (multirun and value.startswith("choice(") and value.endswith(")")):
+        return override
+    if is_prose(key):  # n backslashes before ${ become 2n + 1: each escaped, and the ${ itself
+        value = _INTERPOLATION.sub(lambda m: m[1] * 2 + r"\${", value)
+    return f"{key}={_in_quotes(value)}"
+
+
+def is_prose(key: str) -> bool:
+    """Whether the last part of a dotted key names text written for a model or a reader."""
+    return key.lstrip("+").rsplit(".", 1)[-1] in PROSE
+
+
+def is_path(key: str) -> bool:
+    """Whether a dotted key names a file or folder."""
+    key = key.lstrip("+")
+    if "." not in key:
+        return key in PATHS
+    return key.rsplit(".", 1)[-1] in NESTED_PATHS or key.startswith("paths.")
+
+
+def _in_quotes(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text=text, quote=Quote.single).with_quotes()

@@ -1,0 +1,118 @@
+"""The hydra node, judged before hydra.main: it builds callbacks, launcher, sweeper and logging itself."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from tinyflux_pl.app import allowlist
+from tinyflux_pl.core.errors import ConfigError
+
+BUILT = ("callbacks", "launcher", "sweeper")
+LOGGED = ("job_logging", "hydra_logging")
+TARGETS = frozenset(
+    (
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra.experimental.callbacks.LogJobReturnCallback",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+        *(f"optuna.samplers.{n}Sampler" for n in ("CmaEs", "Grid", "NSGAII", "QMC", "Random", "TPE")),
+    )
+)
+# logging.config builds what `class` and `()` name, and imports what follows ext://
+HANDLERS = (
+    "colorlog.ColoredFormatter",
+    "logging.FileHandler",
+    "logging.Formatter",
+    "logging.NullHandler",
+    "logging.StreamHandler",
+    "logging.handlers.RotatingFileHandler",
+    "rich.logging.RichHandler",
+)
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+
+def check(config: DictConfig) -> None:
+    """Raise ConfigError if Hydra would build anything that is not named here.
+
+    Judged twice: as it resolves now (callbacks are built in this state), and with the values that
+    Hydra fills in later, so that no interpolation can turn into a target after the check.
+    """
+    _check_stage(copy.deepcopy(config), strict=False)
+    _check_stage(_as_filled_by_hydra(config), strict=True)
+
+
+def _check_stage(config: DictConfig, *, strict: bool) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
+    try:
+        for part in BUILT:
+            _check_targets(_walk(OmegaConf.select(config, f"hydra.{part}"), f"hydra.{part}", strict), f"hydra.{part}")
+        for part in LOGGED:
+            _check_logging(_walk(OmegaConf.select(config, f"hydra.{part}"), f"hydra.{part}", strict), f"hydra.{part}")
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def _check_targets(node: Any, where: str) -> None:
+    for place, name in allowlist.targets(node, where):
+        if isinstance(name, str) and name in TARGETS:
+            continue
+        if isinstance(name, str) and name.startswith(allowlist.HOUSE):
+            allowlist.resolve(name, place)
+            continue
+        raise ConfigError(
+            f"Hydra may not build {name!r}", where=place, cure="use Hydra's own launchers and sweepers, no callback"
+        )
+
+
+def _check_logging(node: Any, where: str) -> None:
+    if isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            _check_logging(value, f"{where}.{index}")
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("class", "()") and value not in HANDLERS:
+                raise ConfigError(f"logging may not build {value!r}", where=f"{where}.{key}", cure="use logging's own")
+            _check_logging(value, f"{where}.{key}")
+    elif isinstance(node, str) and node.startswith("ext://") and node not in STREAMS:
+        raise ConfigError(
+            f"logging may not import {node}", where=where, cure="use ext://sys.stdout or ext://sys.stderr"
+        )
+
+
+def _as_filled_by_hydra(config: DictConfig) -> DictConfig:
+    filled = copy.deepcopy(config)
+    with read_write(filled.hydra):
+        filled.hydra.runtime.output_dir = "."
+        filled.hydra.job.id, filled.hydra.job.num = "0", 0
+    return filled
+
+
+def _walk(node: Any, where: str, strict: bool) -> Any:
+    """The node as plain containers; what does not resolve is None, or a ConfigError when strict."""
+    if not isinstance(node, DictConfig | ListConfig):
+        return node
+    if node._is_none() or node._is_missing():
+        return None
+    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
+    values: dict[Any, Any] = {}
+    for key in keys:
+        if OmegaConf.is_missing(node, key):
+            continue
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            if strict:
+                what = str(error).splitlines()[0]
+                raise ConfigError(f"cannot resolve: {what}", where=f"{where}.{key}", cure="mend the ${...}") from error
+            value = None
+        values[key] = _walk(value, f"{where}.{key}", strict)
+    return values if isinstance(node, DictConfig) else list(values.values())

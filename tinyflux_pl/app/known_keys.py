@@ -1,0 +1,168 @@
+"""The line composed once before Hydra runs it, so that a wrong key or choice meets the nearest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tinyflux_pl.app.signatures import suggestion
+from tinyflux_pl.core.errors import ConfigError
+
+
+def explained(error: Exception) -> ConfigError:
+    """An error of Hydra or OmegaConf as one of ours."""
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cure = " ".join(text[1:3]) or "see what the configuration holds with --cfg job"
+    return ConfigError(text[0] if text else type(error).__name__, where="the command line or conf/", cure=cure)
+
+
+class KnownKeys:
+    """Groups, choices and keys of one root configuration."""
+
+    def __init__(self, loader: ConfigLoaderImpl, hydra: Hydra, config_name: str, lines: list[str]) -> None:
+        self.loader, self.hydra, self.config_name = loader, hydra, config_name
+        self.search = [line for line in lines if line.startswith("hydra.searchpath=")]
+
+    def choices(self, group: str) -> list[str]:
+        """The options of a group; empty if there is no such group."""
+        return self.loader.get_group_options(group, config_name=self.config_name, overrides=self.search)
+
+    def groups(self, parent: str = "", depth: int = 3) -> list[str]:
+        """Every group that has options, hydra's own included."""
+        found = []
+        for name in self.loader.list_groups(parent) if depth else []:
+            group = f"{parent}/{name}" if parent else name
+            found += ([group] if self.choices(group) else []) + self.groups(group, depth - 1)
+        return found
+
+    def compose(self, lines: list[str]) -> DictConfig:
+        """The composed configuration, hydra node included; raise ConfigError."""
+        try:
+            return self.hydra.compose_config(
+                self.config_name, lines, run_mode=RunMode.RUN, with_log_configuration=False, from_shell=False
+            )
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error) from error
+
+    def is_group(self, override: Override) -> bool:
+        """Whether Hydra would read this override as a choice."""
+        dictionary = not override.is_sweep_override() and isinstance(override.value(), dict)
+        return not dictionary and bool(self.choices(override.key_or_group))
+
+    def check_choice(self, override: Override) -> None:
+        """Raise ConfigError naming the nearest option of the group."""
+        if override.is_delete():
+            return
+        options = self.choices(override.key_or_group)
+        for value in (v for given in _values(override) for v in (given if isinstance(given, list) else [given])):
+            if value is not None and str(value) not in options:
+                raise ConfigError(
+                    f"{override.key_or_group}={value}: there is no such choice",
+                    where=f"conf/{override.key_or_group}/",
+                    cure=f"{suggestion(str(value), options)}there are: {', '.join(options)}",
+                )
+
+    def check_key(self, override: Override, known: set[str]) -> None:
+        """Raise ConfigError naming the nearest key or group."""
+        key = override.key_or_group
+        if key in known and override.package is None:
+            return
+        near = suggestion(key, known | set(self.groups()))
+        cure = f"{near}all keys: --cfg job" if near else f"list all keys with --cfg job, or add one with +{key}=..."
+        raise ConfigError(f"unknown key: {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
+
+
+@contextmanager
+def known_keys(root: Path, config_name: str, config_dir: str | None, lines: list[str]) -> Iterator[KnownKeys]:
+    """Open the configuration folder as hydra.main will, with `config_dir` before it."""
+    GlobalHydra.instance().clear()
+    search_path = create_config_search_path(str(root))
+    if config_dir is not None:
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
+    hydra = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
+    loader = hydra.config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    try:
+        yield KnownKeys(loader, hydra, config_name, lines)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def composed(root: Path, config_name: str, lines: list[str], config_dir: str | None = None) -> list[DictConfig]:
+    """The configuration that the line asks for, and one more for each further choice of a swept group.
+
+    Raise ConfigError on a value that cannot be read, an unknown key, group or choice.
+    """
+    with known_keys(root, config_name, config_dir, lines) as known:
+        overrides = _parsed(lines, known.loader)
+        groups = [o for o in overrides if known.is_group(o)]
+        for override in groups:
+            known.check_choice(override)
+        first = [_single(o) for o in overrides]
+        base = [line for line, o in zip(first, overrides, strict=True) if o in groups or o.is_add() or o.is_force_add()]
+        keys = set(_dotted(OmegaConf.to_container(known.compose(base), resolve=False)))
+        for override in overrides:
+            if override not in groups and not override.is_add() and not override.is_force_add():
+                known.check_key(override, keys)
+        found = [known.compose(first)]
+        for place, override in enumerate(overrides):
+            if override in groups and override.is_sweep_override():
+                for value in _values(override)[1:]:
+                    found.append(known.compose([*first[:place], _single(override, value), *first[place + 1 :]]))
+        return found
+
+
+def _parsed(lines: list[str], loader: ConfigLoaderImpl) -> list[Override]:
+    parser, found = OverridesParser.create(config_loader=loader), []
+    for line in lines:
+        try:
+            found += parser.parse_overrides([line])
+        except (OverrideParseException, HydraException) as error:
+            key = line.split("=", 1)[0]
+            cure = f"""quote it: '{key}="..."'""" if "=" in line else "write key=value; a choice is group=name"
+            raise ConfigError(f"cannot read {line!r}", where="the command line", cure=cure) from error
+    return found
+
+
+def _values(override: Override) -> list[Any]:
+    """The single value of an override, or the first of its sweep's."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        return [sweep.start]
+    found = list(islice(override.sweep_string_iterator(), 64))
+    if not found:
+        raise ConfigError(f"nothing matches {override.input_line}", where="the command line", cure="name the choices")
+    return found
+
+
+def _single(override: Override, value: Any = None) -> str:
+    """The override with a sweep replaced by one of its values."""
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    return f"{override.get_key_element()}={value if value is not None else _values(override)[0]}"
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of nested containers, inner nodes and list positions included."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        name = f"{prefix}.{key}" if prefix else str(key)
+        yield name
+        yield from _dotted(value, name)

@@ -1,0 +1,71 @@
+"""The recipes: train, extract, generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.core.errors import ConfigError
+
+
+def extract(config: dict[str, Any]) -> int:
+    """Images and captions -> codec, text and experts -> cache."""
+    from tinyflux_pl.app import report, sources
+    from tinyflux_pl.app.parts import Parts
+
+    parts = Parts.from_config(config)
+    report.caches(sources.prepare(parts, rebuild=config["rebuild"]))
+    return 0
+
+
+def train(config: dict[str, Any]) -> int:
+    """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
+    from tinyflux_pl.app import report, sources
+    from tinyflux_pl.app.fitting import Fitting
+    from tinyflux_pl.app.parts import Parts
+
+    _require_new_or_resumed(config)
+    parts = Parts.from_config(config)
+    prepared = sources.prepare(parts)
+    fitting = Fitting(parts, prepared)
+    fitting.fit()
+    results = fitting.evaluate()
+    report.results(results, Path(config["run_dir"]))
+    if config["export_teacher"]:
+        _keep_as_teacher(config, results)
+    return 0
+
+
+def generate(config: dict[str, Any]) -> int:
+    """Checkpoint + prompt -> images, a grid, and how each was made."""
+    from tinyflux_pl.app import report
+    from tinyflux_pl.inference.pipeline import Pipeline, read_prompts
+
+    prompts = read_prompts(config["prompt"], config["prompt_file"])
+    names = ("height", "width", "steps", "solver", "guidance_scale", "shift")
+    pipeline = Pipeline.from_checkpoint(config["checkpoint"], config["weights"])
+    pipeline = pipeline.adjusted(**{name: config[name] for name in names})
+    folder = config["output"] or config["run_dir"]
+    chosen = {name: config[name] for name in ("n", "seed", "negative_prompt")}
+    report.pictures(*pipeline.write(prompts, folder, **chosen))
+    return 0
+
+
+def _keep_as_teacher(config: dict[str, Any], results: dict[str, Any]) -> None:
+    from tinyflux_pl.checkpoints import directory
+    from tinyflux_pl.experts.teacher_export import export_teacher
+
+    name = config["export_teacher"]
+    recipe = {key: config[key] for key in ("seed", "steps", "optimizer", "schedule", "objective", "data", "hardware")}
+    recipe |= {"accuracies": results["accuracies"], "validation_loss": results["validation_loss"]}
+    print(f"teacher: {export_teacher(directory.read(results['checkpoint']), name, recipe)}")
+
+
+def _require_new_or_resumed(config: dict[str, Any]) -> None:
+    made = sorted((Path(config["run_dir"]) / "checkpoints").glob("*/manifest.json"))
+    if made and not config["resume"]:
+        raise ConfigError(
+            f"run {config['run']!r} already has checkpoints (newest: {made[-1].parent.name})",
+            where=config["run_dir"],
+            cure="continue it with resume=auto, or choose another name: run=NAME",
+        )

@@ -1,0 +1,115 @@
+"""What a target takes: names with the nearest right one, and plain values in the types that it declares."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.core.errors import ConfigError
+
+_REFUSED = object()
+
+
+def nearest(word: str, candidates: Collection[str], count: int = 1) -> list[str]:
+    """The closest candidates of a mistyped word, best first: whole, then by its last dotted part."""
+    leaf = word.rsplit(".", 1)[-1]
+    same_leaf = [c for c in candidates if c != word and c.rsplit(".", 1)[-1] == leaf]
+    whole = difflib.get_close_matches(word, candidates, n=count, cutoff=0.7)
+    ranked = whole + sorted(same_leaf, key=lambda c: (c.count("."), c))
+    if not ranked:
+        by_leaf: dict[str, str] = {}
+        for candidate in sorted(candidates, key=lambda c: (c.count("."), c)):
+            by_leaf.setdefault(candidate.rsplit(".", 1)[-1], candidate)
+        ranked = [by_leaf[m] for m in difflib.get_close_matches(leaf, by_leaf, n=count, cutoff=0.7)]
+        ranked = ranked or difflib.get_close_matches(word, candidates, n=count, cutoff=0.55)
+    return list(dict.fromkeys(ranked))[:count]
+
+
+def suggestion(word: str, candidates: Collection[str]) -> str:
+    """'did you mean ...? ' or nothing."""
+    near = nearest(word, candidates)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def check(
+    target: Any, given: Mapping[str, Any], where: str, extra: Collection[str] = (), *, complete: bool = True
+) -> dict[str, Any]:
+    """The given values, fitted to the target's annotations; raise ConfigError on a wrong name or type.
+
+    `extra` are names given later by code; with `complete`, required names must all be there.
+    """
+    name = f"{target.__module__}.{target.__qualname__}"
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes = f"it takes: {', '.join(named) or 'nothing'}"
+    for key in (*given, *extra):
+        if key not in named and not open_ended:
+            place = f"{where}.{key}" if where else key
+            raise ConfigError(f"{name} takes no {key!r}", where=place, cure=suggestion(key, named) + takes)
+    missing = [k for k, p in named.items() if p.default is p.empty and k not in given and k not in extra]
+    if complete and missing:
+        raise ConfigError(f"{name} needs {', '.join(missing)}", where=where, cure=takes)
+    hints = _hints(target)
+    return {k: _fitted(v, hints.get(k, Any), f"{where}.{k}" if where else k, name) for k, v in given.items()}
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Annotations as objects; none where they name what only a type checker imports."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _fitted(value: Any, annotation: Any, where: str, name: str) -> Any:
+    fitted = fit(value, annotation)
+    if fitted is _REFUSED:
+        wanted = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
+        wanted = wanted or str(annotation).replace("typing.", "")
+        key = where.rsplit(".", 1)[-1]
+        raise ConfigError(f"{key} is {value!r}, {name} wants {wanted}", where=where, cure=f"give {where} a {wanted}")
+    return fitted
+
+
+def fit(value: Any, annotation: Any) -> Any:
+    """A plain value in the declared type (list -> tuple, int -> float, str -> Path), or the mark of refusal.
+
+    Only plain types are judged: an annotation that is a class of objects passes everything.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        if any(type(value) is a for a in arguments):
+            return value
+        tried = (fit(value, a) for a in arguments)
+        return next((f for f in tried if f is not _REFUSED), _REFUSED)
+    if origin is typing.Literal:
+        return value if value in arguments else _REFUSED
+    if annotation is None or annotation is type(None):
+        return value if value is None else _REFUSED
+    if (origin or annotation) in (tuple, list):
+        return _fit_sequence(value, origin or annotation, arguments)
+    if annotation is float and type(value) is int:
+        return float(value)
+    if annotation is Path and isinstance(value, str):
+        return Path(value)
+    if annotation in (int, float, str, bool):
+        return value if type(value) is annotation else _REFUSED
+    return value
+
+
+def _fit_sequence(value: Any, kind: type, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(value, list | tuple):
+        return _REFUSED
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        if len(arguments) != len(value):
+            return _REFUSED
+        items = [fit(v, a) for v, a in zip(value, arguments, strict=True)]
+    else:
+        items = [fit(v, arguments[0] if arguments else Any) for v in value]
+    return _REFUSED if any(i is _REFUSED for i in items) else kind(items)

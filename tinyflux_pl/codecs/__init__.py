@@ -1,0 +1,1 @@
+"""Floor 3: images to normalised latents and back."""

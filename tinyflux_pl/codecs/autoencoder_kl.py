@@ -1,0 +1,156 @@
+"""diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core import hub
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.files import sha256
+from tinyflux_pl.core.specs import LatentSpec
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class AutoencoderKLCodec:
+    """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own config.
+
+    `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit), of
+    which `subfolder` holds config.json and the safetensors ("" for the root). scaling="unshifted"
+    leaves the shift out, as TinyFlux's published weights want. Weights are read on first use, in
+    `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch.
+    """
+
+    def __init__(
+        self,
+        weights: str,
+        subfolder: str = "vae",
+        revision: str | None = None,
+        scaling: str = "shifted",
+        dtype: str = "float32",
+        name: str = "autoencoder_kl",
+    ) -> None:
+        if scaling not in ("shifted", "unshifted"):
+            raise ConfigError(f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted")
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"no dtype {dtype!r}", where="codec.dtype", cure="float32, bfloat16 or float16")
+        self.weights, self.subfolder, self.revision = str(weights), subfolder, revision
+        self.scaling, self.dtype, self.name = scaling, dtype, name
+        self.device = torch.device("cpu")
+        self._model: Any = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where config.json and the weights lie."""
+        prefix = f"{self.subfolder}/" if self.subfolder else ""
+        root = hub.resolve(self.weights, self.revision, [f"{prefix}config.json", f"{prefix}{WEIGHTS}"])
+        for needed in ("config.json", WEIGHTS):
+            if not (root / self.subfolder / needed).is_file():
+                raise HubError(
+                    f"no {needed}", where=str(root / self.subfolder), cure="check codec.weights and codec.subfolder"
+                )
+        return root / self.subfolder
+
+    @cached_property
+    def vae_config(self) -> dict[str, Any]:
+        """config.json."""
+        return json.loads((self.folder / "config.json").read_text())
+
+    @cached_property
+    def latent_spec(self) -> LatentSpec:
+        """Channels, and a halving between each two levels."""
+        config = self.vae_config
+        return LatentSpec(config.get("latent_channels", 4), 2 ** (len(config.get("block_out_channels", [64])) - 1))
+
+    @cached_property
+    def scale(self) -> float:
+        """scaling_factor (diffusers' default where the config has none)."""
+        return float(self.vae_config.get("scaling_factor", 0.18215))
+
+    @cached_property
+    def shift(self) -> float:
+        """shift_factor, 0 where there is none or where it is left out."""
+        return float(self.vae_config.get("shift_factor") or 0.0) if self.scaling == "shifted" else 0.0
+
+    def encode(
+        self, images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c h8 w8"] | None = None
+    ) -> Float[Tensor, "b c h8 w8"]:
+        """The posterior's mode, or with standard normal `noise` (from core.rng) a sample of it."""
+        factor = self.latent_spec.downsample
+        height, width = images.shape[-2:]
+        if height % factor or width % factor:
+            raise ConfigError(
+                f"{height} x {width} pixels", where=self.name, cure=f"use sides that are multiples of {factor}"
+            )
+        posterior = self._loaded().encode(images.to(self.device, getattr(torch, self.dtype))).latent_dist
+        z = posterior.mode().float()
+        if noise is not None:
+            z = z + posterior.std.float() * noise.to(z)
+        return (z - self.shift) * self.scale
+
+    def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]:
+        """Normalised latents -> images, not clamped."""
+        z = latents.to(self.device).float() / self.scale + self.shift
+        return self._loaded().decode(z.to(getattr(torch, self.dtype))).sample.float()
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this codec."""
+        return {
+            "weights": self.weights,
+            "subfolder": self.subfolder,
+            "revision": self.revision,
+            "scaling": self.scaling,
+            "dtype": self.dtype,
+            "name": self.name,
+        }
+
+    @cached_property
+    def _sha256(self) -> str:
+        return sha256(self.folder / WEIGHTS)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the latents: the weights' hash (not their place), scale, shift and dtype."""
+        return {
+            "codec": "autoencoder_kl",
+            "weights": self._sha256,
+            "scale": self.scale,
+            "shift": self.shift,
+            "dtype": self.dtype,
+        }
+
+    def to(self, device: Any) -> "AutoencoderKLCodec":
+        """Move, now or when loaded."""
+        self.device = torch.device(device)
+        if self._model is not None:
+            self._model.to(self.device)
+        return self
+
+    def free(self) -> None:
+        """Release the weights; the next use reads them again."""
+        self._model = None
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            from diffusers import AutoencoderKL
+
+            model, report = AutoencoderKL.from_pretrained(
+                str(self.folder),
+                torch_dtype=getattr(torch, self.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            wrong = {k: v for k, v in report.items() if v}
+            if wrong:
+                raise CheckpointMismatch(
+                    f"the weights are not those of this autoencoder: {str(wrong)[:300]}",
+                    where=str(self.folder),
+                    cure="use config.json and weights of one release",
+                )
+            self._model = model.to(self.device).eval().requires_grad_(False)
+        return self._model

@@ -1,0 +1,72 @@
+"""Every error a user can meet. Each says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class TinyFluxError(Exception):
+    """What happened, where it happened, and the cure."""
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
+        self.what, self.where, self.cure = what, where, cure
+        lines = [what]
+        if where:
+            lines.append(f"  where: {where}")
+        if cure:
+            lines.append(f"  do:    {cure}")
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(TinyFluxError):
+    """A key, a value or a group choice that does not exist or does not fit."""
+
+
+class DataError(TinyFluxError):
+    """A dataset that cannot be read as it stands."""
+
+
+class ImageError(DataError):
+    """A file that is not a whole, bounded, decodable image."""
+
+
+class CaptionError(DataError):
+    """A caption that is missing, empty, or not text."""
+
+
+class StaleCache(TinyFluxError):
+    """A cache made from other inputs than this run asks for."""
+
+
+class CorruptStore(TinyFluxError):
+    """A shard or manifest whose bytes are not the bytes that were written."""
+
+
+class SpecMismatch(TinyFluxError):
+    """Two parts that meet at a seam and do not fit: codec, text, denoiser, store."""
+
+
+class CheckpointMismatch(TinyFluxError):
+    """Weights whose keys or shapes are not those of the network."""
+
+
+class CorruptCheckpoint(TinyFluxError):
+    """A checkpoint that is torn, incomplete or altered."""
+
+
+class CaptureError(TinyFluxError):
+    """A teacher whose features could not be captured, or were not finite."""
+
+
+class MissingDependency(TinyFluxError):
+    """A package of an optional extra that is not installed."""
+
+
+class DiskFull(TinyFluxError):
+    """Not enough room for what has to be written."""
+
+
+class UntrustedFile(TinyFluxError):
+    """A file that would have to be unpickled, or that leaves its folder."""
+
+
+class HubError(TinyFluxError):
+    """A remote repository that is unpinned, unreachable or lacks safe weights."""

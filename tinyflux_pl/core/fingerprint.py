@@ -1,0 +1,38 @@
+"""Canonical JSON and its sha256: how the house tells whether two things are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces; refuses NaN and anything that is not plain data."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def of(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of plain data."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over names, dtypes, shapes and bytes, in order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous().cpu()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def sample_id(image_bytes: bytes, caption: str) -> int:
+    """A sample's identity: 63 bits of the hash of its pixels and its caption."""
+    digest = hashlib.blake2b(image_bytes, digest_size=32)
+    digest.update(b"\0" + caption.encode())
+    return int.from_bytes(digest.digest()[:8], "big") >> 1

@@ -1,0 +1,120 @@
+"""The contracts between rooms. Nothing else in the house asks which family a part is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
+from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
+
+
+@runtime_checkable
+class Path(Protocol):
+    """The owner of the clock: x_t = alpha(t) * data + sigma(t) * noise."""
+
+    name: str
+    t_noise: float
+    t_data: float
+
+    def alpha(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Tensor) -> Tensor: ...
+    def log_snr(self, t: Tensor) -> Tensor: ...
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor: ...
+    def interpolate(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
+    def velocity(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """x_t (B, C, H, W) and t (B,) in its own path's time -> Prediction in its own space."""
+
+    name: str
+    path: Path
+    prediction: str  # velocity | epsilon | x0 | v
+    latent_spec: LatentSpec
+    text_spec: TextSpec
+    ports: tuple[str, ...]
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Prediction: ...
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Images in [-1, 1] <-> normalised latents; scale and shift live inside."""
+
+    name: str
+    latent_spec: LatentSpec
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h8 w8"]: ...
+    def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]: ...
+    def fingerprint(self) -> dict[str, Any]: ...
+    def to(self, device: Any) -> Any: ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Prompts -> TextEmbeddings; `null` is the one unconditional of training and sampling."""
+
+    name: str
+    text_spec: TextSpec
+
+    def encode(self, prompts: Sequence[str]) -> TextEmbeddings: ...
+    def null(self) -> TextEmbeddings: ...
+    def fingerprint(self) -> dict[str, Any]: ...
+    def to(self, device: Any) -> Any: ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A batch and a denoiser -> named loss terms, each already weighted; their sum is the loss."""
+
+    def loss(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class Expert(Protocol):
+    """A teacher's cached knowledge: what is cached, which port it fills, and its loss."""
+
+    name: str
+    spec: ExpertSpec
+
+    def ports(self, batch: Batch, t: Tensor) -> dict[str, Tensor]: ...
+    def losses(self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One training example before encoding: RGB pixels (H, W, 3) uint8, caption, optional mask."""
+
+    image: np.ndarray
+    caption: str
+    sample_id: int
+    mask: np.ndarray | None = None
+    source: str = ""  # the file it came from, for messages
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Records(Protocol):
+    """An indexed source of records; index order is stable, reading is lazy."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Record: ...
+    def fingerprint(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Reads pictures back: per prompt, which of its claims the picture keeps."""
+
+    claims: tuple[str, ...]
+
+    def check(self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]) -> dict[str, Tensor]: ...

@@ -1,0 +1,127 @@
+"""The values that travel between rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Encoded prompts: tokens (B, L, D), mask (B, L) True on real tokens, pooled (B, P)."""
+
+    tokens: Float[Tensor, "b l d"]
+    mask: Bool[Tensor, "b l"]
+    pooled: Float[Tensor, "b p"]
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
+        """Move; `dtype` applies to tokens and pooled."""
+        return TextEmbeddings(
+            self.tokens.to(device, dtype), self.mask.to(device), self.pooled.to(device, dtype)
+        )
+
+    def select(self, index: Tensor | slice) -> TextEmbeddings:
+        """The chosen rows."""
+        return TextEmbeddings(self.tokens[index], self.mask[index], self.pooled[index])
+
+    def expand(self, batch: int) -> TextEmbeddings:
+        """One row repeated `batch` times (no copy)."""
+        return TextEmbeddings(
+            self.tokens.expand(batch, -1, -1), self.mask.expand(batch, -1), self.pooled.expand(batch, -1)
+        )
+
+    def padded(self, length: int) -> TextEmbeddings:
+        """Tokens and mask padded with zeros, or cut where only padding is lost, to `length`."""
+        extra = length - self.tokens.shape[1]
+        tokens = torch.nn.functional.pad(self.tokens, (0, 0, 0, extra))
+        return TextEmbeddings(tokens, torch.nn.functional.pad(self.mask, (0, extra)), self.pooled)
+
+    def trimmed(self) -> TextEmbeddings:
+        """Without the columns that are padding in every row (at least one column stays)."""
+        used = int(self.mask.any(0).nonzero().max()) + 1 if bool(self.mask.any()) else 1
+        return TextEmbeddings(self.tokens[:, :used], self.mask[:, :used], self.pooled)
+
+    def where(self, keep: Bool[Tensor, " b"], other: TextEmbeddings) -> TextEmbeddings:
+        """Rows of self where `keep`, else the (single) row of `other`."""
+        other = other.padded(self.tokens.shape[1]) if other.tokens.shape[1] < self.tokens.shape[1] else other
+        mine = self if self.tokens.shape[1] == other.tokens.shape[1] else self.padded(other.tokens.shape[1])
+        return TextEmbeddings(
+            torch.where(keep[:, None, None], mine.tokens, other.tokens.to(mine.tokens)),
+            torch.where(keep[:, None], mine.mask, other.mask.to(mine.mask.device)),
+            torch.where(keep[:, None], mine.pooled, other.pooled.to(mine.pooled)),
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
+        """Stack batches, padded to the longest."""
+        length = max(p.tokens.shape[1] for p in parts)
+        parts = [p.padded(length) for p in parts]
+        return TextEmbeddings(*(torch.cat([getattr(p, n) for p in parts]) for n in ("tokens", "mask", "pooled")))
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All that a denoiser may be told: text, and what experts give to its ports.
+
+    `ports` maps a port's name to a tensor for the batch, e.g. vec (B, E), prior_stats (B, S),
+    prior_map (B, H8, W8). `port_mask` maps it to (B,) bool: False where the net's own head
+    must be used instead (expert dropout).
+    """
+
+    text: TextEmbeddings
+    ports: dict[str, Tensor] = field(default_factory=dict)
+    port_mask: dict[str, Tensor] = field(default_factory=dict)
+    embedded_guidance: Float[Tensor, " b"] | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A denoiser's answer in its own `prediction` space, and what its expert heads said."""
+
+    sample: Float[Tensor, "b c h w"]
+    heads: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cached samples: normalised latents, text, the experts' buckets, masks, identities.
+
+    `experts` maps "lune.features" to (B, K, E), "sol.stats" to (B, K, 4), "sol.spatial" to
+    (B, K, 8, 8). `sample_ids` (B,) are 63-bit content hashes, `dataset_ids` (B,) the source.
+    `expert_present` maps "lune" to (B,) bool: a source without that expert is absent, not zero.
+    """
+
+    latents: Float[Tensor, "b c h w"]
+    text: TextEmbeddings
+    sample_ids: Int[Tensor, " b"]
+    dataset_ids: Int[Tensor, " b"]
+    captions: list[str]
+    experts: dict[str, Tensor] = field(default_factory=dict)
+    expert_present: dict[str, Tensor] = field(default_factory=dict)
+    masks: Float[Tensor, "b h w"] | None = None
+    step: int = 0
+
+    def __len__(self) -> int:
+        return self.latents.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device (Lightning calls this)."""
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+
+        return replace(
+            self,
+            latents=self.latents.to(device, non_blocking=True),
+            text=self.text.to(device),
+            experts=move(self.experts),
+            expert_present=move(self.expert_present),
+            masks=None if self.masks is None else self.masks.to(device, non_blocking=True),
+        )

@@ -1,0 +1,67 @@
+"""What is wrong with a dataset, before a step is spent on it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.core.protocols import Records
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Findings by kind: source names, or groups of source names for copies of one picture."""
+
+    total: int
+    readable: int
+    unreadable: list[str] = field(default_factory=list)
+    missing_captions: list[str] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    contradictions: list[list[str]] = field(default_factory=list)  # copies with different captions
+    tiny: list[str] = field(default_factory=list)  # enlarged to fit
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.unreadable or self.missing_captions or self.duplicates or self.tiny)
+
+    def table(self) -> list[str]:
+        """One line a kind: count, and the first three names."""
+        lines = [f"{'records':<18}{self.total:>7}", f"{'readable':<18}{self.readable:>7}"]
+        for kind in ("unreadable", "missing_captions", "duplicates", "contradictions", "tiny"):
+            found = [" = ".join(f) if isinstance(f, list) else f for f in getattr(self, kind)]
+            more = ", ..." if len(found) > 3 else ""
+            lines.append(f"{kind.replace('_', ' '):<18}{len(found):>7}  {', '.join(found[:3])}{more}".rstrip())
+        return lines
+
+
+def audit(records: Records) -> Audit:
+    """Read every record once. Give a Folder with skip_bad and allow_missing_captions to see all at once."""
+    unreadable: list[str] = list(getattr(records, "skipped", ()))
+    missing: list[str] = []
+    tiny: list[str] = []
+    copies: dict[str, list[tuple[str, str]]] = {}
+    for index in range(len(records)):
+        try:
+            record = records[index]
+        except DataError as error:
+            unreadable.append(f"{error.where or index}: {error.what}")
+            continue
+        source = record.source or str(index)
+        if not record.caption.strip():
+            missing.append(source)
+        height, width = record.attributes.get("original_size", record.image.shape[:2])
+        if height < record.image.shape[0] and width < record.image.shape[1]:
+            tiny.append(source)
+        copies.setdefault(hashlib.sha256(record.image.tobytes()).hexdigest(), []).append((source, record.caption))
+    repeated = [group for group in copies.values() if len(group) > 1]
+    return Audit(
+        total=len(records) + len(getattr(records, "skipped", ())),
+        readable=sum(map(len, copies.values())),
+        unreadable=unreadable,
+        missing_captions=missing,
+        duplicates=[[source for source, _ in group] for group in repeated],
+        contradictions=[[source for source, _ in group] for group in repeated if len({c for _, c in group}) > 1],
+        tiny=tiny,
+    )

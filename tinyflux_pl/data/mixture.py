@@ -1,0 +1,108 @@
+"""Several cached datasets served as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.types import Batch, TextEmbeddings
+from tinyflux_pl.data.cache_store import ENCODINGS
+from tinyflux_pl.data.cache_validity import differences
+from tinyflux_pl.data.cached_dataset import CachedDataset
+
+# parts of a fingerprint that must agree for two caches to mean the same by a number
+SHARED_PARTS = {ENCODINGS: ("codec", "text")}
+SHARED_EXPERT_PARTS = ("teacher", "buckets", "t_buckets", "clock")
+
+
+class Mixture(Dataset):
+    """Sources by dataset id; a batch may mix them. Indices run through the sources in order of their ids.
+
+    A source without an expert is marked absent in `expert_present`; one without masks counts as
+    foreground everywhere. Give `lengths` and `weights` to SampleOrder.
+    Raises SpecMismatch naming two sources whose shapes, codec, text encoder or teacher differ.
+    """
+
+    def __init__(self, datasets: Mapping[int, CachedDataset], weights: Mapping[int, float] | None = None) -> None:
+        if not datasets or (weights is not None and set(weights) != set(datasets)):
+            what = f"weights for {sorted(weights or ())}, sources {sorted(datasets)}"
+            raise ConfigError(what, where="data.weights", cure="give one weight for each source")
+        self.datasets = {i: datasets[i] for i in sorted(datasets)}
+        self.lengths = [len(d) for d in self.datasets.values()]
+        self.weights = None if weights is None else [float(weights[i]) for i in self.datasets]
+        self._ends = torch.tensor(self.lengths).cumsum(0)
+        self.layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self.groups = tuple(dict.fromkeys(g for d in self.datasets.values() for g in d.groups))
+        owners: dict[str, int] = {}
+        for i, dataset in self.datasets.items():
+            for key, kind in dataset.layout.items():
+                owner = owners.setdefault(key, i)
+                known = self.layout.setdefault(key, kind)
+                if known[1] != kind[1]:
+                    raise self._mismatch(owner, i, f"{key}: rows of {known[1]} and of {kind[1]}")
+            for group in (ENCODINGS, *dataset.groups):
+                first = next(j for j, d in self.datasets.items() if group in (ENCODINGS, *d.groups))
+                if lines := differences(self._meaning(i, group), self._meaning(first, group)):
+                    raise self._mismatch(first, i, f"{group}: {'; '.join(lines)}")
+        self.expert_keys = tuple(k for k in self.layout if k.partition(".")[0] in self.groups)
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One sample, as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """The samples in this order, whatever their sources."""
+        index = torch.as_tensor(indices, dtype=torch.long)
+        source = torch.bucketize(index, self._ends, right=True)
+        starts = self._ends - torch.tensor(self.lengths)
+        parts, ids, places = [], [], []
+        for k, (dataset_id, dataset) in enumerate(self.datasets.items()):
+            mine = (source == k).nonzero().flatten()
+            if len(mine):
+                parts.append(dataset.__getitems__((index[mine] - starts[k]).tolist()))
+                ids.append(dataset_id)
+                places.append(mine)
+        back = torch.cat(places).argsort()
+
+        def joined(tensors: list[Tensor]) -> Tensor:
+            return torch.cat(tensors)[back]
+
+        masks = None
+        if "masks" in self.layout:
+            shape = self.layout["masks"][1]
+            masks = joined([torch.ones(len(p), *shape) if p.masks is None else p.masks for p in parts])
+        captions = [caption for part in parts for caption in part.captions]
+        return Batch(
+            latents=joined([p.latents for p in parts]),
+            text=TextEmbeddings.cat([p.text for p in parts]).select(back),
+            sample_ids=joined([p.sample_ids for p in parts]),
+            dataset_ids=joined([torch.full((len(p),), i) for p, i in zip(parts, ids, strict=True)]),
+            captions=[captions[i] for i in back.tolist()],
+            experts={key: joined([self._expert(p, key) for p in parts]) for key in self.expert_keys},
+            expert_present={
+                g: joined([p.expert_present.get(g, torch.zeros(len(p), dtype=torch.bool)) for p in parts])
+                for g in self.groups
+            },
+            masks=masks,
+        )
+
+    def _expert(self, part: Batch, key: str) -> Tensor:
+        found = part.experts.get(key)
+        return torch.zeros(len(part), *self.layout[key][1]) if found is None else found
+
+    def _meaning(self, dataset_id: int, group: str) -> dict[str, Any]:
+        found = self.datasets[dataset_id].fingerprint(group)
+        return {part: found[part] for part in SHARED_PARTS.get(group, SHARED_EXPERT_PARTS) if part in found}
+
+    def _mismatch(self, first: int, second: int, what: str) -> SpecMismatch:
+        names = [f"{i} ({self.datasets[i].store.name})" for i in (first, second)]
+        cure = "extract both with the same codec, text encoder and teachers"
+        return SpecMismatch(f"sources {names[0]} and {names[1]} do not fit: {what}", where="data", cure=cure)

@@ -1,0 +1,1 @@
+"""One Record from each dataset format."""

@@ -1,0 +1,1 @@
+"""Floor 3: adapters from a network to the one Denoiser contract."""

@@ -1,0 +1,34 @@
+"""Latents as tokens and back: patches in reading order, and their position ids."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.nets.tinyflux import grid_ids
+
+
+def patchify(latents: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n k"]:
+    """(B, C, H, W) -> (B, H/p * W/p, C*p*p), each token channel-major; ConfigError if p does not divide."""
+    height, width = latents.shape[-2:]
+    if height % patch or width % patch:
+        raise ConfigError(
+            f"latents of {height} x {width} cannot be cut into patches of {patch}",
+            where="patch_size",
+            cure=f"choose image sides that give latents divisible by {patch}",
+        )
+    cells = latents.unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))  # b c h p w q
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpatchify(tokens: Float[Tensor, "b n k"], patch: int, height: int, width: int) -> Float[Tensor, "b c h w"]:
+    """The inverse of `patchify` for latents of `height` x `width`."""
+    cells = tokens.unflatten(1, (height // patch, width // patch)).unflatten(-1, (-1, patch, patch))
+    return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def image_ids(height: int, width: int, patch: int, device: torch.device | str = "cpu") -> Float[Tensor, "n 3"]:
+    """Ids (0, y, x) of the patches of latents of `height` x `width`, fp32."""
+    return grid_ids(height // patch, width // patch, device)

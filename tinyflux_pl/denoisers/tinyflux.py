@@ -1,0 +1,130 @@
+"""TinyFlux as a denoiser: latents and conditioning in, velocity and the heads' predictions out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.packing import image_ids, patchify, unpatchify
+from tinyflux_pl.denoisers.tinyflux_reference import load_reference, to_reference_keys
+from tinyflux_pl.nets.tinyflux import TinyFluxDeep
+from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
+
+__all__ = ["TinyFluxDenoiser", "build", "load_reference", "to_reference_keys"]
+
+
+class TinyFluxDenoiser(nn.Module):
+    """`net` with a path (core.protocols.Path): x_t (B, C, H, W) and t (B,) in the path's time -> velocity.
+
+    Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums to 1)
+    for attention. The heads answer under the same names; prior_map then has mean 1 (sol_map "density").
+    Raises SpecMismatch for specs or ports that the network does not fit.
+    """
+
+    name = "tinyflux"
+    prediction = "velocity"
+    lora_targets = (
+        "double_blocks.*.attn.*_qkv",
+        "double_blocks.*.attn.*_out",
+        "single_blocks.*.attn.qkv",
+        "single_blocks.*.attn.out_proj",
+        "single_blocks.*.mlp.fc1",
+        "single_blocks.*.mlp.fc2",
+    )
+
+    def __init__(self, config: TinyFluxConfig, latent_spec: LatentSpec, text_spec: TextSpec, path: Path) -> None:
+        super().__init__()
+        for what, found, expected in (
+            ("latent channels", config.in_channels, latent_spec.channels),
+            ("text width", config.joint_attention_dim, text_spec.width),
+            ("pooled text width", config.pooled_projection_dim, text_spec.pooled),
+        ):
+            if found != expected:
+                raise SpecMismatch(
+                    f"the network's {what} is {found}, the specification says {expected}",
+                    where="TinyFluxDenoiser",
+                    cure="build the network from the codec's and the text encoder's specs: denoisers.tinyflux.build",
+                )
+        self.config, self.latent_spec, self.text_spec, self.path = config, latent_spec, text_spec, path
+        self.net = TinyFluxDeep(config)
+        sol = ("prior_stats", "prior_map") if config.use_sol_prior else ()
+        self.ports: tuple[str, ...] = (("vec",) if config.use_lune_expert else ()) + sol
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The velocity (B, C, H, W), and under `heads` what each port's own head predicts."""
+        if unknown := set(cond.ports) - set(self.ports):
+            raise SpecMismatch(
+                f"no such port: {', '.join(sorted(unknown))}",
+                where=f"TinyFluxDenoiser with ports {self.ports}",
+                cure="build the denoiser with the experts that the run has (lune_dim, sol)",
+            )
+        height, width = x_t.shape[-2:]
+        patch = self.config.patch_size
+        tokens, info = self.net(
+            patchify(x_t, patch),
+            cond.text.tokens,
+            cond.text.pooled,
+            # The network's clock runs from noise (0) to data (1), whatever the path's does.
+            (t.float() - self.path.t_noise) / (self.path.t_data - self.path.t_noise),
+            img_ids=image_ids(height, width, patch, x_t.device),
+            lune_features=cond.ports.get("vec"),
+            sol_stats=cond.ports.get("prior_stats"),
+            sol_spatial=cond.ports.get("prior_map"),
+            guidance=cond.embedded_guidance,
+            encoder_attention_mask=cond.text.mask,
+            lune_mask=cond.port_mask.get("vec"),
+            sol_mask=cond.port_mask.get("prior_map", cond.port_mask.get("prior_stats")),
+            return_expert_pred=True,
+        )
+        heads = {}
+        if info["lune"] is not None:
+            heads["vec"] = info["lune"]["pred"]
+        if info["sol"] is not None:
+            heads |= {"prior_stats": info["sol"]["stats_pred"], "prior_map": info["sol"]["spatial_pred"]}
+        return Prediction(unpatchify(tokens, patch, height, width), heads)
+
+    def config_dict(self) -> dict[str, Any]:
+        """What rebuilds this denoiser, its path apart: plain JSON data."""
+        specs = {"latent_spec": plain(self.latent_spec), "text_spec": plain(self.text_spec)}
+        return {"config": self.config.to_dict(), **specs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], path: Path) -> TinyFluxDenoiser:
+        """The denoiser that `config_dict` describes, newly initialised."""
+        network = TinyFluxConfig.from_dict(config["config"])
+        return cls(network, LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"]), path)
+
+
+def build(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    lune_dim: int | None = None,
+    sol: bool = False,
+    num_sol_stats: int = 4,
+    reference: bool = False,
+    **config: Any,
+) -> TinyFluxDenoiser:
+    """A denoiser whose widths come from the specs and whose ports from the experts that are present.
+
+    `reference` gives the published layout and mathematics (3 Sol statistics). ConfigError for unknown keys.
+    """
+    derived = {
+        "in_channels": latent_spec.channels,
+        "joint_attention_dim": text_spec.width,
+        "pooled_projection_dim": text_spec.pooled,
+        "use_lune_expert": lune_dim is not None,
+        "use_sol_prior": sol,
+    }
+    if lune_dim is not None:
+        derived["lune_expert_dim"] = lune_dim
+    checked = TinyFluxConfig.from_dict({**config, **derived, "num_sol_stats": num_sol_stats})
+    network = TinyFluxConfig.reference(checked.to_dict()) if reference else checked
+    return TinyFluxDenoiser(network, latent_spec, text_spec, path)

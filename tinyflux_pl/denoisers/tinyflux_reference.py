@@ -1,0 +1,97 @@
+"""Published TinyFlux weights (v4.2, v4.1, v3) into the network of this house, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.nets.tinyflux import TinyFluxDeep
+from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
+
+
+class ReferenceTinyFlux(TinyFluxDeep):
+    """A published network: also answers to v3's `expert_features` and repeats its flat expert information."""
+
+    def forward(
+        self, *args: Any, expert_features: Float[Tensor, "b e"] | None = None, **inputs: Any
+    ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
+        """As TinyFluxDeep; the information gains expert_signal, expert_pred and expert_used (None without Lune)."""
+        if expert_features is not None and inputs.get("lune_features") is None:
+            inputs["lune_features"] = expert_features
+        answer = super().forward(*args, **inputs)
+        if isinstance(answer, Tensor):
+            return answer
+        out, info = answer
+        said = info["lune"] or {}
+        return out, info | {key: said.get(key) for key in ("expert_signal", "expert_pred", "expert_used")}
+
+
+def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """The network equal to a published one, in evaluation mode and fp32.
+
+    `config` and the keys of `state_dict` are the original ones. Raises CheckpointMismatch, naming missing,
+    unexpected and mis-shaped keys, before any weight is read.
+    """
+    network = TinyFluxConfig.reference(config)
+    weights = _renamed(state_dict)
+    if "use_lune_expert" not in config and network.use_lune_expert and "use_expert_predictor" in config:
+        # v3 read its guidance only where it had no expert.
+        network = TinyFluxConfig.reference({**config, "guidance_embeds": False})
+        weights = {key: value for key, value in weights.items() if not key.startswith("guidance_in.")}
+    if not network.use_sol_prior:  # v4.1 held these without ever reading them
+        weights = {key: value for key, value in weights.items() if ".attn.spatial_to_mod." not in key}
+    model = ReferenceTinyFlux(network)
+    require_match({key: tuple(value.shape) for key, value in model.state_dict().items()}, weights)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
+    """The weights under their published v4.2 keys (v4.1's guidance_in beside them, where there is one).
+
+    `model` is a network of `TinyFluxConfig.reference` or a denoiser around one; ConfigError for another.
+    """
+    net = getattr(model, "net", model)
+    if not isinstance(net, TinyFluxDeep) or not net.config.reference_layout:
+        raise ConfigError(
+            "only a network in the published layout has published keys",
+            where="to_reference_keys",
+            cure="train with model=deep_v42 (denoisers.tinyflux.build(..., reference=True))",
+        )
+    return {key: value.detach().clone() for key, value in net.state_dict().items()}
+
+
+def require_match(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointMismatch unless keys and shapes agree; names the first ten of each kind."""
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    shaped = [
+        f"{key} {tuple(found[key].shape)} for {expected[key]}"
+        for key in expected
+        if key in found and tuple(found[key].shape) != expected[key]
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "mis-shaped": shaped}
+    if any(kinds.values()):
+        told = [f"{len(keys)} {kind}: {', '.join(keys[:10])}" for kind, keys in kinds.items() if keys]
+        raise CheckpointMismatch(
+            "the weights are not this network's; " + "; ".join(told),
+            where="TinyFlux reference weights",
+            cure="give the config.json that was saved beside these weights",
+        )
+
+
+def _renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """v4.2 names and shapes: no compile prefix, v3's predictor renamed, its gate [1] a scalar."""
+    renamed = {}
+    for key, value in state_dict.items():
+        key = re.sub(r"(^|\.)_orig_mod\.", r"\1", key)
+        if key.endswith(".sin_basis"):  # a constant table of early versions, computed here
+            continue
+        key = re.sub(r"^expert_predictor\.", "lune_predictor.", key)
+        renamed[key] = value.reshape(()) if key == "lune_predictor.expert_gate" and value.numel() == 1 else value
+    return renamed

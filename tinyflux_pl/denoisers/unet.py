@@ -1,0 +1,139 @@
+"""diffusers' UNet2DConditionModel as a denoiser: Stable Diffusion 1.5, its flow teachers, and small ones of ours."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.unet_attention import install
+
+PREDICTIONS = ("velocity", "epsilon", "x0", "v")
+
+
+class UNetDenoiser(nn.Module):
+    """A UNet with a clock.
+
+    x_t (B, C, H, W), t (B,) in the path's own time. The net is told `t * time_scale`: 1000 for the flow
+    teachers, 999 for an index into a table of 1000 betas. Text tokens go to cross-attention, with their
+    mask unless `masks_text` is False (Stable Diffusion attends to its padding); pooled text goes beside
+    the time embedding when `unet_config` has class_embed_type "projection".
+    """
+
+    name = "unet"
+    ports: tuple[str, ...] = ()
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __init__(
+        self,
+        unet_config: dict[str, Any],
+        path: Path,
+        prediction: str,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        time_scale: float = 1000.0,
+        masks_text: bool = True,
+    ) -> None:
+        super().__init__()
+        from diffusers import UNet2DConditionModel
+
+        if prediction not in PREDICTIONS:
+            raise ConfigError(f"no prediction {prediction!r}", where="unet", cure=f"choose of {PREDICTIONS}")
+        self.unet_config = {k: v for k, v in unet_config.items() if not k.startswith("_")}
+        self.unet = UNet2DConditionModel(**self.unet_config)
+        install(self.unet)
+        self.path, self.prediction, self.time_scale = path, prediction, float(time_scale)
+        self.latent_spec, self.text_spec, self.masks_text = latent_spec, text_spec, masks_text
+        _fits("channels", self.unet.config.in_channels, latent_spec.channels)
+        _fits("text width", self.unet.config.cross_attention_dim, text_spec.width)
+        self.reads_pooled = self.unet.config.class_embed_type == "projection"
+        if self.reads_pooled:
+            _fits("pooled width", self.unet.config.projection_class_embeddings_input_dim, text_spec.pooled)
+
+    def timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The path's time as the net was trained to read it, fp32 and continuous."""
+        return t.float() * self.time_scale
+
+    def inputs(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> dict[str, Any]:
+        """The keywords of diffusers for one forward."""
+        return {
+            "sample": x_t,
+            "timestep": self.timestep(t),
+            "encoder_hidden_states": cond.text.tokens.to(x_t.dtype),
+            "encoder_attention_mask": cond.text.mask if self.masks_text else None,
+            "class_labels": cond.text.pooled.to(x_t.dtype) if self.reads_pooled else None,
+        }
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The prediction (B, C, H, W) in this denoiser's own space."""
+        return Prediction(self.unet(**self.inputs(x_t, t, cond), return_dict=False)[0])
+
+    def config_dict(self) -> dict[str, Any]:
+        """What rebuilds this net, its path apart."""
+        return {
+            "unet_config": self.unet_config,
+            "prediction": self.prediction,
+            "latent_spec": plain(self.latent_spec),
+            "text_spec": plain(self.text_spec),
+            "time_scale": self.time_scale,
+            "masks_text": self.masks_text,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], path: Path) -> "UNetDenoiser":
+        """The net that `config_dict` describes, newly initialised."""
+        specs = {"latent_spec": LatentSpec(**config["latent_spec"]), "text_spec": TextSpec(**config["text_spec"])}
+        return cls(**{**config, **specs}, path=path)
+
+
+def build_unet(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    prediction: str,
+    block_out_channels: Sequence[int] = (48, 80),
+    attention_levels: Sequence[bool] = (False, True),
+    layers_per_block: int = 1,
+    attention_head_dim: int | Sequence[int] = 4,
+    norm_num_groups: int = 8,
+    pooled: bool = True,
+    time_scale: float = 1000.0,
+) -> UNetDenoiser:
+    """A small UNet with self- and cross-attention where `attention_levels` says so, finest level first.
+
+    `attention_head_dim` is diffusers' name for the number of heads.
+    """
+    if len(attention_levels) != len(block_out_channels):
+        raise ConfigError(
+            f"{len(attention_levels)} attention_levels for {len(block_out_channels)} block_out_channels",
+            where="model.attention_levels",
+            cure="give one true or false for each level",
+        )
+    attends = list(attention_levels)
+    config: dict[str, Any] = {
+        "in_channels": latent_spec.channels,
+        "out_channels": latent_spec.channels,
+        "block_out_channels": list(block_out_channels),
+        "layers_per_block": layers_per_block,
+        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+        "cross_attention_dim": text_spec.width,
+        "attention_head_dim": attention_head_dim if isinstance(attention_head_dim, int) else list(attention_head_dim),
+        "norm_num_groups": norm_num_groups,
+    }
+    if pooled:
+        config |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_spec.pooled}
+    return UNetDenoiser(config, path, prediction, latent_spec, text_spec, time_scale)
+
+
+def _fits(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ConfigError(
+            f"the UNet's {what} is {found}, the specification says {expected}",
+            where="unet_config",
+            cure="give the UNet the codec and the text encoder that it was made for",
+        )

@@ -1,0 +1,140 @@
+"""Sol's extractor: statistics of every self-attention of the teacher, streamed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.errors import CaptureError
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.types import Conditioning
+from tinyflux_pl.denoisers.unet import UNetDenoiser
+from tinyflux_pl.denoisers.unet_attention import UNetAttention, project
+from tinyflux_pl.experts.bucket_interpolation import T_BUCKETS
+from tinyflux_pl.experts.feature_capture import BucketExtractor, require_finite
+from tinyflux_pl.experts.literal import literal_map, literal_statistics
+from tinyflux_pl.experts.sol_statistics import LayerStatistics, area_map
+from tinyflux_pl.experts.teacher import Teacher
+
+TILE = 2**24  # attention values in memory at once: 64 MiB in fp32
+
+
+class StatisticsAttention(UNetAttention):
+    """The teacher's own attention, that also keeps its layer's statistics (and no map)."""
+
+    def __init__(self, grids: dict[int, tuple[int, int]]) -> None:
+        self.grids = grids
+        self.layers: list[LayerStatistics] = []
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **rest: Any,
+    ) -> Tensor:
+        if hidden_states.shape[1] > 1:  # a single token has nowhere to look
+            query, key, _ = project(attn, hidden_states, None)
+            self.layers.append(self._layer(query, key, attn.scale))
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, **rest)
+
+    def _layer(self, query: Tensor, key: Tensor, scale: float) -> LayerStatistics:
+        batch, heads, count, _ = query.shape
+        if count not in self.grids:
+            raise CaptureError(
+                f"a self-attention over {count} tokens is on none of the grids {sorted(self.grids.values())}",
+                where="the teacher's UNet",
+                cure="choose a teacher that halves its resolution from level to level",
+            )
+        layer = LayerStatistics(batch, self.grids[count], query.device)
+        step = max(1, TILE // (batch * heads * count))
+        with torch.autocast(query.device.type, enabled=False):
+            keys = key.float().transpose(-1, -2) * scale
+            for start in range(0, count, step):
+                logits = query[:, :, start : start + step].float() @ keys
+                layer.add(logits.softmax(-1).mean(1), start)
+        return layer
+
+
+def grids_of(height: int, width: int) -> dict[int, tuple[int, int]]:
+    """Tokens -> grid, for latents halved (rounding up) from level to level."""
+    grids = {}
+    while height * width > 1:
+        grids[height * width] = (height, width)
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return grids
+
+
+@contextmanager
+def watching(denoiser: UNetDenoiser, watcher: StatisticsAttention) -> Iterator[None]:
+    """Put `watcher` at every self-attention; what was there comes back, whatever happens."""
+    before = dict(denoiser.unet.attn_processors)
+    names = {name: watcher if name.endswith("attn1.processor") else kept for name, kept in before.items()}
+    denoiser.unet.set_attn_processor(names)
+    try:
+        yield
+    finally:
+        denoiser.unet.set_attn_processor(before)
+
+
+def capture_layers(denoiser: UNetDenoiser, x: Tensor, t: Tensor, cond: Conditioning) -> list[LayerStatistics]:
+    """Every self-attention's statistics in one forward pass; CaptureError if there is none."""
+    watcher = StatisticsAttention(grids_of(x.shape[-2], x.shape[-1]))
+    with watching(denoiser, watcher):
+        denoiser(x, t, cond)
+    if not watcher.layers:
+        raise CaptureError(
+            "no self-attention ran", where=denoiser.name, cure="choose a teacher with self-attention (attn1)"
+        )
+    return watcher.layers
+
+
+def summarise(layers: Sequence[LayerStatistics], size: int, literal: bool = False) -> tuple[Tensor, Tensor]:
+    """Layers, equally weighted -> statistics (B, 4) and map (B, size, size) that sums to 1.
+
+    literal: the original's three statistics and its map.
+    """
+    statistics = torch.stack([layer.statistics() for layer in layers]).mean(0)
+    if literal:
+        statistics = literal_statistics(statistics)
+        maps = [literal_map(layer.importance(), size) for layer in layers]
+    else:
+        maps = [area_map(layer.importance() / layer.count, size) for layer in layers]
+    total = torch.stack(maps).mean(0)
+    total = total / total.sum((1, 2), keepdim=True)
+    return require_finite(statistics, "Sol's statistics"), require_finite(total, "Sol's maps")
+
+
+class SolAttention(BucketExtractor):
+    """Extracts sol.stats (B, K, 4; locality, entropy, clustering, sparsity) and sol.spatial (B, K, size, size).
+
+    With clock="literal": (B, K, 3), the original's.
+    """
+
+    name = "sol"
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        student_path: Path,
+        t_buckets: Sequence[float] = T_BUCKETS,
+        seed: int = 0,
+        max_batch: int = 64,
+        clock: str = "matched",
+        size: int = 8,
+    ) -> None:
+        super().__init__(teacher, student_path, t_buckets, seed, max_batch, clock)
+        self.size = size
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the statistics."""
+        return {**super().fingerprint(), "size": self.size}
+
+    def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
+        """stats (rows, 4 or 3) and spatial (rows, size, size)."""
+        layers = capture_layers(self.teacher.denoiser, x, tau, cond)
+        statistics, spatial = summarise(layers, self.size, literal=self.clock == "literal")
+        return {"stats": statistics, "spatial": spatial}

@@ -1,0 +1,183 @@
+"""A teacher: a denoiser with the codec and the text that it reads, and where its weights come from."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.codecs.registry import build_codec
+from tinyflux_pl.core import hub
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
+from tinyflux_pl.core.files import sha256
+from tinyflux_pl.core.protocols import Codec, TextEncoder
+from tinyflux_pl.core.specs import compare
+from tinyflux_pl.denoisers.unet import UNetDenoiser
+from tinyflux_pl.diffusion.paths import build_path
+from tinyflux_pl.text.registry import build_text
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets" / "teachers"
+FLOW_TEACHERS: dict[str, dict[str, Any]] = {
+    "lune": {"path": ("linear", {"noise_at": 1}), "prediction": "velocity", "time_scale": 1000.0, "shift": 2.0},
+    "sol": {"path": ("vp", {}), "prediction": "v", "time_scale": 999.0, "shift": 1.0},
+}
+
+
+@dataclass
+class Teacher:
+    """`weights` is the sha256 of the file they came from; `shift` the one to sample this teacher with."""
+
+    denoiser: UNetDenoiser
+    codec: Codec
+    text: TextEncoder
+    name: str
+    weights: str
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        cure = "give the teacher the codec and the text encoder that it was trained with"
+        compare(self.denoiser.latent_spec, self.codec.latent_spec, f"latents of teacher {self.name}", cure)
+        compare(self.denoiser.text_spec, self.text.text_spec, f"text of teacher {self.name}", cure)
+        self.denoiser.eval().requires_grad_(False)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the teacher's answers."""
+        path = self.denoiser.path
+        return {
+            "teacher": self.name,
+            "weights": self.weights,
+            "denoiser": self.denoiser.config_dict(),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "path": {"name": path.name, "config": path.config()},
+            "codec": self.codec.fingerprint(),
+            "text": self.text.fingerprint(),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser lies."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the denoiser computes in."""
+        return next(self.denoiser.parameters()).dtype
+
+    def to(self, device: Any) -> "Teacher":
+        """Move the denoiser; codec and text are moved by who uses them."""
+        self.denoiser.to(device)
+        return self
+
+
+def embedded(name: str, folder: str | Path | None = None) -> Teacher:
+    """The teacher `<folder>/<name>.safetensors` described by `<name>.json`; the project's own by default.
+
+    The JSON holds denoiser ("unet"), config, path, prediction, codec, text, sha256 and recipe. Weights
+    in half precision are cast to fp32. Raises ConfigError if it is not there, CorruptCheckpoint if the
+    bytes are not those described, CheckpointMismatch if they do not fit the network.
+    """
+    folder = ASSETS if folder is None else Path(folder)
+    weights, description = folder / f"{name}.safetensors", folder / f"{name}.json"
+    for file in (weights, description):
+        if not file.is_file():
+            raise ConfigError(
+                f"no teacher {name!r}: {file.name} is missing",
+                where=str(folder),
+                cure="train and export it with its recipe, or choose another teacher",
+            )
+    try:
+        told = json.loads(description.read_text())
+        digest, kind = told["sha256"], told["denoiser"]
+        path = build_path(told["path"]["name"], told["path"]["config"])
+        codec = build_codec(told["codec"]["name"], told["codec"]["config"])
+        text = build_text(told["text"]["name"], told["text"]["config"])
+        config = told["config"]
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CorruptCheckpoint(
+            f"{description.name} does not describe a teacher: {error!r}", where=str(folder), cure="export it again"
+        ) from error
+    if kind != "unet":
+        raise ConfigError(f"teacher {name!r} is a {kind!r}", where=str(description), cure="teachers are UNets: unet")
+    if sha256(weights) != digest:
+        raise CorruptCheckpoint(
+            f"{weights.name} is not the file that {description.name} describes",
+            where=str(folder),
+            cure="restore both files from one release",
+        )
+    denoiser = UNetDenoiser.from_config(config, path)
+    load_strictly(denoiser, _read(weights), str(weights))
+    return Teacher(denoiser, codec, text, name, digest)
+
+
+def sd15_flow(
+    name: str,
+    unet: str,
+    weights: str,
+    codec: Codec,
+    text: TextEncoder,
+    subfolder: str = "unet",
+    unet_revision: str | None = None,
+    weights_file: str = "",
+    weights_revision: str | None = None,
+    dtype: str = "float32",
+) -> Teacher:
+    """Stable Diffusion 1.5's UNet with the published flow weights `sd15-flow-{lune,sol}-unet.safetensors`.
+
+    `unet` (folder or repository) gives config.json under `subfolder`; `weights` is the file, or the
+    repository that holds `weights_file`. Lune: linear path, noise at 1, velocity, sampled with shift 2;
+    Sol: v-prediction on the scaled-linear DDPM table. Weights load strictly: CheckpointMismatch.
+    """
+    if name not in FLOW_TEACHERS:
+        raise ConfigError(f"no flow teacher {name!r}", where="teacher", cure=f"one of {sorted(FLOW_TEACHERS)}")
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ConfigError(f"no dtype {dtype!r}", where="teacher.dtype", cure="float32, bfloat16 or float16")
+    kind = FLOW_TEACHERS[name]
+    prefix = f"{subfolder}/" if subfolder else ""
+    described = hub.resolve(unet, unet_revision, [f"{prefix}config.json"]) / subfolder / "config.json"
+    file_name = weights_file or f"sd15-flow-{name}-unet.safetensors"
+    file = hub.resolve(weights, weights_revision, [file_name])
+    file = file / file_name if file.is_dir() else file
+    for needed in (described, file):
+        if not needed.is_file():
+            raise HubError(f"no {needed.name}", where=str(needed.parent), cure="check the teacher's unet and weights")
+    denoiser = UNetDenoiser(
+        json.loads(described.read_text()),
+        build_path(*kind["path"]),
+        kind["prediction"],
+        codec.latent_spec,
+        text.text_spec,
+        kind["time_scale"],
+        masks_text=False,
+    )
+    load_strictly(denoiser.unet, _read(file), str(file))
+    return Teacher(denoiser.to(getattr(torch, dtype)), codec, text, name, sha256(file), kind["shift"])
+
+
+def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy weights in the module's own dtype; CheckpointMismatch names what is missing, extra or misshapen."""
+    wanted = module.state_dict()
+    faults = [f"missing {key}" for key in sorted(wanted.keys() - tensors.keys())]
+    faults += [f"unknown {key}" for key in sorted(tensors.keys() - wanted.keys())]
+    faults += [
+        f"{key} is {tuple(tensors[key].shape)}, expected {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & tensors.keys())
+        if tensors[key].shape != wanted[key].shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise CheckpointMismatch(
+            f"{len(faults)} weights do not fit: {shown}", where=where, cure="use the weights made for this network"
+        )
+    module.load_state_dict(tensors)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise CorruptCheckpoint(f"not whole safetensors: {error}", where=str(file), cure="fetch it again") from error

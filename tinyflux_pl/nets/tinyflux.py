@@ -1,0 +1,208 @@
+"""TinyFlux: a small Flux whose conditioning vector and attention can listen to experts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Num
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.nets.attention import AttentionPrior
+from tinyflux_pl.nets.blocks import DoubleBlock, SingleBlock
+from tinyflux_pl.nets.embeddings import ScalarEmbedder, pool_text
+from tinyflux_pl.nets.expert_heads import LunePredictor, SolPrior, map_at_tokens
+from tinyflux_pl.nets.norms import RMSNorm
+from tinyflux_pl.nets.rope import RotaryEmbedding
+from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
+
+
+class TinyFluxDeep(nn.Module):
+    """Double- then single-stream blocks over image tokens (B, N, C) and text tokens (B, L, D).
+
+    Set `gradient_checkpointing = True` to recompute each block in the backward pass.
+    Parameters and state keys of `TinyFluxConfig.reference` are those of the published v4.2.
+    """
+
+    def __init__(self, config: TinyFluxConfig) -> None:
+        super().__init__()
+        self.config, c = config, config
+        self.gradient_checkpointing = False
+        hidden = c.hidden_size
+        self.img_in = nn.Linear(c.token_width, hidden)
+        self.txt_in = nn.Linear(c.joint_attention_dim, hidden)
+        self.time_in = ScalarEmbedder(hidden, c.time_scale)
+        self.vector_in = nn.Sequential(nn.SiLU(), nn.Linear(c.pooled_projection_dim, hidden))
+        if c.use_t5_vec:
+            self.t5_pool = nn.Sequential(nn.Linear(c.joint_attention_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+            self.text_balance = nn.Parameter(torch.zeros(()))
+        if c.guidance_embeds:
+            self.guidance_in = ScalarEmbedder(hidden, c.time_scale)
+        if c.use_lune_expert:
+            self.lune_predictor = LunePredictor(
+                hidden, c.pooled_projection_dim, c.lune_hidden_dim, c.lune_expert_dim, hidden, c.lune_dropout
+            ).requires_grad_(not c.freeze_lune)
+        if c.use_sol_prior:
+            self.sol_prior = SolPrior(
+                hidden,
+                c.pooled_projection_dim,
+                c.sol_hidden_dim,
+                c.num_attention_heads,
+                c.sol_spatial_size,
+                c.num_sol_stats,
+                c.sol_geometric_weight,
+                c.sol_map,
+            )
+            if c.reference_layout:  # never read, but published files hold it
+                self.sol_prior.spatial_to_qk_scale = nn.Linear(1, c.num_attention_heads)
+            self.sol_prior.requires_grad_(not c.freeze_sol)
+        self.rope = RotaryEmbedding(c.axes_dims_rope, in_checkpoint=c.reference_layout)
+        shape = (hidden, c.num_attention_heads, c.attention_head_dim, c.mlp_ratio, c.gelu_approximation)
+        shape = (*shape, c.qk_norm, c.use_sol_prior)
+        self.double_blocks = nn.ModuleList(DoubleBlock(*shape) for _ in range(c.num_double_layers))
+        self.single_blocks = nn.ModuleList(SingleBlock(*shape) for _ in range(c.num_single_layers))
+        self.final_norm = RMSNorm(hidden)
+        self.final_linear = nn.Linear(hidden, c.token_width)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.final_linear.weight)
+        if not self.config.zero_init:
+            return
+        # adaLN-Zero (DiT, sec. 3.2): closed gates make every block the identity at first. A single
+        # block's MLP has no gate, so its last linear is closed instead.
+        for block in self.double_blocks:
+            nn.init.zeros_(block.img_norm1.linear.weight)
+            nn.init.zeros_(block.txt_norm1.linear.weight)
+        for block in self.single_blocks:
+            nn.init.zeros_(block.norm.linear.weight)
+            nn.init.zeros_(block.mlp.fc2.weight)
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "b n c"],
+        encoder_hidden_states: Float[Tensor, "b l d"],
+        pooled_projections: Float[Tensor, "b p"],
+        timestep: Float[Tensor, " b"],
+        img_ids: Num[Tensor, "*bi n 3"] | None = None,
+        txt_ids: Num[Tensor, "*bt l 3"] | None = None,
+        lune_features: Float[Tensor, "b e"] | None = None,
+        sol_stats: Float[Tensor, "b s"] | None = None,
+        sol_spatial: Float[Tensor, "b s1 s2"] | None = None,
+        guidance: Float[Tensor, " b"] | None = None,
+        encoder_attention_mask: Bool[Tensor, "b l"] | None = None,
+        lune_mask: Bool[Tensor, " b"] | None = None,
+        sol_mask: Bool[Tensor, " b"] | None = None,
+        return_expert_pred: bool = False,
+    ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
+        """The prediction for each image token, and what the expert heads said if asked.
+
+        timestep is 0 at noise and 1 at data. img_ids are (0, y, x), shared or one set a sample; without
+        them the tokens must form a square. Text where the attention mask is False has no influence.
+        lune_mask and sol_mask choose, sample by sample, the teacher's features over the heads' own.
+        """
+        dtype = self.img_in.weight.dtype
+        if img_ids is None:
+            img_ids = square_ids(hidden_states)
+        text = encoder_hidden_states.to(dtype)
+        if encoder_attention_mask is not None:
+            text = text.masked_fill(~encoder_attention_mask[..., None], 0)
+        # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose too much.
+        img, txt = self.img_in(hidden_states.to(dtype)).to(dtype), self.txt_in(text).to(dtype)
+        vec, prior, info = self._conditioning(
+            text,
+            encoder_attention_mask,
+            pooled_projections.to(dtype),
+            timestep.float(),
+            guidance,
+            (lune_features, lune_mask),
+            (sol_stats, sol_spatial, sol_mask),
+        )
+        if prior is not None:
+            prior = AttentionPrior(prior.temperature, map_at_tokens(prior.importance, img_ids))
+        vec = F.silu(vec)
+        double_table, single_table = self._rotations(img_ids, txt_ids, txt.shape[1])
+        key_mask = None
+        if encoder_attention_mask is not None:
+            key_mask = F.pad(encoder_attention_mask, (0, img.shape[1]), value=True)[:, None, None]
+        for block in self.double_blocks:
+            txt, img = self._run(block, txt, img, vec, double_table, key_mask, prior)
+        both = torch.cat((txt, img), 1)
+        for block in self.single_blocks:
+            both = self._run(block, both, vec, single_table, key_mask, prior)
+        last = self.final_norm(both[:, txt.shape[1] :])
+        with torch.autocast(last.device.type, enabled=False):  # the answer itself is not rounded to bf16
+            out = self.final_linear(last.to(dtype))
+        return (out, info) if return_expert_pred else out
+
+    def _conditioning(self, text, mask, pooled, t, guidance, lune, sol):
+        """The conditioning vector (B, D), the attention prior still on its own grid, and the heads' words."""
+        time = self.time_in(t)
+        words = self.vector_in(pooled)
+        if self.config.use_t5_vec:
+            balance = torch.sigmoid(self.text_balance)
+            words = balance * words + (1 - balance) * self.t5_pool(pool_text(text, mask))
+        vec, prior = time + words, None
+        info: dict[str, Any] = {"lune": None, "sol": None}
+        if self.config.use_lune_expert:
+            info["lune"] = self.lune_predictor(time, pooled, *lune)
+            vec = vec + info["lune"]["expert_signal"]
+        if self.config.use_sol_prior:
+            info["sol"] = self.sol_prior(time, pooled, t, *sol)
+            temperature = info["sol"]["temperature"]
+            if not self.config.per_head_temperature:
+                temperature = temperature.mean(1, keepdim=True)
+            prior = AttentionPrior(temperature.clamp(min=0.1), info["sol"]["spatial_importance"])
+        if self.config.guidance_embeds and guidance is not None:
+            vec = vec + self.guidance_in(guidance)
+        return vec.to(pooled.dtype), prior, info
+
+    def _rotations(self, img_ids: Tensor, txt_ids: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
+        """Tables over text then image for the double and the single blocks.
+
+        The published network rotates text in single blocks only, and by default not at all (id 0).
+        """
+        still = torch.zeros(length, 3, device=img_ids.device)
+        if txt_ids is None:
+            txt_ids = F.pad(torch.arange(length, device=img_ids.device)[:, None], (0, 2)).float()
+            txt_ids = txt_ids if self.config.text_position_ids else still
+        single = self.rope(_joined(txt_ids, img_ids))
+        double = single if self.config.text_position_ids else self.rope(_joined(still, img_ids))
+        return tuple(table[:, None] if table.dim() == 4 else table for table in (double, single))
+
+    def _run(self, block: nn.Module, *inputs: Any) -> Any:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return block(*inputs)
+
+
+def grid_ids(height: int, width: int, device: torch.device | str = "cpu") -> Float[Tensor, "n 3"]:
+    """Ids (0, y, x) of a grid's cells, row by row, fp32: bf16 cannot tell neighbours apart past 256."""
+    y = torch.arange(height, device=device, dtype=torch.float32)[:, None].expand(height, width)
+    x = torch.arange(width, device=device, dtype=torch.float32).expand(height, width)
+    return torch.stack((torch.zeros_like(x), y, x), -1).flatten(0, 1)
+
+
+def square_ids(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "n 3"]:
+    """Ids of a square grid; raises ConfigError if there is no such square."""
+    side = math.isqrt(tokens.shape[1])
+    if side * side != tokens.shape[1]:
+        raise ConfigError(f"{tokens.shape[1]} image tokens are no square", where="img_ids", cure="pass img_ids")
+    return grid_ids(side, side, tokens.device)
+
+
+def _joined(txt_ids: Tensor, img_ids: Tensor) -> Tensor:
+    """Text then image ids, batched if either is."""
+    if txt_ids.dim() != img_ids.dim():
+        batch = max(txt_ids, img_ids, key=Tensor.dim).shape[0]
+        txt_ids, img_ids = (i if i.dim() == 3 else i.expand(batch, -1, -1) for i in (txt_ids, img_ids))
+    return torch.cat((txt_ids.float(), img_ids.float()), -2)

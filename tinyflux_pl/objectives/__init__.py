@@ -1,0 +1,1 @@
+"""Floor 5: a batch and a denoiser in, named loss terms out."""

@@ -1,0 +1,113 @@
+"""Path regression with named extra terms: the objective of flow matching and of its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
+from tinyflux_pl.diffusion import losses, prediction
+from tinyflux_pl.diffusion.weighting import Weighting
+
+
+class TrainedExpert(Protocol):
+    """What the objective asks of an expert: its ports at t, its loss, its ramps."""
+
+    name: str
+
+    def ports(self, buckets: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]: ...
+    def loss(self, heads: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor: ...
+    def weight_at(self, step: int) -> float: ...
+    def dropout_at(self, step: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One step's randomness, made explicit: time, noise, and what each sample is told."""
+
+    t: Tensor
+    noise: Tensor
+    cond: Conditioning
+    targets: dict[str, dict[str, Tensor]]
+
+
+class FlowObjective:
+    """Regress the denoiser's own prediction along its path, and its heads on the experts.
+
+    The terms of `loss` are already weighted; their sum is the training loss. A dropped prompt
+    also drops whatever would leak it: the teachers' features and Sol's map as a loss weight.
+    """
+
+    def __init__(
+        self,
+        timesteps: Callable[[Tensor, object], Tensor],
+        null_text: TextEmbeddings,
+        experts: Sequence[TrainedExpert] = (),
+        error: str = "mse",
+        huber_delta: float = 0.1,
+        weighting: str = "uniform",
+        min_snr_gamma: float = 5.0,
+        text_dropout: float = 0.1,
+        foreground: float = 2.0,
+        background: float = 0.5,
+        map_weighting: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
+        self.error, self.huber_delta = error, huber_delta
+        self.weighting = Weighting(weighting, min_snr_gamma)
+        self.text_dropout, self.map_weighting, self.seed = text_dropout, map_weighting, seed
+        self.foreground, self.background = foreground, background
+
+    def loss(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Named, weighted scalar terms for one training step."""
+        draw = self.draw(denoiser, batch, step)
+        answer, per_sample = self.regress(denoiser, batch, draw)
+        terms = {"flow": per_sample.mean()}
+        for expert in self.experts:
+            present = batch.expert_present[expert.name].float()
+            each = expert.loss(answer.heads, draw.targets[expert.name])
+            terms[expert.name] = expert.weight_at(step) * (each * present).sum() / present.sum().clamp(min=1)
+        return terms
+
+    def draw(self, denoiser: Denoiser, batch: Batch, step: int) -> Draw:
+        """The step's t, noise and conditioning: functions of (seed, stream, sample_id, step)."""
+        ids, device = batch.sample_ids.tolist(), batch.latents.device
+        t = self.timesteps(rng.uniform(self.seed, "t", ids, step), denoiser.path).to(device)
+        noise = rng.normal(batch.latents.shape[1:], self.seed, "noise", ids, step).to(device)
+        told = rng.uniform(self.seed, "text_dropout", ids, step).to(device) >= self.text_dropout
+        ports, masks, targets = {}, {}, {}
+        for expert in self.experts:
+            targets[expert.name] = expert.ports(batch.experts, t)
+            luck = rng.uniform(self.seed, f"expert_dropout/{expert.name}", ids, step).to(device)
+            shown = (luck >= expert.dropout_at(step)) & told & batch.expert_present[expert.name]
+            ports.update(targets[expert.name])
+            masks.update(dict.fromkeys(targets[expert.name], shown))
+        text = batch.text.where(told, self.null_text.to(device)) if self.text_dropout > 0 else batch.text
+        return Draw(t, noise, Conditioning(text, ports, masks), targets)
+
+    def regress(self, denoiser: Denoiser, batch: Batch, draw: Draw) -> tuple[Prediction, Tensor]:
+        """The denoiser's answer and the weighted regression error of each sample (B,)."""
+        path = denoiser.path
+        x_t = path.interpolate(batch.latents, draw.noise, draw.t)
+        target = prediction.target(denoiser.prediction, batch.latents, draw.noise, draw.t, path)
+        answer = denoiser(x_t, draw.t, draw.cond)
+        error = losses.elementwise(self.error, answer.sample.float(), target, self.huber_delta)
+        if self.map_weighting and "prior_map" in draw.cond.ports:
+            error = error * self._map_weight(draw, error.shape[-2], error.shape[-1])
+        if batch.masks is None:
+            per_sample = losses.sample_mean(error)
+        else:
+            per_sample = losses.masked_mean(error, batch.masks, self.foreground, self.background)
+        return answer, per_sample * self.weighting(path.log_snr(draw.t), denoiser.prediction)
+
+    def _map_weight(self, draw: Draw, height: int, width: int) -> Tensor:
+        weight = losses.spatial_weight(draw.cond.ports["prior_map"], height, width)
+        shown = draw.cond.port_mask["prior_map"][:, None, None]
+        return torch.where(shown, weight, torch.ones_like(weight))[:, None]

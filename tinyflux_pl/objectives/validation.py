@@ -1,0 +1,39 @@
+"""Validation on a fixed grid: the same noise and the same times every time it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.types import Batch, Conditioning
+from tinyflux_pl.diffusion import prediction
+
+
+class FixedGrid:
+    """Mean squared error of the prediction at each of `times`, without teachers.
+
+    `times` are fractions of the way from noise to data, so that a grid means the same on
+    every path. Noise depends on (seed, sample_id) alone.
+    """
+
+    def __init__(self, times: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), seed: int = 0) -> None:
+        self.times, self.seed = tuple(times), seed
+
+    @torch.no_grad()
+    def errors(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
+        """`validation/loss` and one `validation/loss_t_<time>` for every time of the grid."""
+        path = denoiser.path
+        noise = rng.normal(batch.latents.shape[1:], self.seed, "validation", batch.sample_ids.tolist())
+        noise = noise.to(batch.latents.device)
+        found: dict[str, Tensor] = {}
+        for time in self.times:
+            at = path.t_noise + time * (path.t_data - path.t_noise)
+            t = torch.full((len(batch),), at, device=noise.device)
+            target = prediction.target(denoiser.prediction, batch.latents, noise, t, path)
+            answer = denoiser(path.interpolate(batch.latents, noise, t), t, Conditioning(batch.text))
+            found[f"validation/loss_t_{time:g}"] = (answer.sample.float() - target).square().mean()
+        return {"validation/loss": torch.stack(list(found.values())).mean(), **found}

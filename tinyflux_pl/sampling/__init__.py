@@ -1,0 +1,1 @@
+"""Floor 4: from noise to latents, the same loop for previews and final images."""

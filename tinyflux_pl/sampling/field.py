@@ -1,0 +1,91 @@
+"""The one function that samplers see: a denoiser, its conditioning and guidance as dx/dt."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.diffusion.guidance import Guidance
+from tinyflux_pl.diffusion.paths import fraction
+from tinyflux_pl.diffusion.prediction import convert
+
+NO_GUIDANCE = Guidance(scale=1.0)
+
+
+def batched(cond: Conditioning, uncond: Conditioning) -> Conditioning:
+    """Both as one batch, conditional rows first; a port that one side lacks is masked out there."""
+    rows = {"cond": len(cond.text), "uncond": len(uncond.text)}
+    ports, masks = {}, {}
+    for name in {**cond.ports, **uncond.ports}:
+        like = cond.ports[name] if name in cond.ports else uncond.ports[name]
+        values, present = [], []
+        for side, count in ((cond, rows["cond"]), (uncond, rows["uncond"])):
+            has = name in side.ports
+            values.append(side.ports[name] if has else like.new_zeros(count, *like.shape[1:]))
+            known = torch.full((count,), has, device=like.device)
+            present.append(side.port_mask.get(name, known) if has else known)
+        ports[name], masks[name] = torch.cat(values), torch.cat(present)
+    embedded = [side.embedded_guidance for side in (cond, uncond)]
+    if (embedded[0] is None) != (embedded[1] is None):
+        raise ConfigError(
+            "embedded guidance on one side only", where="sampling.field", cure="give it to both conditionings or none"
+        )
+    return Conditioning(
+        TextEmbeddings.cat([cond.text, uncond.text]),
+        ports,
+        masks,
+        None if embedded[0] is None else torch.cat(embedded),
+    )
+
+
+class Field:
+    """field(x, t) -> dx/dt on the denoiser's path, whatever it predicts.
+
+    Conditional and unconditional share one forward. `nfe` counts evaluations an image: 2 where
+    guidance needs both, 1 outside its interval or at scale 1, 0 while CFG-Zero stands still.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        cond: Conditioning,
+        uncond: Conditioning | None = None,
+        guidance: Guidance = NO_GUIDANCE,
+    ) -> None:
+        if uncond is None and guidance.scale != 1:
+            raise ConfigError(
+                f"guidance {guidance.scale} without an unconditional",
+                where="sampling.field",
+                cure="pass the text encoder's null(), or set guidance.scale=1",
+            )
+        if uncond is not None and len(uncond.text) != len(cond.text):
+            raise ConfigError(
+                f"{len(cond.text)} conditional rows, {len(uncond.text)} unconditional",
+                where="sampling.field",
+                cure="expand the unconditional to the batch",
+            )
+        self.denoiser, self.guidance, self.cond = denoiser, guidance, cond
+        self.both = None if uncond is None else batched(cond, uncond)
+        self.nfe = 0
+
+    def __call__(self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+        """dx/dt in x's dtype; one t for the whole batch."""
+        path = self.denoiser.path
+        share = float(fraction(path, t[0], "data"))
+        if self.guidance.still(share):
+            return torch.zeros_like(x)
+        scale = self.guidance.scale_at(share)
+        if scale == 1 or self.both is None:
+            self.nfe += 1
+            return self._velocity(x, t, self.cond)
+        self.nfe += 2
+        cond, uncond = self._velocity(torch.cat([x, x]), torch.cat([t, t]), self.both).chunk(2)
+        return self.guidance.combine(cond, uncond, x, t, path, scale)
+
+    def _velocity(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        output = self.denoiser(x, t, cond).sample.to(x.dtype)
+        return convert(output, x, t, self.denoiser.path, self.denoiser.prediction, "velocity")

@@ -1,0 +1,80 @@
+"""Prompts to images: text, the sampling loop and the codec, with any denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.protocols import Codec, Denoiser, TextEncoder
+from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.diffusion.guidance import Guidance
+from tinyflux_pl.sampling.loop import SamplerSettings, sample
+
+
+def settings_of(config: dict[str, Any]) -> SamplerSettings:
+    """Settings from plain data, as a checkpoint keeps them: guidance is a mapping of its own."""
+    return SamplerSettings(**{**config, "guidance": Guidance(**config["guidance"])})
+
+
+@dataclass
+class ImageSampler:
+    """Codec, text encoder and settings; the denoiser is given with each call.
+
+    `image_size` is (height, width) in pixels. Image i of a call depends on (seed, i) and
+    its prompt, never on the batch it was drawn in.
+    """
+
+    codec: Codec
+    text: TextEncoder
+    settings: SamplerSettings
+    image_size: tuple[int, int]
+    max_batch: int = 64
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one image's latents."""
+        spec = self.codec.latent_spec
+        height, width = self.image_size
+        return spec.channels, height // spec.downsample, width // spec.downsample
+
+    def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
+        """Prompts in batches of at most `max_batch`."""
+        size = self.max_batch
+        return TextEmbeddings.cat([self.text.encode(prompts[i : i + size]) for i in range(0, len(prompts), size)])
+
+    @torch.inference_mode()
+    def images(
+        self,
+        denoiser: Denoiser,
+        prompts: Sequence[str],
+        *,
+        negative_prompt: str | None = None,
+        indices: Sequence[int] | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt."""
+        device = device or next(denoiser.parameters()).device
+        indices = list(indices if indices is not None else range(len(prompts)))
+        null = self.text.null() if negative_prompt is None else self.text.encode([negative_prompt])
+        text, drawn = self.encode(prompts), []
+        for start in range(0, len(prompts), self.max_batch):
+            rows = slice(start, start + self.max_batch)
+            latents = sample(
+                denoiser,
+                text.select(rows).trimmed().to(device),
+                null.to(device),
+                shape=self.latent_shape(),
+                sample_ids=indices[rows],
+                seed=seed,
+                settings=self.settings,
+                max_batch=self.max_batch,
+            )
+            drawn.append(self.codec.decode(latents).float().clamp(-1, 1).cpu())
+            if progress is not None:
+                progress(min(start + self.max_batch, len(prompts)), len(prompts))
+        return torch.cat(drawn)

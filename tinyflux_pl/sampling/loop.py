@@ -1,0 +1,118 @@
+"""From noise to latents: the loop of previews, validation and final images alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.diffusion.guidance import Guidance
+from tinyflux_pl.diffusion.prediction import to_data_and_noise
+from tinyflux_pl.diffusion.solvers import solver_named
+from tinyflux_pl.diffusion.timesteps import check_shift, grid
+from tinyflux_pl.sampling.field import Field
+
+Progress = Callable[[int, int], None]  # steps done, steps in all
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How to draw: number of steps, solver (euler | heun | dpmpp_2m), guidance, and the grid's shift.
+
+    shift > 1 spends more steps in noise; toward "data" is the original TinyFlux's grid.
+    """
+
+    steps: int = 28
+    solver: str = "heun"
+    guidance: Guidance = field(default_factory=Guidance)
+    shift: float = 1.0
+    toward: str = "noise"
+
+    def __post_init__(self) -> None:
+        solver_named(self.solver)
+        check_shift(self.shift, self.toward, "sampler")
+        if self.steps < 1:
+            raise ConfigError(f"steps={self.steps}", where="sampler.steps", cure="at least 1")
+
+
+@contextmanager
+def evaluating(denoiser: Denoiser) -> Iterator[None]:
+    """Dropout off inside; every module's own mode restored afterwards, whatever happens."""
+    modules = list(denoiser.modules()) if isinstance(denoiser, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def _checked(denoiser: Denoiser, text: TextEmbeddings, rows: int, shape: Sequence[int]) -> TextEmbeddings:
+    if shape[0] != denoiser.latent_spec.channels:
+        raise SpecMismatch(
+            f"latents of {shape[0]} channels for a denoiser of {denoiser.latent_spec.channels}",
+            where="sample: shape",
+            cure="shape is (channels, height, width) in the denoiser's latent cells",
+        )
+    if len(text) == 1:
+        return text.expand(rows)
+    if len(text) != rows:
+        raise ConfigError(
+            f"{len(text)} prompts for {rows} images", where="sample", cure="one sample id a prompt, or one prompt"
+        )
+    return text
+
+
+def sample(
+    denoiser: Denoiser,
+    text: TextEmbeddings,
+    null: TextEmbeddings | None = None,
+    *,
+    shape: tuple[int, int, int],
+    sample_ids: Sequence[int],
+    seed: int,
+    settings: SamplerSettings | None = None,
+    stream: str = "sampling",
+    max_batch: int = 16,
+    progress: Progress | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Latents (B, C, H, W) in fp32 on the text's device, one for each sample id.
+
+    text has one row an id, or a single row for all; null is the text encoder's null(), needed unless
+    guidance.scale is 1. Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch.
+    """
+    settings = settings or SamplerSettings()
+    text = _checked(denoiser, text, len(sample_ids), shape)
+    device, path = text.tokens.device, denoiser.path
+    times = grid(settings.steps, path, settings.shift, settings.toward).to(device)
+    solve = solver_named(settings.solver)
+    chunks = [slice(i, min(i + max_batch, len(sample_ids))) for i in range(0, len(sample_ids), max_batch)]
+    done: list[Tensor] = []
+
+    def on_step(index: int, _: Tensor) -> None:
+        if progress:
+            progress(len(done) * settings.steps + index + 1, len(chunks) * settings.steps)
+
+    with torch.inference_mode(), evaluating(denoiser):
+        for rows in chunks:
+            ids = list(sample_ids[rows])
+            uncond = None if null is None else Conditioning(null.to(device).expand(len(ids)))
+            velocity = Field(denoiser, Conditioning(text.select(rows)), uncond, settings.guidance)
+            x = rng.normal(shape, seed, stream, ids).to(device)
+            x = solve(velocity, x, times, path, on_step)
+            last = times[-1:].expand(len(ids))
+            if float(path.sigma(last)[0]) > 0:  # a VP table stops short of clean data: read off x0
+                x, _ = to_data_and_noise("velocity", velocity(x, last), x, last, path)
+            done.append(x)
+    # outside inference mode, so that the result may enter autograd
+    return torch.cat(done) if done else torch.empty(0, *shape, device=device)

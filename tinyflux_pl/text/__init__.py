@@ -1,0 +1,1 @@
+"""Floor 3: prompts to embeddings."""

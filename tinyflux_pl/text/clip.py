@@ -1,0 +1,99 @@
+"""CLIP's last hidden state: what Stable Diffusion 1.5 and its flow teachers read."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyflux_pl.core.specs import TextSpec
+from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.text import pretrained
+
+
+class ClipText:
+    """tokens (B, 77, width) after the final norm, pooled (B, width); fp32 out.
+
+    The mask is True everywhere and CLIP is given none: Stable Diffusion was trained attending to
+    its padding. `weights` is a diffusers pipeline folder or a repository; "" as a subfolder means
+    that encoder or tokenizer lie at its root.
+    """
+
+    name = "clip"
+
+    def __init__(
+        self,
+        weights: str,
+        subfolder: str = "text_encoder",
+        tokenizer_subfolder: str = "tokenizer",
+        revision: str | None = None,
+        length: int = 77,
+        dtype: str = "float32",
+    ) -> None:
+        pretrained.check_dtype(dtype, "text.dtype")
+        self.weights, self.subfolder, self.tokenizer_subfolder = str(weights), subfolder, tokenizer_subfolder
+        self.revision, self.length, self.dtype = revision, length, dtype
+        self.device = torch.device("cpu")
+        self._model: tuple[Any, Any] | None = None
+
+    @cached_property
+    def _folders(self) -> tuple[Path, Path]:
+        encoder, tokenizer = pretrained.locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
+        return encoder, tokenizer
+
+    @cached_property
+    def text_spec(self) -> TextSpec:
+        """Width from config.json."""
+        width = pretrained.read_config(self._folders[0])["hidden_size"]
+        return TextSpec(width=width, length=self.length, pooled=width)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
+        """Prompts -> embeddings, padded to `length`."""
+        tokenizer, model = self._loaded()
+        ids = pretrained.tokenize(tokenizer, list(prompts), self.length)["input_ids"].to(self.device)
+        out = model(input_ids=ids)
+        mask = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
+        return TextEmbeddings(out.last_hidden_state.float(), mask, out.pooler_output.float())
+
+    def null(self) -> TextEmbeddings:
+        """The unconditional: the empty prompt."""
+        return self.encode([""])
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this encoder."""
+        return {
+            "weights": self.weights,
+            "subfolder": self.subfolder,
+            "tokenizer_subfolder": self.tokenizer_subfolder,
+            "revision": self.revision,
+            "length": self.length,
+            "dtype": self.dtype,
+        }
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return pretrained.hash_of(*self._folders)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the embeddings: files by content, length, dtype."""
+        return {"text": self.name, "length": self.length, "dtype": self.dtype, "files": self._hashes}
+
+    def to(self, device: Any) -> "ClipText":
+        """Move, now or when loaded."""
+        self.device = torch.device(device)
+        if self._model is not None:
+            self._model[1].to(self.device)
+        return self
+
+    def free(self) -> None:
+        """Release the encoder; the next use reads it again."""
+        self._model = None
+
+    def _loaded(self) -> tuple[Any, Any]:
+        if self._model is None:
+            encoder, tokenizer = self._folders
+            model = pretrained.load_encoder("CLIPTextModel", encoder, self.dtype, self.device)
+            self._model = (pretrained.load_tokenizer(tokenizer), model)
+        return self._model

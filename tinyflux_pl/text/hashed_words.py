@@ -1,0 +1,105 @@
+"""Frozen hashed word embeddings: the embedded default text encoder, with nothing to download."""
+
+import hashlib
+import math
+import re
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.specs import TextSpec
+from tinyflux_pl.core.types import TextEmbeddings
+
+WORD = re.compile(r"[^\W_]+")
+
+
+def words_of(prompt: str) -> list[str]:
+    """Lower-cased words and numbers, split on everything that is neither letter nor digit."""
+    return WORD.findall(unicodedata.normalize("NFKC", prompt).lower())
+
+
+@lru_cache(maxsize=1 << 16)
+def word_vector(word: str, width: int) -> Float[Tensor, " d"]:
+    """The word's own gaussian vector (D,), unit variance, the same in every process."""
+    digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+    identity = int.from_bytes(digest, "big") >> 1
+    return torch.randn(width, generator=rng.generator(0, "hashed_words", identity))
+
+
+def position_code(length: int, width: int) -> Float[Tensor, "l d"]:
+    """Sinusoids of the word's index: half sine, half cosine, periods from 2 pi to 2 pi * 1000."""
+    rates = torch.exp(-math.log(1000.0) * torch.arange(width // 2) / max(width // 2 - 1, 1))
+    angles = torch.arange(length)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+class HashedWords:
+    """Word vectors seeded by the word's hash, plus a position code; any prompt has an embedding.
+
+    tokens (B, length, width); mask True on words, and on one token where there is no word; pooled
+    (B, width): the sum of the vectors of words and of pairs of neighbours, so that order tells, with
+    norm sqrt(width). A prompt of more than `length` words is cut there, with a warning.
+    """
+
+    name = "hashed"
+
+    def __init__(self, width: int = 128, length: int = 24) -> None:
+        if width < 2 or width % 2 or length < 1:
+            raise ConfigError(
+                f"width {width}, length {length}", where="text", cure="use an even width and a length of at least 1"
+            )
+        self.width, self.length = width, length
+        self.text_spec = TextSpec(width=width, length=length, pooled=width)
+        self.device = torch.device("cpu")
+        self._positions = position_code(length, width)
+
+    def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
+        """Prompts -> embeddings padded to `length`."""
+        tokens = torch.zeros(len(prompts), self.length, self.width)
+        mask = torch.zeros(len(prompts), self.length, dtype=torch.bool)
+        pooled = torch.zeros(len(prompts), self.width)
+        for row, prompt in enumerate(prompts):
+            words = self._read(prompt)
+            vectors = torch.stack([word_vector(word, self.width) for word in words])
+            tokens[row, : len(words)] = vectors + self._positions[: len(words)]
+            mask[row, : len(words)] = True
+            # a space cannot be inside a word, so a pair never collides with one
+            pairs = [word_vector(f"{a} {b}", self.width) for a, b in pairwise(words)]
+            pooled[row] = torch.cat([vectors, *(pair[None] for pair in pairs)]).sum(0)
+        pooled = torch.nn.functional.normalize(pooled, dim=-1) * math.sqrt(self.width)
+        return TextEmbeddings(tokens.to(self.device), mask.to(self.device), pooled.to(self.device))
+
+    def null(self) -> TextEmbeddings:
+        """The unconditional: the empty prompt, one constant token."""
+        return self.encode([""])
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this encoder."""
+        return {"width": self.width, "length": self.length}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the embeddings."""
+        return {"text": self.name, "version": 1, **self.config()}
+
+    def to(self, device: Any) -> "HashedWords":
+        """Where the embeddings are handed out."""
+        self.device = torch.device(device)
+        return self
+
+    def free(self) -> None:
+        """Nothing to release."""
+
+    def _read(self, prompt: str) -> list[str]:
+        words = words_of(prompt) or [""]
+        if len(words) > self.length:
+            warnings.warn(f"a prompt of {len(words)} words is cut at {self.length}: {prompt[:60]!r}", stacklevel=3)
+        return words[: self.length]

@@ -1,0 +1,21 @@
+"""Name -> text encoder, for saved models."""
+
+from typing import Any
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import TextEncoder
+from tinyflux_pl.text.clip import ClipText
+from tinyflux_pl.text.clip_t5 import ClipT5
+from tinyflux_pl.text.hashed_words import HashedWords
+
+ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in (HashedWords, ClipT5, ClipText)}
+
+
+def build_text(name: str, config: dict[str, Any]) -> TextEncoder:
+    """The text encoder that was saved as (name, config())."""
+    if name not in ENCODERS:
+        raise ConfigError(f"unknown text encoder {name!r}", where="text", cure=f"one of {sorted(ENCODERS)}")
+    try:
+        return ENCODERS[name](**config)
+    except TypeError as error:  # a key that the encoder does not know
+        raise ConfigError(f"text {name!r}: {error}", where="text", cure="use the keys of its config()") from error

@@ -1,0 +1,1 @@
+"""Floor 6: the only room that knows Lightning."""

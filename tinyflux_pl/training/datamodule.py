@@ -1,0 +1,48 @@
+"""The LightningDataModule: a mixture of cached sources in an order that is a function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from tinyflux_pl.data.cached_dataset import CachedDataset, collate
+from tinyflux_pl.data.mixture import Mixture
+from tinyflux_pl.data.sample_order import OrderedBatchSampler, SampleOrder
+
+
+class CachedLatents(LightningDataModule):
+    """Batches `start_step` to `stop_step` of a run, and a validation set in its own order.
+
+    A run is one stream of micro-batches, not a sequence of restarted epochs: a resumed run
+    asks for the batches that come next. `accumulation` micro-batches make one step.
+    """
+
+    def __init__(
+        self,
+        train: Mixture | CachedDataset,
+        validation: Mixture | CachedDataset,
+        batch_size: int,
+        stop_step: int,
+        start_step: int = 0,
+        accumulation: int = 1,
+        seed: int = 0,
+        workers: int = 0,
+        lengths: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.train, self.validation, self.workers = train, validation, workers
+        self.order = SampleOrder(list(lengths or [len(train)]), batch_size, seed, weights)
+        self.start, self.stop = start_step * accumulation, stop_step * accumulation
+
+    def train_dataloader(self) -> DataLoader:
+        """The run's remaining micro-batches, this rank's share of each."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = OrderedBatchSampler(self.order, self.start, self.stop, rank, world)
+        return DataLoader(self.train, batch_sampler=sampler, collate_fn=collate, num_workers=self.workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation samples, once, in the order of the store."""
+        return DataLoader(self.validation, batch_size=self.order.batch_size, collate_fn=collate)

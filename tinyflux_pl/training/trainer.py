@@ -1,0 +1,58 @@
+"""The Lightning Trainer of a run: one stream of steps, validation in between."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+
+from tinyflux_pl.core import precision as formats
+
+
+def make_trainer(
+    hardware: dict[str, Any],
+    *,
+    run_dir: str,
+    steps: int,
+    validate_every: int,
+    log_every: int,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+    progress: bool = True,
+) -> Trainer:
+    """A Trainer that takes `steps` optimizer steps (of this process, after any resumption).
+
+    Checkpoints, sampler and sanity checks are the project's own: Lightning's are off.
+    """
+    if hardware.get("threads"):
+        torch.set_num_threads(int(hardware["threads"]))
+    # Ours by design: samples come from a memory map, where workers only add copies.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+    accumulation = int(hardware["accumulation"])
+    bars: list[Callback] = [TQDMProgressBar(refresh_rate=10)] if progress else []
+    monitors: list[Callback] = [LearningRateMonitor("step")] if loggers else []
+    return Trainer(
+        accelerator=hardware["accelerator"],
+        devices=hardware["devices"],
+        strategy=hardware["strategy"],
+        precision=formats.choose(hardware["precision"], hardware["accelerator"]),
+        accumulate_grad_batches=accumulation,
+        max_steps=steps,
+        val_check_interval=max(1, min(validate_every, steps)) * accumulation,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=log_every,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        default_root_dir=run_dir,
+        callbacks=[*callbacks, *monitors, *bars],
+        logger=list(loggers),
+    )

@@ -137,6 +137,11 @@ def test_what_exists_passes(conf):
 
 def test_a_value_that_must_be_given(conf):
     assert refused(conf, name="generate").cure == "add checkpoint=..."
+    (conf / "experiment" / "folder.yaml").write_text(
+        "# @package _global_\ndata: {root: ???, sources: [{root: '${data.root}'}]}\n"
+    )
+    assert refused(conf, "experiment=folder").cure == "add data.root=..."
+    prepare(["experiment=folder", "data.root=here"], conf, "train")
     prepare(["checkpoint=here"], conf, "generate")
     prepare(["--cfg", "job"], conf, "generate")
 

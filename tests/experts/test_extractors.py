@@ -154,7 +154,7 @@ def test_latents_need_not_be_square(sol_teacher, samples):
 
 
 def test_what_cannot_be_captured_is_an_error(lune_teacher, sol_teacher, samples):
-    latents, text, ids = samples
+    latents, text, _ = samples
     with torch.no_grad():
         lune_teacher.denoiser.unet.conv_in.bias[0] = float("nan")
         sol_teacher.denoiser.unet.conv_in.bias[0] = float("inf")

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 
 from tests.house.source import ROOT
 from tinyflux_pl.app.compose import check_binds
+from tinyflux_pl.app.known_keys import missing_keys
 
 CONF = ROOT / "conf"
 ROOTS = ("train", "extract", "generate")
-GIVEN = {"generate": ["checkpoint=somewhere"]}
 # these override other groups, so each is composed alone
 RECIPES = ("experiment", "debug", "model", "hparams_search")
 
@@ -43,11 +43,13 @@ def lines(root: str) -> list[list[str]]:
 
 def composed(root: str, line: list[str]) -> dict:
     with initialize_config_dir(str(CONF), version_base=None):
-        config = compose(root, [*GIVEN.get(root, []), *line], return_hydra_config=True)
+        config = compose(root, line, return_hydra_config=True)
     with_output = OmegaConf.merge(config, {"hydra": {"runtime": {"output_dir": "out"}, "job": {"num": 0, "id": "0"}}})
     HydraConfig.instance().set_config(with_output)
     try:
         job = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+        for key in missing_keys(OmegaConf.to_container(job)):  # what only a user can say: a folder, a checkpoint
+            OmegaConf.update(job, key, "given")
         return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     finally:
         HydraConfig.instance().cfg = None

@@ -25,7 +25,7 @@ from tinyflux_pl.text.clip import ClipText
 from tinyflux_pl.text.clip_t5 import ClipT5
 from tinyflux_pl.text.registry import build_text
 
-WORDS = "a red blue circle square left of the".split()
+WORDS = ["a", "red", "blue", "circle", "square", "left", "of", "the"]
 PROMPTS = ["a red circle", "blue square left of the red circle", ""]
 
 

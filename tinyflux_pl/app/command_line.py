@@ -41,13 +41,14 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
     from omegaconf import OmegaConf
 
     from tinyflux_pl.app import allowlist, hydra_node
-    from tinyflux_pl.app.known_keys import composed
+    from tinyflux_pl.app.known_keys import composed, missing_keys
 
     for config in composed(root, config_name, overrides, args.config_dir):
-        job = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
         hydra_node.check(config)
-        allowlist.check_names(OmegaConf.to_container(job, resolve=False))
-        missing = sorted(OmegaConf.missing_keys(job))
+        raw = OmegaConf.to_container(config, resolve=False)
+        job = {key: value for key, value in raw.items() if key != "hydra"}
+        allowlist.check_names(job)
+        missing = missing_keys(job)
         if missing and not (args.cfg or args.help or args.info):
             raise ConfigError(
                 f"{' and '.join(missing)} must be given",
@@ -86,6 +87,9 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
         from tinyflux_pl.app.known_keys import explained
 
         codes.append(_report(explained(error)))
+    except BrokenPipeError:  # the reader left, as `| head` does; Python would complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        codes.append(141)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         codes.append(130)
@@ -123,7 +127,7 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
 def _report(error: TinyFluxError) -> int:
     """Print an error once, redacted; its exit code."""
     if not getattr(error, "reported", False):
-        error.reported = True  # type: ignore[attr-defined]
+        vars(error)["reported"] = True  # travels with the error out of a sweep's job
         if os.environ.get("TINYFLUX_DEBUG") == "1":
             sys.stderr.write(redact.redact("".join(traceback.format_exception(error))))
         print(redact.redact(str(error)), file=sys.stderr)

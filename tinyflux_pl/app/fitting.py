@@ -67,7 +67,7 @@ class Fitting:
             validate_every=callbacks["validation"]["every_steps"],
             log_every=callbacks["log_every_steps"],
             callbacks=[self.average, *resumed, self.throughput, self.checkpoints, self._preview()],
-            loggers=[build({**node, "save_dir": str(self.run_dir)}) for node in config["logger"].values()],
+            loggers=[build(_logger(node, str(self.run_dir), start)) for node in config["logger"].values()],
         )
 
     def fit(self) -> None:
@@ -88,7 +88,7 @@ class Fitting:
         for source in self.sources:
             for split, prompts in self._evaluation_prompts(source.records["train"]).items():
                 verifier = source.records["train"].verifier()
-                with self.average.applied(self.denoiser.eval()):
+                with self._autocast(), self.average.applied(self.denoiser.eval()):
                     accuracies[f"{source.name}/{split}"], _ = prompt_accuracy(
                         self.denoiser, self.sampler, verifier, prompts, seed=self.config["seed"], title=f"read {split}"
                     )
@@ -110,6 +110,11 @@ class Fitting:
             "data": self.config["data"]["name"],
             "seed": self.config["seed"],
         }
+
+    def _autocast(self) -> Any:
+        from tinyflux_pl.core import precision as formats
+
+        return formats.autocast(self.parts.precision, next(self.denoiser.parameters()).device)
 
     def _resume(self) -> tuple[list[Any], int]:
         from tinyflux_pl.training.resume import Resume
@@ -136,7 +141,9 @@ class Fitting:
         description = self.parts.description(self.denoiser, self.image_size)
         per_epoch = max(1, samples // batch_size)
         folder = self.run_dir / "checkpoints"
-        return CheckpointSchedule(folder, description, self.average, per_epoch, **self.config["callbacks"]["checkpoint"])
+        return CheckpointSchedule(
+            folder, description, self.average, per_epoch, **self.config["callbacks"]["checkpoint"]
+        )
 
     def _preview(self) -> Any:
         from tinyflux_pl.data.prompt_accuracy import PromptAccuracy
@@ -158,7 +165,7 @@ class Fitting:
         prompts: list[str] = []
         for source in self.sources:
             records = source.records["train"]
-            if hasattr(records, "prompts"):
+            if hasattr(records, "prompt_splits"):
                 prompts += records.prompts(per_source, records.prompt_splits[0], self.config["seed"])
             else:
                 store = source.stores["validation"]
@@ -167,9 +174,15 @@ class Fitting:
 
     def _evaluation_prompts(self, records: Any) -> dict[str, list[str]]:
         count = self.config["callbacks"]["evaluation"]["prompts"]
-        if not count or not hasattr(records, "prompts"):
+        if not count or not hasattr(records, "prompt_splits"):
             return {}
         return {split: records.prompts(count, split, self.config["seed"] + 1) for split in records.prompt_splits}
+
+
+def _logger(node: dict[str, Any], run_dir: str, start: int) -> dict[str, Any]:
+    """In the run's folder; a resumed run writes beside what was logged before, never over it."""
+    versioned = {"version": f"{node['version']}_from_{start:07d}"} if start and "version" in node else {}
+    return {**node, "save_dir": run_dir, **versioned}
 
 
 def _first(accuracies: dict[str, dict[str, float]], split: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -88,7 +88,7 @@ class KnownKeys:
 
 
 @contextmanager
-def known_keys(root: Path, config_name: str, config_dir: str | None, lines: list[str]) -> Iterator[KnownKeys]:
+def known_keys(root: Path, config_name: str, config_dir: str | None, lines: list[str]) -> Generator[KnownKeys]:
     """Open the configuration folder as hydra.main will, with `config_dir` before it."""
     GlobalHydra.instance().clear()
     search_path = create_config_search_path(str(root))
@@ -115,7 +115,7 @@ def composed(root: Path, config_name: str, lines: list[str], config_dir: str | N
             known.check_choice(override)
         first = [_single(o) for o in overrides]
         base = [line for line, o in zip(first, overrides, strict=True) if o in groups or o.is_add() or o.is_force_add()]
-        keys = set(_dotted(OmegaConf.to_container(known.compose(base), resolve=False)))
+        keys = {key for key, _ in dotted(OmegaConf.to_container(known.compose(base), resolve=False))}
         for override in overrides:
             if override not in groups and not override.is_add() and not override.is_force_add():
                 known.check_key(override, keys)
@@ -159,10 +159,15 @@ def _single(override: Override, value: Any = None) -> str:
     return f"{override.get_key_element()}={value if value is not None else _values(override)[0]}"
 
 
-def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of nested containers, inner nodes and list positions included."""
+def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of nested plain containers, inner nodes and list positions included."""
     pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in pairs:
         name = f"{prefix}.{key}" if prefix else str(key)
-        yield name
-        yield from _dotted(value, name)
+        yield name, value
+        yield from dotted(value, name)
+
+
+def missing_keys(raw: Any) -> list[str]:
+    """Keys that only the user can give (???); OmegaConf's own list fails on interpolations to them."""
+    return [key for key, value in dotted(raw) if value == "???"]

@@ -29,6 +29,18 @@ class Parts:
             experts={name: build(node) for name, node in config["experts"].items()},
         )
 
+    @property
+    def device(self) -> str:
+        """Where encoders and teachers run."""
+        return "cpu" if self.config["hardware"]["accelerator"] == "cpu" else "cuda"
+
+    @property
+    def precision(self) -> str:
+        """Lightning's name of the number format, `auto` decided."""
+        from tinyflux_pl.core import precision as formats
+
+        return formats.choose(self.config["hardware"]["precision"], self.config["hardware"]["accelerator"])
+
     def teacher(self, expert: str) -> Any:
         """The teacher of an expert, loaded now."""
         return build(self.config["teacher"][expert])

@@ -89,7 +89,7 @@ def install() -> None:
             secret_filter.filter(record)
             return record
 
-        redacting.redacts = True  # type: ignore[attr-defined]
+        vars(redacting)["redacts"] = True
         logging.setLogRecordFactory(redacting)
     sys.excepthook = _print_uncaught
     threading.excepthook = _print_thread

@@ -39,15 +39,13 @@ def train(config: dict[str, Any]) -> int:
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
     from tinyflux_pl.app import report
-    from tinyflux_pl.inference.pipeline import Pipeline, read_prompts
+    from tinyflux_pl.app.pipelines import pipeline
+    from tinyflux_pl.inference.pipeline import read_prompts
 
     prompts = read_prompts(config["prompt"], config["prompt_file"])
-    names = ("height", "width", "steps", "solver", "guidance_scale", "shift")
-    pipeline = Pipeline.from_checkpoint(config["checkpoint"], config["weights"])
-    pipeline = pipeline.adjusted(**{name: config[name] for name in names})
     folder = config["output"] or config["run_dir"]
     chosen = {name: config[name] for name in ("n", "seed", "negative_prompt")}
-    report.pictures(*pipeline.write(prompts, folder, **chosen))
+    report.pictures(*pipeline(config).write(prompts, folder, **chosen))
     return 0
 
 

@@ -79,8 +79,12 @@ def _encode(parts: Parts, sources: list[Source]) -> None:
             store, records = source.stores[split], source.records[split]
             store.begin_group("encodings", encodings_fingerprint(records, parts.codec, parts.text, dtype), cure(parts))
             if not store.complete("encodings"):
+                parts.codec.to(parts.device)
+                parts.text.to(parts.device)
                 with store.writing():
-                    encode(store, records, parts.codec, parts.text, getattr(torch, dtype), f"{source.name}/{split}")
+                    title = f"{source.name}/{split}"
+                    encode(store, records, parts.codec, parts.text, getattr(torch, dtype), title, parts.device)
+    parts.text.to("cpu")  # batches come to the module on the CPU
 
 
 def _extract(parts: Parts, sources: list[Source]) -> None:
@@ -91,13 +95,15 @@ def _extract(parts: Parts, sources: list[Source]) -> None:
         teacher = parts.teacher(name)
         shared = teacher.codec.fingerprint() == parts.codec.fingerprint()
         shared = shared and teacher.text.fingerprint() == parts.text.fingerprint()
-        extractor = expert.extractor(teacher, parts.path, parts.config["seed"])
+        extractor = expert.extractor(teacher, parts.path, parts.config["seed"]).to(parts.device)
+        computed = {"dtype": dtype, "precision": parts.precision}
         for source in sources:
             store, records = source.stores["train"], source.records["train"]
-            store.begin_group(name, {**extractor.fingerprint(), "dtype": dtype}, cure(parts))
+            store.begin_group(name, {**extractor.fingerprint(), **computed}, cure(parts))
             if not store.complete(name):
                 with store.writing():
                     title = f"{source.name}/train"
                     codec, text = teacher.codec, teacher.text
-                    extract(store, records, extractor, codec, text, shared, getattr(torch, dtype), title)
+                    chosen = getattr(torch, dtype), parts.precision, title
+                    extract(store, records, extractor, codec, text, shared, *chosen)
         del teacher, extractor  # the next one may be as large

@@ -79,13 +79,21 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Expert(Protocol):
-    """A teacher's cached knowledge: what is cached, which port it fills, and its loss."""
+    """A teacher's cached knowledge: what is cached, which ports it fills, its loss, its ramps.
+
+    `ports` maps the batch's buckets ("lune.features": (B, K, E), ...) at t (B,) to what the ports get;
+    `losses` compares the denoiser's heads with it, over the samples that have this expert.
+    """
 
     name: str
     spec: ExpertSpec
 
-    def ports(self, batch: Batch, t: Tensor) -> dict[str, Tensor]: ...
+    def ports(self, experts: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]: ...
     def losses(self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor) -> Tensor: ...
+    def weight_at(self, step: int) -> float: ...
+    def dropout_at(self, step: int) -> float: ...
+    def port_options(self) -> dict[str, Any]: ...
+    def extractor(self, teacher: Any, student_path: Path, seed: int) -> Any: ...
 
 
 @dataclass(frozen=True)

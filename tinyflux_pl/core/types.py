@@ -23,9 +23,7 @@ class TextEmbeddings:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
         """Move; `dtype` applies to tokens and pooled."""
-        return TextEmbeddings(
-            self.tokens.to(device, dtype), self.mask.to(device), self.pooled.to(device, dtype)
-        )
+        return TextEmbeddings(self.tokens.to(device, dtype), self.mask.to(device), self.pooled.to(device, dtype))
 
     def select(self, index: Tensor | slice) -> TextEmbeddings:
         """The chosen rows."""

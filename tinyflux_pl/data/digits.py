@@ -52,7 +52,9 @@ def parse(caption: str) -> int:
     words = caption.lower().replace(",", " ").replace(".", " ").split()
     found = {NAMES.index(w) for w in words if w in NAMES} | {int(w) for w in words if w.isdigit() and len(w) == 1}
     if len(found) != 1:
-        raise CaptionError(f"not a caption of one digit: {caption!r}", cure='write "the digit seven" or "a handwritten 7"')
+        raise CaptionError(
+            f"not a caption of one digit: {caption!r}", cure='write "the digit seven" or "a handwritten 7"'
+        )
     return found.pop()
 
 

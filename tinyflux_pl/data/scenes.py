@@ -24,8 +24,8 @@ COUNTS = {"two": 2, "three": 3, "four": 4}
 RADII = (5.0, 6.4)
 APART, ASIDE = (18.0, 23.0), 4.0  # pixels between two centres along the relation; at most, across it
 EDGE = 9.0  # pixels from a centre to the picture's edge
-CELLS = (9.0, 24.0, 39.0)  # centres of the cells that objects of a group are put in, each in its own
-CELL_JITTER, GROUP_RADII = 0.9, (4.6, 5.4)
+CELLS = (8.2, 24.0, 39.8)  # centres of the cells that objects of a group are put in, each in its own
+CELL_JITTER, GROUP_RADII = 0.6, (4.4, 5.0)
 
 _PLURALS = {shape: "crosses" if shape == "cross" else shape + "s" for shape in SHAPES}
 _SINGULARS = {**{plural: shape for shape, plural in _PLURALS.items()}, **{shape: shape for shape in SHAPES}}
@@ -59,7 +59,9 @@ class Scene:
 @lru_cache(maxsize=65536)
 def parse(caption: str) -> Scene:
     """What a caption claims; CaptionError, with the grammar, if it cannot be read."""
-    words = [w for w in caption.lower().rstrip(" .").replace(",", " ").split() if w not in ("a", "an", "the", "is", "to")]
+    words = [
+        w for w in caption.lower().rstrip(" .").replace(",", " ").split() if w not in ("a", "an", "the", "is", "to")
+    ]
     words = words[2:] if words[:2] == ["picture", "of"] else words
     if len(words) == 3 and words[0] in COUNTS and words[1] in COLOURS and words[2] in _SINGULARS:
         return Scene(((words[1], _SINGULARS[words[2]]),) * COUNTS[words[0]])
@@ -166,6 +168,4 @@ def placed(scene: Scene, order: np.random.Generator) -> list[tuple[float, float,
     high = np.minimum(BASE - EDGE, BASE - EDGE - step)
     second = order.uniform(low, high)
     radii = order.uniform(*RADII, size=2)
-    return [
-        (float(x), float(y), float(r)) for (x, y), r in zip((second + step, second), radii, strict=True)
-    ]
+    return [(float(x), float(y), float(r)) for (x, y), r in zip((second + step, second), radii, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from jaxtyping import Float
@@ -12,11 +13,11 @@ from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.packing import image_ids, patchify, unpatchify
-from tinyflux_pl.denoisers.tinyflux_reference import load_reference, to_reference_keys
+from tinyflux_pl.denoisers.tinyflux_reference import load_reference, published_file, read_safetensors, to_reference_keys
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
-__all__ = ["TinyFluxDenoiser", "build", "load_reference", "to_reference_keys"]
+__all__ = ["TinyFluxDenoiser", "build", "build_published", "load_reference", "to_reference_keys"]
 
 
 class TinyFluxDenoiser(nn.Module):
@@ -89,6 +90,10 @@ class TinyFluxDenoiser(nn.Module):
             heads |= {"prior_stats": info["sol"]["stats_pred"], "prior_map": info["sol"]["spatial_pred"]}
         return Prediction(unpatchify(tokens, patch, height, width), heads)
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only each block's input for the backward pass and compute the rest again."""
+        self.net.gradient_checkpointing = True
+
     def config_dict(self) -> dict[str, Any]:
         """What rebuilds this denoiser, its path apart: plain JSON data."""
         specs = {"latent_spec": plain(self.latent_spec), "text_spec": plain(self.text_spec)}
@@ -109,12 +114,11 @@ def build(
     lune_dim: int | None = None,
     sol: bool = False,
     num_sol_stats: int = 4,
-    reference: bool = False,
     **config: Any,
 ) -> TinyFluxDenoiser:
     """A denoiser whose widths come from the specs and whose ports from the experts that are present.
 
-    `reference` gives the published layout and mathematics (3 Sol statistics). ConfigError for unknown keys.
+    ConfigError for unknown keys.
     """
     derived = {
         "in_channels": latent_spec.channels,
@@ -125,6 +129,48 @@ def build(
     }
     if lune_dim is not None:
         derived["lune_expert_dim"] = lune_dim
-    checked = TinyFluxConfig.from_dict({**config, **derived, "num_sol_stats": num_sol_stats})
-    network = TinyFluxConfig.reference(checked.to_dict()) if reference else checked
+    network = TinyFluxConfig.from_dict({**config, **derived, "num_sol_stats": num_sol_stats})
     return TinyFluxDenoiser(network, latent_spec, text_spec, path)
+
+
+def build_published(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    weights: str | None = None,
+    weights_file: str = "",
+    revision: str | None = None,
+    lune_dim: int = 1280,
+    sol: bool = True,
+    num_sol_stats: int = 3,
+    **config: Any,
+) -> TinyFluxDenoiser:
+    """The published layout and mathematics (v4.2; v4.1 and v3 by their config.json), with its weights if named.
+
+    `weights` is a safetensors file, or the folder or repository (with its 40-digit revision) that holds
+    `weights_file`; a config.json beside the file says what it is, else `config` does. Loads strictly.
+    Experts of a run may fill its ports if their sizes are the published ones: SpecMismatch otherwise.
+    """
+    derived = {
+        "in_channels": latent_spec.channels,
+        "joint_attention_dim": text_spec.width,
+        "pooled_projection_dim": text_spec.pooled,
+        "lune_expert_dim": lune_dim,
+        "use_sol_prior": sol,
+    }
+    if num_sol_stats != 3:
+        raise SpecMismatch(
+            f"the published networks read 3 of Sol's statistics, not {num_sol_stats}",
+            where="experts.sol",
+            cure="set experts.sol.clock=literal and experts.sol.stats=3",
+        )
+    if weights is None:
+        return TinyFluxDenoiser(TinyFluxConfig.reference({**config, **derived}), latent_spec, text_spec, path)
+    file = published_file(weights, weights_file, revision)
+    beside = file.parent / "config.json"
+    told = json.loads(beside.read_text()) if beside.is_file() else {**config, **derived}
+    net = load_reference(told, read_safetensors(file))
+    denoiser = TinyFluxDenoiser(net.config, latent_spec, text_spec, path)
+    denoiser.net = net
+    return denoiser

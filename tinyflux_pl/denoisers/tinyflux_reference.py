@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.core import hub
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
@@ -49,6 +51,33 @@ def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
     require_match({key: tuple(value.shape) for key, value in model.state_dict().items()}, weights)
     model.load_state_dict(weights)
     return model.eval()
+
+
+def published_file(weights: str, weights_file: str = "", revision: str | None = None) -> Path:
+    """The safetensors file that `weights` names: itself, or `weights_file` in a folder or a pinned repository."""
+    wanted = [weights_file, "config.json"] if weights_file else None
+    found = hub.resolve(weights, revision, wanted) if wanted else hub.resolve(weights, revision)
+    file = found / weights_file if found.is_dir() else found
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise HubError(
+            f"not a safetensors file: {file.name}",
+            where=str(found),
+            cure="name the file: model.weights=FILE.safetensors, or model.weights_file=NAME within the folder",
+        )
+    return file
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {key: value.float() for key, value in load_file(file).items()}
+    except SafetensorError as error:
+        raise CorruptCheckpoint(
+            f"not a whole safetensors file: {error}", where=str(file), cure="fetch it again"
+        ) from error
 
 
 def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:

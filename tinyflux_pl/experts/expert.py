@@ -1,5 +1,6 @@
 """What an expert is: cached buckets, the ports they fill, a loss, and how it ramps up and is withdrawn."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from tinyflux_pl.core.specs import ExpertSpec
 from tinyflux_pl.experts.bucket_interpolation import interpolate
 
 
-class CachedExpert:
+class CachedExpert(ABC):
     """The schedule and the table that Lune and Sol share.
 
     The loss's weight rises linearly from 0 to `weight` over `ramp_steps`. Each sample goes without the
@@ -31,6 +32,7 @@ class CachedExpert:
         dropout_end: float | None,
         dropout_steps: int,
         t_buckets: Sequence[float],
+        clock: str,
     ) -> None:
         for key, value in (("dropout", dropout), ("dropout_end", dropout_end)):
             if value is not None and not 0 <= value <= 1:
@@ -48,6 +50,7 @@ class CachedExpert:
                 f"weight {weight}, ramp_steps {ramp_steps}", where=f"experts.{self.name}", cure="neither is negative"
             )
         self.spec = ExpertSpec(self.name, shapes, tuple(float(t) for t in t_buckets))
+        self.clock = clock
         self.weight, self.ramp_steps = float(weight), int(ramp_steps)
         self.dropout, self.dropout_steps = float(dropout), int(dropout_steps)
         self.dropout_end = self.dropout if dropout_end is None else float(dropout_end)
@@ -82,9 +85,9 @@ class CachedExpert:
             found[port] = interpolate(experts[key], t, self.spec.t_buckets)
         return found
 
+    @abstractmethod
     def loss(self, heads: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         """Loss (B,) of the student's heads against the ports' content."""
-        raise NotImplementedError
 
     def losses(self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor) -> Tensor:
         """Mean of `loss` over the samples that have this expert; 0 where none has."""
@@ -100,6 +103,7 @@ class CachedExpert:
             "dropout_end": self.dropout_end,
             "dropout_steps": max(self.dropout_steps, 1),
             "t_buckets": list(self.spec.t_buckets),
+            "clock": self.clock,
         }
 
 

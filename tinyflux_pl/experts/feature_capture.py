@@ -1,5 +1,6 @@
 """What every extractor does: noise the image at the teacher's own clock, run it in bounded batches, check."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from tinyflux_pl.experts.teacher import Teacher
 CLOCKS = ("matched", "literal")
 
 
-class BucketExtractor:
+class BucketExtractor(ABC):
     """Features of real noised latents, one set for each of the student's buckets.
 
     At bucket t_k the teacher sees x = alpha(tau) latents + sigma(tau) noise with tau the time of its own
@@ -60,6 +61,11 @@ class BucketExtractor:
         self.teacher.to(device)
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where the teacher runs."""
+        return self.teacher.device
+
     def times(self) -> Tensor:
         """The teacher's time (K,) at each bucket, fp32."""
         t = torch.tensor(self.t_buckets, dtype=torch.float32)
@@ -88,9 +94,9 @@ class BucketExtractor:
         joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         return {f"{self.name}.{key}": value.unflatten(0, (len(latents), buckets)) for key, value in joined.items()}
 
+    @abstractmethod
     def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
         """One batch of the teacher's inputs -> column: (rows, ...), finite."""
-        raise NotImplementedError
 
 
 def require_finite(features: Tensor, what: str) -> Tensor:

@@ -23,6 +23,7 @@ class Lune(CachedExpert):
     """Fills the port `vec` with features (B, width), raw as the teacher gives them.
 
     loss: cosine, 1 - cos; huber (delta 0.1); soft, the squared error of features / 10; hard, the squared error.
+    clock="literal" caches what the original did.
     """
 
     name = "lune"
@@ -38,10 +39,12 @@ class Lune(CachedExpert):
         dropout_steps: int = 0,
         loss: str = "cosine",
         t_buckets: Sequence[float] = T_BUCKETS,
+        clock: str = "matched",
     ) -> None:
         if loss not in LOSSES:
             raise ConfigError(f"no loss {loss!r}", where="experts.lune.loss", cure=f"one of {LOSSES}")
-        super().__init__({"features": (width,)}, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets)
+        shapes: dict[str, tuple[int, ...]] = {"features": (width,)}
+        super().__init__(shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock)
         self.width, self.kind = width, loss
 
     def loss(self, heads: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
@@ -60,7 +63,7 @@ class Lune(CachedExpert):
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> LuneFeatures:
         """What fills the cache for this expert."""
-        return LuneFeatures(teacher, student_path, self.spec.t_buckets, seed)
+        return LuneFeatures(teacher, student_path, self.spec.t_buckets, seed, clock=self.clock)
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this expert."""

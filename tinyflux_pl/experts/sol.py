@@ -6,8 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.experts.bucket_interpolation import T_BUCKETS
 from tinyflux_pl.experts.expert import CachedExpert, per_sample
+from tinyflux_pl.experts.sol_attention import SolAttention
+from tinyflux_pl.experts.teacher import Teacher
 
 SCALES = ("density", "sum")
 
@@ -18,7 +21,7 @@ class Sol(CachedExpert):
     The loss is the squared error of the statistics plus that of the map. map_scale="density" compares
     maps of mean 1, the scale on which the student's head answers: on the sums-to-one scale the error of
     a map of 64 cells is 4096 times smaller and teaches nothing. "sum" compares the port as it is, as
-    the original does.
+    the original does. clock="literal" caches what the original did, with three statistics.
     """
 
     name = "sol"
@@ -37,11 +40,12 @@ class Sol(CachedExpert):
         stats_weight: float = 1.0,
         map_weight: float = 1.0,
         t_buckets: Sequence[float] = T_BUCKETS,
+        clock: str = "matched",
     ) -> None:
         if map_scale not in SCALES:
             raise ConfigError(f"no map_scale {map_scale!r}", where="experts.sol.map_scale", cure=f"one of {SCALES}")
         shapes: dict[str, tuple[int, ...]] = {"stats": (stats,), "spatial": (size, size)}
-        super().__init__(shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets)
+        super().__init__(shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock)
         self.stats, self.size, self.map_scale = stats, size, map_scale
         self.stats_weight, self.map_weight = stats_weight, map_weight
 
@@ -51,6 +55,14 @@ class Sol(CachedExpert):
         stats = (heads["prior_stats"].float() - targets["prior_stats"].float()).square()
         maps = (heads["prior_map"].float() - targets["prior_map"].float() * scale).square()
         return self.stats_weight * per_sample(stats) + self.map_weight * per_sample(maps)
+
+    def port_options(self) -> dict[str, Any]:
+        """What a denoiser needs to know to open the port."""
+        return {"sol": True, "num_sol_stats": self.stats}
+
+    def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> SolAttention:
+        """What fills the cache for this expert."""
+        return SolAttention(teacher, student_path, self.spec.t_buckets, seed, clock=self.clock, size=self.size)
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this expert."""

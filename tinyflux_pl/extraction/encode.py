@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinyflux_pl.core.precision import autocast
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, Record, Records, TextEncoder
 from tinyflux_pl.core.types import TextEmbeddings
@@ -21,6 +22,7 @@ class Extractor(Protocol):
     """Images of a teacher's own codec and text in, an expert's buckets out."""
 
     name: str
+    device: torch.device
 
     def fingerprint(self) -> dict[str, Any]: ...
     def extract(self, latents: Tensor, text: TextEmbeddings, sample_ids: list[int]) -> dict[str, Tensor]: ...
@@ -33,7 +35,13 @@ def encodings_fingerprint(records: Records, codec: Codec, text: TextEncoder, dty
 
 @torch.inference_mode()
 def encode(
-    store: CacheStore, records: Records, codec: Codec, text: TextEncoder, dtype: torch.dtype, title: str
+    store: CacheStore,
+    records: Records,
+    codec: Codec,
+    text: TextEncoder,
+    dtype: torch.dtype,
+    title: str,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions."""
     pending = store.pending("encodings")
@@ -43,7 +51,7 @@ def encode(
         parts, captions = [], []
         while sum(len(p["sample_ids"]) for p in parts) < len(store.rows(k)):
             block = next(bar)
-            parts.append(_encoded(block, codec, text, dtype))
+            parts.append(_encoded(block, codec, text, dtype, device))
             captions += [r.caption for r in block]
         columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
         store.write_shard("encodings", k, columns, captions)
@@ -61,11 +69,13 @@ def extract(
     text: TextEncoder,
     shares_encodings: bool,
     dtype: torch.dtype,
+    precision: str,
     title: str,
 ) -> None:
     """Fill what is missing of an expert's group, from the teacher's own latents and text.
 
     Where the teacher reads the same codec and text as the student, the cached encodings serve.
+    `precision` is that of the teacher's forward pass; statistics are taken in fp32 all the same.
     """
     group = extractor.name
     pending = store.pending(group)
@@ -77,7 +87,8 @@ def extract(
             rows = next(bar)
             ids = store.gather("sample_ids", rows).tolist()
             latents, told = _teacher_inputs(store, records, rows, codec, text, shares_encodings)
-            found = extractor.extract(latents, told, ids)
+            with autocast(precision, extractor.device):
+                found = extractor.extract(latents, told, ids)
             parts.append({name: value.to(dtype).cpu() for name, value in found.items()})
         store.write_shard(group, k, {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, None)
     next(bar, None)
@@ -89,10 +100,12 @@ def images_of(records: list[Record]) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def _encoded(block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
+def _encoded(
+    block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype, device: torch.device | str
+) -> dict[str, Tensor]:
     told = text.encode([r.caption for r in block])
     columns = {
-        "latents": codec.encode(images_of(block)).to(dtype).cpu(),
+        "latents": codec.encode(images_of(block).to(device)).to(dtype).cpu(),
         "text.tokens": told.tokens.to(dtype).cpu(),
         "text.mask": told.mask.cpu(),
         "text.pooled": told.pooled.to(dtype).cpu(),

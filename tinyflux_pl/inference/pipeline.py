@@ -10,11 +10,15 @@ import torch
 
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.codecs.registry import build_codec
+from tinyflux_pl.core import files
+from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.progress import track
+from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.sampling.images import ImageSampler, settings_of
+from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.sampling.picture import captioned_grid, save_png, to_picture
 from tinyflux_pl.text.registry import build_text
 
@@ -27,8 +31,8 @@ class Pipeline:
 
     denoiser: torch.nn.Module
     sampler: ImageSampler
-    checkpoint: directory.Checkpoint
-    weights: str
+    origin: dict[str, Any]  # what the weights are, for the metadata of pictures
+    precision: str = "32-true"
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, weights: str = "averaged") -> Pipeline:
@@ -43,22 +47,41 @@ class Pipeline:
         codec = build_codec(config["codec"]["name"], config["codec"]["config"])
         text = build_text(config["text"]["name"], config["text"]["config"])
         sampler = ImageSampler(codec, text, settings_of(config["sampler"]), tuple(config["image_size"]))
-        return cls(denoiser.eval(), sampler, checkpoint, weights)
+        origin = {"checkpoint": checkpoint.hash, "step": checkpoint.step, "weights": weights}
+        return cls(denoiser.eval(), sampler, origin)
+
+    @classmethod
+    def from_parts(
+        cls, denoiser: torch.nn.Module, codec: Codec, text: TextEncoder, size: tuple[int, int], weights: str | Path
+    ) -> Pipeline:
+        """A network with published weights, which say nothing of codec, text and sampler themselves."""
+        file = Path(weights)
+        digest = files.sha256(file)[:12] if file.is_file() else str(weights)
+        sampler = ImageSampler(codec, text, SamplerSettings(), size)
+        return cls(denoiser.eval(), sampler, {"checkpoint": digest, "weights": "published"})
 
     def adjusted(
         self,
         height: int | None = None,
         width: int | None = None,
-        guidance_scale: float | None = None,
-        **settings: Any,
+        sampler: dict[str, Any] | None = None,
+        guidance: dict[str, Any] | None = None,
     ) -> Pipeline:
-        """With other sampler settings or another size; None keeps what the run used."""
-        chosen = {k: v for k, v in settings.items() if v is not None}
-        if guidance_scale is not None:
-            chosen["guidance"] = replace(self.sampler.settings.guidance, scale=float(guidance_scale))
+        """With other sampler settings or another size; what is None stays as it was."""
+        settings = replace(self.sampler.settings, **_given(sampler))
+        settings = replace(settings, guidance=replace(settings.guidance, **_given(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
-        sampler = replace(self.sampler, settings=replace(self.sampler.settings, **chosen), image_size=size)
-        return replace(self, sampler=sampler)
+        return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size))
+
+    def on(self, accelerator: str, precision: str) -> Pipeline:
+        """Moved to a device: `cpu`, or `gpu` / `cuda`; precision as in training."""
+        device = "cpu" if accelerator == "cpu" else "cuda"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
+        self.denoiser.to(device)
+        self.sampler.codec.to(device)
+        self.sampler.text.to(device)
+        return replace(self, precision=formats.choose(precision, accelerator))
 
     def write(
         self, prompts: list[str], folder: str | Path, *, n: int = 1, seed: int = 0, negative_prompt: str | None = None
@@ -68,24 +91,25 @@ class Pipeline:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one image")
         folder, size = Path(folder), self.sampler.max_batch
         wanted = [(prompt, i) for prompt in prompts for i in range(n)]
-        files, drawn = [], []
+        paths, drawn = [], []
         for start in track(range(0, len(wanted), size), "sample", len(wanted), "image", size):
             rows = wanted[start : start + size]
-            images = self.sampler.images(
-                self.denoiser,
-                [prompt for prompt, _ in rows],
-                negative_prompt=negative_prompt,
-                indices=[i for _, i in rows],
-                seed=seed,
-            )
+            with formats.autocast(self.precision, next(self.denoiser.parameters()).device):
+                images = self.sampler.images(
+                    self.denoiser,
+                    [prompt for prompt, _ in rows],
+                    negative_prompt=negative_prompt,
+                    indices=[i for _, i in rows],
+                    seed=seed,
+                )
             drawn.append(images)
             for (prompt, i), image in zip(rows, images, strict=True):
-                path = folder / f"image_{len(files):04d}.png"
+                path = folder / f"image_{len(paths):04d}.png"
                 save_png(to_picture(image), path, self.provenance(prompt, seed, i, negative_prompt))
-                files.append(path)
+                paths.append(path)
         grid = captioned_grid(torch.cat(drawn), [prompt for prompt, _ in wanted], columns=n if len(prompts) > 1 else 0)
         save_png(grid, folder / "grid.png", self.provenance(" | ".join(prompts), seed, 0, negative_prompt))
-        return files, folder / "grid.png"
+        return paths, folder / "grid.png"
 
     def provenance(self, prompt: str, seed: int, index: int, negative_prompt: str | None) -> dict[str, Any]:
         """What makes an image again: prompt, seed, its index under the seed, settings, weights."""
@@ -96,10 +120,13 @@ class Pipeline:
             "index": index,
             "image_size": list(self.sampler.image_size),
             "settings": asdict(self.sampler.settings),
-            "checkpoint": self.checkpoint.hash,
-            "step": self.checkpoint.step,
-            "weights": self.weights,
+            "precision": self.precision,
+            **self.origin,
         }
+
+
+def _given(values: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (values or {}).items() if value is not None}
 
 
 def open_checkpoint(path: str | Path) -> directory.Checkpoint:

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tinyflux_pl.core import rng
-from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.protocols import Denoiser, Expert
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
 from tinyflux_pl.diffusion import losses, prediction
 from tinyflux_pl.diffusion.weighting import Weighting
-
-
-class TrainedExpert(Protocol):
-    """What the objective asks of an expert: its ports at t, its loss, its ramps."""
-
-    name: str
-
-    def ports(self, buckets: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]: ...
-    def loss(self, heads: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor: ...
-    def weight_at(self, step: int) -> float: ...
-    def dropout_at(self, step: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class FlowObjective:
         self,
         timesteps: Callable[[Tensor, object], Tensor],
         null_text: TextEmbeddings,
-        experts: Sequence[TrainedExpert] = (),
+        experts: Sequence[Expert] = (),
         error: str = "mse",
         huber_delta: float = 0.1,
         weighting: str = "uniform",
@@ -71,9 +59,9 @@ class FlowObjective:
         answer, per_sample = self.regress(denoiser, batch, draw)
         terms = {"flow": per_sample.mean()}
         for expert in self.experts:
-            present = batch.expert_present[expert.name].float()
-            each = expert.loss(answer.heads, draw.targets[expert.name])
-            terms[expert.name] = expert.weight_at(step) * (each * present).sum() / present.sum().clamp(min=1)
+            present = batch.expert_present[expert.name]
+            distilled = expert.losses(answer.heads, draw.targets[expert.name], present)
+            terms[expert.name] = expert.weight_at(step) * distilled
         return terms
 
     def draw(self, denoiser: Denoiser, batch: Batch, step: int) -> Draw:

@@ -138,10 +138,10 @@ def test_what_exists_passes(conf):
 def test_a_value_that_must_be_given(conf):
     assert refused(conf, name="generate").cure == "add checkpoint=..."
     (conf / "experiment" / "folder.yaml").write_text(
-        "# @package _global_\ndata: {root: ???, sources: [{root: '${data.root}'}]}\n"
+        "# @package _global_\nalbum: {root: '???', sources: [{root: '${album.root}'}]}\n"
     )
-    assert refused(conf, "experiment=folder").cure == "add data.root=..."
-    prepare(["experiment=folder", "data.root=here"], conf, "train")
+    assert refused(conf, "experiment=folder").cure == "add album.root=..."
+    prepare(["experiment=folder", "album.root=here"], conf, "train")
     prepare(["checkpoint=here"], conf, "generate")
     prepare(["--cfg", "job"], conf, "generate")
 
@@ -205,6 +205,11 @@ def test_no_target_of_a_file_reaches_hydra_unjudged(conf, attack):
 def test_what_cannot_be_resolved_is_refused(conf):
     (conf / "experiment" / "odd.yaml").write_text("# @package _global_\nhydra: {callbacks: {x: '${nowhere.at.all}'}}\n")
     assert "cannot resolve" in refused(conf, "experiment=odd").what
+
+
+def test_a_broken_yaml_file_is_three_lines_too(conf):
+    (conf / "experiment" / "torn.yaml").write_text("steps: [1, 2\nn: {")
+    assert "flow" in refused(conf, "experiment=torn").what
 
 
 SCRIPT = """

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tinyflux_pl.app import redact
 from tinyflux_pl.app.free_text import quoted
@@ -45,7 +45,7 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
 
     for config in composed(root, config_name, overrides, args.config_dir):
         hydra_node.check(config)
-        raw = OmegaConf.to_container(config, resolve=False)
+        raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
         job = {key: value for key, value in raw.items() if key != "hydra"}
         allowlist.check_names(job)
         missing = missing_keys(job)
@@ -112,7 +112,9 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        result = main(plain(config))
+        # Hydra's folder, also in a sweep, where every job has its own; short to read and to type.
+        folder = os.path.relpath(HydraConfig.get().runtime.output_dir)
+        result = main({**plain(config), "run_dir": folder})
     except TinyFluxError as error:
         code = _report(error)
         codes.append(code)

@@ -19,13 +19,14 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tinyflux_pl.app.signatures import suggestion
 from tinyflux_pl.core.errors import ConfigError
 
 
 def explained(error: Exception) -> ConfigError:
-    """An error of Hydra or OmegaConf as one of ours."""
+    """An error of Hydra, OmegaConf or YAML as one of ours."""
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
     cure = " ".join(text[1:3]) or "see what the configuration holds with --cfg job"
     return ConfigError(text[0] if text else type(error).__name__, where="the command line or conf/", cure=cure)
@@ -56,7 +57,7 @@ class KnownKeys:
             return self.hydra.compose_config(
                 self.config_name, lines, run_mode=RunMode.RUN, with_log_configuration=False, from_shell=False
             )
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise explained(error) from error
 
     def is_group(self, override: Override) -> bool:

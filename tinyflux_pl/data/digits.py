@@ -1,4 +1,9 @@
-"""Real handwritten digits: scikit-learn's 1,797 scans of 8 x 8 pixels, with captions."""
+"""Real handwritten digits: scikit-learn's 1,797 scans of 8 x 8 pixels, with captions.
+
+Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI (1998); shipped with scikit-learn,
+so nothing is downloaded. No scan is in two splits: the generator learns from `train`, is compared with
+`validation`, and is judged by a classifier that learned from `reader`.
+"""
 
 from __future__ import annotations
 
@@ -68,6 +73,9 @@ class Digits:
         if size < SIDE or size % SIDE:
             raise ConfigError(f"digits: size {size}", where="data.image_size", cure=f"use a multiple of {SIDE}")
         images, digits = split_of(split)
+        if count is not None and not 1 <= count <= len(digits):
+            cure = f"set count between 1 and {len(digits)}, or leave it out for all"
+            raise ConfigError(f"digits: {count} scans of {split}, which has {len(digits)}", where="data.count", cure=cure)
         self.split, self.size = split, size
         self.images, self.digits = images[:count], digits[:count]
         self.image_shape = (size, size, 3)
@@ -88,7 +96,9 @@ class Digits:
         return {"name": self.name, "version": 1, "split": self.split, "count": len(self), "size": self.size}
 
     def prompts(self, count: int, split: str = "train", seed: int = 0) -> list[str]:
-        """`count` captions with every digit and template equally often, within one."""
+        """`count` captions with every digit and template equally often, within one; no digit is held out."""
+        if split not in SPLITS:
+            raise ConfigError(f"digits: no such split: {split!r}", where="prompts", cure="choose one of " + ", ".join(SPLITS))
         order = np.random.default_rng(rng.derive(seed, f"digits/prompts/{split}"))
         both = [(d, t) for t in range(len(TEMPLATES)) for d in range(10)]
         rounds = [order.permutation(len(both)) for _ in range(-(-count // len(both)))]

@@ -23,6 +23,7 @@ WINDOW = 24  # pixels along the side of the square in which an object is fitted
 RADIUS_STEPS = (0.88, 0.94, 1.0, 1.06, 1.12)
 COLOUR_REACH = 0.17  # OKLab distance beyond which a colour has no name here
 OBJECTS_CAP = 8  # parts a picture; more than that is noise, and noise reads as nothing
+CHUNK = 128  # pictures at a time, which bounds memory
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ def find_objects(images: Tensor, side: int) -> FoundObjects:
     images = images.detach().float().clamp(-1.0, 1.0)
     if images.shape[-1] != side:
         images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    found = [_find(chunk) for chunk in images.split(CHUNK)]
+    merged = {f.name: torch.cat([getattr(part, f.name) for part in found]) for f in fields(FoundObjects)}
+    merged["image"] = torch.cat([part.image + i * CHUNK for i, part in enumerate(found)])
+    return FoundObjects(**merged)
+
+
+def _find(images: Tensor) -> FoundObjects:
     batch, _, height, width = images.shape
     ground = images.flatten(2).median(-1).values
     contrast = _blurred(images - ground[:, :, None, None])

@@ -18,6 +18,7 @@ from tinyflux_pl.data.shapes import article, balanced, pairs_of
 if TYPE_CHECKING:
     from tinyflux_pl.data.scene_reading import SceneReader
 
+SCENES_VERSION = 2  # raise it whenever scenes are put together otherwise; DRAWING_VERSION is for their shapes
 BASE = 48  # the side for which all lengths below are given; other sizes scale them
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # (x, y), y down
 COUNTS = {"two": 2, "three": 3, "four": 4}
@@ -120,7 +121,7 @@ class Scenes:
     def fingerprint(self) -> dict[str, Any]:
         """Everything that determines the pixels and the captions."""
         keys = ("name", "split", "count", "size", "seed")
-        return {"drawing": DRAWING_VERSION, **{key: getattr(self, key) for key in keys}}
+        return {"drawing": DRAWING_VERSION, "scenes": SCENES_VERSION, **{key: getattr(self, key) for key in keys}}
 
     def prompts(self, count: int, split: str = "train", seed: int = 0) -> list[str]:
         """`count` captions, relations and groups by turns; pairs, relations and numbers balanced within one."""

@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from tests import releases
 from tinyflux_pl.codecs.autoencoder_kl import WEIGHTS, AutoencoderKLCodec
 from tinyflux_pl.codecs.registry import build_codec
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
@@ -14,19 +14,9 @@ from tinyflux_pl.core.specs import LatentSpec
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=6,
-        norm_num_groups=4,
-        scaling_factor=0.3611,
-        shift_factor=0.1159,
-    )
     folder = tmp_path_factory.mktemp("release")
-    vae.save_pretrained(folder / "vae")
-    return folder, vae.eval()
+    numbers = dict(latent_channels=6, scaling_factor=0.3611, shift_factor=0.1159)
+    return folder, releases.vae(folder, block_out_channels=(8, 8, 16), **numbers)
 
 
 @pytest.fixture

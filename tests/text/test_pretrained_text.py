@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in the layout of the real releases, with tokenizers trained on the spot."""
+"""The real encoders' loading code, on tiny random checkpoints in the layout of the releases."""
 
 import json
 import shutil
@@ -6,101 +6,31 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPVisionConfig,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, T5ForConditionalGeneration
 
+from tests import releases
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.text.clip import ClipText
 from tinyflux_pl.text.clip_t5 import ClipT5
 from tinyflux_pl.text.registry import build_text
 
-WORDS = ["a", "red", "blue", "circle", "square", "left", "of", "the"]
 PROMPTS = ["a red circle", "blue square left of the red circle", ""]
-
-
-def tokenizer(begin, end, pad):
-    special = list(dict.fromkeys([pad, *(begin or []), end, "<unk>"]))
-    vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    template = " ".join([*(begin or []), "$A", end])
-    used = [(token, vocabulary[token]) for token in [*(begin or []), end]]
-    made.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end, pad_token=pad, unk_token="<unk>")
-    return fast, vocabulary
 
 
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory):
-    """Like google/flan-t5-base: the whole encoder-decoder and its tokenizer in one folder."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("t5")
-    fast, vocabulary = tokenizer(None, "</s>", "<pad>")
-    config = T5Config(
-        vocab_size=len(vocabulary),
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        pad_token_id=vocabulary["<pad>"],
-        eos_token_id=vocabulary["</s>"],
-        decoder_start_token_id=0,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
-
-
-def text_config(vocabulary, begin, end):
-    return dict(
-        vocab_size=len(vocabulary),
-        hidden_size=12,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        eos_token_id=vocabulary[end],
-        bos_token_id=vocabulary[begin],
-        pad_token_id=vocabulary[end],
-    )
+    return releases.flan_t5(tmp_path_factory.mktemp("t5"))
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Like openai/clip-vit-large-patch14: both towers in one folder."""
-    torch.manual_seed(1)
-    folder = tmp_path_factory.mktemp("clip")
-    fast, vocabulary = tokenizer(["<s>"], "<e>", "<e>")
-    vision = CLIPVisionConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4
-    )
-    config = CLIPConfig(text_config=text_config(vocabulary, "<s>", "<e>"), vision_config=vision.to_dict())
-    CLIPModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
+    return releases.clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    """Like Stable Diffusion 1.5: text_encoder/ and tokenizer/."""
-    torch.manual_seed(2)
-    folder = tmp_path_factory.mktemp("sd15")
-    fast, vocabulary = tokenizer(["<s>"], "<e>", "<e>")
-    CLIPTextModel(CLIPTextConfig(**text_config(vocabulary, "<s>", "<e>"))).save_pretrained(folder / "text_encoder")
-    fast.save_pretrained(folder / "tokenizer")
-    return folder
+    return releases.sd15_text(tmp_path_factory.mktemp("sd15"))
 
 
 @pytest.fixture

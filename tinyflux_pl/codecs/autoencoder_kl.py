@@ -3,11 +3,11 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
@@ -138,13 +138,15 @@ class AutoencoderKLCodec:
         if self._model is None:
             from diffusers import AutoencoderKL
 
-            model, report = AutoencoderKL.from_pretrained(
+            loaded = AutoencoderKL.from_pretrained(
                 str(self.folder),
                 torch_dtype=getattr(torch, self.dtype),
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
             )
+            # diffusers annotates the model alone; with output_loading_info it returns a pair
+            model, report = cast(tuple[nn.Module, dict[str, Any]], loaded)
             wrong = {k: v for k, v in report.items() if v}
             if wrong:
                 raise CheckpointMismatch(

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def fsync_directory(folder: Path) -> None:
 
 
 @contextmanager
-def staged_file(path: str | Path) -> Iterator[Path]:
+def staged_file(path: str | Path) -> Generator[Path]:
     """Yield a path beside `path`; on success fsync it and rename it into place, else remove it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def staged_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_directory(path: str | Path) -> Iterator[Path]:
+def staged_directory(path: str | Path) -> Generator[Path]:
     """Yield a folder beside `path`; on success fsync its files and rename it into place."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,9 @@ class Digits:
         images, digits = split_of(split)
         if count is not None and not 1 <= count <= len(digits):
             cure = f"set count between 1 and {len(digits)}, or leave it out for all"
-            raise ConfigError(f"digits: {count} scans of {split}, which has {len(digits)}", where="data.count", cure=cure)
+            raise ConfigError(
+                f"digits: {count} scans of {split}, which has {len(digits)}", where="data.count", cure=cure
+            )
         self.split, self.size = split, size
         self.images, self.digits = images[:count], digits[:count]
         self.image_shape = (size, size, 3)
@@ -98,7 +100,9 @@ class Digits:
     def prompts(self, count: int, split: str = "train", seed: int = 0) -> list[str]:
         """`count` captions with every digit and template equally often, within one; no digit is held out."""
         if split not in SPLITS:
-            raise ConfigError(f"digits: no such split: {split!r}", where="prompts", cure="choose one of " + ", ".join(SPLITS))
+            raise ConfigError(
+                f"digits: no such split: {split!r}", where="prompts", cure="choose one of " + ", ".join(SPLITS)
+            )
         order = np.random.default_rng(rng.derive(seed, f"digits/prompts/{split}"))
         both = [(d, t) for t in range(len(TEMPLATES)) for d in range(10)]
         rounds = [order.permutation(len(both)) for _ in range(-(-count // len(both)))]

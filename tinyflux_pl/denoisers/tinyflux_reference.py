@@ -33,7 +33,7 @@ class ReferenceTinyFlux(TinyFluxDeep):
         return out, info | {key: said.get(key) for key in ("expert_signal", "expert_pred", "expert_used")}
 
 
-def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> nn.Module:
+def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> ReferenceTinyFlux:
     """The network equal to a published one, in evaluation mode and fp32.
 
     `config` and the keys of `state_dict` are the original ones. Raises CheckpointMismatch, naming missing,

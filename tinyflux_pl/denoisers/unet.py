@@ -39,7 +39,7 @@ class UNetDenoiser(nn.Module):
         masks_text: bool = True,
     ) -> None:
         super().__init__()
-        from diffusers import UNet2DConditionModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         if prediction not in PREDICTIONS:
             raise ConfigError(f"no prediction {prediction!r}", where="unet", cure=f"choose of {PREDICTIONS}")
@@ -48,11 +48,12 @@ class UNetDenoiser(nn.Module):
         install(self.unet)
         self.path, self.prediction, self.time_scale = path, prediction, float(time_scale)
         self.latent_spec, self.text_spec, self.masks_text = latent_spec, text_spec, masks_text
-        _fits("channels", self.unet.config.in_channels, latent_spec.channels)
-        _fits("text width", self.unet.config.cross_attention_dim, text_spec.width)
-        self.reads_pooled = self.unet.config.class_embed_type == "projection"
+        net = self.unet.config
+        _fits("channels", net["in_channels"], latent_spec.channels)
+        _fits("text width", net["cross_attention_dim"], text_spec.width)
+        self.reads_pooled = net["class_embed_type"] == "projection"
         if self.reads_pooled:
-            _fits("pooled width", self.unet.config.projection_class_embeddings_input_dim, text_spec.pooled)
+            _fits("pooled width", net["projection_class_embeddings_input_dim"], text_spec.pooled)
 
     def timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The path's time as the net was trained to read it, fp32 and continuous."""
@@ -72,6 +73,10 @@ class UNetDenoiser(nn.Module):
         """The prediction (B, C, H, W) in this denoiser's own space."""
         return Prediction(self.unet(**self.inputs(x_t, t, cond), return_dict=False)[0])
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only each block's input for the backward pass and compute the rest again."""
+        self.unet.enable_gradient_checkpointing()
+
     def config_dict(self) -> dict[str, Any]:
         """What rebuilds this net, its path apart."""
         return {
@@ -86,7 +91,10 @@ class UNetDenoiser(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any], path: Path) -> "UNetDenoiser":
         """The net that `config_dict` describes, newly initialised."""
-        specs = {"latent_spec": LatentSpec(**config["latent_spec"]), "text_spec": TextSpec(**config["text_spec"])}
+        specs: dict[str, Any] = {
+            "latent_spec": LatentSpec(**config["latent_spec"]),
+            "text_spec": TextSpec(**config["text_spec"]),
+        }
         return cls(**{**config, **specs}, path=path)
 
 

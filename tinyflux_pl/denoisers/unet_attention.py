@@ -64,8 +64,9 @@ class UNetAttention:
 
 def install(unet: nn.Module) -> None:
     """Use UNetAttention throughout; ConfigError for blocks whose attention does more than it (AttnDownBlock2D)."""
-    for name in unet.attn_processors:
-        attn = unet.get_submodule(name.removesuffix(".processor"))
+    model: Any = unet  # attn_processors and set_attn_processor are diffusers', not nn.Module's
+    for name in model.attn_processors:
+        attn = model.get_submodule(name.removesuffix(".processor"))
         extras = (attn.group_norm, attn.spatial_norm, attn.norm_cross, attn.norm_q, attn.norm_k)
         if any(extras) or attn.residual_connection or attn.rescale_output_factor != 1:
             raise ConfigError(
@@ -73,4 +74,4 @@ def install(unet: nn.Module) -> None:
                 where="unet_config.down_block_types",
                 cure="use CrossAttnDownBlock2D, DownBlock2D and their up blocks",
             )
-    unet.set_attn_processor(UNetAttention())
+    model.set_attn_processor(UNetAttention())

@@ -6,6 +6,7 @@ Times are fp32 (fp64 in tests); half precision is refused, since bf16 has 129 va
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -33,8 +34,25 @@ def over(coefficient: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Floa
     return coefficient.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-class _Mixture:
+@dataclass(frozen=True)
+class _Mixture(ABC):
     """What every path does with its alpha and sigma."""
+
+    @abstractmethod
+    def alpha(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Coefficient of the data."""
+
+    @abstractmethod
+    def sigma(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Coefficient of the noise."""
+
+    @abstractmethod
+    def alpha_rate(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """d alpha / dt."""
+
+    @abstractmethod
+    def sigma_rate(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """d sigma / dt."""
 
     def interpolate(
         self, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]

@@ -1,6 +1,6 @@
 """Sol's extractor: statistics of every self-attention of the teacher, streamed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,7 +69,7 @@ def grids_of(height: int, width: int) -> dict[int, tuple[int, int]]:
 
 
 @contextmanager
-def watching(denoiser: UNetDenoiser, watcher: StatisticsAttention) -> Iterator[None]:
+def watching(denoiser: UNetDenoiser, watcher: StatisticsAttention) -> Generator[None]:
     """Put `watcher` at every self-attention; what was there comes back, whatever happens."""
     before = dict(denoiser.unet.attn_processors)
     names = {name: watcher if name.endswith("attn1.processor") else kept for name, kept in before.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -66,10 +66,11 @@ class PriorGain(nn.Conv2d):
     def __init__(self, heads: int) -> None:
         super().__init__(1, heads, 1)
         nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)
+        nn.init.zeros_(cast(Tensor, self.bias))
 
-    def forward(self, importance: Float[Tensor, "b n"]) -> Float[Tensor, "b h n 1"]:
-        weight, bias = self.weight.view(1, -1, 1).float(), self.bias.view(1, -1, 1).float()
+    # its input is not a convolution's, and is always given by position
+    def forward(self, importance: Float[Tensor, "b n"]) -> Float[Tensor, "b h n 1"]:  # ty: ignore[lost-keyword-for-regular-parameter]
+        weight, bias = self.weight.view(1, -1, 1).float(), cast(Tensor, self.bias).view(1, -1, 1).float()
         return (importance[:, None] * weight + bias).clamp(-2.0, 2.0).exp()[..., None]
 
 
@@ -79,6 +80,15 @@ class JointAttention(nn.Module):
     A prior multiplies image keys by their gain and image queries by gain / temperature, which equals
     scaling the logits, so that one fused attention serves both streams. Text queries keep temperature 1.
     """
+
+    txt_qkv: nn.Linear
+    txt_out: nn.Linear
+    img_qkv: nn.Linear
+    img_out: nn.Linear
+    txt_q_norm: HeadNorm | nn.Identity
+    txt_k_norm: HeadNorm | nn.Identity
+    img_q_norm: HeadNorm | nn.Identity
+    img_k_norm: HeadNorm | nn.Identity
 
     def __init__(self, hidden: int, heads: int, head_dim: int, qk_norm: bool, prior: bool) -> None:
         super().__init__()

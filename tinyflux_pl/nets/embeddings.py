@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -39,7 +40,8 @@ class ScalarEmbedder(nn.Module):
 
     def forward(self, value: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """The embedding; its sinusoid is fp32 before it meets the weights."""
-        return self.mlp(sinusoid(value, self.dim, self.scale).to(self.mlp[0].weight.dtype))
+        first = cast(nn.Linear, self.mlp[0])
+        return self.mlp(sinusoid(value, self.dim, self.scale).to(first.weight.dtype))
 
 
 def pool_text(tokens: Float[Tensor, "b l d"], mask: Tensor | None = None) -> Float[Tensor, "b d"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ class TinyFluxDeep(nn.Module):
             if c.reference_layout:  # never read, but published files hold it
                 self.sol_prior.spatial_to_qk_scale = nn.Linear(1, c.num_attention_heads)
             self.sol_prior.requires_grad_(not c.freeze_sol)
-        self.rope = RotaryEmbedding(c.axes_dims_rope, in_checkpoint=c.reference_layout)
+        self.rope = RotaryEmbedding(tuple(c.axes_dims_rope), in_checkpoint=c.reference_layout)
         shape = (hidden, c.num_attention_heads, c.attention_head_dim, c.mlp_ratio, c.gelu_approximation)
         shape = (*shape, c.qk_norm, c.use_sol_prior)
         self.double_blocks = nn.ModuleList(DoubleBlock(*shape) for _ in range(c.num_double_layers))
@@ -80,10 +81,10 @@ class TinyFluxDeep(nn.Module):
             return
         # adaLN-Zero (DiT, sec. 3.2): closed gates make every block the identity at first. A single
         # block's MLP has no gate, so its last linear is closed instead.
-        for block in self.double_blocks:
+        for block in cast(Iterable[DoubleBlock], self.double_blocks):
             nn.init.zeros_(block.img_norm1.linear.weight)
             nn.init.zeros_(block.txt_norm1.linear.weight)
-        for block in self.single_blocks:
+        for block in cast(Iterable[SingleBlock], self.single_blocks):
             nn.init.zeros_(block.norm.linear.weight)
             nn.init.zeros_(block.mlp.fc2.weight)
 

@@ -126,7 +126,7 @@ class TinyFluxConfig:
         Sol prior nor T5 pooling. patch_size was a dead field: tokens were always single latent cells.
         """
         known = {field.name for field in fields(cls)} - set(COMPATIBLE)
-        values = {key: value for key, value in config.items() if key in known}
+        values: dict[str, Any] = {key: value for key, value in config.items() if key in known}
         if "use_expert_predictor" in config and not config.get("use_lune_expert", False):
             values["use_lune_expert"] = bool(config["use_expert_predictor"])
             legacy = {"expert_dim": "lune_expert_dim", "expert_hidden_dim": "lune_hidden_dim"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class SamplerSettings:
 
 
 @contextmanager
-def evaluating(denoiser: Denoiser) -> Iterator[None]:
+def evaluating(denoiser: Denoiser) -> Generator[None]:
     """Dropout off inside; every module's own mode restored afterwards, whatever happens."""
     modules = list(denoiser.modules()) if isinstance(denoiser, nn.Module) else []
     modes = [module.training for module in modules]

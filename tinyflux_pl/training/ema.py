@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,7 +59,7 @@ class AveragedWeights(Callback):
             scope.__exit__(None, None, None)
 
     @contextmanager
-    def applied(self, denoiser: nn.Module) -> Iterator[None]:
+    def applied(self, denoiser: nn.Module) -> Generator[None]:
         """The averages in place of the raw weights, for the length of the block."""
         raw = {k: p.detach().clone() for k, p in _trainable(denoiser)}
         try:

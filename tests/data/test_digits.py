@@ -32,7 +32,7 @@ def test_a_picture_is_its_scan_enlarged_in_squares(size):
     assert image.shape == (size, size, 3) and image.dtype == np.uint8
     cells = image.reshape(8, block, 8, block, 3)
     assert (cells == cells[:, :1, :, :1, :1]).all()
-    assert np.array_equal(np.round(cells[:, 0, :, 0, 0] * INK / 255.0), source.images[5])
+    assert np.array_equal(np.round(cells[:, 0, :, 0, 0].astype(float) * INK / 255.0), source.images[5])
 
 
 def test_records_are_the_same_each_time_and_say_their_digit():

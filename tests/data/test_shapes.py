@@ -34,8 +34,8 @@ def altered(record, claim):
 
 @pytest.fixture(scope="module")
 def records():
-    drawn = [Shapes("train", 400, seed=3), Shapes("held_out", 400, seed=3)]
-    return [source[i] for source in drawn for i in range(400)]
+    drawn = [Shapes("train", 200, seed=3), Shapes("held_out", 200, seed=3)]
+    return [source[i] for source in drawn for i in range(200)]
 
 
 def test_a_record_depends_on_seed_split_and_index_alone():
@@ -120,7 +120,7 @@ def test_coverage_has_the_area_and_centroid_that_the_reader_expects(shape):
     cover = coverage(shape, x, y, 15.0)
     area, below = moments()[SHAPES.index(shape)]
     assert cover.sum() == pytest.approx(area * 15.0**2, rel=0.01)
-    assert (cover * y).sum() / cover.sum() == pytest.approx(below * 15.0, abs=0.05)
+    assert (cover * y).sum() / cover.sum() == pytest.approx(below * 15.0, abs=0.1)
     torch_cover = coverage(shape, torch.from_numpy(x), torch.from_numpy(y), torch.tensor(15.0))
     assert torch.allclose(torch_cover, torch.from_numpy(cover))
 
@@ -168,9 +168,8 @@ def test_ragged_blobs_are_no_shapes():
     for _ in range(200):
         centre, turn, waves = order.uniform(10, 22, 2), order.uniform(0, 6.3, 5), order.normal(size=5) * 0.2
         angle, distance = np.arctan2(y - centre[0], x - centre[1]), np.hypot(y - centre[0], x - centre[1])
-        outline = order.uniform(4, 7) * (
-            1 + sum(w * np.cos(k * angle + t) for k, w, t in zip(range(2, 7), waves, turn))
-        )
+        ripple = sum(waves[k] * np.cos((k + 2) * angle + turn[k]) for k in range(5))
+        outline = order.uniform(4, 7) * (1 + ripple)
         blobs.append(0.8 - 1.6 * np.clip(0.5 - (distance - outline), 0, 1))
     images = torch.tensor(np.stack(blobs), dtype=torch.float32)[:, None].expand(-1, 3, -1, -1)
     assert sum(seen["shape"] is not None for seen in Shapes().verifier().read(images)) <= 10

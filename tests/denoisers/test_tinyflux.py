@@ -11,7 +11,7 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers.packing import image_ids, patchify, unpatchify
 from tinyflux_pl.denoisers.registry import build_denoiser
-from tinyflux_pl.denoisers.tinyflux import build, to_reference_keys
+from tinyflux_pl.denoisers.tinyflux import build, build_published, to_reference_keys
 from tinyflux_pl.diffusion.paths import LinearPath
 
 LATENTS, TEXT, PATH = LatentSpec(6, 4), TextSpec(12, 7, 10), LinearPath()
@@ -35,6 +35,11 @@ def denoiser(path=PATH, **changes):
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return made
+
+
+def published(**changes):
+    sizes = {key: value for key, value in SIZES.items() if key != "patch_size"}
+    return build_published(LATENTS, TEXT, PATH, **{"lune_dim": 14, **sizes, **changes}).eval()
 
 
 def given(height=8, width=8):
@@ -140,16 +145,46 @@ def test_lora_targets_name_linear_layers_of_every_kind():
 def test_the_published_size():
     with torch.device("meta"):
         text, latents = TextSpec(768, 128, 768), LatentSpec(16, 8)
-        made = build(latents, text, PATH, lune_dim=1280, sol=True, num_sol_stats=3, reference=True)
+        made = build_published(latents, text, PATH)
     assert sum(p.numel() for p in made.parameters()) == 245_347_234
     assert len(list(made.parameters())) == 680 and len(made.net.state_dict()) == 683
 
 
 @torch.no_grad()
 def test_a_published_layout_is_served_and_exported():
-    made = denoiser(reference=True, patch_size=1)
+    made = published()
     answer = made(*given(8, 12))
     assert answer.sample.shape == (2, 6, 8, 12) and answer.heads["prior_stats"].shape == (2, 3)
     assert to_reference_keys(made).keys() == made.net.state_dict().keys()
     with pytest.raises(ConfigError):
         to_reference_keys(denoiser())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beside", [True, False])
+def test_published_weights_come_from_a_file_with_or_without_its_config(tmp_path, beside):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    source = published()
+    for parameter in source.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    save_file(to_reference_keys(source), tmp_path / "step_1.safetensors")
+    if beside:
+        (tmp_path / "config.json").write_text(json.dumps(source.net.config.to_dict()))
+    loaded = published(weights=str(tmp_path / "step_1.safetensors")).eval()
+    inputs = given(8, 12)
+    assert torch.equal(loaded(*inputs).sample, source(*inputs).sample)
+
+
+def test_a_pickle_is_not_opened_as_published_weights(tmp_path):
+    from tinyflux_pl.core.errors import HubError
+
+    torch.save({"w": torch.zeros(1)}, tmp_path / "step_1.pt")
+    with pytest.raises(HubError, match="not a safetensors file"):
+        published(weights=str(tmp_path / "step_1.pt"))
+
+
+def test_four_statistics_do_not_fit_the_published_network():
+    with pytest.raises(SpecMismatch, match="3 of Sol's statistics"):
+        published(num_sol_stats=4)

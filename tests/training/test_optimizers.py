@@ -10,7 +10,8 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.img_in = nn.Linear(4, 8)
-        self.hidden = nn.Linear(8, 8)
+        self.blocks = nn.ModuleList([nn.ModuleDict({"mlp": nn.Linear(8, 8)})])
+        self.modulation = nn.Linear(8, 8)
         self.kernel = nn.Conv2d(2, 2, 3)
         self.final_linear = nn.Linear(8, 4)
         self.frozen = nn.Linear(8, 8).requires_grad_(False)
@@ -25,9 +26,9 @@ def fill(net, seed):
 def test_roles():
     net = Net()
     hidden, edge, plain = split_by_role(net)
-    assert [id(p) for p in hidden] == [id(net.hidden.weight)]
-    assert {id(p) for p in edge} == {id(net.img_in.weight), id(net.kernel.weight), id(net.final_linear.weight)}
-    assert all(p.ndim == 1 for p in plain) and len(plain) == 4
+    assert [id(p) for p in hidden] == [id(net.blocks[0]["mlp"].weight)]
+    assert {id(p) for p in edge} == {id(m.weight) for m in (net.img_in, net.kernel, net.final_linear, net.modulation)}
+    assert all(p.ndim == 1 for p in plain) and len(plain) == 5
 
 
 def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_alone():

@@ -5,7 +5,9 @@ Everything here runs before torch is imported, so that a wrong word is answered 
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Any, cast
 
 from tinyflux_pl.app import redact
 from tinyflux_pl.app.free_text import quoted
-from tinyflux_pl.core.errors import ConfigError, TinyFluxError
+from tinyflux_pl.core.errors import ConfigError, DiskFull, TinyFluxError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i", "--experimental-rerun")
@@ -113,8 +115,10 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         # Hydra's folder, also in a sweep, where every job has its own; short to read and to type.
-        folder = os.path.relpath(HydraConfig.get().runtime.output_dir)
-        result = main({**plain(config), "run_dir": folder})
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        overrides = [_typed(line) for line in HydraConfig.get().overrides.task]
+        result = _called(main, {**plain(config), "run_dir": str(folder), "overrides": overrides})
     except TinyFluxError as error:
         code = _report(error)
         codes.append(code)
@@ -124,6 +128,26 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
     if type(result) is int and result:
         codes.append(result)
     return result
+
+
+def _typed(line: str) -> str:
+    """An override as a person would type it: the quotes that `quoted` adds off, the shell's on where it needs them."""
+    key, mark, value = line.partition("=")
+    bare = value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value[:1] == "'" else value
+    value = bare if quoted(f"{key}={bare}") == line else value
+    return f"{key}={shlex.quote(value)}" if mark else line
+
+
+def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """The recipe's result; a disk that fills while a library writes is told like one that fills while we do."""
+    try:
+        return main(config)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        file = Path(str(error.filename or config["run_dir"]))
+        cure = "free some space, or write elsewhere: paths.root=/another/disk"
+        raise DiskFull(f"no room to write {file.name}", where=str(file.parent), cure=cure) from error
 
 
 def _report(error: TinyFluxError) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app.compose import build
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.sources import Source, datasets
+from tinyflux_pl.app.sources import Source, datasets, skipped
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import CorruptCheckpoint
 
@@ -16,7 +17,7 @@ from tinyflux_pl.core.errors import CorruptCheckpoint
 class Fitting:
     """Denoiser, objective, data, callbacks and trainer of a run, wired together."""
 
-    def __init__(self, parts: Parts, sources: list[Source]) -> None:
+    def __init__(self, parts: Parts, sources: list[Source], started: float) -> None:
         from tinyflux_pl.objectives.validation import FixedGrid
         from tinyflux_pl.training.datamodule import CachedLatents
         from tinyflux_pl.training.ema import AveragedWeights
@@ -24,11 +25,11 @@ class Fitting:
         from tinyflux_pl.training.throughput import Throughput
         from tinyflux_pl.training.trainer import make_trainer
 
-        self.parts, self.sources, self.config = parts, sources, parts.config
+        self.parts, self.sources, self.config, self.started = parts, sources, parts.config, started
         config, callbacks = self.config, self.config["callbacks"]
         self.run_dir, hardware = Path(config["run_dir"]), config["hardware"]
-        size = config["data"]["image_size"]
-        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        self.image_size = parts.image_size
+        _quiet()
         self.denoiser = parts.denoiser()
         if hardware["gradient_checkpointing"]:
             self.denoiser.enable_gradient_checkpointing()
@@ -71,8 +72,7 @@ class Fitting:
         )
 
     def fit(self) -> None:
-        """Train, timed."""
-        self.started = time.perf_counter()
+        """Train."""
         self.trainer.fit(self.module, self.data)
 
     def evaluate(self) -> dict[str, Any]:
@@ -85,15 +85,20 @@ class Fitting:
         preview = next(c for c in self.trainer.callbacks if type(c).__name__ == "Preview")
         picture = preview.draw(self.trainer, self.module, self.config["steps"])
         accuracies: dict[str, Any] = {}
+        novelty: dict[str, Any] = {}
         for source in self.sources:
-            for split, prompts in self._evaluation_prompts(source.records["train"]).items():
-                verifier = source.records["train"].verifier()
+            records = source.records["train"]
+            for split, prompts in self._evaluation_prompts(records).items():
+                name, seed = f"{source.name}/{split}", self.config["seed"]
                 with self._autocast(), self.average.applied(self.denoiser.eval()):
-                    accuracies[f"{source.name}/{split}"], _ = prompt_accuracy(
-                        self.denoiser, self.sampler, verifier, prompts, seed=self.config["seed"], title=f"read {split}"
+                    accuracies[name], images = prompt_accuracy(
+                        self.denoiser, self.sampler, records.verifier(), prompts, seed=seed, title=f"draw {name}"
                     )
+                if hasattr(records, "novelty"):
+                    novelty[name] = records.novelty(images)
         return {
             "seconds": round(time.perf_counter() - self.started, 1),
+            "novelty": novelty,
             "steps": self.config["steps"],
             "parameters": sum(p.numel() for p in self.denoiser.parameters()),
             "images_per_second": round(self.throughput.images_per_second, 1),
@@ -107,6 +112,7 @@ class Fitting:
             "prompts": preview.prompts,
             "model": self.config["model"],
             "experts": sorted(self.parts.experts),
+            "skipped": skipped(self.sources),
             "data": self.config["data"]["name"],
             "seed": self.config["seed"],
         }
@@ -173,7 +179,7 @@ class Fitting:
         return prompts[:count]
 
     def _evaluation_prompts(self, records: Any) -> dict[str, list[str]]:
-        count = self.config["callbacks"]["evaluation"]["prompts"]
+        count = self.config["data"]["evaluation_prompts"]
         if not count or not hasattr(records, "prompt_splits"):
             return {}
         return {split: records.prompts(count, split, self.config["seed"] + 1) for split in records.prompt_splits}
@@ -183,6 +189,13 @@ def _logger(node: dict[str, Any], run_dir: str, start: int) -> dict[str, Any]:
     """In the run's folder; a resumed run writes beside what was logged before, never over it."""
     versioned = {"version": f"{node['version']}_from_{start:07d}"} if start and "version" in node else {}
     return {**node, "save_dir": run_dir, **versioned}
+
+
+def _quiet() -> None:
+    """Lightning's notes on hardware and on other products; its warnings stay, once."""
+    log = logging.getLogger("lightning.pytorch")
+    log.setLevel(logging.WARNING)
+    log.handlers.clear()  # what it logs goes on to the root logger, which Hydra has given handlers
 
 
 def _first(accuracies: dict[str, dict[str, float]], split: str) -> float | None:

@@ -7,6 +7,7 @@ import re
 PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
 PATHS = frozenset(("checkpoint", "prompt_file", "output", "resume", "run"))  # at the top level
 NESTED_PATHS = frozenset(("root", "folder", "path", "file", "directory", "checkpoint", "weights_file"))
+NESTED_PATHS |= {"weights", "unet", "t5", "cache"}  # pretrained parts and stores
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 _WHOLE_QUOTED = (re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL))
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
@@ -40,7 +41,7 @@ def is_path(key: str) -> bool:
     key = key.lstrip("+")
     if "." not in key:
         return key in PATHS
-    return key.rsplit(".", 1)[-1] in NESTED_PATHS or key.startswith("paths.")
+    return key.rsplit(".", 1)[-1] in NESTED_PATHS or key.startswith("paths.") or key == "text.clip"
 
 
 def _in_quotes(text: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.compose import build, check_binds
+from tinyflux_pl.core.errors import ConfigError
 
 
 @dataclass
@@ -21,6 +22,13 @@ class Parts:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Parts:
         """Build everything but the denoiser and the teachers, which are large."""
+        unset = [name for name in ("codec", "text", "path", "model") if not config[name]]
+        if unset:
+            raise ConfigError(
+                f"{unset[0]}=as_trained has no meaning here",
+                where="the command line",
+                cure=f"name a {unset[0]}; as_trained is for generate.py, which reads it from the checkpoint",
+            )
         return cls(
             config=config,
             codec=build(config["codec"]),
@@ -41,11 +49,43 @@ class Parts:
 
         return formats.choose(self.config["hardware"]["precision"], self.config["hardware"]["accelerator"])
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        size = self.config["data"]["image_size"]
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    def check(self) -> None:
+        """Judge what a run would otherwise find out only after the caches are made; builds no weights."""
+        import torch
+
+        from tinyflux_pl.sampling.images import settings_of
+
+        check_binds({name: self.config[name] for name in ("timesteps", "schedule", "optimizer", "objective", "logger")})
+        build(self.config["objective"], timesteps=build(self.config["timesteps"]), null_text=None, experts=[])
+        build(self.config["schedule"])
+        settings_of(self.sampler_config())
+        with torch.device("meta"):
+            network = self.denoiser(weights=None) if "weights" in self.config["model"] else self.denoiser()
+        self._check_size(getattr(getattr(network, "config", None), "patch_size", 1))
+
+    def _check_size(self, patch: int) -> None:
+        cell = self.codec.latent_spec.downsample * patch
+        if any(side < cell or side % cell for side in self.image_size):
+            height, width = (max(1, round(side / cell)) * cell for side in self.image_size)
+            near = height if height == width else f"[{height},{width}]"
+            raise ConfigError(
+                f"images of {self.image_size[0]} x {self.image_size[1]} cannot be cut into cells of {cell} pixels "
+                f"(codec {self.codec.latent_spec.downsample} x patch {patch})",
+                where="data.image_size",
+                cure=f"use multiples of {cell}, such as data.image_size={near}",
+            )
+
     def teacher(self, expert: str) -> Any:
         """The teacher of an expert, loaded now."""
         return build(self.config["teacher"][expert])
 
-    def denoiser(self) -> Any:
+    def denoiser(self, **changed: Any) -> Any:
         """The student, newly initialised from the run's seed, with a port for each expert."""
         import torch
 
@@ -55,7 +95,7 @@ class Parts:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.derive(self.config["seed"], "init"))
             return build(
-                self.config["model"],
+                {**self.config["model"], **changed},
                 latent_spec=self.codec.latent_spec,
                 text_spec=self.text.text_spec,
                 path=self.path,

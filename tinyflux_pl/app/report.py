@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tinyflux_pl.core import files
+
+SHOWN = 10  # skipped files that the closing table names
+
+
+def configuration(config: dict[str, Any]) -> None:
+    """Keep what the run was asked for beside its results; a resumed run keeps the first one too."""
+    folder = Path(config["run_dir"])
+    taken = len(list(folder.glob("config*.json")))
+    files.write_json(folder / (f"config_{taken}.json" if taken else "config.json"), config)
 
 
 def results(found: dict[str, Any], run_dir: Path) -> None:
@@ -25,24 +36,29 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
     for name, claims in found["accuracies"].items():
         detail = ", ".join(f"{claim} {value:.0%}" for claim, value in claims.items() if claim != "all")
         rows.append((f"accuracy {name}", f"{claims['all']:.1%} ({detail})"))
+    for name, distances in found["novelty"].items():
+        shown = (
+            f"{kind.replace('_', ' ')} {at[0.5]:.2f} (nearest 1 %: {at[0.01]:.2f})" for kind, at in distances.items()
+        )
+        rows.append((f"distance {name}", f"to the nearest training picture: {', '.join(shown)}"))
+    rows += _skipped(found["skipped"])
     rows += [("pictures", found["samples"]), ("checkpoint", found["checkpoint"])]
     _print("training is done", rows)
     prompt = (found["prompts"] or ["a large red circle, top left"])[0]
-    command = f'python generate.py checkpoint={found["checkpoint"]} prompt="{prompt}" n=4 seed=1'
+    words = [f"checkpoint={found['checkpoint']}", f"prompt={prompt}", "n=4", "seed=1"]
+    command = " ".join(["python generate.py", *(shell(word) for word in words)])
     Console(soft_wrap=True).print(f"next: {command}", highlight=False, markup=False)
 
 
-def caches(sources: Sequence[Any]) -> None:
+def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
     """What was prepared, and where."""
     rows = []
     for source in sources:
         for split, store in source.stores.items():
             groups = ", ".join(sorted(store.groups()))
-            rows.append((f"{source.name}/{split}", f"{store.total:,} samples: {groups} in {store.root}"))
-        for record_set in source.records.values():
-            for line in getattr(record_set, "skipped", []):
-                rows.append(("skipped", str(line)))
-    _print("the caches are complete", rows)
+            count = f"{store.total:,} sample{'s' if store.total != 1 else ''}"
+            rows.append((f"{source.name}/{split}", f"{count}: {groups} in {store.root}"))
+    _print("the caches are complete", [*rows, *_skipped(skipped)])
 
 
 def pictures(paths: Sequence[Path], grid: Path) -> None:
@@ -50,10 +66,27 @@ def pictures(paths: Sequence[Path], grid: Path) -> None:
     _print("drawn", [("images", f"{len(paths)} in {grid.parent}"), ("grid", str(grid))])
 
 
+def shell(word: str) -> str:
+    """key=value as a shell takes it: bare where that is safe, else the value in quotes."""
+    key, _, value = word.partition("=")
+    if shlex.quote(word) == word:
+        return word
+    if not any(c in value for c in '"\\$`!\n'):
+        return f'{key}="{value}"'
+    return f"{key}={shlex.quote(value)}"
+
+
+def _skipped(lines: Sequence[str]) -> list[tuple[str, str]]:
+    if not lines:
+        return []
+    more = [f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
+    return [(f"skipped {len(lines):,}", "\n".join([*lines[:SHOWN], *more]))]
+
+
 def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
     table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # a file's name may hold what rich would read as markup
     Console().print(table)

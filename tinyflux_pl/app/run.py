@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ def extract(config: dict[str, Any]) -> int:
     from tinyflux_pl.app.parts import Parts
 
     parts = Parts.from_config(config)
-    report.caches(sources.prepare(parts, rebuild=config["rebuild"]))
+    prepared = sources.prepare(parts, rebuild=config["rebuild"])
+    report.caches(prepared, sources.skipped(prepared))
     return 0
 
 
@@ -24,10 +26,13 @@ def train(config: dict[str, Any]) -> int:
     from tinyflux_pl.app.fitting import Fitting
     from tinyflux_pl.app.parts import Parts
 
+    started = time.perf_counter()
     _require_new_or_resumed(config)
     parts = Parts.from_config(config)
+    parts.check()
+    report.configuration(config)
     prepared = sources.prepare(parts)
-    fitting = Fitting(parts, prepared)
+    fitting = Fitting(parts, prepared, started)
     fitting.fit()
     results = fitting.evaluate()
     report.results(results, Path(config["run_dir"]))

@@ -1,6 +1,7 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +11,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core import hub
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.files import sha256
 from tinyflux_pl.core.specs import LatentSpec
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+_SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)")
+
+
+PIXELS = 2**18  # in one pass of the autoencoder, whose activations take a few KB a pixel
+
+
+def _chunks(images: int, pixels: int) -> list[slice]:
+    """A batch in parts of at most PIXELS, or of one image."""
+    size = max(1, PIXELS // pixels)
+    return [slice(start, start + size) for start in range(0, images, size)]
 
 
 class AutoencoderKLCodec:
@@ -59,7 +70,11 @@ class AutoencoderKLCodec:
     @cached_property
     def vae_config(self) -> dict[str, Any]:
         """config.json."""
-        return json.loads((self.folder / "config.json").read_text())
+        file = self.folder / "config.json"
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise CorruptCheckpoint(f"not JSON: {error}", where=str(file), cure="fetch it again") from error
 
     @cached_property
     def latent_spec(self) -> LatentSpec:
@@ -87,16 +102,19 @@ class AutoencoderKLCodec:
             raise ConfigError(
                 f"{height} x {width} pixels", where=self.name, cure=f"use sides that are multiples of {factor}"
             )
-        posterior = self._loaded().encode(images.to(self.device, getattr(torch, self.dtype))).latent_dist
-        z = posterior.mode().float()
-        if noise is not None:
-            z = z + posterior.std.float() * noise.to(z)
-        return (z - self.shift) * self.scale
+        drawn = []
+        for rows in _chunks(len(images), height * width):
+            part = images[rows].to(self.device, getattr(torch, self.dtype))
+            posterior = self._loaded().encode(part).latent_dist
+            z = posterior.mode().float()
+            drawn.append(z if noise is None else z + posterior.std.float() * noise[rows].to(z))
+        return (torch.cat(drawn) - self.shift) * self.scale
 
     def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]:
         """Normalised latents -> images, not clamped."""
-        z = latents.to(self.device).float() / self.scale + self.shift
-        return self._loaded().decode(z.to(getattr(torch, self.dtype))).sample.float()
+        z = (latents.to(self.device).float() / self.scale + self.shift).to(getattr(torch, self.dtype))
+        pixels = z.shape[-2] * z.shape[-1] * self.latent_spec.downsample**2
+        return torch.cat([self._loaded().decode(z[rows]).sample.float() for rows in _chunks(len(z), pixels)])
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this codec."""
@@ -136,23 +154,38 @@ class AutoencoderKLCodec:
 
     def _loaded(self) -> Any:
         if self._model is None:
-            from diffusers import AutoencoderKL
+            model, report = self._read()
+            wrong = "; ".join(f"{kind}: {', '.join(map(str, keys))}" for kind, keys in report.items() if keys)
+            if wrong:
+                raise self._mismatch(wrong)
+            self._model = model.to(self.device).eval().requires_grad_(False)
+        return self._model
 
+    def _read(self) -> tuple[nn.Module, dict[str, Any]]:
+        """The autoencoder by diffusers' own reading, which also knows the key names of old releases."""
+        from diffusers import AutoencoderKL
+
+        try:
             loaded = AutoencoderKL.from_pretrained(
                 str(self.folder),
                 torch_dtype=getattr(torch, self.dtype),
                 use_safetensors=True,
                 local_files_only=True,
+                low_cpu_mem_usage=False,  # otherwise it asks for another package
                 output_loading_info=True,
             )
-            # diffusers annotates the model alone; with output_loading_info it returns a pair
-            model, report = cast(tuple[nn.Module, dict[str, Any]], loaded)
-            wrong = {k: v for k, v in report.items() if v}
-            if wrong:
-                raise CheckpointMismatch(
-                    f"the weights are not those of this autoencoder: {str(wrong)[:300]}",
-                    where=str(self.folder),
-                    cure="use config.json and weights of one release",
-                )
-            self._model = model.to(self.device).eval().requires_grad_(False)
-        return self._model
+        except OSError as error:  # what diffusers makes of a torn file
+            what = f"{WEIGHTS} is not a whole safetensors file"
+            raise CorruptCheckpoint(what, where=str(self.folder), cure="fetch it again") from error
+        except (RuntimeError, ValueError) as error:  # shapes
+            shapes = [f"{key}: file {found}, config.json {own}" for key, found, own in _SHAPES.findall(str(error))]
+            raise self._mismatch("; ".join(shapes) or str(error).splitlines()[0]) from error
+        # diffusers annotates the model alone; with output_loading_info it returns a pair
+        return cast(tuple[nn.Module, dict[str, Any]], loaded)
+
+    def _mismatch(self, wrong: str) -> CheckpointMismatch:
+        return CheckpointMismatch(
+            f"the weights are not those of this autoencoder: {wrong[:600]}",
+            where=str(self.folder),
+            cure="use config.json and weights of one release",
+        )

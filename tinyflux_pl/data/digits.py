@@ -18,6 +18,8 @@ from tinyflux_pl.core.errors import CaptionError, ConfigError
 from tinyflux_pl.core.protocols import Record
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tinyflux_pl.data.digit_reading import DigitReader
 
 SIDE, INK = 8, 16  # a scan's pixels along a side, and its darkest ink
@@ -113,6 +115,16 @@ class Digits:
         from tinyflux_pl.data.digit_reading import DigitReader
 
         return DigitReader()
+
+    def novelty(self, images: Tensor) -> dict[str, dict[float, float]]:
+        """How far pictures (n, 3, H, H) lie from the nearest scan of this split, beside held-out real scans."""
+        import torch
+
+        from tinyflux_pl.data.digit_neighbours import neighbour_distances
+
+        known = np.stack([enlarge(scan, self.size) for scan in self.images])
+        training = torch.from_numpy(known).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        return neighbour_distances(images, training)
 
 
 def enlarge(scan: np.ndarray, size: int) -> np.ndarray:

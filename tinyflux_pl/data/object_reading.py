@@ -68,7 +68,7 @@ def _find(images: Tensor) -> FoundObjects:
     batch, _, height, width = images.shape
     ground = images.flatten(2).median(-1).values
     contrast = _blurred(images - ground[:, :, None, None])
-    labels = _labels(contrast.norm(dim=1) > CONTRAST)
+    labels = _labels(contrast.square().sum(1) > CONTRAST**2)
     picture, root, area = _parts(labels)
     large = area >= LEAST_AREA
     count = torch.bincount(picture[large], minlength=batch)
@@ -101,7 +101,7 @@ def _fit(
     window: Tensor, weight: Tensor, x: Tensor, y: Tensor, ground: Tensor, picture: Tensor, count: Tensor
 ) -> FoundObjects:
     """Moments give centre and radius for each shape; least squares around them chooses."""
-    strength = window.norm(dim=1)
+    strength = window.square().sum(1).sqrt()
     core = (strength > 0.75 * strength.amax((1, 2), keepdim=True)).float()
     colour = (window * core[:, None]).sum((2, 3)) / core.sum((1, 2))[:, None].clamp_min(1.0)
     cover = (window * colour[:, :, None, None]).sum(1) / colour.square().sum(1)[:, None, None].clamp_min(1e-6)

@@ -90,7 +90,7 @@ def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
         raise ConfigError(
             "only a network in the published layout has published keys",
             where="to_reference_keys",
-            cure="train with model=deep_v42 (denoisers.tinyflux.build(..., reference=True))",
+            cure="train with model=deep_v42 (denoisers.tinyflux.build_published)",
         )
     return {key: value.detach().clone() for key, value in net.state_dict().items()}
 

@@ -48,12 +48,17 @@ def encode(
     total = sum(len(store.rows(k)) for k in pending)
     bar = iter(track(_blocks(store, records, pending), f"{title}: encode", total, "image", ROWS))
     for k in pending:
-        parts, captions = [], []
-        while sum(len(p["sample_ids"]) for p in parts) < len(store.rows(k)):
+        parts: list[dict[str, Tensor]] = []
+        captions: list[str] = []
+        while len(captions) < len(store.rows(k)):
             block = next(bar)
-            parts.append(_encoded(block, codec, text, dtype, device))
+            parts.append(_images(block, codec, dtype, device))
             captions += [r.caption for r in block]
         columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+        # a whole shard at once: encoders that share the memory are read anew for every call
+        columns |= _texts(captions, text, dtype)
+        if k == pending[0]:
+            store.require_room("encodings", columns)
         store.write_shard("encodings", k, columns, captions)
     next(bar, None)
     codec.free()
@@ -90,7 +95,10 @@ def extract(
             with autocast(precision, extractor.device):
                 found = extractor.extract(latents, told, ids)
             parts.append({name: value.to(dtype).cpu() for name, value in found.items()})
-        store.write_shard(group, k, {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, None)
+        columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+        if k == pending[0]:
+            store.require_room(group, columns)
+        store.write_shard(group, k, columns, None)
     next(bar, None)
 
 
@@ -100,15 +108,18 @@ def images_of(records: list[Record]) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def _encoded(
-    block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype, device: torch.device | str
-) -> dict[str, Tensor]:
-    told = text.encode([r.caption for r in block])
-    columns = {
-        "latents": codec.encode(images_of(block).to(device)).to(dtype).cpu(),
+def _texts(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
+    told = text.encode(captions)
+    return {
         "text.tokens": told.tokens.to(dtype).cpu(),
         "text.mask": told.mask.cpu(),
         "text.pooled": told.pooled.to(dtype).cpu(),
+    }
+
+
+def _images(block: list[Record], codec: Codec, dtype: torch.dtype, device: torch.device | str) -> dict[str, Tensor]:
+    columns = {
+        "latents": codec.encode(images_of(block).to(device)).to(dtype).cpu(),
         "sample_ids": torch.tensor([r.sample_id for r in block], dtype=torch.int64),
     }
     if all(r.mask is not None for r in block):

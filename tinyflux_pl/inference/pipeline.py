@@ -71,6 +71,13 @@ class Pipeline:
         settings = replace(self.sampler.settings, **_given(sampler))
         settings = replace(settings, guidance=replace(settings.guidance, **_given(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
+        patch = getattr(getattr(self.denoiser, "config", None), "patch_size", 1)
+        cell = self.sampler.codec.latent_spec.downsample * patch
+        for name, side in zip(("height", "width"), size, strict=True):
+            if side < cell or side % cell:
+                near = max(1, round(side / cell)) * cell
+                what = f"{side} pixels cannot be cut into cells of {cell}"
+                raise ConfigError(what, where=name, cure=f"use a multiple of {cell}, such as {name}={near}")
         return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size))
 
     def on(self, accelerator: str, precision: str) -> Pipeline:

@@ -30,8 +30,10 @@ class ClipText:
         revision: str | None = None,
         length: int = 77,
         dtype: str = "float32",
+        batch_size: int = 64,
     ) -> None:
         pretrained.check_dtype(dtype, "text.dtype")
+        self.batch_size = batch_size
         self.weights, self.subfolder, self.tokenizer_subfolder = str(weights), subfolder, tokenizer_subfolder
         self.revision, self.length, self.dtype = revision, length, dtype
         self.device = torch.device("cpu")
@@ -45,14 +47,18 @@ class ClipText:
     @cached_property
     def text_spec(self) -> TextSpec:
         """Width from config.json."""
-        width = pretrained.read_config(self._folders[0])["hidden_size"]
+        width = pretrained.width_of(self._folders[0], "hidden_size", "CLIP")
         return TextSpec(width=width, length=self.length, pooled=width)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings, padded to `length`."""
+        prompts, size = list(prompts), self.batch_size
+        return TextEmbeddings.cat([self._encode(prompts[i : i + size]) for i in range(0, len(prompts), size)])
+
+    def _encode(self, prompts: list[str]) -> TextEmbeddings:
         tokenizer, model = self._loaded()
-        ids = pretrained.tokenize(tokenizer, list(prompts), self.length)["input_ids"].to(self.device)
+        ids = pretrained.tokenize(tokenizer, prompts, self.length)["input_ids"].to(self.device)
         out = model(input_ids=ids)
         mask = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
         return TextEmbeddings(out.last_hidden_state.float(), mask, out.pooler_output.float())
@@ -70,6 +76,7 @@ class ClipText:
             "revision": self.revision,
             "length": self.length,
             "dtype": self.dtype,
+            "batch_size": self.batch_size,
         }
 
     @cached_property

@@ -43,6 +43,7 @@ class ClipT5:
         self.length, self.dtype, self.sequential, self.batch_size = length, dtype, sequential, batch_size
         self.device = torch.device("cpu")
         self._models: dict[str, Any] = {}
+        self._null: TextEmbeddings | None = None
 
     @cached_property
     def _folders(self) -> dict[str, Path]:
@@ -55,9 +56,9 @@ class ClipT5:
     def text_spec(self) -> TextSpec:
         """Widths from the two config.json."""
         return TextSpec(
-            width=pretrained.read_config(self._folders["t5"])["d_model"],
+            width=pretrained.width_of(self._folders["t5"], "d_model", "T5"),
             length=self.length,
-            pooled=pretrained.read_config(self._folders["clip"])["hidden_size"],
+            pooled=pretrained.width_of(self._folders["clip"], "hidden_size", "CLIP"),
         )
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
@@ -75,8 +76,10 @@ class ClipT5:
         )
 
     def null(self) -> TextEmbeddings:
-        """The unconditional: the empty prompt."""
-        return self.encode([""])
+        """The unconditional: the empty prompt, encoded once."""
+        if self._null is None:
+            self._null = self.encode([""])
+        return self._null.to(self.device)
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""

@@ -2,17 +2,19 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tinyflux_pl.core import hub
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.files import sha256
 
 FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model")
+VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -32,8 +34,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise HubError("no config.json", where=str(folder), cure="give a folder in the transformers layout")
-    config = json.loads(path.read_text())
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise CorruptCheckpoint(f"not JSON: {error}", where=str(path), cure="fetch it again") from error
     return config.get("text_config", config)
+
+
+def width_of(folder: Path, key: str, encoder: str) -> int:
+    """The width that config.json gives under `key`; CheckpointMismatch if it describes another encoder."""
+    config = read_config(folder)
+    if key not in config:
+        what = f"config.json describes {config.get('model_type', 'something without a type')}, not {encoder}"
+        raise CheckpointMismatch(what, where=str(folder), cure=f"give a folder or a repository of {encoder}")
+    return config[key]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -61,6 +75,9 @@ def load_tokenizer(folder: Path) -> Any:
     """The folder's own tokenizer, without network."""
     from transformers import AutoTokenizer
 
+    if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty one
+        cure = f"put its tokenizer there: one of {', '.join(VOCABULARIES)}"
+        raise HubError("no tokenizer", where=str(folder), cure=cure)
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -70,23 +87,47 @@ def load_encoder(kind: str, folder: Path, dtype: str, device: torch.device) -> A
     Weights that the encoder has no use for (T5's decoder, CLIP's image tower) may be in the file.
     """
     import transformers
+    from safetensors import SafetensorError
 
-    weight_files(folder)
-    model, report = getattr(transformers, kind).from_pretrained(
-        str(folder),
-        dtype=getattr(torch, dtype),
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    wrong = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    files = weight_files(folder)
+    try:
+        with _quiet():
+            model, report = getattr(transformers, kind).from_pretrained(
+                str(folder),
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # judged below, by name
+            )
+    except SafetensorError as error:
+        what = f"{files[0].name} is not a whole safetensors file: {error}"
+        raise CorruptCheckpoint(what, where=str(folder), cure="fetch it again") from error
+    shapes = (f"{key}: file {tuple(found)}, config.json {tuple(own)}" for key, found, own in report["mismatched_keys"])
+    wrong = sorted(map(str, report["missing_keys"])) + sorted(shapes)
     if wrong:
         raise CheckpointMismatch(
-            f"{kind}: {len(wrong)} weights are missing or of another shape, first {wrong[:4]}",
+            f"{kind}: {len(wrong)} weights are missing or of another shape, first {'; '.join(wrong[:4])}",
             where=str(folder),
             cure="use config.json and weights of one release",
         )
     return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and its list of weights that this encoder has no use for."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 def split_by_role(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Trainable parameters as (hidden matrices, edge matrices and kernels, norms / biases / gates).
+    """Trainable parameters as (matrices of attention and MLPs, other matrices, norms / biases / gates).
 
-    Edge matrices touch data directly (names ending in `_in`, `in_proj`, `final_*`); Muon's
-    orthogonal updates are meant for hidden matrices only (Jordan et al. 2024).
+    Muon's orthogonal updates are meant for the matrices inside the blocks (Jordan et al. 2024), not
+    for those that read data or conditioning: embedders, modulation, expert heads, the output.
     """
     hidden, edge, plain = [], [], []
     for name, parameter in module.named_parameters():
@@ -21,11 +21,16 @@ def split_by_role(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[T
             continue
         if parameter.ndim < 2:
             plain.append(parameter)
-        elif parameter.ndim > 2 or any(part.endswith(("_in", "final_linear")) for part in name.split(".")):
-            edge.append(parameter)
-        else:
+        elif parameter.ndim == 2 and _inside_block(name.split(".")):
             hidden.append(parameter)
+        else:
+            edge.append(parameter)
     return hidden, edge, plain
+
+
+def _inside_block(parts: list[str]) -> bool:
+    inside = any(part.endswith("blocks") for part in parts)
+    return inside and any(part == "attn" or part.endswith("mlp") for part in parts)
 
 
 def adamw(

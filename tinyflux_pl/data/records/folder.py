@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError
 from tinyflux_pl.core.files import contained_join
+from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.data.image_decoding import (
     DECODING_VERSION,
@@ -42,6 +45,7 @@ class _Entry:
 class Folder:
     """Records of the images under `root`, in the order of their paths; names with a leading dot are left out.
 
+    `size` is a side, or height and width.
     Captions come from `caption_file` (default: metadata.jsonl or metadata.json where there is one),
     else from `name.txt` beside `name.png`. `name.mask.png` is a mask; either all images have one or none.
     The split is drawn from the images' bytes, so that copies of one image never part.
@@ -53,7 +57,7 @@ class Folder:
     def __init__(
         self,
         root: str | Path,
-        size: int = 64,
+        size: int | tuple[int, int] = 64,
         fit_mode: str = "crop",
         split: str = "train",
         validation_fraction: float = 0.05,
@@ -62,29 +66,31 @@ class Folder:
         skip_bad: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.root, self.size, self.fit_mode, self.split = Path(root), size, fit_mode, split
+        height, width = (size, size) if isinstance(size, int) else size
+        self.root, self.size, self.fit_mode, self.split = Path(root).expanduser(), (height, width), fit_mode, split
         self.validation_fraction, self.skip_bad, self.max_pixels = validation_fraction, skip_bad, max_pixels
-        self.image_shape = (size, size, 3)
-        if split not in SPLITS or fit_mode not in ("crop", "pad") or not 0 <= validation_fraction < 1 or size < 1:
+        self.image_shape = (height, width, 3)
+        known = split in SPLITS and fit_mode in ("crop", "pad")
+        if not known or not 0 <= validation_fraction < 1 or min(height, width) < 1:
             what = f"split={split}, fit_mode={fit_mode}, validation_fraction={validation_fraction}, size={size}"
-            raise ConfigError(
-                what, where="data", cure=f"split one of {SPLITS}, fit_mode crop or pad, fraction in [0, 1)"
-            )
+            cure = f"split one of {SPLITS}, fit_mode crop or pad, fraction in [0, 1), size in pixels or [height, width]"
+            raise ConfigError(what, where="data", cure=cure)
         if not self.root.is_dir():
             raise DataError("no such folder", where=str(self.root), cure="set data.root to the folder of images")
         self.skipped: list[str] = []
-        entries = self._entries(self._captions(caption_file))
+        described = self._caption_file(caption_file)
+        entries = self._entries(self._captions(described))
         self._entries_of_split = self._chosen(entries)
         without = [e.path for e in entries if not e.caption]
         if without and not allow_missing_captions:
-            cure = "write them, or train these without a caption: data.allow_missing_captions=true"
+            how = f"add them to {described}" if described else "write NAME.txt beside each"
+            cure = f"{how}, or train these without a caption: data.allow_missing_captions=true"
             raise CaptionError(f"{_listed(without)} without a caption", where=str(self.root), cure=cure)
         masked = [e.path for e in entries if e.mask_sha256]
         if masked and len(masked) < len(entries):
             bare = [e.path for e in entries if not e.mask_sha256]
-            raise DataError(
-                f"{_listed(bare)} without a mask while others have one", where=str(self.root), cure="add them"
-            )
+            cure = f"add NAME{MASK_SUFFIX} beside them, or remove all masks"
+            raise DataError(f"{_listed(bare)} without a mask while others have one", where=str(self.root), cure=cure)
 
     def __len__(self) -> int:
         return len(self._entries_of_split)
@@ -93,16 +99,8 @@ class Folder:
         if not 0 <= index < len(self):
             raise IndexError(index)
         entry = self._entries_of_split[index]
-        content = self._read(entry.path, entry.sha256)
-        pixels = decode(content, max_pixels=self.max_pixels, name=str(self.root / entry.path))
-        mask = None
-        if entry.mask_sha256:
-            mask_path = _mask_path(entry.path)
-            content, name = self._read(mask_path, entry.mask_sha256), str(self.root / mask_path)
-            mask = decode_mask(content, max_pixels=self.max_pixels, name=name)
-            if mask.shape != pixels.shape[:2]:
-                raise ImageError(f"mask {mask.shape}, image {pixels.shape[:2]}", where=str(self.root / mask_path))
-            mask = fit_mask(mask, self.size, self.fit_mode)
+        pixels, mask = self._decoded(entry)
+        mask = None if mask is None else fit_mask(mask, self.size, self.fit_mode)
         image = fit(pixels, self.size, self.fit_mode)
         identity = fingerprints.sample_id(image.tobytes(), entry.caption)
         return Record(image, entry.caption, identity, mask, entry.path, {"original_size": list(pixels.shape[:2])})
@@ -114,14 +112,45 @@ class Folder:
             "content": fingerprints.of([[e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]),
             "count": len(self),
             "split": self.split,
-            "size": self.size,
+            "size": self.size[0] if self.size[0] == self.size[1] else list(self.size),
             "fit": self.fit_mode,
             "decoding": DECODING_VERSION,
         }
 
+    def check(self) -> None:
+        """Decode every image and mask once, so that a damaged one is named before work on the others is spent."""
+        bad = []
+        for entry in track(self._entries_of_split, f"{self.name}/{self.split}: check", len(self), "image"):
+            try:
+                self._decoded(entry)
+            except ImageError as error:
+                name = str(Path(error.where).relative_to(self.root)) if error.where else entry.path
+                bad.append(f"{name}: {error.what}")
+        if bad:
+            raise self._unusable(bad)
+
     def prompts(self, count: int, split: str = "", seed: int = 0) -> list[str]:
         """The first `count` captions that are not empty, in the order of the paths."""
         return [e.caption for e in self._entries_of_split if e.caption][:count]
+
+    def _decoded(self, entry: _Entry) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels (h, w, 3) and, where there is one, the mask (h, w) of the same size."""
+        content = self._read(entry.path, entry.sha256)
+        pixels = decode(content, max_pixels=self.max_pixels, name=str(self.root / entry.path))
+        if not entry.mask_sha256:
+            return pixels, None
+        mask_path = _mask_path(entry.path)
+        content, name = self._read(mask_path, entry.mask_sha256), str(self.root / mask_path)
+        mask = decode_mask(content, max_pixels=self.max_pixels, name=name)
+        if mask.shape != pixels.shape[:2]:
+            sizes = " and ".join(f"{width} x {height}" for height, width in (mask.shape, pixels.shape[:2]))
+            what = f"the mask and its image are of different sizes, {sizes}"
+            raise ImageError(what, where=name, cure="make the mask as large as the image")
+        return pixels, mask
+
+    def _unusable(self, bad: list[str]) -> ImageError:
+        cure = "replace or remove them, or leave out unreadable images: data.skip_bad=true"
+        return ImageError(f"{_listed(bad)} unusable", where=str(self.root), cure=cure)
 
     def _read(self, path: str, expected: str) -> bytes:
         content = contained_join(self.root, path).read_bytes()
@@ -129,13 +158,15 @@ class Folder:
             raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
         return content
 
-    def _captions(self, caption_file: str | None) -> dict[str, str] | None:
-        if caption_file is not None:
-            path = contained_join(self.root, caption_file)
-            if not path.is_file():
-                raise CaptionError("no such file of captions", where=str(path), cure="correct data.caption_file")
-        else:
-            path = next((p for n in ("metadata.jsonl", "metadata.json") if (p := self.root / n).is_file()), None)
+    def _caption_file(self, name: str | None) -> Path | None:
+        if name is None:
+            return next((p for n in ("metadata.jsonl", "metadata.json") if (p := self.root / n).is_file()), None)
+        path = contained_join(self.root, name)
+        if not path.is_file():
+            raise CaptionError("no such file of captions", where=str(path), cure="correct data.caption_file")
+        return path
+
+    def _captions(self, path: Path | None) -> dict[str, str] | None:
         if path is None:
             return None
         captions = {}
@@ -167,8 +198,7 @@ class Folder:
             mask_hash = hashlib.sha256(mask.read_bytes()).hexdigest() if mask.is_file() else ""
             entries.append(_Entry(relative, hashlib.sha256(content).hexdigest(), caption.strip(), mask_hash))
         if bad and not self.skip_bad:
-            cure = "replace or remove them, or leave them out: data.skip_bad=true"
-            raise ImageError(f"{_listed(bad)} unusable", where=str(self.root), cure=cure)
+            raise self._unusable(bad)
         self.skipped = bad
         if not entries:
             what = f"no usable image ({', '.join(SUFFIXES)})"

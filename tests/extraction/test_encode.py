@@ -1,0 +1,114 @@
+"""Records to store: interrupted, resumed and extended, and always the same bytes."""
+
+import pytest
+import torch
+
+from tinyflux_pl.codecs.pixel_folding import PixelFolding
+from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.cached_dataset import CachedDataset
+from tinyflux_pl.data.shapes import Shapes
+from tinyflux_pl.extraction import encode as room
+from tinyflux_pl.text.hashed_words import HashedWords
+
+
+class Extractor:
+    """Keeps the mean of what it is shown, for two buckets."""
+
+    name, device = "lune", torch.device("cpu")
+
+    def __init__(self):
+        self.calls = 0
+
+    def fingerprint(self):
+        return {"teacher": "mean"}
+
+    def extract(self, latents, text, sample_ids):
+        self.calls += 1
+        both = torch.stack([latents.mean((1, 2, 3)), text.pooled.mean(1)], 1)
+        return {"lune.features": both[..., None]}
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    monkeypatch.setattr(room, "ROWS", 4)
+    return Shapes(count=22), PixelFolding(2), HashedWords(16, 12)
+
+
+def make(root, parts):
+    records, codec, text = parts
+    store = CacheStore.create(root, "shapes", len(records), 8, records.fingerprint())
+    store.begin_group("encodings", room.encodings_fingerprint(records, codec, text, "float32"))
+    return store
+
+
+def encode(store, parts):
+    room.encode(store, *parts, torch.float32, "test")
+
+
+def extract(store, parts, extractor, shared=True):
+    records, codec, text = parts
+    store.begin_group("lune", extractor.fingerprint())
+    room.extract(store, records, extractor, codec, text, shared, torch.float32, "32-true", "test")
+
+
+def shards(root, group="encodings"):
+    return {p.name: p.read_bytes() for p in sorted((root / group).glob("*.safetensors"))}
+
+
+def test_the_store_holds_what_the_codec_and_the_text_encoder_say(tmp_path, parts):
+    records, codec, text = parts
+    store = make(tmp_path / "s", parts)
+    encode(store, parts)
+    batch = CachedDataset(store).__getitems__([0, 9, 21])
+    told = [records[i] for i in (0, 9, 21)]
+    assert batch.captions == [r.caption for r in told]
+    assert batch.sample_ids.tolist() == [r.sample_id for r in told]
+    pixels = codec.decode(batch.latents).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    assert all((pixels[i] == told[i].image).all() for i in range(3))
+    assert torch.equal(batch.text.pooled, text.encode(batch.captions).pooled)
+    assert batch.masks.shape == (3, 16, 16) and 0 < float(batch.masks.mean()) < 0.5
+
+
+def test_an_interrupted_encoding_goes_on_and_ends_with_the_same_bytes(tmp_path, parts, monkeypatch):
+    whole = make(tmp_path / "whole", parts)
+    encode(whole, parts)
+    broken, real, written = make(tmp_path / "broken", parts), CacheStore.write_shard, []
+
+    def dies_on_the_second(self, *arguments):
+        if len(written) == 1:
+            raise KeyboardInterrupt
+        written.append(arguments)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(CacheStore, "write_shard", dies_on_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        encode(broken, parts)
+    monkeypatch.setattr(CacheStore, "write_shard", real)
+    again = make(tmp_path / "broken", parts)
+    assert again.pending("encodings") == [1, 2]
+    encode(again, parts)
+    assert shards(tmp_path / "whole") == shards(tmp_path / "broken")
+
+
+def test_an_expert_is_added_without_encoding_again(tmp_path, parts, monkeypatch):
+    store = make(tmp_path / "s", parts)
+    encode(store, parts)
+    before = shards(tmp_path / "s")
+    extractor = Extractor()
+    monkeypatch.setattr(PixelFolding, "encode", None)  # nothing may be encoded
+    extract(store, parts, extractor)
+    assert shards(tmp_path / "s") == before and store.complete("lune")
+    assert extractor.calls == 6  # 8 + 8 + 6 rows, four at a time
+    batch = CachedDataset(store, ["lune"]).__getitems__([3])
+    assert batch.experts["lune.features"].shape == (1, 2, 1) and bool(batch.expert_present["lune"][0])
+    extract(store, parts, extractor)
+    assert extractor.calls == 6  # complete: nothing left to do
+
+
+def test_a_teacher_with_its_own_codec_sees_the_images_themselves(tmp_path, parts):
+    shared, own = make(tmp_path / "a", parts), make(tmp_path / "b", parts)
+    for store, flag in ((shared, True), (own, False)):
+        encode(store, parts)
+        extract(store, parts, Extractor(), shared=flag)
+    rows = list(range(22))
+    assert torch.allclose(shared.gather("lune.features", rows), own.gather("lune.features", rows), atol=1e-6)

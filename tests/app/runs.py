@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+SHAPES = ("data.sources.shapes.train.count=48", "data.sources.shapes.validation.count=8", "data.shard_size=32")
 
 
 def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
@@ -13,11 +15,12 @@ def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    small = [] if task == "generate" else ["debug=fast", "data.sources.shapes.train.count=48"]
-    small += [] if task == "generate" else ["data.sources.shapes.validation.count=8", "data.shard_size=32"]
+    other_data = any(line.startswith("data=") for line in overrides)
+    small = [] if task == "generate" else ["debug=fast", *(() if other_data else SHAPES)]
+    asked = [*small, f"paths.root='{root}'", *overrides]
     with initialize_config_dir(str(CONF), version_base=None):
-        config = compose(task, overrides=[*small, f"paths.root={root}", *overrides])
-    return OmegaConf.to_container(config, resolve=True)
+        config = compose(task, overrides=asked)
+    return {**OmegaConf.to_container(config, resolve=True), "overrides": asked}
 
 
 def run(task: str, root: Path, *overrides: str) -> dict[str, Any]:
@@ -27,3 +30,18 @@ def run(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     config = configuration(task, root, *overrides)
     getattr(recipes, task)(config)
     return config
+
+
+def photographs(folder: Path, names: Sequence[str], side: int = 96) -> Path:
+    """Real photographs that scikit-image ships, reduced, as PNG and JPEG with a .txt beside each."""
+    from PIL import Image
+    from skimage import data
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names):
+        picture = Image.fromarray(getattr(data, name)())
+        picture.thumbnail((2 * side, side))
+        file = folder / f"{name}.{('png', 'jpg')[i % 2]}"
+        picture.save(file)
+        file.with_suffix(".txt").write_text(f"a photograph of {name}, [blue]", encoding="utf-8")
+    return folder

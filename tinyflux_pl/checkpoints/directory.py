@@ -72,11 +72,21 @@ def save(
         if averaged is not None:
             files.write_tensors(folder / AVERAGED, averaged)
         if state is not None:
-            torch.save(state, folder / STATE)
+            _write_state(folder / STATE, state)
         files.write_json(folder / CONFIG, config)
         listed = {f.name: {"bytes": f.stat().st_size, "sha256": files.sha256(f)} for f in sorted(folder.iterdir())}
         files.write_json(folder / MANIFEST, {"schema": 1, "step": step, "files": listed})
     return read(path)
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    try:
+        with open(path, "wb") as handle:
+            torch.save(state, handle)
+    except RuntimeError as error:  # behind which torch hides what the disk said
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def read(path: str | Path) -> Checkpoint:

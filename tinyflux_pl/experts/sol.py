@@ -61,7 +61,10 @@ class Sol(CachedExpert):
         return {"sol": True, "num_sol_stats": self.stats}
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> SolAttention:
-        """What fills the cache for this expert."""
+        """What fills the cache for this expert; ConfigError if that has another number of statistics."""
+        if (self.stats == 3) != (self.clock == "literal"):
+            what, cure = f"stats is {self.stats} with clock={self.clock}", "4 with clock=matched, 3 with clock=literal"
+            raise ConfigError(what, where="experts.sol.stats", cure=cure)
         return SolAttention(teacher, student_path, self.spec.t_buckets, seed, clock=self.clock, size=self.size)
 
     def config(self) -> dict[str, Any]:

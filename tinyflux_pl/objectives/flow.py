@@ -49,6 +49,7 @@ class FlowObjective:
     ) -> None:
         self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
         self.error, self.huber_delta = error, huber_delta
+        losses.elementwise(error, torch.zeros(1), torch.zeros(1), huber_delta)  # a wrong name is told now
         self.weighting = Weighting(weighting, min_snr_gamma)
         self.text_dropout, self.map_weighting, self.seed = text_dropout, map_weighting, seed
         self.foreground, self.background = foreground, background

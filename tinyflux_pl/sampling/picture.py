@@ -35,7 +35,8 @@ def save_png(picture: Image.Image, path: str | Path, metadata: dict[str, Any]) -
 def captioned_grid(images: Tensor, captions: Sequence[str], columns: int = 0, cell: int = 128) -> Image.Image:
     """A sheet of images (N, 3, H, W) enlarged to about `cell` pixels, each above its caption."""
     count, height, width = len(images), images.shape[-2], images.shape[-1]
-    columns = columns or min(count, max(1, math.ceil(math.sqrt(count * 1.6))))
+    ideal = math.ceil(math.sqrt(count * 1.6))
+    columns = columns or next((c for c in range(ideal, 2 * ideal) if count % c == 0), ideal)
     factor = max(1, round(cell / max(height, width)))
     pad, font = 8, ImageFont.load_default(12)
     tall, wide = height * factor, max(width * factor, 96)

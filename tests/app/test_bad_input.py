@@ -1,0 +1,363 @@
+"""What a person may get wrong: each is answered by what, where and what to do, and harms nothing that is there."""
+
+import json
+import re
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+from tests.app.runs import CONF, photographs, run
+from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.command_line import prepare
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core import errors
+from tinyflux_pl.data.cache_store import CacheStore
+
+ROOT = CONF.parent
+SMALL = (
+    "model.hidden_size=16",
+    "model.num_attention_heads=1",
+    "model.attention_head_dim=16",
+    "model.axes_dims_rope=[4,6,6]",
+    "model.num_double_layers=1",
+    "model.num_single_layers=1",
+    "text.width=16",
+    "hardware.precision=32-true",
+)
+
+
+@contextmanager
+def refused(kind=errors.TinyFluxError):
+    """The error, which must say what, where and what to do."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    error = caught.value
+    assert error.what and error.where and error.cure, str(error)
+    lines = str(error).splitlines()
+    assert any(line.startswith("  where: ") for line in lines) and lines[-1].startswith("  do:    ")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return photographs(tmp_path / "photos", ("coffee", "rocket", "coins", "camera"), side=32)
+
+
+def folder(photos):
+    return ("data=folder", f"data.root='{photos}'", "data.image_size=16", *SMALL)
+
+
+def shards(root):
+    return {p: p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".lock"}
+
+
+# the command line
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("model=tinny", "did you mean tiny?"),
+        ("experts=lunesol", "did you mean lune_sol?"),
+        ("experts.lune.dropuot=0.2", "did you mean experts.lune.dropout?"),
+        ("step=10", "did you mean steps?"),
+        ("data.rot=x", "did you mean data.root?"),
+        ("optimiser=adamw", "did you mean optimizer?"),
+    ],
+)
+def test_a_wrong_word_meets_the_right_one(line, near):
+    given = ["experts=lune"] if line.startswith("experts.") else ["data=folder"] if "data" in line else []
+    with refused(errors.ConfigError) as caught:
+        prepare([*given, line], CONF, "train")
+    assert near in caught.value.cure
+
+
+def entry(script, *argv, cwd=ROOT):
+    return subprocess.run([sys.executable, ROOT / f"{script}.py", *argv], cwd=cwd, capture_output=True, text=True)
+
+
+def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
+    photos.joinpath("coins.txt").unlink()
+    line = ("data=folder", f"data.root={photos}", "debug=fast", f"paths.root={tmp_path}")
+    done = entry("extract", *line)
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    assert [s.split(":")[0].strip() for s in done.stderr.splitlines()[-2:]] == ["where", "do"]
+    assert "1 file (coins.png) without a caption" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("model=as_trained",), "generate.py"),
+        (("model.patch_size=2", "data.image_size=42"), "multiples of 4, such as data.image_size=40"),
+        (("objective.error=l3",), "huber"),
+        (("timesteps.std=-1",), "std"),
+        (("sampler.solver=hoin",), "heun"),
+        (("schedule.decay=slow",), "cosine"),
+        (("+model.depth=3",), "depth"),
+        (("model.hidden_size=33",), "hidden_size"),
+    ],
+)
+def test_a_wrong_value_is_found_before_anything_is_made(tmp_path, overrides, says):
+    small = () if "model=as_trained" in overrides else SMALL
+    with refused(errors.ConfigError) as caught:
+        run("train", tmp_path, *small, *overrides)
+    assert says in str(caught.value)
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "outputs").exists()
+
+
+# photographs
+
+
+@pytest.mark.parametrize("text", [None, "", " \n"])
+def test_a_caption_that_is_missing_or_empty(tmp_path, photos, text):
+    caption = photos / "rocket.txt"
+    caption.unlink() if text is None else caption.write_text(text)
+    with refused(errors.CaptionError) as caught:
+        run("extract", tmp_path, *folder(photos))
+    assert "rocket.jpg" in caught.value.what and "allow_missing_captions" in caught.value.cure
+    assert not (tmp_path / "cache").exists()
+    run("extract", tmp_path, *folder(photos), "data.allow_missing_captions=true")
+
+
+def spoil(photos):
+    """A photograph cut short in the middle of its pixels, and two files that are no images."""
+    whole = (photos / "camera.jpg").read_bytes()
+    (photos / "camera.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    (photos / "notes [1].png").write_text("these are notes")
+    (photos / "notes [1].txt").write_text("a caption")
+    (photos / "page.jpg").write_text("<!DOCTYPE html><html>404</html>")
+    return ("camera.jpg", "notes [1].png", "page.jpg")
+
+
+def test_bad_images_are_named_before_the_first_is_encoded(tmp_path, photos):
+    bad = spoil(photos)
+    with refused(errors.ImageError) as caught:
+        run("extract", tmp_path, *folder(photos))
+    assert all(name in caught.value.what for name in bad[1:]) and "data.skip_bad=true" in caught.value.cure
+    for name in bad[1:]:
+        (photos / name).unlink()
+    with refused(errors.ImageError) as caught:  # whole by its header, damaged inside
+        run("extract", tmp_path, *folder(photos))
+    assert "camera.jpg: truncated" in caught.value.what
+    assert not list(tmp_path.rglob("shard_*"))
+
+
+def test_skipped_images_are_listed_once_in_the_closing_tables(tmp_path, photos, capsys):
+    bad = spoil(photos)
+    chosen = (*folder(photos), "data.skip_bad=true")
+    run("extract", tmp_path, *chosen)
+    run("train", tmp_path, *chosen, "run=x", "steps=1")
+    prepared, trained = capsys.readouterr().out.split("training is done")
+    for table in (prepared, trained):
+        said = re.sub(r"[\s│]+", " ", table)
+        assert "skipped 3" in said and [said.count(f" {name}:") for name in bad] == [1, 1, 1]
+    results = json.loads((tmp_path / "outputs" / "x" / "results.json").read_text())
+    assert [line.split(":")[0] for line in results["skipped"]] == list(bad)
+
+
+def test_a_mask_of_another_size_and_a_missing_folder(tmp_path, photos):
+    for file in photos.glob("*.*g"):
+        Image.new("L", (5, 5)).save(file.with_suffix(".mask.png"))
+    with refused(errors.ImageError) as caught:
+        run("extract", tmp_path, *folder(photos))
+    assert "different sizes" in caught.value.what
+    with refused(errors.DataError):
+        run("extract", tmp_path, *folder(tmp_path / "nowhere"))
+
+
+# caches
+
+
+def obeyed(error, root):
+    """Run the command that an error names, word for word."""
+    command = re.match(r"(python extract\.py .*?); or keep both", error.cure)[1]
+    line = shlex.split(command)[2:]
+    assert any(str(root) in word for word in line) and line[-1] == "rebuild=true"
+    overrides = prepare(line, CONF, "extract")
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = OmegaConf.to_container(compose("extract", overrides=overrides), resolve=True)
+    recipes.extract(config)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (("codec.fold=4",), "codec.fold: cache 2, run 4"),
+        (("text.width=8",), "text"),
+        (("data.image_size=24",), "size: cache 16, run 24"),
+        (("data.fit_mode=pad",), 'fit: cache "crop", run "pad"'),
+        (("experts.lune.clock=literal",), 'clock: cache "matched", run "literal"'),
+        (("teacher.lune.name=sol",), "teacher"),
+    ],
+    ids=["codec", "text", "size", "fit", "clock", "teacher"],
+)
+def test_a_cache_of_other_inputs_says_what_differs_and_the_named_command_mends_it(tmp_path, photos, changed, says):
+    base = (*folder(photos), "experts=lune", "model.patch_size=1", "steps=1")
+    run("extract", tmp_path, *base)
+    before = shards(tmp_path / "cache")
+    with refused(errors.StaleCache) as caught:
+        run("train", tmp_path, *base, *changed, "run=one")
+    assert says in caught.value.what
+    assert shards(tmp_path / "cache") == before
+    obeyed(caught.value, tmp_path)
+    run("train", tmp_path, *base, *changed, "run=two")
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.suffix in (".new", ".old")]
+
+
+def test_keeping_both_caches_works_as_it_is_told(tmp_path, photos):
+    base = (*folder(photos), "steps=1")
+    run("extract", tmp_path, *base)
+    with refused(errors.StaleCache) as caught:
+        run("train", tmp_path, *base, "codec.fold=4", "model.patch_size=1")
+    other = re.search(r"add (\S+) to this run", caught.value.cure)[1]
+    run("train", tmp_path, *base, "codec.fold=4", "model.patch_size=1", other, "run=two")
+    run("train", tmp_path, *base, "run=one")
+
+
+def test_sols_statistics_are_three_with_the_original_s_clock_and_four_else(tmp_path, photos):
+    with refused(errors.ConfigError) as caught:
+        run("extract", tmp_path, *folder(photos), "experts=sol", "experts.sol.clock=literal")
+    assert caught.value.where == "experts.sol.stats" and not list(tmp_path.rglob("shard_*"))
+
+
+def test_a_teacher_that_cannot_be_read_is_found_before_the_images_are_encoded(tmp_path, photos):
+    (tmp_path / "sd15" / "unet").mkdir(parents=True)
+    chosen = ("experts=lune", "teacher=sd15_flow", f"teacher.unet='{tmp_path}/sd15'", f"teacher.weights='{tmp_path}'")
+    with refused(errors.HubError):
+        run("extract", tmp_path, *folder(photos), *chosen)
+    assert not list(tmp_path.rglob("shard_*"))
+
+
+# runs and checkpoints
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    run("train", root, *SMALL, "run=first", "steps=1")
+    return root
+
+
+def test_a_name_that_is_taken(trained):
+    before = shards(trained)
+    with refused(errors.ConfigError) as caught:
+        run("train", trained, *SMALL, "run=first", "steps=2")
+    assert "resume=auto" in caught.value.cure and "run=NAME" in caught.value.cure
+    assert shards(trained) == before
+
+
+def test_the_entry_leaves_a_taken_run_alone(trained):
+    before = shards(trained / "outputs" / "first")
+    done = entry("train", "run=first", f"paths.root={trained}", "seed=5")
+    assert done.returncode == 2 and "already has checkpoints" in done.stderr and "Traceback" not in done.stderr
+    after = shards(trained / "outputs" / "first")
+    assert {p: c for p, c in after.items() if p in before} == before
+
+
+def test_a_checkpoint_of_another_shape_lists_the_keys(trained, tmp_path):
+    found = directory.read(trained / "outputs" / "first" / "checkpoints" / "step_0000001")
+    weights = found.weights("raw")
+    weights["net.img_in.weight"] = weights["net.img_in.weight"][:, :-1].contiguous()
+    weights["net.surplus"] = weights.pop("net.img_in.bias")
+    saved = dict(step=1, config=found.config, weights=weights, averaged=None, state=None)
+    directory.save(tmp_path / "other", **saved)
+    with refused(errors.CheckpointMismatch) as caught:
+        run("generate", tmp_path, f"checkpoint='{tmp_path}/other'", "prompt=x")
+    for key in ("missing: net.img_in.bias", "unexpected: net.surplus", "net.img_in.weight: checkpoint (16, 47)"):
+        assert key in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (("checkpoint='{root}/outputs/second'", "prompt=x"), "not a checkpoint"),
+        (("checkpoint='{root}/outputs/first'",), "prompt"),
+        (("checkpoint='{root}/outputs/first'", "prompt=x", "height=33"), "such as height=32"),
+        (("checkpoint='{root}/outputs/first'", "prompt=x", "n=0"), "at least one"),
+        (("checkpoint='{root}/outputs/first'", "prompt=x", "model=tiny"), "brings its own model"),
+        (("prompt=x",), "checkpoint=FOLDER"),
+        (("checkpoint='{root}/outputs/first'", "prompt_file='{root}/none.txt'"), "no such file"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_draw(trained, tmp_path, line, says):
+    with refused() as caught:
+        run("generate", tmp_path, *(word.format(root=trained) for word in line))
+    assert says in str(caught.value)
+
+
+def test_a_torn_checkpoint_is_refused_and_the_one_before_it_is_used(trained, tmp_path):
+    root = shutil.copytree(trained, tmp_path / "copy")
+    run("train", root, *SMALL, "run=first", "steps=2", "resume=auto")
+    last = root / "outputs" / "first" / "checkpoints" / "step_0000002" / "ema.safetensors"
+    last.write_bytes(last.read_bytes()[:-9])
+    with refused(errors.CorruptCheckpoint) as caught:
+        run("generate", root, f"checkpoint='{last.parent}'", "prompt=x")
+    assert "ema.safetensors" in caught.value.what
+    run("generate", root, f"checkpoint='{root}/outputs/first'", "prompt=x", "run=drawn")
+    said = json.loads(Image.open(root / "outputs" / "drawn" / "image_0000.png").text["tinyflux_pl"])
+    assert said["step"] == 1
+
+
+# a full disk
+
+
+@contextmanager
+def room_for(size):
+    """No file may grow beyond `size` bytes: the kernel refuses the write, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_cache_whole(tmp_path):
+    run("extract", tmp_path, *SMALL)
+    before = shards(tmp_path / "cache")
+    with refused(errors.DiskFull), room_for(20_000):
+        run("extract", tmp_path, *SMALL, "codec.fold=4", "rebuild=true")
+    after = shards(tmp_path / "cache")
+    assert {p: c for p, c in after.items() if p in before} == before
+    run("train", tmp_path, *SMALL, "steps=1", "run=x")
+    run("extract", tmp_path, *SMALL, "codec.fold=4", "rebuild=true")
+    store = CacheStore.open(tmp_path / "cache" / "shapes" / "train")
+    assert store.gather("latents", [0]).shape == (1, 48, 8, 8) and not store.verify()
+
+
+def test_too_little_room_is_told_before_the_first_shard_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 990, 10))
+    with refused(errors.DiskFull) as caught:
+        run("extract", tmp_path, *SMALL)
+    assert "MiB are free" in caught.value.what and not list(tmp_path.rglob("shard_*"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.pt"])
+def test_a_full_disk_leaves_the_checkpoints_whole(trained, tmp_path, file):
+    root = shutil.copytree(trained, tmp_path / "copy")
+    before = shards(root / "outputs" / "first" / "checkpoints")
+    sizes = {p.name: len(c) for p, c in before.items()}
+    size = sizes[file] - 1_000
+    assert file == "model.safetensors" or sizes["model.safetensors"] < size, "the state is what does not fit"
+    with refused(errors.DiskFull), room_for(size):
+        run(
+            "train",
+            root,
+            *SMALL,
+            "run=first",
+            "steps=2",
+            "resume=auto",
+            "logger=none",
+            "callbacks.preview.every_steps=0",
+        )
+    assert shards(root / "outputs" / "first" / "checkpoints") == before
+    run("train", root, *SMALL, "run=first", "steps=2", "resume=auto")
+    assert directory.newest_valid(root / "outputs" / "first" / "checkpoints")[0].step == 2

@@ -88,7 +88,7 @@ def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
     line = ("data=folder", f"data.root={photos}", "debug=fast", f"paths.root={tmp_path}")
     done = entry("extract", *line)
     assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
-    assert [s.split(":")[0].strip() for s in done.stderr.splitlines()[-2:]] == ["where", "do"]
+    assert [s.split(":")[0].strip() for s in done.stderr.strip().splitlines()[-2:]] == ["where", "do"]
     assert "1 file (coins.png) without a caption" in done.stderr
 
 
@@ -97,6 +97,8 @@ def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
     [
         (("model=as_trained",), "generate.py"),
         (("model.patch_size=2", "data.image_size=42"), "multiples of 4, such as data.image_size=40"),
+        (("data.image_size=large",), "data.image_size=[48,64]"),
+        (("data.image_size=[48]",), "data.image_size=[48,64]"),
         (("objective.error=l3",), "huber"),
         (("timesteps.std=-1",), "std"),
         (("sampler.solver=hoin",), "heun"),

@@ -156,6 +156,8 @@ def _report(error: TinyFluxError) -> int:
         vars(error)["reported"] = True  # travels with the error out of a sweep's job
         if os.environ.get("TINYFLUX_DEBUG") == "1":
             sys.stderr.write(redact.redact("".join(traceback.format_exception(error))))
+        if "tqdm" in sys.modules and not isinstance(error, ConfigError):
+            print(file=sys.stderr)  # a bar may have been left in the middle of its line
         print(redact.redact(str(error)), file=sys.stderr)
     return 2 if isinstance(error, ConfigError) else 1
 

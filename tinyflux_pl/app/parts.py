@@ -53,7 +53,11 @@ class Parts:
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         size = self.config["data"]["image_size"]
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        sides = [size, size] if isinstance(size, int) else size
+        if not isinstance(sides, list) or [type(side) for side in sides] != [int, int]:
+            cure = "give a side in pixels, or height and width: data.image_size=[48,64]"
+            raise ConfigError(f"not an image size: {size!r}", where="data.image_size", cure=cure)
+        return sides[0], sides[1]
 
     def check(self) -> None:
         """Judge what a run would otherwise find out only after the caches are made; builds no weights."""
@@ -67,9 +71,10 @@ class Parts:
         settings_of(self.sampler_config())
         with torch.device("meta"):
             network = self.denoiser(weights=None) if "weights" in self.config["model"] else self.denoiser()
-        self._check_size(getattr(getattr(network, "config", None), "patch_size", 1))
+        self.check_size(getattr(getattr(network, "config", None), "patch_size", 1))
 
-    def _check_size(self, patch: int) -> None:
+    def check_size(self, patch: int = 1) -> None:
+        """Raise ConfigError unless the codec, and a network of such patches, can cut the images into cells."""
         cell = self.codec.latent_spec.downsample * patch
         if any(side < cell or side % cell for side in self.image_size):
             height, width = (max(1, round(side / cell)) * cell for side in self.image_size)

@@ -14,7 +14,9 @@ def extract(config: dict[str, Any]) -> int:
     from tinyflux_pl.app import report, sources
     from tinyflux_pl.app.parts import Parts
 
+    _use_threads(config)
     parts = Parts.from_config(config)
+    parts.check_size()
     prepared = sources.prepare(parts, rebuild=config["rebuild"])
     report.caches(prepared, sources.skipped(prepared))
     return 0
@@ -28,6 +30,7 @@ def train(config: dict[str, Any]) -> int:
 
     started = time.perf_counter()
     _require_new_or_resumed(config)
+    _use_threads(config)
     parts = Parts.from_config(config)
     parts.check()
     report.configuration(config)
@@ -47,11 +50,19 @@ def generate(config: dict[str, Any]) -> int:
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.inference.pipeline import read_prompts
 
+    _use_threads(config)
     prompts = read_prompts(config["prompt"], config["prompt_file"])
     folder = config["output"] or config["run_dir"]
     chosen = {name: config[name] for name in ("n", "seed", "negative_prompt")}
     report.pictures(*pipeline(config).write(prompts, folder, **chosen))
     return 0
+
+
+def _use_threads(config: dict[str, Any]) -> None:
+    if config["hardware"]["threads"]:
+        import torch
+
+        torch.set_num_threads(int(config["hardware"]["threads"]))
 
 
 def _keep_as_teacher(config: dict[str, Any], results: dict[str, Any]) -> None:

@@ -116,14 +116,16 @@ class CacheStore:
         """Describe a group, or resume it; StaleCache if it is there and was made from other inputs."""
         if not re.fullmatch(r"[a-z0-9_]+", group) or group in ("text", "captions"):
             raise DataError(f"not a name for a group: {group!r}", where=str(self.root))
+        description = self.root / group / "group.json"
+        if description.exists():
+            found = read_sealed(description)["fingerprint"]
+            require_equal(fingerprint, found, f"the cached {group!r}", str(description.parent), cure)
+            if self.complete(group):  # nothing to write, so no lock: several runs may read one store
+                return
         with self.writing():
-            description = self.root / group / "group.json"
             for leftover in description.parent.glob(".*.part"):  # of a writer that was killed
                 leftover.unlink()
-            if description.exists():
-                found = read_sealed(description)["fingerprint"]
-                require_equal(fingerprint, found, f"the cached {group!r}", str(description.parent), cure)
-            else:
+            if not description.exists():
                 write_sealed(description, {"group": group, "fingerprint": plain(dict(fingerprint))})
 
     def pending(self, group: str) -> list[int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
@@ -29,8 +29,8 @@ def make_trainer(
 
     Checkpoints, sampler and sanity checks are the project's own: Lightning's are off.
     """
-    if hardware.get("threads"):
-        torch.set_num_threads(int(hardware["threads"]))
+    # Hints about cloud services and devices; warnings still come through.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     # Ours by design: samples come from a memory map, where workers only add copies.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")

@@ -1,6 +1,7 @@
 """What a person may get wrong: each is answered by what, where and what to do, and harms nothing that is there."""
 
 import json
+import os
 import re
 import resource
 import shlex
@@ -333,6 +334,25 @@ def test_a_full_disk_leaves_the_old_cache_whole(tmp_path):
     run("extract", tmp_path, *SMALL, "codec.fold=4", "rebuild=true")
     store = CacheStore.open(tmp_path / "cache" / "shapes" / "train")
     assert store.gather("latents", [0]).shape == (1, 48, 8, 8) and not store.verify()
+
+
+def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, monkeypatch):
+    run("extract", tmp_path, *SMALL)
+    before = {p.relative_to(tmp_path): c for p, c in shards(tmp_path / "cache").items()}
+    rename = os.rename
+
+    def stopped(source, target):
+        if str(source).endswith(".new"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run("extract", tmp_path, *SMALL, "codec.fold=4", "rebuild=true")
+    monkeypatch.undo()
+    run("extract", tmp_path, *SMALL)  # goes on with the old cache, encoding nothing
+    after = {p.relative_to(tmp_path): c for p, c in shards(tmp_path / "cache").items()}
+    assert {p: c for p, c in after.items() if p in before} == before
 
 
 def test_too_little_room_is_told_before_the_first_shard_is_written(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tests import releases
 from tinyflux_pl.codecs.autoencoder_kl import WEIGHTS, AutoencoderKLCodec
 from tinyflux_pl.codecs.registry import build_codec
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.specs import LatentSpec
 
 
@@ -109,3 +109,22 @@ def test_wrong_folders_sizes_and_choices_say_so(release, tmp_path):
         AutoencoderKLCodec(str(release[0])).encode(torch.zeros(1, 3, 16, 18))
     with pytest.raises(ConfigError, match="scaling"):
         AutoencoderKLCodec(str(release[0]), scaling="none")
+
+
+def test_weights_of_another_shape_and_torn_files_are_named(release, tmp_path, images):
+    shutil.copytree(release[0], tmp_path / "broken")
+    file = tmp_path / "broken" / "vae" / WEIGHTS
+    tensors = load_file(file)
+    save_file({**tensors, "encoder.conv_in.bias": torch.zeros(9)}, file)
+    with pytest.raises(CheckpointMismatch, match=r"encoder\.conv_in\.bias: file \[9\], config\.json \[8\]"):
+        AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
+        AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
+
+
+def test_large_batches_are_taken_in_parts(release, images, monkeypatch):
+    codec = AutoencoderKLCodec(str(release[0]))
+    whole = codec.encode(images), codec.decode(codec.encode(images))
+    monkeypatch.setattr("tinyflux_pl.codecs.autoencoder_kl.PIXELS", 1)
+    torch.testing.assert_close((codec.encode(images), codec.decode(whole[0])), whole, rtol=1e-5, atol=1e-6)

@@ -112,3 +112,11 @@ def test_a_teacher_with_its_own_codec_sees_the_images_themselves(tmp_path, parts
         extract(store, parts, Extractor(), shared=flag)
     rows = list(range(22))
     assert torch.allclose(shared.gather("lune.features", rows), own.gather("lune.features", rows), atol=1e-6)
+
+
+def test_a_complete_cache_is_read_while_another_process_holds_its_lock(tmp_path, parts):
+    store = make(tmp_path / "s", parts)
+    encode(store, parts)
+    with CacheStore.open(tmp_path / "s").writing():
+        again = make(tmp_path / "s", parts)  # begin_group: nothing to write, so nothing to wait for
+        assert again.complete("encodings")

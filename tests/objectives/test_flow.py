@@ -146,3 +146,33 @@ def test_a_grid_point_is_the_same_noise_level_on_either_clock():
     for spy in spies:
         FixedGrid([0.3], seed=0).errors(spy, batch)
     assert torch.allclose(spies[0].seen[0], spies[1].seen[0])
+
+
+class Sol(Expert):
+    name = "sol"
+
+    def ports(self, buckets, t):
+        return {"prior_map": buckets["sol.spatial"].mean(1)}
+
+    def losses(self, heads, targets, present):
+        return torch.tensor(0.0)
+
+
+def test_the_importance_map_moves_the_loss_to_where_the_teacher_looked_and_not_for_dropped_prompts():
+    batch = make_batch(64, experts=False)
+    corner = torch.zeros(64, 10, 2, 2)
+    corner[:, :, 0, 0] = 1.0
+    experts, present = {"sol.spatial": corner}, {"sol": torch.ones(64, dtype=torch.bool)}
+    batch = Batch(**{**vars(batch), "experts": experts, "expert_present": present})
+    spy = Spy()
+    weighted = FlowObjective(Uniform(), NULL, [Sol()], text_dropout=0.5, map_weighting=True)
+    plain = FlowObjective(Uniform(), NULL, [Sol()], text_dropout=0.5)
+    draw = weighted.draw(spy, batch, 0)
+    told = draw.cond.port_mask["prior_map"]
+    _, moved = weighted.regress(spy, batch, draw)
+    _, flat = plain.regress(spy, batch, draw)
+    assert torch.equal(moved[~told], flat[~told]) and 0 < int(told.sum()) < 64
+    velocity = (batch.latents - draw.noise).square().mean(1)
+    share = torch.nn.functional.interpolate(corner[:, 0][:, None], (4, 4), mode="bilinear")[:, 0]
+    expected = (velocity * share / share.mean((1, 2), keepdim=True)).mean((1, 2))
+    assert torch.allclose(moved[told], expected[told], rtol=1e-4)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, T5ForConditionalGeneration
 
 from tests import releases
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.text.clip import ClipText
 from tinyflux_pl.text.clip_t5 import ClipT5
@@ -131,3 +131,33 @@ def test_missing_weights_and_pickles_are_refused(pipeline, tmp_path):
     assert json.loads((copy / "text_encoder" / "config.json").read_text())["hidden_size"] == 12
     with pytest.raises(HubError, match="no folder"):
         ClipText(str(pipeline), subfolder="text_encoder_2").encode(["a"])
+
+
+def test_weights_of_another_shape_and_torn_files_are_named(t5, clip, tmp_path):
+    copy = shutil.copytree(t5, tmp_path / "copy")
+    file = copy / "model.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, "shared.weight": torch.zeros(3, 4)}, file, {"format": "pt"})
+    with pytest.raises(CheckpointMismatch, match=r"shared\.weight: file \(3, 4\), config\.json \(\d+, 16\)"):
+        ClipT5(str(copy), str(clip), length=8).encode(["a"])
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
+        ClipT5(str(copy), str(clip), length=8).encode(["a"])
+    (copy / "config.json").write_text("{")
+    with pytest.raises(CorruptCheckpoint, match="not JSON"):
+        _ = ClipT5(str(copy), str(clip)).text_spec
+
+
+def test_an_encoder_of_another_kind_or_without_its_tokenizer_is_refused(t5, clip, tmp_path):
+    with pytest.raises(CheckpointMismatch, match="not T5"):
+        _ = ClipT5(str(clip), str(clip)).text_spec
+    copy = shutil.copytree(t5, tmp_path / "copy")
+    for file in copy.glob("*token*"):
+        file.unlink()
+    with pytest.raises(HubError, match="no tokenizer"):
+        ClipT5(str(copy), str(clip), length=8).encode(["a"])
+
+
+def test_loading_prints_nothing(t5, clip, capfd):
+    ClipT5(str(t5), str(clip), length=8).encode(["a"])
+    assert capfd.readouterr() == ("", "")

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 
 from tinyflux_pl.core import precision as formats
+from tinyflux_pl.training.progress_bar import RunBar
 
 
 def make_trainer(
@@ -35,7 +36,7 @@ def make_trainer(
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     accumulation = int(hardware["accumulation"])
-    bars: list[Callback] = [TQDMProgressBar(refresh_rate=10)] if progress else []
+    bars: list[Callback] = [RunBar()] if progress else []
     monitors: list[Callback] = [LearningRateMonitor("step")] if loggers else []
     return Trainer(
         accelerator=hardware["accelerator"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from tinyflux_pl.app.compose import build
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.sources import Source, datasets, skipped
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.core.errors import CorruptCheckpoint
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint
 
 
 class Fitting:
@@ -29,7 +28,6 @@ class Fitting:
         config, callbacks = self.config, self.config["callbacks"]
         self.run_dir, hardware = Path(config["run_dir"]), config["hardware"]
         self.image_size = parts.image_size
-        _quiet()
         self.denoiser = parts.denoiser()
         if hardware["gradient_checkpointing"]:
             self.denoiser.enable_gradient_checkpointing()
@@ -38,7 +36,13 @@ class Fitting:
         self.average = AveragedWeights(**callbacks["ema"])
         resumed, start = self._resume()
         train, validation = datasets(sources, config["data"]["in_memory"])
-        micro_batch = hardware["batch_size"] // hardware["accumulation"]
+        micro_batch, odd = divmod(hardware["batch_size"], hardware["accumulation"])
+        if odd or not micro_batch:
+            raise ConfigError(
+                f"{hardware['accumulation']} micro-batches do not make a batch of {hardware['batch_size']}",
+                where="hardware.accumulation",
+                cure="choose a batch_size that accumulation divides",
+            )
         self.data = CachedLatents(
             train,
             validation,
@@ -72,16 +76,17 @@ class Fitting:
         )
 
     def fit(self) -> None:
-        """Train."""
+        """Train, and validate the end once more; every rank takes part."""
         self.trainer.fit(self.module, self.data)
+        self.trainer.validate(self.module, self.data, verbose=False)
 
     def evaluate(self) -> dict[str, Any]:
-        """Final validation, prompt accuracy by split, the last picture: what results.json holds."""
+        """The last picture and prompt accuracy by split: what results.json holds. For one rank."""
         from tinyflux_pl.training.evaluation import prompt_accuracy
         from tinyflux_pl.training.throughput import peak_memory_bytes
 
-        self.trainer.validate(self.module, self.data, verbose=False)
         loss = float(self.trainer.callback_metrics["validation/loss"])
+        self.denoiser.to(self.parts.device)  # Lightning has taken it off the device
         preview = next(c for c in self.trainer.callbacks if type(c).__name__ == "Preview")
         picture = preview.draw(self.trainer, self.module, self.config["steps"])
         accuracies: dict[str, Any] = {}
@@ -189,13 +194,6 @@ def _logger(node: dict[str, Any], run_dir: str, start: int) -> dict[str, Any]:
     """In the run's folder; a resumed run writes beside what was logged before, never over it."""
     versioned = {"version": f"{node['version']}_from_{start:07d}"} if start and "version" in node else {}
     return {**node, "save_dir": run_dir, **versioned}
-
-
-def _quiet() -> None:
-    """Lightning's notes on hardware and on other products; its warnings stay, once."""
-    log = logging.getLogger("lightning.pytorch")
-    log.setLevel(logging.WARNING)
-    log.handlers.clear()  # what it logs goes on to the root logger, which Hydra has given handlers
 
 
 def _first(accuracies: dict[str, dict[str, float]], split: str) -> float | None:

@@ -37,6 +37,8 @@ def train(config: dict[str, Any]) -> int:
     prepared = sources.prepare(parts)
     fitting = Fitting(parts, prepared, started)
     fitting.fit()
+    if not fitting.trainer.is_global_zero:
+        return 0
     results = fitting.evaluate()
     report.results(results, Path(config["run_dir"]))
     if config["export_teacher"]:

@@ -30,8 +30,10 @@ def make_trainer(
 
     Checkpoints, sampler and sanity checks are the project's own: Lightning's are off.
     """
-    # Hints about cloud services and devices; warnings still come through.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # No notes on hardware and on other products; warnings come once, through the root logger.
+    notes = logging.getLogger("lightning.pytorch")
+    notes.setLevel(logging.WARNING)
+    notes.handlers.clear()
     # Ours by design: samples come from a memory map, where workers only add copies.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")

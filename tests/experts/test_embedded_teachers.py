@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from tinyflux_pl.core.files import sha256
 from tinyflux_pl.data.prompt_accuracy import PromptAccuracy
@@ -39,5 +38,5 @@ def test_sampled_on_their_own_they_follow_prompts(name):
     for split in shapes.prompt_splits:
         prompts = shapes.prompts(20, split, seed=3)
         metric.update(sampler.images(teacher.denoiser, prompts, seed=5), prompts)
-    # 95 % on 512 prompts is in docs/experiments.md; of 40, two wrong are allowed for chance
-    assert float(metric.compute()["all"]) >= 0.95 and torch.is_tensor(metric.compute()["all"])
+    # docs/experiments.md has 192 prompts a split; of these 40, two may be wrong
+    assert float(metric.compute()["all"]) >= 0.95

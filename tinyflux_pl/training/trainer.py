@@ -24,7 +24,6 @@ def make_trainer(
     log_every: int,
     callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
-    progress: bool = True,
 ) -> Trainer:
     """A Trainer that takes `steps` optimizer steps (of this process, after any resumption).
 
@@ -38,7 +37,6 @@ def make_trainer(
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     accumulation = int(hardware["accumulation"])
-    bars: list[Callback] = [RunBar()] if progress else []
     monitors: list[Callback] = [LearningRateMonitor("step")] if loggers else []
     return Trainer(
         accelerator=hardware["accelerator"],
@@ -54,8 +52,7 @@ def make_trainer(
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=progress,
         default_root_dir=run_dir,
-        callbacks=[*callbacks, *monitors, *bars],
+        callbacks=[*callbacks, *monitors, RunBar()],
         logger=list(loggers),
     )

@@ -1,17 +1,23 @@
 # make demo: install, train, and see a picture.  make test: install with the test extras, run the tests.
+# make faults: every fault test in full, and its table in docs/reliability.md (about an hour).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 CHECKED := $(addprefix tinyflux_pl/,core diffusion nets codecs text denoisers)
 
-.PHONY: demo test lint clean
+.PHONY: demo test faults lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python train.py model=tiny experts=lune_sol
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: $(VENV)/.installed-test
+	rm -f .faults.jsonl
+	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults; \
+		status=$$?; $(BIN)/python tests/faults/table.py .faults.jsonl docs/reliability.md && exit $$status
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

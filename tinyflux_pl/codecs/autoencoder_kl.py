@@ -37,6 +37,8 @@ class AutoencoderKLCodec:
     `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch.
     """
 
+    kind = "AutoencoderKL"  # the class of diffusers
+
     def __init__(
         self,
         weights: str,
@@ -108,13 +110,19 @@ class AutoencoderKLCodec:
             posterior = self._loaded().encode(part).latent_dist
             z = posterior.mode().float()
             drawn.append(z if noise is None else z + posterior.std.float() * noise[rows].to(z))
-        return (torch.cat(drawn) - self.shift) * self.scale
+        return self._normalised(torch.cat(drawn))
 
     def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]:
         """Normalised latents -> images, not clamped."""
-        z = (latents.to(self.device).float() / self.scale + self.shift).to(getattr(torch, self.dtype))
-        pixels = z.shape[-2] * z.shape[-1] * self.latent_spec.downsample**2
+        z = self._restored(latents.to(self.device).float()).to(getattr(torch, self.dtype))
+        pixels = latents.shape[-2] * latents.shape[-1] * self.latent_spec.downsample**2
         return torch.cat([self._loaded().decode(z[rows]).sample.float() for rows in _chunks(len(z), pixels)])
+
+    def _normalised(self, z: Tensor) -> Tensor:
+        return (z - self.shift) * self.scale
+
+    def _restored(self, latents: Tensor) -> Tensor:
+        return latents / self.scale + self.shift
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this codec."""
@@ -163,10 +171,10 @@ class AutoencoderKLCodec:
 
     def _read(self) -> tuple[nn.Module, dict[str, Any]]:
         """The autoencoder by diffusers' own reading, which also knows the key names of old releases."""
-        from diffusers import AutoencoderKL
+        import diffusers
 
         try:
-            loaded = AutoencoderKL.from_pretrained(
+            loaded = getattr(diffusers, self.kind).from_pretrained(
                 str(self.folder),
                 torch_dtype=getattr(torch, self.dtype),
                 use_safetensors=True,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tinyflux_pl.codecs.autoencoder_flux2 import AutoencoderFlux2Codec
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import ConfigError
@@ -12,6 +13,7 @@ CODECS: dict[str, Any] = {
     "autoencoder_kl": AutoencoderKLCodec,
     "flux1": AutoencoderKLCodec,
     "flux1_unshifted": AutoencoderKLCodec,
+    "flux2": AutoencoderFlux2Codec,
     "sd3": AutoencoderKLCodec,
     "sdxl": AutoencoderKLCodec,
     "sd15": AutoencoderKLCodec,

@@ -7,8 +7,9 @@ from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.text.clip import ClipText
 from tinyflux_pl.text.clip_t5 import ClipT5
 from tinyflux_pl.text.hashed_words import HashedWords
+from tinyflux_pl.text.language_model import LanguageModelText
 
-ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in (HashedWords, ClipT5, ClipText)}
+ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in (HashedWords, ClipT5, ClipText, LanguageModelText)}
 
 
 def build_text(name: str, config: dict[str, Any]) -> TextEncoder:

@@ -1,0 +1,112 @@
+"""Tiny random checkpoints in the layout of FLUX.2's and FLUX.3's releases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from tests.releases import WORDS
+
+ROLES = ["<bos>", "<pad>", "<unk>", "[sys]", "[user]", "[end]", "[assistant]", "[think]", "[IMG]"]
+TEMPLATE = (
+    "{bos}{{% for message in messages %}}{{{{ '[sys] ' if message.role == 'system' else '[user] ' }}}}"
+    "{{% if message.content is string %}}{{{{ message.content }}}}"
+    "{{% else %}}{{% for part in message.content %}}{{{{ part.text }}}}{{% endfor %}}{{% endif %}} [end] {{% endfor %}}"
+    "{{% if add_generation_prompt %}}[assistant] {{% if enable_thinking is defined and not enable_thinking %}}"
+    "[think] {{% endif %}}{{% endif %}}"
+)
+
+
+def chat_tokenizer(folder: Path, bos: bool = False) -> Any:
+    """A fast tokenizer over a few words with a chat template, saved; Mistral's begins every text itself."""
+    from transformers import PreTrainedTokenizerFast
+
+    words = [*ROLES, *WORDS, "You", "are", "an", "AI", "that", "reasons", "about", "image", "descriptions", "."]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        **({"bos_token": "<bos>"} if bos else {}),
+        additional_special_tokens=ROLES[3:],
+    )
+    fast.chat_template = TEMPLATE.format(bos="<bos> " if bos else "")
+    fast.save_pretrained(folder)
+    return fast
+
+
+def language_model(kind: str, hidden: int, layers: int) -> dict[str, Any]:
+    """A configuration of a tiny decoder, as plain data."""
+    return dict(
+        vocab_size=40,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=hidden // 2,
+        max_position_embeddings=1024,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=5,
+    )
+
+
+def qwen3(folder: Path, seed: int = 0, hidden: int = 8, layers: int = 4) -> Any:
+    """text_encoder/ and tokenizer/ of a FLUX.2 klein."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    made = Qwen3ForCausalLM(Qwen3Config(**language_model("qwen3", hidden, layers)))
+    made.save_pretrained(folder / "text_encoder")
+    chat_tokenizer(folder / "tokenizer")
+    return made.eval()
+
+
+def mistral3(folder: Path, seed: int = 1, hidden: int = 8, layers: int = 4) -> Any:
+    """text_encoder/ and tokenizer/ of FLUX.2 dev: a Mistral with an image tower that stays unused."""
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig, PixtralVisionConfig
+
+    torch.manual_seed(seed)
+    vision = PixtralVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, head_dim=8, image_size=8,
+        patch_size=4,
+    )  # fmt: skip
+    text = MistralConfig(**language_model("mistral", hidden, layers))
+    made = Mistral3ForConditionalGeneration(
+        Mistral3Config(text_config=text.to_dict(), vision_config=vision.to_dict(), image_token_index=8)
+    )
+    made.save_pretrained(folder / "text_encoder")
+    chat_tokenizer(folder / "tokenizer", bos=True)
+    return made.eval()
+
+
+def qwen3_vl(folder: Path, seed: int = 2, hidden: int = 8, layers: int = 4) -> Any:
+    """text_encoder/ and tokenizer/ of FLUX.3: Qwen3-VL, its image tower unused."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    torch.manual_seed(seed)
+    text = language_model("qwen3_vl_text", hidden, layers)
+    text["rope_parameters"] = {"rope_type": "default", "mrope_section": [1, 1, 0], "rope_theta": 1e4}
+    vision = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=1, out_hidden_size=hidden, patch_size=4,
+                  num_position_embeddings=16, deepstack_visual_indexes=[])  # fmt: skip
+    made = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision))
+    made.save_pretrained(folder / "text_encoder")
+    chat_tokenizer(folder / "tokenizer")
+    return made.eval()
+
+
+def flux2_vae(folder: Path, seed: int = 3) -> Any:
+    """vae/ of FLUX.2, three halvings, with statistics that are not those of a fresh norm."""
+    from diffusers import AutoencoderKLFlux2
+
+    torch.manual_seed(seed)
+    made = AutoencoderKLFlux2(block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, layers_per_block=1)
+    made.bn.running_mean.normal_()
+    made.bn.running_var.uniform_(0.5, 2.0)
+    made.save_pretrained(folder / "vae")
+    return made.eval()

@@ -1,0 +1,100 @@
+"""Chat models as text encoders equal what diffusers' pipelines make of the same random weights."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+
+from tests import releases_flux2 as releases
+from tests.app.runs import CONF
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.core.specs import TextSpec
+from tinyflux_pl.text.language_model import LanguageModelText
+from tinyflux_pl.text.registry import build_text
+
+PROMPTS = ["a red circle", "blue square left of the red circle", ""]
+LENGTH = 24
+
+
+def encoder(choice: str, folder, **changed) -> LanguageModelText:
+    """What conf/text/<choice>.yaml describes, on a small checkpoint: fewer layers, shorter, fp32."""
+    node = yaml.safe_load((CONF / "text" / f"{choice}.yaml").read_text())
+    node.pop("_target_")
+    small = {"weights": str(folder), "layers": [1, 2, 4], "length": LENGTH, "dtype": "float32"}
+    return LanguageModelText(**{**node, **small, **changed})
+
+
+@pytest.fixture(scope="module")
+def qwen3(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("klein")
+    return folder, releases.qwen3(folder)
+
+
+def reloaded(folder):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def test_klein_reads_three_layers_of_qwen3(qwen3):
+    from diffusers import Flux2KleinPipeline
+
+    folder, model = qwen3
+    text = encoder("qwen3", folder)
+    told = text.encode(PROMPTS)
+    expected = Flux2KleinPipeline._get_qwen3_prompt_embeds(
+        model, reloaded(folder), PROMPTS, max_sequence_length=LENGTH, hidden_states_layers=[1, 2, 4]
+    )
+    torch.testing.assert_close(told.tokens, expected, atol=1e-5, rtol=1e-5)
+    assert text.text_spec == TextSpec(width=24, length=LENGTH, pooled=0) and told.pooled.shape == (3, 0)
+    assert bool(told.mask.all())  # the transformer attends to the padding
+    assert not torch.allclose(told.tokens[0], told.tokens[1])
+
+
+def test_dev_reads_three_layers_of_mistral_under_its_system_message(tmp_path):
+    from diffusers import Flux2Pipeline
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+
+    model = releases.mistral3(tmp_path)
+    text = encoder("mistral", tmp_path, length=64)
+    assert text.system_message == SYSTEM_MESSAGE
+    prompts = [*PROMPTS, "a [IMG] circle"]
+    expected = Flux2Pipeline._get_mistral_3_small_prompt_embeds(
+        model, reloaded(tmp_path), prompts, max_sequence_length=64, hidden_states_layers=[1, 2, 4]
+    )
+    torch.testing.assert_close(text.encode(prompts).tokens, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_flux3_rounds_each_prompt_up_and_gives_padding_position_one(tmp_path):
+    from diffusers.modular_pipelines.flux3.encoders import Flux3TextEncoderStep
+
+    model = releases.qwen3_vl(tmp_path)
+    text = encoder("qwen3_vl", tmp_path, pad_multiple=5)
+    tokenizer = reloaded(tmp_path)
+    processor = SimpleNamespace(tokenizer=tokenizer, apply_chat_template=tokenizer.apply_chat_template)
+    lengths = set()
+    for prompt in PROMPTS:
+        expected = Flux3TextEncoderStep._get_qwen3_vl_prompt_embeds(
+            model, processor, prompt, max_sequence_length=LENGTH, pad_multiple=5, hidden_states_layers=(1, 2, 4)
+        )
+        torch.testing.assert_close(text.encode([prompt]).tokens, expected, atol=1e-5, rtol=1e-5)
+        lengths.add(expected.shape[1])
+    together = text.encode(PROMPTS)
+    assert len(lengths) > 1 and together.tokens.shape[1] == max(lengths)
+    assert together.mask.sum(1).tolist() == [text.encode([p]).tokens.shape[1] for p in PROMPTS]
+
+
+def test_saved_and_rebuilt_it_says_the_same(qwen3):
+    text = encoder("qwen3", qwen3[0])
+    again = build_text(text.name, text.config())
+    assert torch.equal(again.encode(PROMPTS[:1]).tokens, text.encode(PROMPTS[:1]).tokens)
+    assert again.fingerprint() == text.fingerprint() != encoder("qwen3", qwen3[0], layers=[1, 2, 3]).fingerprint()
+    torch.testing.assert_close(text.null().tokens[0], text.encode(PROMPTS).tokens[2], atol=1e-5, rtol=1e-5)
+
+
+def test_what_cannot_be_is_refused(qwen3):
+    with pytest.raises(CheckpointMismatch, match=r"layer 9 is read and config\.json has 4"):
+        _ = encoder("qwen3", qwen3[0], layers=[9]).text_spec
+    with pytest.raises(ConfigError, match="overflow in float16"):
+        encoder("qwen3", qwen3[0], dtype="float16")

@@ -33,7 +33,14 @@ def flan_t5(folder: Path, seed: int = 0, width: int = T5_WIDTH) -> Path:
 
     torch.manual_seed(seed)
     fast, vocabulary = tokenizer(None, "</s>", "<pad>")
-    config = T5Config(
+    T5ForConditionalGeneration(T5Config(**t5_text(vocabulary, width))).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def t5_text(vocabulary: dict[str, int], width: int = T5_WIDTH) -> dict[str, Any]:
+    """The configuration of a tiny T5."""
+    return dict(
         vocab_size=len(vocabulary),
         d_model=width,
         d_kv=8,
@@ -44,12 +51,10 @@ def flan_t5(folder: Path, seed: int = 0, width: int = T5_WIDTH) -> Path:
         eos_token_id=vocabulary["</s>"],
         decoder_start_token_id=0,
     )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
 
 
-def _clip_text(vocabulary: dict[str, int]) -> dict[str, Any]:
+def clip_text(vocabulary: dict[str, int]) -> dict[str, Any]:
+    """The configuration of a tiny CLIP's text tower."""
     return dict(
         vocab_size=len(vocabulary),
         hidden_size=CLIP_WIDTH,
@@ -72,7 +77,7 @@ def clip(folder: Path, seed: int = 1) -> Path:
     vision = CLIPVisionConfig(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4
     )
-    CLIPModel(CLIPConfig(text_config=_clip_text(vocabulary), vision_config=vision.to_dict())).save_pretrained(folder)
+    CLIPModel(CLIPConfig(text_config=clip_text(vocabulary), vision_config=vision.to_dict())).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 
@@ -83,7 +88,7 @@ def sd15_text(folder: Path, seed: int = 2) -> Path:
 
     torch.manual_seed(seed)
     fast, vocabulary = tokenizer(["<s>"], "<e>", "<e>")
-    CLIPTextModel(CLIPTextConfig(**_clip_text(vocabulary))).save_pretrained(folder / "text_encoder")
+    CLIPTextModel(CLIPTextConfig(**clip_text(vocabulary))).save_pretrained(folder / "text_encoder")
     fast.save_pretrained(folder / "tokenizer")
     return folder
 

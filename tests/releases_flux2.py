@@ -110,3 +110,63 @@ def flux2_vae(folder: Path, seed: int = 3) -> Any:
     made.bn.running_var.uniform_(0.5, 2.0)
     made.save_pretrained(folder / "vae")
     return made.eval()
+
+
+def scheduler(**config: Any) -> Any:
+    """The Euler scheduler as the releases configure it."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**config)
+
+
+def flux2(folder: Path, guided: bool, seed: int = 4) -> Any:
+    """A whole pipeline as diffusers saves it: dev (guided: Mistral, a guidance input) or klein (Qwen3)."""
+    from diffusers import Flux2KleinPipeline, Flux2Pipeline, Flux2Transformer2DModel
+    from transformers import AutoTokenizer
+
+    encoder = mistral3(folder) if guided else qwen3(folder)
+    vae = flux2_vae(folder)
+    torch.manual_seed(seed)
+    net = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        axes_dims_rope=(4, 4, 4, 4),
+        timestep_guidance_channels=16,
+        guidance_embeds=guided,
+    ).eval()
+    pipeline = (Flux2Pipeline if guided else Flux2KleinPipeline)(
+        scheduler=scheduler(use_dynamic_shifting=True, time_shift_type="exponential"),
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        transformer=net,
+    )
+    pipeline.save_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def flux3(folder: Path, seed: int = 5, flow_map: bool = False) -> Any:
+    """transformer/, vae/, text_encoder/ and tokenizer/ of FLUX.3; returns (transformer, vae, text encoder)."""
+    from diffusers import Flux3Transformer2DModel
+
+    encoder, vae = qwen3_vl(folder), flux2_vae(folder)
+    torch.manual_seed(seed)
+    net = Flux3Transformer2DModel(
+        in_channels=16,
+        cond_in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        axes_dims_rope=(4, 4, 4, 4),
+        timestep_channels=16,
+        flow_map=flow_map,
+    ).eval()
+    net.save_pretrained(folder / "transformer")
+    return net, vae, encoder

@@ -11,7 +11,7 @@ SHAPES = ("data.sources.shapes.train.count=48", "data.sources.shapes.validation.
 
 
 def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
-    """The resolved configuration of a task with everything written below `root`."""
+    """The resolved configuration of a task with everything written below `root`; no preflight unless asked for."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -20,7 +20,8 @@ def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     asked = [*small, f"paths.root='{root}'", *overrides]
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(task, overrides=asked)
-    return {**OmegaConf.to_container(config, resolve=True), "overrides": asked}
+    quick = {"preflight": False} if task == "train" and not any(o.startswith("preflight=") for o in overrides) else {}
+    return {**OmegaConf.to_container(config, resolve=True), **quick, "overrides": asked}
 
 
 def run(task: str, root: Path, *overrides: str) -> dict[str, Any]:

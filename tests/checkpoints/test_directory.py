@@ -1,10 +1,15 @@
 """A checkpoint is whole or it is not there."""
 
+import fcntl
+import json
+import os
+
 import pytest
 import torch
 
-from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
+from tinyflux_pl.checkpoints import directory, manifest
+from tinyflux_pl.core import files, folders
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, UntrustedFile
 
 
 def write(path, step=1, value=0.0):
@@ -23,7 +28,7 @@ def test_round_trip_keeps_raw_and_averaged_apart(tmp_path):
     assert found.step == 1 and found.config == {"name": "x"}
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "ema.safetensors", "state.pt", "config.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "ema.safetensors", "state.pt", "config.json", "manifest.json"])
 @pytest.mark.parametrize("fault", ["flip", "truncate", "remove"])
 def test_a_damaged_file_is_found_and_an_older_checkpoint_chosen(tmp_path, file, fault):
     write(tmp_path / "step_1", 1)
@@ -65,6 +70,163 @@ def test_pruning_keeps_the_newest_of_its_kind(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0", "step_2", "step_3"]
     directory.prune(tmp_path, 0, "step_*")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0", "step_3"]
+
+
+def test_pruning_counts_only_what_verifies(tmp_path):
+    for step in (1, 2, 3, 4, 5):
+        write(tmp_path / f"step_{step}", step)
+    for step in (3, 4):
+        file = tmp_path / f"step_{step}" / "state.pt"
+        file.write_bytes(file.read_bytes()[:-1])
+    (tmp_path / "step_5" / "manifest.json").write_text('{"schema": 2, "st')
+    assert directory.prune(tmp_path, 1, "step_*") == [tmp_path / "step_1"]
+    assert directory.prune(tmp_path, 1, "step_*") == []
+    write(tmp_path / "step_6", 6)
+    assert [p.name for p in directory.prune(tmp_path, 1, "step_*")] == ["step_4", "step_3", "step_2"]
+    # of step_5 nobody can say how old it is
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_5", "step_6"]
+
+
+def test_a_torn_manifest_is_named_and_stops_nobody(tmp_path):
+    write(tmp_path / "step_1", 1)
+    for name, content in {
+        "a": b"",
+        "b": b"{",
+        "c": b"[" * 9999,
+        "d": b'{"step": NaN}',
+        "e": b"\xff",
+        "f": b"3",
+    }.items():
+        write(tmp_path / name, 2)
+        (tmp_path / name / "manifest.json").write_bytes(content)
+    assert [p.name for p in directory.list_steps(tmp_path)] == ["step_1"]
+    found, rejected = directory.newest_valid(tmp_path)
+    assert found.step == 1 and [line[:2] for line in rejected] == ["a:", "b:", "c:", "d:", "e:", "f:"]
+    with pytest.raises(CorruptCheckpoint, match=r"manifest\.json is missing, torn or altered"):
+        directory.read(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["files"].update({"../stolen.json": m["files"]["config.json"]}),
+        lambda m: m["files"].pop("model.safetensors"),
+        lambda m: m.update(files=["model.safetensors", "config.json"]),
+        lambda m: m.update(step="2"),
+        lambda m: m.update(schema=1),
+        lambda m: m["files"].update({"config.json": {"bytes": 1}}),
+    ],
+)
+def test_whoever_seals_a_manifest_is_still_not_believed(tmp_path, change):
+    write(tmp_path / "run" / "step_1", 1)
+    write(tmp_path / "run" / "step_2", 2)
+    (tmp_path / "run" / "stolen.json").write_bytes((tmp_path / "run" / "step_2" / "config.json").read_bytes())
+    forged = manifest.read(tmp_path / "run" / "step_2")
+    change(forged)
+    files.write_sealed(tmp_path / "run" / "step_2" / "manifest.json", forged)
+    with pytest.raises(CorruptCheckpoint):
+        directory.read(tmp_path / "run" / "step_2")
+    assert directory.newest_valid(tmp_path / "run")[0].step == 1
+
+
+def test_a_file_that_no_manifest_lists_is_not_read(tmp_path):
+    saved = dict(step=1, config={}, weights={"w": torch.ones(1)}, averaged=None, state=None)
+    checkpoint = directory.save(tmp_path / "step_1", **saved)
+    files.write_tensors(tmp_path / "step_1" / "ema.safetensors", {"w": torch.zeros(1)})
+    torch.save({"step": 1, "optimizer": {}}, tmp_path / "step_1" / "state.pt")
+    for found in (checkpoint, directory.read(tmp_path / "step_1")):
+        assert found.weights("averaged")["w"].item() == 1
+        with pytest.raises(CorruptCheckpoint, match="no training state"):
+            found.state()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_name_that_is_taken_is_written_anew(tmp_path, whole):
+    write(tmp_path / "step_1", 1, value=1.0)
+    if not whole:
+        (tmp_path / "step_1" / "state.pt").unlink()
+    assert write(tmp_path / "step_1", 1, value=5.0).weights("raw")["w"][0, 0] == 5.0
+    assert directory.read(tmp_path / "step_1").weights("raw")["w"][0, 0] == 5.0
+    assert [p.name for p in tmp_path.iterdir()] == ["step_1"]
+
+
+def test_what_was_there_stays_valid_while_it_is_replaced(tmp_path, monkeypatch):
+    write(tmp_path / "step_1", 1, value=1.0)
+    rename = os.rename
+
+    def stopped(source, target):
+        if str(source).endswith(".part"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "step_1", 1, value=5.0)
+    monkeypatch.undo()
+    found, rejected = directory.newest_valid(tmp_path)
+    assert found.weights("raw")["w"][0, 0] == 1.0 and not rejected
+    write(tmp_path / "step_2", 2)
+    directory.prune(tmp_path, 1, "step_*")
+    assert [p.name for p in tmp_path.iterdir()] == ["step_2"]
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    for name in (".step_1.dead.part", ".step_1.alive.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    living = os.open(tmp_path / ".step_1.alive.part", os.O_RDONLY)
+    fcntl.flock(living, fcntl.LOCK_EX)
+    write(tmp_path / "step_2", 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".step_1.alive.part", "step_2"]
+    os.close(living)
+    write(tmp_path / "step_3", 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_2", "step_3"]
+
+
+def test_a_writer_holds_its_folder_against_others(tmp_path):
+    with folders.staged(tmp_path / "step_1") as staging:
+        (staging / "x").write_text("x")
+        assert folders.remove_leftovers(tmp_path) == []
+    assert (tmp_path / "step_1" / "x").read_text() == "x"
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_compiled_networks_save_and_load_plain_keys(tmp_path, inner):
+    def network(compiled):
+        module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
+        if compiled and inner:
+            module[0] = torch.compile(module[0])
+        return torch.compile(module) if compiled and not inner else module
+
+    compiled, plain = network(True), network(False)
+    weights = compiled.state_dict()
+    assert any("_orig_mod" in key for key in weights)
+    saved = directory.save(tmp_path / "a", step=1, config={}, weights=weights, averaged=weights, state=None)
+    assert saved.weights("raw").keys() == saved.weights("averaged").keys() == plain.state_dict().keys()
+    directory.load_weights(plain, saved.weights("raw"), "here")
+    assert all(map(torch.equal, plain.state_dict().values(), weights.values()))
+    directory.load_weights(network(True), plain.state_dict(), "here")
+    directory.load_weights(network(False), compiled.state_dict(), "here")
+
+
+def test_a_state_that_is_none_is_told(tmp_path):
+    weights = {"w": torch.zeros(1)}
+    found = directory.save(tmp_path / "a", step=1, config={}, weights=weights, averaged=None, state={"step": 1})
+    with pytest.raises(CorruptCheckpoint, match="not a training state"):
+        found.state()
+
+
+def test_a_file_is_not_opened_as_a_checkpoint(tmp_path):
+    (tmp_path / "step_1.ckpt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UntrustedFile, match="not opened"):
+        directory.read(tmp_path / "step_1.ckpt")
+
+
+def test_the_manifest_says_what_is_there(tmp_path):
+    found = write(tmp_path / "step_1")
+    told = json.loads((tmp_path / "step_1" / "manifest.json").read_text())
+    assert told.pop("seal") and told == found.manifest == directory.read(tmp_path / "step_1").manifest
+    assert sorted(told["files"]) == ["config.json", "ema.safetensors", "model.safetensors", "state.pt"]
 
 
 def test_other_weights_are_refused_with_their_keys(tmp_path):

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tinyflux_pl.core.errors import ConfigError, ImageError
 from tinyflux_pl.data.image_decoding import decode, decode_mask, fit, fit_mask, inspect
@@ -48,7 +48,7 @@ HOSTILE = {
     "git lfs": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
     "text": (b"hello", "not a readable image"),
     "bomb of 4 gigapixels": (png_header(65535, 65535), "pixels"),
-    "bomb under Pillow's own limit": (png_header(9000, 9000), "9000 x 9000 is more than"),
+    "bomb under Pillow's own limit": (png_header(9000, 9000), "81,000,000 pixels are more than 33,554,432"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
     "header alone": (png_header(8, 8), "truncated or damaged"),
     "floating point": (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "not a readable image"),
@@ -85,6 +85,17 @@ def test_truncated_and_damaged_files_never_crash_and_never_pass_when_cut(kind):
             assert error.where == "(bytes)"
 
 
+def test_a_png_whose_pixels_do_not_fit_their_checksum_is_refused():
+    content = bytearray(encoded(picture()))
+    content[content.index(b"IDAT") + 4 + 10] ^= 1
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode(bytes(content))
+    whole = bytearray(encoded(picture()))
+    whole[whole.index(b"IEND") - 5] ^= 1  # the checksum itself: the pixels decode as they are
+    with pytest.raises(ImageError, match="truncated or damaged: broken PNG file"):
+        decode(bytes(whole))
+
+
 def test_folders_and_missing_files_are_image_errors(tmp_path):
     for path in (tmp_path, tmp_path / "none.png"):
         with pytest.raises(ImageError, match=r"regular file|cannot be read"):
@@ -97,11 +108,14 @@ def test_a_users_own_limit_holds():
     assert decode(encoded(picture()), max_pixels=1200).shape == (30, 40, 3)
 
 
-def test_exif_rotation_is_applied():
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_rotation_is_applied_as_pillow_does(orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise by 90 degrees to view
-    upright = decode(encoded(picture(), "PNG", exif=exif))
-    assert np.array_equal(upright, np.rot90(np.asarray(picture()), -1))
+    exif[0x0112] = orientation
+    content = encoded(picture(), "PNG", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert np.array_equal(decode(content), np.asarray(upright)) and decode(content).flags.c_contiguous
+    assert orientation != 6 or np.array_equal(upright, np.rot90(np.asarray(picture()), -1))
 
 
 def test_alpha_lies_on_white_and_animations_give_their_first_frame():

@@ -30,6 +30,21 @@ def test_gradients_do_not_enter():
     assert not average.requires_grad and average.tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_never_enter_any_average(bad):
+    averages = [torch.tensor([-0.0, 2.0]), torch.tensor([3.0])]
+    lerp_(averages, [torch.tensor([1.0, 1.0]), torch.tensor([bad])], 0.5)
+    assert [a.tolist() for a in averages] == [[-0.0, 2.0], [3.0]] and averages[0][0].signbit()
+
+
+def test_a_step_that_was_not_taken_moves_nothing_to_the_bit():
+    average, value = torch.tensor([-0.0, 0.1]), torch.tensor([1.0, 0.7])
+    lerp_([average], [value], 0.9, taken=torch.tensor(False))
+    assert torch.equal(average, torch.tensor([0.0, 0.1])) and average[0].signbit()
+    lerp_([average], [value], 0.9, taken=torch.tensor(True))
+    assert torch.allclose(average, torch.tensor([0.1, 0.16]))
+
+
 def test_decays():
     assert decay_at(0, 0.999) == 0.999
     assert decay_at(0, 0.999, "warmup") == pytest.approx(0.1) and decay_at(10**6, 0.999, "warmup") == 0.999

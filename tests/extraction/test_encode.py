@@ -1,11 +1,14 @@
 """Records to store: interrupted, resumed and extended, and always the same bytes."""
 
+import functools
+
 import pytest
 import torch
 
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.data.cached_dataset import CachedDataset
+from tinyflux_pl.data.sample_keys import keys_of
 from tinyflux_pl.data.shapes import Shapes
 from tinyflux_pl.extraction import encode as room
 from tinyflux_pl.text.hashed_words import HashedWords
@@ -29,26 +32,27 @@ class Extractor:
 
 
 @pytest.fixture
-def parts(monkeypatch):
-    monkeypatch.setattr(room, "ROWS", 4)
+def parts():
     return Shapes(count=22), PixelFolding(2), HashedWords(16, 12)
 
 
 def make(root, parts):
     records, codec, text = parts
-    store = CacheStore.create(root, "shapes", len(records), 8, records.fingerprint())
-    store.begin_group("encodings", room.encodings_fingerprint(records, codec, text, "float32"))
+    keys = functools.partial(keys_of, records)
+    store = CacheStore.create(root, "shapes", len(records), 8, records.fingerprint(), keys)
+    store.begin_group("encodings", room.encodings_fingerprint(codec, text, "float32"))
     return store
 
 
-def encode(store, parts):
-    room.encode(store, *parts, torch.float32, "test")
+def encode(store, parts, batch=4, kept=None):
+    return room.encode(store, *parts, torch.float32, "test", batch=batch, kept=kept)
 
 
-def extract(store, parts, extractor, shared=True):
+def extract(store, parts, extractor, shared=True, batch=4, kept=None, dtype=torch.float32):
     records, codec, text = parts
     store.begin_group("lune", extractor.fingerprint())
-    room.extract(store, records, extractor, codec, text, shared, torch.float32, "32-true", "test")
+    said = (dtype, "32-true", "test", batch, kept)
+    return room.extract(store, records, extractor, codec, text, shared, *said)
 
 
 def shards(root, group="encodings"):
@@ -111,7 +115,31 @@ def test_a_teacher_with_its_own_codec_sees_the_images_themselves(tmp_path, parts
         encode(store, parts)
         extract(store, parts, Extractor(), shared=flag)
     rows = list(range(22))
-    assert torch.allclose(shared.gather("lune.features", rows), own.gather("lune.features", rows), atol=1e-6)
+    assert torch.equal(shared.gather("lune.features", rows), own.gather("lune.features", rows))
+
+
+def test_what_a_teacher_sees_is_rounded_as_the_store_rounds_whoever_encodes_it(tmp_path, parts):
+    records, codec, text = parts
+    store, seen = make(tmp_path / "s", parts), []
+    room.encode(store, *parts, torch.float16, "test", batch=4)
+    for name, shared in (("lune", True), ("sol", False)):
+        extractor = Extractor()
+        extractor.name = name
+        extractor.extract = lambda latents, told, ids: (
+            seen.append((latents, told.tokens, told.pooled))
+            or {
+                f"{name}.x": latents.mean((1, 2, 3))  # noqa: B023
+            }
+        )
+        store.begin_group(name, {})
+        said = (torch.float16, "32-true", "test", 4)
+        room.extract(store, records, extractor, codec, text, shared, *said)
+    for one, other in zip(seen[:6], seen[6:], strict=True):
+        assert all(
+            torch.equal(a, b) and a.is_contiguous() == b.is_contiguous() for a, b in zip(one, other, strict=True)
+        )
+    told = text.encode(["red"]).tokens
+    assert not torch.equal(told, told.half().float()), "rounding changes them"
 
 
 def test_a_complete_cache_is_read_while_another_process_holds_its_lock(tmp_path, parts):

@@ -1,14 +1,23 @@
-"""Checkpoints by step and by epoch, a bounded number of each kind."""
+"""Checkpoints by step and by epoch, a bounded number of each kind, written while training goes on."""
 
+import weakref
+from threading import Event
+
+import pytest
 import torch
 from torch import nn
 
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core.errors import DiskFull
+from tinyflux_pl.training import checkpoint_schedule
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+from tinyflux_pl.training.ema import AveragedWeights
+from tinyflux_pl.training.optimizers import MuonAdamW
 
 
 class Trainer:
     is_global_zero = True
+    callbacks = ()
 
     def __init__(self, module):
         self.optimizers = [torch.optim.AdamW(module.parameters())]
@@ -21,16 +30,219 @@ class Module:
         self.denoiser = nn.Linear(2, 2)
 
 
-def test_both_kinds_are_written_when_due_and_the_oldest_go(tmp_path):
-    module = Module()
-    trainer = Trainer(module.denoiser)
-    schedule = CheckpointSchedule(tmp_path, {}, None, steps_per_epoch=3, every_steps=4, every_epochs=1, keep=2)
+@pytest.fixture
+def module():
+    return Module()
+
+
+@pytest.fixture
+def trainer(module):
+    return Trainer(module.denoiser)
+
+
+def schedule(folder, average=None, **changed):
+    return CheckpointSchedule(folder, {}, average, **{"steps_per_epoch": 3, "every_steps": 4, **changed})
+
+
+@pytest.fixture
+def held_back(monkeypatch):
+    """The disk writes nothing until this event is set."""
+    go, save = Event(), directory.save
+
+    def slow(*given, **named):
+        assert go.wait(20)
+        return save(*given, **named)
+
+    monkeypatch.setattr(directory, "save", slow)
+    yield go
+    go.set()
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A list of steps that find the disk full."""
+    steps, save = [], directory.save
+
+    def refuse(path, **named):
+        if named["step"] in steps:
+            raise DiskFull("no room", where=str(path), cure="free some space")
+        return save(path, **named)
+
+    monkeypatch.setattr(directory, "save", refuse)
+    return steps
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_both_kinds_are_written_when_due_and_the_oldest_go(tmp_path, module, trainer, background):
+    kept = schedule(tmp_path, every_epochs=1, keep=2, background=background)
     for step in range(1, 14):
         for _ in range(2):  # two micro-batches a step: only the first call after a step may save
             module.step = step
-            schedule.on_train_batch_end(trainer, module)
-    schedule.on_train_end(trainer, module)
-    names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["epoch_00003", "epoch_00004", "step_0000012", "step_0000013"]
-    assert schedule.last.name == "step_0000013"
+            kept.on_train_batch_end(trainer, module)
+    kept.on_train_end(trainer, module)
+    assert names(tmp_path) == ["epoch_00003", "epoch_00004", "step_0000012", "step_0000013"]
+    assert kept.last.name == "step_0000013"
     assert directory.read(tmp_path / "epoch_00004").step == 12
+
+
+def test_a_run_that_begins_in_the_middle_of_a_step_saves_nothing_yet(tmp_path, module, trainer):
+    kept = schedule(tmp_path)
+    module.step = 4
+    kept.on_train_start(trainer, module)
+    kept.on_train_batch_end(trainer, module)  # the first micro-batch of the fifth step
+    assert kept.last is None and names(tmp_path) == []
+
+
+def test_training_goes_on_and_what_is_written_is_what_was_there(tmp_path, module, trainer, held_back):
+    average = AveragedWeights()
+    average.averages = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
+    kept = schedule(tmp_path, average)
+    trainer.optimizers[0].state[module.denoiser.bias] = {"step": torch.tensor(4.0), "exp_avg": torch.ones(2)}
+    weights = {name: tensor.clone() for name, tensor in module.denoiser.state_dict().items()}
+    module.step = 4
+    kept.on_train_batch_end(trainer, module)  # returns, although the disk does nothing
+    with torch.no_grad():
+        for tensor in (*module.denoiser.parameters(), *average.averages.values()):
+            tensor.add_(7)
+        trainer.optimizers[0].state[module.denoiser.bias]["exp_avg"].add_(7)
+    held_back.set()
+    found = directory.read(kept.last)
+    assert all(torch.equal(found.weights("raw")[name], weights[name]) for name in weights)
+    assert all(bool((tensor == 1).all()) for tensor in found.weights("averaged").values())
+    assert found.state()["optimizer"]["state"][1]["exp_avg"].tolist() == [1, 1]
+
+
+def test_without_a_thread_a_save_is_on_disk_when_it_returns(tmp_path, module, trainer):
+    kept = schedule(tmp_path, background=False)
+    module.step = 4
+    kept.on_train_batch_end(trainer, module)
+    assert names(tmp_path) == ["step_0000004"]
+
+
+def test_one_copy_at_a_time_is_in_memory(tmp_path, module, trainer, monkeypatch):
+    copies, alive = [], []
+    honest = checkpoint_schedule.snapshot
+
+    def counted(value):
+        alive.append(sum(copy() is not None for copy in copies))
+        held = honest(value)
+        copies.append(weakref.ref(held["weights"]["weight"]))
+        return held
+
+    monkeypatch.setattr(checkpoint_schedule, "snapshot", counted)
+    kept = schedule(tmp_path, every_steps=1)
+    for module.step in range(1, 6):
+        kept.on_train_batch_end(trainer, module)
+    assert kept.last and alive == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("call", ["next save", "last"])
+def test_a_failure_is_raised_by_what_comes_next(tmp_path, module, trainer, full, call):
+    full.append(4)
+    kept = schedule(tmp_path)
+    module.step = 4
+    kept.on_train_batch_end(trainer, module)
+    module.step = 8
+    with pytest.raises(DiskFull, match="no room") as caught:
+        kept.last if call == "last" else kept.on_train_batch_end(trainer, module)
+    assert caught.value.where.endswith("step_0000004") and caught.value.cure
+
+
+def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(tmp_path, module, trainer, full):
+    full.append(4)
+    kept = schedule(tmp_path)
+    module.step = 4
+    kept.on_train_batch_end(trainer, module)
+    module.step = 5
+    with pytest.raises(DiskFull, match="step_0000004"):
+        kept.on_train_end(trainer, module)
+    assert names(tmp_path) == ["step_0000005"]
+    full.append(6)
+    module.step = 6
+    with pytest.raises(DiskFull, match="step_0000006"):
+        kept.on_train_end(trainer, module)
+
+
+def test_save_now_waits_and_does_nothing_twice(tmp_path, module, trainer, monkeypatch):
+    written, save = [], directory.save
+    monkeypatch.setattr(directory, "save", lambda path, **named: (written.append(path.name), save(path, **named)))
+    kept = schedule(tmp_path, every_epochs=1)
+    module.step = 12
+    kept.on_train_batch_end(trainer, module)
+    kept.save_now(trainer, module)
+    assert written == ["step_0000012", "epoch_00004"] == names(tmp_path)[::-1]
+    module.step = 13
+    kept.save_now(trainer, module)
+    kept.save_now(trainer, module)
+    assert written[2:] == ["step_0000013"] and directory.read(tmp_path / "step_0000013").step == 13
+
+
+def test_a_run_that_took_no_step_leaves_what_it_came_from(tmp_path, module, trainer):
+    module.step = 5
+    schedule(tmp_path).save_now(trainer, module)
+    before = directory.read(tmp_path / "step_0000005").hash
+    with torch.no_grad():
+        module.denoiser.bias += 1
+    resumed = schedule(tmp_path)
+    resumed.on_train_start(trainer, module)
+    resumed.save_now(trainer, module)
+    assert directory.read(tmp_path / "step_0000005").hash == before and resumed.last.name == "step_0000005"
+    (tmp_path / "step_0000005" / "state.pt").unlink()  # torn since: now it is written again
+    resumed.save_now(trainer, module)
+    assert directory.read(tmp_path / "step_0000005").hash != before
+
+
+def test_an_exception_finishes_what_is_being_written(tmp_path, module, trainer, held_back, full, capsys):
+    kept = schedule(tmp_path)
+    module.step = 4
+    kept.on_train_batch_end(trainer, module)
+    held_back.set()
+    kept.on_exception(trainer, module, RuntimeError("training failed"))
+    assert names(tmp_path) == ["step_0000004"] and not capsys.readouterr().err
+    full.append(8)
+    module.step = 8
+    kept.on_train_batch_end(trainer, module)
+    kept.on_exception(trainer, module, RuntimeError("training failed"))
+    assert "could not be written: no room" in capsys.readouterr().err
+
+
+def test_only_the_first_rank_writes(tmp_path, module, trainer):
+    trainer.is_global_zero = False
+    kept = schedule(tmp_path)
+    module.step = 4
+    kept.on_train_batch_end(trainer, module)
+    kept.on_train_end(trainer, module)
+    assert names(tmp_path) == [] and kept.last.name == "step_0000004"
+
+
+def test_while_the_averages_are_in_place_the_raw_weights_are_saved(tmp_path, module, trainer):
+    average = AveragedWeights()
+    average.averages = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
+    raw = module.denoiser.weight.detach().clone()
+    with average.applied(module.denoiser):
+        schedule(tmp_path, average).save_now(trainer, module)
+    found = directory.read(tmp_path / "step_0000000")
+    assert torch.equal(found.weights("raw")["weight"], raw)
+    assert bool((found.weights("averaged")["weight"] == 1).all())
+
+
+def test_two_optimizers_in_one_come_back(tmp_path, module, trainer):
+    net = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"mlp": nn.Linear(4, 4)})]), "img_in": nn.Linear(4, 4)})
+    optimizer = MuonAdamW(net)
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    module.denoiser, trainer.optimizers = net, [optimizer]
+    schedule(tmp_path).save_now(trainer, module)
+    state = directory.read(tmp_path / "step_0000000").state()["optimizer"]
+    again = MuonAdamW(net)
+    again.load_state_dict(state)
+    moments = [p["exp_avg"] for p in optimizer.adamw.state.values()]
+    assert len(moments) == 3
+    assert all(map(torch.equal, moments, (p["exp_avg"] for p in again.adamw.state.values())))
+    buffers = (next(iter(o.muon.state.values()))["momentum_buffer"] for o in (optimizer, again))
+    assert torch.equal(*buffers)

@@ -1,9 +1,24 @@
 """Optimizers: who decays, who is orthogonalised, and that two in one are still one."""
 
+import functools
+
+import pytest
 import torch
 from torch import nn
 
-from tinyflux_pl.training.optimizers import MuonAdamW, adamw, split_by_role
+from tinyflux_pl.training.optimizers import MuonAdamW, adamw, made_for, refuse, split_by_role
+
+GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
+# every optimizer of the allowlist that takes one loss a step; Muon alone takes matrices only
+TORCH = ("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop")
+KINDS = {
+    "adamw": adamw,
+    "muon": MuonAdamW,
+    **{name: functools.partial(getattr(torch.optim, name), lr=0.01) for name in TORCH},
+    "sgd": functools.partial(torch.optim.SGD, lr=0.01),
+    "momentum": functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9, dampening=0.5),
+    "fused": functools.partial(torch.optim.Adam, lr=0.01, fused=True, amsgrad=True),
+}
 
 
 class Net(nn.Module):
@@ -64,3 +79,83 @@ def test_restoring_continues_with_the_same_bits():
         fill(net, 9)
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), broken.parameters(), strict=True))
+
+
+def bits(net, optimizer):
+    """Everything a step may change, as numbers to compare."""
+    held = []
+
+    def collect(value):
+        if isinstance(value, torch.Tensor):
+            held.append(value.detach().clone())
+        elif isinstance(value, dict):
+            for key in value:
+                collect(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                collect(item)
+        elif isinstance(value, int | float):
+            held.append(torch.tensor(float(value)))
+
+    collect([list(net.parameters()), optimizer.state_dict()])
+    return held
+
+
+def same(one, other):
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e4])
+def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_if_it_had_not_been(kind, poison):
+    torch.manual_seed(0)
+    spared, attacked = Net(), Net()
+    attacked.load_state_dict(spared.state_dict())
+    nets = {net: made_for(net, KINDS[kind]) for net in (spared, attacked)}
+    for step in range(6):
+        for net, optimizer in nets.items():
+            if step in (0, 3, 4):  # the very first, and two in a row
+                if net is spared:
+                    continue
+                fill(net, step)
+                net.img_in.weight.grad[0, 0] = net.blocks[0]["mlp"].weight.grad[1, 1] = poison
+                before = bits(net, optimizer)
+                refuse(optimizer, BAD)
+                optimizer.step()
+                if step:
+                    assert same(before, bits(net, optimizer))
+                else:  # state that a first step makes is made; the weights stay
+                    assert all(torch.equal(a, b) for a, b in zip(spared.parameters(), net.parameters(), strict=True))
+            else:
+                fill(net, step)
+                refuse(optimizer, GOOD)
+                optimizer.step()
+    assert same(bits(spared, nets[spared]), bits(attacked, nets[attacked]))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_good_step_with_the_guard_is_the_step_without_it(kind):
+    torch.manual_seed(0)
+    free, guarded = Net(), Net()
+    guarded.load_state_dict(free.state_dict())
+    for net in (free, guarded):
+        optimizer = KINDS[kind](net)
+        for step in range(3):
+            fill(net, step)
+            if net is guarded:
+                refuse(optimizer, GOOD)
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(free.parameters(), guarded.parameters(), strict=True))
+
+
+def test_a_refusal_is_no_part_of_what_is_saved():
+    optimizer = MuonAdamW(Net())
+    refuse(optimizer, BAD)
+    assert "found_inf" not in str(optimizer.state_dict())
+
+
+def test_torch_optimizers_get_what_is_trained():
+    net = Net()
+    optimizer = made_for(net, functools.partial(torch.optim.SGD, lr=0.1))
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert owned == {id(p) for p in net.parameters() if p.requires_grad}

@@ -15,8 +15,8 @@ from typing import Any
 from tinyflux_pl.core.errors import ConfigError, MissingDependency
 
 HOUSE = "tinyflux_pl."
-# these rooms hold the machinery (files, command line), nothing that a configuration has to build
-CLOSED = ("tinyflux_pl.core.", "tinyflux_pl.app.")
+# these rooms hold the machinery (files, command line, recipes), nothing that a configuration has to build
+CLOSED = tuple(f"{HOUSE}{room}." for room in ("core", "app", "checkpoints", "extraction", "inference"))
 _OPTIMIZERS = "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
 _SCHEDULERS = (
     "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR OneCycleLR "

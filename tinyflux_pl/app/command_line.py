@@ -16,7 +16,9 @@ from typing import Any, cast
 
 from tinyflux_pl.app import redact
 from tinyflux_pl.app.free_text import quoted
-from tinyflux_pl.core.errors import ConfigError, DiskFull, TinyFluxError
+from tinyflux_pl.core import interruption
+from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, TinyFluxError
+from tinyflux_pl.core.printable import printable
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i", "--experimental-rerun")
@@ -32,17 +34,21 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
     flags, overrides = _split(argv)
     overrides = [quoted(o, multirun=multirun) for o in overrides]
     args = _flags(flags)
+    root, config_name = Path(args.config_path or root), args.config_name or config_name
+    folders = [root, *([Path(args.config_dir)] if args.config_dir else [])]
+
+    from tinyflux_pl.app import allowlist, hydra_node
+
+    hydra_node.check_searchpath(folders, config_name, overrides)
     if args.shell_completion or args.hydra_help:
         return [*flags, *overrides]
-    root, config_name = Path(args.config_path or root), args.config_name or config_name
-    for folder in (root, *([Path(args.config_dir)] if args.config_dir else [])):
+    for folder in folders:
         if not folder.is_dir():
             cure = "run from a clone of the project, or name a folder that exists"
             raise ConfigError("no such folder of configurations", where=str(folder), cure=cure)
 
     from omegaconf import OmegaConf
 
-    from tinyflux_pl.app import allowlist, hydra_node
     from tinyflux_pl.app.known_keys import composed, missing_keys
 
     for config in composed(root, config_name, overrides, args.config_dir):
@@ -50,6 +56,7 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
         raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
         job = {key: value for key, value in raw.items() if key != "hydra"}
         allowlist.check_names(job)
+        redact.check(job)
         missing = missing_keys(job)
         if missing and not (args.cfg or args.help or args.info):
             raise ConfigError(
@@ -65,7 +72,7 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
 
     `main` is the recipe of that name in app/run.py unless given; it returns an exit code, or for a sweeper
     the figure to optimise. A TinyFluxError is printed as its three lines, with the traceback before them
-    under TINYFLUX_DEBUG=1: exit code 2 for a ConfigError, 1 for any other.
+    under TINYFLUX_DEBUG=1: exit code 2 for a ConfigError, 128 + the number of a signal that stopped it, 1 else.
     """
     import hydra
     from hydra.errors import HydraException
@@ -92,6 +99,8 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     except BrokenPipeError:  # the reader left, as `| head` does; Python would complain again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         codes.append(141)
+    except Exception as error:  # nobody expected it: its traceback, masked
+        codes.append(_report(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         codes.append(130)
@@ -118,11 +127,15 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
         folder = Path(HydraConfig.get().runtime.output_dir)
         folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         overrides = [_typed(line) for line in HydraConfig.get().overrides.task]
-        result = _called(main, {**plain(config), "run_dir": str(folder), "overrides": overrides})
-    except TinyFluxError as error:
+        resolved = plain(config)
+        redact.check(resolved)
+        result = _called(main, {**resolved, "run_dir": str(folder), "overrides": overrides})
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # told here, masked: W&B and Hydra would print the traceback as it is
         code = _report(error)
         codes.append(code)
-        if sweep:
+        if sweep and not isinstance(error, Interrupted):
             raise
         sys.exit(code)
     if type(result) is int and result:
@@ -141,7 +154,8 @@ def _typed(line: str) -> str:
 def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
     """The recipe's result; a disk that fills while a library writes is told like one that fills while we do."""
     try:
-        return main(config)
+        with interruption.listening():
+            return main(config)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -150,16 +164,17 @@ def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
         raise DiskFull(f"no room to write {file.name}", where=str(file.parent), cure=cure) from error
 
 
-def _report(error: TinyFluxError) -> int:
-    """Print an error once, redacted; its exit code."""
+def _report(error: Exception) -> int:
+    """Print an error once, redacted, with its traceback if it is none of ours; its exit code."""
+    ours = isinstance(error, TinyFluxError)
     if not getattr(error, "reported", False):
         vars(error)["reported"] = True  # travels with the error out of a sweep's job
-        if os.environ.get("TINYFLUX_DEBUG") == "1":
-            sys.stderr.write(redact.redact("".join(traceback.format_exception(error))))
         if "tqdm" in sys.modules and not isinstance(error, ConfigError):
             print(file=sys.stderr)  # a bar may have been left in the middle of its line
-        print(redact.redact(str(error)), file=sys.stderr)
-    return 2 if isinstance(error, ConfigError) else 1
+        debug = os.environ.get("TINYFLUX_DEBUG") == "1"
+        trace = "".join(traceback.format_exception(error)) if debug or not ours else ""
+        print(printable(redact.redact(trace + (str(error) if ours else ""))), file=sys.stderr)
+    return error.exit_code if ours else 1
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

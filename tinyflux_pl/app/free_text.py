@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
-PATHS = frozenset(("checkpoint", "prompt_file", "output", "resume", "run"))  # at the top level
+PATHS = frozenset(("checkpoint", "prompt_file", "output", "resume", "run", "doctor"))  # at the top level
+PATHS |= {"reference", "image", "mask"}
+LISTS = frozenset(("reference",))  # of paths, where the value is in brackets
 NESTED_PATHS = frozenset(("root", "folder", "path", "file", "directory", "checkpoint", "weights_file"))
 NESTED_PATHS |= {"weights", "unet", "t5", "cache"}  # pretrained parts and stores
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
@@ -23,6 +25,8 @@ def quoted(override: str, *, multirun: bool = False) -> str:
     if match is None or not (is_prose(match[1]) or is_path(match[1])):
         return override
     key, value = match.groups()
+    if key.lstrip("+") in LISTS and value.startswith("[") and value.endswith("]"):
+        return f"{key}=[{','.join(_in_quotes(path.strip()) for path in value[1:-1].split(','))}]"
     stays = value == "null" or any(q.fullmatch(value) for q in _WHOLE_QUOTED)
     if stays or (multirun and value.startswith("choice(") and value.endswith(")")):
         return override

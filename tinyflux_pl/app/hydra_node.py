@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tinyflux_pl.app import allowlist
 from tinyflux_pl.core.errors import ConfigError
 
+SEARCH = "hydra.searchpath"
 BUILT = ("callbacks", "launcher", "sweeper")
 LOGGED = ("job_logging", "hydra_logging")
 TARGETS = frozenset(
@@ -36,6 +43,37 @@ HANDLERS = (
     "rich.logging.RichHandler",
 )
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+# keys that name what is built: written out, since one choice of a sweep could turn another's ${...} into a class
+LITERAL = ("_target_", "class", "()")
+
+
+def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[str]) -> None:
+    """Raise ConfigError unless hydra.searchpath names folders alone: what follows pkg:// is imported.
+
+    Judged before anything is composed, since composing does the importing. Of files, Hydra takes the
+    search path from the root configuration only, and from there with its interpolations resolved.
+    """
+    entries: list[tuple[str, Any]] = []
+    for line in lines:
+        key, _, value = line.partition("=")
+        if key.strip("+~ ") == SEARCH:
+            with suppress(HydraException):  # a line that cannot be read is told later
+                value = OverridesParser.create().parse_overrides([line])[0].value()
+            entries.append(("the command line", value))
+    for folder in folders:
+        file = folder / f"{config_name.removesuffix('.yaml')}.yaml"
+        if file.is_file():
+            with suppress(OmegaConfBaseException, YAMLError):
+                raw: Any = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
+                hydra = raw.get("hydra") if isinstance(raw, dict) else None
+                entries.append((str(file), hydra.get("searchpath") if isinstance(hydra, dict) else hydra))
+    for where, value in entries:
+        for entry in value if isinstance(value, list) else [value]:
+            scheme, mark, _ = str(entry).partition("://")
+            if (mark and scheme != "file") or "${" in str(entry):
+                raise ConfigError(
+                    f"{SEARCH} may not import {str(entry)!r}", where=where, cure="name a folder: [file:///my/conf]"
+                )
 
 
 def check(config: DictConfig) -> None:
@@ -114,5 +152,8 @@ def _walk(node: Any, where: str, strict: bool) -> Any:
                 what = str(error).splitlines()[0]
                 raise ConfigError(f"cannot resolve: {what}", where=f"{where}.{key}", cure="mend the ${...}") from error
             value = None
+        if OmegaConf.is_interpolation(node, key) and (key in LITERAL or OmegaConf.is_config(value)):
+            cure = "write it out: no ${...} may decide what is built here"
+            raise ConfigError("an interpolation may not name what Hydra builds", where=f"{where}.{key}", cure=cure)
         values[key] = _walk(value, f"{where}.{key}", strict)
     return values if isinstance(node, DictConfig) else list(values.values())

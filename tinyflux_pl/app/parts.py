@@ -51,8 +51,10 @@ class Parts:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) in pixels; null where the codec knows, from the data (sequences)."""
         size = self.config["data"]["image_size"]
+        if size is None and hasattr(self.codec, "image_size"):
+            return self.codec.image_size
         sides = [size, size] if isinstance(size, int) else size
         if not isinstance(sides, list) or [type(side) for side in sides] != [int, int]:
             cure = "give a side in pixels, or height and width: data.image_size=[48,64]"
@@ -71,7 +73,7 @@ class Parts:
         settings_of(self.sampler_config())
         with torch.device("meta"):
             network = self.denoiser(weights=None) if "weights" in self.config["model"] else self.denoiser()
-        self.check_size(getattr(getattr(network, "config", None), "patch_size", 1))
+        self.check_size(getattr(network, "patch_size", 1))
 
     def check_size(self, patch: int = 1) -> None:
         """Raise ConfigError unless the codec, and a network of such patches, can cut the images into cells."""

@@ -26,18 +26,36 @@ def pipeline(config: dict[str, Any]) -> Any:
     else:
         made = _published(config)
     made = made.adjusted(config["height"], config["width"], config["sampler"], config["guidance"])
+    pictures = _pictures(config)
+    if any(pictures.values()):
+        sized = config["height"] is not None or config["width"] is not None
+        made = made.editing(**pictures, keep_size=sized)
     return made.on(config["hardware"]["accelerator"], config["hardware"]["precision"])
 
 
 def _published(config: dict[str, Any]) -> Any:
+    import torch
+
+    from tinyflux_pl.core import rng
     from tinyflux_pl.inference.pipeline import Pipeline
 
-    if not config["model"] or not config["model"].get("weights"):
+    model = config["model"] or {}
+    if not model.get("weights") and not model.get("random_weights"):
         raise ConfigError(
             "no weights to draw from",
             where="checkpoint",
             cure="give checkpoint=FOLDER, or model=deep_v42 model.weights=FILE.safetensors",
         )
     codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
-    denoiser = build(config["model"], latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
-    return Pipeline.from_parts(denoiser, codec, text, (PUBLISHED_SIZE, PUBLISHED_SIZE), config["model"]["weights"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.derive(config["seed"], "init"))  # of random weights; others do not see it
+        denoiser = build(model, latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
+    side = getattr(denoiser, "image_size", PUBLISHED_SIZE)
+    return Pipeline.from_parts(denoiser, codec, text, (side, side), model["weights"] or "random")
+
+
+def _pictures(config: dict[str, Any]) -> dict[str, Any]:
+    """What the picture is drawn from, beside the words."""
+    references = config["reference"] or []
+    given = [references] if isinstance(references, str) else list(references)
+    return {"references": given, "image": config["image"], "mask": config["mask"]}

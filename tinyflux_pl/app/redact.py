@@ -2,59 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TextIO, cast
+from urllib.parse import quote, unquote
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.printable import printable
 
 MASK = "***"
 SHORTEST = 8  # shorter values ("true", "1") would mask ordinary words
-_NAME = re.compile(r"(?:^|_)(?:[A-Z0-9]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|[A-Z0-9]*KEY)(?:_|$)")
+_NAME = re.compile(
+    r"(?:^|_)(?:[A-Z0-9]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|PASS|DSN|COOKIE|[A-Z0-9]*KEY)(?:_|$)"
+)
 _SHAPES = (
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
     re.compile(r"\bwandb_v\d+_[A-Za-z0-9_\-]{16,}"),
     re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
     re.compile(r"\bgithub_pat_[A-Za-z0-9_]{20,}"),
-    re.compile(r"\bsk-[A-Za-z0-9_\-]{20,}"),
+    re.compile(r"\bsk-(?:[a-z]+-)?[A-Za-z0-9]{20,}"),
     re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
 )
 # 40 hex digits alone are also a revision, so a W&B key is known by the word before it
 _LABELLED = re.compile(
     r"""(?ix) ((?:api[_-]?key | access[_-]?key | auth[_-]?token | \btoken | _token | secret | password | passwd
-        | authorization | wandb[ _-]key)  ["']? \s* (?:=|:|\bis\b) \s* ["']? (?:bearer\s+)? ) ([^\s"',;}\])]{8,})"""
+        | authorization | signature | wandb[ _-]key)  ["']? \s* (?:=|:|\bis\b) \s* ["']? (?:(?:bearer|basic)\s+)? )
+        ([^\s"',;&}\])]{8,})"""
 )
-_LOGIN = re.compile(r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)")
+_LOGIN = re.compile(r"(?<=://)[^\s/:@]*:([^\s/]+)(?=@)")
 
 
 def secrets() -> list[str]:
-    """Values of environment variables whose names say token, key, secret or password; longest first."""
+    """What the environment holds under names that say token, key, secret or password, and the passwords of
+    its addresses (https://user:password@host), each also as an address or JSON writes it; longest first.
+    """
     found: set[str] = set()
     for name, value in os.environ.items():
-        if len(value) >= SHORTEST and _NAME.search(name.upper()):
-            found.update((value, quote(value, safe=""), value.strip()))
+        held = [value, value.strip()] if _NAME.search(name.upper()) else map(unquote, _LOGIN.findall(value))
+        for secret in held:
+            found.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
     return sorted((f for f in found if len(f) >= SHORTEST), key=len, reverse=True)
 
 
 def redact(text: str) -> str:
     """The text with every known or recognisable secret masked."""
-    for secret in secrets():
-        text = text.replace(secret, MASK)
-    for shape in _SHAPES:
-        text = shape.sub(MASK, text)
-    text = _LABELLED.sub(rf"\g<1>{MASK}", text)
-    return _LOGIN.sub(MASK, text)
+    return _LABELLED.sub(rf"\g<1>{MASK}", _without_certain(text, secrets()))
 
 
 def redact_data(value: Any) -> Any:
     """Plain containers with strings redacted, and masked whole under a key that names a secret."""
     if isinstance(value, Mapping):
-        return {k: MASK if v and _names_secret(k, v) else redact_data(v) for k, v in value.items()}
+        return {redact_data(k): MASK if v and _names_secret(k, v) else redact_data(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(redact_data(v) for v in value)
     return redact(value) if isinstance(value, str) else value
@@ -64,22 +69,77 @@ def _names_secret(key: Any, value: Any) -> bool:
     return isinstance(value, str) and isinstance(key, str) and bool(_NAME.search(key.upper()))
 
 
+def check(config: Any) -> None:
+    """Raise ConfigError if plain containers hold a secret: a configuration is kept beside the results.
+
+    Certain ones alone: values of the environment's secrets, tokens of known shape, logins in addresses.
+    """
+    known = secrets()
+    for place, text in _texts(config):
+        if _without_certain(text, known) != text:
+            cure = "keep it in the environment, as HF_TOKEN or WANDB_API_KEY; configurations are written to disk"
+            raise ConfigError("a secret stands in the configuration", where=redact(place), cure=cure)
+
+
+def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted place, text) of every string in plain containers."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, f"{where}.{index}")
+    elif isinstance(value, str):
+        yield where, value
+
+
+def _without_certain(text: str, known: Sequence[str]) -> str:
+    for secret in known:
+        text = text.replace(secret, MASK)
+    for shape in _SHAPES:
+        text = shape.sub(MASK, text)
+    return _LOGIN.sub(MASK, text)
+
+
 class SecretFilter(logging.Filter):
-    """Masks a record's message and its traceback in place."""
+    """Masks a record's message and its traceback in place; what would act on a terminal becomes its escape."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):  # arguments that do not fit: logging reports that itself
             message = f"{record.msg} {record.args}"
-        record.msg, record.args = redact(message), ()
+        record.msg, record.args = printable(redact(message)), ()
         if record.exc_info and record.exc_info[0] is not None:
-            record.exc_text = redact("".join(traceback.format_exception(*record.exc_info)).rstrip())
+            record.exc_text = printable(redact("".join(traceback.format_exception(*record.exc_info)).rstrip()))
         return True
 
 
+class Masked:
+    """A text stream that masks what is written to it, each write by itself; all else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(redact(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def install() -> None:
-    """Redact all log records of this process and the tracebacks of uncaught errors; idempotent."""
+    """Redact what this process logs, prints and raises; idempotent."""
+    os.environ.setdefault("WANDB_CONSOLE", "off")  # W&B copies what is printed before it is masked
+    if not isinstance(sys.stdout, Masked):
+        sys.stdout = cast(TextIO, Masked(sys.stdout))
+    if not isinstance(sys.stderr, Masked):
+        sys.stderr = cast(TextIO, Masked(sys.stderr))
     factory = logging.getLogRecordFactory()
     if not getattr(factory, "redacts", False):
         secret_filter = SecretFilter()
@@ -96,7 +156,7 @@ def install() -> None:
 
 
 def _print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(printable(redact("".join(traceback.format_exception(kind, error, trace)))))
 
 
 def _print_thread(args: threading.ExceptHookArgs) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
+
+from tinyflux_pl.core.errors import CorruptStore
+from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.store_lock import locked
+
+NEW, OLD = ".new", ".old"
 
 
 class Replacement:
@@ -12,11 +20,29 @@ class Replacement:
 
     def __init__(self, root: str | Path, rebuild: bool) -> None:
         self.root = Path(root)
-        self._new, self._old = (self.root.with_name(f"{self.root.name}.{end}") for end in ("new", "old"))
+        self._new, self._old = (self.root.with_name(f"{self.root.name}{end}") for end in (NEW, OLD))
         if self._old.exists() and not self.root.exists():  # stopped between the two renames of `finish`
-            os.rename(self._old, self.root)
+            with locked(self._old):  # refused while another process is just there
+                os.rename(self._old, self.root)
         self.pending = rebuild and (self.root / "manifest.json").exists()
         self.folder = self._new if self.pending else self.root
+
+    def alone(self) -> AbstractContextManager[None]:
+        """The old store's lock, so that no two rebuilds write one new store; nothing where there is no rebuild."""
+        return locked(self.root) if self.pending else nullcontext()
+
+    @cached_property
+    def old(self) -> CacheStore | None:
+        """The store that is being replaced, for what can be kept of it; None where its very manifest is damaged."""
+        if not self.pending:
+            return None
+        try:
+            store = CacheStore.open(self.root)
+            store.keys.table()
+        except CorruptStore as error:
+            print(f"nothing is kept of {self.root}: {error.what}")
+            return None
+        return store
 
     def start_over(self) -> None:
         """Remove what an earlier rebuild of other inputs has left; never the old cache."""
@@ -27,6 +53,7 @@ class Replacement:
         """Put the new cache in the old one's place."""
         if not self.pending:
             return
+        vars(self).pop("old", None)  # its mapped files would hold the disk's room
         shutil.rmtree(self._old, ignore_errors=True)
         os.rename(self.root, self._old)
         os.rename(self._new, self.root)

@@ -23,6 +23,18 @@ def configuration(config: dict[str, Any]) -> None:
     files.write_json(folder / (f"config_{taken}.json" if taken else "config.json"), config)
 
 
+def changes(found: Sequence[Any]) -> None:
+    """What a resumed run was asked for differently, and what of it that changes."""
+    if not found:
+        return
+    table = Table(title="changed since the run was last started", title_justify="left", title_style="bold")
+    for name in ("key", "then", "now", "this changes"):
+        table.add_column(name, overflow="fold")
+    for change in found:
+        table.add_row(*(Text(str(value)) for value in (change.key, change.then, change.now, change.effect)))
+    Console().print(table)
+
+
 def results(found: dict[str, Any], run_dir: Path) -> None:
     """Write results.json and print the closing table."""
     files.write_json(run_dir / "results.json", found)
@@ -51,19 +63,34 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
 
 
 def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
-    """What was prepared, and where."""
+    """What was prepared, and where: of each group, how many entries were there and how many this run has made."""
     rows = []
     for source in sources:
         for split, store in source.stores.items():
-            groups = ", ".join(sorted(store.groups()))
-            count = f"{store.total:,} sample{'s' if store.total != 1 else ''}"
-            rows.append((f"{source.name}/{split}", f"{count}: {groups} in {store.root}"))
+            count = f"{store.total:,} sample{'s' if store.total != 1 else ''} in {store.root}"
+            rows.append((f"{source.name}/{split}", count))
+            for group in sorted(store.groups()):
+                made, left = source.made[split].get(group, 0), sum(len(store.rows(k)) for k in store.pending(group))
+                waiting = f", {left:,} left for a run with this expert" if left else ""
+                rows.append((f"  {group}", f"{store.total - made - left:,} kept, {made:,} made anew{waiting}"))
     _print("the caches are complete", [*rows, *_skipped(skipped)])
 
 
 def pictures(paths: Sequence[Path], grid: Path) -> None:
     """Where the images lie."""
     _print("drawn", [("images", f"{len(paths)} in {grid.parent}"), ("grid", str(grid))])
+
+
+def plan(parts: Sequence[Any]) -> None:
+    """Weights of each part, of all at once, and of the largest alone."""
+    rows = [
+        (part.name, f"{part.parameters:>15,} parameters  {part.dtype:<9} {part.bytes / 2**30:8.2f} GiB")
+        for part in parts
+    ]
+    largest = max(parts, key=lambda part: part.bytes)
+    rows.append(("together", f"{sum(part.bytes for part in parts) / 2**30:.2f} GiB of weights"))
+    rows.append(("one at a time", f"{largest.bytes / 2**30:.2f} GiB at most ({largest.name})"))
+    _print("memory for weights", rows)
 
 
 def shell(word: str) -> str:

@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app.run_folder import leaving_no_trace
 from tinyflux_pl.core.errors import ConfigError
 
 
 def extract(config: dict[str, Any]) -> int:
-    """Images and captions -> codec, text and experts -> cache."""
-    from tinyflux_pl.app import report, sources
+    """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
+    from tinyflux_pl.app import doctor, report, sources
     from tinyflux_pl.app.parts import Parts
 
+    if config["doctor"]:
+        return doctor.run(config)
     _use_threads(config)
     parts = Parts.from_config(config)
     parts.check_size()
@@ -22,24 +25,37 @@ def extract(config: dict[str, Any]) -> int:
     return 0
 
 
+@leaving_no_trace
 def train(config: dict[str, Any]) -> int:
     """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
-    from tinyflux_pl.app import report, sources
+    from tinyflux_pl.app import closing_evaluation, ranks, report, resumption
     from tinyflux_pl.app.fitting import Fitting
     from tinyflux_pl.app.parts import Parts
+    from tinyflux_pl.app.preflight import Preflight
 
+    if config["replay"]:
+        from tinyflux_pl.app.replaying import replay
+
+        return replay(config)
     started = time.perf_counter()
     _require_new_or_resumed(config)
     _use_threads(config)
     parts = Parts.from_config(config)
     parts.check()
-    report.configuration(config)
-    prepared = sources.prepare(parts)
-    fitting = Fitting(parts, prepared, started)
-    fitting.fit()
-    if not fitting.trainer.is_global_zero:
-        return 0
-    results = fitting.evaluate()
+    with resumption.continued_by(config):
+        resumed = resumption.checkpoint_of(config)
+        preflight = Preflight(parts, resumed.step if resumed else 0)
+        if preflight.only:
+            return 0
+        if ranks.first():
+            report.configuration(config)
+        prepared = preflight.sources or ranks.prepared(parts, preflight.records)
+        preflight.remember()
+        fitting = Fitting(parts, prepared, resumed)
+        fitting.fit()
+        if not ranks.first():
+            return 0
+        results = closing_evaluation.results_of(fitting, started)
     report.results(results, Path(config["run_dir"]))
     if config["export_teacher"]:
         _keep_as_teacher(config, results)
@@ -49,9 +65,13 @@ def train(config: dict[str, Any]) -> int:
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
     from tinyflux_pl.app import report
+    from tinyflux_pl.app.generation_plan import generation_plan
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.inference.pipeline import read_prompts
 
+    if config["plan"] is not None:
+        report.plan(generation_plan(config))
+        return 0
     _use_threads(config)
     prompts = read_prompts(config["prompt"], config["prompt_file"])
     folder = config["output"] or config["run_dir"]

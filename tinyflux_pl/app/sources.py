@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import torch
 from tinyflux_pl.app.compose import build
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.replacement import Replacement
-from tinyflux_pl.core.errors import StaleCache
+from tinyflux_pl.core.errors import CorruptStore, StaleCache
+from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
+from tinyflux_pl.data.kept_rows import KeptRows, carry_over
 
 SPLITS = ("train", "validation")
+Records = dict[str, dict[str, Any]]  # source -> split -> its records
+NAMED = 3  # changed samples that a message names
 # What of a command line decides a cache, and so belongs to the command that makes it anew.
 CHOICES = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed", "hardware", "experiment")
 
@@ -29,26 +34,34 @@ class Source:
     stores: dict[str, CacheStore]
     groups: dict[str, tuple[str, ...]]
     places: dict[str, Replacement]
+    made: dict[str, dict[str, int]] = field(default_factory=lambda: {split: {} for split in SPLITS})
+    """Split -> group -> how many of its entries this run has made; the others were there."""
 
 
-def prepare(parts: Parts, rebuild: bool = False) -> list[Source]:
+def prepare(parts: Parts, rebuild: bool = False, records: Records | None = None) -> list[Source]:
     """Encode and extract whatever a source's cache lacks, encoders and teachers one at a time.
 
     Everything that can be judged is judged before the first image is encoded. With `rebuild` the old
-    caches stay until the new ones are whole.
+    caches stay until the new ones are whole, which take over every entry that is still right. `records` are
+    the sources' own by split, where they have been built already.
     """
-    sources = [_source(parts, name, node, rebuild) for name, node in parts.config["data"]["sources"].items()]
-    _begin_encodings(parts, sources)
-    for expert in parts.experts:
-        _begin_expert(parts, sources, expert)
-    _encode(parts, sources)
-    for expert in parts.experts:
-        _extract(parts, sources, expert)
-    for source in sources:
-        for split, place in source.places.items():
-            if place.pending:
-                place.finish()
-                source.stores[split] = CacheStore.open(place.folder)
+    with ExitStack() as held:
+        sources = [
+            _source(parts, name, node, records[name] if records else records_of(node), rebuild, held)
+            for name, node in parts.config["data"]["sources"].items()
+        ]
+        _begin_encodings(parts, sources)
+        extractors = {name: _begin_expert(parts, sources, name) for name in parts.experts}
+        for source in sources:
+            for split, store in source.stores.items():
+                if not all(store.complete(group) for group in source.groups[split]):
+                    held.enter_context(store.writing())  # for all groups: no other process may come between them
+        _encode(parts, sources)
+        for name in list(extractors):
+            _extract(parts, sources, name, extractors.pop(name))
+        for source in sources:
+            for split, place in source.places.items():
+                _finish(source, split, place)
     return sources
 
 
@@ -81,33 +94,59 @@ def cure(parts: Parts, source: str) -> str:
     return f"python extract.py {' '.join([*chosen, 'rebuild=true'])}; or keep both caches: add {other} to this run"
 
 
-def _source(parts: Parts, name: str, node: dict[str, Any], rebuild: bool) -> Source:
-    records = {split: build(node[split]) for split in SPLITS}
+def records_of(node: dict[str, Any]) -> dict[str, Any]:
+    """The records of each split of a source."""
+    return {split: build(node[split]) for split in SPLITS}
+
+
+def _source(
+    parts: Parts, name: str, node: dict[str, Any], records: dict[str, Any], rebuild: bool, held: ExitStack
+) -> Source:
     places = {split: Replacement(Path(node["cache"]) / split, rebuild) for split in SPLITS}
-    stores = {split: _open(parts, name, records[split], places[split]) for split in SPLITS}
+    for place in places.values():
+        held.enter_context(place.alone())
+    stores = {split: opened(parts, name, records[split], places[split]) for split in SPLITS}
     # Validation needs no teachers: its loss is that of the student alone.
     groups = {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
     return Source(name, float(node.get("weight", 1.0)), records, stores, groups, places)
 
 
-def _open(parts: Parts, name: str, records: Any, place: Replacement) -> CacheStore:
-    said = name, len(records), parts.config["data"]["shard_size"], records.fingerprint()
+def opened(parts: Parts, name: str, records: Any, place: Replacement) -> CacheStore:
+    """The store of these records, made where there is none; StaleCache if it holds others."""
+    shard_size, keys = parts.config["data"]["shard_size"], lambda: sample_keys.keys_of(records)
+    said = name, len(records), shard_size, records.fingerprint(), keys
     try:
         return CacheStore.create(place.folder, *said)
-    except StaleCache as error:
-        if not place.pending:
-            raise StaleCache(error.what, where=error.where, cure=cure(parts, name)) from error
-        place.start_over()
-        return CacheStore.create(place.folder, *said)
+    except (StaleCache, CorruptStore) as error:
+        if place.pending:  # what an earlier rebuild has left
+            place.start_over()
+            return CacheStore.create(place.folder, *said)
+        if isinstance(error, CorruptStore):
+            raise
+        what = f"{error.what}{_changed(records, place.folder)}"
+        raise StaleCache(what, where=error.where, cure=cure(parts, name)) from error
+
+
+def _changed(records: Any, folder: Path) -> str:
+    """Which samples the cache does not have, where that can be told without reading every image."""
+    if not sample_keys.are_quick(records):
+        return ""
+    held = {key.tobytes() for key in CacheStore.open(folder).keys.table()}
+    changed = [i for i, key in enumerate(sample_keys.keys_of(records)) if key.tobytes() not in held]
+    names = [records[i].source for i in changed[:NAMED]] + ["..."] * (len(changed) > NAMED)
+    return f"; new or changed: {len(changed):,} of {len(records):,} samples" + (
+        f" ({', '.join(names)})" if names else ""
+    )
 
 
 def _begin(parts: Parts, source: Source, split: str, group: str, fingerprint: dict[str, Any]) -> None:
     store = source.stores[split]
     try:
         store.begin_group(group, fingerprint, cure(parts, source.name))
-    except StaleCache:
+    except StaleCache as error:
         if not source.places[split].pending:
-            raise
+            what = f"{error.what}; this concerns all {len(store):,} samples"
+            raise StaleCache(what, where=error.where, cure=error.cure) from error
         store.remove_group(group)
         store.begin_group(group, fingerprint)
 
@@ -115,49 +154,97 @@ def _begin(parts: Parts, source: Source, split: str, group: str, fingerprint: di
 def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
     from tinyflux_pl.extraction.encode import encodings_fingerprint
 
-    dtype = parts.config["data"]["store_dtype"]
+    fingerprint = encodings_fingerprint(parts.codec, parts.text, parts.config["data"]["store_dtype"])
     for source in sources:
         for split, records in source.records.items():
-            fingerprint = encodings_fingerprint(records, parts.codec, parts.text, dtype)
             _begin(parts, source, split, ENCODINGS, fingerprint)
             if not source.stores[split].complete(ENCODINGS) and hasattr(records, "check"):
                 records.check()
 
 
-def _begin_expert(parts: Parts, sources: list[Source], name: str) -> None:
-    extractor = parts.experts[name].extractor(parts.teacher(name), parts.path, parts.config["teacher"]["seed"])
-    computed = {"dtype": parts.config["data"]["store_dtype"], "precision": parts.precision}
+def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
+    """Describe an expert's group everywhere; returns its extractor."""
+    extractor = extractor_of(parts, name)
     for source in sources:
-        _begin(parts, source, "train", name, {**extractor.fingerprint(), **computed})
+        _begin(parts, source, "train", name, expert_fingerprint(parts, extractor))
+    return extractor
+
+
+def extractor_of(parts: Parts, name: str) -> Any:
+    """What fills an expert's group, with its teacher."""
+    return parts.experts[name].extractor(parts.teacher(name), parts.path, parts.config["teacher"]["seed"])
+
+
+def expert_fingerprint(parts: Parts, extractor: Any) -> dict[str, Any]:
+    """What decides an expert's group."""
+    computed = {"dtype": parts.config["data"]["store_dtype"], "precision": parts.precision}
+    return {**extractor.fingerprint(), **computed}
 
 
 def _encode(parts: Parts, sources: list[Source]) -> None:
     from tinyflux_pl.extraction.encode import encode
 
-    dtype = getattr(torch, parts.config["data"]["store_dtype"])
+    dtype, batch = _chosen(parts)
     for source in sources:
         for split, store in source.stores.items():
             if not store.complete(ENCODINGS):
                 parts.codec.to(parts.device)
                 parts.text.to(parts.device)
-                with store.writing():
-                    title = f"{source.name}/{split}"
-                    encode(store, source.records[split], parts.codec, parts.text, dtype, title, parts.device)
+                title = f"{source.name}/{split}"
+                kept = _kept(source, split, ENCODINGS)
+                made = encode(
+                    store, source.records[split], parts.codec, parts.text, dtype, title, parts.device, batch, kept
+                )
+                source.made[split][ENCODINGS] = made
     parts.text.to("cpu")  # batches come to the module on the CPU
 
 
-def _extract(parts: Parts, sources: list[Source], name: str) -> None:
+def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> None:
     from tinyflux_pl.extraction.encode import extract
 
     lacking = [source for source in sources if not source.stores["train"].complete(name)]
     if not lacking:
         return
-    teacher = parts.teacher(name)
+    teacher, (dtype, batch) = extractor.teacher, _chosen(parts)
     codec, text = teacher.codec.to(parts.device), teacher.text.to(parts.device)
     shared = codec.fingerprint() == parts.codec.fingerprint() and text.fingerprint() == parts.text.fingerprint()
-    extractor = parts.experts[name].extractor(teacher, parts.path, parts.config["teacher"]["seed"]).to(parts.device)
-    chosen = getattr(torch, parts.config["data"]["store_dtype"]), parts.precision
+    extractor.to(parts.device)
+    extractor.max_batch = batch * len(extractor.t_buckets)
     for source in lacking:
         store, records, title = source.stores["train"], source.records["train"], f"{source.name}/train"
-        with store.writing():
-            extract(store, records, extractor, codec, text, shared, *chosen, title)
+        kept = _kept(source, "train", name)
+        source.made["train"][name] = extract(
+            store, records, extractor, codec, text, shared, dtype, parts.precision, title, batch, kept
+        )
+
+
+def _chosen(parts: Parts) -> tuple[torch.dtype, int]:
+    """The type that is stored, and how many images are encoded at once."""
+    data = parts.config["data"]
+    return getattr(torch, data["store_dtype"]), int(data.get("extraction_batch", 8))
+
+
+def _kept(source: Source, split: str, group: str) -> KeptRows:
+    """What a rebuild takes over; what is damaged in the old cache is said, and made anew."""
+    title = f"{source.name}/{split}"
+    kept = KeptRows(source.places[split].old, source.stores[split], group, title)
+    for fault in kept.faults:
+        print(f"{title}: nothing is kept of {fault}")
+    return kept
+
+
+def _finish(source: Source, split: str, place: Replacement) -> None:
+    """End a rebuild: groups that this run has not asked for go along as far as they are still right."""
+    if not place.pending:
+        return
+    store = source.stores[split]
+    for folder in sorted(path.parent for path in place.root.glob("*/group.json")):
+        if place.old is not None and folder.name not in source.groups[split]:
+            try:
+                store.begin_group(folder.name, place.old.group(folder.name).fingerprint)
+            except (StaleCache, CorruptStore) as error:
+                print(f"{source.name}/{split}: nothing is kept of {folder.name}: {error.what}")
+                continue
+            carry_over(_kept(source, split, folder.name), store)
+    place.finish()
+    source.stores[split] = CacheStore.open(place.folder)

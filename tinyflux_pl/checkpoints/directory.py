@@ -1,10 +1,9 @@
-"""A checkpoint is a directory: weights, averaged weights, training state, and a manifest last."""
+"""A checkpoint is a directory: weights, averaged weights, training state, and a sealed manifest last."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core import files, fingerprint
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
-
-WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST = (
-    "model.safetensors",
-    "ema.safetensors",
-    "state.pt",
-    "config.json",
-    "manifest.json",
-)
+from tinyflux_pl.checkpoints import manifest as sealed
+from tinyflux_pl.checkpoints.manifest import AVERAGED, CONFIG, CURE, MANIFEST, STATE, WEIGHTS
+from tinyflux_pl.core import files, fingerprint, folders
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, UntrustedFile
 
 
 @dataclass(frozen=True)
@@ -44,14 +37,28 @@ class Checkpoint:
 
     def weights(self, which: str = "averaged") -> dict[str, Tensor]:
         """The network's tensors: `averaged` (EMA; raw where none were kept) or `raw`."""
-        from safetensors.torch import load_file
-
-        averaged = self.path / AVERAGED
-        return load_file(averaged if which == "averaged" and averaged.exists() else self.path / WEIGHTS)
+        averaged = which == "averaged" and AVERAGED in self.manifest["files"]
+        return files.read_tensors(self.path / (AVERAGED if averaged else WEIGHTS))
 
     def state(self) -> dict[str, Any]:
-        """Optimizer state and counters: tensors and plain types only."""
-        return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+        """Optimizer state and counters: tensors and plain types only.
+
+        Raises UntrustedFile for a file that asks for more than that, CorruptCheckpoint for one that is torn,
+        missing, or no training state.
+        """
+        where = str(self.path / STATE)
+        if STATE not in self.manifest["files"]:
+            raise CorruptCheckpoint("it holds no training state, only weights", where=str(self.path), cure=CURE)
+        try:
+            state = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+        except Exception as error:  # a hostile file can bring torch to nearly any of them
+            if type(error).__name__ == "UnpicklingError":
+                what = f"{STATE} asks for more than tensors and plain types; nothing was run"
+                raise UntrustedFile(what, where=where, cure="resume your own runs only") from error
+            raise CorruptCheckpoint(f"{STATE} cannot be read: {error}", where=where, cure=CURE) from error
+        if not isinstance(state, dict) or not {"step", "optimizer"} <= state.keys():
+            raise CorruptCheckpoint(f"{STATE} is not a training state", where=where, cure=CURE)
+        return state
 
 
 def save(
@@ -63,56 +70,65 @@ def save(
     averaged: Mapping[str, Tensor] | None,
     state: dict[str, Any] | None,
 ) -> Checkpoint:
-    """Write beside the target, hash, manifest last, fsync, rename: the target is whole or absent."""
+    """Write beside the target, hash, manifest last, fsync, rename: the target is whole, or as it was before.
+
+    Removes what killed writers left in the folder. Raises DiskFull.
+    """
     path = Path(path)
-    if path.exists():
-        return read(path)
-    with files.staged_directory(path) as folder:
-        files.write_tensors(folder / WEIGHTS, weights)
+    folders.remove_leftovers(path.parent)
+    with folders.staged(path, sum(tensor.nbytes for tensor in _tensors([weights, averaged, state]))) as folder:
+        files.save_tensors(folder / WEIGHTS, plain_keys(weights))
         if averaged is not None:
-            files.write_tensors(folder / AVERAGED, averaged)
+            files.save_tensors(folder / AVERAGED, plain_keys(averaged))
         if state is not None:
             _write_state(folder / STATE, state)
-        files.write_json(folder / CONFIG, config)
-        listed = {f.name: {"bytes": f.stat().st_size, "sha256": files.sha256(f)} for f in sorted(folder.iterdir())}
-        files.write_json(folder / MANIFEST, {"schema": 1, "step": step, "files": listed})
-    return read(path)
-
-
-def _write_state(path: Path, state: dict[str, Any]) -> None:
-    try:
-        with open(path, "wb") as handle:
-            torch.save(state, handle)
-    except RuntimeError as error:  # behind which torch hides what the disk said
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from error
-        raise
+        (folder / CONFIG).write_bytes(files.indented(config))
+        manifest = sealed.write(folder, step)
+    return Checkpoint(path, config, manifest)
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Open and verify: every listed file is there with its size and its sha256."""
+    """Open and verify: the manifest and every file it lists are as they were written; else CorruptCheckpoint.
+
+    Raises UntrustedFile for a single file, such as a pickle: it is not opened.
+    """
     path = Path(path)
-    cure = "choose another checkpoint of the run, or train again"
+    if path.is_file():
+        raise UntrustedFile(
+            f"{path.name} is a file; a checkpoint is a directory. It was not opened",
+            where=str(path),
+            cure="give a checkpoint folder; safetensors weights go to model.weights=FILE.safetensors",
+        )
     if not (path / MANIFEST).is_file():
-        raise CorruptCheckpoint(f"not a checkpoint: no {MANIFEST}", where=str(path), cure=_nearby(path) or cure)
-    manifest = json.loads((path / MANIFEST).read_text())
-    for name, entry in manifest["files"].items():
-        file = files.contained_join(path, name)
-        if not file.is_file() or file.stat().st_size != entry["bytes"] or files.sha256(file) != entry["sha256"]:
-            raise CorruptCheckpoint(f"{name} is missing, torn or altered", where=str(path), cure=cure)
-    return Checkpoint(path, json.loads((path / CONFIG).read_text()), manifest)
+        raise CorruptCheckpoint(f"not a checkpoint: no {MANIFEST}", where=str(path), cure=_nearby(path) or CURE)
+    manifest = sealed.read(path)
+    sealed.verify(path, manifest)
+    try:
+        config = files.read_json(path / CONFIG)
+    except (OSError, ValueError) as error:
+        raise CorruptCheckpoint(f"{CONFIG} cannot be read: {error}", where=str(path), cure=CURE) from error
+    return Checkpoint(path, config, manifest)
+
+
+def verifies(path: str | Path) -> bool:
+    """Whether a whole checkpoint is there."""
+    try:
+        read(path)
+    except (CorruptCheckpoint, UntrustedFile):
+        return False
+    return True
 
 
 def list_steps(folder: str | Path) -> list[Path]:
-    """Checkpoint directories of a run that have a manifest, oldest step first."""
-    found = [p.parent for p in Path(folder).glob(f"*/{MANIFEST}") if not p.parent.name.startswith(".")]
-    return sorted(found, key=lambda p: int(json.loads((p / MANIFEST).read_text())["step"]))
+    """Checkpoint directories of a run whose manifest is as it was written, oldest step first."""
+    return _by_step(folder)[0]
 
 
 def newest_valid(folder: str | Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and one line for each newer one that did not."""
-    rejected = []
-    for path in reversed(list_steps(folder)):
+    """The newest checkpoint that verifies, and one line for each passed over, whose step may be newer."""
+    ordered, unreadable = _by_step(folder)
+    rejected = [f"{path.name}: {error.what}" for path, error in unreadable.items()]
+    for path in reversed(ordered):
         try:
             return read(path), rejected
         except CorruptCheckpoint as error:
@@ -121,17 +137,24 @@ def newest_valid(folder: str | Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def prune(folder: str | Path, keep: int, pattern: str) -> list[Path]:
-    """Remove the oldest that match `pattern` until `keep` remain; the newest one always stays."""
-    matching = [p for p in list_steps(folder) if p.match(pattern)]
-    dropped = matching[: max(0, len(matching) - max(keep, 1))]
-    for path in dropped:
-        shutil.rmtree(path)
+    """Remove the oldest that match `pattern`, once `keep` newer ones verify: one that does not, does not count."""
+    keep = max(keep, 1)
+    matching = [path for path in reversed(list_steps(folder)) if path.match(pattern)]
+    dropped: list[Path] = []
+    valid = 0
+    for path in matching if len(matching) > keep else []:
+        if valid < keep:
+            valid += verifies(path)
+        else:
+            folders.remove_tree(path)
+            dropped.append(path)
     return dropped
 
 
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Strict load; what is missing, unexpected or of another shape is listed."""
-    own = module.state_dict()
+    """Strict load, compiled or not; what is missing, unexpected or of another shape is listed."""
+    called = {plain_key(name): name for name in module.state_dict()}
+    own, tensors = plain_keys(module.state_dict()), plain_keys(tensors)
     missing = sorted(own.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - own.keys())
     shapes = [
@@ -150,7 +173,49 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
             where=where,
             cure="use the model= and experts= of the run that made the checkpoint",
         )
-    module.load_state_dict(dict(tensors), strict=True)
+    module.load_state_dict({called[key]: tensor for key, tensor in tensors.items()}, strict=True)
+
+
+def plain_key(key: str) -> str:
+    """A parameter's name without the wrappers that torch.compile puts around modules."""
+    return re.sub(r"(^|\.)_orig_mod\.", r"\1", key)
+
+
+def plain_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under their names in a network that is not compiled."""
+    return {plain_key(key): tensor for key, tensor in tensors.items()}
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    try:
+        with open(path, "wb") as handle:
+            torch.save(state, handle)
+    except RuntimeError as error:  # behind which torch hides what the disk said
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for held in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(held)
+
+
+def _by_step(folder: str | Path) -> tuple[list[Path], dict[Path, CorruptCheckpoint]]:
+    """Directories that say their step, oldest first, and those that hold a checkpoint's files but do not."""
+    steps: dict[Path, int] = {}
+    unreadable: dict[Path, CorruptCheckpoint] = {}
+    for path in sorted(Path(folder).glob("[!.]*/")):
+        if not any((path / name).is_file() for name in (MANIFEST, WEIGHTS)):
+            continue
+        try:
+            steps[path] = sealed.read(path)["step"]
+        except CorruptCheckpoint as error:
+            unreadable[path] = error
+    return sorted(steps, key=lambda path: (steps[path], path.name)), unreadable
 
 
 def _nearby(path: Path) -> str:

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core import hub
+from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
+from tinyflux_pl.core import hub, release
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
-from tinyflux_pl.core.files import sha256
+from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.core.specs import LatentSpec
+from tinyflux_pl.core.weight_files import known_sha256
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)")
@@ -32,36 +34,45 @@ class AutoencoderKLCodec:
     """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own config.
 
     `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit), of
-    which `subfolder` holds config.json and the safetensors ("" for the root). scaling="unshifted"
+    which `subfolder` holds config.json and the safetensors ("" for the root); or a single safetensors
+    file in either layout, and then `structure` is what config.json would say. scaling="unshifted"
     leaves the shift out, as TinyFlux's published weights want. Weights are read on first use, in
     `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch.
     """
 
     kind = "AutoencoderKL"  # the class of diffusers
+    original = ORIGINAL  # of single files
 
     def __init__(
         self,
-        weights: str,
+        weights: str | None,
         subfolder: str = "vae",
         revision: str | None = None,
         scaling: str = "shifted",
         dtype: str = "float32",
         name: str = "autoencoder_kl",
+        structure: dict[str, Any] | None = None,
     ) -> None:
         if scaling not in ("shifted", "unshifted"):
             raise ConfigError(f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted")
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"no dtype {dtype!r}", where="codec.dtype", cure="float32, bfloat16 or float16")
-        self.weights, self.subfolder, self.revision = str(weights), subfolder, revision
+        self.weights = None if weights is None else str(weights)
+        self.subfolder, self.revision, self.structure = subfolder, revision, structure
         self.scaling, self.dtype, self.name = scaling, dtype, name
         self.device = torch.device("cpu")
         self._model: Any = None
 
     @cached_property
     def folder(self) -> Path:
-        """Where config.json and the weights lie."""
+        """Where config.json and the weights lie, or the single file."""
+        if self.weights is None:
+            cure = "codec.weights=FOLDER, which holds vae/, or FILE.safetensors"
+            raise ConfigError("no weights for the autoencoder", where="codec.weights", cure=cure)
         prefix = f"{self.subfolder}/" if self.subfolder else ""
         root = hub.resolve(self.weights, self.revision, [f"{prefix}config.json", f"{prefix}{WEIGHTS}"])
+        if root.is_file():
+            return root
         for needed in ("config.json", WEIGHTS):
             if not (root / self.subfolder / needed).is_file():
                 raise HubError(
@@ -71,7 +82,13 @@ class AutoencoderKLCodec:
 
     @cached_property
     def vae_config(self) -> dict[str, Any]:
-        """config.json."""
+        """config.json, or the structure given for a single file."""
+        alone = self.weights is None or self.folder.is_file()
+        if alone and self.structure is not None:
+            return self.structure
+        if alone:
+            cure = "give codec.structure, or a folder in diffusers' layout"
+            raise ConfigError("a file alone does not say what it holds", where=str(self.weights), cure=cure)
         file = self.folder / "config.json"
         try:
             return json.loads(file.read_text())
@@ -133,11 +150,12 @@ class AutoencoderKLCodec:
             "scaling": self.scaling,
             "dtype": self.dtype,
             "name": self.name,
+            "structure": self.structure,
         }
 
     @cached_property
     def _sha256(self) -> str:
-        return sha256(self.folder / WEIGHTS)
+        return known_sha256(self.folder if self.folder.is_file() else self.folder / WEIGHTS)
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents: the weights' hash (not their place), scale, shift and dtype."""
@@ -160,7 +178,22 @@ class AutoencoderKLCodec:
         """Release the weights; the next use reads them again."""
         self._model = None
 
+    def skeleton(self) -> nn.Module:
+        """The autoencoder without values, on the meta device."""
+        import diffusers
+
+        with torch.device("meta"):
+            return getattr(diffusers, self.kind)(**{k: v for k, v in self.vae_config.items() if not k.startswith("_")})
+
     def _loaded(self) -> Any:
+        if self._model is None and self.dtype == "float16" and self.vae_config.get("force_upcast", True):
+            why = "its config says force_upcast: activations pass 65504"
+            cure = "codec.dtype=bfloat16, or float32; or an autoencoder that was mended, with force_upcast: false"
+            raise ConfigError(f"{self.name} overflows in float16: {why}", where="codec.dtype", cure=cure)
+        if self._model is None and self.folder.is_file():
+            found = release.Found((self.folder,), None, str(self.folder))
+            made = release.fill(self.skeleton(), found, getattr(torch, self.dtype), self.original, self.vae_config)
+            self._model = made.to(self.device).eval().requires_grad_(False)
         if self._model is None:
             model, report = self._read()
             wrong = "; ".join(f"{kind}: {', '.join(map(str, keys))}" for kind, keys in report.items() if keys)
@@ -173,6 +206,7 @@ class AutoencoderKLCodec:
         """The autoencoder by diffusers' own reading, which also knows the key names of old releases."""
         import diffusers
 
+        require_tensor_file(self.folder / WEIGHTS)
         try:
             loaded = getattr(diffusers, self.kind).from_pretrained(
                 str(self.folder),

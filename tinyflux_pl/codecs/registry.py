@@ -4,12 +4,14 @@ from typing import Any
 
 from tinyflux_pl.codecs.autoencoder_flux2 import AutoencoderFlux2Codec
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
+from tinyflux_pl.codecs.identity import Identity
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Codec
 
 CODECS: dict[str, Any] = {
     "pixels": PixelFolding,
+    "identity": Identity,
     "autoencoder_kl": AutoencoderKLCodec,
     "flux1": AutoencoderKLCodec,
     "flux1_unshifted": AutoencoderKLCodec,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class TinyFluxError(Exception):
     """What happened, where it happened, and the cure."""
+
+    exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
         self.what, self.where, self.cure = what, where, cure
@@ -18,6 +22,18 @@ class TinyFluxError(Exception):
 
 class ConfigError(TinyFluxError):
     """A key, a value or a group choice that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class Interrupted(TinyFluxError):
+    """A run that was asked to stop by a signal, and stopped where nothing is lost by it."""
+
+    everywhere = False  # whether every rank of the run stops with it
+
+    def __init__(self, number: int, *, where: str = "", cure: str = "give the same command again") -> None:
+        self.number, self.exit_code = number, 128 + number  # as a shell tells it
+        super().__init__(f"stopped by {signal.Signals(number).name}", where=where, cure=cure)
 
 
 class DataError(TinyFluxError):
@@ -56,12 +72,24 @@ class CaptureError(TinyFluxError):
     """A teacher whose features could not be captured, or were not finite."""
 
 
+class NumericsError(TinyFluxError):
+    """Too many steps whose loss or gradient is not finite, or explodes."""
+
+
 class MissingDependency(TinyFluxError):
     """A package of an optional extra that is not installed."""
 
 
 class DiskFull(TinyFluxError):
     """Not enough room for what has to be written."""
+
+
+class NotWritable(TinyFluxError):
+    """A place where a run has to write, and cannot."""
+
+
+class MemoryPlanError(TinyFluxError):
+    """A run that needs more memory than there is."""
 
 
 class UntrustedFile(TinyFluxError):

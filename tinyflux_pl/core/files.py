@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, hashes, contained paths."""
+"""Files that are either whole or not there: atomic writes, hashes, sealed JSON, bounded reads, contained paths."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Generator, Mapping
@@ -15,7 +16,17 @@ from typing import Any
 
 from torch import Tensor
 
-from tinyflux_pl.core.errors import DiskFull, UntrustedFile
+from tinyflux_pl.core import fingerprint
+from tinyflux_pl.core.errors import CorruptCheckpoint, DiskFull, UntrustedFile
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "a limit on the size of files is reached (ulimit -f)",
+}
+HEADER_LIMIT = 16 * 2**20  # bytes of a safetensors header, about 100,000 tensors; the format allows six times that
+PICKLES = (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))  # torch's archives, and pickles of all ages
+JSON_LIMIT = 16 * 2**20  # bytes
 
 
 def fsync_directory(folder: Path) -> None:
@@ -28,68 +39,122 @@ def fsync_directory(folder: Path) -> None:
 
 
 @contextmanager
-def staged_file(path: str | Path) -> Generator[Path]:
-    """Yield a path beside `path`; on success fsync it and rename it into place, else remove it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield staging
-        with open(staging, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(staging, path)
-        fsync_directory(path.parent)
-    except OSError as error:
-        raise _explain(error, path) from error
-    finally:
-        staging.unlink(missing_ok=True)
+def staged_file(path: str | Path, needed: int = 0) -> Generator[Path]:
+    """Yield a path beside `path`; on success fsync it and rename it into place, else remove it.
 
-
-@contextmanager
-def staged_directory(path: str | Path) -> Generator[Path]:
-    """Yield a folder beside `path`; on success fsync its files and rename it into place."""
+    Raises DiskFull, which says that `needed` bytes were to be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    staging.mkdir()
-    try:
-        yield staging
-        for file in staging.rglob("*"):
-            if file.is_file():
-                with open(file, "rb+") as handle:
-                    os.fsync(handle.fileno())
-        fsync_directory(staging)
-        os.rename(staging, path)
-        fsync_directory(path.parent)
-    except OSError as error:
-        raise _explain(error, path) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with disk_full_explained(path, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = beside(path)
+        try:
+            yield staging
+            fsync_file(staging)
+            os.replace(staging, path)
+            fsync_directory(path.parent)
+        finally:
+            staging.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Replace `path` by `content`, atomically."""
-    with staged_file(path) as staging:
+    with staged_file(path, len(content)) as staging:
         staging.write_bytes(content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Replace `path` by indented JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_bytes(path, indented(value))
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file; raise ValueError for one that is not JSON, or is far too long or too deep."""
+    return _parsed(_bounded(path))
+
+
+def indented(value: Any) -> bytes:
+    """JSON as the house writes it: indented, keys sorted, no NaN."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def sealed(value: Mapping[str, Any]) -> bytes:
+    """A JSON object together with its own hash, for `read_sealed`."""
+    return indented({**value, "seal": fingerprint.of(dict(value))})
+
+
+def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Replace `path` by a JSON object together with its own hash, atomically."""
+    write_bytes(path, sealed(value))
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """Read what `sealed` made; raise ValueError if a single bit of it changed."""
+    content = _bounded(path)
+    value = _parsed(content)
+    seal = value.pop("seal", None) if isinstance(value, dict) else None
+    try:
+        whole = seal is not None and content == sealed(value)  # by the byte: a space that became a tab is rot too
+    except RecursionError:
+        whole = False
+    if not whole:
+        raise ValueError("not what was written")
+    return value
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file in place, readable by the group: for a folder that is staged as a whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, path, dict(metadata or {}))
+    except SafetensorError as error:  # in which what the disk said is text
+        if said := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
+        raise
+    os.chmod(path, 0o644)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Replace `path` by a safetensors file, atomically, readable by the group."""
-    from safetensors.torch import save_file
+    with staged_file(path, sum(v.nbytes for v in tensors.values())) as staging:
+        save_tensors(staging, tensors, metadata)
 
-    with staged_file(path) as staging:
-        try:
-            save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, staging, dict(metadata or {}))
-        except Exception as error:  # safetensors raises its own type for a full disk
-            if "No space" in str(error) or "File too large" in str(error):
-                raise OSError(errno.ENOSPC, str(error)) from error
-            raise
-        os.chmod(staging, 0o644)
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, on the CPU.
+
+    Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for what is torn or claims more than
+    it holds.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    require_tensor_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:  # torch's, of odd types
+        raise _torn(path, str(error)) from error
+
+
+def require_tensor_file(path: str | Path) -> None:
+    """Judge a safetensors file by its first bytes, before a library takes its word for the header's length.
+
+    Raises UntrustedFile for a pickle, CorruptCheckpoint for anything else that is not safetensors.
+    """
+    with open(path, "rb") as handle:
+        head, size = handle.read(9), os.fstat(handle.fileno()).st_size
+    length = int.from_bytes(head[:8], "little")
+    if head[8:] == b"{" and length <= min(HEADER_LIMIT, size - 8):
+        return
+    if head.startswith(PICKLES):
+        raise UntrustedFile(
+            "a pickle under the name of safetensors; it was not opened",
+            where=str(path),
+            cure="get the safetensors file itself, or convert the weights on a machine you can lose",
+        )
+    raise _torn(path, f"its header claims {length:,} of {size:,} bytes" if len(head) > 8 else f"{size} bytes")
 
 
 def sha256(path: str | Path) -> str:
@@ -110,12 +175,49 @@ def contained_join(root: str | Path, relative: str) -> Path:
     return target
 
 
-def _explain(error: OSError, path: Path) -> Exception:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return error
-    free = shutil.disk_usage(path.parent).free
-    return DiskFull(
-        f"no room to write {path.name}: {free / 2**20:,.0f} MiB free; what was there before is untouched",
-        where=str(path.parent),
-        cure="free some space, or set another folder with paths.root=/another/disk",
-    )
+def beside(path: Path) -> Path:
+    """A new hidden name next to `path`, for what is not whole yet."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
+    with open(path, "rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+@contextmanager
+def disk_full_explained(path: Path, needed: int) -> Generator[None]:
+    """Raise DiskFull, with the bytes needed and the bytes free, where the block fails for want of room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        free = shutil.disk_usage(folder).free
+        raise DiskFull(
+            f"no room to write {path.name}: {FULL[error.errno]}; it needs {needed:,} bytes, {free:,} bytes are free; "
+            "what was there before is untouched",
+            where=str(path.parent),
+            cure="free some space, or set another folder with paths.root=/another/disk",
+        ) from error
+
+
+def _bounded(path: str | Path) -> bytes:
+    with open(path, "rb") as handle:
+        content = handle.read(JSON_LIMIT + 1)
+    if len(content) > JSON_LIMIT:
+        raise ValueError(f"longer than {JSON_LIMIT:,} bytes")
+    return content
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _torn(path: str | Path, why: str) -> CorruptCheckpoint:
+    return CorruptCheckpoint(f"not a whole safetensors file: {why}", where=str(path), cure="fetch it again")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from tinyflux_pl.core import fetch_record
 from tinyflux_pl.core.errors import ConfigError, HubError, UntrustedFile
 
 SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
@@ -19,9 +20,10 @@ def resolve(name_or_path: str | Path, revision: str | None = None, allow: Sequen
     """The local file or folder behind a name.
 
     A path that exists wins. `owner/name` is a repository, and needs the 40 hex digits of a commit;
-    of it only files that match `allow` come, and `allow` may name safe formats alone.
-    Raises ConfigError for a missing path, HubError for a repository that is unpinned, unreachable or
-    without such files, UntrustedFile for a pattern that could bring a pickle.
+    of it only files that match `allow` come, and `allow` may name safe formats alone. What comes is held
+    to the sha256 of the first time.
+    Raises ConfigError for a missing path, HubError for a repository that is unpinned, unreachable, changed
+    or without such files, UntrustedFile for a pattern that could bring a pickle.
     """
     local = Path(name_or_path).expanduser()
     if local.exists():
@@ -50,17 +52,19 @@ def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
 
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=allow))
-    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
+    except Exception as error:  # OSError, ValueError, those of its two transports, and some of its own
         raise HubError(
             f"could not fetch {repository}@{revision[:8]}: {type(error).__name__}",
             where=repository,
-            cure="check the name, the revision and the network, or download it and give the folder",
+            cure="check the name, the revision and the network (HF_HUB_OFFLINE?), or download it and give the folder",
         ) from error
-    names = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
-    if not any(fnmatch(name, pattern) for name in names for pattern in allow):
+    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in allow)]
+    if not wanted:
         raise HubError(
             f"{repository}@{revision[:8]} has none of {allow}",
             where=repository,
             cure="choose a revision with safetensors weights",
         )
+    fetch_record.check(folder, wanted, f"{repository}@{revision[:8]}")
     return folder

@@ -6,7 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from tinyflux_pl.core.errors import ConfigError
+
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose(precision: str, accelerator: str) -> str:
@@ -29,3 +32,20 @@ def autocast(precision: str, device: torch.device | str) -> AbstractContextManag
     if precision not in DTYPES:
         return nullcontext()
     return torch.autocast(torch.device(device).type, DTYPES[precision])
+
+
+def check_dtype(dtype: str, where: str, overflows: str = "") -> torch.dtype:
+    """The torch type of that name; ConfigError for another, and for float16 where `overflows` says why not."""
+    if dtype not in WEIGHTS:
+        raise ConfigError(f"no dtype {dtype!r}", where=where, cure=f"one of {', '.join(WEIGHTS)}")
+    if dtype == "float16" and overflows:
+        raise ConfigError(f"float16 overflows: {overflows}", where=where, cure=f"{where}=bfloat16, or float32")
+    return WEIGHTS[dtype]
+
+
+def check_mixed(precision: str, overflows: str) -> str:
+    """The precision itself; ConfigError for a mixed or true float16 where `overflows` says why not."""
+    if precision in ("16-mixed", "16-true") and overflows:
+        cure = "hardware.precision=bf16-mixed, or 32-true"
+        raise ConfigError(f"float16 overflows: {overflows}", where="hardware.precision", cure=cure)
+    return precision

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from tinyflux_pl.core import interruption
 
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], title: str, total: int, unit: str, weight: int = 1) -> Iterator[T]:
-    """Iterate with a bar that counts `weight` units an item, up to `total`."""
+def bar(title: str, total: int, unit: str, *, done: int = 0, leave: bool = True) -> Any:
+    """A tqdm bar on stderr, `done` of `total` behind it; one that is not left behind is for terminals only."""
     from tqdm import tqdm
 
+    terminal = sys.stderr.isatty()
     # A log file gets a line now and then instead of a bar redrawn many times a second.
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, desc=title, unit=unit, mininterval=interval, file=sys.stderr) as bar:
+    interval = 0.2 if terminal else 10.0
+    hidden = not (leave or terminal)
+    return tqdm(
+        total=total,
+        desc=title,
+        unit=unit,
+        initial=done,
+        mininterval=interval,
+        leave=leave,
+        disable=hidden,
+        file=sys.stderr,
+    )
+
+
+def track(items: Iterable[T], title: str, total: int, unit: str, weight: int = 1, *, leave: bool = True) -> Iterator[T]:
+    """Iterate with a bar that counts `weight` units an item, up to `total`; a stop that was asked for is met here.
+
+    Raises Interrupted between two items.
+    """
+    done = 0
+    with bar(title, total, unit, leave=leave) as shown:
         for item in items:
+            interruption.poll()
             yield item
-            bar.update(min(weight, total - bar.n))
+            step = min(weight, total - done)
+            done += step
+            shown.update(step)

@@ -98,7 +98,11 @@ class Expert(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """One training example before encoding: RGB pixels (H, W, 3) uint8, caption, optional mask."""
+    """One training example before encoding: RGB pixels (H, W, 3) uint8, caption, optional mask.
+
+    `references` are other pictures (Hr, Wr, 3) that the denoiser is shown; `hole` (H, W) bool is True where it is
+    to paint, and then it is shown the rest.
+    """
 
     image: np.ndarray
     caption: str
@@ -106,6 +110,8 @@ class Record:
     mask: np.ndarray | None = None
     source: str = ""  # the file it came from, for messages
     attributes: dict[str, Any] = field(default_factory=dict)
+    references: tuple[np.ndarray, ...] = ()
+    hole: np.ndarray | None = None
 
 
 @runtime_checkable

@@ -18,11 +18,15 @@ class LatentSpec:
 
 @dataclass(frozen=True)
 class TextSpec:
-    """Text embeddings: token width D, largest length L, pooled width P."""
+    """Text embeddings: token width D, largest length L, pooled width P.
+
+    The last `ids` channels of a token are its position, where the encoder knows positions (sequences).
+    """
 
     width: int
     length: int
     pooled: int
+    ids: int = 0
 
 
 @dataclass(frozen=True)

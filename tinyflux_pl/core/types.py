@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +29,9 @@ class TextEmbeddings:
     def select(self, index: Tensor | slice) -> TextEmbeddings:
         """The chosen rows."""
         return TextEmbeddings(self.tokens[index], self.mask[index], self.pooled[index])
+
+    def __getitem__(self, index: Tensor | slice) -> TextEmbeddings:
+        return self.select(index)
 
     def expand(self, batch: int) -> TextEmbeddings:
         """One row repeated `batch` times (no copy)."""
@@ -64,19 +68,50 @@ class TextEmbeddings:
         return TextEmbeddings(*(torch.cat([getattr(p, n) for p in parts]) for n in ("tokens", "mask", "pooled")))
 
 
+TARGET = ("target_ids", "target_mask")  # of a target that is a sequence
+
+
 @dataclass(frozen=True)
 class Conditioning:
-    """All that a denoiser may be told: text, and what experts give to its ports.
+    """All that a denoiser may be told: text, what experts give to its ports, and pictures.
 
     `ports` maps a port's name to a tensor for the batch, e.g. vec (B, E), prior_stats (B, S),
     prior_map (B, H8, W8). `port_mask` maps it to (B,) bool: False where the net's own head
-    must be used instead (expert dropout).
+    must be used instead (expert dropout). `references` are clean normalised latents (B, C, Hr, Wr), one
+    tensor a picture (Kontext). `inpaint` (B, C + d * d, H, W) are the latents of the picture with its holes
+    at mid-grey, above the hole mask folded into latent cells of d x d pixels, 1 where to paint (Fill).
+    `size_ids` (B, 6): original height and width, crop top and left, target height and width (SDXL).
+    For sampling any part may have a single row, which serves all.
+    `target_ids` (B, N, A) say where each token of a sequence stands, `target_mask` which are no padding.
     """
 
     text: TextEmbeddings
     ports: dict[str, Tensor] = field(default_factory=dict)
     port_mask: dict[str, Tensor] = field(default_factory=dict)
     embedded_guidance: Float[Tensor, " b"] | None = None
+    references: tuple[Tensor, ...] = ()
+    inpaint: Float[Tensor, "_b k h w"] | None = None
+    size_ids: Float[Tensor, "_b 6"] | None = None
+    target_ids: Float[Tensor, "b n a"] | None = None
+    target_mask: Bool[Tensor, "b n"] | None = None
+
+    def rows(self, change: Callable[[Any], Any]) -> Conditioning:
+        """The same with `change` applied to the text and to every tensor, e.g. a selection or a move."""
+
+        def maybe(value: Any) -> Any:
+            return None if value is None else change(value)
+
+        return Conditioning(
+            change(self.text),
+            {name: change(value) for name, value in self.ports.items()},
+            {name: change(value) for name, value in self.port_mask.items()},
+            maybe(self.embedded_guidance),
+            tuple(change(reference) for reference in self.references),
+            maybe(self.inpaint),
+            maybe(self.size_ids),
+            maybe(self.target_ids),
+            maybe(self.target_mask),
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,7 @@ class Batch:
     `experts` maps "lune.features" to (B, K, E), "sol.stats" to (B, K, 4), "sol.spatial" to
     (B, K, 8, 8). `sample_ids` (B,) are 63-bit content hashes, `dataset_ids` (B,) the source.
     `expert_present` maps "lune" to (B,) bool: a source without that expert is absent, not zero.
+    `references`, `inpaint`, `size_ids`, `target_ids` and `target_mask` are what Conditioning says of them.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -105,9 +141,24 @@ class Batch:
     expert_present: dict[str, Tensor] = field(default_factory=dict)
     masks: Float[Tensor, "b h w"] | None = None
     step: int = 0
+    references: tuple[Tensor, ...] = ()
+    inpaint: Float[Tensor, "b k h w"] | None = None
+    size_ids: Float[Tensor, "b 6"] | None = None
+    target_ids: Float[Tensor, "b n a"] | None = None
+    target_mask: Bool[Tensor, "b n"] | None = None
 
     def __len__(self) -> int:
         return self.latents.shape[0]
+
+    def conditioning(
+        self,
+        text: TextEmbeddings | None = None,
+        ports: dict[str, Tensor] | None = None,
+        port_mask: dict[str, Tensor] | None = None,
+    ) -> Conditioning:
+        """What a denoiser is told of this batch; `text` stands in for the batch's own."""
+        pictures = {name: getattr(self, name) for name in ("references", "inpaint", "size_ids", *TARGET)}
+        return Conditioning(self.text if text is None else text, ports or {}, port_mask or {}, **pictures)
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device (Lightning calls this)."""
@@ -115,11 +166,15 @@ class Batch:
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
 
+        def one(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
         return replace(
             self,
             latents=self.latents.to(device, non_blocking=True),
             text=self.text.to(device),
             experts=move(self.experts),
             expert_present=move(self.expert_present),
-            masks=None if self.masks is None else self.masks.to(device, non_blocking=True),
+            references=tuple(reference.to(device, non_blocking=True) for reference in self.references),
+            **{name: one(getattr(self, name)) for name in ("masks", "inpaint", "size_ids", *TARGET)},
         )

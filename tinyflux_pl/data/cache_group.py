@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore, DataError, SpecMismatch
 from tinyflux_pl.core.fingerprint import of
-from tinyflux_pl.data.cache_validity import REBUILD
+from tinyflux_pl.data.cache_validity import REBUILD, mend
+from tinyflux_pl.data.sample_keys import ShardKeys
 
 CAPTION_BYTES, CAPTION_ENDS = "captions.bytes", "captions.ends"
 
@@ -57,36 +59,31 @@ class MappedArray:
         return out, out.view(same_width).numpy()
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON together with its own hash, atomically."""
-    files.write_json(path, {**value, "seal": of(value)})
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace `path` by JSON together with its own hash, atomically."""
+    files.write_bytes(path, files.sealed(value))
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read what `write_sealed` wrote; raise CorruptStore if a single bit of it changed."""
-    raw = path.read_bytes()
+def read_sealed(path: Path, root: Path) -> dict[str, Any]:
+    """Sealed JSON of the store at `root`; raise CorruptStore if a single bit of it changed."""
     try:
-        value = json.loads(raw)
-        seal = value.pop("seal")
-        whole = (
-            seal == of(value) and raw == (json.dumps({**value, "seal": seal}, indent=2, sort_keys=True) + "\n").encode()
-        )
-    except (ValueError, KeyError, AttributeError, TypeError):
-        whole = False
-    if not whole:
-        raise CorruptStore(f"{path.name} is not what was written", where=str(path), cure=REBUILD)
-    return value
+        return files.read_sealed(path)
+    except (OSError, ValueError) as error:
+        raise CorruptStore(f"{path.name} is not what was written", where=str(path), cure=mend(root)) from error
 
 
 class CacheGroup:
-    """Shards `shard_00000.safetensors` with a sealed `shard_00000.json` each: size, sha256, layout.
+    """Shards `shard_00000.safetensors` with a sealed `shard_00000.json` each: size, sha256, layout, inputs.
 
     The record is written after the shard, so a shard without one does not count: kill -9 at any
-    instant leaves either a counted whole shard or one that is still pending.
+    instant leaves either a counted whole shard or one that is still pending. `inputs` hashes the group's
+    fingerprint and the keys of the shard's samples: a shard that was made from others does not count.
+    Without `keys` (the store's manifest is lost) a group can only be judged by `fault`.
     """
 
-    def __init__(self, folder: Path, verify_on_read: bool = True) -> None:
-        self.folder, self.verify_on_read = folder, verify_on_read
+    def __init__(self, folder: Path, keys: ShardKeys | None, verify_on_read: bool = True) -> None:
+        self.folder, self.keys, self.verify_on_read = folder, keys, verify_on_read
+        self._cure = mend(folder.parent)
         self._maps: dict[int, dict[str, MappedArray]] = {}
         self._layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
 
@@ -96,17 +93,22 @@ class CacheGroup:
     def shard_path(self, k: int) -> Path:
         return self.folder / f"shard_{k:05d}.safetensors"
 
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the group was made from."""
+        return read_sealed(self.folder / "group.json", self.folder.parent)["fingerprint"]
+
     def record(self, k: int) -> dict[str, Any] | None:
-        """What was recorded of shard k; None while it is not both recorded and of the recorded size."""
+        """What was recorded of shard k; None while it is not there as recorded, made from what it should be."""
         shard = self.shard_path(k)
         if not shard.exists() or not shard.with_suffix(".json").exists():
             return None
-        record = read_sealed(shard.with_suffix(".json"))
-        return record if shard.stat().st_size == record["size"] else None
+        record = read_sealed(shard.with_suffix(".json"), self.folder.parent)
+        return record if shard.stat().st_size == record["size"] and record.get("inputs") == self._inputs(k) else None
 
-    def write(self, k: int, rows: int, tensors: Mapping[str, Tensor], captions: list[str] | None) -> None:
+    def write(self, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None) -> None:
         """Write shard k, then its record. All tensors are (rows, ...), finite, laid out as in other shards."""
-        shard = self.shard_path(k)
+        shard, rows = self.shard_path(k), len(self.keys.rows(k))
         layout: dict[str, Any] = {}
         for name, tensor in tensors.items():
             if tensor.ndim == 0 or tensor.shape[0] != rows:
@@ -126,34 +128,31 @@ class CacheGroup:
         self._maps.pop(k, None)
         files.write_tensors(shard, stored)
         record = {"sha256": files.sha256(shard), "size": shard.stat().st_size, "rows": rows, "layout": layout}
-        write_sealed(shard.with_suffix(".json"), record)
+        write_sealed(shard.with_suffix(".json"), {**record, "inputs": self._inputs(k)})
 
     def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Type and row shape of each tensor, from any recorded shard; empty when there is none."""
         if not self._layout and (path := next(self.folder.glob("shard_*.json"), None)):
-            stored = read_sealed(path)["layout"]
+            stored = read_sealed(path, self.folder.parent)["layout"]
             self._layout = {name: (DTYPES[dtype][1], tuple(shape)) for name, (dtype, shape) in stored.items()}
         return dict(self._layout)
 
     def arrays(self, k: int) -> dict[str, MappedArray]:
         """Shard k's tensors as memory maps; its size, sha256 and header are checked on the first call."""
         if k not in self._maps:
-            self._maps[k] = self._open(k)
+            self._maps[k] = self._open(k, self.verify_on_read)
         return self._maps[k]
 
-    def fault(self, k: int) -> str:
+    def fault(self, k: int, judge_inputs: bool = True) -> str:
         """What is wrong with shard k, hashed anew from the file; empty if nothing."""
         try:
-            self._open(k, verify=True)
+            self._open(k, True, judge_inputs)
         except CorruptStore as error:
-            return f"{self.folder.name}/{self.shard_path(k).name}: {error.what}"
+            return error.what
         return ""
 
-    def discard(self, k: int) -> None:
-        """Forget shard k, so that it is pending again."""
-        self.shard_path(k).with_suffix(".json").unlink(missing_ok=True)
-        self._maps.pop(k, None)
-        self._layout = {}
+    def _inputs(self, k: int) -> str:
+        return of({"fingerprint": self.fingerprint, "keys": self.keys.of(k)})
 
     def _same_layout(self, layout: dict[str, Any], shard: Path) -> None:
         known = {name: [NAMES[dtype], list(shape)] for name, (dtype, shape) in self.layout().items()}
@@ -162,24 +161,27 @@ class CacheGroup:
             lines = "; ".join(f"{n}: {layout.get(n)}, other shards {known.get(n)}" for n in names)
             raise SpecMismatch(f"the shard is laid out otherwise: {lines}", where=str(shard), cure=REBUILD)
 
-    def _open(self, k: int, verify: bool | None = None) -> dict[str, MappedArray]:
+    def _open(self, k: int, verify: bool, judge_inputs: bool = True) -> dict[str, MappedArray]:
         shard = self.shard_path(k)
         record_path = shard.with_suffix(".json")
         if not record_path.exists() or not shard.exists():
-            raise CorruptStore(f"{shard.name} is not there, or was not finished", where=str(shard), cure=REBUILD)
-        record, size = read_sealed(record_path), shard.stat().st_size
+            raise self._corrupt(shard, "it is not there, or was not finished")
+        record, size = read_sealed(record_path, self.folder.parent), shard.stat().st_size
+        if judge_inputs and record.get("inputs") != self._inputs(k):
+            raise self._corrupt(shard, "it was made from other inputs than its group and its samples")
         if size != record["size"]:
-            raise CorruptStore(f"{size} bytes, {record['size']} were written", where=str(shard), cure=REBUILD)
+            raise self._corrupt(shard, f"{size} bytes, {record['size']} were written")
         mapped = np.memmap(shard, np.uint8, "r")
         # the mapping itself is hashed: what was checked is what will be read
-        if (self.verify_on_read if verify is None else verify) and hashlib.sha256(mapped).hexdigest() != record[
-            "sha256"
-        ]:
-            raise CorruptStore("its sha256 is not that of what was written", where=str(shard), cure=REBUILD)
+        if verify and hashlib.sha256(mapped).hexdigest() != record["sha256"]:
+            raise self._corrupt(shard, "its sha256 is not that of what was written")
         try:
             return _views(mapped)
         except (ValueError, KeyError, TypeError) as error:
-            raise CorruptStore(f"its header is damaged ({error})", where=str(shard), cure=REBUILD) from error
+            raise self._corrupt(shard, f"its header is damaged ({error})") from error
+
+    def _corrupt(self, shard: Path, what: str) -> CorruptStore:
+        return CorruptStore(f"{shard.name}: {what}", where=str(shard), cure=self._cure)
 
 
 def _views(mapped: np.ndarray) -> dict[str, MappedArray]:

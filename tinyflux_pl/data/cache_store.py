@@ -1,9 +1,10 @@
 """A cache store: samples encoded once, kept as hashed shards, gathered by index in constant memory.
 
     store/manifest.json                        schema, name, total, shard size, fingerprint of the records
+    store/keys.bin                             what each sample was made from, 16 bytes apiece
     store/<group>/group.json                   the group's own fingerprint, by parts
     store/<group>/shard_00000.safetensors      rows 0 .. shard_size - 1 of the group's tensors
-    store/<group>/shard_00000.json             its size, sha256 and layout: written last
+    store/<group>/shard_00000.json             its size, sha256, layout and inputs: written last
 
 Groups ("encodings", "lune", "sol", ...) are written and go stale apart, so that an expert can be
 added without encoding anything again.
@@ -11,11 +12,9 @@ added without encoding anything again.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,12 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import CorruptStore, DataError, DiskFull
+from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_group import CAPTION_BYTES, CAPTION_ENDS, CacheGroup, read_sealed, write_sealed
 from tinyflux_pl.data.cache_validity import REBUILD, plain, require_equal
+from tinyflux_pl.data.store_lock import locked
 
-SCHEMA = 1
+SCHEMA = 2
 ENCODINGS = "encodings"
 
 
@@ -38,15 +39,25 @@ class CacheStore:
     def __init__(self, root: Path, manifest: dict[str, Any], verify_on_read: bool = True) -> None:
         self.root, self.name, self.records = root, manifest["name"], manifest["records"]
         self.total, self.shard_size = int(manifest["total"]), int(manifest["shard_size"])
-        self.shards = -(-self.total // self.shard_size)
+        self.keys = sample_keys.ShardKeys(root, manifest["keys"], self.total, self.shard_size)
+        self.shards = self.keys.shards
         self._verify_on_read = verify_on_read
         self._groups: dict[str, CacheGroup] = {}
         self._lock_depth = 0
 
     @classmethod
-    def create(cls, root: str | Path, name: str, total: int, shard_size: int, records: dict[str, Any]) -> CacheStore:
+    def create(
+        cls,
+        root: str | Path,
+        name: str,
+        total: int,
+        shard_size: int,
+        records: dict[str, Any],
+        keys: Callable[[], np.ndarray] | None = None,
+    ) -> CacheStore:
         """Make the store, or resume the one that is there (which keeps its own name and shard size).
 
+        `keys` gives the samples' keys (total, 16); without them a rebuild can keep nothing of this store.
         Raises StaleCache when the one that is there was made from other records.
         """
         root = Path(root)
@@ -58,6 +69,7 @@ class CacheStore:
         if total < 1 or shard_size < 1:
             raise DataError(f"a store of {total} samples in shards of {shard_size}", where=str(root))
         manifest = {"name": name, "total": total, "shard_size": shard_size, "records": plain(records)}
+        manifest["keys"] = sample_keys.write(root, keys()) if keys else ""
         write_sealed(root / "manifest.json", {"schema": SCHEMA, **manifest})
         return cls(root, manifest)
 
@@ -67,7 +79,7 @@ class CacheStore:
         root = Path(root)
         if not (root / "manifest.json").exists():
             raise DataError("there is no cache here", where=str(root), cure="make one: python extract.py")
-        manifest = read_sealed(root / "manifest.json")
+        manifest = read_sealed(root / "manifest.json", root)
         if manifest["schema"] != SCHEMA:
             raise CorruptStore(
                 f"schema {manifest['schema']}; this version reads {SCHEMA}", where=str(root), cure=REBUILD
@@ -79,7 +91,7 @@ class CacheStore:
 
     def rows(self, k: int) -> range:
         """The samples of shard k."""
-        return range(k * self.shard_size, min((k + 1) * self.shard_size, self.total))
+        return self.keys.rows(k)
 
     # writing
 
@@ -93,19 +105,7 @@ class CacheStore:
             finally:
                 self._lock_depth -= 1
             return
-        with open(self.root / ".lock", "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                owner = lock.read().strip() or "unknown"
-                cure = "wait for it, or stop it; what it has written is kept"
-                raise DataError(
-                    f"the store is being written by process {owner}", where=str(self.root), cure=cure
-                ) from error
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+        with locked(self.root):
             self._lock_depth = 1
             try:
                 yield self
@@ -118,19 +118,18 @@ class CacheStore:
             raise DataError(f"not a name for a group: {group!r}", where=str(self.root))
         description = self.root / group / "group.json"
         if description.exists():
-            found = read_sealed(description)["fingerprint"]
+            found = read_sealed(description, self.root)["fingerprint"]
             require_equal(fingerprint, found, f"the cached {group!r}", str(description.parent), cure)
             if self.complete(group):  # nothing to write, so no lock: several runs may read one store
                 return
         with self.writing():
-            for leftover in description.parent.glob(".*.part"):  # of a writer that was killed
-                leftover.unlink()
+            self._sweep(description.parent)
             if not description.exists():
                 write_sealed(description, {"group": group, "fingerprint": plain(dict(fingerprint))})
 
     def pending(self, group: str) -> list[int]:
         """The shards that are not yet whole and recorded."""
-        return [k for k in range(self.shards) if self._group(group).record(k) is None]
+        return [k for k in range(self.shards) if self.group(group).record(k) is None]
 
     def write_shard(self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None) -> None:
         """Write rows(k) of a group: tensors (rows, ...), named with or without the group's prefix."""
@@ -138,12 +137,12 @@ class CacheStore:
             raise DataError(f"shard {k} of {self.shards}", where=str(self.root))
         bare = {name.removeprefix(f"{group}."): tensor for name, tensor in tensors.items()}
         with self.writing():
-            self._group(group).write(k, len(self.rows(k)), bare, captions)
+            self.group(group).write(k, bare, captions)
 
     def remove_group(self, group: str) -> None:
         """Delete a group and all its shards, to write it anew."""
         with self.writing():
-            (self._group(group).folder / "group.json").unlink()
+            (self.group(group).folder / "group.json").unlink()
             shutil.rmtree(self.root / group)
             self._groups.pop(group, None)
 
@@ -161,7 +160,8 @@ class CacheStore:
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Each group's fingerprint."""
-        return {p.parent.name: read_sealed(p)["fingerprint"] for p in sorted(self.root.glob("*/group.json"))}
+        found = sorted(self.root.glob("*/group.json"))
+        return {path.parent.name: read_sealed(path, self.root)["fingerprint"] for path in found}
 
     def complete(self, group: str) -> bool:
         """Whether every shard of the group is whole and recorded."""
@@ -170,7 +170,7 @@ class CacheStore:
     def layout(self, group: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Key -> type and row shape, keys as `gather` takes them."""
         prefix = "" if group == ENCODINGS else f"{group}."
-        return {prefix + name: kind for name, kind in self._group(group).layout().items()}
+        return {prefix + name: kind for name, kind in self.group(group).layout().items()}
 
     def gather(self, key: str, indices: Tensor | Sequence[int], first: int | None = None) -> Tensor:
         """Rows of one tensor in the stored type: "latents", "text.tokens", "lune.features", ...
@@ -202,7 +202,7 @@ class CacheStore:
 
     def captions(self, indices: Tensor | Sequence[int]) -> list[str]:
         """The captions, decoded from the mapped bytes."""
-        group, found = self._group(ENCODINGS), []
+        group, found = self.group(ENCODINGS), []
         for index in np.asarray(indices, dtype=np.int64).tolist():
             k, row = divmod(index, self.shard_size)
             arrays = group.arrays(k)
@@ -214,34 +214,29 @@ class CacheStore:
         return found
 
     def verify(self) -> list[str]:
-        """Hash every recorded shard again; one line for each that is torn, altered or missing."""
-        faults = []
-        for name in self.groups():
-            group = self._group(name)
-            faults += [fault for k in range(self.shards) if (fault := group.fault(k))]
-        return faults
+        """Hash every shard again; one line for each that is missing, torn or altered."""
+        faults = [(name, self.group(name).fault(k)) for name in self.groups() for k in range(self.shards)]
+        return [f"{name}/{fault}" for name, fault in faults if fault]
 
-    def repair(self) -> list[str]:
-        """Make every faulty shard pending again; the next extraction writes just these. Returns `verify`."""
-        faults = []
-        with self.writing():
-            for name in self.groups():
-                for k in range(self.shards):
-                    if fault := self._group(name).fault(k):
-                        faults.append(fault)
-                        self._group(name).discard(k)
-        return faults
-
-    def _group(self, group: str) -> CacheGroup:
+    def group(self, group: str) -> CacheGroup:
+        """The shards of a group; DataError if the store has none of that name."""
         if group not in self._groups:
             if not (self.root / group / "group.json").exists():
                 cure = "extract it first: python extract.py"
                 raise DataError(f"the store has no group {group!r}", where=str(self.root), cure=cure)
-            self._groups[group] = CacheGroup(self.root / group, self._verify_on_read)
+            self._groups[group] = CacheGroup(self.root / group, self.keys, self._verify_on_read)
         return self._groups[group]
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove what a writer that was killed has left, and shards of an earlier, longer store."""
+        for leftover in (*self.root.glob(".*.part"), *folder.glob(".*.part")):
+            leftover.unlink()
+        for shard in folder.glob("shard_*"):
+            if int(shard.stem.removeprefix("shard_")) >= self.shards:
+                shard.unlink()
 
     def _resolve(self, key: str) -> tuple[CacheGroup, str]:
         head, _, rest = key.partition(".")
         if rest and head != "text" and (head in self._groups or (self.root / head / "group.json").exists()):
-            return self._group(head), rest
-        return self._group(ENCODINGS), key
+            return self.group(head), rest
+        return self.group(ENCODINGS), key

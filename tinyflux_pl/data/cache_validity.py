@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,16 @@ from tinyflux_pl.core.errors import StaleCache
 from tinyflux_pl.core.fingerprint import canonical
 
 REBUILD = "write it again: python extract.py (the same choices) rebuild=true"
+
+
+def mend(root: Path) -> str:
+    """The commands that mend a store of which some bytes are not those that were written."""
+    return f"{repair(root)}; then run this again: it writes just what was damaged"
+
+
+def repair(root: Path) -> str:
+    """The command that takes a store's damaged shards out."""
+    return f"python extract.py {shlex.quote(f'doctor={root}')} repair=true"
 
 
 @runtime_checkable

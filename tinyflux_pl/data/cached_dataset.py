@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinyflux_pl.core.errors import StaleCache
-from tinyflux_pl.core.types import Batch, TextEmbeddings
+from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.cache_validity import REBUILD
 
@@ -20,6 +20,11 @@ Item = TypeVar("Item")
 def collate(batch: Item) -> Item:
     """The DataLoader's collate_fn: `__getitems__` has already made the batch."""
     return batch
+
+
+def references(layout: Iterable[str]) -> list[str]:
+    """The keys of the reference pictures among those of a store, in their order."""
+    return sorted((key for key in layout if key.startswith("reference.")), key=lambda key: int(key.split(".")[1]))
 
 
 class CachedDataset(Dataset):
@@ -76,6 +81,9 @@ class CachedDataset(Dataset):
             experts={key: self._rows(key, index).float() for key in self.expert_keys},
             expert_present={group: present.clone() for group in self.groups},
             masks=self._rows("masks", index).float() if "masks" in self.layout else None,
+            references=tuple(self._rows(key, index).float() for key in references(self.layout)),
+            inpaint=self._rows("inpaint", index).float() if "inpaint" in self.layout else None,
+            **{name: self._rows(name, index) for name in TARGET if name in self.layout},
         )
 
     def fingerprint(self, group: str = ENCODINGS) -> dict[str, Any]:

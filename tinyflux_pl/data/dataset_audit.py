@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.protocols import Records
 
 
@@ -32,7 +33,9 @@ class Audit:
         for kind in ("unreadable", "missing_captions", "duplicates", "contradictions", "tiny"):
             found = [" = ".join(f) if isinstance(f, list) else f for f in getattr(self, kind)]
             more = ", ..." if len(found) > 3 else ""
-            lines.append(f"{kind.replace('_', ' '):<18}{len(found):>7}  {', '.join(found[:3])}{more}".rstrip())
+            lines.append(
+                f"{kind.replace('_', ' '):<18}{len(found):>7}  {printable(', '.join(found[:3]))}{more}".rstrip()
+            )
         return lines
 
 

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from tinyflux_pl.core.errors import ConfigError, ImageError
 
 DECODING_VERSION = 1  # part of the records' fingerprints: raise it when pixels change
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-MAX_PIXELS = 2**25  # about 5792 x 5792; decoding then takes at most 400 MB, measured
-MAX_BYTES = 256 * 2**20
+MAX_PIXELS = 2**25  # about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
+MAX_BYTES = 128 * 2**20
+COSTLY = {"WEBP": 2}  # formats whose decoder takes so many times the memory of the others: so many times fewer pixels
+ORIENTATION = 0x0112  # EXIF
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+STRIP = 2**20  # pixels converted at a time: a second copy of a large image would double its memory
 WHITE = (255, 255, 255)
 CURE = "replace or remove the file, or leave such files out with data.skip_bad=true"
 
@@ -32,10 +49,10 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: st
 
     Transparency lies on white; of an animation the first frame counts; 16-bit grey keeps its upper
     8 bits; CMYK and palettes are converted; LAB and floating-point images are refused.
-    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels`.
+    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels` (WebP: half).
     """
     name = name or _name(source)
-    return np.asarray(_pixels(content_of(source, name), max_pixels, name, "RGB"))
+    return _pixels(content_of(source, name), max_pixels, name, "RGB")
 
 
 def decode_mask(
@@ -43,7 +60,7 @@ def decode_mask(
 ) -> UInt8[np.ndarray, "h w"]:
     """The luminance of an image: 255 where the mask holds. Errors as for `decode`."""
     name = name or _name(source)
-    return np.asarray(_pixels(content_of(source, name), max_pixels, name, "L"))
+    return _pixels(content_of(source, name), max_pixels, name, "L")
 
 
 def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop") -> np.ndarray:
@@ -111,30 +128,58 @@ def content_of(source: str | Path | bytes, name: str) -> bytes:
 
 def _opened(content: bytes, max_pixels: int, name: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        with _pillow_bounded_to(max_pixels):
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"more than {max_pixels:,} pixels ({error})", where=name, cure=CURE) from error
+        found = re.search(r"\d+", str(error))
+        what = f"{int(found[0]) if found else 0:,} pixels are more than {max_pixels:,}"
+        raise ImageError(what, where=name, cure=CURE) from error
     except Exception as error:  # decoders raise a dozen types on hostile bytes; all mean the same here
-        what = f"not a readable image ({', '.join(FORMATS)}): {error}"
-        raise ImageError(
-            what.replace(f" {error}", "") if "BytesIO" in str(error) else what, where=name, cure=CURE
-        ) from error
+        why = "" if "BytesIO" in str(error) else f": {error}"
+        raise ImageError(f"not a readable image ({', '.join(FORMATS)}){why}", where=name, cure=CURE) from error
     width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} is more than {max_pixels:,} pixels", where=name, cure=CURE)
+    bound = max_pixels // COSTLY.get(image.format or "", 1)
+    if width * height > bound:
+        what = f"{width} x {height} is more than {bound:,} pixels"
+        raise ImageError(what, where=name, cure=CURE)
     return image
 
 
-def _pixels(content: bytes, max_pixels: int, name: str, target: str) -> Image.Image:
+_BOUNDING = threading.Lock()
+
+
+@contextmanager
+def _pillow_bounded_to(max_pixels: int) -> Generator[None]:
+    """Pillow's own limit lowered while a header is read: GIF and WebP allocate their canvas then already."""
+    with _BOUNDING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        usual = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = max_pixels  # above it Pillow warns, above twice that it raises
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+
+
+def _pixels(content: bytes, max_pixels: int, name: str, target: str) -> np.ndarray:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError("Pillow was told to load truncated images", where=name, cure="unset LOAD_TRUNCATED_IMAGES")
     with _opened(content, max_pixels, name) as image:
         try:
+            if image.format == "PNG":
+                _opened(content, max_pixels, name).verify()  # load() does not read the checksums of the pixels
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # in place: a copy costs as much as the image
+            upright = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
         except Exception as error:  # as above: truncated, damaged, or hostile
             raise ImageError(f"truncated or damaged: {error}", where=name, cure=CURE) from error
-        return _converted(image, name, target)
+        width, height = image.size
+        pixels = np.empty((height, width, 3) if target == "RGB" else (height, width), np.uint8)
+        rows = max(1, STRIP // width)
+        for top in range(0, height, rows):
+            strip = image.crop((0, top, width, min(top + rows, height)))
+            pixels[top : top + rows] = np.asarray(_converted(strip, name, target))
+    del image  # before the turned copy is made
+    return np.ascontiguousarray(upright(pixels)) if upright else pixels
 
 
 def _converted(image: Image.Image, name: str, target: str) -> Image.Image:

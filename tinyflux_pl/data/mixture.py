@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
-from tinyflux_pl.core.types import Batch, TextEmbeddings
+from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
 from tinyflux_pl.data.cache_store import ENCODINGS
 from tinyflux_pl.data.cache_validity import differences
-from tinyflux_pl.data.cached_dataset import CachedDataset
+from tinyflux_pl.data.cached_dataset import CachedDataset, references
 
 # parts of a fingerprint that must agree for two caches to mean the same by a number
 SHARED_PARTS = {ENCODINGS: ("codec", "text")}
@@ -39,7 +39,15 @@ class Mixture(Dataset):
         self.layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         self.groups = tuple(dict.fromkeys(g for d in self.datasets.values() for g in d.groups))
         owners: dict[str, int] = {}
+        base = next(iter(self.datasets.values()))
         for i, dataset in self.datasets.items():
+            shown = [
+                sorted(k for k in d.layout if k == "inpaint" or k in references(d.layout)) for d in (dataset, base)
+            ]
+            if shown[0] != shown[1]:
+                raise self._mismatch(
+                    next(iter(self.datasets)), i, f"pictures beside the words: {shown[1]} and {shown[0]}"
+                )
             for key, kind in dataset.layout.items():
                 owner = owners.setdefault(key, i)
                 known = self.layout.setdefault(key, kind)
@@ -92,6 +100,9 @@ class Mixture(Dataset):
                 for g in self.groups
             },
             masks=masks,
+            references=tuple(joined([p.references[k] for p in parts]) for k in range(len(references(self.layout)))),
+            inpaint=joined([p.inpaint for p in parts]) if "inpaint" in self.layout else None,
+            **{name: joined([getattr(p, name) for p in parts]) for name in TARGET if name in self.layout},
         )
 
     def _expert(self, part: Batch, key: str) -> Tensor:

@@ -17,14 +17,15 @@ class PromptAccuracy(Metric):
 
     A claim's share is over the prompts that make it, if the verifier can tell (its `stated`), else over all; a
     claim that no prompt made is left out. With `keep_prompts`, `rows` lists this process's prompts since the
-    last reset, each with what its picture kept.
+    last reset, each with what its picture kept. `alone`: this rank measures and the others do not, so that
+    compute() does not wait for them.
     """
 
     full_state_update = False
     higher_is_better = True
 
-    def __init__(self, verifier: Verifier, keep_prompts: bool = False) -> None:
-        super().__init__()
+    def __init__(self, verifier: Verifier, keep_prompts: bool = False, alone: bool = False) -> None:
+        super().__init__(sync_on_compute=not alone)
         self.verifier, self.keep_prompts = verifier, keep_prompts
         self.names = ("all", *verifier.claims)
         self.rows: list[tuple[str, dict[str, bool]]] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.specs import LatentSpec
 from tinyflux_pl.nets.tinyflux import grid_ids
 
 
@@ -29,6 +32,25 @@ def unpatchify(tokens: Float[Tensor, "b n k"], patch: int, height: int, width: i
     return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
-def image_ids(height: int, width: int, patch: int, device: torch.device | str = "cpu") -> Float[Tensor, "n 3"]:
-    """Ids (0, y, x) of the patches of latents of `height` x `width`, fp32."""
-    return grid_ids(height // patch, width // patch, device)
+def image_ids(
+    height: int, width: int, patch: int, device: torch.device | str = "cpu", stream: int = 0
+) -> Float[Tensor, "n 3"]:
+    """Ids (stream, y, x) of the patches of latents of `height` x `width`, fp32; the image itself is stream 0."""
+    ids = grid_ids(height // patch, width // patch, device)
+    ids[:, 0] = stream
+    return ids
+
+
+def inpaint_channels(latent_spec: LatentSpec) -> int:
+    """Channels of a picture with a hole: its latents, and the hole's pixels of each cell (codecs.holes)."""
+    return latent_spec.channels + latent_spec.downsample**2
+
+
+def joined_pictures(
+    pictures: Sequence[Float[Tensor, "b c _h _w"]], patch: int
+) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "n 3"]]:
+    """An image and its references as one sequence: tokens, and ids whose first entry counts the pictures."""
+    tokens = torch.cat([patchify(picture, patch) for picture in pictures], 1)
+    sizes = [(picture.shape[-2], picture.shape[-1]) for picture in pictures]
+    ids = [image_ids(height, width, patch, tokens.device, k) for k, (height, width) in enumerate(sizes)]
+    return tokens, torch.cat(ids)

@@ -12,6 +12,12 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 
 DENOISERS = {
+    "flux1": "tinyflux_pl.denoisers.flux1:Flux1Denoiser",
+    "flux2": "tinyflux_pl.denoisers.flux2:Flux2Denoiser",
+    "flux3": "tinyflux_pl.denoisers.flux3:Flux3Denoiser",
+    "flux_core": "tinyflux_pl.denoisers.flux_core:FluxCoreDenoiser",
+    "sd3": "tinyflux_pl.denoisers.sd3:SD3Denoiser",
+    "sdxl": "tinyflux_pl.denoisers.sdxl:SDXLDenoiser",
     "tinyflux": "tinyflux_pl.denoisers.tinyflux:TinyFluxDenoiser",
     "unet": "tinyflux_pl.denoisers.unet:UNetDenoiser",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
-from tinyflux_pl.denoisers.packing import image_ids, patchify, unpatchify
+from tinyflux_pl.denoisers.packing import inpaint_channels, joined_pictures, patchify, unpatchify
 from tinyflux_pl.denoisers.tinyflux_reference import load_reference, published_file, read_safetensors, to_reference_keys
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
@@ -25,11 +26,14 @@ class TinyFluxDenoiser(nn.Module):
 
     Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums to 1)
     for attention. The heads answer under the same names; prior_map then has mean 1 (sol_map "density").
+    `cond.references` join the sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the network has
+    inpaint_channels.
     Raises SpecMismatch for specs or ports that the network does not fit.
     """
 
     name = "tinyflux"
     prediction = "velocity"
+    reference_size = "as_is"
     lora_targets = (
         "double_blocks.*.attn.*_qkv",
         "double_blocks.*.attn.*_out",
@@ -57,6 +61,30 @@ class TinyFluxDenoiser(nn.Module):
         sol = ("prior_stats", "prior_map") if config.use_sol_prior else ()
         self.ports: tuple[str, ...] = (("vec",) if config.use_lune_expert else ()) + sol
 
+    @property
+    def patch_size(self) -> int:
+        """Latent cells along a side of one token."""
+        return self.config.patch_size
+
+    @property
+    def inpaint_channels(self) -> int:
+        """Channels of a picture with a hole that are read beside the latents; 0: none."""
+        return self.config.inpaint_channels
+
+    @property
+    def reads_guidance(self) -> bool:
+        """Whether the network has an input for distilled guidance."""
+        return self.config.guidance_embeds
+
+    def with_inpaint(self) -> TinyFluxDenoiser:
+        """The same function with an input for a picture with a hole, whose weights are zero: answers as before."""
+        channels = inpaint_channels(self.latent_spec)
+        config = dataclasses.replace(self.config, inpaint_channels=channels)
+        made = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path)
+        new = made.state_dict()["net.inpaint_in.weight"]
+        made.load_state_dict({**self.state_dict(), "net.inpaint_in.weight": new})
+        return made.to(new.device)
+
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W), and under `heads` what each port's own head predicts."""
         if unknown := set(cond.ports) - set(self.ports):
@@ -65,15 +93,27 @@ class TinyFluxDenoiser(nn.Module):
                 where=f"TinyFluxDenoiser with ports {self.ports}",
                 cure="build the denoiser with the experts that the run has (lune_dim, sol)",
             )
+        given = 0 if cond.inpaint is None else cond.inpaint.shape[1]
+        if given != self.inpaint_channels or (given and cond.references):
+            raise SpecMismatch(
+                f"{given} channels of a picture with a hole and {len(cond.references)} references, for a network "
+                f"that reads {self.inpaint_channels} channels",
+                where="TinyFluxDenoiser",
+                cure="give image and mask where model.inpaint=true, and only there; references only elsewhere",
+            )
         height, width = x_t.shape[-2:]
         patch = self.config.patch_size
+        joined, ids = joined_pictures([x_t, *cond.references], patch)
+        own = height * width // patch**2
         tokens, info = self.net(
-            patchify(x_t, patch),
+            joined,
             cond.text.tokens,
             cond.text.pooled,
             # The network's clock runs from noise (0) to data (1), whatever the path's does.
             (t.float() - self.path.t_noise) / (self.path.t_data - self.path.t_noise),
-            img_ids=image_ids(height, width, patch, x_t.device),
+            img_ids=ids,
+            inpaint=None if cond.inpaint is None else patchify(cond.inpaint, patch),
+            reference_tokens=joined.shape[1] - own,
             lune_features=cond.ports.get("vec"),
             sol_stats=cond.ports.get("prior_stats"),
             sol_spatial=cond.ports.get("prior_map"),
@@ -114,10 +154,12 @@ def build(
     lune_dim: int | None = None,
     sol: bool = False,
     num_sol_stats: int = 4,
+    inpaint: bool = False,
     **config: Any,
 ) -> TinyFluxDenoiser:
     """A denoiser whose widths come from the specs and whose ports from the experts that are present.
 
+    `inpaint` gives it an input for a picture with a hole (codecs.holes), whose weights begin at zero.
     ConfigError for unknown keys.
     """
     derived = {
@@ -126,6 +168,7 @@ def build(
         "pooled_projection_dim": text_spec.pooled,
         "use_lune_expert": lune_dim is not None,
         "use_sol_prior": sol,
+        "inpaint_channels": inpaint_channels(latent_spec) if inpaint else 0,
     }
     if lune_dim is not None:
         derived["lune_expert_dim"] = lune_dim

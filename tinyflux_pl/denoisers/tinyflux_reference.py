@@ -10,8 +10,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core import hub
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
+from tinyflux_pl.core import files, hub
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
@@ -68,16 +68,8 @@ def published_file(weights: str, weights_file: str = "", revision: str | None = 
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return {key: value.float() for key, value in load_file(file).items()}
-    except SafetensorError as error:
-        raise CorruptCheckpoint(
-            f"not a whole safetensors file: {error}", where=str(file), cure="fetch it again"
-        ) from error
+    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else, UntrustedFile for a pickle."""
+    return {key: value.float() for key, value in files.read_tensors(file).items()}
 
 
 def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:

@@ -92,6 +92,7 @@ class Guidance:
     kind cfg | apg | cfg_zero; curve constant | triangle. eta and norm_limit (0: none) are APG's;
     zero_until is CFG-Zero's share of the way with no movement at all (0.04 in the paper, 0 for few steps);
     threshold is the percentile of dynamic thresholding (0: none), threshold_bound the data's range.
+    embedded is no rule: it is what a distilled network is told as its guidance input (None: nothing).
     """
 
     scale: float = 5.0
@@ -105,6 +106,7 @@ class Guidance:
     zero_until: float = 0.0
     threshold: float = 0.0
     threshold_bound: float = 1.0
+    embedded: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "interval", tuple(float(x) for x in self.interval))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,6 +40,14 @@ def cosine(prediction: Float[Tensor, "b *s"], target: Float[Tensor, "b *s"]) -> 
 def sample_mean(loss: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
     """Mean over everything but the batch."""
     return loss.flatten(1).mean(1)
+
+
+def real_mean(loss: Float[Tensor, "b c h w"], real: Bool[Tensor, "b n"] | None) -> Float[Tensor, " b"]:
+    """Mean of a sample over those of its h * w cells, row by row, that are no padding; None: none is."""
+    if real is None:
+        return sample_mean(loss)
+    cells = loss.mean(1).flatten(1) * real
+    return cells.sum(1) / real.sum(1).clamp(min=1)
 
 
 def masked_mean(

@@ -9,7 +9,9 @@ formula applied to its own t, where 1 is data; kept for its published weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.paths import fraction, time_at
 
 EDGE = 1e-4  # training times stay this far from both ends
+KNOTS = 1 << 14  # of the table behind Beta's quantiles
 
 
 def flux_shift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
@@ -42,22 +45,85 @@ def shift_time(t: Float[Tensor, "*b"], shift: float, path: Any, toward: str = "n
     return time_at(path, flux_shift(fraction(path, t, toward), shift), toward)
 
 
-def check_shift(shift: float, toward: str, where: str) -> None:
-    """Raise ConfigError for a shift that is not positive, or an end that is neither noise nor data."""
-    if not (shift > 0 and math.isfinite(shift)):
+def step_shift(tokens: int, steps: int) -> float:
+    """FLUX.2's shift exp(mu) for an image of so many tokens in so many steps (BFL flux2, sampling.py, fitted).
+
+    mu is linear in tokens at 10 and at 200 steps, linear in steps between and beyond; from 4300 tokens on that
+    of 200 steps holds for all.
+    """
+    many = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return math.exp(many)
+    few = 8.73809524e-05 * tokens + 1.89833333
+    return math.exp(many + (many - few) / 190.0 * (steps - 200.0))
+
+
+# name -> the shift for an image of so many tokens, drawn in so many steps
+SHIFT_RULES: dict[str, Callable[[int, int], float]] = {
+    "flux1": lambda tokens, steps: resolution_shift(tokens),
+    "flux2": step_shift,
+}
+
+
+def shift_for(shift: float | str, tokens: int, steps: int) -> float:
+    """A shift that is a number, or the one that a rule of SHIFT_RULES gives."""
+    return SHIFT_RULES[shift](tokens, steps) if isinstance(shift, str) else shift
+
+
+def check_shift(shift: float | str, toward: str, where: str, rules: bool = False) -> None:
+    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) the name of a rule,
+    or for an end that is neither noise nor data.
+    """
+    if isinstance(shift, str):
+        if not rules or shift not in SHIFT_RULES:
+            cure = f"a positive number{', or a rule: ' + ', '.join(SHIFT_RULES) if rules else ''}"
+            raise ConfigError(f"shift={shift!r}", where=where, cure=cure)
+    elif not (shift > 0 and math.isfinite(shift)):
         raise ConfigError(f"shift={shift!r}", where=where, cure="a positive number; 1 leaves times as they are")
     if toward not in ("noise", "data"):
         raise ConfigError(f"toward={toward!r}", where=where, cure="noise, or data (the original TinyFlux)")
 
 
-def grid(steps: int, path: Any, shift: float = 1.0, toward: str = "noise") -> Float[Tensor, " n"]:
-    """steps + 1 times in fp32 from t_noise to t_data, even before the shift. The shift is applied once."""
+SPACINGS = ("even", "sd3", "leading")
+TABLE = 1000  # entries of the tables that Stability's networks were trained on
+
+
+def grid(
+    steps: int, path: Any, shift: float = 1.0, toward: str = "noise", spacing: str = "even"
+) -> Float[Tensor, " n"]:
+    """Times in fp32 from noise to data, the shift applied once.
+
+    even: steps + 1 of them, from t_noise to t_data, even before the shift. sd3: steps of them down to the first
+    entry of a shifted table, itself shifted again, then t_data (SD3's reference, and diffusers' scheduler where it
+    is told a number of steps). leading: every (TABLE // steps)-th entry of a table of betas, counted from its
+    second; the last is not t_data, and a sampler reads the data off there.
+    """
     if steps < 1:
         raise ConfigError(f"steps={steps}", where="sampling grid", cure="at least 1")
     check_shift(shift, toward, "sampling grid")
-    times = shift_time(torch.linspace(path.t_noise, path.t_data, steps + 1), shift, path, toward)
+    check_spacing(spacing, steps, shift, toward)
+    if spacing == "leading":
+        entries = torch.arange(steps - 1, -1, -1) * (TABLE // steps) + 1
+        return time_at(path, entries.float() / (TABLE - 1), "noise")
+    if spacing == "sd3":
+        low = float(flux_shift(torch.tensor(1 / TABLE), shift))
+        times = shift_time(time_at(path, torch.linspace(1.0, low, steps), "noise"), shift, path)
+        times = torch.cat([times, times.new_tensor([path.t_data])])
+    else:
+        times = shift_time(torch.linspace(path.t_noise, path.t_data, steps + 1), shift, path, toward)
     times[0], times[-1] = path.t_noise, path.t_data  # s / (1 + (s - 1)) may round beside 1
     return times
+
+
+def check_spacing(spacing: str, steps: int, shift: float | str, toward: str) -> None:
+    """Raise ConfigError for a spacing that is none, or that does not go with the steps and the shift."""
+    if spacing not in SPACINGS:
+        raise ConfigError(f"no spacing {spacing!r}", where="sampler.spacing", cure=f"one of {', '.join(SPACINGS)}")
+    if spacing == "leading" and (shift != 1 or steps > TABLE):
+        cure = f"sampler.shift=1 and at most {TABLE} steps, or sampler.spacing=even"
+        raise ConfigError(f"spacing=leading with shift={shift!r} and {steps} steps", where="sampler", cure=cure)
+    if spacing == "sd3" and (isinstance(shift, str) or toward != "noise"):
+        raise ConfigError("spacing=sd3 needs a number as its shift, toward noise", where="sampler", cure="shift=3.0")
 
 
 def _place(share: Tensor, shift: float, path: Any, toward: str) -> Tensor:
@@ -126,13 +192,46 @@ class Mode:
 
 
 @dataclass(frozen=True)
+class Beta:
+    """Beta(a, b) as a share of noise, then shifted: Flux Core's Beta(2.5, 2.0) leans to noise (mean 0.556)."""
+
+    a: float = 2.5
+    b: float = 2.0
+    shift: float = 1.0
+    toward: str = "noise"
+
+    def __post_init__(self) -> None:
+        check_shift(self.shift, self.toward, "timesteps Beta")
+        if not (self.a >= 1 and self.b >= 1):  # below 1 the density is infinite at an end
+            raise ConfigError(f"a={self.a!r}, b={self.b!r}", where="timesteps Beta", cure="two numbers of at least 1")
+
+    @cached_property
+    def _table(self) -> Float[Tensor, " n"]:
+        """The distribution function at KNOTS + 1 even places in [0, 1], fp64, by the midpoint rule."""
+        middle = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) / KNOTS
+        mass = middle.pow(self.a - 1) * (-middle).log1p().mul(self.b - 1).exp()
+        return torch.cat([torch.zeros(1, dtype=torch.float64), mass.cumsum(0) / mass.sum()])
+
+    def from_beta(self, raw: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+        """Times from draws of Beta(a, b)."""
+        return _place(raw, self.shift, path, self.toward)
+
+    def __call__(self, u: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+        """Times (B,) fp32 in [1e-4, 1 - 1e-4]: the quantile of u, to about 1e-5."""
+        known, wanted = self._table.to(u.device), u.double()
+        right = torch.searchsorted(known, wanted).clamp(1, KNOTS)
+        low, high = known[right - 1], known[right]
+        return self.from_beta((right - 1 + (wanted - low) / (high - low)) / KNOTS, path)
+
+
+@dataclass(frozen=True)
 class Stratified:
     """One draw in each of the batch's B equal strata, then the base sampler: lower variance.
 
     The only sampler whose times depend on the batch's size and order.
     """
 
-    base: Uniform | LogitNormal | Mode = Uniform()
+    base: Uniform | LogitNormal | Mode | Beta = Uniform()
 
     def __call__(self, u: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
         """Times (B,) fp32; row i lies in stratum i."""

@@ -1,6 +1,7 @@
 """A teacher: a denoiser with the codec and the text that it reads, and where its weights come from."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from torch import Tensor
 from tinyflux_pl.codecs.registry import build_codec
 from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
-from tinyflux_pl.core.files import sha256
+from tinyflux_pl.core.files import read_tensors
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.core.specs import compare
+from tinyflux_pl.core.weight_files import known_sha256, tensor_shapes
 from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.text.registry import build_text
@@ -27,28 +29,45 @@ FLOW_TEACHERS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Teacher:
-    """`weights` is the sha256 of the file they came from; `shift` the one to sample this teacher with."""
+    """`weights` is the sha256 of the file they came from; `shift` the one to sample this teacher with.
 
-    denoiser: UNetDenoiser
+    With `unread` the network is still an outline on the meta device, to which that file's weights come on
+    first use: comparing fingerprints takes none.
+    """
+
+    network: UNetDenoiser
     codec: Codec
     text: TextEncoder
     name: str
     weights: str
     shift: float = 1.0
+    unread: Path | None = None
 
     def __post_init__(self) -> None:
         cure = "give the teacher the codec and the text encoder that it was trained with"
-        compare(self.denoiser.latent_spec, self.codec.latent_spec, f"latents of teacher {self.name}", cure)
-        compare(self.denoiser.text_spec, self.text.text_spec, f"text of teacher {self.name}", cure)
-        self.denoiser.eval().requires_grad_(False)
+        compare(self.network.latent_spec, self.codec.latent_spec, f"latents of teacher {self.name}", cure)
+        compare(self.network.text_spec, self.text.text_spec, f"text of teacher {self.name}", cure)
+        self.network.eval().requires_grad_(False)
+
+    @property
+    def denoiser(self) -> UNetDenoiser:
+        """The network with its weights."""
+        if self.unread is not None:
+            own, found = self.network.unet.state_dict(), read_tensors(self.unread)
+            require_fit(own, {key: tuple(tensor.shape) for key, tensor in found.items()}, str(self.unread))
+            cast = {key: tensor.to(own[key].dtype) for key, tensor in found.items()}
+            self.network.unet.load_state_dict(cast, assign=True)
+            self.network.eval().requires_grad_(False)
+            self.unread = None
+        return self.network
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the teacher's answers."""
-        path = self.denoiser.path
+        path = self.network.path
         return {
             "teacher": self.name,
             "weights": self.weights,
-            "denoiser": self.denoiser.config_dict(),
+            "denoiser": self.network.config_dict(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "path": {"name": path.name, "config": path.config()},
             "codec": self.codec.fingerprint(),
@@ -63,7 +82,7 @@ class Teacher:
     @property
     def dtype(self) -> torch.dtype:
         """What the denoiser computes in."""
-        return next(self.denoiser.parameters()).dtype
+        return next(self.network.parameters()).dtype
 
     def to(self, device: Any) -> "Teacher":
         """Move the denoiser; codec and text are moved by who uses them."""
@@ -100,14 +119,14 @@ def embedded(name: str, folder: str | Path | None = None) -> Teacher:
         ) from error
     if kind != "unet":
         raise ConfigError(f"teacher {name!r} is a {kind!r}", where=str(description), cure="teachers are UNets: unet")
-    if sha256(weights) != digest:
+    if known_sha256(weights) != digest:
         raise CorruptCheckpoint(
             f"{weights.name} is not the file that {description.name} describes",
             where=str(folder),
             cure="restore both files from one release",
         )
     denoiser = UNetDenoiser.from_config(config, path)
-    load_strictly(denoiser, _read(weights), str(weights))
+    load_strictly(denoiser, read_tensors(weights), str(weights))
     return Teacher(denoiser, codec, text, name, digest)
 
 
@@ -142,42 +161,38 @@ def sd15_flow(
     for needed in (described, file):
         if not needed.is_file():
             raise HubError(f"no {needed.name}", where=str(needed.parent), cure="check the teacher's unet and weights")
-    denoiser = UNetDenoiser(
-        json.loads(described.read_text()),
-        build_path(*kind["path"]),
-        kind["prediction"],
-        codec.latent_spec,
-        text.text_spec,
-        kind["time_scale"],
-        masks_text=False,
-    )
-    load_strictly(denoiser.unet, _read(file), str(file))
-    return Teacher(denoiser.to(getattr(torch, dtype)), codec, text, name, sha256(file), kind["shift"])
+    path = build_path(*kind["path"])
+    with torch.device("meta"):
+        outline = UNetDenoiser(
+            json.loads(described.read_text()),
+            path,
+            kind["prediction"],
+            codec.latent_spec,
+            text.text_spec,
+            kind["time_scale"],
+            masks_text=False,
+        ).to(getattr(torch, dtype))
+    require_fit(outline.unet.state_dict(), tensor_shapes(file), str(file))
+    return Teacher(outline, codec, text, name, known_sha256(file), kind["shift"], unread=file)
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Copy weights in the module's own dtype; CheckpointMismatch names what is missing, extra or misshapen."""
-    wanted = module.state_dict()
-    faults = [f"missing {key}" for key in sorted(wanted.keys() - tensors.keys())]
-    faults += [f"unknown {key}" for key in sorted(tensors.keys() - wanted.keys())]
+    require_fit(module.state_dict(), {key: tuple(tensor.shape) for key, tensor in tensors.items()}, where)
+    module.load_state_dict(tensors)
+
+
+def require_fit(wanted: Mapping[str, Tensor], found: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Raise CheckpointMismatch unless weights of these shapes are all that a network wants, and no more."""
+    faults = [f"missing {key}" for key in sorted(wanted.keys() - found.keys())]
+    faults += [f"unknown {key}" for key in sorted(found.keys() - wanted.keys())]
     faults += [
-        f"{key} is {tuple(tensors[key].shape)}, expected {tuple(wanted[key].shape)}"
-        for key in sorted(wanted.keys() & tensors.keys())
-        if tensors[key].shape != wanted[key].shape
+        f"{key} is {found[key]}, expected {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & found.keys())
+        if found[key] != tuple(wanted[key].shape)
     ]
     if faults:
         shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
         raise CheckpointMismatch(
             f"{len(faults)} weights do not fit: {shown}", where=where, cure="use the weights made for this network"
         )
-    module.load_state_dict(tensors)
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise CorruptCheckpoint(f"not whole safetensors: {error}", where=str(file), cure="fetch it again") from error

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tinyflux_pl.codecs.holes import hole_channels
 from tinyflux_pl.core.precision import autocast
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, Record, Records, TextEncoder
-from tinyflux_pl.core.types import TextEmbeddings
-from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.core.types import TARGET, TextEmbeddings
+from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
+from tinyflux_pl.data.kept_rows import KeptRows
 
-ROWS = 64  # images in memory at once while encoding; no result depends on it
+BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
 
 
 class Extractor(Protocol):
@@ -28,9 +31,9 @@ class Extractor(Protocol):
     def extract(self, latents: Tensor, text: TextEmbeddings, sample_ids: list[int]) -> dict[str, Tensor]: ...
 
 
-def encodings_fingerprint(records: Records, codec: Codec, text: TextEncoder, dtype: str) -> dict[str, Any]:
-    """What decides the latents and the embeddings of a cache."""
-    return {"data": records.fingerprint(), "codec": codec.fingerprint(), "text": text.fingerprint(), "dtype": dtype}
+def encodings_fingerprint(codec: Codec, text: TextEncoder, dtype: str) -> dict[str, Any]:
+    """What decides the latents and the embeddings of a sample."""
+    return {"codec": codec.fingerprint(), "text": text.fingerprint(), "dtype": dtype}
 
 
 @torch.inference_mode()
@@ -42,27 +45,31 @@ def encode(
     dtype: torch.dtype,
     title: str,
     device: torch.device | str = "cpu",
-) -> None:
-    """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions."""
-    pending = store.pending("encodings")
-    total = sum(len(store.rows(k)) for k in pending)
-    bar = iter(track(_blocks(store, records, pending), f"{title}: encode", total, "image", ROWS))
+    batch: int = BATCH,
+    kept: KeptRows | None = None,
+) -> int:
+    """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions.
+
+    Rows that are `kept` from an older store are copied; returns how many were made.
+    """
+    kept = kept or KeptRows(None, store, ENCODINGS)
+    pending = store.pending(ENCODINGS)
+    todo = _Blocks(store, kept, pending, f"{title}: encode", batch)
     for k in pending:
+        rows = store.rows(k)
         parts: list[dict[str, Tensor]] = []
         captions: list[str] = []
-        while len(captions) < len(store.rows(k)):
-            block = next(bar)
-            parts.append(_images(block, codec, dtype, device))
-            captions += [r.caption for r in block]
-        columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-        # a whole shard at once: encoders that share the memory are read anew for every call
-        columns |= _texts(captions, text, dtype)
-        if k == pending[0]:
-            store.require_room("encodings", columns)
-        store.write_shard("encodings", k, columns, captions)
-    next(bar, None)
+        for block in todo.of(k):
+            read = [records[i] for i in block]
+            parts.append(_images(read, codec, dtype, device, batch))
+            captions += [r.caption for r in read]
+        columns = _joined(parts)
+        if captions:  # a whole shard at once: encoders that share the memory are read anew for every call
+            columns |= _texts(captions, text, dtype)
+        _write(store, ENCODINGS, k, kept.joined(rows, columns), kept.captions(rows, captions), pending)
     codec.free()
     text.free()
+    return todo.close()
 
 
 @torch.inference_mode()
@@ -76,36 +83,81 @@ def extract(
     dtype: torch.dtype,
     precision: str,
     title: str,
-) -> None:
+    batch: int = BATCH,
+    kept: KeptRows | None = None,
+) -> int:
     """Fill what is missing of an expert's group, from the teacher's own latents and text.
 
     Where the teacher reads the same codec and text as the student, the cached encodings serve.
     `precision` is that of the teacher's forward pass; statistics are taken in fp32 all the same.
+    Rows that are `kept` from an older store are copied; returns how many were made.
     """
     group = extractor.name
+    kept = kept or KeptRows(None, store, group)
     pending = store.pending(group)
-    total = sum(len(store.rows(k)) for k in pending)
-    bar = iter(track(_ranges(store, pending), f"{title}: {group}", total, "image", ROWS))
+    todo = _Blocks(store, kept, pending, f"{title}: {group}", batch)
     for k in pending:
         parts: list[dict[str, Tensor]] = []
-        for _ in range(len(list(_split(store.rows(k))))):
-            rows = next(bar)
-            ids = store.gather("sample_ids", rows).tolist()
-            latents, told = _teacher_inputs(store, records, rows, codec, text, shares_encodings)
+        for block in todo.of(k):
+            ids = store.gather("sample_ids", _filled(block, batch)).tolist()
+            if shares_encodings:
+                latents, told = _cached(store, _filled(block, batch))
+            else:
+                latents, told = _encoded(_filled([records[i] for i in block], batch), codec, text, dtype)
             with autocast(precision, extractor.device):
                 found = extractor.extract(latents, told, ids)
-            parts.append({name: value.to(dtype).cpu() for name, value in found.items()})
-        columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-        if k == pending[0]:
-            store.require_room(group, columns)
-        store.write_shard(group, k, columns, None)
-    next(bar, None)
+            parts.append({name: value[: len(block)].to(dtype).cpu() for name, value in found.items()})
+        _write(store, group, k, kept.joined(store.rows(k), _joined(parts)), None, pending)
+    return todo.close()
 
 
 def images_of(records: list[Record]) -> Tensor:
-    """Pixels (B, 3, H, W) in [-1, 1]."""
+    """Pixels (B, 3, H, W) in [-1, 1]; what is no picture of bytes (sequences) as it is, channels first."""
     pixels = torch.from_numpy(np.stack([r.image for r in records]))
-    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    values = pixels.permute(0, 3, 1, 2).float()
+    return values.div(127.5).sub(1) if pixels.dtype == torch.uint8 else values
+
+
+class _Blocks:
+    """The rows that have to be made, shard by shard in blocks, behind one progress bar."""
+
+    def __init__(self, store: CacheStore, kept: KeptRows, pending: list[int], title: str, batch: int) -> None:
+        self._rows = {k: len(kept.anew(store.rows(k))) for k in pending}
+        self._batch, self.total = batch, sum(self._rows.values())
+        blocks = (block for k in pending for block in _split(kept.anew(store.rows(k)), batch))
+        self._bar = iter(track(blocks, title, self.total, "image", batch) if self.total else ())
+
+    def of(self, k: int) -> Iterator[list[int]]:
+        """The blocks of shard k; shards come in their order."""
+        for _ in range(-(-self._rows[k] // self._batch)):
+            yield next(self._bar)
+
+    def close(self) -> int:
+        """End the bar; how many rows there were."""
+        next(self._bar, None)
+        return self.total
+
+
+def _split(rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(rows), size):
+        yield list(rows[start : start + size])
+
+
+def _filled(block: list[Any], size: int) -> list[Any]:
+    """A block repeated to its full size: kernels round by the shape of a batch, so that all have one shape."""
+    return [*block, *[block[-1]] * (size - len(block))]
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def _write(
+    store: CacheStore, group: str, k: int, columns: dict[str, Tensor], captions: list[str] | None, pending: list[int]
+) -> None:
+    if k == pending[0]:
+        store.require_room(group, columns)
+    store.write_shard(group, k, columns, captions)
 
 
 def _texts(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -117,39 +169,47 @@ def _texts(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[s
     }
 
 
-def _images(block: list[Record], codec: Codec, dtype: torch.dtype, device: torch.device | str) -> dict[str, Tensor]:
+def _images(
+    block: list[Record], codec: Codec, dtype: torch.dtype, device: torch.device | str, batch: int
+) -> dict[str, Tensor]:
+    latents = codec.encode(images_of(_filled(block, batch)).to(device))[: len(block)]
     columns = {
-        "latents": codec.encode(images_of(block).to(device)).to(dtype).cpu(),
+        "latents": latents.to(dtype).cpu(),
         "sample_ids": torch.tensor([r.sample_id for r in block], dtype=torch.int64),
     }
     if all(r.mask is not None for r in block):
         masks = torch.from_numpy(np.stack([np.asarray(r.mask, np.float32) for r in block]))[:, None]
-        size = columns["latents"].shape[-2:]
-        columns["masks"] = torch.nn.functional.interpolate(masks, size, mode="area")[:, 0].to(dtype)
+        columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[:, 0].to(dtype)
+    for name in TARGET:
+        if name in block[0].attributes:
+            columns[name] = torch.from_numpy(np.stack([r.attributes[name] for r in block]))
+    beside = _pictures_beside(_filled(block, batch), codec, device)
+    return columns | {name: value[: len(block)].to(dtype).cpu() for name, value in beside.items()}
+
+
+def _pictures_beside(block: list[Record], codec: Codec, device: torch.device | str) -> dict[str, Tensor]:
+    """What a denoiser is shown beside the words: reference.0, reference.1 ..., and inpaint (codecs.holes)."""
+    columns = {}
+    for k in range(len(block[0].references)):
+        shown = [replace(r, image=r.references[k]) for r in block]
+        columns[f"reference.{k}"] = codec.encode(images_of(shown).to(device))
+    if block[0].hole is not None:
+        holes = torch.from_numpy(np.stack([np.asarray(r.hole, np.float32) for r in block]))[:, None]
+        columns["inpaint"] = hole_channels(codec, images_of(block).to(device), holes.to(device))
     return columns
 
 
-def _teacher_inputs(
-    store: CacheStore, records: Records, rows: list[int], codec: Codec, text: TextEncoder, shared: bool
-) -> tuple[Tensor, TextEmbeddings]:
-    if shared:
-        names = ("text.tokens", "text.mask", "text.pooled")
-        tokens, mask, pooled = (store.gather(name, rows) for name in names)
-        return store.gather("latents", rows).float(), TextEmbeddings(tokens.float(), mask, pooled.float())
-    block = [records[i] for i in rows]
-    return codec.encode(images_of(block)), text.encode([r.caption for r in block])
+def _cached(store: CacheStore, rows: list[int]) -> tuple[Tensor, TextEmbeddings]:
+    names = ("text.tokens", "text.mask", "text.pooled")
+    tokens, mask, pooled = (store.gather(name, rows) for name in names)
+    return store.gather("latents", rows).float(), TextEmbeddings(tokens.float(), mask, pooled.float())
 
 
-def _split(rows: range) -> Iterator[list[int]]:
-    for start in range(0, len(rows), ROWS):
-        yield list(rows[start : start + ROWS])
+def _encoded(block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype) -> tuple[Tensor, TextEmbeddings]:
+    """Rounded and laid out as from the store: a student that shares its teacher's codec must change nothing."""
 
+    def as_stored(part: Tensor) -> Tensor:
+        return part.to(dtype).float().contiguous()
 
-def _ranges(store: CacheStore, shards: list[int]) -> Iterator[list[int]]:
-    for k in shards:
-        yield from _split(store.rows(k))
-
-
-def _blocks(store: CacheStore, records: Records, shards: list[int]) -> Iterator[list[Record]]:
-    for rows in _ranges(store, shards):
-        yield [records[i] for i in rows]
+    told, latents = text.encode([r.caption for r in block]), codec.encode(images_of(block))
+    return as_stored(latents), TextEmbeddings(as_stored(told.tokens), told.mask, as_stored(told.pooled))

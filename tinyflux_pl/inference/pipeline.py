@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, TextEncoder
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
+from tinyflux_pl.inference.edit import Edit, Hole, References
 from tinyflux_pl.sampling.images import ImageSampler, settings_of
 from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.sampling.picture import captioned_grid, save_png, to_picture
@@ -33,6 +36,7 @@ class Pipeline:
     sampler: ImageSampler
     origin: dict[str, Any]  # what the weights are, for the metadata of pictures
     precision: str = "32-true"
+    told: Callable[[TextEmbeddings], Conditioning] = Conditioning  # the words, and what else the denoiser is told
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, weights: str = "averaged") -> Pipeline:
@@ -60,6 +64,40 @@ class Pipeline:
         sampler = ImageSampler(codec, text, SamplerSettings(), size)
         return cls(denoiser.eval(), sampler, {"checkpoint": digest, "weights": "published"})
 
+    @property
+    def cell(self) -> int:
+        """Pixels along a side of one token."""
+        return self.sampler.codec.latent_spec.downsample * getattr(self.denoiser, "patch_size", 1)
+
+    def editing(
+        self,
+        references: Sequence[str | Path] = (),
+        image: str | Path | None = None,
+        mask: str | Path | None = None,
+        keep_size: bool = False,
+    ) -> Pipeline:
+        """Drawing from pictures: references (Kontext), or an image with a hole (Fill).
+
+        The result has the size of the first picture, as the network wants it, unless `keep_size`.
+        """
+        size, codec = self.sampler.image_size, self.sampler.codec
+        rule = getattr(self.denoiser, "reference_size", None)
+        edit: Edit
+        if references and image is None and mask is None:
+            if rule is None:
+                cure = "model=flux1_kontext, or model.reference_size=as_is for a network that you trained on pairs"
+                raise ConfigError("this network was not trained on references", where="reference", cure=cure)
+            edit = References(codec, references, rule, self.cell)
+        elif image is not None and mask is not None and not references:
+            if not getattr(self.denoiser, "inpaint_channels", 0):
+                raise ConfigError("this network fills no holes", where="image", cure="model=flux1_fill")
+            edit = Hole(codec, image, mask, self.cell, size if keep_size else None, max(size))
+        else:
+            cure = "give reference= alone, or image= and mask= together"
+            raise ConfigError("pictures that do not go together", where="reference, image, mask", cure=cure)
+        sampler = replace(self.sampler, image_size=size if keep_size else edit.size)
+        return replace(self, told=edit, sampler=sampler, origin={**self.origin, "pictures": edit.hashes})
+
     def adjusted(
         self,
         height: int | None = None,
@@ -71,8 +109,7 @@ class Pipeline:
         settings = replace(self.sampler.settings, **_given(sampler))
         settings = replace(settings, guidance=replace(settings.guidance, **_given(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
-        patch = getattr(getattr(self.denoiser, "config", None), "patch_size", 1)
-        cell = self.sampler.codec.latent_spec.downsample * patch
+        cell = self.cell
         for name, side in zip(("height", "width"), size, strict=True):
             if side < cell or side % cell:
                 near = max(1, round(side / cell)) * cell
@@ -88,7 +125,8 @@ class Pipeline:
         self.denoiser.to(device)
         self.sampler.codec.to(device)
         self.sampler.text.to(device)
-        return replace(self, precision=formats.choose(precision, accelerator))
+        chosen = formats.choose(precision, accelerator)
+        return replace(self, precision=formats.check_mixed(chosen, getattr(self.denoiser, "overflows", "")))
 
     def write(
         self, prompts: list[str], folder: str | Path, *, n: int = 1, seed: int = 0, negative_prompt: str | None = None
@@ -108,6 +146,7 @@ class Pipeline:
                     negative_prompt=negative_prompt,
                     indices=[i for _, i in rows],
                     seed=seed,
+                    told=self.told,
                 )
             drawn.append(images)
             for (prompt, i), image in zip(rows, images, strict=True):

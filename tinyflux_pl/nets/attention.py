@@ -57,6 +57,19 @@ def attend(
     return out.transpose(1, 2).flatten(2).to(dtype)
 
 
+def attend_jointly(
+    txt: tuple[Tensor, Tensor, Tensor],
+    img: tuple[Tensor, Tensor, Tensor],
+    rotation: Tensor,
+    key_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Each stream's (query, key, value), rotated, over both: text (B, L, C) and image (B, N, C), text first."""
+    query, key, value = (torch.cat(pair, 2) for pair in zip(txt, img, strict=True))
+    out = attend(apply_rotary(query, rotation), apply_rotary(key, rotation), value, key_mask)
+    txt_out, img_out = out.split((txt[0].shape[2], img[0].shape[2]), 1)
+    return txt_out, img_out
+
+
 class PriorGain(nn.Conv2d):
     """Importance (B, N) -> gain exp(clamp(w_h * importance + b_h, -2, 2)) of each head's image tokens.
 
@@ -117,10 +130,7 @@ class JointAttention(nn.Module):
         if prior is not None:
             gain = self.spatial_to_mod(prior.importance)
             img_q, img_k = img_q * (gain / prior.temperature[..., None, None]), img_k * gain
-        query = apply_rotary(torch.cat((txt_q, img_q), 2), rotation)
-        key = apply_rotary(torch.cat((txt_k, img_k), 2), rotation)
-        out = attend(query, key, torch.cat((txt_v, img_v), 2), key_mask)
-        txt_out, img_out = out.split((txt.shape[1], img.shape[1]), 1)
+        txt_out, img_out = attend_jointly((txt_q, txt_k, txt_v), (img_q, img_k, img_v), rotation, key_mask)
         return self.txt_out(txt_out), self.img_out(img_out)
 
 

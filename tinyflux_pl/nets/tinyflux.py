@@ -35,6 +35,8 @@ class TinyFluxDeep(nn.Module):
         self.gradient_checkpointing = False
         hidden = c.hidden_size
         self.img_in = nn.Linear(c.token_width, hidden)
+        if c.inpaint_channels:  # more columns of img_in, by themselves so that zero columns change no rounding
+            self.inpaint_in = nn.Linear(c.inpaint_channels * c.patch_size**2, hidden, bias=False)
         self.txt_in = nn.Linear(c.joint_attention_dim, hidden)
         self.time_in = ScalarEmbedder(hidden, c.time_scale)
         self.vector_in = nn.Sequential(nn.SiLU(), nn.Linear(c.pooled_projection_dim, hidden))
@@ -77,6 +79,8 @@ class TinyFluxDeep(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.zeros_(self.final_linear.weight)
+        if self.config.inpaint_channels:
+            nn.init.zeros_(self.inpaint_in.weight)
         if not self.config.zero_init:
             return
         # adaLN-Zero (DiT, sec. 3.2): closed gates make every block the identity at first. A single
@@ -103,13 +107,17 @@ class TinyFluxDeep(nn.Module):
         encoder_attention_mask: Bool[Tensor, "b l"] | None = None,
         lune_mask: Bool[Tensor, " b"] | None = None,
         sol_mask: Bool[Tensor, " b"] | None = None,
+        inpaint: Float[Tensor, "b n k"] | None = None,
+        reference_tokens: int = 0,
         return_expert_pred: bool = False,
     ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
         """The prediction for each image token, and what the expert heads said if asked.
 
         timestep is 0 at noise and 1 at data. img_ids are (0, y, x), shared or one set a sample; without
         them the tokens must form a square. Text where the attention mask is False has no influence.
-        lune_mask and sol_mask choose, sample by sample, the teacher's features over the heads' own.
+        lune_mask and sol_mask choose, sample by sample, the teacher's features over the heads' own. inpaint is
+        what stands beside each token (config.inpaint_channels). The last `reference_tokens` are of other pictures
+        than the one that is predicted: their ids begin with 1, 2 ..., no answer is given for them.
         """
         dtype = self.img_in.weight.dtype
         if img_ids is None:
@@ -119,6 +127,9 @@ class TinyFluxDeep(nn.Module):
             text = text.masked_fill(~encoder_attention_mask[..., None], 0)
         # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose too much.
         img, txt = self.img_in(hidden_states.to(dtype)).to(dtype), self.txt_in(text).to(dtype)
+        if inpaint is not None:
+            img = img + self.inpaint_in(inpaint.to(dtype)).to(dtype)
+        own = img.shape[1] - reference_tokens
         vec, prior, info = self._conditioning(
             text,
             encoder_attention_mask,
@@ -129,7 +140,9 @@ class TinyFluxDeep(nn.Module):
             (sol_stats, sol_spatial, sol_mask),
         )
         if prior is not None:
-            prior = AttentionPrior(prior.temperature, map_at_tokens(prior.importance, img_ids))
+            weights = map_at_tokens(prior.importance, img_ids[..., :own, :])
+            others = weights.mean(-1, keepdim=True).expand(-1, reference_tokens)  # the map is not of these pictures
+            prior = AttentionPrior(prior.temperature, torch.cat((weights, others), -1))
         vec = F.silu(vec)
         double_table, single_table = self._rotations(img_ids, txt_ids, txt.shape[1])
         key_mask = None
@@ -140,7 +153,7 @@ class TinyFluxDeep(nn.Module):
         both = torch.cat((txt, img), 1)
         for block in self.single_blocks:
             both = self._run(block, both, vec, single_table, key_mask, prior)
-        last = self.final_norm(both[:, txt.shape[1] :])
+        last = self.final_norm(both[:, txt.shape[1] :][:, :own])
         with torch.autocast(last.device.type, enabled=False):  # the answer itself is not rounded to bf16
             out = self.final_linear(last.to(dtype))
         return (out, info) if return_expert_pred else out

@@ -60,6 +60,7 @@ class TinyFluxConfig:
     freeze_sol: bool = False
     use_t5_vec: bool = True
     guidance_embeds: bool = False
+    inpaint_channels: int = 0  # of a picture with a hole, beside the latents
     # In these the reference differs: see COMPATIBLE.
     num_sol_stats: int = 4
     time_scale: float | int = 1000.0
@@ -89,6 +90,8 @@ class TinyFluxConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 _refuse(f"{name} is {getattr(self, name)}", f"give a positive {name}")
+        if self.inpaint_channels < 0:
+            _refuse(f"inpaint_channels is {self.inpaint_channels}", "give 0, or the channels beside the latents")
         if self.num_double_layers < 0 or self.num_single_layers < 0:
             _refuse("a negative number of blocks", "give num_double_layers and num_single_layers of 0 or more")
         if self.sol_hidden_dim < 2:

@@ -79,7 +79,7 @@ class FlowObjective:
             ports.update(targets[expert.name])
             masks.update(dict.fromkeys(targets[expert.name], shown))
         text = batch.text.where(told, self.null_text.to(device)) if self.text_dropout > 0 else batch.text
-        return Draw(t, noise, Conditioning(text, ports, masks), targets)
+        return Draw(t, noise, batch.conditioning(text, ports, masks), targets)
 
     def regress(self, denoiser: Denoiser, batch: Batch, draw: Draw) -> tuple[Prediction, Tensor]:
         """The denoiser's answer and the weighted regression error of each sample (B,)."""
@@ -91,7 +91,7 @@ class FlowObjective:
         if self.map_weighting and "prior_map" in draw.cond.ports:
             error = error * self._map_weight(draw, error.shape[-2], error.shape[-1])
         if batch.masks is None:
-            per_sample = losses.sample_mean(error)
+            per_sample = losses.real_mean(error, batch.target_mask)
         else:
             per_sample = losses.masked_mean(error, batch.masks, self.foreground, self.background)
         return answer, per_sample * self.weighting(path.log_snr(draw.t), denoiser.prediction)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.protocols import Denoiser
-from tinyflux_pl.core.types import Batch, Conditioning
-from tinyflux_pl.diffusion import prediction
+from tinyflux_pl.core.types import Batch
+from tinyflux_pl.diffusion import losses, prediction
 
 
 class FixedGrid:
@@ -34,6 +34,7 @@ class FixedGrid:
             at = path.t_noise + time * (path.t_data - path.t_noise)
             t = torch.full((len(batch),), at, device=noise.device)
             target = prediction.target(denoiser.prediction, batch.latents, noise, t, path)
-            answer = denoiser(path.interpolate(batch.latents, noise, t), t, Conditioning(batch.text))
-            found[f"validation/loss_t_{time:g}"] = (answer.sample.float() - target).square().mean()
+            answer = denoiser(path.interpolate(batch.latents, noise, t), t, batch.conditioning())
+            error = losses.mse(answer.sample.float(), target)
+            found[f"validation/loss_t_{time:g}"] = losses.real_mean(error, batch.target_mask).mean()
         return {"validation/loss": torch.stack(list(found.values())).mean(), **found}

@@ -29,17 +29,31 @@ def batched(cond: Conditioning, uncond: Conditioning) -> Conditioning:
             known = torch.full((count,), has, device=like.device)
             present.append(side.port_mask.get(name, known) if has else known)
         ports[name], masks[name] = torch.cat(values), torch.cat(present)
-    embedded = [side.embedded_guidance for side in (cond, uncond)]
-    if (embedded[0] is None) != (embedded[1] is None):
-        raise ConfigError(
-            "embedded guidance on one side only", where="sampling.field", cure="give it to both conditionings or none"
-        )
+    if len(cond.references) != len(uncond.references):
+        raise _one_sided("a reference")
     return Conditioning(
         TextEmbeddings.cat([cond.text, uncond.text]),
         ports,
         masks,
-        None if embedded[0] is None else torch.cat(embedded),
+        _both("embedded guidance", cond.embedded_guidance, uncond.embedded_guidance),
+        tuple(torch.cat(pair) for pair in zip(cond.references, uncond.references, strict=True)),
+        _both("a picture to fill", cond.inpaint, uncond.inpaint),
+        _both("a size", cond.size_ids, uncond.size_ids),
+        _both("a target's places", cond.target_ids, uncond.target_ids),
+        _both("a target's padding", cond.target_mask, uncond.target_mask),
     )
+
+
+def _both(what: str, cond: Tensor | None, uncond: Tensor | None) -> Tensor | None:
+    if cond is None and uncond is None:
+        return None
+    if cond is None or uncond is None:
+        raise _one_sided(what)
+    return torch.cat([cond, uncond])
+
+
+def _one_sided(what: str) -> ConfigError:
+    return ConfigError(f"{what} on one side only", where="sampling.field", cure="give it to both conditionings or none")
 
 
 class Field:

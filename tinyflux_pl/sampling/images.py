@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Codec, Denoiser, TextEncoder
-from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
@@ -45,6 +46,10 @@ class ImageSampler:
         size = self.max_batch
         return TextEmbeddings.cat([self.text.encode(prompts[i : i + size]) for i in range(0, len(prompts), size)])
 
+    def _placed(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
+        """With the places of the answer's tokens, where the encoder knows them (sequences)."""
+        return self.text.placed(cond, prompts) if hasattr(self.text, "placed") else cond
+
     @torch.inference_mode()
     def images(
         self,
@@ -55,26 +60,35 @@ class ImageSampler:
         indices: Sequence[int] | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
+        told: Callable[[TextEmbeddings], Conditioning] = Conditioning,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt."""
+        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt; `told` adds to the words what else is told."""
+        guided = self.settings.guidance.scale != 1
+        if negative_prompt is not None and not guided:
+            cure = "guidance.scale=3, say; a distilled network's own guidance reads no negative prompt"
+            raise ConfigError("a negative prompt does nothing at guidance.scale=1", where="negative_prompt", cure=cure)
         device = device or next(denoiser.parameters()).device
         indices = list(indices if indices is not None else range(len(prompts)))
-        null = self.text.null() if negative_prompt is None else self.text.encode([negative_prompt])
+        null = None
+        if guided:  # otherwise nobody asks, and an encoder may be gigabytes to read
+            null = self.text.null() if negative_prompt is None else self.text.encode([negative_prompt])
+            null = null.to(device)
         text, drawn = self.encode(prompts), []
         for start in range(0, len(prompts), self.max_batch):
             rows = slice(start, start + self.max_batch)
             latents = sample(
                 denoiser,
-                text.select(rows).trimmed().to(device),
-                null.to(device),
+                self._placed(told(text.select(rows).trimmed().to(device)), prompts[rows]),
+                null,
                 shape=self.latent_shape(),
                 sample_ids=indices[rows],
                 seed=seed,
                 settings=self.settings,
                 max_batch=self.max_batch,
             )
-            drawn.append(self.codec.decode(latents).float().clamp(-1, 1).cpu())
+            low, high = getattr(self.codec, "bounds", (-1.0, 1.0))
+            drawn.append(self.codec.decode(latents).float().clamp(low, high).cpu())
             if progress is not None:
                 progress(min(start + self.max_batch, len(prompts)), len(prompts))
         return torch.cat(drawn)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 from tinyflux_pl.diffusion.solvers import solver_named
-from tinyflux_pl.diffusion.timesteps import check_shift, grid
+from tinyflux_pl.diffusion.timesteps import check_shift, check_spacing, grid, shift_for
 from tinyflux_pl.sampling.field import Field
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -27,18 +28,21 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 class SamplerSettings:
     """How to draw: number of steps, solver (euler | heun | dpmpp_2m), guidance, and the grid's shift.
 
-    shift > 1 spends more steps in noise; toward "data" is the original TinyFlux's grid.
+    shift > 1 spends more steps in noise; as a name it is a rule of diffusion.timesteps.SHIFT_RULES, by the
+    image's tokens and the steps. toward "data" is the original TinyFlux's grid; spacing: see timesteps.grid.
     """
 
     steps: int = 28
     solver: str = "heun"
     guidance: Guidance = field(default_factory=Guidance)
-    shift: float = 1.0
+    shift: float | str = 1.0
     toward: str = "noise"
+    spacing: str = "even"
 
     def __post_init__(self) -> None:
         solver_named(self.solver)
-        check_shift(self.shift, self.toward, "sampler")
+        check_spacing(self.spacing, self.steps, self.shift, self.toward)
+        check_shift(self.shift, self.toward, "sampler", rules=True)
         if self.steps < 1:
             raise ConfigError(f"steps={self.steps}", where="sampler.steps", cure="at least 1")
 
@@ -57,25 +61,40 @@ def evaluating(denoiser: Denoiser) -> Generator[None]:
             module.training = mode
 
 
-def _checked(denoiser: Denoiser, text: TextEmbeddings, rows: int, shape: Sequence[int]) -> TextEmbeddings:
+def _checked(
+    denoiser: Denoiser, told: TextEmbeddings | Conditioning, rows: int, shape: Sequence[int], guidance: Guidance
+) -> Conditioning:
+    """What every one of `rows` images is told, on the text's device."""
     if shape[0] != denoiser.latent_spec.channels:
         raise SpecMismatch(
             f"latents of {shape[0]} channels for a denoiser of {denoiser.latent_spec.channels}",
             where="sample: shape",
             cure="shape is (channels, height, width) in the denoiser's latent cells",
         )
-    if len(text) == 1:
-        return text.expand(rows)
-    if len(text) != rows:
-        raise ConfigError(
-            f"{len(text)} prompts for {rows} images", where="sample", cure="one sample id a prompt, or one prompt"
-        )
-    return text
+    cond = told if isinstance(told, Conditioning) else Conditioning(told)
+    if guidance.embedded is not None:
+        if not getattr(denoiser, "reads_guidance", False):
+            cure = "guidance.embedded=null; guidance.scale guides any network, at twice the cost"
+            raise ConfigError("this network has no guidance input", where="guidance.embedded", cure=cure)
+        cond = replace(cond, embedded_guidance=torch.full((1,), float(guidance.embedded)))
+    device = cond.text.tokens.device
+
+    def spread(part: Any) -> Any:
+        if len(part) not in (1, rows):
+            raise ConfigError(
+                f"{len(part)} prompts for {rows} images", where="sample", cure="one sample id a prompt, or one prompt"
+            )
+        part = part.to(device)
+        if len(part) == rows:
+            return part
+        return part.expand(rows) if isinstance(part, TextEmbeddings) else part.expand(rows, *part.shape[1:])
+
+    return cond.rows(spread)
 
 
 def sample(
     denoiser: Denoiser,
-    text: TextEmbeddings,
+    text: TextEmbeddings | Conditioning,
     null: TextEmbeddings | None = None,
     *,
     shape: tuple[int, int, int],
@@ -88,13 +107,16 @@ def sample(
 ) -> Float[Tensor, "b c h w"]:
     """Latents (B, C, H, W) in fp32 on the text's device, one for each sample id.
 
-    text has one row an id, or a single row for all; null is the text encoder's null(), needed unless
-    guidance.scale is 1. Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch.
+    text, and each part of a whole conditioning, has one row an id or a single row for all; null is the text
+    encoder's null(), needed unless guidance.scale is 1: the unconditional is told the same pictures and sizes.
+    Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch.
     """
     settings = settings or SamplerSettings()
-    text = _checked(denoiser, text, len(sample_ids), shape)
-    device, path = text.tokens.device, denoiser.path
-    times = grid(settings.steps, path, settings.shift, settings.toward).to(device)
+    told = _checked(denoiser, text, len(sample_ids), shape, settings.guidance)
+    device, path = told.text.tokens.device, denoiser.path
+    tokens = shape[1] * shape[2] // getattr(denoiser, "patch_size", 1) ** 2
+    shift = shift_for(settings.shift, tokens, settings.steps)
+    times = grid(settings.steps, path, shift, settings.toward, settings.spacing).to(device)
     solve = solver_named(settings.solver)
     chunks = [slice(i, min(i + max_batch, len(sample_ids))) for i in range(0, len(sample_ids), max_batch)]
     done: list[Tensor] = []
@@ -106,8 +128,10 @@ def sample(
     with torch.inference_mode(), evaluating(denoiser):
         for rows in chunks:
             ids = list(sample_ids[rows])
-            uncond = None if null is None else Conditioning(null.to(device).expand(len(ids)))
-            velocity = Field(denoiser, Conditioning(text.select(rows)), uncond, settings.guidance)
+            cond = told.rows(lambda part, rows=rows: part[rows])
+            bare = None if null is None else null.to(device).expand(len(ids))
+            uncond = None if bare is None else replace(cond, text=bare, ports={}, port_mask={})
+            velocity = Field(denoiser, cond, uncond, settings.guidance)
             x = rng.normal(shape, seed, stream, ids).to(device)
             x = solve(velocity, x, times, path, on_step)
             last = times[-1:].expand(len(ids))

@@ -1,4 +1,4 @@
-"""T5 tokens with a CLIP pooled vector: what TinyFlux reads (Flan-T5 base and CLIP ViT-L)."""
+"""T5 tokens with a CLIP pooled vector: what TinyFlux (Flan-T5 base) and FLUX.1 (T5-XXL) read, with CLIP ViT-L."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,58 +8,83 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.text import pretrained
 
 CLIP_LENGTH = 77
+KINDS = {"t5": "T5EncoderModel", "clip": "CLIPTextModel"}  # the classes of transformers
+SUBFOLDERS = ("t5", "t5_tokenizer", "clip", "clip_tokenizer")
 
 
 class ClipT5:
     """tokens (B, length, T5 width) with their mask, pooled (B, CLIP width); fp32 out.
 
-    `t5` and `clip` are folders in the transformers layout or repositories (then with a revision each).
-    sequential=True holds one encoder in memory at a time: each call reads T5, frees it, reads CLIP,
-    frees it; meant for few large calls. fp16 is refused, since T5's residual stream overflows in it.
+    `t5` and `clip` are folders in the transformers layout or repositories (then with a revision each), of
+    which the subfolders hold encoder and tokenizer ("" for the root). masked=False is FLUX.1's way: the
+    encoders are not told what is padding, and the mask is True everywhere, since the image model attends to
+    it all. `structures` (t5, clip) say what the encoders are where no folder does. sequential=True holds one
+    encoder in memory at a time: each call reads T5, frees it, reads CLIP, frees it; meant for few large
+    calls. fp16 is refused, since T5's residual stream overflows in it.
     """
 
     name = "flan_t5_clip"
 
     def __init__(
         self,
-        t5: str,
-        clip: str,
+        t5: str | None,
+        clip: str | None,
         t5_revision: str | None = None,
         clip_revision: str | None = None,
         length: int = 128,
         dtype: str = "float32",
         sequential: bool = False,
         batch_size: int = 64,
+        masked: bool = True,
+        subfolders: dict[str, str] | None = None,
+        structures: dict[str, Any] | None = None,
     ) -> None:
-        pretrained.check_dtype(dtype, "text.dtype")
-        if dtype == "float16":
-            raise ConfigError("T5 overflows in float16", where="text.dtype", cure="use bfloat16 or float32")
-        self.t5, self.clip, self.t5_revision, self.clip_revision = str(t5), str(clip), t5_revision, clip_revision
+        check_dtype(dtype, "text.dtype", "T5's residual stream passes 65504")
+        self.t5, self.clip, self.t5_revision, self.clip_revision = t5, clip, t5_revision, clip_revision
+        self.masked, self.structures = masked, structures
+        self.subfolders = {**dict.fromkeys(SUBFOLDERS, ""), **(subfolders or {})}
+        if unknown := set(self.subfolders) - set(SUBFOLDERS):
+            raise ConfigError(f"no {unknown}", where="text.subfolders", cure=f"keys are {', '.join(SUBFOLDERS)}")
         self.length, self.dtype, self.sequential, self.batch_size = length, dtype, sequential, batch_size
         self.device = torch.device("cpu")
         self._models: dict[str, Any] = {}
         self._null: TextEmbeddings | None = None
 
     @cached_property
-    def _folders(self) -> dict[str, Path]:
-        return {
-            "t5": pretrained.locate(self.t5, self.t5_revision, "")[0],
-            "clip": pretrained.locate(self.clip, self.clip_revision, "")[0],
-        }
+    def _folders(self) -> dict[str, list[Path]]:
+        """Of each encoder: its own folder, and its tokenizer's."""
+        found = {}
+        for key in ("t5", "clip"):
+            if getattr(self, key) is None:
+                cure = f"text.{key}=FOLDER, or release.weights=FOLDER of the whole pipeline"
+                raise ConfigError(f"no weights for {KINDS[key]}", where=f"text.{key}", cure=cure)
+            inside = (self.subfolders[key], self.subfolders[f"{key}_tokenizer"])
+            found[key] = pretrained.locate(getattr(self, key), getattr(self, f"{key}_revision"), *inside)
+        return found
 
     @cached_property
     def text_spec(self) -> TextSpec:
-        """Widths from the two config.json."""
+        """Widths from the two config.json, or from `structures` where there are no weights."""
+        if self.t5 is None and self.clip is None and self.structures is not None:
+            told = self.structures
+            return TextSpec(told["t5"]["d_model"], self.length, told["clip"]["hidden_size"])
         return TextSpec(
-            width=pretrained.width_of(self._folders["t5"], "d_model", "T5"),
+            width=pretrained.width_of(self._folders["t5"][0], "d_model", "T5"),
             length=self.length,
-            pooled=pretrained.width_of(self._folders["clip"], "hidden_size", "CLIP"),
+            pooled=pretrained.width_of(self._folders["clip"][0], "hidden_size", "CLIP"),
         )
+
+    def skeletons(self) -> dict[str, Any]:
+        """Both encoders without values, on the meta device."""
+        kinds = self.structures if self.t5 is None and self.clip is None else None
+        told = kinds or {key: pretrained.read_config(folders[0]) for key, folders in self._folders.items()}
+        return {key: pretrained.skeleton(KINDS[key], told[key]) for key in KINDS}
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings padded to `length`."""
@@ -92,15 +117,19 @@ class ClipT5:
             "dtype": self.dtype,
             "sequential": self.sequential,
             "batch_size": self.batch_size,
+            "masked": self.masked,
+            "subfolders": self.subfolders,
+            "structures": self.structures,
         }
 
     @cached_property
     def _hashes(self) -> dict[str, dict[str, str]]:
-        return {key: pretrained.hash_of(folder, folder) for key, folder in self._folders.items()}
+        return {key: pretrained.hash_of(*folders) for key, folders in self._folders.items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the embeddings: files by content, length, dtype."""
-        return {"text": self.name, "length": self.length, "dtype": self.dtype, **self._hashes}
+        told = {"text": self.name, "length": self.length, "dtype": self.dtype, **self._hashes}
+        return told if self.masked else {**told, "masked": False}
 
     def to(self, device: Any) -> "ClipT5":
         """Move, now or when loaded."""
@@ -113,23 +142,26 @@ class ClipT5:
         """Release both encoders; the next use reads them again."""
         self._models.clear()
 
-    def _loaded(self, key: str, kind: str) -> tuple[Any, Any]:
+    def _loaded(self, key: str) -> tuple[Any, Any]:
         if key not in self._models:
-            folder = self._folders[key]
-            model = pretrained.load_encoder(kind, folder, self.dtype, self.device)
-            self._models[key] = (pretrained.load_tokenizer(folder), model)
+            encoder, tokenizer = self._folders[key]
+            model = pretrained.load_encoder(KINDS[key], encoder, self.dtype, self.device)
+            self._models[key] = (pretrained.load_tokenizer(tokenizer), model)
         return self._models[key]
 
     @torch.no_grad()
     def _encode_t5(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        tokenizer, model = self._loaded("t5", "T5EncoderModel")
-        read = pretrained.tokenize(tokenizer, prompts, self.length)
-        ids, mask = read["input_ids"].to(self.device), read["attention_mask"].to(self.device)
-        return model(input_ids=ids, attention_mask=mask).last_hidden_state.float(), mask.bool()
+        model, ids, mask = self._read("t5", prompts, self.length)
+        tokens = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return tokens, torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
 
     @torch.no_grad()
     def _encode_clip(self, prompts: list[str]) -> torch.Tensor:
-        tokenizer, model = self._loaded("clip", "CLIPTextModel")
-        read = pretrained.tokenize(tokenizer, prompts, CLIP_LENGTH)
-        ids, mask = read["input_ids"].to(self.device), read["attention_mask"].to(self.device)
+        model, ids, mask = self._read("clip", prompts, CLIP_LENGTH)
         return model(input_ids=ids, attention_mask=mask).pooler_output.float()
+
+    def _read(self, key: str, prompts: list[str], length: int) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+        tokenizer, model = self._loaded(key)
+        read = pretrained.tokenize(tokenizer, prompts, length)
+        mask = read["attention_mask"].to(self.device) if self.masked else None
+        return model, read["input_ids"].to(self.device), mask

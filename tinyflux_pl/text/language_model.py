@@ -1,5 +1,6 @@
 """Hidden states of a chat model, several layers side by side: what FLUX.2 and FLUX.3 read."""
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.text import pretrained
@@ -20,14 +22,14 @@ class LanguageModelText:
     tokenizer's own template with the options `template`. The encoder is told what is padding; the mask
     that comes out is True everywhere, since these image models attend to their padding. L is `length`, or,
     with `pad_multiple`, the prompt's own length rounded up to it: prompts of one batch may then differ,
-    and what pads the shorter ones is False.
+    and what pads the shorter ones is False. `structure` says what the encoder is where no folder does.
     """
 
     name = "language_model"
 
     def __init__(
         self,
-        weights: str,
+        weights: str | None,
         kind: str,
         layers: Sequence[int],
         subfolder: str = "text_encoder",
@@ -40,11 +42,11 @@ class LanguageModelText:
         pad_multiple: int | None = None,
         dtype: str = "bfloat16",
         batch_size: int = 8,
+        structure: dict[str, Any] | None = None,
     ) -> None:
-        pretrained.check_dtype(dtype, "text.dtype")
-        if dtype == "float16":
-            raise ConfigError("these encoders overflow in float16", where="text.dtype", cure="use bfloat16 or float32")
-        self.weights, self.subfolder, self.tokenizer_subfolder = str(weights), subfolder, tokenizer_subfolder
+        check_dtype(dtype, "text.dtype", "single activations of these models pass 65504")
+        self.weights = None if weights is None else str(weights)
+        self.subfolder, self.tokenizer_subfolder, self.structure = subfolder, tokenizer_subfolder, structure
         self.kind, self.layers, self.revision = kind, tuple(layers), revision
         self.system_message, self.template, self.strip_token = system_message, dict(template or {}), strip_token
         self.length, self.pad_multiple, self.dtype, self.batch_size = length, pad_multiple, dtype, batch_size
@@ -53,12 +55,18 @@ class LanguageModelText:
 
     @cached_property
     def _folders(self) -> tuple[Path, Path]:
+        if self.weights is None:
+            cure = "text.weights=FOLDER, which holds text_encoder/ and tokenizer/"
+            raise ConfigError(f"no weights for {self.kind}", where="text.weights", cure=cure)
         encoder, tokenizer = pretrained.locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
         return encoder, tokenizer
 
     @cached_property
     def text_spec(self) -> TextSpec:
-        """Width from config.json; CheckpointMismatch if it has fewer layers than are read."""
+        """Width from config.json, or `structure`; CheckpointMismatch if it has fewer layers than are read."""
+        if self.weights is None and self.structure is not None:
+            told = self.structure.get("text_config", self.structure)
+            return TextSpec(width=told["hidden_size"] * len(self.layers), length=self.length, pooled=0)
         encoder = self._folders[0]
         hidden = pretrained.width_of(encoder, "hidden_size", self.kind)
         found = pretrained.width_of(encoder, "num_hidden_layers", self.kind)
@@ -66,6 +74,14 @@ class LanguageModelText:
             what = f"layer {max(self.layers)} is read and config.json has {found}"
             raise CheckpointMismatch(what, where=str(encoder), cure=f"give a folder of {self.kind} in the right size")
         return TextSpec(width=hidden * len(self.layers), length=self.length, pooled=0)
+
+    def skeletons(self) -> dict[str, Any]:
+        """The encoder without values, on the meta device."""
+        if self.weights is None and self.structure is not None:
+            told = self.structure
+        else:
+            told = json.loads((self._folders[0] / "config.json").read_text())
+        return {self.name: pretrained.skeleton(self.kind, told)}
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
@@ -108,7 +124,7 @@ class LanguageModelText:
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""
         names = "weights kind subfolder tokenizer_subfolder revision system_message template strip_token"
-        sizes = "length pad_multiple dtype batch_size"
+        sizes = "length pad_multiple dtype batch_size structure"
         found = {name: getattr(self, name) for name in (*names.split(), *sizes.split())}
         return {**found, "layers": list(self.layers)}
 

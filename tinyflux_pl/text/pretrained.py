@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core import hub
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
-from tinyflux_pl.core.files import sha256
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, UntrustedFile
+from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core.weight_files import known_sha256
 
 FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model")
 VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt")
@@ -22,6 +23,9 @@ def locate(weights: str, revision: str | None, *subfolders: str) -> list[Path]:
     """The folders of a local or fetched release that hold an encoder and its tokenizer."""
     prefixes = [f"{folder}/" if folder else "" for folder in subfolders]
     root = hub.resolve(weights, revision, [f"{prefix}{file}" for prefix in prefixes for file in FILES])
+    if root.is_file():
+        cure = "release.weights=FOLDER of the whole pipeline, or a folder for each encoder: text.t5, text.clip, ..."
+        raise HubError("a file holds no text encoder with its tokenizer", where=str(root), cure=cure)
     folders = [root / folder for folder in subfolders]
     for folder in folders:
         if not folder.is_dir():
@@ -34,11 +38,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise HubError("no config.json", where=str(folder), cure="give a folder in the transformers layout")
+    config = _object(path)
+    told = config.get("text_config", config)
+    for key, value in (*config.items(), *(told.items() if isinstance(told, dict) else ())):
+        if key == "transformers_weights" or (key.endswith("attn_implementation") and "/" in str(value)):
+            what = f"config.json leads to other files or code: {key} is {value!r}"
+            raise UntrustedFile(what, where=str(path), cure=f"take {key} out if you trust the rest of the folder")
+    if not isinstance(told, dict):
+        raise CorruptCheckpoint("text_config is no object", where=str(path), cure="fetch it again")
+    return told
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; CorruptCheckpoint for anything else."""
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise CorruptCheckpoint(f"not JSON: {error}", where=str(path), cure="fetch it again") from error
-    return config.get("text_config", config)
+    if not isinstance(found, dict):
+        raise CorruptCheckpoint("not a JSON object", where=str(path), cure="fetch it again")
+    return found
 
 
 def width_of(folder: Path, key: str, encoder: str) -> int:
@@ -53,14 +72,19 @@ def width_of(folder: Path, key: str, encoder: str) -> int:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors that transformers will read: the shards of the index, or the one file."""
     index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    else:
-        names = ["model.safetensors"]
+        shards = _object(index).get("weight_map")
+        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+        odd = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+        if odd or not names:
+            what = f"names {odd[0]!r} as weights" if odd else "names no weights"
+            raise UntrustedFile(f"{index.name} {what}", where=str(folder), cure="only safetensors beside it are read")
     files = [folder / name for name in names]
     for file in files:
         if not file.is_file():
             raise HubError(f"no {file.name}", where=str(folder), cure="only safetensors weights are read: convert them")
+        require_tensor_file(file)
     return files
 
 
@@ -68,7 +92,7 @@ def hash_of(folder: Path, tokenizer: Path) -> dict[str, str]:
     """sha256 of weights and of what decides the tokens, by file name."""
     vocabulary = [f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model")]
     vocabulary = [f for f in vocabulary if f.name not in ("config.json", "model.safetensors.index.json")]
-    return {f.name: sha256(f) for f in (*weight_files(folder), *vocabulary)}
+    return {f.name: known_sha256(f) for f in (*weight_files(folder), *vocabulary)}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -78,7 +102,14 @@ def load_tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty one
         cure = f"put its tokenizer there: one of {', '.join(VOCABULARIES)}"
         raise HubError("no tokenizer", where=str(folder), cure=cure)
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers' own library raises plain Exception
+        if "trust_remote_code" in str(error):
+            cure = "use a release whose tokenizer is transformers' own"
+            raise UntrustedFile("the tokenizer brings code of its own", where=str(folder), cure=cure) from error
+        what = f"the tokenizer cannot be read: {str(error)[:200]}"
+        raise CorruptCheckpoint(what, where=str(folder), cure="fetch it again") from error
 
 
 def load_encoder(kind: str, folder: Path, dtype: str, device: torch.device) -> Any:
@@ -90,6 +121,10 @@ def load_encoder(kind: str, folder: Path, dtype: str, device: torch.device) -> A
     from safetensors import SafetensorError
 
     files = weight_files(folder)
+    read_config(folder)
+    if (folder / "adapter_config.json").exists():
+        cure = "merge the adapter into the weights, or remove its files"
+        raise UntrustedFile("an adapter lies beside the weights", where=str(folder), cure=cure)
     try:
         with _quiet():
             model, report = getattr(transformers, kind).from_pretrained(
@@ -112,6 +147,15 @@ def load_encoder(kind: str, folder: Path, dtype: str, device: torch.device) -> A
             cure="use config.json and weights of one release",
         )
     return model.to(device).eval().requires_grad_(False)
+
+
+def skeleton(kind: str, config: dict[str, Any]) -> Any:
+    """An encoder without values, on the meta device, from what its config.json says."""
+    import transformers
+
+    cls = getattr(transformers, kind)
+    with torch.device("meta"):
+        return cls(cls.config_class(**{key: value for key, value in config.items() if key != "model_type"}))
 
 
 @contextmanager

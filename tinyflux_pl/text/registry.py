@@ -5,11 +5,14 @@ from typing import Any
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.text.clip import ClipText
+from tinyflux_pl.text.clip_pair import ClipPairText
 from tinyflux_pl.text.clip_t5 import ClipT5
+from tinyflux_pl.text.given_tokens import GivenTokens
 from tinyflux_pl.text.hashed_words import HashedWords
 from tinyflux_pl.text.language_model import LanguageModelText
 
-ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in (HashedWords, ClipT5, ClipText, LanguageModelText)}
+_ALL = (HashedWords, GivenTokens, ClipT5, ClipText, ClipPairText, LanguageModelText)
+ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in _ALL}
 
 
 def build_text(name: str, config: dict[str, Any]) -> TextEncoder:

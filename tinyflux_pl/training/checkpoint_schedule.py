@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.checkpoints.background_writer import BackgroundWriter
+from tinyflux_pl.checkpoints.snapshot import snapshot
 from tinyflux_pl.training.ema import AveragedWeights
 
 
@@ -15,7 +19,8 @@ class CheckpointSchedule(Callback):
     """`step_N` every `every_steps`, `epoch_N` every `every_epochs`, and one when training ends.
 
     `config` is what generate.py needs to rebuild the parts: registry names, never targets.
-    The newest `keep` of each kind stay.
+    The newest `keep` of each kind that verify stay. With `background`, training waits only while the
+    weights are copied off the device; a failure to write stops it at the next save, or at its end.
     """
 
     def __init__(
@@ -27,16 +32,29 @@ class CheckpointSchedule(Callback):
         every_steps: int = 500,
         every_epochs: int = 0,
         keep: int = 2,
+        background: bool = True,
     ) -> None:
         self.folder, self.config, self.average = Path(folder), config, average
         self.steps_per_epoch, self.keep = steps_per_epoch, keep
         self.every_steps, self.every_epochs = every_steps, every_epochs
-        self.last: Path | None = None
-        self._seen = -1
+        self.background = background
+        self._writer = BackgroundWriter()
+        self._last: Path | None = None
+        self._on_disk: set[Path] = set()
+        self._seen = self._started = -1
+
+    @property
+    def last(self) -> Path | None:
+        """The newest checkpoint, once it is on disk; raises what kept it from getting there."""
+        self._writer.wait()
+        return self._last
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = self._started = pl_module.step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = pl_module.step
-        if step == self._seen:
+        if step == self._seen:  # within an accumulated step
             return
         self._seen = step
         if self.every_steps and step % self.every_steps == 0:
@@ -46,23 +64,56 @@ class CheckpointSchedule(Callback):
             self.save(trainer, pl_module, f"epoch_{step // self.steps_per_epoch:05d}", "epoch_*")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save(trainer, pl_module, f"step_{pl_module.step:07d}", "step_*")
+        self.save_now(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Finish what is being written; should that fail too, it is told beside the exception, not in its place."""
+        try:
+            self._writer.wait()
+        except Exception as error:
+            print(f"the last checkpoint could not be written: {error}", file=sys.stderr)
+
+    def save_now(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """When this returns, the step's checkpoint is on disk; if it is there already, nothing is written."""
+        name, step = f"step_{pl_module.step:07d}", pl_module.step
+        path = self.folder / name
+        try:
+            self._writer.wait()
+        finally:  # that an earlier one failed is raised, once this one is saved
+            self._last = path
+            # A run that resumed and took no step yet has only what it came from, if its optimizer is even restored.
+            came_from_here = step == self._started and trainer.is_global_zero and directory.verifies(path)
+            if path not in self._on_disk and not came_from_here:
+                self.save(trainer, pl_module, name, "step_*")
+                self._writer.wait()
 
     def save(self, trainer: Trainer, pl_module: LightningModule, name: str, pattern: str) -> None:
-        """Write `name` on rank 0, then drop the oldest of its kind."""
-        self.last = self.folder / name
+        """Rank 0 copies what `name` will hold and has it written; the oldest of its kind go once it is there."""
+        self._last = self.folder / name
         if not trainer.is_global_zero:
             return
-        optimizer = trainer.optimizers[0].state_dict()
-        state = {"step": pl_module.step, "optimizer": optimizer}
+        self._writer.wait()  # before copying: one copy at a time is all the memory this takes
+        state = {"step": pl_module.step, "optimizer": trainer.optimizers[0].state_dict()}
         if self.average is not None:
             state["average_updates"] = self.average.updates
-        directory.save(
-            self.last,
-            step=pl_module.step,
-            config=self.config,
-            weights=pl_module.denoiser.state_dict(),
-            averaged=None if self.average is None else self.average.weights(pl_module.denoiser),
-            state=state,
+        kept = [c for c in trainer.callbacks if hasattr(c, "state") and hasattr(c, "restore")]
+        state["callbacks"] = {type(callback).__name__: callback.state() for callback in kept}
+        module, average = pl_module.denoiser, self.average
+        held = snapshot(
+            {
+                "step": pl_module.step,
+                "config": self.config,
+                # the averages may be in their place just now, as in a validation
+                "weights": module.state_dict() if average is None else average.raw_weights(module),
+                "averaged": None if average is None else average.weights(module),
+                "state": state,
+            }
         )
+        self._writer.start(partial(self._write, self.folder / name, pattern, held))
+        if not self.background:
+            self._writer.wait()
+
+    def _write(self, path: Path, pattern: str, held: dict[str, Any]) -> None:
+        directory.save(path, **held)
+        self._on_disk.add(path)
         directory.prune(self.folder, self.keep, pattern)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from tinyflux_pl.core import interruption
 from tinyflux_pl.data.cached_dataset import CachedDataset, collate
 from tinyflux_pl.data.mixture import Mixture
 from tinyflux_pl.data.sample_order import OrderedBatchSampler, SampleOrder
@@ -41,8 +42,20 @@ class CachedLatents(LightningDataModule):
         """The run's remaining micro-batches, this rank's share of each."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = OrderedBatchSampler(self.order, self.start, self.stop, rank, world)
-        return DataLoader(self.train, batch_sampler=sampler, collate_fn=collate, num_workers=self.workers)
+        return DataLoader(
+            self.train,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.workers,
+            worker_init_fn=_begin_worker if self.workers else None,
+        )
 
-    def val_dataloader(self) -> DataLoader:
-        """The validation samples, once, in the order of the store."""
-        return DataLoader(self.validation, batch_size=self.order.batch_size, collate_fn=collate)
+    def validation_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
+        """Every `world`-th batch of the validation samples, in the order of the store."""
+        size, count = self.order.batch_size, len(self.validation)
+        rows = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+        return DataLoader(self.validation, batch_sampler=rows[rank::world], collate_fn=collate)
+
+
+def _begin_worker(_: int) -> None:
+    interruption.leave_to_parent()

@@ -16,57 +16,52 @@ from tinyflux_pl.diffusion import averaging
 class AveragedWeights(Callback):
     """EMA of the trainable parameters, updated once an optimizer step.
 
-    decay: constant after `decay_at`'s warm-up min(decay, (1 + n) / (10 + n)).
+    decay: constant after `decay_at`'s warm-up min(decay, (1 + n) / (10 + n)), n the run's own count of steps,
+    so that a resumed run averages as an unbroken one. A step that the guard refuses moves nothing, and weights
+    that are not finite never enter.
     Validation, previews and final pictures use the averages inside `applied`, which always
-    puts the raw weights back.
+    puts the raw weights back; a checkpoint taken in there has `raw_weights`.
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True) -> None:
         self.decay, self.warmup = decay, warmup
         self.averages: dict[str, Tensor] = {}
-        self.updates = 0
-        self._last_step = 0
+        self.updates = 0  # the step that the averages stand at
+        self._raw: dict[str, Tensor] = {}  # held while the averages are in their place
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._last_step = trainer.global_step
+        self.updates = pl_module.step
         if not self.averages:
             self.averages = {k: p.detach().float().clone() for k, p in _trainable(pl_module.denoiser)}
         self.averages = {k: v.to(pl_module.device) for k, v in self.averages.items()}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.global_step == self._last_step:
+        if pl_module.step == self.updates:  # within an accumulated step
             return
-        self._last_step = trainer.global_step
+        self.updates = pl_module.step
         kind = "warmup" if self.warmup else "constant"
-        decay = averaging.decay_at(self.updates, self.decay, kind)
+        decay = averaging.decay_at(self.updates - 1, self.decay, kind)
         values = [p.detach() for _, p in _trainable(pl_module.denoiser)]
-        averaging.lerp_(list(self.averages.values()), values, decay)
-        self.updates += 1
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._scope = self.applied(pl_module.denoiser)
-        self._scope.__enter__()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._leave()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        scope, self._scope = getattr(self, "_scope", None), None
-        if scope is not None:
-            scope.__exit__(None, None, None)
+        taken = None if pl_module.guard is None else pl_module.guard.taken
+        averaging.lerp_(list(self.averages.values()), values, decay, taken)
 
     @contextmanager
     def applied(self, denoiser: nn.Module) -> Generator[None]:
         """The averages in place of the raw weights, for the length of the block."""
-        raw = {k: p.detach().clone() for k, p in _trainable(denoiser)}
+        if self._raw:  # a block inside a block
+            yield
+            return
+        self._raw = {k: p.detach().clone() for k, p in _trainable(denoiser)}
         try:
             self._copy(self.averages, denoiser)
             yield
         finally:
+            raw, self._raw = self._raw, {}
             self._copy(raw, denoiser)
+
+    def raw_weights(self, denoiser: nn.Module) -> dict[str, Tensor]:
+        """The whole state dict as training left it, also while the averages are in their place."""
+        return {**denoiser.state_dict(), **self._raw}
 
     def weights(self, denoiser: nn.Module) -> dict[str, Tensor]:
         """The whole state dict with the averages in it (fp32)."""

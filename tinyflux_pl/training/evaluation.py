@@ -22,8 +22,8 @@ def prompt_accuracy(
     seed: int,
     title: str,
 ) -> tuple[dict[str, float], Tensor]:
-    """Draw one image a prompt and read it back: (accuracy by claim and `all`, the images)."""
-    metric, drawn, size = PromptAccuracy(verifier), [], sampler.max_batch
+    """Draw one image a prompt and read it back, on one rank: (accuracy by claim and `all`, the images)."""
+    metric, drawn, size = PromptAccuracy(verifier, alone=True), [], sampler.max_batch
     starts = range(0, len(prompts), size)
     for start in track(starts, title, len(prompts), "image", size):
         rows = list(range(start, min(start + size, len(prompts))))

@@ -9,55 +9,62 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from tinyflux_pl.core import rng
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.objectives.flow import FlowObjective
-from tinyflux_pl.objectives.validation import FixedGrid
+from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
+from tinyflux_pl.training.optimizers import made_for
 
 
 class FlowModule(LightningModule):
     """A denoiser, its objective and its optimizer; nothing else is registered or saved.
 
-    `step` counts optimizer steps of the whole run, also across resumption.
+    `step` counts optimizer steps of the whole run, also across resumption, whatever Lightning counts.
+    `settled` is False from a step's first change until weights, averages and log all stand at `step`: only
+    settled steps may be saved. `measured` is what the last micro-batch found, for the log to average.
     """
 
     def __init__(
         self,
         denoiser: nn.Module,
         objective: FlowObjective,
-        grid: FixedGrid,
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         schedule: Callable[[int], float],
         start_step: int = 0,
         clip: float = 1.0,
+        guard: NonFiniteGuard | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.objective, self.grid = objective, grid
-        self.optimizer, self.schedule = optimizer, schedule
-        self.start_step, self.clip = start_step, clip
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps taken by the run so far."""
-        return self.start_step + self.trainer.global_step
+        self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
+        self.start_step, self.clip, self.guard = start_step, clip, guard
+        self.step, self.settled = start_step, True
+        self.measured: dict[str, Tensor] = {}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
+        # Dropout inside a network draws from torch's own generator: so that too is a function of the step.
+        torch.manual_seed(rng.derive(self.objective.seed, "dropout", int(batch.sample_ids[0]), self.step))
         terms = self.objective.loss(self.denoiser, batch, self.step)
         loss = torch.stack(list(terms.values())).sum()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch))
+        self.measured = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
         return loss
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        for name, value in self.grid.errors(self.denoiser, batch).items():
-            self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch))
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.settled = False
 
-    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's step, counted once; `training_step` and the backward pass run inside it."""
+        super().optimizer_step(*args, **kwargs)
+        self.step += 1
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         # Not the trainer's: with bf16-mixed it refuses every fused optimizer.
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.clip)
-        self.log("train/gradient_norm", norm)
+        self.measured["gradient_norm"] = norm
+        if self.guard is not None:
+            self.guard.judge(optimizer, norm, self.step)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optimizer(self.denoiser)
+        optimizer = made_for(self.denoiser, self.optimizer)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: self.schedule(s + self.start_step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,12 +1,16 @@
-"""Optimizers by what a parameter is: matrices, embeddings, and everything that must not decay."""
+"""Optimizers by what a parameter is: matrices, embeddings, and everything that must not decay. And how one skips."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim._muon import muon  # one matrix at a time, which the class does not offer
+
+FUSED = ("linear1", "linear2")  # of Flux's single blocks: attention and MLP in one matrix
 
 
 def split_by_role(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -30,7 +34,30 @@ def split_by_role(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[T
 
 def _inside_block(parts: list[str]) -> bool:
     inside = any(part.endswith("blocks") for part in parts)
-    return inside and any(part == "attn" or part.endswith("mlp") for part in parts)
+    return inside and any(part.endswith(("attn", "mlp")) or part in FUSED for part in parts)
+
+
+def made_for(module: nn.Module, factory: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
+    """The factory's optimizer: ours take the module, torch's own the parameters that are trained."""
+    made = getattr(factory, "func", factory)
+    if inspect.isclass(made) and f"{made.__module__}.".startswith("torch.optim."):
+        return factory([p for p in module.parameters() if p.requires_grad])
+    return factory(module)
+
+
+def refuse(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
+    """Let the next step leave weights and state to the bit as they are where `bad` (fp32 scalar, 0 or 1) is 1.
+
+    MuonAdamW and the fused forms of Adam and AdamW read `bad` on the device, and the host does not wait.
+    For any other optimizer the host reads it, once a step: on a GPU it waits there for the backward pass.
+    """
+    fused_adam = isinstance(optimizer, torch.optim.Adam) and all(g["fused"] for g in optimizer.param_groups)
+    if isinstance(optimizer, MuonAdamW) or fused_adam:
+        optimizer.found_inf = bad  # torch's own name: gradient scalers use it
+    elif bool(bad):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None  # which every torch optimizer passes over, decay included
 
 
 def adamw(
@@ -70,17 +97,38 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__([{"params": hidden + edge + plain}], {})
         # The same dictionaries, so that a schedule that sets lr here sets it there.
         self.param_groups = self.muon.param_groups + self.adamw.param_groups
+        self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both; the closure runs once."""
+        """One step of both, or of neither where `found_inf` is 1; the closure runs once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.muon.step()
+        self.adamw.found_inf = self.found_inf
+        if self.found_inf is None:
+            self.muon.step()
+        else:
+            self._step_muon_unless(self.found_inf > 0)
         self.adamw.step()
         return loss
+
+    def _step_muon_unless(self, bad: Tensor) -> None:
+        """Muon's own arithmetic, matrix by matrix, each put back where `bad`: Muon knows no `found_inf`."""
+        for group in self.muon.param_groups:
+            options = {name: group[name] for name in self.muon.defaults}
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.muon.state[parameter]
+                if "momentum_buffer" not in state:  # as Muon begins
+                    state["momentum_buffer"] = torch.zeros_like(parameter.grad, memory_format=torch.preserve_format)
+                weight, momentum = parameter.detach(), state["momentum_buffer"]
+                before = weight.clone(), momentum.clone()
+                muon([weight], [parameter.grad], [momentum], has_complex=False, **options)
+                for now, held in zip((weight, momentum), before, strict=True):
+                    torch.where(bad, held, now, out=now)
 
     def state_dict(self) -> dict[str, Any]:
         """Both states, apart."""

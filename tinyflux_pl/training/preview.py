@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from tinyflux_pl.core.errors import Interrupted
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.picture import captioned_grid
 from tinyflux_pl.training.ema import AveragedWeights
+from tinyflux_pl.training.periodic import Periodic
+from tinyflux_pl.training.preemption import poll
 
 
-class Preview(Callback):
-    """A captioned grid every `every_steps`, from the averaged weights, with prompt accuracy."""
+class Preview(Periodic):
+    """A captioned grid every `every_steps`, from the averaged weights, with prompt accuracy; rank 0 draws."""
 
     def __init__(
         self,
@@ -26,26 +29,29 @@ class Preview(Callback):
         every_steps: int = 500,
         seed: int = 0,
     ) -> None:
+        super().__init__(every_steps)
         self.folder, self.sampler, self.prompts = Path(folder), sampler, list(prompts)
-        self.average, self.metric = average, metric
-        self.every_steps, self.seed = every_steps, seed
-        self._seen = 0
+        self.average, self.metric, self.seed = average, metric, seed
+        self.picture: Path | None = None  # the last one
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        step = pl_module.step
-        if step != self._seen and self.every_steps and step % self.every_steps == 0:
-            self.draw(trainer, pl_module, step)
-        self._seen = step
+    def perform(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            try:
+                self._draw(trainer, pl_module, pl_module.step)
+            except Interrupted:
+                if trainer.world_size == 1 or not trainer.training:
+                    raise
+        if trainer.world_size > 1 and trainer.training:
+            poll(trainer)
+        super().perform(trainer, pl_module)
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule, step: int) -> Path | None:
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Sample, save, log; the raw weights and the training mode are back afterwards."""
-        if not trainer.is_global_zero:
-            return None
         images = self.sample(pl_module, self.prompts)
-        path = self.folder / f"step_{step:07d}.png"
+        self.picture = self.folder / f"step_{step:07d}.png"
         grid = captioned_grid(images, self.prompts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        grid.save(path)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        grid.save(self.picture)
         if self.metric is not None:
             self.metric.reset()
             self.metric.update(images, self.prompts)
@@ -54,7 +60,6 @@ class Preview(Callback):
                 logger.log_metrics(found, step=step)
         for logger in trainer.loggers:
             _log_image(logger, grid, step)
-        return path
 
     def sample(self, pl_module: LightningModule, prompts: Sequence[str]) -> Any:
         """Images (N, 3, H, W) from the averaged weights where they are kept."""
@@ -75,5 +80,5 @@ def _log_image(logger: Any, grid: Any, step: int) -> None:
 
     if hasattr(logger, "log_image"):  # Weights & Biases
         logger.log_image("preview", [grid], step=step)
-    elif hasattr(logger.experiment, "add_image"):  # TensorBoard
+    elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
         logger.experiment.add_image("preview", np.asarray(grid), step, dataformats="HWC")

@@ -1,18 +1,39 @@
-"""The bar of a run: steps, rate, time left and the loss."""
+"""The bar of a run: the run's own steps, their rate, the time left and the loss."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from tinyflux_pl.core import progress
+from tinyflux_pl.training.logged_metrics import LoggedMetrics
 
 
-class RunBar(TQDMProgressBar):
-    """Lightning's bar without the logger's version, which is no news to anyone."""
+class RunBar(Callback):
+    """Counts optimizer steps of the whole run: a resumed one begins where it was cut."""
 
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=10)
+    def __init__(self, steps: int, metrics: LoggedMetrics) -> None:
+        self.steps, self.metrics = steps, metrics
+        self._bar: Any = None
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._bar = progress.bar("train", self.steps, "step", done=pl_module.step)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self._bar is not None and pl_module.step != self._bar.n:
+            if "train/loss" in self.metrics.latest:
+                self._bar.set_postfix({"loss": f"{self.metrics.latest['train/loss']:.4f}"}, refresh=False)
+            self._bar.update(pl_module.step - self._bar.n)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,26 +1,46 @@
-"""Continue a run from a checkpoint: weights before fitting, optimizer and averages once it starts."""
+"""Continue a run from a checkpoint: weights before fitting; optimizer, averages and callbacks once it starts."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tinyflux_pl.checkpoints.directory import Checkpoint, load_weights
+from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.training.ema import AveragedWeights
 
 
 class Resume(Callback):
-    """Restores what a checkpoint holds; order, noise and times follow from the step alone."""
+    """Restores what a checkpoint holds; order, noise, times and learning rates follow from the step alone."""
 
     def __init__(self, checkpoint: Checkpoint, denoiser: Any, average: AveragedWeights | None) -> None:
-        self.state = checkpoint.state()
-        load_weights(denoiser, checkpoint.weights("raw"), str(checkpoint.path))
-        if average is not None and "average_updates" in self.state:
+        self.path, self.state_then = str(checkpoint.path), checkpoint.state()
+        load_weights(denoiser, checkpoint.weights("raw"), self.path)
+        if average is not None and "average_updates" in self.state_then:
             names = {name for name, p in denoiser.named_parameters() if p.requires_grad}
             averages = checkpoint.weights("averaged")
             average.averages = {k: averages[k].float() for k, _ in denoiser.named_parameters() if k in names}
-            average.updates = self.state["average_updates"]
+            average.updates = self.state_then["average_updates"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.optimizers[0].load_state_dict(self.state["optimizer"])
+        for optimizer in trainer.optimizers:
+            _restore(optimizer, self.state_then["optimizer"], self.path)
+        kept = self.state_then.get("callbacks", {})
+        for callback in trainer.callbacks:
+            name = type(callback).__name__
+            if name in kept:
+                callback.restore(kept[name])
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str) -> None:
+    # What was asked for now holds: learning rates and the like come from this run's configuration and step.
+    asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except (KeyError, ValueError) as error:
+        cure = "choose the optimizer of the run, or start a new run from its weights: model.weights=..."
+        raise CheckpointMismatch(f"the optimizer's state does not fit: {error}", where=where, cure=cure) from error
+    for group, options in zip(optimizer.param_groups, asked, strict=True):
+        group.update(options)

@@ -12,12 +12,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Images a second between log points, and over the run without validation and previews."""
+    """Images a second of this process's training alone: without validation, previews and checkpoints."""
 
     def __init__(self) -> None:
         self.images, self.busy = 0, 0.0
         self._start = 0.0
-        self._window = (0, 0.0)
+        self._asked = (0, 0.0)
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._start = time.perf_counter()
@@ -27,14 +27,16 @@ class Throughput(Callback):
     ) -> None:
         self.busy += time.perf_counter() - self._start
         self.images += len(batch) * trainer.world_size
-        if (batch_idx + 1) % max(trainer.log_every_n_steps, 1) == 0:
-            images, busy = self._window
-            pl_module.log("train/images_per_second", (self.images - images) / max(self.busy - busy, 1e-9))
-            self._window = (self.images, self.busy)
+
+    def since_last_asked(self) -> float:
+        """Mean rate since the last call."""
+        images, busy = self._asked
+        self._asked = (self.images, self.busy)
+        return (self.images - images) / max(self.busy - busy, 1e-9)
 
     @property
     def images_per_second(self) -> float:
-        """Mean rate of training alone."""
+        """Mean rate so far."""
         return self.images / self.busy if self.busy else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a run: one stream of steps, validation in between."""
+"""The Lightning Trainer of a run: one stream of micro-batches, from the first to the last."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 
 from tinyflux_pl.core import precision as formats
-from tinyflux_pl.training.progress_bar import RunBar
 
 
 def make_trainer(
-    hardware: dict[str, Any],
-    *,
-    run_dir: str,
-    steps: int,
-    validate_every: int,
-    log_every: int,
-    callbacks: Sequence[Callback],
-    loggers: Sequence[Logger],
+    hardware: dict[str, Any], *, run_dir: str, callbacks: Sequence[Callback], loggers: Sequence[Logger]
 ) -> Trainer:
-    """A Trainer that takes `steps` optimizer steps (of this process, after any resumption).
+    """A Trainer that goes once through the datamodule's batches, which end with the run's last step.
 
-    Checkpoints, sampler and sanity checks are the project's own: Lightning's are off.
+    Checkpoints, validation, logging, sampler and bar are the project's own, by its own count of steps:
+    Lightning's count begins anew in a resumed run, and doubles with two optimizers.
     """
     # No notes on hardware and on other products; warnings come once, through the root logger.
     notes = logging.getLogger("lightning.pytorch")
@@ -36,23 +28,21 @@ def make_trainer(
     # Ours by design: samples come from a memory map, where workers only add copies.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
-    accumulation = int(hardware["accumulation"])
-    monitors: list[Callback] = [LearningRateMonitor("step")] if loggers else []
     return Trainer(
         accelerator=hardware["accelerator"],
         devices=hardware["devices"],
         strategy=hardware["strategy"],
         precision=formats.choose(hardware["precision"], hardware["accelerator"]),
-        accumulate_grad_batches=accumulation,
-        max_steps=steps,
-        val_check_interval=max(1, min(validate_every, steps)) * accumulation,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=log_every,
+        accumulate_grad_batches=int(hardware["accumulation"]),
+        max_epochs=1,
+        limit_val_batches=0,
+        log_every_n_steps=0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=False,
         default_root_dir=run_dir,
-        callbacks=[*callbacks, *monitors, RunBar()],
+        callbacks=list(callbacks),
         logger=list(loggers),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError
-from tinyflux_pl.core.files import contained_join
+from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.data.decoded_before import DecodedBefore
 from tinyflux_pl.data.image_decoding import (
     DECODING_VERSION,
     MAX_PIXELS,
@@ -25,10 +27,18 @@ from tinyflux_pl.data.image_decoding import (
     fit_mask,
     inspect,
 )
+from tinyflux_pl.data.records.content_split import held_out
+from tinyflux_pl.data.records.dataset_files import (
+    MASK_SUFFIX,
+    SUFFIXES,
+    caption_beside,
+    images,
+    inside,
+    is_file,
+    mask_of,
+)
 from tinyflux_pl.data.records.json_lines import read_captions
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MASK_SUFFIX = ".mask.png"
 SPLITS = ("train", "validation", "all")
 
 
@@ -49,6 +59,7 @@ class Folder:
     Captions come from `caption_file` (default: metadata.jsonl or metadata.json where there is one),
     else from `name.txt` beside `name.png`. `name.mask.png` is a mask; either all images have one or none.
     The split is drawn from the images' bytes, so that copies of one image never part.
+    `decoded` is a file that remembers which images decoded whole: only new ones are judged at the next start.
     Raises CaptionError, ImageError (naming up to ten files, with the count) or UntrustedFile.
     """
 
@@ -65,6 +76,7 @@ class Folder:
         allow_missing_captions: bool = False,
         skip_bad: bool = False,
         max_pixels: int = MAX_PIXELS,
+        decoded: str | None = None,
     ) -> None:
         height, width = (size, size) if isinstance(size, int) else size
         self.root, self.size, self.fit_mode, self.split = Path(root).expanduser(), (height, width), fit_mode, split
@@ -78,6 +90,7 @@ class Folder:
         if not self.root.is_dir():
             raise DataError("no such folder", where=str(self.root), cure="set data.root to the folder of images")
         self.skipped: list[str] = []
+        self._decoded_before = DecodedBefore(decoded, max_pixels)
         described = self._caption_file(caption_file)
         entries = self._entries(self._captions(described))
         self._entries_of_split = self._chosen(entries)
@@ -117,15 +130,20 @@ class Folder:
             "decoding": DECODING_VERSION,
         }
 
+    def sample_keys(self) -> list[list[Any]]:
+        """What each record is made from: image, caption and mask by content, and how they are fitted."""
+        fitted = [DECODING_VERSION, *self.size, self.fit_mode]
+        return [[*fitted, e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]
+
     def check(self) -> None:
         """Decode every image and mask once, so that a damaged one is named before work on the others is spent."""
         bad = []
         for entry in track(self._entries_of_split, f"{self.name}/{self.split}: check", len(self), "image"):
             try:
-                self._decoded(entry)
+                self._require_whole(entry)
             except ImageError as error:
-                name = str(Path(error.where).relative_to(self.root)) if error.where else entry.path
-                bad.append(f"{name}: {error.what}")
+                bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
+        self._decoded_before.save()
         if bad:
             raise self._unusable(bad)
 
@@ -133,13 +151,19 @@ class Folder:
         """The first `count` captions that are not empty, in the order of the paths."""
         return [e.caption for e in self._entries_of_split if e.caption][:count]
 
+    def _require_whole(self, entry: _Entry) -> None:
+        """Decode an image and its mask, unless the same bytes decoded before; ImageError."""
+        if not self._decoded_before.holds(entry.sha256, entry.mask_sha256):
+            self._decoded(entry)
+            self._decoded_before.add(entry.sha256, entry.mask_sha256)
+
     def _decoded(self, entry: _Entry) -> tuple[np.ndarray, np.ndarray | None]:
         """Pixels (h, w, 3) and, where there is one, the mask (h, w) of the same size."""
         content = self._read(entry.path, entry.sha256)
         pixels = decode(content, max_pixels=self.max_pixels, name=str(self.root / entry.path))
         if not entry.mask_sha256:
             return pixels, None
-        mask_path = _mask_path(entry.path)
+        mask_path = mask_of(entry.path)
         content, name = self._read(mask_path, entry.mask_sha256), str(self.root / mask_path)
         mask = decode_mask(content, max_pixels=self.max_pixels, name=name)
         if mask.shape != pixels.shape[:2]:
@@ -153,16 +177,17 @@ class Folder:
         return ImageError(f"{_listed(bad)} unusable", where=str(self.root), cure=cure)
 
     def _read(self, path: str, expected: str) -> bytes:
-        content = contained_join(self.root, path).read_bytes()
+        content = inside(self.root, path).read_bytes()
         if hashlib.sha256(content).hexdigest() != expected:
             raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
         return content
 
     def _caption_file(self, name: str | None) -> Path | None:
         if name is None:
-            return next((p for n in ("metadata.jsonl", "metadata.json") if (p := self.root / n).is_file()), None)
-        path = contained_join(self.root, name)
-        if not path.is_file():
+            usual = ("metadata.jsonl", "metadata.json")
+            return next((path for n in usual if (path := inside(self.root, n)).is_file()), None)
+        path = inside(self.root, name)
+        if not is_file(path):
             raise CaptionError("no such file of captions", where=str(path), cure="correct data.caption_file")
         return path
 
@@ -171,74 +196,53 @@ class Folder:
             return None
         captions = {}
         for file, caption in read_captions(path).items():
-            image = contained_join(self.root, file)
-            if not image.is_file():
-                raise DataError(
-                    f"{path.name} names {file}, which is not there", where=str(path), cure="correct the row"
-                )
+            image = inside(self.root, file)
+            if not is_file(image):
+                what = f"{path.name} names {file}, which is not there"
+                raise DataError(what, where=str(path), cure="correct the row")
             captions[image.relative_to(self.root.resolve()).as_posix()] = caption
         return captions
 
     def _entries(self, captions: dict[str, str] | None) -> list[_Entry]:
         entries, bad = [], []
-        for relative in _images(self.root):
-            path = contained_join(self.root, relative)
+        for relative in images(self.root):
+            caption = caption_beside(self.root, relative) if captions is None else captions.get(relative, "")
+            mask = mask_of(relative)
             try:
-                content = content_of(path, relative)
-                # a file that may be skipped is decoded whole now: the count must not change later
-                (decode if self.skip_bad else inspect)(
-                    content, max_pixels=self.max_pixels, name=str(self.root / relative)
-                )
+                masked = os.path.lexists(self.root / mask)
+                entry = _Entry(relative, self._digest(relative), caption.strip(), self._digest(mask) if masked else "")
+                if self.skip_bad:  # decoded whole now: the count must not change later
+                    self._require_whole(entry)
             except ImageError as error:
-                bad.append(f"{relative}: {error.what}")
-                continue
-            text = Path(relative).with_suffix(".txt").as_posix()
-            caption = _text(contained_join(self.root, text)) if captions is None else captions.get(relative, "")
-            mask = contained_join(self.root, _mask_path(relative))
-            mask_hash = hashlib.sha256(mask.read_bytes()).hexdigest() if mask.is_file() else ""
-            entries.append(_Entry(relative, hashlib.sha256(content).hexdigest(), caption.strip(), mask_hash))
+                bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
+            else:
+                entries.append(entry)
+        self._decoded_before.save()
         if bad and not self.skip_bad:
             raise self._unusable(bad)
         self.skipped = bad
         if not entries:
-            what = f"no usable image ({', '.join(SUFFIXES)})"
+            what = f"no usable image ({', '.join(SUFFIXES)})" + (f"; {_listed(bad)} left out" if bad else "")
             raise DataError(what, where=str(self.root), cure="set data.root to the folder of images")
         return entries
 
+    def _digest(self, relative: str) -> str:
+        """The sha256 of a file whose header is that of an image; ImageError naming it otherwise."""
+        name = str(self.root / relative)
+        content = content_of(inside(self.root, relative), name)
+        inspect(content, max_pixels=self.max_pixels, name=name)
+        return hashlib.sha256(content).hexdigest()
+
     def _chosen(self, entries: list[_Entry]) -> list[_Entry]:
-        """The split's entries: a content is validation where its hash, as a number in [0, 1), is small."""
-        hashes = sorted({e.sha256 for e in entries})
-        held = {h for h in hashes if int(h[:16], 16) / 2**64 < self.validation_fraction}
-        if self.validation_fraction > 0 and len(hashes) > 1:
-            held = (held or set(hashes[:1])) - ({hashes[-1]} if len(held) == len(hashes) else set())
-        else:
-            held = set()
+        """The split's entries."""
         if self.split == "all":
             return entries
+        held = held_out((e.sha256 for e in entries), self.validation_fraction)
         chosen = [e for e in entries if (e.sha256 in held) == (self.split == "validation")]
         if not chosen:
             cure = "add images (two different ones at least) or set data.validation_fraction above 0"
             raise DataError(f"no image is left for the split {self.split!r}", where=str(self.root), cure=cure)
         return chosen
-
-
-def _images(root: Path) -> list[str]:
-    found = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
-    shown = (p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
-    return sorted(name for name in shown if not name.lower().endswith(MASK_SUFFIX))
-
-
-def _mask_path(image: str) -> str:
-    return Path(image).with_suffix(MASK_SUFFIX).as_posix()
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CaptionError("not UTF-8 text", where=str(path), cure="save it as UTF-8") from error
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError
+from tinyflux_pl.data.records.dataset_files import text_of
 
 FILE_KEYS, CAPTION_KEYS = ("file_name", "image", "file"), ("text", "caption", "prompt")
 CURE = 'write rows such as {"file_name": "a.png", "text": "a red circle"}'
@@ -28,10 +29,7 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CaptionError("not UTF-8 text", where=str(path), cure="save it as UTF-8") from error
+    text = text_of(path)
     if path.suffix == ".jsonl":
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():

@@ -1,0 +1,138 @@
+"""The doctor finds every cache and checkpoint below a folder, says what is wrong with each, and mends caches."""
+
+import shutil
+
+import pytest
+
+from tests.app.runs import configuration
+from tests.app.test_bad_input import SMALL, entry
+from tests.faults import caching
+from tinyflux_pl.app import doctor
+from tinyflux_pl.app import run as recipes
+from tinyflux_pl.core.errors import DataError
+
+PLACES = {"folder/train": "cache", "folder/validation": "cache", "checkpoints/step_0000001": "checkpoint"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A cache and a checkpoint, and a model's release that is neither."""
+    root = caching.make(tmp_path_factory.mktemp("my projects, [1]") / "world", pretrained=False)
+    caching.extract(root, pretrained=False)
+    small = [line for line in SMALL if not line.startswith("text.")]
+    config = caching.config(root, *small, "run=x", "steps=1", task="train", pretrained=False)
+    recipes.train(config | {"preflight": False} if "preflight" in config else config)
+    release = root / "release"
+    release.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (release / name).write_bytes(b"{}")
+    return root
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "world")
+
+
+@pytest.fixture
+def examined(tmp_path, capsys, monkeypatch):
+    """Exit code, what was printed, and the state of each place, of the doctor on a folder."""
+    monkeypatch.setenv("COLUMNS", "400")  # no folded lines
+
+    def run(folder, *overrides):
+        capsys.readouterr()
+        code = recipes.extract(configuration("extract", tmp_path / "elsewhere", f"doctor='{folder}'", *overrides))
+        said = capsys.readouterr().out
+        rows = [[cell.strip() for cell in line.split("│")] for line in said.splitlines() if line.startswith("│")]
+        return code, said, {row[2].split("/")[-1]: row[5] for row in rows if row[1]}
+
+    return run
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_all_is_whole(root, examined):
+    places = {str(p.path.relative_to(root)): p.kind for p in doctor.found([root])}
+    assert {name.split("/", 1)[1].split("x/")[-1]: kind for name, kind in places.items()} == PLACES
+    code, said, states = examined(root)
+    assert code == 0 and "3 places, 0 not whole" in said
+    assert states == dict.fromkeys(("train", "validation", "step_0000001"), "whole")
+
+
+def test_each_fault_is_named_with_the_command_that_mends_it(root, examined):
+    train = root / "cache" / "folder" / "train"
+    flip(train / "lune" / "shard_00001.safetensors")
+    flip(train / "encodings" / "group.json")
+    flip(root / "outputs" / "x" / "checkpoints" / "step_0000001" / "model.safetensors")
+    (root / "cache" / "folder" / "validation" / "encodings" / "shard_00000.json").unlink()
+    code, said, states = examined(root)
+    assert code == 1 and "3 places, 3 not whole" in said
+    assert "encodings/group.json: group.json is not what was written" in states["train"]
+    assert "lune/shard_00001.safetensors: its sha256 is not that of what was written" in said
+    assert "model.safetensors" in states["step_0000001"]
+    assert states["validation"] == "unfinished: 1 shard to be made"
+    assert f"{train}: python extract.py doctor={train} repair=true" in said
+
+
+def test_repair_takes_out_what_is_damaged_and_a_checkpoint_stays_a_fault(root, examined):
+    whole = caching.content(root)
+    flip(root / "cache" / "folder" / "train" / "sol" / "shard_00000.safetensors")
+    assert examined(root, "repair=true")[0] == 0
+    assert examined(root)[0] == 1, "unfinished until it is made again"
+    caching.extract(root, pretrained=False)
+    assert examined(root)[0] == 0 and caching.content(root) == whole
+    flip(root / "outputs" / "x" / "checkpoints" / "step_0000001" / "ema.safetensors")
+    assert examined(root, "repair=true")[0] == 1
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "keys.bin"])
+def test_a_store_that_lost_its_manifest_is_still_a_store(root, examined, lost):
+    whole, train = caching.content(root), root / "cache" / "folder" / "train"
+    (train / lost).unlink()
+    code, _, states = examined(root)
+    assert code == 1 and lost in states["train"]
+    assert examined(root, "repair=true")[0] == 0
+    shards = {p: p.stat().st_mtime_ns for p in train.rglob("shard_*")}
+    caching.extract(root, pretrained=False)
+    assert caching.content(root) == whole and {p: p.stat().st_mtime_ns for p in shards} == shards
+
+
+def test_a_checkpoint_that_lost_its_manifest_is_still_a_checkpoint(root, examined):
+    (root / "outputs" / "x" / "checkpoints" / "step_0000001" / "manifest.json").unlink()
+    code, _, states = examined(root)
+    assert code == 1 and "manifest.json" in states["step_0000001"]
+
+
+def test_what_a_stopped_rebuild_has_left_is_told_as_that(root, examined):
+    folder = root / "cache" / "folder"
+    shutil.copytree(folder / "train", folder / "train.new")
+    (folder / "train.new" / "lune" / "shard_00000.json").unlink()
+    code, said, states = examined(root)
+    assert code == 1 and states["train"] == "whole" and states["train.new"].startswith("unfinished")
+    assert "left by a rebuild that was stopped" in said
+
+
+def test_doctor_true_looks_at_the_sources_and_under_the_root(root, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    config = caching.config(root, "doctor=true", pretrained=False)
+    assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
+    elsewhere = root.parent / "another disk"
+    (root / "cache" / "folder").rename(elsewhere)
+    config = caching.config(root, "doctor=true", f"data.sources.folder.cache='{elsewhere}'", pretrained=False)
+    assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
+
+
+def test_nothing_there(tmp_path, examined):
+    code, said, _ = examined(tmp_path)
+    assert code == 0 and "0 places" in said
+    with pytest.raises(DataError, match="no such folder"):
+        examined(tmp_path / "typo")
+
+
+def test_the_command_line_takes_a_folder_as_it_is_written(made, tmp_path):
+    done = entry("extract", f"doctor={made}", f"paths.root={tmp_path}")
+    assert done.returncode == 0 and "3 places, 0 not whole" in done.stdout, done.stderr

@@ -1,0 +1,104 @@
+"""`python train.py replay=BUNDLE`: the last failing step again, from the bundle alone."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from tests.app.runs import configuration
+from tests.faults.attacks import Attack
+from tests.faults.numbers import fitting
+from tinyflux_pl.app import run as recipes
+from tinyflux_pl.core.errors import CorruptCheckpoint, NumericsError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+STOPS = ("steps=20", "callbacks.guard.max_consecutive=2", "callbacks.log_every_steps=4", "experts=lune", "data.in_memory=true")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("replay")
+
+
+def stopped(fit):
+    """The bundle of a run that had to stop."""
+    with pytest.raises(NumericsError, match="python train.py replay=") as error:
+        fit.fit()
+    (bundle,) = fit.run_dir.glob("replay_*")
+    assert str(bundle) in str(error.value)
+    return bundle
+
+
+def replayed(root, bundle, capsys):
+    """The exit code, and what was printed."""
+    capsys.readouterr()
+    code = recipes.train(configuration("train", root, f"replay='{bundle}'"))
+    return code, capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def poisoned(root):
+    """A run some of whose cached latents are not finite; and the ids of those samples."""
+    fit = fitting(root, "poisoned", *STOPS)
+    memory = fit.data.train.datasets[0]._memory
+    memory["latents"][::3, 0, 0, 0] = float("inf")
+    return stopped(fit), set(memory["sample_ids"][::3].tolist())
+
+
+def test_a_bundle_reproduces_the_failure_and_names_samples_and_module(root, poisoned, capsys):
+    bundle, bad = poisoned
+    told = json.loads((bundle / "replay.json").read_text())["found"]
+    code, printed = replayed(root, bundle, capsys)
+    assert code == 1 and "reproduced: loss is" in printed and "NOT" not in printed
+    ours = [i for i in told["sample_ids"] if i in bad]
+    assert ours and all(f"not finite in the batch: latents of sample {i}" in printed for i in ours)
+    assert "first output that is not finite: net.img_in" in printed
+    assert {"flow", "lune"} <= set(printed.split())
+    by_sample = printed.split("loss by sample")[1].split("norm of the gradient")[0]
+    rows = {int(line.split("│")[1]): line for line in by_sample.splitlines() if line.startswith("│")}
+    assert rows.keys() == set(told["sample_ids"])
+    assert all(("nan" in line or "inf" in line) == (sample in bad) for sample, line in rows.items())
+
+
+def test_it_needs_neither_the_cache_nor_the_run(root, poisoned, tmp_path, capsys):
+    moved = tmp_path / "elsewhere" / "bundle"
+    shutil.copytree(poisoned[0], moved)
+    assert replayed(tmp_path, moved, capsys)[0] == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_weights_that_are_not_finite_are_named(root, capsys):
+    fit = fitting(root, "broken_weights", *STOPS)
+    with torch.no_grad():
+        fit.denoiser.net.txt_in.bias[0] = float("nan")
+    code, printed = replayed(root, stopped(fit), capsys)
+    assert code == 1 and "not finite in the network: net.txt_in.bias" in printed
+    assert "first output that is not finite: net.txt_in" in printed
+
+
+def test_what_was_not_in_data_or_weights_is_not_reproduced_and_the_loss_is_the_runs_to_the_bit(root, capsys):
+    """A gradient that broke on its way: the replay's own numbers are whole, and the loss is the same."""
+    fit = fitting(root, "transient", *STOPS)
+    fit.trainer.callbacks.insert(0, Attack("gradient", float("nan"), set(range(2, 20)), micro_batch=1))
+    bundle = stopped(fit)
+    told = json.loads((bundle / "replay.json").read_text())["found"]
+    code, printed = replayed(root, bundle, capsys)
+    assert code == 0 and "NOT reproduced" in printed
+    assert math_same(printed, told["loss"]) and "first gradient that is not finite, going back: none" in printed
+
+
+def math_same(printed, loss):
+    return f"{loss:.6g} (in the run {loss:.6g}," in printed
+
+
+def test_a_spike_is_reproduced_against_the_limits_of_the_run(root, capsys):
+    # medians known after two steps, and factors that ordinary steps exceed
+    low = "callbacks.guard.warmup=2", "callbacks.guard.norm_factor=1.01", "callbacks.guard.loss_factor=1.01"
+    code, printed = replayed(root, stopped(fitting(root, "spikes", *STOPS, *low)), capsys)
+    assert code == 1 and "its limit" in printed and "first output that is not finite: none" in printed
+
+
+def test_a_folder_that_is_no_bundle_is_an_error(root, tmp_path):
+    with pytest.raises(CorruptCheckpoint, match="not a replay bundle"):
+        recipes.train(configuration("train", root, f"replay='{tmp_path}'"))

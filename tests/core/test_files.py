@@ -1,0 +1,103 @@
+"""Bytes that are as they were written, or an error: sealed JSON, bounded reads, full disks."""
+
+import json
+import os
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import CorruptCheckpoint, DiskFull, UntrustedFile
+
+
+def test_sealed_json_comes_back_and_no_bit_of_it_may_change(tmp_path):
+    path, value = tmp_path / "x.json", {"a": [1, "ü"], "b": {"c": None}}
+    files.write_sealed(path, value)
+    assert files.read_sealed(path) == value
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+        with pytest.raises(ValueError):
+            files.read_sealed(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"3", b"[" * 100_000, b'{"seal": 3}', b'{"a": NaN, "seal": "x"}', b" " * (files.JSON_LIMIT + 1)]
+)
+def test_what_was_never_sealed_is_a_value_error(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError):
+        files.read_sealed(tmp_path / "x.json")
+
+
+def test_deep_json_does_not_end_the_process(tmp_path):
+    deep: object = 0
+    for _ in range(900):
+        deep = [deep]
+    (tmp_path / "x.json").write_text(json.dumps({"a": deep, "seal": "x"}))
+    with pytest.raises(ValueError):
+        files.read_sealed(tmp_path / "x.json")
+
+
+def header(length: int, text: bytes = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') -> bytes:
+    return struct.pack("<Q", length) + text + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", CorruptCheckpoint),
+        (b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00.", UntrustedFile),
+        (b"PK\x03\x04" + bytes(40), UntrustedFile),
+        (b"<html>not what was asked for</html>", CorruptCheckpoint),
+        (header(2**63), CorruptCheckpoint),
+        (header(53), CorruptCheckpoint),
+        (header(54)[:-1], CorruptCheckpoint),
+        (header(54, b'{"w":{"dtype":"F9","shape":[1],"data_offsets":[0,4]}}  '[:54]), CorruptCheckpoint),
+        (header(54, b'{"w":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}'), CorruptCheckpoint),
+    ],
+)
+def test_tensors_are_read_from_whole_safetensors_only(tmp_path, content, error):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(error, match=r"safetensors") as caught:
+        files.read_tensors(path)
+    assert caught.value.cure and caught.value.where == str(path)
+
+
+def test_a_header_is_judged_by_its_length_before_it_is_read(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(header(files.HEADER_LIMIT + 1))
+    os.truncate(path, 2 * files.HEADER_LIMIT)
+    with pytest.raises(CorruptCheckpoint, match="header claims"):
+        files.read_tensors(path)
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 40])
+def test_any_length_of_header_is_safetensors(tmp_path, count):
+    """Also one whose length begins with the bytes of a pickle."""
+    tensors = {f"{'x' * count}{i}": torch.ones(2) for i in range(count)}
+    path = tmp_path / "x.safetensors"
+    save_file(tensors, path)
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    path.write_bytes(struct.pack("<Q", 0x480) + raw[8 : 8 + length].ljust(0x480) + raw[8 + length :])
+    if length <= 0x480:
+        assert path.read_bytes()[:2] == b"\x80\x04"
+        assert files.read_tensors(path).keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(("number", "said"), [(28, "disk is full"), (122, "quota"), (27, "ulimit -f")])
+def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path, monkeypatch, number, said):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1234})())
+    with pytest.raises(DiskFull) as caught, files.staged_file(tmp_path / "a" / "x", needed=5_000_000):
+        raise OSError(number, "no")
+    assert said in caught.value.what and "needs 5,000,000 bytes, 1,234 bytes are free" in caught.value.what
+    assert not any((tmp_path / "a").iterdir())
+
+
+def test_another_error_stays_what_it_is(tmp_path):
+    with pytest.raises(PermissionError), files.staged_file(tmp_path / "x", needed=1):
+        raise PermissionError(13, "no")

@@ -1,0 +1,79 @@
+"""Writers: one at a time, killed at any instant, on a disk that fills; what was there is never harmed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.stores import PARTS, written
+from tinyflux_pl.core.errors import DataError, DiskFull
+from tinyflux_pl.data.cache_store import CacheStore
+
+
+def test_two_writers_one_store_one_is_refused_and_a_dead_ones_lock_is_free(tmp_path):
+    CacheStore.create(tmp_path, "toy", 4, 2, {})
+    program = (
+        "import sys, time; from tinyflux_pl.data.cache_store import CacheStore\n"
+        "with CacheStore.open(sys.argv[1]).writing(): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match=f"written by process {other.pid}"):
+            CacheStore.open(tmp_path).begin_group("encodings", PARTS)
+    finally:
+        other.kill()
+        other.wait()
+    with CacheStore.open(tmp_path).writing() as store:
+        store.begin_group("encodings", PARTS)  # the lock is its own: no deadlock
+
+
+def test_kill_9_at_any_instant_leaves_counted_shards_whole(tmp_path):
+    program = (
+        "import sys, torch; from tinyflux_pl.data.cache_store import CacheStore\n"
+        "s = CacheStore.create(sys.argv[1], 'toy', 800, 2, {}); s.begin_group('encodings', {})\n"
+        "print('on', flush=True)\n"
+        "for k in s.pending('encodings'): s.write_shard('encodings', k, {'x': torch.full((2, 9000), float(k))})"
+    )
+    drawn = random.Random(0)
+    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    child.stdout.readline()
+    counts = []
+    for _ in range(8):  # stop it at random instants and look; then kill it for good
+        time.sleep(drawn.uniform(0.005, 0.05))
+        os.kill(child.pid, signal.SIGSTOP)
+        store = CacheStore.open(tmp_path)
+        done = sorted(set(range(store.shards)) - set(store.pending("encodings")))
+        assert done == list(range(len(done)))
+        assert not done or store.gather("x", [2 * k for k in done])[:, 0].tolist() == done
+        counts.append(len(done))
+        os.kill(child.pid, signal.SIGCONT)
+    child.kill()
+    child.wait()
+    assert 0 < counts[-1] < 400 and counts == sorted(counts)
+    CacheStore.open(tmp_path).begin_group("encodings", {})  # sweeps up what the dead writer left
+    assert not list((tmp_path / "encodings").glob(".*.part"))
+
+
+def test_a_full_disk_is_said_before_and_during_and_harms_nothing_old(tmp_path, monkeypatch):
+    store = written(tmp_path)
+    store.begin_group("sol", {})
+    assert store.require_room("sol", {"stats": torch.zeros(1, 10, 4)}) == 7 * 160
+    with pytest.raises(DiskFull, match=r"needs .* MiB"):
+        store.require_room("sol", {"stats": torch.zeros(1, 1).expand(1, 2**50)})
+
+    import safetensors.torch
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(DiskFull):
+        store.write_shard("sol", 0, {"stats": torch.ones(3, 4)})
+    assert {f.split("/")[0] for f in store.verify()} == {"sol"}  # only what is pending
+    assert store.complete("encodings") and store.complete("lune") and store.pending("sol") == [0, 1, 2]

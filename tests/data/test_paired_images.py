@@ -1,0 +1,169 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError, UntrustedFile
+from tinyflux_pl.data.paired_images import PairedImages
+from tinyflux_pl.data.records.pair_rows import read_rows
+
+
+def picture(path, seed=0, size=(16, 12), mode="RGB"):
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    pixels = np.random.default_rng(seed).integers(0, 255, shape, np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def mask(path, box, size=(16, 12)):
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[box[1] : box[3], box[0] : box[2]] = 255
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def named(tmp_path):
+    for i in range(3):
+        picture(tmp_path / f"p{i}_target.png", i)
+        picture(tmp_path / f"p{i}_ref1.png", 10 + i)
+        picture(tmp_path / f"p{i}_ref2.jpg", 20 + i)
+        (tmp_path / f"p{i}_caption.txt").write_text(f"make it {i}\n")
+    return tmp_path
+
+
+def listed(root, *rows):
+    (root / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return root
+
+
+def test_pairs_by_name(named):
+    records = PairedImages(named, (12, 16), (8, 8), split="all")
+    record = records[1]
+    assert len(records) == 3 and record.caption == "make it 1" and record.source == "p1_target.png"
+    assert record.image.shape == (12, 16, 3) and [r.shape for r in record.references] == [(8, 8, 3)] * 2
+    assert np.array_equal(record.image, np.asarray(Image.open(named / "p1_target.png")))
+    assert record.hole is None and record.sample_id != records[0].sample_id
+
+
+def test_pairs_by_rows_with_a_hole(tmp_path):
+    picture(tmp_path / "a.png")
+    mask(tmp_path / "m.png", (4, 2, 9, 7))
+    root = listed(tmp_path, {"target": "a.png", "mask": "m.png", "caption": "a cat"})
+    record = PairedImages(root, (12, 16), split="all")[0]
+    assert record.references == () and record.hole.dtype == bool
+    assert np.argwhere(record.hole).min(0).tolist() == [2, 4] and record.hole.sum() == 25
+
+
+def test_a_table_may_be_one_list_and_name_one_or_several_references(tmp_path):
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    rows = [{"target": "a.png", "reference": "b.png", "caption": "x"}, {"target": "b.png", "reference": ["c.png"]}]
+    (tmp_path / "metadata.json").write_text(json.dumps(rows))
+    assert [row.references for row in read_rows(tmp_path)] == [("b.png",), ("c.png",)]
+
+
+def test_splits_part_by_the_targets_content_and_never_overlap(named):
+    train, held = (PairedImages(named, 8, split=s, validation_fraction=0.4) for s in ("train", "validation"))
+    assert len(train) + len(held) == 3 and len(held) >= 1
+    assert not {r.target for r in train.rows} & {r.target for r in held.rows}
+
+
+def test_the_fingerprint_follows_contents_and_sizes_not_the_place(named, tmp_path_factory):
+    import shutil
+
+    copy = shutil.copytree(named, tmp_path_factory.mktemp("copy") / "pairs")
+    said = PairedImages(named, 8, split="all").fingerprint()
+    assert said == PairedImages(copy, 8, split="all").fingerprint()
+    assert said != PairedImages(named, 8, 16, split="all").fingerprint()
+    picture(copy / "p0_ref1.png", 99)
+    assert said != PairedImages(copy, 8, split="all").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "says"),
+    [
+        ([{"target": "a.png", "reference": "gone.png", "caption": "x"}], DataError, "gone.png is not there"),
+        ([{"target": "a.png", "caption": "x"}], DataError, "different kinds"),
+        (
+            [
+                {"target": "a.png", "reference": "b.png", "caption": "x"},
+                {"target": "b.png", "reference": ["a.png", "a.png"], "caption": "x"},
+            ],
+            DataError,
+            "different kinds",
+        ),
+        ([{"target": "a.png", "reference": "b.png"}], CaptionError, "without a caption"),
+        ([{"reference": "b.png", "caption": "x"}], CaptionError, "row 1"),
+        ([{"target": "a.png", "reference": 3, "caption": "x"}], CaptionError, "reference is 3"),
+        ([{"target": "../a.png", "reference": "b.png", "caption": "x"}], UntrustedFile, "leaves the dataset"),
+        ([], DataError, "no pairs"),
+    ],
+)
+def test_folders_that_do_not_pair_say_so(tmp_path, rows, error, says):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png", 1)
+    with pytest.raises(error, match=says):
+        PairedImages(listed(tmp_path, *rows), 8, split="all")
+
+
+def test_a_damaged_picture_and_wrong_settings_are_named(named):
+    file = named / "p2_ref2.jpg"
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(ImageError, match=r"p2_ref2\.jpg"):
+        PairedImages(named, 8, split="all").check()
+    with pytest.raises(ConfigError, match="split=some"):
+        PairedImages(named, 8, split="some")
+
+
+def test_pairs_come_back_from_the_cache_as_a_denoiser_is_told_them(tmp_path):
+    """Records -> store -> batch -> loss: references and holes are those of the codec, row by row."""
+    from tests.denoisers.test_tinyflux import SIZES
+    from tinyflux_pl.codecs.holes import hole_channels
+    from tinyflux_pl.codecs.pixel_folding import PixelFolding
+    from tinyflux_pl.data.cache_store import CacheStore
+    from tinyflux_pl.data.cached_dataset import CachedDataset
+    from tinyflux_pl.data.mixture import Mixture
+    from tinyflux_pl.data.sample_keys import keys_of
+    from tinyflux_pl.denoisers.tinyflux import build
+    from tinyflux_pl.diffusion.paths import LinearPath
+    from tinyflux_pl.diffusion.timesteps import Uniform
+    from tinyflux_pl.extraction.encode import encode, encodings_fingerprint
+    from tinyflux_pl.objectives.flow import FlowObjective
+    from tinyflux_pl.text.hashed_words import HashedWords
+
+    codec, text = PixelFolding(2), HashedWords(12, 6)
+    for kind in ("references", "hole"):
+        root = tmp_path / kind
+        for i in range(3):
+            picture(root / f"p{i}_target.png", i)
+            (root / f"p{i}_caption.txt").write_text(f"night {i}")
+            if kind == "hole":
+                mask(root / f"p{i}_mask.png", (i, 2, i + 5, 7))
+            else:
+                picture(root / f"p{i}_ref.png", 10 + i)
+        records = PairedImages(root, (12, 16), (8, 16), split="all")
+        keys = lambda records=records: keys_of(records)  # noqa: E731
+        store = CacheStore.create(tmp_path / f"{kind}_store", "pairs", 3, 2, records.fingerprint(), keys)
+        store.begin_group("encodings", encodings_fingerprint(codec, text, "float32"))
+        with store.writing():
+            encode(store, records, codec, text, torch.float32, "pairs", batch=2)
+        batch = Mixture({0: CachedDataset(store)}).__getitems__([2, 0])
+        made = build(codec.latent_spec, text.text_spec, LinearPath(), inpaint=kind == "hole", **SIZES)
+        if kind == "hole":
+            image, hole = records[2].image, records[2].hole
+            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+            expected = hole_channels(codec, pixels, torch.from_numpy(hole)[None, None].float())
+            torch.testing.assert_close(batch.inpaint[:1], expected)
+            assert batch.references == ()
+        else:
+            pixels = torch.from_numpy(records[2].references[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
+            torch.testing.assert_close(batch.references[0][:1], codec.encode(pixels))
+            assert batch.references[0].shape == (2, 12, 4, 8) and batch.inpaint is None
+        loss = FlowObjective(Uniform(), text.null()).loss(made, batch, 0)["flow"]
+        loss.backward()
+        assert bool(torch.isfinite(loss)) and all(
+            torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None
+        )

@@ -1,0 +1,234 @@
+"""FLUX.2 and FLUX.3 around diffusers' networks: tokens, ids, references, clock, original key layout."""
+
+import pytest
+import torch
+
+from tests import releases_flux2 as releases
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, SpecMismatch
+from tinyflux_pl.core.files import write_tensors
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.denoisers import flux2, flux3
+from tinyflux_pl.denoisers.registry import build_denoiser
+from tinyflux_pl.diffusion.paths import LinearPath
+
+LATENT, TEXT = LatentSpec(16, 16), TextSpec(24, 6, 0)
+PATH = LinearPath(noise_at=1)
+BUILD = {"dtype": "float32", "structure": {}}
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def told(rows: int = 2, length: int = 6, **more) -> Conditioning:
+    tokens = drawn(rows, length, 24, seed=1)
+    text = TextEmbeddings(tokens, torch.ones(rows, length, dtype=torch.bool), torch.zeros(rows, 0))
+    return Conditioning(text, **more)
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flux2")
+    return folder, releases.flux2(folder, guided=True)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flux3")
+    return folder, releases.flux3(folder)[0]
+
+
+@torch.no_grad()
+def test_flux2_with_references_is_the_networks_own_answer(dev):
+    folder, pipeline = dev
+    mine = flux2.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
+    x, t, scale = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3]), torch.tensor([4.0, 2.5])
+    references = (drawn(2, 16, 3, 2, seed=2), drawn(2, 16, 1, 4, seed=3))
+    answer = mine(x, t, told(embedded_guidance=scale, references=references)).sample
+    packed = [pipeline._pack_latents(picture) for picture in (x, *references)]
+    reference_ids = pipeline._prepare_image_ids([r[:1] for r in references]).expand(2, -1, -1)
+    expected = pipeline.transformer(
+        hidden_states=torch.cat(packed, 1),
+        encoder_hidden_states=told().text.tokens,
+        timestep=t,
+        guidance=scale,
+        img_ids=torch.cat([pipeline._prepare_latent_ids(x), reference_ids], 1)[0],
+        txt_ids=pipeline._prepare_text_ids(told().text.tokens)[0],
+        return_dict=False,
+    )[0][:, :6]
+    torch.testing.assert_close(answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(answer, mine(x, t, told(embedded_guidance=scale)).sample, atol=1e-3)
+
+
+@torch.no_grad()
+def test_flux3_with_references_is_the_networks_own_answer(three):
+    from diffusers.modular_pipelines.flux3.before_denoise import Flux3TextRoPEInputsStep, _prepare_image_ids
+
+    folder, net = three
+    mine = flux3.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
+    x, t = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3])
+    references = (drawn(2, 16, 3, 2, seed=2), drawn(2, 16, 1, 4, seed=3))
+    ids = [_prepare_image_ids(r.shape[-2], r.shape[-1], 0.5, l_coord=-1 - k) for k, r in enumerate(references)]
+    expected = net(
+        hidden_states=x.flatten(2).transpose(1, 2),
+        encoder_hidden_states=told().text.tokens,
+        timestep=t,
+        img_ids=_prepare_image_ids(2, 3, 0.5),
+        txt_ids=Flux3TextRoPEInputsStep._prepare_text_ids(told().text.tokens),
+        image_cond_hidden_states=torch.cat([r.flatten(2).transpose(1, 2) for r in references], 1),
+        image_cond_ids=torch.cat(ids),
+        return_dict=False,
+    )[0]
+    answer = mine(x, t, told(references=references)).sample
+    torch.testing.assert_close(answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_flux3_reads_each_text_at_its_own_length(three):
+    mine = flux3.build(LATENT, TEXT, PATH, weights=str(three[0]), **BUILD)
+    x, t, long = drawn(2, 16, 2, 2), torch.tensor([0.9, 0.3]), told().text
+    short = TextEmbeddings(long.tokens[:, :4], long.mask[:, :4], long.pooled)
+    both = TextEmbeddings.cat([long.select(slice(0, 1)), short.select(slice(1, 2))])
+    apart = torch.cat(
+        [mine(x[:1], t[:1], Conditioning(long[:1])).sample, mine(x[1:], t[1:], Conditioning(short[1:])).sample]
+    )
+    torch.testing.assert_close(mine(x, t, Conditioning(both)).sample, apart, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["flux2", "flux3"])
+@torch.no_grad()
+def test_time_is_not_rounded_in_bf16(family, dev, three):
+    module, folder = {"flux2": (flux2, dev[0]), "flux3": (flux3, three[0])}[family]
+    mine = module.build(LATENT, TEXT, PATH, weights=str(folder), dtype="bfloat16", structure={})
+    near = torch.tensor([0.9990, 0.9991])  # one value in bf16
+    seen = []
+    embedder = mine.net.time_guidance_embed.timestep_embedder if family == "flux2" else mine.net.timestep_embedder
+    embedder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    mine(drawn(2, 16, 2, 2), near, told())
+    assert near.bfloat16().unique().numel() == 1 and not torch.equal(*seen[0])
+
+
+def original_layout(kind: str, net) -> dict[str, torch.Tensor]:
+    """The network's weights under Black Forest Labs' keys, written out for these few blocks."""
+    made, held = {}, net.state_dict()
+
+    def take(new: str, *old: str) -> None:
+        made[new] = torch.cat([held.pop(key) for key in old]).contiguous()
+
+    def halves(new: str, old: str) -> None:  # (scale, shift) there, (shift, scale) here
+        made[new] = torch.cat(held.pop(old).chunk(2)[::-1]).contiguous()
+
+    for layer in ("in", "out"):
+        number = {"in": 1, "out": 2}[layer]
+        for name in ("time", "guidance") if kind == "flux2" else ("time",):
+            prefix = "time_guidance_embed." if kind == "flux2" else ""
+            word = "timestep" if name == "time" else name
+            take(f"{name}_in.{layer}_layer.weight", f"{prefix}{word}_embedder.linear_{number}.weight")
+    take("txt_in.weight", "context_embedder.weight")
+    if kind == "flux2":
+        take("img_in.weight", "x_embedder.weight")
+        take("final_layer.linear.weight", "proj_out.weight")
+        halves("final_layer.adaLN_modulation.1.weight", "norm_out.linear.weight")
+        for name in ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"):
+            take(f"{name}.lin.weight", f"{name}.linear.weight")
+        for i in range(2):
+            old, new = f"transformer_blocks.{i}", f"double_blocks.{i}"
+            streams = (
+                ("img", "to_{}", "to_out.0", "", "ff"),
+                ("txt", "add_{}_proj", "to_add_out", "added_", "ff_context"),
+            )
+            for stream, each, out, added, mlp in streams:
+                take(f"{new}.{stream}_attn.qkv.weight", *(f"{old}.attn.{each.format(c)}.weight" for c in "qkv"))
+                take(f"{new}.{stream}_attn.proj.weight", f"{old}.attn.{out}.weight")
+                take(f"{new}.{stream}_attn.norm.query_norm.scale", f"{old}.attn.norm_{added}q.weight")
+                take(f"{new}.{stream}_attn.norm.key_norm.scale", f"{old}.attn.norm_{added}k.weight")
+                take(f"{new}.{stream}_mlp.0.weight", f"{old}.{mlp}.linear_in.weight")
+                take(f"{new}.{stream}_mlp.2.weight", f"{old}.{mlp}.linear_out.weight")
+            old, new = f"single_transformer_blocks.{i}", f"single_blocks.{i}"
+            take(f"{new}.linear1.weight", f"{old}.attn.to_qkv_mlp_proj.weight")
+            take(f"{new}.linear2.weight", f"{old}.attn.to_out.weight")
+            take(f"{new}.norm.query_norm.scale", f"{old}.attn.norm_q.weight")
+            take(f"{new}.norm.key_norm.scale", f"{old}.attn.norm_k.weight")
+        assert not held
+        return made
+    take("final_layer.image.linear.weight", "proj_out.weight")
+    halves("final_layer.image.adaLN_modulation.1.weight", "norm_out.linear.weight")
+    ends = {
+        "attn.to_q.weight": "q_proj.weight",
+        "attn.to_k.weight": "k_proj.weight",
+        "attn.to_v.weight": "v_proj.weight",
+        "attn.to_out.0.weight": "attn_out.weight",
+        "attn.norm_q.weight": "norm.query_norm.scale",
+        "attn.norm_k.weight": "norm.key_norm.scale",
+        "ff.linear_in.weight": "mlp_in.weight",
+        "ff.linear_out.weight": "mlp_out.weight",
+        ".linear.weight": ".lin.weight",
+    }
+    starts = {
+        "x_embedders.": "emb_in.",
+        "mode_blocks.": "content_mode_blocks.",
+        "single_transformer_blocks.": "single_blocks.",
+    }
+    for key in list(held):
+        new = next((starts[s] + key.removeprefix(s) for s in starts if key.startswith(s)), key)
+        new = next((new.removesuffix(e) + ends[e] for e in ends if new.endswith(e)), new)
+        take(new, key)
+    return made
+
+
+@pytest.mark.parametrize("family", ["flux2", "flux3"])
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+@torch.no_grad()
+def test_a_single_file_in_the_original_layout_loads_strictly(family, prefix, dev, three, tmp_path):
+    module, net = {"flux2": (flux2, dev[1].transformer), "flux3": (flux3, three[1])}[family]
+    structure = {k: v for k, v in net.config.items() if not k.startswith("_")}
+    tensors = {prefix + key: value for key, value in original_layout(family, net).items()}
+    write_tensors(tmp_path / "one.safetensors", tensors)
+    mine = module.build(
+        LATENT, TEXT, PATH, weights=str(tmp_path / "one.safetensors"), dtype="float32", structure=structure
+    )
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in mine.net.state_dict().items())
+    lost = tensors.pop(next(key for key in tensors if key.endswith("blocks.1.norm.query_norm.scale")))
+    write_tensors(tmp_path / "lacking.safetensors", {**tensors, f"{prefix}stray.weight": lost})
+    with pytest.raises(CheckpointMismatch, match=r"1 missing: .*norm_q.*1 unexpected: .*stray"):
+        module.build(
+            LATENT, TEXT, PATH, weights=str(tmp_path / "lacking.safetensors"), dtype="float32", structure=structure
+        )
+
+
+@torch.no_grad()
+def test_an_input_for_holes_changes_nothing_until_it_is_trained(dev):
+    base = flux2.build(LATENT, TEXT, PATH, weights=str(dev[0]), **BUILD)
+    wide = flux2.build(LATENT, TEXT, PATH, weights=str(dev[0]), inpaint=True, **BUILD)
+    x, t, hole = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3]), drawn(2, 16 + 256, 2, 3, seed=5)
+    assert torch.equal(wide(x, t, told(inpaint=hole)).sample, base(x, t, told()).sample)
+    wide.inpaint_in.weight.normal_()
+    assert not torch.allclose(wide(x, t, told(inpaint=hole)).sample, base(x, t, told()).sample, atol=1e-3)
+    again = build_denoiser(wide.name, wide.config_dict(), PATH)
+    again.load_state_dict(wide.state_dict())
+    with pytest.raises(ConfigError, match="was given none"):
+        wide(x, t, told())
+
+
+def test_a_saved_description_rebuilds_the_network(dev, three):
+    for module, folder in ((flux2, dev[0]), (flux3, three[0])):
+        mine = module.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
+        again = build_denoiser(mine.name, mine.config_dict(), PATH)
+        assert again.config_dict() == mine.config_dict()
+        again.load_state_dict(mine.state_dict())
+
+
+def test_what_does_not_fit_is_refused(dev, tmp_path):
+    folder = str(dev[0])
+    with pytest.raises(SpecMismatch, match="latent channels is 16"):
+        flux2.build(LatentSpec(8, 16), TEXT, PATH, weights=folder, **BUILD)
+    with pytest.raises(SpecMismatch, match="text width is 24"):
+        flux2.build(LATENT, TextSpec(8, 6, 0), PATH, weights=folder, **BUILD)
+    with pytest.raises(SpecMismatch, match="noise at t = 1"):
+        flux2.build(LATENT, TEXT, LinearPath(), weights=folder, **BUILD)
+    with pytest.raises(ConfigError, match="65504"):
+        flux2.build(LATENT, TEXT, PATH, weights=folder, dtype="float16", structure={})
+    releases.flux3(tmp_path, flow_map=True)
+    with pytest.raises(ConfigError, match="step-distilled"):
+        flux3.build(LATENT, TEXT, PATH, weights=str(tmp_path), **BUILD)

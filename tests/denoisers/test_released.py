@@ -1,0 +1,167 @@
+"""Weights of a release, from every place they may lie, strictly."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests import releases_flux1
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, MissingDependency
+from tinyflux_pl.denoisers.flux1 import Flux1Denoiser
+
+RELEASED = Flux1Denoiser.released
+STRUCTURE = releases_flux1.STRUCTURE
+STEM = "diffusion_pytorch_model"
+
+
+@pytest.fixture(scope="module")
+def net():
+    return releases_flux1.transformer()
+
+
+@pytest.fixture
+def folder(tmp_path, net):
+    net.save_pretrained(tmp_path / "transformer")
+    return tmp_path
+
+
+def same(made, net, dtype=torch.float32):
+    own, given = made.state_dict(), net.state_dict()
+    return own.keys() == given.keys() and all(torch.equal(own[key], given[key].to(dtype)) for key in own)
+
+
+def load(weights, structure=None, **options):
+    return RELEASED.load(structure or {}, weights=str(weights), **{"dtype": "float32", **options})
+
+
+def test_pipeline_folder_component_folder_and_file(folder, net):
+    for place in (folder, folder / "transformer", folder / "transformer" / f"{STEM}.safetensors"):
+        made = load(place)
+        assert same(made, net) and not made.training and all(p.requires_grad for p in made.parameters())
+
+
+def test_shards_through_their_index(tmp_path, net):
+    net.save_pretrained(tmp_path / "transformer", max_shard_size="40KB")
+    assert len(list((tmp_path / "transformer").glob("*.safetensors"))) > 2
+    assert same(load(tmp_path), net)
+    next((tmp_path / "transformer").glob("*-00002-of-*")).unlink()
+    with pytest.raises(CorruptCheckpoint, match="00002"):
+        load(tmp_path)
+
+
+def test_a_file_alone_takes_its_structure_from_the_configuration(folder, net, tmp_path):
+    alone = tmp_path / "alone" / "net.safetensors"
+    alone.parent.mkdir()
+    (folder / "transformer" / f"{STEM}.safetensors").rename(alone)
+    assert same(load(alone, STRUCTURE), net) and same(load(alone.parent, STRUCTURE), net)
+    with pytest.raises(CheckpointMismatch, match=r"missing: transformer_blocks\.2"):
+        load(alone, {**STRUCTURE, "num_layers": 3})
+
+
+def test_weights_arrive_in_the_asked_type_and_what_was_read_is_not_copied(folder, net, monkeypatch):
+    assert same(load(folder, dtype="bfloat16"), net, torch.bfloat16)
+    read = files.read_tensors
+    seen = []
+    monkeypatch.setattr(files, "read_tensors", lambda path: seen.append(read(path)) or seen[-1])
+    made = load(folder).state_dict()
+    assert {key: made[key].data_ptr() for key in made} == {key: value.data_ptr() for key, value in seen[0].items()}
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "of another shape"])
+def test_what_does_not_fit_is_named(folder, change):
+    file = folder / "transformer" / f"{STEM}.safetensors"
+    tensors = load_file(file)
+    bias = tensors.pop("proj_out.bias")
+    if change != "missing":
+        tensors["proj_out.bias"] = bias
+    if change == "unexpected":
+        tensors["extra.weight"] = bias.clone()
+    if change == "of another shape":
+        tensors["proj_out.bias"] = bias[1:]
+    save_file(tensors, file)
+    name = "extra.weight" if change == "unexpected" else "proj_out.bias"
+    with pytest.raises(CheckpointMismatch, match=rf"1 {change}: {name}"):
+        load(folder)
+
+
+def test_an_original_file_that_lacks_or_adds_a_key_is_named(tmp_path, net):
+    from tinyflux_pl.denoisers.flux1_layout import to_original
+
+    tensors = to_original(net.state_dict())
+    lacking = {k: v for k, v in tensors.items() if k != "double_blocks.1.img_mlp.0.bias"}
+    save_file(lacking, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"1 missing: transformer_blocks\.1\.ff\.net\.0\.proj\.bias"):
+        load(tmp_path / "a.safetensors", STRUCTURE)
+    save_file({**tensors, "double_blocks.1.lora.weight": torch.ones(1)}, tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: double_blocks\.1\.lora\.weight"):
+        load(tmp_path / "b.safetensors", STRUCTURE)
+
+
+def test_a_torn_file_and_an_empty_folder(folder):
+    file = folder / "transformer" / f"{STEM}.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(CorruptCheckpoint):
+        load(folder)
+    file.unlink()
+    with pytest.raises(HubError, match="no safetensors"):
+        load(folder)
+
+
+def test_no_weights_are_never_random_by_accident():
+    with pytest.raises(ConfigError, match="no weights"):
+        RELEASED.load(STRUCTURE, weights=None)
+    made = RELEASED.load(STRUCTURE, weights=None, random_weights=True, dtype="float32")
+    assert float(made.x_embedder.weight.detach().std()) > 0
+
+
+def test_on_the_meta_device_it_is_a_skeleton_and_reads_no_weights(folder):
+    (folder / "transformer" / f"{STEM}.safetensors").write_bytes(b"")
+    with torch.device("meta"):
+        made = load(folder, dtype="bfloat16")
+    assert {(p.is_meta, p.dtype) for p in made.parameters()} == {(True, torch.bfloat16)}
+    assert made.config["num_layers"] == STRUCTURE["num_layers"]
+
+
+def test_unknown_keys_of_a_structure(folder):
+    with pytest.raises(ConfigError, match=r"no 'num_layer'[\s\S]*did you mean 'num_layers'"):
+        RELEASED.skeleton({**STRUCTURE, "num_layer": 1})
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "of_tomorrow": 1}))
+    with pytest.warns(UserWarning, match="of_tomorrow"):
+        load(folder)
+
+
+def test_half_precision_is_refused_with_what_to_use(folder):
+    with pytest.raises(ConfigError, match=r"overflows[\s\S]*model\.dtype=bfloat16"):
+        load(folder, dtype="float16")
+    with pytest.raises(ConfigError, match="float8"):
+        load(folder, dtype="float8")
+
+
+@torch.no_grad()
+def test_the_attention_backend_is_the_one_that_was_named(folder):
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = load(folder, attention_backend="_native_math")
+    processors = {m.processor._attention_backend for m in made.modules() if hasattr(m, "processor")}
+    assert processors == {AttentionBackendName._NATIVE_MATH}
+    load(folder)
+    assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE
+
+
+@pytest.mark.parametrize(
+    ("backend", "error", "says"),
+    [
+        ("natve", ConfigError, "did you mean 'native'"),
+        ("flash_hub", ConfigError, "fetch and run code"),
+        ("xformers", MissingDependency, "xformers"),
+    ],
+)
+def test_a_backend_that_cannot_be_had(folder, backend, error, says):
+    with pytest.raises(error, match=says):
+        load(folder, attention_backend=backend)

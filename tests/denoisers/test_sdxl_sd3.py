@@ -1,0 +1,190 @@
+"""SDXL and SD3.5 around diffusers' networks: sizes, seams, single files in the original key layout."""
+
+import re
+
+import pytest
+import torch
+
+from tests import releases_stability as releases
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, SpecMismatch
+from tinyflux_pl.core.files import write_tensors
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.denoisers import sd3, sdxl
+from tinyflux_pl.denoisers.registry import build_denoiser
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath
+
+XL = (LatentSpec(4, 8), TextSpec(24, 77, 10), VPPath())
+THREE = (LatentSpec(16, 8), TextSpec(32, 9, 20), LinearPath(noise_at=1))
+FILE = "one, whole.safetensors"
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def told(spec: TextSpec, **more) -> Conditioning:
+    mask = torch.ones(2, spec.length, dtype=torch.bool)
+    return Conditioning(TextEmbeddings(drawn(2, spec.length, spec.width), mask, drawn(2, spec.pooled)), **more)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**releases.SDXL).eval()
+
+
+@pytest.fixture(scope="module", params=[(), (0, 1)], ids=["large", "medium"])
+def mmdit(request):
+    from diffusers import SD3Transformer2DModel
+
+    torch.manual_seed(0)
+    return SD3Transformer2DModel(**releases.SD35, dual_attention_layers=request.param).eval()
+
+
+def structure(net) -> dict:
+    return {key: value for key, value in net.config.items() if not key.startswith("_")}
+
+
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+
+
+def ldm_key(key: str) -> str:
+    """A key of diffusers' UNet of three levels with two layers each, as Stability's files have it."""
+    stem, _, leaf = key.rpartition(".")
+    if stem in ENDS:
+        return f"{ENDS[stem]}.{leaf}"
+    side, level, kind, layer, rest = re.fullmatch(
+        r"(down|mid|up)_block(?:s\.(\d))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.+)", stem
+    ).groups()
+    rest = RESNET.get(rest, rest) if kind == "resnets" else rest
+    number = int(layer)
+    if side == "mid":
+        return f"middle_block.{1 if kind == 'attentions' else 2 * number}.{rest}.{leaf}"
+    if kind == "downsamplers":
+        return f"input_blocks.{3 * (int(level) + 1)}.0.op.{leaf}"
+    if kind == "upsamplers":
+        return f"output_blocks.{3 * int(level) + 2}.{1 if level == '2' else 2}.conv.{leaf}"
+    place = int(kind == "attentions")
+    block = (
+        f"input_blocks.{1 + 3 * int(level) + number}" if side == "down" else f"output_blocks.{3 * int(level) + number}"
+    )
+    return f"{block}.{place}.{rest}.{leaf}"
+
+
+def sd3_original(net) -> dict[str, torch.Tensor]:
+    """The transformer's weights under Stability's keys."""
+    held, made, last = net.state_dict(), {}, net.config["num_layers"] - 1
+
+    def take(new: str, *old: str) -> None:
+        for leaf in ("weight", "bias"):
+            if f"{old[0]}.{leaf}" in held:
+                made[f"{new}.{leaf}"] = torch.cat([held.pop(f"{key}.{leaf}") for key in old]).clone()
+
+    def halves(new: str, old: str) -> None:
+        take(new, old)
+        for leaf in ("weight", "bias"):
+            made[f"{new}.{leaf}"] = torch.cat(made[f"{new}.{leaf}"].chunk(2)[::-1])
+
+    made["pos_embed"] = held.pop("pos_embed.pos_embed").clone()
+    take("x_embedder.proj", "pos_embed.proj")
+    take("context_embedder", "context_embedder")
+    for old, new in (("timestep", "t"), ("text", "y")):
+        take(f"{new}_embedder.mlp.0", f"time_text_embed.{old}_embedder.linear_1")
+        take(f"{new}_embedder.mlp.2", f"time_text_embed.{old}_embedder.linear_2")
+    take("final_layer.linear", "proj_out")
+    halves("final_layer.adaLN_modulation.1", "norm_out.linear")
+    for i in range(last + 1):
+        old, new = f"transformer_blocks.{i}", f"joint_blocks.{i}"
+        for attn in ("attn", "attn2"):
+            take(f"{new}.x_block.{attn}.qkv", *(f"{old}.{attn}.to_{c}" for c in "qkv"))
+            take(f"{new}.x_block.{attn}.proj", f"{old}.{attn}.to_out.0")
+            take(f"{new}.x_block.{attn}.ln_q", f"{old}.{attn}.norm_q")
+            take(f"{new}.x_block.{attn}.ln_k", f"{old}.{attn}.norm_k")
+        take(f"{new}.context_block.attn.qkv", *(f"{old}.attn.add_{c}_proj" for c in "qkv"))
+        take(f"{new}.context_block.attn.proj", f"{old}.attn.to_add_out")
+        take(f"{new}.context_block.attn.ln_q", f"{old}.attn.norm_added_q")
+        take(f"{new}.context_block.attn.ln_k", f"{old}.attn.norm_added_k")
+        take(f"{new}.x_block.adaLN_modulation.1", f"{old}.norm1.linear")
+        (halves if i == last else take)(f"{new}.context_block.adaLN_modulation.1", f"{old}.norm1_context.linear")
+        for stream, word in (("x_block", "ff"), ("context_block", "ff_context")):
+            take(f"{new}.{stream}.mlp.fc1", f"{old}.{word}.net.0.proj")
+            take(f"{new}.{stream}.mlp.fc2", f"{old}.{word}.net.2")
+    assert not held, sorted(held)
+    return made
+
+
+def single_file(net, tmp_path, lacking: str = "") -> str:
+    """A whole original checkpoint: the network under its prefix, and something of another part."""
+    if hasattr(net, "conv_in"):
+        made = {ldm_key(key): value for key, value in net.state_dict().items()}
+    else:
+        made = sd3_original(net)
+    tensors = {f"model.diffusion_model.{key}": value for key, value in made.items() if not (lacking and lacking in key)}
+    if lacking:
+        tensors["model.diffusion_model.stray.weight"] = torch.zeros(1)
+    write_tensors(tmp_path / FILE, {**tensors, "first_stage_model.encoder.conv_in.weight": torch.zeros(2)})
+    return str(tmp_path / FILE)
+
+
+def test_a_whole_sdxl_checkpoint_loads_strictly(unet, tmp_path):
+    mine = sdxl.build(*XL, weights=single_file(unet, tmp_path), structure=structure(unet), dtype="float32")
+    assert all(torch.equal(value, unet.state_dict()[key]) for key, value in mine.net.state_dict().items())
+    lacking = single_file(unet, tmp_path, "input_blocks.1.0.in_layers.0.bias")
+    with pytest.raises(CheckpointMismatch, match=r"1 missing: .*resnets\.0\.norm1\.bias; 1 unexpected: .*stray"):
+        sdxl.build(*XL, weights=lacking, structure=structure(unet))
+
+
+def test_a_whole_sd3_checkpoint_loads_strictly(mmdit, tmp_path):
+    mine = sd3.build(*THREE, weights=single_file(mmdit, tmp_path), structure=structure(mmdit), dtype="float32")
+    assert all(torch.equal(value, mmdit.state_dict()[key]) for key, value in mine.net.state_dict().items())
+    with pytest.raises(CheckpointMismatch):
+        sd3.build(*THREE, weights=single_file(mmdit, tmp_path, "1.x_block.mlp.fc2.bias"), structure=structure(mmdit))
+
+
+@torch.no_grad()
+def test_sdxl_is_told_the_sizes(unet, tmp_path):
+    unet.save_pretrained(tmp_path / "unet")
+    mine = sdxl.build(*XL, weights=str(tmp_path), structure={}, dtype="float32")
+    x, t = drawn(2, 4, 8, 6), torch.tensor([0.7, 0.2])
+    sizes = torch.tensor([[64.0, 48, 0, 0, 64, 48]]).expand(2, -1)
+    own = mine(x, t, told(XL[1])).sample
+    assert torch.equal(own, mine(x, t, told(XL[1], size_ids=sizes)).sample)
+    assert not torch.allclose(own, mine(x, t, told(XL[1], size_ids=sizes * 2)).sample, atol=1e-4)
+
+
+def test_a_saved_description_rebuilds_the_network(unet, mmdit):
+    for family, specs, net in ((sdxl.SDXLDenoiser, XL, unet), (sd3.SD3Denoiser, THREE, mmdit)):
+        mine = family(net, *specs)
+        again = build_denoiser(mine.name, mine.config_dict(), specs[2])
+        assert again.config_dict() == mine.config_dict()
+        again.load_state_dict(mine.state_dict())
+
+
+def test_what_does_not_fit_is_refused(unet, mmdit):
+    with pytest.raises(SpecMismatch, match="pooled width is 10"):
+        sdxl.SDXLDenoiser(unet, XL[0], TextSpec(24, 77, 9), XL[2])
+    with pytest.raises(SpecMismatch, match="path=vp"):
+        sdxl.SDXLDenoiser(unet, XL[0], XL[1], THREE[2])
+    with pytest.raises(SpecMismatch, match="noise at t = 1"):
+        sd3.SD3Denoiser(mmdit, THREE[0], THREE[1], LinearPath())
+    with pytest.raises(ConfigError, match="no weights for SD3Transformer2DModel"):
+        sd3.build(*THREE, structure=structure(mmdit))

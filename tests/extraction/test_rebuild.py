@@ -1,0 +1,144 @@
+"""A rebuild makes the affected entries and no others, and ends with the bytes of a cache made from nothing."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.extraction.test_encode import Extractor, encode, extract, make
+from tinyflux_pl.codecs.pixel_folding import PixelFolding
+from tinyflux_pl.core.fingerprint import of, sample_id
+from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.kept_rows import KeptRows, carry_over
+from tinyflux_pl.data.shapes import Shapes
+from tinyflux_pl.text.hashed_words import HashedWords
+
+
+class Chosen:
+    """Some of the shapes in some order, with some captions changed."""
+
+    name = "chosen"
+
+    def __init__(self, indices, captions=None):
+        self.shapes, self.indices, self.captions = Shapes(count=40), list(indices), captions or {}
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, i):
+        record = self.shapes[self.indices[i]]
+        caption = self.captions.get(self.indices[i], record.caption)
+        return dataclasses.replace(record, caption=caption, sample_id=sample_id(record.image.tobytes(), caption))
+
+    def fingerprint(self):
+        return {"content": of([self.indices, sorted(self.captions.items())])}
+
+
+def parts(records):
+    return records, PixelFolding(2), HashedWords(16, 12)
+
+
+def built(root, records):
+    """From nothing, with one expert."""
+    store = make(root, parts(records))
+    encode(store, parts(records))
+    extract(store, parts(records), Extractor())
+    return store
+
+
+def rebuilt(root, records, old):
+    """With what can be kept of an old store; how many entries each group made."""
+    store = make(root, parts(records))
+    made = [encode(store, parts(records), kept=KeptRows(old, store, "encodings"))]
+    store.begin_group("lune", Extractor().fingerprint())
+    return [*made, extract(store, parts(records), Extractor(), kept=KeptRows(old, store, "lune"))]
+
+
+def content(root):
+    return {p.relative_to(root): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".lock"}
+
+
+CHANGES = {
+    "nothing": (Chosen(range(20)), 0),
+    "one caption": (Chosen(range(20), {7: "a small blue cross, left"}), 1),
+    "one added in front": (Chosen([30, *range(20)]), 1),
+    "ten added": (Chosen([*range(20), *range(25, 35)]), 10),
+    "three removed": (Chosen([i for i in range(20) if i not in (0, 9, 19)]), 0),
+    "reversed": (Chosen(reversed(range(20))), 0),
+    "one twice": (Chosen([*range(20), 4]), 0),
+    "others altogether": (Chosen(range(20, 40)), 20),
+    "reordered, one removed, one added, one edited": (Chosen([*range(19, 0, -1), 33], {5: "a red circle"}), 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_exactly_the_affected_entries_are_made(tmp_path, change):
+    records, affected = CHANGES[change]
+    old = built(tmp_path / "old", Chosen(range(20)))
+    assert rebuilt(tmp_path / "new", records, CacheStore.open(old.root)) == [affected, affected]
+    built(tmp_path / "from nothing", records)
+    assert content(tmp_path / "new") == content(tmp_path / "from nothing")
+
+
+def test_a_damaged_shard_is_not_copied_on(tmp_path):
+    old = built(tmp_path / "old", Chosen(range(20)))
+    shard = old.root / "encodings" / "shard_00001.safetensors"
+    torn = bytearray(shard.read_bytes())
+    torn[-1] ^= 1
+    shard.write_bytes(torn)
+    old, records = CacheStore.open(old.root), Chosen(range(20))
+    new = make(tmp_path / "new", parts(records))
+    kept = KeptRows(old, new, "encodings")
+    assert encode(new, parts(records), kept=kept) == 8 and "shard_00001" in kept.faults[0]
+    built(tmp_path / "whole", records)
+    assert (
+        content(tmp_path / "new")[shard.relative_to(old.root)]
+        == content(tmp_path / "whole")[shard.relative_to(old.root)]
+    )
+    (old.root / "lune" / "group.json").write_bytes(b"{}")
+    assert KeptRows(CacheStore.open(old.root), new, "lune").anew(range(20)) == list(range(20))
+
+
+def test_of_a_group_made_otherwise_nothing_is_kept(tmp_path):
+    old, records = built(tmp_path / "old", Chosen(range(20))), Chosen(range(20))
+    new = make(tmp_path / "new", parts(records))
+    assert encode(new, parts(records), kept=KeptRows(old, new, "encodings")) == 0
+    new.begin_group("lune", {"teacher": "another"})
+    assert KeptRows(old, new, "lune").anew(range(20)) == list(range(20))
+
+
+def test_an_unfinished_old_store_lends_what_it_has(tmp_path):
+    old, records = built(tmp_path / "old", Chosen(range(20))), Chosen(range(20))
+    (old.root / "encodings" / "shard_00002.json").unlink()
+    new = make(tmp_path / "new", parts(records))
+    kept = KeptRows(CacheStore.open(old.root), new, "encodings")
+    assert kept.anew(range(20)) == [16, 17, 18, 19] and not kept.faults
+
+
+def test_a_group_without_a_teacher_at_hand_goes_along_where_it_can(tmp_path):
+    old = built(tmp_path / "old", Chosen(range(20)))
+    records = Chosen(range(20), {17: "a red circle"})
+    new = make(tmp_path / "new", parts(records))
+    encode(new, parts(records), kept=KeptRows(old, new, "encodings"))
+    new.begin_group("lune", old.groups()["lune"])
+    carry_over(KeptRows(old, new, "lune"), new)
+    assert new.pending("lune") == [2]
+    assert torch.equal(new.gather("lune.features", range(16)), old.gather("lune.features", range(16)))
+
+
+def test_a_rebuild_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    old, records = built(tmp_path / "old", Chosen(range(20))), Chosen([*range(10, 20), *range(20, 30)])
+    real, written = CacheStore.write_shard, []
+
+    def dies_on_the_second(self, *arguments):
+        if len(written) == 1:
+            raise KeyboardInterrupt
+        written.append(real(self, *arguments))
+
+    monkeypatch.setattr(CacheStore, "write_shard", dies_on_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        rebuilt(tmp_path / "new", records, old)
+    monkeypatch.undo()
+    assert rebuilt(tmp_path / "new", records, old) == [10, 10]  # the first shard was all kept
+    built(tmp_path / "from nothing", records)
+    assert content(tmp_path / "new") == content(tmp_path / "from nothing")

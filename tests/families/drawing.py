@@ -1,0 +1,49 @@
+"""A family's own pipeline beside ours: the same folder, noise and prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tests.app.runs import configuration
+from tinyflux_pl.core import rng
+
+PROMPT = "a red circle left of the blue square"
+EXACT = ("hardware.precision=32-true", "model.dtype=float32", "codec.dtype=float32", "text.dtype=float32")
+
+
+def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> Any:
+    """Our pipeline in fp32 as generate.py makes it from a folder."""
+    from tinyflux_pl.app.pipelines import pipeline
+
+    asked = [f"model={model}", f"model.weights='{folder}'", f"height={height}", f"width={width}", *EXACT, *overrides]
+    return pipeline(configuration("generate", folder, f"prompt='{PROMPT}'", *asked))
+
+
+def theirs(kind: str, folder: Path) -> Any:
+    """diffusers' pipeline of that class from the same folder, silent."""
+    import diffusers
+
+    diffusers.utils.logging.disable_progress_bar()
+    made = getattr(diffusers, kind).from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def draw(made: Any, seed: int = 3, **options: Any) -> Tensor:
+    """Our image (1, 3, H, W) in [0, 1]."""
+    image = made.sampler.images(made.denoiser, [PROMPT], seed=seed, told=made.told, **options)
+    return (image + 1) / 2
+
+
+def noise(made: Any, seed: int = 3) -> Tensor:
+    """The noise (1, C, h, w) that `draw` begins with."""
+    return rng.normal(made.sampler.latent_shape(), seed, "sampling", [0])
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest absolute difference; both must tell something."""
+    assert ours.shape == theirs.shape and float(theirs.std()) > 0.01
+    return float((ours - theirs).abs().max())

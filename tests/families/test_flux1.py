@@ -1,0 +1,205 @@
+"""FLUX.1 from disk to image, beside diffusers' own pipelines on the same weights, noise and prompt."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import releases_flux1
+from tests.families import drawing, table
+
+HEIGHT, WIDTH, STEPS = 32, 48, 3
+LENGTH = releases_flux1.TEXT_LENGTH
+SIZE = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS, max_sequence_length=LENGTH, output_type="pt")
+SMALL = (f"text.length={LENGTH}", f"sampler.steps={STEPS}")
+SCHNELL = {**releases_flux1.STRUCTURE, **releases_flux1.VARIANTS["schnell"]}
+PARAMETERS = {
+    "flux1_dev": (11_901_408_320, 11.90),
+    "flux1_schnell": (11_891_178_560, 11.89),
+    "flux1_kontext": (11_901_408_320, 11.90),
+    "flux1_fill": (11_902_391_360, 11.90),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = {}
+
+    def of(variant):
+        if variant not in made:
+            made[variant] = releases_flux1.flux1(tmp_path_factory.mktemp(variant), variant)
+        return made[variant]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pictures") / "photo, with a comma.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
+    Image.fromarray(pixels).resize((53, 37)).save(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def hole(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pictures") / "hole.png"
+    mask = np.zeros((37, 53), np.uint8)
+    mask[9:30, 20:41] = 255
+    Image.fromarray(mask).save(file)
+    return file
+
+
+def packed(latents):
+    from diffusers import FluxPipeline
+
+    return FluxPipeline._pack_latents(latents, *latents.shape)
+
+
+@pytest.mark.parametrize(("variant", "guided"), [("dev", dict(guidance_scale=3.5)), ("schnell", {})])
+def test_text_to_image_is_diffusers(folder, variant, guided):
+    made = drawing.ours(f"flux1_{variant}", folder(variant), HEIGHT, WIDTH, *SMALL)
+    reference = drawing.theirs("FluxPipeline", folder(variant))
+    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **guided).images
+    table.check(f"flux1_{variant}", drawing.difference(drawing.draw(made), image))
+
+
+def test_true_guidance_is_diffusers(folder):
+    made = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL, "guidance.scale=2.5")
+    reference = drawing.theirs("FluxPipeline", folder("dev"))
+    told = dict(guidance_scale=3.5, true_cfg_scale=2.5, negative_prompt="blue")
+    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **told).images
+    assert drawing.difference(drawing.draw(made, negative_prompt="blue"), image) <= table.LARGEST
+
+
+def test_each_component_is_diffusers(folder):
+    made = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL)
+    reference = drawing.theirs("FluxPipeline", folder("dev"))
+    tokens, pooled, ids = reference.encode_prompt([drawing.PROMPT, "red"], max_sequence_length=LENGTH)
+    told = made.sampler.text.encode([drawing.PROMPT, "red"])
+    assert not ids.any() and bool(told.mask.all())
+    torch.testing.assert_close((told.tokens, told.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5)
+    image = torch.rand(1, 3, HEIGHT, WIDTH) * 2 - 1
+    mode = (reference.vae.encode(image).latent_dist.mode() - 0.1159) * 0.3611
+    torch.testing.assert_close(made.sampler.codec.encode(image), mode, rtol=1e-5, atol=1e-5)
+    own, given = made.denoiser.net.state_dict(), reference.transformer.state_dict()
+    assert own.keys() == given.keys() and all(torch.equal(own[key], given[key]) for key in own)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28])
+@pytest.mark.parametrize("side", [256, 512, 1024, 1360])
+def test_the_grid_of_times_is_the_schedulers(side, steps):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    from tinyflux_pl.diffusion.paths import LinearPath
+    from tinyflux_pl.diffusion.timesteps import grid, shift_for
+
+    tokens = (side // 16) ** 2
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=calculate_shift(tokens))
+    times = grid(steps, LinearPath(noise_at=1), shift_for("flux1", tokens, steps))
+    torch.testing.assert_close(times, scheduler.sigmas, rtol=1e-6, atol=1e-6)
+
+
+def test_kontext_is_diffusers(folder, picture):
+    options = (*SMALL, "model.reference_size=as_is", f"reference='{picture}'")
+    made = drawing.ours("flux1_kontext", folder("kontext"), HEIGHT, WIDTH, *options)
+    reference = drawing.theirs("FluxKontextPipeline", folder("kontext"))
+    edited = dict(image=Image.open(picture), max_area=HEIGHT * WIDTH, _auto_resize=False, guidance_scale=2.5)
+    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **edited).images
+    table.check("flux1_kontext", drawing.difference(drawing.draw(made), image))
+
+
+def test_fill_is_diffusers(folder, picture, hole):
+    options = (*SMALL, f"image='{picture}'", f"mask='{hole}'")
+    made = drawing.ours("flux1_fill", folder("fill"), HEIGHT, WIDTH, *options)
+    reference = drawing.theirs("FluxFillPipeline", folder("fill"))
+    filled = dict(image=Image.open(picture), mask_image=Image.open(hole), guidance_scale=30.0)
+    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **filled).images
+    table.check("flux1_fill", drawing.difference(drawing.draw(made), image))
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
+def test_parameters_at_full_size(model):
+    exact, billions = PARAMETERS[model]
+    found = table.Family.of(model).parameters
+    assert found == exact and round(found / 1e9, 2) == billions
+
+
+def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from tests.app.runs import run
+    from tinyflux_pl.denoisers.flux1_layout import to_original
+
+    release = folder("schnell")
+    asked = ("model=flux1_schnell", "prompt='a red circle'", "height=32", "width=48", "sampler.steps=1", *SMALL[:1])
+    run("generate", tmp_path, *asked, *drawing.EXACT, f"model.weights='{release}'", f"output='{tmp_path / 'a'}'")
+    tensors = load_file(release / "transformer" / "diffusion_pytorch_model.safetensors")
+    save_file(to_original(tensors), tmp_path / "flux1-schnell.safetensors")
+    structure = [
+        f"model.structure.{key}={str(list(v) if isinstance(v, tuple) else v).lower()}" for key, v in SCHNELL.items()
+    ]
+    alone = (f"model.weights='{tmp_path / 'flux1-schnell.safetensors'}'", f"release.weights='{release}'", *structure)
+    run("generate", tmp_path, *asked, *drawing.EXACT, *alone, f"output='{tmp_path / 'b'}'")
+    first, second = (Image.open(tmp_path / place / "image_0000.png") for place in "ab")
+    assert first.size == (48, 32) and first.tobytes() == second.tobytes()
+    assert '"weights": "published"' in first.text["tinyflux_pl"]
+
+
+def test_a_reference_is_told_in_the_picture_and_sets_its_size(folder, picture, tmp_path):
+    from tests.app.runs import run
+
+    asked = ("model=flux1_kontext", "prompt='night'", "sampler.steps=1", "model.reference_size=as_is", *SMALL[:1])
+    where = (f"model.weights='{folder('kontext')}'", f"output='{tmp_path}'", f"reference=['{picture}','{picture}']")
+    run("generate", tmp_path, *asked, *drawing.EXACT, *where)
+    made = Image.open(tmp_path / "image_0000.png")
+    assert made.size == (48, 32) and picture.name in made.text["tinyflux_pl"]
+
+
+def test_the_plan_needs_no_weights(tmp_path, capsys):
+    from tests.app.runs import run
+
+    run("generate", tmp_path, "model=flux1_dev", "plan=only")
+    told = capsys.readouterr().out
+    for count in ("11,901,408,320", "83,819,683", "4,762,310,656", "123,060,480"):
+        assert count in told
+    assert "22.17 GiB" in told and "31.58 GiB" in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["model=flux1_dev"], "no weights to draw from"),
+        (["model=flux1_dev", "model.weights=FOLDER", "reference=PICTURE"], "not trained on references"),
+        (["model=flux1_dev", "model.weights=FOLDER", "image=PICTURE", "mask=PICTURE"], "fills no holes"),
+        (["model=flux1_dev", "model.weights=FOLDER", "image=PICTURE"], "do not go together"),
+        (["model=flux1_dev", "model.weights=FOLDER", "hardware.precision=16-mixed"], "overflows"),
+        (["model=flux1_dev", "model.weights=FOLDER", "path=linear"], "noise at t = 1"),
+        (["model=flux1_dev", "model.weights=FOLDER", "codec=pixels"], "latent channels"),
+        (["model=flux1_dev", "model.weights=FOLDER", "text.dtype=float16"], "overflows"),
+        (
+            ["model=flux1_dev", "model.weights=FOLDER/transformer/diffusion_pytorch_model.safetensors"],
+            "release.weights",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_says_why(folder, picture, tmp_path, asked, says):
+    from tests.app.runs import run
+    from tinyflux_pl.core.errors import TinyFluxError
+
+    told = [line.replace("FOLDER", str(folder("dev"))).replace("=PICTURE", f"='{picture}'") for line in asked]
+    with pytest.raises(TinyFluxError, match=says):
+        run("generate", tmp_path, "prompt=x", *SMALL[:1], *told)
+
+
+def test_a_negative_prompt_or_an_embedded_guidance_that_does_nothing_is_refused(folder):
+    from tinyflux_pl.core.errors import ConfigError
+
+    made = drawing.ours("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL)
+    with pytest.raises(ConfigError, match=r"guidance\.scale=1"):
+        drawing.draw(made, negative_prompt="blue")
+    made = drawing.ours("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL, "guidance=embedded")
+    with pytest.raises(ConfigError, match="no guidance input"):
+        drawing.draw(made)

@@ -1,0 +1,62 @@
+"""FLUX.3 from disk to image, beside diffusers' modular pipeline on the same weights, noise and prompt."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import releases_flux2
+from tests.families import drawing, table
+
+HEIGHT, WIDTH, STEPS = 32, 48, 3
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flux3")
+    return folder, releases_flux2.flux3(folder)
+
+
+def reference(folder, parts, latents, **more):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.modular_pipelines.flux3.modular_blocks_flux3 import Flux3AutoBlocks
+    from transformers import AutoTokenizer
+
+    net, vae, encoder = parts
+    words = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    processor = SimpleNamespace(tokenizer=words, apply_chat_template=words.apply_chat_template)
+    blocks = Flux3AutoBlocks()
+    blocks.sub_blocks.pop("prompt_upsampler")  # another model, which rewrites the prompt
+    pipeline = blocks.init_pipeline()
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=6.93)
+    pipeline.update_components(transformer=net, vae=vae, text_encoder=encoder, scheduler=scheduler)
+    pipeline.tokenizer = processor  # the real one is a processor, which wants packages for pictures
+    pipeline.set_progress_bar_config(disable=True)
+    told = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS, latents=latents, output_type="pt", **more)
+    return pipeline(prompt=drawing.PROMPT, text_encoder_out_layers=(1, 2, 4), **told, output="images")
+
+
+def test_text_to_image_is_diffusers(release):
+    folder, parts = release
+    small = ("text.layers=[1,2,4]", f"sampler.steps={STEPS}")
+    made = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
+    table.check("flux3", drawing.difference(drawing.draw(made), reference(folder, parts, drawing.noise(made))))
+
+
+def test_two_references_are_diffusers(release, tmp_path):
+    folder, parts = release
+    files = []
+    for k, size in enumerate(((77, 70), (68, 101))):
+        pixels = np.random.default_rng(k).integers(0, 255, (9, 9, 3), np.uint8)
+        Image.fromarray(pixels).resize(size).save(tmp_path / f"{k}.png")
+        files.append(tmp_path / f"{k}.png")
+    small = ("text.layers=[1,2,4]", f"sampler.steps={STEPS}", f"reference=[{','.join(map(str, files))}]")
+    made = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
+    image = reference(folder, parts, drawing.noise(made), image=[Image.open(file) for file in files])
+    assert drawing.difference(drawing.draw(made), image) <= table.LARGEST
+
+
+def test_parameters_at_full_size():
+    found = table.Family.of("flux3").parameters
+    assert found == 5_538_458_368 and round(found / 1e9, 3) == 5.538

@@ -1,0 +1,63 @@
+"""A very small TinyFlux in the run's own trainer, for faults of its numbers, and all its bits at any moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+from tests.app.runs import configuration
+from tests.faults.small_runs import SMALL
+from tinyflux_pl.app.fitting import Fitting
+from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.sources import prepare
+from tinyflux_pl.checkpoints.directory import Checkpoint
+
+# nothing but steps, unless a test asks for it
+QUIET = ("callbacks.checkpoint.every_steps=0", "callbacks.preview.every_steps=0", "callbacks.validation.every_steps=0")
+
+
+def fitting(root: Path, name: str, *overrides: str, resumed: Checkpoint | None = None) -> Fitting:
+    """The run `name`, ready for `fit()`; its cache is shared by all runs below `root`."""
+    config = configuration("train", root, *SMALL, *QUIET, "logger=none", f"run={name}", *overrides)
+    parts = Parts.from_config(config)
+    return Fitting(parts, prepare(parts), resumed)
+
+
+def bits(fit: Fitting) -> dict[str, torch.Tensor]:
+    """Copies of the raw weights, the averages and the optimizer's tensors."""
+    found = {f"raw.{k}": v for k, v in fit.average.raw_weights(fit.denoiser).items()}
+    found |= {f"averaged.{k}": v for k, v in fit.average.averages.items()}
+    _collect(fit.trainer.optimizers[0].state_dict(), "optimizer", found)
+    return {name: value.detach().clone() for name, value in found.items()}
+
+
+def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *prefixes: str) -> list[str]:
+    """Names of the tensors that are not the same to the bit."""
+    names = [n for n in one.keys() | other.keys() if n.startswith(prefixes or ("",))]
+    return sorted(n for n in names if n not in one or n not in other or not torch.equal(one[n], other[n]))
+
+
+class Steps(Callback):
+    """Each step's loss, and the bits that the steps of `kept` left."""
+
+    def __init__(self, fit: Fitting, kept: set[int]) -> None:
+        self.fit, self.kept = fit, kept
+        self.losses: dict[int, float] = {}
+        self.bits: dict[int, dict[str, torch.Tensor]] = {}
+        fit.trainer.callbacks.append(self)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.losses[pl_module.step] = float(pl_module.measured["loss"])
+        if pl_module.step in self.kept and pl_module.step not in self.bits:
+            self.bits[pl_module.step] = bits(self.fit)
+
+
+def _collect(value: Any, name: str, found: dict[str, torch.Tensor]) -> None:
+    if isinstance(value, torch.Tensor):
+        found[name] = value
+    elif isinstance(value, dict):
+        for key, held in value.items():
+            _collect(held, f"{name}.{key}", found)

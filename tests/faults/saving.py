@@ -1,0 +1,97 @@
+"""A run that does nothing but save, and what has to be true of its folder whatever happened to it."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.faults.forks import Child, Ended
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.checkpoints.directory import Checkpoint
+from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+from tinyflux_pl.training.ema import AveragedWeights
+
+SIDE = 512  # a square matrix of fp32: 1 MiB, four times in a checkpoint
+
+
+class Saver:
+    """The callback of the house on a module whose every number is the step; no trainer around it."""
+
+    is_global_zero, callbacks = True, ()
+
+    def __init__(self, folder: Path, background: bool, keep: int = 2, side: int = SIDE) -> None:
+        self.denoiser, self.step = nn.Linear(side, side, bias=False), 0
+        self.optimizers = [torch.optim.AdamW(self.denoiser.parameters())]
+        self.average = AveragedWeights()
+        self.schedule = CheckpointSchedule(folder, {"name": "x"}, self.average, 1, 1, 0, keep, background)
+
+    def save(self, step: int) -> None:
+        """As at the end of an optimizer step."""
+        self.step = step
+        weight = self.denoiser.weight
+        weight.data.fill_(step)
+        self.average.averages = {"weight": torch.full_like(weight, step + 0.5)}
+        moments = {name: torch.full_like(weight, step) for name in ("exp_avg", "exp_avg_sq")}
+        self.optimizers[0].state[weight] = {"step": torch.tensor(float(step)), **moments}
+        self.schedule.on_train_batch_end(self, self)
+
+    def finish(self) -> Path | None:
+        return self.schedule.last
+
+
+def save_for_ever(folder: Path, background: bool, side: int = SIDE) -> Callable[[], None]:
+    """Work for a child: go on from what is there, and print each save that was accepted."""
+
+    def work() -> None:
+        found, _ = directory.newest_valid(folder)
+        saver = Saver(folder, background, side=side)
+        for step in count(found.step + 1 if found else 1):
+            saver.save(step)
+            print(f"accepted {step}")
+
+    return work
+
+
+def killed_while_saving(folder: Path, background: bool, log: Path, chance: random.Random, seconds: float) -> Ended:
+    """SIGKILL a saving child up to `seconds` after one of its first three saves, or before the first."""
+    log.write_text("")  # a child killed at once says nothing; it must not seem to repeat another
+    saves = chance.randrange(4)
+    with Child(save_for_ever(folder, background), log) as child:
+        while log.read_text().count("accepted") < saves and child.alive():
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, seconds))
+        return child.kill()
+
+
+def accepted(printed: str) -> int:
+    """The last save that a child said was accepted; 0 for none."""
+    return max(map(int, re.findall(r"accepted (\d+)", printed)), default=0)
+
+
+def judged(folder: Path) -> Checkpoint:
+    """The newest checkpoint, after an assertion that nothing torn has a name and that each number is the step's."""
+    found, rejected = directory.newest_valid(folder)
+    assert found is not None and not rejected, rejected
+    step, state = found.step, found.state()
+    moments = state["optimizer"]["state"][0]
+    assert state["step"] == step
+    for tensor, value in (
+        (found.weights("raw")["weight"], step),
+        (found.weights("averaged")["weight"], step + 0.5),
+        (moments["exp_avg"], step),
+        (moments["exp_avg_sq"], step),
+    ):
+        assert bool((tensor == value).all()), f"{found.path.name} holds the numbers of another step"
+    return found
+
+
+def staged(folder: Path) -> list[str]:
+    """Names that a killed writer left."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))

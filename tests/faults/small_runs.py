@@ -1,0 +1,146 @@
+"""Whole runs of a very small TinyFlux through the real configuration, cut where a test says, and compared."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.app.runs import run
+from tests.faults.forks import Child
+from tinyflux_pl.core import interruption
+from tinyflux_pl.core.errors import Interrupted
+
+# Intervals that share no step with the cuts of a test unless the test means it; six steps make an epoch.
+SMALL = (
+    *("model.hidden_size=32", "model.num_attention_heads=2", "model.attention_head_dim=16"),
+    *("model.axes_dims_rope=[4,6,6]", "model.num_double_layers=1", "model.num_single_layers=1"),
+    *("model.lune_hidden_dim=32", "model.sol_hidden_dim=32", "hardware.precision=32-true"),
+    *("steps=40", "schedule.warmup_steps=5", "hardware.batch_size=8", "hardware.accumulation=2"),
+    *("callbacks.checkpoint.every_steps=10", "callbacks.validation.every_steps=8"),
+    *("callbacks.preview.every_steps=12", "callbacks.preview.count=2", "callbacks.log_every_steps=5"),
+    *("preflight=false", "data.evaluation_prompts=2", "data.sources.shapes.validation.count=20"),
+)
+
+
+def warm() -> None:
+    """Import what a run needs before children are forked."""
+    import lightning.pytorch.loggers  # noqa: F401
+
+    from tinyflux_pl.app import closing_evaluation, resumption, sources  # noqa: F401
+    from tinyflux_pl.data import prompt_accuracy  # noqa: F401
+    from tinyflux_pl.extraction import encode  # noqa: F401
+    from tinyflux_pl.training import logged_metrics, preview, validation  # noqa: F401
+
+
+def training(root: Path, name: str, *overrides: str, before: Callable[[Path], Any] | None = None) -> Callable[[], None]:
+    """A whole run, for a child: records what it draws, and lets `before(run_dir)` lay its trap first."""
+
+    def work() -> None:
+        folder = root / "outputs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        record_draws(folder)
+        if before is not None:
+            before(folder)
+        try:
+            with interruption.listening():
+                run("train", root, *SMALL, f"run={name}", *overrides)
+        except Interrupted as stop:
+            print(stop)
+            sys.exit(stop.exit_code)
+
+    return work
+
+
+def finished(root: Path, name: str, *overrides: str) -> Path:
+    """The folder of a run that has come to its end."""
+    folder = root / "outputs" / name
+    log = root / f"{name}.log"
+    with Child(training(root, name, *overrides), log) as child:
+        ended = child.wait()
+    assert ended.code == 0, ended.printed[-3000:]
+    return folder
+
+
+def record_draws(folder: Path) -> None:
+    """Write the step and the sample ids of every micro-batch to draws_N.jsonl, one file an attempt."""
+    from tinyflux_pl.objectives.flow import FlowObjective
+
+    rank = int(os.environ.get("RANK", 0))
+    file = folder / f"draws_{rank}_{len(list(folder.glob(f'draws_{rank}_*')))}.jsonl"
+    file.touch()
+    loss = FlowObjective.loss
+
+    def recorded(self: Any, denoiser: Any, batch: Any, step: int) -> Any:
+        with open(file, "a") as lines:
+            lines.write(json.dumps([step, batch.sample_ids.tolist()]) + "\n")
+        return loss(self, denoiser, batch, step)
+
+    FlowObjective.loss = recorded
+
+
+def draws(folder: Path, rank: int = 0) -> list[list[Any]]:
+    """[step, sample ids] of every micro-batch that counts: what a later attempt drew again is dropped."""
+    kept: list[list[Any]] = []
+    for k in range(len(list(folder.glob(f"draws_{rank}_*")))):
+        lines = [json.loads(line) for line in (folder / f"draws_{rank}_{k}.jsonl").read_text().splitlines()]
+        if lines:
+            kept = [line for line in kept if line[0] < lines[0][0]] + lines
+    return kept
+
+
+def outcome(folder: Path, step: int = 40) -> dict[str, Any]:
+    """All that a run leaves which must not depend on where it was cut: hashes, log, pictures, results."""
+    from tinyflux_pl.checkpoints import directory
+
+    checkpoint = directory.read(folder / "checkpoints" / f"step_{step:07d}")
+    with open(folder / "csv" / "metrics.csv", newline="") as file:
+        log = [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+    results = json.loads((folder / "results.json").read_text())
+    return {
+        "weights": _digest(checkpoint.weights("raw")),
+        "averages": _digest(checkpoint.weights("averaged")),
+        "state": _digest(checkpoint.state()),
+        "log": log,
+        "draws": draws(folder),
+        "pictures": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (folder / "samples").glob("*.png")},
+        "results": {k: results[k] for k in ("validation_loss", "accuracies", "steps", "prompts", "parameters")},
+    }
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names of what is not equal."""
+    return [name for name in one if one[name] != other[name]]
+
+
+def die(number: int = signal.SIGKILL) -> None:
+    """Send this process a signal."""
+    os.kill(os.getpid(), number)
+
+
+def _digest(value: Any) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+
+    def add(node: Any) -> None:
+        if isinstance(node, torch.Tensor):
+            digest.update(f"{node.dtype}{tuple(node.shape)}".encode() + node.contiguous().numpy().tobytes())
+        elif isinstance(node, dict):
+            for key in sorted(node, key=str):
+                digest.update(str(key).encode())
+                add(node[key])
+        elif isinstance(node, list | tuple):
+            for entry in node:
+                add(entry)
+        else:
+            digest.update(repr(node).encode())
+
+    add(value)
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""Fault 8, caches: any bit of a store flips; `doctor` finds it, and so does the first read of a run."""
+
+import random
+
+import pytest
+from torch.utils.data import DataLoader
+
+from tests.app.runs import configuration
+from tests.faults import caching
+from tests.faults.conftest import times
+from tinyflux_pl.app import doctor
+from tinyflux_pl.app import run as recipes
+from tinyflux_pl.core.errors import CorruptStore
+from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.cached_dataset import CachedDataset, collate
+
+EXPERTS = ("lune", "sol")
+FLIPS = 100
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = caching.make(tmp_path_factory.mktemp("world") / "world", pretrained=False)
+    caching.extract(root, pretrained=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def flips(world):
+    """(file, place, bit): every file of the training store once, and others at random."""
+    folder, drawn = world / "cache" / "folder" / "train", random.Random(0)
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
+    chosen = files + [drawn.choice(files) for _ in range(FLIPS - len(files))]
+    return [(file, drawn.randrange(file.stat().st_size), drawn.randrange(8)) for file in chosen]
+
+
+class Flipped:
+    """A file with one bit turned over, as long as the block lasts."""
+
+    def __init__(self, file, place, bit):
+        self.file, self.content = file, file.read_bytes()
+        self.torn = bytearray(self.content)
+        self.torn[place] ^= 1 << bit
+
+    def __enter__(self):
+        self.file.write_bytes(self.torn)
+
+    def __exit__(self, *_):
+        self.file.write_bytes(self.content)
+
+
+def rows_of(root, workers=0):
+    """Every row, as training asks for them."""
+    data = CachedDataset(CacheStore.open(root / "cache" / "folder" / "train"), EXPERTS)
+    list(DataLoader(data, batch_size=2, collate_fn=collate, num_workers=workers))
+
+
+def test_doctor_finds_every_flip(world, flips, tmp_path, capsys, figure):
+    config = configuration("extract", tmp_path, f"doctor='{world / 'cache'}'")
+    assert doctor.run(config) == 0
+    found = 0
+    for file, *where in flips:
+        capsys.readouterr()
+        with Flipped(file, *where):
+            code, said = doctor.run(config), "".join(capsys.readouterr().out.split()).replace("│", "")
+        found += code == 1 and file.stem in said and "repair=true" in said
+    assert doctor.run(config) == 0
+    figure(8, "bit flips in a cache found by doctor", found, len(flips))
+
+
+def test_a_run_finds_every_flip_at_its_first_read(world, flips, figure):
+    rows_of(world)
+    found = 0
+    for flip in flips:
+        with Flipped(*flip):
+            try:
+                rows_of(world)
+            except CorruptStore as error:
+                found += error.where.startswith(str(flip[0].with_suffix("")))
+    rows_of(world)
+    figure(8, "bit flips in a cache found at first read", found, len(flips))
+
+
+def test_workers_find_it_too(world, flips, figure):
+    shards = [flip for flip in flips if flip[0].suffix == ".safetensors"][: times(2, 10)]
+    found = 0
+    for flip in shards:
+        with Flipped(*flip), pytest.raises(CorruptStore, match=r"is not that of what was written|damaged"):
+            rows_of(world, workers=1)
+        found += 1
+    figure(8, "bit flips in a cache found by worker processes", found, len(shards))
+
+
+def test_training_stops_at_it_and_the_command_it_names_mends_it(world, flips, tmp_path, capsys, figure):
+    """The command is obeyed word for word; the next extraction writes that shard alone, with the same bytes."""
+    expected, held = caching.content(world), 0
+    kinds = {flip[0].relative_to(world).parts[-2:]: flip for flip in flips}
+    chosen = random.Random(1).sample(sorted(kinds), times(3, 12))
+    for name in chosen:
+        file, *where = kinds[name]
+        root = caching.copied(world, tmp_path / "_".join(name))
+        Flipped(root / file.relative_to(world), *where).__enter__()
+        with pytest.raises(CorruptStore) as caught:
+            caching.extract(root, pretrained=False)
+            rows_of(root)
+        words = caught.value.cure.split(";")[0].split()
+        assert words[:2] == ["python", "extract.py"] and words[2].startswith("doctor=") and words[3] == "repair=true"
+        assert recipes.extract(configuration("extract", tmp_path, *words[2:])) == 0
+        shards = {p: p.stat().st_mtime_ns for p in (root / "cache").rglob("shard_*.safetensors")}
+        caching.extract(root, pretrained=False)
+        written = [p.name for p, time in shards.items() if p.stat().st_mtime_ns != time]
+        held += caching.content(root) == expected and len(written) == name[1].startswith("shard")
+    figure(8, "a damaged part is named, and it alone is written again", held, len(chosen))

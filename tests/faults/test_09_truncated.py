@@ -1,0 +1,32 @@
+"""9: a file of a checkpoint cut at any length is refused, and the checkpoint before it is taken."""
+
+import pytest
+
+from tests.faults.saving import Saver, judged
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.checkpoints.manifest import AVERAGED, CONFIG, MANIFEST, STATE, WEIGHTS
+from tinyflux_pl.core.errors import CorruptCheckpoint
+
+LENGTHS = 16
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST])
+def test_truncated_files(tmp_path, figure, name):
+    saver = Saver(tmp_path, background=False, side=16)
+    saver.save(1)
+    saver.save(2)
+    file, refused = tmp_path / "step_0000002" / name, 0
+    whole = file.read_bytes()
+    lengths = sorted({len(whole) * i // (LENGTHS - 1) for i in range(LENGTHS - 1)} | {len(whole) - 1})
+    assert len(lengths) == LENGTHS and lengths[0] == 0
+    for length in lengths:
+        file.write_bytes(whole[:length])
+        try:
+            directory.read(file.parent)
+        except CorruptCheckpoint as error:
+            found, rejected = directory.newest_valid(tmp_path)
+            assert found is not None and len(rejected) == 1
+            refused += name in error.what and found.step == 1 and "step_0000002" in rejected[0]
+    file.write_bytes(whole)
+    assert judged(tmp_path).step == 2
+    figure(9, f"{name} cut at {LENGTHS} lengths", refused, LENGTHS)

@@ -1,0 +1,144 @@
+"""Fault 10: whatever decides a cache changes; each change is named, and the rebuild makes what it affects, no more."""
+
+import json
+import re
+
+import pytest
+
+from tests.faults import caching
+from tests.faults.conftest import FULL
+from tinyflux_pl.app import report
+from tinyflux_pl.app import run as recipes
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import StaleCache
+from tinyflux_pl.data.records.content_split import held_out
+
+FRACTION = 0.2
+ALL, NONE = "all", 0
+EXPERTS = {"train/lune": ALL, "train/sol": ALL}
+ENCODED = {"train/encodings": ALL, "validation/encodings": ALL}
+ONE = {"train/encodings": 1, "train/lune": 1, "train/sol": 1}
+
+
+def trained_on(root):
+    """The number of a picture that is in the training split."""
+    return int(caching.store(root).captions([0])[0].split()[-1])
+
+
+def edit_image(root):
+    number = trained_on(root)
+    hashes = {p: files.sha256(p) for p in (root / "data").glob("*.png")}
+    before = held_out(hashes.values(), FRACTION)
+    for seed in range(1000, 1100):  # the split is drawn from the content: another picture that changes no split
+        file = caching.draw(root, number, seed)
+        if held_out({**hashes, file: files.sha256(file)}.values(), FRACTION) == before:
+            return
+    raise AssertionError("no picture stays in its split")
+
+
+def edit_caption(root):
+    (root / "data" / f"{trained_on(root):03d}.txt").write_text("a red square")
+
+
+def edit_tokenizer(root):
+    """Two words change places; weights and configuration stay."""
+    file = root / "t5" / "tokenizer.json"
+    told = json.loads(file.read_text())
+    words = told["model"]["vocab"]
+    words["red"], words["circle"] = words["circle"], words["red"]
+    file.write_text(json.dumps(told))
+
+
+def edit_scale(root):
+    file = root / "flux1" / "vae" / "config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({**told, "scaling_factor": 0.5, "shift_factor": 0.2}))
+
+
+def altered(*parts):
+    return lambda root: caching.alter(root.joinpath(*parts))
+
+
+# name: what is done to the files, what to the command line, what the error says, which entries are affected
+MUTATIONS = {
+    "image": (edit_image, (), r"records\.content: .*new or changed: 1 of 4 samples \(\d+\.png\)", ONE),
+    "caption": (edit_caption, (), r"records\.content: .*new or changed: 1 of 4 samples", ONE),
+    "codec weights": (altered("flux1", "vae", "diffusion_pytorch_model.safetensors"), (), r"codec\.weights", ENCODED),
+    "text weights": (altered("t5", "model.safetensors"), (), r"text\.t5\.model\.safetensors", ENCODED),
+    "Lune's weights": (altered("teachers", "lune.safetensors"), (), r"'lune'.*teacher\.weights", {"train/lune": ALL}),
+    "Sol's weights": (altered("teachers", "sol.safetensors"), (), r"'sol'.*teacher\.weights", {"train/sol": ALL}),
+    "tokenizer": (edit_tokenizer, (), r"text\.t5\.tokenizer\.json", ENCODED),
+    "resolution": (None, ("data.image_size=48",), r"records\.size: cache 32, run 48", ENCODED | EXPERTS),
+    "crop": (None, ("data.fit_mode=pad",), r'records\.fit: cache "crop", run "pad"', ENCODED | EXPERTS),
+    "dtype": (None, ("data.store_dtype=float32",), 'dtype: cache "float16", run "float32"', ENCODED | EXPERTS),
+    "scale and shift": (edit_scale, (), r"codec\.scale: .*codec\.shift: ", ENCODED),
+    "buckets": (None, ("+experts.lune.t_buckets=[0.2,0.8]",), r"t_buckets", {"train/lune": ALL}),
+    "clock": (None, ("experts.lune.clock=literal",), 'clock: cache "matched", run "literal"', {"train/lune": ALL}),
+    "seed": (None, ("teacher.seed=1",), r"'lune'.*seed: cache 0, run 1", EXPERTS),
+}
+REBUILT = tuple(MUTATIONS) if FULL else ("caption", "Sol's weights")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = caching.make(tmp_path_factory.mktemp("world") / "world")
+    caching.extract(root)
+    return root
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What each run of the recipe has made: group -> entries."""
+    runs = []
+
+    def note(sources, skipped):
+        each = ((split, group, n) for s in sources for split, groups in s.made.items() for group, n in groups.items())
+        runs.append({f"{split}/{group}": n for split, group, n in each if n})
+
+    monkeypatch.setattr(report, "caches", note)
+    return runs
+
+
+def stale(config, task):
+    """The error that a run meets; None if it meets none."""
+    try:
+        getattr(recipes, task)(config)
+    except StaleCache as error:
+        return error
+    return None
+
+
+def test_each_change_is_named_and_harms_nothing(world, tmp_path, made, figure):
+    held, tasks = 0, ("extract", "train") if FULL else ("extract",)
+    plain = {task: caching.config(world, task=task) for task in tasks}
+    for name, (change, overrides, says, _) in MUTATIONS.items():
+        root = caching.copied(world, tmp_path / re.sub(r"\W", "_", name))
+        if change:
+            change(root)
+        before = caching.content(root)
+        configs = {t: caching.config(world, *overrides, task=t) for t in tasks} if overrides else plain
+        errors = [stale(caching.moved(configs[task], world, root), task) for task in tasks]
+        named = all(error and re.search(says, error.what) and "rebuild=true" in error.cure for error in errors)
+        assert named, f"{name}: {errors}"
+        held += caching.content(root) == before and not made
+    figure(10, "something that decides a cache changes: StaleCache names it", held, len(MUTATIONS))
+
+
+def test_a_rebuild_makes_the_affected_entries_alone(world, tmp_path, made, figure):
+    totals = {"train": len(caching.store(world)), "validation": len(caching.store(world, "validation"))}
+    held = 0
+    for name in REBUILT:
+        change, overrides, _, affected = MUTATIONS[name]
+        root = caching.copied(world, tmp_path / re.sub(r"\W", "_", name))
+        if change:
+            change(root)
+        caching.extract(root, *overrides, "rebuild=true")
+        expected = {group: totals[group.split("/")[0]] if n == ALL else n for group, n in affected.items()}
+        assert made.pop() == expected, name
+        fresh = caching.copied(root, tmp_path / "fresh" / root.name, caches=False)
+        caching.extract(fresh, *overrides)
+        assert caching.content(root) == caching.content(fresh), name
+        made.clear()
+        caching.extract(root, *overrides)
+        held += made.pop() == {}
+    figure(10, "the rebuild makes just what is affected, bit for bit as from nothing", held, len(REBUILT))

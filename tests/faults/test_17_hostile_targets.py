@@ -1,0 +1,149 @@
+"""Fault 17: a configuration that names code to run is refused, on the command line and by the builder."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.faults import forks
+from tests.faults.conftest import FULL
+from tests.faults.hostile_targets import HYDRA, PLACES, targets
+from tinyflux_pl.app.command_line import CONF, prepare, run
+from tinyflux_pl.app.compose import build, plain
+from tinyflux_pl.app.known_keys import composed
+from tinyflux_pl.core.errors import ConfigError, TinyFluxError
+
+
+@pytest.fixture
+def marker(tmp_path, monkeypatch):
+    """What no test may find; evil_module can be imported, and would write it."""
+    (tmp_path / "evil").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "evil")
+    yield tmp_path / "marker"
+    assert not (tmp_path / "marker").exists() and "evil_module" not in sys.modules
+
+
+def written(folder: Path, content: dict[str, Any]) -> list[str]:
+    """The words that bring a hostile experiment into the real configuration."""
+    file = folder / "conf" / "experiment" / "evil.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"# @package _global_\n{json.dumps(content)}\n")
+    return ["--config-dir", str(folder / "conf"), "experiment=evil"]
+
+
+def refused(work: Any, *arguments: Any) -> bool:
+    try:
+        work(*arguments)
+    except ConfigError:
+        return True
+    return False
+
+
+def from_the_line(words: list[str], part: str) -> None:
+    """What `python train.py` does with them up to the first object: a name that misleads is told by what it is."""
+    prepare(words, CONF, "train")
+    (config,) = composed(CONF, "train", words[2:], words[1])
+    build(plain(config[part]))
+
+
+def test_every_target_would_write_the_marker(tmp_path):
+    """Without this the others could not fail."""
+
+    def work() -> None:
+        sys.path.insert(0, str(tmp_path))
+        marker = tmp_path / "marker"
+        for name, arguments in targets(tmp_path, marker).items():
+            parts, depth = name.split("."), 1
+            found = importlib.import_module(parts[0])
+            while depth < len(parts):
+                try:
+                    found = importlib.import_module(".".join(parts[: depth + 1]))
+                except ModuleNotFoundError:
+                    found = getattr(found, parts[depth])
+                depth += 1
+            given = {key: value for key, value in arguments.items() if key != "_args_"}
+            if name.endswith("Path.touch"):
+                given = {"self": Path(given["self"])}
+            if name.endswith("write_bytes"):
+                given["content"] = given["content"].encode()
+            with suppress(RuntimeError):  # torch.load, once the pickle has run
+                made = found(*arguments.get("_args_", ()), **given)
+            if hasattr(made, "wait"):
+                made.wait()
+            elif hasattr(made, "close"):
+                made.close()
+            assert marker.exists(), name
+            marker.unlink()
+
+    ended = forks.run(work, tmp_path / "log")
+    assert ended.code == 0, ended.printed
+
+
+def test_twenty_targets_in_four_places(tmp_path, marker, figure):
+    by_line, by_build = 0, 0
+    chosen = targets(tmp_path / "evil", marker)
+    for number, (name, arguments) in enumerate(chosen.items()):
+        for place, (kind, make) in enumerate(PLACES.items()):
+            content = make({"_target_": name, **arguments})
+            part = "optimizer" if kind == "partial" else "codec"
+            by_build += refused(build, plain(OmegaConf.create(content))[part])
+            if FULL or place == number / 2 % len(PLACES):  # composing the real configuration takes half a second
+                by_line += refused(from_the_line, written(tmp_path, content), part)
+    figure(17, "20 targets in 4 places, at the builder", by_build, 80)
+    figure(17, "20 targets in 4 places, on the real command line", by_line, 80 if FULL else 10)
+
+
+def test_a_node_that_only_its_resolution_shows_is_refused_when_it_is_built(marker):
+    node = f"{{_target_: os.system, command: touch {marker}}}"
+    hidden = OmegaConf.create({"codec": f'${{oc.decode:"{node}"}}', "list": ["${codec}"]})
+    assert refused(build, plain(hidden)["codec"]) and refused(build, plain(hidden)["list"])
+
+
+@pytest.mark.parametrize("kind", HYDRA)
+def test_the_hydra_node(tmp_path, marker, kind):
+    """As the root configuration, which alone may hold a search path."""
+    node = json.loads(json.dumps(HYDRA[kind]).replace("MARKER", str(marker)))
+    targets(tmp_path / "evil", marker)
+    root = tmp_path / "conf"
+    root.mkdir()
+    (root / "train.yaml").write_text(json.dumps({"hydra": node}))
+    with pytest.raises(ConfigError) as caught:
+        prepare([], root, "train")
+    assert "hydra" in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["[pkg://evil_module]", r"[pkg\://evil_module]", "['pkg://evil_module']", "[zip://a]"])
+@pytest.mark.parametrize("flags", [[], ["-m"], ["--cfg", "job"], ["--info"]])
+def test_no_search_path_imports_a_module(tmp_path, marker, line, flags):
+    targets(tmp_path / "evil", marker)
+    with pytest.raises(ConfigError, match=r"searchpath may not import"):
+        prepare([*flags, f"hydra.searchpath={line}"], CONF, "train")
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch MARKER']", "!!python/name:os.system"])
+def test_yaml_makes_no_objects(tmp_path, marker, tag):
+    words = written(tmp_path, {})
+    file = tmp_path / "conf" / "experiment" / "evil.yaml"
+    file.write_text(f"# @package _global_\nevil: {tag.replace('MARKER', str(marker))}\n")
+    with pytest.raises(TinyFluxError, match="could not determine a constructor"):
+        prepare(words, CONF, "train")
+
+
+def test_the_program_itself_answers_and_ends(tmp_path, marker):
+    (name, arguments), *_ = targets(tmp_path / "evil", marker).items()
+    words = written(tmp_path, PLACES["nested"]({"_target_": name, **arguments}))
+
+    def work() -> None:
+        sys.argv = ["train.py", *words, f"paths.root={tmp_path}"]
+        run("train")
+
+    ended = forks.run(work, tmp_path / "log")
+    assert ended.code == 2 and f"_target_ is not on the allowlist: {name}" in ended.printed
+    assert "Traceback" not in ended.printed and not (tmp_path / "outputs").exists()

@@ -1,0 +1,165 @@
+"""Fault 19: secrets of a run that fails stand in no byte that it leaves behind, and in no configuration."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from PIL import Image
+
+from tests.app.runs import SHAPES
+from tests.faults import forks
+from tests.faults.conftest import FULL
+from tinyflux_pl.app.command_line import run
+from tinyflux_pl.core.errors import DataError
+
+# put together here, so that no scanner takes this file for a leak
+SECRETS = {
+    "SOME_SERVICE_TOKEN": "sentinel+of/the" + "environment=",
+    "WANDB_API_KEY": "5ec2e7" * 6 + "5ec2",
+    "HF_TOKEN": "hf_" + "SentinelOfTheHubSentinelOfTheHub",
+    "HTTPS_PROXY": "sentinel-" + "of-a-login",
+}
+LOGIN = f"http://bot:{SECRETS['HTTPS_PROXY']}@proxy.invalid:3128/a"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, LOGIN if name == "HTTPS_PROXY" else value)
+    for name in ("WANDB_CONSOLE", "WANDB_MODE", "HYDRA_FULL_ERROR", "TINYFLUX_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def forms(secret: str) -> list[bytes]:
+    """A secret as it is, as an address writes it, as a basic login sends it."""
+    return [secret.encode(), quote(secret, safe="").encode(), base64.b64encode(secret.encode()).rstrip(b"=")]
+
+
+def leaks(folder: Path) -> list[str]:
+    """secret: file, for every file below a folder that holds one; what a PNG compresses is read too."""
+    found = []
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                content += repr(image.info).encode()
+        found += [f"{name}: {path.name}" for name, value in SECRETS.items() if any(f in content for f in forms(value))]
+    return found
+
+
+def babble() -> None:
+    """What libraries do with what they were given, short of failing."""
+    said = f"cannot reach {LOGIN} with {' and '.join(SECRETS.values())}"
+    logging.getLogger("some.library").warning("retry: %s", said)
+    warnings.warn(said, stacklevel=2)
+    print(said)
+    print(said, file=sys.stderr)
+    try:
+        raise ConnectionError(said)
+    except ConnectionError:
+        traceback.print_exc()
+        logging.getLogger("some.library").exception("failed")
+    thread = threading.Thread(target=exec, args=(f"raise OSError({said!r})",))
+    thread.start()
+    thread.join()
+
+    class Dying:
+        def __del__(self) -> None:
+            raise OSError(said)
+
+    Dying()
+
+
+def failing(error: Callable[[str], Exception]) -> Callable[..., None]:
+    """A training step that fails at its sixth call, with secrets in its error, in the cause and in a note."""
+    from tinyflux_pl.training.flow_module import FlowModule
+
+    usual, calls = FlowModule.training_step, []
+
+    def step(self: FlowModule, *arguments: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) < 6:
+            return usual(self, *arguments, **named)
+        babble()
+        try:
+            raise ConnectionError(f"401 from {LOGIN}, Authorization: Bearer {SECRETS['SOME_SERVICE_TOKEN']}")
+        except ConnectionError as cause:
+            failure = error(f"upload failed: {list(SECRETS.values())}")
+            failure.add_note(f"tried {SECRETS['HF_TOKEN']}")
+            raise failure from cause
+
+    return step
+
+
+def fails(folder: Path, error: Callable[[str], Exception], words: list[str]) -> forks.Ended:
+    def work() -> None:
+        from tinyflux_pl.training.flow_module import FlowModule
+
+        FlowModule.training_step = failing(error)
+        board = "{_target_: lightning.pytorch.loggers.TensorBoardLogger, save_dir: x, name: '', version: tensorboard}"
+        loggers = ["logger=wandb", f"+logger.tensorboard={board}"]
+        told = ["debug=fast", "preflight=false", *SHAPES, f"paths.root={folder}", "run=x"]
+        sys.argv = ["train.py", *told, *loggers, *words]
+        run("train")
+
+    return forks.run(work, folder / "printed.log", timeout=300)
+
+
+KINDS = {  # how it fails, and how it was started
+    "a library's error": (RuntimeError, {}, []),
+    "an error of ours": (DataError, {"TINYFLUX_DEBUG": "1"}, []),
+    "in a sweep": (RuntimeError, {"TINYFLUX_DEBUG": "1"}, ["--multirun", "seed=0"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS if FULL else ["a library's error"])
+def test_no_secret_in_any_byte_of_a_failing_run(tmp_path, monkeypatch, figure, kind):
+    error, variables, words = KINDS[kind]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ended = fails(tmp_path, error, words)
+    assert ended.code == 1 and "upload failed" in ended.printed and "401 from" in ended.printed, ended.printed
+    assert ended.printed.count("cannot reach") >= 6, "libraries were heard"
+    names = {path.name for path in tmp_path.rglob("*")}
+    kept = {"config.json", "manifest.json", "metrics.csv", "train.log"}
+    assert kept <= names and any(n.startswith("events.out") for n in names) and any(n.endswith(".wandb") for n in names)
+    found = leaks(tmp_path)
+    hidden = len(SECRETS) - len({leak.split(":")[0] for leak in found})
+    figure(19, f"4 secrets through a failing run: {kind}", hidden, len(SECRETS), "; ".join(found))
+
+
+WORDS = {
+    "SOME_SERVICE_TOKEN": "+a={b: [1, {c: 'x VALUE y'}]}",
+    "WANDB_API_KEY": "run='VALUE'",
+    "HF_TOKEN": "+note=${oc.env:HF_TOKEN}",
+    "HTTPS_PROXY": "+note='LOGIN'",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_secret_in_the_configuration_is_refused_before_anything_is_written(tmp_path, name):
+    def work() -> None:
+        word = WORDS[name].replace("VALUE", SECRETS[name]).replace("LOGIN", LOGIN)
+        sys.argv = ["train.py", "debug=fast", f"paths.root={tmp_path}", word]
+        run("train")
+
+    ended = forks.run(work, tmp_path / "printed.log")
+    assert ended.code == 2 and "a secret stands in the configuration" in ended.printed, ended.printed
+    assert not leaks(tmp_path) and not list(tmp_path.glob("**/config.json"))
+
+
+def test_the_environment_itself_is_what_a_run_reads_secrets_from(monkeypatch):
+    from tinyflux_pl.app import redact
+
+    assert all(redact.redact(f"<{value}>") == "<***>" for value in SECRETS.values())
+    assert os.environ["HF_TOKEN"] == SECRETS["HF_TOKEN"], "it stays there, for the hub's own client"

@@ -1,0 +1,106 @@
+"""Raw and averaged weights in what is saved at any moment are those of the uninterrupted run at that step."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from tests.faults.numbers import Steps, differing, fitting
+from tinyflux_pl.checkpoints import directory
+
+STEPS = 14
+INTERVALS = {"checkpoint": 4, "validation": 5, "preview": 7}
+
+
+class Elsewhere(Exception):
+    """An error that is no fault of training."""
+
+
+class FailsAt(Callback):
+    """An error before a micro-batch, counted in its step."""
+
+    def __init__(self, step, micro_batch):
+        self.place, self.count = (step, micro_batch), {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.count[pl_module.step] = self.count.get(pl_module.step, -1) + 1
+        if (pl_module.step, self.count[pl_module.step]) == self.place:
+            raise Elsewhere
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("averages")
+
+
+def started(root, name, resumed=None):
+    intervals = (f"callbacks.{part}.every_steps={n}" for part, n in INTERVALS.items())
+    kept = "callbacks.checkpoint.every_epochs=1", "callbacks.checkpoint.keep=99"
+    return fitting(root, name, f"steps={STEPS}", *intervals, *kept, resumed=resumed)
+
+
+def at(fit, name):
+    """What a checkpoint of the run holds, under the names of `bits`."""
+    found = directory.read(fit.run_dir / "checkpoints" / name)
+    held = {f"raw.{k}": v for k, v in found.weights("raw").items()}
+    return found, held | {f"averaged.{k}": v for k, v in found.weights("averaged").items()}
+
+
+def saving_within(fit, place):
+    """The same call, in the middle of which the run is saved."""
+
+    def saving(*given, **options):
+        fit.checkpoints.save_now(fit.trainer, fit.module)
+        return place(*given, **options)
+
+    return saving
+
+
+def fails(*_, **__):
+    raise Elsewhere
+
+
+def moments(root):
+    """(moment, step, what was saved)."""
+    fit = started(root, "whole_with_saves")
+    fit.validation.grid.errors = saving_within(fit, fit.validation.grid.errors)
+    fit.sampler.images = saving_within(fit, fit.sampler.images)
+    fit.fit()
+    yield "an interval", 4, at(fit, "step_0000004")[1]
+    yield "an epoch", 12, at(fit, "epoch_00002")[1]
+    yield "the end", STEPS, at(fit, f"step_{STEPS:07d}")[1]
+    yield "within a validation", 5, at(fit, "step_0000005")[1]
+    yield "within a preview", 7, at(fit, "step_0000007")[1]
+
+    fit = started(root, "cut")
+    fit.trainer.callbacks.append(FailsAt(9, 1))
+    with pytest.raises(Elsewhere):
+        fit.fit()
+    found, held = at(fit, "step_0000009")
+    yield "an error between two micro-batches", 9, held
+
+    fit = started(root, "cut", resumed=found)
+    fit.validation.grid.errors = fails
+    with pytest.raises(Elsewhere):
+        fit.fit()
+    found, held = at(fit, "step_0000010")
+    yield "an error in a validation", 10, held
+
+    fit = started(root, "cut", resumed=found)
+    fit.fit()
+    yield "after resuming twice", STEPS, at(fit, f"step_{STEPS:07d}")[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_22_raw_and_averaged_weights_at_eight_moments(root, figure):
+    fit = fitting(root, "whole", f"steps={STEPS}")
+    whole = Steps(fit, set(range(STEPS + 1)))
+    fit.fit()
+    passed = tried = 0
+    for moment, step, held in moments(root):
+        wanted = {k: v for k, v in whole.bits[step].items() if k.startswith(("raw.", "averaged."))}
+        apart = any(not torch.equal(held[k], held[k.replace("raw.", "averaged.")]) for k in held if k[:4] == "raw.")
+        wrong = differing(wanted, held)
+        if wrong or not apart:
+            print(f"{moment}: {len(wrong)} tensors differ, such as {wrong[:3]}; raw and averaged are apart: {apart}")
+        passed, tried = passed + (apart and not wrong), tried + 1
+    figure(22, "raw and averaged weights saved at 8 moments", passed, tried, "against the bits of every step")

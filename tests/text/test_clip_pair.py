@@ -1,0 +1,60 @@
+"""The two CLIPs and T5: lengths, the unconditional, what is refused. (Equality with diffusers: tests/families.)"""
+
+import pytest
+import torch
+
+from tests import releases_stability
+from tinyflux_pl.core.errors import ConfigError, HubError
+from tinyflux_pl.core.specs import TextSpec
+from tinyflux_pl.text.clip_pair import ClipPairText
+from tinyflux_pl.text.registry import build_text
+
+PROMPTS = ["a red circle", "blue square left of the red circle"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("sd35")
+    releases_stability.sd35(made)
+    return str(made)
+
+
+def test_sd35_reads_three_encoders_one_after_another(folder):
+    text = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16, sequential=True, batch_size=1)
+    told = text.encode(PROMPTS)
+    assert text.text_spec == TextSpec(width=32, length=93, pooled=20)
+    assert told.tokens.shape == (2, 93, 32) and told.pooled.shape == (2, 20) and bool(told.mask.all())
+    assert not told.tokens[:, :77, 24:].any() and not text._models
+    together = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16).encode(PROMPTS)
+    torch.testing.assert_close(told.tokens, together.tokens, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(text.null().tokens, text.encode([""]).tokens)
+
+
+def test_without_t5_its_tokens_are_zero_and_nothing_of_it_is_hashed(folder):
+    text = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16, drop_t5=True, dtype="float16")
+    assert not text.encode(PROMPTS).tokens[:, 77:].any()
+    assert "t5" not in text.fingerprint() and text.text_spec.width == 32
+
+
+def test_sdxls_unconditional_is_zero(folder):
+    text = ClipPairText(folder, pooled="second")
+    assert text.text_spec == TextSpec(width=24, length=77, pooled=10)
+    null = text.null()
+    assert not null.tokens.any() and not null.pooled.any() and null.tokens.shape == (1, 77, 24)
+    assert text.encode([""]).tokens.any()
+
+
+def test_saved_and_rebuilt(folder):
+    text = ClipPairText(folder, pooled="second")
+    again = build_text(text.name, text.config())
+    assert again.fingerprint() == text.fingerprint()
+    assert text.fingerprint() != ClipPairText(folder, pooled="second", zero_null=False).fingerprint()
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="overflows"):
+        ClipPairText(None, t5_length=256, dtype="float16")
+    with pytest.raises(ConfigError, match=r"text\.weights=FOLDER"):
+        ClipPairText(None).encode(PROMPTS)
+    with pytest.raises(HubError, match="no folder 'text_encoder'"):
+        ClipPairText(str(tmp_path)).encode(PROMPTS)

@@ -1,0 +1,275 @@
+"""The guard: what it refuses, that a refused step changes nothing, that nothing waits, and when it stops."""
+
+import functools
+import json
+import math
+import os
+import socket
+import traceback
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.faults.attacks import KINDS, Attack
+from tests.faults.forks import Child
+from tests.training.small_run import Samples, Small, same
+from tinyflux_pl.core.errors import ConfigError, NumericsError
+from tinyflux_pl.data.sample_order import SampleOrder
+from tinyflux_pl.training.optimizers import MuonAdamW, adamw
+from tinyflux_pl.training.replay_bundle import Replay
+
+NAN, INF = float("nan"), float("inf")
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
+SGD = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+
+
+class Watch(Callback):
+    """Copies of everything after each step, and each step's samples and learning rate."""
+
+    def __init__(self):
+        self.run, self.bits, self.ids, self.rates = None, {}, {}, {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.ids.setdefault(pl_module.step, []).extend(batch.sample_ids.tolist())
+        self.bits[pl_module.step] = self.run.bits()
+        self.rates[pl_module.step] = [g["lr"] for g in trainer.optimizers[0].param_groups]
+
+
+def watched(*given, attacks=(), **options):
+    watch = Watch()
+    run = Small(*given, attacks=(), **options)
+    run.trainer.callbacks[:0] = attacks
+    run.trainer.callbacks.append(watch)
+    watch.run = run
+    return run, watch
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("optimizer", [MuonAdamW, adamw, SGD], ids=["muon", "adamw", "sgd"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path, kind, value, optimizer):
+    attack = Attack(kind, value, {0, 6})
+    run, watch = watched(tmp_path, 8, attacks=(attack,), optimizer=optimizer)
+    start = [p.detach().clone() for p in run.net.parameters()]
+    run.run()
+    assert same(watch.bits[1][: len(start)], start) and same(watch.bits[7], watch.bits[6])
+    assert not same(watch.bits[6], watch.bits[5]) and not same(watch.bits[8], watch.bits[7])
+    assert all(value.isfinite().all() for value in run.bits())
+    found = lines(tmp_path)
+    assert [line["step"] for line in found] == [0, 6] and float(run.guard.skipped) == 2
+    assert [line["sample_ids"] for line in found] == attack.sample_ids and len(found[0]["sample_ids"]) == 4
+    reasons = " ".join(found[1]["reasons"])
+    assert {"loss": "loss is", "gradient": "gradient is", "activation": "loss is"}[kind] in reasons
+    if kind == "loss":
+        assert "gradient" not in reasons and math.isfinite(found[1]["norm"])
+    if kind == "gradient":
+        assert "loss" not in reasons and math.isfinite(found[1]["loss"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_bad_micro_batch_of_three_refuses_the_whole_step_and_names_all_its_samples(tmp_path, kind):
+    attack = Attack(kind, NAN, {2}, micro_batch=1)
+    run, watch = watched(tmp_path, 4, attacks=(attack,), accumulation=3)
+    run.run()
+    assert same(watch.bits[3], watch.bits[2]) and not same(watch.bits[4], watch.bits[3])
+    assert lines(tmp_path)[0]["sample_ids"] == attack.sample_ids[0] and len(attack.sample_ids[0]) == 12
+
+
+def test_learning_rate_steps_and_order_go_on(tmp_path):
+    spared, one = watched(tmp_path / "a", 9)
+    attacked, two = watched(tmp_path / "b", 9, attacks=(Attack("loss", NAN, {2, 5}),))
+    spared.run(), attacked.run()
+    assert one.ids == two.ids and one.rates == two.rates and attacked.module.step == 9
+
+
+def test_a_run_without_bad_numbers_has_the_bits_of_one_without_a_guard(tmp_path):
+    guarded, free = Small(tmp_path, 12).run(), Small(tmp_path, 12, guarded=False).run()
+    assert same(guarded.bits(), free.bits()) and not (tmp_path / "skipped.jsonl").exists()
+
+
+def test_a_batch_a_hundred_times_as_large_is_refused_once_the_medians_are_known(tmp_path):
+    samples = Samples()
+    late = drawn_at(20)
+    samples.scale[late] = 100.0
+    run, watch = watched(tmp_path, 24, samples=samples)
+    run.run()
+    steps = [line["step"] for line in lines(tmp_path)]
+    assert 20 in steps and all(set(late) & {i - 1000 for i in line["sample_ids"]} for line in lines(tmp_path))
+    assert same(watch.bits[21], watch.bits[20])
+    assert "above" in lines(tmp_path)[0]["reasons"][0]
+    assert float(run.guard.median.values.isfinite().sum()) == 2 * (24 - len(steps)), "what is refused is no measure"
+
+
+def drawn_at(step):
+    """The samples of a step of `Small`."""
+    return SampleOrder([64], 4, 0).batch(step)
+
+
+def test_the_limits_do_not_hold_before_the_warm_up_nor_with_a_factor_of_inf(tmp_path):
+    for options in ({"warmup": 64}, {"loss_factor": INF, "norm_factor": INF}):
+        samples = Samples()
+        samples.scale[drawn_at(20)] = 100.0
+        Small(tmp_path, 24, samples=samples, **options).run()
+        assert not (tmp_path / "skipped.jsonl").exists()
+
+
+OURS = ("nonfinite_guard.py", "running_median.py", "averaging.py", "ema.py", "optimizers.py", "skipped_steps.py")
+
+
+class Reads(TorchDispatchMode):
+    """Every place of ours where a tensor becomes a number of the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = []
+
+    def __torch_dispatch__(self, function, types, given=(), options=None):
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal.default", "unique")
+        if any(word in str(function) for word in waits):
+            frames = [frame for frame in traceback.extract_stack() if "tinyflux_pl" in frame.filename]
+            if frames and frames[-1].filename.endswith(OURS):  # the innermost: a step contains forward and backward
+                self.places.append((frames[-1].filename.rsplit("/", 1)[1], frames[-1].name))
+        return function(*given, **(options or {}))
+
+
+@pytest.mark.parametrize("optimizer", [MuonAdamW, adamw, SGD], ids=["muon", "adamw", "sgd"])
+def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
+    told = []
+    monkeypatch.setattr("tinyflux_pl.training.nonfinite_guard.NonFiniteGuard._read", lambda *_: told.append(1))
+    run = Small(tmp_path, 7, attacks=(Attack("loss", NAN, {3}),), optimizer=optimizer)
+    with Reads() as reads:
+        run.run()
+    assert len(told) == 2, "one log point at step 5, and the end"
+    expected = {("optimizers.py", "refuse")} if optimizer is SGD else set()  # which its docstring says
+    assert set(reads.places) == expected
+
+
+def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path):
+    attack = Attack("gradient", NAN, set(range(3, 100)), look=lambda: run.bits())
+    run = Small(tmp_path, 40, attacks=(attack,), max_consecutive=10)
+    with pytest.raises(NumericsError, match="12 steps in a row were skipped, up to step 14") as error:
+        run.run()
+    assert run.module.step == 15, "the first log point after the eleventh"
+    assert same(run.bits(), attack.before[0]) and "replay=" in str(error.value)
+    told = json.loads((tmp_path / "replay_0000014" / "replay.json").read_text())
+    assert told["found"]["step"] == 14 and not told["weights_moved_since"]
+    assert told["found"]["norm"] == "nan" and told["found"]["sample_ids"] == attack.sample_ids[11]
+
+
+def test_ten_in_a_row_do_not(tmp_path):
+    run = Small(tmp_path, 20, attacks=(Attack("loss", INF, set(range(3, 13))),), max_consecutive=10).run()
+    assert float(run.guard.skipped) == 10 and run.module.step == 20
+
+
+def test_too_many_of_the_last_thousand_stop_it_too_and_say_that_weights_have_moved(tmp_path):
+    attack = Attack("loss", NAN, {1, 4, 6, 8})
+    with pytest.raises(NumericsError, match="4 of the last 1000"):
+        Small(tmp_path, 30, attacks=(attack,), max_recent=3).run()
+    told = json.loads((tmp_path / "replay_0000008" / "replay.json").read_text())
+    assert told["weights_moved_since"] and told["found"]["sample_ids"] == attack.sample_ids[3]
+
+
+def test_too_many_at_the_very_end_are_no_success(tmp_path):
+    with pytest.raises(NumericsError):
+        Small(tmp_path, 14, attacks=(Attack("loss", NAN, set(range(2, 14))),), log_every=100).run()
+
+
+def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
+    """Cut in a window, between two skips in a row, with the medians just known."""
+    steps, stateless = {9, 12, 13, 14, 15}, functools.partial(torch.optim.SGD, lr=0.1)
+    options = {"attacks": (Attack("gradient", INF, steps),), "max_consecutive": 3, "optimizer": stateless}
+    whole = Small(tmp_path / "whole", 24, **options)
+    with pytest.raises(NumericsError) as one:
+        whole.run()
+    first = Small(tmp_path / "cut", 13, **options).run()
+    kept = first.guard.state()
+    assert torch.load(saved(tmp_path / "state.pt", kept), weights_only=True)["record"]["consecutive"] == 1
+    second = Small(tmp_path / "cut", 24, start=13, net=first.net, **options)
+    second.guard.restore(kept)
+    with pytest.raises(NumericsError) as two:
+        second.run()
+    assert str(one.value).replace("whole", "cut") == str(two.value)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "cut") and second.module.step == whole.module.step
+    assert same([*whole.guard.state()["median"].values()], [*second.guard.state()["median"].values()])
+
+
+def saved(path, state):
+    torch.save(state, path)
+    return path
+
+
+def test_after_a_stop_the_run_may_be_resumed_and_skip_as_many_again(tmp_path):
+    run = Small(tmp_path, 40, attacks=(Attack("loss", NAN, set(range(3, 100))),))
+    with pytest.raises(NumericsError):
+        run.run()
+    assert run.guard.state()["record"]["consecutive"] == 0 and not run.guard.state()["record"]["excess"]
+
+
+def test_steps_that_are_taken_again_are_not_listed_twice(tmp_path):
+    Small(tmp_path, 10, attacks=(Attack("loss", NAN, {2, 7, 8}),)).run()
+    Small(tmp_path, 10, start=7, attacks=(Attack("loss", NAN, {8}),)).run()
+    assert [line["step"] for line in lines(tmp_path)] == [2, 8]
+
+
+def test_skips_are_told_at_log_points_with_at_most_sixteen_samples(tmp_path, caplog):
+    Small(tmp_path, 10, batch_size=20, attacks=(Attack("loss", NAN, {1, 2, 3, 4, 6}),)).run()
+    told = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(told) == 5 and told[3].startswith("and 1 more steps were skipped")
+    assert told[0].startswith("step 1 was skipped: loss is nan") and "Its 20 samples: 10" in told[0]
+    assert told[0].endswith(", ...") and told[0].count(",") == 16
+
+
+def test_an_exception_in_a_step_still_tells_what_was_skipped_before(tmp_path):
+    class Breaks(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 4:
+                raise ValueError("elsewhere")
+
+    with pytest.raises(ValueError, match="elsewhere"):
+        Small(tmp_path, 10, attacks=(Attack("loss", NAN, {1}), Breaks())).run()
+    assert [line["step"] for line in lines(tmp_path)] == [1]
+
+
+def test_factors_that_refuse_half_of_all_steps_and_lbfgs_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="half of all steps"):
+        Small(tmp_path, 2, norm_factor=1.0)
+    with pytest.raises(ConfigError, match="LBFGS"):
+        Small(tmp_path, 2, optimizer=torch.optim.LBFGS).run()
+
+
+def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
+    """Two ranks of two samples each; in steps 3 and 4 the loss of the second one's is not finite."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    class SecondRank(Attack):  # a loss with finite gradients, which tell the other rank nothing
+        def on_train_batch_start(self, trainer, *given):
+            if trainer.global_rank == 1:
+                super().on_train_batch_start(trainer, *given)
+
+    def rank(number):
+        told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+        os.environ.update({k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        os.environ["TORCHELASTIC_RUN_ID"] = "guard"
+        run = Small(tmp_path, 20, ranks=2, attacks=(SecondRank("loss", NAN, {3, 4}),), max_consecutive=1)
+        with pytest.raises(NumericsError, match="2 steps in a row were skipped, up to step 4"):
+            run.run()
+        assert run.module.step == 5 and all(value.isfinite().all() for value in run.bits())
+        assert run.guard.record.last.sample_ids == [1000 + i for i in run.data.order.batch(4)]
+        torch.save(run.bits(), tmp_path / f"{number}.pt")
+
+    ranks = [Child(functools.partial(rank, i), tmp_path / f"{i}.log") for i in range(2)]
+    for child in ranks:
+        ended = child.wait(60)
+        assert ended.code == 0, ended.printed[-3000:]
+    one, other = (torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in range(2))
+    assert same(one, other)
+    replay = Replay.read(tmp_path / "replay_0000004")
+    assert [len(batch) for batch in replay.batches] == [2, 2] and len(lines(tmp_path)) == 2

@@ -1,0 +1,141 @@
+"""Every record of a run's data read once, before a cache is made of it: what is wrong, and of what sizes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.sources import SPLITS
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import DataError, ImageError
+from tinyflux_pl.core.fingerprint import of
+from tinyflux_pl.data.cache_validity import plain
+from tinyflux_pl.data.dataset_audit import Audit, audit
+from tinyflux_pl.data.original_sizes import OriginalSizes
+
+VERSION = 1  # raise it when a survey holds more than it did
+KEPT = "audit.json"  # in the cache's folder
+# What a strict reader refuses at once; taken out, all that is wrong is seen together.
+LENIENT = ("skip_bad", "allow_missing_captions")
+
+
+@dataclass
+class Survey:
+    """One split of one source."""
+
+    source: str
+    split: str
+    audit: Audit
+    sizes: OriginalSizes
+    longest: str  # the caption of most words
+    masked: bool
+    kept: bool = False  # as it was found when the cache was made
+
+    @property
+    def name(self) -> str:
+        """source/split."""
+        return f"{self.source}/{self.split}"
+
+
+class _Watched:
+    """Records that note what passes by."""
+
+    def __init__(self, records: Any, sizes: OriginalSizes) -> None:
+        self.records, self.sizes = records, sizes
+        self.skipped, self.name = list(getattr(records, "skipped", ())), records.name
+        self.longest, self.masked = "", len(records) > 0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Any:
+        record = self.records[index]
+        if record.image.dtype == np.uint8:  # a picture, no sequence
+            self.sizes.add(*record.attributes.get("original_size", record.image.shape[:2]))
+        self.longest = max(self.longest, record.caption, key=lambda text: len(text.split()))
+        self.masked = self.masked and record.mask is not None
+        return record
+
+    def fingerprint(self) -> dict[str, Any]:
+        return self.records.fingerprint()
+
+
+def records_of(
+    node: dict[str, Any], lenient: bool = False, write: bool = True
+) -> tuple[dict[str, Any], DataError | None]:
+    """The records of each split of a source; with `lenient`, what else is readable where they refuse, and the refusal.
+
+    Without `write` they remember nothing on disk of what they decode.
+    """
+    nodes = {split: dict(node[split]) for split in SPLITS}
+    for each in nodes.values():
+        if "decoded" in each and not write:
+            each["decoded"] = None
+    try:
+        return {split: build(nodes[split]) for split in SPLITS}, None
+    except DataError as error:
+        keys = [key for key in LENIENT if key in node[SPLITS[0]]]
+        if not lenient or not keys:
+            raise
+        for each in nodes.values():
+            each |= dict.fromkeys(keys, True) | ({"decoded": None} if "decoded" in each else {})
+        try:
+            return {split: build(nodes[split]) for split in SPLITS}, error
+        except DataError:
+            raise error from None
+
+
+def survey(source: str, split: str, records: Any, frame: tuple[int, int], cache: Path) -> Survey:
+    """Read every record, unless what an earlier run found of the same ones lies with the cache."""
+    sizes = OriginalSizes(frame)
+    known = _kept(cache / KEPT, records)
+    if known is not None:
+        sizes.restore(known["sizes"])
+        skipped = list(getattr(records, "skipped", ()))
+        found = Audit(**{**known["audit"], "unreadable": skipped, "total": len(records) + len(skipped)})
+        return Survey(source, split, found, sizes, known["longest"], known["masked"], kept=True)
+    watched = _Watched(records, sizes)
+    found = audit(watched)
+    return Survey(source, split, found, sizes, watched.longest, watched.masked)
+
+
+def keep(found: Survey, records: Any, cache: Path) -> None:
+    """Leave a survey with the finished cache of these records; a cache that others own stays as it is."""
+    if found.kept or not cache.is_dir() or not os.access(cache, os.W_OK):
+        return
+    told = {"audit": asdict(found.audit), "sizes": found.sizes.state()}
+    files.write_sealed(
+        cache / KEPT,
+        {**told, "longest": found.longest, "masked": found.masked, "of": _identity(records)},
+    )
+
+
+def require_readable(found: Survey, records: Any) -> None:
+    """Raise ImageError naming what could not be read; files left out by the user's leave are not meant."""
+    skipped = set(getattr(records, "skipped", ()))
+    bad = [line for line in found.audit.unreadable if line not in skipped]
+    if bad:
+        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise ImageError(
+            f"{len(bad)} unreadable: {'; '.join(bad[:10])}{more}",
+            where=f"data.sources.{found.source}.{found.split}",
+            cure="replace or remove them, or leave out unreadable images: data.skip_bad=true",
+        )
+
+
+def _identity(records: Any) -> str:
+    return of([VERSION, [field.name for field in fields(Audit)], plain(records.fingerprint())])
+
+
+def _kept(path: Path, records: Any) -> dict[str, Any] | None:
+    """What was kept, if it is whole and of these records; it only saves time, so anything else is found anew."""
+    try:
+        known = files.read_sealed(path)
+    except (OSError, ValueError):
+        return None
+    return known if known["of"] == _identity(records) else None

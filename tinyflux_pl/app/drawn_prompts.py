@@ -1,0 +1,32 @@
+"""The prompts that a run draws: for its previews, and for its closing evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyflux_pl.app.sources import Source
+
+
+def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
+    """Those that were asked for, else some of every source: training prompts where it has them, or captions."""
+    chosen = config["callbacks"]["preview"]
+    if chosen.get("prompts"):
+        return list(chosen["prompts"])
+    per_source = -(-chosen["count"] // len(sources))
+    prompts: list[str] = []
+    for source in sources:
+        records = source.records["train"]
+        if hasattr(records, "prompt_splits"):
+            prompts += records.prompts(per_source, records.prompt_splits[0], config["seed"])
+        else:
+            store = source.stores["validation"]
+            prompts += store.captions(list(range(min(per_source, len(store)))))
+    return prompts[: chosen["count"]]
+
+
+def for_evaluation(config: dict[str, Any], records: Any) -> dict[str, list[str]]:
+    """Split -> prompts whose pictures can be read back; none where the data cannot read."""
+    count = config["data"]["evaluation_prompts"]
+    if not count or not hasattr(records, "prompt_splits"):
+        return {}
+    return {split: records.prompts(count, split, config["seed"] + 1) for split in records.prompt_splits}

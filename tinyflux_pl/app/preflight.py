@@ -1,0 +1,138 @@
+"""Before a run: its data, caches, disk and memory are judged, its steps rehearsed, and what it will take is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyflux_pl.app import cache_needs, dataset_survey, disk_needs, preflight_report, ranks, rehearsing, sources
+from tinyflux_pl.app.budget import budget
+from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.engine import memory_plan
+from tinyflux_pl.engine.peak_memory import available_bytes
+
+ONLY = "only"
+HEADERS = 2**20  # of a checkpoint: what it holds beside tensors
+COMPILED = "the rehearsal is of the network as it is; compiled (hardware.compile=true) it takes less"
+MADE_UP = "the caches are not made yet: rehearsed with made-up batches, captions of full length"
+
+
+class Preflight:
+    """What is known of a run before its first step; raises whatever would end it later, with its cure.
+
+    `preflight=false` leaves out what takes seconds: the reading of every record, and the rehearsal.
+    Nothing is written but one save that is removed again. The first rank alone looks.
+    """
+
+    def __init__(self, parts: Parts, start: int) -> None:
+        self.parts, self.config, self.start = parts, parts.config, start
+        asked = _asked(self.config)
+        self.only = asked == ONLY
+        self.records: dict[str, dict[str, Any]] | None = None
+        self.sources: list[sources.Source] | None = None
+        self.surveys: list[dataset_survey.Survey] = []
+        if not ranks.first():
+            return
+        self.sizes = rehearsing.sizes(self.config["hardware"])
+        self._read_data(whole=bool(asked))
+        self._judge_room()
+        if asked and start < self.config["steps"]:
+            self._rehearse()
+
+    def remember(self) -> None:
+        """Keep with the finished caches what was found of their records."""
+        for found in self.surveys:
+            dataset_survey.keep(found, self._records(found.source, found.split), self._cache(found.source, found.split))
+
+    def _cache(self, source: str, split: str) -> Path:
+        return Path(self.config["data"]["sources"][source]["cache"]) / split
+
+    def _records(self, source: str, split: str) -> Any:
+        assert self.records is not None
+        return self.records[source][split]
+
+    def _read_data(self, whole: bool) -> None:
+        """Build the records, read all of them if `whole`, judge the caches that are there."""
+        self.records, refusals = {}, []
+        for name, node in self.config["data"]["sources"].items():
+            self.records[name], refusal = dataset_survey.records_of(node, lenient=whole, write=not self.only)
+            refusals += [refusal] if refusal else []
+        splits = [(name, split) for name in self.records for split in sources.SPLITS]
+        if whole:
+            frame = self.parts.image_size
+            self.surveys = [
+                dataset_survey.survey(*place, self._records(*place), frame, self._cache(*place)) for place in splits
+            ]
+            modes = {name: getattr(self._records(name, "train"), "fit_mode", "crop") for name in self.records}
+            preflight_report.dataset(self.surveys, modes)
+        if refusals:
+            raise refusals[0]
+        for found in self.surveys:
+            dataset_survey.require_readable(found, self._records(found.source, found.split))
+        masks = {s.name: s.masked for s in self.surveys}
+        self.caches = []
+        for name, split in splits:
+            records = self._records(name, split)
+            masked = masks[f"{name}/{split}"] if whole else records[0].mask is not None
+            self.caches += cache_needs.needs(self.parts, name, split, records, masked)
+        self.masked = all(masks.values()) if whole else False
+        cache_needs.check_stores(self.caches, self.config["seed"], self.config["run"])
+
+    def _judge_room(self) -> None:
+        """Disk and memory, by arithmetic alone; the network is built on the meta device."""
+        with torch.device("meta"):
+            network = self.parts.denoiser(**({"weights": None} if "weights" in self.config["model"] else {}))
+            groups = rehearsing.optimizer_of(self.parts, network).param_groups
+        state = memory_plan.training_state(network, groups, ranks=self.sizes.ranks)
+        device = self.parts.device
+        plan = memory_plan.training(state, {"step": 0}, host=device == "cpu")
+        cure = "a smaller model=, or a machine with more memory"
+        plan.require(available_bytes(device), host=device == "cpu", where="model", cure=cure)
+        checkpoint = state.snapshot + HEADERS
+        self.writes = [
+            *disk_needs.cache_disk(self.caches),
+            *disk_needs.run_needs(self.config, self.start, checkpoint, self.parts.image_size),
+        ]
+        disk_needs.require_room(self.writes)
+
+    def _rehearse(self) -> None:
+        """A few steps with what is cached, or where something is not, with batches of the same shapes."""
+        made_up = any(need.rows for need in self.caches)
+        if made_up:
+            cache_needs.judge(self.parts, self.records or {})
+            batch = rehearsing.made_up_batches(self.parts, self.masked)
+        else:
+            self.sources = sources.prepare(self.parts, records=self.records)
+            batch = rehearsing.cached_batches(self.sources, self.caches, self.config["seed"])
+        free, device = available_bytes(self.parts.device), self.parts.device
+        rehearsal = rehearsing.rehearse(self.parts, self.sizes, self.start, batch, self._prompts())
+        preflight_report.memory(rehearsal, free, device)
+        found = budget(
+            self.config, self.sizes, self.start, rehearsal, self.caches, self.writes, self._drawn_at_the_end()
+        )
+        notes = [MADE_UP] * made_up + [COMPILED] * bool(self.config["hardware"]["compile"])
+        preflight_report.budget(found, notes)
+
+    def _prompts(self) -> list[str]:
+        """As many as a preview has: the caption of most words, so that none takes more memory."""
+        chosen = self.config["callbacks"]["preview"]
+        longest = max((found.longest for found in self.surveys), key=lambda text: len(text.split()))
+        return list(chosen.get("prompts") or [longest] * max(1, chosen["count"]))
+
+    def _drawn_at_the_end(self) -> int:
+        """Pictures of the closing evaluation."""
+        splits: Sequence[Any] = [
+            split for found in (self.records or {}).values() for split in getattr(found["train"], "prompt_splits", ())
+        ]
+        return self.config["data"]["evaluation_prompts"] * len(splits)
+
+
+def _asked(config: dict[str, Any]) -> bool | str:
+    asked = config["preflight"]
+    if asked in (True, False, ONLY):
+        return asked
+    raise ConfigError(f"preflight={asked!r}", where="preflight", cure="true, only, or false")

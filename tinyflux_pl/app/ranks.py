@@ -1,0 +1,50 @@
+"""Several processes that train one run: which one this is, and how the others wait for the first."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from tinyflux_pl.app import sources
+from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.core import interruption
+from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
+
+PAUSE = 0.5  # seconds between two looks at the caches
+
+
+def first() -> bool:
+    """Whether this process is rank 0, or alone: torchrun, Slurm and Lightning's launcher say it by variables."""
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_ID" in os.environ:  # started by srun
+        return int(os.environ["SLURM_PROCID"]) == 0
+    names = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(name) or 0) == 0 for name in names)
+
+
+def prepared(parts: Parts, records: sources.Records | None = None) -> list[sources.Source]:
+    """The run's sources, of `records` where they are built already.
+
+    Rank 0 makes what the caches lack; the others wait until they lack nothing.
+
+    Every rank must see the same folder of caches.
+    """
+    while not first() and _lacking(parts):
+        interruption.poll()
+        time.sleep(PAUSE)
+    return sources.prepare(parts, records=records)
+
+
+def _lacking(parts: Parts) -> list[Path]:
+    """The stores that are not whole yet."""
+    groups = {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
+    roots = [
+        (Path(node["cache"]) / split, groups[split])
+        for node in parts.config["data"]["sources"].values()
+        for split in sources.SPLITS
+    ]
+    return [
+        root
+        for root, names in roots
+        if not (root / "manifest.json").exists() or not all(CacheStore.open(root).complete(name) for name in names)
+    ]

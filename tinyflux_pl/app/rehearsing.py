@@ -1,0 +1,178 @@
+"""The run's own parts put together once more, small and to be thrown away, for a rehearsal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyflux_pl.app.cache_needs import GroupNeed, layout, longest_caption
+from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.learner import Learner
+from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.sources import Source, datasets
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import ConfigError, NotWritable
+from tinyflux_pl.core.types import Batch, TextEmbeddings
+from tinyflux_pl.data.cache_store import ENCODINGS
+
+PREVIEW_STEPS = 2  # a solver that looks back holds from the second step on what it holds in every later one
+
+
+@dataclass
+class Sizes:
+    """How a run divides its batch: samples of a micro-batch of all ranks and of one, and the ranks."""
+
+    micro_batch: int
+    on_rank: int
+    accumulation: int
+    ranks: int
+
+
+def sizes(hardware: dict[str, Any]) -> Sizes:
+    """How the batch is divided; ConfigError if it cannot be."""
+    micro_batch, odd = divmod(hardware["batch_size"], hardware["accumulation"])
+    ranks = _ranks(hardware)
+    if odd or not micro_batch or micro_batch % ranks:
+        among = f" among {ranks} ranks" if ranks > 1 else ""
+        raise ConfigError(
+            f"{hardware['accumulation']} micro-batches do not make a batch of {hardware['batch_size']}{among}",
+            where="hardware.accumulation",
+            cure="choose a batch_size that accumulation divides" + (f", and then {ranks}" if ranks > 1 else ""),
+        )
+    return Sizes(micro_batch, micro_batch // ranks, hardware["accumulation"], ranks)
+
+
+def optimizer_of(parts: Parts, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """The run's optimizer for the module, which may be on the meta device."""
+    from tinyflux_pl.training.optimizers import made_for
+
+    return made_for(module, build(parts.config["optimizer"]))
+
+
+def _ranks(hardware: dict[str, Any]) -> int:
+    """Processes that will train: what a launcher has started, else what Lightning will start."""
+    started = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
+    if started and ("LOCAL_RANK" in os.environ or "SLURM_STEP_ID" in os.environ):
+        return int(started)
+    devices = hardware["devices"]
+    if isinstance(devices, list):
+        return len(devices)
+    if hardware["accelerator"] == "cpu":
+        return max(1, int(devices)) if str(devices).isdigit() else 1
+    return int(devices) if str(devices).isdigit() else max(1, torch.cuda.device_count())
+
+
+def rehearse(
+    parts: Parts, sizes: Sizes, start: int, batch: Callable[[int, bool], Batch], prompts: Sequence[str]
+) -> Any:
+    """Rehearse the run from step `start`; returns the training.rehearsal.Rehearsal.
+
+    The save goes where the run's will go, and is removed. Raises MemoryPlanError, NotWritable, DiskFull,
+    CorruptCheckpoint.
+    """
+    from tinyflux_pl.objectives.validation import FixedGrid
+    from tinyflux_pl.training import rehearsed_fit
+    from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+    from tinyflux_pl.training.preview import Preview
+    from tinyflux_pl.training.rehearsal import Stages
+
+    config, times = parts.config, parts.config["callbacks"]["validation"]["times"]
+    folder = Path(config["run_dir"]) / "checkpoints"
+    place = files.beside(folder / "preflight")
+    learner = Learner.of(parts, place, start, compiled=False)
+    sampler = parts.sampler(parts.image_size)
+    sampler = replace(sampler, settings=replace(sampler.settings, steps=PREVIEW_STEPS))
+    description = parts.description(learner.denoiser, parts.image_size)
+    stages = Stages(
+        batch=batch,
+        micro_batch=sizes.on_rank,
+        validation_batch=sizes.micro_batch,
+        grid=FixedGrid(times, config["seed"]),
+        preview=Preview(place, sampler, prompts, learner.average, None, 0, config["seed"]),
+        checkpoints=CheckpointSchedule(place, description, learner.average, 1, 0, 0, 1, background=False),
+        ranks=sizes.ranks,
+        where="hardware",
+        cure=lambda stage, fits: cure(parts, sizes, stage, fits),
+    )
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        place.mkdir(parents=True)
+        callbacks = [learner.average, learner.guard]
+        return rehearsed_fit.rehearse(learner.module, stages, callbacks, config["hardware"], str(place))
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        where = str(error.filename or place)
+        choice = "change its permissions, choose another run=NAME, or write elsewhere with paths.root=/another/disk"
+        raise NotWritable(f"no checkpoint can be written: {error.strerror}", where=where, cure=choice) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        for path in made:
+            with suppress(OSError):  # not empty, or never made
+                path.rmdir()
+
+
+def cure(parts: Parts, sizes: Sizes, stage: str, fits: int) -> str:
+    """What to change for a stage that does not fit, given the largest micro-batch of one rank that does (0: none)."""
+    hardware, count = parts.config["hardware"], parts.config["callbacks"]["preview"]["count"]
+    choices = []
+    if fits and fits < sizes.on_rank:
+        choices.append(f"hardware.accumulation={sizes.accumulation * sizes.on_rank // fits}")
+    if stage == "step" and not hardware["gradient_checkpointing"]:
+        choices.append("hardware.gradient_checkpointing=true")
+    if stage in ("step", "validation") and hardware["batch_size"] > 1:
+        choices.append(f"hardware.batch_size={fits * sizes.ranks or hardware['batch_size'] // 2}")
+    if stage == "preview" and count > 1:
+        choices.append(f"callbacks.preview.count={count // 2}")
+    return ", or ".join([*choices, "a smaller model=", "a machine with more memory"])
+
+
+def cached_batches(sources: list[Source], caches: Sequence[GroupNeed], seed: int) -> Callable[[int, bool], Batch]:
+    """The first samples of the run's own order; `longest` pads their text to the longest caption of all."""
+    from tinyflux_pl.data.sample_order import SampleOrder
+
+    train, _ = datasets(sources, False)
+    weights = [source.weight for source in sources] if len(sources) > 1 else None
+    longest = longest_caption(caches)
+
+    def batch(size: int, padded: bool) -> Batch:
+        order = SampleOrder([len(source.stores["train"]) for source in sources], size, seed, weights)
+        found = train.__getitems__(order.batch(0))
+        if not padded:
+            return found
+        text = found.text.padded(longest)
+        mask = text.mask.clone()
+        mask[0] = True  # else what pads could be cut off again
+        return replace(found, text=TextEmbeddings(text.tokens, mask, text.pooled))
+
+    return batch
+
+
+def made_up_batches(parts: Parts, masked: bool) -> Callable[[int, bool], Batch]:
+    """Batches of the right shapes, with captions of full length, for caches that are not made yet."""
+    columns = {k: v for group in (ENCODINGS, *parts.experts) for k, v in layout(parts, group, masked).items()}
+
+    def batch(size: int, padded: bool) -> Batch:
+        def filled(name: str) -> torch.Tensor:
+            shape = columns[name][1]
+            # a map sums to 1 whatever its size; latents and text only have to be finite
+            return torch.full((size, *shape), 1.0 / max(1, torch.Size(shape[1:]).numel()))
+
+        present = torch.ones(size, dtype=torch.bool)
+        return Batch(
+            latents=filled("latents"),
+            text=TextEmbeddings(filled("text.tokens"), filled("text.mask") > 0, filled("text.pooled")),
+            sample_ids=torch.arange(size),
+            dataset_ids=torch.zeros(size, dtype=torch.long),
+            captions=[""] * size,
+            experts={name: filled(name) for name in columns if name.partition(".")[0] in parts.experts},
+            expert_present={name: present.clone() for name in parts.experts},
+            masks=filled("masks") if masked else None,
+        )
+
+    return batch

@@ -1,0 +1,84 @@
+"""The recipe of `python train.py replay=BUNDLE`: a stopped run's last failing step, computed again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tinyflux_pl.app.compose import build
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core import precision as formats
+
+TITLES = ("loss by term", "loss by sample", "norm of the gradient")
+SHOWN = 16  # samples, and groups of modules, that the tables show: the worst
+
+
+def replay(config: dict[str, Any]) -> int:
+    """Bundle -> parts -> loss and gradients -> where they fail. 1 if they fail again, else 0."""
+    import torch
+
+    from tinyflux_pl.denoisers.registry import build_denoiser
+    from tinyflux_pl.diffusion.paths import build_path
+    from tinyflux_pl.training.diagnosis import diagnose
+    from tinyflux_pl.training.replay_bundle import Replay
+
+    bundle = Replay.read(config["replay"])
+    run, parts = bundle.config, bundle.checkpoint.config
+    experts = [build(node) for node in run["experts"].values()]
+    timesteps = build(run["timesteps"])
+    objective = build(run["objective"], timesteps=timesteps, null_text=bundle.null_text, experts=experts)
+    path = build_path(parts["path"]["name"], parts["path"]["config"])
+    denoiser = build_denoiser(parts["denoiser"]["name"], parts["denoiser"]["config"], path)
+    directory.load_weights(denoiser, bundle.checkpoint.weights("raw"), str(bundle.checkpoint.path))
+    accelerator = run["hardware"]["accelerator"]
+    device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    precision = formats.choose(run["hardware"]["precision"], accelerator if device == "cuda" else "cpu")
+    found = diagnose(bundle, denoiser, objective, precision, device)
+    _show(bundle, found, f"on {device}, {precision}; the run: {accelerator}, {run['hardware']['precision']}")
+    return 1 if found.reproduced else 0
+
+
+def _show(bundle: Any, found: Any, place: str) -> None:
+    console, then, now = Console(), bundle.found, found.verdict
+    terms, samples, norms = (Table(title=title, title_justify="left", title_style="bold") for title in TITLES)
+    for table, columns in (
+        (terms, ("term", "value")),
+        (samples, ("sample", *found.terms)),
+        (norms, ("modules", "value")),
+    ):
+        for column in columns:
+            table.add_column(column, overflow="fold")
+    for name, value in found.terms.items():
+        terms.add_row(name, _number(value))
+    terms.add_row("all", f"{_number(now.loss)} (in the run {_number(then.loss)}, limit {_number(now.loss_limit)})")
+    totals = {sample: sum(own.values()) for sample, own in found.samples.items()}
+    for sample in _worst(totals):
+        samples.add_row(str(sample), *(_number(value) for value in found.samples[sample].values()))
+    for name in _worst(found.groups):
+        norms.add_row(name, _number(found.groups[name]))
+    norms.add_row("all", f"{_number(now.norm)} (in the run {_number(then.norm)}, limit {_number(now.norm_limit)})")
+    for table in (terms, samples, norms):
+        console.print(table)
+    lines = [f"step {then.step}, {len(then.sample_ids)} samples, computed {place}"]
+    if bundle.moved:
+        lines.append("steps after it were taken: the weights are not those it failed with")
+    lines += [f"not finite in the batch: {line}" for line in found.inputs[:SHOWN]]
+    lines += [f"not finite in the network: {name}" for name in found.weights[:SHOWN]]
+    lines.append(f"first output that is not finite: {found.output or 'none'}")
+    lines.append(f"first gradient that is not finite, going back: {found.gradient or 'none'}")
+    verdict = "; ".join(now.reasons) or "loss and gradient are finite and within their limits"
+    lines.append(f"{'reproduced' if found.reproduced else 'NOT reproduced'}: {verdict}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _worst(values: dict[Any, float]) -> list[Any]:
+    """The keys of what is not finite, then of the largest."""
+    return sorted(values, key=lambda k: -values[k] if math.isfinite(values[k]) else -math.inf)[:SHOWN]
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"

@@ -1,0 +1,171 @@
+"""Where a run begins: at a checkpoint, if the configuration still means the run that made it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.app import ranks, report
+from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.redact import redact_data
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
+
+# What a run computes does not depend on these. Any other key is taken to change it: a new one too.
+UNTOLD = ("task", "run", "run_dir", "overrides", "resume", "resume_changed", "replay", "preflight", "hydra")
+FREE = (
+    *UNTOLD,
+    *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
+    *("callbacks.checkpoint", "callbacks.preview", "callbacks.validation", "callbacks.log_every_steps"),
+    *("data.root", "data.in_memory", "data.evaluation_prompts", "data.shard_size", "data.extraction_batch"),
+)
+PLACES = ("cache", "root", "decoded")  # within data.sources: where files lie; what they hold has its own fingerprint
+# The same sums in another order: equal but for rounding.
+ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumulation", "gradient_checkpointing")
+NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key whose value is not what it was, and what of the run that changes."""
+
+    key: str
+    then: Any
+    now: Any
+    effect: str
+
+
+def checkpoint_of(config: dict[str, Any]) -> directory.Checkpoint | None:
+    """The checkpoint that `resume` asks for, verified and told; None for a run that begins.
+
+    Raises ConfigError where the run cannot be continued as asked, CorruptCheckpoint where none is valid.
+    """
+    asked, run_dir = config["resume"], Path(config["run_dir"])
+    if not asked:
+        return None
+    found = _newest(config, run_dir) if asked == "auto" else directory.read(asked)
+    if found is None:
+        _say(f"nothing to resume in {run_dir}: no checkpoint was written yet; starting at step 0")
+        return None
+    if found.step > config["steps"]:
+        raise ConfigError(
+            f"the checkpoint is {found.step - config['steps']} steps past the end of this run",
+            where=str(found.path),
+            cure=f"ask for more: steps={found.step} at least; or resume=FOLDER, an earlier checkpoint",
+        )
+    _require_same_run(config, found)
+    _say(f"resuming {found.path} at step {found.step} of {config['steps']}")
+    if found.step == config["steps"]:
+        _say("nothing is left to train: only the closing evaluation is made again")
+    return found
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[Change]:
+    """What differs between two configurations, for a run that is `step` steps old."""
+    before, after = _flat(then), _flat(now)
+    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
+    return [Change(key, before.get(key), after.get(key), _effect(key, same_rates)) for key in keys]
+
+
+def require_same_data(checkpoint: directory.Checkpoint, caches: Mapping[str, str], allowed: bool) -> None:
+    """Raise ConfigError if a source now holds other samples than those that the checkpoint was trained on."""
+    then = checkpoint.config.get("caches", {})
+    changed = [name for name in sorted(then.keys() | caches.keys()) if then.get(name) != caches.get(name)]
+    if changed and not allowed:
+        raise ConfigError(
+            f"the run was trained on other samples than are now in {', '.join(changed)}",
+            where=str(checkpoint.path),
+            cure="bring the old data back, or go on all the same: resume_changed=true",
+        )
+
+
+@contextmanager
+def continued_by(config: dict[str, Any]) -> Generator[None]:
+    """Say, where the block is interrupted, what was saved and the command that goes on from there."""
+    try:
+        yield
+    except Interrupted as stop:
+        if not ranks.first():  # one rank speaks; and a launcher that saw another fail would kill it meanwhile
+            sys.exit(0)
+        saved = directory.list_steps(Path(config["run_dir"]) / "checkpoints")
+        where = str(saved[-1]) if saved else f"{config['run_dir']}; no step was taken yet"
+        raise Interrupted(stop.number, where=where, cure=command(config)) from stop
+
+
+def command(config: dict[str, Any]) -> str:
+    """The line that continues this run."""
+    words = [w for w in config.get("overrides", []) if w.partition("=")[0] not in ("run", "resume", "resume_changed")]
+    outputs, run_dir = Path(config["paths"]["outputs"]), Path(config["run_dir"])
+    name = run_dir.relative_to(outputs) if run_dir.is_relative_to(outputs) else config["run"]
+    return " ".join(["python train.py", *words, f"run={shlex.quote(str(name))}", "resume=auto"])
+
+
+def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | None:
+    folder = run_dir / "checkpoints"
+    named = any(word.partition("=")[0] == "run" for word in config.get("overrides", []))
+    if not run_dir.exists() and not named:
+        raise ConfigError("resume=auto of a run without a name", where=str(run_dir), cure="add run=NAME")
+    found, rejected = directory.newest_valid(folder)
+    for line in rejected:
+        _say(f"skipped {line}")
+    if found is None and rejected:
+        cure = "start anew under another name: run=NAME, without resume"
+        raise CorruptCheckpoint("no checkpoint of the run is valid", where=str(folder), cure=cure)
+    return found
+
+
+def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> None:
+    if not ranks.first():
+        return
+    made = found.path.resolve().parent.parent  # RUN/checkpoints/step_N
+    kept = sorted(made.glob("config*.json"), key=lambda path: int(path.stem.partition("_")[2] or 0))
+    if not kept and not config["resume_changed"]:
+        raise ConfigError(
+            "the run of this checkpoint has no config.json, so nobody can say that it is the same run",
+            where=str(made),
+            cure="go on all the same: resume_changed=true",
+        )
+    then = redact_data(json.loads(kept[-1].read_text())) if kept else config
+    now = json.loads(json.dumps(redact_data(config)))
+    found_changes = [c for c in changes(then, now, found.step) if c.key.partition(".")[0] not in UNTOLD]
+    report.changes(found_changes)
+    other = [change.key for change in found_changes if change.effect == ANOTHER_RUN]
+    if other and not config["resume_changed"]:
+        raise ConfigError(
+            f"this would not be the same run: {', '.join(other)} changed",
+            where=str(kept[-1]),
+            cure="repeat the run's own choices, or go on all the same: resume_changed=true",
+        )
+
+
+def _effect(key: str, same_rates: bool) -> str:
+    group, _, rest = key.partition(".")
+    free = any(key == name or key.startswith(f"{name}.") for name in FREE)
+    place = key.startswith("data.sources.") and key.rpartition(".")[2] in PLACES
+    if free or place or (group == "schedule" and same_rates):
+        return NOTHING
+    return LAST_BITS if group == "hardware" and rest in ROUNDING else ANOTHER_RUN
+
+
+def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:
+    """Whether both schedules give the steps already taken the same learning rates."""
+    before, after = build(then["schedule"]), build(now["schedule"])
+    return all(before(s) == after(s) for s in range(step))
+
+
+def _flat(node: Any, key: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping) or not node:
+        return {key: node}
+    return {k: v for name, value in node.items() for k, v in _flat(value, f"{key}.{name}" if key else name).items()}
+
+
+def _say(line: str) -> None:
+    if ranks.first():
+        print(line)

@@ -1,0 +1,66 @@
+"""Target sequences as latents: no codec but a channel's mean and spread."""
+
+import math
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.sequences import Moments
+from tinyflux_pl.core.specs import LatentSpec
+
+
+class Identity:
+    """A token is a latent cell: (B, D, N, 1) in, the same out, normalised by the training data's `moments`.
+
+    `tokens` is the length N that targets were trained with. `ids` (N, A) say where they stand, if all
+    targets stand alike; None if each has its own. Raises SpecMismatch for tokens of another width.
+    """
+
+    name = "identity"
+    bounds = (-math.inf, math.inf)  # of what decode gives: these are no pictures
+
+    def __init__(
+        self, tokens: int, mean: list[float], spread: list[float], ids: list[list[float]] | None = None
+    ) -> None:
+        self.tokens, self.moments, self.ids = tokens, Moments(tuple(mean), tuple(spread)), ids
+        self.latent_spec = LatentSpec(len(mean), 1)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the latents: the sequence stands upright."""
+        return self.tokens, 1
+
+    def encode(self, images: Float[Tensor, "b d n w"]) -> Float[Tensor, "b d n w"]:
+        """Targets -> latents."""
+        self._fits(images)
+        return self.moments.normalised(images.movedim(1, -1)).movedim(-1, 1)
+
+    def decode(self, latents: Float[Tensor, "b d n w"]) -> Float[Tensor, "b d n w"]:
+        """Latents -> targets."""
+        self._fits(latents)
+        return self.moments.restored(latents.movedim(1, -1)).movedim(-1, 1)
+
+    def _fits(self, values: Tensor) -> None:
+        if values.shape[1] != self.latent_spec.channels:
+            raise SpecMismatch(
+                f"tokens of {values.shape[1]} channels, this codec knows {self.latent_spec.channels}",
+                where="codec identity",
+                cure="give targets as wide as those of training",
+            )
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this codec."""
+        return {"tokens": self.tokens, **self.moments.plain(), "ids": self.ids}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the latents."""
+        return {"codec": self.name, "tokens": self.tokens, **self.moments.plain()}
+
+    def to(self, device: Any) -> "Identity":
+        """Nothing to move."""
+        return self
+
+    def free(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,82 @@
+"""A request to stop: noted by a signal's handler, met where the work can be left and taken up again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+from tinyflux_pl.core.errors import Interrupted
+
+# Slurm sends what its --signal names before it ends a job; SIGUSR1 is the custom.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# A launcher passes on what its whole process group has already received: that is one request, not two.
+SAME_REQUEST = 2.0  # seconds
+
+_asked: tuple[int, float] | None = None  # the signal's number, and when it came
+_listening = False
+
+
+@contextmanager
+def listening() -> Generator[None]:
+    """Inside, the first of SIGNALS is only noted, for `poll` to find; a second one ends the process at once.
+
+    The handlers of before are back afterwards. Outside the main thread, which alone gets signals, this does nothing.
+    """
+    global _asked, _listening
+    if threading.current_thread() is not threading.main_thread() or _listening:
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _asked, _listening = None, True
+    try:
+        claim()
+        yield
+    finally:
+        _listening = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def claim() -> None:
+    """Set the handlers again where a library has set its own over them; nothing outside `listening`."""
+    if _listening:
+        for number in SIGNALS:
+            signal.signal(number, _note)
+
+
+def leave_to_parent() -> None:
+    """Ignore SIGNALS in a worker process: they reach the whole group, and the parent decides."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def asked() -> int:
+    """The number of the signal that asked for a stop; 0 while none did."""
+    return 0 if _asked is None else _asked[0]
+
+
+def ask(number: int) -> None:
+    """Ask for a stop as the signal of that number would; the first one counts."""
+    global _asked
+    _asked = _asked or (number, time.monotonic())
+
+
+def poll() -> None:
+    """Raise Interrupted if a stop was asked for: to be called where nothing is half done."""
+    if number := asked():
+        raise Interrupted(number)
+
+
+def _note(number: int, _: FrameType | None) -> None:
+    if _asked is None:
+        ask(number)
+        said = f"\n{signal.Signals(number).name}: stopping as soon as nothing is lost by it; again to stop at once\n"
+        os.write(2, said.encode())  # not print: the handler may have come in the middle of one
+    elif time.monotonic() - _asked[1] > SAME_REQUEST:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

@@ -1,0 +1,95 @@
+"""The values of sequence tasks: conditions and targets, their sizes, and the moments of their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tinyflux_pl.core.fingerprint import sample_id
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Conditions and, where known, the targets that belong to them; fp32, padding is zero.
+
+    Ids say where each token stands, masks are True on real tokens. `target` is None where it is still to be
+    drawn. `labels` are free words, one a pair.
+    """
+
+    condition: Float[Tensor, "b l c"]
+    condition_ids: Float[Tensor, "b l a"]
+    condition_mask: Bool[Tensor, "b l"]
+    vector: Float[Tensor, "b p"]
+    target_ids: Float[Tensor, "b n a"]
+    target_mask: Bool[Tensor, "b n"]
+    labels: list[str]
+    target: Float[Tensor, "b n d"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.condition)
+
+    def identities(self) -> list[int]:
+        """Each pair's sample id: 63 bits of the hash of its real tokens, their places and its vector."""
+        found = []
+        for i in range(len(self)):
+            shown, real = self.condition_mask[i], self.target_mask[i]
+            parts = [self.condition[i][shown], self.condition_ids[i][shown], self.vector[i], self.target_ids[i][real]]
+            parts += [] if self.target is None else [self.target[i][real]]
+            content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
+            found.append(sample_id(content, self.labels[i]))
+        return found
+
+
+@dataclass(frozen=True)
+class PairShape:
+    """The sizes of a source's pairs: target tokens N of width D, condition tokens L of width C, id columns A.
+
+    `vector` is the width of the vector beside each condition; 1 where there is none, and then it is zero.
+    """
+
+    tokens: int
+    width: int
+    condition_tokens: int
+    condition_width: int
+    axes: int
+    vector: int
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and spread of each channel over real tokens of the training data; spread is never 0."""
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    @classmethod
+    def over(cls, blocks: Iterable[Float[Tensor, "_n k"]]) -> Moments:
+        """Of the rows of all blocks, in fp64; a channel that never changes has spread 1."""
+        count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        for block in blocks:
+            rows, here = block.double(), block.double().mean(0)
+            if not len(rows):
+                continue
+            apart, total = here - mean, count + len(rows)
+            squares = squares + (rows - here).square().sum(0) + apart.square() * (count * len(rows) / total)
+            mean, count = mean + apart * (len(rows) / total), total
+        spread = (squares / max(count, 1)).sqrt()
+        spread = torch.where(spread > 1e-6 * mean.abs().clamp(min=1e-6), spread, 1.0)
+        return cls(tuple(mean.tolist()), tuple(spread.tolist()))
+
+    def normalised(self, values: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+        """(values - mean) / spread, channels last."""
+        return (values - values.new_tensor(self.mean)) / values.new_tensor(self.spread)
+
+    def restored(self, values: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+        """The inverse of `normalised`."""
+        return values * values.new_tensor(self.spread) + values.new_tensor(self.mean)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {"mean": list(self.mean), "spread": list(self.spread)}

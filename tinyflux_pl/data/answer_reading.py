@@ -1,0 +1,73 @@
+"""Reads a model's answers to conditions: by a judge of the task, beside what the truth and the mean answer get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.sequences import Pairs
+from tinyflux_pl.data.pair_records import PairRecords, answers_of
+
+
+class AnswerReader:
+    """Verifier of pairs. `truth` and `mean` are no claims of the answer but the judge's own measure:
+
+    whether the true target would pass, and whether the training targets' mean, which listens to nothing, would.
+    """
+
+    def __init__(self, records: PairRecords) -> None:
+        self.records, self.judge = records, records.judge()
+        self.claims = (*self.judge.claims, "truth", "mean")
+
+    def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Answers (B, D, N, 1) to the conditions that the captions name: (B,) bool by claim, and for `all`."""
+        pairs = self.records.named(prompts)
+        assert pairs.target is not None
+        found = self.judge.check(pairs, answers_of(images).cpu().float())
+        bare = self._mean.expand(len(pairs), -1, -1)
+        return {
+            **found,
+            "truth": self.judge.check(pairs, pairs.target)["all"],
+            "mean": self.judge.check(pairs, bare)["all"],
+        }
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """(1, N, D), token by token; padding counts as 0."""
+        total = sum((block.target.double().sum(0) for block in self.records.blocks() if block.target is not None), 0.0)
+        return (torch.as_tensor(total) / len(self.records)).float()[None]
+
+
+class NearestTarget:
+    """Whether an answer lies nearer to its own target than to any other of the split, by real tokens (`all`).
+
+    For data of which nothing else is known: a guess is right once in as many times as there are targets.
+    """
+
+    claims: tuple[str, ...] = ()
+
+    def __init__(self, others: Tensor) -> None:
+        self.others = others  # (M, N, D)
+
+    def check(self, pairs: Pairs, answers: Tensor) -> dict[str, Tensor]:
+        """answers (B, N, D); (B,) bool."""
+        assert pairs.target is not None
+        real = pairs.target_mask[..., None]
+        own = (answers - pairs.target).mul(real).square().sum((1, 2))
+        nearest = torch.stack(
+            [
+                (answers - other)
+                .mul(real)
+                .square()
+                .sum((1, 2))
+                .where(
+                    ((pairs.target - other) * real).flatten(1).any(1),
+                    torch.inf,  # itself, or a copy
+                )
+                for other in self.others
+            ]
+        ).amin(0)
+        return {"all": own < nearest}

@@ -1,0 +1,101 @@
+"""A chart from a list of its bars: a task across domains, made by rule, whose every answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.sequences import Pairs, PairShape
+from tinyflux_pl.data.pair_records import PairRecords, answers_of
+
+SPLITS = ("train", "validation")
+COLUMNS, FEWEST = 6, 2
+
+
+class BarCharts(PairRecords):
+    """2 to 6 tokens (column, height), in any order, to the 36 cells of a 6 x 6 chart: 1 inside a bar, -1 outside.
+
+    The list stands at (i, 0, 0), the chart at (0, row, column), row 0 on top. Columns that the list does not name
+    are empty. Charts are drawn at random of 10^5 and more, each in as many orders as its bars allow.
+    """
+
+    name = "bar_charts"
+    shape = PairShape(tokens=COLUMNS * COLUMNS, width=1, condition_tokens=COLUMNS, condition_width=2, axes=3, vector=1)
+
+    def __init__(self, split: str = "train", count: int = 4096) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"no such split: {split!r}", where="data.split", cure=f"one of {', '.join(SPLITS)}")
+        if count < 1:
+            raise ConfigError(f"count is {count}", where="data.count", cure="ask for at least one chart")
+        self.split, self.count = split, count
+        row, column = torch.meshgrid(torch.arange(COLUMNS), torch.arange(COLUMNS), indexing="ij")
+        self.ids = torch.stack((torch.zeros_like(row), row, column), -1).flatten(0, 1).float()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pairs(self, rows: Sequence[int]) -> Pairs:
+        """Lists and charts; the label says the heights from left to right."""
+        condition = torch.zeros(len(rows), COLUMNS, 2)
+        mask = torch.zeros(len(rows), COLUMNS, dtype=torch.bool)
+        heights = torch.zeros(len(rows), COLUMNS)
+        for i, row in enumerate(rows):
+            if not 0 <= row < len(self):
+                raise IndexError(row)
+            g = rng.generator(0, f"bar_charts/{self.split}", row)
+            bars = int(torch.randint(FEWEST, COLUMNS + 1, (), generator=g))
+            columns = torch.randperm(COLUMNS, generator=g)[:bars]
+            heights[i, columns] = torch.randint(1, COLUMNS + 1, (bars,), generator=g).float()
+            condition[i, :bars] = torch.stack((columns.float(), heights[i, columns]), -1)
+            mask[i, :bars] = True
+        index = torch.arange(COLUMNS).float()[:, None] * torch.tensor([1.0, 0.0, 0.0])
+        from_below = COLUMNS - torch.arange(COLUMNS)
+        chart = torch.where(from_below[:, None] <= heights[:, None], 1.0, -1.0)
+        return Pairs(
+            condition=condition,
+            condition_ids=index * mask[..., None],
+            condition_mask=mask,
+            vector=torch.zeros(len(rows), 1),
+            target_ids=self.ids.expand(len(rows), -1, -1),
+            target_mask=torch.ones(len(rows), COLUMNS * COLUMNS, dtype=torch.bool),
+            labels=["".join(str(int(h)) for h in chart_heights) for chart_heights in heights],
+            target=chart.flatten(1)[..., None],
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that determines the pairs."""
+        return {"name": self.name, "version": 1, "split": self.split, "count": self.count}
+
+    def of_split(self, split: str) -> BarCharts:
+        """As many charts of another stream."""
+        return BarCharts(split, self.count)
+
+    def judge(self) -> ReadCharts:
+        """Compares charts cell by cell."""
+        return ReadCharts()
+
+    def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
+        """The drawn chart beside the true one; the heights from left to right below them."""
+        pairs = self.named(captions)
+        assert pairs.target is not None
+        both = [cells[..., 0].unflatten(1, (COLUMNS, -1)) for cells in (answers_of(images).float(), pairs.target)]
+        grey = torch.cat((both[0], both[0].new_ones(len(pairs), COLUMNS, 1), both[1]), 2).clamp(-1, 1)
+        return grey[:, None].expand(-1, 3, -1, -1), [f"{label}: drawn, true" for label in pairs.labels]
+
+
+class ReadCharts:
+    """Whether every cell of an answered chart is on its side of 0 (`all`), and whether all but two are."""
+
+    claims = ("all_but_two",)
+
+    def check(self, pairs: Pairs, answers: Tensor) -> dict[str, Tensor]:
+        """answers (B, 36, 1); (B,) bool."""
+        if pairs.target is None:
+            raise ConfigError("no charts to compare with", where="ReadCharts", cure="give pairs with their targets")
+        wrong = ((answers > 0) != (pairs.target > 0)).flatten(1).sum(1)
+        return {"all": wrong == 0, "all_but_two": wrong <= 2}

@@ -1,0 +1,58 @@
+"""What shapes a dataset's pictures have before they are fitted, and what the fitting costs each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+RATIOS = {"1:3": 1 / 3, "1:2": 0.5, "9:16": 9 / 16, "2:3": 2 / 3, "3:4": 0.75, "4:5": 0.8, "1:1": 1.0}
+RATIOS |= {":".join(reversed(name.split(":"))): 1 / ratio for name, ratio in RATIOS.items()}  # width to height
+
+
+@dataclass
+class SizeBucket:
+    """Pictures of one aspect ratio and one range of sides; `lost` sums the part of each that does not remain."""
+
+    count: int = 0
+    lost: float = 0.0
+    enlarged: int = 0
+
+
+class OriginalSizes:
+    """Counts pictures by aspect ratio (the nearest of RATIOS) and by octave of their side, sqrt(height * width)."""
+
+    def __init__(self, frame: tuple[int, int]) -> None:
+        self.frame = frame
+        self.buckets: dict[tuple[str, int], SizeBucket] = {}
+
+    def add(self, height: int, width: int) -> None:
+        """Count a picture of so many pixels."""
+        ratio = math.log(width / height)
+        name = min(RATIOS, key=lambda known: abs(math.log(RATIOS[known]) - ratio))
+        bucket = self.buckets.setdefault((name, int(math.log2(height * width) / 2)), SizeBucket())
+        bucket.count += 1
+        bucket.lost += lost_share((height, width), self.frame)
+        bucket.enlarged += height < self.frame[0] or width < self.frame[1]
+
+    def lines(self) -> list[tuple[str, str, int, float, int]]:
+        """(aspect ratio, sides, pictures, mean share lost, enlarged) of each bucket, the fullest first."""
+        ordered = sorted(self.buckets.items(), key=lambda item: (-item[1].count, item[0]))
+        return [
+            (name, f"{2**octave} to {2 ** (octave + 1) - 1}", b.count, b.lost / b.count, b.enlarged)
+            for (name, octave), b in ordered
+        ]
+
+    def state(self) -> list[list[float | int | str]]:
+        """Plain data."""
+        return [[name, octave, b.count, b.lost, b.enlarged] for (name, octave), b in sorted(self.buckets.items())]
+
+    def restore(self, state: Sequence[Sequence]) -> None:
+        """Take over what `state` gave."""
+        self.buckets = {(str(name), int(octave)): SizeBucket(*rest) for name, octave, *rest in state}
+
+
+def lost_share(size: tuple[int, int], frame: tuple[int, int]) -> float:
+    """The part of a picture that is cropped to fill the frame. Padded, as large a part of the frame is white."""
+    down, across = frame[0] / size[0], frame[1] / size[1]
+    return 1 - min(down, across) / max(down, across)

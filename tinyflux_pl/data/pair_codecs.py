@@ -1,0 +1,47 @@
+"""The codec and the encoder of conditions that fit a source of pairs: widths and moments from its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyflux_pl.codecs.identity import Identity
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.sequences import Moments
+from tinyflux_pl.data.pair_records import PairRecords
+from tinyflux_pl.text.given_tokens import GivenTokens
+
+
+def identity_for(records: Any) -> Identity:
+    """The codec of these pairs' targets; ConfigError for records that are no pairs."""
+    source = _pairs(records, "codec=identity")
+    moments = Moments.over(p.target[p.target_mask] for p in source.blocks() if p.target is not None)
+    first = source.pairs([0]).target_ids[0]
+    alike = all(bool((p.target_ids == first).all()) and bool(p.target_mask.all()) for p in source.blocks())
+    ids = first.tolist() if alike else None
+    return Identity(source.shape.tokens, list(moments.mean), list(moments.spread), ids)
+
+
+def given_for(records: Any, store_dtype: str | None = None) -> GivenTokens:
+    """The encoder of these pairs' conditions; ConfigError for records that are no pairs."""
+    source = _pairs(records, "text=given")
+    if store_dtype != "float32":
+        raise ConfigError(
+            f"conditions end in position ids, which {store_dtype} would round",
+            where="data.store_dtype",
+            cure="data.store_dtype=float32",
+        )
+    moments = Moments.over(p.condition[p.condition_mask] for p in source.blocks())
+    vector = Moments.over(p.vector for p in source.blocks())
+    shape = source.shape
+    told = list(moments.mean), list(moments.spread), list(vector.mean), list(vector.spread)
+    return GivenTokens(shape.condition_tokens, shape.axes, *told, named=source.named)
+
+
+def _pairs(records: Any, choice: str) -> PairRecords:
+    if not isinstance(records, PairRecords):
+        raise ConfigError(
+            f"{choice} reads its widths from pairs of sequences",
+            where="the command line",
+            cure="use it with data=sequences, digit_halves or bar_charts; generate.py reads it from the checkpoint",
+        )
+    return records

@@ -1,0 +1,148 @@
+"""One file of sequence pairs: which arrays it must and may hold, and its rows as Pairs."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.core.sequences import Pairs, PairShape
+from tinyflux_pl.data.array_file import ArrayFile
+
+KNOWN = ("target", "condition", "target_ids", "condition_ids", "target_mask", "condition_mask", "vector", "label")
+AXES = 3  # columns of default ids: condition tokens at (i, 0, 0), target tokens at (0, i, 0)
+
+
+class PairFile:
+    """Arrays by name: `condition` (M, L, C), `target` (M, N, D), and what may stand beside them.
+
+    `*_ids` (M, tokens, A) or, one set for all, (tokens, A); `*_mask` (M, tokens), true on real tokens; `vector`
+    (M, P); `label` (M,) whole numbers. Without `target` (needs_target=False) the target's length must be said by
+    `target_ids` or by the caller. Raises DataError naming what is missing, unknown or of the wrong shape.
+    """
+
+    def __init__(self, path: str | Path, needs_target: bool = True) -> None:
+        self.file = ArrayFile(path)
+        shapes = self.file.shapes
+        needed = ("condition", "target") if needs_target else ("condition",)
+        if missing := [name for name in needed if name not in shapes]:
+            raise self._fault(f"no {' and no '.join(missing)}; it holds {_listed(shapes)}", "name the arrays so")
+        for name in shapes:
+            if name not in KNOWN:
+                near = difflib.get_close_matches(name, KNOWN, n=1)
+                cure = f"did you mean {near[0]!r}?" if near else f"leave it out; arrays are {', '.join(KNOWN)}"
+                raise self._fault(f"unknown array {name!r}", cure)
+        for name in ("condition", "target"):
+            if name in shapes and (len(shapes[name]) != 3 or 0 in shapes[name]):
+                raise self._fault(f"{name} is {shapes[name]}, not (pairs, tokens, channels)", "store three dimensions")
+        self.count, self.condition_tokens, self.condition_width = shapes["condition"]
+        self.width = shapes["target"][2] if "target" in shapes else None
+        self.tokens = self._target_tokens()
+        for name in KNOWN[1:]:
+            if name in shapes:
+                self._check(name, shapes[name])
+        axes = {shapes[name][-1] for name in ("target_ids", "condition_ids") if name in shapes}
+        if len(axes) > 1:
+            raise self._fault(
+                f"target_ids have {shapes['target_ids'][-1]} columns, condition_ids {shapes['condition_ids'][-1]}",
+                "place both in one space: give both as many columns",
+            )
+        self.axes = axes.pop() if axes else AXES
+        self.vector = shapes["vector"][1] if "vector" in shapes else 1
+
+    def __len__(self) -> int:
+        return self.count
+
+    def has(self, name: str) -> bool:
+        """Whether the file holds that array."""
+        return name in self.file.shapes
+
+    def pairs(self, rows: slice, shape: PairShape) -> Pairs:
+        """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the file's own."""
+        count = len(range(*rows.indices(len(self))))
+        target_mask = self._mask("target_mask", rows, count, self.tokens or shape.tokens)
+        condition_mask = self._mask("condition_mask", rows, count, self.condition_tokens)
+        target = self._values("target", rows).masked_fill(~target_mask[..., None], 0) if self.has("target") else None
+        return Pairs(
+            condition=_padded(
+                self._values("condition", rows).masked_fill(~condition_mask[..., None], 0), shape.condition_tokens
+            ),
+            condition_ids=_padded(self._ids("condition_ids", rows, condition_mask, 0), shape.condition_tokens),
+            condition_mask=_padded(condition_mask[..., None], shape.condition_tokens)[..., 0],
+            vector=self._values("vector", rows) if self.has("vector") else torch.zeros(count, shape.vector),
+            target_ids=_padded(self._ids("target_ids", rows, target_mask, 1), shape.tokens),
+            target_mask=_padded(target_mask[..., None], shape.tokens)[..., 0],
+            labels=[str(int(n)) for n in self.file.rows("label", rows)] if self.has("label") else [""] * count,
+            target=None if target is None else _padded(target, shape.tokens),
+        )
+
+    def _target_tokens(self) -> int | None:
+        shapes = self.file.shapes
+        if "target" in shapes:
+            return shapes["target"][1]
+        if "target_ids" in shapes:
+            return shapes["target_ids"][-2] if len(shapes["target_ids"]) > 1 else None
+        return shapes["target_mask"][1] if "target_mask" in shapes and len(shapes["target_mask"]) == 2 else None
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        tokens = self.tokens if name.startswith("target") else self.condition_tokens
+        whole = {
+            "target": [(self.count, tokens, self.width)],
+            "condition": [(self.count, tokens, self.condition_width)],
+            "vector": [(self.count, shape[-1] if shape else 0)],
+            "label": [(self.count,)],
+        }
+        if name.endswith("_mask"):
+            expected = [(self.count, tokens)]
+        elif name.endswith("_ids"):
+            columns = shape[-1] if shape else 0
+            expected = [(self.count, tokens, columns), (tokens, columns)]
+        else:
+            expected = whole[name]
+        if shape not in expected or 0 in shape:
+            said = " or ".join(str(e) for e in expected)
+            raise self._fault(
+                f"{name} is {shape}, beside a condition of {self.count} pairs it must be {said}", "mend it"
+            )
+
+    def _values(self, name: str, rows: slice) -> Tensor:
+        values = self.file.rows(name, rows).float()
+        if not bool(torch.isfinite(values).all()):
+            raise self._fault(f"{name} holds numbers that are not finite (rows {rows.start} to {rows.stop})", "mend it")
+        return values
+
+    def _mask(self, name: str, rows: slice, count: int, tokens: int) -> Tensor:
+        if not self.has(name):
+            return torch.ones(count, tokens, dtype=torch.bool)
+        given = self.file.rows(name, rows)
+        if not bool(((given == 0) | (given == 1)).all()):
+            raise self._fault(f"{name} holds more than 0 and 1", "store truth values, true on real tokens")
+        mask = given.bool()
+        if not bool(mask.any(1).all()):
+            raise self._fault(f"{name} leaves a pair without any token", "leave such pairs out")
+        return mask
+
+    def _ids(self, name: str, rows: slice, mask: Tensor, axis: int) -> Tensor:
+        count, tokens = mask.shape
+        if not self.has(name):
+            ids = torch.zeros(count, tokens, self.axes)
+            ids[..., min(axis, self.axes - 1)] = torch.arange(tokens, dtype=torch.float32)
+        elif len(self.file.shapes[name]) == 2:
+            ids = self._values(name, slice(None))[None].expand(count, -1, -1)
+        else:
+            ids = self._values(name, rows)
+        return ids.masked_fill(~mask[..., None], 0)
+
+    def _fault(self, what: str, cure: str) -> DataError:
+        return DataError(what, where=str(self.file.path), cure=cure)
+
+
+def _padded(values: Tensor, tokens: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, 0, 0, tokens - values.shape[1]))
+
+
+def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())) or "nothing"

@@ -1,0 +1,87 @@
+"""Whether a store on disk is whole, part by part, and its repair: damaged parts are taken out, the rest stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinyflux_pl.core.errors import CorruptStore
+from tinyflux_pl.data import sample_keys
+from tinyflux_pl.data.cache_group import CacheGroup, read_sealed
+from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.store_lock import locked
+
+MANIFEST, GROUP, NOT_MADE = "manifest.json", "group.json", "not made yet"
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is, or before it was damaged was, a store."""
+    return any(folder.glob(f"*/{GROUP}")) or any(folder.glob("*/shard_*")) or (folder / sample_keys.FILE).exists()
+
+
+def examine(root: Path) -> Iterator[tuple[Path, str]]:
+    """(file, what is wrong with it) for every part, hashed anew; "" if nothing, NOT_MADE if it was never written."""
+    store, fault = _opened(root)
+    yield root / MANIFEST, fault
+    if store is not None:
+        yield store.keys.file, _fault_of_keys(store)
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if not (folder / GROUP).exists() and not any(folder.glob("shard_*")):
+            continue
+        fault = _fault_of(folder / GROUP, root)
+        yield folder / GROUP, fault
+        group = CacheGroup(folder, store.keys if store else None)
+        judged = not fault and store is not None and not _fault_of_keys(store)
+        for k in range(store.shards) if store else _numbers(folder):
+            shard = group.shard_path(k)
+            missing = not shard.with_suffix(".json").exists()
+            fault = NOT_MADE if missing else group.fault(k, judge_inputs=judged)
+            yield shard, fault.removeprefix(f"{shard.name}: ")
+
+
+def repair(root: Path) -> list[tuple[Path, str]]:
+    """Take out what `examine` finds damaged, so that the next extraction writes just that; returns it.
+
+    A shard says itself what it was made from, so shards outlive the manifest and their group's description.
+    """
+    with locked(root):
+        found = [(path, fault) for path, fault in examine(root) if fault and fault != NOT_MADE]
+        for path, _ in found:
+            if path.parent == root:  # the manifest and the keys belong together
+                for name in (MANIFEST, sample_keys.FILE):
+                    (root / name).unlink(missing_ok=True)
+            else:
+                path.with_suffix(".json").unlink(missing_ok=True)
+    return found
+
+
+def _opened(root: Path) -> tuple[CacheStore | None, str]:
+    if not (root / MANIFEST).exists():
+        return None, "it is missing"
+    try:
+        return CacheStore.open(root), ""
+    except CorruptStore as error:
+        return None, error.what
+
+
+def _fault_of(path: Path, root: Path) -> str:
+    if not path.exists():
+        return "it is missing"
+    try:
+        read_sealed(path, root)
+    except CorruptStore as error:
+        return error.what
+    return ""
+
+
+def _fault_of_keys(store: CacheStore) -> str:
+    try:
+        store.keys.table()
+    except CorruptStore as error:
+        return error.what
+    return ""
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The shards that lie in a folder of which nobody can say how many it should have."""
+    return sorted({int(path.stem.removeprefix("shard_")) for path in folder.glob("shard_*")})

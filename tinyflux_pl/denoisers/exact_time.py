@@ -1,0 +1,35 @@
+"""The time in fp32 for networks of diffusers that would round it to the activations' type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ExactTime:
+    """Hands an embedding of diffusers the scalars of this call as they are, in fp32.
+
+    FLUX's transformers compute `timestep.to(hidden_states.dtype) * 1000`: in bf16, with 8 bits of mantissa,
+    neighbouring times near 1 become one. The embedding itself takes its sinusoids in fp32, so it is enough
+    to replace its first arguments (time, then guidance where there is one) on their way in. `in_turn` is for
+    FLUX.2 and FLUX.3, where the module that takes the sinusoids is called once for each scalar.
+    """
+
+    def __init__(self, embedding: nn.Module, scale: float = 1000.0, in_turn: bool = False) -> None:
+        self.scale, self.in_turn = scale, in_turn
+        self._scalars: tuple[Tensor | None, ...] = ()
+        embedding.register_forward_pre_hook(self._replace)
+
+    def set(self, *scalars: Float[Tensor, " b"] | None) -> None:
+        """The scalars of the next call, unscaled, in the order of the embedding's arguments; None is no argument."""
+        self._scalars = scalars
+
+    def _replace(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.in_turn:
+            scalar, *rest = self._scalars
+            self._scalars = tuple(rest)
+            return (given[0] if scalar is None else scalar.float() * self.scale,)
+        exact = [None if s is None else s.float() * self.scale for s in self._scalars]
+        return (*(e if e is not None else g for e, g in zip(exact, given, strict=False)), *given[len(exact) :])

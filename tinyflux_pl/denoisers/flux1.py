@@ -1,0 +1,118 @@
+"""FLUX.1 (dev, schnell, Kontext, Fill) as a denoiser, by diffusers' FluxTransformer2DModel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.exact_time import ExactTime
+from tinyflux_pl.denoisers.flux1_layout import ORIGINAL
+from tinyflux_pl.denoisers.packing import joined_pictures, unpatchify
+from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+
+
+class Flux1Denoiser(ReleasedDenoiser):
+    """x_t (B, C, H, W) and t (B,), 1 at noise -> velocity noise - data.
+
+    `cond.references` (Kontext) join the image along the sequence, the k-th with k + 1 as the first of its
+    position ids, and are cut off the answer. `cond.inpaint` (Fill) joins it along the channels. The guidance
+    input of distilled networks is `cond.embedded_guidance`, or `training_guidance` where that is None.
+    """
+
+    name = "flux1"
+    released = ReleasedNet(
+        "FluxTransformer2DModel",
+        original=ORIGINAL,
+        overflows="the reference clips FLUX.1's residual streams at 65504 in it",
+    )
+    lora_targets = (
+        "transformer_blocks.*.attn.to_[qkv]",
+        "transformer_blocks.*.attn.to_out.0",
+        "transformer_blocks.*.attn.add_[qkv]_proj",
+        "transformer_blocks.*.attn.to_add_out",
+        "single_transformer_blocks.*.attn.to_[qkv]",
+        "single_transformer_blocks.*.proj_mlp",
+        "single_transformer_blocks.*.proj_out",
+    )
+
+    def __init__(
+        self,
+        net: Any,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        path: Path,
+        image_size: int = 1024,
+        training_guidance: float = 1.0,
+        reference_size: str | None = None,
+    ) -> None:
+        options = {"training_guidance": training_guidance, "reference_size": reference_size}
+        self.reference_size = reference_size  # the rule of data.reference_pictures; None: not trained on references
+        super().__init__(net, latent_spec, text_spec, path, image_size, **options)
+        told, cells = net.config, self.patch_size**2
+        self.require_noise_at_one()
+        self.require_fit(
+            latent_channels=((told["out_channels"] or told["in_channels"]) // cells, latent_spec.channels),
+            text_width=(told["joint_attention_dim"], text_spec.width),
+            pooled_width=(told["pooled_projection_dim"], text_spec.pooled),
+        )
+        self.reads_guidance = bool(told["guidance_embeds"])
+        self.inpaint_channels = told["in_channels"] // cells - latent_spec.channels
+        self._exact = ExactTime(net.time_text_embed)
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The velocity (B, C, H, W)."""
+        self.require_told(cond)
+        beside = x_t if cond.inpaint is None else torch.cat([x_t, cond.inpaint.to(x_t)], 1)
+        tokens, ids = joined_pictures([beside, *cond.references], self.patch_size)
+        words, pooled = self.full_text(cond)
+        guidance = self.guidance(t, cond)
+        self._exact.set(*((t,) if guidance is None else (t, guidance)))
+        answer = self.net(
+            hidden_states=tokens.to(self.net.dtype),
+            encoder_hidden_states=words,
+            pooled_projections=pooled,
+            timestep=t,
+            guidance=guidance,
+            img_ids=ids,
+            txt_ids=ids.new_zeros(words.shape[1], ids.shape[1]),
+            return_dict=False,
+        )[0]
+        height, width = x_t.shape[-2:]
+        return Prediction(unpatchify(answer[:, : height * width // self.patch_size**2], self.patch_size, height, width))
+
+
+def build(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    structure: dict[str, Any],
+    weights: str | None = None,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    attention_backend: str = "native",
+    random_weights: bool = False,
+    image_size: int = 1024,
+    training_guidance: float = 1.0,
+    reference_size: str | None = None,
+) -> Flux1Denoiser:
+    """FLUX.1 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
+
+    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
+    """
+    net = Flux1Denoiser.released.load(
+        structure,
+        weights=weights,
+        revision=revision,
+        dtype=dtype,
+        attention_backend=attention_backend,
+        random_weights=random_weights,
+    )
+    return Flux1Denoiser(net, latent_spec, text_spec, path, image_size, training_guidance, reference_size)

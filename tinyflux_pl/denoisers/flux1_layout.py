@@ -1,0 +1,123 @@
+"""FLUX.1's weights between the layout of Black Forest Labs' files and that of diffusers.
+
+diffusers' own converter knows one width (3072) and drops keys that it does not know; this one takes the
+width from the tensors and works both ways. `tests/families` compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.errors import CheckpointMismatch
+from tinyflux_pl.core.release import Original
+
+PREFIX = "model.diffusion_model."  # of files that image tools repack
+# original -> diffusers, without .weight and .bias; {i} is a block's number
+ENDS = {
+    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
+    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
+    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
+    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
+    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
+    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "txt_in": "context_embedder",
+    "img_in": "x_embedder",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+}
+DOUBLE = {
+    "img_mod.lin": "norm1.linear",
+    "txt_mod.lin": "norm1_context.linear",
+    "img_attn.norm.query_norm": "attn.norm_q",
+    "img_attn.norm.key_norm": "attn.norm_k",
+    "txt_attn.norm.query_norm": "attn.norm_added_q",
+    "txt_attn.norm.key_norm": "attn.norm_added_k",
+    "img_attn.proj": "attn.to_out.0",
+    "txt_attn.proj": "attn.to_add_out",
+    "img_mlp.0": "ff.net.0.proj",
+    "img_mlp.2": "ff.net.2",
+    "txt_mlp.0": "ff_context.net.0.proj",
+    "txt_mlp.2": "ff_context.net.2",
+}
+SINGLE = {
+    "modulation.lin": "norm.linear",
+    "norm.query_norm": "attn.norm_q",
+    "norm.key_norm": "attn.norm_k",
+    "linear2": "proj_out",
+}
+# one original tensor, several of diffusers stacked along rows
+STACKED = {
+    ("double_blocks", "img_attn.qkv"): ("attn.to_q", "attn.to_k", "attn.to_v"),
+    ("double_blocks", "txt_attn.qkv"): ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    ("single_blocks", "linear1"): ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+}
+BLOCKS = {"double_blocks": ("transformer_blocks", DOUBLE), "single_blocks": ("single_transformer_blocks", SINGLE)}
+MODULATION = "final_layer.adaLN_modulation.1"  # shift above scale there, scale above shift in diffusers
+
+
+def swapped(rows: Tensor) -> Tensor:
+    """The two halves of a tensor's rows, exchanged."""
+    return torch.cat(rows.chunk(2)[::-1])
+
+
+def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any] | None = None) -> dict[str, Tensor]:
+    """From the original layout; keys that it does not have are kept as they are."""
+    made: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        stem, _, leaf = key.removeprefix(PREFIX).rpartition(".")
+        block = re.fullmatch(r"(double_blocks|single_blocks)\.(\d+)\.(.+)", stem)
+        if stem in ENDS:
+            made[f"{ENDS[stem]}.{leaf}"] = swapped(value) if stem == MODULATION else value
+        elif block is None:
+            made[key] = value
+        elif (block[1], block[3]) in STACKED:
+            names = STACKED[block[1], block[3]]
+            for name, part in zip(names, _parts(value, len(names)), strict=True):
+                made[f"{BLOCKS[block[1]][0]}.{block[2]}.{name}.{leaf}"] = part
+        elif block[3] in (inside := BLOCKS[block[1]][1]):
+            made[f"{BLOCKS[block[1]][0]}.{block[2]}.{inside[block[3]]}.{'weight' if leaf == 'scale' else leaf}"] = value
+        else:
+            made[key] = value
+    return made
+
+
+def _parts(stacked: Tensor, count: int) -> list[Tensor]:
+    """Query, key, value of equal height; a fourth part, the MLP's, is four times as high as each."""
+    if count == 3:
+        return list(stacked.chunk(3))
+    width = stacked.shape[0] // 7
+    return list(stacked.split((width, width, width, 4 * width)))
+
+
+def to_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_diffusers`; CheckpointMismatch for a key that FLUX.1 does not have."""
+    ends = {new: old for old, new in ENDS.items()}
+    blocks = {(new, inner): (old, name) for old, (new, names) in BLOCKS.items() for name, inner in names.items()}
+    stacked = {
+        (BLOCKS[kind][0], part): (kind, name, place)
+        for (kind, name), parts in STACKED.items()
+        for place, part in enumerate(parts)
+    }
+    made: dict[str, Tensor] = {}
+    stacks: dict[str, dict[int, Tensor]] = {}
+    for key, value in tensors.items():
+        stem, _, leaf = key.rpartition(".")
+        block, number, inner = (*stem.split(".", 2), "", "")[:3]
+        if stem in ends:
+            made[f"{ends[stem]}.{leaf}"] = swapped(value) if ends[stem] == MODULATION else value
+        elif (block, inner) in stacked:
+            kind, name, place = stacked[block, inner]
+            stacks.setdefault(f"{kind}.{number}.{name}.{leaf}", {})[place] = value
+        elif (block, inner) in blocks:
+            kind, name = blocks[block, inner]
+            made[f"{kind}.{number}.{name}.{'scale' if name.endswith('_norm') else leaf}"] = value
+        else:
+            raise CheckpointMismatch(f"FLUX.1 has no {key}", where="flux1_layout", cure="give a FLUX.1 transformer")
+    return made | {key: torch.cat([parts[place] for place in sorted(parts)]) for key, parts in stacks.items()}
+
+
+ORIGINAL = Original("double_blocks.", to_diffusers)

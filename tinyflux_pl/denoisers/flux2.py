@@ -1,0 +1,160 @@
+"""FLUX.2 (dev, klein) as a denoiser, by diffusers' Flux2Transformer2DModel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.release import Original
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.exact_time import ExactTime
+from tinyflux_pl.denoisers.packing import inpaint_channels, patchify, unpatchify
+from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+
+REFERENCE_TIME = 10  # the first position id of the k-th reference is this times k + 1
+
+
+def picture_ids(
+    sizes: Sequence[tuple[int, int]], times: Sequence[int], device: torch.device | str = "cpu"
+) -> Float[Tensor, "n 4"]:
+    """Ids (time, y, x, 0) of pictures of so many latent rows and columns, fp32."""
+    grids = [
+        torch.cartesian_prod(torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1))
+        for (height, width), time in zip(sizes, times, strict=True)
+    ]
+    return torch.cat(grids).float().to(device)
+
+
+def word_ids(length: int, device: torch.device | str = "cpu") -> Float[Tensor, "l 4"]:
+    """Ids (0, 0, 0, l) of a text's tokens, fp32."""
+    ids = torch.zeros(length, 4, device=device)
+    ids[:, 3] = torch.arange(length, device=device)
+    return ids
+
+
+def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
+    """Black Forest Labs' keys -> diffusers', by diffusers' own table; widths do not matter to it."""
+    from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers
+
+    bare = {key.removeprefix("model.diffusion_model."): value for key, value in tensors.items()}
+    return convert_flux2_transformer_checkpoint_to_diffusers(bare)
+
+
+class Flux2Denoiser(ReleasedDenoiser):
+    """x_t (B, 128, H, W) and t (B,), 1 at noise -> velocity noise - data.
+
+    The codec has folded 2 x 2 cells, so a token is one cell. `cond.references` join the image along the
+    sequence at times 10, 20, ... and are cut off the answer. dev reads a guidance value, klein none.
+    `inpaint` is an extension of ours, which no release has: a trainable input for `cond.inpaint` whose weights
+    begin at zero, so that the network first answers as it did.
+    """
+
+    name = "flux2"
+    patch_size = 1
+    released = ReleasedNet(
+        "Flux2Transformer2DModel",
+        original=Original("double_blocks.", from_original),
+        overflows="the reference clips FLUX.2's residual streams at 65504 in it",
+    )
+    lora_targets = (
+        "transformer_blocks.*.attn.to_[qkv]",
+        "transformer_blocks.*.attn.to_out.0",
+        "transformer_blocks.*.attn.add_[qkv]_proj",
+        "transformer_blocks.*.attn.to_add_out",
+        "single_transformer_blocks.*.attn.to_qkv_mlp_proj",
+        "single_transformer_blocks.*.attn.to_out",
+    )
+
+    def __init__(
+        self,
+        net: Any,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        path: Path,
+        image_size: int = 1024,
+        training_guidance: float = 1.0,
+        reference_size: str = "area",
+        inpaint: bool = False,
+    ) -> None:
+        options = {"training_guidance": training_guidance, "reference_size": reference_size, "inpaint": inpaint}
+        super().__init__(net, latent_spec, text_spec, path, image_size, **options)
+        self.reference_size = reference_size  # the rule of data.reference_pictures
+        self.require_noise_at_one()
+        self.require_fit(
+            latent_channels=(net.config["in_channels"], latent_spec.channels),
+            text_width=(net.config["joint_attention_dim"], text_spec.width),
+        )
+        self.reads_guidance = bool(net.config["guidance_embeds"])
+        self._exact = ExactTime(net.time_guidance_embed.time_proj, in_turn=True)
+        self._hole: Tensor | None = None
+        if inpaint:
+            self.inpaint_channels = inpaint_channels(latent_spec)
+            with torch.device(net.device):
+                self.inpaint_in = nn.Linear(self.inpaint_channels, net.x_embedder.out_features, bias=False).to(
+                    net.dtype
+                )
+            nn.init.zeros_(self.inpaint_in.weight)
+            net.x_embedder.register_forward_hook(self._with_hole)
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The velocity (B, C, H, W)."""
+        self.require_told(cond)
+        pictures = [x_t, *cond.references]
+        tokens = torch.cat([patchify(picture, 1) for picture in pictures], 1)
+        sizes = [(picture.shape[-2], picture.shape[-1]) for picture in pictures]
+        words, _ = self.full_text(cond)
+        guidance = self.guidance(t, cond)
+        self._exact.set(t, guidance)
+        self._hole = None if cond.inpaint is None else patchify(cond.inpaint, 1).to(self.net.dtype)
+        answer = self.net(
+            hidden_states=tokens.to(self.net.dtype),
+            encoder_hidden_states=words,
+            timestep=t,
+            guidance=guidance,
+            img_ids=picture_ids(sizes, [REFERENCE_TIME * k for k in range(len(pictures))], x_t.device),
+            txt_ids=word_ids(words.shape[1], x_t.device),
+            return_dict=False,
+        )[0]
+        height, width = sizes[0]
+        return Prediction(unpatchify(answer[:, : height * width], 1, height, width))
+
+    def _with_hole(self, _: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+        return embedded if self._hole is None else embedded + self.inpaint_in(self._hole)
+
+
+def build(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    structure: dict[str, Any],
+    weights: str | None = None,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    attention_backend: str = "native",
+    random_weights: bool = False,
+    image_size: int = 1024,
+    training_guidance: float = 1.0,
+    reference_size: str = "area",
+    inpaint: bool = False,
+) -> Flux2Denoiser:
+    """FLUX.2 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
+
+    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
+    """
+    net = Flux2Denoiser.released.load(
+        structure,
+        weights=weights,
+        revision=revision,
+        dtype=dtype,
+        attention_backend=attention_backend,
+        random_weights=random_weights,
+    )
+    return Flux2Denoiser(net, latent_spec, text_spec, path, image_size, training_guidance, reference_size, inpaint)

@@ -1,0 +1,137 @@
+"""FLUX.3 (image) as a denoiser, by diffusers' Flux3Transformer2DModel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.release import Original
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.exact_time import ExactTime
+from tinyflux_pl.denoisers.flux2 import picture_ids, word_ids
+from tinyflux_pl.denoisers.packing import patchify, unpatchify
+from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+
+PLACE_SCALE = 0.5  # rows and columns count half, as the network was trained
+
+
+def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
+    """Black Forest Labs' keys -> diffusers', by diffusers' own table; its training-only heads are left out."""
+    from diffusers.loaders.single_file_utils import convert_flux3_transformer_checkpoint_to_diffusers
+
+    bare = {key.removeprefix("model.diffusion_model."): value for key, value in tensors.items()}
+    return convert_flux3_transformer_checkpoint_to_diffusers(bare)
+
+
+class Flux3Denoiser(ReleasedDenoiser):
+    """x_t (B, 128, H, W) and t (B,), 1 at noise -> velocity noise - data.
+
+    `cond.references` have their own blocks and their own place -1, -2, ... on the last axis of the ids; the text
+    is read at the length of its own window. Step-distilled networks (flow_map), which are told where a step ends,
+    are refused: a velocity field has no end.
+    """
+
+    name = "flux3"
+    patch_size = 1
+    released = ReleasedNet("Flux3Transformer2DModel", original=Original("content_mode_blocks.", from_original))
+    lora_targets = (
+        "mode_blocks.*.attn.to_[qkv]",
+        "mode_blocks.*.attn.to_out.0",
+        "txt_mode_blocks.*.attn.to_[qkv]",
+        "txt_mode_blocks.*.attn.to_out.0",
+        "single_transformer_blocks.*.attn.to_[qkv]",
+        "single_transformer_blocks.*.attn.to_out.0",
+    )
+
+    def __init__(
+        self,
+        net: Any,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        path: Path,
+        image_size: int = 1024,
+        reference_size: str = "area",
+    ) -> None:
+        super().__init__(net, latent_spec, text_spec, path, image_size, reference_size=reference_size)
+        if net.config["flow_map"]:
+            cure = "use the base network, which is not step-distilled"
+            raise ConfigError("a step-distilled (flow-map) FLUX.3 is not supported", where=self.name, cure=cure)
+        self.reference_size = reference_size  # the rule of data.reference_pictures
+        self.require_noise_at_one()
+        self.require_fit(
+            latent_channels=(net.config["in_channels"], latent_spec.channels),
+            text_width=(net.config["joint_attention_dim"], text_spec.width),
+        )
+        self._exact = ExactTime(net.time_proj, in_turn=True)
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The velocity (B, C, H, W)."""
+        self.require_told(cond)
+        lengths = cond.text.mask.sum(1)
+        answer = torch.empty_like(x_t, dtype=self.net.dtype)
+        for length in lengths.unique().tolist():  # the network has no mask: texts of one length go together
+            rows = (lengths == length).nonzero().flatten()
+            words = cond.text.tokens[rows, :length].to(self.net.dtype)
+            answer[rows] = self._answer(x_t[rows], t[rows], words, [r[rows] for r in cond.references])
+        return Prediction(answer)
+
+    def _answer(self, x_t: Tensor, t: Tensor, words: Tensor, references: list[Tensor]) -> Tensor:
+        height, width = x_t.shape[-2:]
+        given: dict[str, Any] = {}
+        if references:
+            tokens = torch.cat([patchify(reference, 1) for reference in references], 1)
+            ids = [self._ids(reference, -1.0 - k) for k, reference in enumerate(references)]
+            given = {"image_cond_hidden_states": tokens.to(self.net.dtype), "image_cond_ids": torch.cat(ids)}
+        self._exact.set(t, torch.zeros_like(t))
+        answer = self.net(
+            hidden_states=patchify(x_t, 1).to(self.net.dtype),
+            encoder_hidden_states=words,
+            timestep=t,
+            img_ids=self._ids(x_t, 0.0),
+            txt_ids=word_ids(words.shape[1], x_t.device),
+            return_dict=False,
+            **given,
+        )[0]
+        return unpatchify(answer, 1, height, width)
+
+    def _ids(self, picture: Tensor, place: float) -> Tensor:
+        ids = picture_ids([(picture.shape[-2], picture.shape[-1])], [0], picture.device)
+        ids[:, 1:3] *= PLACE_SCALE
+        ids[:, 3] = place
+        return ids
+
+
+def build(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    structure: dict[str, Any],
+    weights: str | None = None,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    attention_backend: str = "native",
+    random_weights: bool = False,
+    image_size: int = 1024,
+    reference_size: str = "area",
+) -> Flux3Denoiser:
+    """FLUX.3 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
+
+    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
+    """
+    net = Flux3Denoiser.released.load(
+        structure,
+        weights=weights,
+        revision=revision,
+        dtype=dtype,
+        attention_backend=attention_backend,
+        random_weights=random_weights,
+    )
+    return Flux3Denoiser(net, latent_spec, text_spec, path, image_size, reference_size)

@@ -1,0 +1,151 @@
+"""Flux over sequences as a denoiser: a target sequence from noise, told a condition sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.packing import image_ids
+from tinyflux_pl.diffusion.paths import fraction
+from tinyflux_pl.nets.flux import Flux, FluxParams
+
+
+class FluxCoreDenoiser(nn.Module):
+    """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row -> velocity.
+
+    Condition tokens end in text_spec.ids channels of position ids; without such, they stand at (i, 0, 0).
+    The target stands where cond.target_ids say, else at (0, row, column). Raises SpecMismatch for specs or
+    ports that the network does not fit.
+    """
+
+    name = "flux_core"
+    prediction = "velocity"
+    ports: tuple[str, ...] = ()
+    lora_targets = (
+        "double_blocks.*.*_attn.qkv",
+        "double_blocks.*.*_attn.proj",
+        "single_blocks.*.linear1",
+        "single_blocks.*.linear2",
+    )
+
+    def __init__(self, params: FluxParams, latent_spec: LatentSpec, text_spec: TextSpec, path: Path) -> None:
+        super().__init__()
+        for what, found, expected in (
+            ("in_channels", params.in_channels, latent_spec.channels),
+            ("out_channels", params.out_channels, latent_spec.channels),
+            ("context_in_dim", params.context_in_dim, text_spec.width - text_spec.ids),
+            ("vec_in_dim", params.vec_in_dim, text_spec.pooled),
+        ):
+            if found != expected:
+                raise SpecMismatch(
+                    f"the network's {what} is {found}, the specification says {expected}",
+                    where="FluxCoreDenoiser",
+                    cure="build the network from the codec's and the text encoder's specs: denoisers.flux_core.build",
+                )
+        axes = len(params.axes_dim)
+        if axes != (text_spec.ids or 3):
+            raise SpecMismatch(
+                f"position ids have {text_spec.ids or 3} columns, the network {axes} axes {list(params.axes_dim)}",
+                where="model.axes_dim",
+                cure="give one even width for each column, whose sum is hidden_size / num_heads",
+            )
+        self.latent_spec, self.text_spec, self.path = latent_spec, text_spec, path
+        self.net = Flux(params)
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The velocity (B, C, H, W); 0 where the target is padding."""
+        if cond.ports:
+            raise SpecMismatch(
+                f"no such port: {', '.join(sorted(cond.ports))}",
+                where="FluxCoreDenoiser, which has none",
+                cure="train it without experts: experts=none",
+            )
+        txt, txt_ids = self._condition(cond.text.tokens)
+        out = self.net(
+            x_t.flatten(2).mT,
+            self._target_ids(x_t, cond.target_ids),
+            txt,
+            txt_ids,
+            # The network's clock runs from data (0) to noise (1), whatever the path's does.
+            fraction(self.path, t.float(), "noise"),
+            cond.text.pooled,
+            img_mask=cond.target_mask,
+            txt_mask=cond.text.mask,
+        )
+        return Prediction(out.mT.unflatten(2, x_t.shape[2:]))
+
+    def _condition(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (B, L, C) and ids (B or 1, L, A) of the condition."""
+        if self.text_spec.ids:
+            width = self.text_spec.width - self.text_spec.ids
+            return tokens[..., :width], tokens[..., width:]
+        count = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
+        return tokens, torch.nn.functional.pad(count[None, :, None], (0, 2))
+
+    def _target_ids(self, x_t: Tensor, given: Tensor | None) -> Tensor:
+        """Ids (B or 1, N, A) of the target."""
+        if given is not None:
+            return given
+        if len(self.net.params.axes_dim) != 3:
+            raise ConfigError(
+                f"no ids for a target of {x_t.shape[2]} x {x_t.shape[3]} tokens",
+                where="FluxCoreDenoiser",
+                cure="give target_ids; only networks of 3 axes know where tokens stand without",
+            )
+        return image_ids(x_t.shape[2], x_t.shape[3], 1, x_t.device)[None]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only each block's input for the backward pass and compute the rest again."""
+        self.net.gradient_checkpointing = True
+
+    def config_dict(self) -> dict[str, Any]:
+        """What rebuilds this denoiser, its path apart: plain JSON data."""
+        specs = {"latent_spec": plain(self.latent_spec), "text_spec": plain(self.text_spec)}
+        return {"params": self.net.params.to_dict(), **specs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], path: Path) -> FluxCoreDenoiser:
+        """The denoiser that `config_dict` describes, newly initialised."""
+        specs = LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"])
+        return cls(FluxParams(**config["params"]), *specs, path)
+
+
+def build(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    hidden_size: int,
+    num_heads: int,
+    depth: int,
+    depth_single_blocks: int,
+    axes_dim: Sequence[int],
+    mlp_ratio: float | int = 4.0,
+    theta: float | int = 10_000,
+    qkv_bias: bool = True,
+) -> FluxCoreDenoiser:
+    """A denoiser whose widths come from the specs; ConfigError for sizes that no network can have."""
+    params = FluxParams(
+        in_channels=latent_spec.channels,
+        out_channels=latent_spec.channels,
+        vec_in_dim=text_spec.pooled,
+        context_in_dim=text_spec.width - text_spec.ids,
+        hidden_size=hidden_size,
+        mlp_ratio=mlp_ratio,
+        num_heads=num_heads,
+        depth=depth,
+        depth_single_blocks=depth_single_blocks,
+        axes_dim=axes_dim,
+        theta=theta,
+        qkv_bias=qkv_bias,
+        guidance_embed=False,
+    )
+    return FluxCoreDenoiser(params, latent_spec, text_spec, path)

@@ -1,0 +1,129 @@
+"""diffusers' network classes as released: structure from plain data, weights strictly from files."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tinyflux_pl.core import release
+from tinyflux_pl.core.errors import ConfigError, MissingDependency
+from tinyflux_pl.core.precision import check_dtype
+
+
+@dataclass(frozen=True)
+class ReleasedNet:
+    """Which class of diffusers a family's denoiser is, where a release holds it, and what it cannot bear.
+
+    `kind` is the class's name, `subfolder` its place in a pipeline's folder, `original` the layout of single
+    files. `overflows` says why float16 is refused ("" where it is fine).
+    """
+
+    kind: str
+    subfolder: str = "transformer"
+    original: release.Original | None = None
+    overflows: str = ""
+
+    def load(
+        self,
+        structure: dict[str, Any],
+        *,
+        weights: str | None = None,
+        revision: str | None = None,
+        dtype: str = "bfloat16",
+        attention_backend: str = "native",
+        random_weights: bool = False,
+    ) -> Any:
+        """The network in evaluation mode.
+
+        The config.json beside the weights says what the network is; where there is none, `structure` does.
+        Without weights it is random if `random_weights` asks for that, else ConfigError; where the default
+        device is meta it is a skeleton, and no weight is read. Otherwise raises as core.release does.
+        """
+        number = check_dtype(dtype, "model.dtype", self.overflows)
+        found = None if weights is None else release.find(weights, revision, self.subfolder)
+        beside = None if found is None else found.config
+        known = self.keys(structure if beside is None else beside, strict=beside is None)
+        if torch.get_default_device().type == "meta":
+            return torch.nn.Module.to(self.skeleton(known), number)  # diffusers' own warns of what it keeps
+        if found is not None:
+            unread = self._class()._keys_to_ignore_on_load_unexpected or ()
+            net: Any = release.fill(self.skeleton(known), found, number, self.original, known, unread)
+        elif random_weights:
+            net = self.random(known, number)
+        else:
+            raise ConfigError(
+                f"no weights for {self.kind}",
+                where="model.weights",
+                cure="model.weights=FOLDER or FILE.safetensors (model.random_weights=true draws noise, for trials)",
+            )
+        choose_attention(net, attention_backend)
+        return net.eval()
+
+    def skeleton(self, structure: dict[str, Any]) -> Any:
+        """The network without values, on the meta device."""
+        with torch.device("meta"):
+            return self._class()(**self.keys(structure))
+
+    def random(self, structure: dict[str, Any], dtype: torch.dtype) -> Any:
+        """The network newly initialised."""
+        return torch.nn.Module.to(self._class()(**self.keys(structure)), dtype)
+
+    def keys(self, structure: dict[str, Any], strict: bool = True) -> dict[str, Any]:
+        """What the class's constructor takes, diffusers' own notes left out.
+
+        An unknown key is a ConfigError naming the nearest; in a config.json (not strict), which another
+        version of diffusers may have written, it is a warning.
+        """
+        known = list(inspect.signature(self._class().__init__).parameters)[1:]
+        told = {key: value for key, value in structure.items() if not key.startswith("_")}
+        for key in [key for key in told if key not in known]:
+            if strict:
+                near = difflib.get_close_matches(key, known, n=1)
+                cure = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(known)}"
+                raise ConfigError(f"{self.kind} has no {key!r}", where="model.structure", cure=cure)
+            warnings.warn(f"config.json: {self.kind} here has no {key!r}, left out", stacklevel=3)
+            told.pop(key)
+        return told
+
+    def _class(self) -> Any:
+        import diffusers
+
+        return getattr(diffusers, self.kind)
+
+
+def choose_attention(net: Any, backend: str) -> None:
+    """Let every attention of a diffusers network use `backend`, one of diffusers' names.
+
+    ConfigError for an unknown name (with the nearest), for one that would fetch code, and for a network that
+    has no choice; MissingDependency where the backend's package is not installed.
+    """
+    from diffusers.models.attention_dispatch import AttentionBackendName
+    from diffusers.utils import logging
+
+    names = [name.value for name in AttentionBackendName if not name.value.endswith("_hub")]
+    if backend not in names:
+        near = difflib.get_close_matches(backend, names, n=1)
+        cure = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(names)}"
+        if backend.endswith("_hub"):
+            cure = "backends that end in _hub fetch and run code: install the package and name it without _hub"
+        raise ConfigError(f"no attention backend {backend!r}", where="model.attention_backend", cure=cure)
+    processors = (getattr(module, "processor", None) for module in net.modules())
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        if backend != "native":
+            what = f"{type(net).__name__} attends by PyTorch's own choice alone"
+            raise ConfigError(what, where="model.attention_backend", cure="leave it at native")
+        return
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # diffusers calls the whole mechanism experimental, each time
+    try:
+        net.set_attention_backend(backend)
+    except (RuntimeError, ImportError) as error:
+        cure = "install its package, or use native"
+        raise MissingDependency(f"{backend}: {error}", where="model.attention_backend", cure=cure) from error
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,99 @@
+"""Stable Diffusion 3.5 (medium, large) as a denoiser, by diffusers' SD3Transformer2DModel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.release import Original
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+
+PREFIX = "model.diffusion_model."  # of the network inside a whole checkpoint
+
+
+def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
+    """Stability's keys -> diffusers', by diffusers' own table; a whole checkpoint's other parts are left unread."""
+    from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
+
+    whole = any(key.startswith(PREFIX) for key in tensors)
+    own = {key.removeprefix(PREFIX): v for key, v in tensors.items() if not whole or key.startswith(PREFIX)}
+    made = convert_sd3_transformer_checkpoint_to_diffusers(own)
+    # the table takes what it knows out of `own`: the key's bias is in qkv's, so all that is left is unexpected
+    return made | {key: v for key, v in own.items() if not key.endswith(("attn.qkv.weight", "attn.qkv.bias"))}
+
+
+class SD3Denoiser(ReleasedDenoiser):
+    """x_t (B, 16, H, W) and t (B,), 1 at noise -> velocity noise - data.
+
+    The network cuts its patches itself and adds a table of positions, from whose middle it takes the image's.
+    """
+
+    name = "sd3"
+    released = ReleasedNet("SD3Transformer2DModel", original=Original("joint_blocks.", from_original))
+    lora_targets = (
+        "transformer_blocks.*.attn.to_[qkv]",
+        "transformer_blocks.*.attn.to_out.0",
+        "transformer_blocks.*.attn.add_[qkv]_proj",
+        "transformer_blocks.*.attn.to_add_out",
+        "transformer_blocks.*.attn2.to_[qkv]",
+        "transformer_blocks.*.attn2.to_out.0",
+    )
+
+    def __init__(
+        self, net: Any, latent_spec: LatentSpec, text_spec: TextSpec, path: Path, image_size: int = 1024
+    ) -> None:
+        super().__init__(net, latent_spec, text_spec, path, image_size)
+        self.patch_size = net.config["patch_size"]
+        self.require_noise_at_one()
+        self.require_fit(
+            latent_channels=(net.config["in_channels"], latent_spec.channels),
+            text_width=(net.config["joint_attention_dim"], text_spec.width),
+            pooled_width=(net.config["pooled_projection_dim"], text_spec.pooled),
+        )
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The velocity (B, C, H, W)."""
+        self.require_told(cond)
+        words, pooled = self.full_text(cond)
+        answer = self.net(
+            hidden_states=x_t.to(self.net.dtype),
+            encoder_hidden_states=words,
+            pooled_projections=pooled,
+            timestep=t.float() * 1000,
+            return_dict=False,
+        )[0]
+        return Prediction(answer)
+
+
+def build(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    structure: dict[str, Any],
+    weights: str | None = None,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    attention_backend: str = "native",
+    random_weights: bool = False,
+    image_size: int = 1024,
+) -> SD3Denoiser:
+    """SD3.5 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
+
+    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
+    """
+    net = SD3Denoiser.released.load(
+        structure,
+        weights=weights,
+        revision=revision,
+        dtype=dtype,
+        attention_backend=attention_backend,
+        random_weights=random_weights,
+    )
+    return SD3Denoiser(net, latent_spec, text_spec, path, image_size)

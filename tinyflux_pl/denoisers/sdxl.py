@@ -1,0 +1,107 @@
+"""Stable Diffusion XL as a denoiser, by diffusers' UNet2DConditionModel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.core.release import Original
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+
+PREFIX = "model.diffusion_model."  # of the network inside a whole checkpoint
+LAST_INDEX = 999  # of the table of betas: t = 1 is its last entry
+
+
+def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
+    """Stability's keys -> diffusers', by diffusers' own table; a whole checkpoint's other parts are left unread."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    own = {key: value for key, value in tensors.items() if key.startswith(PREFIX)}
+    made = convert_ldm_unet_checkpoint(dict(own), {"class_embed_type": None, **structure})
+    kept = {value.data_ptr() for value in made.values()}
+    return made | {key: value for key, value in own.items() if value.data_ptr() not in kept}
+
+
+class SDXLDenoiser(ReleasedDenoiser):
+    """x_t (B, 4, H, W) and t (B,), 1 at noise -> the noise, on the variance preserving path.
+
+    `cond.size_ids` (B, 6) are original height and width, crop top and left, target height and width, in pixels;
+    None means an image of x_t's own size, uncropped.
+    """
+
+    name = "sdxl"
+    prediction = "epsilon"
+    patch_size = 1
+    released = ReleasedNet(
+        "UNet2DConditionModel", subfolder="unet", original=Original(f"{PREFIX}input_blocks.", from_original)
+    )
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __init__(
+        self, net: Any, latent_spec: LatentSpec, text_spec: TextSpec, path: Path, image_size: int = 1024
+    ) -> None:
+        super().__init__(net, latent_spec, text_spec, path, image_size)
+        if path.name != "vp":
+            what = f"trained on a variance preserving path, not on {path}"
+            raise SpecMismatch(what, where=self.name, cure="path=vp")
+        sizes = 6 * (net.config["addition_time_embed_dim"] or 0)
+        self.require_fit(
+            latent_channels=(net.config["in_channels"], latent_spec.channels),
+            text_width=(net.config["cross_attention_dim"], text_spec.width),
+            pooled_width=((net.config["projection_class_embeddings_input_dim"] or 0) - sizes, text_spec.pooled),
+        )
+
+    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+        """The noise (B, C, H, W)."""
+        self.require_told(cond)
+        words, pooled = self.full_text(cond)
+        sizes = self.own_size(x_t) if cond.size_ids is None else cond.size_ids
+        answer = self.net(
+            sample=x_t.to(self.net.dtype),
+            timestep=t.float() * LAST_INDEX,
+            encoder_hidden_states=words,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(x_t.device)},
+            return_dict=False,
+        )[0]
+        return Prediction(answer)
+
+    def own_size(self, x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 6"]:
+        """The ids of images of x_t's own size."""
+        height, width = (side * self.latent_spec.downsample for side in x_t.shape[-2:])
+        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(len(x_t), -1)
+
+
+def build(
+    latent_spec: LatentSpec,
+    text_spec: TextSpec,
+    path: Path,
+    *,
+    structure: dict[str, Any],
+    weights: str | None = None,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    attention_backend: str = "native",
+    random_weights: bool = False,
+    image_size: int = 1024,
+) -> SDXLDenoiser:
+    """SDXL from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
+
+    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
+    """
+    net = SDXLDenoiser.released.load(
+        structure,
+        weights=weights,
+        revision=revision,
+        dtype=dtype,
+        attention_backend=attention_backend,
+        random_weights=random_weights,
+    )
+    return SDXLDenoiser(net, latent_spec, text_spec, path, image_size)

@@ -1,0 +1,77 @@
+"""Drawing from pictures: references beside the image (Kontext), or an image with a hole (Fill)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from tinyflux_pl.codecs.holes import hole_channels
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.files import sha256
+from tinyflux_pl.core.protocols import Codec
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.data import reference_pictures as pictures
+
+
+class Edit(ABC):
+    """Called with words, gives all that the denoiser is told; pictures are read at once, encoded on first use.
+
+    `size` (height, width) is that of the picture to draw where nobody asks for another.
+    """
+
+    size: tuple[int, int]
+
+    def __init__(self, codec: Codec, files: Sequence[str | Path]) -> None:
+        self.codec = codec
+        self.hashes = {Path(file).name: sha256(Path(file).expanduser())[:12] for file in files}
+
+    @abstractmethod
+    def __call__(self, text: TextEmbeddings) -> Conditioning:
+        """The conditioning of these words, each picture as a batch of one."""
+
+
+class References(Edit):
+    """Clean pictures along the sequence, by the network's own rule of sizes."""
+
+    def __init__(self, codec: Codec, files: Sequence[str | Path], rule: str, cell: int) -> None:
+        bring = pictures.rule_named(rule)
+        self.pixels = [bring(pictures.read_picture(file), cell, len(files)) for file in files]
+        super().__init__(codec, files)
+        height, width = self.pixels[0].shape[:2]
+        self.size = (height, width)
+
+    @cached_property
+    def latents(self) -> tuple[Tensor, ...]:
+        """Of each picture, by the codec's mode."""
+        return tuple(self.codec.encode(pictures.as_images(pixels)) for pixels in self.pixels)
+
+    def __call__(self, text: TextEmbeddings) -> Conditioning:
+        return Conditioning(text, references=self.latents)
+
+
+class Hole(Edit):
+    """An image and the mask of what to paint in it, white; `size` None is the image's own, at most side x side."""
+
+    def __init__(
+        self, codec: Codec, image: str | Path, mask: str | Path, cell: int, size: tuple[int, int] | None, side: int
+    ) -> None:
+        self.pixels, self.mask = pictures.read_picture(image), pictures.read_hole(mask)
+        super().__init__(codec, (image, mask))
+        if self.pixels.shape[:2] != self.mask.shape:
+            (height, width), (rows, columns) = self.mask.shape, self.pixels.shape[:2]
+            what = f"the mask is {width} x {height}, the picture {columns} x {rows}"
+            raise ConfigError(what, where=str(mask), cure="draw the mask over the picture, in its size")
+        self.size = size or pictures.natural_size(self.pixels, cell, side)
+
+    @cached_property
+    def channels(self) -> Tensor:
+        """What the network reads beside the noisy latents."""
+        images = pictures.as_images(pictures.resized(self.pixels, *self.size))
+        return hole_channels(self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size)))
+
+    def __call__(self, text: TextEmbeddings) -> Conditioning:
+        return Conditioning(text, inpaint=self.channels)

@@ -1,0 +1,63 @@
+"""Stops a run where nothing is lost by it, and saves the step it stands at, also when a step fails."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from tinyflux_pl.core import interruption
+from tinyflux_pl.core.errors import DiskFull, Interrupted
+from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+
+
+class Preemption(Callback):
+    """Meets a request to stop after an optimizer step, and saves that step before the run ends early.
+
+    It saves whatever ends the run, a request or an error, as long as the step is settled and finite and the
+    disk is not what failed. Placed after the callbacks that settle a step, before those that work with it.
+    """
+
+    def __init__(self, checkpoints: CheckpointSchedule) -> None:
+        self.checkpoints = checkpoints
+        self._seen = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = pl_module.step
+        interruption.claim()  # Lightning has set handlers of its own, which neither save nor end the run soon
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if pl_module.step != self._seen:
+            self._seen = pl_module.step
+            poll(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        taken = pl_module.step > pl_module.start_step
+        if taken and pl_module.settled and not isinstance(exception, DiskFull) and self._finite(pl_module):
+            try:
+                self.checkpoints.save_now(trainer, pl_module)
+            except Exception as failure:  # told beside the error that ended the run, not in its place
+                print(f"step {pl_module.step} could not be saved: {failure}", file=sys.stderr)
+        if isinstance(exception, Interrupted) and exception.everywhere:
+            trainer.strategy.barrier()  # a launcher kills the ranks that are left, the one that writes too
+
+    def _finite(self, pl_module: LightningModule) -> bool:
+        average = self.checkpoints.average
+        kept = [*pl_module.denoiser.parameters(), *(average.averages.values() if average else ())]
+        return bool(torch.stack([value.detach().isfinite().all() for value in kept]).all())
+
+
+def poll(trainer: Trainer) -> None:
+    """Raise Interrupted on every rank if one of them was asked to stop: every rank must call it at the same place."""
+    if trainer.world_size > 1:
+        asked = torch.tensor(interruption.asked(), device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        if int(asked):
+            interruption.ask(int(asked))
+    try:
+        interruption.poll()
+    except Interrupted as stop:
+        stop.everywhere = trainer.world_size > 1
+        raise

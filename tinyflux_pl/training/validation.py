@@ -1,0 +1,53 @@
+"""Validation: the averaged weights on the fixed grid, with the same bits on any number of ranks."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from tinyflux_pl.core.errors import Interrupted
+from tinyflux_pl.core.progress import track
+from tinyflux_pl.objectives.validation import FixedGrid
+from tinyflux_pl.sampling.loop import evaluating
+from tinyflux_pl.training.datamodule import CachedLatents
+from tinyflux_pl.training.ema import AveragedWeights
+from tinyflux_pl.training.periodic import Periodic
+from tinyflux_pl.training.preemption import poll
+
+
+class Validation(Periodic):
+    """Mean errors over the validation samples, logged under the run's own step.
+
+    Not Lightning's loop, which counts the batches of this process: a resumed run would validate at other
+    steps. While training, ranks share the batches; afterwards one rank takes them all.
+    """
+
+    def __init__(self, grid: FixedGrid, data: CachedLatents, average: AveragedWeights, every_steps: int) -> None:
+        super().__init__(every_steps)
+        self.grid, self.data, self.average = grid, data, average
+        self.errors: dict[str, float] = {}  # of the last time
+
+    def perform(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer.training else (0, 1)
+        denoiser, data = pl_module.denoiser, self.data
+        device = next(denoiser.parameters()).device
+        count, loader = len(data.validation), data.validation_batches(rank, world)
+        sums = torch.zeros(len(data.validation_batches()), 1 + len(self.grid.times), device=device)
+        names: list[str] = []
+        try:
+            with self.average.applied(denoiser), evaluating(denoiser), trainer.precision_plugin.forward_context():
+                for i, batch in enumerate(track(loader, "validate", len(loader), "batch", leave=False)):
+                    found = self.grid.errors(denoiser, batch.to(device))
+                    names = list(found)
+                    sums[rank + i * world] = torch.stack(list(found.values())) * len(batch)
+        except Interrupted:
+            if world == 1:
+                raise
+        if world > 1:
+            poll(trainer)
+            torch.distributed.all_reduce(sums)  # each row is one rank's, the others add nothing to it
+        means = sums.cpu().double().sum(0) / count
+        self.errors = dict(zip(names, means.tolist(), strict=False))
+        for logger in trainer.loggers:
+            logger.log_metrics(self.errors, step=pl_module.step)
+        super().perform(trainer, pl_module)

@@ -32,6 +32,8 @@ DANGEROUS = [
     "tinyflux_pl.core.files.shutil.rmtree",
     "tinyflux_pl.core.files.write_bytes",
     "tinyflux_pl.app.run.train",
+    "tinyflux_pl.checkpoints.directory.read",
+    "tinyflux_pl.inference.pipeline.Pipeline.from_checkpoint",
     "tinyflux_pl.diffusion.paths.torch.load",
     "tinyflux_pl.diffusion.paths.torch.hub.load",
     "tinyflux_pl.diffusion.paths.LinearPath.__init__.__globals__",

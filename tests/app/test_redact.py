@@ -1,5 +1,7 @@
 """Secrets of the environment and of known shapes appear nowhere; everything else appears as it is."""
 
+import io
+import json
 import logging
 import os
 import subprocess
@@ -9,6 +11,7 @@ import threading
 import pytest
 
 from tinyflux_pl.app import redact
+from tinyflux_pl.core.errors import ConfigError
 
 # put together here, so that no scanner takes this file for a leak
 HF = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345"
@@ -46,6 +49,9 @@ def test_a_longer_secret_hides_whole_though_a_shorter_is_its_part(monkeypatch):
         ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer ***"),
         ("git clone https://me:passw0rd@host/x", "git clone https://***@host/x"),
         ("key wandb_v1_" + "a" * 40, "key ***"),
+        ("Authorization: Basic " + "bWU6cGFzc3cwcmQ=", "Authorization: Basic ***"),
+        ("https://me:p@ss:w0rd@host/x and http://a.b/c", "https://***@host/x and http://a.b/c"),
+        ("https://cdn/x?Signature=abcDEF123~_&Key=1", "https://cdn/x?Signature=***&Key=1"),
     ],
 )
 def test_known_shapes_are_masked(text, left):
@@ -67,6 +73,32 @@ def test_ordinary_text_stays(text):
     assert redact.redact(text) == text
 
 
+def test_a_password_within_an_address_of_the_environment_is_masked_alone_too(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:pass%20word-1@proxy:3128")
+    assert redact.redact("407 for 'pass word-1' (pass%20word-1)") == "407 for '***' (***)"
+    monkeypatch.setenv("A_TOKEN", 'quo"ted\\secret')
+    assert redact.redact(json.dumps({"a": 'quo"ted\\secret'})) == '{"a": "***"}'
+
+
+@pytest.mark.parametrize("value", [HF, "x sentinel-secret", "https://me:passw0rd@host/x"])
+def test_a_secret_in_a_configuration_is_refused_by_its_place(monkeypatch, value):
+    monkeypatch.setenv("X_TOKEN", "sentinel-secret")
+    with pytest.raises(ConfigError, match="a secret stands in the configuration") as caught:
+        redact.check({"a": [{"b": "fine"}, {"b": value}]})
+    assert caught.value.where == "a.1.b" and value not in str(caught.value)
+    redact.check({"prompt": "the secret is abcdefghij", "revision": WANDB, "api_key": "mine", "n": 3, "none": None})
+
+
+def test_streams_are_masked_write_by_write_and_are_otherwise_themselves(monkeypatch):
+    monkeypatch.setenv("X_TOKEN", "sentinel-secret")
+    under = io.StringIO()
+    stream = redact.Masked(under)
+    print("a sentinel-secret", 3, file=stream)
+    stream.writelines(["b sentinel-secret\n", "\x1b[1mbold\r"])
+    assert under.getvalue() == "a *** 3\nb ***\n\x1b[1mbold\r"
+    assert stream.write("sentinel-secret") == 15 and stream.getvalue() is not None and not stream.isatty()
+
+
 def test_containers(monkeypatch):
     monkeypatch.setenv("X_TOKEN", "sentinel-secret")
     data = {"a": ["sentinel-secret", 1, None], "api_key": "short", "b": ("x sentinel-secret",), "key": 3}
@@ -75,24 +107,26 @@ def test_containers(monkeypatch):
 
 @pytest.fixture
 def installed():
-    kept = logging.getLogRecordFactory(), sys.excepthook, threading.excepthook
+    kept = logging.getLogRecordFactory(), sys.excepthook, threading.excepthook, sys.stdout, sys.stderr
     redact.install()
     redact.install()
+    assert isinstance(sys.stdout, redact.Masked) and sys.stdout.stream is kept[3]
     yield
     logging.setLogRecordFactory(kept[0])
-    sys.excepthook, threading.excepthook = kept[1:]
+    sys.excepthook, threading.excepthook, sys.stdout, sys.stderr = kept[1:]
 
 
 def test_log_records_of_any_logger_are_masked(monkeypatch, installed, caplog):
     monkeypatch.setenv("X_TOKEN", "sentinel-secret")
     log = logging.getLogger("some.library")
     log.error("sent %s to %d", "sentinel-secret", 3)
+    log.error("a caption: \x1b[2J\u202e")
     try:
         raise ValueError("holds sentinel-secret")
     except ValueError:
         log.exception("failed")
     assert "sent *** to 3" in caplog.text and "ValueError: holds ***" in caplog.text
-    assert "sentinel-secret" not in caplog.text
+    assert "sentinel-secret" not in caplog.text and r"a caption: \x1b[2J\u202e" in caplog.text
 
 
 CRASH = """

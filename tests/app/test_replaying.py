@@ -13,7 +13,13 @@ from tinyflux_pl.app import run as recipes
 from tinyflux_pl.core.errors import CorruptCheckpoint, NumericsError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-STOPS = ("steps=20", "callbacks.guard.max_consecutive=2", "callbacks.log_every_steps=4", "experts=lune", "data.in_memory=true")
+STOPS = (
+    "steps=20",
+    "callbacks.guard.max_consecutive=2",
+    "callbacks.log_every_steps=4",
+    "experts=lune",
+    "data.in_memory=true",
+)
 
 
 @pytest.fixture(scope="module")

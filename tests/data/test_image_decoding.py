@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tinyflux_pl.core.errors import ConfigError, ImageError
+from tinyflux_pl.data import image_decoding
 from tinyflux_pl.data.image_decoding import decode, decode_mask, fit, fit_mask, inspect
 
 
@@ -94,6 +95,32 @@ def test_a_png_whose_pixels_do_not_fit_their_checksum_is_refused():
     whole[whole.index(b"IEND") - 5] ^= 1  # the checksum itself: the pixels decode as they are
     with pytest.raises(ImageError, match="truncated or damaged: broken PNG file"):
         decode(bytes(whole))
+
+
+@pytest.mark.parametrize("side", [5000, 13000])
+def test_a_gif_of_eighty_bytes_allocates_nothing(side):
+    """Pillow gives a GIF its canvas while it reads the header, at up to 179 million pixels."""
+    size, before = struct.pack("<HH", side, side), Image.MAX_IMAGE_PIXELS
+    frame = b"\x21\xf9\x04\x09\0\0\0\0,\0\0\0\0" + size + b"\0\x02\x02\x4c\x01\0;"
+    with pytest.raises(ImageError, match="more than 90,000"):
+        inspect(b"GIF89a" + size + b"\xf0\0\0" + bytes(6) + frame, max_pixels=90_000)
+    assert before == Image.MAX_IMAGE_PIXELS, "Pillow's own limit is what it was"
+
+
+def test_a_webp_may_have_half_the_pixels_since_its_decoder_takes_twice_the_memory():
+    content = encoded(picture(), "WEBP")
+    assert decode(content, max_pixels=2400).shape == (30, 40, 3)
+    with pytest.raises(ImageError, match=r"40 x 30 is more than 1,199 pixels"):
+        decode(content, max_pixels=2399)
+
+
+def test_strips_join_without_a_seam(monkeypatch):
+    for kind in ("PNG", "JPEG", "WEBP"):
+        content = encoded(picture(97, 61).convert("RGBA" if kind == "PNG" else "RGB"), kind)
+        whole = decode(content)
+        monkeypatch.setattr(image_decoding, "STRIP", 97 * 7 + 5)
+        assert np.array_equal(decode(content), whole) and np.array_equal(decode_mask(content), decode_mask(content))
+        monkeypatch.undo()
 
 
 def test_folders_and_missing_files_are_image_errors(tmp_path):

@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError, UntrustedFile
@@ -116,54 +115,3 @@ def test_a_damaged_picture_and_wrong_settings_are_named(named):
         PairedImages(named, 8, split="all").check()
     with pytest.raises(ConfigError, match="split=some"):
         PairedImages(named, 8, split="some")
-
-
-def test_pairs_come_back_from_the_cache_as_a_denoiser_is_told_them(tmp_path):
-    """Records -> store -> batch -> loss: references and holes are those of the codec, row by row."""
-    from tests.denoisers.test_tinyflux import SIZES
-    from tinyflux_pl.codecs.holes import hole_channels
-    from tinyflux_pl.codecs.pixel_folding import PixelFolding
-    from tinyflux_pl.data.cache_store import CacheStore
-    from tinyflux_pl.data.cached_dataset import CachedDataset
-    from tinyflux_pl.data.mixture import Mixture
-    from tinyflux_pl.data.sample_keys import keys_of
-    from tinyflux_pl.denoisers.tinyflux import build
-    from tinyflux_pl.diffusion.paths import LinearPath
-    from tinyflux_pl.diffusion.timesteps import Uniform
-    from tinyflux_pl.extraction.encode import encode, encodings_fingerprint
-    from tinyflux_pl.objectives.flow import FlowObjective
-    from tinyflux_pl.text.hashed_words import HashedWords
-
-    codec, text = PixelFolding(2), HashedWords(12, 6)
-    for kind in ("references", "hole"):
-        root = tmp_path / kind
-        for i in range(3):
-            picture(root / f"p{i}_target.png", i)
-            (root / f"p{i}_caption.txt").write_text(f"night {i}")
-            if kind == "hole":
-                mask(root / f"p{i}_mask.png", (i, 2, i + 5, 7))
-            else:
-                picture(root / f"p{i}_ref.png", 10 + i)
-        records = PairedImages(root, (12, 16), (8, 16), split="all")
-        keys = lambda records=records: keys_of(records)  # noqa: E731
-        store = CacheStore.create(tmp_path / f"{kind}_store", "pairs", 3, 2, records.fingerprint(), keys)
-        store.begin_group("encodings", encodings_fingerprint(codec, text, "float32"))
-        with store.writing():
-            encode(store, records, codec, text, torch.float32, "pairs", batch=2)
-        batch = Mixture({0: CachedDataset(store)}).__getitems__([2, 0])
-        made = build(codec.latent_spec, text.text_spec, LinearPath(), inpaint=kind == "hole", **SIZES)
-        if kind == "hole":
-            image, hole = records[2].image, records[2].hole
-            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
-            expected = hole_channels(codec, pixels, torch.from_numpy(hole)[None, None].float())
-            torch.testing.assert_close(batch.inpaint[:1], expected)
-            assert batch.references == ()
-        else:
-            pixels = torch.from_numpy(records[2].references[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
-            torch.testing.assert_close(batch.references[0][:1], codec.encode(pixels))
-            assert batch.references[0].shape == (2, 12, 4, 8) and batch.inpaint is None
-        loss = FlowObjective(Uniform(), text.null()).loss(made, batch, 0)["flow"]
-        loss.backward()
-        assert bool(torch.isfinite(loss)) and all(
-            torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None
-        )

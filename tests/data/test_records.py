@@ -142,6 +142,32 @@ def test_bad_images_are_all_named_or_skipped_and_counted(tmp_path):
     assert len(records) == 6 and [line.split(":")[0] for line in records.skipped] == ["7.png", "8.png", "9.png"]
 
 
+def test_a_bad_mask_is_left_out_with_its_image_by_leave_alone(tmp_path):
+    make(tmp_path, 3)
+    for name in ("0", "2", "sub/1"):
+        Image.new("L", (22, 24) if name == "2" else (20 + int(name[-1]), 24)).save(tmp_path / f"{name}.mask.png")
+    assert len(whole(tmp_path)) == 3
+    Image.new("L", (9, 9)).save(tmp_path / "0.mask.png")
+    (tmp_path / "2.mask.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"1 file \(2\.mask\.png: an empty file\)"):
+        whole(tmp_path)
+    records = whole(tmp_path, skip_bad=True)
+    assert [r.source for r in records] == ["sub/1.jpg"]
+    assert [line.split(":")[0] for line in records.skipped] == ["0.mask.png", "2.mask.png"]
+    (tmp_path / "sub" / "1.mask.png").unlink()
+    (tmp_path / "sub" / "1.mask.png").mkdir()
+    with pytest.raises(DataError, match=r"no usable image.*3 files \(.*1\.mask\.png: not a regular file\) left out"):
+        whole(tmp_path, skip_bad=True)
+
+
+def test_what_is_no_caption_is_not_read_into_memory(tmp_path):
+    make(tmp_path, 1)
+    with open(tmp_path / "0.txt", "wb") as file:
+        file.truncate(2**40)  # a hole: a terabyte of nothing
+    with pytest.raises(CaptionError, match=r"1,099,511,627,776 bytes of captions, more than 1,048,576"):
+        whole(tmp_path)
+
+
 def test_a_users_own_pixel_limit_holds(tmp_path):
     with pytest.raises(ImageError, match=r"6 files.*20 x 24 is more than 400 pixels"):
         whole(make(tmp_path), max_pixels=400)

@@ -40,7 +40,7 @@ def load(weights, structure=None, **options):
 def test_pipeline_folder_component_folder_and_file(folder, net):
     for place in (folder, folder / "transformer", folder / "transformer" / f"{STEM}.safetensors"):
         made = load(place)
-        assert same(made, net) and not made.training and all(p.requires_grad for p in made.parameters())
+        assert same(made, net) and made.training and all(p.requires_grad for p in made.parameters())
 
 
 def test_shards_through_their_index(tmp_path, net):
@@ -68,6 +68,20 @@ def test_weights_arrive_in_the_asked_type_and_what_was_read_is_not_copied(folder
     monkeypatch.setattr(files, "read_tensors", lambda path: seen.append(read(path)) or seen[-1])
     made = load(folder).state_dict()
     assert {key: made[key].data_ptr() for key in made} == {key: value.data_ptr() for key, value in seen[0].items()}
+
+
+def test_what_diffusers_keeps_in_fp32_stays_so(folder, monkeypatch):
+    from diffusers import FluxTransformer2DModel
+
+    monkeypatch.setattr(FluxTransformer2DModel, "_keep_in_fp32_modules", ["norm_q"])
+    loaded = load(folder, dtype="bfloat16")
+    drawn = RELEASED.load(STRUCTURE, random_weights=True)
+    with torch.device("meta"):
+        planned = load(folder, dtype="bfloat16")
+    for made in (loaded, drawn, planned):
+        types = {name: p.dtype for name, p in made.named_parameters()}
+        assert {types[name] for name in types if ".norm_q." in name} == {torch.float32}
+        assert {types[name] for name in types if ".norm_q." not in name} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "of another shape"])

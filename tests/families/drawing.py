@@ -34,7 +34,7 @@ def theirs(kind: str, folder: Path) -> Any:
 
 def draw(made: Any, seed: int = 3, **options: Any) -> Tensor:
     """Our image (1, 3, H, W) in [0, 1]."""
-    image = made.sampler.images(made.denoiser, [PROMPT], seed=seed, told=made.told, **options)
+    image = made.sampler.images(made.denoiser, [PROMPT], seed=seed, **options)
     return (image + 1) / 2
 
 

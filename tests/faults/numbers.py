@@ -55,6 +55,23 @@ class Steps(Callback):
             self.bits[pl_module.step] = bits(self.fit)
 
 
+class Elsewhere(Exception):
+    """An error that is no fault of training."""
+
+
+class FailsAt(Callback):
+    """An error before a micro-batch, counted in its step."""
+
+    def __init__(self, step: int, micro_batch: int) -> None:
+        self.place = (step, micro_batch)
+        self.count: dict[int, int] = {}
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.count[pl_module.step] = self.count.get(pl_module.step, -1) + 1
+        if (pl_module.step, self.count[pl_module.step]) == self.place:
+            raise Elsewhere
+
+
 def _collect(value: Any, name: str, found: dict[str, torch.Tensor]) -> None:
     if isinstance(value, torch.Tensor):
         found[name] = value

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.app.runs import run
+from tests.app.runs import SHAPES, run
 from tests.faults.forks import Child
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import Interrupted
@@ -39,15 +39,34 @@ def warm() -> None:
     from tinyflux_pl.training import logged_metrics, preview, validation  # noqa: F401
 
 
-def training(root: Path, name: str, *overrides: str, before: Callable[[Path], Any] | None = None) -> Callable[[], None]:
-    """A whole run, for a child: records what it draws, and lets `before(run_dir)` lay its trap first."""
+def training(
+    root: Path,
+    name: str,
+    *overrides: str,
+    before: Callable[[Path], Any] | None = None,
+    ranks: dict[str, str] | None = None,
+    through_command_line: bool = False,
+) -> Callable[[], None]:
+    """A whole run, for a child: records what it draws, and lets `before(run_dir)` lay its trap first.
+
+    `ranks` are the variables by which a launcher tells a process which rank it is. Through the command line,
+    the process ends as train.py does; else the configuration is composed and its recipe called.
+    """
+    folder = root / "outputs" / name
+    attempt = len(list(folder.glob("draws_*_0.jsonl")))
 
     def work() -> None:
-        folder = root / "outputs" / name
+        os.environ.update(ranks or {})
         folder.mkdir(parents=True, exist_ok=True)
-        record_draws(folder)
+        record_draws(folder / f"draws_{attempt:03d}_{os.environ.get('RANK', 0)}.jsonl")
         if before is not None:
             before(folder)
+        if through_command_line:
+            from tinyflux_pl.app import command_line
+
+            chosen = [*SHAPES, "debug=fast", f"paths.root={root}", *SMALL, f"run={name}", *overrides]
+            sys.argv = ["train.py", *chosen]
+            return command_line.run("train")
         try:
             with interruption.listening():
                 run("train", root, *SMALL, f"run={name}", *overrides)
@@ -68,12 +87,10 @@ def finished(root: Path, name: str, *overrides: str) -> Path:
     return folder
 
 
-def record_draws(folder: Path) -> None:
-    """Write the step and the sample ids of every micro-batch to draws_N.jsonl, one file an attempt."""
+def record_draws(file: Path) -> None:
+    """Write the step and the sample ids of every micro-batch that this process draws."""
     from tinyflux_pl.objectives.flow import FlowObjective
 
-    rank = int(os.environ.get("RANK", 0))
-    file = folder / f"draws_{rank}_{len(list(folder.glob(f'draws_{rank}_*')))}.jsonl"
     file.touch()
     loss = FlowObjective.loss
 
@@ -85,13 +102,17 @@ def record_draws(folder: Path) -> None:
     FlowObjective.loss = recorded
 
 
-def draws(folder: Path, rank: int = 0) -> list[list[Any]]:
-    """[step, sample ids] of every micro-batch that counts: what a later attempt drew again is dropped."""
+def draws(folder: Path) -> list[list[Any]]:
+    """[step, sample ids of all ranks] of every micro-batch that counts: what was drawn again later is dropped."""
     kept: list[list[Any]] = []
-    for k in range(len(list(folder.glob(f"draws_{rank}_*")))):
-        lines = [json.loads(line) for line in (folder / f"draws_{rank}_{k}.jsonl").read_text().splitlines()]
-        if lines:
-            kept = [line for line in kept if line[0] < lines[0][0]] + lines
+    for attempt in range(len(list(folder.glob("draws_*_0.jsonl")))):
+        ranks = [
+            [json.loads(line) for line in file.read_text().splitlines()]
+            for file in sorted(folder.glob(f"draws_{attempt:03d}_*"))
+        ]
+        drawn = [[parts[0][0], [i for part in parts for i in part[1]]] for parts in zip(*ranks, strict=False)]
+        if drawn:
+            kept = [line for line in kept if line[0] < drawn[0][0]] + drawn
     return kept
 
 

@@ -6,12 +6,13 @@ from tests.faults.saving import Saver, judged
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.manifest import AVERAGED, CONFIG, MANIFEST, STATE, WEIGHTS
 from tinyflux_pl.core.errors import CorruptCheckpoint
+from tinyflux_pl.inference.pipeline import open_checkpoint
 
 LENGTHS = 16
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST])
-def test_truncated_files(tmp_path, figure, name):
+def test_truncated_files(tmp_path, figure, capsys, name):
     saver = Saver(tmp_path, background=False, side=16)
     saver.save(1)
     saver.save(2)
@@ -27,6 +28,8 @@ def test_truncated_files(tmp_path, figure, name):
             found, rejected = directory.newest_valid(tmp_path)
             assert found is not None and len(rejected) == 1
             refused += name in error.what and found.step == 1 and "step_0000002" in rejected[0]
+    file.write_bytes(whole[:-1])
+    assert open_checkpoint(tmp_path).step == 1 and "skipped step_0000002" in capsys.readouterr().out
     file.write_bytes(whole)
     assert judged(tmp_path).step == 2
     figure(9, f"{name} cut at {LENGTHS} lengths", refused, LENGTHS)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.faults import forks
 from tinyflux_pl.core.errors import TinyFluxError
+from tinyflux_pl.data.paired_images import PairedImages
 from tinyflux_pl.data.records.folder import Folder
 
 BAIT = "bait.png"  # beside the dataset's folder; out/ beside it holds another
@@ -86,7 +87,24 @@ def attempts(root: Path, name: str, outside: Path) -> list[Callable[[], object]]
 
         return read
 
-    return [*(told(*row) for row in rows), lambda: Folder(root, size=8, split="all", caption_file=name)]
+    def paired(row: dict) -> Callable[[], object]:
+        def read() -> object:
+            (root / "metadata.json").write_text(json.dumps([{"target": "0.png", "caption": "x", **row}]))
+            try:
+                return PairedImages(root, size=8, split="all")[0]
+            finally:
+                (root / "metadata.json").unlink()
+
+        return read
+
+    pairs = [{"target": name, "reference": "0.png"}, {"reference": name}, {"reference": ["0.png", name]}]
+    rows_of_pairs = [*pairs, *([{"mask": name}] if name else [])]
+    assert paired({"reference": "0.png"})(), "a sound pair is read"
+    return [
+        *(paired(row) for row in rows_of_pairs),
+        *(told(*row) for row in rows),
+        lambda: Folder(root, size=8, split="all", caption_file=name),
+    ]
 
 
 def tried(work: Callable[[], object], root: Path, opened: list[str]) -> bool:
@@ -126,6 +144,13 @@ def test_hostile_paths(tmp_path, figure):
             root = dataset(tmp_path / kind)
             make(root, root.parent)
             held[f"link: {kind}"] = tried(lambda root=root: Folder(root, size=8, split="all")[0], root, opened)
+            if kind != "caption beside":  # pairs have theirs under another name
+                held[f"link: {kind}"] &= tried(lambda root=root: PairedImages(root, size=8, split="all"), root, opened)
+        root = dataset(tmp_path / "pair")
+        for name in ("a_target.png", "a_ref.png"):
+            (root / name).write_bytes((root / "0.png").read_bytes())
+        swap(root / "a_caption.txt", tmp_path / "pair" / "bait.txt")
+        held["link: caption beside"] &= tried(lambda: PairedImages(root, size=8, split="all"), root, opened)
         (tmp_path / "held.json").write_text(json.dumps(held))
 
     ended = forks.run(work, tmp_path / "log")

@@ -4,10 +4,12 @@ import json
 import statistics
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 from tests.faults.conftest import times
-from tests.faults.numbers import Steps, differing, fitting
+from tests.faults.numbers import Elsewhere, FailsAt, Steps, bits, differing, fitting
+from tinyflux_pl.checkpoints import directory
 
 BAND = 20  # steps before the spike that say where the loss belongs
 
@@ -53,3 +55,26 @@ def test_21_a_batch_a_hundred_times_as_large_is_not_taken(root, figure):
     cases = [(40 + 5 * i, ("muon", "adamw")[i % 2]) for i in range(times(2, 10))]
     passed = sum(bool(held(root, *case)) for case in cases)
     figure(21, "batch scaled x100", passed, len(cases), "loss back in its band in each of the next 5 steps")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_run_knows_what_is_usual_and_refuses_the_same_batch(root):
+    """Cut two steps before the spike, and once more right after it: state goes through the checkpoints."""
+    chosen = "steps=16", "hardware.accumulation=1", "callbacks.guard.warmup=8"
+    whole = fitting(root, "whole", *chosen)
+    whole.trainer.callbacks.insert(0, Larger(12))
+    whole.fit()
+    resumed = None
+    for stop in (10, 13):
+        part = fitting(root, "parts", *chosen, resumed=resumed)
+        part.trainer.callbacks[:0] = [Larger(12), FailsAt(stop, 0)]
+        with pytest.raises(Elsewhere):
+            part.fit()
+        resumed = directory.read(part.run_dir / "checkpoints" / f"step_{stop:07d}")
+    end = fitting(root, "parts", *chosen, resumed=resumed)
+    end.fit()
+    assert not differing(bits(whole), bits(end))
+    assert (whole.run_dir / "skipped.jsonl").read_bytes() == (end.run_dir / "skipped.jsonl").read_bytes()
+    one, other = whole.module.guard.state(), end.module.guard.state()
+    assert torch.equal(one["median"]["values"], other["median"]["values"]) and one["record"] == other["record"]
+    assert float(one["skipped"]) == float(other["skipped"]) == 1

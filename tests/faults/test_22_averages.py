@@ -2,29 +2,12 @@
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 
-from tests.faults.numbers import Steps, differing, fitting
+from tests.faults.numbers import Elsewhere, FailsAt, Steps, differing, fitting
 from tinyflux_pl.checkpoints import directory
 
 STEPS = 14
 INTERVALS = {"checkpoint": 4, "validation": 5, "preview": 7}
-
-
-class Elsewhere(Exception):
-    """An error that is no fault of training."""
-
-
-class FailsAt(Callback):
-    """An error before a micro-batch, counted in its step."""
-
-    def __init__(self, step, micro_batch):
-        self.place, self.count = (step, micro_batch), {}
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.count[pl_module.step] = self.count.get(pl_module.step, -1) + 1
-        if (pl_module.step, self.count[pl_module.step]) == self.place:
-            raise Elsewhere
 
 
 @pytest.fixture(scope="module")

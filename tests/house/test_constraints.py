@@ -1,55 +1,72 @@
-"""The pinned environment holds every dependency, agrees with pyproject, and none of the versions known to be bad."""
+"""The pinned environment holds every dependency, agrees with pyproject, and is installed by hash, torch apart."""
 
 import re
-import tomllib
+from importlib import metadata
 
+from packaging.markers import default_environment
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tests.house.pinned import locked, pins, requirements
 from tests.house.source import ROOT
 
-# torch < 2.10: memory corruption under weights_only (CVE-2026-24747); hydra-core < 1.3.8: no block list of targets
-KNOWN_BAD = {"torch": "<2.10", "hydra-core": "<1.3.8", "lightning": "<2.6.6", "omegaconf": ">=2.4"}
+APART = {"torch", "torchvision", "ruff", "ty"}  # torch, what may not come, and tools of `make lint`
+ELSEWHERE = {"colorama", "httpx2-jsfetch"}  # wanted on other platforms alone
 TORCHVISION_NEVER = "0.0.0"
-
-
-def pins() -> dict[str, str]:
-    """Name -> exact version."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    entries = [line.split("#")[0].strip() for line in lines]
-    found = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s+]+)", entry) for entry in entries if entry]
-    assert all(found), "every line is name==version, without a build's suffix"
-    names = [canonicalize_name(match[1]) for match in found]
-    assert len(set(names)) == len(names), "one line a name: pip refuses two"
-    return dict(zip(names, (match[2] for match in found), strict=True))
-
-
-def requirements() -> list[Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    found = [Requirement(line) for line in (*project["dependencies"], *extras)]
-    return [r for r in found if canonicalize_name(r.name) != canonicalize_name(project["name"])]
 
 
 def test_every_requirement_is_pinned_within_its_range():
     pinned = pins()
-    for requirement in requirements():
+    for requirement in requirements("test", "dev"):
         name = canonicalize_name(requirement.name)
         assert name in pinned, f"{name} has no line in constraints.txt"
         assert requirement.specifier.contains(pinned[name]), f"{requirement} against {pinned[name]}"
-
-
-def test_no_pin_is_known_to_be_bad():
-    pinned = pins()
-    hits = [f"{n}=={pinned[n]}" for n, bad in KNOWN_BAD.items() if SpecifierSet(bad).contains(pinned[n])]
-    assert not hits, hits
     assert pinned["torchvision"] == TORCHVISION_NEVER, "nothing here may need torchvision"
 
 
-def test_makefile_installs_the_pinned_torch_first():
+def test_the_lock_is_the_constraints_with_hashes():
+    pinned, held = pins(), locked()
+    assert {n: v for n, v in pinned.items() if n not in APART} == {
+        n: r.version for n, r in held.items() if n not in ELSEWHERE
+    }
+    assert all(r.hashes and len(set(r.hashes)) == len(r.hashes) for r in held.values())
+    marked = {name for name, release in held.items() if release.marker}
+    assert marked >= ELSEWHERE and not any("never" in release.marker for release in held.values())
+
+
+def test_the_lock_is_closed():
+    """Nothing that is installed here needs a distribution which neither the lock nor torch brings."""
+    held, seen = set(locked()), set()
+    waiting = [r for r in requirements("test") if canonicalize_name(r.name) != "torch"]
+    waiting += [r for r in map(Requirement, metadata.requires("torch") or []) if not cuda(r)]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in seen or name == "torch" or not wanted(requirement):
+            continue
+        seen.add(name)
+        assert name in held, f"{requirement} is not in the lock: make lock"
+        waiting += map(Requirement, metadata.requires(name) or [])
+
+
+def wanted(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({**default_environment(), "extra": ""})
+
+
+def cuda(requirement: Requirement) -> bool:
+    return canonicalize_name(requirement.name).startswith(("nvidia-", "cuda-", "triton"))
+
+
+def test_makefile_installs_by_hash_and_lets_nothing_choose_another_torch():
     text = (ROOT / "Makefile").read_text()
-    assert f"TORCH := torch=={pins()['torch']}" in text
-    recipes = [line for line in text.splitlines() if "pip install" in line]
-    assert len(recipes) == 4 and recipes[0].rstrip().endswith("$(TORCH)")
-    assert all("-c constraints.txt" in line for line in recipes[1:])
+    assert f"TORCH := torch=={pins()['torch']}" in text and "LOCK := requirements-test.lock" in text
+    recipes = [line.strip() for line in text.splitlines() if line.startswith("\t$(PIP)")]
+    by_hash = [line for line in recipes if "--require-hashes" in line]
+    assert len(by_hash) == 2 and "-r $(LOCK)" in by_hash[1] and "--no-deps --no-build-isolation" in by_hash[1]
+    for line in recipes:
+        assert line in by_hash or "--no-deps" in line or "-c constraints.txt" in line or "pip-audit" in line, line
+    wanted_by_torch = re.search(r"TORCH_WANTS := (.+)", text)[1].split()
+    needs = [r for r in map(Requirement, metadata.requires("torch") or []) if wanted(r) and not cuda(r)]
+    assert {canonicalize_name(r.name) for r in needs} <= set(wanted_by_torch), (
+        "torch wants more than the lock holds: make lock"
+    )

@@ -77,6 +77,16 @@ def test_a_step_that_was_not_taken_leaves_the_averages_to_the_bit(started):
     assert not torch.equal(before["weight"], average.averages["weight"])
 
 
+def test_the_first_update_of_a_warm_up_keeps_a_tenth():
+    module, average = Module(), AveragedWeights(decay=0.9)
+    average.on_fit_start(None, module)
+    before = average.averages["weight"].clone()
+    with torch.no_grad():
+        module.denoiser.weight.fill_(1.0)
+    take(module, average)
+    assert torch.allclose(average.averages["weight"], 0.1 * before + 0.9)
+
+
 def test_the_warm_up_counts_the_runs_steps_not_this_objects_updates():
     whole, early, late = Module(), Module(), Module()
     for module in (early, late):

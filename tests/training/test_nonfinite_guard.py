@@ -111,8 +111,8 @@ def drawn_at(step):
     return SampleOrder([64], 4, 0).batch(step)
 
 
-def test_the_limits_do_not_hold_before_the_warm_up_nor_with_a_factor_of_inf(tmp_path):
-    for options in ({"warmup": 64}, {"loss_factor": INF, "norm_factor": INF}):
+def test_the_limits_do_not_hold_before_the_warm_up_nor_without_a_factor(tmp_path):
+    for options in ({"warmup": 64}, {"loss_factor": None, "norm_factor": None}):
         samples = Samples()
         samples.scale[drawn_at(20)] = 100.0
         Small(tmp_path, 24, samples=samples, **options).run()

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tinyflux_pl.app import sources
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.replacement import Replacement
+from tinyflux_pl.app.sampled_store import SampledStore
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.cache_validity import mend, require_equal
 
-Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 SHARD_FILES = 2  # the shard and its record
-CAPTION_BYTES = 72  # of a caption and its place, about
 
 
 @dataclass(frozen=True)
 class GroupNeed:
-    """One group of one store: rows in all and to be made, and what those take."""
+    """One group of one store: rows in all, rows to be made, and their files."""
 
     source: str
     split: str
@@ -33,29 +29,10 @@ class GroupNeed:
     group: str
     total: int
     rows: int
-    bytes: int
     files: int
 
 
-def layout(parts: Parts, group: str, masked: bool) -> Layout:
-    """Type and row shape of everything that a group holds, from the specs of what will fill it."""
-    stored = getattr(torch, parts.config["data"]["store_dtype"])
-    if group != ENCODINGS:
-        spec = parts.experts[group].spec
-        return {f"{group}.{name}": (stored, (len(spec.t_buckets), *shape)) for name, shape in spec.shapes.items()}
-    latent, text = parts.codec.latent_spec, parts.text.text_spec
-    grid = tuple(side // latent.downsample for side in parts.image_size)
-    columns: Layout = {
-        "latents": (stored, (latent.channels, *grid)),
-        "sample_ids": (torch.int64, ()),
-        "text.tokens": (stored, (text.length, text.width)),
-        "text.mask": (torch.bool, (text.length,)),
-        "text.pooled": (stored, (text.pooled,)),
-    }
-    return {**columns, "masks": (stored, grid)} if masked else columns
-
-
-def needs(parts: Parts, source: str, split: str, records: Any, masked: bool) -> list[GroupNeed]:
+def needs(parts: Parts, source: str, split: str, records: Any) -> list[GroupNeed]:
     """The groups of one split's store. Seals and sizes of all shards are checked: CorruptStore."""
     cache = Path(parts.config["data"]["sources"][source]["cache"]) / split
     store = CacheStore.open(cache) if (cache / "manifest.json").exists() else None
@@ -65,10 +42,20 @@ def needs(parts: Parts, source: str, split: str, records: Any, masked: bool) -> 
     for group in (ENCODINGS, *parts.experts) if split == "train" else (ENCODINGS,):
         pending = store.pending(group) if store and group in known else range(-(-total // shard))
         rows = sum(min(shard, total - k * shard) for k in pending)
-        columns = layout(parts, group, masked).values()
-        row = sum(dtype.itemsize * math.prod(shape) for dtype, shape in columns)
-        row += CAPTION_BYTES if group == ENCODINGS else 0
-        found.append(GroupNeed(source, split, cache, group, total, rows, rows * row, SHARD_FILES * len(pending)))
+        found.append(GroupNeed(source, split, cache, group, total, rows, SHARD_FILES * len(pending)))
+    return found
+
+
+def samples(parts: Parts, records: sources.Records) -> list[sources.Source]:
+    """The run's sources with a few samples in memory in place of their stores."""
+    found = []
+    for name, node in parts.config["data"]["sources"].items():
+        stores = {
+            split: SampledStore(parts, records[name][split], list(parts.experts) if split == "train" else [])
+            for split in sources.SPLITS
+        }
+        groups = {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
+        found.append(sources.Source(name, float(node.get("weight", 1.0)), records[name], stores, groups, {}))
     return found
 
 

@@ -35,6 +35,7 @@ def results_of(fitting: Fitting, started: float) -> dict[str, Any]:
         "checkpoint": str(fitting.last_checkpoint),
         "samples": str(fitting.preview.picture),
         "prompts": fitting.preview.prompts,
+        "ask": getattr(fitting.parts.text, "ask", None),
         "model": config["model"],
         "experts": sorted(fitting.parts.experts),
         "skipped": skipped(fitting.sources),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from tinyflux_pl.app import redact
+from tinyflux_pl.app import known_bad, redact
 from tinyflux_pl.app.free_text import quoted
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, TinyFluxError
@@ -74,11 +74,16 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     the figure to optimise. A TinyFluxError is printed as its three lines, with the traceback before them
     under TINYFLUX_DEBUG=1: exit code 2 for a ConfigError, 128 + the number of a signal that stopped it, 1 else.
     """
+    redact.install()
+    try:
+        known_bad.check()
+    except known_bad.KnownBadPackage as error:
+        sys.exit(_report(error))
+
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    redact.install()
     # Hydra then hands us its errors rather than printing and exiting
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     codes: list[int] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ class Survey:
     split: str
     audit: Audit
     sizes: OriginalSizes
-    longest: str  # the caption of most words
-    masked: bool
     kept: bool = False  # as it was found when the cache was made
 
     @property
@@ -48,7 +46,7 @@ class _Watched:
     def __init__(self, records: Any, sizes: OriginalSizes) -> None:
         self.records, self.sizes = records, sizes
         self.skipped, self.name = list(getattr(records, "skipped", ())), records.name
-        self.longest, self.masked = "", len(records) > 0
+        self.pictures = True
 
     def __len__(self) -> int:
         return len(self.records)
@@ -56,9 +54,9 @@ class _Watched:
     def __getitem__(self, index: int) -> Any:
         record = self.records[index]
         if record.image.dtype == np.uint8:  # a picture, no sequence
+            self.pictures = record.image.dtype == np.uint8  # sequences have no size, and may well have one target
+        if self.pictures:
             self.sizes.add(*record.attributes.get("original_size", record.image.shape[:2]))
-        self.longest = max(self.longest, record.caption, key=lambda text: len(text.split()))
-        self.masked = self.masked and record.mask is not None
         return record
 
     def fingerprint(self) -> dict[str, Any]:
@@ -98,10 +96,12 @@ def survey(source: str, split: str, records: Any, frame: tuple[int, int], cache:
         sizes.restore(known["sizes"])
         skipped = list(getattr(records, "skipped", ()))
         found = Audit(**{**known["audit"], "unreadable": skipped, "total": len(records) + len(skipped)})
-        return Survey(source, split, found, sizes, known["longest"], known["masked"], kept=True)
+        return Survey(source, split, found, sizes, kept=True)
     watched = _Watched(records, sizes)
     found = audit(watched)
-    return Survey(source, split, found, sizes, watched.longest, watched.masked)
+    if not watched.pictures:
+        found = replace(found, duplicates=[], contradictions=[], tiny=[])
+    return Survey(source, split, found, sizes)
 
 
 def keep(found: Survey, records: Any, cache: Path) -> None:
@@ -109,10 +109,7 @@ def keep(found: Survey, records: Any, cache: Path) -> None:
     if found.kept or not cache.is_dir() or not os.access(cache, os.W_OK):
         return
     told = {"audit": asdict(found.audit), "sizes": found.sizes.state()}
-    files.write_sealed(
-        cache / KEPT,
-        {**told, "longest": found.longest, "masked": found.masked, "of": _identity(records)},
-    )
+    files.write_sealed(cache / KEPT, {**told, "of": _identity(records)})
 
 
 def require_readable(found: Survey, records: Any) -> None:

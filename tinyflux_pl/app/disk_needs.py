@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app.cache_needs import GroupNeed
+from tinyflux_pl.app.sources import Source
 from tinyflux_pl.core.errors import DiskFull, NotWritable
 from tinyflux_pl.engine.memory_plan import size
 
@@ -47,14 +47,13 @@ def run_needs(config: dict[str, Any], start: int, checkpoint: int, image_size: t
     ]
 
 
-def cache_disk(caches: Sequence[GroupNeed]) -> list[DiskNeed]:
-    """One need for each store."""
-    stores = dict.fromkeys(need.store for need in caches)
-    grouped = {store: [need for need in caches if need.store == store] for store in stores}
+def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[DiskNeed]:
+    """One need for each group that lacks rows, of the bytes that the samples' rows have."""
+    stores = {(source.name, split): store for source in samples for split, store in source.stores.items()}
     return [
-        DiskNeed("cache", store, sum(n.bytes for n in found), sum(n.files for n in found))
-        for store, found in grouped.items()
-        if any(n.files for n in found)
+        DiskNeed(f"cache {n.split}/{n.group}", n.store, n.rows * stores[n.source, n.split].rows[n.group], n.files)
+        for n in caches
+        if n.rows
     ]
 
 
@@ -66,7 +65,7 @@ def require_room(needs: Sequence[DiskNeed]) -> None:
     for found in disks.values():
         place = _place(found[0].folder)
         wanted, count = round(sum(n.bytes for n in found) * SLACK), sum(n.files for n in found)
-        free, status = shutil.disk_usage(place).free, os.statvfs(place)
+        free, more = room(place)
         parts = ", ".join(f"{need.what} {size(need.bytes)}" for need in found if need.bytes)
         if wanted > free:
             raise DiskFull(
@@ -75,12 +74,18 @@ def require_room(needs: Sequence[DiskNeed]) -> None:
                 cure="free some space, write elsewhere with paths.root=/another/disk, "
                 "or keep less: callbacks.checkpoint.keep=1",
             )
-        if status.f_files and count > status.f_favail:  # a file system without a fixed number of files says 0
+        if more is not None and count > more:
             raise DiskFull(
-                f"the run will write {count:,} files and the disk has room for {status.f_favail:,} more",
+                f"the run will write {count:,} files and the disk has room for {more:,} more",
                 where=str(place),
                 cure="remove files, write elsewhere with paths.root=/another/disk, or raise data.shard_size",
             )
+
+
+def room(place: Path) -> tuple[int, int | None]:
+    """Bytes and files that this user may still write there; no number where files have no limit of their own."""
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
 
 
 def times(start: int, steps: int, every: int) -> int:

@@ -24,6 +24,20 @@ def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
     return prompts[: chosen["count"]]
 
 
+def pictures_of_previews(config: dict[str, Any], sources: list[Source], validation: Any) -> Any:
+    """What previews are shown beside their words: the pictures of the samples whose captions they are."""
+    from tinyflux_pl.sampling.images import ShownPictures, words_only
+
+    if not any(name == "inpaint" or name.startswith("reference.") for name in validation.layout):
+        return words_only
+    count, start, rows = config["callbacks"]["preview"]["count"], 0, []
+    for source in sources:
+        held = len(source.stores["validation"])
+        rows += range(start, start + min(-(-count // len(sources)), held))
+        start += held
+    return ShownPictures(validation.__getitems__(rows[:count]))
+
+
 def for_evaluation(config: dict[str, Any], records: Any) -> dict[str, list[str]]:
     """Split -> prompts whose pictures can be read back; none where the data cannot read."""
     count = config["data"]["evaluation_prompts"]

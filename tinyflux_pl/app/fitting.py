@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class Fitting:
         self.denoiser, self.average, self.module = learner.denoiser, learner.average, learner.module
         resume = self._resume()
         self.data = self._data()
-        self.sampler = parts.sampler(self.image_size)
+        shown = drawn_prompts.pictures_of_previews(config, sources, self.data.validation)
+        self.sampler = replace(parts.sampler(self.image_size), told=shown)
         self.throughput = Throughput()
         self.checkpoints, self.preview = self._checkpoint_schedule(), self._preview()
         self.validation = self._validation()
@@ -117,7 +119,8 @@ class Fitting:
         metric = PromptAccuracy(records.verifier(), alone=True) if readable else None
         prompts = drawn_prompts.for_previews(self.config, self.sources)
         every, folder = self.config["callbacks"]["preview"]["every_steps"], self.run_dir / "samples"
-        return Preview(folder, self.sampler, prompts, self.average, metric, every, self.config["seed"])
+        seed, pictures = self.config["seed"], getattr(records, "pictures", None)
+        return Preview(folder, self.sampler, prompts, self.average, metric, every, seed, pictures)
 
     def _validation(self) -> Any:
         from tinyflux_pl.objectives.validation import FixedGrid

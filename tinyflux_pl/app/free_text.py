@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
-PATHS = frozenset(("checkpoint", "prompt_file", "output", "resume", "run", "doctor"))  # at the top level
+PATHS = frozenset(("checkpoint", "prompt_file", "condition", "output", "resume", "run", "doctor"))  # at the top level
 PATHS |= {"reference", "image", "mask"}
 LISTS = frozenset(("reference",))  # of paths, where the value is in brackets
 NESTED_PATHS = frozenset(("root", "folder", "path", "file", "directory", "checkpoint", "weights_file"))
 NESTED_PATHS |= {"weights", "unet", "t5", "cache"}  # pretrained parts and stores
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 _WHOLE_QUOTED = (re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL))
+_ITEM = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]+)(?:,|$)""")  # of a list in brackets
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
@@ -26,7 +27,7 @@ def quoted(override: str, *, multirun: bool = False) -> str:
         return override
     key, value = match.groups()
     if key.lstrip("+") in LISTS and value.startswith("[") and value.endswith("]"):
-        return f"{key}=[{','.join(_in_quotes(path.strip()) for path in value[1:-1].split(','))}]"
+        return f"{key}=[{','.join(map(_quoted_once, _ITEM.findall(value[1:-1])))}]"
     stays = value == "null" or any(q.fullmatch(value) for q in _WHOLE_QUOTED)
     if stays or (multirun and value.startswith("choice(") and value.endswith(")")):
         return override
@@ -46,6 +47,11 @@ def is_path(key: str) -> bool:
     if "." not in key:
         return key in PATHS
     return key.rsplit(".", 1)[-1] in NESTED_PATHS or key.startswith("paths.") or key == "text.clip"
+
+
+def _quoted_once(item: str) -> str:
+    item = item.strip()
+    return item if any(q.fullmatch(item) for q in _WHOLE_QUOTED) else _in_quotes(item)
 
 
 def _in_quotes(text: str) -> str:

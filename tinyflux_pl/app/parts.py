@@ -72,7 +72,7 @@ class Parts:
         build(self.config["schedule"])
         settings_of(self.sampler_config())
         with torch.device("meta"):
-            network = self.denoiser(weights=None) if "weights" in self.config["model"] else self.denoiser()
+            network = self.denoiser()
         self.check_size(getattr(network, "patch_size", 1))
 
     def check_size(self, patch: int = 1) -> None:

@@ -18,7 +18,7 @@ from tinyflux_pl.engine.peak_memory import available_bytes
 ONLY = "only"
 HEADERS = 2**20  # of a checkpoint: what it holds beside tensors
 COMPILED = "the rehearsal is of the network as it is; compiled (hardware.compile=true) it takes less"
-MADE_UP = "the caches are not made yet: rehearsed with made-up batches, captions of full length"
+SAMPLED = "the caches are not made yet: rehearsed with a few samples, repeated, and captions of full length"
 
 
 class Preflight:
@@ -35,6 +35,7 @@ class Preflight:
         self.records: dict[str, dict[str, Any]] | None = None
         self.sources: list[sources.Source] | None = None
         self.surveys: list[dataset_survey.Survey] = []
+        self.samples: list[sources.Source] = []
         if not ranks.first():
             return
         self.sizes = rehearsing.sizes(self.config["hardware"])
@@ -73,19 +74,18 @@ class Preflight:
             raise refusals[0]
         for found in self.surveys:
             dataset_survey.require_readable(found, self._records(found.source, found.split))
-        masks = {s.name: s.masked for s in self.surveys}
-        self.caches = []
-        for name, split in splits:
-            records = self._records(name, split)
-            masked = masks[f"{name}/{split}"] if whole else records[0].mask is not None
-            self.caches += cache_needs.needs(self.parts, name, split, records, masked)
-        self.masked = all(masks.values()) if whole else False
+        self.caches = [
+            need for place in splits for need in cache_needs.needs(self.parts, *place, self._records(*place))
+        ]
         cache_needs.check_stores(self.caches, self.config["seed"], self.config["run"])
+        if whole and any(need.rows for need in self.caches):
+            cache_needs.judge(self.parts, self.records)
+            self.samples = cache_needs.samples(self.parts, self.records)
 
     def _judge_room(self) -> None:
         """Disk and memory, by arithmetic alone; the network is built on the meta device."""
         with torch.device("meta"):
-            network = self.parts.denoiser(**({"weights": None} if "weights" in self.config["model"] else {}))
+            network = self.parts.denoiser()
             groups = rehearsing.optimizer_of(self.parts, network).param_groups
         state = memory_plan.training_state(network, groups, ranks=self.sizes.ranks)
         device = self.parts.device
@@ -94,34 +94,27 @@ class Preflight:
         plan.require(available_bytes(device), host=device == "cpu", where="model", cure=cure)
         checkpoint = state.snapshot + HEADERS
         self.writes = [
-            *disk_needs.cache_disk(self.caches),
+            *(disk_needs.cache_disk(self.caches, self.samples) if self.samples else ()),
             *disk_needs.run_needs(self.config, self.start, checkpoint, self.parts.image_size),
         ]
         disk_needs.require_room(self.writes)
 
     def _rehearse(self) -> None:
-        """A few steps with what is cached, or where something is not, with batches of the same shapes."""
-        made_up = any(need.rows for need in self.caches)
-        if made_up:
-            cache_needs.judge(self.parts, self.records or {})
-            batch = rehearsing.made_up_batches(self.parts, self.masked)
+        """A few steps with what is cached, or where something is not, with the samples."""
+        if self.samples:
+            longest = self.parts.text.text_spec.length
         else:
             self.sources = sources.prepare(self.parts, records=self.records)
-            batch = rehearsing.cached_batches(self.sources, self.caches, self.config["seed"])
+            longest = cache_needs.longest_caption(self.caches)
         free, device = available_bytes(self.parts.device), self.parts.device
-        rehearsal = rehearsing.rehearse(self.parts, self.sizes, self.start, batch, self._prompts())
+        used = self.samples or self.sources or []
+        rehearsal = rehearsing.rehearse(self.parts, self.sizes, self.start, used, longest)
         preflight_report.memory(rehearsal, free, device)
         found = budget(
             self.config, self.sizes, self.start, rehearsal, self.caches, self.writes, self._drawn_at_the_end()
         )
-        notes = [MADE_UP] * made_up + [COMPILED] * bool(self.config["hardware"]["compile"])
+        notes = [SAMPLED] * bool(self.samples) + [COMPILED] * bool(self.config["hardware"]["compile"])
         preflight_report.budget(found, notes)
-
-    def _prompts(self) -> list[str]:
-        """As many as a preview has: the caption of most words, so that none takes more memory."""
-        chosen = self.config["callbacks"]["preview"]
-        longest = max((found.longest for found in self.surveys), key=lambda text: len(text.split()))
-        return list(chosen.get("prompts") or [longest] * max(1, chosen["count"]))
 
     def _drawn_at_the_end(self) -> int:
         """Pictures of the closing evaluation."""

@@ -18,7 +18,7 @@ FOUND = {
     "unreadable": "unreadable",
     "missing_captions": "no caption",
     "duplicates": "copies",
-    "contradictions": "copies that differ in their caption",
+    "contradictions": "other caption",
     "tiny": "enlarged",
 }
 NAMED, BUCKETS = 5, 12  # names in a row of findings, rows of sizes

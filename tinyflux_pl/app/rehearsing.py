@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app.cache_needs import GroupNeed, layout, longest_caption
+from tinyflux_pl.app import drawn_prompts
 from tinyflux_pl.app.compose import build
 from tinyflux_pl.app.learner import Learner
 from tinyflux_pl.app.parts import Parts
@@ -20,7 +20,6 @@ from tinyflux_pl.app.sources import Source, datasets
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError, NotWritable
 from tinyflux_pl.core.types import Batch, TextEmbeddings
-from tinyflux_pl.data.cache_store import ENCODINGS
 
 PREVIEW_STEPS = 2  # a solver that looks back holds from the second step on what it holds in every later one
 
@@ -69,10 +68,8 @@ def _ranks(hardware: dict[str, Any]) -> int:
     return int(devices) if str(devices).isdigit() else max(1, torch.cuda.device_count())
 
 
-def rehearse(
-    parts: Parts, sizes: Sizes, start: int, batch: Callable[[int, bool], Batch], prompts: Sequence[str]
-) -> Any:
-    """Rehearse the run from step `start`; returns the training.rehearsal.Rehearsal.
+def rehearse(parts: Parts, sizes: Sizes, start: int, sources: list[Source], longest: int) -> Any:
+    """Rehearse the run from step `start`, captions of up to `longest` tokens; the training.rehearsal.Rehearsal.
 
     The save goes where the run's will go, and is removed. Raises MemoryPlanError, NotWritable, DiskFull,
     CorruptCheckpoint.
@@ -88,10 +85,12 @@ def rehearse(
     place = files.beside(folder / "preflight")
     learner = Learner.of(parts, place, start, compiled=False)
     sampler = parts.sampler(parts.image_size)
-    sampler = replace(sampler, settings=replace(sampler.settings, steps=PREVIEW_STEPS))
+    told = drawn_prompts.pictures_of_previews(config, sources, datasets(sources, False)[1])
+    sampler = replace(sampler, settings=replace(sampler.settings, steps=PREVIEW_STEPS), told=told)
+    prompts = drawn_prompts.for_previews(config, sources)
     description = parts.description(learner.denoiser, parts.image_size)
     stages = Stages(
-        batch=batch,
+        batch=batches(sources, longest, config["seed"]),
         micro_batch=sizes.on_rank,
         validation_batch=sizes.micro_batch,
         grid=FixedGrid(times, config["seed"]),
@@ -132,47 +131,21 @@ def cure(parts: Parts, sizes: Sizes, stage: str, fits: int) -> str:
     return ", or ".join([*choices, "a smaller model=", "a machine with more memory"])
 
 
-def cached_batches(sources: list[Source], caches: Sequence[GroupNeed], seed: int) -> Callable[[int, bool], Batch]:
-    """The first samples of the run's own order; `longest` pads their text to the longest caption of all."""
+def batches(sources: list[Source], longest: int, seed: int) -> Callable[[int, bool], Batch]:
+    """So many samples in the run's own order; padded, their text is as long as the longest caption of all."""
     from tinyflux_pl.data.sample_order import SampleOrder
 
     train, _ = datasets(sources, False)
     weights = [source.weight for source in sources] if len(sources) > 1 else None
-    longest = longest_caption(caches)
 
     def batch(size: int, padded: bool) -> Batch:
         order = SampleOrder([len(source.stores["train"]) for source in sources], size, seed, weights)
         found = train.__getitems__(order.batch(0))
         if not padded:
             return found
-        text = found.text.padded(longest)
+        text = found.text.padded(max(longest, found.text.tokens.shape[1]))
         mask = text.mask.clone()
         mask[0] = True  # else what pads could be cut off again
         return replace(found, text=TextEmbeddings(text.tokens, mask, text.pooled))
-
-    return batch
-
-
-def made_up_batches(parts: Parts, masked: bool) -> Callable[[int, bool], Batch]:
-    """Batches of the right shapes, with captions of full length, for caches that are not made yet."""
-    columns = {k: v for group in (ENCODINGS, *parts.experts) for k, v in layout(parts, group, masked).items()}
-
-    def batch(size: int, padded: bool) -> Batch:
-        def filled(name: str) -> torch.Tensor:
-            shape = columns[name][1]
-            # a map sums to 1 whatever its size; latents and text only have to be finite
-            return torch.full((size, *shape), 1.0 / max(1, torch.Size(shape[1:]).numel()))
-
-        present = torch.ones(size, dtype=torch.bool)
-        return Batch(
-            latents=filled("latents"),
-            text=TextEmbeddings(filled("text.tokens"), filled("text.mask") > 0, filled("text.pooled")),
-            sample_ids=torch.arange(size),
-            dataset_ids=torch.zeros(size, dtype=torch.long),
-            captions=[""] * size,
-            experts={name: filled(name) for name in columns if name.partition(".")[0] in parts.experts},
-            expert_present={name: present.clone() for name in parts.experts},
-            masks=filled("masks") if masked else None,
-        )
 
     return batch

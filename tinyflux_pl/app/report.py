@@ -57,7 +57,7 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
     rows += [("pictures", found["samples"]), ("checkpoint", found["checkpoint"])]
     _print("training is done", rows)
     prompt = (found["prompts"] or ["a large red circle, top left"])[0]
-    words = [f"checkpoint={found['checkpoint']}", f"prompt={prompt}", "n=4", "seed=1"]
+    words = [f"checkpoint={found['checkpoint']}", found.get("ask") or f"prompt={prompt}", "n=4", "seed=1"]
     command = " ".join(["python generate.py", *(shell(word) for word in words)])
     Console(soft_wrap=True).print(f"next: {command}", highlight=False, markup=False)
 
@@ -79,6 +79,11 @@ def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
 def pictures(paths: Sequence[Path], grid: Path) -> None:
     """Where the images lie."""
     _print("drawn", [("images", f"{len(paths)} in {grid.parent}"), ("grid", str(grid))])
+
+
+def answers(path: Path, count: int) -> None:
+    """Where the answered conditions lie."""
+    _print("answered", [("pairs", f"{count:,} in {path}")])
 
 
 def plan(parts: Sequence[Any]) -> None:

@@ -73,10 +73,27 @@ def generate(config: dict[str, Any]) -> int:
         report.plan(generation_plan(config))
         return 0
     _use_threads(config)
+    if config["condition"] is not None:
+        return _answer(config)
     prompts = read_prompts(config["prompt"], config["prompt_file"])
     folder = config["output"] or config["run_dir"]
     chosen = {name: config[name] for name in ("n", "seed", "negative_prompt")}
     report.pictures(*pipeline(config).write(prompts, folder, **chosen))
+    return 0
+
+
+def _answer(config: dict[str, Any]) -> int:
+    """A file of conditions -> a file of pairs, by a model of sequences."""
+    from tinyflux_pl.app import report
+    from tinyflux_pl.app.pipelines import pipeline
+    from tinyflux_pl.inference.sequences import SequencePipeline
+
+    words = [name for name in ("prompt", "prompt_file", "negative_prompt") if config[name] is not None]
+    if words:
+        raise ConfigError("words beside a condition", where=", ".join(words), cure="give condition= alone")
+    where = config["output"] or config["run_dir"]
+    model = SequencePipeline(pipeline(config))
+    report.answers(*model.write(config["condition"], where, n=config["n"], seed=config["seed"]))
     return 0
 
 

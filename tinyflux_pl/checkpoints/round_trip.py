@@ -23,28 +23,28 @@ def require_same(
     if averaged is not None:
         pairs.append(("averages", plain_keys(averaged), read.weights("averaged")))
     for name, saved, found in pairs:
-        if difference := _difference(saved, found, name):
+        if part := difference(saved, found, name):
             raise CorruptCheckpoint(
-                f"{difference} came back from the disk other than it was written",
+                f"{part} came back from the disk other than it was written",
                 where=str(read.path.parent),
                 cure="check the disk and its file system, or write elsewhere: paths.root=/another/disk",
             )
 
 
-def _difference(saved: Any, found: Any, name: str) -> str:
-    """The name of the first part that differs, or nothing."""
+def difference(saved: Any, found: Any, name: str) -> str:
+    """The name of the first part in which two nested containers of tensors and plain values differ, or nothing."""
     if isinstance(saved, Tensor):
         same = isinstance(found, Tensor) and saved.dtype == found.dtype and saved.shape == found.shape
         return "" if same and torch.equal(_bits(saved), _bits(found)) else name
     if isinstance(saved, Mapping):
         if not isinstance(found, Mapping) or saved.keys() != found.keys():
             return name
-        return next(filter(None, (_difference(saved[k], found[k], f"{name}.{k}") for k in saved)), "")
+        return next(filter(None, (difference(saved[k], found[k], f"{name}.{k}") for k in saved)), "")
     if isinstance(saved, list | tuple):
         if not isinstance(found, list | tuple) or len(saved) != len(found):
             return name
         parts = enumerate(zip(saved, found, strict=True))
-        return next(filter(None, (_difference(*pair, f"{name}.{i}") for i, pair in parts)), "")
+        return next(filter(None, (difference(*pair, f"{name}.{i}") for i, pair in parts)), "")
     return "" if saved == found else name
 
 

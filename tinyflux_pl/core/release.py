@@ -72,12 +72,13 @@ def fill(
     original: Original | None = None,
     structure: dict[str, Any] | None = None,
     ignored: Sequence[str] = (),
+    wide: Sequence[str] = (),
 ) -> nn.Module:
     """Put a release's tensors into a module of the meta device, strictly, in `dtype`; returns the module.
 
     Where the file already has `dtype` its own pages become the weights; nothing is held twice. `ignored` are
-    patterns of keys that the reference itself leaves unread. Raises CheckpointMismatch naming what is missing,
-    unexpected or of another shape, before anything is assigned.
+    patterns of keys that the reference itself leaves unread, `wide` names of submodules that stay in fp32.
+    Raises CheckpointMismatch naming what is missing, unexpected or of another shape, before anything is assigned.
     """
     held = found.tensors()
     if original is not None and any(original.mark in key for key in held):
@@ -89,7 +90,8 @@ def fill(
             ) from error
     held = {key: value for key, value in held.items() if not any(re.search(pattern, key) for pattern in ignored)}
     require_match({key: tuple(value.shape) for key, value in module.state_dict().items()}, held, found.where)
-    cast = {key: value.to(dtype) if value.is_floating_point() else value for key, value in held.items()}
+    types = {key: torch.float32 if set(key.split(".")) & set(wide) else dtype for key in held}
+    cast = {key: value.to(types[key]) if value.is_floating_point() else value for key, value in held.items()}
     module.load_state_dict(cast, strict=True, assign=True)
     empty = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
     if empty:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from tinyflux_pl.codecs.identity import Identity
 from tinyflux_pl.core.errors import ConfigError
@@ -15,9 +19,7 @@ def identity_for(records: Any) -> Identity:
     """The codec of these pairs' targets; ConfigError for records that are no pairs."""
     source = _pairs(records, "codec=identity")
     moments = Moments.over(p.target[p.target_mask] for p in source.blocks() if p.target is not None)
-    first = source.pairs([0]).target_ids[0]
-    alike = all(bool((p.target_ids == first).all()) and bool(p.target_mask.all()) for p in source.blocks())
-    ids = first.tolist() if alike else None
+    ids = _shared((p.target_ids, p.target_mask) for p in source.blocks())
     return Identity(source.shape.tokens, list(moments.mean), list(moments.spread), ids)
 
 
@@ -34,7 +36,20 @@ def given_for(records: Any, store_dtype: str | None = None) -> GivenTokens:
     vector = Moments.over(p.vector for p in source.blocks())
     shape = source.shape
     told = list(moments.mean), list(moments.spread), list(vector.mean), list(vector.spread)
-    return GivenTokens(shape.condition_tokens, shape.axes, *told, named=source.named)
+    ids = _shared((p.condition_ids, p.condition_mask) for p in source.blocks())
+    return GivenTokens(shape.condition_tokens, shape.axes, *told, ids=ids, named=source.named)
+
+
+def _shared(blocks: Iterable[tuple[Tensor, Tensor]]) -> list[list[float]] | None:
+    """Where token i stands (tokens, A), if it stands there in every pair that has it; else None."""
+    known, seen = torch.zeros(()), torch.zeros((), dtype=torch.bool)
+    for ids, mask in blocks:
+        first = ids[mask.int().argmax(0), torch.arange(ids.shape[1])]
+        known = torch.where(seen[..., None], known, first)
+        seen = seen | mask.any(0)
+        if bool(((ids != known).any(-1) & mask).any()):
+            return None
+    return known.tolist()
 
 
 def _pairs(records: Any, choice: str) -> PairRecords:

@@ -13,7 +13,7 @@ from tinyflux_pl.core.sequences import Pairs, PairShape
 from tinyflux_pl.data.array_file import ArrayFile
 
 KNOWN = ("target", "condition", "target_ids", "condition_ids", "target_mask", "condition_mask", "vector", "label")
-AXES = 3  # columns of default ids: condition tokens at (i, 0, 0), target tokens at (0, i, 0)
+AXES, AXIS = 3, {"condition": 0, "target": 1}  # columns of default ids, and which of them counts a side's tokens
 
 
 class PairFile:
@@ -60,8 +60,12 @@ class PairFile:
         """Whether the file holds that array."""
         return name in self.file.shapes
 
-    def pairs(self, rows: slice, shape: PairShape) -> Pairs:
-        """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the file's own."""
+    def pairs(self, rows: slice, shape: PairShape, known: dict[str, list[list[float]] | None] | None = None) -> Pairs:
+        """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the file's own.
+
+        `known` are the ids (tokens, A) of `target` and `condition` where the file has none: by default the
+        index of a token; None for ids that only the file can tell.
+        """
         count = len(range(*rows.indices(len(self))))
         target_mask = self._mask("target_mask", rows, count, self.tokens or shape.tokens)
         condition_mask = self._mask("condition_mask", rows, count, self.condition_tokens)
@@ -70,10 +74,10 @@ class PairFile:
             condition=_padded(
                 self._values("condition", rows).masked_fill(~condition_mask[..., None], 0), shape.condition_tokens
             ),
-            condition_ids=_padded(self._ids("condition_ids", rows, condition_mask, 0), shape.condition_tokens),
+            condition_ids=_padded(self._ids("condition", rows, condition_mask, known), shape.condition_tokens),
             condition_mask=_padded(condition_mask[..., None], shape.condition_tokens)[..., 0],
             vector=self._values("vector", rows) if self.has("vector") else torch.zeros(count, shape.vector),
-            target_ids=_padded(self._ids("target_ids", rows, target_mask, 1), shape.tokens),
+            target_ids=_padded(self._ids("target", rows, target_mask, known), shape.tokens),
             target_mask=_padded(target_mask[..., None], shape.tokens)[..., 0],
             labels=[str(int(n)) for n in self.file.rows("label", rows)] if self.has("label") else [""] * count,
             target=None if target is None else _padded(target, shape.tokens),
@@ -125,16 +129,22 @@ class PairFile:
             raise self._fault(f"{name} leaves a pair without any token", "leave such pairs out")
         return mask
 
-    def _ids(self, name: str, rows: slice, mask: Tensor, axis: int) -> Tensor:
-        count, tokens = mask.shape
-        if not self.has(name):
-            ids = torch.zeros(count, tokens, self.axes)
-            ids[..., min(axis, self.axes - 1)] = torch.arange(tokens, dtype=torch.float32)
-        elif len(self.file.shapes[name]) == 2:
-            ids = self._values(name, slice(None))[None].expand(count, -1, -1)
+    def _ids(self, side: str, rows: slice, mask: Tensor, known: dict[str, list[list[float]] | None] | None) -> Tensor:
+        (count, tokens), name = mask.shape, f"{side}_ids"
+        if self.has(name) and len(self.file.shapes[name]) == 3:
+            return self._values(name, rows).masked_fill(~mask[..., None], 0)
+        if self.has(name):
+            ids = self._values(name, slice(None))
+        elif known is None:
+            ids = torch.zeros(tokens, self.axes)
+            ids[:, AXIS[side] if AXIS[side] < self.axes else 0] = torch.arange(tokens, dtype=torch.float32)
         else:
-            ids = self._values(name, rows)
-        return ids.masked_fill(~mask[..., None], 0)
+            told = known[side]
+            if told is None or len(told) < tokens:
+                longest = "differ from pair to pair" if told is None else f"are known for {len(told)} tokens"
+                raise self._fault(f"no {name}, and in training they {longest}", f"give {name} (pairs, tokens, columns)")
+            ids = torch.tensor(told[:tokens], dtype=torch.float32)
+        return ids.expand(count, -1, -1).masked_fill(~mask[..., None], 0)
 
     def _fault(self, what: str, cure: str) -> DataError:
         return DataError(what, where=str(self.file.path), cure=cure)

@@ -38,7 +38,7 @@ class ReleasedNet:
         attention_backend: str = "native",
         random_weights: bool = False,
     ) -> Any:
-        """The network in evaluation mode.
+        """The network, in training mode like any new one.
 
         The config.json beside the weights says what the network is; where there is none, `structure` does.
         Without weights it is random if `random_weights` asks for that, else ConfigError; where the default
@@ -49,10 +49,10 @@ class ReleasedNet:
         beside = None if found is None else found.config
         known = self.keys(structure if beside is None else beside, strict=beside is None)
         if torch.get_default_device().type == "meta":
-            return torch.nn.Module.to(self.skeleton(known), number)  # diffusers' own warns of what it keeps
+            return self._in(self.skeleton(known), number)
         if found is not None:
             unread = self._class()._keys_to_ignore_on_load_unexpected or ()
-            net: Any = release.fill(self.skeleton(known), found, number, self.original, known, unread)
+            net: Any = release.fill(self.skeleton(known), found, number, self.original, known, unread, self._wide())
         elif random_weights:
             net = self.random(known, number)
         else:
@@ -62,7 +62,7 @@ class ReleasedNet:
                 cure="model.weights=FOLDER or FILE.safetensors (model.random_weights=true draws noise, for trials)",
             )
         choose_attention(net, attention_backend)
-        return net.eval()
+        return net
 
     def skeleton(self, structure: dict[str, Any]) -> Any:
         """The network without values, on the meta device."""
@@ -71,7 +71,7 @@ class ReleasedNet:
 
     def random(self, structure: dict[str, Any], dtype: torch.dtype) -> Any:
         """The network newly initialised."""
-        return torch.nn.Module.to(self._class()(**self.keys(structure)), dtype)
+        return self._in(self._class()(**self.keys(structure)), dtype)
 
     def keys(self, structure: dict[str, Any], strict: bool = True) -> dict[str, Any]:
         """What the class's constructor takes, diffusers' own notes left out.
@@ -89,6 +89,18 @@ class ReleasedNet:
             warnings.warn(f"config.json: {self.kind} here has no {key!r}, left out", stacklevel=3)
             told.pop(key)
         return told
+
+    def _in(self, net: Any, dtype: torch.dtype) -> Any:
+        """The network in a type, but for what diffusers keeps in fp32."""
+        torch.nn.Module.to(net, dtype)  # diffusers' own only warns of what it should keep
+        for name, module in net.named_modules():
+            if name.rpartition(".")[2] in self._wide():
+                module.float()
+        return net
+
+    def _wide(self) -> tuple[str, ...]:
+        kept = self._class()._keep_in_fp32_modules or ()
+        return (kept,) if isinstance(kept, str) else tuple(kept)
 
     def _class(self) -> Any:
         import diffusers

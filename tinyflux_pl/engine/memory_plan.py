@@ -144,5 +144,8 @@ def generation(
 
 
 def size(count: int) -> str:
-    """Bytes for a reader: MiB below one GiB."""
-    return f"{count / GIB:.2f} GiB" if abs(count) >= GIB else f"{count / 2**20:.1f} MiB"
+    """Bytes for a reader."""
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}" if unit == GIB else f"{count / unit:.1f} {name}"
+    return f"{count / 1024:.1f} KiB"

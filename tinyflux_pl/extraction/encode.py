@@ -118,6 +118,17 @@ def images_of(records: list[Record]) -> Tensor:
     return values.div(127.5).sub(1) if pixels.dtype == torch.uint8 else values
 
 
+@torch.inference_mode()
+def columns_of(
+    records: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype, device: torch.device | str
+) -> dict[str, Tensor]:
+    """What `encode` would store of these records, captions apart."""
+    columns = _images(records, codec, dtype, device, len(records)) | _texts([r.caption for r in records], text, dtype)
+    codec.free()
+    text.free()
+    return columns
+
+
 class _Blocks:
     """The rows that have to be made, shard by shard in blocks, behind one progress bar."""
 

@@ -18,7 +18,7 @@ from tinyflux_pl.data import reference_pictures as pictures
 
 
 class Edit(ABC):
-    """Called with words, gives all that the denoiser is told; pictures are read at once, encoded on first use.
+    """Called with words, of any rows, gives all that the denoiser is told; encoded on first use.
 
     `size` (height, width) is that of the picture to draw where nobody asks for another.
     """
@@ -30,7 +30,7 @@ class Edit(ABC):
         self.hashes = {Path(file).name: sha256(Path(file).expanduser())[:12] for file in files}
 
     @abstractmethod
-    def __call__(self, text: TextEmbeddings) -> Conditioning:
+    def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         """The conditioning of these words, each picture as a batch of one."""
 
 
@@ -49,7 +49,7 @@ class References(Edit):
         """Of each picture, by the codec's mode."""
         return tuple(self.codec.encode(pictures.as_images(pixels)) for pixels in self.pixels)
 
-    def __call__(self, text: TextEmbeddings) -> Conditioning:
+    def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         return Conditioning(text, references=self.latents)
 
 
@@ -73,5 +73,5 @@ class Hole(Edit):
         images = pictures.as_images(pictures.resized(self.pixels, *self.size))
         return hole_channels(self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size)))
 
-    def __call__(self, text: TextEmbeddings) -> Conditioning:
+    def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         return Conditioning(text, inpaint=self.channels)

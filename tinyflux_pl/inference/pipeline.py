@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, TextEncoder
-from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.inference.edit import Edit, Hole, References
@@ -36,7 +35,6 @@ class Pipeline:
     sampler: ImageSampler
     origin: dict[str, Any]  # what the weights are, for the metadata of pictures
     precision: str = "32-true"
-    told: Callable[[TextEmbeddings], Conditioning] = Conditioning  # the words, and what else the denoiser is told
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, weights: str = "averaged") -> Pipeline:
@@ -95,8 +93,8 @@ class Pipeline:
         else:
             cure = "give reference= alone, or image= and mask= together"
             raise ConfigError("pictures that do not go together", where="reference, image, mask", cure=cure)
-        sampler = replace(self.sampler, image_size=size if keep_size else edit.size)
-        return replace(self, told=edit, sampler=sampler, origin={**self.origin, "pictures": edit.hashes})
+        sampler = replace(self.sampler, image_size=size if keep_size else edit.size, told=edit)
+        return replace(self, sampler=sampler, origin={**self.origin, "pictures": edit.hashes})
 
     def adjusted(
         self,
@@ -146,7 +144,6 @@ class Pipeline:
                     negative_prompt=negative_prompt,
                     indices=[i for _, i in rows],
                     seed=seed,
-                    told=self.told,
                 )
             drawn.append(images)
             for (prompt, i), image in zip(rows, images, strict=True):
@@ -183,6 +180,8 @@ def open_checkpoint(path: str | Path) -> directory.Checkpoint:
     for folder in (path / "checkpoints", path):
         found, rejected = directory.newest_valid(folder)
         if found is not None:
+            for line in rejected:
+                print(f"skipped {line}")
             return found
         if rejected:
             raise CorruptCheckpoint("no valid checkpoint: " + "; ".join(rejected), where=str(folder))

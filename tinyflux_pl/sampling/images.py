@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Codec, Denoiser, TextEncoder
-from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
@@ -21,12 +21,31 @@ def settings_of(config: dict[str, Any]) -> SamplerSettings:
     return SamplerSettings(**{**config, "guidance": Guidance(**config["guidance"])})
 
 
+def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
+    """Nothing beside the words."""
+    return Conditioning(text)
+
+
+@dataclass(frozen=True)
+class ShownPictures:
+    """Beside the words of image i, the references or the hole of a batch's sample i, counted round."""
+
+    batch: Batch
+
+    def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
+        """The conditioning of these rows of a call."""
+        index = torch.arange(rows.start, rows.start + len(text)) % len(self.batch)
+        inpaint = self.batch.inpaint
+        references = tuple(reference[index] for reference in self.batch.references)
+        return Conditioning(text, references=references, inpaint=None if inpaint is None else inpaint[index])
+
+
 @dataclass
 class ImageSampler:
     """Codec, text encoder and settings; the denoiser is given with each call.
 
     `image_size` is (height, width) in pixels. Image i of a call depends on (seed, i) and
-    its prompt, never on the batch it was drawn in.
+    its prompt, never on the batch it was drawn in. `told` adds to the words what else the denoiser is told.
     """
 
     codec: Codec
@@ -34,6 +53,7 @@ class ImageSampler:
     settings: SamplerSettings
     image_size: tuple[int, int]
     max_batch: int = 64
+    told: Callable[[TextEmbeddings, slice], Conditioning] = words_only  # of these rows of a call
 
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one image's latents."""
@@ -60,10 +80,9 @@ class ImageSampler:
         indices: Sequence[int] | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
-        told: Callable[[TextEmbeddings], Conditioning] = Conditioning,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt; `told` adds to the words what else is told."""
+        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt."""
         guided = self.settings.guidance.scale != 1
         if negative_prompt is not None and not guided:
             cure = "guidance.scale=3, say; a distilled network's own guidance reads no negative prompt"
@@ -79,7 +98,7 @@ class ImageSampler:
             rows = slice(start, start + self.max_batch)
             latents = sample(
                 denoiser,
-                self._placed(told(text.select(rows).trimmed().to(device)), prompts[rows]),
+                self._placed(self.told(text.select(rows).trimmed().to(device), rows), prompts[rows]),
                 null,
                 shape=self.latent_shape(),
                 sample_ids=indices[rows],

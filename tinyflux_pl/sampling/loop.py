@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core import rng
+from tinyflux_pl.core import interruption, rng
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
@@ -122,6 +122,7 @@ def sample(
     done: list[Tensor] = []
 
     def on_step(index: int, _: Tensor) -> None:
+        interruption.poll()
         if progress:
             progress(len(done) * settings.steps + index + 1, len(chunks) * settings.steps)
 

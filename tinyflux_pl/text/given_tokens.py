@@ -19,10 +19,12 @@ class GivenTokens:
 
     The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with its place.
     `pooled` (B, P) is the vector beside a condition, normalised; zero where the data has none. `named` finds the
-    pairs that captions name; it is not saved, so that a rebuilt encoder is given conditions only.
+    pairs that captions name; it is not saved, so that a rebuilt encoder is given conditions only. `ids` (L, axes)
+    say where tokens stand, if those of all conditions stand alike.
     """
 
     name = "given"
+    ask = "condition=FILE.npz"  # how generate.py is asked for what a model of this encoder draws
 
     def __init__(
         self,
@@ -32,13 +34,14 @@ class GivenTokens:
         spread: list[float],
         vector_mean: list[float],
         vector_spread: list[float],
+        ids: list[list[float]] | None = None,
         named: Callable[[Sequence[str]], Pairs] | None = None,
     ) -> None:
         self.length, self.axes = length, axes
         self.moments = Moments(tuple(mean), tuple(spread))
         self.vector_moments = Moments(tuple(vector_mean), tuple(vector_spread))
         self.text_spec = TextSpec(len(mean) + axes, length, len(vector_mean), axes)
-        self.named = named
+        self.ids, self.named = ids, named
         self.device = torch.device("cpu")
 
     def embeddings(
@@ -94,11 +97,11 @@ class GivenTokens:
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""
         vector = {f"vector_{name}": value for name, value in self.vector_moments.plain().items()}
-        return {"length": self.length, "axes": self.axes, **self.moments.plain(), **vector}
+        return {"length": self.length, "axes": self.axes, **self.moments.plain(), **vector, "ids": self.ids}
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the embeddings."""
-        return {"text": self.name, **self.config()}
+        return {"text": self.name, **{name: value for name, value in self.config().items() if name != "ids"}}
 
     def to(self, device: Any) -> "GivenTokens":
         """Where the embeddings are handed out."""

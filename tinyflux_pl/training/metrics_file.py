@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from tinyflux_pl.core import files
 
+TRAINING = "train/"  # what the columns of training itself begin with
+
 
 class MetricsFile(Logger):
-    """`metrics.csv` in a folder of the run: a row a call, with its step, in the file when the call returns."""
+    """`metrics.csv` in a folder of the run: a row a step, in the file when `log_metrics` returns."""
 
     def __init__(self, save_dir: str, folder: str = "csv") -> None:
         super().__init__()
         self._save_dir, self.folder = save_dir, folder
         self.path = Path(save_dir) / folder / "metrics.csv"
         self._columns: list[str] = []
+        self._last: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -42,13 +46,18 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a row; a column that is new makes the file anew."""
-        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
-        new = [name for name in row if name not in self._columns]
-        if new:
-            self._write([*self._columns, *new], self.rows())
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+        """Add values to the step's row, which is the last one or a new one."""
+        found = {name: float(value) for name, value in metrics.items()}
+        same = self._last.get("step") == step
+        before = len(self._line(self._last)) if same else 0
+        self._last = {**self._last, **found} if same else {"step": step, **found}
+        if new := [name for name in self._last if name not in self._columns]:
+            rows = self.rows()
+            self._write([*self._columns, *new], [*(rows[:-1] if same else rows), self._last])
+            return
+        # One call, in place: a row that grew by cells is longer than it was, so a kill leaves the one or the other.
+        with open(self.path, "r+b") as file:
+            os.pwrite(file.fileno(), self._line(self._last), os.fstat(file.fileno()).st_size - before)
 
     def rows(self) -> list[dict[str, str]]:
         """What is in the file, as text."""
@@ -59,16 +68,27 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Drop what a resumed run will write again: rows after `step`, and all of that step but training's own."""
+        """Drop what a run resumed at `step` writes again: later rows, and in its own all but training's values."""
         rows = self.rows()
-        kept = [row for row in rows if int(row["step"]) < step or (int(row["step"]) == step and row.get("train/loss"))]
-        if rows:
-            self._write(list(rows[0]), kept)
+        if not rows:
+            return
+        kept: list[dict[str, Any]] = [row for row in rows if int(row["step"]) < step]
+        for row in rows:
+            trained = {name: value for name, value in row.items() if value and name.startswith(TRAINING)}
+            if int(row["step"]) == step and trained:
+                kept.append({"step": step, **trained})
+        self._last = kept[-1] if kept and kept[-1]["step"] == step else {}
+        self._write(list(rows[0]), kept)
 
-    def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        files.write_bytes(self.path, text.getvalue().encode())
+    def _line(self, row: Mapping[str, Any]) -> bytes:
+        return _text([], [row], self._columns)
+
+    def _write(self, columns: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        files.write_bytes(self.path, _text([dict(zip(columns, columns, strict=True))], rows, columns))
         self._columns = columns
+
+
+def _text(header: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, lineterminator="\n").writerows([*header, *rows])
+    return text.getvalue().encode()

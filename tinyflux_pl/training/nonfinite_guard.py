@@ -25,7 +25,7 @@ class NonFiniteGuard(Callback):
     """Refuses a step whose mean loss or gradient norm is not finite, or lies above its limit.
 
     The limit is a factor times the median of the last 64 accepted steps, from `warmup` accepted steps on; a
-    factor of inf leaves only what is not finite. A refused step changes no weight, no momentum and no average;
+    factor of None leaves only what is not finite. A refused step changes no weight, no momentum and no average;
     the learning rate, the count of steps and the order of samples go on as if it had been taken. Nothing is
     read from the device but every `log_every` steps, when a checkpoint is made, and at the end: there the
     skipped steps are told, and there the run stops with NumericsError and a replay bundle if they are too many.
@@ -36,16 +36,17 @@ class NonFiniteGuard(Callback):
         bundle: ReplayBundle,
         log_every: int = 25,
         warmup: int = 32,
-        loss_factor: float = 20.0,
-        norm_factor: float = 10.0,
+        loss_factor: float | None = 20.0,
+        norm_factor: float | None = 10.0,
         max_consecutive: int = 10,
         max_recent: int = 50,
     ) -> None:
-        if min(loss_factor, norm_factor) <= 1:
-            cure = "a number well above 1; inf refuses only what is not finite"
+        factors = [torch.inf if factor is None else float(factor) for factor in (loss_factor, norm_factor)]
+        if min(factors) <= 1:
+            cure = "a number well above 1; null refuses only what is not finite"
             raise ConfigError("a factor of 1 or less refuses half of all steps", where="callbacks.guard", cure=cure)
         self.bundle, self.log_every, self.warmup = bundle, log_every, warmup
-        self.factors = torch.tensor([loss_factor, norm_factor])
+        self.factors = torch.tensor(factors)
         self.record = SkippedSteps(bundle.run_dir / "skipped.jsonl", max_consecutive, max_recent)
         self.median = RunningMedian(rows=2)
         self.skipped = torch.zeros(())

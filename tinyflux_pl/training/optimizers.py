@@ -117,7 +117,8 @@ class MuonAdamW(torch.optim.Optimizer):
     def _step_muon_unless(self, bad: Tensor) -> None:
         """Muon's own arithmetic, matrix by matrix, each put back where `bad`: Muon knows no `found_inf`."""
         for group in self.muon.param_groups:
-            options = {name: group[name] for name in self.muon.defaults}
+            # Loading a state adds "differentiable" to the defaults; muon() does not take it.
+            options = {name: group[name] for name in self.muon.defaults if name != "differentiable"}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ class Preview(Periodic):
         metric: Any = None,
         every_steps: int = 500,
         seed: int = 0,
+        pictures: Callable[[Any, Sequence[str]], tuple[Any, list[str]]] | None = None,
     ) -> None:
         super().__init__(every_steps)
         self.folder, self.sampler, self.prompts = Path(folder), sampler, list(prompts)
         self.average, self.metric, self.seed = average, metric, seed
+        self.pictures = pictures  # of what is drawn for the prompts, where that is no picture itself
         self.picture: Path | None = None  # the last one
 
     def perform(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,7 +51,7 @@ class Preview(Periodic):
         """Sample, save, log; the raw weights and the training mode are back afterwards."""
         images = self.sample(pl_module, self.prompts)
         self.picture = self.folder / f"step_{step:07d}.png"
-        grid = captioned_grid(images, self.prompts)
+        grid = captioned_grid(*(self.pictures(images, self.prompts) if self.pictures else (images, self.prompts)))
         self.folder.mkdir(parents=True, exist_ok=True)
         grid.save(self.picture)
         if self.metric is not None:

@@ -36,7 +36,7 @@ def rehearse(
     rehearsal = Rehearsal(stages)
     devices = hardware["devices"]
     alone = {"devices": devices[:1] if isinstance(devices, list) else 1, "strategy": "auto", "accumulation": 1}
-    with _generators_kept():
+    with generators_kept():
         trainer = make_trainer({**hardware, **alone}, run_dir=folder, callbacks=[*callbacks, rehearsal], loggers=[])
         try:
             trainer.fit(module, DataLoader(_Stream(rehearsal.batches), batch_size=None, collate_fn=collate))
@@ -49,7 +49,8 @@ def rehearse(
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
+def generators_kept() -> Iterator[None]:
+    """Whatever is drawn inside from torch's, numpy's and Python's own generators, they go on as they were."""
     state, python = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

@@ -23,7 +23,7 @@ class RunningMedian:
         """factors (rows,) times the medians (the lower of an even number); inf until `warmup` were accepted."""
         size = self.values.shape[1]
         middle = (self.accepted.clamp(1, size) - 1) // 2  # of what is there: empty places, inf, are sorted last
-        medians = self.values.sort(dim=1).values.index_select(1, middle[None]).squeeze(1)
+        medians = self.values.sort(dim=1).values.index_select(1, middle.reshape(1)).squeeze(1)
         limits = (medians * factors).nan_to_num(nan=torch.inf, posinf=torch.inf)  # 0 times a factor of inf
         return torch.where(self.accepted < warmup, torch.inf, limits)
 
@@ -31,7 +31,7 @@ class RunningMedian:
         """Take up values (rows,) where `keep` (bool scalar), in place of the oldest."""
         size = self.values.shape[1]
         here = torch.arange(size, device=values.device) == self.accepted % size
-        self.values = torch.where(here & keep, values[:, None], self.values)
+        self.values = torch.where(here & keep, values.unsqueeze(1), self.values)
         self.accepted = self.accepted + keep
 
     def state(self) -> dict[str, Any]:

@@ -22,9 +22,9 @@ def make_trainer(
     Lightning's count begins anew in a resumed run, and doubles with two optimizers.
     """
     # No notes on hardware and on other products; warnings come once, through the root logger.
-    notes = logging.getLogger("lightning.pytorch")
-    notes.setLevel(logging.WARNING)
-    notes.handlers.clear()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).handlers.clear()
     # Ours by design: samples come from a memory map, where workers only add copies.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
-from tinyflux_pl.data.records.dataset_files import SUFFIXES, inside, is_file, text_of
+from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, images, inside, is_file, text_of
 
 TABLES = ("metadata.jsonl", "metadata.json")
 TARGET, REFERENCE, MASK, CAPTION = "_target", "_ref", "_mask", "_caption.txt"
@@ -33,7 +33,7 @@ def read_rows(root: Path) -> list[PairRow]:
     NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png and NAME_caption.txt. Raises DataError for a
     file that is not there and for rows that differ in kind, CaptionError for a caption that is no text.
     """
-    table = next((root / name for name in TABLES if is_file(root / name)), None)
+    table = next((path for name in TABLES if is_file(path := inside(root, name))), None)
     rows = list(_of_table(table) if table else _of_names(root))
     if not rows:
         raise DataError("no pairs", where=str(root), cure=f"{CURE} in {TABLES[0]}, or name files NAME{TARGET}.png")
@@ -75,17 +75,17 @@ def _of_table(table: Path) -> Iterator[PairRow]:
 
 
 def _of_names(root: Path) -> Iterator[PairRow]:
-    images = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    for path in images:
+    found = [root / name for name in images(root)]
+    for path in found:
         if not path.stem.endswith(TARGET):
             continue
         stem = path.stem.removesuffix(TARGET)
-        beside = [other for other in images if other.parent == path.parent and other.stem.startswith(stem + "_")]
+        beside = [other for other in found if other.parent == path.parent and other.stem.startswith(stem + "_")]
         references = [o for o in beside if o.stem == stem + REFERENCE or _numbered(o.stem, stem + REFERENCE)]
         mask = next((o for o in beside if o.stem == stem + MASK), None)
-        caption = path.with_name(stem + CAPTION)
+        caption = inside(root, path.with_name(stem + CAPTION).relative_to(root).as_posix())
         names = [o.relative_to(root).as_posix() for o in references]
-        told = text_of(caption).strip() if is_file(caption) else ""
+        told = text_of(caption, MAX_CAPTION_BYTES).strip() if is_file(caption) else ""
         yield PairRow(
             path.relative_to(root).as_posix(), tuple(names), mask.relative_to(root).as_posix() if mask else "", told
         )

@@ -1,0 +1,123 @@
+"""`rebuild=true` through the whole recipe: what goes along, what is damaged, what was stopped, what is loaded."""
+
+import pytest
+
+from tests import releases
+from tests.app.runs import photographs
+from tests.app.runs import run as run_recipe
+from tests.faults import caching
+from tinyflux_pl.app import report
+from tinyflux_pl.core.errors import StaleCache
+from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.experts import teacher
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = caching.make(tmp_path_factory.mktemp("world") / "world", pretrained=False)
+    caching.extract(root, pretrained=False)
+    return root
+
+
+@pytest.fixture
+def root(world, tmp_path):
+    """A copy, one caption of which was changed after the extraction; and what that does to the training split."""
+    root = caching.copied(world, tmp_path / "world")
+    number = int(caching.store(root).captions([3])[0].split()[-1])
+    (root / "data" / f"{number:03d}.txt").write_text("a red square")
+    return root
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """The sources that the closing table is about, of each run."""
+    seen = []
+    monkeypatch.setattr(report, "caches", lambda sources, skipped: seen.append(sources[0]))
+    return seen
+
+
+def test_the_closing_table_counts_by_split_and_group(root, capsys):
+    with pytest.raises(StaleCache, match=r"new or changed: 1 of 4 samples \(\d+\.png\)"):
+        caching.extract(root, pretrained=False)
+    caching.extract(root, "rebuild=true", pretrained=False)
+    lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if "kept" in line]
+    said = [tuple(cell.strip() for cell in line) for line in lines]
+    assert said == [
+        ("encodings", "3 kept, 1 made anew"),
+        ("lune", "3 kept, 1 made anew"),
+        ("sol", "3 kept, 1 made anew"),
+        ("encodings", "3 kept, 0 made anew"),
+    ]
+
+
+def test_a_group_that_was_not_asked_for_goes_along(root, table):
+    """Sol's shards are kept where all of their samples are; its other shards wait for a run with Sol."""
+    caching.extract(root, "rebuild=true", "experts=lune", pretrained=False)
+    assert table[-1].made["train"] == {"encodings": 1, "lune": 1}
+    store = caching.store(root)
+    assert store.complete("lune") and store.pending("sol") == [1]
+    caching.extract(root, pretrained=False)
+    assert table[-1].made["train"] == {"sol": 1}
+    fresh = caching.copied(root, root.with_name("fresh"), caches=False)
+    caching.extract(fresh, pretrained=False)
+    assert caching.content(root) == caching.content(fresh)
+
+
+@pytest.mark.parametrize("damaged", ["encodings/shard_00000.safetensors", "sol/group.json", "keys.bin"])
+def test_nothing_damaged_is_copied_on(root, table, capsys, damaged):
+    file = root / "cache" / "folder" / "train" / damaged
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 8
+    file.write_bytes(content)
+    caching.extract(root, "rebuild=true", pretrained=False)
+    made = {"encodings": 1, "lune": 1, "sol": 1}
+    made |= {"encodings/shard_00000.safetensors": {"encodings": 4}, "sol/group.json": {"sol": 4}}.get(damaged, {})
+    made = dict.fromkeys(made, 4) if damaged == "keys.bin" else made
+    assert table[-1].made["train"] == made
+    assert "nothing is kept of" in capsys.readouterr().out
+    fresh = caching.copied(root, root.with_name("fresh"), caches=False)
+    caching.extract(fresh, pretrained=False)
+    assert caching.content(root) == caching.content(fresh)
+
+
+def test_a_rebuild_that_was_stopped_goes_on_and_the_old_cache_serves_until_then(root, table, monkeypatch):
+    before, real, written = caching.content(root), CacheStore.write_shard, []
+
+    def stops(self, *arguments):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(real(self, *arguments))
+
+    monkeypatch.setattr(CacheStore, "write_shard", stops)
+    with pytest.raises(KeyboardInterrupt):
+        caching.extract(root, "rebuild=true", pretrained=False)
+    monkeypatch.setattr(CacheStore, "write_shard", real)
+    after = caching.content(root)
+    assert {name: after[name] for name in before} == before and len(after) > len(before)
+    caching.extract(root, "rebuild=true", pretrained=False)
+    assert sum(table[-1].made["train"].values()) == 2  # the sample's encoding was made before
+    fresh = caching.copied(root, root.with_name("fresh"), caches=False)
+    caching.extract(fresh, pretrained=False)
+    assert caching.content(root) == caching.content(fresh)
+
+
+def test_what_an_earlier_rebuild_of_other_inputs_left_is_not_used(root, monkeypatch):
+    real = CacheStore.write_shard
+    monkeypatch.setattr(CacheStore, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        caching.extract(root, "rebuild=true", "data.fit_mode=pad", pretrained=False)
+    monkeypatch.setattr(CacheStore, "write_shard", real)
+    caching.extract(root, "rebuild=true", pretrained=False)
+    fresh = caching.copied(root, root.with_name("fresh"), caches=False)
+    caching.extract(fresh, pretrained=False)
+    assert caching.content(root) == caching.content(fresh)
+
+
+def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(tmp_path, monkeypatch, table):
+    real = releases.all_of(tmp_path / "releases")
+    photos = photographs(tmp_path / "photos", ("coffee", "rocket", "coins", "camera"), side=32)
+    chosen = (*real, "data=folder", f"data.root='{photos}'", "data.image_size=32", "experts=lune_sol")
+    run_recipe("extract", tmp_path, *chosen, "hardware.precision=32-true")
+    monkeypatch.setattr(teacher, "read_tensors", None)
+    run_recipe("extract", tmp_path, *chosen, "hardware.precision=32-true")
+    assert table[-1].made == {"train": {}, "validation": {}}

@@ -1,0 +1,39 @@
+"""Whole small runs on pairs of pictures: cached, trained, previewed with their pictures, and drawn from."""
+
+import pytest
+from PIL import Image
+
+from tests import releases_flux1
+from tests.app.runs import run
+from tests.data.test_paired_images import mask, picture
+
+SIDE = (32, 32)
+
+
+def pairs(root, hole):
+    for i in range(6):
+        picture(root / f"p{i}_target.png", i, SIDE)
+        (root / f"p{i}_caption.txt").write_text("a red circle")
+        if hole:
+            mask(root / f"p{i}_mask.png", (2, 2, 19, 19), SIDE)
+        else:
+            picture(root / f"p{i}_ref.png", 30 + i, SIDE)
+    return root
+
+
+@pytest.mark.parametrize("variant", ["kontext", "fill"])
+def test_flux1_learns_from_pairs_and_draws_from_pictures(tmp_path, variant):
+    release, data = releases_flux1.flux1(tmp_path / "release", variant), pairs(tmp_path / "data", variant == "fill")
+    network = (f"model=flux1_{variant}", f"model.weights='{release}'", "text.length=16", "sampler.steps=2")
+    exact = ("model.dtype=float32", "text.dtype=float32", "optimizer=adamw")
+    source = ("data=pairs", f"data.root='{data}'", "data.image_size=32", "data.validation_fraction=0.3")
+    made = run("train", tmp_path, *network, *exact, *source, "steps=2", "callbacks.preview.every_steps=2")
+    (checkpoint,) = (tmp_path / made["run_dir"] / "checkpoints").glob("step_*")
+    assert list((tmp_path / made["run_dir"] / "samples").glob("*.png"))
+    shown = {
+        "kontext": [f"reference='{data / 'p0_ref.png'}'"],
+        "fill": [f"image='{data / 'p0_target.png'}'", f"mask='{data / 'p0_mask.png'}'"],
+    }[variant]
+    where = (f"checkpoint='{checkpoint}'", f"output='{tmp_path / 'drawn'}'", "prompt='a red circle'")
+    run("generate", tmp_path, *where, *shown, "height=32", "width=32")
+    assert Image.open(tmp_path / "drawn" / "image_0000.png").size == SIDE

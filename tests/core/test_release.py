@@ -1,0 +1,72 @@
+"""Where a release's network lies; tests/denoisers/test_released.py reads real ones."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tinyflux_pl.core import hub, release
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
+
+REVISION = "0123456789" * 4
+
+
+def test_of_a_repository_only_this_network_is_fetched(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(name, revision, allow):
+        asked.append((name, revision, allow))
+        (tmp_path / "transformer").mkdir()
+        save_file({"a": torch.ones(1)}, tmp_path / "transformer" / "model.safetensors")
+        return tmp_path
+
+    monkeypatch.setattr(hub, "_fetch", fetch)
+    found = release.find("owner/name", REVISION, "transformer")
+    assert found.tensors().keys() == {"a"} and found.config is None
+    ((name, revision, allow),) = asked
+    assert (name, revision) == ("owner/name", REVISION) and all(line.startswith("transformer/") for line in allow)
+    with pytest.raises(HubError, match="not pinned"):
+        release.find("owner/name", "main", "transformer")
+
+
+def test_an_index_reads_shards_beside_it_wherever_it_points(tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    save_file({"a": torch.ones(1)}, folder / "x-1.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "outside.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../../etc/x-1.safetensors"}}))
+    assert release.find(str(folder), None, "").tensors()["a"].tolist() == [1.0]
+    index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
+    with pytest.raises(CorruptCheckpoint, match="outside"):
+        release.find(str(folder), None, "")
+    index.write_text("{}")
+    with pytest.raises(CorruptCheckpoint, match="index"):
+        release.find(str(folder), None, "")
+
+
+def test_files_that_cannot_be_meant(tmp_path):
+    (tmp_path / "net.bin").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="no safetensors file"):
+        release.find(str(tmp_path / "net.bin"), None, "")
+    for name in "ab":
+        save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(HubError, match="2 safetensors and no index"):
+        release.find(str(tmp_path), None, "")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CorruptCheckpoint, match="not JSON"):
+        release.find(str(tmp_path / "a.safetensors"), None, "")
+
+
+def test_what_the_reference_leaves_unread_may_be_there_and_nothing_may_stay_empty(tmp_path):
+    file = tmp_path / "net.safetensors"
+    save_file({"weight": torch.ones(2, 2), "bias": torch.ones(2), "rope.cache": torch.ones(1)}, file)
+    found = release.find(str(file), None, "")
+    with torch.device("meta"):
+        linear = torch.nn.Linear(2, 2)
+        linear.register_buffer("table", torch.ones(1), persistent=False)
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: rope\.cache"):
+        release.fill(linear, found, torch.float32)
+    with pytest.raises(CheckpointMismatch, match="no release holds table"):
+        release.fill(linear, found, torch.float32, ignored=[r"^rope\."])

@@ -1,0 +1,154 @@
+"""The adapter of sequences: clock, places, padding, specs, rebuilding, and the codec and encoder beside it."""
+
+import json
+
+import pytest
+import torch
+
+from tinyflux_pl.codecs.identity import Identity
+from tinyflux_pl.codecs.registry import build_codec
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.protocols import Codec, Denoiser, TextEncoder
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.denoisers.flux_core import build
+from tinyflux_pl.denoisers.registry import build_denoiser
+from tinyflux_pl.diffusion.paths import LinearPath
+from tinyflux_pl.text.given_tokens import GivenTokens
+from tinyflux_pl.text.registry import build_text
+
+LATENTS, TEXT, PATH = LatentSpec(4, 1), TextSpec(5 + 3, 7, 2, ids=3), LinearPath(noise_at=1)
+SIZES = {"hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6]}
+
+
+def denoiser(path=PATH, text=TEXT, **changes):
+    torch.manual_seed(0)
+    made = build(LATENTS, text, path, **{**SIZES, **changes}).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def given(height=6, width=1):
+    mask = torch.tensor([[True] * 7, [True] * 3 + [False] * 4])
+    text = TextEmbeddings(torch.randn(2, 7, 8), mask, torch.randn(2, 2))
+    return torch.randn(2, 4, height, width), torch.tensor([0.3, 0.8]), Conditioning(text)
+
+
+@torch.no_grad()
+def test_says_what_the_network_says():
+    made, (x, t, cond) = denoiser(), given(2, 3)
+    assert isinstance(made, Denoiser)
+    row, column = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1, 2])
+    ids = torch.stack((torch.zeros(6), row, column), -1)[None]
+    tokens = cond.text.tokens
+    alone = made.net(
+        x.flatten(2).mT, ids, tokens[..., :5], tokens[..., 5:], t, cond.text.pooled, None, None, cond.text.mask
+    )
+    assert torch.equal(made(x, t, cond).sample, alone.mT.reshape(x.shape))
+
+
+@torch.no_grad()
+def test_the_clock_is_the_path_s():
+    ours, theirs, (x, t, cond) = denoiser(), denoiser(LinearPath(noise_at=0)), given()
+    theirs.load_state_dict(ours.state_dict())
+    assert torch.allclose(theirs(x, 1 - t, cond).sample, ours(x, t, cond).sample, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_target_stands_where_it_is_told_and_its_padding_has_no_say():
+    made, (x, t, cond) = denoiser(), given()
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    ids = torch.randn(2, 6, 3)
+    placed = Conditioning(cond.text, target_ids=ids, target_mask=mask)
+    out = made(x, t, placed).sample
+    assert not torch.allclose(out, made(x, t, cond).sample, atol=1e-3)
+    assert (out[1, :, 4:] == 0).all()
+    noisy = x.masked_fill(~mask[:, None, :, None], 1e4)
+    assert torch.equal(made(noisy, t, placed).sample, out)
+
+
+@torch.no_grad()
+def test_text_without_positions_stands_in_its_order():
+    made, (x, t, cond) = denoiser(text=TextSpec(8, 7, 2)), given()
+    flipped = TextEmbeddings(cond.text.tokens[:1].flip(1), cond.text.mask[:1], cond.text.pooled[:1])
+    plain = TextEmbeddings(cond.text.tokens[:1], cond.text.mask[:1], cond.text.pooled[:1])
+    one, other = (made(x[:1], t[:1], Conditioning(told)).sample for told in (plain, flipped))
+    assert not torch.allclose(one, other, atol=1e-3)
+
+
+@torch.no_grad()
+def test_is_rebuilt_from_plain_data():
+    made, example = denoiser(), given()
+    again = build_denoiser("flux_core", json.loads(json.dumps(made.config_dict())), PATH).eval()
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again(*example).sample, made(*example).sample)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(SpecMismatch, match="3 columns, the network 2 axes"):
+        denoiser(axes_dim=[6, 10])
+    with pytest.raises(SpecMismatch, match="vec"):
+        x, t, cond = given()
+        denoiser()(x, t, Conditioning(cond.text, {"vec": torch.randn(2, 14)}))
+    made = denoiser(text=TextSpec(5 + 2, 7, 2, ids=2), axes_dim=[6, 10])
+    text = TextEmbeddings(torch.randn(2, 7, 7), torch.ones(2, 7, dtype=torch.bool), torch.randn(2, 2))
+    with pytest.raises(ConfigError, match="target_ids"):
+        made(torch.randn(2, 4, 6, 1), torch.tensor([0.1, 0.2]), Conditioning(text))
+
+
+def test_gradient_checkpointing_reaches_the_network():
+    made = denoiser()
+    made.enable_gradient_checkpointing()
+    assert made.net.gradient_checkpointing
+
+
+def test_lora_targets_name_linear_layers_of_every_kind():
+    from fnmatch import fnmatchcase
+
+    made = denoiser()
+    linear = {name for name, module in made.net.named_modules() if isinstance(module, torch.nn.Linear)}
+    for pattern in made.lora_targets:
+        assert any(fnmatchcase(name, pattern) for name in linear), pattern
+
+
+def test_muon_takes_the_matrices_of_the_blocks():
+    from tinyflux_pl.training.optimizers import split_by_role
+
+    made = denoiser()
+    names = {id(p): name for name, p in made.named_parameters()}
+    hidden, edge, _ = ({names[id(p)] for p in part} for part in split_by_role(made))
+    assert {name.split(".")[-2] for name in hidden} == {"qkv", "proj", "0", "2", "linear1", "linear2"}
+    assert len(hidden) == 2 * 4 + 2 and all("blocks" not in name or ".lin." in name for name in edge)
+
+
+def test_the_codec_normalises_channels_and_is_rebuilt():
+    codec = Identity(6, [1.0, -2.0], [2.0, 0.5], [[0.0, 0.0, 1.0]])
+    assert isinstance(codec, Codec) and codec.latent_spec == LatentSpec(2, 1) and codec.image_size == (6, 1)
+    target = torch.randn(3, 2, 6, 1)
+    latents = codec.encode(target)
+    assert torch.allclose(latents[:, 1], (target[:, 1] + 2.0) / 0.5)
+    again = build_codec("identity", json.loads(json.dumps(codec.config())))
+    assert torch.allclose(again.decode(latents), target, atol=1e-6) and again.ids == codec.ids
+    with pytest.raises(SpecMismatch, match="3 channels"):
+        codec.encode(torch.randn(1, 3, 6, 1))
+
+
+def test_conditions_keep_their_places_through_padding_dropout_and_choice():
+    text = GivenTokens(4, 3, [1.0], [2.0], [0.0], [1.0])
+    assert isinstance(text, TextEncoder) and text.text_spec == TextSpec(4, 4, 1, ids=3)
+    ids = torch.arange(24.0).reshape(2, 4, 3)
+    mask = torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
+    told = text.embeddings(torch.full((2, 4, 1), 5.0), ids, mask, torch.zeros(2, 1))
+    assert (told.tokens[mask][:, 0] == 2.0).all() and torch.equal(told.tokens[mask][:, 1:], ids[mask])
+    assert (told.tokens[~mask] == 0).all()
+    dropped = told.where(torch.tensor([True, False]), text.null())
+    assert torch.equal(dropped.tokens[0], told.tokens[0]) and (dropped.tokens[1] == 0).all()
+    assert dropped.mask[1].tolist() == [True, False, False, False]
+    again = build_text("given", json.loads(json.dumps(text.config())))
+    assert again.fingerprint() == text.fingerprint()
+    with pytest.raises(ConfigError, match="condition=FILE"):
+        again.encode(["a red circle"])
+    with pytest.raises(SpecMismatch, match="condition is 2 wide, in training it was 1"):
+        text.embeddings(torch.zeros(2, 4, 2), ids, mask, torch.zeros(2, 1))

@@ -1,0 +1,143 @@
+"""Memory planned: counts by hand, the same on the meta device, and predictions against what is really alive."""
+
+import pytest
+import torch
+from torch import nn
+
+from tinyflux_pl.core.errors import MemoryPlanError
+from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, growth, held
+from tinyflux_pl.engine.memory_plan import MemoryPlan, Stage, generation, training, training_state
+from tinyflux_pl.training.optimizers import MuonAdamW, adamw
+
+TOLERANCE = 0.01  # of the predicted activations, against tensors counted at the full size
+
+
+class Net(nn.Module):
+    def __init__(self, width=64):
+        super().__init__()
+        self.first = nn.Linear(16, width)
+        self.blocks = nn.ModuleList(nn.ModuleDict({"mlp": nn.Linear(width, width)}) for _ in range(3))
+        self.last = nn.Linear(width, 16)
+        self.frozen = nn.Linear(16, 16).requires_grad_(False)
+        self.register_buffer("table", torch.zeros(100))
+
+    def forward(self, x):
+        x = self.first(self.frozen(x))
+        for block in self.blocks:
+            x = x + torch.nn.functional.gelu(block["mlp"](x))
+        return self.last(x)
+
+
+def step(net, optimizer, batch, device="cpu"):
+    # what a loop over samples adds is not linear in the batch, as in this project's noise
+    x = torch.stack([torch.ones(128, 16, device=device) for _ in range(batch)])
+    loss = net(x).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def gradients(net):
+    return [p.grad for p in net.parameters()]
+
+
+@pytest.mark.parametrize("make", [MuonAdamW, adamw])
+def test_the_state_is_what_the_tensors_of_a_run_weigh(make):
+    net = Net()
+    optimizer = make(net)
+    step(net, optimizer, 2)
+    with torch.device("meta"):
+        outline = Net()
+        planned = training_state(outline, make(outline).param_groups)
+    kept = [s for s in (*optimizer.state.values(), *getattr(optimizer, "muon", optimizer).state.values())]
+    kept += list(optimizer.adamw.state.values()) if hasattr(optimizer, "adamw") else []
+    moments = [t for state in kept for t in state.values() if torch.is_tensor(t) and t.numel() > 1]
+    assert planned.weights == held(list(net.parameters()), list(net.buffers()))
+    assert planned.gradients == held(gradients(net))
+    assert planned.optimizer == held(moments)
+    assert planned.averages == sum(4 * p.numel() for p in net.parameters() if p.requires_grad)
+    assert training_state(net, optimizer.param_groups, averaged=False).averages == 0
+    assert training_state(net, optimizer.param_groups, ranks=2).gradients == 2 * planned.gradients
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_live_bytes_are_those_of_the_tensors_made(device):
+    net, x = Net().to(device), torch.ones(8, 128, 16, device=device)
+    with LiveBytes() as count:
+        out = net(x)
+        between = count.live
+        del out
+    # kept: the inputs of every trained linear, and of GELU; and the answer itself. GELU's own answers are gone.
+    assert between == 8 * 128 * 4 * (16 + 64 + 3 * (64 + 64) + 16) and count.live == 0
+
+
+def test_views_and_what_was_there_do_not_count_but_their_end_does():
+    old = torch.ones(1000)
+    with LiveBytes(before=[old]) as count:
+        view, same = old[:10], old.add_(1)
+        assert count.live == 0
+        new = torch.ones(10)
+        assert count.live == new.nbytes
+        del old, view, same
+        assert count.live == new.nbytes - 4000
+    assert held([new, new[:5], new.view(2, 5)]) == 40
+
+
+@pytest.mark.parametrize("make", [MuonAdamW, adamw])
+def test_a_step_is_predicted_from_one_sample_and_two(make):
+    net = Net(128)
+    optimizer = make(net)
+    step(net, optimizer, 1)
+    histories = {}
+    for batch in (1, 2, 32):
+        with LiveBytes(before=gradients(net)) as count:
+            step(net, optimizer, batch)
+        histories[batch] = count.history
+    predicted = Growth(histories[1], histories[2]).at(32)
+    assert predicted == pytest.approx(max(live for _, live in histories[32]), rel=TOLERANCE)
+    assert len(histories[1]) != len(histories[2])  # the loop over samples was really met
+
+
+def test_the_peak_may_lie_elsewhere_at_full_size():
+    # at one sample the constant part is the most that is alive, at many the part that grows
+    def work(batch):
+        fixed = torch.ones(10_000)
+        del fixed
+        return torch.ones(batch, 1000)
+
+    assert growth(work, 64).at(1) == 40_000
+    assert growth(work, 64).at(64) == 256_000
+    assert growth(work, 1).at(1) == 40_000  # two samples are never tried where there is one
+
+
+def test_stages_of_training_and_the_largest():
+    net = Net()
+    state = training_state(net, adamw(net).param_groups)
+    plan = training(state, {"step": 5000, "validation": 2000}, host=True)
+    stages = {stage.name: stage.total for stage in plan.stages}
+    assert stages["step"] == state.total + 5000
+    assert stages["validation"] == state.total + 2000 + state.trained
+    assert stages["save"] == state.total + state.snapshot
+    frozen = state.weights - state.trained
+    assert state.snapshot == state.weights + state.optimizer + state.averages + frozen
+    assert plan.worst(host=True).name == "save"
+    beside = training(state, {"step": 5000}, host=False)
+    assert beside.worst(host=True).total == state.snapshot and beside.worst().name == "step"
+
+
+def test_too_little_memory_is_told_with_the_largest_parts():
+    plan = MemoryPlan((Stage("step", {"weights": 3 << 30, "activations": 5 << 30}),))
+    plan.require(5 << 30, host=False, there=3 << 30, where="hardware", cure="less")
+    with pytest.raises(MemoryPlanError) as caught:
+        plan.require((5 << 30) - 1, host=False, there=3 << 30, where="hardware", cure="less")
+    assert "'step' needs 8.00 GiB (activations 5.00 GiB, weights 3.00 GiB)" in caught.value.what
+    assert caught.value.cure == "less"
+
+
+def test_generation_is_planned_from_counts_alone():
+    counts = {"text": 5_000_000_000, "denoiser": 12_000_000_000, "codec": 80_000_000}
+    together = generation(counts, torch.bfloat16)
+    assert together.worst().total == 2 * sum(counts.values())
+    apart = generation(counts, torch.bfloat16, (1024, 1024), {"codec": 3000.0}, one_at_a_time=True)
+    assert apart.worst().name == "denoiser" and apart.worst().total == 24_000_000_000
+    assert {s.name: s.total for s in apart.stages}["codec"] == 160_000_000 + 3000 * 2**20

@@ -1,0 +1,91 @@
+"""Pairs from a folder to a loss: what a denoiser is shown beside the words comes back from the cache row by row."""
+
+import functools
+
+import pytest
+import torch
+
+from tests.data.test_paired_images import mask, picture
+from tests.denoisers.test_tinyflux import SIZES
+from tinyflux_pl.codecs.holes import hole_channels
+from tinyflux_pl.codecs.pixel_folding import PixelFolding
+from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.cached_dataset import CachedDataset
+from tinyflux_pl.data.mixture import Mixture
+from tinyflux_pl.data.paired_images import PairedImages
+from tinyflux_pl.data.sample_keys import keys_of
+from tinyflux_pl.denoisers.tinyflux import build
+from tinyflux_pl.diffusion.paths import LinearPath
+from tinyflux_pl.diffusion.timesteps import Uniform
+from tinyflux_pl.extraction.encode import encode, encodings_fingerprint
+from tinyflux_pl.objectives.flow import FlowObjective
+from tinyflux_pl.objectives.validation import FixedGrid
+from tinyflux_pl.text.hashed_words import HashedWords
+
+CODEC, TEXT = PixelFolding(2), HashedWords(12, 6)
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """kind -> (records, dataset) of three pairs with two references, or with a hole."""
+
+    def of(kind):
+        root = tmp_path / kind
+        for i in range(3):
+            picture(root / f"p{i}_target.png", i)
+            (root / f"p{i}_caption.txt").write_text(f"night {i}")
+            if kind == "hole":
+                mask(root / f"p{i}_mask.png", (i, 2, i + 5, 7))
+            else:
+                picture(root / f"p{i}_ref1.png", 10 + i)
+                picture(root / f"p{i}_ref2.png", 20 + i)
+        records = PairedImages(root, (12, 16), (8, 16), split="all")
+        said = ("pairs", 3, 2, records.fingerprint(), functools.partial(keys_of, records))
+        store = CacheStore.create(tmp_path / f"{kind}_store", *said)
+        store.begin_group("encodings", encodings_fingerprint(CODEC, TEXT, "float32"))
+        with store.writing():
+            encode(store, records, CODEC, TEXT, torch.float32, "pairs", batch=2)
+        return records, CachedDataset(store)
+
+    return of
+
+
+def pixels(picture):
+    return torch.tensor(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def losses(batch, inpaint):
+    made = build(CODEC.latent_spec, TEXT.text_spec, LinearPath(), inpaint=inpaint, **SIZES)
+    with torch.no_grad():  # a new network answers nothing
+        made.net.final_linear.weight.normal_()
+        made.net.img_in.weight.normal_()
+    objective = FlowObjective(Uniform(), TEXT.null())
+    return objective.loss(made, batch, 0)["flow"], FixedGrid().errors(made, batch)["validation/loss"]
+
+
+def test_references(cached):
+    records, dataset = cached("references")
+    batch = Mixture({0: dataset}).__getitems__([2, 0])
+    assert batch.inpaint is None and [r.shape for r in batch.references] == [(2, 12, 4, 8)] * 2
+    for k in range(2):
+        for row, index in enumerate((2, 0)):
+            expected = CODEC.encode(pixels(records[index].references[k]))[0]
+            torch.testing.assert_close(batch.references[k][row], expected)
+    told = losses(batch, False)
+    without = losses(type(batch)(**{**vars(batch), "references": ()}), False)
+    assert all(bool(torch.isfinite(a)) and not torch.equal(a, b) for a, b in zip(told, without, strict=True))
+
+
+def test_a_hole(cached):
+    records, dataset = cached("hole")
+    batch = Mixture({0: dataset}).__getitems__([2, 0])
+    hole = torch.tensor(records[2].hole)[None, None].float()
+    torch.testing.assert_close(batch.inpaint[:1], hole_channels(CODEC, pixels(records[2].image), hole))
+    assert batch.references == () and batch.to("cpu").inpaint is not None
+    assert all(bool(torch.isfinite(loss)) for loss in losses(batch, True))
+
+
+def test_sources_of_different_kinds_are_not_mixed(cached):
+    with pytest.raises(SpecMismatch, match="pictures beside the words"):
+        Mixture({0: cached("references")[1], 1: cached("hole")[1]})

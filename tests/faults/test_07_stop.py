@@ -1,0 +1,130 @@
+"""SIGTERM in any phase of a run: saved, at most one step lost, gone within ten seconds, and told how to go on."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import small_runs
+from tests.faults.conftest import times
+from tests.faults.forks import Child
+from tests.faults.test_05_resume import DRAW, LOSS, MANIFEST, VALIDATE, at_call
+from tinyflux_pl.checkpoints import directory
+
+SECONDS = 10.0  # the promise
+REPEATS = times(1, 10)
+# Phase -> (what runs in it, the calls of it in a run that lie in the phase): see SMALL for the run's intervals.
+PHASES: dict[str, tuple[tuple[str, str], range]] = {
+    "training": (LOSS, range(1, 81)),
+    "validation": (VALIDATE, range(1, 26)),
+    "preview": (DRAW, range(1, 5)),
+    "saving": (MANIFEST, range(1, 5)),
+    "evaluation": (DRAW, range(5, 7)),
+    "extraction": (("codecs.pixel_folding:PixelFolding", "encode"), range(2, 7)),
+}
+
+
+def asked_to_stop(where: tuple[str, str], call: int, chance: random.Random) -> Callable[[Path], None]:
+    """A SIGTERM that comes at any moment after the call began."""
+    delay = chance.random() / 100
+
+    def ask() -> None:
+        def later() -> None:
+            time.sleep(delay)
+            small_runs.die(signal.SIGTERM)
+
+        print(f"asked at {time.monotonic()}", flush=True)
+        threading.Thread(target=later, daemon=True).start()
+
+    return at_call(*where, call, ask)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a whole run lies already, and the caches that it made."""
+    small_runs.warm()
+    folder = tmp_path_factory.mktemp("stop")
+    small_runs.finished(folder, "whole")
+    return folder
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> None:
+    where, calls = PHASES[phase]
+    chance, wrong, slowest = random.Random(phase), [], 0.0
+    for k in range(REPEATS):
+        folder = root / "outputs" / f"{phase}_{k}"
+        # Only the extraction needs caches that are not made yet.
+        cache = [f"paths.cache={root}/cache_{k}", "data.shard_size=8"] if phase == "extraction" else []
+        trap = asked_to_stop(where, chance.choice(calls), chance)
+        work = small_runs.training(root, folder.name, *cache, before=trap, through_command_line=True)
+        with Child(work, root / f"{folder.name}.log") as child:
+            ended = child.wait()
+            seconds = time.monotonic() - float(ended.printed.partition("asked at ")[2].split()[0])
+        slowest, fault = max(slowest, seconds), judged(folder, phase, ended.printed)
+        if ended.code != 143 or seconds > SECONDS or fault:
+            wrong.append(f"{k}: exit code {ended.code}, {seconds:.1f} s, {fault}\n{ended.printed[-1500:]}")
+        elif not k:
+            followed(folder, ended.printed)
+            if not cache:
+                different = small_runs.differences(*map(small_runs.outcome, (root / "outputs" / "whole", folder)))
+                wrong += [f"{k}: resumed with other {name}" for name in different]
+    note = f"the slowest took {slowest:.1f} s to end" + "; ".join(["", *wrong])
+    figure(7, f"SIGTERM during {phase}: saved, ended", REPEATS - len(wrong), REPEATS, note)
+
+
+def judged(folder: Path, phase: str, printed: str) -> str:
+    """What was lost, if anything more than a step was."""
+    if "resume=auto" not in printed:
+        return "it does not say how to go on"
+    if phase == "extraction":
+        return "" if not (folder / "checkpoints").exists() else "it began to train"
+    drawn = [step for step, _ in small_runs.draws(folder)]
+    saved = directory.newest_valid(folder / "checkpoints")[0]
+    step = 0 if saved is None else saved.step
+    # the step under way is finished before the run ends, or was not begun
+    return "" if step >= drawn[-1] and f"step_{step:07d}" in printed else f"step {step} is saved, {drawn[-1]} was begun"
+
+
+def followed(folder: Path, printed: str) -> None:
+    """Give the command that was printed, word for word."""
+    line = next(line for line in printed.splitlines() if "resume=auto" in line)
+    words = shlex.split(line.partition("python train.py ")[2])
+
+    def work() -> None:
+        from tinyflux_pl.app.command_line import run
+
+        small_runs.record_draws(folder / "draws_001_0.jsonl")
+        sys.argv = ["train.py", *words]
+        run("train")
+
+    with Child(work, folder / "followed.log") as child:
+        ended = child.wait()
+    assert ended.code == 0 and "training is done" in ended.printed, ended.printed[-3000:]
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    """Not while it may be the same request, passed on by a launcher; but then without waiting for anything."""
+    from tinyflux_pl.core import interruption
+
+    def work() -> None:
+        with interruption.listening():
+            small_runs.die(signal.SIGTERM)
+            small_runs.die(signal.SIGTERM)
+            print("still here")
+            interruption._asked = (interruption._asked[0], interruption._asked[1] - interruption.SAME_REQUEST)
+            small_runs.die(signal.SIGINT)
+            print("and here")
+
+    with Child(work, tmp_path / "log") as child:
+        ended = child.wait()
+    assert ended.code == -signal.SIGINT and "still here" in ended.printed and "and here" not in ended.printed

@@ -1,0 +1,66 @@
+"""One rank, then two, then one again, with one global batch: no sample is lost or drawn twice."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.faults import small_runs
+from tests.faults.forks import Child, Ended
+from tests.faults.test_05_resume import kill_after_step
+
+TWO = ("hardware.devices=2", "hardware.strategy=ddp")
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def torchrun(root: Path, name: str, *overrides: str, trap: Callable[[Path], None] | None = None) -> list[Ended]:
+    """Two ranks on this machine, as torchrun starts them; the trap is in the second."""
+    port = free_port()
+    with ExitStack() as stack:
+        children = []
+        for rank in (0, 1):
+            said = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+            said |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+            ranks = {key: str(value) for key, value in said.items()}
+            work = small_runs.training(root, name, *TWO, *overrides, before=trap if rank else None, ranks=ranks)
+            children.append(stack.enter_context(Child(work, root / f"{name}_{rank}.log")))
+        return [child.wait() for child in children]
+
+
+def test_one_rank_then_two_then_one(tmp_path: Path, figure: Any) -> None:
+    small_runs.warm()
+    whole = small_runs.draws(small_runs.finished(tmp_path, "whole"))
+    with Child(small_runs.training(tmp_path, "broken", before=kill_after_step(14)), tmp_path / "killed.log") as child:
+        assert child.wait().code == -9
+    # Only the second rank is asked to stop; both do, at the same step.
+    stop = kill_after_step(23, signal.SIGTERM)
+    first, second = torchrun(tmp_path, "broken", "resume=auto", trap=stop)
+    assert (first.code, second.code) == (143, 0), first.printed + second.printed
+    assert "at step 10 of 40" in first.printed and "step_0000023" in first.printed
+    folder = small_runs.finished(tmp_path, "broken", "resume=auto")
+    assert "at step 23 of 40" in (tmp_path / "broken.log").read_text()
+    found = small_runs.draws(folder)
+    same = sum(one == other for one, other in zip(whole, found, strict=False))
+    lost = {(s, i) for s, ids in whole for i in ids} - {(s, i) for s, ids in found for i in ids}
+    note = f"{len(lost)} samples lost, {sum(len(ids) for _, ids in found) - sum(len(ids) for _, ids in whole)} repeated"
+    figure(24, "ranks 1, 2, 1: samples of each micro-batch", same, max(len(whole), len(found)), note)
+
+
+def test_two_ranks_at_once_make_one_cache_and_one_run(tmp_path: Path) -> None:
+    small_runs.warm()
+    ended = torchrun(tmp_path, "two", "steps=12")
+    assert [e.code for e in ended] == [0, 0], ended[0].printed[-3000:] + ended[1].printed[-3000:]
+    folder = tmp_path / "outputs" / "two"
+    assert "training is done" in ended[0].printed and "training is done" not in ended[1].printed
+    assert sorted(p.name for p in folder.glob("config*")) == ["config.json"]
+    assert [p.name for p in sorted((folder / "samples").glob("*.png"))] == ["step_0000012.png"]
+    assert "encode" in ended[0].printed and "encode" not in ended[1].printed

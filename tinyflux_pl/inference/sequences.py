@@ -1,0 +1,118 @@
+"""From a checkpoint and a file of conditions to a file of answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyflux_pl.codecs.identity import Identity
+from tinyflux_pl.core import files
+from tinyflux_pl.core import precision as formats
+from tinyflux_pl.core.errors import ConfigError, DataError
+from tinyflux_pl.core.progress import track
+from tinyflux_pl.core.sequences import Moments, Pairs, PairShape
+from tinyflux_pl.core.types import Conditioning
+from tinyflux_pl.data.array_file import SUFFIXES
+from tinyflux_pl.data.pair_file import PairFile
+from tinyflux_pl.inference.pipeline import Pipeline
+from tinyflux_pl.sampling.loop import sample
+from tinyflux_pl.text.given_tokens import GivenTokens
+
+NO_VECTOR = Moments((0.0,), (1.0,))  # what training without vectors leaves
+
+
+class SequencePipeline:
+    """A pipeline whose model was trained on pairs of sequences; ConfigError for any other."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        codec, text = pipeline.sampler.codec, pipeline.sampler.text
+        if not isinstance(codec, Identity) or not isinstance(text, GivenTokens):
+            raise ConfigError("this checkpoint is told words", where="condition", cure='give prompt="..." instead')
+        self.pipeline, self.codec, self.text = pipeline, codec, text
+
+    def read(self, path: str | Path) -> Pairs:
+        """The conditions of a file, which stand where those of training stood unless it says otherwise.
+
+        DataError where training does not tell and the file does not either.
+        """
+        file = PairFile(path, needs_target=False)
+        if not file.has("vector") and self.text.vector_moments != NO_VECTOR:
+            cure = f"give vector (pairs, {self.text.text_spec.pooled})"
+            raise DataError("no vector, and in training there was one", where=str(path), cure=cure)
+        shape = PairShape(
+            tokens=file.tokens or self.codec.tokens,
+            width=self.codec.latent_spec.channels,
+            condition_tokens=file.condition_tokens,
+            condition_width=file.condition_width,
+            axes=file.axes,
+            vector=self.text.text_spec.pooled,
+        )
+        return file.pairs(slice(0, len(file)), shape, {"target": self.codec.ids, "condition": self.text.ids})
+
+    @torch.inference_mode()
+    def answers(self, pairs: Pairs, n: int = 1, seed: int = 0) -> Tensor:
+        """`n` answers a condition, one after another (B * n, N, D); answer i depends on (seed, i) and its condition."""
+        if n < 1:
+            raise ConfigError(f"n is {n}", where="n", cure="ask for at least one answer")
+        denoiser, settings = self.pipeline.denoiser, self.pipeline.sampler.settings
+        device = next(denoiser.parameters()).device
+        told = self.text.embeddings(pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector).to(device)
+        wanted, size = [(row, i) for row in range(len(pairs)) for i in range(n)], self.pipeline.sampler.max_batch
+        drawn = []
+        for start in track(range(0, len(wanted), size), "sample", len(wanted), "answer", size):
+            some = wanted[start : start + size]
+            rows = torch.tensor([row for row, _ in some])
+            cond = Conditioning(
+                told.select(rows.to(device)),
+                target_ids=pairs.target_ids[rows].to(device),
+                target_mask=pairs.target_mask[rows].to(device),
+            )
+            with formats.autocast(self.pipeline.precision, device):
+                latents = sample(
+                    denoiser,
+                    cond,
+                    self.text.null().to(device) if settings.guidance.scale != 1 else None,
+                    shape=(self.codec.latent_spec.channels, pairs.target_ids.shape[1], 1),
+                    sample_ids=[i for _, i in some],
+                    seed=seed,
+                    settings=settings,
+                    max_batch=size,
+                )
+            answer = self.codec.decode(latents)[..., 0].mT.cpu()
+            drawn.append(answer.masked_fill(~pairs.target_mask[rows][..., None], 0))
+        return torch.cat(drawn)
+
+    def write(self, condition: str | Path, output: str | Path, n: int = 1, seed: int = 0) -> tuple[Path, int]:
+        """Answer a file of conditions; returns the file of whole pairs that was written, and how many they are.
+
+        `output` is a .npz or .safetensors file, or a folder. The pairs are as data=sequences reads them.
+        """
+        pairs, path = self.read(condition), Path(output)
+        path = path if path.suffix in SUFFIXES else path / "answers.safetensors"
+        answers = self.answers(pairs, n, seed)
+        places = ("condition", "condition_ids", "condition_mask", "target_ids", "target_mask")
+        tensors = {name: getattr(pairs, name).repeat_interleave(n, 0) for name in places}
+        tensors |= {"vector": pairs.vector.repeat_interleave(n, 0), "target": answers}
+        _write(path, tensors, self._provenance(condition, n, seed))
+        return path, len(answers)
+
+    def _provenance(self, condition: str | Path, n: int, seed: int) -> dict[str, Any]:
+        settings = asdict(self.pipeline.sampler.settings)
+        made = {"condition": Path(condition).name, "sha256": files.sha256(condition), "n": n, "seed": seed}
+        return {**made, "settings": settings, "precision": self.pipeline.precision, **self.pipeline.origin}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+    if path.exists():
+        raise DataError("there is such a file already", where=str(path), cure="choose another output=")
+    if path.suffix == ".safetensors":
+        files.write_tensors(path, tensors, {"tinyflux_pl": json.dumps(provenance, sort_keys=True)})
+        return
+    with files.staged_file(path) as staging, open(staging, "wb") as handle:
+        np.savez(handle, **{name: tensor.numpy() for name, tensor in tensors.items()})

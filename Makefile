@@ -55,7 +55,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # Not part of the tests, which hold the lock against tinyflux_pl/app/known_bad.py without network.
 audit: $(VENV)/.python
-	$(PIP) pip-audit
+	$(PIP) -c constraints.txt pip-audit
 	$(BIN)/python -m pip_audit --strict --require-hashes --disable-pip -r $(LOCK)
 
 # torch is left out with the libraries of CUDA that only some of its builds want; what every build wants is named here.

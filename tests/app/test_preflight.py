@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from tests.app.runs import configuration, photographs, run
 from tinyflux_pl.app import cache_needs, dataset_survey, disk_needs, rehearsing
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.learner import Learner
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.preflight import Preflight
 from tinyflux_pl.checkpoints import directory
@@ -194,7 +196,7 @@ def test_a_disk_without_room_is_told_before_any_time_is_spent(tmp_path, monkeypa
     monkeypatch.setattr(disk_needs, "room", lambda _: (300_000, None))
     with pytest.raises(errors.DiskFull) as caught:
         run("train", tmp_path, *SMALL, "run=x", "preflight=true")
-    assert "cache" in caught.value.what and "checkpoints" in caught.value.what and "293.0 KiB" in caught.value.what
+    assert "caches" in caught.value.what and "checkpoints" in caught.value.what and "293.0 KiB" in caught.value.what
     assert "paths.root" in caught.value.cure and not (tmp_path / "cache").exists()
 
 
@@ -224,6 +226,7 @@ def test_what_is_foretold_of_the_disk_is_what_is_written(root):
     checkpoint = root / "outputs" / "first" / "checkpoints" / "step_0000002"
     preflight = Preflight(parts, 0)
     written = next(n for n in preflight.writes if n.what == "checkpoints")
+    assert written.files == 3 * disk_needs.CHECKPOINT_FILES
     real = sum(f.stat().st_size for f in checkpoint.iterdir())
     assert real <= written.bytes / 3 and written.bytes / 3 - real < 2**21  # two are kept, one is in flight
 
@@ -272,6 +275,7 @@ def test_one_flipped_bit_of_a_cache_stops_the_run(root):
     finally:
         shard.write_bytes(content)
     assert shard.name in caught.value.what and "doctor" in caught.value.cure
+    assert not (root / "outputs" / "flipped").exists()
 
 
 def test_a_stale_cache_is_told_alone_too_although_something_else_is_to_be_made(root):
@@ -320,6 +324,19 @@ def test_memory_that_runs_out_all_the_same_is_told_likewise(root, monkeypatch):
         run("train", root, *SMALL, "run=hungry", "preflight=true")
     assert "2.00 GiB" in caught.value.what and "hardware.gradient_checkpointing=true" in caught.value.cure
     assert not (root / "outputs" / "hungry" / "checkpoints").exists()
+
+
+def test_nothing_of_the_copy_is_left_in_memory(root, monkeypatch):
+    copies, build = [], Learner.of.__func__
+
+    def watched(cls, *args, **kwargs):
+        learner = build(cls, *args, **kwargs)
+        copies.extend(weakref.ref(part) for part in (learner.denoiser, learner.average, learner.module))
+        return learner
+
+    monkeypatch.setattr(Learner, "of", classmethod(watched))
+    assert only(root, "run=x") == 0
+    assert len(copies) == 3 and all(copy() is None for copy in copies)
 
 
 # ranks

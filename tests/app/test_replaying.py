@@ -29,7 +29,7 @@ def root(tmp_path_factory):
 
 def stopped(fit):
     """The bundle of a run that had to stop."""
-    with pytest.raises(NumericsError, match="python train.py replay=") as error:
+    with pytest.raises(NumericsError, match=r"python train\.py replay=") as error:
         fit.fit()
     (bundle,) = fit.run_dir.glob("replay_*")
     assert str(bundle) in str(error.value)

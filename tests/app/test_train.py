@@ -73,6 +73,59 @@ def test_a_finished_run_is_never_overwritten(root, whole):
         run("train", root, "experts=lune_sol", "run=whole")
 
 
+def test_a_finished_run_that_is_resumed_is_only_evaluated_again(root, whole, capsys):
+    folder = root / "outputs" / "whole"
+    before, log = json.loads((folder / "results.json").read_text()), (folder / "csv" / "metrics.csv").read_text()
+    run("train", root, "experts=lune_sol", "run=whole", "hardware.precision=32-true", "resume=auto")
+    assert "nothing is left to train" in capsys.readouterr().out
+    after = json.loads((folder / "results.json").read_text())
+    times = {"seconds", "images_per_second", "peak_memory_bytes"}
+    assert {k: v for k, v in after.items() if k not in times} == {k: v for k, v in before.items() if k not in times}
+    assert (folder / "csv" / "metrics.csv").read_text() == log
+
+
+def test_a_change_that_makes_another_run_is_shown_and_refused(root, whole, capsys):
+    folder, asked = root / "outputs" / "whole", ("experts=lune_sol", "run=whole", "resume=auto", "steps=12")
+    kept = sorted(path.name for path in folder.glob("config*.json"))
+    changed = ("hardware.precision=32-true", "schedule.total_steps=8", "optimizer.lr=0.5", "hardware.workers=1")
+    with pytest.raises(ConfigError, match=r"optimizer\.lr changed") as error:
+        run("train", root, *asked, *changed)
+    shown = capsys.readouterr().out
+    assert "resume_changed=true" in str(error.value) and "workers" not in str(error.value)
+    assert "optimizer.lr" in shown and "another run" in shown and "hardware.workers" in shown and "nothing" in shown
+    assert sorted(path.name for path in folder.glob("config*.json")) == kept
+
+
+def test_steps_may_be_added_and_what_else_is_asked_for_with_leave(root, whole):
+    chosen = ("experts=lune_sol", "run=longer", "hardware.precision=32-true", "schedule.total_steps=16")
+    run("train", root, *chosen, "steps=4")
+    run("train", root, *chosen, "steps=6", "resume=auto")
+    run("train", root, *chosen, "steps=8", "resume=auto", "optimizer.weight_decay=0.5", "resume_changed=true")
+    folder = root / "outputs" / "longer"
+    assert directory.read(folder / "checkpoints" / "step_0000008").step == 8
+    assert len(list(folder.glob("config*.json"))) == 3
+    with pytest.raises(ConfigError, match="2 steps past the end"):
+        run("train", root, *chosen, "steps=6", "resume=auto")
+
+
+def test_a_run_may_begin_at_a_checkpoint_of_another_and_has_one_history(root, whole, monkeypatch):
+    from tinyflux_pl.app.fitting import Fitting
+
+    earlier = root / "outputs" / "whole" / "checkpoints" / "step_0000004"
+    chosen = ("experts=lune_sol", "hardware.precision=32-true")
+    with pytest.raises(ConfigError, match="two histories"):
+        run("train", root, *chosen, "run=whole", f"resume='{earlier}'")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
+        patch.setattr(Fitting, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        run("train", root, *chosen, "run=branch", f"resume='{earlier}'")
+    run("train", root, *chosen, "run=branch", "resume=auto")  # nothing was saved yet: from where it began
+    for which in ("raw", "averaged"):
+        one, other = weights(root, "whole", which=which), weights(root, "branch", which=which)
+        assert all(torch.equal(one[k], other[k]) for k in one)
+    with open(root / "outputs" / "branch" / "csv" / "metrics.csv") as log:
+        assert log.read().splitlines()[1].startswith("4,")  # its preview and validation, then its own steps
+
+
 def test_a_cache_of_another_codec_is_named_not_used(root, whole):
     with pytest.raises(StaleCache) as error:
         run("train", root, "codec.fold=4", "model.patch_size=1", "run=other")

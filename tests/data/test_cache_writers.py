@@ -13,6 +13,7 @@ import torch
 from tests.stores import PARTS, written
 from tinyflux_pl.core.errors import DataError, DiskFull
 from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.store_lock import locked
 
 
 def test_two_writers_one_store_one_is_refused_and_a_dead_ones_lock_is_free(tmp_path):
@@ -77,3 +78,26 @@ def test_a_full_disk_is_said_before_and_during_and_harms_nothing_old(tmp_path, m
         store.write_shard("sol", 0, {"stats": torch.ones(3, 4)})
     assert {f.split("/")[0] for f in store.verify()} == {"sol"}  # only what is pending
     assert store.complete("encodings") and store.complete("lune") and store.pending("sol") == [0, 1, 2]
+
+
+def test_the_owner_is_named_though_it_has_not_said_yet_who_it_is(tmp_path):
+    """Between taking the lock and writing its id, the file still names an owner that was killed, or nobody."""
+    program = (
+        "import fcntl, os, sys, time\n"
+        "lock = open(sys.argv[1], 'a+'); fcntl.flock(lock, fcntl.LOCK_EX); print('held', flush=True)\n"
+        "time.sleep(0.3); lock.truncate(0); lock.write(str(os.getpid())); lock.flush(); time.sleep(60)"
+    )
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / ".lock").write_text(str(gone.pid))
+    owner = subprocess.Popen([sys.executable, "-c", program, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match=f"written by process {owner.pid}"), locked(tmp_path):
+            pass
+    finally:
+        owner.kill()
+        owner.wait()
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    assert (tmp_path / ".lock").read_text() == ""

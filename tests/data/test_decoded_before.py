@@ -94,7 +94,7 @@ def test_two_processes_do_not_harm_each_other(tmp_path):
     first, second = (DecodedBefore(tmp_path / "decoded.bin", 100) for _ in range(2))
     first.add("a", "")
     second.add("b", "")
-    with locked(tmp_path):
+    with locked(tmp_path, ".decoded.bin.lock"):
         second.save()
     assert not (tmp_path / "decoded.bin").exists()
     first.save()

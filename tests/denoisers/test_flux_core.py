@@ -92,10 +92,19 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(SpecMismatch, match="vec"):
         x, t, cond = given()
         denoiser()(x, t, Conditioning(cond.text, {"vec": torch.randn(2, 14)}))
-    made = denoiser(text=TextSpec(5 + 2, 7, 2, ids=2), axes_dim=[6, 10])
-    text = TextEmbeddings(torch.randn(2, 7, 7), torch.ones(2, 7, dtype=torch.bool), torch.randn(2, 2))
-    with pytest.raises(ConfigError, match="target_ids"):
-        made(torch.randn(2, 4, 6, 1), torch.tensor([0.1, 0.2]), Conditioning(text))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("axes", "columns"), [([16], 1), ([6, 10], 2), ([2, 2, 6, 6], 4)])
+def test_any_number_of_axes_has_places_of_its_own(axes, columns):
+    made = denoiser(text=TextSpec(5 + columns, 7, 2, ids=columns), axes_dim=axes)
+    seen = []
+    made.net.pe_embedder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    text = TextEmbeddings(torch.randn(2, 7, 5 + columns), torch.ones(2, 7, dtype=torch.bool), torch.randn(2, 2))
+    assert made(torch.randn(2, 4, 2, 3), torch.tensor([0.1, 0.2]), Conditioning(text)).sample.isfinite().all()
+    target = seen[0][0, 7:]
+    assert target.unique(dim=0).shape == (6, columns) and (target[:, :-2] == 0).all()
+    assert target[4].tolist() == ([4.0] if columns == 1 else [0.0] * (columns - 2) + [1.0, 1.0])
 
 
 def test_gradient_checkpointing_reaches_the_network():

@@ -72,9 +72,10 @@ def test_live_bytes_are_those_of_the_tensors_made(device):
 
 
 def test_views_and_what_was_there_do_not_count_but_their_end_does():
-    old = torch.ones(1000)
+    old, other = torch.ones(1000), torch.ones(1000)
     with LiveBytes(before=[old]) as count:
         view, same = old[:10], old.add_(1)
+        assert other[:10].add_(1).shape == (10,)
         assert count.live == 0
         new = torch.ones(10)
         assert count.live == new.nbytes

@@ -142,3 +142,20 @@ def test_a_rebuild_that_was_stopped_goes_on(tmp_path, monkeypatch):
     assert rebuilt(tmp_path / "new", records, old) == [10, 10]  # the first shard was all kept
     built(tmp_path / "from nothing", records)
     assert content(tmp_path / "new") == content(tmp_path / "from nothing")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_every_batch_has_the_same_shape_however_few_entries_are_made(tmp_path, monkeypatch, shared):
+    """Kernels round by the shape of a batch: else what is made alone would differ in its last bits."""
+    records = Chosen(range(20), {7: "a small blue cross, left", 19: "a red circle"})
+    old, shapes, real = built(tmp_path / "old", Chosen(range(20))), [], PixelFolding.encode
+    monkeypatch.setattr(PixelFolding, "encode", lambda self, images: shapes.append(len(images)) or real(self, images))
+    new, extractor = make(tmp_path / "new", parts(records)), Extractor()
+    assert encode(new, parts(records), kept=KeptRows(old, new, "encodings")) == 2
+    new.begin_group("lune", extractor.fingerprint())
+    seen, answer = [], extractor.extract
+    extractor.extract = lambda latents, told, ids: (
+        seen.append((len(latents), len(told), len(ids))) or answer(latents, told, ids)
+    )
+    assert extract(new, parts(records), extractor, shared, kept=KeptRows(old, new, "lune")) == 2
+    assert set(shapes) == {4} and seen == [(4, 4, 4)] * 2

@@ -28,6 +28,7 @@ class Child:
         sys.stdout.flush()
         sys.stderr.flush()
         self.log = log
+        log.touch()  # a child may be killed before it opens it
         self.pid = os.fork()
         if not self.pid:
             _become(work, log)

@@ -64,6 +64,7 @@ HYDRA: dict[str, dict[str, Any]] = {  # under the hydra node; MARKER is replaced
     "callback": {"callbacks": {"evil": {"_target_": "builtins.open", "file": "MARKER", "mode": "w"}}},
     "callback of the house": {"callbacks": {"evil": {"_target_": "tinyflux_pl.core.files.write_bytes"}}},
     "callback by alias": {"job": {"name": "os.system"}, "callbacks": {"evil": {"_target_": "${hydra.job.name}"}}},
+    "environment": {"job": {"env_set": {"HF_ENDPOINT": "https://evil.invalid"}}},
     "launcher": {"launcher": {"_target_": "subprocess.run", "args": ["touch", "MARKER"]}},
     "sweeper": {"sweeper": {"_target_": "os.system", "command": "touch MARKER"}},
     "handler": {"job_logging": {"handlers": {"evil": {"class": "evil_module.CLASS"}}}},

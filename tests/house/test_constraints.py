@@ -64,7 +64,7 @@ def test_makefile_installs_by_hash_and_lets_nothing_choose_another_torch():
     by_hash = [line for line in recipes if "--require-hashes" in line]
     assert len(by_hash) == 2 and "-r $(LOCK)" in by_hash[1] and "--no-deps --no-build-isolation" in by_hash[1]
     for line in recipes:
-        assert line in by_hash or "--no-deps" in line or "-c constraints.txt" in line or "pip-audit" in line, line
+        assert line in by_hash or "--no-deps" in line or "-c constraints.txt" in line, line
     wanted_by_torch = re.search(r"TORCH_WANTS := (.+)", text)[1].split()
     needs = [r for r in map(Requirement, metadata.requires("torch") or []) if wanted(r) and not cuda(r)]
     assert {canonicalize_name(r.name) for r in needs} <= set(wanted_by_torch), (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,8 @@ class Small:
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     """Equal to the bit, NaN beside NaN."""
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def skipped_lines(folder: Path) -> list[dict[str, Any]]:
+    """What skipped.jsonl says."""
+    return [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]

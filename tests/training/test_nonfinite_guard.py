@@ -1,7 +1,6 @@
 """The guard: what it refuses, that a refused step changes nothing, that nothing waits, and when it stops."""
 
 import functools
-import json
 import math
 import os
 import socket
@@ -14,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.faults.attacks import KINDS, Attack
 from tests.faults.forks import Child
-from tests.training.small_run import Samples, Small, same
+from tests.training.small_run import Samples, Small, same, skipped_lines
 from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.data.sample_order import SampleOrder
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
@@ -46,10 +45,6 @@ def watched(*given, attacks=(), **options):
     return run, watch
 
 
-def lines(folder):
-    return [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("optimizer", [MuonAdamW, adamw, SGD], ids=["muon", "adamw", "sgd"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
@@ -61,7 +56,7 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path, kind, value, 
     assert same(watch.bits[1][: len(start)], start) and same(watch.bits[7], watch.bits[6])
     assert not same(watch.bits[6], watch.bits[5]) and not same(watch.bits[8], watch.bits[7])
     assert all(value.isfinite().all() for value in run.bits())
-    found = lines(tmp_path)
+    found = skipped_lines(tmp_path)
     assert [line["step"] for line in found] == [0, 6] and float(run.guard.skipped) == 2
     assert [line["sample_ids"] for line in found] == attack.sample_ids and len(found[0]["sample_ids"]) == 4
     reasons = " ".join(found[1]["reasons"])
@@ -78,7 +73,7 @@ def test_one_bad_micro_batch_of_three_refuses_the_whole_step_and_names_all_its_s
     run, watch = watched(tmp_path, 4, attacks=(attack,), accumulation=3)
     run.run()
     assert same(watch.bits[3], watch.bits[2]) and not same(watch.bits[4], watch.bits[3])
-    assert lines(tmp_path)[0]["sample_ids"] == attack.sample_ids[0] and len(attack.sample_ids[0]) == 12
+    assert skipped_lines(tmp_path)[0]["sample_ids"] == attack.sample_ids[0] and len(attack.sample_ids[0]) == 12
 
 
 def test_learning_rate_steps_and_order_go_on(tmp_path):
@@ -99,10 +94,10 @@ def test_a_batch_a_hundred_times_as_large_is_refused_once_the_medians_are_known(
     samples.scale[late] = 100.0
     run, watch = watched(tmp_path, 24, samples=samples)
     run.run()
-    steps = [line["step"] for line in lines(tmp_path)]
-    assert 20 in steps and all(set(late) & {i - 1000 for i in line["sample_ids"]} for line in lines(tmp_path))
+    steps = [line["step"] for line in skipped_lines(tmp_path)]
+    assert 20 in steps and all(set(late) & {i - 1000 for i in line["sample_ids"]} for line in skipped_lines(tmp_path))
     assert same(watch.bits[21], watch.bits[20])
-    assert "above" in lines(tmp_path)[0]["reasons"][0]
+    assert "above" in skipped_lines(tmp_path)[0]["reasons"][0]
     assert float(run.guard.median.values.isfinite().sum()) == 2 * (24 - len(steps)), "what is refused is no measure"
 
 
@@ -150,92 +145,6 @@ def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
     assert set(reads.places) == expected
 
 
-def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path):
-    attack = Attack("gradient", NAN, set(range(3, 100)), look=lambda: run.bits())
-    run = Small(tmp_path, 40, attacks=(attack,), max_consecutive=10)
-    with pytest.raises(NumericsError, match="12 steps in a row were skipped, up to step 14") as error:
-        run.run()
-    assert run.module.step == 15, "the first log point after the eleventh"
-    assert same(run.bits(), attack.before[0]) and "replay=" in str(error.value)
-    told = json.loads((tmp_path / "replay_0000014" / "replay.json").read_text())
-    assert told["found"]["step"] == 14 and not told["weights_moved_since"]
-    assert told["found"]["norm"] == "nan" and told["found"]["sample_ids"] == attack.sample_ids[11]
-
-
-def test_ten_in_a_row_do_not(tmp_path):
-    run = Small(tmp_path, 20, attacks=(Attack("loss", INF, set(range(3, 13))),), max_consecutive=10).run()
-    assert float(run.guard.skipped) == 10 and run.module.step == 20
-
-
-def test_too_many_of_the_last_thousand_stop_it_too_and_say_that_weights_have_moved(tmp_path):
-    attack = Attack("loss", NAN, {1, 4, 6, 8})
-    with pytest.raises(NumericsError, match="4 of the last 1000"):
-        Small(tmp_path, 30, attacks=(attack,), max_recent=3).run()
-    told = json.loads((tmp_path / "replay_0000008" / "replay.json").read_text())
-    assert told["weights_moved_since"] and told["found"]["sample_ids"] == attack.sample_ids[3]
-
-
-def test_too_many_at_the_very_end_are_no_success(tmp_path):
-    with pytest.raises(NumericsError):
-        Small(tmp_path, 14, attacks=(Attack("loss", NAN, set(range(2, 14))),), log_every=100).run()
-
-
-def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
-    """Cut in a window, between two skips in a row, with the medians just known."""
-    steps, stateless = {9, 12, 13, 14, 15}, functools.partial(torch.optim.SGD, lr=0.1)
-    options = {"attacks": (Attack("gradient", INF, steps),), "max_consecutive": 3, "optimizer": stateless}
-    whole = Small(tmp_path / "whole", 24, **options)
-    with pytest.raises(NumericsError) as one:
-        whole.run()
-    first = Small(tmp_path / "cut", 13, **options).run()
-    kept = first.guard.state()
-    assert torch.load(saved(tmp_path / "state.pt", kept), weights_only=True)["record"]["consecutive"] == 1
-    second = Small(tmp_path / "cut", 24, start=13, net=first.net, **options)
-    second.guard.restore(kept)
-    with pytest.raises(NumericsError) as two:
-        second.run()
-    assert str(one.value).replace("whole", "cut") == str(two.value)
-    assert lines(tmp_path / "whole") == lines(tmp_path / "cut") and second.module.step == whole.module.step
-    assert same([*whole.guard.state()["median"].values()], [*second.guard.state()["median"].values()])
-
-
-def saved(path, state):
-    torch.save(state, path)
-    return path
-
-
-def test_after_a_stop_the_run_may_be_resumed_and_skip_as_many_again(tmp_path):
-    run = Small(tmp_path, 40, attacks=(Attack("loss", NAN, set(range(3, 100))),))
-    with pytest.raises(NumericsError):
-        run.run()
-    assert run.guard.state()["record"]["consecutive"] == 0 and not run.guard.state()["record"]["excess"]
-
-
-def test_steps_that_are_taken_again_are_not_listed_twice(tmp_path):
-    Small(tmp_path, 10, attacks=(Attack("loss", NAN, {2, 7, 8}),)).run()
-    Small(tmp_path, 10, start=7, attacks=(Attack("loss", NAN, {8}),)).run()
-    assert [line["step"] for line in lines(tmp_path)] == [2, 8]
-
-
-def test_skips_are_told_at_log_points_with_at_most_sixteen_samples(tmp_path, caplog):
-    Small(tmp_path, 10, batch_size=20, attacks=(Attack("loss", NAN, {1, 2, 3, 4, 6}),)).run()
-    told = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
-    assert len(told) == 5 and told[3].startswith("and 1 more steps were skipped")
-    assert told[0].startswith("step 1 was skipped: loss is nan") and "Its 20 samples: 10" in told[0]
-    assert told[0].endswith(", ...") and told[0].count(",") == 16
-
-
-def test_an_exception_in_a_step_still_tells_what_was_skipped_before(tmp_path):
-    class Breaks(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if batch_idx == 4:
-                raise ValueError("elsewhere")
-
-    with pytest.raises(ValueError, match="elsewhere"):
-        Small(tmp_path, 10, attacks=(Attack("loss", NAN, {1}), Breaks())).run()
-    assert [line["step"] for line in lines(tmp_path)] == [1]
-
-
 def test_factors_that_refuse_half_of_all_steps_and_lbfgs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="half of all steps"):
         Small(tmp_path, 2, norm_factor=1.0)
@@ -272,4 +181,4 @@ def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
     one, other = (torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in range(2))
     assert same(one, other)
     replay = Replay.read(tmp_path / "replay_0000004")
-    assert [len(batch) for batch in replay.batches] == [2, 2] and len(lines(tmp_path)) == 2
+    assert [len(batch) for batch in replay.batches] == [2, 2] and len(skipped_lines(tmp_path)) == 2

@@ -53,8 +53,7 @@ class _Watched:
 
     def __getitem__(self, index: int) -> Any:
         record = self.records[index]
-        if record.image.dtype == np.uint8:  # a picture, no sequence
-            self.pictures = record.image.dtype == np.uint8  # sequences have no size, and may well have one target
+        self.pictures = record.image.dtype == np.uint8  # sequences have no size, and may well share a target
         if self.pictures:
             self.sizes.add(*record.attributes.get("original_size", record.image.shape[:2]))
         return record

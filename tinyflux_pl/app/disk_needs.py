@@ -34,7 +34,7 @@ def run_needs(config: dict[str, Any], start: int, checkpoint: int, image_size: t
     """
     callbacks, folder, steps = config["callbacks"], Path(config["run_dir"]), config["steps"]
     saves, previews = callbacks["checkpoint"], callbacks["preview"]
-    there = len(list((folder / "checkpoints").glob("*/manifest.json")))
+    there = len(list((folder / "checkpoints").glob("[!.]*/manifest.json")))
     kept = min(saves["keep"], times(start, steps, saves["every_steps"]) + there)
     kept += saves["keep"] if saves["every_epochs"] else 0
     written = max(0, kept - there) + 1
@@ -51,9 +51,7 @@ def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[D
     """One need for each group that lacks rows, of the bytes that the samples' rows have."""
     stores = {(source.name, split): store for source in samples for split, store in source.stores.items()}
     return [
-        DiskNeed(f"cache {n.split}/{n.group}", n.store, n.rows * stores[n.source, n.split].rows[n.group], n.files)
-        for n in caches
-        if n.rows
+        DiskNeed("caches", n.store, n.rows * stores[n.source, n.split].rows[n.group], n.files) for n in caches if n.rows
     ]
 
 
@@ -66,10 +64,9 @@ def require_room(needs: Sequence[DiskNeed]) -> None:
         place = _place(found[0].folder)
         wanted, count = round(sum(n.bytes for n in found) * SLACK), sum(n.files for n in found)
         free, more = room(place)
-        parts = ", ".join(f"{need.what} {size(need.bytes)}" for need in found if need.bytes)
         if wanted > free:
             raise DiskFull(
-                f"the run will write {size(wanted)} ({parts}) and {size(free)} are free",
+                f"the run will write {size(wanted)} ({listed(found)}) and {size(free)} are free",
                 where=str(place),
                 cure="free some space, write elsewhere with paths.root=/another/disk, "
                 "or keep less: callbacks.checkpoint.keep=1",
@@ -80,6 +77,12 @@ def require_room(needs: Sequence[DiskNeed]) -> None:
                 where=str(place),
                 cure="remove files, write elsewhere with paths.root=/another/disk, or raise data.shard_size",
             )
+
+
+def listed(needs: Sequence[DiskNeed]) -> str:
+    """What and how much, for a reader."""
+    kinds = dict.fromkeys(need.what for need in needs if need.bytes)
+    return ", ".join(f"{what} {size(sum(n.bytes for n in needs if n.what == what))}" for what in kinds)
 
 
 def room(place: Path) -> tuple[int, int | None]:

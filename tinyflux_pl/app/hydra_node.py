@@ -72,7 +72,9 @@ def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[
             scheme, mark, _ = str(entry).partition("://")
             if (mark and scheme != "file") or "${" in str(entry):
                 raise ConfigError(
-                    f"{SEARCH} may not import {str(entry)!r}", where=where, cure="name a folder: [file:///my/conf]"
+                    f"{SEARCH} may not import {str(entry)!r}",
+                    where=where,
+                    cure="name a folder of this machine, without pkg:// or ${...}",
                 )
 
 
@@ -82,6 +84,9 @@ def check(config: DictConfig) -> None:
     Judged twice: as it resolves now (callbacks are built in this state), and with the values that
     Hydra fills in later, so that no interpolation can turn into a target after the check.
     """
+    if OmegaConf.select(config, "hydra.job.env_set"):
+        what = "a configuration may not set environment variables: they decide which hosts are sent the user's tokens"
+        raise ConfigError(what, where="hydra.job.env_set", cure="set them in the shell, before the command")
     _check_stage(copy.deepcopy(config), strict=False)
     _check_stage(_as_filled_by_hydra(config), strict=True)
 

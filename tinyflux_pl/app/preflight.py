@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +115,15 @@ class Preflight:
         )
         notes = [SAMPLED] * bool(self.samples) + [COMPILED] * bool(self.config["hardware"]["compile"])
         preflight_report.budget(found, notes)
+        del rehearsal
+        gc.collect()  # trainer and module know each other; the run needs the memory of this copy
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _drawn_at_the_end(self) -> int:
         """Pictures of the closing evaluation."""
-        splits: Sequence[Any] = [
-            split for found in (self.records or {}).values() for split in getattr(found["train"], "prompt_splits", ())
-        ]
-        return self.config["data"]["evaluation_prompts"] * len(splits)
+        splits = [len(getattr(found["train"], "prompt_splits", ())) for found in (self.records or {}).values()]
+        return self.config["data"]["evaluation_prompts"] * sum(splits)
 
 
 def _asked(config: dict[str, Any]) -> bool | str:

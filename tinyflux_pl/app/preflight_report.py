@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tinyflux_pl.app.budget import Budget
 from tinyflux_pl.app.dataset_survey import Survey
+from tinyflux_pl.app.disk_needs import listed
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.engine.memory_plan import size
 
@@ -65,7 +66,6 @@ def budget(found: Budget, notes: Sequence[str]) -> None:
     sizes, left = found.sizes, found.steps - found.start
     ranks = f"{sizes.ranks} rank{'s' if sizes.ranks > 1 else ''}"
     spent = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in found.seconds.items())
-    writes = ", ".join(f"{need.what} {size(need.bytes)}" for need in found.writes if need.bytes)
     rows = [
         ("samples", f"{found.samples:,} to train on, {found.validation_samples:,} to validate with"),
         ("steps", f"{left:,} of {found.steps:,}; {found.epochs:,.1f} epochs in all"),
@@ -73,7 +73,7 @@ def budget(found: Budget, notes: Sequence[str]) -> None:
         ("rate", f"{found.images_per_second:,.1f} images a second"),
         ("hours", f"{found.hours:.2f}: {spent}"),
         ("memory", f"{size(found.memory.total)} at most, in the stage {found.memory.name}"),
-        ("disk", f"to be written: {writes}; caches that are there: {size(found.caches_there)}"),
+        ("disk", f"to be written: {listed(found.writes)}; caches that are there: {size(found.caches_there)}"),
         *(("note", note) for note in notes),
     ]
     _print("the budget", rows)

@@ -22,6 +22,15 @@ def first() -> bool:
     return all(int(os.environ.get(name) or 0) == 0 for name in names)
 
 
+def launcher() -> str:
+    """What the command line of this process began with, as far as a launcher tells its ranks."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        one_node = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+        options = f"--nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if one_node else "..."
+        return f"torchrun {options} train.py"
+    return "srun python train.py" if "SLURM_STEP_ID" in os.environ else "python train.py"
+
+
 def prepared(parts: Parts, records: sources.Records | None = None) -> list[sources.Source]:
     """The run's sources, of `records` where they are built already.
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.store_lock import locked
 
 NEW, OLD = ".new", ".old"
 
@@ -22,14 +20,9 @@ class Replacement:
         self.root = Path(root)
         self._new, self._old = (self.root.with_name(f"{self.root.name}{end}") for end in (NEW, OLD))
         if self._old.exists() and not self.root.exists():  # stopped between the two renames of `finish`
-            with locked(self._old):  # refused while another process is just there
-                os.rename(self._old, self.root)
+            os.rename(self._old, self.root)
         self.pending = rebuild and (self.root / "manifest.json").exists()
         self.folder = self._new if self.pending else self.root
-
-    def alone(self) -> AbstractContextManager[None]:
-        """The old store's lock, so that no two rebuilds write one new store; nothing where there is no rebuild."""
-        return locked(self.root) if self.pending else nullcontext()
 
     @cached_property
     def old(self) -> CacheStore | None:

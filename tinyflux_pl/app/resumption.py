@@ -49,7 +49,7 @@ def checkpoint_of(config: dict[str, Any]) -> directory.Checkpoint | None:
     asked, run_dir = config["resume"], Path(config["run_dir"])
     if not asked:
         return None
-    found = _newest(config, run_dir) if asked == "auto" else directory.read(asked)
+    found = _newest(config, run_dir) if asked == "auto" else _named(Path(asked), run_dir)
     if found is None:
         _say(f"nothing to resume in {run_dir}: no checkpoint was written yet; starting at step 0")
         return None
@@ -104,7 +104,7 @@ def command(config: dict[str, Any]) -> str:
     words = [w for w in config.get("overrides", []) if w.partition("=")[0] not in ("run", "resume", "resume_changed")]
     outputs, run_dir = Path(config["paths"]["outputs"]), Path(config["run_dir"])
     name = run_dir.relative_to(outputs) if run_dir.is_relative_to(outputs) else config["run"]
-    return " ".join(["python train.py", *words, f"run={shlex.quote(str(name))}", "resume=auto"])
+    return " ".join([ranks.launcher(), *words, f"run={shlex.quote(str(name))}", "resume=auto"])
 
 
 def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | None:
@@ -118,14 +118,34 @@ def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | Non
     if found is None and rejected:
         cure = "start anew under another name: run=NAME, without resume"
         raise CorruptCheckpoint("no checkpoint of the run is valid", where=str(folder), cure=cure)
+    if found is None and (begun := _configurations(run_dir)):  # a run that began at another one's checkpoint
+        origin = json.loads(begun[-1].read_text())["resume"]
+        return _named(Path(origin), run_dir) if origin and origin != "auto" else None
     return found
+
+
+def _named(path: Path, run_dir: Path) -> directory.Checkpoint:
+    """A checkpoint of any run, from which this one may begin as long as it has no other of its own."""
+    found, (own, _) = directory.read(path), directory.newest_valid(run_dir / "checkpoints")
+    if own is not None and own.path.resolve() != found.path.resolve():
+        raise ConfigError(
+            f"this run has come to {own.path.name}; from {found.path.name} it would have two histories",
+            where=str(run_dir),
+            cure=f"go on with resume=auto, or give the other history a name: run=NAME resume={path}",
+        )
+    return found
+
+
+def _configurations(run_dir: Path) -> list[Path]:
+    """What the run was asked for each time it was started, oldest first."""
+    return sorted(run_dir.glob("config*.json"), key=lambda path: int(path.stem.partition("_")[2] or 0))
 
 
 def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> None:
     if not ranks.first():
         return
     made = found.path.resolve().parent.parent  # RUN/checkpoints/step_N
-    kept = sorted(made.glob("config*.json"), key=lambda path: int(path.stem.partition("_")[2] or 0))
+    kept = _configurations(made)
     if not kept and not config["resume_changed"]:
         raise ConfigError(
             "the run of this checkpoint has no config.json, so nobody can say that it is the same run",

@@ -115,7 +115,7 @@ def _keep_as_teacher(config: dict[str, Any], results: dict[str, Any]) -> None:
 
 
 def _require_new_or_resumed(config: dict[str, Any]) -> None:
-    made = sorted((Path(config["run_dir"]) / "checkpoints").glob("*/manifest.json"))
+    made = sorted((Path(config["run_dir"]) / "checkpoints").glob("[!.]*/manifest.json"))
     if made and not config["resume"]:
         raise ConfigError(
             f"run {config['run']!r} already has checkpoints (newest: {made[-1].parent.name})",

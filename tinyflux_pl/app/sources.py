@@ -12,16 +12,14 @@ import torch
 from tinyflux_pl.app.compose import build
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.replacement import Replacement
+from tinyflux_pl.app.source_store import cure, opened, whole
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
-from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over
+from tinyflux_pl.data.store_lock import locked
 
 SPLITS = ("train", "validation")
 Records = dict[str, dict[str, Any]]  # source -> split -> its records
-NAMED = 3  # changed samples that a message names
-# What of a command line decides a cache, and so belongs to the command that makes it anew.
-CHOICES = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed", "hardware", "experiment")
 
 
 @dataclass
@@ -45,17 +43,15 @@ def prepare(parts: Parts, rebuild: bool = False, records: Records | None = None)
     caches stay until the new ones are whole, which take over every entry that is still right. `records` are
     the sources' own by split, where they have been built already.
     """
+    if records is None:
+        records = {name: records_of(node) for name, node in parts.config["data"]["sources"].items()}
     with ExitStack() as held:
+        _lock(parts, rebuild, held)
         sources = [
-            _source(parts, name, node, records[name] if records else records_of(node), rebuild, held)
-            for name, node in parts.config["data"]["sources"].items()
+            _source(parts, name, node, records[name], rebuild) for name, node in parts.config["data"]["sources"].items()
         ]
         _begin_encodings(parts, sources)
         extractors = {name: _begin_expert(parts, sources, name) for name in parts.experts}
-        for source in sources:
-            for split, store in source.stores.items():
-                if not all(store.complete(group) for group in source.groups[split]):
-                    held.enter_context(store.writing())  # for all groups: no other process may come between them
         _encode(parts, sources)
         for name in list(extractors):
             _extract(parts, sources, name, extractors.pop(name))
@@ -86,57 +82,28 @@ def skipped(sources: list[Source]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def cure(parts: Parts, source: str) -> str:
-    """The command that makes the caches anew, and the way to keep both."""
-    chosen = [line for line in parts.config.get("overrides", []) if line.lstrip("+~").startswith(CHOICES)]
-    node = parts.config["data"]["sources"][source]
-    other = f"data.sources.{source}.cache={node['cache']}_2"
-    return f"python extract.py {' '.join([*chosen, 'rebuild=true'])}; or keep both caches: add {other} to this run"
-
-
 def records_of(node: dict[str, Any]) -> dict[str, Any]:
     """The records of each split of a source."""
     return {split: build(node[split]) for split in SPLITS}
 
 
-def _source(
-    parts: Parts, name: str, node: dict[str, Any], records: dict[str, Any], rebuild: bool, held: ExitStack
-) -> Source:
+def _lock(parts: Parts, rebuild: bool, held: ExitStack) -> None:
+    """Hold each source's cache that is to be written: all of it, to the end, so that of two processes one goes on."""
+    for cache in sorted(Path(node["cache"]) for node in parts.config["data"]["sources"].values()):
+        if rebuild or not all(whole(cache / split, groups) for split, groups in _groups(parts).items()):
+            cache.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(cache))
+
+
+def _groups(parts: Parts) -> dict[str, tuple[str, ...]]:
+    """What each split's store holds. Validation needs no teachers: its loss is that of the student alone."""
+    return {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
+
+
+def _source(parts: Parts, name: str, node: dict[str, Any], records: dict[str, Any], rebuild: bool) -> Source:
     places = {split: Replacement(Path(node["cache"]) / split, rebuild) for split in SPLITS}
-    for place in places.values():
-        held.enter_context(place.alone())
     stores = {split: opened(parts, name, records[split], places[split]) for split in SPLITS}
-    # Validation needs no teachers: its loss is that of the student alone.
-    groups = {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
-    return Source(name, float(node.get("weight", 1.0)), records, stores, groups, places)
-
-
-def opened(parts: Parts, name: str, records: Any, place: Replacement) -> CacheStore:
-    """The store of these records, made where there is none; StaleCache if it holds others."""
-    shard_size, keys = parts.config["data"]["shard_size"], lambda: sample_keys.keys_of(records)
-    said = name, len(records), shard_size, records.fingerprint(), keys
-    try:
-        return CacheStore.create(place.folder, *said)
-    except (StaleCache, CorruptStore) as error:
-        if place.pending:  # what an earlier rebuild has left
-            place.start_over()
-            return CacheStore.create(place.folder, *said)
-        if isinstance(error, CorruptStore):
-            raise
-        what = f"{error.what}{_changed(records, place.folder)}"
-        raise StaleCache(what, where=error.where, cure=cure(parts, name)) from error
-
-
-def _changed(records: Any, folder: Path) -> str:
-    """Which samples the cache does not have, where that can be told without reading every image."""
-    if not sample_keys.are_quick(records):
-        return ""
-    held = {key.tobytes() for key in CacheStore.open(folder).keys.table()}
-    changed = [i for i, key in enumerate(sample_keys.keys_of(records)) if key.tobytes() not in held]
-    names = [records[i].source for i in changed[:NAMED]] + ["..."] * (len(changed) > NAMED)
-    return f"; new or changed: {len(changed):,} of {len(records):,} samples" + (
-        f" ({', '.join(names)})" if names else ""
-    )
+    return Source(name, float(node.get("weight", 1.0)), records, stores, _groups(parts), places)
 
 
 def _begin(parts: Parts, source: Source, split: str, group: str, fingerprint: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def listening() -> Generator[None]:
         claim()
         yield
     finally:
-        _listening = False
+        _asked, _listening = None, False
         for number, handler in before.items():
             signal.signal(number, handler)
 

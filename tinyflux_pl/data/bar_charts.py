@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.sequences import Pairs, PairShape
-from tinyflux_pl.data.pair_records import PairRecords, answers_of
+from tinyflux_pl.data.pair_records import PairRecords, answers_of, select
 
 SPLITS = ("train", "validation")
 COLUMNS, FEWEST = 6, 2
@@ -41,13 +42,15 @@ class BarCharts(PairRecords):
 
     def pairs(self, rows: Sequence[int]) -> Pairs:
         """Lists and charts; the label says the heights from left to right."""
-        condition = torch.zeros(len(rows), COLUMNS, 2)
-        mask = torch.zeros(len(rows), COLUMNS, dtype=torch.bool)
-        heights = torch.zeros(len(rows), COLUMNS)
-        for i, row in enumerate(rows):
-            if not 0 <= row < len(self):
-                raise IndexError(row)
-            g = rng.generator(0, f"bar_charts/{self.split}", row)
+        return select(self._drawn, list(rows))
+
+    @cached_property
+    def _drawn(self) -> Pairs:
+        condition = torch.zeros(self.count, COLUMNS, 2)
+        mask = torch.zeros(self.count, COLUMNS, dtype=torch.bool)
+        heights = torch.zeros(self.count, COLUMNS)
+        for i in range(self.count):
+            g = rng.generator(0, f"bar_charts/{self.split}", i)
             bars = int(torch.randint(FEWEST, COLUMNS + 1, (), generator=g))
             columns = torch.randperm(COLUMNS, generator=g)[:bars]
             heights[i, columns] = torch.randint(1, COLUMNS + 1, (bars,), generator=g).float()
@@ -60,10 +63,10 @@ class BarCharts(PairRecords):
             condition=condition,
             condition_ids=index * mask[..., None],
             condition_mask=mask,
-            vector=torch.zeros(len(rows), 1),
-            target_ids=self.ids.expand(len(rows), -1, -1),
-            target_mask=torch.ones(len(rows), COLUMNS * COLUMNS, dtype=torch.bool),
-            labels=["".join(str(int(h)) for h in chart_heights) for chart_heights in heights],
+            vector=torch.zeros(self.count, 1),
+            target_ids=self.ids.expand(self.count, -1, -1),
+            target_mask=torch.ones(self.count, COLUMNS * COLUMNS, dtype=torch.bool),
+            labels=["".join(str(int(h)) for h in bars) for bars in heights],
             target=chart.flatten(1)[..., None],
         )
 

@@ -42,7 +42,7 @@ class DecodedBefore:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         content = b"".join(sorted(self._keys))
-        with suppress(DataError), locked(self._file.parent):
+        with suppress(DataError), locked(self._file.parent, f".{self._file.name}.lock"):
             for leftover in self._file.parent.glob(f".{self._file.name}.*.part"):  # of a writer that was killed
                 leftover.unlink()
             files.write_bytes(self._file, hashlib.sha256(content).digest() + content)

@@ -41,7 +41,7 @@ class PairFile:
         self.count, self.condition_tokens, self.condition_width = shapes["condition"]
         self.width = shapes["target"][2] if "target" in shapes else None
         self.tokens = self._target_tokens()
-        for name in KNOWN[1:]:
+        for name in KNOWN:
             if name in shapes:
                 self._check(name, shapes[name])
         axes = {shapes[name][-1] for name in ("target_ids", "condition_ids") if name in shapes}

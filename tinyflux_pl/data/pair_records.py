@@ -59,7 +59,8 @@ class PairRecords(ABC):
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        pair, caption = self.pairs([index]), self.captions([index])[0]
+        pair = self.pairs([index])
+        caption = self._caption(index, pair.labels[0])
         if pair.target is None:
             raise CaptionError("a pair without a target", where=caption, cure="give `target` beside `condition`")
         places = {"target_ids": pair.target_ids[0].numpy(), "target_mask": pair.target_mask[0].numpy()}
@@ -77,9 +78,7 @@ class PairRecords(ABC):
     def captions(self, rows: Sequence[int]) -> list[str]:
         """The names of these pairs."""
         labels = self.pairs(rows).labels if rows else []
-        return [
-            f"{self.split}/{row}" + (f" ({label})" if label else "") for row, label in zip(rows, labels, strict=True)
-        ]
+        return [self._caption(row, label) for row, label in zip(rows, labels, strict=True)]
 
     def prompts(self, count: int, split: str = "held_out", seed: int = 0) -> list[str]:
         """The names of `count` pairs, or of all if there are fewer, in an order of the seed."""
@@ -114,6 +113,9 @@ class PairRecords(ABC):
         both = torch.cat((answers, high.expand(-1, 1, truth.shape[2]), truth), 1)
         grey = ((both - low) / (high - low).clamp(min=1e-6)).mul(2).sub(1).clamp(-1, 1)
         return grey[:, None].expand(-1, 3, -1, -1), [f"{caption}: drawn, true" for caption in captions]
+
+    def _caption(self, row: int, label: str) -> str:
+        return f"{self.split}/{row}" + (f" ({label})" if label else "")
 
     def _split(self, split: str) -> PairRecords:
         if split == self.split:

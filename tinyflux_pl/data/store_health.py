@@ -44,7 +44,7 @@ def repair(root: Path) -> list[tuple[Path, str]]:
 
     A shard says itself what it was made from, so shards outlive the manifest and their group's description.
     """
-    with locked(root):
+    with locked(root.parent), locked(root):  # the first is what an extraction holds
         found = [(path, fault) for path, fault in examine(root) if fault and fault != NOT_MADE]
         for path, _ in found:
             if path.parent == root:  # the manifest and the keys belong together

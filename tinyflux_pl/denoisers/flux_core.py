@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
@@ -22,7 +22,7 @@ class FluxCoreDenoiser(nn.Module):
     """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row -> velocity.
 
     Condition tokens end in text_spec.ids channels of position ids; without such, they stand at (i, 0, 0).
-    The target stands where cond.target_ids say, else at (0, row, column). Raises SpecMismatch for specs or
+    The target stands where cond.target_ids say, else at (0, row, column). Raises SpecMismatch for specs and
     ports that the network does not fit.
     """
 
@@ -51,9 +51,9 @@ class FluxCoreDenoiser(nn.Module):
                     cure="build the network from the codec's and the text encoder's specs: denoisers.flux_core.build",
                 )
         axes = len(params.axes_dim)
-        if axes != (text_spec.ids or 3):
+        if text_spec.ids not in (0, axes):
             raise SpecMismatch(
-                f"position ids have {text_spec.ids or 3} columns, the network {axes} axes {list(params.axes_dim)}",
+                f"position ids have {text_spec.ids} columns, the network {axes} axes {list(params.axes_dim)}",
                 where="model.axes_dim",
                 cure="give one even width for each column, whose sum is hidden_size / num_heads",
             )
@@ -88,19 +88,17 @@ class FluxCoreDenoiser(nn.Module):
             width = self.text_spec.width - self.text_spec.ids
             return tokens[..., :width], tokens[..., width:]
         count = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
-        return tokens, torch.nn.functional.pad(count[None, :, None], (0, 2))
+        return tokens, torch.nn.functional.pad(count[None, :, None], (0, len(self.net.params.axes_dim) - 1))
 
     def _target_ids(self, x_t: Tensor, given: Tensor | None) -> Tensor:
-        """Ids (B or 1, N, A) of the target."""
+        """Ids (B or 1, N, A) of the target: as given, else row and column on the last two axes (one: row by row)."""
         if given is not None:
             return given
-        if len(self.net.params.axes_dim) != 3:
-            raise ConfigError(
-                f"no ids for a target of {x_t.shape[2]} x {x_t.shape[3]} tokens",
-                where="FluxCoreDenoiser",
-                cure="give target_ids; only networks of 3 axes know where tokens stand without",
-            )
-        return image_ids(x_t.shape[2], x_t.shape[3], 1, x_t.device)[None]
+        axes = len(self.net.params.axes_dim)
+        if axes == 1:
+            return torch.arange(x_t[0, 0].numel(), device=x_t.device, dtype=torch.float32)[None, :, None]
+        grid = image_ids(x_t.shape[2], x_t.shape[3], 1, x_t.device)[None, :, 1:]
+        return torch.nn.functional.pad(grid, (axes - 2, 0))
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""

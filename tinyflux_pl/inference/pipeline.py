@@ -60,7 +60,8 @@ class Pipeline:
         file = Path(weights)
         digest = files.sha256(file)[:12] if file.is_file() else str(weights)
         sampler = ImageSampler(codec, text, SamplerSettings(), size)
-        return cls(denoiser.eval(), sampler, {"checkpoint": digest, "weights": "published"})
+        kind = "random" if weights == "random" else "published"
+        return cls(denoiser.eval(), sampler, {"checkpoint": digest, "weights": kind})
 
     @property
     def cell(self) -> int:

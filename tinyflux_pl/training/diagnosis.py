@@ -14,7 +14,7 @@ from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.objectives.flow import FlowObjective
-from tinyflux_pl.training.replay_bundle import Replay
+from tinyflux_pl.training.replay_bundle import Replay, tensors_of
 from tinyflux_pl.training.skipped_steps import Verdict
 
 
@@ -84,13 +84,8 @@ def _by_sample(denoiser: nn.Module, objective: FlowObjective, batch: Batch, step
 
 def _unsound(batch: Batch) -> list[str]:
     """What of a batch is not finite, with the samples that have it."""
-    held = {
-        "latents": batch.latents,
-        "text.tokens": batch.text.tokens,
-        "text.pooled": batch.text.pooled,
-        **batch.experts,
-    }
-    bad = {name: ~value.isfinite().flatten(1).all(1) for name, value in held.items()}
+    held = {name: value for name, value in tensors_of(batch).items() if value.is_floating_point()}
+    bad = {name: ~value.isfinite().reshape(len(batch), -1).all(1) for name, value in held.items()}
     ids = batch.sample_ids
     return [f"{name} of sample {i}" for name, rows in bad.items() for i in ids[rows.cpu()].tolist()]
 

@@ -54,6 +54,7 @@ class NonFiniteGuard(Callback):
         self._loss: Tensor | None = None
         self._batches: list[Batch] = []  # of the present step
         self._window: list[tuple[int, list[int], Tensor]] = []
+        self._world = 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -83,9 +84,9 @@ class NonFiniteGuard(Callback):
     def judge(self, optimizer: torch.optim.Optimizer, norm: Tensor, step: int) -> None:
         """Decide whether the optimizer's coming step is taken, from its loss and its gradient's norm (scalars)."""
         found = torch.stack([self._loss, norm]).float()
-        if torch.distributed.is_initialized():  # what one rank finds, all must refuse
+        if self._world > 1:  # what one rank finds, all must refuse
             torch.distributed.all_reduce(found)
-            found /= torch.distributed.get_world_size()
+            found /= self._world
         limits = self.median.limits(self.factors, self.warmup)
         self.taken = (found.isfinite() & (found.abs() <= limits)).all()
         self.median.push(found.abs(), self.taken)

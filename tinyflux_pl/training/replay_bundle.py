@@ -27,6 +27,19 @@ def batches_of(data: CachedLatents, step: int, accumulation: int, world: int) ->
     return [data.train.__getitems__(data.order.rank_slice(i, rank, world)) for i, rank in places]
 
 
+def tensors_of(value: Any) -> dict[str, Tensor]:
+    """The tensors of a batch or of text under dotted names; what is None or text is left out."""
+    if isinstance(value, Tensor):
+        return {"": value}
+    if isinstance(value, Batch | TextEmbeddings):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, tuple):
+        value = {str(i): held for i, held in enumerate(value)}
+    if not isinstance(value, dict):
+        return {}
+    return {f"{name}.{key}".rstrip("."): t for name, held in value.items() for key, t in tensors_of(held).items()}
+
+
 @dataclass(frozen=True)
 class ReplayBundle:
     """Where a run puts its bundles, and what they say of the run: its configuration and its parts."""
@@ -53,8 +66,8 @@ class ReplayBundle:
             averaged=None,
             state=None,
         )
-        tensors = {f"{i}.{key}": value for i, batch in enumerate(batches) for key, value in _flat(batch).items()}
-        files.write_tensors(folder / BATCH, tensors | {f"{NULL}.{k}": v for k, v in _flat(null_text).items()})
+        tensors = {f"{i}.{key}": value for i, batch in enumerate(batches) for key, value in tensors_of(batch).items()}
+        files.write_tensors(folder / BATCH, tensors | {f"{NULL}.{k}": v for k, v in tensors_of(null_text).items()})
         told = {
             "schema": 1,
             "seed": self.config["seed"],
@@ -99,25 +112,12 @@ class Replay:
         )
 
 
-def _flat(value: Any) -> dict[str, Tensor]:
-    """The tensors of a batch or of text under dotted names; what is None or text is left out."""
-    if isinstance(value, Tensor):
-        return {"": value}
-    if isinstance(value, Batch | TextEmbeddings):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, tuple):
-        value = {str(i): held for i, held in enumerate(value)}
-    if not isinstance(value, dict):
-        return {}
-    return {f"{name}.{key}".rstrip("."): t for name, held in value.items() for key, t in _flat(held).items()}
-
-
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _batch(tensors: dict[str, Tensor], captions: list[str]) -> Batch:
-    """The batch that `_flat` took apart."""
+    """The batch that `tensors_of` took apart."""
     single = {name: t for name, t in tensors.items() if "." not in name}
     batch = Batch(text=TextEmbeddings(**_under(tensors, "text")), captions=captions, **single)
     references = _under(tensors, "references")

@@ -1,0 +1,142 @@
+"""What a resumed run may change, and how a run is found again."""
+
+import copy
+import json
+import signal
+
+import pytest
+
+from tests.app.runs import configuration
+from tinyflux_pl.app import resumption
+from tinyflux_pl.app.resumption import ANOTHER_RUN, LAST_BITS, NOTHING
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return configuration("train", tmp_path_factory.mktemp("project"), "run=x", "steps=100", "schedule.warmup_steps=20")
+
+
+def effects(config, step=10, **changed):
+    """Key -> effect, after setting dotted keys."""
+    now = copy.deepcopy(config)
+    for key, value in changed.items():
+        *path, last = key.split("__")
+        node = now
+        for name in path:
+            node = node[name]
+        node[last] = value
+    return {change.key: change.effect for change in resumption.changes(config, now, step)}
+
+
+def test_the_same_configuration_has_no_changes(config):
+    assert effects(config) == {}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("seed", "model__hidden_size", "optimizer__lr", "objective__text_dropout", "hardware__batch_size"),
+        *("hardware__precision", "callbacks__ema__decay", "data__image_size", "timesteps__mean"),
+        *("data__sources__shapes__train__count", "callbacks__guard__warmup"),
+    ],
+)
+def test_what_makes_another_run(config, key):
+    assert list(effects(config, **{key: 7}).values()) == [ANOTHER_RUN]
+
+
+@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
+def test_what_changes_the_order_of_sums(config, key):
+    assert effects(config, **{f"hardware__{key}": 7}) == {f"hardware.{key}": LAST_BITS}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("run", "steps", "callbacks__preview__every_steps", "callbacks__log_every_steps", "hardware__workers"),
+        *("data__sources__shapes__cache", "data__evaluation_prompts", "sampler__steps", "paths__outputs"),
+    ],
+)
+def test_what_changes_nothing(config, key):
+    assert list(effects(config, **{key: 7}).values()) == [NOTHING]
+
+
+def test_an_expert_that_was_not_there_makes_another_run(config):
+    assert set(effects(config, experts={"lune": {"_target_": "tinyflux_pl.experts.lune.Lune"}}).values()) == {
+        ANOTHER_RUN
+    }
+
+
+def test_a_schedule_is_judged_by_the_steps_already_taken(config):
+    """Longer training changes a cosine that has begun to fall, not one still warming up, nor a constant rate."""
+    assert effects(config, 50, schedule__total_steps=200) == {"schedule.total_steps": ANOTHER_RUN}
+    assert effects(config, 20, schedule__total_steps=200) == {"schedule.total_steps": NOTHING}
+    constant = copy.deepcopy(config)
+    constant["schedule"]["decay"] = "constant"
+    assert effects(constant, 50, schedule__total_steps=200) == {"schedule.total_steps": NOTHING}
+
+
+def test_a_key_that_nobody_knows_yet_is_taken_to_matter(config):
+    assert effects(config, novelty=1) == {"novelty": ANOTHER_RUN}
+
+
+def test_without_a_checkpoint_a_named_run_starts_at_the_beginning(config, capsys):
+    assert resumption.checkpoint_of({**config, "resume": "auto"}) is None
+    assert "starting at step 0" in capsys.readouterr().out
+
+
+def test_a_run_without_a_name_cannot_be_found_again(config):
+    nameless = {**config, "resume": "auto", "overrides": ["steps=100"]}
+    with pytest.raises(ConfigError, match="without a name") as error:
+        resumption.checkpoint_of(nameless)
+    assert "run=NAME" in str(error.value)
+
+
+def test_checkpoints_that_are_all_broken_are_not_taken_for_none(config, tmp_path):
+    torn = tmp_path / "checkpoints" / "step_0000010"
+    torn.mkdir(parents=True)
+    (torn / "manifest.json").write_text("{")
+    with pytest.raises(CorruptCheckpoint, match="no checkpoint of the run is valid"):
+        resumption.checkpoint_of({**config, "resume": "auto", "run_dir": str(tmp_path)})
+
+
+def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
+    asked = ["model=tiny", "resume=auto", "run=x", "steps=100", "callbacks.preview.prompts='[a, b]'"]
+    said = resumption.command({**config, "overrides": asked})
+    assert said == "python train.py model=tiny steps=100 callbacks.preview.prompts='[a, b]' run=x resume=auto"
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert resumption.command(config).startswith("torchrun --nproc_per_node=2 train.py ")
+
+
+def test_a_sweeps_job_is_named_by_its_folder(config):
+    job = {**config, "run_dir": f"{config['paths']['outputs']}/sweep-1/3"}
+    assert " run=sweep-1/3 resume=auto" in resumption.command(job)
+
+
+def test_an_interruption_says_what_was_saved_and_how_to_go_on(config, tmp_path):
+    with pytest.raises(Interrupted) as error, resumption.continued_by({**config, "run_dir": str(tmp_path)}):
+        raise Interrupted(signal.SIGTERM)
+    assert "no step was taken yet" in str(error.value) and "resume=auto" in str(error.value)
+    assert error.value.exit_code == 143
+
+
+def test_ranks_after_the_first_leave_without_a_word(config, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as left, resumption.continued_by(config):
+        raise Interrupted(signal.SIGTERM)
+    assert left.value.code == 0 and capsys.readouterr() == ("", "")
+
+
+def test_other_data_under_the_same_name_is_refused():
+    class Checkpoint:
+        path, config = "step_10", {"caches": {"shapes": "abc"}}
+
+    resumption.require_same_data(Checkpoint, {"shapes": "abc"}, allowed=False)
+    resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=True)
+    with pytest.raises(ConfigError, match="other samples than are now in shapes"):
+        resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=False)
+
+
+def test_json_of_a_configuration_is_what_is_compared(config):
+    assert resumption.changes(json.loads(json.dumps(config)), config, 10) == []

@@ -1,0 +1,53 @@
+"""Padding of a target is neither learned from nor validated with."""
+
+import pytest
+import torch
+
+from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
+from tinyflux_pl.diffusion.losses import real_mean
+from tinyflux_pl.diffusion.paths import LinearPath
+from tinyflux_pl.diffusion.timesteps import Uniform
+from tinyflux_pl.objectives.flow import FlowObjective
+from tinyflux_pl.objectives.validation import FixedGrid
+
+TEXT = TextEmbeddings(torch.ones(3, 2, 4), torch.ones(3, 2, dtype=torch.bool), torch.ones(3, 4))
+MASK = torch.tensor([[True] * 5, [True, True, False, False, False], [True] * 4 + [False]])
+
+
+class Wrong:
+    """A denoiser that is right but for `error`, added where the batch is padding or where it is not."""
+
+    name, prediction, path = "wrong", "velocity", LinearPath(noise_at=1)
+
+    def __init__(self, batch, where):
+        self.batch, self.where = batch, where
+
+    def __call__(self, x_t, t, cond):
+        assert torch.equal(cond.target_mask, MASK) and cond.target_ids is self.batch.target_ids
+        shares = t[:, None, None, None]
+        noise = (x_t - (1 - shares) * self.batch.latents) / shares
+        return Prediction(noise - self.batch.latents + 3.0 * self.where[:, None, :, None])
+
+
+def batch():
+    found = {"sample_ids": torch.arange(3), "dataset_ids": torch.zeros(3, dtype=torch.long), "captions": ["x"] * 3}
+    ids = torch.randn(3, 5, 3)
+    return Batch(torch.randn(3, 2, 5, 1), TEXT, **found, target_ids=ids, target_mask=MASK)
+
+
+@pytest.mark.parametrize(("where", "loss"), [(~MASK, 0.0), (MASK, 9.0)])
+def test_training_and_validation_look_at_real_tokens_alone(where, loss):
+    made = batch()
+    objective = FlowObjective(Uniform(), TEXT.select(slice(0, 1)), text_dropout=0.0)
+    found = objective.loss(Wrong(made, where), made, 0)["flow"]
+    assert float(found) == pytest.approx(loss, abs=1e-3)
+    errors = FixedGrid((0.1, 0.5)).errors(Wrong(made, where), made)
+    assert float(errors["validation/loss"]) == pytest.approx(loss, abs=1e-3)
+
+
+def test_a_sample_s_mean_does_not_depend_on_its_padding():
+    error = torch.rand(3, 2, 5, 1)
+    found = real_mean(error, MASK)
+    assert found[1] == pytest.approx(float(error[1, :, :2].mean()))
+    assert torch.allclose(real_mean(error, torch.ones(3, 5, dtype=torch.bool)), error.mean((1, 2, 3)))
+    assert torch.equal(real_mean(error, None), error.flatten(1).mean(1))

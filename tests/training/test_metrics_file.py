@@ -1,0 +1,74 @@
+"""The log of a run: a row a step, exact, and whole after a resumption."""
+
+import csv
+
+import pytest
+
+from tinyflux_pl.training.metrics_file import MetricsFile
+
+
+def rows(log):
+    with open(log.path, newline="") as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = MetricsFile(str(tmp_path))
+    for step in (5, 10):
+        log.log_metrics({"train/loss": step / 3}, step)
+    log.log_metrics({"preview/accuracy_all": 0.5}, 10)
+    log.log_metrics({"validation/loss": 0.25}, 10)
+    log.log_metrics({"validation/loss": 0.125}, 12)
+    return log
+
+
+def test_a_step_has_one_row_and_numbers_are_exact(log):
+    assert log.path == log.path.parents[1] / "csv" / "metrics.csv"
+    assert [row["step"] for row in rows(log)] == ["5", "10", "12"]
+    assert rows(log)[1] == {
+        "step": "10",
+        "train/loss": repr(10 / 3),
+        "preview/accuracy_all": "0.5",
+        "validation/loss": "0.25",
+    }
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (12, [("5", 2), ("10", 4)]),  # 12 held nothing of training's own
+        (11, [("5", 2), ("10", 4)]),
+        (10, [("5", 2), ("10", 2)]),  # its preview and validation are made again
+        (7, [("5", 2)]),
+        (0, []),
+    ],
+)
+def test_what_a_resumed_run_writes_again_goes(log, step, kept):
+    again = MetricsFile(log.save_dir)
+    again.continue_from(step)
+    assert [(row["step"], len(row)) for row in rows(again)] == kept
+
+
+def test_a_cut_log_continued_is_the_whole_log(log):
+    whole = log.path.read_bytes()
+    again = MetricsFile(log.save_dir)
+    again.continue_from(10)
+    again.log_metrics({"preview/accuracy_all": 0.5}, 10)
+    again.log_metrics({"validation/loss": 0.25}, 10)
+    again.log_metrics({"validation/loss": 0.125}, 12)
+    assert again.path.read_bytes() == whole
+
+
+def test_nothing_is_lost_without_a_proper_end(log):
+    """Every row is in the file at once: a SIGKILL between two rows loses none."""
+    assert len(rows(log)) == 3 and not log.path.read_text().endswith("\n\n")
+    log.finalize("failed")
+    assert len(rows(log)) == 3
+
+
+def test_a_run_without_a_log_begins_one(tmp_path):
+    log = MetricsFile(str(tmp_path))
+    log.continue_from(100)
+    log.log_metrics({"train/loss": float("nan")}, 101)
+    assert rows(log) == [{"step": "101", "train/loss": "nan"}]

@@ -1,0 +1,107 @@
+"""How a run ends early: at a step, saved, unless what would be saved is not one whole, sound step."""
+
+import signal
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from tests.training.small_run import Small
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core import interruption
+from tinyflux_pl.core.errors import DiskFull, Interrupted
+from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+from tinyflux_pl.training.logged_metrics import LoggedMetrics
+from tinyflux_pl.training.optimizers import MuonAdamW
+from tinyflux_pl.training.preemption import Preemption
+from tinyflux_pl.training.throughput import Throughput
+
+
+class At(Callback):
+    """Does something in a hook once the module stands at a step."""
+
+    def __init__(self, hook, step, do):
+        def called(trainer, module, *_):
+            if module.step == step:
+                do(module)
+
+        setattr(self, hook, called)
+
+
+def failing(error):
+    def do(_):
+        raise error
+
+    return do
+
+
+def ended_by(folder, attack, error, accumulation=1, **chosen):
+    """Run until `error` comes out; the steps that are saved."""
+    small = Small(folder, 6, accumulation=accumulation, guarded=False, **chosen)
+    checkpoints = CheckpointSchedule(folder / "checkpoints", {}, small.average, 1, every_steps=0)
+    small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(checkpoints), checkpoints, attack]
+    with interruption.listening(), pytest.raises(error):
+        small.run()
+    saved = [directory.read(path) for path in directory.list_steps(folder / "checkpoints")]
+    for checkpoint in saved:
+        weights = checkpoint.weights("raw")
+        assert all(torch.equal(value, weights[name]) for name, value in small.net.state_dict().items())
+    return [checkpoint.step for checkpoint in saved]
+
+
+def ask(_):
+    interruption.ask(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_request_is_met_after_the_step_under_way(tmp_path, accumulation):
+    assert ended_by(tmp_path, At("on_train_batch_start", 3, ask), Interrupted, accumulation) == [4]
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
+def test_an_error_in_a_step_saves_the_one_before(tmp_path, hook):
+    assert ended_by(tmp_path, At(hook, 3, failing(ValueError("on purpose"))), ValueError, 2) == [3]
+
+
+def test_an_error_after_a_step_saves_it(tmp_path):
+    assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError) == [3]
+
+
+class Breaks(MuonAdamW):
+    """Fails in its fourth step, once the weights are changed."""
+
+    taken = 0
+
+    def step(self, closure=None):
+        super().step(closure)
+        Breaks.taken += 1
+        if Breaks.taken == 4:
+            raise ValueError("on purpose")
+
+
+def test_half_a_step_is_not_saved(tmp_path):
+    Breaks.taken = 0
+    assert ended_by(tmp_path, At("on_train_end", -1, ask), ValueError, optimizer=Breaks) == []
+
+
+def test_nothing_is_saved_before_the_first_step(tmp_path):
+    assert ended_by(tmp_path, At("on_train_batch_start", 0, failing(ValueError("on purpose"))), ValueError) == []
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    def spoil(module):
+        with torch.no_grad():
+            module.denoiser.img_in.weight[0, 0] = float("nan")
+        raise ValueError("on purpose")
+
+    assert ended_by(tmp_path, At("on_train_batch_end", 3, spoil), ValueError) == []
+
+
+def test_a_full_disk_is_not_tried_again(tmp_path):
+    assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(DiskFull("full"))), DiskFull) == []
+
+
+def test_a_save_that_fails_is_told_and_does_not_hide_the_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(directory, "save", lambda *_, **__: failing(OSError("no such device"))(None))
+    assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError) == []
+    assert "step 3 could not be saved: no such device" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+"""Going on from a checkpoint: its state, this run's choices."""
+
+import pytest
+import torch
+
+from tests.training.small_run import Small, same
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core.errors import CheckpointMismatch
+from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+from tinyflux_pl.training.optimizers import MuonAdamW, adamw
+from tinyflux_pl.training.resume import Resume
+
+
+def run(folder, steps, start=0, optimizer=MuonAdamW):
+    """`start` to `steps`, from the checkpoint that an earlier call has left."""
+    small = Small(folder, steps, start=start, optimizer=optimizer)
+    if start:
+        found, _ = directory.newest_valid(folder / "checkpoints")
+        small.trainer.callbacks.append(Resume(found, small.net, small.average))
+    small.trainer.callbacks.append(CheckpointSchedule(folder / "checkpoints", {}, small.average, 1, every_steps=0))
+    return small.run()
+
+
+def test_weights_averages_optimizer_and_guard_go_on_to_the_bit(tmp_path):
+    whole = run(tmp_path / "whole", 7)
+    run(tmp_path / "cut", 3)
+    again = run(tmp_path / "cut", 7, start=3)
+    assert same(whole.bits(), again.bits())
+    one, other = (small.guard.state()["median"] for small in (whole, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_learning_rates_are_those_asked_for_now(tmp_path):
+    def slower(module):
+        return MuonAdamW(module, lr=1e-5, weight_decay=0.5)
+
+    run(tmp_path, 3)
+    groups = run(tmp_path, 4, start=3, optimizer=slower).trainer.optimizers[0].param_groups
+    assert {group["initial_lr"] for group in groups} == {1e-5, 2e-3}
+    assert {group["weight_decay"] for group in groups} == {0.5, 0.0}
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
+    run(tmp_path, 3)
+    with pytest.raises(CheckpointMismatch, match="optimizer"):
+        run(tmp_path, 4, start=3, optimizer=adamw)

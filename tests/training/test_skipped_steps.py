@@ -1,0 +1,103 @@
+"""Skipped steps: told at log points, counted against two bounds, through resumption, never twice."""
+
+import functools
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from tests.faults.attacks import Attack
+from tests.training.small_run import Small, same, skipped_lines
+from tinyflux_pl.core.errors import NumericsError
+
+NAN, INF = float("nan"), float("inf")
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
+
+
+def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path):
+    attack = Attack("gradient", NAN, set(range(3, 100)), look=lambda: run.bits())
+    run = Small(tmp_path, 40, attacks=(attack,), max_consecutive=10)
+    with pytest.raises(NumericsError, match="12 steps in a row were skipped, up to step 14") as error:
+        run.run()
+    assert run.module.step == 15, "the first log point after the eleventh"
+    assert same(run.bits(), attack.before[0]) and "replay=" in str(error.value)
+    told = json.loads((tmp_path / "replay_0000014" / "replay.json").read_text())
+    assert told["found"]["step"] == 14 and not told["weights_moved_since"]
+    assert told["found"]["norm"] == "nan" and told["found"]["sample_ids"] == attack.sample_ids[11]
+
+
+def test_ten_in_a_row_do_not(tmp_path):
+    run = Small(tmp_path, 20, attacks=(Attack("loss", INF, set(range(3, 13))),), max_consecutive=10).run()
+    assert float(run.guard.skipped) == 10 and run.module.step == 20
+
+
+def test_too_many_of_the_last_thousand_stop_it_too_and_say_that_weights_have_moved(tmp_path):
+    attack = Attack("loss", NAN, {1, 4, 6, 8})
+    with pytest.raises(NumericsError, match="4 of the last 1000"):
+        Small(tmp_path, 30, attacks=(attack,), max_recent=3).run()
+    told = json.loads((tmp_path / "replay_0000008" / "replay.json").read_text())
+    assert told["weights_moved_since"] and told["found"]["sample_ids"] == attack.sample_ids[3]
+
+
+def test_too_many_at_the_very_end_are_no_success(tmp_path):
+    with pytest.raises(NumericsError):
+        Small(tmp_path, 14, attacks=(Attack("loss", NAN, set(range(2, 14))),), log_every=100).run()
+
+
+def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
+    """Cut in a window, between two skips in a row, with the medians just known."""
+    steps, stateless = {9, 12, 13, 14, 15}, functools.partial(torch.optim.SGD, lr=0.1)
+    options = {"attacks": (Attack("gradient", INF, steps),), "max_consecutive": 3, "optimizer": stateless}
+    whole = Small(tmp_path / "whole", 24, **options)
+    with pytest.raises(NumericsError) as one:
+        whole.run()
+    first = Small(tmp_path / "cut", 13, **options).run()
+    kept = first.guard.state()
+    assert torch.load(saved(tmp_path / "state.pt", kept), weights_only=True)["record"]["consecutive"] == 1
+    second = Small(tmp_path / "cut", 24, start=13, net=first.net, **options)
+    second.guard.restore(kept)
+    with pytest.raises(NumericsError) as two:
+        second.run()
+    assert str(one.value).replace("whole", "cut") == str(two.value)
+    assert (
+        skipped_lines(tmp_path / "whole") == skipped_lines(tmp_path / "cut") and second.module.step == whole.module.step
+    )
+    assert same([*whole.guard.state()["median"].values()], [*second.guard.state()["median"].values()])
+
+
+def saved(path, state):
+    torch.save(state, path)
+    return path
+
+
+def test_after_a_stop_the_run_may_be_resumed_and_skip_as_many_again(tmp_path):
+    run = Small(tmp_path, 40, attacks=(Attack("loss", NAN, set(range(3, 100))),))
+    with pytest.raises(NumericsError):
+        run.run()
+    assert run.guard.state()["record"]["consecutive"] == 0 and not run.guard.state()["record"]["excess"]
+
+
+def test_steps_that_are_taken_again_are_not_listed_twice(tmp_path):
+    Small(tmp_path, 10, attacks=(Attack("loss", NAN, {2, 7, 8}),)).run()
+    Small(tmp_path, 10, start=7, attacks=(Attack("loss", NAN, {8}),)).run()
+    assert [line["step"] for line in skipped_lines(tmp_path)] == [2, 8]
+
+
+def test_skips_are_told_at_log_points_with_at_most_sixteen_samples(tmp_path, caplog):
+    Small(tmp_path, 10, batch_size=20, attacks=(Attack("loss", NAN, {1, 2, 3, 4, 6}),)).run()
+    told = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(told) == 5 and told[3].startswith("and 1 more steps were skipped")
+    assert told[0].startswith("step 1 was skipped: loss is nan") and "Its 20 samples: 10" in told[0]
+    assert told[0].endswith(", ...") and told[0].count(",") == 16
+
+
+def test_an_exception_in_a_step_still_tells_what_was_skipped_before(tmp_path):
+    class Breaks(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 4:
+                raise ValueError("elsewhere")
+
+    with pytest.raises(ValueError, match="elsewhere"):
+        Small(tmp_path, 10, attacks=(Attack("loss", NAN, {1}), Breaks())).run()
+    assert [line["step"] for line in skipped_lines(tmp_path)] == [1]

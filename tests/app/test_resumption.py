@@ -8,7 +8,7 @@ import pytest
 
 from tests.app.runs import configuration
 from tinyflux_pl.app import resumption
-from tinyflux_pl.app.resumption import ANOTHER_RUN, LAST_BITS, NOTHING
+from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, LAST_BITS, NOTHING, changes
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
 
@@ -26,7 +26,7 @@ def effects(config, step=10, **changed):
         for name in path:
             node = node[name]
         node[last] = value
-    return {change.key: change.effect for change in resumption.changes(config, now, step)}
+    return {change.key: change.effect for change in changes(config, now, step)}
 
 
 def test_the_same_configuration_has_no_changes(config):
@@ -53,12 +53,17 @@ def test_what_changes_the_order_of_sums(config, key):
 @pytest.mark.parametrize(
     "key",
     [
-        *("run", "steps", "callbacks__preview__every_steps", "callbacks__log_every_steps", "hardware__workers"),
+        *("steps", "callbacks__preview__every_steps", "callbacks__log_every_steps", "hardware__workers"),
         *("data__sources__shapes__cache", "data__evaluation_prompts", "sampler__steps", "paths__outputs"),
     ],
 )
 def test_what_changes_nothing(config, key):
     assert list(effects(config, **{key: 7}).values()) == [NOTHING]
+
+
+@pytest.mark.parametrize("key", ["run", "overrides", "resume", "preflight"])
+def test_what_belongs_to_one_start_is_not_told(config, key):
+    assert effects(config, **{key: 7}) == {}
 
 
 def test_an_expert_that_was_not_there_makes_another_run(config):
@@ -139,4 +144,4 @@ def test_other_data_under_the_same_name_is_refused():
 
 
 def test_json_of_a_configuration_is_what_is_compared(config):
-    assert resumption.changes(json.loads(json.dumps(config)), config, 10) == []
+    assert changes(json.loads(json.dumps(config)), config, 10) == []

@@ -122,7 +122,7 @@ def test_questions_that_the_model_cannot_take_are_refused(root, whole):
 
 @pytest.mark.parametrize("data", ["digit_halves", "bar_charts"])
 def test_the_worked_tasks_run_guided(tmp_path, data):
-    few = ["data.sources.bar_charts.train.count=64"] if data == "bar_charts" else []
+    few = ["data.count=64"] if data == "bar_charts" else []
     run("train", tmp_path, "model=flux_core", f"data={data}", "guidance=cfg", "run=small", *few)
     results = json.loads((tmp_path / "outputs" / "small" / "results.json").read_text())
     assert set(results["accuracies"][f"{data}/held_out"]) >= {"all", "truth", "mean"}

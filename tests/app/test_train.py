@@ -118,6 +118,9 @@ def test_a_run_may_begin_at_a_checkpoint_of_another_and_has_one_history(root, wh
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
         patch.setattr(Fitting, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
         run("train", root, *chosen, "run=branch", f"resume='{earlier}'")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
+        patch.setattr(Fitting, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        run("train", root, *chosen, "run=branch", "resume=auto")
     run("train", root, *chosen, "run=branch", "resume=auto")  # nothing was saved yet: from where it began
     for which in ("raw", "averaged"):
         one, other = weights(root, "whole", which=which), weights(root, "branch", which=which)

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from tests.stores import PARTS, keys, written
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.data import store_health
 from tinyflux_pl.data.cache_store import CacheStore
@@ -85,6 +86,16 @@ def test_a_lost_description_lends_no_shard_to_other_inputs(tmp_path):
         assert store.pending("lune") == [0, 1, 2]
         with pytest.raises(CorruptStore, match="other inputs"):
             store.gather("lune.features", [0])
+
+
+def test_what_else_is_noted_in_a_store_is_judged_too_and_goes_alone(tmp_path):
+    written(tmp_path)
+    (tmp_path / "audit.json").write_bytes(files.sealed({"counted": 7}))
+    assert not faults(tmp_path)
+    (tmp_path / "audit.json").write_bytes(files.sealed({"counted": 7}).replace(b"7", b"8"))
+    assert list(faults(tmp_path)) == ["audit.json"]
+    store_health.repair(tmp_path)
+    assert not faults(tmp_path) and not (tmp_path / "audit.json").exists()
 
 
 def test_a_shard_of_another_place_is_refused(tmp_path):

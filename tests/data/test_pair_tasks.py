@@ -77,7 +77,7 @@ def test_a_chart_is_what_its_list_says():
 
 
 def test_charts_are_judged_cell_by_cell():
-    source = BarCharts("train", 256)
+    source = BarCharts("train", 256, 128)
     prompts = source.prompts(100)
     truth = source.named(prompts).target
     found = source.verifier().check(0.2 * truth.mT[..., None], prompts)
@@ -100,10 +100,12 @@ def test_what_cannot_be_had_is_refused(asked):
         DigitHalves(**asked)
     with pytest.raises(ConfigError):
         BarCharts("train", 0)
+    with pytest.raises(ConfigError):
+        BarCharts("reader")
 
 
 def test_records_end_where_their_pairs_do():
-    for source in (DigitHalves("validation"), BarCharts("validation", 4)):
+    for source in (DigitHalves("validation"), BarCharts("validation", 64, 4)):
         assert torch.equal(torch.from_numpy(source[len(source) - 1].image)[:, 0], every(source).target[-1])
         with pytest.raises(IndexError):
             source[len(source)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shlex
 import signal
@@ -128,3 +129,15 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     with Child(work, tmp_path / "log") as child:
         ended = child.wait()
     assert ended.code == -signal.SIGINT and "still here" in ended.printed and "and here" not in ended.printed
+
+
+def test_a_signal_to_the_whole_group_spares_the_workers(root: Path) -> None:
+    """As Ctrl-C and cluster managers send it: workers that died of it would take the run with them."""
+
+    def trap(folder: Path) -> None:
+        os.setpgid(0, 0)
+        at_call(*LOSS, 30, lambda: os.killpg(0, signal.SIGTERM))(folder)
+
+    with Child(small_runs.training(root, "group", "hardware.workers=2", before=trap), root / "group.log") as child:
+        ended = child.wait()
+    assert ended.code == 143 and "step_0000015" in ended.printed, ended.printed[-3000:]

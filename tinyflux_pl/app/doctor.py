@@ -136,7 +136,8 @@ def _state(place: Place) -> str:
 
 
 def _print(places: list[Place]) -> None:
-    table = Table(title=f"{len(places)} places, {sum(not p.whole for p in places)} not whole", title_justify="left")
+    count = f"{len(places)} place{'s' * (len(places) != 1)}, {sum(not place.whole for place in places)} not whole"
+    table = Table(title=count, title_justify="left")
     for name, right in (("kind", False), ("place", False), ("files", True), ("MiB", True), ("state", False)):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for place in places:

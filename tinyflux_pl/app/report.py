@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.core import files
+from tinyflux_pl.core.printable import printable
 
 SHOWN = 10  # skipped files that the closing table names
 
@@ -20,7 +22,7 @@ def configuration(config: dict[str, Any]) -> None:
     """Keep what the run was asked for beside its results; a resumed run keeps the first one too."""
     folder = Path(config["run_dir"])
     taken = len(list(folder.glob("config*.json")))
-    files.write_json(folder / (f"config_{taken}.json" if taken else "config.json"), config)
+    files.write_json(folder / (f"config_{taken}.json" if taken else "config.json"), redact_data(config))
 
 
 def changes(found: Sequence[Any]) -> None:
@@ -31,17 +33,19 @@ def changes(found: Sequence[Any]) -> None:
     for name in ("key", "then", "now", "this changes"):
         table.add_column(name, overflow="fold")
     for change in found:
-        table.add_row(*(Text(str(value)) for value in (change.key, change.then, change.now, change.effect)))
+        table.add_row(*(Text(printable(str(value))) for value in (change.key, change.then, change.now, change.effect)))
     Console().print(table)
 
 
 def results(found: dict[str, Any], run_dir: Path) -> None:
     """Write results.json and print the closing table."""
+    trained = found["images_per_second"]
+    speed = f", {trained:.0f} images/s while training" if trained else ""  # none where no step was left to take
     files.write_json(run_dir / "results.json", found)
     rows = [
         ("trained", f"{found['parameters']:,} parameters, {found['steps']:,} steps, data {found['data']}"),
         ("experts", ", ".join(found["experts"]) or "none"),
-        ("time", f"{found['seconds'] / 60:.1f} min, {found['images_per_second']:.0f} images/s while training"),
+        ("time", f"{found['seconds'] / 60:.1f} min{speed}"),
         ("peak memory", f"{found['peak_memory_bytes'] / 2**30:.2f} GiB"),
         ("validation loss", f"{found['validation_loss']:.4f}"),
     ]
@@ -59,7 +63,7 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
     prompt = (found["prompts"] or ["a large red circle, top left"])[0]
     words = [f"checkpoint={found['checkpoint']}", found.get("ask") or f"prompt={prompt}", "n=4", "seed=1"]
     command = " ".join(["python generate.py", *(shell(word) for word in words)])
-    Console(soft_wrap=True).print(f"next: {command}", highlight=False, markup=False)
+    Console(soft_wrap=True).print(printable(f"next: {command}"), highlight=False, markup=False)
 
 
 def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
@@ -120,5 +124,5 @@ def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, Text(value))  # a file's name may hold what rich would read as markup
+        table.add_row(name, Text(printable(value)))  # a file's name may hold what rich would read as markup
     Console().print(table)

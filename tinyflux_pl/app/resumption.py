@@ -7,38 +7,14 @@ import shlex
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import ranks, report
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, changes
 from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
-
-# What a run computes does not depend on these. Any other key is taken to change it: a new one too.
-UNTOLD = ("task", "run", "run_dir", "overrides", "resume", "resume_changed", "replay", "preflight", "hydra")
-FREE = (
-    *UNTOLD,
-    *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
-    *("callbacks.checkpoint", "callbacks.preview", "callbacks.validation", "callbacks.log_every_steps"),
-    *("data.root", "data.in_memory", "data.evaluation_prompts", "data.shard_size", "data.extraction_batch"),
-)
-PLACES = ("cache", "root", "decoded")  # within data.sources: where files lie; what they hold has its own fingerprint
-# The same sums in another order: equal but for rounding.
-ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumulation", "gradient_checkpointing")
-NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
-
-
-@dataclass(frozen=True)
-class Change:
-    """A key whose value is not what it was, and what of the run that changes."""
-
-    key: str
-    then: Any
-    now: Any
-    effect: str
 
 
 def checkpoint_of(config: dict[str, Any]) -> directory.Checkpoint | None:
@@ -57,21 +33,13 @@ def checkpoint_of(config: dict[str, Any]) -> directory.Checkpoint | None:
         raise ConfigError(
             f"the checkpoint is {found.step - config['steps']} steps past the end of this run",
             where=str(found.path),
-            cure=f"ask for more: steps={found.step} at least; or resume=FOLDER, an earlier checkpoint",
+            cure=f"ask for more: steps={found.step} at least",
         )
     _require_same_run(config, found)
     _say(f"resuming {found.path} at step {found.step} of {config['steps']}")
     if found.step == config["steps"]:
         _say("nothing is left to train: only the closing evaluation is made again")
     return found
-
-
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[Change]:
-    """What differs between two configurations, for a run that is `step` steps old."""
-    before, after = _flat(then), _flat(now)
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-    same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
-    return [Change(key, before.get(key), after.get(key), _effect(key, same_rates)) for key in keys]
 
 
 def require_same_data(checkpoint: directory.Checkpoint, caches: Mapping[str, str], allowed: bool) -> None:
@@ -118,9 +86,10 @@ def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | Non
     if found is None and rejected:
         cure = "start anew under another name: run=NAME, without resume"
         raise CorruptCheckpoint("no checkpoint of the run is valid", where=str(folder), cure=cure)
-    if found is None and (begun := _configurations(run_dir)):  # a run that began at another one's checkpoint
-        origin = json.loads(begun[-1].read_text())["resume"]
-        return _named(Path(origin), run_dir) if origin and origin != "auto" else None
+    if found is None:  # perhaps the run began at a checkpoint of another, and has none of its own yet
+        asked = [json.loads(path.read_text())["resume"] for path in _configurations(run_dir)]
+        origins = [path for path in asked if path not in (None, "auto")]
+        return _named(Path(origins[-1]), run_dir) if origins else None
     return found
 
 
@@ -154,36 +123,15 @@ def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> No
         )
     then = redact_data(json.loads(kept[-1].read_text())) if kept else config
     now = json.loads(json.dumps(redact_data(config)))
-    found_changes = [c for c in changes(then, now, found.step) if c.key.partition(".")[0] not in UNTOLD]
-    report.changes(found_changes)
-    other = [change.key for change in found_changes if change.effect == ANOTHER_RUN]
+    changed = changes(then, now, found.step)
+    report.changes(changed)
+    other = [change.key for change in changed if change.effect == ANOTHER_RUN]
     if other and not config["resume_changed"]:
         raise ConfigError(
             f"this would not be the same run: {', '.join(other)} changed",
             where=str(kept[-1]),
             cure="repeat the run's own choices, or go on all the same: resume_changed=true",
         )
-
-
-def _effect(key: str, same_rates: bool) -> str:
-    group, _, rest = key.partition(".")
-    free = any(key == name or key.startswith(f"{name}.") for name in FREE)
-    place = key.startswith("data.sources.") and key.rpartition(".")[2] in PLACES
-    if free or place or (group == "schedule" and same_rates):
-        return NOTHING
-    return LAST_BITS if group == "hardware" and rest in ROUNDING else ANOTHER_RUN
-
-
-def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:
-    """Whether both schedules give the steps already taken the same learning rates."""
-    before, after = build(then["schedule"]), build(now["schedule"])
-    return all(before(s) == after(s) for s in range(step))
-
-
-def _flat(node: Any, key: str = "") -> dict[str, Any]:
-    if not isinstance(node, Mapping) or not node:
-        return {key: node}
-    return {k: v for name, value in node.items() for k, v in _flat(value, f"{key}.{name}" if key else name).items()}
 
 
 def _say(line: str) -> None:

@@ -28,12 +28,14 @@ class BarCharts(PairRecords):
     name = "bar_charts"
     shape = PairShape(tokens=COLUMNS * COLUMNS, width=1, condition_tokens=COLUMNS, condition_width=2, axes=3, vector=1)
 
-    def __init__(self, split: str = "train", count: int = 4096) -> None:
+    def __init__(self, split: str = "train", count: int = 4096, held_out: int = 256) -> None:
         if split not in SPLITS:
             raise ConfigError(f"no such split: {split!r}", where="data.split", cure=f"one of {', '.join(SPLITS)}")
-        if count < 1:
-            raise ConfigError(f"count is {count}", where="data.count", cure="ask for at least one chart")
-        self.split, self.count = split, count
+        if min(count, held_out) < 1:
+            what = f"{count} charts to learn from, {held_out} held out"
+            raise ConfigError(what, where="data", cure="ask for at least one of each")
+        self.split, self.sizes = split, (count, held_out)
+        self.count = count if split == "train" else held_out
         row, column = torch.meshgrid(torch.arange(COLUMNS), torch.arange(COLUMNS), indexing="ij")
         self.ids = torch.stack((torch.zeros_like(row), row, column), -1).flatten(0, 1).float()
 
@@ -75,8 +77,8 @@ class BarCharts(PairRecords):
         return {"name": self.name, "version": 1, "split": self.split, "count": self.count}
 
     def of_split(self, split: str) -> BarCharts:
-        """As many charts of another stream."""
-        return BarCharts(split, self.count)
+        """Charts of another stream."""
+        return BarCharts(split, *self.sizes)
 
     def judge(self) -> ReadCharts:
         """Compares charts cell by cell."""

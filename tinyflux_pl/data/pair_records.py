@@ -71,9 +71,10 @@ class PairRecords(ABC):
         for start in range(0, len(self), BLOCK):
             yield self.pairs(range(start, min(start + BLOCK, len(self))))
 
-    def sample_keys(self) -> list[int]:
-        """What tells each pair from any other."""
-        return [identity for block in self.blocks() for identity in block.identities()]
+    def sample_keys(self) -> list[list[Any]]:
+        """What tells each pair from any other, and its name, by which it is found again."""
+        told = (each for block in self.blocks() for each in zip(block.identities(), block.labels, strict=True))
+        return [[identity, self._caption(row, label)] for row, (identity, label) in enumerate(told)]
 
     def captions(self, rows: Sequence[int]) -> list[str]:
         """The names of these pairs."""

@@ -36,9 +36,13 @@ def are_quick(records: Records) -> bool:
 
 
 def of_record(record: Record) -> bytes:
-    """The key of one record: its fitted pixels, its caption and its mask."""
-    mask = b"" if record.mask is None else np.asarray(record.mask, np.float32).tobytes()
-    return digest([list(record.image.shape), record.caption, len(mask)], record.image.tobytes(), mask)
+    """The key of one record: its caption, and every array in it."""
+    named = {name: value for name, value in record.attributes.items() if isinstance(value, np.ndarray)}
+    named |= {"image": record.image, "mask": record.mask, "hole": record.hole}
+    named |= {f"reference.{k}": picture for k, picture in enumerate(record.references)}
+    held = {name: np.ascontiguousarray(value) for name, value in sorted(named.items()) if value is not None}
+    shapes = [[name, str(value.dtype), list(value.shape)] for name, value in held.items()]
+    return digest([record.caption, shapes], *(value.tobytes() for value in held.values()))
 
 
 def digest(said: Any, *content: bytes) -> bytes:

@@ -25,6 +25,9 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
     yield root / MANIFEST, fault
     if store is not None:
         yield store.keys.file, _fault_of_keys(store)
+    for noted in sorted(root.glob("[!.]*.json")):  # what a run has found out about the data
+        if noted.name != MANIFEST:
+            yield noted, _fault_of(noted, root)
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if not (folder / GROUP).exists() and not any(folder.glob("shard_*")):
             continue
@@ -47,7 +50,7 @@ def repair(root: Path) -> list[tuple[Path, str]]:
     with locked(root.parent), locked(root):  # the first is what an extraction holds
         found = [(path, fault) for path, fault in examine(root) if fault and fault != NOT_MADE]
         for path, _ in found:
-            if path.parent == root:  # the manifest and the keys belong together
+            if path.name in (MANIFEST, sample_keys.FILE):  # they belong together
                 for name in (MANIFEST, sample_keys.FILE):
                     (root / name).unlink(missing_ok=True)
             else:

@@ -1,0 +1,64 @@
+"""What a resumed run is asked for differently, and what of the run that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinyflux_pl.app.compose import build
+
+# Of one start, not of the run.
+UNTOLD = ("task", "run", "run_dir", "overrides", "resume", "resume_changed", "replay", "preflight", "hydra")
+# What a run computes does not depend on these. Any other key is taken to change it: a new one too.
+FREE = (
+    *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
+    *("callbacks.checkpoint", "callbacks.preview", "callbacks.validation", "callbacks.log_every_steps"),
+    *("data.root", "data.in_memory", "data.evaluation_prompts", "data.shard_size", "data.extraction_batch"),
+)
+PLACES = ("cache", "root", "decoded")  # within data.sources: where files lie; what they hold has its own fingerprint
+# The same sums in another order: equal but for rounding.
+ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumulation", "gradient_checkpointing")
+NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key whose value is not what it was, and what of the run that changes."""
+
+    key: str
+    then: Any
+    now: Any
+    effect: str
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[Change]:
+    """What differs between two configurations, for a run that is `step` steps old; not what names this start."""
+    before, after = _flat(then), _flat(now)
+    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and not _in(UNTOLD, key)]
+    same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
+    return [Change(key, before.get(key), after.get(key), _effect(key, same_rates)) for key in keys]
+
+
+def _effect(key: str, same_rates: bool) -> str:
+    group, _, rest = key.partition(".")
+    place = key.startswith("data.sources.") and key.rpartition(".")[2] in PLACES
+    if _in(FREE, key) or place or (group == "schedule" and same_rates):
+        return NOTHING
+    return LAST_BITS if group == "hardware" and rest in ROUNDING else ANOTHER_RUN
+
+
+def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:
+    """Whether both schedules give the steps already taken the same learning rates."""
+    before, after = build(then["schedule"]), build(now["schedule"])
+    return all(before(s) == after(s) for s in range(step))
+
+
+def _flat(node: Any, key: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping) or not node:
+        return {key: node}
+    return {k: v for name, value in node.items() for k, v in _flat(value, f"{key}.{name}" if key else name).items()}
+
+
+def _in(names: tuple[str, ...], key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -102,6 +102,9 @@ def test_steps_may_be_added_and_what_else_is_asked_for_with_leave(root, whole):
     run("train", root, *chosen, "steps=6", "resume=auto")
     run("train", root, *chosen, "steps=8", "resume=auto", "optimizer.weight_decay=0.5", "resume_changed=true")
     folder = root / "outputs" / "longer"
+    # A branch is compared with what was asked for when its checkpoint was made, not with what came later.
+    branch = ("run=branch_of_6", f"resume='{folder}/checkpoints/step_0000006'", "steps=6")
+    run("train", root, *chosen, *branch)
     assert directory.read(folder / "checkpoints" / "step_0000008").step == 8
     assert len(list(folder.glob("config*.json"))) == 3
     with pytest.raises(ConfigError, match="2 steps past the end"):

@@ -11,7 +11,7 @@ from tests.faults import small_runs
 from tests.faults.conftest import times
 from tests.faults.forks import Child
 
-STEPS, KILLS = times(40, 400), times(2, 20)
+STEPS, KILLS = times(60, 400), times(2, 20)
 CHOSEN = (f"steps={STEPS}", "callbacks.validation.every_steps=75", "callbacks.preview.every_steps=125")
 
 
@@ -33,10 +33,8 @@ def test_many_kills(tmp_path: Path, figure: Any) -> None:
     chance = random.Random(6)
     kills = 0
     for _ in range(KILLS):
-        # Far enough to save at least once, so that the run gets on.
-        kills += (
-            killed_once_it_drew(tmp_path, chance.randrange(22, 22 + 2 * STEPS // KILLS), chance.random() / 20) == -9
-        )
+        drawn = chance.randrange(22, 22 + STEPS // KILLS)  # far enough to save once: the run must get on
+        kills += killed_once_it_drew(tmp_path, drawn, chance.random() / 20) == -9
     assert kills == KILLS, f"only {kills} kills: the run was too short for them"
     broken = small_runs.outcome(small_runs.finished(tmp_path, "broken", *CHOSEN, "resume=auto"), STEPS)
     assert small_runs.differences(whole, broken) == []

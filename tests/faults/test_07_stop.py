@@ -31,7 +31,9 @@ PHASES: dict[str, tuple[tuple[str, str], range]] = {
     "saving": (MANIFEST, range(1, 5)),
     "evaluation": (DRAW, range(5, 7)),
     "extraction": (("codecs.pixel_folding:PixelFolding", "encode"), range(2, 7)),
+    "rehearsal": (("training.rehearsal:Rehearsal", "on_train_batch_end"), range(1, 5)),
 }
+BEFORE_TRAINING = ("extraction", "rehearsal")
 
 
 def asked_to_stop(where: tuple[str, str], call: int, chance: random.Random) -> Callable[[Path], None]:
@@ -64,10 +66,11 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
     chance, wrong, slowest = random.Random(phase), [], 0.0
     for k in range(REPEATS):
         folder = root / "outputs" / f"{phase}_{k}"
-        # Only the extraction needs caches that are not made yet.
-        cache = [f"paths.cache={root}/cache_{k}", "data.shard_size=8"] if phase == "extraction" else []
+        chosen = ["preflight=true"] if phase == "rehearsal" else []
+        if phase == "extraction":  # it needs caches that are not made yet, of several shards
+            chosen = [f"paths.cache={root}/cache_{k}", "data.shard_size=8"]
         trap = asked_to_stop(where, chance.choice(calls), chance)
-        work = small_runs.training(root, folder.name, *cache, before=trap, through_command_line=True)
+        work = small_runs.training(root, folder.name, *chosen, before=trap, through_command_line=True)
         with Child(work, root / f"{folder.name}.log") as child:
             ended = child.wait()
             seconds = time.monotonic() - float(ended.printed.partition("asked at ")[2].split()[0])
@@ -76,7 +79,7 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
             wrong.append(f"{k}: exit code {ended.code}, {seconds:.1f} s, {fault}\n{ended.printed[-1500:]}")
         elif not k:
             followed(folder, ended.printed)
-            if not cache:
+            if phase not in BEFORE_TRAINING:
                 different = small_runs.differences(*map(small_runs.outcome, (root / "outputs" / "whole", folder)))
                 wrong += [f"{k}: resumed with other {name}" for name in different]
     note = f"the slowest took {slowest:.1f} s to end" + "; ".join(["", *wrong])
@@ -87,7 +90,7 @@ def judged(folder: Path, phase: str, printed: str) -> str:
     """What was lost, if anything more than a step was."""
     if "resume=auto" not in printed:
         return "it does not say how to go on"
-    if phase == "extraction":
+    if phase in BEFORE_TRAINING:
         return "" if not (folder / "checkpoints").exists() else "it began to train"
     drawn = [step for step, _ in small_runs.draws(folder)]
     saved = directory.newest_valid(folder / "checkpoints")[0]
@@ -141,3 +144,4 @@ def test_a_signal_to_the_whole_group_spares_the_workers(root: Path) -> None:
     with Child(small_runs.training(root, "group", "hardware.workers=2", before=trap), root / "group.log") as child:
         ended = child.wait()
     assert ended.code == 143 and "step_0000015" in ended.printed, ended.printed[-3000:]
+    assert ended.printed.count("SIGTERM: stopping") == 1, "a worker took the request for its own"

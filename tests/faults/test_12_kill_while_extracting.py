@@ -49,31 +49,48 @@ def whole(world, noise):
     return found
 
 
+def begun(root, child):
+    """Wait until the child holds the cache, and is about to write."""
+    lock = root / "cache" / "folder" / ".lock"
+    while child.alive() and not (lock.exists() and lock.read_text() == str(child.pid)):
+        time.sleep(0.001)
+
+
 def killed_until_done(root, config, moments):
-    """Start extraction, kill it at the next moment, start it again, until it ends by itself; how many kills it took."""
-    kills, started = 0, root / "cache"
-    for moment in moments:
+    """Extract, killed at the next moment, again and again until it ends by itself; how many kills it took."""
+    for kills, moment in enumerate(moments):
         with Child(lambda: recipes.extract(config), root / f"{kills}.log") as child:
-            while child.alive() and not started.exists():
-                time.sleep(0.001)
+            begun(root, child)
             time.sleep(moment)
             if not child.alive():
-                assert child.wait().code == 0, child.log.read_text()[-2000:]
+                assert child.wait().code == 0, child.log.read_text()[-3000:]
                 return kills
             child.kill()
-        kills += 1
-    assert run(lambda: recipes.extract(config), root / "last.log").code == 0
-    return kills
+    ended = run(lambda: recipes.extract(config), root / "last.log")
+    assert ended.code == 0, ended.printed[-3000:]
+    return len(moments)
+
+
+@pytest.fixture(scope="module")
+def span(world, whole):
+    """How long extraction takes, from the moment it may write."""
+    origin, config = whole[BATCHES[0]]
+    root = caching.copied(world, world.with_name("timed"))
+    with Child(lambda: recipes.extract(caching.moved(config, origin, root)), root / "log") as child:
+        begun(root, child)
+        started = time.monotonic()
+        assert child.wait().code == 0
+    return time.monotonic() - started
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_the_store_is_the_same_whenever_it_is_killed(world, whole, tmp_path, batch, figure):
+def test_the_store_is_the_same_whenever_it_is_killed(world, whole, span, tmp_path, batch, figure):
     wanted, kills, stores = times(3, 34), 0, 0
     drawn, (origin, config) = random.Random(batch), whole[batch]
     expected = caching.content(origin)
     while kills < wanted:
         root = caching.copied(world, tmp_path / str(stores))
-        moments = [drawn.uniform(0.0, 0.35) for _ in range(wanted - kills)]
+        moments = [drawn.uniform(0.0, 0.6 * span) for _ in range(wanted - kills)]
         kills += killed_until_done(root, caching.moved(config, origin, root), moments)
         assert caching.content(root) == expected
         stores += 1

@@ -9,7 +9,18 @@ from typing import Any
 from tinyflux_pl.app.compose import build
 
 # Of one start, not of the run.
-UNTOLD = ("task", "run", "run_dir", "overrides", "resume", "resume_changed", "replay", "preflight", "hydra")
+UNTOLD = (
+    "task",
+    "run",
+    "run_dir",
+    "overrides",
+    "resume",
+    "resume_changed",
+    "from_step",
+    "replay",
+    "preflight",
+    "hydra",
+)
 # What a run computes does not depend on these. Any other key is taken to change it: a new one too.
 FREE = (
     *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
@@ -33,11 +44,16 @@ class Change:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[Change]:
-    """What differs between two configurations, for a run that is `step` steps old; not what names this start."""
+    """What differs between two configurations, for a run that is `step` steps old."""
     before, after = _flat(then), _flat(now)
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and not _in(UNTOLD, key)]
+    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and _told(key)]
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
     return [Change(key, before.get(key), after.get(key), _effect(key, same_rates)) for key in keys]
+
+
+def _told(key: str) -> bool:
+    """Not what names this start, nor what only repeats the run's folder."""
+    return not _in(UNTOLD, key) and not (key.startswith("logger.") and key.endswith(".save_dir"))
 
 
 def _effect(key: str, same_rates: bool) -> str:

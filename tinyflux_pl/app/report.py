@@ -18,11 +18,13 @@ from tinyflux_pl.core.printable import printable
 SHOWN = 10  # skipped files that the closing table names
 
 
-def configuration(config: dict[str, Any]) -> None:
-    """Keep what the run was asked for beside its results; a resumed run keeps the first one too."""
+def configuration(config: dict[str, Any], step: int) -> None:
+    """Keep what the run was asked for beside its results, and the step it starts from; earlier ones stay."""
     folder = Path(config["run_dir"])
     taken = len(list(folder.glob("config*.json")))
-    files.write_json(folder / (f"config_{taken}.json" if taken else "config.json"), redact_data(config))
+    files.write_json(
+        folder / (f"config_{taken}.json" if taken else "config.json"), redact_data({**config, "from_step": step})
+    )
 
 
 def changes(found: Sequence[Any]) -> None:

@@ -67,6 +67,11 @@ def continued_by(config: dict[str, Any]) -> Generator[None]:
         raise Interrupted(stop.number, where=where, cure=command(config)) from stop
 
 
+def _configurations(run_dir: Path) -> list[Path]:
+    """What the run was asked for each time it was started, oldest first."""
+    return sorted(run_dir.glob("config*.json"), key=lambda path: int(path.stem.partition("_")[2] or 0))
+
+
 def command(config: dict[str, Any]) -> str:
     """The line that continues this run."""
     words = [w for w in config.get("overrides", []) if w.partition("=")[0] not in ("run", "resume", "resume_changed")]
@@ -105,23 +110,18 @@ def _named(path: Path, run_dir: Path) -> directory.Checkpoint:
     return found
 
 
-def _configurations(run_dir: Path) -> list[Path]:
-    """What the run was asked for each time it was started, oldest first."""
-    return sorted(run_dir.glob("config*.json"), key=lambda path: int(path.stem.partition("_")[2] or 0))
-
-
 def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> None:
     if not ranks.first():
         return
     made = found.path.resolve().parent.parent  # RUN/checkpoints/step_N
-    kept = _configurations(made)
-    if not kept and not config["resume_changed"]:
+    kept = _in_force(made, found.step)
+    if kept is None and not config["resume_changed"]:
         raise ConfigError(
-            "the run of this checkpoint has no config.json, so nobody can say that it is the same run",
+            "the run of this checkpoint has no config.json, so nobody can say that this is the same run",
             where=str(made),
             cure="go on all the same: resume_changed=true",
         )
-    then = redact_data(json.loads(kept[-1].read_text())) if kept else config
+    then = redact_data(json.loads(kept.read_text())) if kept else config
     now = json.loads(json.dumps(redact_data(config)))
     changed = changes(then, now, found.step)
     report.changes(changed)
@@ -129,9 +129,15 @@ def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> No
     if other and not config["resume_changed"]:
         raise ConfigError(
             f"this would not be the same run: {', '.join(other)} changed",
-            where=str(kept[-1]),
+            where=str(kept),
             cure="repeat the run's own choices, or go on all the same: resume_changed=true",
         )
+
+
+def _in_force(run_dir: Path, step: int) -> Path | None:
+    """The configuration under which a run came to `step`: the last one that it was started with before."""
+    begun = [path for path in _configurations(run_dir) if json.loads(path.read_text()).get("from_step", 0) < step]
+    return begun[-1] if begun else None
 
 
 def _say(line: str) -> None:

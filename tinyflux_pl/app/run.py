@@ -48,7 +48,7 @@ def train(config: dict[str, Any]) -> int:
         if preflight.only:
             return 0
         if ranks.first():
-            report.configuration(config)
+            report.configuration(config, resumed.step if resumed else 0)
         prepared = preflight.sources or ranks.prepared(parts, preflight.records)
         preflight.remember()
         fitting = Fitting(parts, prepared, resumed)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tinyflux_pl.core.errors import DataError
 from tinyflux_pl.core.fingerprint import sample_id
 
 
@@ -32,6 +33,13 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.condition)
+
+    @property
+    def truth(self) -> Float[Tensor, "b n d"]:
+        """The targets; DataError where they are still to be drawn."""
+        if self.target is None:
+            raise DataError("pairs without targets", where="Pairs", cure="give `target` beside `condition`")
+        return self.target
 
     def identities(self) -> list[int]:
         """Each pair's sample id: 63 bits of the hash of its real tokens, their places and its vector."""

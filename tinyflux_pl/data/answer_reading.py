@@ -25,20 +25,19 @@ class AnswerReader:
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Answers (B, D, N, 1) to the conditions that the captions name: (B,) bool by claim, and for `all`."""
         pairs = self.records.named(prompts)
-        assert pairs.target is not None
         found = self.judge.check(pairs, answers_of(images).cpu().float())
         bare = self._mean.expand(len(pairs), -1, -1)
         return {
             **found,
-            "truth": self.judge.check(pairs, pairs.target)["all"],
+            "truth": self.judge.check(pairs, pairs.truth)["all"],
             "mean": self.judge.check(pairs, bare)["all"],
         }
 
     @cached_property
     def _mean(self) -> Tensor:
         """(1, N, D), token by token; padding counts as 0."""
-        total = sum((block.target.double().sum(0) for block in self.records.blocks() if block.target is not None), 0.0)
-        return (torch.as_tensor(total) / len(self.records)).float()[None]
+        sums = [block.truth.double().sum(0) for block in self.records.blocks()]
+        return (torch.stack(sums).sum(0) / len(self.records)).float()[None]
 
 
 class NearestTarget:
@@ -54,20 +53,13 @@ class NearestTarget:
 
     def check(self, pairs: Pairs, answers: Tensor) -> dict[str, Tensor]:
         """answers (B, N, D); (B,) bool."""
-        assert pairs.target is not None
         real = pairs.target_mask[..., None]
-        own = (answers - pairs.target).mul(real).square().sum((1, 2))
-        nearest = torch.stack(
-            [
-                (answers - other)
-                .mul(real)
-                .square()
-                .sum((1, 2))
-                .where(
-                    ((pairs.target - other) * real).flatten(1).any(1),
-                    torch.inf,  # itself, or a copy
-                )
-                for other in self.others
-            ]
-        ).amin(0)
+
+        def apart(left: Tensor, right: Tensor) -> Tensor:
+            return ((left - right) * real).square().sum((1, 2))
+
+        own, nearest = apart(answers, pairs.truth), torch.full((len(pairs),), torch.inf)
+        for other in self.others:
+            same = apart(pairs.truth, other) == 0  # the target itself, or a copy
+            nearest = torch.minimum(nearest, apart(answers, other).masked_fill(same, torch.inf))
         return {"all": own < nearest}

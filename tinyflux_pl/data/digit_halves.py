@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.sequences import Pairs, PairShape
 from tinyflux_pl.data.digit_reading import DigitReader
 from tinyflux_pl.data.digits import INK, SIDE, scans
 from tinyflux_pl.data.pair_records import PairRecords, answers_of
 
-LIMITS = torch.tensor([0.1, 0.05, 0.1, 0.06, 0.06])  # radians; then shares; shifts in halves of a side
 # Of scans that the judge has not learned from (it learned from 1000 to 1796).
 SPLITS = {"train": (0, 800), "validation": (800, 1000)}
 
@@ -26,24 +23,21 @@ class DigitHalves(PairRecords):
     """scikit-learn's 8 x 8 scans: the upper rows as tokens, to the lower ones.
 
     A token is a square of `patch` x `patch` pixels of ink in [0, 1], row by row, and stands at (0, row, column)
-    among the squares of the whole scan. For training each scan comes in `copies`, all but one slightly deformed.
+    among the squares of the whole scan.
     """
 
     name = "digit_halves"
 
-    def __init__(self, split: str = "train", patch: int = 2, copies: int = 1) -> None:
+    def __init__(self, split: str = "train", patch: int = 2) -> None:
         if split not in SPLITS:
             raise ConfigError(f"no such split: {split!r}", where="data.split", cure=f"one of {', '.join(SPLITS)}")
         if patch not in (1, 2, 4):
             raise ConfigError(f"digit_halves: patch {patch}", where="data.patch", cure="use 1, 2 or 4")
-        if copies < 1:
-            raise ConfigError(f"digit_halves: {copies} copies", where="data.copies", cure="use 1 for the scans alone")
         images, digits = scans()
         rows = slice(*SPLITS[split])
-        self.split, self.patch, self.copies = split, patch, copies
-        repeated = copies if split == "train" else 1
-        self.tokens = squares(deformed(torch.from_numpy(images[rows]).float().div(INK), repeated), patch)
-        self.digits = digits[rows].tolist() * repeated
+        self.split, self.patch = split, patch
+        self.tokens = squares(torch.from_numpy(images[rows]).float().div(INK), patch)
+        self.digits = digits[rows].tolist()
         side = SIDE // patch
         row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
         self.ids = torch.stack((torch.zeros_like(row), row, column), -1).flatten(0, 1).float()
@@ -70,12 +64,11 @@ class DigitHalves(PairRecords):
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that determines the pairs."""
-        told = {"split": self.split, "patch": self.patch, "copies": self.copies}
-        return {"name": self.name, "version": 1, **told}
+        return {"name": self.name, "version": 1, "split": self.split, "patch": self.patch}
 
     def of_split(self, split: str) -> DigitHalves:
         """Other scans, cut alike."""
-        return DigitHalves(split, self.patch, self.copies)
+        return DigitHalves(split, self.patch)
 
     def judge(self) -> CompletedDigits:
         """Reads completed digits."""
@@ -84,8 +77,7 @@ class DigitHalves(PairRecords):
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
         """Upper half, completed digit and real digit, one above the other; what the judge reads below them."""
         pairs, answers, judge = self.named(captions), answers_of(images).float(), self.judge()
-        assert pairs.target is not None
-        drawn, real = judge.images(pairs, answers), judge.images(pairs, pairs.target)
+        drawn, real = judge.images(pairs, answers), judge.images(pairs, pairs.truth)
         given, line = real.clone(), real.new_ones(len(real), 3, 1, SIDE)
         given[:, :, SIDE // 2 :] = -1
         read = [seen["digit"] for seen in DigitReader().read(drawn)]
@@ -108,18 +100,6 @@ class CompletedDigits:
         """The completed scans (B, 3, 8, 8) in [-1, 1]."""
         ink = whole(torch.cat((pairs.condition, answers.float()), 1))
         return ink.mul(2).sub(1).clamp(-1, 1)[:, None].expand(-1, 3, -1, -1)
-
-
-def deformed(scans: Tensor, copies: int) -> Tensor:
-    """(B, 8, 8) -> (copies * B, 8, 8): the scans, then slightly turned, stretched, slanted and shifted ones."""
-    generator, found = rng.generator(0, "digit_halves/deformed"), [scans]
-    for _ in range(copies - 1):
-        turn, stretch, slant, right, down = (torch.rand(5, len(scans), generator=generator) * 2 - 1) * LIMITS[:, None]
-        across = torch.stack((turn.cos() * (1 + stretch), -turn.sin() * (1 + stretch) + slant, right), -1)
-        upright = torch.stack((turn.sin() * (1 + stretch), turn.cos() * (1 + stretch), down), -1)
-        field = F.affine_grid(torch.stack((across, upright), 1), [len(scans), 1, SIDE, SIDE], align_corners=False)
-        found.append(F.grid_sample(scans[:, None], field, align_corners=False)[:, 0])
-    return torch.cat(found)
 
 
 def squares(scans: Tensor, patch: int) -> Tensor:

@@ -18,7 +18,7 @@ from tinyflux_pl.text.given_tokens import GivenTokens
 def identity_for(records: Any) -> Identity:
     """The codec of these pairs' targets; ConfigError for records that are no pairs."""
     source = _pairs(records, "codec=identity")
-    moments = Moments.over(p.target[p.target_mask] for p in source.blocks() if p.target is not None)
+    moments = Moments.over(p.truth[p.target_mask] for p in source.blocks())
     ids = _shared((p.target_ids, p.target_mask) for p in source.blocks())
     return Identity(source.shape.tokens, list(moments.mean), list(moments.spread), ids)
 

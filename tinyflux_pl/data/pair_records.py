@@ -61,10 +61,8 @@ class PairRecords(ABC):
             raise IndexError(index)
         pair = self.pairs([index])
         caption = self._caption(index, pair.labels[0])
-        if pair.target is None:
-            raise CaptionError("a pair without a target", where=caption, cure="give `target` beside `condition`")
         places = {"target_ids": pair.target_ids[0].numpy(), "target_mask": pair.target_mask[0].numpy()}
-        return Record(pair.target[0, :, None].numpy(), caption, pair.identities()[0], None, caption, places)
+        return Record(pair.truth[0, :, None].numpy(), caption, pair.identities()[0], None, caption, places)
 
     def blocks(self) -> Iterator[Pairs]:
         """All pairs, BLOCK at a time."""
@@ -109,7 +107,7 @@ class PairRecords(ABC):
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
         """Answers (B, D, N, 1) as pictures (B, 3, H, W): a row of grey a channel, the true target in as many below."""
         pairs = self.named(captions)
-        truth, answers = _field(pairs.target), _field(answers_of(images))
+        truth, answers = _field(pairs.truth), _field(answers_of(images))
         low, high = truth.amin((1, 2), keepdim=True), truth.amax((1, 2), keepdim=True)
         both = torch.cat((answers, high.expand(-1, 1, truth.shape[2]), truth), 1)
         grey = ((both - low) / (high - low).clamp(min=1e-6)).mul(2).sub(1).clamp(-1, 1)
@@ -146,9 +144,7 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(**columns, labels=[label for part in parts for label in part.labels])
 
 
-def _field(sequences: Tensor | None) -> Tensor:
+def _field(sequences: Tensor) -> Tensor:
     """(B, N, D) -> (B, D, N), averaged down to SHOWN."""
-    if sequences is None:
-        raise CaptionError("pairs without targets", where="pictures", cure="give `target` beside `condition`")
     channels = sequences.mT
     return F.adaptive_avg_pool2d(channels, (min(SHOWN[0], channels.shape[1]), min(SHOWN[1], channels.shape[2])))

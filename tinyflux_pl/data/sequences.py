@@ -19,6 +19,7 @@ from tinyflux_pl.data.pair_records import BLOCK, PairRecords, joined, select
 
 SPLITS = ("train", "validation", "all")
 OTHERS = 1000  # targets that an answer is compared with
+NEAR = 32  # rows apart that are read together
 
 
 class Sequences(PairRecords):
@@ -48,9 +49,8 @@ class Sequences(PairRecords):
         """These pairs of the split, in this order."""
         parts, places = [], []
         wanted = [(self._rows[row][0], self._rows[row][1], place) for place, row in enumerate(rows)]
-        for k in dict.fromkeys(file for file, _, _ in wanted):
-            mine = [(row, place) for file, row, place in wanted if file == k]
-            first, last = min(row for row, _ in mine), max(row for row, _ in mine)
+        for k, first, last in _runs(wanted):
+            mine = [(row, place) for file, row, place in wanted if file == k and first <= row <= last]
             block = self.files[k].pairs(slice(first, last + 1), self.shape)
             parts.append(select(block, [row - first for row, _ in mine]))
             places += [place for _, place in mine]
@@ -64,9 +64,7 @@ class Sequences(PairRecords):
     def judge(self) -> NearestTarget:
         """Compares answers with up to OTHERS held-out targets, or with the split's own where none are held out."""
         held = self._split("validation") if self.validation_fraction > 0 else self
-        target = held.pairs(range(min(OTHERS, len(held)))).target
-        assert target is not None
-        return NearestTarget(target)
+        return NearestTarget(held.pairs(range(min(OTHERS, len(held)))).truth)
 
     def fingerprint(self) -> dict[str, Any]:
         """The content of the pairs and their order: not the root, not times, not file names."""
@@ -87,6 +85,17 @@ class Sequences(PairRecords):
             cure = "add pairs (two different ones at least) or set data.validation_fraction above 0"
             raise DataError(f"no pair is left for the split {self.split!r}", where=str(self.root), cure=cure)
         return chosen
+
+
+def _runs(wanted: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """(file, first row, last row) of what is read at once: rows that lie near each other."""
+    runs: list[tuple[int, int, int]] = []
+    for k, row in sorted({(file, row) for file, row, _ in wanted}):
+        if runs and runs[-1][0] == k and row - runs[-1][2] <= NEAR:
+            runs[-1] = (k, runs[-1][1], row)
+        else:
+            runs.append((k, row, row))
+    return runs
 
 
 def _files(root: Path) -> list[Path]:

@@ -28,6 +28,8 @@ SMALL = (
     *("preflight=false", "data.evaluation_prompts=2", "data.sources.shapes.validation.count=20"),
 )
 
+PATIENCE = 900.0  # seconds that a run may take: a busy machine is no fault
+
 
 def warm() -> None:
     """Import what a run needs before children are forked."""
@@ -82,7 +84,7 @@ def finished(root: Path, name: str, *overrides: str) -> Path:
     folder = root / "outputs" / name
     log = root / f"{name}.log"
     with Child(training(root, name, *overrides), log) as child:
-        ended = child.wait()
+        ended = child.wait(PATIENCE)
     assert ended.code == 0, ended.printed[-3000:]
     return folder
 

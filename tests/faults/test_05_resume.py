@@ -117,7 +117,7 @@ def tried(root: Path, whole: dict[str, Any], cut: str, workers: int) -> list[str
     name = f"{cut.replace(' ', '_').replace(chr(39), '')}_{workers}"
     chosen = f"hardware.workers={workers}"
     with Child(small_runs.training(root, name, chosen, before=trap), root / f"{name}.log") as child:
-        ended = child.wait()
+        ended = child.wait(small_runs.PATIENCE)
     if ended.code != code:
         return [f"{name}: exit code {ended.code}\n{ended.printed[-2000:]}"]
     folder = small_runs.finished(root, name, chosen, "resume=auto")

@@ -72,7 +72,7 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
         trap = asked_to_stop(where, chance.choice(calls), chance)
         work = small_runs.training(root, folder.name, *chosen, before=trap, through_command_line=True)
         with Child(work, root / f"{folder.name}.log") as child:
-            ended = child.wait()
+            ended = child.wait(small_runs.PATIENCE)
             seconds = time.monotonic() - float(ended.printed.partition("asked at ")[2].split()[0])
         slowest, fault = max(slowest, seconds), judged(folder, phase, ended.printed)
         if ended.code != 143 or seconds > SECONDS or fault:
@@ -112,7 +112,7 @@ def followed(folder: Path, printed: str) -> None:
         run("train")
 
     with Child(work, folder / "followed.log") as child:
-        ended = child.wait()
+        ended = child.wait(small_runs.PATIENCE)
     assert ended.code == 0 and "training is done" in ended.printed, ended.printed[-3000:]
 
 
@@ -130,7 +130,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
             print("and here")
 
     with Child(work, tmp_path / "log") as child:
-        ended = child.wait()
+        ended = child.wait(small_runs.PATIENCE)
     assert ended.code == -signal.SIGINT and "still here" in ended.printed and "and here" not in ended.printed
 
 
@@ -142,6 +142,6 @@ def test_a_signal_to_the_whole_group_spares_the_workers(root: Path) -> None:
         at_call(*LOSS, 30, lambda: os.killpg(0, signal.SIGTERM))(folder)
 
     with Child(small_runs.training(root, "group", "hardware.workers=2", before=trap), root / "group.log") as child:
-        ended = child.wait()
+        ended = child.wait(small_runs.PATIENCE)
     assert ended.code == 143 and "step_0000015" in ended.printed, ended.printed[-3000:]
     assert ended.printed.count("SIGTERM: stopping") == 1, "a worker took the request for its own"

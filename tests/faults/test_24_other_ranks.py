@@ -33,14 +33,14 @@ def torchrun(root: Path, name: str, *overrides: str, trap: Callable[[Path], None
             ranks = {key: str(value) for key, value in said.items()}
             work = small_runs.training(root, name, *TWO, *overrides, before=trap if rank else None, ranks=ranks)
             children.append(stack.enter_context(Child(work, root / f"{name}_{rank}.log")))
-        return [child.wait() for child in children]
+        return [child.wait(small_runs.PATIENCE) for child in children]
 
 
 def test_one_rank_then_two_then_one(tmp_path: Path, figure: Any) -> None:
     small_runs.warm()
     whole = small_runs.draws(small_runs.finished(tmp_path, "whole"))
     with Child(small_runs.training(tmp_path, "broken", before=kill_after_step(14)), tmp_path / "killed.log") as child:
-        assert child.wait().code == -9
+        assert child.wait(small_runs.PATIENCE).code == -9
     # Only the second rank is asked to stop; both do, at the same step.
     stop = kill_after_step(23, signal.SIGTERM)
     first, second = torchrun(tmp_path, "broken", "resume=auto", trap=stop)

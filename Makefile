@@ -20,7 +20,7 @@ test: $(VENV)/.installed
 faults: $(VENV)/.installed
 	rm -f .faults.jsonl
 	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults; \
-		status=$$?; $(BIN)/python tests/faults/table.py .faults.jsonl docs/reliability.md && exit $$status
+		status=$$?; FAULTS=full $(BIN)/python tests/faults/table.py .faults.jsonl docs/reliability.md && exit $$status
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

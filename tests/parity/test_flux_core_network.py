@@ -1,4 +1,4 @@
-"""Flux equals the public original: embeddings, every block, predictions, gradients; and its schedule, times, sampler."""
+"""Flux equals the public original: embeddings, every block, predictions, gradients, schedule, times, sampler."""
 
 import json
 from pathlib import Path

@@ -14,18 +14,24 @@ from tinyflux_pl.core.errors import DataError
 PLACES = {"folder/train": "cache", "folder/validation": "cache", "checkpoints/step_0000001": "checkpoint"}
 
 
+# a model's release, a web page's manifest, shards and keys of other programs
+FOREIGN = (
+    *("release/model.safetensors", "release/config.json", "page/manifest.json", "page/config.json"),
+    *("keys/keys.bin", "users/admins/group.json", "wds/train/shard_00001.tar", "wds/train/shard_last.json"),
+)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A cache and a checkpoint, and a model's release that is neither."""
+    """A cache and a checkpoint, and what is neither."""
     root = caching.make(tmp_path_factory.mktemp("my projects, [1]") / "world", pretrained=False)
     caching.extract(root, pretrained=False)
     small = [line for line in SMALL if not line.startswith("text.")]
     config = caching.config(root, *small, "run=x", "steps=1", task="train", pretrained=False)
     recipes.train(config | {"preflight": False} if "preflight" in config else config)
-    release = root / "release"
-    release.mkdir()
-    for name in ("model.safetensors", "config.json"):
-        (release / name).write_bytes(b"{}")
+    for name in FOREIGN:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"{}")
     return root
 
 
@@ -61,6 +67,7 @@ def test_all_is_whole(root, examined):
     code, said, states = examined(root)
     assert code == 0 and "3 places, 0 not whole" in said
     assert states == dict.fromkeys(("train", "validation", "step_0000001"), "whole")
+    assert examined(root, "repair=true")[0] == 0 and all((root / name).exists() for name in FOREIGN)
 
 
 def test_each_fault_is_named_with_the_command_that_mends_it(root, examined):

@@ -114,6 +114,11 @@ def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
     assert resumption.command(config).startswith("torchrun --nproc_per_node=2 train.py ")
 
 
+def test_a_branch_that_has_saved_nothing_goes_on_from_where_it_began(config):
+    begun = {**config, "resume": "outputs/old one/checkpoints/step_0000010"}
+    assert resumption.command(begun).endswith("resume='outputs/old one/checkpoints/step_0000010'")
+
+
 def test_a_sweeps_job_is_named_by_its_folder(config):
     job = {**config, "run_dir": f"{config['paths']['outputs']}/sweep-1/3"}
     assert " run=sweep-1/3 resume=auto" in resumption.command(job)

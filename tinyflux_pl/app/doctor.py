@@ -20,7 +20,6 @@ from tinyflux_pl.data import cache_validity, store_health
 
 CACHE, CHECKPOINT = "cache", "checkpoint"
 SHOWN = 10  # damaged files of one place that the table names
-_PARTS = (directory.WEIGHTS, directory.AVERAGED, directory.STATE, directory.CONFIG)
 
 
 @dataclass
@@ -92,10 +91,8 @@ def _roots(config: dict[str, Any]) -> list[Path]:
 
 def _is_checkpoint(path: Path) -> bool:
     """Whether a folder is, or before it was damaged was, a checkpoint of ours; a model's release is none."""
-    held = [name for name in _PARTS if (path / name).is_file()]
-    if (path / directory.MANIFEST).is_file():
-        return bool(held) or path.parent.name == "checkpoints"
-    return directory.WEIGHTS in held and (directory.STATE in held or path.parent.name == "checkpoints")
+    held = {name for name in (directory.MANIFEST, directory.WEIGHTS, directory.STATE) if (path / name).is_file()}
+    return len(held) > 1 or (bool(held) and path.parent.name == "checkpoints")
 
 
 def _examined(places: list[Place]) -> Iterator[Place]:

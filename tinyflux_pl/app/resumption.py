@@ -73,11 +73,13 @@ def _configurations(run_dir: Path) -> list[Path]:
 
 
 def command(config: dict[str, Any]) -> str:
-    """The line that continues this run."""
+    """The line that continues this run: from its newest checkpoint, or while it has none, from where it began."""
     words = [w for w in config.get("overrides", []) if w.partition("=")[0] not in ("run", "resume", "resume_changed")]
     outputs, run_dir = Path(config["paths"]["outputs"]), Path(config["run_dir"])
     name = run_dir.relative_to(outputs) if run_dir.is_relative_to(outputs) else config["run"]
-    return " ".join([ranks.launcher(), *words, f"run={shlex.quote(str(name))}", "resume=auto"])
+    saved = directory.list_steps(run_dir / "checkpoints")
+    origin = "auto" if saved or not config["resume"] else config["resume"]
+    return " ".join([ranks.launcher(), *words, f"run={shlex.quote(str(name))}", f"resume={shlex.quote(origin)}"])
 
 
 def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | None:

@@ -13,7 +13,7 @@ from tinyflux_pl.app.compose import build
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.replacement import Replacement
 from tinyflux_pl.app.source_store import cure, opened, whole
-from tinyflux_pl.core.errors import CorruptStore, StaleCache
+from tinyflux_pl.core.errors import ConfigError, CorruptStore, StaleCache
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over
 from tinyflux_pl.data.store_lock import locked
@@ -45,6 +45,7 @@ def prepare(parts: Parts, rebuild: bool = False, records: Records | None = None)
     """
     if records is None:
         records = {name: records_of(node) for name, node in parts.config["data"]["sources"].items()}
+    _chosen(parts)
     with ExitStack() as held:
         _lock(parts, rebuild, held)
         sources = [
@@ -188,7 +189,11 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
 def _chosen(parts: Parts) -> tuple[torch.dtype, int]:
     """The type that is stored, and how many images are encoded at once."""
     data = parts.config["data"]
-    return getattr(torch, data["store_dtype"]), int(data.get("extraction_batch", 8))
+    batch = data.get("extraction_batch", 8)
+    if type(batch) is not int or batch < 1:
+        cure = "a whole number of at least 1: data.extraction_batch=8"
+        raise ConfigError(f"no number of images: {batch!r}", where="data.extraction_batch", cure=cure)
+    return getattr(torch, data["store_dtype"]), batch
 
 
 def _kept(source: Source, split: str, group: str) -> KeptRows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,7 @@ DTYPES: dict[str, tuple[Any, torch.dtype]] = {
     "U8": (np.uint8, torch.uint8),
     "BOOL": (np.bool_, torch.bool),
 }
+_SHARD = re.compile(r"shard_(\d{5,})\.(safetensors|json)")
 NAMES = {dtype: name for name, (_, dtype) in DTYPES.items()}
 
 
@@ -70,6 +72,12 @@ def read_sealed(path: Path, root: Path) -> dict[str, Any]:
         return files.read_sealed(path)
     except (OSError, ValueError) as error:
         raise CorruptStore(f"{path.name} is not what was written", where=str(path), cure=mend(root)) from error
+
+
+def shard_files(folder: Path) -> dict[Path, int]:
+    """The files of a folder that are a shard or its record by their names, and the number that they name."""
+    named = ((path, _SHARD.fullmatch(path.name)) for path in sorted(folder.glob("shard_*")))
+    return {path: int(match[1]) for path, match in named if match}
 
 
 class CacheGroup:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import CorruptStore, DataError, DiskFull
 from tinyflux_pl.data import sample_keys
-from tinyflux_pl.data.cache_group import CAPTION_BYTES, CAPTION_ENDS, CacheGroup, read_sealed, write_sealed
+from tinyflux_pl.data.cache_group import CAPTION_BYTES, CAPTION_ENDS, CacheGroup, read_sealed, shard_files, write_sealed
 from tinyflux_pl.data.cache_validity import REBUILD, plain, require_equal
 from tinyflux_pl.data.store_lock import locked
 
@@ -231,8 +231,8 @@ class CacheStore:
         """Remove what a writer that was killed has left, and shards of an earlier, longer store."""
         for leftover in (*self.root.glob(".*.part"), *folder.glob(".*.part")):
             leftover.unlink()
-        for shard in folder.glob("shard_*"):
-            if int(shard.stem.removeprefix("shard_")) >= self.shards:
+        for shard, k in shard_files(folder).items():
+            if k >= self.shards:
                 shard.unlink()
 
     def _resolve(self, key: str) -> tuple[CacheGroup, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.data import sample_keys
-from tinyflux_pl.data.cache_group import CacheGroup, read_sealed
+from tinyflux_pl.data.cache_group import CacheGroup, read_sealed, shard_files
 from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.data.store_lock import locked
 
@@ -15,8 +16,15 @@ MANIFEST, GROUP, NOT_MADE = "manifest.json", "group.json", "not made yet"
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is, or before it was damaged was, a store."""
-    return any(folder.glob(f"*/{GROUP}")) or any(folder.glob("*/shard_*")) or (folder / sample_keys.FILE).exists()
+    """Whether a folder is, or before it was damaged was, a store: other people's files are none, and stay."""
+    try:
+        told = files.read_json(folder / MANIFEST)
+    except (OSError, ValueError):
+        told = None
+    if isinstance(told, dict) and "shard_size" in told:
+        return True
+    shards = folder.glob("*/shard_*.safetensors")
+    return any(path in shard_files(path.parent) and path.with_suffix(".json").exists() for path in shards)
 
 
 def examine(root: Path) -> Iterator[tuple[Path, str]]:
@@ -29,13 +37,14 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
         if noted.name != MANIFEST:
             yield noted, _fault_of(noted, root)
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if not (folder / GROUP).exists() and not any(folder.glob("shard_*")):
+        if not (folder / GROUP).exists() and not shard_files(folder):
             continue
         fault = _fault_of(folder / GROUP, root)
         yield folder / GROUP, fault
         group = CacheGroup(folder, store.keys if store else None)
         judged = not fault and store is not None and not _fault_of_keys(store)
-        for k in range(store.shards) if store else _numbers(folder):
+        # without a manifest nobody can say how many there should be
+        for k in range(store.shards) if store else sorted(set(shard_files(folder).values())):
             shard = group.shard_path(k)
             missing = not shard.with_suffix(".json").exists()
             fault = NOT_MADE if missing else group.fault(k, judge_inputs=judged)
@@ -83,8 +92,3 @@ def _fault_of_keys(store: CacheStore) -> str:
     except CorruptStore as error:
         return error.what
     return ""
-
-
-def _numbers(folder: Path) -> list[int]:
-    """The shards that lie in a folder of which nobody can say how many it should have."""
-    return sorted({int(path.stem.removeprefix("shard_")) for path in folder.glob("shard_*")})

@@ -7,7 +7,7 @@ from tests.app.runs import photographs
 from tests.app.runs import run as run_recipe
 from tests.faults import caching
 from tinyflux_pl.app import report
-from tinyflux_pl.core.errors import StaleCache
+from tinyflux_pl.core.errors import ConfigError, StaleCache
 from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.experts import teacher
 
@@ -121,3 +121,11 @@ def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(tmp_path
     monkeypatch.setattr(teacher, "read_tensors", None)
     run_recipe("extract", tmp_path, *chosen, "hardware.precision=32-true")
     assert table[-1].made == {"train": {}, "validation": {}}
+
+
+@pytest.mark.parametrize("batch", ["0", "-3", "many", "2.5"])
+def test_a_batch_that_is_no_number_of_images_is_refused_before_anything_is_written(world, tmp_path, batch):
+    fresh = caching.copied(world, tmp_path / "fresh", caches=False)
+    with pytest.raises(ConfigError, match="no number of images"):
+        caching.extract(fresh, f"data.extraction_batch={batch}", pretrained=False)
+    assert not (fresh / "cache").exists()

@@ -25,14 +25,15 @@ def free_port() -> str:
 def torchrun(root: Path, name: str, *overrides: str, trap: Callable[[Path], None] | None = None) -> list[Ended]:
     """Two ranks on this machine, as torchrun starts them; the trap is in the second."""
     port = free_port()
+    works = []  # both before either starts: the first would count as an attempt of its own for the second
+    for rank in (0, 1):
+        said = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        said |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+        ranks = {key: str(value) for key, value in said.items()}
+        works.append(small_runs.training(root, name, *TWO, *overrides, before=trap if rank else None, ranks=ranks))
     with ExitStack() as stack:
-        children = []
-        for rank in (0, 1):
-            said = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-            said |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-            ranks = {key: str(value) for key, value in said.items()}
-            work = small_runs.training(root, name, *TWO, *overrides, before=trap if rank else None, ranks=ranks)
-            children.append(stack.enter_context(Child(work, root / f"{name}_{rank}.log")))
+        logs = [root / f"{name}_{rank}.log" for rank in (0, 1)]
+        children = [stack.enter_context(Child(work, log)) for work, log in zip(works, logs, strict=True)]
         return [child.wait(small_runs.PATIENCE) for child in children]
 
 

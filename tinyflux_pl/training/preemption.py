@@ -27,6 +27,7 @@ class Preemption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = pl_module.step
         interruption.claim()  # Lightning has set handlers of its own, which neither save nor end the run soon
+        poll(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if pl_module.step != self._seen:

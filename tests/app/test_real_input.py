@@ -216,7 +216,7 @@ def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, 
     expected = sample(
         denoiser, told, text.null(), shape=(16, 4, 6), sample_ids=[0, 1], seed=3, settings=settings, max_batch=64
     )
-    torch.testing.assert_close(drawn[0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(drawn[-1], expected, atol=1e-5, rtol=1e-5)  # the plan decodes before it
     picture = np.asarray(Image.open(tmp_path / "outputs" / "published" / "image_0001.png"))
     pixels = codec.decode(expected).clamp(-1, 1)[1].add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
     assert picture.shape == (32, 48, 3) and np.abs(picture.astype(int) - pixels).max() <= 1

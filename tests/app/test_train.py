@@ -154,3 +154,13 @@ def test_a_checkpoint_draws_without_teachers_and_says_how(root, whole):
     for name in ("image_0000.png", "image_0001.png"):
         assert (folder / name).read_bytes() == (again / name).read_bytes()
     assert (folder / "image_0000.png").read_bytes() != (folder / "image_0001.png").read_bytes()
+
+
+def test_pictures_drawn_into_a_folder_again_go_beside_those_that_are_there(root, whole, tmp_path):
+    checkpoint = root / "outputs" / "whole" / "checkpoints" / "step_0000008"
+    chosen = (f"checkpoint='{checkpoint}'", f"output='{tmp_path}'", "prompt='a large red circle'")
+    run("generate", root, *chosen, "n=2", "seed=1")
+    kept = {file.name: file.read_bytes() for file in tmp_path.glob("*.png")}
+    run("generate", root, *chosen, "seed=2")
+    assert {file.name for file in tmp_path.glob("*.png")} - set(kept) == {"image_0002.png", "grid_0002.png"}
+    assert all((tmp_path / name).read_bytes() == content for name, content in kept.items())

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tinyflux_pl.core.errors import MemoryPlanError
-from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, growth, held
+from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, activations, growth, held
 from tinyflux_pl.engine.memory_plan import MemoryPlan, Stage, generation, training, training_state
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 
@@ -135,10 +135,26 @@ def test_too_little_memory_is_told_with_the_largest_parts():
     assert caught.value.cure == "less"
 
 
-def test_generation_is_planned_from_counts_alone():
-    counts = {"text": 5_000_000_000, "denoiser": 12_000_000_000, "codec": 80_000_000}
-    together = generation(counts, torch.bfloat16)
-    assert together.worst().total == 2 * sum(counts.values())
-    apart = generation(counts, torch.bfloat16, (1024, 1024), {"codec": 3000.0}, one_at_a_time=True)
-    assert apart.worst().name == "denoiser" and apart.worst().total == 24_000_000_000
-    assert {s.name: s.total for s in apart.stages}["codec"] == 160_000_000 + 3000 * 2**20
+def test_what_drawing_reads_stays_and_encoders_that_take_turns_go():
+    text = {"t5": 9_000, "clip": 200}
+    kept = generation(24_000, text, 300, drawing=500, decoding=3_000, host=True)
+    assert [(s.name, s.total) for s in kept.stages] == [("text", 33_200), ("denoise", 33_700), ("decode", 36_500)]
+    turns = generation(24_000, text, 300, drawing=500, decoding=3_000, sequential=True, host=True)
+    assert [s.total for s in turns.stages] == [33_000, 24_500, 27_300]
+    with pytest.raises(MemoryPlanError, match="'text' needs"):
+        turns.require(30_000, host=True, where="here", cure="less")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_on_the_meta_device_counts_as_a_fused_kernel_makes_it(masked):
+    def attend(device):
+        query, key = (torch.zeros(2, 4, n, 16, device=device) for n in (64, 2048))
+        mask = torch.ones(64, 2048, dtype=torch.bool, device=device) if masked else None
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value=key, attn_mask=mask).square()
+
+    with LiveBytes() as count:
+        attend("cpu")
+    really = max(live for _, live in count.history)
+    planned = activations(lambda: attend("meta"))
+    scores = 2 * 4 * 64 * 2048 * 4
+    assert planned == pytest.approx(really, rel=0.02) and scores > 0.5 * planned

@@ -17,7 +17,7 @@ from typing import Any, cast
 from tinyflux_pl.app import known_bad, redact
 from tinyflux_pl.app.free_text import quoted
 from tinyflux_pl.core import interruption
-from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, TinyFluxError
+from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
 from tinyflux_pl.core.printable import printable
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -157,16 +157,22 @@ def _typed(line: str) -> str:
 
 
 def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """The recipe's result; a disk that fills while a library writes is told like one that fills while we do."""
+    """The recipe's result; a full disk or a missing right is told alike, whether a library met it or we did."""
     try:
         with interruption.listening():
             return main(config)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         file = Path(str(error.filename or config["run_dir"]))
-        cure = "free some space, or write elsewhere: paths.root=/another/disk"
-        raise DiskFull(f"no room to write {file.name}", where=str(file.parent), cure=cure) from error
+        cure = "write elsewhere: paths.root=/another/disk"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f"no room to write {file.name}"
+            raise DiskFull(what, where=str(file.parent), cure=f"free some space, or {cure}") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what = f"{file.name} may not be opened or changed ({error.strerror})"
+            raise NotWritable(
+                what, where=str(file.parent), cure=f"give this user the right to it, or {cure}"
+            ) from error
+        raise
 
 
 def _report(error: Exception) -> int:

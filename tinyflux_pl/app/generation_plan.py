@@ -1,12 +1,17 @@
-"""What the parts of a generation need in memory, from their structure alone."""
+"""What drawing needs in memory, from structures alone: weights are not read, and need not be there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyflux_pl.app.compose import build
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.engine.memory_plan import MemoryPlan
+
+PLANS = ("check", "only", "skip")
+PUBLISHED_SIZE = 512  # pixels along a side, where neither the model nor the user says
 
 
 @dataclass(frozen=True)
@@ -19,26 +24,111 @@ class PlannedPart:
     bytes: int
 
 
-def generation_plan(config: dict[str, Any]) -> list[PlannedPart]:
-    """Denoiser, codec and text encoders on the meta device; weights are not read, and need not be there."""
+@dataclass(frozen=True)
+class GenerationPlan:
+    """The parts, and the stages of drawing `images` at once, each of `size` (height, width) pixels."""
+
+    parts: list[PlannedPart]
+    memory: MemoryPlan
+    images: int
+    size: tuple[int, int]
+    host: bool
+
+    def require(self, available: int) -> None:
+        """Raise MemoryPlanError where a stage needs more than `available` bytes."""
+        cure = "fewer images at once (n=1), smaller height= and width=, text.sequential=true where the encoder has it"
+        where = "hardware.accelerator=" + ("cpu" if self.host else "gpu")
+        self.memory.require(available, host=self.host, where=where, cure=f"{cure}; plan=skip tries it all the same")
+
+
+def generation_plan(config: dict[str, Any]) -> GenerationPlan:
+    """Denoiser, codec and text encoders as skeletons; one guided step and one decoding counted on the meta device."""
     import torch
 
     from tinyflux_pl.core.precision import check_dtype
+    from tinyflux_pl.engine import live_bytes, memory_plan
 
-    if config["plan"] != "only":
-        raise ConfigError(f"plan={config['plan']!r}", where="plan", cure="plan=only, or leave it out")
     if not config["model"]:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
     codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
     with torch.device("meta"):
-        denoiser = build(config["model"], latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
-    nets = [("denoiser", denoiser, str(next(denoiser.parameters()).dtype).removeprefix("torch."))]
+        denoiser = build(config["model"], latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path).eval()
+    found = [("denoiser", denoiser, str(next(denoiser.parameters()).dtype).removeprefix("torch."))]
     if hasattr(codec, "skeleton"):
-        nets.append(("codec", codec.skeleton(), codec.dtype))
+        found.append(("codec", codec.skeleton(), codec.dtype))
     if hasattr(text, "skeletons"):
-        nets += [(f"text: {name}", net, text.dtype) for name, net in text.skeletons().items()]
-    planned = []
-    for name, net, dtype in nets:
+        found += [(f"text: {name}", net, text.dtype) for name, net in text.skeletons().items()]
+    parts = []
+    for name, net, dtype in found:
         count = sum(parameter.numel() for parameter in net.parameters())
-        planned.append(PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize))
-    return planned
+        parts.append(PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize))
+    side = getattr(denoiser, "image_size", PUBLISHED_SIZE)
+    size = (config["height"] or side, config["width"] or side)
+    images, host = _at_once(config), config["hardware"]["accelerator"] == "cpu"
+    latents = _latents(codec, images, size)
+    codec.to("meta").decode(latents[:1, :, :2, :2])  # which makes its skeleton: that is no activation
+    weights = {part.name: part.bytes for part in parts}
+    stages = memory_plan.generation(
+        weights["denoiser"],
+        {name.removeprefix("text: "): n for name, n in weights.items() if name.startswith("text: ")},
+        weights.get("codec", 0),
+        drawing=live_bytes.activations(lambda: _step(denoiser, text.text_spec, latents, config)),
+        decoding=live_bytes.activations(lambda: codec.decode(latents)),
+        sequential=getattr(text, "sequential", False),
+        host=host,
+    )
+    return GenerationPlan(parts, stages, images, size, host)
+
+
+def only(config: dict[str, Any]) -> bool:
+    """Whether the plan is all that is asked for."""
+    if config["plan"] not in PLANS:
+        raise ConfigError(f"plan={config['plan']!r}", where="plan", cure=f"one of {', '.join(PLANS)}")
+    return config["plan"] == "only"
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raise MemoryPlanError, before any weight is read, where drawing cannot fit."""
+    from tinyflux_pl.engine.peak_memory import available_bytes
+
+    if config["plan"] == "check":
+        plan = generation_plan(config)
+        plan.require(available_bytes("cpu" if plan.host else "cuda"))
+
+
+def _at_once(config: dict[str, Any]) -> int:
+    """Images in one batch."""
+    from tinyflux_pl.inference.pipeline import read_prompts
+    from tinyflux_pl.sampling.images import ImageSampler
+
+    asked = config["prompt"] is not None or config["prompt_file"] is not None
+    prompts = len(read_prompts(config["prompt"], config["prompt_file"])) if asked else 1
+    return max(1, min(config["n"] * prompts, ImageSampler.max_batch))
+
+
+def _latents(codec: Any, images: int, size: tuple[int, int]) -> Any:
+    import torch
+
+    spec = codec.latent_spec
+    return torch.empty(images, spec.channels, size[0] // spec.downsample, size[1] // spec.downsample, device="meta")
+
+
+def _step(denoiser: Any, text_spec: Any, latents: Any, config: Mapping[str, Any]) -> Any:
+    """One evaluation as a sampler makes it: both rows of a guided image at once, each picture beside it."""
+    import torch
+
+    from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+    from tinyflux_pl.diffusion.guidance import Guidance
+
+    told = {key: value for key, value in (config["guidance"] or {}).items() if value is not None}
+    rows = len(latents) * (2 if replace(Guidance(), **told).scale != 1 else 1)
+    x = latents.new_empty(rows, *latents.shape[1:])
+    shape = (rows, text_spec.length)
+    text = TextEmbeddings(
+        x.new_empty(*shape, text_spec.width), x.new_empty(shape, dtype=torch.bool), x.new_empty(rows, text_spec.pooled)
+    )
+    given = config["reference"] or []
+    beside = [x] * (1 if isinstance(given, str) else len(given))
+    holes = getattr(denoiser, "inpaint_channels", 0)
+    hole = x.new_empty(rows, holes, *x.shape[2:]) if holes else None
+    return denoiser(x, x.new_empty(rows), Conditioning(text, references=tuple(beside), inpaint=hole))

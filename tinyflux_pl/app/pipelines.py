@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyflux_pl.app import generation_plan
 from tinyflux_pl.app.compose import build
 from tinyflux_pl.core.errors import ConfigError
-
-PUBLISHED_SIZE = 512  # pixels along a side, where neither a checkpoint nor the user says
 
 
 def pipeline(config: dict[str, Any]) -> Any:
@@ -44,13 +43,14 @@ def _published(config: dict[str, Any]) -> Any:
         raise ConfigError(
             "no weights to draw from",
             where="checkpoint",
-            cure="give checkpoint=FOLDER, or model=deep_v42 model.weights=FILE.safetensors",
+            cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
         )
+    generation_plan.check(config)
     codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive(config["seed"], "init"))  # of random weights; others do not see it
         denoiser = build(model, latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
-    side = getattr(denoiser, "image_size", PUBLISHED_SIZE)
+    side = getattr(denoiser, "image_size", generation_plan.PUBLISHED_SIZE)
     return Pipeline.from_parts(denoiser, codec, text, (side, side), model["weights"] or "random")
 
 

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tinyflux_pl.app.generation_plan import GenerationPlan
 from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.core import files
 from tinyflux_pl.core.printable import printable
+from tinyflux_pl.engine.memory_plan import size
 
 SHOWN = 10  # skipped files that the closing table names
 
@@ -92,16 +94,17 @@ def answers(path: Path, count: int) -> None:
     _print("answered", [("pairs", f"{count:,} in {path}")])
 
 
-def plan(parts: Sequence[Any]) -> None:
-    """Weights of each part, of all at once, and of the largest alone."""
-    rows = [
-        (part.name, f"{part.parameters:>15,} parameters  {part.dtype:<9} {part.bytes / 2**30:8.2f} GiB")
-        for part in parts
+def plan(found: GenerationPlan) -> None:
+    """Weights of each part, and all that is in memory while each stage is at work."""
+    rows = [(p.name, f"{p.parameters:>15,} parameters  {p.dtype:<9} {size(p.bytes)}") for p in found.parts]
+    _print("weights", rows)
+    height, width = found.size
+    stages = [
+        (stage.name, f"{size(stage.total):>10}  {', '.join(f'{what} {size(n)}' for what, n in stage.rows.items())}")
+        for stage in found.memory.stages
     ]
-    largest = max(parts, key=lambda part: part.bytes)
-    rows.append(("together", f"{sum(part.bytes for part in parts) / 2**30:.2f} GiB of weights"))
-    rows.append(("one at a time", f"{largest.bytes / 2**30:.2f} GiB at most ({largest.name})"))
-    _print("memory for weights", rows)
+    many = "1 image" if found.images == 1 else f"{found.images} images at once"
+    _print(f"in memory, {many} of {width} x {height}", stages)
 
 
 def shell(word: str) -> str:

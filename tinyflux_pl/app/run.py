@@ -10,6 +10,7 @@ from tinyflux_pl.app.run_folder import leaving_no_trace
 from tinyflux_pl.core.errors import ConfigError
 
 
+@leaving_no_trace
 def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
     from tinyflux_pl.app import doctor, report, sources
@@ -62,15 +63,15 @@ def train(config: dict[str, Any]) -> int:
     return 0
 
 
+@leaving_no_trace
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
-    from tinyflux_pl.app import report
-    from tinyflux_pl.app.generation_plan import generation_plan
+    from tinyflux_pl.app import generation_plan, report
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.inference.pipeline import read_prompts
 
-    if config["plan"] is not None:
-        report.plan(generation_plan(config))
+    if generation_plan.only(config):
+        report.plan(generation_plan.generation_plan(config))
         return 0
     _use_threads(config)
     if config["condition"] is not None:

@@ -11,14 +11,16 @@ Recipe = Callable[[dict[str, Any]], int]
 
 
 def leaving_no_trace(recipe: Recipe) -> Recipe:
-    """The recipe; with preflight=only the run's folder is removed afterwards if it is empty, also after an error."""
+    """The recipe; afterwards, or after an error, the run's folder goes if nothing was put into it."""
 
     @functools.wraps(recipe)
     def wrapped(config: dict[str, Any]) -> int:
         try:
             return recipe(config)
         finally:
-            if config["preflight"] == "only":
+            from tinyflux_pl.app import ranks
+
+            if ranks.first():
                 _remove_empty(Path(config["run_dir"]), Path(config["paths"]["root"]))
 
     return wrapped

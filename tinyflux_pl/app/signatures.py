@@ -44,9 +44,16 @@ def check(
     `extra` are names given later by code; with `complete`, required names must all be there.
     """
     name = f"{target.__module__}.{target.__qualname__}"
-    parameters = inspect.signature(target).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    hints = _hints(target)
+    named, open_ended = {}, False
+    for key, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            told = _unpacked(hints.get(key))
+            open_ended = told is None
+            hints.update(told or {})
+            named |= {name: inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None) for name in told or {}}
+        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            named[key] = parameter
     takes = f"it takes: {', '.join(named) or 'nothing'}"
     for key in (*given, *extra):
         if key not in named and not open_ended:
@@ -55,7 +62,6 @@ def check(
     missing = [k for k, p in named.items() if p.default is p.empty and k not in given and k not in extra]
     if complete and missing:
         raise ConfigError(f"{name} needs {', '.join(missing)}", where=where, cure=takes)
-    hints = _hints(target)
     return {k: _fitted(v, hints.get(k, Any), f"{where}.{k}" if where else k, name) for k, v in given.items()}
 
 
@@ -65,6 +71,13 @@ def _hints(target: Any) -> dict[str, Any]:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+def _unpacked(annotation: Any) -> dict[str, Any] | None:
+    """Of **names: Unpack[a TypedDict], all optional, each name's annotation; None where any name is taken."""
+    if typing.get_origin(annotation) is not typing.Unpack:
+        return None
+    return typing.get_type_hints(typing.get_args(annotation)[0])
 
 
 def _fitted(value: Any, annotation: Any, where: str, name: str) -> Any:

@@ -190,6 +190,9 @@ class AutoencoderKLCodec:
             why = "its config says force_upcast: activations pass 65504"
             cure = "codec.dtype=bfloat16, or float32; or an autoencoder that was mended, with force_upcast: false"
             raise ConfigError(f"{self.name} overflows in float16: {why}", where="codec.dtype", cure=cure)
+        if self._model is None and self.device.type == "meta":  # to plan with; no weight is read
+            skeleton = nn.Module.to(self.skeleton(), getattr(torch, self.dtype))  # diffusers' own warns
+            self._model = skeleton.eval()
         if self._model is None and self.folder.is_file():
             found = release.Found((self.folder,), None, str(self.folder))
             made = release.fill(self.skeleton(), found, getattr(torch, self.dtype), self.original, self.vae_config)

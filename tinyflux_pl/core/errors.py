@@ -85,7 +85,7 @@ class DiskFull(TinyFluxError):
 
 
 class NotWritable(TinyFluxError):
-    """A place where a run has to write, and cannot."""
+    """A place that this user may not write to, or not read."""
 
 
 class MemoryPlanError(TinyFluxError):

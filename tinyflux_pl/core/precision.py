@@ -34,6 +34,11 @@ def autocast(precision: str, device: torch.device | str) -> AbstractContextManag
     return torch.autocast(torch.device(device).type, DTYPES[precision])
 
 
+def exact(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast off; nothing on the meta device, which has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def check_dtype(dtype: str, where: str, overflows: str = "") -> torch.dtype:
     """The torch type of that name; ConfigError for another, and for float16 where `overflows` says why not."""
     if dtype not in WEIGHTS:

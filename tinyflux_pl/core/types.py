@@ -45,6 +45,10 @@ class TextEmbeddings:
         tokens = torch.nn.functional.pad(self.tokens, (0, 0, 0, extra))
         return TextEmbeddings(tokens, torch.nn.functional.pad(self.mask, (0, extra)), self.pooled)
 
+    def lengths(self) -> list[int]:
+        """Real tokens of each row; on the meta device, which holds no values, all of them."""
+        return [self.mask.shape[1]] * len(self) if self.mask.is_meta else self.mask.sum(1).tolist()
+
     def trimmed(self) -> TextEmbeddings:
         """Without the columns that are padding in every row (at least one column stays)."""
         used = int(self.mask.any(0).nonzero().max()) + 1 if bool(self.mask.any()) else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.flux1_layout import ORIGINAL
 from tinyflux_pl.denoisers.packing import joined_pictures, unpatchify
-from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 
 
@@ -94,25 +94,11 @@ def build(
     path: Path,
     *,
     structure: dict[str, Any],
-    weights: str | None = None,
-    revision: str | None = None,
-    dtype: str = "bfloat16",
-    attention_backend: str = "native",
-    random_weights: bool = False,
     image_size: int = 1024,
     training_guidance: float = 1.0,
     reference_size: str | None = None,
+    **source: Unpack[Source],
 ) -> Flux1Denoiser:
-    """FLUX.1 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
-
-    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
-    """
-    net = Flux1Denoiser.released.load(
-        structure,
-        weights=weights,
-        revision=revision,
-        dtype=dtype,
-        attention_backend=attention_backend,
-        random_weights=random_weights,
-    )
+    """FLUX.1 from its `source`; `structure` is for a file that has no config.json beside it."""
+    net = Flux1Denoiser.released.load(structure, **source)
     return Flux1Denoiser(net, latent_spec, text_spec, path, image_size, training_guidance, reference_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.packing import inpaint_channels, patchify, unpatchify
-from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 
 REFERENCE_TIME = 10  # the first position id of the k-th reference is this times k + 1
@@ -135,26 +135,12 @@ def build(
     path: Path,
     *,
     structure: dict[str, Any],
-    weights: str | None = None,
-    revision: str | None = None,
-    dtype: str = "bfloat16",
-    attention_backend: str = "native",
-    random_weights: bool = False,
     image_size: int = 1024,
     training_guidance: float = 1.0,
     reference_size: str = "area",
     inpaint: bool = False,
+    **source: Unpack[Source],
 ) -> Flux2Denoiser:
-    """FLUX.2 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
-
-    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
-    """
-    net = Flux2Denoiser.released.load(
-        structure,
-        weights=weights,
-        revision=revision,
-        dtype=dtype,
-        attention_backend=attention_backend,
-        random_weights=random_weights,
-    )
+    """FLUX.2 from its `source`; `structure` is for a file that has no config.json beside it."""
+    net = Flux2Denoiser.released.load(structure, **source)
     return Flux2Denoiser(net, latent_spec, text_spec, path, image_size, training_guidance, reference_size, inpaint)

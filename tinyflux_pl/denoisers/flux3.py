@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.flux2 import picture_ids, word_ids
 from tinyflux_pl.denoisers.packing import patchify, unpatchify
-from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 
 PLACE_SCALE = 0.5  # rows and columns count half, as the network was trained
@@ -74,10 +74,10 @@ class Flux3Denoiser(ReleasedDenoiser):
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_told(cond)
-        lengths = cond.text.mask.sum(1)
+        lengths = cond.text.lengths()
         answer = torch.empty_like(x_t, dtype=self.net.dtype)
-        for length in lengths.unique().tolist():  # the network has no mask: texts of one length go together
-            rows = (lengths == length).nonzero().flatten()
+        for length in sorted(set(lengths)):  # the network has no mask: texts of one length go together
+            rows = [i for i, own in enumerate(lengths) if own == length]
             words = cond.text.tokens[rows, :length].to(self.net.dtype)
             answer[rows] = self._answer(x_t[rows], t[rows], words, [r[rows] for r in cond.references])
         return Prediction(answer)
@@ -114,24 +114,10 @@ def build(
     path: Path,
     *,
     structure: dict[str, Any],
-    weights: str | None = None,
-    revision: str | None = None,
-    dtype: str = "bfloat16",
-    attention_backend: str = "native",
-    random_weights: bool = False,
     image_size: int = 1024,
     reference_size: str = "area",
+    **source: Unpack[Source],
 ) -> Flux3Denoiser:
-    """FLUX.3 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
-
-    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
-    """
-    net = Flux3Denoiser.released.load(
-        structure,
-        weights=weights,
-        revision=revision,
-        dtype=dtype,
-        attention_backend=attention_backend,
-        random_weights=random_weights,
-    )
+    """FLUX.3 from its `source`; `structure` is for a file that has no config.json beside it."""
+    net = Flux3Denoiser.released.load(structure, **source)
     return Flux3Denoiser(net, latent_spec, text_spec, path, image_size, reference_size)

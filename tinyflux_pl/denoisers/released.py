@@ -6,13 +6,26 @@ import difflib
 import inspect
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from tinyflux_pl.core import release
 from tinyflux_pl.core.errors import ConfigError, MissingDependency
 from tinyflux_pl.core.precision import check_dtype
+
+
+class Source(TypedDict, total=False):
+    """Where a released network comes from, and in which form: the options of `ReleasedNet.load`.
+
+    `weights` is a diffusers folder, a single file in either layout, or a repository with its 40-digit `revision`.
+    """
+
+    weights: str | None
+    revision: str | None
+    dtype: str
+    attention_backend: str
+    random_weights: bool
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +11,7 @@ from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
-from tinyflux_pl.denoisers.released import ReleasedNet
+from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 
 PREFIX = "model.diffusion_model."  # of the network inside a whole checkpoint
@@ -77,23 +77,9 @@ def build(
     path: Path,
     *,
     structure: dict[str, Any],
-    weights: str | None = None,
-    revision: str | None = None,
-    dtype: str = "bfloat16",
-    attention_backend: str = "native",
-    random_weights: bool = False,
     image_size: int = 1024,
+    **source: Unpack[Source],
 ) -> SD3Denoiser:
-    """SD3.5 from a diffusers folder, a single file in either layout, or a pinned repository: see ReleasedNet.load.
-
-    `structure` are the keywords of diffusers' class, for a file that has no config.json beside it.
-    """
-    net = SD3Denoiser.released.load(
-        structure,
-        weights=weights,
-        revision=revision,
-        dtype=dtype,
-        attention_backend=attention_backend,
-        random_weights=random_weights,
-    )
+    """SD3.5 from its `source`; `structure` is for a file that has no config.json beside it."""
+    net = SD3Denoiser.released.load(structure, **source)
     return SD3Denoiser(net, latent_spec, text_spec, path, image_size)

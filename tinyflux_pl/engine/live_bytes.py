@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -89,6 +90,27 @@ def growth(work: Callable[[int], Any], most: int, device: str | None = None) -> 
             work(batch)
         histories.append(count.history)
     return Growth(*histories)
+
+
+class FusedAttention(TorchFunctionMode):
+    """Inside, attention makes its answer alone, as fused kernels do: on the meta device torch would take the others."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Run anything but scaled_dot_product_attention."""
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | (kwargs or {})
+        query, value, mask = given["query"], given["value"], given.get("attn_mask")
+        if mask is not None and mask.dtype == torch.bool:
+            mask = mask.to(query.dtype)  # as torch hands it to its kernels
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+def activations(work: Callable[[], Any]) -> int:
+    """The most bytes that `work`, on the meta device, has alive at once."""
+    with torch.inference_mode(), FusedAttention(), LiveBytes() as count:
+        work()
+    return max((live for _, live in count.history), default=0)
 
 
 def held(*things: Any, device: str | None = None) -> int:

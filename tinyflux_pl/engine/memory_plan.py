@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from tinyflux_pl.core.errors import MemoryPlanError
@@ -120,27 +118,29 @@ def training(state: TrainingState, working: Mapping[str, int], *, host: bool) ->
 
 
 def generation(
-    components: Mapping[str, int],
-    dtype: torch.dtype,
-    image_size: tuple[int, int] = (0, 0),
-    bytes_a_pixel: Mapping[str, float] | None = None,
+    denoiser: int,
+    text: Mapping[str, int],
+    codec: int,
     *,
-    one_at_a_time: bool = False,
+    drawing: int,
+    decoding: int,
+    sequential: bool = False,
+    host: bool,
 ) -> MemoryPlan:
-    """A stage for each component that draws an image, given the components' numbers of parameters.
+    """The stages text, denoise and decode, from bytes of weights and the activations of the last two.
 
-    `bytes_a_pixel` are a component's activations by image pixel, without which only weights are planned.
-    All components stay in memory, or each for its own stage alone.
+    What was read stays to the end; `sequential` encoders are there one at a time and go.
     """
-    weights = {f"{name} weights": count * dtype.itemsize for name, count in components.items()}
-    pixels = math.prod(image_size)
-    stages = []
-    for name in components:
-        rows = {k: n for k, n in weights.items() if not one_at_a_time or k == f"{name} weights"}
-        if working := round(pixels * (bytes_a_pixel or {}).get(name, 0)):
-            rows["activations"] = working
-        stages.append(Stage(name, rows))
-    return MemoryPlan(tuple(stages))
+    told = {f"text: {name}": n for name, n in text.items()}
+    largest = dict(sorted(told.items(), key=lambda row: row[1])[-1:])
+    kept = {"denoiser": denoiser, **({} if sequential else told)}
+    return MemoryPlan(
+        (
+            Stage("text", {"denoiser": denoiser, **(largest if sequential else told)}, host),
+            Stage("denoise", {**kept, "activations": drawing}, host),
+            Stage("decode", {**kept, "codec": codec, "activations": decoding}, host),
+        )
+    )
 
 
 def size(count: int) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import CaptureError
+from tinyflux_pl.core.precision import exact
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.types import Conditioning
 from tinyflux_pl.denoisers.unet import UNetDenoiser
@@ -51,7 +52,7 @@ class StatisticsAttention(UNetAttention):
             )
         layer = LayerStatistics(batch, self.grids[count], query.device)
         step = max(1, TILE // (batch * heads * count))
-        with torch.autocast(query.device.type, enabled=False):
+        with exact(query.device):
             keys = key.float().transpose(-1, -2) * scale
             for start in range(0, count, step):
                 logits = query[:, :, start : start + step].float() @ keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from tinyflux_pl.sampling.picture import captioned_grid, save_png, to_picture
 from tinyflux_pl.text.registry import build_text
 
 WEIGHTS = ("averaged", "raw")
+NUMBERED = re.compile(r"image_(\d+)\.png")
 
 
 @dataclass
@@ -130,10 +132,15 @@ class Pipeline:
     def write(
         self, prompts: list[str], folder: str | Path, *, n: int = 1, seed: int = 0, negative_prompt: str | None = None
     ) -> tuple[list[Path], Path]:
-        """`n` PNG files a prompt and a grid of all; each file says how to make it again."""
+        """`n` PNG files a prompt and a grid of all; each file says how to make it again.
+
+        The numbers go on from the pictures that are in the folder already.
+        """
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one image")
         folder, size = Path(folder), self.sampler.max_batch
+        taken = [int(found[1]) for file in folder.glob("*.png") if (found := NUMBERED.fullmatch(file.name))]
+        first = max(taken, default=-1) + 1
         wanted = [(prompt, i) for prompt in prompts for i in range(n)]
         paths, drawn = [], []
         for start in track(range(0, len(wanted), size), "sample", len(wanted), "image", size):
@@ -148,12 +155,13 @@ class Pipeline:
                 )
             drawn.append(images)
             for (prompt, i), image in zip(rows, images, strict=True):
-                path = folder / f"image_{len(paths):04d}.png"
+                path = folder / f"image_{first + len(paths):04d}.png"
                 save_png(to_picture(image), path, self.provenance(prompt, seed, i, negative_prompt))
                 paths.append(path)
         grid = captioned_grid(torch.cat(drawn), [prompt for prompt, _ in wanted], columns=n if len(prompts) > 1 else 0)
-        save_png(grid, folder / "grid.png", self.provenance(" | ".join(prompts), seed, 0, negative_prompt))
-        return paths, folder / "grid.png"
+        overview = folder / (f"grid_{first:04d}.png" if first else "grid.png")
+        save_png(grid, overview, self.provenance(" | ".join(prompts), seed, 0, negative_prompt))
+        return paths, overview
 
     def provenance(self, prompt: str, seed: int, index: int, negative_prompt: str | None) -> dict[str, Any]:
         """What makes an image again: prompt, seed, its index under the seed, settings, weights."""

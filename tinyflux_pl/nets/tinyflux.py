@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.precision import exact
 from tinyflux_pl.nets.attention import AttentionPrior
 from tinyflux_pl.nets.blocks import DoubleBlock, SingleBlock
 from tinyflux_pl.nets.embeddings import ScalarEmbedder, pool_text
@@ -154,7 +155,7 @@ class TinyFluxDeep(nn.Module):
         for block in self.single_blocks:
             both = self._run(block, both, vec, single_table, key_mask, prior)
         last = self.final_norm(both[:, txt.shape[1] :][:, :own])
-        with torch.autocast(last.device.type, enabled=False):  # the answer itself is not rounded to bf16
+        with exact(last.device):  # the answer itself is not rounded to bf16
             out = self.final_linear(last.to(dtype))
         return (out, info) if return_expert_pred else out
 

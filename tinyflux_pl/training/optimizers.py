@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim._muon import muon  # one matrix at a time, which the class does not offer
+
+from tinyflux_pl.training.muon import Muon
 
 FUSED = ("linear1", "linear2")  # of Flux's single blocks: attention and MLP in one matrix
 
@@ -73,8 +74,7 @@ def adamw(
 class MuonAdamW(torch.optim.Optimizer):
     """Muon on hidden matrices and AdamW on the rest, as one optimizer with one step count.
 
-    One object, because Lightning counts a step for every optimizer. `lr` is AdamW's;
-    `muon_lr` is matched to its RMS (adjust_lr_fn="match_rms_adamw", Liu et al. 2025).
+    One object, because Lightning counts a step for every optimizer. `lr` is AdamW's; `muon_lr` is matched to its RMS.
     """
 
     def __init__(
@@ -87,9 +87,7 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         hidden, edge, plain = split_by_role(module)
-        self.muon = torch.optim.Muon(
-            hidden, lr=muon_lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        self.muon = Muon(hidden, lr=muon_lr, momentum=momentum, weight_decay=weight_decay)
         groups = [{"params": edge}, {"params": plain, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=lr, betas=tuple(betas), weight_decay=weight_decay, fused=True
@@ -106,30 +104,10 @@ class MuonAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.adamw.found_inf = self.found_inf
-        if self.found_inf is None:
-            self.muon.step()
-        else:
-            self._step_muon_unless(self.found_inf > 0)
+        self.muon.found_inf = self.adamw.found_inf = self.found_inf
+        self.muon.step()
         self.adamw.step()
         return loss
-
-    def _step_muon_unless(self, bad: Tensor) -> None:
-        """Muon's own arithmetic, matrix by matrix, each put back where `bad`: Muon knows no `found_inf`."""
-        for group in self.muon.param_groups:
-            # Loading a state adds "differentiable" to the defaults; muon() does not take it.
-            options = {name: group[name] for name in self.muon.defaults if name != "differentiable"}
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.muon.state[parameter]
-                if "momentum_buffer" not in state:  # as Muon begins
-                    state["momentum_buffer"] = torch.zeros_like(parameter.grad, memory_format=torch.preserve_format)
-                weight, momentum = parameter.detach(), state["momentum_buffer"]
-                before = weight.clone(), momentum.clone()
-                muon([weight], [parameter.grad], [momentum], has_complex=False, **options)
-                for now, held in zip((weight, momentum), before, strict=True):
-                    torch.where(bad, held, now, out=now)
 
     def state_dict(self) -> dict[str, Any]:
         """Both states, apart."""

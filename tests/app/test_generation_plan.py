@@ -1,0 +1,91 @@
+"""Memory for drawing, planned from structures alone: what is counted, and what is refused before weights are read."""
+
+import pytest
+
+from tests import releases_flux1
+from tests.app.runs import configuration, run
+from tests.families import drawing
+from tinyflux_pl.app import pipelines
+from tinyflux_pl.app.generation_plan import generation_plan
+from tinyflux_pl.core import release
+from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
+from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.engine import peak_memory
+from tinyflux_pl.engine.live_bytes import LiveBytes
+
+MODELS = ("flux1_dev", "flux1_fill", "flux1_kontext", "flux1_schnell", "flux2_dev", "flux2_klein_4b")
+MODELS += ("flux2_klein_9b", "flux3", "sd35_large", "sd35_medium", "sdxl")
+TINY = (f"text.length={releases_flux1.TEXT_LENGTH}", "sampler.steps=2")
+
+
+def planned(root, *overrides):
+    return generation_plan(configuration("generate", root, *overrides))
+
+
+def working(plan):
+    return {stage.name: stage.rows.get("activations", 0) for stage in plan.memory.stages}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return releases_flux1.flux1(tmp_path_factory.mktemp("dev"), "dev")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_model_is_planned_at_full_size_without_weights(model, tmp_path):
+    plan = planned(tmp_path, f"model={model}")
+    weights = {part.name: part.bytes for part in plan.parts}
+    assert weights["denoiser"] > 4e9 and weights["codec"] > 3e8 and len(weights) > 2
+    assert all(stage.rows["denoiser"] == weights["denoiser"] for stage in plan.memory.stages)
+    assert plan.size == (1024, 1024) and working(plan)["denoise"] > 2**27 and working(plan)["decode"] > 2**30
+
+
+def test_a_published_tinyflux_is_planned_too(tmp_path):
+    plan = planned(tmp_path, "model=deep_v42", "codec=pixels", "text=hashed", "height=64", "width=64")
+    assert plan.parts[0].bytes > 2**29 and working(plan)["denoise"] > 2**20 and plan.size == (64, 64)
+
+
+def test_pictures_guidance_and_references_make_it_more(tmp_path):
+    one = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0"))
+    guided = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=4.0"))
+    four = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0", "n=4"))
+    smaller = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0", "height=512", "width=512"))
+    assert guided["denoise"] == pytest.approx(2 * one["denoise"], rel=0.02) and guided["decode"] == one["decode"]
+    assert four["denoise"] == pytest.approx(4 * one["denoise"], rel=0.02)
+    assert smaller["decode"] == pytest.approx(one["decode"] / 4, rel=0.05)
+    asked = ("model=flux1_kontext", "height=512", "width=512")
+    alone, beside = (working(planned(tmp_path, *asked, *more)) for more in ((), ("reference=photo.png",)))
+    assert beside["denoise"] > 1.5 * alone["denoise"]
+
+
+def test_the_plan_is_what_drawing_has_alive(folder, tmp_path):
+    asked = ["model=flux1_dev", f"model.weights='{folder}'", "height=96", "width=64", *drawing.EXACT, *TINY]
+    config = configuration("generate", tmp_path, "prompt=night", *asked)
+    made, plan = pipelines.pipeline(config), generation_plan(config)
+    draw = dict(prompts=["night"], seed=1)
+    made.sampler.images(made.denoiser, **draw)  # which reads what is read at first use
+    told = made.sampler.text.encode(["night"])
+    made.sampler.text.encode = lambda prompts: TextEmbeddings(
+        told.tokens.clone(), told.mask.clone(), told.pooled.clone()
+    )
+    with LiveBytes() as count:
+        made.sampler.images(made.denoiser, **draw)
+    assert max(working(plan).values()) == pytest.approx(max(live for _, live in count.history), rel=0.1)
+
+
+def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, monkeypatch):
+    asked = ["model=flux1_dev", f"model.weights='{folder}'", "prompt=night", f"output='{tmp_path / 'drawn'}'", *TINY]
+    asked += ["height=64", "width=64"]
+    monkeypatch.setattr(peak_memory, "available_bytes", lambda device: 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(release, "fill", None)
+        with pytest.raises(MemoryPlanError, match=r"(?s)'decode' needs .* denoiser .*plan=skip"):
+            run("generate", tmp_path, *asked)
+    run("generate", tmp_path, *asked, "plan=skip")
+    assert (tmp_path / "drawn" / "image_0000.png").is_file()
+
+
+@pytest.mark.parametrize("asked", [["model=flux1_dev", "plan=maybe"], ["plan=only"]])
+def test_a_plan_of_nothing_or_of_an_unknown_kind_is_refused(asked, tmp_path):
+    with pytest.raises(ConfigError, match="plan"):
+        run("generate", tmp_path, *asked)

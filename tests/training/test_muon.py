@@ -1,0 +1,67 @@
+"""Our Muon is torch's, matrices of one shape together; a refused step is none."""
+
+import pytest
+import torch
+
+from tinyflux_pl.training import muon
+from tinyflux_pl.training.muon import Muon, orthogonal
+
+SHAPES = [(16, 48), (48, 16), (16, 48), (24, 24), (16, 48), (48, 16), (24, 24)]
+
+
+def weights(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+
+
+def gradients(parameters, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def test_steps_are_those_of_torch_up_to_bf16():
+    ours, theirs = weights(), weights()
+    options = dict(lr=0.02, momentum=0.9, weight_decay=0.1)
+    one, other = Muon(ours, **options), torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options)
+    for step in range(4):
+        for parameters, optimizer in ((ours, one), (theirs, other)):
+            gradients(parameters, 10 + step)
+            optimizer.step()
+    for a, b, start in zip(ours, theirs, weights(), strict=True):
+        assert (a - b).norm() < 0.02 * (b - start).norm()
+        assert torch.equal(one.state[a]["momentum_buffer"], other.state[b]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 50), (3, 50, 20)])
+def test_singular_values_come_near_one(shape):
+    found = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))).float())
+    assert found.min() > 0.6 and found.max() < 1.3
+
+
+def test_a_bound_on_memory_changes_nothing_but_rounding(monkeypatch):
+    together, apart = weights(), weights()
+    gradients(together, 1)
+    gradients(apart, 1)
+    Muon(together).step()
+    monkeypatch.setattr(muon, "STACKED", 16 * 48 * 4 * 2)
+    assert sorted(map(len, muon._alike(apart))) == [1, 2, 2, 2]
+    Muon(apart).step()
+    for a, b, start in zip(together, apart, weights(), strict=True):
+        assert (a - b).norm() < 0.02 * (b - start).norm()
+
+
+def test_a_refused_step_touches_no_bit():
+    parameters = weights()
+    parameters[0].data[0, :2] = torch.tensor([0.0, -0.0])
+    optimizer = Muon(parameters, weight_decay=0.5)
+    gradients(parameters, 1)
+    optimizer.step()
+    before = [(p.detach().clone(), optimizer.state[p]["momentum_buffer"].clone()) for p in parameters]
+    optimizer.found_inf = torch.tensor(1.0)
+    for parameter in parameters:
+        parameter.grad.fill_(torch.nan)
+    optimizer.step()
+    for parameter, (weight, momentum) in zip(parameters, before, strict=True):
+        assert torch.equal(parameter.view(torch.int32), weight.view(torch.int32))
+        assert torch.equal(optimizer.state[parameter]["momentum_buffer"], momentum)

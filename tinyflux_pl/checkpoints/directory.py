@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,15 +136,15 @@ def newest_valid(folder: str | Path) -> tuple[Checkpoint | None, list[str]]:
     return None, rejected
 
 
-def prune(folder: str | Path, keep: int, pattern: str) -> list[Path]:
-    """Remove the oldest that match `pattern`, once `keep` newer ones verify: one that does not, does not count."""
+def prune(folder: str | Path, keep: int, pattern: str, whole: Callable[[Path], bool] = verifies) -> list[Path]:
+    """Remove the oldest that match `pattern`, once `keep` newer ones are `whole`: one that is not, does not count."""
     keep = max(keep, 1)
     matching = [path for path in reversed(list_steps(folder)) if path.match(pattern)]
     dropped: list[Path] = []
     valid = 0
     for path in matching if len(matching) > keep else []:
         if valid < keep:
-            valid += verifies(path)
+            valid += whole(path)
         else:
             folders.remove_tree(path)
             dropped.append(path)

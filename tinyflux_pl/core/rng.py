@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, stream, sample_id, step), never of history.
 
-Batch size, workers, ranks and resumption therefore change nothing. Streams in use:
-order, t, noise, text_dropout, expert_dropout, extraction, preview, validation, init.
+Batch size, workers, ranks and resumption therefore change nothing. Streams in use: order, t, noise, text_dropout,
+expert_dropout/NAME, dropout, extraction, sampling, validation, init; each rule that draws data has one of its own.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.background_writer import BackgroundWriter
 from tinyflux_pl.checkpoints.snapshot import snapshot
+from tinyflux_pl.checkpoints.verified import Verified
 from tinyflux_pl.training.ema import AveragedWeights
 
 
@@ -38,7 +39,7 @@ class CheckpointSchedule(Callback):
         self.steps_per_epoch, self.keep = steps_per_epoch, keep
         self.every_steps, self.every_epochs = every_steps, every_epochs
         self.background = background
-        self._writer = BackgroundWriter()
+        self._writer, self._whole = BackgroundWriter(), Verified()
         self._last: Path | None = None
         self._on_disk: set[Path] = set()
         self._seen = self._started = -1
@@ -116,4 +117,4 @@ class CheckpointSchedule(Callback):
     def _write(self, path: Path, pattern: str, held: dict[str, Any]) -> None:
         directory.save(path, **held)
         self._on_disk.add(path)
-        directory.prune(self.folder, self.keep, pattern)
+        directory.prune(self.folder, self.keep, pattern, self._whole)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from tinyflux_pl.checkpoints.directory import Checkpoint, load_weights
+from tinyflux_pl.checkpoints.directory import Checkpoint, load_weights, plain_key
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.training.ema import AveragedWeights
 
@@ -21,7 +21,7 @@ class Resume(Callback):
         if average is not None and "average_updates" in self.state_then:
             names = {name for name, p in denoiser.named_parameters() if p.requires_grad}
             averages = checkpoint.weights("averaged")
-            average.averages = {k: averages[k].float() for k, _ in denoiser.named_parameters() if k in names}
+            average.averages = {k: averages[plain_key(k)].float() for k, _ in denoiser.named_parameters() if k in names}
             average.updates = self.state_then["average_updates"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

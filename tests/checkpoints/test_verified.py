@@ -1,0 +1,47 @@
+"""A checkpoint is hashed once, and again as soon as a file of it is another; one that is not whole never passes."""
+
+import os
+
+import pytest
+import torch
+
+from tinyflux_pl.checkpoints import directory, manifest
+from tinyflux_pl.checkpoints.verified import Verified
+
+
+@pytest.fixture
+def saved(tmp_path):
+    weights = {"w": torch.ones(3)}
+    path = tmp_path / "step_1"
+    return directory.save(path, step=1, config={}, weights=weights, averaged=weights, state=None).path
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    asked, real = [], manifest.verify
+    monkeypatch.setattr(manifest, "verify", lambda *given: (asked.append(given[0]), real(*given))[1])
+    return asked
+
+
+def test_the_second_question_reads_nothing(saved, hashed):
+    whole = Verified()
+    assert whole(saved) and whole(saved) and len(hashed) == 1
+
+
+@pytest.mark.parametrize("name", [manifest.WEIGHTS, manifest.AVERAGED, manifest.MANIFEST])
+def test_a_changed_file_is_seen_and_its_repair_too(saved, hashed, name):
+    whole, file = Verified(), saved / name
+    assert whole(saved)
+    content, times = file.read_bytes(), file.stat()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + 1))  # of the same size, within one tick of the clock
+    assert not whole(saved) and not whole(saved)
+    file.write_bytes(content)
+    assert whole(saved)
+
+
+def test_what_is_gone_or_was_never_there_is_not_whole(saved, tmp_path):
+    whole = Verified()
+    assert whole(saved) and not whole(tmp_path / "step_2")
+    (saved / manifest.AVERAGED).unlink()
+    assert not whole(saved)

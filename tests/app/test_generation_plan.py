@@ -1,6 +1,7 @@
 """Memory for drawing, planned from structures alone: what is counted, and what is refused before weights are read."""
 
 import pytest
+import torch
 
 from tests import releases_flux1
 from tests.app.runs import configuration, run
@@ -83,6 +84,14 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, mo
             run("generate", tmp_path, *asked)
     run("generate", tmp_path, *asked, "plan=skip")
     assert (tmp_path / "drawn" / "image_0000.png").is_file()
+
+
+def test_without_a_gpu_its_plan_is_made_and_drawing_on_it_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = ("model=sdxl", "hardware=gpu_12gb")
+    assert not planned(tmp_path, *asked).host
+    with pytest.raises(ConfigError, match="no usable GPU"):
+        run("generate", tmp_path, *asked, "model.random_weights=true", "prompt=night")
 
 
 @pytest.mark.parametrize("asked", [["model=flux1_dev", "plan=maybe"], ["plan=only"]])

@@ -9,6 +9,7 @@ from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.experts import sol_attention
 from tinyflux_pl.experts.lune_features import LuneFeatures, mid_block_mean
 from tinyflux_pl.experts.sol_attention import SolAttention, StatisticsAttention, capture_layers, summarise
+from tinyflux_pl.extraction.lanes import side_by_side
 
 STUDENT = LinearPath(noise_at=0)
 BUCKETS = (0.05, 0.5, 0.95)
@@ -33,6 +34,16 @@ def test_shapes_and_names(lune_teacher, sol_teacher, samples):
     attention = sol(sol_teacher).extract(*samples)
     assert {k: tuple(v.shape) for k, v in attention.items()} == {"sol.stats": (4, 3, 4), "sol.spatial": (4, 3, 8, 8)}
     torch.testing.assert_close(attention["sol.spatial"].sum((2, 3)), torch.ones(4, 3))
+
+
+def test_copies_have_networks_of_their_own_and_say_the_same_at_the_same_time(lune_teacher, sol_teacher, samples):
+    for teacher, extractor in ((lune_teacher, lune), (sol_teacher, sol)):
+        first = extractor(teacher)
+        workers = [first, *first.copies(2)]
+        nets = {id(worker.teacher.denoiser.unet) for worker in workers}
+        assert len(nets) == 3 and len({id(worker.teacher.text) for worker in workers}) == 1
+        expected, *found = side_by_side(workers, lambda worker, _: worker.extract(*samples), range(9))
+        assert len(found) == 8 and all(torch.equal(f[k], v) for f in found for k, v in expected.items())
 
 
 @pytest.mark.parametrize("max_batch", [1, 5, 12])

@@ -48,10 +48,10 @@ def encode(store, parts, batch=4, kept=None):
     return room.encode(store, *parts, torch.float32, "test", batch=batch, kept=kept)
 
 
-def extract(store, parts, extractor, shared=True, batch=4, kept=None, dtype=torch.float32):
+def extract(store, parts, extractor, shared=True, batch=4, kept=None, dtype=torch.float32, beside=()):
     records, codec, text = parts
     store.begin_group("lune", extractor.fingerprint())
-    said = (dtype, "32-true", "test", batch, kept)
+    said = (dtype, "32-true", "test", batch, kept, beside)
     return room.extract(store, records, extractor, codec, text, shared, *said)
 
 
@@ -107,6 +107,17 @@ def test_an_expert_is_added_without_encoding_again(tmp_path, parts, monkeypatch)
     assert batch.experts["lune.features"].shape == (1, 2, 1) and bool(batch.expert_present["lune"][0])
     extract(store, parts, extractor)
     assert extractor.calls == 6  # complete: nothing left to do
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_extractors_side_by_side_write_the_bytes_of_one(tmp_path, parts, shared):
+    roots, own = [], (Extractor(), [Extractor(), Extractor()])
+    for name, beside in (("alone", ()), ("beside", own[1])):
+        store = make(tmp_path / name, parts)
+        encode(store, parts)
+        extract(store, parts, own[0], shared, beside=beside)
+        roots.append(store.root)
+    assert shards(roots[0], "lune") == shards(roots[1], "lune") and any(e.calls for e in own[1])
 
 
 def test_a_teacher_with_its_own_codec_sees_the_images_themselves(tmp_path, parts):

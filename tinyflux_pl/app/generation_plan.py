@@ -90,10 +90,11 @@ def only(config: dict[str, Any]) -> bool:
 def check(config: dict[str, Any]) -> None:
     """Raise MemoryPlanError, before any weight is read, where drawing cannot fit."""
     from tinyflux_pl.engine.peak_memory import available_bytes
+    from tinyflux_pl.inference.pipeline import device_of
 
     if config["plan"] == "check":
-        plan = generation_plan(config)
-        plan.require(available_bytes("cpu" if plan.host else "cuda"))
+        free = available_bytes(device_of(config["hardware"]["accelerator"]))
+        generation_plan(config).require(free)
 
 
 def _at_once(config: dict[str, Any]) -> int:

@@ -19,6 +19,8 @@ from tinyflux_pl.data.kept_rows import KeptRows, carry_over
 from tinyflux_pl.data.store_lock import locked
 
 SPLITS = ("train", "validation")
+SMALL = 2**26  # bytes of a teacher's weights, below which threads within an operation gain little
+MOST_LANES = 8
 Records = dict[str, dict[str, Any]]  # source -> split -> its records
 
 
@@ -178,12 +180,19 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
     shared = codec.fingerprint() == parts.codec.fingerprint() and text.fingerprint() == parts.text.fingerprint()
     extractor.to(parts.device)
     extractor.max_batch = batch * len(extractor.t_buckets)
+    beside = extractor.copies(_lanes(extractor) - 1)
     for source in lacking:
         store, records, title = source.stores["train"], source.records["train"], f"{source.name}/train"
         kept = _kept(source, "train", name)
         source.made["train"][name] = extract(
-            store, records, extractor, codec, text, shared, dtype, parts.precision, title, batch, kept
+            store, records, extractor, codec, text, shared, dtype, parts.precision, title, batch, kept, beside
         )
+
+
+def _lanes(extractor: Any) -> int:
+    """Copies of a teacher that work side by side: one a thread of the CPU, where the network is small."""
+    small = sum(p.nbytes for p in extractor.teacher.denoiser.parameters()) <= SMALL
+    return min(torch.get_num_threads(), MOST_LANES) if small and extractor.device.type == "cpu" else 1
 
 
 def _chosen(parts: Parts) -> tuple[torch.dtype, int]:

@@ -1,7 +1,9 @@
 """What every extractor does: noise the image at the teacher's own clock, run it in bounded batches, check."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,6 +62,13 @@ class BucketExtractor(ABC):
         """Move the teacher's denoiser."""
         self.teacher.to(device)
         return self
+
+    def copies(self, count: int) -> list["BucketExtractor"]:
+        """As many more like this one, each with a network of its own: to be used at the same time."""
+        made = [copy.copy(self) for _ in range(count)]
+        for extractor in made:
+            extractor.teacher = replace(self.teacher, network=copy.deepcopy(self.teacher.denoiser))
+        return made
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,7 @@ from tinyflux_pl.core.protocols import Codec, Record, Records, TextEncoder
 from tinyflux_pl.core.types import TARGET, TextEmbeddings
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows
+from tinyflux_pl.extraction.lanes import side_by_side
 
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
 
@@ -85,28 +86,35 @@ def extract(
     title: str,
     batch: int = BATCH,
     kept: KeptRows | None = None,
+    beside: Sequence[Extractor] = (),
 ) -> int:
     """Fill what is missing of an expert's group, from the teacher's own latents and text.
 
     Where the teacher reads the same codec and text as the student, the cached encodings serve.
-    `precision` is that of the teacher's forward pass; statistics are taken in fp32 all the same.
+    `precision` is that of the teacher's forward pass; statistics are taken in fp32 all the same. Extractors
+    `beside` the first, with networks of their own, work on other blocks at the same time.
     Rows that are `kept` from an older store are copied; returns how many were made.
     """
     group = extractor.name
     kept = kept or KeptRows(None, store, group)
     pending = store.pending(group)
     todo = _Blocks(store, kept, pending, f"{title}: {group}", batch)
+
+    def told(block: list[int]) -> tuple[int, Tensor, TextEmbeddings, list[int]]:
+        ids = store.gather("sample_ids", _filled(block, batch)).tolist()
+        if shares_encodings:
+            return len(block), *_cached(store, _filled(block, batch)), ids
+        return len(block), *_encoded(_filled([records[i] for i in block], batch), codec, text, dtype), ids
+
+    @torch.inference_mode()  # which is a thread's own, as autocast is
+    def found(worker: Extractor, given: tuple[int, Tensor, TextEmbeddings, list[int]]) -> dict[str, Tensor]:
+        count, *known = given
+        with autocast(precision, worker.device):
+            columns = worker.extract(*known)
+        return {name: value[:count].to(dtype).cpu() for name, value in columns.items()}
+
     for k in pending:
-        parts: list[dict[str, Tensor]] = []
-        for block in todo.of(k):
-            ids = store.gather("sample_ids", _filled(block, batch)).tolist()
-            if shares_encodings:
-                latents, told = _cached(store, _filled(block, batch))
-            else:
-                latents, told = _encoded(_filled([records[i] for i in block], batch), codec, text, dtype)
-            with autocast(precision, extractor.device):
-                found = extractor.extract(latents, told, ids)
-            parts.append({name: value[: len(block)].to(dtype).cpu() for name, value in found.items()})
+        parts = list(side_by_side([extractor, *beside], found, map(told, todo.of(k))))
         _write(store, group, k, kept.joined(store.rows(k), _joined(parts)), None, pending)
     return todo.close()
 

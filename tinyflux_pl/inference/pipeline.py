@@ -120,9 +120,7 @@ class Pipeline:
 
     def on(self, accelerator: str, precision: str) -> Pipeline:
         """Moved to a device: `cpu`, or `gpu` / `cuda`; precision as in training."""
-        device = "cpu" if accelerator == "cpu" else "cuda"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
+        device = device_of(accelerator)
         self.denoiser.to(device)
         self.sampler.codec.to(device)
         self.sampler.text.to(device)
@@ -175,6 +173,13 @@ class Pipeline:
             "precision": self.precision,
             **self.origin,
         }
+
+
+def device_of(accelerator: str) -> str:
+    """cpu or cuda; ConfigError where there is no such device."""
+    if accelerator != "cpu" and not torch.cuda.is_available():
+        raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
+    return "cpu" if accelerator == "cpu" else "cuda"
 
 
 def _given(values: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""Blocks side by side: the same answers in the same order, really at once, never far ahead."""
+
+import threading
+
+import pytest
+import torch
+
+from tinyflux_pl.extraction.lanes import side_by_side
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_answers_come_in_the_order_of_the_blocks_and_a_worker_is_never_used_twice_at_once(workers):
+    used = [threading.Lock() for _ in range(workers)]
+
+    def work(worker, block):
+        assert worker.acquire(blocking=False)
+        threading.Event().wait(0.001 * (block % 3))
+        worker.release()
+        return block * block
+
+    assert list(side_by_side(used, work, range(20))) == [block * block for block in range(20)]
+
+
+def test_two_workers_work_at_the_same_time_with_the_threads_divided():
+    both, threads = threading.Barrier(2, timeout=20), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+
+        def work(worker, block):
+            both.wait()  # passed only by two at once
+            return torch.get_num_threads()
+
+        assert list(side_by_side("ab", work, range(6))) == [1] * 6
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_blocks_are_taken_as_they_are_needed():
+    taken, found = [], []
+    for answer in side_by_side("ab", lambda _, block: block, (taken.append(i) or i for i in range(50))):
+        found.append(answer)
+        assert len(taken) <= len(found) + 3
+    assert found == list(range(50))
+
+
+def test_an_error_is_raised_at_its_turn_and_ends_the_work():
+    def work(worker, block):
+        if block == 5:
+            raise ValueError("block 5")
+        return block
+
+    found = []
+    with pytest.raises(ValueError, match="block 5"):
+        for answer in side_by_side("ab", work, range(1000)):
+            found.append(answer)
+    assert found == [0, 1, 2, 3, 4] and threading.active_count() < 10

@@ -86,6 +86,23 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, mo
     assert (tmp_path / "drawn" / "image_0000.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("asked", "share", "cure"),
+    [
+        (["model=sd35_medium"], 0.99, "height="),
+        (["model=sd35_medium"], 0.5, "a smaller model"),
+        (["model=sd35_medium", "text.sequential=false"], 0.5, "text.sequential=true"),
+        (["model=flux2_klein_4b"], 0.5, "a smaller model"),
+    ],
+)
+def test_the_cure_is_one_that_helps(asked, share, cure, tmp_path):
+    plan = planned(tmp_path, *asked, "n=64", "guidance.scale=1.0") if share > 0.9 else planned(tmp_path, *asked)
+    with pytest.raises(MemoryPlanError) as caught:
+        plan.require(int(share * plan.memory.worst(plan.host).total))
+    assert cure in caught.value.cure
+    plan.require(plan.memory.worst(plan.host).total)
+
+
 def test_without_a_gpu_its_plan_is_made_and_drawing_on_it_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     asked = ("model=sdxl", "hardware=gpu_12gb")

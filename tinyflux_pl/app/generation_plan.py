@@ -33,12 +33,19 @@ class GenerationPlan:
     images: int
     size: tuple[int, int]
     host: bool
+    taking_turns: bool | None  # whether the text encoders do; None where they cannot
 
     def require(self, available: int) -> None:
         """Raise MemoryPlanError where a stage needs more than `available` bytes."""
-        cure = "fewer images at once (n=1), smaller height= and width=, text.sequential=true where the encoder has it"
+        worst = self.memory.worst(self.host)
+        if worst.total - worst.rows.get("activations", 0) <= available:
+            cure = "fewer images at once (n=1), or smaller ones (height=, width=)"
+        elif self.taking_turns is False:
+            cure = "text.sequential=true reads one text encoder at a time; else a smaller model, or more memory"
+        else:
+            cure = "the weights alone are too many: a smaller model, or a device with more memory"
         where = "hardware.accelerator=" + ("cpu" if self.host else "gpu")
-        self.memory.require(available, host=self.host, where=where, cure=f"{cure}; plan=skip tries it all the same")
+        self.memory.require(available, host=self.host, where=where, cure=f"{cure} (plan=skip tries it all the same)")
 
 
 def generation_plan(config: dict[str, Any]) -> GenerationPlan:
@@ -64,6 +71,7 @@ def generation_plan(config: dict[str, Any]) -> GenerationPlan:
         parts.append(PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize))
     side = getattr(denoiser, "image_size", PUBLISHED_SIZE)
     size = (config["height"] or side, config["width"] or side)
+    turns = getattr(text, "sequential", None)
     images, host = _at_once(config), config["hardware"]["accelerator"] == "cpu"
     latents = _latents(codec, images, size)
     codec.to("meta").decode(latents[:1, :, :2, :2])  # which makes its skeleton: that is no activation
@@ -74,10 +82,10 @@ def generation_plan(config: dict[str, Any]) -> GenerationPlan:
         weights.get("codec", 0),
         drawing=live_bytes.activations(lambda: _step(denoiser, text.text_spec, latents, config)),
         decoding=live_bytes.activations(lambda: codec.decode(latents)),
-        sequential=getattr(text, "sequential", False),
+        sequential=turns is True,
         host=host,
     )
-    return GenerationPlan(parts, stages, images, size, host)
+    return GenerationPlan(parts, stages, images, size, host, turns)
 
 
 def only(config: dict[str, Any]) -> bool:

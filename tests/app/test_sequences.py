@@ -11,6 +11,7 @@ from tests.app.runs import run
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, DataError, SpecMismatch, StaleCache
 from tinyflux_pl.data.sequences import Sequences
+from tinyflux_pl.inference.sequences import SequencePipeline
 
 PAIRS, LONGEST = 60, 7
 
@@ -118,6 +119,16 @@ def test_questions_that_the_model_cannot_take_are_refused(root, whole):
         run("generate", root, f"checkpoint='{whole}'", f"condition='{file}'", "prompt='a circle'", "run=both")
     with pytest.raises(ConfigError, match="condition=FILE"):
         run("generate", root, f"checkpoint='{whole}'", "prompt='a circle'", "run=words")
+
+
+def test_a_file_that_is_there_is_kept_and_told_before_anything_is_drawn(root, whole, monkeypatch):
+    np.savez(root / "more.npz", **{k: v[:2] for k, v in pairs().items() if k != "target"})
+    (root / "kept.npz").write_bytes(b"mine")
+    monkeypatch.setattr(SequencePipeline, "answers", None)
+    where = (f"condition='{root / 'more.npz'}'", f"output='{root / 'kept.npz'}'", "run=kept")
+    with pytest.raises(DataError, match="such a file already"):
+        run("generate", root, f"checkpoint='{whole}'", *where)
+    assert (root / "kept.npz").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("data", ["digit_halves", "bar_charts"])

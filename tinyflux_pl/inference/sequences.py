@@ -95,6 +95,8 @@ class SequencePipeline:
         """
         pairs, path = self.read(condition), Path(output)
         path = path if path.suffix in SUFFIXES else path / "answers.safetensors"
+        if path.exists():
+            raise DataError("there is such a file already", where=str(path), cure="choose another output=")
         answers = self.answers(pairs, n, seed)
         places = ("condition", "condition_ids", "condition_mask", "target_ids", "target_mask")
         tensors = {name: getattr(pairs, name).repeat_interleave(n, 0) for name in places}
@@ -109,8 +111,6 @@ class SequencePipeline:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:
-    if path.exists():
-        raise DataError("there is such a file already", where=str(path), cure="choose another output=")
     if path.suffix == ".safetensors":
         files.write_tensors(path, tensors, {"tinyflux_pl": json.dumps(provenance, sort_keys=True)})
         return

@@ -1,10 +1,11 @@
-"""Times the training step, a cached batch and sampling beside a peer in one run; prints ratios and peak memory.
+"""Times the parts of the main job beside a peer in one run; prints ratios and peak memory.
 
     python benchmarks/main_job.py [--seconds 20] [--threads 2]
 
 The peer of the network is diffusers' FluxTransformer2DModel of the same width, depth and tokens; of the
 cached batch, indexing tensors that lie in memory; of sampling, two forwards a step, one for each side of
-guidance. Rounds alternate (A B A B), figures are medians.
+guidance; of Muon, torch's own; of a teacher, one copy with all threads within each operation. Rounds
+alternate (A B A B), figures are medians.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from tinyflux_pl.core.precision import autocast, choose
 from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 
-BATCH, TOKENS, WORDS, WIDTH = 64, 64, 12, 128
+BATCH, TOKENS, WORDS, WIDTH, IMAGES = 64, 64, 12, 128, 64
 
 
 def rounds(first: Callable[[], None], second: Callable[[], None], seconds: float) -> tuple[float, float]:
@@ -156,9 +157,48 @@ def sampling(seconds: float, precision: str) -> tuple[float, float]:
     return rounds(batched, twice, seconds)
 
 
+def muon_step(seconds: float) -> tuple[float, float]:
+    """One step of Muon on the matrices inside the student's blocks."""
+    from tinyflux_pl.training.muon import Muon
+    from tinyflux_pl.training.optimizers import split_by_role
+
+    def made(kind: type[torch.optim.Optimizer]) -> torch.optim.Optimizer:
+        hidden, _, _ = split_by_role(tiny())
+        for parameter in hidden:
+            parameter.grad = torch.randn_like(parameter)
+        return kind(hidden)
+
+    return rounds(made(Muon).step, made(torch.optim.Muon).step, seconds)  # type: ignore[arg-type]
+
+
+def teacher(name: str, seconds: float, precision: str) -> tuple[float, float]:
+    """IMAGES pictures of 32 x 32 shown to an embedded teacher at ten times each: copies side by side, and one."""
+    from tinyflux_pl.diffusion.paths import LinearPath
+    from tinyflux_pl.experts.lune_features import LuneFeatures
+    from tinyflux_pl.experts.sol_attention import SolAttention
+    from tinyflux_pl.experts.teacher import embedded
+    from tinyflux_pl.extraction.lanes import side_by_side
+
+    kind, told = {"lune": LuneFeatures, "sol": SolAttention}[name], embedded(name)
+    first = kind(told, LinearPath(), max_batch=80)
+    workers = [first, *first.copies(torch.get_num_threads() - 1)]
+    text = told.text.encode(["a large red circle, top left"] * 8)
+    latents = torch.randn(8, 12, 16, 16)
+
+    @torch.inference_mode()
+    def work(worker: LuneFeatures | SolAttention, start: int) -> None:
+        with autocast(precision, "cpu"):
+            worker.extract(latents, text, range(start, start + 8))
+
+    def all_of(workers: list[LuneFeatures | SolAttention]) -> Callable[[], None]:
+        return lambda: list(side_by_side(workers, work, range(0, IMAGES, 8))) and None
+
+    return rounds(all_of(workers), all_of(workers[:1]), seconds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each of the three parts")
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each part")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -171,6 +211,9 @@ def main() -> None:
         ("training step", BATCH, "images/s", "diffusers Flux", training_step(arguments.seconds, precision)),
         ("cached batch", BATCH, "samples/s", "in memory", cached_batch(arguments.seconds)),
         ("sampling, 8 steps", 16, "images/s", "two forwards", sampling(arguments.seconds, precision)),
+        ("Muon", 1, "steps/s", "torch.optim.Muon", muon_step(arguments.seconds)),
+        ("Lune's features", IMAGES, "images/s", "one copy", teacher("lune", arguments.seconds, precision)),
+        ("Sol's statistics", IMAGES, "images/s", "one copy", teacher("sol", arguments.seconds, precision)),
     ]
     for name, count, unit, against, (mine, other) in rows:
         rate, ratio = f"{count / mine:12,.0f} {unit:<10}", other / mine

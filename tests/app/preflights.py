@@ -1,20 +1,9 @@
 """Very small runs with a preflight, for tests."""
 
-from tests.app.runs import configuration, run
+from tests.app.runs import SMALLEST, configuration, run
 from tinyflux_pl.app import run as recipes
 
-SMALL = (
-    "model.hidden_size=16",
-    "model.num_attention_heads=1",
-    "model.attention_head_dim=16",
-    "model.axes_dims_rope=[4,6,6]",
-    "model.num_double_layers=1",
-    "model.num_single_layers=1",
-    "text.width=16",
-    "hardware.precision=32-true",
-    "data.evaluation_prompts=0",
-    "data.shard_size=64",
-)
+SMALL = (*SMALLEST, "data.evaluation_prompts=0", "data.shard_size=64")
 
 
 def tree(root):

@@ -10,6 +10,18 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 SHAPES = ("data.sources.shapes.train.count=48", "data.sources.shapes.validation.count=8", "data.shard_size=32")
 
 
+SMALLEST = (
+    "model.hidden_size=16",
+    "model.num_attention_heads=1",
+    "model.attention_head_dim=16",
+    "model.axes_dims_rope=[4,6,6]",
+    "model.num_double_layers=1",
+    "model.num_single_layers=1",
+    "text.width=16",
+    "hardware.precision=32-true",
+)  # TinyFlux
+
+
 def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     """The resolved configuration of a task with everything written below `root`; no preflight unless asked for."""
     from hydra import compose, initialize_config_dir

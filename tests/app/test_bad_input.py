@@ -12,22 +12,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.app.runs import CONF, photographs, run
+from tests.app.runs import CONF, SMALLEST, photographs, run
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.command_line import prepare
 from tinyflux_pl.core import errors
 
 ROOT = CONF.parent
-SMALL = (
-    "model.hidden_size=16",
-    "model.num_attention_heads=1",
-    "model.attention_head_dim=16",
-    "model.axes_dims_rope=[4,6,6]",
-    "model.num_double_layers=1",
-    "model.num_single_layers=1",
-    "text.width=16",
-    "hardware.precision=32-true",
-)
 
 
 @contextmanager
@@ -47,7 +37,7 @@ def photos(tmp_path):
 
 
 def folder(photos):
-    return ("data=folder", f"data.root='{photos}'", "data.image_size=16", *SMALL)
+    return ("data=folder", f"data.root='{photos}'", "data.image_size=16", *SMALLEST)
 
 
 def shards(root):
@@ -104,7 +94,7 @@ def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
     ],
 )
 def test_a_wrong_value_is_found_before_anything_is_made(tmp_path, overrides, says):
-    small = () if "model=as_trained" in overrides else SMALL
+    small = () if "model=as_trained" in overrides else SMALLEST
     with refused(errors.ConfigError) as caught:
         run("train", tmp_path, *small, *overrides)
     assert says in str(caught.value)

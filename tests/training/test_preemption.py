@@ -88,6 +88,10 @@ def test_nothing_is_saved_before_the_first_step(tmp_path):
     assert ended_by(tmp_path, At("on_train_batch_start", 0, failing(ValueError("on purpose"))), ValueError) == []
 
 
+def test_a_request_before_the_first_step_is_met_before_it(tmp_path):
+    assert ended_by(tmp_path, At("on_fit_start", 0, ask), Interrupted) == []
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     def spoil(module):
         with torch.no_grad():

@@ -30,6 +30,17 @@ def test_weights_averages_optimizer_and_guard_go_on_to_the_bit(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_averages_find_their_weights_where_a_part_of_the_network_is_compiled(tmp_path):
+    run(tmp_path, 3)
+    found, _ = directory.newest_valid(tmp_path / "checkpoints")
+    small = Small(tmp_path, 4, start=3)
+    small.net.img_in = torch.compile(small.net.img_in, backend="eager")
+    Resume(found, small.net, small.average)
+    kept = found.weights("averaged")
+    assert "img_in._orig_mod.weight" in small.average.averages
+    assert all(torch.equal(v, kept[directory.plain_key(k)]) for k, v in small.average.averages.items())
+
+
 def test_learning_rates_are_those_asked_for_now(tmp_path):
     def slower(module):
         return MuonAdamW(module, lr=1e-5, weight_decay=0.5)

@@ -167,7 +167,7 @@ def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"no room to write {file.name}"
             raise DiskFull(what, where=str(file.parent), cure=f"free some space, or {cure}") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):  # a socket's names no file
             what = f"{file.name} may not be opened or changed ({error.strerror})"
             raise NotWritable(
                 what, where=str(file.parent), cure=f"give this user the right to it, or {cure}"

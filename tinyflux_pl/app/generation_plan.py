@@ -54,6 +54,7 @@ def generation_plan(config: dict[str, Any]) -> GenerationPlan:
 
     from tinyflux_pl.core.precision import check_dtype
     from tinyflux_pl.engine import live_bytes, memory_plan
+    from tinyflux_pl.inference.pipeline import check_size
 
     if not config["model"]:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
@@ -71,6 +72,7 @@ def generation_plan(config: dict[str, Any]) -> GenerationPlan:
         parts.append(PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize))
     side = getattr(denoiser, "image_size", PUBLISHED_SIZE)
     size = (config["height"] or side, config["width"] or side)
+    check_size(*size, codec.latent_spec.downsample * getattr(denoiser, "patch_size", 1))
     turns = getattr(text, "sequential", None)
     images, host = _at_once(config), config["hardware"]["accelerator"] == "cpu"
     latents = _latents(codec, images, size)

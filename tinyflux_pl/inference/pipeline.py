@@ -110,12 +110,7 @@ class Pipeline:
         settings = replace(self.sampler.settings, **_given(sampler))
         settings = replace(settings, guidance=replace(settings.guidance, **_given(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
-        cell = self.cell
-        for name, side in zip(("height", "width"), size, strict=True):
-            if side < cell or side % cell:
-                near = max(1, round(side / cell)) * cell
-                what = f"{side} pixels cannot be cut into cells of {cell}"
-                raise ConfigError(what, where=name, cure=f"use a multiple of {cell}, such as {name}={near}")
+        check_size(*size, self.cell)
         return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size))
 
     def on(self, accelerator: str, precision: str) -> Pipeline:
@@ -173,6 +168,15 @@ class Pipeline:
             "precision": self.precision,
             **self.origin,
         }
+
+
+def check_size(height: int, width: int, cell: int) -> None:
+    """Raise ConfigError unless both sides are whole tokens of `cell` pixels."""
+    for name, side in (("height", height), ("width", width)):
+        if side < cell or side % cell:
+            near = max(1, round(side / cell)) * cell
+            what = f"{side} pixels cannot be cut into cells of {cell}"
+            raise ConfigError(what, where=name, cure=f"use a multiple of {cell}, such as {name}={near}")
 
 
 def device_of(accelerator: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -41,16 +41,11 @@ class Muon(torch.optim.Optimizer):
         self.found_inf: Tensor | None = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; the closure, if there is one, runs first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """One step, of gradients that are there."""
         for group in self.param_groups:
             for alike in _alike(p for p in group["params"] if p.grad is not None):
                 self._step(alike, group["lr"], group["momentum"], group["weight_decay"])
-        return loss
 
     def _step(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         for parameter in parameters:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 from PIL import Image
 
-from tests.app.runs import run
-from tests.app.test_bad_input import SMALL, entry, refused, shards
+from tests.app.runs import SMALLEST, run
+from tests.app.test_bad_input import entry, refused, shards
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import errors
 from tinyflux_pl.data.cache_store import CacheStore
@@ -19,14 +19,14 @@ from tinyflux_pl.data.cache_store import CacheStore
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
-    run("train", root, *SMALL, "run=first", "steps=1")
+    run("train", root, *SMALLEST, "run=first", "steps=1")
     return root
 
 
 def test_a_name_that_is_taken(trained):
     before = shards(trained)
     with refused(errors.ConfigError) as caught:
-        run("train", trained, *SMALL, "run=first", "steps=2")
+        run("train", trained, *SMALLEST, "run=first", "steps=2")
     assert "resume=auto" in caught.value.cure and "run=NAME" in caught.value.cure
     assert shards(trained) == before
 
@@ -72,7 +72,7 @@ def test_generate_refuses_what_it_cannot_draw(trained, tmp_path, line, says):
 
 def test_a_torn_checkpoint_is_refused_and_the_one_before_it_is_used(trained, tmp_path):
     root = shutil.copytree(trained, tmp_path / "copy")
-    run("train", root, *SMALL, "run=first", "steps=2", "resume=auto")
+    run("train", root, *SMALLEST, "run=first", "steps=2", "resume=auto")
     last = root / "outputs" / "first" / "checkpoints" / "step_0000002" / "ema.safetensors"
     last.write_bytes(last.read_bytes()[:-9])
     with refused(errors.CorruptCheckpoint) as caught:
@@ -98,20 +98,20 @@ def room_for(size):
 
 
 def test_a_full_disk_leaves_the_old_cache_whole(tmp_path):
-    run("extract", tmp_path, *SMALL)
+    run("extract", tmp_path, *SMALLEST)
     before = shards(tmp_path / "cache")
     with refused(errors.DiskFull), room_for(20_000):
-        run("extract", tmp_path, *SMALL, "codec.fold=4", "rebuild=true")
+        run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")
     after = shards(tmp_path / "cache")
     assert {p: c for p, c in after.items() if p in before} == before
-    run("train", tmp_path, *SMALL, "steps=1", "run=x")
-    run("extract", tmp_path, *SMALL, "codec.fold=4", "rebuild=true")
+    run("train", tmp_path, *SMALLEST, "steps=1", "run=x")
+    run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")
     store = CacheStore.open(tmp_path / "cache" / "shapes" / "train")
     assert store.gather("latents", [0]).shape == (1, 48, 8, 8) and not store.verify()
 
 
 def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, monkeypatch):
-    run("extract", tmp_path, *SMALL)
+    run("extract", tmp_path, *SMALLEST)
     before = {p.relative_to(tmp_path): c for p, c in shards(tmp_path / "cache").items()}
     rename = os.rename
 
@@ -122,9 +122,9 @@ def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, mo
 
     monkeypatch.setattr(os, "rename", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run("extract", tmp_path, *SMALL, "codec.fold=4", "rebuild=true")
+        run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")
     monkeypatch.undo()
-    run("extract", tmp_path, *SMALL)  # goes on with the old cache, encoding nothing
+    run("extract", tmp_path, *SMALLEST)  # goes on with the old cache, encoding nothing
     after = {p.relative_to(tmp_path): c for p, c in shards(tmp_path / "cache").items()}
     assert {p: c for p, c in after.items() if p in before} == before
 
@@ -132,7 +132,7 @@ def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, mo
 def test_too_little_room_is_told_before_the_first_shard_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 990, 10))
     with refused(errors.DiskFull) as caught:
-        run("extract", tmp_path, *SMALL)
+        run("extract", tmp_path, *SMALLEST)
     assert "MiB are free" in caught.value.what and not list(tmp_path.rglob("shard_*"))
 
 
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_the_checkpoints_whole(trained, tmp_path, file):
         run(
             "train",
             root,
-            *SMALL,
+            *SMALLEST,
             "run=first",
             "steps=2",
             "resume=auto",
@@ -155,5 +155,5 @@ def test_a_full_disk_leaves_the_checkpoints_whole(trained, tmp_path, file):
             "callbacks.preview.every_steps=0",
         )
     assert shards(root / "outputs" / "first" / "checkpoints") == before
-    run("train", root, *SMALL, "run=first", "steps=2", "resume=auto")
+    run("train", root, *SMALLEST, "run=first", "steps=2", "resume=auto")
     assert directory.newest_valid(root / "outputs" / "first" / "checkpoints")[0].step == 2

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from tests.app.runs import configuration
-from tests.app.test_bad_input import SMALL, entry
+from tests.app.runs import SMALLEST, configuration
+from tests.app.test_bad_input import entry
 from tests.faults import caching
 from tinyflux_pl.app import doctor
 from tinyflux_pl.app import run as recipes
@@ -26,7 +26,7 @@ def made(tmp_path_factory):
     """A cache and a checkpoint, and what is neither."""
     root = caching.make(tmp_path_factory.mktemp("my projects, [1]") / "world", pretrained=False)
     caching.extract(root, pretrained=False)
-    small = [line for line in SMALL if not line.startswith("text.")]
+    small = [line for line in SMALLEST if not line.startswith("text.")]
     config = caching.config(root, *small, "run=x", "steps=1", task="train", pretrained=False)
     recipes.train(config | {"preflight": False} if "preflight" in config else config)
     for name in FOREIGN:

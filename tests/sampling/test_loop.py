@@ -8,6 +8,7 @@ from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Prediction, TextEmbeddings
+from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
@@ -17,10 +18,10 @@ SHAPE, STD = (2, 4, 4), 0.5
 PLAIN = Guidance(1.0)
 
 
-class Gaussian(nn.Module):
+class Gaussian(DenoiserModule):
     """The exact denoiser of N(m, 0.5^2), m being the pooled text's value, with a Dropout beside it."""
 
-    name, ports = "gaussian", ()
+    name = "gaussian"
     latent_spec, text_spec = LatentSpec(2, 8), TextSpec(2, 8, 3)
 
     def __init__(self, path, prediction):

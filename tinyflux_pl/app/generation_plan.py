@@ -70,9 +70,9 @@ def generation_plan(config: dict[str, Any]) -> GenerationPlan:
     for name, net, dtype in found:
         count = sum(parameter.numel() for parameter in net.parameters())
         parts.append(PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize))
-    side = getattr(denoiser, "image_size", PUBLISHED_SIZE)
+    side = denoiser.image_size or PUBLISHED_SIZE
     size = (config["height"] or side, config["width"] or side)
-    check_size(*size, codec.latent_spec.downsample * getattr(denoiser, "patch_size", 1))
+    check_size(*size, codec.latent_spec.downsample * denoiser.patch_size)
     turns = getattr(text, "sequential", None)
     images, host = _at_once(config), config["hardware"]["accelerator"] == "cpu"
     latents = _latents(codec, images, size)
@@ -140,6 +140,6 @@ def _step(denoiser: Any, text_spec: Any, latents: Any, config: Mapping[str, Any]
     )
     given = config["reference"] or []
     beside = [x] * (1 if isinstance(given, str) else len(given))
-    holes = getattr(denoiser, "inpaint_channels", 0)
+    holes = denoiser.inpaint_channels
     hole = x.new_empty(rows, holes, *x.shape[2:]) if holes else None
     return denoiser(x, x.new_empty(rows), Conditioning(text, references=tuple(beside), inpaint=hole))

@@ -65,15 +65,17 @@ class Parts:
         """Judge what a run would otherwise find out only after the caches are made; builds no weights."""
         import torch
 
+        from tinyflux_pl.core.precision import check_dtype
         from tinyflux_pl.sampling.images import settings_of
 
+        check_dtype(self.config["data"]["store_dtype"], "data.store_dtype")
         check_binds({name: self.config[name] for name in ("timesteps", "schedule", "optimizer", "objective", "logger")})
         build(self.config["objective"], timesteps=build(self.config["timesteps"]), null_text=None, experts=[])
         build(self.config["schedule"])
         settings_of(self.sampler_config())
         with torch.device("meta"):
             network = self.denoiser()
-        self.check_size(getattr(network, "patch_size", 1))
+        self.check_size(network.patch_size)
 
     def check_size(self, patch: int = 1) -> None:
         """Raise ConfigError unless the codec, and a network of such patches, can cut the images into cells."""

@@ -50,7 +50,7 @@ def _published(config: dict[str, Any]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive(config["seed"], "init"))  # of random weights; others do not see it
         denoiser = build(model, latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
-    side = getattr(denoiser, "image_size", generation_plan.PUBLISHED_SIZE)
+    side = denoiser.image_size or generation_plan.PUBLISHED_SIZE
     return Pipeline.from_parts(denoiser, codec, text, (side, side), model["weights"] or "random")
 
 

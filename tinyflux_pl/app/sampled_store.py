@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.data.cache_store import ENCODINGS
 
 SAMPLES = 2
@@ -24,7 +25,7 @@ class SampledStore:
     def __init__(self, parts: Parts, records: Any, experts: Sequence[str]) -> None:
         from tinyflux_pl.extraction.encode import columns_of
 
-        dtype = getattr(torch, parts.config["data"]["store_dtype"])
+        dtype = check_dtype(parts.config["data"]["store_dtype"], "data.store_dtype")
         read = [records[i] for i in range(min(SAMPLES, len(records)))]
         codec, text = parts.codec.to(parts.device), parts.text.to(parts.device)
         self.root, self.name, self._captions = "memory", "samples", [record.caption for record in read]

@@ -14,6 +14,7 @@ from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.replacement import Replacement
 from tinyflux_pl.app.source_store import cure, opened, whole
 from tinyflux_pl.core.errors import ConfigError, CorruptStore, StaleCache
+from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over
 from tinyflux_pl.data.store_lock import locked
@@ -202,7 +203,7 @@ def _chosen(parts: Parts) -> tuple[torch.dtype, int]:
     if type(batch) is not int or batch < 1:
         cure = "a whole number of at least 1: data.extraction_batch=8"
         raise ConfigError(f"no number of images: {batch!r}", where="data.extraction_batch", cure=cure)
-    return getattr(torch, data["store_dtype"]), batch
+    return check_dtype(data["store_dtype"], "data.store_dtype"), batch
 
 
 def _kept(source: Source, split: str, group: str) -> KeptRows:

@@ -32,7 +32,10 @@ class Path(Protocol):
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """x_t (B, C, H, W) and t (B,) in its own path's time -> Prediction in its own space."""
+    """x_t (B, C, H, W) and t (B,) in its own path's time -> Prediction in its own space.
+
+    denoisers.denoiser.DenoiserModule says what each answer means, and gives the usual ones.
+    """
 
     name: str
     path: Path
@@ -40,8 +43,16 @@ class Denoiser(Protocol):
     latent_spec: LatentSpec
     text_spec: TextSpec
     ports: tuple[str, ...]
+    patch_size: int
+    image_size: int | None
+    reads_guidance: bool
+    reads_references: bool
+    reference_size: str | None
+    inpaint_channels: int
+    overflows: str
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Prediction: ...
+    def config_dict(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable

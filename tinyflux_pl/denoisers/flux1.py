@@ -32,6 +32,7 @@ class Flux1Denoiser(ReleasedDenoiser):
         original=ORIGINAL,
         overflows="the reference clips FLUX.1's residual streams at 65504 in it",
     )
+    reads_references = True
     lora_targets = (
         "transformer_blocks.*.attn.to_[qkv]",
         "transformer_blocks.*.attn.to_out.0",
@@ -68,7 +69,7 @@ class Flux1Denoiser(ReleasedDenoiser):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
-        self.require_told(cond)
+        self.require_readable(cond)
         beside = x_t if cond.inpaint is None else torch.cat([x_t, cond.inpaint.to(x_t)], 1)
         tokens, ids = joined_pictures([beside, *cond.references], self.patch_size)
         words, pooled = self.full_text(cond)

@@ -63,6 +63,7 @@ class Flux2Denoiser(ReleasedDenoiser):
         original=Original("double_blocks.", from_original),
         overflows="the reference clips FLUX.2's residual streams at 65504 in it",
     )
+    reads_references = True
     lora_targets = (
         "transformer_blocks.*.attn.to_[qkv]",
         "transformer_blocks.*.attn.to_out.0",
@@ -105,7 +106,7 @@ class Flux2Denoiser(ReleasedDenoiser):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
-        self.require_told(cond)
+        self.require_readable(cond)
         pictures = [x_t, *cond.references]
         tokens = torch.cat([patchify(picture, 1) for picture in pictures], 1)
         sizes = [(picture.shape[-2], picture.shape[-1]) for picture in pictures]

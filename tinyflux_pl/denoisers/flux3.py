@@ -41,6 +41,7 @@ class Flux3Denoiser(ReleasedDenoiser):
     name = "flux3"
     patch_size = 1
     released = ReleasedNet("Flux3Transformer2DModel", original=Original("content_mode_blocks.", from_original))
+    reads_references = True
     lora_targets = (
         "mode_blocks.*.attn.to_[qkv]",
         "mode_blocks.*.attn.to_out.0",
@@ -73,7 +74,7 @@ class Flux3Denoiser(ReleasedDenoiser):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
-        self.require_told(cond)
+        self.require_readable(cond)
         lengths = cond.text.lengths()
         answer = torch.empty_like(x_t, dtype=self.net.dtype)
         for length in sorted(set(lengths)):  # the network has no mask: texts of one length go together

@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import image_ids
 from tinyflux_pl.diffusion.paths import fraction
 from tinyflux_pl.nets.flux import Flux, FluxParams
 
 
-class FluxCoreDenoiser(nn.Module):
+class FluxCoreDenoiser(DenoiserModule):
     """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row -> velocity.
 
     Condition tokens end in text_spec.ids channels of position ids; without such, they stand at (i, 0, 0).
@@ -27,8 +28,6 @@ class FluxCoreDenoiser(nn.Module):
     """
 
     name = "flux_core"
-    prediction = "velocity"
-    ports: tuple[str, ...] = ()
     lora_targets = (
         "double_blocks.*.*_attn.qkv",
         "double_blocks.*.*_attn.proj",
@@ -62,12 +61,7 @@ class FluxCoreDenoiser(nn.Module):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W); 0 where the target is padding."""
-        if cond.ports:
-            raise SpecMismatch(
-                f"no such port: {', '.join(sorted(cond.ports))}",
-                where="FluxCoreDenoiser, which has none",
-                cure="train it without experts: experts=none",
-            )
+        self.require_readable(cond)
         txt, txt_ids = self._condition(cond.text.tokens)
         out = self.net(
             x_t.flatten(2).mT,

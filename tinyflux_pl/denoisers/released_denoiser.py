@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning
+from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.released import ReleasedNet
 
 
-class ReleasedDenoiser(nn.Module):
+class ReleasedDenoiser(DenoiserModule):
     """A network of a published family with the specs and the path that it was made for.
 
     A family names its `released` class of diffusers and gives `forward`. Keyword options of its constructor
@@ -23,26 +24,15 @@ class ReleasedDenoiser(nn.Module):
     the side in pixels that the release draws by default.
     """
 
-    name: ClassVar[str]
     released: ClassVar[ReleasedNet]
-    lora_targets: ClassVar[tuple[str, ...]]
-    prediction = "velocity"
     patch_size = 2
-    ports: tuple[str, ...] = ()
-    reads_guidance = False
-    inpaint_channels = 0
 
     def __init__(
         self, net: Any, latent_spec: LatentSpec, text_spec: TextSpec, path: Path, image_size: int = 1024, **options: Any
     ) -> None:
         super().__init__()
         self.net, self.latent_spec, self.text_spec, self.path = net, latent_spec, text_spec, path
-        self.image_size, self.options = image_size, options
-
-    @property
-    def overflows(self) -> str:
-        """Why float16 is refused; "" where it is fine."""
-        return self.released.overflows
+        self.image_size, self.options, self.overflows = image_size, options, self.released.overflows
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""
@@ -82,19 +72,6 @@ class ReleasedDenoiser(nn.Module):
         if (self.path.name, self.path.t_noise) != ("linear", 1.0):
             what = f"trained on straight paths with noise at t = 1, not on {self.path}"
             raise SpecMismatch(what, where=self.name, cure="path=linear_to_noise")
-
-    def require_told(self, cond: Conditioning) -> None:
-        """Raise ConfigError unless the picture to fill is given exactly where the network reads one."""
-        given = 0 if cond.inpaint is None else cond.inpaint.shape[1]
-        if given == self.inpaint_channels and not (given and cond.references):
-            return
-        if not self.inpaint_channels:
-            what, cure = "this network fills no holes", "model=flux1_fill, or leave image= and mask= out"
-        elif not given:
-            what, cure = "this network fills holes and was given none", "give image=PICTURE mask=MASK"
-        else:
-            what, cure = f"{given} channels beside the latents for {self.inpaint_channels}", "use one release's codec"
-        raise ConfigError(what, where=self.name, cure=cure)
 
     def guidance(self, t: Tensor, cond: Conditioning) -> Tensor | None:
         """The guidance input (B,): as told, else the option `training_guidance`; None for networks without one."""

@@ -59,7 +59,7 @@ class SD3Denoiser(ReleasedDenoiser):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
-        self.require_told(cond)
+        self.require_readable(cond)
         words, pooled = self.full_text(cond)
         answer = self.net(
             hidden_states=x_t.to(self.net.dtype),

@@ -61,7 +61,7 @@ class SDXLDenoiser(ReleasedDenoiser):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The noise (B, C, H, W)."""
-        self.require_told(cond)
+        self.require_readable(cond)
         words, pooled = self.full_text(cond)
         sizes = self.own_size(x_t) if cond.size_ids is None else cond.size_ids
         answer = self.net(

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import inpaint_channels, joined_pictures, patchify, unpatchify
 from tinyflux_pl.denoisers.tinyflux_reference import load_reference, published_file, read_safetensors, to_reference_keys
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
@@ -22,7 +23,7 @@ from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 __all__ = ["TinyFluxDenoiser", "build", "build_published", "load_reference", "to_reference_keys"]
 
 
-class TinyFluxDenoiser(nn.Module):
+class TinyFluxDenoiser(DenoiserModule):
     """`net` with a path (core.protocols.Path): x_t (B, C, H, W) and t (B,) in the path's time -> velocity.
 
     Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums to 1)
@@ -33,7 +34,7 @@ class TinyFluxDenoiser(nn.Module):
     """
 
     name = "tinyflux"
-    prediction = "velocity"
+    reads_references = True
     reference_size = "as_is"
     lora_targets = (
         "double_blocks.*.attn.*_qkv",
@@ -60,22 +61,9 @@ class TinyFluxDenoiser(nn.Module):
         self.config, self.latent_spec, self.text_spec, self.path = config, latent_spec, text_spec, path
         self.net = TinyFluxDeep(config)
         sol = ("prior_stats", "prior_map") if config.use_sol_prior else ()
-        self.ports: tuple[str, ...] = (("vec",) if config.use_lune_expert else ()) + sol
-
-    @property
-    def patch_size(self) -> int:
-        """Latent cells along a side of one token."""
-        return self.config.patch_size
-
-    @property
-    def inpaint_channels(self) -> int:
-        """Channels of a picture with a hole that are read beside the latents; 0: none."""
-        return self.config.inpaint_channels
-
-    @property
-    def reads_guidance(self) -> bool:
-        """Whether the network has an input for distilled guidance."""
-        return self.config.guidance_embeds
+        self.ports = (("vec",) if config.use_lune_expert else ()) + sol
+        self.patch_size, self.inpaint_channels = config.patch_size, config.inpaint_channels
+        self.reads_guidance = config.guidance_embeds
 
     def with_inpaint(self) -> TinyFluxDenoiser:
         """The same function with an input for a picture with a hole, whose weights are zero: answers as before."""
@@ -88,20 +76,7 @@ class TinyFluxDenoiser(nn.Module):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W), and under `heads` what each port's own head predicts."""
-        if unknown := set(cond.ports) - set(self.ports):
-            raise SpecMismatch(
-                f"no such port: {', '.join(sorted(unknown))}",
-                where=f"TinyFluxDenoiser with ports {self.ports}",
-                cure="build the denoiser with the experts that the run has (lune_dim, sol)",
-            )
-        given = 0 if cond.inpaint is None else cond.inpaint.shape[1]
-        if given != self.inpaint_channels or (given and cond.references):
-            raise SpecMismatch(
-                f"{given} channels of a picture with a hole and {len(cond.references)} references, for a network "
-                f"that reads {self.inpaint_channels} channels",
-                where="TinyFluxDenoiser",
-                cure="give image and mask where model.inpaint=true, and only there; references only elsewhere",
-            )
+        self.require_readable(cond)
         height, width = x_t.shape[-2:]
         patch = self.config.patch_size
         joined, ids = joined_pictures([x_t, *cond.references], patch)

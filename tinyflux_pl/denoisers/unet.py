@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
+from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.unet_attention import install
 
 PREDICTIONS = ("velocity", "epsilon", "x0", "v")
 
 
-class UNetDenoiser(nn.Module):
+class UNetDenoiser(DenoiserModule):
     """A UNet with a clock.
 
     x_t (B, C, H, W), t (B,) in the path's own time. The net is told `t * time_scale`: 1000 for the flow
@@ -25,7 +26,6 @@ class UNetDenoiser(nn.Module):
     """
 
     name = "unet"
-    ports: tuple[str, ...] = ()
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(
@@ -71,6 +71,7 @@ class UNetDenoiser(nn.Module):
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The prediction (B, C, H, W) in this denoiser's own space."""
+        self.require_readable(cond)
         return Prediction(self.unet(**self.inputs(x_t, t, cond), return_dict=False)[0])
 
     def enable_gradient_checkpointing(self) -> None:

@@ -33,7 +33,7 @@ NUMBERED = re.compile(r"image_(\d+)\.png")
 class Pipeline:
     """A trained denoiser with the codec, text encoder and settings it was trained with."""
 
-    denoiser: torch.nn.Module
+    denoiser: Any  # core.protocols.Denoiser, a module
     sampler: ImageSampler
     origin: dict[str, Any]  # what the weights are, for the metadata of pictures
     precision: str = "32-true"
@@ -68,7 +68,7 @@ class Pipeline:
     @property
     def cell(self) -> int:
         """Pixels along a side of one token."""
-        return self.sampler.codec.latent_spec.downsample * getattr(self.denoiser, "patch_size", 1)
+        return self.sampler.codec.latent_spec.downsample * self.denoiser.patch_size
 
     def editing(
         self,
@@ -82,7 +82,7 @@ class Pipeline:
         The result has the size of the first picture, as the network wants it, unless `keep_size`.
         """
         size, codec = self.sampler.image_size, self.sampler.codec
-        rule = getattr(self.denoiser, "reference_size", None)
+        rule = self.denoiser.reference_size
         edit: Edit
         if references and image is None and mask is None:
             if rule is None:
@@ -90,7 +90,7 @@ class Pipeline:
                 raise ConfigError("this network was not trained on references", where="reference", cure=cure)
             edit = References(codec, references, rule, self.cell)
         elif image is not None and mask is not None and not references:
-            if not getattr(self.denoiser, "inpaint_channels", 0):
+            if not self.denoiser.inpaint_channels:
                 raise ConfigError("this network fills no holes", where="image", cure="model=flux1_fill")
             edit = Hole(codec, image, mask, self.cell, size if keep_size else None, max(size))
         else:
@@ -120,7 +120,7 @@ class Pipeline:
         self.sampler.codec.to(device)
         self.sampler.text.to(device)
         chosen = formats.choose(precision, accelerator)
-        return replace(self, precision=formats.check_mixed(chosen, getattr(self.denoiser, "overflows", "")))
+        return replace(self, precision=formats.check_mixed(chosen, self.denoiser.overflows))
 
     def write(
         self, prompts: list[str], folder: str | Path, *, n: int = 1, seed: int = 0, negative_prompt: str | None = None

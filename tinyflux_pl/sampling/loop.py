@@ -73,7 +73,7 @@ def _checked(
         )
     cond = told if isinstance(told, Conditioning) else Conditioning(told)
     if guidance.embedded is not None:
-        if not getattr(denoiser, "reads_guidance", False):
+        if not denoiser.reads_guidance:
             cure = "guidance.embedded=null; guidance.scale guides any network, at twice the cost"
             raise ConfigError("this network has no guidance input", where="guidance.embedded", cure=cure)
         cond = replace(cond, embedded_guidance=torch.full((1,), float(guidance.embedded)))
@@ -114,7 +114,7 @@ def sample(
     settings = settings or SamplerSettings()
     told = _checked(denoiser, text, len(sample_ids), shape, settings.guidance)
     device, path = told.text.tokens.device, denoiser.path
-    tokens = shape[1] * shape[2] // getattr(denoiser, "patch_size", 1) ** 2
+    tokens = shape[1] * shape[2] // denoiser.patch_size**2
     shift = shift_for(settings.shift, tokens, settings.steps)
     times = grid(settings.steps, path, shift, settings.toward, settings.spacing).to(device)
     solve = solver_named(settings.solver)

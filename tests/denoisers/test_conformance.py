@@ -1,0 +1,131 @@
+"""What every registered denoiser promises, whatever its family: a new one is held to it by its line in the registry."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import releases_stability
+from tests.denoisers import test_flux_core, test_tinyflux, test_unet
+from tests.releases import CLIP_WIDTH, T5_WIDTH
+from tests.releases_flux1 import STRUCTURE
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.denoisers import flux1, flux2, flux3, sd3, sdxl
+from tinyflux_pl.denoisers.registry import DENOISERS, build_denoiser
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath
+
+RANDOM = {"dtype": "float32", "random_weights": True}
+STRAIGHT = LinearPath(noise_at=1)
+TOKENS = dict(in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2)
+TOKENS |= dict(joint_attention_dim=24, axes_dims_rope=(4, 4, 4, 4))
+FLUX2 = dict(**TOKENS, timestep_guidance_channels=16, guidance_embeds=True)
+FLUX3 = dict(**TOKENS, cond_in_channels=16, timestep_channels=16)
+
+
+def released(module, latents, text, path, structure):
+    return lambda: module.build(latents, text, path, structure=structure, **RANDOM)
+
+
+SMALL = {
+    "tinyflux": test_tinyflux.denoiser,
+    "flux_core": test_flux_core.denoiser,
+    "unet": test_unet.small,
+    "flux1": released(flux1, LatentSpec(16, 8), TextSpec(T5_WIDTH, 6, CLIP_WIDTH), STRAIGHT, STRUCTURE),
+    "flux2": released(flux2, LatentSpec(16, 16), TextSpec(24, 6, 0), STRAIGHT, FLUX2),
+    "flux3": released(flux3, LatentSpec(16, 16), TextSpec(24, 6, 0), STRAIGHT, FLUX3),
+    "sd3": released(sd3, LatentSpec(16, 8), TextSpec(32, 9, 20), STRAIGHT, releases_stability.SD35),
+    "sdxl": released(sdxl, LatentSpec(4, 8), TextSpec(24, 77, 10), VPPath(), releases_stability.SDXL),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(DENOISERS))
+def made(request):
+    torch.manual_seed(0)
+    found = SMALL[request.param]().eval()
+    with torch.no_grad():
+        for parameter in found.parameters():  # zero-initialised ends would answer 0 to everything
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return found
+
+
+def asked(made, rows=3):
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(rows, made.latent_spec.channels, 8, 8, generator=draw)
+    spec = made.text_spec
+    tokens = torch.randn(rows, spec.length, spec.width, generator=draw)
+    text = TextEmbeddings(tokens, torch.ones(rows, spec.length).bool(), torch.randn(rows, spec.pooled, generator=draw))
+    return x, torch.linspace(0.2, 0.9, rows), Conditioning(text)
+
+
+@torch.no_grad()
+def test_it_is_a_denoiser_whose_answer_has_the_shape_of_its_question(made):
+    x, t, cond = asked(made)
+    assert isinstance(made, Denoiser) and DENOISERS[made.name].endswith(type(made).__name__)
+    answer = made(x, t, cond).sample
+    assert answer.shape == x.shape and answer.isfinite().all() and answer.abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_each_sample_is_answered_alone(made):
+    x, t, cond = asked(made)
+    together = made(x, t, cond).sample
+    for i in range(len(x)):
+        rows = slice(i, i + 1)
+        alone = made(x[rows], t[rows], cond.rows(lambda part, rows=rows: part[rows])).sample
+        torch.testing.assert_close(alone, together[rows], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_time_and_words_are_heard(made):
+    x, t, cond = asked(made)
+    before = made(x, t, cond).sample
+    assert not torch.allclose(before, made(x, t + 0.05, cond).sample, atol=1e-5)
+    other = replace(cond, text=replace(cond.text, tokens=cond.text.tokens.flip(0)))
+    assert not torch.allclose(before, made(x, t, other).sample, atol=1e-5)
+
+
+@torch.no_grad()
+def test_it_comes_back_from_plain_data(made):
+    described = json.loads(json.dumps(made.config_dict()))
+    again = build_denoiser(made.name, described, made.path).eval()
+    again.load_state_dict(made.state_dict())
+    x, t, cond = asked(made)
+    assert torch.equal(again(x, t, cond).sample, made(x, t, cond).sample)
+    assert json.loads(json.dumps(again.config_dict())) == described
+
+
+def test_what_it_cannot_read_is_refused_and_never_left_out(made):
+    x, t, cond = asked(made)
+    with pytest.raises(SpecMismatch, match="no such port"):
+        made(x, t, replace(cond, ports={"nobody": x}))
+    if not made.inpaint_channels:
+        with pytest.raises(ConfigError, match="fills no holes"):
+            made(x, t, replace(cond, inpaint=x))
+    if made.reads_references:
+        with torch.no_grad():
+            before, after = made(x, t, cond).sample, made(x, t, replace(cond, references=(x.flip(0),))).sample
+        assert after.shape == x.shape and not torch.allclose(before, after, atol=1e-5)
+    else:
+        with pytest.raises(ConfigError, match="no reference pictures"):
+            made(x, t, replace(cond, references=(x,)))
+
+
+def test_gradient_checkpointing_changes_no_gradient(made):
+    x, t, cond = asked(made)
+    description = made.config_dict(), made.state_dict()
+    found = []
+    for checkpointing in (False, True):
+        net = build_denoiser(made.name, description[0], made.path)
+        net.load_state_dict(description[1])
+        if checkpointing:
+            net.enable_gradient_checkpointing()
+        torch.manual_seed(0)
+        net.train()(x, t, cond).sample.square().mean().backward()
+        found.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)

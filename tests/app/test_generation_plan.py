@@ -96,11 +96,33 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, mo
     ],
 )
 def test_the_cure_is_one_that_helps(asked, share, cure, tmp_path):
-    plan = planned(tmp_path, *asked, "n=64", "guidance.scale=1.0") if share > 0.9 else planned(tmp_path, *asked)
+    many = ("n=64", "guidance.scale=1.0") if share > 0.9 else ()
+    plan = planned(tmp_path, *asked, *many)
     with pytest.raises(MemoryPlanError) as caught:
         plan.require(int(share * plan.memory.worst(plan.host).total))
     assert cure in caught.value.cure
     plan.require(plan.memory.worst(plan.host).total)
+
+
+@pytest.mark.parametrize("fits", [1, 3, 8])
+def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, capsys, fits):
+    asked = ["model=flux1_dev", f"model.weights='{folder}'", "prompt=night", "n=8", "height=96", "width=96", *TINY]
+    config = configuration("generate", tmp_path, *asked)
+    exactly = generation_plan(config, fits)
+    monkeypatch.setattr(peak_memory, "available_bytes", lambda device: exactly.memory.worst(exactly.host).total)
+    made = pipelines.pipeline(config)
+    assert made.sampler.max_batch == fits
+    assert (f"{fits} of 8 images are drawn at once" in capsys.readouterr().out) == (fits < 8)
+    with pytest.raises(MemoryPlanError, match="batch_size=1"):
+        pipelines.pipeline({**config, "n": 16, "batch_size": 16})
+    assert pipelines.pipeline({**config, "batch_size": 1}).sampler.max_batch == 1
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "many", "1.5", "true"])
+def test_a_batch_size_that_is_none_is_refused(folder, tmp_path, given):
+    for asked in (("model=flux1_dev", f"model.weights='{folder}'", *TINY), (f"checkpoint='{tmp_path}'",)):
+        with pytest.raises(ConfigError, match="no number of images"):
+            run("generate", tmp_path, *asked, "prompt=night", f"batch_size={given}")
 
 
 def test_without_a_gpu_its_plan_is_made_and_drawing_on_it_refused(tmp_path, monkeypatch):

@@ -39,7 +39,8 @@ class GenerationPlan:
         """Raise MemoryPlanError where a stage needs more than `available` bytes."""
         worst = self.memory.worst(self.host)
         if worst.total - worst.rows.get("activations", 0) <= available:
-            cure = "fewer images at once (n=1), or smaller ones (height=, width=)"
+            fewer = "fewer images at once (batch_size=1), or " if self.images > 1 else ""
+            cure = f"{fewer}smaller ones (height=, width=)"
         elif self.taking_turns is False:
             cure = "text.sequential=true reads one text encoder at a time; else a smaller model, or more memory"
         else:
@@ -47,9 +48,21 @@ class GenerationPlan:
         where = "hardware.accelerator=" + ("cpu" if self.host else "gpu")
         self.memory.require(available, host=self.host, where=where, cure=f"{cure} (plan=skip tries it all the same)")
 
+    def fitting(self, more: GenerationPlan, available: int) -> int:
+        """The most images, of those `more` plans for, that `available` bytes hold; each adds as much as the last."""
+        most = more.images
+        for one, all_ in zip(self.memory.stages, more.memory.stages, strict=True):
+            if one.host == self.host and all_.total > available:
+                each = (all_.total - one.total) / (more.images - self.images)
+                most = min(most, self.images + int((available - one.total) / each))
+        return most
 
-def generation_plan(config: dict[str, Any]) -> GenerationPlan:
-    """Denoiser, codec and text encoders as skeletons; one guided step and one decoding counted on the meta device."""
+
+def generation_plan(config: dict[str, Any], images: int | None = None) -> GenerationPlan:
+    """Denoiser, codec and text encoders as skeletons; one guided step and one decoding counted on the meta device.
+
+    `images` are drawn at once; None: as many as the configuration asks for.
+    """
     import torch
 
     from tinyflux_pl.core.precision import check_dtype
@@ -74,7 +87,7 @@ def generation_plan(config: dict[str, Any]) -> GenerationPlan:
     size = (config["height"] or side, config["width"] or side)
     check_size(*size, codec.latent_spec.downsample * denoiser.patch_size)
     turns = getattr(text, "sequential", None)
-    images, host = _at_once(config), config["hardware"]["accelerator"] == "cpu"
+    images, host = images or at_once(config), config["hardware"]["accelerator"] == "cpu"
     latents = _latents(codec, images, size)
     codec.to("meta").decode(latents[:1, :, :2, :2])  # which makes its skeleton: that is no activation
     weights = {part.name: part.bytes for part in parts}
@@ -97,24 +110,38 @@ def only(config: dict[str, Any]) -> bool:
     return config["plan"] == "only"
 
 
-def check(config: dict[str, Any]) -> None:
-    """Raise MemoryPlanError, before any weight is read, where drawing cannot fit."""
+def batch_size(config: dict[str, Any]) -> int:
+    """Images to draw at once: as asked, or as many as fit; MemoryPlanError, before any weight is read, if none does."""
     from tinyflux_pl.engine.peak_memory import available_bytes
     from tinyflux_pl.inference.pipeline import device_of
 
-    if config["plan"] == "check":
-        free = available_bytes(device_of(config["hardware"]["accelerator"]))
-        generation_plan(config).require(free)
+    wanted = at_once(config)
+    if config["plan"] != "check":
+        return wanted
+    free, plan = available_bytes(device_of(config["hardware"]["accelerator"])), generation_plan(config, wanted)
+    if plan.memory.worst(plan.host).total <= free:
+        return wanted
+    if config["batch_size"] is not None or wanted == 1:
+        plan.require(free)
+    one = generation_plan(config, 1)
+    one.require(free)
+    found = one.fitting(plan, free)
+    print(f"{found} of {wanted} images are drawn at once: more do not fit into memory")
+    return found
 
 
-def _at_once(config: dict[str, Any]) -> int:
-    """Images in one batch."""
+def at_once(config: dict[str, Any]) -> int:
+    """Images in one batch: `batch_size`, or all that are asked for, up to a sampler's own bound."""
     from tinyflux_pl.inference.pipeline import read_prompts
     from tinyflux_pl.sampling.images import ImageSampler
 
+    given = config["batch_size"]
+    if given is not None and (type(given) is not int or given < 1):
+        cure = "a whole number of at least 1; null draws as many as fit"
+        raise ConfigError(f"no number of images: {given!r}", where="batch_size", cure=cure)
     asked = config["prompt"] is not None or config["prompt_file"] is not None
     prompts = len(read_prompts(config["prompt"], config["prompt_file"])) if asked else 1
-    return max(1, min(config["n"] * prompts, ImageSampler.max_batch))
+    return max(1, min(config["n"] * prompts, given or ImageSampler.max_batch))
 
 
 def _latents(codec: Any, images: int, size: tuple[int, int]) -> Any:

@@ -13,6 +13,7 @@ def pipeline(config: dict[str, Any]) -> Any:
     """The pipeline of `checkpoint`, or of `model` with its published weights, on the chosen hardware."""
     from tinyflux_pl.inference.pipeline import Pipeline
 
+    generation_plan.at_once(config)  # refuses what is no number, for a checkpoint too
     described = [name for name in ("model", "codec", "text", "path") if config[name]]
     if config["checkpoint"] is not None:
         if described:
@@ -22,6 +23,7 @@ def pipeline(config: dict[str, Any]) -> Any:
                 cure=f"leave {', '.join(f'{name}=' for name in described)} out",
             )
         made = Pipeline.from_checkpoint(config["checkpoint"], config["weights"])
+        made = made.adjusted(batch_size=config["batch_size"])
     else:
         made = _published(config)
     made = made.adjusted(config["height"], config["width"], config["sampler"], config["guidance"])
@@ -45,13 +47,14 @@ def _published(config: dict[str, Any]) -> Any:
             where="checkpoint",
             cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
         )
-    generation_plan.check(config)
+    images = generation_plan.batch_size(config)
     codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive(config["seed"], "init"))  # of random weights; others do not see it
         denoiser = build(model, latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
     side = denoiser.image_size or generation_plan.PUBLISHED_SIZE
-    return Pipeline.from_parts(denoiser, codec, text, (side, side), model["weights"] or "random")
+    made = Pipeline.from_parts(denoiser, codec, text, (side, side), model["weights"] or "random")
+    return made.adjusted(batch_size=images)
 
 
 def _pictures(config: dict[str, Any]) -> dict[str, Any]:

@@ -105,13 +105,15 @@ class Pipeline:
         width: int | None = None,
         sampler: dict[str, Any] | None = None,
         guidance: dict[str, Any] | None = None,
+        batch_size: int | None = None,
     ) -> Pipeline:
-        """With other sampler settings or another size; what is None stays as it was."""
+        """With other sampler settings, another size or number of images at once; what is None stays as it was."""
         settings = replace(self.sampler.settings, **_given(sampler))
         settings = replace(settings, guidance=replace(settings.guidance, **_given(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
         check_size(*size, self.cell)
-        return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size))
+        most = batch_size or self.sampler.max_batch
+        return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size, max_batch=most))
 
     def on(self, accelerator: str, precision: str) -> Pipeline:
         """Moved to a device: `cpu`, or `gpu` / `cuda`; precision as in training."""
@@ -131,26 +133,25 @@ class Pipeline:
         """
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one image")
-        folder, size = Path(folder), self.sampler.max_batch
+        folder = Path(folder)
         taken = [int(found[1]) for file in folder.glob("*.png") if (found := NUMBERED.fullmatch(file.name))]
         first = max(taken, default=-1) + 1
         wanted = [(prompt, i) for prompt in prompts for i in range(n)]
         paths, drawn = [], []
-        for start in track(range(0, len(wanted), size), "sample", len(wanted), "image", size):
-            rows = wanted[start : start + size]
-            with formats.autocast(self.precision, next(self.denoiser.parameters()).device):
-                images = self.sampler.images(
-                    self.denoiser,
-                    [prompt for prompt, _ in rows],
-                    negative_prompt=negative_prompt,
-                    indices=[i for _, i in rows],
-                    seed=seed,
-                )
-            drawn.append(images)
-            for (prompt, i), image in zip(rows, images, strict=True):
-                path = folder / f"image_{first + len(paths):04d}.png"
-                save_png(to_picture(image), path, self.provenance(prompt, seed, i, negative_prompt))
-                paths.append(path)
+        with formats.autocast(self.precision, next(self.denoiser.parameters()).device):
+            batches = self.sampler.batches(
+                self.denoiser,
+                [prompt for prompt, _ in wanted],
+                negative_prompt=negative_prompt,
+                indices=[i for _, i in wanted],
+                seed=seed,
+            )
+            for images in track(batches, "sample", len(wanted), "image", self.sampler.max_batch):
+                for image in images:
+                    (prompt, i), path = wanted[len(paths)], folder / f"image_{first + len(paths):04d}.png"
+                    save_png(to_picture(image), path, self.provenance(prompt, seed, i, negative_prompt))
+                    paths.append(path)
+                drawn.append(images)
         grid = captioned_grid(torch.cat(drawn), [prompt for prompt, _ in wanted], columns=n if len(prompts) > 1 else 0)
         overview = folder / (f"grid_{first:04d}.png" if first else "grid.png")
         save_png(grid, overview, self.provenance(" | ".join(prompts), seed, 0, negative_prompt))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from tinyflux_pl.core.protocols import Codec, Denoiser, TextEncoder
 from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.sampling.loop import SamplerSettings, sample
+
+ENCODED = 64  # images whose prompts are encoded together: some encoders are read from disk for each call
 
 
 def settings_of(config: dict[str, Any]) -> SamplerSettings:
@@ -61,17 +63,16 @@ class ImageSampler:
         height, width = self.image_size
         return spec.channels, height // spec.downsample, width // spec.downsample
 
-    def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """Prompts in batches of at most `max_batch`."""
-        size = self.max_batch
-        return TextEmbeddings.cat([self.text.encode(prompts[i : i + size]) for i in range(0, len(prompts), size)])
-
     def _placed(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
         """With the places of the answer's tokens, where the encoder knows them (sequences)."""
         return self.text.placed(cond, prompts) if hasattr(self.text, "placed") else cond
 
+    def images(self, denoiser: Denoiser, prompts: Sequence[str], **options: Any) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt; options as `batches` has them."""
+        return torch.cat(list(self.batches(denoiser, prompts, **options)))
+
     @torch.inference_mode()
-    def images(
+    def batches(
         self,
         denoiser: Denoiser,
         prompts: Sequence[str],
@@ -80,34 +81,38 @@ class ImageSampler:
         indices: Sequence[int] | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt."""
+    ) -> Iterator[Tensor]:
+        """Images (n, 3, H, W) in [-1, 1] on the CPU, one a prompt, in turns of at most `max_batch`.
+
+        A prompt is encoded once for `ENCODED` images that follow one another, however few are drawn at once.
+        """
         guided = self.settings.guidance.scale != 1
         if negative_prompt is not None and not guided:
             cure = "guidance.scale=3, say; a distilled network's own guidance reads no negative prompt"
             raise ConfigError("a negative prompt does nothing at guidance.scale=1", where="negative_prompt", cure=cure)
         device = device or next(denoiser.parameters()).device
         indices = list(indices if indices is not None else range(len(prompts)))
-        null = None
-        if guided:  # otherwise nobody asks, and an encoder may be gigabytes to read
-            null = self.text.null() if negative_prompt is None else self.text.encode([negative_prompt])
-            null = null.to(device)
-        text, drawn = self.encode(prompts), []
-        for start in range(0, len(prompts), self.max_batch):
-            rows = slice(start, start + self.max_batch)
-            latents = sample(
-                denoiser,
-                self._placed(self.told(text.select(rows).trimmed().to(device), rows), prompts[rows]),
-                null,
-                shape=self.latent_shape(),
-                sample_ids=indices[rows],
-                seed=seed,
-                settings=self.settings,
-                max_batch=self.max_batch,
-            )
-            low, high = getattr(self.codec, "bounds", (-1.0, 1.0))
-            drawn.append(self.codec.decode(latents).float().clamp(low, high).cpu())
-            if progress is not None:
-                progress(min(start + self.max_batch, len(prompts)), len(prompts))
-        return torch.cat(drawn)
+        # without guidance nobody asks for the unconditional, and an encoder may be gigabytes to read
+        null = self.text.null().to(device) if guided and negative_prompt is None else None
+        beside = [] if negative_prompt is None else [negative_prompt]
+        for first in range(0, len(prompts), ENCODED):
+            block = prompts[first : first + ENCODED]
+            distinct = list(dict.fromkeys([*beside, *block]))
+            place, text = {prompt: i for i, prompt in enumerate(distinct)}, self.text.encode(distinct)
+            if beside:
+                null = text.select(slice(0, 1)).trimmed().to(device)
+            for start in range(first, first + len(block), self.max_batch):
+                rows = slice(start, min(start + self.max_batch, first + len(block)))
+                words = text.select(torch.tensor([place[prompt] for prompt in prompts[rows]])).trimmed().to(device)
+                latents = sample(
+                    denoiser,
+                    self._placed(self.told(words, rows), prompts[rows]),
+                    null,
+                    shape=self.latent_shape(),
+                    sample_ids=indices[rows],
+                    seed=seed,
+                    settings=self.settings,
+                    max_batch=self.max_batch,
+                )
+                low, high = getattr(self.codec, "bounds", (-1.0, 1.0))
+                yield self.codec.decode(latents).float().clamp(low, high).cpu()

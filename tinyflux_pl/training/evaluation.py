@@ -23,11 +23,10 @@ def prompt_accuracy(
     title: str,
 ) -> tuple[dict[str, float], Tensor]:
     """Draw one image a prompt and read it back, on one rank: (accuracy by claim and `all`, the images)."""
-    metric, drawn, size = PromptAccuracy(verifier, alone=True), [], sampler.max_batch
-    starts = range(0, len(prompts), size)
-    for start in track(starts, title, len(prompts), "image", size):
-        rows = list(range(start, min(start + size, len(prompts))))
-        images = sampler.images(denoiser, [prompts[i] for i in rows], indices=rows, seed=seed)
-        metric.update(images, [prompts[i] for i in rows])
+    metric, drawn, done = PromptAccuracy(verifier, alone=True), [], 0
+    batches = sampler.batches(denoiser, prompts, seed=seed)
+    for images in track(batches, title, len(prompts), "image", sampler.max_batch):
+        metric.update(images, prompts[done : done + len(images)])
+        done += len(images)
         drawn.append(images)
     return {name: float(value) for name, value in metric.compute().items()}, torch.cat(drawn)

@@ -1,19 +1,22 @@
 """Going on from a checkpoint: its state, this run's choices."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from tests.training.small_run import Small, same
-from tinyflux_pl.checkpoints import directory
+from tests.training.small_run import Net, Small, same
+from tinyflux_pl.checkpoints import directory, manifest
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 from tinyflux_pl.training.resume import Resume
 
 
-def run(folder, steps, start=0, optimizer=MuonAdamW):
+def run(folder, steps, start=0, optimizer=MuonAdamW, **chosen):
     """`start` to `steps`, from the checkpoint that an earlier call has left."""
-    small = Small(folder, steps, start=start, optimizer=optimizer)
+    small = Small(folder, steps, start=start, optimizer=optimizer, **chosen)
     if start:
         found, _ = directory.newest_valid(folder / "checkpoints")
         small.trainer.callbacks.append(Resume(found, small.net, small.average))
@@ -28,6 +31,48 @@ def test_weights_averages_optimizer_and_guard_go_on_to_the_bit(tmp_path):
     assert same(whole.bits(), again.bits())
     one, other = (small.guard.state()["median"] for small in (whole, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def partly_frozen():
+    """Like an adapter on a network of another's: one part learns, the other and a buffer do not."""
+    torch.manual_seed(0)
+    net = Net()
+    net.img_in.requires_grad_(False)
+    net.register_buffer("fixed", torch.arange(3.0))
+    return net
+
+
+@pytest.mark.parametrize("layout", ["stored once", "stored twice"])
+def test_a_network_with_frozen_parts_goes_on_to_the_bit(tmp_path, layout):
+    whole = run(tmp_path / "whole", 7, net=partly_frozen())
+    run(tmp_path / "cut", 3, net=partly_frozen())
+    folder = tmp_path / "cut" / "checkpoints" / "step_0000003"
+    kept = files.read_tensors(folder / manifest.AVERAGED)
+    assert kept.keys() == whole.average.averages.keys() and "img_in.weight" not in kept
+    if layout == "stored twice":  # as versions did that wrote schema 2
+        found = directory.read(folder)
+        parts = {"weights": found.weights("raw"), "averaged": found.weights("averaged"), "state": found.state()}
+        directory.save(folder, step=3, config={}, **parts)
+        files.write_sealed(folder / manifest.MANIFEST, {**manifest.read(folder), "schema": 2})
+        assert "img_in.weight" in files.read_tensors(folder / manifest.AVERAGED)
+    again = run(tmp_path / "cut", 7, start=3, net=partly_frozen())
+    assert same(whole.bits(), again.bits()) and again.average.averages.keys() == whole.average.averages.keys()
+    saved, net = directory.newest_valid(tmp_path / "cut" / "checkpoints")[0], Net()
+    net.register_buffer("fixed", torch.zeros(3))
+    directory.load_weights(net, saved.weights("averaged"), "here")  # by whoever wants the averages and nothing else
+    assert torch.equal(net.img_in.weight, partly_frozen().img_in.weight) and torch.equal(net.fixed, torch.arange(3.0))
+
+
+def test_a_resumed_run_does_not_hold_on_to_the_files_it_came_from(tmp_path):
+    """Averages that are still mapped from them would keep the room on the disk that pruning gives back."""
+    run(tmp_path, 3)
+    found, _ = directory.newest_valid(tmp_path / "checkpoints")
+    small = Small(tmp_path, 4, start=3)
+    Resume(found, small.net, small.average)
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("this system does not tell what is mapped")
+    assert str(found.path) not in maps.read_text()
 
 
 def test_averages_find_their_weights_where_a_part_of_the_network_is_compiled(tmp_path):

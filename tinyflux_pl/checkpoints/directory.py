@@ -36,9 +36,11 @@ class Checkpoint:
         return fingerprint.of(self.manifest["files"])[:12]
 
     def weights(self, which: str = "averaged") -> dict[str, Tensor]:
-        """The network's tensors: `averaged` (EMA; raw where none were kept) or `raw`."""
-        averaged = which == "averaged" and AVERAGED in self.manifest["files"]
-        return files.read_tensors(self.path / (AVERAGED if averaged else WEIGHTS))
+        """All of the network's tensors: `averaged` (EMA; raw for those that have no average) or `raw`."""
+        found = files.read_tensors(self.path / WEIGHTS)
+        if which == "averaged" and AVERAGED in self.manifest["files"]:
+            found.update(files.read_tensors(self.path / AVERAGED))
+        return found
 
     def state(self) -> dict[str, Any]:
         """Optimizer state and counters: tensors and plain types only.
@@ -72,7 +74,8 @@ def save(
 ) -> Checkpoint:
     """Write beside the target, hash, manifest last, fsync, rename: the target is whole, or as it was before.
 
-    Removes what killed writers left in the folder. Raises DiskFull.
+    `averaged` holds only those of `weights` that have an average: what is frozen is stored once. Removes what
+    killed writers left in the folder. Raises DiskFull.
     """
     path = Path(path)
     folders.remove_leftovers(path.parent)

@@ -8,7 +8,8 @@ from typing import Any
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptCheckpoint
 
-SCHEMA = 2
+SCHEMA = 3
+READ = (2, 3)  # 2: the averages were a whole network, which held what is frozen once more
 WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST = (
     "model.safetensors",
     "ema.safetensors",
@@ -37,8 +38,8 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         what = f"{MANIFEST} is missing, torn or altered ({error})"
         raise CorruptCheckpoint(what, where=str(folder), cure=CURE) from error
-    if manifest.get("schema") != SCHEMA:
-        what = f"{MANIFEST} has schema {manifest.get('schema')}; this version reads {SCHEMA}"
+    if manifest.get("schema") not in READ:
+        what = f"{MANIFEST} has schema {manifest.get('schema')}; this version reads {' and '.join(map(str, READ))}"
         raise CorruptCheckpoint(what, where=str(folder), cure="use the version that made it")
     if type(manifest.get("step")) is not int or not _names_files(manifest.get("files")):
         raise CorruptCheckpoint(f"{MANIFEST} does not describe a checkpoint", where=str(folder), cure=CURE)

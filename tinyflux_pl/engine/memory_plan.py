@@ -72,9 +72,8 @@ class TrainingState:
 
     @property
     def snapshot(self) -> int:
-        """What a checkpoint holds: raw weights, optimizer, and the averages among the weights that are not trained."""
-        averaged = self.weights - self.trained + self.averages if self.averages else 0
-        return self.weights + self.optimizer + averaged
+        """What a checkpoint holds: raw weights, optimizer, and averages of those that are trained."""
+        return self.weights + self.optimizer + self.averages
 
 
 def training_state(

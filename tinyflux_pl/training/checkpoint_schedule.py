@@ -106,7 +106,7 @@ class CheckpointSchedule(Callback):
                 "config": self.config,
                 # the averages may be in their place just now, as in a validation
                 "weights": module.state_dict() if average is None else average.raw_weights(module),
-                "averaged": None if average is None else average.weights(module),
+                "averaged": None if average is None else average.averages,
                 "state": state,
             }
         )

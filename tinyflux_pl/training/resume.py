@@ -21,7 +21,12 @@ class Resume(Callback):
         if average is not None and "average_updates" in self.state_then:
             names = {name for name, p in denoiser.named_parameters() if p.requires_grad}
             averages = checkpoint.weights("averaged")
-            average.averages = {k: averages[plain_key(k)].float() for k, _ in denoiser.named_parameters() if k in names}
+            # Copies: what stays mapped from the files would hold the disk's room after they are pruned.
+            average.averages = {
+                k: averages[plain_key(k)].to(torch.float32, copy=True)
+                for k, _ in denoiser.named_parameters()
+                if k in names
+            }
             average.updates = self.state_then["average_updates"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +60,24 @@ def training(
     def work() -> None:
         os.environ.update(ranks or {})
         folder.mkdir(parents=True, exist_ok=True)
-        record_draws(folder / f"draws_{attempt:03d}_{os.environ.get('RANK', 0)}.jsonl")
+        file = folder / f"draws_{attempt:03d}_{os.environ.get('RANK', 0)}.jsonl"
+        record_draws(file)
         if before is not None:
             before(folder)
-        if through_command_line:
-            from tinyflux_pl.app import command_line
-
-            chosen = [*SHAPES, "debug=fast", f"paths.root={root}", *SMALL, f"run={name}", *overrides]
-            sys.argv = ["train.py", *chosen]
-            return command_line.run("train")
         try:
+            if through_command_line:
+                from tinyflux_pl.app import command_line
+
+                chosen = [*SHAPES, "debug=fast", f"paths.root={root}", *SMALL, f"run={name}", *overrides]
+                sys.argv = ["train.py", *chosen]
+                return command_line.run("train")
             with interruption.listening():
                 run("train", root, *SMALL, f"run={name}", *overrides)
         except Interrupted as stop:
             print(stop)
             sys.exit(stop.exit_code)
+        finally:
+            _append(file, None)
 
     return work
 
@@ -90,15 +93,16 @@ def finished(root: Path, name: str, *overrides: str) -> Path:
 
 
 def record_draws(file: Path) -> None:
-    """Write the step and the sample ids of every micro-batch that this process draws."""
+    """Write the step and the sample ids of every micro-batch that this process draws; `null` is the end of one
+    that was not killed.
+    """
     from tinyflux_pl.objectives.flow import FlowObjective
 
     file.touch()
     loss = FlowObjective.loss
 
     def recorded(self: Any, denoiser: Any, batch: Any, step: int) -> Any:
-        with open(file, "a") as lines:
-            lines.write(json.dumps([step, batch.sample_ids.tolist()]) + "\n")
+        _append(file, [step, batch.sample_ids.tolist()])
         return loss(self, denoiser, batch, step)
 
     FlowObjective.loss = recorded
@@ -108,14 +112,35 @@ def draws(folder: Path) -> list[list[Any]]:
     """[step, sample ids of all ranks] of every micro-batch that counts: what was drawn again later is dropped."""
     kept: list[list[Any]] = []
     for attempt in range(len(list(folder.glob("draws_*_0.jsonl")))):
-        ranks = [
-            [json.loads(line) for line in file.read_text().splitlines()]
-            for file in sorted(folder.glob(f"draws_{attempt:03d}_*"))
-        ]
-        drawn = [[parts[0][0], [i for part in parts for i in part[1]]] for parts in zip(*ranks, strict=False)]
+        drawn = _side_by_side(sorted(folder.glob(f"draws_{attempt:03d}_*")))
         if drawn:
             kept = [line for line in kept if line[0] < drawn[0][0]] + drawn
     return kept
+
+
+def _side_by_side(files: Sequence[Path]) -> list[list[Any]]:
+    """An attempt's lines, of all ranks together.
+
+    Ranks wait for each other at the end of every step. So only if one was killed may another have drawn more
+    than it, and then only in one step, the one under way: those lines are left out, and as that step was not
+    taken, they have to be drawn again.
+    """
+    ranks = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    killed = any(lines[-1:] != [None] for lines in ranks)
+    ranks = [[line for line in lines if line is not None] for lines in ranks]
+    common = min(map(len, ranks))
+    ahead = {line[0] for lines in ranks for line in lines[common:]}
+    together = list(zip(*(lines[:common] for lines in ranks), strict=True))
+    assert all(len({step for step, _ in parts}) == 1 for parts in together), "ranks are not at the same step"
+    last = together[-1][0][0] if together else None
+    assert not ahead or killed, f"a rank that nothing killed has not drawn all of step {sorted(ahead)}"
+    assert len(ahead) <= 1 and (last is None or ahead <= {last, last + 1}), f"a rank lacks the steps {sorted(ahead)}"
+    return [[parts[0][0], [i for part in parts for i in part[1]]] for parts in together]
+
+
+def _append(file: Path, value: Any) -> None:
+    with open(file, "a") as lines:
+        lines.write(json.dumps(value) + "\n")
 
 
 def outcome(folder: Path, step: int = 40) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.faults import small_runs
 from tests.faults.forks import Child, Ended
@@ -54,6 +57,31 @@ def test_one_rank_then_two_then_one(tmp_path: Path, figure: Any) -> None:
     lost = {(s, i) for s, ids in whole for i in ids} - {(s, i) for s, ids in found for i in ids}
     note = f"{len(lost)} samples lost, {sum(len(ids) for _, ids in found) - sum(len(ids) for _, ids in whole)} repeated"
     figure(24, "ranks 1, 2, 1: samples of each micro-batch", same, max(len(whole), len(found)), note)
+
+
+RECORDED = [[0, [1, 2]], [0, [3, 4]], [1, [5, 6]], [1, [7, 8]]]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ([*RECORDED, None], None),
+        (RECORDED, None),  # killed with the same step under way
+        (RECORDED[:3], None),  # or before its last micro-batch
+        (RECORDED[:2], None),  # or before the first
+        ([*RECORDED[:3], None], "nothing killed"),
+        (RECORDED[:1], "lacks the steps"),
+        ([], "lacks the steps"),
+        ([*RECORDED[:2], [2, [5, 6]], RECORDED[3]], "not at the same step"),
+    ],
+)
+def test_what_a_rank_lacks_is_not_taken_for_what_a_kill_leaves(tmp_path: Path, second: Any, said: str | None) -> None:
+    """The comparison itself: of two ranks' records no more may be left out than the step under way."""
+    for rank, lines in enumerate(([*RECORDED, None], second)):
+        (tmp_path / f"draws_000_{rank}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with nullcontext() if said is None else pytest.raises(AssertionError, match=said):
+        drawn = small_runs.draws(tmp_path)
+        assert drawn == [[step, ids * 2] for step, ids in RECORDED[: sum(line is not None for line in second)]]
 
 
 def test_two_ranks_at_once_make_one_cache_and_one_run(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_bundle_reproduces_the_failure_and_names_samples_and_module(root, pois
     told = json.loads((bundle / "replay.json").read_text())["found"]
     code, printed = replayed(root, bundle, capsys)
     assert code == 1 and "reproduced: loss is" in printed and "NOT" not in printed
+    assert "the micro-batches are those that failed" in printed and "the weights are those" in printed
     ours = [i for i in told["sample_ids"] if i in bad]
     assert ours and all(f"not finite in the batch: latents of sample {i}" in printed for i in ours)
     assert "first output that is not finite: net.img_in" in printed
@@ -72,6 +73,15 @@ def test_it_needs_neither_the_cache_nor_the_run(root, poisoned, tmp_path, capsys
     shutil.copytree(poisoned[0], moved)
     assert replayed(tmp_path, moved, capsys)[0] == 1
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_failure_that_is_not_the_newest_step_says_what_is_no_longer_what_it_failed_with(root, capsys):
+    fit = fitting(root, "older", *STOPS)
+    fit.trainer.callbacks.insert(0, Attack("loss", float("nan"), {0, 1, 2}))  # and step 3 is taken, before the log
+    code, printed = replayed(root, stopped(fit), capsys)
+    assert code == 0 and "step 2, " in printed
+    assert "the micro-batches were read from the caches again" in printed
+    assert "the weights are not those it failed with: steps after" in printed
 
 
 def test_weights_that_are_not_finite_are_named(root, capsys):

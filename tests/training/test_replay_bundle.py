@@ -61,10 +61,10 @@ def bundle(tmp_path):
 
 def test_everything_comes_back_to_the_bit(bundle):
     net, batches = Net(), [full(0), full(1)]
-    bundle.write(net.state_dict(), null_text(), batches, VERDICT, moved=True)
+    bundle.write(net.state_dict(), null_text(), batches, VERDICT, moved=True, read_again=True)
     replay = Replay.read(bundle.folder(7))
     assert len(replay.batches) == 2 and all(map(equal, replay.batches, batches))
-    assert equal(replay.null_text, null_text()) and replay.moved and replay.config == bundle.config
+    assert equal(replay.null_text, null_text()) and replay.moved and replay.read_again and replay.config == bundle.config
     assert replay.checkpoint.step == 7 and replay.checkpoint.config == bundle.description
     assert equal(replay.checkpoint.weights("raw"), dict(net.state_dict()))
     assert str(replay.found) == str(VERDICT) and replay.found.norm_limit == 2.0 and replay.found.loss != VERDICT.loss
@@ -72,15 +72,17 @@ def test_everything_comes_back_to_the_bit(bundle):
 
 def test_a_batch_without_what_it_need_not_have(bundle):
     batch = Samples().__getitems__([3, 1])
-    bundle.write(Net().state_dict(), null_text(), [batch], VERDICT, moved=False)
-    (found,) = Replay.read(bundle.folder(7)).batches
+    bundle.write(Net().state_dict(), null_text(), [batch], VERDICT, moved=False, read_again=False)
+    replay = Replay.read(bundle.folder(7))
+    (found,) = replay.batches
+    assert not replay.moved and not replay.read_again
     assert equal(found, batch) and found.masks is None and found.references == ()
 
 
 def test_the_second_failure_at_a_step_replaces_the_first(bundle):
     for moved in (True, False):
         weights = {"w": torch.full((2,), float(moved))}
-        bundle.write(weights, null_text(), [full(0)], VERDICT, moved)
+        bundle.write(weights, null_text(), [full(0)], VERDICT, moved=moved, read_again=False)
     replay = Replay.read(bundle.folder(7))
     assert not replay.moved and float(replay.checkpoint.weights("raw")["w"][0]) == 0.0
 

@@ -63,8 +63,10 @@ def _show(bundle: Any, found: Any, place: str) -> None:
     for table in (terms, samples, norms):
         console.print(table)
     lines = [f"step {then.step}, {len(then.sample_ids)} samples, computed {place}"]
-    if bundle.moved:
-        lines.append("steps after it were taken: the weights are not those it failed with")
+    again = "were read from the caches again, those that failed are gone"
+    lines.append(f"the micro-batches {again if bundle.read_again else 'are those that failed'}")
+    later = "not those it failed with: steps after it were taken"
+    lines.append(f"the weights are {later if bundle.moved else 'those it failed with'}")
     lines += [f"not finite in the batch: {line}" for line in found.inputs[:SHOWN]]
     lines += [f"not finite in the network: {name}" for name in found.weights[:SHOWN]]
     lines.append(f"first output that is not finite: {found.output or 'none'}")

@@ -142,12 +142,14 @@ class NonFiniteGuard(Callback):
             return
         last, excess = self.record.last, self.record.excess
         self.record.forgive()
+        # Of steps before the newest no batch is kept: a window of them would take as much memory as it pleased.
         newest = last.step == pl_module.step - 1
+        held = newest and self._world == 1
         folder = self.bundle.folder(last.step)
         if trainer.is_global_zero:
             weights, null_text = pl_module.denoiser.state_dict(), pl_module.objective.null_text
-            batches = self._batches if newest and self._world == 1 else self._stored(last.step)
-            self.bundle.write(weights, null_text, batches, last, moved=not newest)
+            batches = self._batches if held else self._stored(last.step)
+            self.bundle.write(weights, null_text, batches, last, moved=not newest, read_again=not held)
         trainer.strategy.barrier()
         raise NumericsError(
             f"{excess}: {'; '.join(last.reasons)}. None of them changed weights or averages",

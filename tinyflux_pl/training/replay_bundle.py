@@ -53,9 +53,20 @@ class ReplayBundle:
         return self.run_dir / f"replay_{step:07d}"
 
     def write(
-        self, weights: dict[str, Tensor], null_text: TextEmbeddings, batches: list[Batch], verdict: Verdict, moved: bool
+        self,
+        weights: dict[str, Tensor],
+        null_text: TextEmbeddings,
+        batches: list[Batch],
+        verdict: Verdict,
+        *,
+        moved: bool,
+        read_again: bool,
     ) -> None:
-        """Raw weights as a checkpoint, the step's micro-batches, and what was found, last."""
+        """Raw weights as a checkpoint, the step's micro-batches, and what was found, last.
+
+        `moved`: a later step has changed the weights. `read_again`: the micro-batches are not those in which the
+        step failed, but what the caches hold for it now.
+        """
         folder = self.folder(verdict.step)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was resumed and failed there again
         directory.save(
@@ -73,6 +84,7 @@ class ReplayBundle:
             "seed": self.config["seed"],
             "found": verdict.line(),
             "weights_moved_since": moved,
+            "batches_read_again": read_again,
             "captions": [batch.captions for batch in batches],
             "config": self.config,
         }
@@ -86,6 +98,7 @@ class Replay:
     config: dict[str, Any]
     found: Verdict
     moved: bool
+    read_again: bool
     batches: list[Batch]
     null_text: TextEmbeddings
     checkpoint: Checkpoint
@@ -106,6 +119,7 @@ class Replay:
             config=told["config"],
             found=Verdict(**{**line, **numbers}),
             moved=told["weights_moved_since"],
+            read_again=told.get("batches_read_again", True),  # bundles that do not say may be either
             batches=batches,
             null_text=TextEmbeddings(**_under(tensors, NULL)),
             checkpoint=directory.read(path / WEIGHTS),

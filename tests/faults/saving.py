@@ -24,7 +24,7 @@ SIDE = 512  # a square matrix of fp32: 1 MiB, four times in a checkpoint
 class Saver:
     """The callback of the house on a module whose every number is the step; no trainer around it."""
 
-    is_global_zero, callbacks = True, ()
+    is_global_zero, callbacks, guard = True, (), None
 
     def __init__(self, folder: Path, background: bool, keep: int = 2, side: int = SIDE) -> None:
         self.denoiser, self.step = nn.Linear(side, side, bias=False), 0

@@ -24,7 +24,7 @@ class Trainer:
 
 
 class Module:
-    step = 0
+    step, guard = 0, None
 
     def __init__(self):
         self.denoiser = nn.Linear(2, 2)

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from tests.training.small_run import Small
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import interruption
-from tinyflux_pl.core.errors import DiskFull, Interrupted
+from tinyflux_pl.core.errors import DiskFull, Interrupted, NumericsError
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 from tinyflux_pl.training.optimizers import MuonAdamW
@@ -99,6 +99,45 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
         raise ValueError("on purpose")
 
     assert ended_by(tmp_path, At("on_train_batch_end", 3, spoil), ValueError) == []
+
+
+class Overflows(MuonAdamW):
+    """Whose fourth step makes weights, or only their averages, that are not finite, of a sound gradient."""
+
+    taken = 0
+
+    def step(self, closure=None):
+        super().step(closure)
+        Overflows.taken += 1
+        if Overflows.taken == 4:
+            self.param_groups[-1]["params"][0].data[0] = float("inf")
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_weights_that_a_step_itself_has_broken_push_no_sound_ones_out(tmp_path, every):
+    Overflows.taken = 0
+    small = Small(tmp_path, 40, optimizer=Overflows)
+    kept = CheckpointSchedule(tmp_path / "checkpoints", {}, small.average, 1, every_steps=every, keep=1)
+    small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(kept), kept]
+    with pytest.raises(NumericsError, match=r"step 4.*blocks\.0|step 4.*bias"):
+        small.run()
+    saved = [directory.read(path) for path in directory.list_steps(tmp_path / "checkpoints")]
+    assert [found.step for found in saved] == ([3] if every == 1 else [])
+    assert all(value.isfinite().all() for found in saved for value in found.weights("raw").values())
+
+
+def test_averages_that_are_not_finite_are_not_saved(tmp_path):
+    small = Small(tmp_path, 8)
+    kept = CheckpointSchedule(tmp_path / "checkpoints", {}, small.average, 1, every_steps=2)
+
+    def spoil(_):
+        small.average.averages["img_in.bias"][0] = float("nan")
+
+    spoils = At("on_train_batch_end", 3, spoil)
+    small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(kept), spoils, kept]
+    with pytest.raises(NumericsError, match=r"the average of img_in\.bias"):
+        small.run()
+    assert [path.name for path in directory.list_steps(tmp_path / "checkpoints")] == ["step_0000002"]
 
 
 def test_a_full_disk_is_not_tried_again(tmp_path):

@@ -9,10 +9,22 @@ from lightning.pytorch import Callback
 
 from tests.faults.attacks import Attack
 from tests.training.small_run import Small, same, skipped_lines
+from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import NumericsError
+from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+from tinyflux_pl.training.logged_metrics import LoggedMetrics
+from tinyflux_pl.training.optimizers import MuonAdamW
+from tinyflux_pl.training.throughput import Throughput
 
 NAN, INF = float("nan"), float("inf")
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
+
+
+class At(Callback):
+    """Does something in a hook."""
+
+    def __init__(self, hook, do):
+        setattr(self, hook, do)
 
 
 def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path):
@@ -43,6 +55,40 @@ def test_too_many_of_the_last_thousand_stop_it_too_and_say_that_weights_have_mov
 def test_too_many_at_the_very_end_are_no_success(tmp_path):
     with pytest.raises(NumericsError):
         Small(tmp_path, 14, attacks=(Attack("loss", NAN, set(range(2, 14))),), log_every=100).run()
+
+
+@pytest.mark.parametrize("log_every", [0, 1000])
+def test_without_log_points_a_run_is_stopped_all_the_same_and_its_verdicts_do_not_pile_up(tmp_path, log_every):
+    run = Small(tmp_path, 200, attacks=(Attack("loss", NAN, set(range(70, 200))),), log_every=log_every)
+    held = []
+    run.trainer.callbacks.append(At("on_train_batch_end", lambda *_: held.append(len(run.guard._window))))
+    with pytest.raises(NumericsError, match="58 steps in a row"):
+        run.run()
+    assert run.module.step == 128 and max(held) < 64
+
+
+def test_while_every_step_is_refused_no_older_checkpoint_goes(tmp_path):
+    """Weights that exploded in a step whose own numbers were sound: what was there before is what is left to resume."""
+
+    class Explodes(MuonAdamW):
+        def step(self, closure=None):
+            super().step(closure)
+            if run.module.step == 9:
+                self.param_groups[-1]["params"][0].data.fill_(1e30)
+
+    run = Small(tmp_path, 60, optimizer=Explodes)
+    kept = CheckpointSchedule(tmp_path / "checkpoints", {}, run.average, 1, every_steps=1, keep=2)
+    run.trainer.callbacks += [LoggedMetrics(5, Throughput()), kept]
+    with pytest.raises(NumericsError):
+        run.run()
+    kept.on_exception(None, None, None)
+    steps = [directory.read(path).step for path in directory.list_steps(tmp_path / "checkpoints")]
+    assert steps == list(range(9, run.module.step)), "of the ninth step the weights are sound"
+    again = Small(tmp_path / "sound", 20, attacks=(Attack("loss", NAN, {5}),), start=0)
+    kept = CheckpointSchedule(tmp_path / "sound" / "checkpoints", {}, again.average, 1, every_steps=1, keep=2)
+    again.trainer.callbacks += [LoggedMetrics(5, Throughput()), kept]
+    again.run()
+    assert len(directory.list_steps(tmp_path / "sound" / "checkpoints")) == 2, "and then they go as before"
 
 
 def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):

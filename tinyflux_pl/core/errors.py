@@ -73,7 +73,7 @@ class CaptureError(TinyFluxError):
 
 
 class NumericsError(TinyFluxError):
-    """Too many steps whose loss or gradient is not finite, or explodes."""
+    """Too many steps whose loss or gradient is not finite, or explodes; or weights that are not finite."""
 
 
 class MissingDependency(TinyFluxError):

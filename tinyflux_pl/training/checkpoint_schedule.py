@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.background_writer import BackgroundWriter
 from tinyflux_pl.checkpoints.snapshot import snapshot
 from tinyflux_pl.checkpoints.verified import Verified
+from tinyflux_pl.core.errors import NumericsError
 from tinyflux_pl.training.ema import AveragedWeights
 
 
@@ -20,8 +24,10 @@ class CheckpointSchedule(Callback):
     """`step_N` every `every_steps`, `epoch_N` every `every_epochs`, and one when training ends.
 
     `config` is what generate.py needs to rebuild the parts: registry names, never targets.
-    The newest `keep` of each kind that verify stay. With `background`, training waits only while the
-    weights are copied off the device; a failure to write stops it at the next save, or at its end.
+    The newest `keep` of each kind that verify stay, and all that are there while the guard refuses step after
+    step: the newest may be what it refuses. Weights that are not finite are never saved. With `background`,
+    training waits only while the weights are copied off the device; a failure to write stops it at the next
+    save, or at its end.
     """
 
     def __init__(
@@ -89,32 +95,51 @@ class CheckpointSchedule(Callback):
                 self._writer.wait()
 
     def save(self, trainer: Trainer, pl_module: LightningModule, name: str, pattern: str) -> None:
-        """Rank 0 copies what `name` will hold and has it written; the oldest of its kind go once it is there."""
+        """Rank 0 copies what `name` will hold and has it written; the oldest of its kind go once it is there.
+
+        Raises NumericsError, on every rank, where weights or averages are not finite.
+        """
+        module, average = pl_module.denoiser, self.average
+        # the averages may be in their place just now, as in a validation
+        weights = module.state_dict() if average is None else average.raw_weights(module)
+        averages = None if average is None else average.averages
+        self._require_finite(pl_module, weights, averages or {})
         self._last = self.folder / name
         if not trainer.is_global_zero:
             return
         self._writer.wait()  # before copying: one copy at a time is all the memory this takes
         state = {"step": pl_module.step, "optimizer": trainer.optimizers[0].state_dict()}
-        if self.average is not None:
-            state["average_updates"] = self.average.updates
+        if average is not None:
+            state["average_updates"] = average.updates
         kept = [c for c in trainer.callbacks if hasattr(c, "state") and hasattr(c, "restore")]
         state["callbacks"] = {type(callback).__name__: callback.state() for callback in kept}
-        module, average = pl_module.denoiser, self.average
-        held = snapshot(
-            {
-                "step": pl_module.step,
-                "config": self.config,
-                # the averages may be in their place just now, as in a validation
-                "weights": module.state_dict() if average is None else average.raw_weights(module),
-                "averaged": None if average is None else average.averages,
-                "state": state,
-            }
-        )
-        self._writer.start(partial(self._write, self.folder / name, pattern, held))
+        step, config = pl_module.step, self.config
+        held = snapshot({"step": step, "config": config, "weights": weights, "averaged": averages, "state": state})
+        guard = pl_module.guard
+        keep = None if guard is not None and guard.refusing else self.keep
+        self._writer.start(partial(self._write, self.folder / name, pattern, keep, held))
         if not self.background:
             self._writer.wait()
 
-    def _write(self, path: Path, pattern: str, held: dict[str, Any]) -> None:
+    def _write(self, path: Path, pattern: str, keep: int | None, held: dict[str, Any]) -> None:
         directory.save(path, **held)
         self._on_disk.add(path)
-        directory.prune(self.folder, self.keep, pattern, self._whole)
+        if keep is not None:
+            directory.prune(self.folder, keep, pattern, self._whole)
+
+    def _require_finite(
+        self, pl_module: LightningModule, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor]
+    ) -> None:
+        """The guard judges gradients; what a step makes of a sound one is judged here, before it displaces anything."""
+        trained = [name for name, parameter in pl_module.denoiser.named_parameters() if parameter.requires_grad]
+        kept = {name: weights[name] for name in trained}
+        kept |= {f"the average of {name}": value for name, value in averages.items()}
+        sound = torch.stack([value.isfinite().all() for value in kept.values()])  # one look at the device
+        broken = [name for name, whole in zip(kept, sound.tolist(), strict=True) if not whole]
+        if not broken:
+            return
+        raise NumericsError(
+            f"after step {pl_module.step} {broken[0]} is not finite" + f", and {len(broken) - 1} more" * (len(broken) > 1),
+            where=str(self.folder),
+            cure="it is not saved; resume=auto goes on from the newest checkpoint: choose a lower learning rate",
+        )

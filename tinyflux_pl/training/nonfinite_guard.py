@@ -19,6 +19,7 @@ from tinyflux_pl.training.running_median import RunningMedian
 from tinyflux_pl.training.skipped_steps import SkippedSteps, Verdict
 
 log = logging.getLogger(__name__)
+APART = 64  # steps between two looks, at most: without them the verdicts would pile up, and nothing would stop a run
 
 
 class NonFiniteGuard(Callback):
@@ -27,8 +28,9 @@ class NonFiniteGuard(Callback):
     The limit is a factor times the median of the last 64 accepted steps, from `warmup` accepted steps on; a
     factor of None leaves only what is not finite. A refused step changes no weight, no momentum and no average;
     the learning rate, the count of steps and the order of samples go on as if it had been taken. Nothing is
-    read from the device but every `log_every` steps, when a checkpoint is made, and at the end: there the
-    skipped steps are told, and there the run stops with NumericsError and a replay bundle if they are too many.
+    read from the device but every `log_every` steps (64 where that is 0 or more), when a checkpoint is made, and at
+    the end: there the skipped steps are told, and there the run stops with NumericsError and a replay bundle if
+    they are too many.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class NonFiniteGuard(Callback):
         if min(factors) <= 1:
             cure = "a number well above 1; null refuses only what is not finite"
             raise ConfigError("a factor of 1 or less refuses half of all steps", where="callbacks.guard", cure=cure)
-        self.bundle, self.log_every, self.warmup = bundle, log_every, warmup
+        self.bundle, self.warmup = bundle, warmup
+        self.every = min(log_every or APART, APART)
         self.factors = torch.tensor(factors)
         self.record = SkippedSteps(bundle.run_dir / "skipped.jsonl", max_consecutive, max_recent)
         self.median = RunningMedian(rows=2)
@@ -98,7 +101,7 @@ class NonFiniteGuard(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._loss is not None:  # in the middle of a step
             return
-        if self.log_every and pl_module.step % self.log_every == 0:
+        if pl_module.step % self.every == 0:
             self._tell(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -109,6 +112,11 @@ class NonFiniteGuard(Callback):
             self._read(trainer.is_global_zero)
         except RuntimeError as error:  # a device that has failed gives nothing back
             log.warning("which of the last steps were skipped cannot be read: %s", error)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether the newest step was refused, as far as has been read."""
+        return self.record.consecutive > 0
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs to decide as this one would: tensors and plain types."""

@@ -36,18 +36,13 @@ class Preemption(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         taken = pl_module.step > pl_module.start_step
-        if taken and pl_module.settled and not isinstance(exception, DiskFull) and self._finite(pl_module):
+        if taken and pl_module.settled and not isinstance(exception, DiskFull):
             try:
                 self.checkpoints.save_now(trainer, pl_module)
             except Exception as failure:  # told beside the error that ended the run, not in its place
                 print(f"step {pl_module.step} could not be saved: {failure}", file=sys.stderr)
         if isinstance(exception, Interrupted) and exception.everywhere:
             trainer.strategy.barrier()  # a launcher kills the ranks that are left, the one that writes too
-
-    def _finite(self, pl_module: LightningModule) -> bool:
-        average = self.checkpoints.average
-        kept = [*pl_module.denoiser.parameters(), *(average.averages.values() if average else ())]
-        return bool(torch.stack([value.detach().isfinite().all() for value in kept]).all())
 
 
 def poll(trainer: Trainer) -> None:

@@ -65,12 +65,21 @@ def test_a_run_cut_anywhere_logs_the_same(cut):
     assert first.rows + second.to(12).rows == whole.rows
 
 
-def test_a_step_counts_as_settled_once_it_is_logged_and_not_before():
-    steps = Steps(every=1)
-    seen = []
-    steps.trainer.loggers[0].log_metrics = lambda *_, **__: seen.append(steps.module.settled)
-    steps.to(1)
-    assert seen == [False] and steps.module.settled
+def test_a_step_whose_row_cannot_be_written_is_settled_and_the_run_that_goes_on_writes_the_row():
+    """Else a logger that fails would cost the steps since the last checkpoint."""
+    whole, first = Steps().to(12), Steps().to(7)
+
+    def fail(*_, **__):
+        raise OSError("the logger's server does not answer")
+
+    first.trainer.loggers[0].log_metrics = fail
+    with pytest.raises(OSError, match="does not answer"):
+        first.to(8)
+    assert first.module.settled and first.module.step == 8
+    second = Steps(start=8)
+    second.logged.restore(snapshot(first.logged.state()))
+    second.logged.on_train_start(second.trainer, second.module)
+    assert first.rows + second.to(12).rows == whole.rows
 
 
 def test_a_refused_step_spoils_no_mean():

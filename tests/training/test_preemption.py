@@ -35,11 +35,11 @@ def failing(error):
     return do
 
 
-def ended_by(folder, attack, error, accumulation=1, **chosen):
+def ended_by(folder, attack, error, accumulation=1, every=0, **chosen):
     """Run until `error` comes out; the steps that are saved."""
     small = Small(folder, 6, accumulation=accumulation, guarded=False, **chosen)
     checkpoints = CheckpointSchedule(folder / "checkpoints", {}, small.average, 1, every_steps=0)
-    small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(checkpoints), checkpoints, attack]
+    small.trainer.callbacks += [LoggedMetrics(every, Throughput()), Preemption(checkpoints), checkpoints, attack]
     with interruption.listening(), pytest.raises(error):
         small.run()
     saved = [directory.read(path) for path in directory.list_steps(folder / "checkpoints")]
@@ -65,6 +65,11 @@ def test_an_error_in_a_step_saves_the_one_before(tmp_path, hook):
 
 def test_an_error_after_a_step_saves_it(tmp_path):
     assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError) == [3]
+
+
+def test_a_logger_that_fails_loses_no_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(LoggedMetrics, "_write", lambda *_: failing(ValueError("on purpose"))(None))
+    assert ended_by(tmp_path, At("on_train_end", -1, ask), ValueError, every=3) == [3]
 
 
 class Breaks(MuonAdamW):

@@ -17,7 +17,8 @@ class LoggedMetrics(Callback):
     Sums stay on the device, so that nothing waits for it between two log points, and go into checkpoints, so
     that a run that was cut in the middle of a window logs the same mean. A step's value is the mean of its
     micro-batches and of all ranks; a step that the guard refused counts for nothing but itself.
-    Placed right after the averages: once it has taken up a step, the step is settled.
+    Placed right after the averages: once it has taken up a step, the step is settled. A row that a logger could
+    not write is part of what is saved then, and is written first by the run that goes on.
     """
 
     def __init__(self, every_steps: int, throughput: Throughput) -> None:
@@ -31,6 +32,8 @@ class LoggedMetrics(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = pl_module.step
+        if self._names and self._due():
+            self._write(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]  # by the log, they are the next step's
@@ -40,17 +43,21 @@ class LoggedMetrics(Callback):
         if pl_module.step != self._seen:
             self._seen = pl_module.step
             self._take_up(pl_module, trainer.world_size)
-            if self.every_steps and self._seen % self.every_steps == 0:
-                self._write(trainer, pl_module)
             pl_module.settled = True
+            if self._due():
+                self._write(trainer, pl_module)
+
+    def _due(self) -> bool:
+        return bool(self.every_steps) and self._seen % self.every_steps == 0
 
     def state(self) -> dict[str, Any]:
         """The window so far: tensors and plain types."""
-        return {"names": self._names, "sums": self._sums, "steps": self._steps}
+        return {"names": self._names, "sums": self._sums, "steps": self._steps, "rates": self._rates}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self._names, self._sums, self._steps = list(state["names"]), state["sums"], state["steps"]
+        self._rates = list(state.get("rates", []))  # which checkpoints of earlier versions lack
 
     @torch.no_grad()
     def _take_up(self, pl_module: LightningModule, world: int) -> None:

@@ -1,9 +1,13 @@
 """The log of a run: a row a step, exact, and whole after a resumption."""
 
+import copy
 import csv
+import errno
+import os
 
 import pytest
 
+from tinyflux_pl.core.errors import DiskFull
 from tinyflux_pl.training.metrics_file import MetricsFile
 
 
@@ -65,6 +69,39 @@ def test_nothing_is_lost_without_a_proper_end(log):
     assert len(rows(log)) == 3 and not log.path.read_text().endswith("\n\n")
     log.finalize("failed")
     assert len(rows(log)) == 3
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_row_that_was_torn_is_no_row(log, cut):
+    """A kill between two pages, or a full disk: `120.5,...` must not come back as step 1."""
+    log.log_metrics({"train/loss": 1 / 3}, 120)
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole[:-cut])
+    again = MetricsFile(log.save_dir)
+    again.continue_from(12)
+    assert [row["step"] for row in rows(again)] == ["5", "10"]
+    log.path.write_bytes(whole[:-cut])
+    again = MetricsFile(log.save_dir)
+    again.continue_from(121)
+    assert [row["step"] for row in rows(again)] == ["5", "10", "12"]
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_a_full_disk_is_told_as_one(log, monkeypatch, room):
+    honest, before = os.pwrite, log.path.read_bytes()
+
+    def full(handle, line, place):
+        if not room and line not in before:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return honest(
+            handle, line if line in before else line[:room], place
+        )  # as the kernel does: what fits, and no error
+
+    monkeypatch.setattr(os, "pwrite", full)
+    for step in (12, 15):  # a row that grows, and a new one
+        with pytest.raises(DiskFull, match=r"no room to write metrics\.csv"):
+            MetricsFile.log_metrics(copy.deepcopy(log), {"train/loss": 0.5}, step)
+        assert log.path.read_bytes() == before
 
 
 def test_a_run_without_a_log_begins_one(tmp_path):

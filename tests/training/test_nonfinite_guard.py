@@ -181,4 +181,6 @@ def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
     one, other = (torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in range(2))
     assert same(one, other)
     replay = Replay.read(tmp_path / "replay_0000004")
-    assert [len(batch) for batch in replay.batches] == [2, 2] and replay.read_again and len(skipped_lines(tmp_path)) == 2
+    assert (
+        [len(batch) for batch in replay.batches] == [2, 2] and replay.read_again and len(skipped_lines(tmp_path)) == 2
+    )

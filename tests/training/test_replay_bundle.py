@@ -64,7 +64,9 @@ def test_everything_comes_back_to_the_bit(bundle):
     bundle.write(net.state_dict(), null_text(), batches, VERDICT, moved=True, read_again=True)
     replay = Replay.read(bundle.folder(7))
     assert len(replay.batches) == 2 and all(map(equal, replay.batches, batches))
-    assert equal(replay.null_text, null_text()) and replay.moved and replay.read_again and replay.config == bundle.config
+    assert (
+        equal(replay.null_text, null_text()) and replay.moved and replay.read_again and replay.config == bundle.config
+    )
     assert replay.checkpoint.step == 7 and replay.checkpoint.config == bundle.description
     assert equal(replay.checkpoint.weights("raw"), dict(net.state_dict()))
     assert str(replay.found) == str(VERDICT) and replay.found.norm_limit == 2.0 and replay.found.loss != VERDICT.loss

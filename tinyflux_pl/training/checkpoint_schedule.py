@@ -139,7 +139,8 @@ class CheckpointSchedule(Callback):
         if not broken:
             return
         raise NumericsError(
-            f"after step {pl_module.step} {broken[0]} is not finite" + f", and {len(broken) - 1} more" * (len(broken) > 1),
+            f"after step {pl_module.step} {broken[0]} is not finite"
+            + f", and {len(broken) - 1} more" * (len(broken) > 1),
             where=str(self.folder),
             cure="it is not saved; resume=auto goes on from the newest checkpoint: choose a lower learning rate",
         )

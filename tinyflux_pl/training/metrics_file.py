@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 from argparse import Namespace
@@ -49,22 +50,31 @@ class MetricsFile(Logger):
         """Add values to the step's row, which is the last one or a new one."""
         found = {name: float(value) for name, value in metrics.items()}
         same = self._last.get("step") == step
-        before = len(self._line(self._last)) if same else 0
+        before = self._line(self._last) if same else b""
         self._last = {**self._last, **found} if same else {"step": step, **found}
         if new := [name for name in self._last if name not in self._columns]:
             rows = self.rows()
             self._write([*self._columns, *new], [*(rows[:-1] if same else rows), self._last])
             return
         # One call, in place: a row that grew by cells is longer than it was, so a kill leaves the one or the other.
-        with open(self.path, "r+b") as file:
-            os.pwrite(file.fileno(), self._line(self._last), os.fstat(file.fileno()).st_size - before)
+        line = self._line(self._last)
+        with files.disk_full_explained(self.path, len(line)), open(self.path, "r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                written = os.pwrite(file.fileno(), line, size - len(before))
+                if written < len(line):  # the kernel writes what fits, and calls that no error
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                os.pwrite(file.fileno(), before, size - len(before))
+                os.ftruncate(file.fileno(), size)
+                raise
 
     def rows(self) -> list[dict[str, str]]:
-        """What is in the file, as text."""
+        """What is in the file, as text; a last row without its end, which a kill or a full disk has torn, is none."""
         if not self.path.is_file():
             return []
-        with open(self.path, newline="") as file:
-            return list(csv.DictReader(file))
+        whole, end, _ = self.path.read_text().rpartition("\n")
+        return list(csv.DictReader(io.StringIO(whole + end, newline="")))
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:

@@ -95,7 +95,7 @@ def test_the_fingerprint_follows_contents_and_sizes_not_the_place(named, tmp_pat
             "different kinds",
         ),
         ([{"target": "a.png", "reference": "b.png"}], CaptionError, "without a caption"),
-        ([{"reference": "b.png", "caption": "x"}], CaptionError, "row 1"),
+        ([{"reference": "b.png", "caption": "x"}], CaptionError, "line 1"),
         ([{"target": "a.png", "reference": 3, "caption": "x"}], CaptionError, "reference is 3"),
         ([{"target": "../a.png", "reference": "b.png", "caption": "x"}], UntrustedFile, "leaves the dataset"),
         ([], DataError, "no pairs"),

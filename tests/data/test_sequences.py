@@ -200,3 +200,12 @@ def test_a_npz_that_lies_or_unpacks_to_too_much_is_refused_unread(tmp_path):
     with pytest.raises(DataError, match="its header says"):
         ArrayFile(path)
     assert array_file.MAX_BYTES == 2**33
+
+
+def test_a_pair_that_changes_after_it_was_listed_is_told(tmp_path):
+    arrays = {"condition": np.ones((4, 2, 3), np.float32), "target": np.arange(24, dtype=np.float32).reshape(4, 2, 3)}
+    np.savez(tmp_path / "pairs.npz", **arrays)
+    records = Sequences(tmp_path / "pairs.npz", split="all")
+    np.savez(tmp_path / "pairs.npz", **{**arrays, "target": arrays["target"] + 1})
+    with pytest.raises(DataError, match="changed after it was listed"):
+        records[0]

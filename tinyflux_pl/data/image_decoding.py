@@ -34,7 +34,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 STRIP = 2**20  # pixels converted at a time: a second copy of a large image would double its memory
 WHITE = (255, 255, 255)
-CURE = "replace or remove the file, or leave such files out with data.skip_bad=true"
+CURE = "replace or remove the file"
 
 
 def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> tuple[int, int]:

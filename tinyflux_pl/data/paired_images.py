@@ -105,10 +105,14 @@ class PairedImages:
         return decode(self._content(path), max_pixels=self.max_pixels, name=str(self.root / path))
 
     def _content(self, path: str) -> bytes:
-        return content_of(inside(self.root, path), str(self.root / path))
+        """A file's bytes, if they are still those that were listed."""
+        content = content_of(inside(self.root, path), str(self.root / path))
+        if hashlib.sha256(content).hexdigest() != self._hashes[path]:
+            raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
+        return content
 
     def _hash(self, path: str) -> str:
-        return hashlib.sha256(self._content(path)).hexdigest()
+        return hashlib.sha256(content_of(inside(self.root, path), str(self.root / path))).hexdigest()
 
 
 def _files(row: PairRow) -> tuple[str, ...]:

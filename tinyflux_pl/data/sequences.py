@@ -11,6 +11,7 @@ import torch
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import ConfigError, DataError
+from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.sequences import Pairs, PairShape
 from tinyflux_pl.data.answer_reading import NearestTarget
 from tinyflux_pl.data.array_file import SUFFIXES
@@ -44,6 +45,13 @@ class Sequences(PairRecords):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __getitem__(self, index: int) -> Record:
+        record = super().__getitem__(index)
+        if record.sample_id != self._rows[index][2]:
+            where = str(self.files[self._rows[index][0]].file.path)
+            raise DataError("the file changed after it was listed", where=where, cure="start again")
+        return record
 
     def pairs(self, rows: Sequence[int]) -> Pairs:
         """These pairs of the split, in this order."""

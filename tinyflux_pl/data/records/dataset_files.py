@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from tinyflux_pl.core.errors import CaptionError, ImageError, UntrustedFile
+from tinyflux_pl.core.errors import CaptionError, DataError, ImageError, UntrustedFile
 from tinyflux_pl.core.files import contained_join
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -25,21 +26,29 @@ def inside(root: Path, relative: str) -> Path:
         raise UntrustedFile(what, where=str(root), cure=CURE) from error
 
 
-def images(root: Path) -> list[str]:
-    """The images below `root` by relative path, sorted; masks and hidden names left out.
+def images_and_masks(root: Path) -> tuple[list[str], list[str]]:
+    """The images below `root` by relative path, sorted, and likewise the masks; hidden names left out.
 
-    Folders are walked, links to folders are not: one that leads outside is an UntrustedFile.
+    Folders are walked, links to folders are not: one that leads outside is an UntrustedFile. Raises DataError
+    for a folder that cannot be read.
     """
     found = []
-    for path in root.rglob("*"):
-        relative = path.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts):
-            continue
-        if path.is_symlink() and path.is_dir():
-            inside(root, relative.as_posix())
-        elif path.suffix.lower() in SUFFIXES:  # a folder of such a name too: opening it will tell
-            found.append(relative.as_posix())
-    return sorted(name for name in found if not name.lower().endswith(MASK_SUFFIX))
+    for folder, inner, files in os.walk(root, onerror=_unreadable):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in (*inner, *(file for file in files if not file.startswith("."))):
+            path = Path(folder) / name
+            relative = path.relative_to(root).as_posix()
+            if name in inner and path.is_symlink():
+                inside(root, relative)
+            elif path.suffix.lower() in SUFFIXES:  # a folder of such a name too: opening it will tell
+                found.append(relative)
+    masks = {name for name in found if name.lower().endswith(MASK_SUFFIX)}
+    return sorted(name for name in found if name not in masks), sorted(masks)
+
+
+def _unreadable(error: OSError) -> None:
+    what = f"the folder cannot be read: {error.strerror}"
+    raise DataError(what, where=str(error.filename), cure="make it readable, or move it out of the dataset") from error
 
 
 def is_file(path: Path) -> bool:

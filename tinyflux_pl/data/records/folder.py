@@ -32,12 +32,11 @@ from tinyflux_pl.data.records.dataset_files import (
     MASK_SUFFIX,
     SUFFIXES,
     caption_beside,
-    images,
+    images_and_masks,
     inside,
-    is_file,
     mask_of,
 )
-from tinyflux_pl.data.records.json_lines import read_captions
+from tinyflux_pl.data.records.json_lines import captions_by_image, table_in
 
 SPLITS = ("train", "validation", "all")
 
@@ -91,8 +90,8 @@ class Folder:
             raise DataError("no such folder", where=str(self.root), cure="set data.root to the folder of images")
         self.skipped: list[str] = []
         self._decoded_before = DecodedBefore(decoded, max_pixels)
-        described = self._caption_file(caption_file)
-        entries = self._entries(self._captions(described))
+        described = table_in(self.root, caption_file)
+        entries = self._entries(described)
         self._entries_of_split = self._chosen(entries)
         without = [e.path for e in entries if not e.caption]
         if without and not allow_missing_captions:
@@ -177,35 +176,20 @@ class Folder:
         return ImageError(f"{_listed(bad)} unusable", where=str(self.root), cure=cure)
 
     def _read(self, path: str, expected: str) -> bytes:
-        content = inside(self.root, path).read_bytes()
+        content = content_of(inside(self.root, path), str(self.root / path))
         if hashlib.sha256(content).hexdigest() != expected:
             raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
         return content
 
-    def _caption_file(self, name: str | None) -> Path | None:
-        if name is None:
-            usual = ("metadata.jsonl", "metadata.json")
-            return next((path for n in usual if (path := inside(self.root, n)).is_file()), None)
-        path = inside(self.root, name)
-        if not is_file(path):
-            raise CaptionError("no such file of captions", where=str(path), cure="correct data.caption_file")
-        return path
-
-    def _captions(self, path: Path | None) -> dict[str, str] | None:
-        if path is None:
-            return None
-        captions = {}
-        for file, caption in read_captions(path).items():
-            image = inside(self.root, file)
-            if not is_file(image):
-                what = f"{path.name} names {file}, which is not there"
-                raise DataError(what, where=str(path), cure="correct the row")
-            captions[image.relative_to(self.root.resolve()).as_posix()] = caption
-        return captions
-
-    def _entries(self, captions: dict[str, str] | None) -> list[_Entry]:
-        entries, bad = [], []
-        for relative in images(self.root):
+    def _entries(self, described: Path | None) -> list[_Entry]:
+        captions = None if described is None else captions_by_image(self.root, described)
+        images, masks = images_and_masks(self.root)
+        if alone := sorted(set(masks) - set(map(mask_of, images))):
+            cure = f"call the mask of NAME.png NAME{MASK_SUFFIX}, or remove it"
+            raise DataError(f"{_listed(alone)}: masks that no image has", where=str(self.root), cure=cure)
+        strange = sorted(set(captions or ()) - set(images))
+        entries, bad = [], [printable(f"{name}: has a caption, but is not read as an image") for name in strange]
+        for relative in images:
             caption = caption_beside(self.root, relative) if captions is None else captions.get(relative, "")
             mask = mask_of(relative)
             try:

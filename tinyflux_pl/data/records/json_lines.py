@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.core.errors import CaptionError
-from tinyflux_pl.data.records.dataset_files import text_of
+from tinyflux_pl.core.errors import CaptionError, DataError
+from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, inside, is_file, text_of
 
+TABLES = ("metadata.jsonl", "metadata.json")
 FILE_KEYS, CAPTION_KEYS = ("file_name", "image", "file"), ("text", "caption", "prompt")
 CURE = 'write rows such as {"file_name": "a.png", "text": "a red circle"}'
+
+
+def table_in(root: Path, name: str | None = None, usual: tuple[str, ...] = TABLES) -> Path | None:
+    """The table of that name, else the first of the usual ones that is there; CaptionError for what is no file."""
+    if name is None:
+        name = next((n for n in usual if os.path.lexists(root / n)), None)
+    path = None if name is None else inside(root, name)
+    if path is not None and not is_file(path):
+        what = "not a regular file" if os.path.lexists(path) or name in usual else "no such file of captions"
+        raise CaptionError(what, where=str(root / str(name)), cure="mend or remove it, or correct data.caption_file")
+    return path
+
+
+def captions_by_image(root: Path, table: Path) -> dict[str, str]:
+    """Path relative to `root`, as the folder itself spells it, -> caption.
+
+    A link to an image is an image of its own. Raises DataError for a row whose file is not there, CaptionError
+    for two captions of one image.
+    """
+    base, found = root.resolve(), dict[str, str]()
+    for file, caption in read_captions(table).items():
+        image = inside(root, file)
+        if not is_file(image):
+            raise DataError(f"{table.name} names {file}, which is not there", where=str(table), cure="correct the row")
+        place = (root / file).parent.resolve() / Path(file).name
+        name = (place if place.is_relative_to(base) else image).relative_to(base).as_posix()
+        if found.setdefault(name, caption) != caption:
+            raise CaptionError(f"{name} has two captions", where=str(table), cure="keep one row for each file")
+    return found
 
 
 def read_captions(path: Path) -> dict[str, str]:
@@ -53,9 +84,18 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise CaptionError(f"not JSON: {error}", where=where, cure=CURE) from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} stands there twice")
+        found[name] = value
+    return found
 
 
 def _object(entry: Any, where: str) -> dict[str, Any]:
@@ -70,12 +110,18 @@ def _file_and_caption(entry: Any, where: str) -> tuple[str, str]:
     caption = next((entry[key] for key in CAPTION_KEYS if key in entry), "")
     if not isinstance(file, str) or not file:
         raise CaptionError(f"no {' or '.join(FILE_KEYS)} in {sorted(entry)}", where=where, cure=CURE)
-    if caption is None:
-        caption = ""
+    return file, checked_caption("" if caption is None else caption, file, where)
+
+
+def checked_caption(caption: Any, file: str, where: str) -> str:
+    """The caption, if it is text that UTF-8 can hold, and no longer than one beside an image may be."""
     if not isinstance(caption, str):
         raise CaptionError(f"the caption of {file} is not text: {str(caption)[:60]!r}", where=where, cure=CURE)
     try:
-        caption.encode()
+        size = len(caption.encode())
     except UnicodeEncodeError as error:  # half of a surrogate pair: JSON can say it, UTF-8 cannot
         raise CaptionError(f"the caption of {file} is not text: {error.reason}", where=where, cure=CURE) from error
-    return file, caption
+    if size > MAX_CAPTION_BYTES:
+        what = f"{size:,} bytes of captions, more than {MAX_CAPTION_BYTES:,}"
+        raise CaptionError(f"{what} ({file})", where=where, cure="shorten it")
+    return caption

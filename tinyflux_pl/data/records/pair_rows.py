@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
-from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, images, inside, is_file, text_of
+from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, images_and_masks, inside, is_file, text_of
+from tinyflux_pl.data.records.json_lines import TABLES, checked_caption, table_in
 
-TABLES = ("metadata.jsonl", "metadata.json")
 TARGET, REFERENCE, MASK, CAPTION = "_target", "_ref", "_mask", "_caption.txt"
 CURE = 'write rows such as {"target": "a.png", "reference": "b.png", "caption": "make it night"}'
 
@@ -33,7 +33,7 @@ def read_rows(root: Path) -> list[PairRow]:
     NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png and NAME_caption.txt. Raises DataError for a
     file that is not there and for rows that differ in kind, CaptionError for a caption that is no text.
     """
-    table = next((path for name in TABLES if is_file(path := inside(root, name))), None)
+    table = table_in(root)
     rows = list(_of_table(table) if table else _of_names(root))
     if not rows:
         raise DataError("no pairs", where=str(root), cure=f"{CURE} in {TABLES[0]}, or name files NAME{TARGET}.png")
@@ -51,18 +51,19 @@ def read_rows(root: Path) -> list[PairRow]:
 
 def _of_table(table: Path) -> Iterator[PairRow]:
     text = text_of(table)
-    lines = [line for line in text.split("\n") if line.strip()] if table.suffix == ".jsonl" else [text]
-    entries: list[Any] = []
-    for number, line in enumerate(lines, 1):
+    lines = text.split("\n") if table.suffix == ".jsonl" else [text]
+    entries: list[tuple[str, Any]] = []
+    for where, line in ((f"{table}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()):
         try:
-            entries.append(json.loads(line))
+            entries.append((where, json.loads(line)))
         except (ValueError, RecursionError) as error:
-            raise CaptionError(f"not JSON: {error}", where=f"{table}, line {number}", cure=CURE) from error
-    entries = entries[0] if table.suffix == ".json" else entries
-    if not isinstance(entries, list):
-        raise CaptionError("not a list of rows", where=str(table), cure=CURE)
-    for number, entry in enumerate(entries, 1):
-        where = f"{table}, row {number}"
+            raise CaptionError(f"not JSON: {error}", where=where, cure=CURE) from error
+    if table.suffix == ".json":
+        rows = entries[0][1] if entries else []
+        if not isinstance(rows, list):
+            raise CaptionError("not a list of rows", where=str(table), cure=CURE)
+        entries = [(f"{table}, row {number}", row) for number, row in enumerate(rows, 1)]
+    for where, entry in entries:
         row = entry if isinstance(entry, dict) else {}
         references = row.get("reference", [])
         references = [references] if isinstance(references, str) else references
@@ -71,11 +72,11 @@ def _of_table(table: Path) -> Iterator[PairRow]:
             raise CaptionError(f"reference is {references!r}", where=where, cure=CURE)
         if not target or not all(isinstance(value, str) for value in (target, mask, caption, *references)):
             raise CaptionError(f"not a pair: {sorted(row)}", where=where, cure=CURE)
-        yield PairRow(target, tuple(references), mask, caption.strip())
+        yield PairRow(target, tuple(references), mask, checked_caption(caption, target, where).strip())
 
 
 def _of_names(root: Path) -> Iterator[PairRow]:
-    found = [root / name for name in images(root)]
+    found = [root / name for name in images_and_masks(root)[0]]
     for path in found:
         if not path.stem.endswith(TARGET):
             continue

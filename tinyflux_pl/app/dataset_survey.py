@@ -18,7 +18,7 @@ from tinyflux_pl.data.cache_validity import plain
 from tinyflux_pl.data.dataset_audit import Audit, audit
 from tinyflux_pl.data.original_sizes import OriginalSizes
 
-VERSION = 1  # raise it when a survey holds more than it did
+VERSION = 2  # raise it when a survey holds more than it did
 KEPT = "audit.json"  # in the cache's folder
 # What a strict reader refuses at once; taken out, all that is wrong is seen together.
 LENIENT = ("skip_bad", "allow_missing_captions")
@@ -46,7 +46,7 @@ class _Watched:
     def __init__(self, records: Any, sizes: OriginalSizes) -> None:
         self.records, self.sizes = records, sizes
         self.skipped, self.name = list(getattr(records, "skipped", ())), records.name
-        self.pictures = True
+        self.pictures, self.fit_mode = True, sizes.mode
 
     def __len__(self) -> int:
         return len(self.records)
@@ -89,7 +89,7 @@ def records_of(
 
 def survey(source: str, split: str, records: Any, frame: tuple[int, int], cache: Path) -> Survey:
     """Read every record, unless what an earlier run found of the same ones lies with the cache."""
-    sizes = OriginalSizes(frame)
+    sizes = OriginalSizes(frame, getattr(records, "fit_mode", "crop"))
     known = _kept(cache / KEPT, records)
     if known is not None:
         sizes.restore(known["sizes"])
@@ -108,7 +108,9 @@ def keep(found: Survey, records: Any, cache: Path) -> None:
     if found.kept or not cache.is_dir() or not os.access(cache, os.W_OK):
         return
     told = {"audit": asdict(found.audit), "sizes": found.sizes.state()}
-    files.write_sealed(cache / KEPT, {**told, "of": _identity(records)})
+    content = files.sealed({**told, "of": _identity(records)})
+    if len(content) <= files.JSON_LIMIT:  # what is longer could not be read back; found anew it only takes time
+        files.write_bytes(cache / KEPT, content)
 
 
 def require_readable(found: Survey, records: Any) -> None:
@@ -120,7 +122,8 @@ def require_readable(found: Survey, records: Any) -> None:
         raise ImageError(
             f"{len(bad)} unreadable: {'; '.join(bad[:10])}{more}",
             where=f"data.sources.{found.source}.{found.split}",
-            cure="replace or remove them, or leave out unreadable images: data.skip_bad=true",
+            cure="replace or remove them"
+            + (", or leave out unreadable images: data.skip_bad=true" if hasattr(records, "skip_bad") else ""),
         )
 
 

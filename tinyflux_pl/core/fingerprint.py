@@ -18,7 +18,8 @@ def canonical(value: Any) -> str:
 
 def of(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of plain data."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    # a file's name may hold bytes that are no UTF-8, which Python spells as halves of surrogate pairs
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def of_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 
 from tinyflux_pl.core.errors import DataError
-from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.protocols import Records
+from tinyflux_pl.data.original_sizes import enlarged
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,6 @@ class Audit:
         """Whether nothing was found."""
         return not (self.unreadable or self.missing_captions or self.duplicates or self.tiny)
 
-    def table(self) -> list[str]:
-        """One line a kind: count, and the first three names."""
-        lines = [f"{'records':<18}{self.total:>7}", f"{'readable':<18}{self.readable:>7}"]
-        for kind in ("unreadable", "missing_captions", "duplicates", "contradictions", "tiny"):
-            found = [" = ".join(f) if isinstance(f, list) else f for f in getattr(self, kind)]
-            more = ", ..." if len(found) > 3 else ""
-            lines.append(
-                f"{kind.replace('_', ' '):<18}{len(found):>7}  {printable(', '.join(found[:3]))}{more}".rstrip()
-            )
-        return lines
-
 
 def audit(records: Records) -> Audit:
     """Read every record once. Give a Folder with skip_bad and allow_missing_captions to see all at once."""
@@ -54,8 +43,8 @@ def audit(records: Records) -> Audit:
         source = record.source or str(index)
         if not record.caption.strip():
             missing.append(source)
-        height, width = record.attributes.get("original_size", record.image.shape[:2])
-        if height < record.image.shape[0] and width < record.image.shape[1]:
+        frame = record.image.shape[:2]
+        if enlarged(record.attributes.get("original_size", frame), frame, getattr(records, "fit_mode", "crop")):
             tiny.append(source)
         copies.setdefault(hashlib.sha256(record.image.tobytes()).hexdigest(), []).append((source, record.caption))
     repeated = [group for group in copies.values() if len(group) > 1]

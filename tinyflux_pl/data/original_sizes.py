@@ -22,8 +22,8 @@ class SizeBucket:
 class OriginalSizes:
     """Counts pictures by aspect ratio (the nearest of RATIOS) and by octave of their side, sqrt(height * width)."""
 
-    def __init__(self, frame: tuple[int, int]) -> None:
-        self.frame = frame
+    def __init__(self, frame: tuple[int, int], mode: str = "crop") -> None:
+        self.frame, self.mode = frame, mode
         self.buckets: dict[tuple[str, int], SizeBucket] = {}
 
     def add(self, height: int, width: int) -> None:
@@ -33,7 +33,7 @@ class OriginalSizes:
         bucket = self.buckets.setdefault((name, int(math.log2(height * width) / 2)), SizeBucket())
         bucket.count += 1
         bucket.lost += lost_share((height, width), self.frame)
-        bucket.enlarged += height < self.frame[0] or width < self.frame[1]
+        bucket.enlarged += enlarged((height, width), self.frame, self.mode)
 
     def lines(self) -> list[tuple[str, str, int, float, int]]:
         """(aspect ratio, sides, pictures, mean share lost, enlarged) of each bucket, the fullest first."""
@@ -50,6 +50,12 @@ class OriginalSizes:
     def restore(self, state: Sequence[Sequence]) -> None:
         """Take over what `state` gave."""
         self.buckets = {(str(name), int(octave)): SizeBucket(*rest) for name, octave, *rest in state}
+
+
+def enlarged(size: Sequence[int], frame: tuple[int, int], mode: str) -> bool:
+    """Whether a picture grows to fit: cropped, if it is smaller one way; padded, only if it is smaller both ways."""
+    smaller = [side < edge for side, edge in zip(size, frame, strict=True)]
+    return all(smaller) if mode == "pad" else any(smaller)
 
 
 def lost_share(size: tuple[int, int], frame: tuple[int, int]) -> float:

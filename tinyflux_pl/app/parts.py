@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tinyflux_pl.app import signatures
 from tinyflux_pl.app.compose import build, check_binds
 from tinyflux_pl.core.errors import ConfigError
 
@@ -39,8 +40,14 @@ class Parts:
 
     @property
     def device(self) -> str:
-        """Where encoders and teachers run."""
-        return "cpu" if self.config["hardware"]["accelerator"] == "cpu" else "cuda"
+        """Where encoders and teachers run; ConfigError for a GPU that is not there."""
+        import torch
+
+        if self.config["hardware"]["accelerator"] == "cpu":
+            return "cpu"
+        if not torch.cuda.is_available():
+            raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
+        return "cuda"
 
     @property
     def precision(self) -> str:
@@ -65,13 +72,15 @@ class Parts:
         """Judge what a run would otherwise find out only after the caches are made; builds no weights."""
         import torch
 
-        from tinyflux_pl.core.precision import check_dtype
+        from tinyflux_pl.diffusion.guidance import Guidance
         from tinyflux_pl.sampling.images import settings_of
+        from tinyflux_pl.sampling.loop import SamplerSettings
 
-        check_dtype(self.config["data"]["store_dtype"], "data.store_dtype")
         check_binds({name: self.config[name] for name in ("timesteps", "schedule", "optimizer", "objective", "logger")})
         build(self.config["objective"], timesteps=build(self.config["timesteps"]), null_text=None, experts=[])
         build(self.config["schedule"])
+        signatures.check(SamplerSettings, self.config["sampler"], "sampler", ("guidance",))
+        signatures.check(Guidance, self.config["guidance"], "guidance")
         settings_of(self.sampler_config())
         with torch.device("meta"):
             network = self.denoiser()

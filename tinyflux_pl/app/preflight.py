@@ -11,7 +11,6 @@ import torch
 from tinyflux_pl.app import cache_needs, dataset_survey, disk_needs, preflight_report, ranks, rehearsing, sources
 from tinyflux_pl.app.budget import budget
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine import memory_plan
 from tinyflux_pl.engine.peak_memory import available_bytes
 
@@ -30,7 +29,7 @@ class Preflight:
 
     def __init__(self, parts: Parts, start: int) -> None:
         self.parts, self.config, self.start = parts, parts.config, start
-        asked = _asked(self.config)
+        asked = self.config["preflight"]
         self.only = asked == ONLY
         self.records: dict[str, dict[str, Any]] | None = None
         self.sources: list[sources.Source] | None = None
@@ -124,10 +123,3 @@ class Preflight:
         """Pictures of the closing evaluation."""
         splits = [len(getattr(found["train"], "prompt_splits", ())) for found in (self.records or {}).values()]
         return self.config["data"]["evaluation_prompts"] * sum(splits)
-
-
-def _asked(config: dict[str, Any]) -> bool | str:
-    asked = config["preflight"]
-    if asked in (True, False, ONLY):
-        return asked
-    raise ConfigError(f"preflight={asked!r}", where="preflight", cure="true, only, or false")

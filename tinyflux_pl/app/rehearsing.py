@@ -49,10 +49,14 @@ def sizes(hardware: dict[str, Any]) -> Sizes:
 
 
 def optimizer_of(parts: Parts, module: torch.nn.Module) -> torch.optim.Optimizer:
-    """The run's optimizer for the module, which may be on the meta device."""
+    """The run's optimizer for the module, which may be on the meta device; ConfigError for what it does not take."""
     from tinyflux_pl.training.optimizers import made_for
 
-    return made_for(module, build(parts.config["optimizer"]))
+    try:
+        return made_for(module, build(parts.config["optimizer"]))
+    except ValueError as error:  # torch's, of a rate or a beta
+        cure = "see what it was given: --cfg job --package optimizer"
+        raise ConfigError(str(error), where="optimizer", cure=cure) from error
 
 
 def _ranks(hardware: dict[str, Any]) -> int:

@@ -13,9 +13,10 @@ from tinyflux_pl.core.errors import ConfigError
 @leaving_no_trace
 def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
-    from tinyflux_pl.app import doctor, report, sources
+    from tinyflux_pl.app import accepted_values, doctor, report, sources
     from tinyflux_pl.app.parts import Parts
 
+    accepted_values.check(config)
     if config["doctor"]:
         return doctor.run(config)
     _use_threads(config)
@@ -29,11 +30,12 @@ def extract(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def train(config: dict[str, Any]) -> int:
     """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
-    from tinyflux_pl.app import closing_evaluation, ranks, report, resumption
+    from tinyflux_pl.app import accepted_values, closing_evaluation, ranks, report, resumption
     from tinyflux_pl.app.fitting import Fitting
     from tinyflux_pl.app.parts import Parts
     from tinyflux_pl.app.preflight import Preflight
 
+    accepted_values.check(config)
     if config["replay"]:
         from tinyflux_pl.app.replaying import replay
 

@@ -13,8 +13,7 @@ from tinyflux_pl.app.compose import build
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.replacement import Replacement
 from tinyflux_pl.app.source_store import cure, opened, whole
-from tinyflux_pl.core.errors import ConfigError, CorruptStore, StaleCache
-from tinyflux_pl.core.precision import check_dtype
+from tinyflux_pl.core.errors import CorruptStore, StaleCache
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over
 from tinyflux_pl.data.store_lock import locked
@@ -48,7 +47,6 @@ def prepare(parts: Parts, rebuild: bool = False, records: Records | None = None)
     """
     if records is None:
         records = {name: records_of(node) for name, node in parts.config["data"]["sources"].items()}
-    _chosen(parts)
     with ExitStack() as held:
         _lock(parts, rebuild, held)
         sources = [
@@ -199,11 +197,7 @@ def _lanes(extractor: Any) -> int:
 def _chosen(parts: Parts) -> tuple[torch.dtype, int]:
     """The type that is stored, and how many images are encoded at once."""
     data = parts.config["data"]
-    batch = data.get("extraction_batch", 8)
-    if type(batch) is not int or batch < 1:
-        cure = "a whole number of at least 1: data.extraction_batch=8"
-        raise ConfigError(f"no number of images: {batch!r}", where="data.extraction_batch", cure=cure)
-    return check_dtype(data["store_dtype"], "data.store_dtype"), batch
+    return getattr(torch, data["store_dtype"]), data.get("extraction_batch", 8)
 
 
 def _kept(source: Source, split: str, group: str) -> KeptRows:

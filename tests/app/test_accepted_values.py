@@ -1,0 +1,206 @@
+"""A value that could only fail later is refused at once: what it is, where it stands, and what it may be."""
+
+import copy
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tests.app.runs import CONF, SMALLEST, configuration, run
+from tests.house.test_conf_binds import composed, lines
+from tinyflux_pl.app import accepted_values
+from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.core.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return configuration("train", tmp_path_factory.mktemp("project"), "logger=wandb")
+
+
+def changed(config, key, value):
+    """The configuration with one value in place of another; a key that is not there is added."""
+    config = copy.deepcopy(config)
+    *above, last = key.split(".")
+    node = config
+    for name in above:
+        node = node[name]
+    node[last] = value
+    return config
+
+
+def refused(config):
+    with pytest.raises(ConfigError) as caught:
+        accepted_values.check(config)
+    assert caught.value.what and caught.value.cure
+    return caught.value
+
+
+@pytest.mark.parametrize("root", ["train", "extract"])
+def test_everything_that_the_project_offers_is_accepted(root):
+    for line in lines(root):
+        found = composed(root, line)
+        if "model=as_trained" not in line:
+            accepted_values.check(found)
+
+
+BAD = {
+    "steps": (0, -5, 2.5, "abc", None, True),
+    "seed": ("abc", 1.5, None),
+    "run": (None, 3),
+    "resume": (1, True),
+    "resume_changed": ("maybe", None),
+    "replay": (7,),
+    "preflight": ("maybe", None, 1, 0),
+    "export_teacher": ("sola",),
+    "paths.root": (None, 3),
+    "paths.cache": ("",),
+    "data.shard_size": (0, -3, "abc", 1.5, None),
+    "data.store_dtype": ("float31", "load", "int8", None),
+    "data.in_memory": ("maybe", 1),
+    "data.evaluation_prompts": (-1, "abc"),
+    "data.extraction_batch": (0, "8"),
+    "data.sources": ({}, None, []),
+    "data.sources.shapes": (None, "x"),
+    "data.sources.shapes.weight": (0, -1, "abc", float("nan"), float("inf"), True),
+    "data.sources.shapes.cache": (None, "", 3),
+    "data.sources.shapes.train": (None, {}),
+    "data.sources.shapes.validation": ("x",),
+    "hardware.accelerator": ("tpu", "auto", None),
+    "hardware.devices": (0, -2, "abc", [], ["a"], None),
+    "hardware.strategy": ("dpp", None),
+    "hardware.precision": ("bf17", 32, None),
+    "hardware.batch_size": (0, "abc", 8.0),
+    "hardware.accumulation": (0, "abc", None),
+    "hardware.workers": (-1, "two"),
+    "hardware.threads": (0, -1, "abc"),
+    "hardware.compile": ("maybe", 1),
+    "hardware.gradient_checkpointing": ("maybe",),
+    "callbacks.ema": (None, 3),
+    "callbacks.ema.decay": (2, 1.0, -0.1, "abc"),
+    "callbacks.checkpoint.every_steps": (-1, "abc", None),
+    "callbacks.checkpoint.keep": (0, "abc"),
+    "callbacks.checkpoint.background": ("maybe",),
+    "callbacks.preview.every_steps": (-1,),
+    "callbacks.preview.count": (0, "abc"),
+    "callbacks.validation.every_steps": ("abc",),
+    "callbacks.validation.times": ([], [2.0], ["a"], 0.5, None),
+    "callbacks.guard": (None,),
+    "callbacks.guard.warmup": ("abc", -1),
+    "callbacks.guard.loss_factor": ("abc",),
+    "callbacks.guard.max_recent": (0,),
+    "callbacks.log_every_steps": (-1, "abc"),
+    "teacher.seed": ("abc", None),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
+def test_a_value_that_could_not_work_is_refused_by_its_key(sound, key, value):
+    assert refused(changed(sound, key, value)).where.startswith(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("hardware.batch_sise", "hardware.batch_size"),
+        ("callbacks.checkpiont", "callbacks.checkpoint"),
+        ("callbacks.guard.warm_up", "callbacks.guard.warmup"),
+        ("data.sources.shapes.wieght", "data.sources.shapes.weight"),
+    ],
+)
+def test_a_key_that_nothing_reads_meets_the_nearest_that_something_does(sound, key, near):
+    """With + before it, Hydra takes any."""
+    error = refused(changed(sound, key, 1))
+    assert error.where == key and f"did you mean {near}?" in error.cure
+
+
+GOOD = {
+    "seed": (-1, 2**40),
+    "hardware.devices": (-1, 2, "auto", [0, 1]),
+    "hardware.threads": (None, 4),
+    "callbacks.guard.loss_factor": (None, 30),
+    "callbacks.checkpoint.every_steps": (0,),
+    "callbacks.preview.prompts": (None, ["a red circle"]),
+    "callbacks.log_every_steps": (0,),
+    "preflight": (True, False, "only"),
+    "resume": (None, "auto"),
+    "data.sources.shapes.weight": (1, 0.2),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in GOOD.items() for value in values])
+def test_what_works_is_accepted(sound, key, value):
+    accepted_values.check(changed(sound, key, value))
+
+
+# sources
+
+
+@pytest.mark.parametrize("cache", ["{shapes}", "{shapes}/", "{shapes}/train", "{shapes}/.."])
+def test_two_sources_may_not_write_one_cache(sound, cache):
+    known = sound["data"]["sources"]["shapes"]
+    error = refused(
+        changed(sound, "data.sources.other", {**known, "cache": cache.format(shapes=known["cache"])}),
+    )
+    assert error.where == "data.sources.other.cache" and "shapes" in error.what
+    accepted_values.check(changed(sound, "data.sources.other", {**known, "cache": known["cache"] + "_2"}))
+
+
+# whom a logger sends the user's keys
+
+
+@pytest.mark.parametrize("key", ["settings", "tracking_uri"])
+def test_a_configuration_does_not_choose_whom_the_users_keys_are_sent_to(sound, key):
+    error = refused(changed(sound, f"logger.wandb.{key}", {"base_url": "https://evil.invalid"}))
+    assert error.where == f"logger.wandb.{key}" and "shell" in error.cure
+
+
+# through the recipes
+
+
+@pytest.mark.parametrize("task", ["train", "extract"])
+@pytest.mark.parametrize("line", ["data.shard_size=abc", "hardware.threads=-1", "hardware.accumulation=0"])
+def test_recipes_ask_before_anything_is_made(tmp_path, task, line):
+    with pytest.raises(ConfigError):
+        run(task, tmp_path, *SMALLEST, line)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("sampler.steps=abc", "steps"),
+        ("+sampler.sovler=heun", "did you mean solver?"),
+        ("guidance.scale=abc", "scale"),
+        ("guidance.interval=[a,b]", "interval"),
+        ("+guidance.scael=2", "did you mean scale?"),
+        ("optimizer.lr=-1", "learning rate"),
+    ],
+)
+def test_what_a_signature_does_not_take_is_found_before_anything_is_made(tmp_path, line, says):
+    with pytest.raises(ConfigError) as caught:
+        run("train", tmp_path, *SMALLEST, line)
+    assert says in str(caught.value) and not (tmp_path / "cache").exists()
+
+
+def test_a_gpu_that_is_not_there_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    parts = Parts.from_config(configuration("train", tmp_path, *SMALLEST, "hardware=gpu_12gb"))
+    with pytest.raises(ConfigError, match="no usable GPU"):
+        parts.device  # noqa: B018
+    for task in ("train", "extract"):
+        with pytest.raises(ConfigError, match="no usable GPU"):
+            run(task, tmp_path, *SMALLEST, "hardware=gpu_12gb")
+    assert not list(tmp_path.rglob("shard_*"))
+
+
+def test_every_plain_key_of_the_roots_has_a_rule_or_a_signature():
+    """A key that is added without one would be read unjudged."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        plain = OmegaConf.to_container(compose("train"), resolve=False)
+    judged = {key.split(".")[0] for key in accepted_values.RULES}
+    judged |= {key for key, node in plain.items() if isinstance(node, dict) and "_target_" in node}
+    judged |= {"experts", "logger", "sampler", "guidance"}  # nodes with targets of their own, and two signatures
+    assert set(plain) - judged <= {"task", "run_dir"}, "which no one gives"
+    named = {f"data.{k}" for k in plain["data"]} | {f"hardware.{k}" for k in plain["hardware"]}
+    assert named - set(accepted_values.RULES) <= {"data.image_size", "data.sources"}, "judged by Parts, and below"

@@ -1,38 +1,18 @@
 """An autoencoder from a single file, in diffusers' layout and in that of the original releases."""
 
-import re
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests import releases
+from tests import releases, releases_flux2
+from tests.original_layouts import vae_original as original
+from tinyflux_pl.codecs.autoencoder_flux2 import AutoencoderFlux2Codec
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 
-LEVELS = 3
-RENAMED = (
-    (r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2"),
-    (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
-    (r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{LEVELS - 1 - int(m[1])}.block.{m[2]}"),
-    (r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{LEVELS - 1 - int(m[1])}.upsample"),
-    (r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}"),
-    (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
-    (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
-    (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
-    ("conv_shortcut", "nin_shortcut"),
-    ("conv_norm_out", "norm_out"),
-)
-
-
-def original(tensors):
-    """The keys of ae.safetensors, where attention was made of 1 x 1 convolutions."""
-    made = {}
-    for key, value in tensors.items():
-        for pattern, new in RENAMED:
-            key = re.sub(pattern, new, key)
-        made[key] = value[..., None, None] if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", key) else value
-    return made
+STEM = "diffusion_pytorch_model"
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +55,62 @@ def test_a_file_of_another_autoencoder_is_refused(release, tmp_path):
     save_file({k: v.contiguous() for k, v in original(vae.state_dict()).items()}, file)
     with pytest.raises(CheckpointMismatch, match=r"quant_conv|missing"):
         codec(file, vae, use_quant_conv=True).encode(images)
-    with pytest.raises(CheckpointMismatch, match="have a place"):
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: encoder\.extra\.weight\n"):
         tensors = {**original(vae.state_dict()), "encoder.extra.weight": torch.ones(1)}
         save_file({k: v.contiguous() for k, v in tensors.items()}, file)
         codec(file, vae).encode(images)
 
 
 def test_without_weights_or_structure_it_says_what_to_give(tmp_path):
-    save_file({"a": torch.ones(1)}, tmp_path / "ae.safetensors")
+    save_file({"decoder.conv_in.weight": torch.ones(1)}, tmp_path / "ae.safetensors")
     with pytest.raises(ConfigError, match=r"codec\.structure"):
         AutoencoderKLCodec(str(tmp_path / "ae.safetensors")).encode(torch.zeros(1, 3, 16, 16))
     planned = AutoencoderKLCodec(None, structure=dict(block_out_channels=[8, 8]))
     assert planned.latent_spec.downsample == 2
     with pytest.raises(ConfigError, match=r"codec\.weights"):
         planned.encode(torch.zeros(1, 3, 16, 16))
+
+
+def test_a_variant_alone_is_read_and_the_plain_weights_win(release, tmp_path):
+    folder, vae = release
+    half = shutil.copytree(folder, tmp_path / "half")
+    (half / "vae" / f"{STEM}.safetensors").unlink()
+    save_file({k: v.half() for k, v in vae.state_dict().items()}, half / "vae" / f"{STEM}.fp16.safetensors")
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    made, whole = AutoencoderKLCodec(str(half)), AutoencoderKLCodec(str(folder))
+    assert not torch.equal(made.encode(images), whole.encode(images))
+    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=1e-2, atol=1e-2)
+    assert made.fingerprint() != whole.fingerprint()
+    shutil.copy(folder / "vae" / f"{STEM}.safetensors", half / "vae")
+    both = AutoencoderKLCodec(str(half))
+    assert torch.equal(both.encode(images), whole.encode(images)) and both.fingerprint() == whole.fingerprint()
+
+
+def test_a_file_without_an_autoencoder_leads_to_the_release_around_it(release, tmp_path):
+    folder, _ = release
+    around = shutil.copytree(folder, tmp_path / "around")
+    save_file({"double_blocks.0.x": torch.ones(1)}, around / "flux1-dev.safetensors")
+    made = AutoencoderKLCodec(str(around / "flux1-dev.safetensors"), structure={"block_out_channels": [1]})
+    assert made.fingerprint() == AutoencoderKLCodec(str(folder)).fingerprint()
+    assert made.latent_spec.channels == 6
+    (around / "flux1-dev.safetensors").rename(tmp_path / "flux1-dev.safetensors")
+    with pytest.raises(ConfigError, match=r"holds no autoencoder[\s\S]*codec\.weights=[\s\S]*release\.weights="):
+        AutoencoderKLCodec(str(tmp_path / "flux1-dev.safetensors")).encode(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_flux2s_own_file_is_the_folder(tmp_path, counted):
+    vae = releases_flux2.flux2_vae(tmp_path)
+    tensors = original(vae.state_dict())
+    assert {"encoder.quant_conv.weight", "decoder.post_quant_conv.bias", "bn.running_mean"} < tensors.keys()
+    if not counted:
+        del tensors["bn.num_batches_tracked"]
+    save_file(tensors, tmp_path / "ae.safetensors")
+    structure = {key: value for key, value in vae.config.items() if not key.startswith("_")}
+    made = AutoencoderFlux2Codec(str(tmp_path / "ae.safetensors"), structure=structure)
+    whole, images = AutoencoderFlux2Codec(str(tmp_path)), torch.rand(1, 3, 32, 32) * 2 - 1
+    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
+    torch.testing.assert_close(made.decode(made.encode(images)), whole.decode(whole.encode(images)), rtol=0, atol=0)
+    save_file({k: v for k, v in tensors.items() if k != "bn.running_var"}, tmp_path / "torn.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"1 missing: bn\.running_var"):
+        AutoencoderFlux2Codec(str(tmp_path / "torn.safetensors"), structure=structure).encode(images)

@@ -6,10 +6,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import releases
-from tinyflux_pl.codecs.autoencoder_kl import WEIGHTS, AutoencoderKLCodec
+from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
 from tinyflux_pl.codecs.registry import build_codec
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.specs import LatentSpec
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tinyflux_pl.core import hub, release
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError
 
 REVISION = "0123456789" * 4
 
@@ -48,11 +48,13 @@ def test_an_index_reads_shards_beside_it_wherever_it_points(tmp_path):
 
 def test_files_that_cannot_be_meant(tmp_path):
     (tmp_path / "net.bin").write_bytes(b"x")
-    with pytest.raises(ConfigError, match="no safetensors file"):
+    with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
         release.find(str(tmp_path / "net.bin"), None, "")
+    with pytest.raises(HubError, match=r"no safetensors weights: net\.bin"):
+        release.find(str(tmp_path), None, "")
     for name in "ab":
         save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
-    with pytest.raises(HubError, match="2 safetensors and no index"):
+    with pytest.raises(HubError, match=r"2 safetensors and no index: a\.safetensors, b\.safetensors"):
         release.find(str(tmp_path), None, "")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CorruptCheckpoint, match="not JSON"):
@@ -70,3 +72,18 @@ def test_what_the_reference_leaves_unread_may_be_there_and_nothing_may_stay_empt
         release.fill(linear, found, torch.float32)
     with pytest.raises(CheckpointMismatch, match="no release holds table"):
         release.fill(linear, found, torch.float32, ignored=[r"^rope\."])
+
+
+def test_whole_numbers_are_no_weights(tmp_path):
+    file = tmp_path / "net.safetensors"
+    save_file({"weight": torch.ones(2, 2, dtype=torch.int8), "bias": torch.ones(2)}, file)
+    with torch.device("meta"):
+        linear = torch.nn.Linear(2, 2)
+    with pytest.raises(CheckpointMismatch, match=r"weight is packed as torch\.int8[\s\S]*bfloat16"):
+        release.fill(linear, release.find(str(file), None, ""), torch.float32)
+
+
+def test_a_folder_of_packed_weights_is_refused_before_they_are_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
+    with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
+        release.find(str(tmp_path), None, "")

@@ -1,11 +1,10 @@
 """SDXL and SD3.5 around diffusers' networks: sizes, seams, single files in the original key layout."""
 
-import re
-
 import pytest
 import torch
 
 from tests import releases_stability as releases
+from tests.original_layouts import sd3_original, unet_original
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, SpecMismatch
 from tinyflux_pl.core.files import write_tensors
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
@@ -48,96 +47,9 @@ def structure(net) -> dict:
     return {key: value for key, value in net.config.items() if not key.startswith("_")}
 
 
-RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-ENDS = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
-
-
-def ldm_key(key: str) -> str:
-    """A key of diffusers' UNet of three levels with two layers each, as Stability's files have it."""
-    stem, _, leaf = key.rpartition(".")
-    if stem in ENDS:
-        return f"{ENDS[stem]}.{leaf}"
-    side, level, kind, layer, rest = re.fullmatch(
-        r"(down|mid|up)_block(?:s\.(\d))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.+)", stem
-    ).groups()
-    rest = RESNET.get(rest, rest) if kind == "resnets" else rest
-    number = int(layer)
-    if side == "mid":
-        return f"middle_block.{1 if kind == 'attentions' else 2 * number}.{rest}.{leaf}"
-    if kind == "downsamplers":
-        return f"input_blocks.{3 * (int(level) + 1)}.0.op.{leaf}"
-    if kind == "upsamplers":
-        return f"output_blocks.{3 * int(level) + 2}.{1 if level == '2' else 2}.conv.{leaf}"
-    place = int(kind == "attentions")
-    block = (
-        f"input_blocks.{1 + 3 * int(level) + number}" if side == "down" else f"output_blocks.{3 * int(level) + number}"
-    )
-    return f"{block}.{place}.{rest}.{leaf}"
-
-
-def sd3_original(net) -> dict[str, torch.Tensor]:
-    """The transformer's weights under Stability's keys."""
-    held, made, last = net.state_dict(), {}, net.config["num_layers"] - 1
-
-    def take(new: str, *old: str) -> None:
-        for leaf in ("weight", "bias"):
-            if f"{old[0]}.{leaf}" in held:
-                made[f"{new}.{leaf}"] = torch.cat([held.pop(f"{key}.{leaf}") for key in old]).clone()
-
-    def halves(new: str, old: str) -> None:
-        take(new, old)
-        for leaf in ("weight", "bias"):
-            made[f"{new}.{leaf}"] = torch.cat(made[f"{new}.{leaf}"].chunk(2)[::-1])
-
-    made["pos_embed"] = held.pop("pos_embed.pos_embed").clone()
-    take("x_embedder.proj", "pos_embed.proj")
-    take("context_embedder", "context_embedder")
-    for old, new in (("timestep", "t"), ("text", "y")):
-        take(f"{new}_embedder.mlp.0", f"time_text_embed.{old}_embedder.linear_1")
-        take(f"{new}_embedder.mlp.2", f"time_text_embed.{old}_embedder.linear_2")
-    take("final_layer.linear", "proj_out")
-    halves("final_layer.adaLN_modulation.1", "norm_out.linear")
-    for i in range(last + 1):
-        old, new = f"transformer_blocks.{i}", f"joint_blocks.{i}"
-        for attn in ("attn", "attn2"):
-            take(f"{new}.x_block.{attn}.qkv", *(f"{old}.{attn}.to_{c}" for c in "qkv"))
-            take(f"{new}.x_block.{attn}.proj", f"{old}.{attn}.to_out.0")
-            take(f"{new}.x_block.{attn}.ln_q", f"{old}.{attn}.norm_q")
-            take(f"{new}.x_block.{attn}.ln_k", f"{old}.{attn}.norm_k")
-        take(f"{new}.context_block.attn.qkv", *(f"{old}.attn.add_{c}_proj" for c in "qkv"))
-        take(f"{new}.context_block.attn.proj", f"{old}.attn.to_add_out")
-        take(f"{new}.context_block.attn.ln_q", f"{old}.attn.norm_added_q")
-        take(f"{new}.context_block.attn.ln_k", f"{old}.attn.norm_added_k")
-        take(f"{new}.x_block.adaLN_modulation.1", f"{old}.norm1.linear")
-        (halves if i == last else take)(f"{new}.context_block.adaLN_modulation.1", f"{old}.norm1_context.linear")
-        for stream, word in (("x_block", "ff"), ("context_block", "ff_context")):
-            take(f"{new}.{stream}.mlp.fc1", f"{old}.{word}.net.0.proj")
-            take(f"{new}.{stream}.mlp.fc2", f"{old}.{word}.net.2")
-    assert not held, sorted(held)
-    return made
-
-
 def single_file(net, tmp_path, lacking: str = "") -> str:
     """A whole original checkpoint: the network under its prefix, and something of another part."""
-    if hasattr(net, "conv_in"):
-        made = {ldm_key(key): value for key, value in net.state_dict().items()}
-    else:
-        made = sd3_original(net)
+    made = unet_original(net) if hasattr(net, "conv_in") else sd3_original(net)
     tensors = {f"model.diffusion_model.{key}": value for key, value in made.items() if not (lacking and lacking in key)}
     if lacking:
         tensors["model.diffusion_model.stray.weight"] = torch.zeros(1)

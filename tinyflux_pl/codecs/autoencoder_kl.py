@@ -1,25 +1,20 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
 import json
-import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
-from tinyflux_pl.core import hub, release
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
-from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core import release
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.specs import LatentSpec
 from tinyflux_pl.core.weight_files import known_sha256
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-_SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)")
-
 
 PIXELS = 2**18  # in one pass of the autoencoder, whose activations take a few KB a pixel
 
@@ -35,7 +30,8 @@ class AutoencoderKLCodec:
 
     `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit), of
     which `subfolder` holds config.json and the safetensors ("" for the root); or a single safetensors
-    file in either layout, and then `structure` is what config.json would say. scaling="unshifted"
+    file in either layout, alone or a whole checkpoint, and then `structure` is what config.json would say
+    (a file without an autoencoder leads to the folder that it lies in). scaling="unshifted"
     leaves the shift out, as TinyFlux's published weights want. Weights are read on first use, in
     `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch.
     """
@@ -69,16 +65,7 @@ class AutoencoderKLCodec:
         if self.weights is None:
             cure = "codec.weights=FOLDER, which holds vae/, or FILE.safetensors"
             raise ConfigError("no weights for the autoencoder", where="codec.weights", cure=cure)
-        prefix = f"{self.subfolder}/" if self.subfolder else ""
-        root = hub.resolve(self.weights, self.revision, [f"{prefix}config.json", f"{prefix}{WEIGHTS}"])
-        if root.is_file():
-            return root
-        for needed in ("config.json", WEIGHTS):
-            if not (root / self.subfolder / needed).is_file():
-                raise HubError(
-                    f"no {needed}", where=str(root / self.subfolder), cure="check codec.weights and codec.subfolder"
-                )
-        return root / self.subfolder
+        return autoencoder_weights.locate(self.weights, self.revision, self.subfolder)
 
     @cached_property
     def vae_config(self) -> dict[str, Any]:
@@ -155,7 +142,7 @@ class AutoencoderKLCodec:
 
     @cached_property
     def _sha256(self) -> str:
-        return known_sha256(self.folder if self.folder.is_file() else self.folder / WEIGHTS)
+        return "+".join(known_sha256(file) for file in autoencoder_weights.files_of(self.folder).files)
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents: the weights' hash (not their place), scale, shift and dtype."""
@@ -198,39 +185,6 @@ class AutoencoderKLCodec:
             made = release.fill(self.skeleton(), found, getattr(torch, self.dtype), self.original, self.vae_config)
             self._model = made.to(self.device).eval().requires_grad_(False)
         if self._model is None:
-            model, report = self._read()
-            wrong = "; ".join(f"{kind}: {', '.join(map(str, keys))}" for kind, keys in report.items() if keys)
-            if wrong:
-                raise self._mismatch(wrong)
-            self._model = model.to(self.device).eval().requires_grad_(False)
+            made = autoencoder_weights.from_folder(self.kind, self.folder, getattr(torch, self.dtype))
+            self._model = made.to(self.device).eval().requires_grad_(False)
         return self._model
-
-    def _read(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The autoencoder by diffusers' own reading, which also knows the key names of old releases."""
-        import diffusers
-
-        require_tensor_file(self.folder / WEIGHTS)
-        try:
-            loaded = getattr(diffusers, self.kind).from_pretrained(
-                str(self.folder),
-                torch_dtype=getattr(torch, self.dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                low_cpu_mem_usage=False,  # otherwise it asks for another package
-                output_loading_info=True,
-            )
-        except OSError as error:  # what diffusers makes of a torn file
-            what = f"{WEIGHTS} is not a whole safetensors file"
-            raise CorruptCheckpoint(what, where=str(self.folder), cure="fetch it again") from error
-        except (RuntimeError, ValueError) as error:  # shapes
-            shapes = [f"{key}: file {found}, config.json {own}" for key, found, own in _SHAPES.findall(str(error))]
-            raise self._mismatch("; ".join(shapes) or str(error).splitlines()[0]) from error
-        # diffusers annotates the model alone; with output_loading_info it returns a pair
-        return cast(tuple[nn.Module, dict[str, Any]], loaded)
-
-    def _mismatch(self, wrong: str) -> CheckpointMismatch:
-        return CheckpointMismatch(
-            f"the weights are not those of this autoencoder: {wrong[:600]}",
-            where=str(self.folder),
-            cure="use config.json and weights of one release",
-        )

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from tinyflux_pl.core import fingerprint
-from tinyflux_pl.core.errors import CorruptCheckpoint, DiskFull, UntrustedFile
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, DiskFull, UntrustedFile
 
 FULL = {
     errno.ENOSPC: "the disk is full",
@@ -141,7 +141,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 def require_tensor_file(path: str | Path) -> None:
     """Judge a safetensors file by its first bytes, before a library takes its word for the header's length.
 
-    Raises UntrustedFile for a pickle, CorruptCheckpoint for anything else that is not safetensors.
+    Raises UntrustedFile for a pickle, CheckpointMismatch for GGUF, CorruptCheckpoint for anything else that is not
+    safetensors.
     """
     with open(path, "rb") as handle:
         head, size = handle.read(9), os.fstat(handle.fileno()).st_size
@@ -149,11 +150,15 @@ def require_tensor_file(path: str | Path) -> None:
     if head[8:] == b"{" and length <= min(HEADER_LIMIT, size - 8):
         return
     if head.startswith(PICKLES):
+        name = " under the name of safetensors" if Path(path).suffix == ".safetensors" else ""
         raise UntrustedFile(
-            "a pickle under the name of safetensors; it was not opened",
+            f"a pickle{name}; it was not opened",
             where=str(path),
             cure="get the safetensors file itself, or convert the weights on a machine you can lose",
         )
+    if head.startswith(b"GGUF"):
+        cure = "give the same release as safetensors: in bfloat16, float16 or float8"
+        raise CheckpointMismatch("a GGUF file, whose packed weights are not read", where=str(path), cure=cure)
     raise _torn(path, f"its header claims {length:,} of {size:,} bytes" if len(head) > 8 else f"{size} bytes")
 
 

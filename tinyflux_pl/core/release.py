@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinyflux_pl.core import files, hub
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError
+from tinyflux_pl.core.key_report import Shapes, differences
+from tinyflux_pl.core.stored_weights import CURE, plain, require_plain_config
+from tinyflux_pl.core.weight_files import tensor_shapes
+from tinyflux_pl.core.weight_folder import fetch, weights_in
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name and transformers'
-Shapes = Mapping[str, tuple[int, ...]]
+OTHERS = (".bin", ".ckpt", ".pt", ".pth", ".gguf", ".msgpack", ".onnx")  # told where nothing else is there
+NETWORK = ("model.diffusion_model.",)  # of the network inside a whole checkpoint, or as image tools repack it
 
 
 @dataclass(frozen=True)
@@ -34,35 +38,45 @@ class Found:
             held |= files.read_tensors(file)
         return held
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor's shape, from the headers alone; CorruptCheckpoint for a torn file."""
+        return {key: shape for file in self.weights for key, shape in tensor_shapes(file).items()}
+
 
 @dataclass(frozen=True)
 class Original:
     """The key layout in which a network was first published, and its way into the layout of diffusers.
 
-    A file is in it when one of its keys contains `mark`. `convert(tensors, structure)` renames, splits and
+    `prefixes` are what its keys begin with inside a whole checkpoint, whose other parts are left unread. A file
+    is in this layout when one of its own keys contains `mark`. `convert(tensors, structure)` renames, splits and
     reorders; what it does not know it returns under its old key, to be reported as unexpected.
     """
 
     mark: str
     convert: Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Tensor]]
+    prefixes: tuple[str, ...] = NETWORK
+
+    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of this network, without prefix: of a whole checkpoint its part, else all."""
+        prefix = next((p for p in self.prefixes if any(key.startswith(p) for key in tensors)), "")
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def find(weights: str, revision: str | None, subfolder: str, stems: Sequence[str] = STEMS) -> Found:
     """The network behind a name: a safetensors file; a folder that holds it, or holds it as `subfolder`;
     or a pinned repository in the second form, of which only this network is fetched.
 
-    Sharded weights are read through their index. Raises ConfigError, HubError, UntrustedFile as hub.resolve
-    does, and HubError where there are no safetensors, or several that no index explains.
+    Sharded weights are read through their index, a variant (fp16, ...) where there are no plain weights. Raises
+    ConfigError, HubError, UntrustedFile as hub.resolve does, UntrustedFile or CheckpointMismatch for a file in
+    another format, and HubError where there are no safetensors, or several of which none is named.
     """
-    prefix = f"{subfolder}/" if subfolder else ""
-    wanted = [f"{s}{end}" for s in stems for end in (".safetensors", "-*.safetensors", ".safetensors.index.json")]
-    root = hub.resolve(weights, revision, [f"{prefix}{name}" for name in ("config.json", *wanted)])
+    root = fetch(weights, revision, subfolder, stems)
     if root.is_file():
-        if root.suffix != ".safetensors":
-            raise ConfigError(f"{root.name} is no safetensors file", where=str(root), cure="convert it to safetensors")
+        files.require_tensor_file(root)
         return Found((root,), _config(root.parent), str(root))
     folder = root / subfolder if (root / subfolder).is_dir() else root
-    return Found(_files(folder, stems), _config(folder), str(folder))
+    config = _config(folder)
+    return Found(_files(folder, stems), config, str(folder))
 
 
 def fill(
@@ -76,20 +90,29 @@ def fill(
 ) -> nn.Module:
     """Put a release's tensors into a module of the meta device, strictly, in `dtype`; returns the module.
 
-    Where the file already has `dtype` its own pages become the weights; nothing is held twice. `ignored` are
-    patterns of keys that the reference itself leaves unread, `wide` names of submodules that stay in fp32.
-    Raises CheckpointMismatch naming what is missing, unexpected or of another shape, before anything is assigned.
+    Where the file already has `dtype` its own pages become the weights; nothing is held twice. float8 is
+    multiplied out (core.stored_weights). `ignored` are patterns of keys that the reference itself leaves unread,
+    `wide` names of submodules that stay in fp32. Raises CheckpointMismatch naming what is of another shape, missing
+    or unexpected, before anything is assigned.
     """
     held = found.tensors()
+    held = plain(original.own(held) if original else held, dtype, found.where)
     if original is not None and any(original.mark in key for key in held):
         try:
-            held = original.convert(dict(held), structure or {})
-        except (KeyError, RuntimeError, IndexError) as error:  # a key, a split or a layer that is not there
+            made = original.convert(dict(held), structure or {})
+            held = {key: value for key, value in made.items() if value is not None}  # some tables put None for a gap
+        except (KeyError, RuntimeError, IndexError, ValueError) as error:  # a key, a split or a layer that is not there
             raise CheckpointMismatch(
-                f"not the whole original layout: {type(error).__name__} {error}", where=found.where, cure=_CURE
+                f"not the whole original layout: {type(error).__name__} {str(error)[:200]}",
+                where=found.where,
+                cure=_CURE,
             ) from error
     held = {key: value for key, value in held.items() if not any(re.search(pattern, key) for pattern in ignored)}
-    require_match({key: tuple(value.shape) for key, value in module.state_dict().items()}, held, found.where)
+    own = module.state_dict()
+    require_match({key: tuple(value.shape) for key, value in own.items()}, held, found.where)
+    for key, value in held.items():
+        if value.is_floating_point() != own[key].is_floating_point():
+            raise CheckpointMismatch(f"{key} is packed as {value.dtype}", where=found.where, cure=CURE)
     types = {key: torch.float32 if set(key.split(".")) & set(wide) else dtype for key in held}
     cast = {key: value.to(types[key]) if value.is_floating_point() else value for key, value in held.items()}
     module.load_state_dict(cast, strict=True, assign=True)
@@ -100,16 +123,10 @@ def fill(
 
 
 def require_match(expected: Shapes, held: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointMismatch unless keys and shapes agree; names the first ten of each kind."""
-    shaped = (key for key in expected if key in held and tuple(held[key].shape) != expected[key])
-    kinds = {
-        "missing": [key for key in expected if key not in held],
-        "unexpected": [key for key in held if key not in expected],
-        "of another shape": [f"{key} {tuple(held[key].shape)} for {expected[key]}" for key in shaped],
-    }
-    told = [f"{len(keys)} {kind}: {', '.join(keys[:10])}" for kind, keys in kinds.items() if keys]
+    """Raise CheckpointMismatch unless keys and shapes agree; names a few of each kind, those alike once."""
+    told = differences(expected, {key: tuple(value.shape) for key, value in held.items()})
     if told:
-        raise CheckpointMismatch("the weights are not this network's; " + "; ".join(told), where=where, cure=_CURE)
+        raise CheckpointMismatch(f"the weights are not this network's; {told}", where=where, cure=_CURE)
 
 
 _CURE = "give weights and structure of one release; a single file takes its structure from the configuration"
@@ -120,32 +137,23 @@ def _config(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text())
+        config = files.read_json(file)
     except ValueError as error:
         raise CorruptCheckpoint(f"not JSON: {error}", where=str(file), cure="fetch it again") from error
+    if not isinstance(config, dict):
+        raise CorruptCheckpoint("not a JSON object", where=str(file), cure="fetch it again")
+    require_plain_config(config, folder)
+    return config
 
 
 def _files(folder: Path, stems: Sequence[str]) -> tuple[Path, ...]:
-    for stem in stems:
-        index, whole = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
-        if index.is_file():
-            return tuple(_shards(index))
-        if whole.is_file():
-            return (whole,)
-    loose = sorted(folder.glob("*.safetensors"))
-    if len(loose) != 1:
-        what = f"{len(loose)} safetensors and no index" if loose else "no safetensors weights"
-        raise HubError(what, where=str(folder), cure="name the file, or a folder in diffusers' layout")
-    return (loose[0],)
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CorruptCheckpoint("not an index of shards", where=str(index), cure="fetch it again") from error
-    shards = [index.parent / Path(name).name for name in names]  # beside the index, whatever it says
-    for shard in shards:
-        if not shard.is_file():
-            raise CorruptCheckpoint(f"{shard.name} is missing", where=str(index.parent), cure="fetch it again")
-    return shards
+    named = weights_in(folder, stems)
+    if named is not None:
+        return named.files
+    loose = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".sft") and file.is_file())
+    if len(loose) == 1:
+        return (loose[0],)
+    there = [file.name for file in loose] or sorted(f.name for f in folder.glob("*") if f.suffix in OTHERS)
+    what = f"{len(loose)} safetensors and no index" if loose else "no safetensors weights"
+    listed = f": {', '.join(there[:6])}" if there else ""
+    raise HubError(what + listed, where=str(folder), cure="name the file, or a folder in diffusers' layout")

@@ -15,7 +15,6 @@ from torch import Tensor
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.core.release import Original
 
-PREFIX = "model.diffusion_model."  # of files that image tools repack
 # original -> diffusers, without .weight and .bias; {i} is a block's number
 ENDS = {
     "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
@@ -68,7 +67,7 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any] | None = 
     """From the original layout; keys that it does not have are kept as they are."""
     made: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        stem, _, leaf = key.removeprefix(PREFIX).rpartition(".")
+        stem, _, leaf = key.rpartition(".")
         block = re.fullmatch(r"(double_blocks|single_blocks)\.(\d+)\.(.+)", stem)
         if stem in ENDS:
             made[f"{ENDS[stem]}.{leaf}"] = swapped(value) if stem == MODULATION else value

@@ -43,8 +43,7 @@ def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Te
     """Black Forest Labs' keys -> diffusers', by diffusers' own table; widths do not matter to it."""
     from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers
 
-    bare = {key.removeprefix("model.diffusion_model."): value for key, value in tensors.items()}
-    return convert_flux2_transformer_checkpoint_to_diffusers(bare)
+    return convert_flux2_transformer_checkpoint_to_diffusers(tensors)
 
 
 class Flux2Denoiser(ReleasedDenoiser):

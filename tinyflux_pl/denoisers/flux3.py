@@ -26,8 +26,7 @@ def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Te
     """Black Forest Labs' keys -> diffusers', by diffusers' own table; its training-only heads are left out."""
     from diffusers.loaders.single_file_utils import convert_flux3_transformer_checkpoint_to_diffusers
 
-    bare = {key.removeprefix("model.diffusion_model."): value for key, value in tensors.items()}
-    return convert_flux3_transformer_checkpoint_to_diffusers(bare)
+    return convert_flux3_transformer_checkpoint_to_diffusers(tensors)
 
 
 class Flux3Denoiser(ReleasedDenoiser):

@@ -14,18 +14,13 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 
-PREFIX = "model.diffusion_model."  # of the network inside a whole checkpoint
-
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
-    """Stability's keys -> diffusers', by diffusers' own table; a whole checkpoint's other parts are left unread."""
+    """Stability's keys -> diffusers', by diffusers' own table, which takes what it knows out of the tensors."""
     from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 
-    whole = any(key.startswith(PREFIX) for key in tensors)
-    own = {key.removeprefix(PREFIX): v for key, v in tensors.items() if not whole or key.startswith(PREFIX)}
-    made = convert_sd3_transformer_checkpoint_to_diffusers(own)
-    # the table takes what it knows out of `own`: the key's bias is in qkv's, so all that is left is unexpected
-    return made | {key: v for key, v in own.items() if not key.endswith(("attn.qkv.weight", "attn.qkv.bias"))}
+    left = dict(tensors)
+    return convert_sd3_transformer_checkpoint_to_diffusers(left) | left
 
 
 class SD3Denoiser(ReleasedDenoiser):

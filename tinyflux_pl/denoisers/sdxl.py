@@ -16,18 +16,18 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 
-PREFIX = "model.diffusion_model."  # of the network inside a whole checkpoint
+PREFIX = "model.diffusion_model."  # without which diffusers' table does not read a key
 LAST_INDEX = 999  # of the table of betas: t = 1 is its last entry
 
 
 def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
-    """Stability's keys -> diffusers', by diffusers' own table; a whole checkpoint's other parts are left unread."""
+    """Stability's keys -> diffusers', by diffusers' own table, which leaves out what it does not know."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    own = {key: value for key, value in tensors.items() if key.startswith(PREFIX)}
-    made = convert_ldm_unet_checkpoint(dict(own), {"class_embed_type": None, **structure})
-    kept = {value.data_ptr() for value in made.values()}
-    return made | {key: value for key, value in own.items() if value.data_ptr() not in kept}
+    own = {PREFIX + key: value for key, value in tensors.items()}
+    made = convert_ldm_unet_checkpoint(own, {"class_embed_type": None, **structure})
+    kept = {id(value) for value in made.values()}
+    return made | {key: value for key, value in tensors.items() if id(value) not in kept}
 
 
 class SDXLDenoiser(ReleasedDenoiser):
@@ -40,9 +40,7 @@ class SDXLDenoiser(ReleasedDenoiser):
     name = "sdxl"
     prediction = "epsilon"
     patch_size = 1
-    released = ReleasedNet(
-        "UNet2DConditionModel", subfolder="unet", original=Original(f"{PREFIX}input_blocks.", from_original)
-    )
+    released = ReleasedNet("UNet2DConditionModel", subfolder="unet", original=Original("input_blocks.", from_original))
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(

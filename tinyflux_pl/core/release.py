@@ -31,6 +31,11 @@ class Found:
     config: dict[str, Any] | None
     where: str
 
+    @property
+    def named(self) -> bool:
+        """Whether the file itself was named, not the folder that it lies in."""
+        return [str(file) for file in self.weights] == [self.where]
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor, mapped from disk and read when it is used; CorruptCheckpoint for a torn file."""
         held: dict[str, Tensor] = {}

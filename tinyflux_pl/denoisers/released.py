@@ -11,8 +11,9 @@ from typing import Any, TypedDict
 import torch
 
 from tinyflux_pl.core import release
-from tinyflux_pl.core.errors import ConfigError, MissingDependency
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MissingDependency
 from tinyflux_pl.core.precision import check_dtype
+from tinyflux_pl.denoisers import known_releases
 
 
 class Source(TypedDict, total=False):
@@ -59,13 +60,18 @@ class ReleasedNet:
         """
         number = check_dtype(dtype, "model.dtype", self.overflows)
         found = None if weights is None else release.find(weights, revision, self.subfolder)
-        beside = None if found is None else found.config
+        beside = None if found is None else self._beside(found)
         known = self.keys(structure if beside is None else beside, strict=beside is None)
+        if found is not None and any(known.get(key, value) != value for key, value in structure.items()):
+            given, asked = (known_releases.shapes_of(self.skeleton(told)) for told in (known, structure))
+            known_releases.require_same(asked, given, found.where)
         if torch.get_default_device().type == "meta":
             return self._in(self.skeleton(known), number)
         if found is not None:
             unread = self._class()._keys_to_ignore_on_load_unexpected or ()
-            net: Any = release.fill(self.skeleton(known), found, number, self.original, known, unread, self._wide())
+            net: Any = self.skeleton(known)
+            with known_releases.recognised(net, found):
+                release.fill(net, found, number, self.original, known, unread, self._wide())
         elif random_weights:
             net = self.random(known, number)
         else:
@@ -76,6 +82,17 @@ class ReleasedNet:
             )
         choose_attention(net, attention_backend)
         return net
+
+    def _beside(self, found: release.Found) -> dict[str, Any] | None:
+        """The config.json beside the weights; of a file that was named itself, only if it is of this class."""
+        config = found.config or {}
+        kind = config.get("_class_name") or next(iter(config.get("architectures") or ()), self.kind)
+        if kind == self.kind:
+            return found.config
+        if found.named:
+            return None
+        what = f"config.json describes a {kind}, not a {self.kind}"
+        raise CheckpointMismatch(what, where=found.where, cure=known_releases.cure(found.shapes()))
 
     def skeleton(self, structure: dict[str, Any]) -> Any:
         """The network without values, on the meta device."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -61,22 +61,24 @@ class Flux(nn.Module):
     def forward(
         self,
         img: Float[Tensor, "b n c"],
-        img_ids: Num[Tensor, "#b n axes"],
+        img_ids: Num[Tensor, "*bi n axes"],
         txt: Float[Tensor, "b l d"],
-        txt_ids: Num[Tensor, "#b l axes"],
+        txt_ids: Num[Tensor, "*bt l axes"],
         timesteps: Float[Tensor, " b"],
         y: Float[Tensor, "b p"] | None = None,
         guidance: Float[Tensor, " b"] | None = None,
-        img_mask: Bool[Tensor, "b n"] | None = None,
-        txt_mask: Bool[Tensor, "b l"] | None = None,
+        img_mask: Shaped[Tensor, "#b n"] | None = None,
+        txt_mask: Shaped[Tensor, "#b l"] | None = None,
     ) -> Float[Tensor, "b n o"]:
         """The prediction for each target token `img`, given the condition tokens `txt`.
 
         timesteps are 0 at data and 1 at noise. Ids are read in fp32 whatever their type, one set a sample or
-        one for all. What a mask calls False has no influence, and its prediction is 0. Without guidance_embed
-        `guidance` is not read, as in the original. Raises ConfigError for ids of another number of columns.
+        one for all, (N, axes) too. What a mask calls False, or 0, has no influence, and its prediction is 0.
+        Without guidance_embed `guidance` is not read, as in the original. Raises ConfigError for ids of another
+        number of columns.
         """
         dtype = self.img_in.weight.dtype
+        img_mask, txt_mask = (None if mask is None else mask.bool() for mask in (img_mask, txt_mask))
         rotation = self._rotation(img_ids, txt_ids)
         img, txt = _without_padding(img.to(dtype), img_mask), _without_padding(txt.to(dtype), txt_mask)
         vec = self._conditioning(timesteps, y, guidance)
@@ -112,6 +114,7 @@ class Flux(nn.Module):
                     where="Flux",
                     cure=f"give ids of {axes} columns, or a network whose axes_dim has one width for each column",
                 )
+        img_ids, txt_ids = (ids[None] if ids.dim() == 2 else ids for ids in (img_ids, txt_ids))
         batch = max(len(img_ids), len(txt_ids))
         # fp32 first: bf16 cannot tell neighbours apart past 256
         ids = torch.cat((txt_ids.float().expand(batch, -1, -1), img_ids.float().expand(batch, -1, -1)), 1)
@@ -136,7 +139,6 @@ def _key_mask(img: Tensor, txt: Tensor, img_mask: Tensor | None, txt_mask: Tenso
     """(B, 1, 1, L + N), True where a key may be looked at; None where all may."""
     if img_mask is None and txt_mask is None:
         return None
-    masks = [
-        x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m for x, m in ((txt, txt_mask), (img, img_mask))
-    ]
+    sides = ((txt, txt_mask), (img, img_mask))
+    masks = [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m.expand(x.shape[:2]) for x, m in sides]
     return torch.cat(masks, 1)[:, None, None]

@@ -92,6 +92,17 @@ def _checked(
     return cond.rows(spread)
 
 
+def _noise(shape: tuple[int, int, int], real: Tensor | None, seed: int, stream: str, ids: Sequence[int]) -> Tensor:
+    """What each image begins with; the padding of a sequence has none, and takes none from the other tokens."""
+    if real is None:
+        return rng.normal(shape, seed, stream, ids)
+    x = torch.zeros(len(ids), *shape)
+    for row, i in enumerate(ids):
+        cells = real[row].cpu().view(shape[1:])
+        x[row, :, cells] = rng.normal((shape[0], int(cells.sum())), seed, stream, [i])[0]
+    return x
+
+
 def sample(
     denoiser: Denoiser,
     text: TextEmbeddings | Conditioning,
@@ -109,7 +120,7 @@ def sample(
 
     text, and each part of a whole conditioning, has one row an id or a single row for all; null is the text
     encoder's null(), needed unless guidance.scale is 1: the unconditional is told the same pictures and sizes.
-    Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch.
+    Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch, nor a sequence on its padding.
     """
     settings = settings or SamplerSettings()
     told = _checked(denoiser, text, len(sample_ids), shape, settings.guidance)
@@ -133,7 +144,7 @@ def sample(
             bare = None if null is None else null.to(device).expand(len(ids))
             uncond = None if bare is None else replace(cond, text=bare, ports={}, port_mask={})
             velocity = Field(denoiser, cond, uncond, settings.guidance)
-            x = rng.normal(shape, seed, stream, ids).to(device)
+            x = _noise(shape, cond.target_mask, seed, stream, ids).to(device)
             x = solve(velocity, x, times, path, on_step)
             last = times[-1:].expand(len(ids))
             if float(path.sigma(last)[0]) > 0:  # a VP table stops short of clean data: read off x0

@@ -136,6 +136,16 @@ def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
         identity_for(None)
 
 
+def test_what_stands_in_the_padding_is_not_read(tmp_path):
+    mask = np.arange(5)[None] < np.random.default_rng(1).integers(1, 6, (40, 1))
+    content = arrays(condition_mask=mask, condition_ids=np.ones((40, 5, 3)))
+    clean, _ = everything(written(tmp_path / "a.npz", **content))
+    for name in ("condition", "condition_ids"):
+        content[name] = np.where(mask[..., None], content[name], np.nan).astype(np.float32)
+    padded, pairs = everything(written(tmp_path / "b.npz", **content))
+    assert pairs.condition.isfinite().all() and padded.fingerprint() == clean.fingerprint()
+
+
 BAD = {
     "no target": ({"target": None}, "no target; it holds condition"),
     "a typo": ({"condition_id": np.zeros((40, 5, 3))}, "unknown array 'condition_id'"),
@@ -143,7 +153,17 @@ BAD = {
     "fewer targets": ({"target": np.zeros((39, 6, 2))}, r"target is \(39, 6, 2\)"),
     "ids of other length": ({"target_ids": np.zeros((40, 5, 3))}, "target_ids is"),
     "ids of two spaces": ({"target_ids": np.zeros((6, 2)), "condition_ids": np.zeros((5, 3))}, "2 columns"),
-    "not finite": ({"target": np.full((40, 6, 2), np.nan)}, "not finite"),
+    "not finite": ({"target": np.where(np.arange(40)[:, None, None] < 7, 1.0, np.nan) * np.ones((1, 6, 2))}, "pair 7"),
+    "beyond fp32": ({"condition": np.full((40, 5, 4), 1e300)}, "pair 0, .* not finite in fp32"),
+    "flat ids": ({"target_ids": np.zeros(6)}, r"\(40, 6, columns\) or \(6, columns\)"),
+    "a flat vector": ({"vector": np.zeros(40)}, r"vector is \(40,\), .* \(40, channels\)"),
+    "no pairs": ({"target": np.zeros((0, 6, 2)), "condition": np.zeros((0, 5, 4))}, r"condition is \(0, 5, 4\): empty"),
+    "labels of no number": ({"label": np.full(40, np.nan)}, "label holds more than whole numbers"),
+    "labels of halves": ({"label": np.arange(40) + 0.5}, "label holds more than whole numbers"),
+    "lists of lists": (
+        {"target": np.array([np.zeros((n % 3 + 1, 2)) for n in range(40)], dtype=object)},
+        "(?s)not numbers.*pad sequences to one length and give a mask",
+    ),
     "mask of numbers": ({"condition_mask": np.full((40, 5), 2)}, "more than 0 and 1"),
     "mask that leaves nothing": ({"target_mask": np.zeros((40, 6))}, "without any token"),
     "words": ({"target": np.array([["a"]])}, "holds <U1, not numbers"),

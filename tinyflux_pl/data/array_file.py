@@ -68,7 +68,8 @@ class ArrayFile:
                         shape, dtype = _header(handle)
                         begins = handle.tell()
                     if dtype.kind not in _KINDS:
-                        raise self._fault(f"{name} holds {dtype}, not numbers", "store numbers, without pickle")
+                        cure = "store real numbers; pad sequences to one length and give a mask, or write several files"
+                        raise self._fault(f"{name} holds {dtype}, not numbers", cure)
                     size = math.prod(shape) * dtype.itemsize
                     if member.file_size != begins + size:
                         raise self._fault(

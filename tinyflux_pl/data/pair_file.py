@@ -36,8 +36,10 @@ class PairFile:
                 cure = f"did you mean {near[0]!r}?" if near else f"leave it out; arrays are {', '.join(KNOWN)}"
                 raise self._fault(f"unknown array {name!r}", cure)
         for name in ("condition", "target"):
-            if name in shapes and (len(shapes[name]) != 3 or 0 in shapes[name]):
+            if name in shapes and len(shapes[name]) != 3:
                 raise self._fault(f"{name} is {shapes[name]}, not (pairs, tokens, channels)", "store three dimensions")
+            if name in shapes and 0 in shapes[name]:
+                raise self._fault(f"{name} is {shapes[name]}: empty", "store at least one pair, token and channel")
         self.count, self.condition_tokens, self.condition_width = shapes["condition"]
         self.width = shapes["target"][2] if "target" in shapes else None
         self.tokens = self._target_tokens()
@@ -69,17 +71,15 @@ class PairFile:
         count = len(range(*rows.indices(len(self))))
         target_mask = self._mask("target_mask", rows, count, self.tokens or shape.tokens)
         condition_mask = self._mask("condition_mask", rows, count, self.condition_tokens)
-        target = self._values("target", rows).masked_fill(~target_mask[..., None], 0) if self.has("target") else None
+        target = self._values("target", rows, target_mask) if self.has("target") else None
         return Pairs(
-            condition=_padded(
-                self._values("condition", rows).masked_fill(~condition_mask[..., None], 0), shape.condition_tokens
-            ),
+            condition=_padded(self._values("condition", rows, condition_mask), shape.condition_tokens),
             condition_ids=_padded(self._ids("condition", rows, condition_mask, known), shape.condition_tokens),
             condition_mask=_padded(condition_mask[..., None], shape.condition_tokens)[..., 0],
             vector=self._values("vector", rows) if self.has("vector") else torch.zeros(count, shape.vector),
             target_ids=_padded(self._ids("target", rows, target_mask, known), shape.tokens),
             target_mask=_padded(target_mask[..., None], shape.tokens)[..., 0],
-            labels=[str(int(n)) for n in self.file.rows("label", rows)] if self.has("label") else [""] * count,
+            labels=self._labels(rows) if self.has("label") else [""] * count,
             target=None if target is None else _padded(target, shape.tokens),
         )
 
@@ -92,31 +92,35 @@ class PairFile:
         return shapes["target_mask"][1] if "target_mask" in shapes and len(shapes["target_mask"]) == 2 else None
 
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
-        tokens = self.tokens if name.startswith("target") else self.condition_tokens
-        whole = {
-            "target": [(self.count, tokens, self.width)],
-            "condition": [(self.count, tokens, self.condition_width)],
-            "vector": [(self.count, shape[-1] if shape else 0)],
-            "label": [(self.count,)],
-        }
-        if name.endswith("_mask"):
-            expected = [(self.count, tokens)]
-        elif name.endswith("_ids"):
-            columns = shape[-1] if shape else 0
-            expected = [(self.count, tokens, columns), (tokens, columns)]
-        else:
-            expected = whole[name]
-        if shape not in expected or 0 in shape:
-            said = " or ".join(str(e) for e in expected)
-            raise self._fault(
-                f"{name} is {shape}, beside a condition of {self.count} pairs it must be {said}", "mend it"
-            )
+        side, _, part = name.partition("_")
+        count, tokens = self.count, self.tokens if side == "target" else self.condition_tokens
+        expected: list[tuple[int | str | None, ...]] = {
+            "vector": [(count, "channels")],
+            "label": [(count,)],
+            "mask": [(count, tokens)],
+            "ids": [(count, tokens, "columns"), (tokens, "columns")],
+        }.get(part or name, [(count, tokens, "channels")])
+        if 0 in shape or not any(_fits(shape, each) for each in expected):
+            said = " or ".join(str(each).replace("'", "") for each in expected)
+            raise self._fault(f"{name} is {shape}, beside a condition of {count} pairs it must be {said}", "mend it")
 
-    def _values(self, name: str, rows: slice) -> Tensor:
+    def _values(self, name: str, rows: slice, mask: Tensor | None = None) -> Tensor:
+        """These rows in fp32, zero in the padding whatever stands there."""
         values = self.file.rows(name, rows).float()
-        if not bool(torch.isfinite(values).all()):
-            raise self._fault(f"{name} holds numbers that are not finite (rows {rows.start} to {rows.stop})", "mend it")
+        if mask is not None:
+            values = values.masked_fill(~mask[..., None], 0)
+        bad = ~torch.isfinite(values).flatten(1).all(1)
+        if bool(bad.any()):
+            which = f"{'token' if rows.start is None else 'pair'} {(rows.start or 0) + int(bad.int().argmax())}"
+            cure = "mend it, or leave it out (what a mask calls padding is not read)"
+            raise self._fault(f"{name} of {which}, counted from 0, holds numbers that are not finite in fp32", cure)
         return values
+
+    def _labels(self, rows: slice) -> list[str]:
+        given = self.file.rows("label", rows)
+        if given.is_floating_point() and not bool((given.isfinite() & (given == given.floor())).all()):
+            raise self._fault("label holds more than whole numbers", "store whole numbers, or leave it out")
+        return [str(int(n)) for n in given]
 
     def _mask(self, name: str, rows: slice, count: int, tokens: int) -> Tensor:
         if not self.has(name):
@@ -132,7 +136,7 @@ class PairFile:
     def _ids(self, side: str, rows: slice, mask: Tensor, known: dict[str, list[list[float]] | None] | None) -> Tensor:
         (count, tokens), name = mask.shape, f"{side}_ids"
         if self.has(name) and len(self.file.shapes[name]) == 3:
-            return self._values(name, rows).masked_fill(~mask[..., None], 0)
+            return self._values(name, rows, mask)
         if self.has(name):
             ids = self._values(name, slice(None))
         elif known is None:
@@ -148,6 +152,11 @@ class PairFile:
 
     def _fault(self, what: str, cure: str) -> DataError:
         return DataError(what, where=str(self.file.path), cure=cure)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
+    """Whether a shape is as wanted, where a word stands for any number."""
+    return len(shape) == len(wanted) and all(isinstance(w, str) or n == w for n, w in zip(shape, wanted, strict=True))
 
 
 def _padded(values: Tensor, tokens: int) -> Tensor:

@@ -13,8 +13,12 @@ import pytest
 from tests.house import source
 
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "stuff"}
-# Path owns the clock: `1 - t` in any other file is a second one. Networks may hold the reference's own formula.
-CLOCK = re.compile(r"\b1(?:\.0?)?\s*-\s*(?:t|time|timesteps?)\b(?!\s*[\w(\[.])")
+# Path owns the clock: `1 - t` in any other file is a second one, and so is arithmetic with t_noise or t_data.
+# Networks may hold the reference's own formula.
+CLOCK = re.compile(
+    r"\b1(?:\.0?)?\s*-\s*(?:t|time|timesteps?)\b(?!\s*[\w(\[.])"
+    r"|\bt_(?:noise|data)\s*[-+*/]|[-+*/]\s*(?:\w+\s*\.\s*)*t_(?:noise|data)\b"
+)
 OWNS_THE_CLOCK = ("diffusion", "nets")
 FAMILY = re.compile(r"\b(?:family|model_type|model_family|arch)\b\s*(?:==|!=|in\b)|\bmatch\s+\S*family\b")
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
@@ -140,11 +144,25 @@ def test_no_machine_is_named():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("line", ["x = 1 - t", "sigma = 1.0 - t", "1. - t ,", "( 1 - timestep )", "1 - time"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = 1 - t",
+        "sigma = 1.0 - t",
+        "1. - t ,",
+        "( 1 - timestep )",
+        "1 - time",
+        "t - self . path . t_noise",
+        "path . t_data - x",
+    ],
+)
 def test_the_clock_rule_sees_a_second_clock(line):
     assert CLOCK.search(line)
 
 
-@pytest.mark.parametrize("line", ["1 - text_mask", "1 - t_mask", "1 - threshold", "11 - t", "1 - t . alpha", "n1 - t"])
+@pytest.mark.parametrize(
+    "line",
+    ["1 - text_mask", "1 - t_mask", "1 - threshold", "11 - t", "1 - t . alpha", "n1 - t", "path . t_noise , 1 - x"],
+)
 def test_the_clock_rule_sees_nothing_else(line):
     assert not CLOCK.search(line)

@@ -11,6 +11,7 @@ from tinyflux_pl.core import rng
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.diffusion import losses, prediction
+from tinyflux_pl.diffusion.paths import time_at
 
 
 class FixedGrid:
@@ -31,8 +32,8 @@ class FixedGrid:
         noise = noise.to(batch.latents.device)
         found: dict[str, Tensor] = {}
         for time in self.times:
-            at = path.t_noise + time * (path.t_data - path.t_noise)
-            t = torch.full((len(batch),), at, device=noise.device)
+            share = torch.full((len(batch),), time, dtype=torch.float64, device=noise.device)
+            t = time_at(path, share, "data").float()
             target = prediction.target(denoiser.prediction, batch.latents, noise, t, path)
             answer = denoiser(path.interpolate(batch.latents, noise, t), t, batch.conditioning())
             error = losses.mse(answer.sample.float(), target)

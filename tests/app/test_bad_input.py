@@ -89,7 +89,7 @@ def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
         (("timesteps.std=-1",), "std"),
         (("sampler.solver=hoin",), "heun"),
         (("data.store_dtype=int8",), "data.store_dtype"),
-        (("data.store_dtype=float8",), "one of float32"),
+        (("data.store_dtype=float8",), "float32"),
         (("schedule.decay=slow",), "cosine"),
         (("+model.depth=3",), "depth"),
         (("model.hidden_size=33",), "hidden_size"),

@@ -57,7 +57,7 @@ class CorruptStore(TinyFluxError):
 
 
 class SpecMismatch(TinyFluxError):
-    """Two parts that meet at a seam and do not fit: codec, text, denoiser, store."""
+    """Two components whose declared shapes differ: codec, text encoder, denoiser, store."""
 
 
 class CheckpointMismatch(TinyFluxError):

@@ -32,7 +32,7 @@ def check(folder: Path, names: Sequence[str], what: str) -> None:
             raise HubError(
                 f"{name} of {what} is not the file that was fetched: sha256 {digest[:16]}, recorded {expected[:16]}",
                 where=str(folder),
-                cure=f"if nobody was to change it, remove {folder.parent.parent} and fetch it again",
+                cure=f"if this change was not intended, remove {folder.parent.parent} and fetch it again",
             )
         found[name] = digest
     if found != record:

@@ -1,4 +1,4 @@
-"""A request to stop: noted by a signal's handler, met where the work can be left and taken up again."""
+"""Graceful stopping: a signal sets a flag, and long work checks it with `poll` wherever it can stop and resume."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _listening = False
 
 @contextmanager
 def listening() -> Generator[None]:
-    """Inside, the first of SIGNALS is only noted, for `poll` to find; a second one ends the process at once.
+    """Inside, the first of SIGNALS only sets the flag that `poll` reads; a second one ends the process at once.
 
-    The handlers of before are back afterwards. Outside the main thread, which alone gets signals, this does nothing.
+    The earlier handlers are restored afterwards. It does nothing outside the main thread, which alone gets signals.
     """
     global _asked, _listening
     if threading.current_thread() is not threading.main_thread() or _listening:
@@ -56,18 +56,18 @@ def leave_to_parent() -> None:
 
 
 def asked() -> int:
-    """The number of the signal that asked for a stop; 0 while none did."""
+    """The number of the signal that requested a stop; 0 if none has."""
     return 0 if _asked is None else _asked[0]
 
 
 def ask(number: int) -> None:
-    """Ask for a stop as the signal of that number would; the first one counts."""
+    """Request a stop as the signal of that number would; the first request counts."""
     global _asked
     _asked = _asked or (number, time.monotonic())
 
 
 def poll() -> None:
-    """Raise Interrupted if a stop was asked for: to be called where nothing is half done."""
+    """Raise Interrupted if a stop was requested; call it where no work is half done."""
     if number := asked():
         raise Interrupted(number)
 
@@ -75,7 +75,7 @@ def poll() -> None:
 def _note(number: int, _: FrameType | None) -> None:
     if _asked is None:
         ask(number)
-        said = f"\n{signal.Signals(number).name}: stopping as soon as nothing is lost by it; again to stop at once\n"
+        said = f"\n{signal.Signals(number).name}: stopping once the work so far is saved; send it again to stop now\n"
         os.write(2, said.encode())  # not print: the handler may have come in the middle of one
     elif time.monotonic() - _asked[1] > SAME_REQUEST:
         signal.signal(number, signal.SIG_DFL)

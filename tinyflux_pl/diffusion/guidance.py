@@ -2,7 +2,7 @@
 
 Rules are pure functions; `Guidance` says which, how strongly, and over which part of the way.
 The interval counts the path's time from noise (0) to data (1), not steps, so it means the same noise
-levels under any shift. Outside it, and at scale 1, nobody evaluates the unconditional.
+levels under any shift. Outside the interval, and at scale 1, the unconditional is not evaluated.
 """
 
 from __future__ import annotations

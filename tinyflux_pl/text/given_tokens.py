@@ -82,7 +82,7 @@ class GivenTokens:
     def _pairs(self, prompts: Sequence[str]) -> Pairs:
         if self.named is None:
             raise ConfigError(
-                "this model is told sequences, not words",
+                "this model takes sequences, not prompts",
                 where="prompt",
                 cure="give a file of conditions: condition=FILE.npz",
             )

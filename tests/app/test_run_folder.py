@@ -1,7 +1,15 @@
 """The folder that Hydra makes for a job goes again if the job leaves nothing in it; whatever it leaves stays."""
 
+import errno
+import fcntl
+import os
+import signal
+import time
+
 import pytest
 
+from tests.faults import forks
+from tinyflux_pl.app import run_folder
 from tinyflux_pl.app.run_folder import leaving_no_trace
 
 
@@ -42,3 +50,64 @@ def test_another_rank_than_the_first_removes_nothing(run, tmp_path, monkeypatch)
     monkeypatch.setenv("RANK", "1")
     run(lambda folder: 0)
     assert (tmp_path / "outputs" / "job" / "generate.log").exists()
+
+
+def test_a_run_has_one_owner_and_leaves_no_lock(tmp_path):
+    def second():
+        with run_folder.owned(tmp_path / "run"):
+            print("in")
+
+    with run_folder.owned(tmp_path / "run"):
+        refused = forks.run(second, tmp_path / "log")
+        assert refused.code == 1 and f"is being trained by process {os.getpid()}" in refused.printed
+        assert "in" not in refused.printed.splitlines()
+    assert forks.run(second, tmp_path / "log").printed == "in\n"
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_killed_owner_keeps_nobody_out_even_while_its_workers_live(tmp_path):
+    def work():
+        with run_folder.owned(tmp_path):
+            if not os.fork():  # as a DataLoader's worker, which notices within seconds that its parent is gone
+                (tmp_path / "worker").write_text(str(os.getpid()))
+                time.sleep(60)
+                os._exit(0)
+            while not (tmp_path / "worker").exists() or not (tmp_path / "worker").read_text():
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forks.run(work, tmp_path / "log").code == -signal.SIGKILL
+    worker = int((tmp_path / "worker").read_text())
+    try:
+        os.kill(worker, 0)
+        with run_folder.owned(tmp_path):
+            assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_who_is_refused_leaves_the_owners_log_where_it_is(run, tmp_path):
+    folder = tmp_path / "outputs" / "job"
+    (folder / ".lock").write_text("1")
+    run(lambda folder: 0)
+    assert (folder / "generate.log").exists()
+
+
+def test_only_the_rank_that_writes_holds_the_folder(tmp_path, monkeypatch):
+    with run_folder.owned(tmp_path):
+        monkeypatch.setenv("RANK", "1")
+
+        def second():
+            with run_folder.owned(tmp_path):
+                print("in")
+
+        assert forks.run(second, tmp_path / "log").printed == "in\n"
+
+
+def test_where_no_locks_are_known_a_run_goes_on(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", unknown)
+    with run_folder.owned(tmp_path):
+        pass

@@ -1,13 +1,16 @@
-"""Fault 13: two extractors in one directory: one is refused, and what the other writes is whole."""
+"""Fault 13: two extractors in one directory, or two trainings of one run: one is refused, the other's work is whole."""
 
 import re
 import shutil
+import time
 
 import pytest
 
-from tests.faults import caching
+from tests.app.runs import configuration
+from tests.faults import caching, forks, small_runs
 from tests.faults.conftest import times
 from tests.faults.forks import Child
+from tests.faults.test_05_resume import LOSS, at_call
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.data import store_health
 
@@ -43,6 +46,40 @@ def test_one_is_refused_and_nothing_is_corrupt(worlds, tmp_path, rebuild, figure
         faults = [found for split in ("train", "validation") for found in examined(root, split)]
         held += not faults and caching.content(root) == expected[rebuild]
     figure(13, f"two {'rebuilds' if rebuild else 'extractors'}, one directory: one refused, none corrupt", held, tried)
+
+
+def test_two_processes_that_train_one_run(tmp_path, figure):
+    """The second is refused before it reads, writes or removes anything; the first ends as if it had been alone."""
+    small_runs.warm()
+    alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))
+    tried, held = times(1, 5), 0
+    for i in range(tried):
+        name = f"run_{i}"
+        folder, there, go = (tmp_path / part for part in (f"outputs/{name}", f"{name}.there", f"{name}.go"))
+
+        def pause(there=there, go=go):
+            there.touch()
+            while not go.exists():
+                time.sleep(0.01)
+
+        trap = at_call(*LOSS, 30, pause)  # in the fifteenth step, after one checkpoint
+        with Child(small_runs.training(tmp_path, name, before=trap), tmp_path / f"{name}.first") as first:
+            while not (there.exists() and (folder / "checkpoints" / "step_0000010").exists()) and first.alive():
+                time.sleep(0.01)
+            before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+            work = lambda name=name: recipes.train(  # noqa: E731
+                configuration("train", tmp_path, *small_runs.SMALL, f"run={name}", "resume=auto")
+            )
+            second = forks.run(work, tmp_path / f"{name}.second")
+            untouched = before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+            go.touch()
+            ended = first.wait(small_runs.PATIENCE)
+        refused = second.code == 1 and f"is being trained by process {first.pid}" in second.printed
+        same = ended.code == 0 and not small_runs.differences(alone, small_runs.outcome(folder))
+        held += refused and untouched and same
+        if not (refused and untouched and same):
+            print(refused, untouched, same, second.printed[-1500:], ended.printed[-1500:])
+    figure(13, "two processes, one run: one refused, the other as if alone", held, tried)
 
 
 def examined(root, split):

@@ -1,15 +1,19 @@
 """How a run ends early: at a step, saved, unless what would be saved is not one whole, sound step."""
 
+import functools
+import os
 import signal
+import socket
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 
+from tests.faults.forks import Child
 from tests.training.small_run import Small
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import interruption
-from tinyflux_pl.core.errors import DiskFull, Interrupted, NumericsError
+from tinyflux_pl.core.errors import CheckpointMismatch, DiskFull, Interrupted, NumericsError
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 from tinyflux_pl.training.optimizers import MuonAdamW
@@ -91,6 +95,27 @@ def test_half_a_step_is_not_saved(tmp_path):
 
 def test_nothing_is_saved_before_the_first_step(tmp_path):
     assert ended_by(tmp_path, At("on_train_batch_start", 0, failing(ValueError("on purpose"))), ValueError) == []
+
+
+def test_ranks_that_begin_at_different_steps_are_refused(tmp_path):
+    """One of them saw no checkpoint, or an older one: each would train on samples that are the others'."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def rank(number):
+        told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+        os.environ.update({k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        os.environ["TORCHELASTIC_RUN_ID"] = "steps"
+        small = Small(tmp_path, 6, ranks=2, start=0 if number else 3)
+        small.trainer.callbacks.append(Preemption(CheckpointSchedule(tmp_path, {}, small.average, 1)))
+        with pytest.raises(CheckpointMismatch, match="from step 0 to step 3"):
+            small.run()
+
+    ranks = [Child(functools.partial(rank, i), tmp_path / f"{i}.log") for i in range(2)]
+    for child in ranks:
+        ended = child.wait(60)
+        assert ended.code == 0, ended.printed[-3000:]
 
 
 def test_a_request_before_the_first_step_is_met_before_it(tmp_path):

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app.run_folder import leaving_no_trace
+from tinyflux_pl.app.run_folder import leaving_no_trace, owned
 from tinyflux_pl.core.errors import ConfigError
 
 
@@ -45,7 +45,7 @@ def train(config: dict[str, Any]) -> int:
     _use_threads(config)
     parts = Parts.from_config(config)
     parts.check()
-    with resumption.continued_by(config):
+    with owned(Path(config["run_dir"])), resumption.continued_by(config):
         resumed = resumption.checkpoint_of(config)
         preflight = Preflight(parts, resumed.step if resumed else 0)
         if preflight.only:

@@ -1,13 +1,22 @@
-"""The folder that Hydra makes for every job: gone again where nothing was to be left in it."""
+"""The folder that Hydra makes for every job: one owner at a time, and gone again where nothing was to be left in it."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.core.errors import ConfigError
+
 Recipe = Callable[[dict[str, Any]], int]
+LOCK = ".lock"  # holds the owner's process id, and its machine: the folder may be on a disk that several see
+TAKEN = (errno.EAGAIN, errno.EACCES)  # what the system says of a lock that another process has
 
 
 def leaving_no_trace(recipe: Recipe) -> Recipe:
@@ -26,8 +35,63 @@ def leaving_no_trace(recipe: Recipe) -> Recipe:
     return wrapped
 
 
+@contextmanager
+def owned(run_dir: Path) -> Generator[None]:
+    """Train in the folder alone: of two processes the second has a ConfigError with the first one's id.
+
+    The rank that writes holds it. The system frees the lock of a process that dies, and, unlike flock's, gives it
+    to no child: a worker that outlives a killed run for seconds would keep the next one out. Where a file system
+    knows no locks, nobody is kept out.
+    """
+    from tinyflux_pl.app import ranks
+
+    if not ranks.first():
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(run_dir / LOCK) as lock:
+        with suppress(OSError):  # a full disk: whoever needs the room will say so
+            lock.truncate(0)
+            lock.write(f"{os.getpid()} on {os.uname().nodename}")
+            lock.flush()
+        try:
+            yield
+        finally:
+            (run_dir / LOCK).unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> TextIOWrapper:
+    """The open file, locked, and still the one that has this name: the last owner may just have removed its own."""
+    while True:
+        file = open(path, "a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                return file
+            file.seek(0)
+            owner = file.read().strip() or "of unknown id"
+            file.close()
+            raise ConfigError(
+                f"this run is being trained by process {owner}",
+                where=str(path.parent),
+                cure="wait for it, or stop it and go on with resume=auto; another run has another name: run=NAME",
+            ) from error
+        if _is(path, file):
+            return file
+        file.close()
+
+
+def _is(path: Path, file: TextIOWrapper) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    return False
+
+
 def _remove_empty(run_dir: Path, root: Path) -> None:
     """The folder with its empty log, and empty folders above it, up to `root`, which stays."""
+    if (run_dir / LOCK).exists():  # another process is at work there, and has that log open
+        return
     for log in run_dir.glob("*.log"):
         if not log.stat().st_size:
             log.unlink()

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tinyflux_pl.core import interruption
-from tinyflux_pl.core.errors import DiskFull, Interrupted
+from tinyflux_pl.core.errors import CheckpointMismatch, DiskFull, Interrupted
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 
 
@@ -26,6 +26,7 @@ class Preemption(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = pl_module.step
+        require_one_step(trainer, pl_module)
         interruption.claim()  # Lightning has set handlers of its own, which neither save nor end the run soon
         poll(trainer)
 
@@ -43,6 +44,21 @@ class Preemption(Callback):
                 print(f"step {pl_module.step} could not be saved: {failure}", file=sys.stderr)
         if isinstance(exception, Interrupted) and exception.everywhere:
             trainer.strategy.barrier()  # a launcher kills the ranks that are left, the one that writes too
+
+
+def require_one_step(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Raise CheckpointMismatch on every rank unless all begin at the same step."""
+    if trainer.world_size == 1:
+        return
+    steps = torch.tensor([-pl_module.step, pl_module.step], device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
+    least, most = -int(steps[0]), int(steps[1])
+    if least != most:
+        raise CheckpointMismatch(
+            f"the ranks begin at different steps, from step {least} to step {most}",
+            where=f"rank {trainer.global_rank}, at step {pl_module.step}",
+            cure="every rank has to see the run's folder as the first does: paths.outputs on a disk that all share",
+        )
 
 
 def poll(trainer: Trainer) -> None:

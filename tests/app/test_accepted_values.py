@@ -133,6 +133,12 @@ def test_what_works_is_accepted(sound, key, value):
     accepted_values.check(changed(sound, key, value))
 
 
+@pytest.mark.parametrize("section", ["data", "hardware", "callbacks", "logger", "experts", "teacher"])
+def test_a_group_that_was_taken_out_is_missed_at_once(sound, section):
+    error = refused({name: node for name, node in sound.items() if name != section})
+    assert error.where == section and f"{section}=" in error.cure
+
+
 # sources
 
 

@@ -89,6 +89,8 @@ RULES = {
 }
 SOURCE = {"weight": WEIGHT, "cache": TEXT, "train": NODE, "validation": NODE}
 OPTIONAL = ("guidance.interval", "data.extraction_batch", "callbacks.preview.prompts", "teacher.width")
+GROUPS = "paths codec text path timesteps objective optimizer schedule sampler guidance teacher experts data model"
+NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
 CLOSED = ("hardware", "callbacks")  # nothing else in them is read
 # A configuration of others would decide whom this user's keys are sent to, as by hydra.job.env_set.
 ADDRESSED = ("settings", "tracking_uri")
@@ -96,14 +98,17 @@ ADDRESSED = ("settings", "tracking_uri")
 
 def check(config: Mapping[str, Any]) -> None:
     """Raise ConfigError for the first value that training or extraction could not work with; reads no file."""
+    for name in NEEDED:
+        if name not in config:
+            raise ConfigError(f"there is no {name}", where=name, cure=f"choose one: {name}=..., without ~{name}")
     for key, rule in RULES.items():
         value = _found(config, key)
         if key.partition(".")[0] in config and (value is not None or key not in OPTIONAL):
             _require(value, rule, key)
     for section in CLOSED:
-        _require_known(config.get(section, {}), section, RULES)
+        _require_known(config[section], section, RULES)
     _check_sources(config["data"].get("sources"))
-    for name, node in (config.get("logger") or {}).items():
+    for name, node in config["logger"].items():
         for key in ADDRESSED:
             if key in node:
                 what = "a configuration may not say whom a logger sends this user's keys to"

@@ -71,9 +71,10 @@ class KnownKeys:
             return
         options = self.choices(override.key_or_group)
         for value in (v for given in _values(override) for v in (given if isinstance(given, list) else [given])):
-            if value is not None and str(value) not in options:
+            if value is None or str(value) not in options:
+                said = "null" if value is None else value
                 raise ConfigError(
-                    f"{override.key_or_group}={value}: there is no such choice",
+                    f"{override.key_or_group}={said}: there is no such choice",
                     where=f"conf/{override.key_or_group}/",
                     cure=f"{suggestion(str(value), options)}there are: {', '.join(options)}",
                 )

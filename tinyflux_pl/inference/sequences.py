@@ -33,7 +33,8 @@ class SequencePipeline:
     def __init__(self, pipeline: Pipeline) -> None:
         codec, text = pipeline.sampler.codec, pipeline.sampler.text
         if not isinstance(codec, Identity) or not isinstance(text, GivenTokens):
-            raise ConfigError("this checkpoint takes prompts, not conditions", where="condition", cure='give prompt="..." instead')
+            cure = 'give prompt="..." instead'
+            raise ConfigError("this checkpoint takes prompts, not conditions", where="condition", cure=cure)
         self.pipeline, self.codec, self.text = pipeline, codec, text
 
     def read(self, path: str | Path) -> Pairs:

@@ -11,6 +11,7 @@ from tests.app.runs import run
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, DataError, SpecMismatch, StaleCache
 from tinyflux_pl.data.sequences import Sequences
+from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.inference.sequences import SequencePipeline
 
 PAIRS, LONGEST = 60, 7
@@ -102,6 +103,7 @@ def test_answers_are_whole_pairs_that_depend_on_condition_and_seed_alone(root, w
     assert made["target"][made["target_mask"]].mean() == pytest.approx(50.0, abs=2.0)
     again = Sequences(root / "asked.safetensors", "all", 0.0)
     assert len(again) == 12 and again.shape.tokens == LONGEST
+    assert len(SequencePipeline(Pipeline.from_checkpoint(whole)).read(root / "asked.safetensors")) == 12
 
 
 def test_questions_that_the_model_cannot_take_are_refused(root, whole):
@@ -109,6 +111,7 @@ def test_questions_that_the_model_cannot_take_are_refused(root, whole):
     refused = {
         "ids": ({k: v for k, v in asked.items() if k != "target_ids"}, DataError, "differ from pair to pair"),
         "width": ({**asked, "condition": asked["condition"][..., :2]}, SpecMismatch, "condition is 2 wide"),
+        "vector": ({**asked, "vector": np.ones((6, 1))}, DataError, "a vector, and in training there was none"),
     }
     for name, (content, kind, said) in refused.items():
         np.savez(root / f"{name}.npz", **content)
@@ -117,6 +120,9 @@ def test_questions_that_the_model_cannot_take_are_refused(root, whole):
     with pytest.raises(ConfigError, match="condition= alone"):
         file = root / "ids.npz"
         run("generate", root, f"checkpoint='{whole}'", f"condition='{file}'", "prompt='a circle'", "run=both")
+    for more in ("height=32", "width=8", "reference=a.png", "negative_prompt=blurry"):
+        with pytest.raises(ConfigError, match=f"{more.partition('=')[0]} beside a condition"):
+            run("generate", root, f"checkpoint='{whole}'", f"condition='{root / 'ids.npz'}'", more, "run=both")
     with pytest.raises(ConfigError, match="condition=FILE"):
         run("generate", root, f"checkpoint='{whole}'", "prompt='a circle'", "run=words")
 
@@ -144,6 +150,13 @@ def test_the_same_network_learns_pictures_from_words(tmp_path):
     run("train", tmp_path, "model=flux_core", "run=words")
     results = json.loads((tmp_path / "outputs" / "words" / "results.json").read_text())
     assert 0 <= results["prompt_accuracy"] <= 1 and results["ask"] is None
+
+
+@pytest.mark.parametrize("model", ["tiny", "unet"])
+def test_a_network_that_reads_no_places_is_refused(root, model):
+    patch = ["model.patch_size=1"] if model == "tiny" else []
+    with pytest.raises(SpecMismatch, match="reads no places"):
+        run("train", root, *chosen(root, model)[1:], f"model={model}", *patch)
 
 
 def test_experts_have_no_place_in_it(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyflux_pl.app import signatures
 from tinyflux_pl.app.compose import build, check_binds
-from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 
 
 @dataclass
@@ -112,13 +112,17 @@ class Parts:
         ports = {k: v for expert in self.experts.values() for k, v in expert.port_options().items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.derive(self.config["seed"], "init"))
-            return build(
+            made = build(
                 {**self.config["model"], **changed},
                 latent_spec=self.codec.latent_spec,
                 text_spec=self.text.text_spec,
                 path=self.path,
                 **ports,
             )
+        if self.text.text_spec.ids and not getattr(made, "reads_places", False):
+            what = f"{made.name} reads no places of tokens, and what is told here stands at places"
+            raise SpecMismatch(what, where="model", cure="model=flux_core reads sequences")
+        return made
 
     def sampler(self, image_size: tuple[int, int]) -> Any:
         """The sampling loop that previews, the final evaluation and generate.py share."""

@@ -91,9 +91,10 @@ def _answer(config: dict[str, Any]) -> int:
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.inference.sequences import SequencePipeline
 
-    words = [name for name in ("prompt", "prompt_file", "negative_prompt") if config[name] is not None]
-    if words:
-        raise ConfigError("words beside a condition", where=", ".join(words), cure="give condition= alone")
+    others = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask", "height", "width")
+    if given := [name for name in others if config[name] is not None]:
+        what = f"{', '.join(given)} beside a condition"
+        raise ConfigError(what, where="the command line", cure="give condition= alone: its file says all")
     where = config["output"] or config["run_dir"]
     model = SequencePipeline(pipeline(config))
     report.answers(*model.write(config["condition"], where, n=config["n"], seed=config["seed"]))

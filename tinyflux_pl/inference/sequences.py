@@ -42,8 +42,8 @@ class SequencePipeline:
 
         DataError where training does not tell and the file does not either.
         """
-        file = PairFile(path, needs_target=False)
-        if not file.has("vector") and self.text.vector_moments != NO_VECTOR:
+        file, known = PairFile(path, needs_target=False), self.text.vector_moments != NO_VECTOR
+        if known and not file.has("vector"):
             cure = f"give vector (pairs, {self.text.text_spec.pooled})"
             raise DataError("no vector, and in training there was one", where=str(path), cure=cure)
         shape = PairShape(
@@ -54,7 +54,10 @@ class SequencePipeline:
             axes=file.axes,
             vector=self.text.text_spec.pooled,
         )
-        return file.pairs(slice(0, len(file)), shape, {"target": self.codec.ids, "condition": self.text.ids})
+        pairs = file.pairs(slice(0, len(file)), shape, {"target": self.codec.ids, "condition": self.text.ids})
+        if not known and bool(pairs.vector.any()):
+            raise DataError("a vector, and in training there was none", where=str(path), cure="leave vector out")
+        return pairs
 
     @torch.inference_mode()
     def answers(self, pairs: Pairs, n: int = 1, seed: int = 0) -> Tensor:

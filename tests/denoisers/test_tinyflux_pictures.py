@@ -33,6 +33,20 @@ def test_with_an_inpaint_input_step_0_is_the_base_exactly(sol):
     assert all(torch.equal(before.heads[name], after.heads[name]) for name in before.heads)
 
 
+@torch.no_grad()
+def test_the_input_comes_to_a_network_as_it_is():
+    base = denoiser().to(torch.bfloat16)
+    base.net.gradient_checkpointing = True
+    made = base.with_inpaint()  # in the base's mode: in training, its dropout would tell otherwise
+    assert not made.training and made.net.gradient_checkpointing and made.inpaint_channels == HOLE
+    assert {p.dtype for p in made.parameters()} == {torch.bfloat16}
+    x, t, cond = given()
+    after = made(x, t, told(cond, inpaint=torch.randn(2, HOLE, 8, 8))).sample
+    assert torch.equal(base(x, t, cond).sample, after) and not base.inpaint_channels
+    with pytest.raises(ConfigError, match="it fills holes already"):
+        made.with_inpaint()
+
+
 def test_the_new_weights_learn_and_then_the_picture_tells():
     made = denoiser().with_inpaint()
     x, t, cond = given()

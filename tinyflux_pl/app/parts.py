@@ -119,7 +119,7 @@ class Parts:
                 path=self.path,
                 **ports,
             )
-        if self.text.text_spec.ids and not getattr(made, "reads_places", False):
+        if self.text.text_spec.ids and not made.reads_places:
             what = f"{made.name} reads no places of tokens, and what is told here stands at places"
             raise SpecMismatch(what, where="model", cure="model=flux_core reads sequences")
         return made

@@ -28,7 +28,7 @@ class FluxCoreDenoiser(DenoiserModule):
     """
 
     name = "flux_core"
-    reads_places = True  # of a target's tokens and of a condition's: sequences
+    reads_places = True
     lora_targets = (
         "double_blocks.*.*_attn.qkv",
         "double_blocks.*.*_attn.proj",

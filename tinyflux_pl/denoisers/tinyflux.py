@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
@@ -67,13 +67,18 @@ class TinyFluxDenoiser(DenoiserModule):
         self.reads_guidance = config.guidance_embeds
 
     def with_inpaint(self) -> TinyFluxDenoiser:
-        """The same function with an input for a picture with a hole, whose weights are zero: answers as before."""
-        channels = inpaint_channels(self.latent_spec)
-        config = dataclasses.replace(self.config, inpaint_channels=channels)
-        made = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path)
+        """The same function with an input for a picture with a hole, whose weights are zero: answers as before.
+
+        A copy in this one's mode, type and place; ConfigError if it fills holes already.
+        """
+        if self.inpaint_channels:
+            raise ConfigError("it fills holes already", where="TinyFluxDenoiser.with_inpaint", cure="use it as it is")
+        config = dataclasses.replace(self.config, inpaint_channels=inpaint_channels(self.latent_spec))
+        made = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path).to(self.net.img_in.weight)
         new = made.state_dict()["net.inpaint_in.weight"]
         made.load_state_dict({**self.state_dict(), "net.inpaint_in.weight": new})
-        return made.to(new.device)
+        made.net.gradient_checkpointing = self.net.gradient_checkpointing
+        return made.train(self.training)
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W), and under `heads` what each port's own head predicts."""

@@ -32,7 +32,7 @@ def ready(rank=0, world=1, every=2):
     plugin = SimpleNamespace(forward_context=torch.no_grad)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     ranks = {"global_rank": rank, "world_size": world, "training": True, "strategy": strategy}
-    trainer = SimpleNamespace(loggers=[Rows()], precision_plugin=plugin, **ranks)
+    trainer = SimpleNamespace(loggers=[Rows()], callbacks=[], precision_plugin=plugin, **ranks)
     return Validation(FixedGrid((0.2, 0.8), 0), data, average, every), trainer, SimpleNamespace(denoiser=net, step=4)
 
 

@@ -18,6 +18,7 @@ from tinyflux_pl.checkpoints.snapshot import snapshot
 from tinyflux_pl.checkpoints.verified import Verified
 from tinyflux_pl.core.errors import NumericsError
 from tinyflux_pl.training.ema import AveragedWeights
+from tinyflux_pl.training.throughput import aside
 
 
 class CheckpointSchedule(Callback):
@@ -65,10 +66,12 @@ class CheckpointSchedule(Callback):
             return
         self._seen = step
         if self.every_steps and step % self.every_steps == 0:
-            self.save(trainer, pl_module, f"step_{step:07d}", "step_*")
+            with aside(trainer):
+                self.save(trainer, pl_module, f"step_{step:07d}", "step_*")
         interval = self.every_epochs * self.steps_per_epoch
         if interval and step % interval == 0:
-            self.save(trainer, pl_module, f"epoch_{step // self.steps_per_epoch:05d}", "epoch_*")
+            with aside(trainer):
+                self.save(trainer, pl_module, f"epoch_{step // self.steps_per_epoch:05d}", "epoch_*")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save_now(trainer, pl_module)

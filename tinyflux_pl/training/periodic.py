@@ -6,6 +6,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from tinyflux_pl.training.throughput import aside
+
 
 class Periodic(Callback):
     """Calls `perform` after every `every_steps`-th step of the run (0: never), and after the last one.
@@ -32,7 +34,8 @@ class Periodic(Callback):
         if pl_module.step != self._seen:
             self._seen = pl_module.step
             if self._due(self._seen):
-                self.perform(trainer, pl_module)
+                with aside(trainer):
+                    self.perform(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.performed != pl_module.step:

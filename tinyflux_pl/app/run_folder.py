@@ -63,7 +63,7 @@ def owned(run_dir: Path) -> Generator[None]:
 def _locked(path: Path) -> TextIOWrapper:
     """The open file, locked, and still the one that has this name: the last owner may just have removed its own."""
     while True:
-        file = open(path, "a+")
+        file = open(path, "a+")  # noqa: SIM115  (locked for as long as it is open)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

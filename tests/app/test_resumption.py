@@ -5,10 +5,12 @@ import json
 import signal
 
 import pytest
+import torch
 
 from tests.app.runs import configuration
-from tinyflux_pl.app import resumption
+from tinyflux_pl.app import report, resumption
 from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, LAST_BITS, NOTHING, changes
+from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
 
@@ -136,6 +138,52 @@ def test_ranks_after_the_first_leave_without_a_word(config, monkeypatch, capsys)
     with pytest.raises(SystemExit) as left, resumption.continued_by(config):
         raise Interrupted(signal.SIGTERM)
     assert left.value.code == 0 and capsys.readouterr() == ("", "")
+
+
+@pytest.fixture
+def run_of(config, tmp_path):
+    """Makes `RUN/checkpoints/step_N`, under the configurations that the run was started with."""
+
+    def made(step, started, folder=tmp_path / "run"):
+        saved = dict(step=step, config={}, weights={"w": torch.ones(1)}, averaged=None, state=None)
+        directory.save(folder / "checkpoints" / f"step_{step:07d}", **saved)
+        for name, changed in started.items():
+            asked = {**copy.deepcopy(config), "from_step": 0, **changed}
+            (folder / name).write_text(json.dumps(asked))
+        return {**config, "resume": "auto", "run_dir": str(folder)}
+
+    return made
+
+
+def test_a_copy_of_a_configuration_beside_it_is_none(run_of):
+    asked = run_of(10, {"config.json": {}, "config_old.json": {"seed": 7}, "config (copy).json": {"seed": 8}})
+    assert resumption.checkpoint_of(asked).step == 10
+
+
+def test_a_configuration_that_cannot_be_read_is_an_error_with_its_name(run_of, tmp_path):
+    asked = run_of(10, {"config.json": {}})
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read") as error:
+        resumption.checkpoint_of(asked)
+    assert "resume_changed=true" in str(error.value)
+    assert resumption.checkpoint_of({**asked, "resume_changed": True}).step == 10
+
+
+def test_a_configuration_is_written_after_the_last_one_whatever_was_deleted(run_of, tmp_path):
+    asked = run_of(10, {"config.json": {}, "config_1.json": {}, "config_2.json": {"seed": 3, "from_step": 8}})
+    (tmp_path / "run" / "config_1.json").unlink()
+    report.configuration(asked, 10)
+    assert json.loads((tmp_path / "run" / "config_2.json").read_text())["seed"] == 3
+    assert json.loads((tmp_path / "run" / "config_3.json").read_text())["from_step"] == 10
+    with pytest.raises(ConfigError, match="seed changed"):
+        resumption.checkpoint_of(asked)
+
+
+def test_checkpoints_that_were_moved_to_another_disk_and_linked_are_those_of_the_run(run_of, tmp_path):
+    asked = run_of(10, {"config.json": {}})
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "large disk")
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "large disk")
+    assert resumption.checkpoint_of(asked).step == 10
 
 
 def test_other_data_under_the_same_name_is_refused():

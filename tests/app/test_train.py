@@ -48,6 +48,22 @@ def test_a_run_leaves_results_pictures_and_checkpoints(root, whole):
     assert (folder / "csv" / "metrics.csv").read_text().count("\n") > 2
 
 
+def test_a_validation_that_is_not_finite_is_told_and_ends_no_run(root, monkeypatch, caplog):
+    """Training is done and saved by then: that one number is not one must not cost the results."""
+    from tinyflux_pl.objectives.validation import FixedGrid
+
+    honest = FixedGrid.errors
+    nan = float("nan")
+    monkeypatch.setattr(FixedGrid, "errors", lambda *given: {k: v * nan for k, v in honest(*given).items()})
+    run("train", root, "run=blind", "hardware.precision=32-true")
+    folder = root / "outputs" / "blind"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["validation_loss"] == "nan" and results["steps"] == 8
+    assert "validation at step 8: validation/loss is nan" in caplog.text
+    assert ",nan" in (folder / "csv" / "metrics.csv").read_text()
+    assert all(value.isfinite().all() for value in weights(root, "blind").values())
+
+
 def test_experts_are_learned_from_and_logged(root, whole):
     header = (root / "outputs" / "whole" / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"train/flow", "train/lune", "train/sol", "train/gradient_norm", "validation/loss_t_0.5"} <= set(header)

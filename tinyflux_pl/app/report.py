@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from tinyflux_pl.app.generation_plan import GenerationPlan
 from tinyflux_pl.app.redact import redact_data
+from tinyflux_pl.app.run_folder import configurations
 from tinyflux_pl.core import files
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.engine.memory_plan import size
@@ -23,9 +25,9 @@ SHOWN = 10  # skipped files that the closing table names
 def configuration(config: dict[str, Any], step: int) -> None:
     """Keep what the run was asked for beside its results, and the step it starts from; earlier ones stay."""
     folder = Path(config["run_dir"])
-    taken = len(list(folder.glob("config*.json")))
+    number = max(configurations(folder), default=-1) + 1
     files.write_json(
-        folder / (f"config_{taken}.json" if taken else "config.json"), redact_data({**config, "from_step": step})
+        folder / (f"config_{number}.json" if number else "config.json"), redact_data({**config, "from_step": step})
     )
 
 
@@ -45,7 +47,7 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
     """Write results.json and print the closing table."""
     trained = found["images_per_second"]
     speed = f", {trained:.0f} images/s while training" if trained else ""  # none where no step was left to take
-    files.write_json(run_dir / "results.json", found)
+    files.write_json(run_dir / "results.json", _in_words(found))
     rows = [
         ("trained", f"{found['parameters']:,} parameters, {found['steps']:,} steps, data {found['data']}"),
         ("experts", ", ".join(found["experts"]) or "none"),
@@ -115,6 +117,15 @@ def shell(word: str) -> str:
     if not any(c in value for c in '"\\$`!\n'):
         return f'{key}="{value}"'
     return f"{key}={shlex.quote(value)}"
+
+
+def _in_words(value: Any) -> Any:
+    """The same, with numbers that JSON does not know, such as the loss of a validation that overflowed, as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _in_words(held) for key, held in value.items()}
+    return [_in_words(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def _skipped(lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 from tinyflux_pl.app import ranks, report
 from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, changes
 from tinyflux_pl.app.redact import redact_data
+from tinyflux_pl.app.run_folder import configurations
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
@@ -67,11 +68,6 @@ def continued_by(config: dict[str, Any]) -> Generator[None]:
         raise Interrupted(stop.number, where=where, cure=command(config)) from stop
 
 
-def _configurations(run_dir: Path) -> list[Path]:
-    """What the run was asked for each time it was started, oldest first."""
-    return sorted(run_dir.glob("config*.json"), key=lambda path: int(path.stem.partition("_")[2] or 0))
-
-
 def command(config: dict[str, Any]) -> str:
     """The line that continues this run: from its newest checkpoint, or while it has none, from where it began."""
     words = [w for w in config.get("overrides", []) if w.partition("=")[0] not in ("run", "resume", "resume_changed")]
@@ -94,7 +90,7 @@ def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | Non
         cure = "start anew under another name: run=NAME, without resume"
         raise CorruptCheckpoint("no checkpoint of the run is valid", where=str(folder), cure=cure)
     if found is None:  # perhaps the run began at a checkpoint of another, and has none of its own yet
-        asked = [json.loads(path.read_text())["resume"] for path in _configurations(run_dir)]
+        asked = [then["resume"] for _, then in _starts(run_dir, config["resume_changed"])]
         origins = [path for path in asked if path not in (None, "auto")]
         return _named(Path(origins[-1]), run_dir) if origins else None
     return found
@@ -115,31 +111,46 @@ def _named(path: Path, run_dir: Path) -> directory.Checkpoint:
 def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> None:
     if not ranks.first():
         return
-    made = found.path.resolve().parent.parent  # RUN/checkpoints/step_N
-    kept = _in_force(made, found.step)
+    # RUN/checkpoints/step_N, of which the folder in the middle may be a link to another disk
+    runs = [path.parent.parent for path in (found.path.absolute(), found.path.resolve())]
+    made = next((run for run in runs if configurations(run)), runs[-1])
+    kept = _in_force(made, found.step, config["resume_changed"])
     if kept is None and not config["resume_changed"]:
         raise ConfigError(
             "the run of this checkpoint has no config.json, so nobody can say that this is the same run",
             where=str(made),
             cure="go on all the same: resume_changed=true",
         )
-    then = redact_data(json.loads(kept.read_text())) if kept else config
-    now = json.loads(json.dumps(redact_data(config)))
+    where, then = kept or (made, config)
+    then, now = redact_data(then), json.loads(json.dumps(redact_data(config)))
     changed = changes(then, now, found.step)
     report.changes(changed)
     other = [change.key for change in changed if change.effect == ANOTHER_RUN]
     if other and not config["resume_changed"]:
         raise ConfigError(
             f"this would not be the same run: {', '.join(other)} changed",
-            where=str(kept),
+            where=str(where),
             cure="repeat the run's own choices, or go on all the same: resume_changed=true",
         )
 
 
-def _in_force(run_dir: Path, step: int) -> Path | None:
+def _in_force(run_dir: Path, step: int, lenient: bool) -> tuple[Path, dict[str, Any]] | None:
     """The configuration under which a run came to `step`: the last one that it was started with before."""
-    begun = [path for path in _configurations(run_dir) if json.loads(path.read_text()).get("from_step", 0) < step]
+    begun = [(path, asked) for path, asked in _starts(run_dir, lenient) if asked.get("from_step", 0) < step]
     return begun[-1] if begun else None
+
+
+def _starts(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
+    """What the run was asked for each time it was started; what cannot be read is an error, or `lenient`, left out."""
+    found = []
+    for path in configurations(run_dir).values():
+        try:
+            found.append((path, json.loads(path.read_text())))
+        except (OSError, ValueError) as error:
+            if not lenient:
+                cure = "bring it back, or go on without it: resume_changed=true"
+                raise ConfigError(f"{path.name} cannot be read: {error}", where=str(path), cure=cure) from error
+    return found
 
 
 def _say(line: str) -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import functools
 import os
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -58,6 +59,12 @@ def owned(run_dir: Path) -> Generator[None]:
             yield
         finally:
             (run_dir / LOCK).unlink(missing_ok=True)
+
+
+def configurations(run_dir: Path) -> dict[int, Path]:
+    """What the run was asked for each time it was started, by number: config.json, config_1.json and so on."""
+    named = ((re.fullmatch(r"config(?:_(\d+))?\.json", path.name), path) for path in run_dir.glob("config*.json"))
+    return dict(sorted((int(found[1] or 0), path) for found, path in named if found))
 
 
 def _locked(path: Path) -> TextIOWrapper:

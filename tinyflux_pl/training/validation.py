@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
@@ -13,6 +16,8 @@ from tinyflux_pl.training.datamodule import CachedLatents
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.periodic import Periodic
 from tinyflux_pl.training.preemption import poll
+
+log = logging.getLogger(__name__)
 
 
 class Validation(Periodic):
@@ -48,6 +53,9 @@ class Validation(Periodic):
             torch.distributed.all_reduce(sums)  # each row is one rank's, the others add nothing to it
         means = sums.cpu().double().sum(0) / count
         self.errors = dict(zip(names, means.tolist(), strict=False))
+        odd = [f"{name} is {value}" for name, value in self.errors.items() if not math.isfinite(value)]
+        if odd:
+            log.warning("validation at step %d: %s; training goes on", pl_module.step, ", ".join(odd))
         for logger in trainer.loggers:
             logger.log_metrics(self.errors, step=pl_module.step)
         super().perform(trainer, pl_module)

@@ -72,6 +72,18 @@ def test_a_damaged_file_is_found_and_an_older_checkpoint_chosen(tmp_path, file, 
     assert len(rejected) == 1 and "step_2" in rejected[0]
 
 
+@pytest.mark.parametrize("left", ["model.safetensors", "ema.safetensors", "state.pt", "manifest.json"])
+def test_what_is_left_of_a_checkpoint_is_named(tmp_path, left):
+    write(tmp_path / "step_1", 1)
+    write(tmp_path / "step_2", 2)
+    for file in (tmp_path / "step_2").iterdir():
+        if file.name != left:
+            file.unlink()
+    (tmp_path / "notes").mkdir()
+    found, rejected = directory.newest_valid(tmp_path)
+    assert found.step == 1 and len(rejected) == 1 and rejected[0].startswith("step_2: ")
+
+
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     write(tmp_path / "step_1", 1)
 

@@ -212,7 +212,7 @@ def _by_step(folder: str | Path) -> tuple[list[Path], dict[Path, CorruptCheckpoi
     steps: dict[Path, int] = {}
     unreadable: dict[Path, CorruptCheckpoint] = {}
     for path in sorted(Path(folder).glob("[!.]*/")):
-        if not any((path / name).is_file() for name in (MANIFEST, WEIGHTS)):
+        if not any((path / name).is_file() for name in (MANIFEST, WEIGHTS, AVERAGED, STATE)):
             continue
         try:
             steps[path] = sealed.read(path)["step"]

@@ -52,6 +52,19 @@ def test_what_changes_the_order_of_sums(config, key):
     assert effects(config, **{f"hardware__{key}": 7}) == {f"hardware.{key}": LAST_BITS}
 
 
+def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_otherwise(run_of, capsys):
+    """Its masks belong to a micro-batch, not to a sample: not the last bits."""
+    asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.1, "out": [1]}}})
+    for key in ("devices", "accelerator", "strategy", "compile", "accumulation"):
+        other = {**asked, "hardware": {**asked["hardware"], key: 7}}
+        with pytest.raises(ConfigError, match=rf"hardware\.{key} changed"):
+            resumption.checkpoint_of(other)
+    for key in ("workers", "threads", "gradient_checkpointing"):
+        assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], key: 7}}).step == 10
+    asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.0}}})
+    assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -144,8 +157,8 @@ def test_ranks_after_the_first_leave_without_a_word(config, monkeypatch, capsys)
 def run_of(config, tmp_path):
     """Makes `RUN/checkpoints/step_N`, under the configurations that the run was started with."""
 
-    def made(step, started, folder=tmp_path / "run"):
-        saved = dict(step=step, config={}, weights={"w": torch.ones(1)}, averaged=None, state=None)
+    def made(step, started, folder=tmp_path / "run", described=None):
+        saved = dict(step=step, config=described or {}, weights={"w": torch.ones(1)}, averaged=None, state=None)
         directory.save(folder / "checkpoints" / f"step_{step:07d}", **saved)
         for name, changed in started.items():
             asked = {**copy.deepcopy(config), "from_step": 0, **changed}

@@ -30,6 +30,9 @@ FREE = (
 PLACES = ("cache", "root", "decoded")  # within data.sources: where files lie; what they hold has its own fingerprint
 # The same sums in another order: equal but for rounding.
 ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumulation", "gradient_checkpointing")
+# Of these, those that divide a batch otherwise or draw with another generator: dropout within the network, whose
+# masks belong to a micro-batch and not to a sample, is then another one.
+REDRAWN = ("accelerator", "devices", "strategy", "compile", "accumulation")
 NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
 
 
@@ -43,12 +46,18 @@ class Change:
     effect: str
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[Change]:
-    """What differs between two configurations, for a run that is `step` steps old."""
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout: bool = False) -> list[Change]:
+    """What differs between two configurations, for a run that is `step` steps old, of a network with `dropout`."""
     before, after = _flat(then), _flat(now)
     keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and _told(key)]
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
-    return [Change(key, before.get(key), after.get(key), _effect(key, same_rates)) for key in keys]
+    effects = [_effect(key, same_rates, dropout) for key in keys]
+    return [Change(key, before.get(key), after.get(key), effect) for key, effect in zip(keys, effects, strict=True)]
+
+
+def drops(network: Mapping[str, Any]) -> bool:
+    """Whether the network that a checkpoint describes has dropout of its own."""
+    return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
 
 
 def _told(key: str) -> bool:
@@ -56,12 +65,13 @@ def _told(key: str) -> bool:
     return not _in(UNTOLD, key) and not (key.startswith("logger.") and key.endswith(".save_dir"))
 
 
-def _effect(key: str, same_rates: bool) -> str:
+def _effect(key: str, same_rates: bool, dropout: bool) -> str:
     group, _, rest = key.partition(".")
     place = key.startswith("data.sources.") and key.rpartition(".")[2] in PLACES
     if _in(FREE, key) or place or (group == "schedule" and same_rates):
         return NOTHING
-    return LAST_BITS if group == "hardware" and rest in ROUNDING else ANOTHER_RUN
+    rounding = [name for name in ROUNDING if not (dropout and name in REDRAWN)]
+    return LAST_BITS if group == "hardware" and rest in rounding else ANOTHER_RUN
 
 
 def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:

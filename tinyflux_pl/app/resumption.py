@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import ranks, report
-from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, changes
+from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, changes, drops
 from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.app.run_folder import configurations
 from tinyflux_pl.checkpoints import directory
@@ -123,7 +123,7 @@ def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> No
         )
     where, then = kept or (made, config)
     then, now = redact_data(then), json.loads(json.dumps(redact_data(config)))
-    changed = changes(then, now, found.step)
+    changed = changes(then, now, found.step, drops(found.config.get("denoiser", {})))
     report.changes(changed)
     other = [change.key for change in changed if change.effect == ANOTHER_RUN]
     if other and not config["resume_changed"]:

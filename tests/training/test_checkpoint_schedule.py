@@ -152,6 +152,17 @@ def test_a_failure_is_raised_by_what_comes_next(tmp_path, module, trainer, full,
     assert caught.value.where.endswith("step_0000004") and caught.value.cure
 
 
+def test_a_failure_stops_the_run_at_its_next_step_not_an_interval_later(tmp_path, module, trainer, full):
+    full.append(4)
+    kept = schedule(tmp_path)
+    module.step = 4
+    kept.on_train_batch_end(trainer, module)
+    kept._writer._thread.join()
+    module.step = 5
+    with pytest.raises(DiskFull, match="no room"):
+        kept.on_train_batch_end(trainer, module)
+
+
 def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(tmp_path, module, trainer, full):
     full.append(4)
     kept = schedule(tmp_path)

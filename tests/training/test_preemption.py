@@ -174,6 +174,37 @@ def test_a_full_disk_is_not_tried_again(tmp_path):
     assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(DiskFull("full"))), DiskFull) == []
 
 
+def test_a_save_that_had_failed_is_not_told_as_this_one(tmp_path, monkeypatch, capsys):
+    save = directory.save
+
+    def fails_at_two(path, **held):
+        if held["step"] == 2:
+            raise OSError("no such device")
+        return save(path, **held)
+
+    monkeypatch.setattr(directory, "save", fails_at_two)
+    small = Small(tmp_path, 6, guarded=False)
+    kept = CheckpointSchedule(tmp_path / "checkpoints", {}, small.average, 1, every_steps=2)
+
+    def failing_once_that_is_known(_):
+        kept._writer._thread.join()
+        raise ValueError("on purpose")
+
+    attack = At("on_train_batch_end", 2, failing_once_that_is_known)
+    small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(kept), kept, attack]
+    with pytest.raises(ValueError, match="on purpose"):
+        small.run()
+    told = capsys.readouterr().err
+    assert "the last checkpoint could not be written: no such device" in told
+    assert "step 2 could not be saved: no such device" in told  # tried again, and it failed again
+    monkeypatch.setattr(directory, "save", save)
+    kept._writer._failure = OSError("no such device")
+    Preemption(kept).on_exception(small.trainer, small.module, ValueError())
+    told = capsys.readouterr().err
+    assert "the last checkpoint could not be written" in told and "step 2" not in told
+    assert directory.list_steps(tmp_path / "checkpoints")
+
+
 def test_a_save_that_fails_is_told_and_does_not_hide_the_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(directory, "save", lambda *_, **__: failing(OSError("no such device"))(None))
     assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError) == []

@@ -23,6 +23,11 @@ class BackgroundWriter:
         thread.start()
         self._thread = thread
 
+    def check(self) -> None:
+        """Raise what the last work raised, if it has ended already; wait for nothing."""
+        if self._failure is not None:
+            self.wait()
+
     def wait(self) -> None:
         """Return once nothing is being written; raise what the last work raised, once."""
         if self._thread is not None:

@@ -27,8 +27,8 @@ class CheckpointSchedule(Callback):
     `config` is what generate.py needs to rebuild the parts: registry names, never targets.
     The newest `keep` of each kind that verify stay, and all that are there while the guard refuses step after
     step: the newest may be what it refuses. Weights that are not finite are never saved. With `background`,
-    training waits only while the weights are copied off the device; a failure to write stops it at the next
-    save, or at its end.
+    training waits only while the weights are copied off the device; a failure to write stops it at its next
+    step.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class CheckpointSchedule(Callback):
         if step == self._seen:  # within an accumulated step
             return
         self._seen = step
+        self._writer.check()
         if self.every_steps and step % self.every_steps == 0:
             with aside(trainer):
                 self.save(trainer, pl_module, f"step_{step:07d}", "step_*")

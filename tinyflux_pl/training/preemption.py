@@ -36,6 +36,9 @@ class Preemption(Callback):
             poll(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.checkpoints.on_exception(
+            trainer, pl_module, exception
+        )  # so that an earlier failure is not told as this one
         taken = pl_module.step > pl_module.start_step
         if taken and pl_module.settled and not isinstance(exception, DiskFull):
             try:

@@ -20,10 +20,10 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("not_finite")
 
 
-def held(root, kind, value, optimizer, accumulation, micro_batch, attacked):
+def held(root, kind, value, optimizer, accumulation, micro_batch, attacked, *more):
     """In how many of the attacked steps one bad number left no trace but its line."""
     chosen = f"steps={attacked[-1] + 2}", f"hardware.accumulation={accumulation}", f"optimizer={optimizer}"
-    fit = fitting(root, f"{kind}_{value}_{optimizer}", *chosen)
+    fit = fitting(root, f"{kind}_{value}_{optimizer}", *chosen, *more)
     attack = Attack(kind, value, set(attacked), micro_batch)
     steps = Steps(fit, {step + i for step in attacked for i in range(3)})
     fit.trainer.callbacks.insert(0, attack)
@@ -50,3 +50,9 @@ def test_20_nothing_that_is_not_finite_reaches_weights_or_averages(root, figure)
     cases = CASES if FULL else FEW
     passed, tried = sum(held(root, *case) for case in cases), sum(len(case[-1]) for case in cases)
     figure(20, "NaN or Inf in loss, gradient, activation", passed, tried, "bits of weights, EMA and optimizer")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", [("gradient", float("nan"), *ACCUMULATED), ("gradient", 1e30, "muon", 2, 1, (3,))])
+def test_20_nor_under_bf16_where_the_loss_is_sound_and_a_gradient_is_not_or_overflows_in_its_norm(root, case):
+    assert held(root, *case, "hardware.precision=bf16-mixed") == 1

@@ -93,6 +93,11 @@ ATTACKS = {
     "alias": "+hydra.callbacks.x._target_=tinyflux_pl.core.files.os.system",
     "handler": "hydra.job_logging.handlers.console.class=logging.handlers.SocketHandler",
     "import": "hydra.job_logging.handlers.console.stream=ext://os.system",
+    "search space": "+hydra.sweeper.custom_search_space=os.system",  # Optuna's imports and calls it
+    "commands": "+hydra.launcher.setup=[touch owned]",  # Slurm's runs them
+    "arguments": "+hydra.launcher.srun_args=['--task-prolog=owned']",
+    "interpreter": "+hydra.launcher.python=./owned",
+    "working folder": "hydra.job.chdir=true",  # relative paths would mean other files in every run
     "job": "+evil={_target_: os.system}",
     "job nested": "+evil={a: [{b: {_target_: torch.hub.load}}]}",
     "job target": "model._target_=subprocess.Popen",
@@ -128,6 +133,31 @@ def test_no_target_of_a_file_reaches_hydra_unjudged(conf, attack):
 def test_what_cannot_be_resolved_is_refused(conf):
     (conf / "experiment" / "odd.yaml").write_text("# @package _global_\nhydra: {callbacks: {x: '${nowhere.at.all}'}}\n")
     assert "cannot resolve" in refused(conf, "experiment=odd").what
+
+
+def test_a_secret_in_hydras_own_node_is_refused_too(conf):
+    assert "a secret stands" in refused(conf, "hydra.run.dir=/tmp/hf_" + "a" * 30).what
+
+
+def test_a_job_masks_also_where_a_launcher_gave_it_a_process_of_its_own(conf, monkeypatch):
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from tinyflux_pl.app import command_line, redact
+
+    asked = []
+    monkeypatch.setattr(redact, "install", lambda: asked.append("installed"))
+    with initialize_config_dir(str(conf), version_base=None):
+        config = compose("train", return_hydra_config=True)
+    OmegaConf.update(config, "hydra.runtime.output_dir", "out", force_add=True)
+    HydraConfig.instance().set_config(config)
+    try:
+        job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        command_line._job(job, lambda found: asked.append(found["steps"]) or 0, [])
+    finally:
+        HydraConfig.instance().cfg = None
+    assert asked == ["installed", 10]
 
 
 def test_a_broken_yaml_file_is_three_lines_too(conf):

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from tinyflux_pl.app.command_line import prepare
 from tinyflux_pl.app.free_text import quoted
+from tinyflux_pl.core.errors import ConfigError
 
 TEXTS = [
     "a large red circle, top left",
@@ -55,10 +56,32 @@ def test_a_prompt_arrives_as_it_was_typed(conf):
 
 @pytest.mark.parametrize("flags", [[], ["-m"]])
 def test_paths_with_odd_characters(conf, flags):
-    for value in ("my photos, (2024) [best]", "/mnt/a=b/c:d", "~/x's", "C:\\new\\", "2024"):
+    for value in ("my photos, (2024) [best]", "/mnt/a=b/c:d", "x's ~/y", "C:\\new\\", "2024"):
         line = prepare([*flags, f"data.root={value}", f"checkpoint={value}"], conf, "train")
         config = composed(conf, line[len(flags) :])
         assert (config.data.root, config.checkpoint) == (value, value)
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "data.root", "+paths.root", "+data.sources.a.cache", "+replay"])
+def test_a_tilde_is_the_users_home_which_no_shell_writes_behind_an_equals_sign(conf, monkeypatch, key):
+    monkeypatch.setenv("HOME", "/home of/me")
+    config = composed(conf, prepare([f"{key}=~/x's (1)"], conf, "train"))
+    assert OmegaConf.select(config, key.lstrip("+")) == "/home of/me/x's (1)"
+
+
+def test_a_tilde_that_would_be_the_name_of_a_folder_is_refused(conf):
+    (conf / "experiment" / "home.yaml").write_text("# @package _global_\npaths: {cache: ~/x}\n")
+    for line in ("+paths.root='~/x'", "experiment=home"):
+        with pytest.raises(ConfigError, match="a folder called ~") as caught:
+            prepare([line], conf, "train")
+        assert "oc.env:HOME" in caught.value.cure
+
+
+@pytest.mark.parametrize("key", ["+replay", "+data.caption_file", "+data.sources.a.train.decoded"])
+def test_every_key_that_names_a_file_takes_odd_characters(conf, key):
+    value = "meta (1), v=2 [best].jsonl"
+    config = composed(conf, prepare([f"{key}={value}"], conf, "train"))
+    assert OmegaConf.select(config, key.lstrip("+")) == value
 
 
 def test_paths_may_interpolate_and_prose_never_does(conf):

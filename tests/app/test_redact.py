@@ -19,7 +19,11 @@ WANDB = "0123456789abcdef" * 2 + "01234567"
 
 
 @pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_SECRETS", "APIKEY", "GH_TOKEN"]
+    "name",
+    [
+        *("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_SECRETS", "APIKEY", "GH_TOKEN"),
+        *("GITHUB_PAT", "MYSQL_PWD", "PGPASSWORD"),
+    ],
 )
 def test_values_of_secret_variables_are_masked(monkeypatch, name):
     monkeypatch.setenv(name, "hunter2/hunter+2")
@@ -27,7 +31,9 @@ def test_values_of_secret_variables_are_masked(monkeypatch, name):
     assert redact.redact("https://x/?k=hunter2%2Fhunter%2B2") == "https://x/?k=***"
 
 
-@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "KEYBOARD_LAYOUT", "HOME_DIRECTORY"])
+@pytest.mark.parametrize(
+    "name", ["TOKENIZERS_PARALLELISM", "KEYBOARD_LAYOUT", "HOME_DIRECTORY", "PWD", "OLDPWD", "PATH", "PATTERN"]
+)
 def test_other_variables_are_not(monkeypatch, name):
     monkeypatch.setenv(name, "an ordinary value")
     assert redact.redact("an ordinary value") == "an ordinary value"
@@ -87,6 +93,22 @@ def test_a_secret_in_a_configuration_is_refused_by_its_place(monkeypatch, value)
         redact.check({"a": [{"b": "fine"}, {"b": value}]})
     assert caught.value.where == "a.1.b" and value not in str(caught.value)
     redact.check({"prompt": "the secret is abcdefghij", "revision": WANDB, "api_key": "mine", "n": 3, "none": None})
+
+
+@pytest.mark.parametrize("key", ["api_key", "password", "HF_TOKEN", "wandb_api_key"])
+def test_what_stands_under_a_secrets_name_is_one_whatever_it_looks_like(key):
+    with pytest.raises(ConfigError, match="a secret stands in the configuration") as caught:
+        redact.check({"logger": {"wandb": {key: WANDB}}})
+    assert caught.value.where == f"logger.wandb.{key}" and WANDB not in str(caught.value)
+    redact.check({"tokenizer": "google/flan-t5-base", "num_key_value_heads": 8, "strip_token": "[IMG]"})
+
+
+def test_a_secret_that_is_a_number_is_one_too(monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "12345678")
+    with pytest.raises(ConfigError, match="a secret"):
+        redact.check({"port": 12345678})
+    redact.check({"port": 1234567, "factor": 0.5, "on": True})
+    assert redact.redact_data({"port": 12345678, "n": 3}) == {"port": "***", "n": 3}
 
 
 def test_streams_are_masked_write_by_write_and_are_otherwise_themselves(monkeypatch):

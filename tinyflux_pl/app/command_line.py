@@ -54,9 +54,10 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
     for config in composed(root, config_name, overrides, args.config_dir):
         hydra_node.check(config)
         raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+        redact.check(raw)
         job = {key: value for key, value in raw.items() if key != "hydra"}
         allowlist.check_names(job)
-        redact.check(job)
+        _check_home(job.get("paths"))
         missing = missing_keys(job)
         if missing and not (args.cfg or args.help or args.info):
             raise ConfigError(
@@ -65,6 +66,14 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
                 cure=f"add {' '.join(f'{m}=...' for m in missing)}",
             )
     return [*flags, *overrides]
+
+
+def _check_home(paths: Any) -> None:
+    """Raise ConfigError for a place that begins with ~: Hydra would make a folder of that name."""
+    for name, place in paths.items() if isinstance(paths, dict) else ():
+        if str(place).startswith("~"):
+            what = f"{place} would be a folder called ~"
+            raise ConfigError(what, where=f"paths.{name}", cure="write ${oc.env:HOME}, or the whole path")
 
 
 def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, root: Path = CONF) -> None:
@@ -126,6 +135,7 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
 
     from tinyflux_pl.app.compose import plain
 
+    redact.install()  # a sweep's launcher may have given this job a process of its own
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         # Hydra's folder, also in a sweep, where every job has its own; short to read and to type.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
-PATHS = frozenset(("checkpoint", "prompt_file", "condition", "output", "resume", "run", "doctor"))  # at the top level
+PATHS = frozenset(
+    ("checkpoint", "prompt_file", "condition", "output", "resume", "replay", "run", "doctor")
+)  # at the top
 PATHS |= {"reference", "image", "mask"}
 LISTS = frozenset(("reference",))  # of paths, where the value is in brackets
 NESTED_PATHS = frozenset(("root", "folder", "path", "file", "directory", "checkpoint", "weights_file"))
-NESTED_PATHS |= {"weights", "unet", "t5", "cache"}  # pretrained parts and stores
+NESTED_PATHS |= {"weights", "unet", "t5", "cache", "caption_file", "decoded"}  # pretrained parts, stores, a dataset's
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 _WHOLE_QUOTED = (re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL))
 _ITEM = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]+)(?:,|$)""")  # of a list in brackets
@@ -20,7 +23,8 @@ def quoted(override: str, *, multirun: bool = False) -> str:
     """The override with a free-text value quoted for Hydra; any other override unchanged.
 
     A value that is one quoted string already, or null, stays. A sweep over texts is written
-    choice("a", "b"), since a comma in a text is a comma. Prose never interpolates; paths may use ${...}.
+    choice("a", "b"), since a comma in a text is a comma. Prose never interpolates; paths may use ${...}, and
+    begin with ~/, which no shell replaces behind an equals sign.
     """
     match = _ASSIGNMENT.fullmatch(override)
     if match is None or not (is_prose(match[1]) or is_path(match[1])):
@@ -33,6 +37,8 @@ def quoted(override: str, *, multirun: bool = False) -> str:
         return override
     if is_prose(key):  # n backslashes before ${ become 2n + 1: each escaped, and the ${ itself
         value = _INTERPOLATION.sub(lambda m: m[1] * 2 + r"\${", value)
+    elif value.startswith("~/"):
+        value = os.path.expanduser(value)
     return f"{key}={_in_quotes(value)}"
 
 

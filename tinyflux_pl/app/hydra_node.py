@@ -43,6 +43,8 @@ HANDLERS = (
     "rich.logging.RichHandler",
 )
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+# of launchers and sweepers: keys that hold commands to run, or name what is imported and called
+RUN = ("custom_search_space", "python", "setup", "srun_args", "teardown")
 # keys that name what is built: written out, since one choice of a sweep could turn another's ${...} into a class
 LITERAL = ("_target_", "class", "()")
 
@@ -87,6 +89,9 @@ def check(config: DictConfig) -> None:
     if OmegaConf.select(config, "hydra.job.env_set"):
         what = "a configuration may not set environment variables: they decide which hosts are sent the user's tokens"
         raise ConfigError(what, where="hydra.job.env_set", cure="set them in the shell, before the command")
+    if OmegaConf.select(config, "hydra.job.chdir"):
+        what = "a run may not change its working folder: paths are relative to where the command was given"
+        raise ConfigError(what, where="hydra.job.chdir", cure="leave it false, and choose paths.root=")
     _check_stage(copy.deepcopy(config), strict=False)
     _check_stage(_as_filled_by_hydra(config), strict=True)
 
@@ -105,6 +110,10 @@ def _check_stage(config: DictConfig, *, strict: bool) -> None:
 
 
 def _check_targets(node: Any, where: str) -> None:
+    for key in RUN if isinstance(node, dict) else ():
+        if node.get(key):
+            cure = "do that in the shell, before the command, or in the script of the job"
+            raise ConfigError(f"a configuration may not say what {key} runs", where=f"{where}.{key}", cure=cure)
     for place, name in allowlist.targets(node, where):
         if isinstance(name, str) and name in TARGETS:
             continue

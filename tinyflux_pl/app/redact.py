@@ -20,7 +20,13 @@ from tinyflux_pl.core.printable import printable
 MASK = "***"
 SHORTEST = 8  # shorter values ("true", "1") would mask ordinary words
 _NAME = re.compile(
-    r"(?:^|_)(?:[A-Z0-9]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|PASS|DSN|COOKIE|[A-Z0-9]*KEY)(?:_|$)"
+    r"(?:^|_)(?:[A-Z0-9]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|PASS|PAT|DSN|COOKIE|[A-Z0-9]*KEY)(?:_|$)"
+    r"|_PWD$"
+)
+# a key of a configuration is surer: pad_token and num_key_value_heads are a model's
+_KEY = re.compile(
+    r"(?i)(?:^|_)(?:(?:api|access|auth|private|secret|bearer|hf)_?(?:key|token)"
+    r"|password|passwd|passphrase|secret|credential)s?$"
 )
 _SHAPES = (
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
@@ -62,6 +68,8 @@ def redact_data(value: Any) -> Any:
         return {redact_data(k): MASK if v and _names_secret(k, v) else redact_data(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(redact_data(v) for v in value)
+    if type(value) is int:  # a password of digits, as the command line reads one
+        return MASK if str(value) in secrets() else value
     return redact(value) if isinstance(value, str) else value
 
 
@@ -72,24 +80,26 @@ def _names_secret(key: Any, value: Any) -> bool:
 def check(config: Any) -> None:
     """Raise ConfigError if plain containers hold a secret: a configuration is kept beside the results.
 
-    Certain ones alone: values of the environment's secrets, tokens of known shape, logins in addresses.
+    Certain ones alone: values of the environment's secrets, tokens of known shape, logins in addresses, and
+    what is called api_key, password and the like.
     """
     known = secrets()
-    for place, text in _texts(config):
-        if _without_certain(text, known) != text:
+    for place, value in _values(config):
+        named = isinstance(value, str) and len(value) >= SHORTEST and _KEY.search(place.rpartition(".")[2])
+        if named or (_without_certain(value, known) != value if isinstance(value, str) else str(value) in known):
             cure = "keep it in the environment, as HF_TOKEN or WANDB_API_KEY; configurations are written to disk"
             raise ConfigError("a secret stands in the configuration", where=redact(place), cure=cure)
 
 
-def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted place, text) of every string in plain containers."""
+def _values(value: Any, where: str = "") -> Iterator[tuple[str, str | int]]:
+    """(dotted place, value) of every text and whole number in plain containers."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _texts(inner, f"{where}.{key}" if where else str(key))
+            yield from _values(inner, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _texts(inner, f"{where}.{index}")
-    elif isinstance(value, str):
+            yield from _values(inner, f"{where}.{index}")
+    elif isinstance(value, str) or type(value) is int:
         yield where, value
 
 

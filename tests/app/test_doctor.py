@@ -1,5 +1,6 @@
 """The doctor finds every cache and checkpoint below a folder, says what is wrong with each, and mends caches."""
 
+import os
 import shutil
 
 import pytest
@@ -143,3 +144,32 @@ def test_nothing_there(tmp_path, examined):
 def test_the_command_line_takes_a_folder_as_it_is_written(made, tmp_path):
     done = entry("extract", f"doctor={made}", f"paths.root={tmp_path}")
     assert done.returncode == 0 and "3 places, 0 not whole" in done.stdout, done.stderr
+
+
+def test_a_cache_that_the_project_only_links_to_is_examined_too(root, tmp_path, capsys):
+    """As on a cluster, where cache and outputs lie on another disk; the data chosen here is another."""
+    project, disk = tmp_path / "project", tmp_path / "disk"
+    project.mkdir(), disk.mkdir()
+    for name in ("cache", "outputs"):
+        (root / name).rename(disk / name)
+        (project / name).symlink_to(disk / name)
+    assert recipes.extract(configuration("extract", project, "doctor=true")) == 0
+    assert "3 places, 0 not whole" in capsys.readouterr().out
+    flip(disk / "cache" / "folder" / "train" / "lune" / "shard_00001.safetensors")
+    flip(disk / "outputs" / "x" / "checkpoints" / "step_0000001" / "model.safetensors")
+    assert recipes.extract(configuration("extract", project, "doctor=true")) == 1
+    assert "3 places, 2 not whole" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_whole(root, examined, monkeypatch):
+    usual, closed = os.scandir, root / "cache" / "folder"
+
+    def scandir(path="."):
+        if os.path.realpath(path) == str(closed.resolve()):
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    code, said, states = examined(root)
+    assert code == 1 and states["folder"] == "cannot be read: Permission denied" and "make it readable" in said
+    assert states["step_0000001"] == "whole", "the others are examined all the same"

@@ -18,13 +18,13 @@ from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.data import cache_validity, store_health
 
-CACHE, CHECKPOINT = "cache", "checkpoint"
+CACHE, CHECKPOINT, CLOSED = "cache", "checkpoint", "folder"
 SHOWN = 10  # damaged files of one place that the table names
 
 
 @dataclass
 class Place:
-    """One cache or checkpoint directory, and what was found wrong with it."""
+    """One cache or checkpoint directory, or a folder that may hold some, and what was found wrong with it."""
 
     kind: str
     path: Path
@@ -64,10 +64,19 @@ def run(config: dict[str, Any]) -> int:
 
 
 def found(roots: list[Path]) -> list[Place]:
-    """The caches and checkpoint directories below the folders, each once; names with a leading dot are left out."""
+    """The caches and checkpoint directories below the folders, each once, and folders that cannot be read.
+
+    Names with a leading dot are left out, and links to folders are not followed.
+    """
     places: dict[Path, Place] = {}
+
+    def closed(error: OSError) -> None:
+        path = Path(error.filename)
+        cure = "make it readable, and look again"
+        places[path.resolve()] = Place(CLOSED, path, [], [f"cannot be read: {error.strerror}"], cure=cure)
+
     for root in roots:
-        for folder, inside, _ in os.walk(root):
+        for folder, inside, _ in os.walk(root, onerror=closed):
             path = Path(folder)
             inside[:] = sorted(name for name in inside if not name.startswith("."))
             kind = CACHE if store_health.is_store(path) else CHECKPOINT if _is_checkpoint(path) else ""
@@ -86,7 +95,8 @@ def _roots(config: dict[str, Any]) -> list[Path]:
             raise DataError("no such folder", where=str(folder), cure=cure)
         return [folder]
     caches = [Path(node["cache"]) for node in config["data"]["sources"].values()]
-    return [path for path in (*caches, Path(config["paths"]["root"])) if path.is_dir()]
+    places = [Path(config["paths"][name]) for name in ("root", "cache", "outputs")]  # the last two may be links
+    return [path for path in (*caches, *places) if path.is_dir()]
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -98,6 +108,8 @@ def _is_checkpoint(path: Path) -> bool:
 def _examined(places: list[Place]) -> Iterator[Place]:
     """Each place, as often as it has parts that were hashed."""
     for place in places:
+        if place.kind == CLOSED:
+            continue
         if place.kind == CACHE:
             yield from _examined_cache(place)
             continue

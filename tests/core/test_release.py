@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tinyflux_pl.core import hub, release
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, UntrustedFile
 
 REVISION = "0123456789" * 4
 
@@ -30,20 +30,22 @@ def test_of_a_repository_only_this_network_is_fetched(tmp_path, monkeypatch):
         release.find("owner/name", "main", "transformer")
 
 
-def test_an_index_reads_shards_beside_it_wherever_it_points(tmp_path):
+def test_an_index_leads_to_the_safetensors_beside_it_and_nowhere_else(tmp_path):
     folder = tmp_path / "net"
     folder.mkdir()
     save_file({"a": torch.ones(1)}, folder / "x-1.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "outside.safetensors")
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "../../etc/x-1.safetensors"}}))
+    index.write_text(json.dumps({"weight_map": {"a": "x-1.safetensors"}}))
     assert release.find(str(folder), None, "").tensors()["a"].tolist() == [1.0]
-    index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
-    with pytest.raises(CorruptCheckpoint, match="outside"):
-        release.find(str(folder), None, "")
-    index.write_text("{}")
-    with pytest.raises(CorruptCheckpoint, match="index"):
-        release.find(str(folder), None, "")
+    for elsewhere in ("../outside.safetensors", "/etc/x-1.safetensors", "x-1.bin"):
+        index.write_text(json.dumps({"weight_map": {"a": elsewhere}}))
+        with pytest.raises(UntrustedFile, match="names"):
+            release.find(str(folder), None, "")
+    for none in ("{}", "[1]", "{"):
+        index.write_text(none)
+        with pytest.raises(CorruptCheckpoint, match="index"):
+            release.find(str(folder), None, "")
 
 
 def test_files_that_cannot_be_meant(tmp_path):

@@ -98,3 +98,17 @@ def test_what_cannot_be_is_refused(qwen3):
         _ = encoder("qwen3", qwen3[0], layers=[9]).text_spec
     with pytest.raises(ConfigError, match="pass 65504"):
         encoder("qwen3", qwen3[0], dtype="float16")
+
+
+def test_the_template_of_a_chat_is_part_of_the_fingerprint_and_is_fetched(tmp_path, monkeypatch):
+    from tinyflux_pl.core import hub
+
+    releases.qwen3(tmp_path)
+    template = tmp_path / "tokenizer" / "chat_template.jinja"
+    before = encoder("qwen3", tmp_path).fingerprint()
+    template.write_text(template.read_text() + "!")
+    assert encoder("qwen3", tmp_path).fingerprint() != before
+    asked = []
+    monkeypatch.setattr(hub, "_fetch", lambda name, revision, allow: asked.extend(allow) or tmp_path)
+    _ = encoder("qwen3", "owner/name", revision="0123456789" * 4).text_spec
+    assert "tokenizer/*.jinja" in asked and "text_encoder/model-*.safetensors" in asked

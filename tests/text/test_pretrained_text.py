@@ -161,3 +161,31 @@ def test_an_encoder_of_another_kind_or_without_its_tokenizer_is_refused(t5, clip
 def test_loading_prints_nothing(t5, clip, capfd):
     ClipT5(str(t5), str(clip), length=8).encode(["a"])
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_variant_alone_is_read_and_the_plain_weights_win(pipeline, tmp_path):
+    copy = shutil.copytree(pipeline, tmp_path / "copy")
+    folder = copy / "text_encoder"
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = ("model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors")
+    halves = [dict(list(tensors.items())[i::2]) for i in range(2)]
+    for name, half in zip(names, halves, strict=True):
+        save_file({k: v.half() for k, v in half.items()}, folder / name, {"format": "pt"})
+    weight_map = {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    (folder / "model.safetensors.index.fp16.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    whole, made = ClipText(str(pipeline)).encode(PROMPTS), ClipText(str(copy))
+    assert set(names) < made.fingerprint()["files"].keys()
+    torch.testing.assert_close(made.encode(PROMPTS).tokens, whole.tokens, rtol=1e-2, atol=1e-2)
+    assert not torch.equal(made.encode(PROMPTS).tokens, whole.tokens)
+    shutil.copy(pipeline / "text_encoder" / "model.safetensors", folder)
+    assert torch.equal(ClipText(str(copy)).encode(PROMPTS).tokens, whole.tokens)
+
+
+def test_an_encoder_of_packed_weights_is_refused_by_name(pipeline, tmp_path):
+    copy = shutil.copytree(pipeline, tmp_path / "copy")
+    config = copy / "text_encoder" / "config.json"
+    packed = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": packed}))
+    with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
+        _ = ClipText(str(copy)).text_spec

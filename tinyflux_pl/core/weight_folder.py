@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyflux_pl.core import files, hub
-from tinyflux_pl.core.errors import CorruptCheckpoint, HubError
+from tinyflux_pl.core.errors import CorruptCheckpoint, HubError, UntrustedFile
 
 PLAIN = (".safetensors", "-*.safetensors", ".safetensors.index.json")
 VARIANTS = (".*.safetensors", ".safetensors.index.*.json")
@@ -47,7 +47,8 @@ def weights_in(folder: Path, stems: Sequence[str]) -> WeightFiles | None:
     """The weights in a folder under one of the names `stems`; None where there are none.
 
     The plain weights win over variants, a single variant is read where it is alone. Raises CorruptCheckpoint for
-    a bad index or a missing shard, HubError where there are several variants and nothing else.
+    a bad index or a missing shard, UntrustedFile for an index that leads elsewhere, HubError where there are
+    several variants and nothing else.
     """
     torn: CorruptCheckpoint | None = None
     for variant in (None, *_variants(folder, stems)):
@@ -91,10 +92,15 @@ def _named(folder: Path, stem: str, variant: str | None) -> tuple[Path, ...]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(files.read_json(index)["weight_map"].values()))
+        names = sorted({str(name) for name in files.read_json(index)["weight_map"].values()})
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CorruptCheckpoint("not an index of shards", where=str(index), cure="fetch it again") from error
-    shards = [index.parent / Path(name).name for name in names]  # beside the index, whatever it says
+        what = "not an index of shards, a JSON object with a weight_map"
+        raise CorruptCheckpoint(what, where=str(index), cure="fetch it again") from error
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            what = f"{index.name} names {name[:200]!r} as weights"
+            raise UntrustedFile(what, where=str(index.parent), cure="only safetensors beside it are read")
+    shards = [index.parent / name for name in names]
     for shard in shards:
         if not shard.is_file():
             raise CorruptCheckpoint(f"{shard.name} is missing", where=str(index.parent), cure="fetch it again")

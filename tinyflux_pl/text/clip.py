@@ -10,6 +10,7 @@ import torch
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.text import pretrained
+from tinyflux_pl.text.encoder_place import locate
 
 
 class ClipText:
@@ -41,8 +42,7 @@ class ClipText:
 
     @cached_property
     def _folders(self) -> tuple[Path, Path]:
-        encoder, tokenizer = pretrained.locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
-        return encoder, tokenizer
+        return locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
 
     @cached_property
     def text_spec(self) -> TextSpec:

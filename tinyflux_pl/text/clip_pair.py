@@ -13,11 +13,12 @@ from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.text import pretrained
+from tinyflux_pl.text.encoder_place import locate
 
-SUBFOLDERS = {
-    "first": ("text_encoder", "tokenizer"),
-    "second": ("text_encoder_2", "tokenizer_2"),
-    "t5": ("text_encoder_3", "tokenizer_3"),
+PARTS = {  # of an encoder and its tokenizer the folders, and the name inside a single file
+    "first": ("text_encoder", "tokenizer", "clip_l"),
+    "second": ("text_encoder_2", "tokenizer_2", "clip_g"),
+    "t5": ("text_encoder_3", "tokenizer_3", "t5xxl"),
 }
 CLIP_LENGTH = 77
 
@@ -29,7 +30,8 @@ class ClipPairText:
     widths, pooled the second's projection (`pooled="second"`), and the unconditional is all zeros (`zero_null`).
     SD3.5 (t5_length 256): padded with zeros to T5's width and followed by T5's tokens, pooled both projections
     (`pooled="both"`). drop_t5 leaves T5 out of memory and gives zeros in its place, as the reference does without
-    it. `weights` is a pipeline's folder or repository; `structures` say what the encoders are where there is none.
+    it. `weights` is a pipeline's folder or repository, or a single file that holds the encoders; then `tokenizer` is
+    a folder or repository of the tokenizers, and `structures` say what the encoders are, as where there is nothing.
     sequential=True holds one encoder in memory at a time.
     """
 
@@ -47,11 +49,14 @@ class ClipPairText:
         sequential: bool = False,
         batch_size: int = 32,
         structures: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        tokenizer_revision: str | None = None,
     ) -> None:
         check_dtype(dtype, "text.dtype", "T5's residual stream passes 65504" if t5_length and not drop_t5 else "")
         if pooled not in ("second", "both"):
             raise ConfigError(f"no pooled {pooled!r}", where="text.pooled", cure="second (SDXL) or both (SD3.5)")
         self.weights = None if weights is None else str(weights)
+        self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.revision, self.pooled, self.zero_null, self.structures = revision, pooled, zero_null, structures
         self.t5_length, self.drop_t5, self.dtype = t5_length, drop_t5, dtype
         self.sequential, self.batch_size = sequential, batch_size
@@ -64,19 +69,31 @@ class ClipPairText:
         self._models: dict[str, tuple[Any, Any]] = {}
 
     @cached_property
-    def _folders(self) -> dict[str, list[Path]]:
-        """Of each encoder: its own folder, and its tokenizer's."""
+    def _places(self) -> dict[str, tuple[Path, Path]]:
+        """Of each encoder that is read: its own place, and its tokenizer's folder."""
         if self.weights is None:
             cure = "text.weights=FOLDER of the whole pipeline, which holds text_encoder/, tokenizer/, ..."
             raise ConfigError("no weights for the text encoders", where="text.weights", cure=cure)
-        # a T5 that is dropped still says its width
-        return {key: pretrained.locate(self.weights, self.revision, *SUBFOLDERS[key]) for key in self.kinds}
+        words = (self.tokenizer, self.tokenizer_revision)
+        return {key: locate(self.weights, self.revision, *PARTS[key], *words) for key in self._read_kinds}
+
+    @property
+    def _read_kinds(self) -> dict[str, str]:
+        return {key: kind for key, kind in self.kinds.items() if not (key == "t5" and self.drop_t5)}
+
+    def _described(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
+        """What tells of an encoder: its place (None: nothing on disk), or `structures`."""
+        structure = (self.structures or {}).get(key)
+        if self.weights is None:
+            return None, structure
+        if key in self._read_kinds:
+            return self._places[key][0], structure
+        folder = self._places["first"][0].parent / PARTS[key][0]  # a T5 that is dropped still says its width
+        return (folder if (folder / "config.json").is_file() else None), structure
 
     def _told(self, key: str, name: str) -> int:
-        """An entry of an encoder's configuration."""
-        if self.weights is None and self.structures is not None:
-            return self.structures[key][name]
-        return pretrained.width_of(self._folders[key][0], name, self.kinds[key])
+        place, structure = self._described(key)
+        return pretrained.width_of(place, name, self.kinds[key], structure)
 
     @cached_property
     def text_spec(self) -> TextSpec:
@@ -89,10 +106,8 @@ class ClipPairText:
 
     def skeletons(self) -> dict[str, Any]:
         """The encoders without values, on the meta device."""
-        alone = self.weights is None and self.structures is not None
-        told = self.structures if alone else {k: pretrained.read_config(f[0]) for k, f in self._folders.items()}
-        held = [key for key in self.kinds if not (key == "t5" and self.drop_t5)]
-        return {key: pretrained.skeleton(self.kinds[key], dict(told or {})[key]) for key in held}
+        told = {key: pretrained.described(*self._described(key)) for key in self._read_kinds}
+        return {key: pretrained.skeleton(self.kinds[key], described) for key, described in told.items()}
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings; a prompt longer than an encoder's length is cut for it, with a warning."""
@@ -120,12 +135,11 @@ class ClipPairText:
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""
         names = "weights revision pooled zero_null t5_length drop_t5 dtype sequential batch_size structures"
-        return {name: getattr(self, name) for name in names.split()}
+        return {name: getattr(self, name) for name in f"{names} tokenizer tokenizer_revision".split()}
 
     @cached_property
     def _hashes(self) -> dict[str, dict[str, str]]:
-        used = {key: folders for key, folders in self._folders.items() if not (key == "t5" and self.drop_t5)}
-        return {key: pretrained.hash_of(*folders) for key, folders in used.items()}
+        return {key: pretrained.hash_of(*places) for key, places in self._places.items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the embeddings: files by content, lengths, the unconditional, dtype."""
@@ -161,8 +175,9 @@ class ClipPairText:
     def _read(self, key: str, prompts: list[str], length: int) -> Any:
         """Token ids of a part of the prompts, and the model; the model goes afterwards if they take turns."""
         if key not in self._models:
-            encoder, tokenizer = self._folders[key]
-            model = pretrained.load_encoder(self.kinds[key], encoder, self.dtype, self.device)
+            place, tokenizer = self._places[key]
+            told = (PARTS[key][2], (self.structures or {}).get(key))
+            model = pretrained.load_encoder(self.kinds[key], place, self.dtype, self.device, *told)
             self._models[key] = (pretrained.load_tokenizer(tokenizer), model)
         tokenizer, model = self._models[key]
         for start in range(0, len(prompts), self.batch_size):

@@ -12,9 +12,11 @@ from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.text import pretrained
+from tinyflux_pl.text.encoder_place import locate
 
 CLIP_LENGTH = 77
 KINDS = {"t5": "T5EncoderModel", "clip": "CLIPTextModel"}  # the classes of transformers
+PARTS = {"t5": "t5xxl", "clip": "clip_l"}  # their names inside a single file
 SUBFOLDERS = ("t5", "t5_tokenizer", "clip", "clip_tokenizer")
 
 
@@ -24,9 +26,10 @@ class ClipT5:
     `t5` and `clip` are folders in the transformers layout or repositories (then with a revision each), of
     which the subfolders hold encoder and tokenizer ("" for the root). masked=False is FLUX.1's way: the
     encoders are not told what is padding, and the mask is True everywhere, since the image model attends to
-    it all. `structures` (t5, clip) say what the encoders are where no folder does. sequential=True holds one
-    encoder in memory at a time: each call reads T5, frees it, reads CLIP, frees it; meant for few large
-    calls. fp16 is refused, since T5's residual stream overflows in it.
+    it all. Either may be a single file, of the encoder alone or a whole checkpoint; then `tokenizer` is a folder or
+    repository of tokenizers. `structures` (t5, clip) say what encoders are where no folder does. sequential=True
+    holds one in memory at a time: each call reads T5, frees it, reads CLIP, frees it; meant for few large calls.
+    fp16 is refused, since T5's residual stream overflows in it.
     """
 
     name = "flan_t5_clip"
@@ -44,9 +47,12 @@ class ClipT5:
         masked: bool = True,
         subfolders: dict[str, str] | None = None,
         structures: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        tokenizer_revision: str | None = None,
     ) -> None:
         check_dtype(dtype, "text.dtype", "T5's residual stream passes 65504")
         self.t5, self.clip, self.t5_revision, self.clip_revision = t5, clip, t5_revision, clip_revision
+        self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.masked, self.structures = masked, structures
         self.subfolders = {**dict.fromkeys(SUBFOLDERS, ""), **(subfolders or {})}
         if unknown := set(self.subfolders) - set(SUBFOLDERS):
@@ -57,34 +63,34 @@ class ClipT5:
         self._null: TextEmbeddings | None = None
 
     @cached_property
-    def _folders(self) -> dict[str, list[Path]]:
-        """Of each encoder: its own folder, and its tokenizer's."""
+    def _places(self) -> dict[str, tuple[Path, Path]]:
+        """Of each encoder: its own place, and its tokenizer's folder."""
         found = {}
-        for key in ("t5", "clip"):
+        for key in KINDS:
             if getattr(self, key) is None:
                 cure = f"text.{key}=FOLDER, or release.weights=FOLDER of the whole pipeline"
                 raise ConfigError(f"no weights for {KINDS[key]}", where=f"text.{key}", cure=cure)
-            inside = (self.subfolders[key], self.subfolders[f"{key}_tokenizer"])
-            found[key] = pretrained.locate(getattr(self, key), getattr(self, f"{key}_revision"), *inside)
+            inside = (self.subfolders[key], self.subfolders[f"{key}_tokenizer"], PARTS[key])
+            words = (self.tokenizer, self.tokenizer_revision)
+            found[key] = locate(getattr(self, key), getattr(self, f"{key}_revision"), *inside, *words)
         return found
+
+    def _described(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
+        """What tells of an encoder: its place (None: nothing on disk), or `structures`."""
+        planned = self.t5 is None and self.clip is None and self.structures is not None
+        return None if planned else self._places[key][0], (self.structures or {}).get(key)
 
     @cached_property
     def text_spec(self) -> TextSpec:
-        """Widths from the two config.json, or from `structures` where there are no weights."""
-        if self.t5 is None and self.clip is None and self.structures is not None:
-            told = self.structures
-            return TextSpec(told["t5"]["d_model"], self.length, told["clip"]["hidden_size"])
-        return TextSpec(
-            width=pretrained.width_of(self._folders["t5"][0], "d_model", "T5"),
-            length=self.length,
-            pooled=pretrained.width_of(self._folders["clip"][0], "hidden_size", "CLIP"),
-        )
+        """Widths from the two config.json, or from `structures` where there are no folders."""
+        (t5, t5_told), (clip, clip_told) = self._described("t5"), self._described("clip")
+        width = pretrained.width_of(t5, "d_model", "T5", t5_told)
+        return TextSpec(width, self.length, pretrained.width_of(clip, "hidden_size", "CLIP", clip_told))
 
     def skeletons(self) -> dict[str, Any]:
         """Both encoders without values, on the meta device."""
-        kinds = self.structures if self.t5 is None and self.clip is None else None
-        told = kinds or {key: pretrained.read_config(folders[0]) for key, folders in self._folders.items()}
-        return {key: pretrained.skeleton(KINDS[key], told[key]) for key in KINDS}
+        told = {key: pretrained.described(*self._described(key)) for key in KINDS}
+        return {key: pretrained.skeleton(KINDS[key], described) for key, described in told.items()}
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings padded to `length`."""
@@ -120,11 +126,13 @@ class ClipT5:
             "masked": self.masked,
             "subfolders": self.subfolders,
             "structures": self.structures,
+            "tokenizer": self.tokenizer,
+            "tokenizer_revision": self.tokenizer_revision,
         }
 
     @cached_property
     def _hashes(self) -> dict[str, dict[str, str]]:
-        return {key: pretrained.hash_of(*folders) for key, folders in self._folders.items()}
+        return {key: pretrained.hash_of(*places) for key, places in self._places.items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the embeddings: files by content, length, dtype."""
@@ -144,8 +152,9 @@ class ClipT5:
 
     def _loaded(self, key: str) -> tuple[Any, Any]:
         if key not in self._models:
-            encoder, tokenizer = self._folders[key]
-            model = pretrained.load_encoder(KINDS[key], encoder, self.dtype, self.device)
+            place, tokenizer = self._places[key]
+            told = (PARTS[key], (self.structures or {}).get(key))
+            model = pretrained.load_encoder(KINDS[key], place, self.dtype, self.device, *told)
             self._models[key] = (pretrained.load_tokenizer(tokenizer), model)
         return self._models[key]
 

@@ -13,6 +13,7 @@ from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.text import pretrained
+from tinyflux_pl.text.encoder_place import locate
 
 
 class LanguageModelText:
@@ -58,8 +59,7 @@ class LanguageModelText:
         if self.weights is None:
             cure = "text.weights=FOLDER, which holds text_encoder/ and tokenizer/"
             raise ConfigError(f"no weights for {self.kind}", where="text.weights", cure=cure)
-        encoder, tokenizer = pretrained.locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
-        return encoder, tokenizer
+        return locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
 
     @cached_property
     def text_spec(self) -> TextSpec:

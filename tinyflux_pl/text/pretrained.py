@@ -1,4 +1,4 @@
-"""Pretrained encoders on disk: a transformers folder, its tokenizer, its hash."""
+"""Pretrained encoders on disk: what they are, their weights, their tokenizer, their hash."""
 
 import json
 import warnings
@@ -9,28 +9,27 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, UntrustedFile
 from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core.key_report import differences, listed
+from tinyflux_pl.core.stored_weights import require_plain_config
 from tinyflux_pl.core.weight_files import known_sha256
+from tinyflux_pl.core.weight_folder import WeightFiles, weights_in
+from tinyflux_pl.text import encoder_file
 
-FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model")
+STEMS = ("model",)
 VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def locate(weights: str, revision: str | None, *subfolders: str) -> list[Path]:
-    """The folders of a local or fetched release that hold an encoder and its tokenizer."""
-    prefixes = [f"{folder}/" if folder else "" for folder in subfolders]
-    root = hub.resolve(weights, revision, [f"{prefix}{file}" for prefix in prefixes for file in FILES])
-    if root.is_file():
-        cure = "release.weights=FOLDER of the whole pipeline, or a folder for each encoder: text.t5, text.clip, ..."
-        raise HubError("a file holds no text encoder with its tokenizer", where=str(root), cure=cure)
-    folders = [root / folder for folder in subfolders]
-    for folder in folders:
-        if not folder.is_dir():
-            raise HubError(f"no folder {folder.name!r}", where=str(root), cure="check the subfolders of the encoder")
-    return folders
+def described(place: Path | None, structure: dict[str, Any] | None) -> dict[str, Any]:
+    """What an encoder is: by its folder's config.json, by `structure` where there is no folder."""
+    if place is not None and place.is_dir():
+        return read_config(place)
+    if structure is None:
+        cure = "give text.structures, or a folder in transformers' layout"
+        raise ConfigError("a file alone does not say what its encoders are", where=str(place or "text"), cure=cure)
+    return structure
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -44,6 +43,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if key == "transformers_weights" or (key.endswith("attn_implementation") and "/" in str(value)):
             what = f"config.json leads to other files or code: {key} is {value!r}"
             raise UntrustedFile(what, where=str(path), cure=f"take {key} out if you trust the rest of the folder")
+    require_plain_config(config, folder)
     if not isinstance(told, dict):
         raise CorruptCheckpoint("text_config is no object", where=str(path), cure="fetch it again")
     return told
@@ -60,39 +60,31 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
-def width_of(folder: Path, key: str, encoder: str) -> int:
-    """The width that config.json gives under `key`; CheckpointMismatch if it describes another encoder."""
-    config = read_config(folder)
+def width_of(place: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None) -> int:
+    """The width that an encoder's description gives under `key`; CheckpointMismatch if it is another encoder's."""
+    config = described(place, structure)
     if key not in config:
         what = f"config.json describes {config.get('model_type', 'something without a type')}, not {encoder}"
-        raise CheckpointMismatch(what, where=str(folder), cure=f"give a folder or a repository of {encoder}")
+        raise CheckpointMismatch(what, where=str(place or "text"), cure=f"give a folder or a repository of {encoder}")
     return config[key]
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors that transformers will read: the shards of the index, or the one file."""
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        shards = _object(index).get("weight_map")
-        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-        odd = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
-        if odd or not names:
-            what = f"names {odd[0]!r} as weights" if odd else "names no weights"
-            raise UntrustedFile(f"{index.name} {what}", where=str(folder), cure="only safetensors beside it are read")
-    files = [folder / name for name in names]
-    for file in files:
-        if not file.is_file():
-            raise HubError(f"no {file.name}", where=str(folder), cure="only safetensors weights are read: convert them")
+def weight_files(place: Path) -> WeightFiles:
+    """The safetensors that will be read: a single file, or of a folder the shards of its index or the whole file."""
+    found = WeightFiles((place,)) if place.is_file() else weights_in(place, STEMS)
+    if found is None:
+        cure = "only safetensors weights are read: convert them"
+        raise HubError("no model.safetensors", where=str(place), cure=cure)
+    for file in found.files:
         require_tensor_file(file)
-    return files
+    return found
 
 
-def hash_of(folder: Path, tokenizer: Path) -> dict[str, str]:
+def hash_of(place: Path, tokenizer: Path) -> dict[str, str]:
     """sha256 of weights and of what decides the tokens, by file name."""
-    vocabulary = [f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model")]
-    vocabulary = [f for f in vocabulary if f.name not in ("config.json", "model.safetensors.index.json")]
-    return {f.name: known_sha256(f) for f in (*weight_files(folder), *vocabulary)}
+    vocabulary = [f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model", ".jinja")]
+    vocabulary = [f for f in vocabulary if f.name != "config.json" and ".safetensors.index." not in f.name]
+    return {f.name: known_sha256(f) for f in (*weight_files(place).files, *vocabulary)}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -112,40 +104,56 @@ def load_tokenizer(folder: Path) -> Any:
         raise CorruptCheckpoint(what, where=str(folder), cure="fetch it again") from error
 
 
-def load_encoder(kind: str, folder: Path, dtype: str, device: torch.device) -> Any:
+def load_encoder(
+    kind: str,
+    place: Path,
+    dtype: str,
+    device: torch.device,
+    part: str = "",
+    structure: dict[str, Any] | None = None,
+) -> Any:
     """A frozen transformers encoder; CheckpointMismatch if a weight is missing or of another shape.
 
-    Weights that the encoder has no use for (T5's decoder, CLIP's image tower) may be in the file.
+    A folder may hold weights that the encoder has no use for (T5's decoder, CLIP's image tower); of a single file
+    the keys of `part` must be this encoder's, all of them.
     """
     import transformers
     from safetensors import SafetensorError
 
-    files = weight_files(folder)
-    read_config(folder)
-    if (folder / "adapter_config.json").exists():
-        cure = "merge the adapter into the weights, or remove its files"
-        raise UntrustedFile("an adapter lies beside the weights", where=str(folder), cure=cure)
+    found, number = weight_files(place), getattr(torch, dtype)
+    given: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "variant": found.variant}
+    if place.is_file():
+        empty = skeleton(kind, described(place, structure))
+        held = encoder_file.read(place, part, empty, number)
+        given = {"pretrained_model_name_or_path": None, "config": empty.config, "state_dict": held}
+        expected = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
+        told = differences(expected, {key: tuple(value.shape) for key, value in held.items()})
+        if told:
+            cure = "use a file and text.structures of one release"
+            raise CheckpointMismatch(f"{kind}: {told}", where=str(place), cure=cure)
+    else:
+        read_config(place)
+        if (place / "adapter_config.json").exists():
+            cure = "merge the adapter into the weights, or remove its files"
+            raise UntrustedFile("an adapter lies beside the weights", where=str(place), cure=cure)
     try:
         with _quiet():
             model, report = getattr(transformers, kind).from_pretrained(
-                str(folder),
-                dtype=getattr(torch, dtype),
+                **given,
+                dtype=number,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # judged below, by name
             )
     except SafetensorError as error:
-        what = f"{files[0].name} is not a whole safetensors file: {error}"
-        raise CorruptCheckpoint(what, where=str(folder), cure="fetch it again") from error
+        what = f"{found.files[0].name} is not a whole safetensors file: {error}"
+        raise CorruptCheckpoint(what, where=str(place), cure="fetch it again") from error
     shapes = (f"{key}: file {tuple(found)}, config.json {tuple(own)}" for key, found, own in report["mismatched_keys"])
-    wrong = sorted(map(str, report["missing_keys"])) + sorted(shapes)
+    wrong = dict.fromkeys([*map(str, report["missing_keys"]), *shapes], "")
     if wrong:
-        raise CheckpointMismatch(
-            f"{kind}: {len(wrong)} weights are missing or of another shape, first {'; '.join(wrong[:4])}",
-            where=str(folder),
-            cure="use config.json and weights of one release",
-        )
+        what = f"{kind}: {len(wrong)} weights are missing or of another shape: {listed(wrong)}"
+        raise CheckpointMismatch(what, where=str(place), cure="use config.json and weights of one release")
     return model.to(device).eval().requires_grad_(False)
 
 

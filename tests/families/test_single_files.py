@@ -1,0 +1,146 @@
+"""Whole checkpoints in one file, as people have them, draw what the release's folder draws."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests import original_layouts, releases_flux1, releases_stability
+from tests.app.runs import run
+from tests.families import drawing
+from tests.original_layouts import under
+from tinyflux_pl.core.errors import HubError
+from tinyflux_pl.denoisers.flux1_layout import to_original
+
+HEIGHT, WIDTH = 32, 48
+SHORT = ("sampler.steps=2",)
+UNSAID = ("architectures", "dtype", "transformers_version", "model_type")
+
+
+def told(key, folder):
+    """What a folder's config.json says, as a command line says it of a file."""
+    config = json.loads((folder / "config.json").read_text())
+    said = {k: v for k, v in config.items() if not k.startswith("_") and k not in UNSAID and v is not None}
+    return [f"++{key}.{k}={json.dumps(v).replace(chr(34), '')}" for k, v in said.items() if not isinstance(v, dict)]
+
+
+def structures(folder, network, **encoders):
+    """Everything that a tiny release differs in from the published one."""
+    lines = told("model.structure", folder / network) + told("codec.structure", folder / "vae")
+    return [*lines, *(line for key, name in encoders.items() for line in told(f"text.structures.{key}", folder / name))]
+
+
+def image(model, weights, *overrides):
+    return drawing.draw(drawing.ours(model, weights, HEIGHT, WIDTH, *SHORT, *overrides))
+
+
+def alone(folder, name, tensors):
+    """The file, and the release's tokenizers in a folder of their own."""
+    folder.mkdir()
+    save_file(tensors, folder / name)
+    return folder / name
+
+
+def test_sdxl_in_one_file(tmp_path):
+    pipeline = releases_stability.sdxl(tmp_path / "release")
+    extra = {"model_ema.diffusion_modelinput_blocks00weight": torch.ones(1), "optimizer.state.0.step": torch.ones(1)}
+    file = alone(tmp_path / "file", "sd_xl_base_1.0.safetensors", {**original_layouts.sdxl_file(pipeline), **extra})
+    small = structures(tmp_path / "release", "unet", first="text_encoder", second="text_encoder_2")
+    words = f"text.tokenizer='{tmp_path / 'release'}'"
+    expected = image("sdxl", tmp_path / "release")
+    torch.testing.assert_close(image("sdxl", file, *small, words), expected, rtol=0, atol=1e-5)
+    with pytest.raises(HubError, match=r"no tokenizer[\s\S]*text\.tokenizer=FOLDER"):
+        image("sdxl", file, *small)
+    shutil.move(file, tmp_path / "release")  # where the repository itself has it
+    torch.testing.assert_close(image("sdxl", tmp_path / "release" / file.name, *small), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image("sdxl", tmp_path / "release"), expected, rtol=0, atol=1e-5)
+
+
+def test_sd35_in_one_file(tmp_path):
+    pipeline = releases_stability.sd35(tmp_path / "release")
+    with torch.no_grad():  # as the release's is, which its files therefore leave out
+        projection = pipeline.text_encoder.text_projection.weight
+        projection.copy_(torch.eye(*projection.shape))
+    pipeline.text_encoder.save_pretrained(tmp_path / "release" / "text_encoder")
+    file = alone(tmp_path / "file", "sd3.5_large.safetensors", original_layouts.sd35_file(pipeline))
+    encoders = dict(first="text_encoder", second="text_encoder_2", t5="text_encoder_3")
+    small = [*structures(tmp_path / "release", "transformer", **encoders), "text.t5_length=16"]
+    made = image("sd35_large", file, *small, f"text.tokenizer='{tmp_path / 'release'}'")
+    expected = image("sd35_large", tmp_path / "release", "text.t5_length=16")
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flux1")
+    return releases_flux1.flux1(folder)
+
+
+def fp8(tensors, scaled):
+    """Matrices of the blocks in float8, with a scale each if asked; and what they stand for."""
+    made, meant = {}, dict(tensors)
+    for key, value in tensors.items():
+        inside = value.ndim == 2 and "_blocks." in key
+        scale = value.abs().max() / 448 if scaled and inside else torch.ones(())
+        made[key] = (value / scale).to(torch.float8_e4m3fn) if inside else value
+        meant[key] = made[key].float() * scale
+        if scaled and inside:
+            made[key.replace(".weight", ".scale_weight")] = scale
+            made[key.replace(".weight", ".scale_input")] = torch.ones(())
+    return {**made, **({"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)} if scaled else {})}, meant
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_flux1_in_float8_in_one_file(flux, tmp_path, scaled):
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel, T5EncoderModel
+
+    net = to_original(load_file(flux / "transformer" / "diffusion_pytorch_model.safetensors"))
+    packed, meant = fp8(net, scaled)
+    clip, t5 = (
+        cls.from_pretrained(flux / name)
+        for cls, name in ((CLIPTextModel, "text_encoder"), (T5EncoderModel, "text_encoder_2"))
+    )
+    vae = AutoencoderKL.from_pretrained(flux / "vae", low_cpu_mem_usage=False)
+    whole = {
+        **under("model.diffusion_model.", packed),
+        **under("text_encoders.clip_l.transformer.", original_layouts.clip_published(clip)),
+        **under("text_encoders.t5xxl.transformer.", t5.state_dict()),
+        **under("vae.", original_layouts.vae_original(vae.state_dict())),
+    }
+    file = alone(tmp_path / "file", "flux1-dev-fp8.safetensors", whole)
+    small = structures(flux, "transformer", t5="text_encoder_2", clip="text_encoder")
+    made = image("flux1_dev", file, *small, "text.length=16", f"text.tokenizer='{flux}'")
+    release = shutil.copytree(flux, tmp_path / "release")
+    save_file(meant, tmp_path / "meant.safetensors")
+    rest = (*small, "text.length=16", f"release.weights='{release}'")
+    torch.testing.assert_close(made, image("flux1_dev", tmp_path / "meant.safetensors", *rest), rtol=0, atol=1e-5)
+    assert float((made - image("flux1_dev", release, "text.length=16")).abs().max()) > 1e-5  # float8 is not exact
+
+
+def test_generate_draws_from_one_file(tmp_path):
+    pipeline = releases_stability.sdxl(tmp_path / "release")
+    file = alone(tmp_path / "file", "sd_xl_base_1.0.safetensors", original_layouts.sdxl_file(pipeline))
+    small = structures(tmp_path / "release", "unet", first="text_encoder", second="text_encoder_2")
+    asked = ("model=sdxl", "prompt='a red circle'", "height=32", "width=48", *SHORT, *drawing.EXACT)
+    run("generate", tmp_path, *asked, f"model.weights='{tmp_path / 'release'}'", f"output='{tmp_path / 'a'}'")
+    where = (f"model.weights='{file}'", f"text.tokenizer='{tmp_path / 'release'}'", f"output='{tmp_path / 'b'}'")
+    run("generate", tmp_path, *asked, *small, *where)
+    first, second = (np.asarray(Image.open(tmp_path / place / "image_0000.png"), int) for place in "ab")
+    assert first.shape == (32, 48, 3) and first.std() > 1 and abs(first - second).max() <= 1  # of 255
+
+
+def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
+    pipeline = releases_stability.sdxl(tmp_path / "release")
+    shutil.rmtree(tmp_path / "release")
+    pipeline.to(torch.float16)
+    pipeline.save_pretrained(tmp_path / "fp16", variant="fp16")
+    pipeline.to(torch.float32)
+    pipeline.save_pretrained(tmp_path / "plain")
+    assert not list((tmp_path / "fp16").rglob("model.safetensors"))
+    expected = image("sdxl", tmp_path / "plain")
+    torch.testing.assert_close(image("sdxl", tmp_path / "fp16"), expected, rtol=0, atol=1e-5)

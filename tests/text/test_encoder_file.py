@@ -1,0 +1,235 @@
+"""Text encoders out of single files, beside what diffusers' own conversion makes of the same random weights."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests import releases_flux1, releases_stability
+from tests.original_layouts import clip_published, sd35_file, sdxl_file, under
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.text import encoder_file
+from tinyflux_pl.text.clip_pair import ClipPairText
+from tinyflux_pl.text.clip_t5 import ClipT5
+
+PROMPTS = ["a red circle", "blue square left of the red circle"]
+FLUX1 = dict(t5="text_encoder_2", t5_tokenizer="tokenizer_2", clip="text_encoder", clip_tokenizer="tokenizer")
+SD3 = dict(pooled="both", zero_null=False, t5_length=16)
+
+
+def structure(folder, name):
+    """What a config.json says, as a configuration would."""
+    unsaid = ("architectures", "dtype", "transformers_version", "model_type")
+    return {k: v for k, v in json.loads((folder / name / "config.json").read_text()).items() if k not in unsaid}
+
+
+def structures(folder, **names):
+    return {key: structure(folder, name) for key, name in names.items()}
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdxl")
+    pipeline = releases_stability.sdxl(folder)
+    alone = tmp_path_factory.mktemp("alone")
+    save_file(sdxl_file(pipeline), alone / "sd_xl_base_1.0.safetensors")
+    return folder, pipeline, alone / "sd_xl_base_1.0.safetensors"
+
+
+def projecting_square(config):
+    return type(config)(**{**config.to_dict(), "projection_dim": config.hidden_size})
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd35")
+    pipeline = releases_stability.sd35(folder)
+    first = type(pipeline.text_encoder)(projecting_square(pipeline.text_encoder.config)).eval()
+    with torch.no_grad():  # the release's first encoder has the identity for a projection
+        first.text_projection.weight.copy_(torch.eye(12))
+    first.save_pretrained(folder / "text_encoder")
+    pipeline.text_encoder = first
+    alone = tmp_path_factory.mktemp("alone")
+    save_file(sd35_file(pipeline), alone / "sd3.5_large.safetensors")
+    return folder, pipeline, alone / "sd3.5_large.safetensors"
+
+
+def xl_text(folder, file, **changes):
+    told = structures(folder, first="text_encoder", second="text_encoder_2")
+    return ClipPairText(str(file), **{"tokenizer": str(folder), "structures": told, **changes})
+
+
+def three_text(folder, file, **changes):
+    told = structures(folder, first="text_encoder", second="text_encoder_2", t5="text_encoder_3")
+    return ClipPairText(str(file), **{"tokenizer": str(folder), "structures": told, **SD3, **changes})
+
+
+def same(ours, theirs):
+    for one, other in ((ours.tokens, theirs.tokens), (ours.pooled, theirs.pooled)):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_sdxls_encoders_are_those_of_the_folder(xl):
+    folder, _, file = xl
+    made, whole = xl_text(folder, file), ClipPairText(str(folder))
+    assert made.text_spec == whole.text_spec
+    same(made.encode(PROMPTS), whole.encode(PROMPTS))
+    assert [made.fingerprint()[key] != whole.fingerprint()[key] for key in ("first", "second")] == [True, True]
+    assert {k: v.num_parameters() for k, v in made.skeletons().items()} == {
+        k: v.num_parameters() for k, v in whole.skeletons().items()
+    }
+
+
+def test_sd35s_encoders_are_those_of_the_folder(three):
+    folder, _, file = three
+    made, whole = three_text(folder, file), ClipPairText(str(folder), **SD3)
+    assert made.text_spec == whole.text_spec
+    same(made.encode(PROMPTS), whole.encode(PROMPTS))
+
+
+@pytest.mark.parametrize(("part", "place"), [("clip_l", "text_encoder"), ("clip_g", "text_encoder_2")])
+@pytest.mark.parametrize("release", ["xl", "three"])
+def test_they_are_what_diffusers_makes_of_the_file(release, part, place, request):
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+
+    folder, pipeline, file = request.getfixturevalue(release)
+    original = getattr(pipeline, place)
+    whole = sdxl_file(pipeline) if release == "xl" else sd35_file(pipeline)  # theirs tells the two CLIPs by width
+    checkpoint = {k: v for k, v in whole.items() if k.startswith(tuple(filter(None, encoder_file.PARTS[part])))}
+    theirs = create_diffusers_clip_model_from_ldm(
+        type(original), checkpoint, subfolder=place, config=str(folder), torch_dtype=torch.float32
+    ).state_dict()
+    ours = encoder_file.read(file, part, original, torch.float32)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_t5_is_what_diffusers_makes_of_the_file(three):
+    from diffusers.loaders.single_file_utils import convert_sd3_t5_checkpoint_to_diffusers
+
+    _, pipeline, file = three
+    theirs = convert_sd3_t5_checkpoint_to_diffusers(sd35_file(pipeline))
+    ours = encoder_file.read(file, "t5xxl", pipeline.text_encoder_3, torch.float32)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    """FLUX.1's encoders as image tools hand them out: one file each, and both inside a whole checkpoint."""
+    from transformers import CLIPTextModel, T5EncoderModel
+
+    folder, files = releases_flux1.flux1(tmp_path_factory.mktemp("flux1")), tmp_path_factory.mktemp("files")
+    clip = clip_published(CLIPTextModel.from_pretrained(folder / "text_encoder"))
+    t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_2").state_dict()
+    shared = {key: value for key, value in t5.items() if key != "encoder.embed_tokens.weight"}
+    more = {"logit_scale": torch.tensor(4.6), "text_projection.weight": torch.ones(12, 12)}
+    save_file(under("", {**clip, **more}), files / "clip_l.safetensors")
+    save_file(under("", shared), files / "t5xxl_fp16.safetensors")
+    whole = {
+        "model.diffusion_model.img_in.weight": torch.ones(1).to(torch.float8_e4m3fn),
+        **under("text_encoders.clip_l.transformer.", clip),
+        **under("text_encoders.t5xxl.transformer.", t5),
+        "text_encoders.t5xxl.logit_scale": torch.tensor(4.6),
+    }
+    save_file(whole, files / "flux1-dev-fp8.safetensors")
+    told = structures(folder, t5="text_encoder_2", clip="text_encoder")
+    return folder, files, dict(structures=told, tokenizer=str(folder), subfolders=FLUX1, length=16, masked=False)
+
+
+@pytest.mark.parametrize("names", [("t5xxl_fp16", "clip_l"), ("flux1-dev-fp8", "flux1-dev-fp8")])
+def test_flux1s_encoders_from_files_of_their_own_or_from_a_whole_one(flux, names):
+    folder, files, told = flux
+    t5, clip = (str(files / f"{name}.safetensors") for name in names)
+    whole = ClipT5(str(folder), str(folder), subfolders=FLUX1, length=16, masked=False)
+    made = ClipT5(t5, clip, **told)
+    assert made.text_spec == whole.text_spec
+    same(made.encode(PROMPTS), whole.encode(PROMPTS))
+
+
+def test_float8_with_scales_is_multiplied_out(flux, tmp_path):
+    from safetensors.torch import load_file
+
+    _, files, told = flux
+    held, made = load_file(files / "t5xxl_fp16.safetensors"), {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
+    near = dict(held)
+    for key, value in held.items():
+        if value.ndim == 2 and "block" in key and "relative" not in key:
+            scale = value.abs().max() / 448
+            made[key] = (value / scale).to(torch.float8_e4m3fn)
+            made[key.replace(".weight", ".scale_weight")] = scale.reshape(1)
+            near[key] = made[key].float() * scale
+        else:
+            made[key] = value
+    save_file(made, tmp_path / "t5xxl_fp8_e4m3fn_scaled.safetensors")
+    save_file(near, tmp_path / "near.safetensors")
+    clip = str(files / "clip_l.safetensors")
+    texts = [
+        ClipT5(str(tmp_path / f"{name}.safetensors"), clip, **told) for name in ("t5xxl_fp8_e4m3fn_scaled", "near")
+    ]
+    same(*(text.encode(PROMPTS) for text in texts))
+
+
+def test_a_release_around_the_file_brings_what_the_file_lacks(xl, tmp_path):
+    folder, _, file = xl
+    around = shutil.copytree(folder, tmp_path / "stable-diffusion-xl-base-1.0")
+    shutil.copy(file, around)
+    shutil.rmtree(around / "text_encoder")  # which the file holds
+    whole = ClipPairText(str(folder)).encode(PROMPTS)
+    same(xl_text(folder, around / file.name, tokenizer=None).encode(PROMPTS), whole)
+    save_file({"model.diffusion_model.x": torch.ones(1)}, around / "unet_only.safetensors")
+    shutil.copytree(folder / "text_encoder", around / "text_encoder")
+    same(xl_text(folder, around / "unet_only.safetensors", tokenizer=None).encode(PROMPTS), whole)
+
+
+def test_tokenizers_come_from_a_folder_of_their_own_and_are_asked_for(xl, tmp_path):
+    folder, _, file = xl
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(folder / name, tmp_path / "words" / name)
+    made = xl_text(folder, file, tokenizer=str(tmp_path / "words"))
+    same(made.encode(PROMPTS), ClipPairText(str(folder)).encode(PROMPTS))
+    shutil.rmtree(tmp_path / "words" / "tokenizer_2")
+    says = r"no tokenizer[\s\S]*text\.tokenizer=FOLDER"
+    for given in (None, str(tmp_path / "words")):
+        with pytest.raises(HubError, match=says):
+            _ = xl_text(folder, file, tokenizer=given).text_spec  # before anything is read
+
+
+def test_what_a_file_lacks_or_has_too_much_is_named(xl, tmp_path):
+    folder, pipeline, _ = xl
+    tensors = sdxl_file(pipeline)
+    lost = "conditioner.embedders.1.model.transformer.resblocks.1.attn.in_proj_bias"
+    save_file({k: v for k, v in tensors.items() if k != lost}, tmp_path / "a.safetensors")
+    says = r"3 missing: .*layers\.1\.self_attn\.k_proj\.bias.*q_proj\.bias.*v_proj\.bias"
+    with pytest.raises(CheckpointMismatch, match=says):
+        xl_text(folder, tmp_path / "a.safetensors").encode(PROMPTS)
+    stray = "conditioner.embedders.0.transformer.text_model.encoder.layers.7.mlp.fc1.bias"
+    save_file({**tensors, stray: torch.ones(24)}, tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: encoder\.layers\.7\.mlp\.fc1\.bias"):
+        xl_text(folder, tmp_path / "b.safetensors").encode(PROMPTS)
+    told = structures(folder, first="text_encoder", second="text_encoder_2")
+    told["first"]["intermediate_size"] = 25
+    with pytest.raises(
+        CheckpointMismatch, match=r"of another shape: encoder\.layers\.0\.mlp\.fc1\.bias \(24,\) for \(25,\)"
+    ):
+        xl_text(folder, tmp_path / "b.safetensors", structures=told).encode(PROMPTS)
+
+
+def test_a_file_without_encoders_says_where_to_get_them(xl, three, tmp_path):
+    folder, pipeline, _ = three
+    save_file(sd35_file(pipeline, t5=False), tmp_path / "incl_clips.safetensors")
+    with pytest.raises(ConfigError, match=r"holds no t5xxl[\s\S]*release\.weights"):
+        _ = three_text(folder, tmp_path / "incl_clips.safetensors").text_spec
+    without = three_text(folder, tmp_path / "incl_clips.safetensors", drop_t5=True)
+    assert not without.encode(PROMPTS).tokens[:, 77:].any()
+    with pytest.raises(ConfigError, match=r"text\.structures"):
+        _ = xl_text(xl[0], xl[2], structures=None).text_spec
+
+
+def test_it_is_rebuilt_from_its_configuration(xl):
+    from tinyflux_pl.text.registry import build_text
+
+    made = xl_text(xl[0], xl[2])
+    again = build_text(made.name, made.config())
+    assert again.fingerprint() == made.fingerprint()
+    same(again.encode(PROMPTS), made.encode(PROMPTS))

@@ -1,0 +1,62 @@
+"""Where a pretrained encoder and its tokenizer lie: folders of a release, or a single file and a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyflux_pl.core import hub
+from tinyflux_pl.core.errors import ConfigError, HubError
+from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core.weight_folder import fetch
+from tinyflux_pl.text import encoder_file
+from tinyflux_pl.text.pretrained import STEMS
+
+BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")  # what describes an encoder, and what tokenizers are made of
+
+
+def locate(
+    weights: str,
+    revision: str | None,
+    subfolder: str,
+    tokenizer_subfolder: str,
+    part: str = "",
+    tokenizer: str | None = None,
+    tokenizer_revision: str | None = None,
+) -> tuple[Path, Path]:
+    """The places of an encoder and of its tokenizer in a local or fetched release; subfolders may be "".
+
+    The encoder's is its folder, or the single file that holds it as `part` (encoder_file.PARTS); a file that does
+    not leads to the folder around it. The tokenizer's folder may be in another release, `tokenizer`. Raises what
+    core.weight_folder.fetch does, ConfigError for a file without the encoder, HubError for a folder that is not there.
+    """
+    root = fetch(weights, revision, subfolder, STEMS, BESIDE)
+    place = _in_or_around(root, subfolder, part) if root.is_file() else _folder(root, subfolder)
+    source = (weights, revision) if tokenizer is None else (tokenizer, tokenizer_revision)
+    prefix = f"{tokenizer_subfolder}/" if tokenizer_subfolder else ""
+    words = hub.resolve(*source, [prefix + name for name in BESIDE])
+    if tokenizer is None and words.is_dir():
+        return place, _folder(words, tokenizer_subfolder)
+    words = words.parent if words.is_file() else words
+    if not (words / tokenizer_subfolder).is_dir():
+        cure = f"text.tokenizer=FOLDER that holds {prefix}: a whole release's folder, or a folder of tokenizers alone"
+        raise HubError(f"no tokenizer {tokenizer_subfolder!r} for {root.name}", where=str(words), cure=cure)
+    return place, words / tokenizer_subfolder
+
+
+def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
+    """The file itself, where it holds the encoder; else the encoder's folder in the release around the file."""
+    require_tensor_file(file)
+    if encoder_file.prefix_of(file, part) is not None:
+        return file
+    if not subfolder or not (file.parent / subfolder / "config.json").is_file():
+        cure = (
+            "release.weights=FOLDER of the whole pipeline, or name a place for the encoder: text.weights, text.t5, ..."
+        )
+        raise ConfigError(f"this file holds no {part or 'text encoder'}", where=str(file), cure=cure)
+    return file.parent / subfolder
+
+
+def _folder(root: Path, subfolder: str) -> Path:
+    if not (root / subfolder).is_dir():
+        raise HubError(f"no folder {subfolder!r}", where=str(root), cure="check the subfolders of the encoder")
+    return root / subfolder

@@ -179,3 +179,63 @@ def test_the_attention_backend_is_the_one_that_was_named(folder):
 def test_a_backend_that_cannot_be_had(folder, backend, error, says):
     with pytest.raises(error, match=says):
         load(folder, attention_backend=backend)
+
+
+def changed(folder, change):
+    """The network's file with its tensors changed."""
+    file = folder / "transformer" / f"{STEM}.safetensors"
+    save_file(change(load_file(file)), file)
+    return folder
+
+
+def test_a_file_of_mixed_types_becomes_the_type_that_was_asked_for(folder):
+    kinds = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float64)
+
+    def mixed(tensors):
+        return {key: value.to(kinds[i % len(kinds)]) for i, (key, value) in enumerate(tensors.items())}
+
+    read = load_file(changed(folder, mixed) / "transformer" / f"{STEM}.safetensors")
+    for dtype in (torch.bfloat16, torch.float32):
+        made = load(folder, dtype=str(dtype).removeprefix("torch."))
+        assert {p.dtype for p in made.parameters()} == {dtype} and made.dtype == dtype
+        assert all(torch.equal(value, read[key].to(dtype)) for key, value in made.state_dict().items())
+
+
+def test_scaled_float8_reaches_the_network_multiplied_out(folder, net):
+    key = "transformer_blocks.1.ff.net.2.weight"
+    scale = net.state_dict()[key].abs().max() / 448
+
+    def scaled(tensors):
+        made = (tensors[key] / scale).to(torch.float8_e4m3fn)
+        return {**tensors, key: made, key.replace(".weight", ".weight_scale"): scale}
+
+    found = load(changed(folder, scaled)).state_dict()[key]
+    torch.testing.assert_close(found, net.state_dict()[key], rtol=0.07, atol=float(scale))
+    assert float(found.abs().max()) < 2 * float(net.state_dict()[key].abs().max())
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda t: {**t, "optimizer.state.0.exp_avg": torch.ones(1)}, r"1 unexpected: optimizer\.state\.0\.exp_avg"),
+        (lambda t: {f"x.{i}.lora_A.weight": torch.ones(1) for i in range(9)}, "9 of 9 tensors are a LoRA's"),
+        (lambda t: {**t, "proj_out.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
+        (
+            lambda t: {k: v.to(torch.int8) if k == "proj_out.weight" else v for k, v in t.items()},
+            "packed as torch.int8",
+        ),
+    ],
+)
+def test_what_is_no_network_of_plain_numbers_is_named(folder, make, says):
+    with pytest.raises(CheckpointMismatch, match=says):
+        load(changed(folder, make))
+
+
+def test_a_variant_and_links_into_a_cache(folder, net, tmp_path):
+    file = folder / "transformer" / f"{STEM}.safetensors"
+    blob = tmp_path / "blobs" / "0a1b"
+    blob.parent.mkdir()
+    file.rename(blob)
+    (folder / "transformer" / f"{STEM}.fp16.safetensors").symlink_to(blob)
+    for place in (folder, folder / "transformer", folder / "transformer" / f"{STEM}.fp16.safetensors"):
+        assert same(load(place), net)

@@ -13,7 +13,7 @@ from tests import original_layouts, releases_flux1, releases_stability
 from tests.app.runs import run
 from tests.families import drawing
 from tests.original_layouts import under
-from tinyflux_pl.core.errors import HubError
+from tinyflux_pl.core.errors import HubError, TinyFluxError
 from tinyflux_pl.denoisers.flux1_layout import to_original
 
 HEIGHT, WIDTH = 32, 48
@@ -144,3 +144,34 @@ def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
     assert not list((tmp_path / "fp16").rglob("model.safetensors"))
     expected = image("sdxl", tmp_path / "plain")
     torch.testing.assert_close(image("sdxl", tmp_path / "fp16"), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.ones(1)}, r"1 of 1 tensors are a LoRA's"),
+        ({"double_blocks.0.img_attn.qkv.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
+        ({"double_blocks.0.img_attn.qkv.weight": torch.ones(1)}, r"holds no autoencoder[\s\S]*release\.weights="),
+    ],
+)
+def test_a_file_that_cannot_be_drawn_from_says_why_before_anything_is_read(tmp_path, tensors, says):
+    save_file(tensors, tmp_path / "file.safetensors")
+    with pytest.raises(TinyFluxError, match=says):
+        image("flux1_dev", tmp_path / "file.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "says"), [("v1.ckpt", b"PK\x03\x04", "a pickle"), ("q4.gguf", b"GGUF", "GGUF")]
+)
+def test_a_file_of_another_format_says_what_it_is(tmp_path, name, head, says):
+    (tmp_path / name).write_bytes(head + bytes(64))
+    with pytest.raises(TinyFluxError, match=rf"{says}[\s\S]*do:"):
+        image("sdxl", tmp_path / name)
+
+
+def test_a_network_alone_is_drawn_with_the_rest_of_its_release(flux):
+    network, expected = flux / "transformer", image("flux1_dev", flux, "text.length=16")
+    made = image("flux1_dev", network, "text.length=16", f"release.weights='{flux}'")
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+    with pytest.raises(HubError, match=r"release\.weights=FOLDER"):
+        image("flux1_dev", network, "text.length=16")

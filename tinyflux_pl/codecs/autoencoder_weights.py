@@ -13,6 +13,8 @@ from tinyflux_pl.codecs.autoencoder_layout import holds_autoencoder
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.core.key_report import listed
+from tinyflux_pl.core.stored_weights import require_network
+from tinyflux_pl.core.weight_files import tensor_shapes
 from tinyflux_pl.core.weight_folder import WeightFiles, fetch, weights_in
 
 STEMS = ("diffusion_pytorch_model",)
@@ -31,6 +33,7 @@ def locate(weights: str, revision: str | None, subfolder: str) -> Path:
         if holds_autoencoder(root):
             return root
         if not (root.parent / subfolder / "config.json").is_file():
+            require_network(tensor_shapes(root), str(root))  # which would tell more
             cure = "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole pipeline"
             raise ConfigError("this file holds no autoencoder", where=str(root), cure=cure)
         root = root.parent
@@ -38,7 +41,8 @@ def locate(weights: str, revision: str | None, subfolder: str) -> Path:
     named = (folder / "config.json").is_file()
     if not named or weights_in(folder, STEMS) is None:
         what = "no safetensors weights" if named else "no config.json"
-        raise HubError(what, where=str(folder), cure="check codec.weights and codec.subfolder")
+        cure = "release.weights=FOLDER of the whole pipeline, or check codec.weights and codec.subfolder"
+        raise HubError(what, where=str(folder), cure=cure)
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[st
     What is not read: scales of activations. Raises CheckpointMismatch for packed weights, for scales of blocks and
     for a LoRA, ConfigError where a weight is not finite in float16.
     """
-    _require_network(held, where)
+    require_network(held, where)
+    for key in held:
+        if key.endswith(FORMAT) and not (told := _format(held[key])).startswith("float8"):
+            raise CheckpointMismatch(f"weights packed as {told}: {key[:200]}", where=where, cure=CURE)
     made = {key: value for key, value in held.items() if not key.endswith((*UNREAD, FORMAT)) and key != MARKER}
     for key in held:
         end = next((end for end in SCALES if key.endswith(end)), "")
@@ -48,6 +51,19 @@ def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[st
             what = f"{key} holds what float16 cannot, numbers past 65504 or none"
             raise ConfigError(what, where=where, cure="model.dtype=bfloat16, or float32")
     return made
+
+
+def require_network(held: Collection[str], where: str) -> None:
+    """Raise CheckpointMismatch for the keys of packed weights, and where most are a LoRA's."""
+    for pattern, what in PACKED:
+        found = next((key for key in held if re.search(pattern, key)), None)
+        if found:
+            raise CheckpointMismatch(f"weights {what}: {found[:200]}", where=where, cure=CURE)
+    adapter = sum(bool(ADAPTER.search(key)) for key in held)
+    if adapter > len(held) / 2:
+        cure = "give the network that it belongs to; to draw with it, merge it into those weights first"
+        what = f"{adapter} of {len(held)} tensors are a LoRA's, which is no network by itself"
+        raise CheckpointMismatch(what, where=where, cure=cure)
 
 
 def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
@@ -66,21 +82,6 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
         what = f"{key} has a scale of shape {tuple(scale.shape)}, neither one number nor one a row"
         raise CheckpointMismatch(what, where=where, cure=CURE)
     return weight.float() * scale.float().reshape(-1, *rows[1:])
-
-
-def _require_network(held: Mapping[str, Tensor], where: str) -> None:
-    for pattern, what in PACKED:
-        found = next((key for key in held if re.search(pattern, key)), None)
-        if found:
-            raise CheckpointMismatch(f"weights {what}: {found[:200]}", where=where, cure=CURE)
-    for key in held:
-        if key.endswith(FORMAT) and not (told := _format(held[key])).startswith("float8"):
-            raise CheckpointMismatch(f"weights packed as {told}: {key[:200]}", where=where, cure=CURE)
-    adapter = sum(bool(ADAPTER.search(key)) for key in held)
-    if adapter > len(held) / 2:
-        cure = "give the network that it belongs to; to draw with it, merge it into those weights first"
-        what = f"{adapter} of {len(held)} tensors are a LoRA's, which is no network by itself"
-        raise CheckpointMismatch(what, where=where, cure=cure)
 
 
 def _format(told: Tensor) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import ConfigError, HubError
 from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core.stored_weights import require_network
+from tinyflux_pl.core.weight_files import tensor_shapes
 from tinyflux_pl.core.weight_folder import fetch
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.pretrained import STEMS
@@ -49,6 +51,7 @@ def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
     if encoder_file.prefix_of(file, part) is not None:
         return file
     if not subfolder or not (file.parent / subfolder / "config.json").is_file():
+        require_network(tensor_shapes(file), str(file))  # which would tell more
         cure = (
             "release.weights=FOLDER of the whole pipeline, or name a place for the encoder: text.weights, text.t5, ..."
         )
@@ -58,5 +61,6 @@ def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
 
 def _folder(root: Path, subfolder: str) -> Path:
     if not (root / subfolder).is_dir():
-        raise HubError(f"no folder {subfolder!r}", where=str(root), cure="check the subfolders of the encoder")
+        cure = "release.weights=FOLDER of the whole pipeline, or check text.weights (text.t5, text.clip) and subfolders"
+        raise HubError(f"no folder {subfolder!r}", where=str(root), cure=cure)
     return root / subfolder

@@ -76,6 +76,12 @@ def test_a_chart_is_what_its_list_says():
     assert torch.equal(every(BarCharts("train", 64)).target, BarCharts("train", 128).pairs(range(64)).target)
 
 
+def test_no_chart_is_in_two_splits_in_whatever_order_its_bars_come():
+    train, held = every(BarCharts("train", 2048, 128)), every(BarCharts("validation", 2048, 128))
+    assert not set(train.labels) & set(held.labels) and len(held) == 128
+    assert {len(label.replace("0", "")) for label in held.labels} == set(range(2, COLUMNS + 1))
+
+
 def test_charts_are_judged_cell_by_cell():
     source = BarCharts("train", 256, 128)
     prompts = source.prompts(100)

@@ -16,13 +16,15 @@ from tinyflux_pl.data.pair_records import PairRecords, answers_of, select
 
 SPLITS = ("train", "validation")
 COLUMNS, FEWEST = 6, 2
+HELD_OUT = 16
 
 
 class BarCharts(PairRecords):
     """2 to 6 tokens (column, height), in any order, to the 36 cells of a 6 x 6 chart: 1 inside a bar, -1 outside.
 
     The list stands at (i, 0, 0), the chart at (0, row, column), row 0 on top. Columns that the list does not name
-    are empty. Charts are drawn at random of 10^5 and more, each in as many orders as its bars allow.
+    are empty. Charts are drawn at random of 117,612, each in as many orders as its bars allow. One chart in HELD_OUT
+    belongs to the validation split, whatever the order of its bars, and is never learned from.
     """
 
     name = "bar_charts"
@@ -52,12 +54,9 @@ class BarCharts(PairRecords):
         mask = torch.zeros(self.count, COLUMNS, dtype=torch.bool)
         heights = torch.zeros(self.count, COLUMNS)
         for i in range(self.count):
-            g = rng.generator(0, f"bar_charts/{self.split}", i)
-            bars = int(torch.randint(FEWEST, COLUMNS + 1, (), generator=g))
-            columns = torch.randperm(COLUMNS, generator=g)[:bars]
-            heights[i, columns] = torch.randint(1, COLUMNS + 1, (bars,), generator=g).float()
-            condition[i, :bars] = torch.stack((columns.float(), heights[i, columns]), -1)
-            mask[i, :bars] = True
+            columns, heights[i] = self._chart(i)
+            condition[i, : len(columns)] = torch.stack((columns.float(), heights[i, columns]), -1)
+            mask[i, : len(columns)] = True
         index = torch.arange(COLUMNS).float()[:, None] * torch.tensor([1.0, 0.0, 0.0])
         from_below = COLUMNS - torch.arange(COLUMNS)
         chart = torch.where(from_below[:, None] <= heights[:, None], 1.0, -1.0)
@@ -68,13 +67,26 @@ class BarCharts(PairRecords):
             vector=torch.zeros(self.count, 1),
             target_ids=self.ids.expand(self.count, -1, -1),
             target_mask=torch.ones(self.count, COLUMNS * COLUMNS, dtype=torch.bool),
-            labels=["".join(str(int(h)) for h in bars) for bars in heights],
+            labels=[_label(bars) for bars in heights],
             target=chart.flatten(1)[..., None],
         )
 
+    def _chart(self, i: int) -> tuple[Tensor, Tensor]:
+        """The columns of its bars, in the order in which they are told, and the heights of all columns."""
+        attempt = 0
+        while True:
+            g = rng.generator(0, f"bar_charts/{self.split}", i, attempt)
+            bars = int(torch.randint(FEWEST, COLUMNS + 1, (), generator=g))
+            columns, heights = torch.randperm(COLUMNS, generator=g)[:bars], torch.zeros(COLUMNS)
+            heights[columns] = torch.randint(1, COLUMNS + 1, (bars,), generator=g).float()
+            held = rng.derive(0, "bar_charts/held_out", int(_label(heights))) % HELD_OUT == 0
+            if held == (self.split == "validation"):
+                return columns, heights
+            attempt += 1
+
     def fingerprint(self) -> dict[str, Any]:
         """Everything that determines the pairs."""
-        return {"name": self.name, "version": 1, "split": self.split, "count": self.count}
+        return {"name": self.name, "version": 2, "split": self.split, "count": self.count}
 
     def of_split(self, split: str) -> BarCharts:
         """Charts of another stream."""
@@ -90,6 +102,11 @@ class BarCharts(PairRecords):
         both = [cells[..., 0].unflatten(1, (COLUMNS, -1)) for cells in (answers_of(images).float(), pairs.truth)]
         grey = torch.cat((both[0], both[0].new_ones(len(pairs), COLUMNS, 1), both[1]), 2).clamp(-1, 1)
         return grey[:, None].expand(-1, 3, -1, -1), [f"{label}: drawn, true" for label in pairs.labels]
+
+
+def _label(heights: Tensor) -> str:
+    """One digit a column."""
+    return "".join(str(int(height)) for height in heights)
 
 
 class ReadCharts:

@@ -52,7 +52,7 @@ def test_where_a_sample_lies_is_no_part_of_its_key():
 class Files:
     """Records that know their files' hashes, and are read only for what is made of them."""
 
-    name = "files"
+    name, reads_files = "files", True
 
     def __init__(self, hashes):
         self.hashes = hashes

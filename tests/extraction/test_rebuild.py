@@ -10,11 +10,12 @@ from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.fingerprint import of, sample_id
 from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over
+from tinyflux_pl.data.records.record_source import RecordSource
 from tinyflux_pl.data.shapes import Shapes
 from tinyflux_pl.text.hashed_words import HashedWords
 
 
-class Chosen:
+class Chosen(RecordSource):
     """Some of the shapes in some order, with some captions changed."""
 
     name = "chosen"

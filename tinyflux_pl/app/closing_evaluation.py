@@ -61,8 +61,8 @@ def _accuracies(fitting: Fitting) -> tuple[dict[str, Any], dict[str, Any]]:
                 accuracies[name], images = prompt_accuracy(
                     denoiser, fitting.sampler, records.verifier(), prompts, seed=seed, title=f"draw {name}"
                 )
-            if hasattr(records, "novelty"):
-                novelty[name] = records.novelty(images)
+            if (distances := records.novelty(images)) is not None:
+                novelty[name] = distances
     return accuracies, novelty
 
 

@@ -45,7 +45,7 @@ class _Watched:
 
     def __init__(self, records: Any, sizes: OriginalSizes) -> None:
         self.records, self.sizes = records, sizes
-        self.skipped, self.name = list(getattr(records, "skipped", ())), records.name
+        self.skipped, self.name = list(records.skipped), records.name
         self.pictures, self.fit_mode = True, sizes.mode
 
     def __len__(self) -> int:
@@ -89,11 +89,11 @@ def records_of(
 
 def survey(source: str, split: str, records: Any, frame: tuple[int, int], cache: Path) -> Survey:
     """Read every record, unless what an earlier run found of the same ones lies with the cache."""
-    sizes = OriginalSizes(frame, getattr(records, "fit_mode", "crop"))
+    sizes = OriginalSizes(frame, records.fit_mode)
     known = _kept(cache / KEPT, records)
     if known is not None:
         sizes.restore(known["sizes"])
-        skipped = list(getattr(records, "skipped", ()))
+        skipped = list(records.skipped)
         found = Audit(**{**known["audit"], "unreadable": skipped, "total": len(records) + len(skipped)})
         return Survey(source, split, found, sizes, kept=True)
     watched = _Watched(records, sizes)
@@ -115,7 +115,7 @@ def keep(found: Survey, records: Any, cache: Path) -> None:
 
 def require_readable(found: Survey, records: Any) -> None:
     """Raise ImageError naming what could not be read; files left out by the user's leave are not meant."""
-    skipped = set(getattr(records, "skipped", ()))
+    skipped = set(records.skipped)
     bad = [line for line in found.audit.unreadable if line not in skipped]
     if bad:
         more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""

@@ -16,7 +16,7 @@ def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
     prompts: list[str] = []
     for source in sources:
         records = source.records["train"]
-        if hasattr(records, "prompt_splits"):
+        if records.prompt_splits:
             prompts += records.prompts(per_source, records.prompt_splits[0], config["seed"])
         else:
             store = source.stores["validation"]
@@ -41,6 +41,6 @@ def pictures_of_previews(config: dict[str, Any], sources: list[Source], validati
 def for_evaluation(config: dict[str, Any], records: Any) -> dict[str, list[str]]:
     """Split -> prompts whose pictures can be read back; none where the data cannot read."""
     count = config["data"]["evaluation_prompts"]
-    if not count or not hasattr(records, "prompt_splits"):
+    if not count:
         return {}
     return {split: records.prompts(count, split, config["seed"] + 1) for split in records.prompt_splits}

@@ -115,11 +115,11 @@ class Fitting:
 
         records = self.sources[0].records["train"]
         # One verifier cannot read the pictures of several sources.
-        readable = len(self.sources) == 1 and hasattr(records, "verifier")
-        metric = PromptAccuracy(records.verifier(), alone=True) if readable else None
+        verifier = records.verifier() if len(self.sources) == 1 else None
+        metric = None if verifier is None else PromptAccuracy(verifier, alone=True)
         prompts = drawn_prompts.for_previews(self.config, self.sources)
         every, folder = self.config["callbacks"]["preview"]["every_steps"], self.run_dir / "samples"
-        seed, pictures = self.config["seed"], getattr(records, "pictures", None)
+        seed, pictures = self.config["seed"], records.pictures
         return Preview(folder, self.sampler, prompts, self.average, metric, every, seed, pictures)
 
     def _validation(self) -> Any:

@@ -67,7 +67,7 @@ class Preflight:
             self.surveys = [
                 dataset_survey.survey(*place, self._records(*place), frame, self._cache(*place)) for place in splits
             ]
-            modes = {name: getattr(self._records(name, "train"), "fit_mode", "crop") for name in self.records}
+            modes = {name: self._records(name, "train").fit_mode for name in self.records}
             preflight_report.dataset(self.surveys, modes)
         if refusals:
             raise refusals[0]
@@ -121,5 +121,5 @@ class Preflight:
 
     def _drawn_at_the_end(self) -> int:
         """Pictures of the closing evaluation."""
-        splits = [len(getattr(found["train"], "prompt_splits", ())) for found in (self.records or {}).values()]
+        splits = [len(found["train"].prompt_splits) for found in (self.records or {}).values()]
         return self.config["data"]["evaluation_prompts"] * sum(splits)

@@ -80,7 +80,7 @@ def datasets(sources: list[Source], in_memory: bool) -> tuple[Any, Any]:
 
 def skipped(sources: list[Source]) -> list[str]:
     """The files that were left out by the user's leave, each once."""
-    found = [line for s in sources for records in s.records.values() for line in getattr(records, "skipped", [])]
+    found = [line for s in sources for records in s.records.values() for line in records.skipped]
     return list(dict.fromkeys(found))
 
 
@@ -127,7 +127,7 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
     for source in sources:
         for split, records in source.records.items():
             _begin(parts, source, split, ENCODINGS, fingerprint)
-            if not source.stores[split].complete(ENCODINGS) and hasattr(records, "check"):
+            if not source.stores[split].complete(ENCODINGS):
                 records.check()
 
 

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 
 from tinyflux_pl.core.errors import DataError
-from tinyflux_pl.core.protocols import Records
 from tinyflux_pl.data.original_sizes import enlarged
+from tinyflux_pl.data.records.record_source import RecordSource
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Audit:
         return not (self.unreadable or self.missing_captions or self.duplicates or self.tiny)
 
 
-def audit(records: Records) -> Audit:
+def audit(records: RecordSource) -> Audit:
     """Read every record once. Give a Folder with skip_bad and allow_missing_captions to see all at once."""
-    unreadable: list[str] = list(getattr(records, "skipped", ()))
+    unreadable: list[str] = list(records.skipped)
     missing: list[str] = []
     tiny: list[str] = []
     copies: dict[str, list[tuple[str, str]]] = {}
@@ -44,12 +44,12 @@ def audit(records: Records) -> Audit:
         if not record.caption.strip():
             missing.append(source)
         frame = record.image.shape[:2]
-        if enlarged(record.attributes.get("original_size", frame), frame, getattr(records, "fit_mode", "crop")):
+        if enlarged(record.attributes.get("original_size", frame), frame, records.fit_mode):
             tiny.append(source)
         copies.setdefault(hashlib.sha256(record.image.tobytes()).hexdigest(), []).append((source, record.caption))
     repeated = [group for group in copies.values() if len(group) > 1]
     return Audit(
-        total=len(records) + len(getattr(records, "skipped", ())),
+        total=len(records) + len(records.skipped),
         readable=sum(map(len, copies.values())),
         unreadable=unreadable,
         missing_captions=missing,

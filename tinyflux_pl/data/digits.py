@@ -16,6 +16,7 @@ from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CaptionError, ConfigError
 from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.data.records.record_source import RecordSource
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ def parse(caption: str) -> int:
     return found.pop()
 
 
-class Digits:
+class Digits(RecordSource):
     """Records of one scan each: white ink on black, every scanned pixel a square of image pixels."""
 
     name = "digits"

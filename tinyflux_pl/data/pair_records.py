@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CaptionError
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.sequences import Pairs, PairShape
+from tinyflux_pl.data.records.record_source import RecordSource
 
 if TYPE_CHECKING:
     from tinyflux_pl.data.answer_reading import AnswerReader
@@ -26,19 +27,15 @@ _CAPTION = re.compile(r"(\w+)/(\d+)(?: \(.*\))?")
 _SPLITS = {"held_out": "validation"}  # as prompts call them
 
 
-class PairRecords(ABC):
+class PairRecords(RecordSource):
     """A source of pairs: `pairs` gives them by row, padded to `shape`; the rest follows.
 
     A record's image is its target (N, 1, D) in fp32; its caption is "split/row (label)", which `named` reads back.
     """
 
-    name: str
     split: str
     shape: PairShape
     prompt_splits = ("held_out", "train")
-
-    @abstractmethod
-    def __len__(self) -> int: ...
 
     @abstractmethod
     def pairs(self, rows: Sequence[int]) -> Pairs:
@@ -47,10 +44,6 @@ class PairRecords(ABC):
     @abstractmethod
     def of_split(self, split: str) -> PairRecords:
         """The same source's pairs of another split."""
-
-    @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the pairs."""
 
     @abstractmethod
     def judge(self) -> Any:

@@ -15,11 +15,12 @@ from tinyflux_pl.data.image_decoding import DECODING_VERSION, MAX_PIXELS, conten
 from tinyflux_pl.data.records.content_split import held_out
 from tinyflux_pl.data.records.dataset_files import inside
 from tinyflux_pl.data.records.pair_rows import PairRow, read_rows
+from tinyflux_pl.data.records.record_source import RecordSource
 
 SPLITS = ("train", "validation", "all")
 
 
-class PairedImages:
+class PairedImages(RecordSource):
     """Records of the pairs of a folder (see records.pair_rows), each scaled and cropped, never squashed.
 
     Targets have `size`, references `reference_size` (None: the targets'; Kontext's own are
@@ -29,6 +30,7 @@ class PairedImages:
     """
 
     name = "pairs"
+    reads_files = True
 
     def __init__(
         self,
@@ -96,10 +98,6 @@ class PairedImages:
         """Read every pair once, so that a damaged one is named before work is spent on the others."""
         for index in range(len(self)):
             self[index]
-
-    def prompts(self, count: int, split: str = "", seed: int = 0) -> list[str]:
-        """The first `count` captions that are not empty."""
-        return [row.caption for row in self.rows if row.caption][:count]
 
     def _pixels(self, path: str) -> np.ndarray:
         return decode(self._content(path), max_pixels=self.max_pixels, name=str(self.root / path))

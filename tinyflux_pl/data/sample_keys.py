@@ -12,27 +12,29 @@ import numpy as np
 from tinyflux_pl.core import files, fingerprint
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.core.protocols import Record, Records
+from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.data.cache_validity import mend
+from tinyflux_pl.data.records.record_source import RecordSource
 
 BYTES = 16
 FILE = "keys.bin"
 
 
-def keys_of(records: Records) -> np.ndarray:
+def keys_of(records: RecordSource) -> np.ndarray:
     """The keys (n, 16) uint8 of all records, in order.
 
-    Records that know their files' hashes say `sample_keys()`; of others each image is read once.
+    Records that know their files' hashes give `sample_keys()`; of others each image is read once.
     """
-    if hasattr(records, "sample_keys"):
-        return _table([digest(said) for said in records.sample_keys()])
+    known = records.sample_keys()
+    if known is not None:
+        return _table([digest(said) for said in known])
     read = (records[i] for i in range(len(records)))
     return _table([of_record(record) for record in track(read, f"{records.name}: compare", len(records), "image")])
 
 
-def are_quick(records: Records) -> bool:
+def are_quick(records: RecordSource) -> bool:
     """Whether `keys_of` needs no image from disk: hashes are known, or the images are drawn by rule."""
-    return hasattr(records, "sample_keys") or not hasattr(records, "check")
+    return not records.reads_files or records.sample_keys() is not None
 
 
 def of_record(record: Record) -> bytes:

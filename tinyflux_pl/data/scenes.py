@@ -12,6 +12,7 @@ from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CaptionError, ConfigError
 from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.data.records.record_source import RecordSource
 from tinyflux_pl.data.shape_drawing import BACKGROUNDS, COLOURS, DRAWING_VERSION, SHAPES, Drawn, draw, jittered_colour
 from tinyflux_pl.data.shapes import article, balanced, pairs_of
 
@@ -73,7 +74,7 @@ def parse(caption: str) -> Scene:
     raise CaptionError(f"not a caption of a scene: {caption!r}", cure=GRAMMAR)
 
 
-class Scenes:
+class Scenes(RecordSource):
     """Records of several shapes on a light ground; each depends on (seed, split, index) alone.
 
     Half show two objects that differ in colour and in shape, in one of four relations; half show two to four

@@ -11,6 +11,7 @@ from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CaptionError, ConfigError
 from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.data.records.record_source import RecordSource
 from tinyflux_pl.data.shape_drawing import BACKGROUNDS, COLOURS, DRAWING_VERSION, SHAPES, Drawn, draw, jittered_colour
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def parse(caption: str) -> dict[str, str]:
     return dict(zip(("colour", "shape", "position", "size"), _parse(caption), strict=True))
 
 
-class Shapes:
+class Shapes(RecordSource):
     """Records of one shape on a light ground; each depends on (seed, split, index) alone.
 
     Image (size, size, 3) uint8, mask the shape's coverage (size, size) float32, attributes colour, shape,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -13,7 +13,8 @@ from tinyflux_pl.core.types import Conditioning
 
 
 class DenoiserModule(nn.Module):
-    """A network with a path and specs (core.protocols.Denoiser). A family overrides what differs from these answers.
+    """A network with a path and specs (core.protocols.Denoiser). A family overrides what differs from these answers,
+    and gives `forward`, `config_dict` and the class method `from_config` for saved models.
 
     `patch_size`: latent cells along a side of a token. `image_size`: pixels along a side that it draws by default;
     None leaves it to the user. `reference_size`: the rule of data.reference_pictures that fits reference pictures;
@@ -36,15 +37,6 @@ class DenoiserModule(nn.Module):
     inpaint_channels: int = 0
     reads_places: bool = False
     overflows: str = ""
-
-    def config_dict(self) -> dict[str, Any]:
-        """What rebuilds this denoiser, its path apart: plain JSON data."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], path: Path) -> DenoiserModule:
-        """The denoiser that `config_dict` describes, newly initialised."""
-        raise NotImplementedError
 
     def require_readable(self, cond: Conditioning) -> None:
         """Raise for a port, a reference or a picture with a hole that the network has no input for.

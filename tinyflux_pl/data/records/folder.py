@@ -37,6 +37,7 @@ from tinyflux_pl.data.records.dataset_files import (
     mask_of,
 )
 from tinyflux_pl.data.records.json_lines import captions_by_image, table_in
+from tinyflux_pl.data.records.record_source import RecordSource
 
 SPLITS = ("train", "validation", "all")
 
@@ -51,7 +52,7 @@ class _Entry:
     mask_sha256: str = ""
 
 
-class Folder:
+class Folder(RecordSource):
     """Records of the images under `root`, in the order of their paths; names with a leading dot are left out.
 
     `size` is a side, or height and width.
@@ -63,6 +64,7 @@ class Folder:
     """
 
     name = "folder"
+    reads_files = True
 
     def __init__(
         self,
@@ -145,10 +147,6 @@ class Folder:
         self._decoded_before.save()
         if bad:
             raise self._unusable(bad)
-
-    def prompts(self, count: int, split: str = "", seed: int = 0) -> list[str]:
-        """The first `count` captions that are not empty, in the order of the paths."""
-        return [e.caption for e in self._entries_of_split if e.caption][:count]
 
     def _require_whole(self, entry: _Entry) -> None:
         """Decode an image and its mask, unless the same bytes decoded before; ImageError."""

@@ -1,0 +1,60 @@
+"""The base of every dataset: what it must say, and the usual answers to what it may say."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from tinyflux_pl.core.protocols import Record
+
+
+class RecordSource(ABC):
+    """An indexed source of records whose order never changes; reading is lazy.
+
+    `skipped` are files left out with the user's leave, with the reason. `fit_mode` (crop | pad) is how pictures of
+    other shapes are fitted. `reads_files`: whether a record costs a read from disk. A dataset whose pictures can be
+    read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then report prompt accuracy by split.
+    """
+
+    name: str
+    skipped: Sequence[str] = ()
+    fit_mode: str = "crop"
+    reads_files: bool = False
+    prompt_splits: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Record:
+        """Record `index`; IndexError beyond the end, DataError for one that cannot be read."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that determines pictures and captions, as plain data: a cache of another one is stale."""
+
+    def sample_keys(self) -> list[Any] | None:
+        """What each record was made from, as plain data, in order; None: unknown until the record is read."""
+        return None
+
+    def check(self) -> None:  # noqa: B027  (nothing to read is the usual answer)
+        """Read whatever may be damaged, and raise DataError naming all of it, before work is spent on the rest."""
+
+    def prompts(self, count: int, split: str, seed: int = 0) -> list[str]:
+        """`count` prompts of one of `prompt_splits`, as a function of the seed."""
+        return []
+
+    def verifier(self) -> Any | None:
+        """What reads pictures back (core.protocols.Verifier); None where nothing can."""
+        return None
+
+    def novelty(self, images: Tensor) -> dict[str, dict[float, float]] | None:
+        """Quantiles of the distance from pictures (B, 3, H, W) to the nearest training picture; None: not known."""
+        return None
+
+    def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
+        """What a preview shows of decoded answers (B, ...): pictures (B, 3, H, W) and a caption for each."""
+        return images, list(captions)

@@ -56,6 +56,26 @@ def test_pairs_by_rows_with_a_hole(tmp_path):
     assert np.argwhere(record.hole).min(0).tolist() == [2, 4] and record.hole.sum() == 25
 
 
+def test_a_mask_that_does_not_lie_over_its_picture_is_named(tmp_path):
+    picture(tmp_path / "a.png")
+    mask(tmp_path / "m.png", (4, 2, 9, 7), size=(32, 12))
+    root = listed(tmp_path, {"target": "a.png", "mask": "m.png", "caption": "a cat"})
+    with pytest.raises(ImageError, match="different sizes, 32 x 12 and 16 x 12") as error:
+        PairedImages(root, 8, split="all").check()
+    assert error.value.where.endswith("m.png")
+
+
+def test_numbered_references_come_in_the_order_of_their_numbers(tmp_path):
+    picture(tmp_path / "a_target.png")
+    for number in (10, 2, 1):
+        picture(tmp_path / f"a_ref{number}.png", number)
+    assert read_rows(tmp_path)[0].references == ("a_ref1.png", "a_ref2.png", "a_ref10.png")
+
+
+def test_the_size_of_a_target_before_it_was_fitted_is_known(named):
+    assert PairedImages(named, 8, split="all")[0].attributes == {"original_size": [12, 16]}
+
+
 def test_a_table_may_be_one_list_and_name_one_or_several_references(tmp_path):
     for name in "abc":
         picture(tmp_path / f"{name}.png")
@@ -85,7 +105,7 @@ def test_the_fingerprint_follows_contents_and_sizes_not_the_place(named, tmp_pat
     ("rows", "error", "says"),
     [
         ([{"target": "a.png", "reference": "gone.png", "caption": "x"}], DataError, "gone.png is not there"),
-        ([{"target": "a.png", "caption": "x"}], DataError, "different kinds"),
+        ([{"target": "a.png", "caption": "x"}], DataError, "no reference and no mask: a.png"),
         (
             [
                 {"target": "a.png", "reference": "b.png", "caption": "x"},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyflux_pl.core import fingerprint as fingerprints
-from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError
+from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.data.image_decoding import DECODING_VERSION, MAX_PIXELS, content_of, decode, decode_mask, fit, fit_mask
 from tinyflux_pl.data.records.content_split import held_out
@@ -72,17 +72,18 @@ class PairedImages(RecordSource):
         if not 0 <= index < len(self):
             raise IndexError(index)
         row = self.rows[index]
-        image = fit(self._pixels(row.target), self.size, "crop")
+        target = self._pixels(row.target)
+        image = fit(target, self.size, "crop")
         references = tuple(fit(self._pixels(path), self.reference_size, "crop") for path in row.references)
         hole = None
         if row.mask:
-            mask = decode_mask(self._content(row.mask), max_pixels=self.max_pixels, name=str(self.root / row.mask))
-            hole = fit_mask(mask, self.size, "crop") >= 0.5
+            hole = fit_mask(self._mask(row.mask, target.shape[:2]), self.size, "crop") >= 0.5
         seen = b"".join(
             np.ascontiguousarray(part).tobytes() for part in (image, *references, *([hole] if row.mask else []))
         )
         identity = fingerprints.sample_id(seen, row.caption)
-        return Record(image, row.caption, identity, source=row.target, references=references, hole=hole)
+        sizes = {"original_size": list(target.shape[:2])}
+        return Record(image, row.caption, identity, None, row.target, sizes, references, hole)
 
     def fingerprint(self) -> dict[str, Any]:
         """What pixels, captions and their order depend on: contents, sizes, decoding."""
@@ -101,6 +102,16 @@ class PairedImages(RecordSource):
 
     def _pixels(self, path: str) -> np.ndarray:
         return decode(self._content(path), max_pixels=self.max_pixels, name=str(self.root / path))
+
+    def _mask(self, path: str, size: tuple[int, ...]) -> np.ndarray:
+        """The luminance (h, w) of a mask that lies over a picture of that `size`."""
+        name = str(self.root / path)
+        mask = decode_mask(self._content(path), max_pixels=self.max_pixels, name=name)
+        if mask.shape != size:
+            (height, width), (rows, columns) = mask.shape, size
+            what = f"the mask and its image are of different sizes, {width} x {height} and {columns} x {rows}"
+            raise ImageError(what, where=name, cure="make the mask as large as the image")
+        return mask
 
     def _content(self, path: str) -> bytes:
         """A file's bytes, if they are still those that were listed."""

@@ -42,9 +42,11 @@ def read_rows(root: Path) -> list[PairRow]:
             if not is_file(inside(root, path)):
                 raise DataError(f"{path} is not there", where=str(table or root), cure="correct the row or the name")
     kinds = {(len(row.references), bool(row.mask)): row.target for row in rows}
-    if len(kinds) > 1 or (0, False) in kinds:
+    cure = "give every target the same number of references, or a mask"
+    if kinds.keys() == {(0, False)}:
+        raise DataError(f"no reference and no mask: {rows[0].target} ...", where=str(table or root), cure=cure)
+    if len(kinds) > 1:
         told = ", ".join(f"{n} references{' and a mask' * masked} ({where})" for (n, masked), where in kinds.items())
-        cure = "give every target the same number of references, or a mask"
         raise DataError(f"pairs of different kinds: {told}", where=str(table or root), cure=cure)
     return rows
 
@@ -82,7 +84,8 @@ def _of_names(root: Path) -> Iterator[PairRow]:
             continue
         stem = path.stem.removesuffix(TARGET)
         beside = [other for other in found if other.parent == path.parent and other.stem.startswith(stem + "_")]
-        references = [o for o in beside if o.stem == stem + REFERENCE or _numbered(o.stem, stem + REFERENCE)]
+        numbers = {o: _number(o.stem, stem + REFERENCE) for o in beside}
+        references = sorted((o for o in beside if numbers[o] is not None), key=lambda o: numbers[o])
         mask = next((o for o in beside if o.stem == stem + MASK), None)
         caption = inside(root, path.with_name(stem + CAPTION).relative_to(root).as_posix())
         names = [o.relative_to(root).as_posix() for o in references]
@@ -92,5 +95,7 @@ def _of_names(root: Path) -> Iterator[PairRow]:
         )
 
 
-def _numbered(stem: str, begin: str) -> bool:
-    return stem.startswith(begin) and stem.removeprefix(begin).isdigit()
+def _number(stem: str, begin: str) -> int | None:
+    """What follows `begin`: 0 where nothing does, None where it is no number."""
+    rest = stem.removeprefix(begin)
+    return None if rest == stem or not (rest or "0").isdecimal() else int(rest or 0)

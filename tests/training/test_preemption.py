@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch, DiskFull, Interrupted, N
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 from tinyflux_pl.training.optimizers import MuonAdamW
-from tinyflux_pl.training.preemption import Preemption
+from tinyflux_pl.training.preemption import Preemption, poll
 from tinyflux_pl.training.throughput import Throughput
 
 
@@ -55,6 +56,26 @@ def ended_by(folder, attack, error, accumulation=1, every=0, **chosen):
 
 def ask(_):
     interruption.ask(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_ranks_ask_each_other_without_a_gpu(monkeypatch, backend):
+    world, made, asked = object(), [], []
+
+    def all_reduce(value, _, group):
+        asked.append((value.device.type, group))
+        value.fill_(signal.SIGTERM)
+
+    monkeypatch.setattr(torch.distributed, "group", SimpleNamespace(WORLD=world))
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda group: backend)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda backend: made.append(backend) or "of the hosts")
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    for _ in range(2):
+        with interruption.listening(), pytest.raises(Interrupted) as stop:
+            poll(SimpleNamespace(world_size=2, strategy=SimpleNamespace(root_device=torch.device("cuda"))))
+        assert stop.value.everywhere
+    assert asked == [("cpu", world if backend == "gloo" else "of the hosts")] * 2
+    assert made == ([] if backend == "gloo" else ["gloo"]), "once"
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 import torch
@@ -65,10 +66,13 @@ def require_one_step(trainer: Trainer, pl_module: LightningModule) -> None:
 
 
 def poll(trainer: Trainer) -> None:
-    """Raise Interrupted on every rank if one of them was asked to stop: every rank must call it at the same place."""
+    """Raise Interrupted on every rank if one of them was asked to stop: every rank must call it at the same place.
+
+    The hosts ask each other, so that none of them waits for what its GPU still has to do.
+    """
     if trainer.world_size > 1:
-        asked = torch.tensor(interruption.asked(), device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        asked = torch.tensor(interruption.asked())
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, _hosts(torch.distributed.group.WORLD))
         if int(asked):
             interruption.ask(int(asked))
     try:
@@ -76,3 +80,9 @@ def poll(trainer: Trainer) -> None:
     except Interrupted as stop:
         stop.everywhere = trainer.world_size > 1
         raise
+
+
+@cache
+def _hosts(world: Any) -> Any:
+    """The ranks of `world` as processes that talk without a GPU; all of them make it at their first call."""
+    return world if torch.distributed.get_backend(world) == "gloo" else torch.distributed.new_group(backend="gloo")

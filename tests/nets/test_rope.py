@@ -1,6 +1,9 @@
 """Rotation by position: norms kept, products depend on distance, fp32 whatever the weights."""
 
+import copy
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tinyflux_pl.nets.rope import RotaryEmbedding, apply_rotary
 from tinyflux_pl.nets.tinyflux import grid_ids
@@ -36,6 +39,32 @@ def test_frequencies_survive_bf16_weights_and_are_saved_only_for_the_published_l
         before = rope(ids)
         assert torch.equal(rope.to(torch.bfloat16)(ids), before)
         assert bool(rope.state_dict()) is in_checkpoint
+
+
+def test_frequencies_are_made_once_and_go_where_the_module_goes():
+    ids, table = grid_ids(3, 4), RotaryEmbedding((8, 12, 12))(grid_ids(3, 4))
+    with torch.device("meta"):
+        outline = RotaryEmbedding((8, 12, 12))
+    rope = copy.deepcopy(RotaryEmbedding((8, 12, 12)).half())
+    for made in (outline, outline.to_empty(device="cpu"), rope, rope.to("meta").to_empty(device="cpu")):
+        assert torch.equal(made(ids), table) and not list(made.buffers())
+    there = rope.to("meta")
+    with Calls() as calls:
+        assert there(ids.to("meta")).is_meta
+    assert "aten::_to_copy" in calls.seen, "the ids themselves"
+    assert calls.seen.count("aten::_to_copy") == 1 and not {"aten::arange", "aten::pow"} & set(calls.seen)
+
+
+class Calls(TorchDispatchMode):
+    """What is computed, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        self.seen.append(function.name().split(".")[0])
+        return function(*given, **(named or {}))
 
 
 def test_bf16_input_is_rotated_in_fp32():

@@ -7,16 +7,17 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 
-def frequencies(dim: int, theta: float = 10000.0) -> Float[Tensor, " half"]:
+def frequencies(dim: int, theta: float = 10000.0, device: str | None = None) -> Float[Tensor, " half"]:
     """theta^(-2j/dim) for j < dim/2 in fp32 (RoFormer, eq. 15)."""
-    return 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+    return 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim))
 
 
 class RotaryEmbedding(nn.Module):
     """Position ids (..., N, A) -> one table of (cos, sin) per pair, the axes side by side.
 
     Frequencies are fp32 whatever the weights are: rounded to bf16 they misplace tokens by up to 0.1 rad.
-    With `in_checkpoint` they are buffers freqs_i, as published files hold them, and loaded ones are kept.
+    With `in_checkpoint` they are buffers freqs_i, as published files hold them, and loaded ones are kept. Otherwise
+    they follow the module and are no buffers: those DDP sends round in each forward, and FSDP rounds to bf16.
     """
 
     def __init__(self, axes: tuple[int, ...], theta: float = 10000.0, in_checkpoint: bool = False) -> None:
@@ -25,10 +26,17 @@ class RotaryEmbedding(nn.Module):
         if in_checkpoint:
             for index, dim in enumerate(axes):
                 self.register_buffer(f"freqs_{index}", frequencies(dim, theta))
+        else:
+            self._place("cpu")
+
+    def _place(self, device: torch.device | str) -> None:
+        self._known = [frequencies(dim, self.theta, "cpu").to(device) for dim in self.axes]
 
     def _apply(self, fn, recurse=True):
         exact = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
+        if not self.in_checkpoint:
+            self._place(fn(self._known[0]).device)
         for name, before in exact.items():
             moved = getattr(self, name)
             if moved.dtype != before.dtype:
@@ -38,8 +46,8 @@ class RotaryEmbedding(nn.Module):
     def forward(self, ids: Num[Tensor, "*b n axes"]) -> Float[Tensor, "*b n half 2"]:
         """cos and sin of id * frequency, fp32."""
         angles = []
-        for index, dim in enumerate(self.axes):
-            known = getattr(self, f"freqs_{index}") if self.in_checkpoint else frequencies(dim, self.theta)
+        for index in range(len(self.axes)):
+            known = getattr(self, f"freqs_{index}") if self.in_checkpoint else self._known[index]
             angles.append(ids[..., index, None].float() * known.to(ids.device))
         angle = torch.cat(angles, -1)
         return torch.stack((angle.cos(), angle.sin()), -1)

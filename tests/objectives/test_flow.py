@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.pretended_gpu import PretendedGPU
 from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 from tinyflux_pl.diffusion.timesteps import Uniform
@@ -85,6 +86,23 @@ def test_randomness_belongs_to_the_sample_not_to_its_batch():
     assert torch.equal(whole.cond.port_mask["vec"][index], part.cond.port_mask["vec"])
     assert torch.equal(whole.cond.text.pooled[index], part.cond.text.pooled)
     assert not torch.equal(objective.draw(spy, batch, step=4).noise, whole.noise)
+
+
+def test_a_step_is_drawn_for_a_gpu_without_waiting_for_it_and_sends_the_null_text_once():
+    objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=0.5)
+    batch, spy = make_batch(), Spy()
+    here = objective.draw(spy, batch, 3)
+    with PretendedGPU() as gpu:
+        moved, copies = batch.to("cuda"), []
+        for step in (3, 4, 3):
+            before = gpu.sent
+            there = objective.draw(spy, moved, step)
+            copies.append(gpu.sent - before)
+        assert there.noise.device.type == there.t.device.type == "cuda"
+    assert gpu.waited == 0
+    assert copies == [4 + 3, 4, 4], "t, noise and two dice; at first the parts of the null text"
+    assert torch.equal(here.noise, there.noise) and torch.equal(here.t, there.t)
+    assert torch.equal(here.cond.text.pooled, there.cond.text.pooled) and objective.null_text is NULL
 
 
 def test_a_dropped_prompt_takes_its_expert_features_along():

@@ -26,11 +26,13 @@ def generator(seed: int, stream: str, sample_id: int = 0, step: int = 0) -> torc
 
 
 def normal(
-    shape: Sequence[int], seed: int, stream: str, sample_ids: Sequence[int], step: int = 0
+    shape: Sequence[int], seed: int, stream: str, sample_ids: Sequence[int], step: int = 0, pinned: bool = False
 ) -> Float[Tensor, "b ..."]:
-    """Standard normal noise (B, *shape) in fp32, one generator a sample."""
-    rows = [torch.randn(*shape, generator=generator(seed, stream, i, step)) for i in sample_ids]
-    return torch.stack(rows)
+    """Standard normal noise (B, *shape) in fp32, one generator a sample; `pinned` for its way to a GPU."""
+    noise = torch.empty(len(sample_ids), *shape, pin_memory=pinned)
+    for row, i in zip(noise, sample_ids, strict=True):
+        row.normal_(generator=generator(seed, stream, i, step))
+    return noise
 
 
 def uniform(seed: int, stream: str, sample_ids: Sequence[int], step: int = 0) -> Float[Tensor, " b"]:

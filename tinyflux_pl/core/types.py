@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tinyflux_pl.core.transfer import pinned, sent
+
 
 @dataclass(frozen=True)
 class TextEmbeddings:
@@ -24,7 +26,12 @@ class TextEmbeddings:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
         """Move; `dtype` applies to tokens and pooled."""
-        return TextEmbeddings(self.tokens.to(device, dtype), self.mask.to(device), self.pooled.to(device, dtype))
+        typed = self if dtype is None else replace(self, tokens=self.tokens.to(dtype), pooled=self.pooled.to(dtype))
+        return typed.each(lambda tensor: sent(tensor, device))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> TextEmbeddings:
+        """With `change` applied to every tensor."""
+        return TextEmbeddings(change(self.tokens), change(self.mask), change(self.pooled))
 
     def select(self, index: Tensor | slice) -> TextEmbeddings:
         """The chosen rows."""
@@ -165,20 +172,22 @@ class Batch:
         return Conditioning(self.text if text is None else text, ports or {}, port_mask or {}, **pictures)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device (Lightning calls this)."""
+        """The batch on another device (Lightning calls this); its ids are for the host and stay there."""
+        return self._each(lambda tensor: sent(tensor, device))
 
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU copies from by itself (the DataLoader calls this)."""
+        return self._each(pinned)
 
-        def one(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """With `change` applied to every tensor that the device is to have."""
+        others = {name: getattr(self, name) for name in ("masks", "inpaint", "size_ids", *TARGET)}
         return replace(
             self,
-            latents=self.latents.to(device, non_blocking=True),
-            text=self.text.to(device),
-            experts=move(self.experts),
-            expert_present=move(self.expert_present),
-            references=tuple(reference.to(device, non_blocking=True) for reference in self.references),
-            **{name: one(getattr(self, name)) for name in ("masks", "inpaint", "size_ids", *TARGET)},
+            latents=change(self.latents),
+            text=self.text.each(change),
+            experts={name: change(tensor) for name, tensor in self.experts.items()},
+            expert_present={name: change(tensor) for name, tensor in self.expert_present.items()},
+            references=tuple(change(reference) for reference in self.references),
+            **{name: None if tensor is None else change(tensor) for name, tensor in others.items()},
         )

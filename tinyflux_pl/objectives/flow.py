@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.protocols import Denoiser, Expert
+from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
 from tinyflux_pl.diffusion import losses, prediction
 from tinyflux_pl.diffusion.weighting import Weighting
@@ -48,6 +49,7 @@ class FlowObjective:
         seed: int = 0,
     ) -> None:
         self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
+        self._null = null_text  # where the last batch was
         self.error, self.huber_delta = error, huber_delta
         losses.elementwise(error, torch.zeros(1), torch.zeros(1), huber_delta)  # a wrong name is told now
         self.weighting = Weighting(weighting, min_snr_gamma)
@@ -67,18 +69,20 @@ class FlowObjective:
 
     def draw(self, denoiser: Denoiser, batch: Batch, step: int) -> Draw:
         """The step's t, noise and conditioning: functions of (seed, stream, sample_id, step)."""
-        ids, device = batch.sample_ids.tolist(), batch.latents.device
-        t = self.timesteps(rng.uniform(self.seed, "t", ids, step), denoiser.path).to(device)
-        noise = rng.normal(batch.latents.shape[1:], self.seed, "noise", ids, step).to(device)
-        told = rng.uniform(self.seed, "text_dropout", ids, step).to(device) >= self.text_dropout
+        ids, shape, device = batch.sample_ids.tolist(), batch.latents.shape[1:], batch.latents.device
+        t = sent(self.timesteps(rng.uniform(self.seed, "t", ids, step), denoiser.path), device)
+        noise = sent(rng.normal(shape, self.seed, "noise", ids, step, pinned=device.type == "cuda"), device)
+        told = sent(rng.uniform(self.seed, "text_dropout", ids, step), device) >= self.text_dropout
         ports, masks, targets = {}, {}, {}
         for expert in self.experts:
             targets[expert.name] = expert.ports(batch.experts, t)
-            luck = rng.uniform(self.seed, f"expert_dropout/{expert.name}", ids, step).to(device)
+            luck = sent(rng.uniform(self.seed, f"expert_dropout/{expert.name}", ids, step), device)
             shown = (luck >= expert.dropout_at(step)) & told & batch.expert_present[expert.name]
             ports.update(targets[expert.name])
             masks.update(dict.fromkeys(targets[expert.name], shown))
-        text = batch.text.where(told, self.null_text.to(device)) if self.text_dropout > 0 else batch.text
+        if self._null.tokens.device != device:
+            self._null = self.null_text.to(device)
+        text = batch.text.where(told, self._null) if self.text_dropout > 0 else batch.text
         return Draw(t, noise, batch.conditioning(text, ports, masks), targets)
 
     def regress(self, denoiser: Denoiser, batch: Batch, draw: Draw) -> tuple[Prediction, Tensor]:

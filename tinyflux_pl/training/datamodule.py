@@ -41,12 +41,14 @@ class CachedLatents(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """The run's remaining micro-batches, this rank's share of each."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         sampler = OrderedBatchSampler(self.order, self.start, self.stop, rank, world)
         return DataLoader(
             self.train,
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
+            pin_memory=on_gpu,  # so that the host need not wait for a batch to arrive there
             worker_init_fn=_begin_worker if self.workers else None,
         )
 

@@ -82,12 +82,6 @@ def test_the_interval_counts_from_noise_on_every_clock():
         assert field.nfe == 2
 
 
-def test_cfg_zero_stands_still_without_asking():
-    guidance = Guidance(3.0, "cfg_zero", zero_until=0.1)
-    field = Field(Known(LinearPath()), Conditioning(words(1, 2)), Conditioning(words(1, 2)), guidance)
-    assert not field(torch.ones(1, 2, 4, 4), torch.tensor([0.05])).any() and field.nfe == 0
-
-
 def test_a_port_of_one_side_is_masked_on_the_other():
     cond = Conditioning(words(2, 3), {"vec": torch.ones(2, 6)}, {"vec": torch.tensor([True, False])})
     both = batched(cond, Conditioning(words(2, 3)))

@@ -112,6 +112,37 @@ def test_one_step_starts_from_the_rooms_noise():
     torch.testing.assert_close(out, torch.full_like(out, 2.0))
 
 
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("path", [LinearPath(1), VPPath()], ids=["linear", "vp"])
+def test_cfg_zero_stands_exactly_still_without_asking(path, solver):
+    seen, counted = [], []
+    denoiser = Gaussian(path, "velocity")
+    denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[:2]))
+    guidance = Guidance(3.0, "cfg_zero", zero_until=0.35)
+    settings = SamplerSettings(steps=10, solver=solver, guidance=guidance)
+    sample(
+        denoiser, prompt(2.0), prompt(0.0), shape=SHAPE, sample_ids=[9], seed=3, settings=settings,
+        progress=lambda done, total: counted.append((done, total)),
+    )  # fmt: skip
+    x, t = seen[0]
+    assert torch.equal(x[:1], rng.normal(SHAPE, 3, "sampling", [9])) and float(t[0]) == pytest.approx(0.6)
+    assert counted == [(done, 10) for done in range(5, 11)]
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("path", [LinearPath(0), VPPath()], ids=["linear", "vp"])
+def test_a_device_is_never_waited_for(path, solver):
+    """Nothing on the meta device can be read: whoever tried would fail."""
+    text, null = prompt(2.0).to("meta"), prompt(0.0).to("meta")
+    guidance = Guidance(3.0, interval=(0.1, 0.9), curve="triangle")
+    settings = SamplerSettings(steps=4, solver=solver, guidance=guidance)
+    out = sample(
+        Gaussian(path, "velocity"), text, null, shape=SHAPE, sample_ids=[1, 2, 3], seed=0, settings=settings,
+        max_batch=2,
+    )  # fmt: skip
+    assert out.is_meta and out.shape == (3, *SHAPE)
+
+
 def test_guidance_moves_beyond_the_condition_away_from_null():
     def mean(scale):
         settings = SamplerSettings(steps=20, guidance=Guidance(scale))

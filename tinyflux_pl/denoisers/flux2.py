@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.packing import inpaint_channels, patchify, unpatchify
@@ -29,7 +30,7 @@ def picture_ids(
         torch.cartesian_prod(torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1))
         for (height, width), time in zip(sizes, times, strict=True)
     ]
-    return torch.cat(grids).float().to(device)
+    return sent(torch.cat(grids).float(), device)
 
 
 def word_ids(length: int, device: torch.device | str = "cpu") -> Float[Tensor, "l 4"]:

@@ -12,6 +12,7 @@ from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
@@ -66,7 +67,7 @@ class SDXLDenoiser(ReleasedDenoiser):
             sample=x_t.to(self.net.dtype),
             timestep=t.float() * LAST_INDEX,
             encoder_hidden_states=words,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(x_t.device)},
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sent(sizes, x_t.device)},
             return_dict=False,
         )[0]
         return Prediction(answer)

@@ -4,6 +4,7 @@ Every path is a linear one in other coordinates: y = x / (alpha + sigma) moves w
 r = alpha / (alpha + sigma), and dy/dr = x0 - noise. Euler and Heun step y over r. On the linear
 path y = x and this is the ordinary step x + dt * velocity; on any path the Euler step is DDIM's,
 exact whatever the path's clock does between two times. The state is fp32 (fp64 in tests).
+The grid may stay on the host, and the field is told its times there, so that nobody waits to read them.
 
 Where the grid ends in clean data the field is not evaluated at its last time, which no network has
 seen, and the last step is first order.
@@ -26,9 +27,9 @@ Field = Callable[[Tensor, Tensor], Tensor]
 OnStep = Callable[[int, Tensor], None]  # called after each step with its index and the new state
 
 
-def _split(field: Field, x: Tensor, t: Tensor, path: Any) -> tuple[Tensor, Tensor]:
-    """(x0, noise) according to the field at x and t."""
-    return to_data_and_noise("velocity", field(x, t), x, t, path)
+def _split(field: Field, x: Tensor, told: Tensor, t: Tensor, path: Any) -> tuple[Tensor, Tensor]:
+    """(x0, noise) according to the field at x and t, the time that it is `told`."""
+    return to_data_and_noise("velocity", field(x, told), x, t, path)
 
 
 def _open_steps(grid: Tensor, path: Any) -> int:
@@ -36,9 +37,10 @@ def _open_steps(grid: Tensor, path: Any) -> int:
     return len(grid) - 1 - int(float(path.sigma(grid[-1:])[0]) == 0)
 
 
-def _times(grid: Tensor, batch: int) -> Tensor:
-    """Times (steps + 1, B): every sample at the same one."""
-    return grid[:, None].expand(-1, batch)
+def _times(grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Times (steps + 1, B), every sample at the same one: where the grid is, and where x is."""
+    told, there = (times[:, None].expand(-1, x.shape[0]) for times in (grid, grid.to(x.device)))
+    return told, there
 
 
 def _ratio(path: Any, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,9 +54,9 @@ def euler(
     field: Field, x: Float[Tensor, "b ..."], grid: Float[Tensor, " n"], path: Any, on_step: OnStep | None = None
 ) -> Float[Tensor, "b ..."]:
     """First order, one evaluation a step. DDIM (Song et al. 2020, 2010.02502) on a VP path."""
-    times = _times(grid, x.shape[0])
+    told, times = _times(grid, x)
     for i in range(len(grid) - 1):
-        x0, noise = _split(field, x, times[i], path)
+        x0, noise = _split(field, x, told[i], times[i], path)
         (r, scale), (r_next, scale_next) = _ratio(path, times[i], x), _ratio(path, times[i + 1], x)
         x = scale_next * (x / scale + (r_next - r) * (x0 - noise))
         if on_step:
@@ -67,14 +69,14 @@ def heun(
     field: Field, x: Float[Tensor, "b ..."], grid: Float[Tensor, " n"], path: Any, on_step: OnStep | None = None
 ) -> Float[Tensor, "b ..."]:
     """Second order, two evaluations a step, one where it ends in data. Karras et al. 2022 (2206.00364), algorithm 1."""
-    times, open_steps = _times(grid, x.shape[0]), _open_steps(grid, path)
+    (told, times), open_steps = _times(grid, x), _open_steps(grid, path)
     for i in range(len(grid) - 1):
-        x0, noise = _split(field, x, times[i], path)
+        x0, noise = _split(field, x, told[i], times[i], path)
         (r, scale), (r_next, scale_next) = _ratio(path, times[i], x), _ratio(path, times[i + 1], x)
         y, slope = x / scale, x0 - noise
         ahead = scale_next * (y + (r_next - r) * slope)
         if i < open_steps:
-            x0, noise = _split(field, ahead, times[i + 1], path)
+            x0, noise = _split(field, ahead, told[i + 1], times[i + 1], path)
             ahead = scale_next * (y + (r_next - r) * (slope + x0 - noise) / 2)
         x = ahead
         if on_step:
@@ -91,10 +93,10 @@ def dpmpp_2m(
     DPM-Solver++ 2M, Lu et al. 2022 (2211.01095), algorithm 2. The first step has no past, and a
     step that ends in data has infinite length: both are first order.
     """
-    times, open_steps = _times(grid, x.shape[0]), _open_steps(grid, path)
+    (told, times), open_steps = _times(grid, x), _open_steps(grid, path)
     past: tuple[Tensor, Tensor] | None = None  # x0 one step ago, and that step's length
     for i in range(len(grid) - 1):
-        x0, _ = _split(field, x, times[i], path)
+        x0, _ = _split(field, x, told[i], times[i], path)
         length = over((path.log_snr(times[i + 1]) - path.log_snr(times[i])) / 2, x)
         ahead = x0
         if past is not None and i < open_steps:

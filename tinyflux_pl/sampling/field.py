@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import fraction
@@ -60,7 +61,7 @@ class Field:
     """field(x, t) -> dx/dt on the denoiser's path, whatever it predicts.
 
     Conditional and unconditional share one forward. `nfe` counts evaluations an image: 2 where
-    guidance needs both, 1 outside its interval or at scale 1, 0 while CFG-Zero stands still.
+    guidance needs both, 1 outside its interval or at scale 1. CFG-Zero's stillness is the loop's.
     """
 
     def __init__(
@@ -87,12 +88,10 @@ class Field:
         self.nfe = 0
 
     def __call__(self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        """dx/dt in x's dtype; one t for the whole batch."""
+        """dx/dt in x's dtype; one t for the whole batch, read here: it had better be on the host."""
         path = self.denoiser.path
-        share = float(fraction(path, t[0], "data"))
-        if self.guidance.still(share):
-            return torch.zeros_like(x)
-        scale = self.guidance.scale_at(share)
+        scale = self.guidance.scale_at(float(fraction(path, t[0], "data")))
+        t = sent(t, x.device)
         if scale == 1 or self.both is None:
             self.nfe += 1
             return self._velocity(x, t, self.cond)

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from tinyflux_pl.core import interruption, rng
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
+from tinyflux_pl.diffusion.paths import fraction
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 from tinyflux_pl.diffusion.solvers import solver_named
 from tinyflux_pl.diffusion.timesteps import check_shift, check_spacing, grid, shift_for
@@ -127,7 +129,10 @@ def sample(
     device, path = told.text.tokens.device, denoiser.path
     tokens = shape[1] * shape[2] // denoiser.patch_size**2
     shift = shift_for(settings.shift, tokens, settings.steps)
-    times = grid(settings.steps, path, shift, settings.toward, settings.spacing).to(device)
+    times = grid(settings.steps, path, shift, settings.toward, settings.spacing)
+    shares = fraction(path, times, "data").tolist()
+    still = next((i for i, share in enumerate(shares) if not settings.guidance.still(share)), len(times) - 1)
+    stops_short = float(path.sigma(times[-1:])[0]) > 0  # as a VP table does: there the data is read off
     solve = solver_named(settings.solver)
     chunks = [slice(i, min(i + max_batch, len(sample_ids))) for i in range(0, len(sample_ids), max_batch)]
     done: list[Tensor] = []
@@ -135,7 +140,7 @@ def sample(
     def on_step(index: int, _: Tensor) -> None:
         interruption.poll()
         if progress:
-            progress(len(done) * settings.steps + index + 1, len(chunks) * settings.steps)
+            progress(len(done) * settings.steps + still + index + 1, len(chunks) * settings.steps)
 
     with torch.inference_mode(), evaluating(denoiser):
         for rows in chunks:
@@ -144,11 +149,11 @@ def sample(
             bare = None if null is None else null.to(device).expand(len(ids))
             uncond = None if bare is None else replace(cond, text=bare, ports={}, port_mask={})
             velocity = Field(denoiser, cond, uncond, settings.guidance)
-            x = _noise(shape, cond.target_mask, seed, stream, ids).to(device)
-            x = solve(velocity, x, times, path, on_step)
-            last = times[-1:].expand(len(ids))
-            if float(path.sigma(last)[0]) > 0:  # a VP table stops short of clean data: read off x0
-                x, _ = to_data_and_noise("velocity", velocity(x, last), x, last, path)
+            x = sent(_noise(shape, cond.target_mask, seed, stream, ids), device)
+            x = solve(velocity, x, times[still:], path, on_step)  # CFG-Zero's first steps move nothing
+            if stops_short:
+                last = times[-1:].expand(len(ids))
+                x, _ = to_data_and_noise("velocity", velocity(x, last), x, sent(last, device), path)
             done.append(x)
     # outside inference mode, so that the result may enter autograd
     return torch.cat(done) if done else torch.empty(0, *shape, device=device)

@@ -60,6 +60,10 @@ class FlowObjective:
         """Named, weighted scalar terms for one training step."""
         draw = self.draw(denoiser, batch, step)
         answer, per_sample = self.regress(denoiser, batch, draw)
+        return self.terms(answer, per_sample, batch, draw, step)
+
+    def terms(self, answer: Prediction, per_sample: Tensor, batch: Batch, draw: Draw, step: int) -> dict[str, Tensor]:
+        """The weighted terms of a step, of the denoiser's answer and its regression errors (B,); a place for more."""
         terms = {"flow": per_sample.mean()}
         for expert in self.experts:
             present = batch.expert_present[expert.name]

@@ -76,6 +76,20 @@ def test_what_the_reference_leaves_unread_may_be_there_and_nothing_may_stay_empt
         release.fill(linear, found, torch.float32, ignored=[r"^rope\."])
 
 
+def test_a_pipeline_of_another_kind_is_named(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    for name in ("flux1-dev", "ae"):
+        save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(HubError, match=r"no unet/ in this FluxPipeline: ae\.safetensors, flux1-dev\.safetensors"):
+        release.find(str(tmp_path), None, "unet")
+
+
+def test_what_lies_beside_a_file_that_was_named_does_not_forbid_it(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
+    save_file({"a": torch.ones(1)}, tmp_path / "net.safetensors")
+    assert release.find(str(tmp_path / "net.safetensors"), None, "").tensors().keys() == {"a"}
+
+
 def test_whole_numbers_are_no_weights(tmp_path):
     file = tmp_path / "net.safetensors"
     save_file({"weight": torch.ones(2, 2, dtype=torch.int8), "bias": torch.ones(2)}, file)

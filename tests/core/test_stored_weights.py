@@ -73,6 +73,8 @@ def test_the_norms_own_scales_are_no_scales_of_weights():
         ({"a.weight._data": torch.ones(4, 4).to(FP8), "a.weight._scale": torch.ones(4)}, "quanto"),
         ({"a.weight": torch.ones(4, 4).to(FP8), "a.comfy_quant": told({"format": "mxfp8"})}, "mxfp8"),
         ({"a.weight": torch.ones(4, 4).to(FP8), "a.comfy_quant": torch.ones(3, dtype=torch.uint8)}, "comfy_quant"),
+        ({"a.weight": torch.ones(1), "a.comfy_quant": torch.full((4096,), ord("["), dtype=torch.uint8)}, "comfy_quant"),
+        ({"a.weight": torch.ones(()).to(FP8), "a.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
     ],
 )
 def test_packed_weights_are_refused_by_name(held, says):

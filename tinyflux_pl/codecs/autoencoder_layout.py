@@ -31,7 +31,8 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[
 
 def holds_autoencoder(file: Path) -> bool:
     """Whether a safetensors file holds an autoencoder, alone or inside a whole checkpoint, in either layout."""
-    return any(f"{prefix}decoder.conv_in.weight" in tensor_shapes(file) for prefix in ("", *PREFIXES))
+    keys = tensor_shapes(file)
+    return any(f"{prefix}decoder.conv_in.weight" in keys for prefix in ("", *PREFIXES))
 
 
 def _moved(key: str) -> str:

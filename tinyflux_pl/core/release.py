@@ -78,10 +78,11 @@ def find(weights: str, revision: str | None, subfolder: str, stems: Sequence[str
     root = fetch(weights, revision, subfolder, stems)
     if root.is_file():
         files.require_tensor_file(root)
-        return Found((root,), _config(root.parent), str(root))
+        return Found((root,), _config(root.parent) or None, str(root))
     folder = root / subfolder if (root / subfolder).is_dir() else root
     config = _config(folder)
-    return Found(_files(folder, stems), config, str(folder))
+    require_plain_config(config, folder)
+    return Found(_files(folder, stems, subfolder), config or None, str(folder))
 
 
 def fill(
@@ -137,21 +138,21 @@ def require_match(expected: Shapes, held: Mapping[str, Tensor], where: str) -> N
 _CURE = "give weights and structure of one release; a single file takes its structure from the configuration"
 
 
-def _config(folder: Path) -> dict[str, Any] | None:
-    file = folder / "config.json"
+def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """A JSON object beside weights; {} where there is none."""
+    file = folder / name
     if not file.is_file():
-        return None
+        return {}
     try:
         config = files.read_json(file)
     except ValueError as error:
         raise CorruptCheckpoint(f"not JSON: {error}", where=str(file), cure="fetch it again") from error
     if not isinstance(config, dict):
         raise CorruptCheckpoint("not a JSON object", where=str(file), cure="fetch it again")
-    require_plain_config(config, folder)
     return config
 
 
-def _files(folder: Path, stems: Sequence[str]) -> tuple[Path, ...]:
+def _files(folder: Path, stems: Sequence[str], subfolder: str) -> tuple[Path, ...]:
     named = weights_in(folder, stems)
     if named is not None:
         return named.files
@@ -160,5 +161,7 @@ def _files(folder: Path, stems: Sequence[str]) -> tuple[Path, ...]:
         return (loose[0],)
     there = [file.name for file in loose] or sorted(f.name for f in folder.glob("*") if f.suffix in OTHERS)
     what = f"{len(loose)} safetensors and no index" if loose else "no safetensors weights"
+    if (folder / "model_index.json").is_file():
+        what = f"no {subfolder}/ in this {_config(folder, 'model_index.json').get('_class_name')}"
     listed = f": {', '.join(there[:6])}" if there else ""
     raise HubError(what + listed, where=str(folder), cure="name the file, or a folder in diffusers' layout")

@@ -49,7 +49,7 @@ def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[st
     for key, value in made.items() if dtype == torch.float16 else ():
         if value.is_floating_point() and not bool(value.to(dtype).isfinite().all()):
             what = f"{key} holds what float16 cannot, numbers past 65504 or none"
-            raise ConfigError(what, where=where, cure="model.dtype=bfloat16, or float32")
+            raise ConfigError(what, where=where, cure="choose the dtype bfloat16 or float32")
     return made
 
 
@@ -75,7 +75,7 @@ def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
 
 
 def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
-    rows = (len(weight), *(1,) * (weight.ndim - 1))
+    rows = (*weight.shape[:1], *(1,) * (weight.ndim - 1))
     if weight.dtype not in FLOATS:
         raise CheckpointMismatch(f"{key} is packed as {_name(weight)} with a scale", where=where, cure=CURE)
     if scale.numel() != 1 and tuple(scale.shape) not in (rows, rows[:1]):
@@ -87,7 +87,7 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
 def _format(told: Tensor) -> str:
     try:
         return str(json.loads(bytes(told.flatten()[:4096].tolist()))["format"])[:60]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "what its comfy_quant does not say"
 
 

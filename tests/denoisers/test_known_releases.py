@@ -11,10 +11,11 @@ from tests import releases_flux1
 from tests.families.table import families
 from tests.house.source import ROOT
 from tinyflux_pl.app.allowlist import resolve
+from tinyflux_pl.core import known_releases
 from tinyflux_pl.core.errors import CheckpointMismatch
-from tinyflux_pl.denoisers import flux1_layout, known_releases
+from tinyflux_pl.core.known_releases import release_of
+from tinyflux_pl.denoisers import flux1_layout
 from tinyflux_pl.denoisers.flux1 import Flux1Denoiser
-from tinyflux_pl.denoisers.known_releases import release_of
 from tinyflux_pl.denoisers.registry import DENOISERS, denoiser_class
 from tinyflux_pl.denoisers.sd3 import SD3Denoiser
 

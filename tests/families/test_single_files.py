@@ -18,6 +18,8 @@ from tinyflux_pl.denoisers.flux1_layout import to_original
 
 HEIGHT, WIDTH = 32, 48
 SHORT = ("sampler.steps=2",)
+SDXL = {"input_blocks.0.0.weight": torch.ones(320, 4, 3, 3), "label_emb.0.0.weight": torch.ones(1280, 2816)}
+SDXL = {f"model.diffusion_model.{key}": value for key, value in SDXL.items()}  # of its first layers
 UNSAID = ("architectures", "dtype", "transformers_version", "model_type")
 
 
@@ -152,6 +154,11 @@ def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
         ({"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.ones(1)}, r"1 of 1 tensors are a LoRA's"),
         ({"double_blocks.0.img_attn.qkv.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
         ({"double_blocks.0.img_attn.qkv.weight": torch.ones(1)}, r"holds no autoencoder[\s\S]*release\.weights="),
+        (SDXL, r"this file, of SDXL \(model=sdxl\), holds no autoencoder"),
+        (
+            {**SDXL, "first_stage_model.decoder.conv_in.weight": torch.ones(1)},
+            r"of SDXL \(model=sdxl\), holds no t5xxl",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_drawn_from_says_why_before_anything_is_read(tmp_path, tensors, says):

@@ -13,6 +13,7 @@ from tinyflux_pl.codecs.autoencoder_layout import holds_autoencoder
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.core.key_report import listed
+from tinyflux_pl.core.known_releases import apposition
 from tinyflux_pl.core.stored_weights import require_network
 from tinyflux_pl.core.weight_files import tensor_shapes
 from tinyflux_pl.core.weight_folder import WeightFiles, fetch, weights_in
@@ -33,9 +34,10 @@ def locate(weights: str, revision: str | None, subfolder: str) -> Path:
         if holds_autoencoder(root):
             return root
         if not (root.parent / subfolder / "config.json").is_file():
-            require_network(tensor_shapes(root), str(root))  # which would tell more
+            held = tensor_shapes(root)
+            require_network(held, str(root))  # which would tell more
             cure = "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole pipeline"
-            raise ConfigError("this file holds no autoencoder", where=str(root), cure=cure)
+            raise ConfigError(f"this file{apposition(held)} holds no autoencoder", where=str(root), cure=cure)
         root = root.parent
     folder = root / subfolder
     named = (folder / "config.json").is_file()

@@ -10,10 +10,9 @@ from typing import Any, TypedDict
 
 import torch
 
-from tinyflux_pl.core import release
+from tinyflux_pl.core import known_releases, release
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MissingDependency
 from tinyflux_pl.core.precision import check_dtype
-from tinyflux_pl.denoisers import known_releases
 
 
 class Source(TypedDict, total=False):

@@ -7,6 +7,7 @@ from pathlib import Path
 from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import ConfigError, HubError
 from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core.known_releases import apposition
 from tinyflux_pl.core.stored_weights import require_network
 from tinyflux_pl.core.weight_files import tensor_shapes
 from tinyflux_pl.core.weight_folder import fetch
@@ -51,11 +52,11 @@ def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
     if encoder_file.prefix_of(file, part) is not None:
         return file
     if not subfolder or not (file.parent / subfolder / "config.json").is_file():
-        require_network(tensor_shapes(file), str(file))  # which would tell more
-        cure = (
-            "release.weights=FOLDER of the whole pipeline, or name a place for the encoder: text.weights, text.t5, ..."
-        )
-        raise ConfigError(f"this file holds no {part or 'text encoder'}", where=str(file), cure=cure)
+        held = tensor_shapes(file)
+        require_network(held, str(file))  # which would tell more
+        what = f"this file{apposition(held)} holds no {part or 'text encoder'}"
+        cure = "release.weights=FOLDER of the whole pipeline, or name the encoder's place: text.weights, text.t5, ..."
+        raise ConfigError(what, where=str(file), cure=cure)
     return file.parent / subfolder
 
 

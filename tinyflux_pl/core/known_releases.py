@@ -104,5 +104,17 @@ def cure(held: Shapes) -> str:
     release = release_of(held)
     if release is None:
         return "give weights of the model that was chosen, or choose the model= of these weights"
-    named = " or ".join(f"model={name}" for name in release.models)
-    return named or f"{release.name} has no model= here; give weights of the model that was chosen"
+    return _choice(release) or f"{release.name} has no model= here; give weights of the model that was chosen"
+
+
+def apposition(held: Shapes) -> str:
+    """What a sentence on a file may say after "this file": its release and model; "" where it is not known."""
+    release = release_of(held)
+    if release is None:
+        return ""
+    choice = _choice(release)
+    return f", of {release.name} ({choice})," if choice else f", of {release.name},"
+
+
+def _choice(release: Release) -> str:
+    return " or ".join(f"model={name}" for name in release.models)

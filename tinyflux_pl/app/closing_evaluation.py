@@ -36,6 +36,7 @@ def results_of(fitting: Fitting, started: float) -> dict[str, Any]:
         "samples": str(fitting.preview.picture),
         "prompts": fitting.preview.prompts,
         "ask": getattr(fitting.parts.text, "ask", None),
+        "beside": _beside(fitting),
         "model": config["model"],
         "experts": sorted(fitting.parts.experts),
         "skipped": skipped(fitting.sources),
@@ -64,6 +65,12 @@ def _accuracies(fitting: Fitting) -> tuple[dict[str, Any], dict[str, Any]]:
             if (distances := records.novelty(images)) is not None:
                 novelty[name] = distances
     return accuracies, novelty
+
+
+def _beside(fitting: Fitting) -> list[str]:
+    """How generate.py is shown the pictures of the first preview, where the data has pictures beside the words."""
+    records = fitting.sources[0].records["validation"]
+    return records.beside("".join(fitting.preview.prompts[:1]))
 
 
 def _first(accuracies: dict[str, dict[str, float]], split: str) -> float | None:

@@ -67,7 +67,8 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
     rows += [("pictures", found["samples"]), ("checkpoint", found["checkpoint"])]
     _print("training is done", rows)
     prompt = (found["prompts"] or ["a large red circle, top left"])[0]
-    words = [f"checkpoint={found['checkpoint']}", found.get("ask") or f"prompt={prompt}", "n=4", "seed=1"]
+    asked = [*found.get("beside", ()), found.get("ask") or f"prompt={prompt}"]
+    words = [f"checkpoint={found['checkpoint']}", *asked, "n=4", "seed=1"]
     command = " ".join(["python generate.py", *(shell(word) for word in words)])
     Console(soft_wrap=True).print(printable(f"next: {command}"), highlight=False, markup=False)
 

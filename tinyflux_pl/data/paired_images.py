@@ -100,6 +100,14 @@ class PairedImages(RecordSource):
         for index in range(len(self)):
             self[index]
 
+    def beside(self, caption: str) -> list[str]:
+        """generate.py's words for the pictures beside a record of this caption, or of another."""
+        row = next((row for row in self.rows if row.caption == caption), self.rows[0])
+        if row.mask:
+            return [f"image={self.root / row.target}", f"mask={self.root / row.mask}"]
+        references = [str(self.root / path) for path in row.references]
+        return [f"reference={references[0] if len(references) == 1 else '[' + ','.join(references) + ']'}"]
+
     def _pixels(self, path: str) -> np.ndarray:
         return decode(self._content(path), max_pixels=self.max_pixels, name=str(self.root / path))
 

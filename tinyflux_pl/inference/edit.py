@@ -27,7 +27,7 @@ class Edit(ABC):
 
     def __init__(self, codec: Codec, files: Sequence[str | Path]) -> None:
         self.codec = codec
-        self.hashes = {Path(file).name: sha256(Path(file).expanduser())[:12] for file in files}
+        self.hashes = [(Path(file).name, sha256(Path(file).expanduser())[:12]) for file in files]
 
     @abstractmethod
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:

@@ -47,6 +47,10 @@ class RecordSource(ABC):
         """`count` prompts of one of `prompt_splits`, as a function of the seed."""
         return []
 
+    def beside(self, caption: str) -> list[str]:
+        """generate.py's words for the pictures that a record of this caption shows beside it: reference=..., ..."""
+        return []
+
     def verifier(self) -> Any | None:
         """What reads pictures back (core.protocols.Verifier); None where nothing can."""
         return None

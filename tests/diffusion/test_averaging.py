@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion import averaging
 from tinyflux_pl.diffusion.averaging import decay_at, lerp_
 
 
@@ -43,6 +45,63 @@ def test_a_step_that_was_not_taken_moves_nothing_to_the_bit():
     assert torch.equal(average, torch.tensor([0.0, 0.1])) and average[0].signbit()
     lerp_([average], [value], 0.9, taken=torch.tensor(True))
     assert torch.allclose(average, torch.tensor([0.1, 0.16]))
+
+
+def many(count, device="cpu"):
+    """Averages and weights of some sizes and two types."""
+    types = [torch.float32] * count + [torch.bfloat16] * count
+    shapes = [(3, 4), (7,), (), (2, 3, 2)]
+    values = [torch.randn(shapes[i % 4]).to(kind).to(device) for i, kind in enumerate(types)]
+    return [torch.randn(value.shape, device=device) for value in values], values
+
+
+@pytest.mark.parametrize("decay", [0.1, 0.9])
+def test_moved_together_they_are_moved_as_each_by_itself(monkeypatch, decay):
+    averages, values = many(20)
+    averages[3][0, 0, 0] = -0.0
+    alone, together = ([average.clone() for average in averages] for _ in range(2))
+    lots = averaging._together(list(zip(alone, values, strict=True)))
+    assert max(map(len, lots)) == 1, "on a CPU, to the bit as it was"
+    lerp_(alone, values, decay)
+    monkeypatch.setattr(averaging, "_together", lambda pairs: [pairs[:20], pairs[20:]])
+    lerp_(together, values, decay, taken=torch.tensor(True))
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
+    assert not torch.equal(together[3], averages[3])
+    kept = [average.clone() for average in averages]
+    lerp_(kept, values, decay, taken=torch.tensor(False))
+    values[-1].fill_(float("nan"))
+    lerp_(kept, values, decay)
+    assert (
+        all(torch.equal(one, other) for one, other in zip(kept, averages, strict=True)) and kept[3][0, 0, 0].signbit()
+    )
+
+
+def test_the_work_for_a_device_does_not_grow_with_the_number_of_tensors(monkeypatch):
+    def launches(count):
+        with Launches() as seen:
+            lerp_(*many(count, "meta"), 0.9)
+        return len(seen.names)
+
+    few = launches(3)
+    assert launches(100) == few
+    monkeypatch.setattr(averaging, "LOT", 2**9)
+    assert few < launches(100) < 100, "in lots of so many bytes"
+
+
+class Launches(TorchDispatchMode):
+    """What is computed, views apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        name = function.name().split("::")[1].split(".")[0]
+        if not any(
+            word in name for word in ("view", "slice", "detach", "alias", "empty", "rand", "normal", "_to_copy")
+        ):
+            self.names.append(name)
+        return function(*given, **(named or {}))
 
 
 def test_decays():

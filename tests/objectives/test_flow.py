@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from tests.pretended_gpu import PretendedGPU
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
+from tinyflux_pl.denoisers.tinyflux import build
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath
-from tinyflux_pl.diffusion.timesteps import Uniform
+from tinyflux_pl.diffusion.timesteps import LogitNormal, Uniform
+from tinyflux_pl.experts import lune, sol
 from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.objectives.validation import FixedGrid
 
@@ -103,6 +106,23 @@ def test_a_step_is_drawn_for_a_gpu_without_waiting_for_it_and_sends_the_null_tex
     assert copies == [4 + 3, 4, 4], "t, noise and two dice; at first the parts of the null text"
     assert torch.equal(here.noise, there.noise) and torch.equal(here.t, there.t)
     assert torch.equal(here.cond.text.pooled, there.cond.text.pooled) and objective.null_text is NULL
+
+
+@pytest.mark.parametrize("path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"])
+def test_a_whole_step_reads_nothing_from_the_device(path):
+    """Nothing on the meta device can be read: whoever tried would fail."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "attention_head_dim": 16, "axes_dims_rope": (4, 6, 6)}
+    depth = {"num_double_layers": 1, "num_single_layers": 1, "patch_size": 2}
+    with torch.device("meta"):
+        net = build(LatentSpec(2, 2), TextSpec(4, 3, 4), path, lune_dim=3, sol=True, **sizes, **depth)
+    cached = {"lune.features": (3,), "sol.stats": (4,), "sol.spatial": (8, 8)}
+    experts = {name: torch.rand(4, 10, *shape) for name, shape in cached.items()}
+    present = {name: torch.ones(4, dtype=torch.bool) for name in ("lune", "sol")}
+    told = {**vars(make_batch(4, masks=torch.ones(4, 4, 4))), "experts": experts, "expert_present": present}
+    objective = FlowObjective(LogitNormal(), NULL, [lune.Lune(3), sol.Sol()], map_weighting=True, weighting="min_snr")
+    terms = objective.loss(net, Batch(**told).to("meta"), 3)
+    torch.stack(list(terms.values())).sum().backward()
+    assert terms.keys() == {"flow", "lune", "sol"} and all(term.is_meta for term in terms.values())
 
 
 def test_a_dropped_prompt_takes_its_expert_features_along():

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
@@ -175,6 +175,15 @@ def test_published_weights_come_from_a_file_with_or_without_its_config(tmp_path,
     loaded = published(weights=str(tmp_path / "step_1.safetensors")).eval()
     inputs = given(8, 12)
     assert torch.equal(loaded(*inputs).sample, source(*inputs).sample)
+
+
+def test_a_config_json_that_is_torn_is_named(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(1)}, tmp_path / "step_1.safetensors")
+    (tmp_path / "config.json").write_text('{"hidden_size": 3')
+    with pytest.raises(CorruptCheckpoint, match=r"not JSON[\s\S]*config\.json"):
+        published(weights=str(tmp_path / "step_1.safetensors"))
 
 
 def test_a_pickle_is_not_opened_as_published_weights(tmp_path):

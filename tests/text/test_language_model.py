@@ -8,7 +8,7 @@ import yaml
 
 from tests import releases_flux2 as releases
 from tests.app.runs import CONF
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.text.language_model import LanguageModelText
 from tinyflux_pl.text.registry import build_text
@@ -83,6 +83,23 @@ def test_flux3_rounds_each_prompt_up_and_gives_padding_position_one(tmp_path):
     together = text.encode(PROMPTS)
     assert len(lengths) > 1 and together.tokens.shape[1] == max(lengths)
     assert together.mask.sum(1).tolist() == [text.encode([p]).tokens.shape[1] for p in PROMPTS]
+
+
+def test_a_prompt_that_is_cut_is_told_with_its_length(qwen3, recwarn):
+    text = encoder("qwen3", qwen3[0], length=12)
+    text.encode(["red"])
+    assert not [each for each in recwarn if "is cut" in str(each.message)]
+    with pytest.warns(UserWarning, match=r"a prompt of \d+ tokens.* is cut at 12: 'red red"):
+        text.encode(["blue", "red " * 20])
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "nothing"])
+def test_a_config_json_that_is_none_is_named(tmp_path, content):
+    releases.qwen3(tmp_path)
+    (tmp_path / "text_encoder" / "config.json").write_text(content)
+    for ask in (lambda text: text.skeletons(), lambda text: text.encode(["red"])):
+        with pytest.raises(CorruptCheckpoint, match=r"config\.json"):
+            ask(encoder("qwen3", tmp_path))
 
 
 def test_saved_and_rebuilt_it_says_the_same(qwen3):

@@ -1,6 +1,5 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
 from tinyflux_pl.core import release
-from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.specs import LatentSpec
 from tinyflux_pl.core.weight_files import known_sha256
 
@@ -76,11 +76,7 @@ class AutoencoderKLCodec:
         if alone:
             cure = "give codec.structure, or a folder in diffusers' layout"
             raise ConfigError("a file alone does not say what it holds", where=str(self.weights), cure=cure)
-        file = self.folder / "config.json"
-        try:
-            return json.loads(file.read_text())
-        except ValueError as error:
-            raise CorruptCheckpoint(f"not JSON: {error}", where=str(file), cure="fetch it again") from error
+        return read_object(self.folder / "config.json")
 
     @cached_property
     def latent_spec(self) -> LatentSpec:

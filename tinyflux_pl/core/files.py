@@ -73,6 +73,17 @@ def read_json(path: str | Path) -> Any:
     return _parsed(_bounded(path))
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """A JSON file of others that holds an object, as a config.json does; CorruptCheckpoint for anything else."""
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise CorruptCheckpoint(f"not JSON: {error}", where=str(path), cure="fetch it again") from error
+    if not isinstance(found, dict):
+        raise CorruptCheckpoint("not a JSON object", where=str(path), cure="fetch it again")
+    return found
+
+
 def indented(value: Any) -> bytes:
     """JSON as the house writes it: indented, keys sorted, no NaN."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError
+from tinyflux_pl.core.errors import CheckpointMismatch, HubError
 from tinyflux_pl.core.key_report import Shapes, differences
 from tinyflux_pl.core.stored_weights import CURE, plain, require_plain_config
 from tinyflux_pl.core.weight_files import tensor_shapes
@@ -141,15 +141,7 @@ _CURE = "give weights and structure of one release; a single file takes its stru
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """A JSON object beside weights; {} where there is none."""
     file = folder / name
-    if not file.is_file():
-        return {}
-    try:
-        config = files.read_json(file)
-    except ValueError as error:
-        raise CorruptCheckpoint(f"not JSON: {error}", where=str(file), cure="fetch it again") from error
-    if not isinstance(config, dict):
-        raise CorruptCheckpoint("not a JSON object", where=str(file), cure="fetch it again")
-    return config
+    return files.read_object(file) if file.is_file() else {}
 
 
 def _files(folder: Path, stems: Sequence[str], subfolder: str) -> tuple[Path, ...]:

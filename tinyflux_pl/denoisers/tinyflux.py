@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
@@ -193,7 +193,7 @@ def build_published(
     told: dict[str, Any] = {**config, **derived}
     file = None if weights is None else published_file(weights, weights_file, revision)
     if file is not None and (beside := file.parent / "config.json").is_file():
-        told = json.loads(beside.read_text())
+        told = read_object(beside)
     if file is None or torch.get_default_device().type == "meta":  # nothing there has a value to be read
         return TinyFluxDenoiser(TinyFluxConfig.reference(told), latent_spec, text_spec, path)
     net = load_reference(told, read_safetensors(file))

@@ -12,7 +12,7 @@ from torch import Tensor
 from tinyflux_pl.codecs.registry import build_codec
 from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
-from tinyflux_pl.core.files import read_tensors
+from tinyflux_pl.core.files import read_object, read_tensors
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.core.specs import compare
 from tinyflux_pl.core.weight_files import known_sha256, tensor_shapes
@@ -164,7 +164,7 @@ def sd15_flow(
     path = build_path(*kind["path"])
     with torch.device("meta"):
         outline = UNetDenoiser(
-            json.loads(described.read_text()),
+            read_object(described),
             path,
             kind["prediction"],
             codec.latent_spec,

@@ -1,6 +1,6 @@
 """Hidden states of a chat model, several layers side by side: what FLUX.2 and FLUX.3 read."""
 
-import json
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
@@ -80,7 +81,7 @@ class LanguageModelText:
         if self.weights is None and self.structure is not None:
             told = self.structure
         else:
-            told = json.loads((self._folders[0] / "config.json").read_text())
+            told = read_object(self._folders[0] / "config.json")
         return {self.name: pretrained.skeleton(self.kind, told)}
 
     @torch.no_grad()
@@ -100,6 +101,10 @@ class LanguageModelText:
         begins = tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token)
         options: dict[str, Any] = {"add_special_tokens": not begins, "truncation": True}
         length = self.length
+        for prompt, ids in zip(prompts, tokenizer(texts, add_special_tokens=not begins)["input_ids"], strict=True):
+            if len(ids) > self.length:
+                what = f"a prompt of {len(ids)} tokens, its chat's own among them, is cut at {self.length}"
+                warnings.warn(f"{what}: {prompt[:60]!r}", stacklevel=4)
         if self.pad_multiple:
             used = len(tokenizer(texts[0], max_length=self.length, **options)["input_ids"])
             length = min(-(-used // self.pad_multiple) * self.pad_multiple, self.length)

@@ -1,6 +1,5 @@
 """Pretrained encoders on disk: what they are, their weights, their tokenizer, their hash."""
 
-import json
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, UntrustedFile
-from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core.files import read_object, require_tensor_file
 from tinyflux_pl.core.key_report import differences, listed
 from tinyflux_pl.core.stored_weights import require_plain_config
 from tinyflux_pl.core.weight_files import known_sha256
@@ -37,7 +36,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise HubError("no config.json", where=str(folder), cure="give a folder in the transformers layout")
-    config = _object(path)
+    config = read_object(path)
     told = config.get("text_config", config)
     for key, value in (*config.items(), *(told.items() if isinstance(told, dict) else ())):
         if key == "transformers_weights" or (key.endswith("attn_implementation") and "/" in str(value)):
@@ -47,17 +46,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise CorruptCheckpoint("text_config is no object", where=str(path), cure="fetch it again")
     return told
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; CorruptCheckpoint for anything else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptCheckpoint(f"not JSON: {error}", where=str(path), cure="fetch it again") from error
-    if not isinstance(found, dict):
-        raise CorruptCheckpoint("not a JSON object", where=str(path), cure="fetch it again")
-    return found
 
 
 def width_of(place: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
@@ -104,12 +105,10 @@ class CompletedDigits:
 
 def squares(scans: Tensor, patch: int) -> Tensor:
     """(B, 8, 8) -> tokens (B, (8 / patch)^2, patch^2), row by row."""
-    cells = scans.unflatten(2, (-1, patch)).unflatten(1, (-1, patch))  # b r p c q
-    return cells.transpose(2, 3).flatten(3).flatten(1, 2)
+    return rearrange(scans, "b (r p) (c q) -> b (r c) (p q)", p=patch, q=patch)
 
 
 def whole(tokens: Tensor) -> Tensor:
     """The inverse of `squares`."""
     patch = math.isqrt(tokens.shape[-1])
-    side = SIDE // patch
-    return tokens.unflatten(2, (patch, patch)).unflatten(1, (side, side)).transpose(2, 3).flatten(3).flatten(1, 2)
+    return rearrange(tokens, "b (r c) (p q) -> b (r p) (c q)", r=SIDE // patch, p=patch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,14 +23,13 @@ def patchify(latents: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b 
             where="patch_size",
             cure=f"choose image sides that give latents divisible by {patch}",
         )
-    cells = latents.unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))  # b c h p w q
-    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
 
 
 def unpatchify(tokens: Float[Tensor, "b n k"], patch: int, height: int, width: int) -> Float[Tensor, "b c h w"]:
     """The inverse of `patchify` for latents of `height` x `width`."""
-    cells = tokens.unflatten(1, (height // patch, width // patch)).unflatten(-1, (-1, patch, patch))
-    return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+    rows = height // patch
+    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=patch, q=patch)
 
 
 def image_ids(

@@ -101,3 +101,17 @@ def test_the_house_is_allowed_and_a_slip_is_an_error():
     for slip in ("tinyflux_pl.diffusion.paths.LinearPth", "tinyflux_pl.difusion.paths.LinearPath"):
         with pytest.raises(ConfigError, match="there is no"):
             allowlist.check({"_target_": slip})
+
+
+def test_no_module_is_walked_into_from_another(monkeypatch):
+    """Some import what is asked of them, as torch does."""
+    import types
+
+    from tinyflux_pl.diffusion import paths
+
+    asked, lazy = [], types.ModuleType("lazy")
+    lazy.__getattr__ = asked.append
+    monkeypatch.setattr(paths, "lazy", lazy, raising=False)
+    with pytest.raises(ConfigError, match="alias of another module"):
+        allowlist.resolve("tinyflux_pl.diffusion.paths.lazy.evil.Class")
+    assert asked == []

@@ -1,14 +1,16 @@
 """Every altered bit is found, named, and mended without touching the rest."""
 
+import json
 import random
 
 import pytest
 
 from tests.stores import PARTS, keys, written
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import CorruptStore
+from tinyflux_pl.core.errors import CorruptStore, DataError
 from tinyflux_pl.data import store_health
 from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.data.store_lock import locked
 
 
 def files_of(root):
@@ -120,3 +122,32 @@ def test_each_shard_is_hashed_once_a_process(tmp_path, monkeypatch):
     store.gather("latents", [0, 1, 2, 6])
     store.gather("text.tokens", [0])
     assert once > 0 and len(calls) - before_seals == once
+
+
+@pytest.mark.parametrize("shape", [[-1, 4, 3, 3], [3, 4, 3, 4], [3, -4, 3, -3]])
+def test_a_header_that_fits_its_hash_and_not_its_bytes_is_refused(tmp_path, shape):
+    """As a store that others made may hold: hashes are no signature."""
+    store = written(tmp_path)
+    shard = store.group("encodings").shard_path(0)
+    content = shard.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["latents"]["shape"] = shape
+    text = json.dumps(header).encode()
+    shard.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
+    record = files.read_sealed(shard.with_suffix(".json"))
+    files.write_sealed(
+        shard.with_suffix(".json"), {**record, "sha256": files.sha256(shard), "size": shard.stat().st_size}
+    )
+    with pytest.raises(CorruptStore, match="its header is damaged"):
+        CacheStore.open(tmp_path).gather("latents", [0])
+
+
+def test_a_store_that_is_being_written_is_not_repaired(tmp_path):
+    root = tmp_path / "train"
+    written(root)
+    (root / "lune" / "shard_00000.json").write_text("{}")
+    with locked(tmp_path), pytest.raises(DataError, match="is being written by process"):  # as an extraction holds it
+        store_health.repair(root)
+    assert (root / "lune" / "shard_00000.json").exists()
+    assert len(store_health.repair(root)) == 1

@@ -31,6 +31,14 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + b"\0\0\0\0IDAT"
 
 
+def test_a_file_larger_than_any_image_is_not_read_at_all(tmp_path, monkeypatch):
+    with open(tmp_path / "a.png", "wb") as file:
+        file.truncate(image_decoding.MAX_BYTES + 1)
+    monkeypatch.setattr(type(tmp_path), "read_bytes", lambda path: pytest.fail("it was read"))
+    with pytest.raises(ImageError, match=r"134,217,729 bytes, more than 134,217,728"):
+        decode(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize(("kind", "tolerance"), [("PNG", 0), ("BMP", 0), ("JPEG", 12), ("WEBP", 24)])
 def test_reads_each_format_from_bytes_and_from_a_file(tmp_path, kind, tolerance):
     content = encoded(picture(), kind)

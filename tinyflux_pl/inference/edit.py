@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,6 +16,8 @@ from tinyflux_pl.core.files import sha256
 from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.data import reference_pictures as pictures
+
+LARGEST = 16
 
 
 class Edit(ABC):
@@ -35,11 +38,19 @@ class Edit(ABC):
 
 
 class References(Edit):
-    """Clean pictures along the sequence, by the network's own rule of sizes."""
+    """Clean pictures along the sequence, by the network's own rule of sizes.
 
-    def __init__(self, codec: Codec, files: Sequence[str | Path], rule: str, cell: int) -> None:
+    ConfigError for one of more than LARGEST times the pixels of `drawn` (height, width), what the network draws.
+    """
+
+    def __init__(self, codec: Codec, files: Sequence[str | Path], rule: str, cell: int, drawn: tuple[int, int]) -> None:
         bring = pictures.rule_named(rule)
         self.pixels = [bring(pictures.read_picture(file), cell, len(files)) for file in files]
+        for file, pixels in zip(files, self.pixels, strict=True):
+            height, width = pixels.shape[:2]
+            if height * width > LARGEST * math.prod(drawn):
+                what = f"{width} x {height} pixels beside pictures of {drawn[1]} x {drawn[0]}"
+                raise ConfigError(what, where=str(file), cure="make it about as large as what the network draws")
         super().__init__(codec, files)
         height, width = self.pixels[0].shape[:2]
         self.size = (height, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -88,7 +89,8 @@ class Pipeline:
             if rule is None:
                 cure = "model=flux1_kontext, or model.reference_size=as_is for a network that you trained on pairs"
                 raise ConfigError("this network was not trained on references", where="reference", cure=cure)
-            edit = References(codec, references, rule, self.cell)
+            side = self.denoiser.image_size or 0
+            edit = References(codec, references, rule, self.cell, max(size, (side, side), key=math.prod))
         elif image is not None and mask is not None and not references:
             if not self.denoiser.inpaint_channels:
                 raise ConfigError("this network fills no holes", where="image", cure="model=flux1_fill")

@@ -1,0 +1,47 @@
+"""Pictures that a drawing starts from: what of them is kept, and which are refused before they are encoded."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.denoisers.test_tinyflux import denoiser
+from tinyflux_pl.codecs.pixel_folding import PixelFolding
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.inference.edit import References
+from tinyflux_pl.inference.pipeline import Pipeline
+from tinyflux_pl.sampling.images import ImageSampler
+from tinyflux_pl.sampling.loop import SamplerSettings
+
+
+def picture(path, width, height):
+    path.parent.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_references_keep_their_order_and_the_first_says_the_size(tmp_path):
+    files = [picture(tmp_path / "a" / "x.png", 33, 20), picture(tmp_path / "b" / "x.png", 16, 16)]
+    edit = References(PixelFolding(2), files, "as_is", 4, (16, 16))
+    assert edit.size == (20, 32) and [tuple(part.shape) for part in edit.latents] == [(1, 12, 10, 16), (1, 12, 8, 8)]
+    assert [name for name, _ in edit.hashes] == ["x.png", "x.png"] and edit.hashes[0] != edit.hashes[1]
+
+
+def test_a_photograph_beside_a_small_network_is_refused(tmp_path):
+    """Its tokens would keep a machine busy for hours, or without memory."""
+    files = [picture(tmp_path / "small.png", 64, 64), picture(tmp_path / "photo.png", 72, 64)]
+    References(PixelFolding(2), files[:1], "as_is", 4, (16, 16))
+    with pytest.raises(ConfigError, match="72 x 64 pixels beside pictures of 16 x 16") as error:
+        References(PixelFolding(2), files, "as_is", 4, (16, 16))
+    assert error.value.where.endswith("photo.png")
+
+
+def test_a_released_network_takes_references_of_its_own_size_beside_small_pictures(tmp_path):
+    made = denoiser()
+    pipeline = Pipeline(made, ImageSampler(PixelFolding(2), None, SamplerSettings(), (16, 16)), {})
+    file = picture(tmp_path / "photo.png", 128, 64)
+    with pytest.raises(ConfigError, match="128 x 64 pixels"):
+        pipeline.editing([file], keep_size=True)
+    made.image_size = 64
+    assert pipeline.editing([file], keep_size=True).sampler.image_size == (16, 16)
+    assert pipeline.editing([file]).sampler.image_size == (64, 128)

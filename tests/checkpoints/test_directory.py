@@ -273,7 +273,7 @@ def test_other_weights_are_refused_with_their_keys(tmp_path):
         directory.load_weights(module, tensors, "here")
     text = str(error.value)
     assert "1 missing: bias" in text and "1 unexpected: extra" in text
-    assert "checkpoint (4, 2), network (3, 2)" in text
+    assert "weight (4, 2) for (3, 2)" in text
 
 
 def test_a_folder_that_is_no_checkpoint_names_the_nearest_one(tmp_path):

@@ -70,7 +70,7 @@ def test_weights_that_do_not_fit_are_found_without_reading_them(release, tmp_pat
     write_tensors(tmp_path / "experts" / "sd15-flow-lune-unet.safetensors", tensors)
     (tmp_path / "sd15").symlink_to(release / "sd15")
     monkeypatch.setattr(room, "read_tensors", None)
-    with pytest.raises(CheckpointMismatch, match=r"conv_in\.bias is \(7,\), expected \(8,\)"):
+    with pytest.raises(CheckpointMismatch, match=r"conv_in\.bias \(7,\) for \(8,\)"):
         load(tmp_path)
 
 

@@ -190,5 +190,5 @@ def test_wrong_weights_are_named_by_kind():
     weights["txt_in.bias"] = torch.zeros(3)
     with pytest.raises(CheckpointMismatch) as error:
         load_reference(case.config, weights)
-    for part in ("1 missing: img_in.weight", "1 unexpected: surplus", "1 mis-shaped: txt_in.bias (3,) for (64,)"):
+    for part in ("1 missing: img_in.weight", "1 unexpected: surplus", "1 of another shape: txt_in.bias (3,) for (64,)"):
         assert part in error.value.what

@@ -14,7 +14,8 @@ from torch import Tensor
 from tinyflux_pl.checkpoints import manifest as sealed
 from tinyflux_pl.checkpoints.manifest import AVERAGED, CONFIG, CURE, MANIFEST, STATE, WEIGHTS
 from tinyflux_pl.core import files, fingerprint, folders
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, UntrustedFile
+from tinyflux_pl.core.errors import CorruptCheckpoint, UntrustedFile
+from tinyflux_pl.core.key_report import require_match, shapes_of
 
 
 @dataclass(frozen=True)
@@ -158,24 +159,8 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
     """Strict load, compiled or not; what is missing, unexpected or of another shape is listed."""
     called = {plain_key(name): name for name in module.state_dict()}
     own, tensors = plain_keys(module.state_dict()), plain_keys(tensors)
-    missing = sorted(own.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - own.keys())
-    shapes = [
-        f"{k}: checkpoint {tuple(tensors[k].shape)}, network {tuple(own[k].shape)}"
-        for k in sorted(own.keys() & tensors.keys())
-        if own[k].shape != tensors[k].shape
-    ]
-    if missing or unexpected or shapes:
-        listed = [
-            f"{len(names)} {title}: " + ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
-            for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-            if names
-        ]
-        raise CheckpointMismatch(
-            "the weights are not this network's\n    " + "\n    ".join(listed),
-            where=where,
-            cure="use the model= and experts= of the run that made the checkpoint",
-        )
+    cure = "use the model= and experts= of the run that made the checkpoint"
+    require_match(shapes_of(own), shapes_of(tensors), where, cure)
     module.load_state_dict({called[key]: tensor for key, tensor in tensors.items()}, strict=True)
 
 

@@ -5,11 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from torch import Tensor
+
+from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.core.printable import printable
 
 Shapes = Mapping[str, tuple[int, ...]]
 MOST_GROUPS = 6  # of keys that differ in their numbers alone, told of each kind
 MOST_LETTERS = 90  # of one key
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Key -> shape of a state dict's tensors."""
+    return {key: tuple(value.shape) for key, value in tensors.items()}
+
+
+def require_match(expected: Shapes, held: Shapes, where: str, cure: str) -> None:
+    """Raise CheckpointMismatch unless keys and shapes agree; a few of each kind are named, those alike once."""
+    told = differences(expected, held)
+    if told:
+        raise CheckpointMismatch(f"the weights are not this network's; {told}", where=where, cure=cure)
 
 
 def differences(expected: Shapes, held: Shapes) -> str:

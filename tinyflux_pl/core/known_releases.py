@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from tinyflux_pl.core.errors import CheckpointMismatch
-from tinyflux_pl.core.key_report import Shapes
+from tinyflux_pl.core.key_report import Shapes, shapes_of
 from tinyflux_pl.core.release import NETWORK, Found
 
 ANY: tuple[int, ...] = ()  # there, in whatever shape
@@ -73,11 +73,6 @@ def release_of(held: Shapes) -> Release | None:
     return next((release for release in RELEASES if release.fits(own)), None)
 
 
-def shapes_of(net: nn.Module) -> Shapes:
-    """Key -> shape of a network's weights."""
-    return {key: tuple(value.shape) for key, value in net.state_dict().items()}
-
-
 def require_same(asked: Shapes, given: Shapes, where: str) -> None:
     """Raise CheckpointMismatch where both are known releases, and not the same one."""
     own, found = release_of(asked), release_of(given)
@@ -93,7 +88,7 @@ def recognised(net: nn.Module, found: Found) -> Generator[None]:
     except CheckpointMismatch as error:
         held = found.shapes()
         release = release_of(held)
-        if release is None or release is release_of(shapes_of(net)):
+        if release is None or release is release_of(shapes_of(net.state_dict())):
             raise
         what = f"these are the weights of {release.name}; {error.what}"
         raise CheckpointMismatch(what, where=error.where, cure=cure(held)) from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, HubError
-from tinyflux_pl.core.key_report import Shapes, differences
+from tinyflux_pl.core.key_report import require_match, shapes_of
 from tinyflux_pl.core.stored_weights import CURE, plain, require_plain_config
 from tinyflux_pl.core.weight_files import tensor_shapes
 from tinyflux_pl.core.weight_folder import fetch, weights_in
@@ -115,7 +115,7 @@ def fill(
             ) from error
     held = {key: value for key, value in held.items() if not any(re.search(pattern, key) for pattern in ignored)}
     own = module.state_dict()
-    require_match({key: tuple(value.shape) for key, value in own.items()}, held, found.where)
+    require_match(shapes_of(own), shapes_of(held), found.where, _CURE)
     for key, value in held.items():
         if value.is_floating_point() != own[key].is_floating_point():
             raise CheckpointMismatch(f"{key} is packed as {value.dtype}", where=found.where, cure=CURE)
@@ -126,13 +126,6 @@ def fill(
     if empty:
         raise CheckpointMismatch(f"no release holds {', '.join(empty[:10])}", where=type(module).__name__, cure=_CURE)
     return module
-
-
-def require_match(expected: Shapes, held: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointMismatch unless keys and shapes agree; names a few of each kind, those alike once."""
-    told = differences(expected, {key: tuple(value.shape) for key, value in held.items()})
-    if told:
-        raise CheckpointMismatch(f"the weights are not this network's; {told}", where=where, cure=_CURE)
 
 
 _CURE = "give weights and structure of one release; a single file takes its structure from the configuration"

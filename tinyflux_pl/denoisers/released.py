@@ -12,6 +12,7 @@ import torch
 
 from tinyflux_pl.core import known_releases, release
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MissingDependency
+from tinyflux_pl.core.key_report import shapes_of
 from tinyflux_pl.core.precision import check_dtype
 
 
@@ -62,7 +63,7 @@ class ReleasedNet:
         beside = None if found is None else self._beside(found)
         known = self.keys(structure if beside is None else beside, strict=beside is None)
         if found is not None and any(known.get(key, value) != value for key, value in structure.items()):
-            given, asked = (known_releases.shapes_of(self.skeleton(told)) for told in (known, structure))
+            given, asked = (shapes_of(self.skeleton(told).state_dict()) for told in (known, structure))
             known_releases.require_same(asked, given, found.where)
         if torch.get_default_device().type == "meta":
             return self._in(self.skeleton(known), number)

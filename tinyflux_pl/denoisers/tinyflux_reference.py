@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core import files, hub
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
+from tinyflux_pl.core.errors import ConfigError, HubError
+from tinyflux_pl.core.key_report import require_match, shapes_of
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
@@ -48,7 +49,8 @@ def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
     if not network.use_sol_prior:  # v4.1 held these without ever reading them
         weights = {key: value for key, value in weights.items() if ".attn.spatial_to_mod." not in key}
     model = ReferenceTinyFlux(network)
-    require_match({key: tuple(value.shape) for key, value in model.state_dict().items()}, weights)
+    cure = "give the config.json that was saved beside these weights"
+    require_match(shapes_of(model.state_dict()), shapes_of(weights), "TinyFlux reference weights", cure)
     model.load_state_dict(weights)
     return model.eval()
 
@@ -85,25 +87,6 @@ def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
             cure="train with model=deep_v42 (denoisers.tinyflux.build_published)",
         )
     return {key: value.detach().clone() for key, value in net.state_dict().items()}
-
-
-def require_match(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointMismatch unless keys and shapes agree; names the first ten of each kind."""
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
-    shaped = [
-        f"{key} {tuple(found[key].shape)} for {expected[key]}"
-        for key in expected
-        if key in found and tuple(found[key].shape) != expected[key]
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "mis-shaped": shaped}
-    if any(kinds.values()):
-        told = [f"{len(keys)} {kind}: {', '.join(keys[:10])}" for kind, keys in kinds.items() if keys]
-        raise CheckpointMismatch(
-            "the weights are not this network's; " + "; ".join(told),
-            where="TinyFlux reference weights",
-            cure="give the config.json that was saved beside these weights",
-        )
 
 
 def _renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """A teacher: a denoiser with the codec and the text that it reads, and where its weights come from."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from tinyflux_pl.codecs.registry import build_codec
 from tinyflux_pl.core import hub
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.files import read_object, read_tensors
+from tinyflux_pl.core.key_report import require_match, shapes_of
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.core.specs import compare
 from tinyflux_pl.core.weight_files import known_sha256, tensor_shapes
@@ -20,6 +20,7 @@ from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.text.registry import build_text
 
+CURE = "use the weights made for this network"
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "teachers"
 FLOW_TEACHERS: dict[str, dict[str, Any]] = {
     "lune": {"path": ("linear", {"noise_at": 1}), "prediction": "velocity", "time_scale": 1000.0, "shift": 2.0},
@@ -54,7 +55,7 @@ class Teacher:
         """The network with its weights."""
         if self.unread is not None:
             own, found = self.network.unet.state_dict(), read_tensors(self.unread)
-            require_fit(own, {key: tuple(tensor.shape) for key, tensor in found.items()}, str(self.unread))
+            require_match(shapes_of(own), shapes_of(found), str(self.unread), CURE)
             cast = {key: tensor.to(own[key].dtype) for key, tensor in found.items()}
             self.network.unet.load_state_dict(cast, assign=True)
             self.network.eval().requires_grad_(False)
@@ -172,27 +173,11 @@ def sd15_flow(
             kind["time_scale"],
             masks_text=False,
         ).to(getattr(torch, dtype))
-    require_fit(outline.unet.state_dict(), tensor_shapes(file), str(file))
+    require_match(shapes_of(outline.unet.state_dict()), tensor_shapes(file), str(file), CURE)
     return Teacher(outline, codec, text, name, known_sha256(file), kind["shift"], unread=file)
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Copy weights in the module's own dtype; CheckpointMismatch names what is missing, extra or misshapen."""
-    require_fit(module.state_dict(), {key: tuple(tensor.shape) for key, tensor in tensors.items()}, where)
+    require_match(shapes_of(module.state_dict()), shapes_of(tensors), where, CURE)
     module.load_state_dict(tensors)
-
-
-def require_fit(wanted: Mapping[str, Tensor], found: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Raise CheckpointMismatch unless weights of these shapes are all that a network wants, and no more."""
-    faults = [f"missing {key}" for key in sorted(wanted.keys() - found.keys())]
-    faults += [f"unknown {key}" for key in sorted(found.keys() - wanted.keys())]
-    faults += [
-        f"{key} is {found[key]}, expected {tuple(wanted[key].shape)}"
-        for key in sorted(wanted.keys() & found.keys())
-        if found[key] != tuple(wanted[key].shape)
-    ]
-    if faults:
-        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
-        raise CheckpointMismatch(
-            f"{len(faults)} weights do not fit: {shown}", where=where, cure="use the weights made for this network"
-        )

@@ -47,7 +47,7 @@ def test_everything_that_the_project_offers_is_accepted(root):
 BAD = {
     "steps": (0, -5, 2.5, "abc", None, True),
     "seed": ("abc", 1.5, None),
-    "run": (None, 3),
+    "run": (None, "", 2.5),
     "resume": (1, True),
     "resume_changed": ("maybe", None),
     "replay": (7,),
@@ -116,6 +116,7 @@ def test_a_key_that_nothing_reads_meets_the_nearest_that_something_does(sound, k
 
 GOOD = {
     "seed": (-1, 2**40),
+    "run": ("red", 7),
     "hardware.devices": (-1, 2, "auto", [0, 1]),
     "hardware.threads": (None, 4),
     "callbacks.guard.loss_factor": (None, 30),
@@ -150,6 +151,21 @@ def test_two_sources_may_not_write_one_cache(sound, cache):
     )
     assert error.where == "data.sources.other.cache" and "shapes" in error.what
     accepted_values.check(changed(sound, "data.sources.other", {**known, "cache": known["cache"] + "_2"}))
+
+
+@pytest.mark.parametrize(("root", "inside"), [(".", "cache"), ("cache", "cache"), ("outputs/red", "outputs")])
+def test_what_a_run_writes_does_not_lie_in_what_it_reads(sound, tmp_path, root, inside):
+    """Its previews would be read as pictures of the set, and its shards as pairs."""
+    places = {"root": str(tmp_path), "cache": f"{tmp_path}/cache", "outputs": f"{tmp_path}/outputs"}
+    known = {**sound["data"]["sources"]["shapes"], "cache": f"{tmp_path}/cache/photos"}
+    node = {"_target_": "tinyflux_pl.data.records.folder.Folder", "root": f"{tmp_path}/{root}"}
+    config = changed({**sound, "paths": places}, "data.sources.photos", {**known, "train": node})
+    if root == "outputs/red":  # pictures that another run has drawn
+        accepted_values.check(config)
+        return
+    error = refused(config)
+    assert error.where == "data.sources.photos.train.root" and f"{tmp_path}/{inside}" in error.what
+    accepted_values.check(changed(config, "data.sources.photos.train.root", f"{tmp_path}/photos"))
 
 
 # whom a logger sends the user's keys

@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 
 import pytest
 from PIL import Image
 
-from tinyflux_pl.core.errors import CaptionError, DataError, ImageError, TinyFluxError
+from tinyflux_pl.core import interruption
+from tinyflux_pl.core.errors import CaptionError, DataError, ImageError, Interrupted, TinyFluxError
+from tinyflux_pl.data.dataset_audit import audit
 from tinyflux_pl.data.paired_images import PairedImages
 from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES
 from tinyflux_pl.data.records.folder import Folder
@@ -163,3 +166,26 @@ def test_what_is_told_to_do_exists_for_the_data_at_hand(tmp_path):
     with pytest.raises(TinyFluxError) as caught:
         PairedImages(tmp_path, 8, split="all").check()
     assert "skip_bad" not in caught.value.cure, "pairs have no such key"
+
+
+# how long it takes
+
+
+def test_a_stop_is_met_between_two_images_wherever_all_are_read(tmp_path):
+    for name in ("a_target.png", "a_ref.png"):
+        put(tmp_path / name, caption="cat")
+    (tmp_path / "a_caption.txt").write_text("cat")
+    folder, pairs = Folder(tmp_path, 8, split="all"), PairedImages(tmp_path, 8, split="all")
+    readers = (
+        lambda: Folder(tmp_path, 8, split="all"),
+        lambda: PairedImages(tmp_path, 8, split="all"),
+        folder.check,
+        pairs.check,
+        lambda: audit(folder),
+    )
+    for read in readers:
+        read()
+        with interruption.listening():
+            interruption.ask(signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                read()

@@ -58,7 +58,8 @@ DEVICES = Rule(
 WEIGHT = Rule("a number above 0", lambda v: _is_number(v) and v > 0)
 NODE = Rule("a node with a _target_", lambda v: isinstance(v, Mapping) and "_target_" in v)
 RULES = {
-    **dict.fromkeys(("run", "data.name", "paths.root", "paths.outputs", "paths.cache"), TEXT),
+    "run": Rule("a name", lambda v: _is_text(v) or type(v) is int),
+    **dict.fromkeys(("data.name", "paths.root", "paths.outputs", "paths.cache"), TEXT),
     **dict.fromkeys(("resume", "replay"), _or_null(TEXT)),
     **dict.fromkeys(("resume_changed", "rebuild", "repair", "data.in_memory", "hardware.compile"), TRUTH),
     **dict.fromkeys(("callbacks.ema.warmup", "callbacks.checkpoint.background"), TRUTH),
@@ -108,6 +109,7 @@ def check(config: Mapping[str, Any]) -> None:
     for section in CLOSED:
         _require_known(config[section], section, RULES)
     _check_sources(config["data"].get("sources"))
+    _check_places(config["data"]["sources"], config["paths"])
     for name, node in config["logger"].items():
         for key in ADDRESSED:
             if key in node:
@@ -137,6 +139,19 @@ def _require_known(node: Any, where: str, rules: Mapping[str, Any]) -> None:
             near = {known for known in rules if known.startswith(f"{where}.")}
             sections = {".".join(known.split(".")[: key.count(".") + 1]) for known in near}
             raise ConfigError(f"nothing reads {key}", where=key, cure=f"{suggestion(key, sections)}leave it out")
+
+
+def _check_places(nodes: Mapping[str, Any], paths: Mapping[str, str]) -> None:
+    """What a run writes would be read as a part of the dataset that it lies in."""
+    for name, node in nodes.items():
+        if not _is_text(node["train"].get("root")):
+            continue
+        root = Path(node["train"]["root"]).expanduser().resolve()
+        for place in (node["cache"], paths["cache"], paths["outputs"]):
+            if Path(place).resolve().is_relative_to(root):
+                what = f"the dataset {root} holds what runs write: {place}"
+                cure = "give the images a folder of their own, or write elsewhere: paths.root=/another/folder"
+                raise ConfigError(what, where=f"data.sources.{name}.train.root", cure=cure)
 
 
 def _check_sources(nodes: Any) -> None:

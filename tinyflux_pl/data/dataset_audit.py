@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.core.progress import track
 from tinyflux_pl.data.original_sizes import enlarged
 from tinyflux_pl.data.records.record_source import RecordSource
 
@@ -34,7 +35,7 @@ def audit(records: RecordSource) -> Audit:
     missing: list[str] = []
     tiny: list[str] = []
     copies: dict[str, list[tuple[str, str]]] = {}
-    for index in range(len(records)):
+    for index in track(range(len(records)), f"{records.name}: read", len(records), "record", leave=False):
         try:
             record = records[index]
         except DataError as error:

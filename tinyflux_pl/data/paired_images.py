@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError
+from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.data.image_decoding import DECODING_VERSION, MAX_PIXELS, content_of, decode, decode_mask, fit, fit_mask
 from tinyflux_pl.data.records.content_split import held_out
@@ -57,7 +58,8 @@ class PairedImages(RecordSource):
         if bare and not allow_missing_captions:
             cure = "write what changes from reference to target, or data.allow_missing_captions=true"
             raise CaptionError(f"{len(bare)} pairs without a caption ({bare[0]} ...)", where=str(self.root), cure=cure)
-        self._hashes = {path: self._hash(path) for row in rows for path in _files(row)}
+        listed = track(rows, f"{self.name}/{split}: list", len(rows), "pair", leave=False)
+        self._hashes = {path: self._hash(path) for row in listed for path in _files(row)}
         held = held_out((self._hashes[row.target] for row in rows), validation_fraction)
         chosen = [r for r in rows if split == "all" or (self._hashes[r.target] in held) == (split == "validation")]
         if not chosen:
@@ -97,7 +99,7 @@ class PairedImages(RecordSource):
 
     def check(self) -> None:
         """Read every pair once, so that a damaged one is named before work is spent on the others."""
-        for index in range(len(self)):
+        for index in track(range(len(self)), f"{self.name}/{self.split}: check", len(self), "pair"):
             self[index]
 
     def beside(self, caption: str) -> list[str]:

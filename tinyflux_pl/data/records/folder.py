@@ -187,7 +187,7 @@ class Folder(RecordSource):
             raise DataError(f"{_listed(alone)}: masks that no image has", where=str(self.root), cure=cure)
         strange = sorted(set(captions or ()) - set(images))
         entries, bad = [], [printable(f"{name}: has a caption, but is not read as an image") for name in strange]
-        for relative in images:
+        for relative in track(images, f"{self.name}/{self.split}: list", len(images), "image", leave=False):
             caption = caption_beside(self.root, relative) if captions is None else captions.get(relative, "")
             mask = mask_of(relative)
             try:

@@ -83,6 +83,18 @@ def test_a_request_is_met_after_the_step_under_way(tmp_path, accumulation):
     assert ended_by(tmp_path, At("on_train_batch_start", 3, ask), Interrupted, accumulation) == [4]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_is_ours_not_lightnings_which_would_leave_in_the_middle_of_a_step(tmp_path, number):
+    asked = []
+
+    def kill(_):
+        if not asked:
+            asked.append(os.kill(os.getpid(), number))
+
+    attack = At("on_train_batch_start", 3, kill)
+    assert ended_by(tmp_path, attack, Interrupted, accumulation=3) == [4]
+
+
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
 def test_an_error_in_a_step_saves_the_one_before(tmp_path, hook):
     assert ended_by(tmp_path, At(hook, 3, failing(ValueError("on purpose"))), ValueError, 2) == [3]

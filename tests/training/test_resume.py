@@ -1,5 +1,6 @@
 """Going on from a checkpoint: its state, this run's choices."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def test_a_network_with_frozen_parts_goes_on_to_the_bit(tmp_path, layout):
     net.register_buffer("fixed", torch.zeros(3))
     directory.load_weights(net, saved.weights("averaged"), "here")  # by whoever wants the averages and nothing else
     assert torch.equal(net.img_in.weight, partly_frozen().img_in.weight) and torch.equal(net.fixed, torch.arange(3.0))
+
+
+class Dropping(Net):
+    """With dropout inside, which draws from torch's own generator."""
+
+    def forward(self, x_t, t, cond):
+        return super().forward(torch.nn.functional.dropout(x_t, 0.5, self.training), t, cond)
+
+
+def test_dropout_inside_the_network_goes_on_to_the_bit(tmp_path):
+    whole, free = (run(tmp_path / name, 7, net=Dropping(), accumulation=2) for name in ("whole", "cut"))
+    assert same(whole.bits(), free.bits()), "whatever was drawn before"
+    shutil.rmtree(tmp_path / "cut")
+    run(tmp_path / "cut", 3, net=Dropping(), accumulation=2)
+    torch.rand(5)
+    assert same(whole.bits(), run(tmp_path / "cut", 7, start=3, net=Dropping(), accumulation=2).bits())
 
 
 def test_a_resumed_run_does_not_hold_on_to_the_files_it_came_from(tmp_path):

@@ -110,6 +110,7 @@ def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
         skipped_lines(tmp_path / "whole") == skipped_lines(tmp_path / "cut") and second.module.step == whole.module.step
     )
     assert same([*whole.guard.state()["median"].values()], [*second.guard.state()["median"].values()])
+    assert float(whole.guard.skipped) == float(second.guard.skipped) == 5, "as the log counts them"
 
 
 def saved(path, state):

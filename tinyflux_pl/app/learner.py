@@ -43,5 +43,5 @@ class Learner:
         bundle = ReplayBundle(run_dir, redact_data(config), parts.description(denoiser, parts.image_size))
         guard = NonFiniteGuard(bundle, callbacks["log_every_steps"], **callbacks["guard"])
         schedule, optimizer = build(config["schedule"]), build(config["optimizer"])
-        module = FlowModule(denoiser, objective, optimizer, schedule, start, guard=guard)
+        module = FlowModule(denoiser, objective, optimizer, schedule, start, callbacks["clip"], guard)
         return cls(denoiser, AveragedWeights(**callbacks["ema"]), guard, module)

@@ -23,6 +23,9 @@ class Parts:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Parts:
         """Build everything but the denoiser and the teachers, which are large."""
+        from tinyflux_pl.inference.pipeline import device_of
+
+        device_of(config["hardware"]["accelerator"])  # tells of a GPU that is not there
         unset = [name for name in ("codec", "text", "path", "model") if not config[name]]
         if unset:
             raise ConfigError(
@@ -75,6 +78,7 @@ class Parts:
         from tinyflux_pl.diffusion.guidance import Guidance
         from tinyflux_pl.sampling.images import settings_of
         from tinyflux_pl.sampling.loop import SamplerSettings
+        from tinyflux_pl.training.optimizers import made_for
 
         check_binds({name: self.config[name] for name in ("timesteps", "schedule", "optimizer", "objective", "logger")})
         build(self.config["objective"], timesteps=build(self.config["timesteps"]), null_text=None, experts=[])
@@ -84,6 +88,7 @@ class Parts:
         settings_of(self.sampler_config())
         with torch.device("meta"):
             network = self.denoiser()
+            made_for(network, build(self.config["optimizer"]))
         self.check_size(network.patch_size)
 
     def check_size(self, patch: int = 1) -> None:

@@ -6,17 +6,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app import plain_keys
 from tinyflux_pl.app.run_folder import leaving_no_trace, owned
 from tinyflux_pl.core.errors import ConfigError
+
+UNREAD = ("optimizer", "schedule", "sampler", "guidance", "objective", "timesteps", "callbacks", "logger")
+UNREAD += ("steps", "resume")  # by extraction
 
 
 @leaving_no_trace
 def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
-    from tinyflux_pl.app import accepted_values, doctor, report, sources
+    from tinyflux_pl.app import doctor, report, sources
     from tinyflux_pl.app.parts import Parts
 
-    accepted_values.check(config)
+    plain_keys.check(config, "extract")
+    _require_read(config)
     if config["doctor"]:
         return doctor.run(config)
     _use_threads(config)
@@ -30,12 +35,12 @@ def extract(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def train(config: dict[str, Any]) -> int:
     """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
-    from tinyflux_pl.app import accepted_values, closing_evaluation, ranks, report, resumption
+    from tinyflux_pl.app import closing_evaluation, ranks, report, resumption
     from tinyflux_pl.app.fitting import Fitting
     from tinyflux_pl.app.parts import Parts
     from tinyflux_pl.app.preflight import Preflight
 
-    accepted_values.check(config)
+    plain_keys.check(config, "train")
     if config["replay"]:
         from tinyflux_pl.app.replaying import replay
 
@@ -72,6 +77,7 @@ def generate(config: dict[str, Any]) -> int:
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.inference.pipeline import read_prompts
 
+    plain_keys.check(config, "generate")
     if generation_plan.only(config):
         report.plan(generation_plan.generation_plan(config))
         return 0
@@ -99,6 +105,14 @@ def _answer(config: dict[str, Any]) -> int:
     model = SequencePipeline(pipeline(config))
     report.answers(*model.write(config["condition"], where, n=config["n"], seed=config["seed"]))
     return 0
+
+
+def _require_read(config: dict[str, Any]) -> None:
+    """Raise ConfigError where the command line itself asks for what extraction does not read."""
+    for key in (line.lstrip("+~").partition("=")[0] for line in config.get("overrides", [])):
+        if key.partition(".")[0].partition("@")[0] in UNREAD:
+            cure = "leave it out; give it to train.py, which makes what the caches lack by itself"
+            raise ConfigError(f"extraction does not read {key}", where=key, cure=cure)
 
 
 def _use_threads(config: dict[str, Any]) -> None:

@@ -6,13 +6,21 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
 
 _REFUSED = object()
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    None: "null",
+}
 
 
 def nearest(word: str, candidates: Collection[str], count: int = 1) -> list[str]:
@@ -83,11 +91,21 @@ def _unpacked(annotation: Any) -> dict[str, Any] | None:
 def _fitted(value: Any, annotation: Any, where: str, name: str) -> Any:
     fitted = fit(value, annotation)
     if fitted is _REFUSED:
-        wanted = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
-        wanted = wanted or str(annotation).replace("typing.", "")
-        key = where.rsplit(".", 1)[-1]
-        raise ConfigError(f"{key} is {value!r}, {name} wants {wanted}", where=where, cure=f"give {where} a {wanted}")
+        key, wanted = where.rsplit(".", 1)[-1], _wanted(annotation)
+        raise ConfigError(f"{key} is {value!r}, {name} wants {wanted}", where=where, cure=f"give {where} {wanted}")
     return fitted
+
+
+def _wanted(annotation: Any) -> str:
+    """The annotation for a reader."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_wanted(a) for a in arguments)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
+    if origin in (tuple, list, Sequence):
+        return f"a list, each {_wanted(arguments[0])}" if arguments else "a list"
+    return _WORDS.get(annotation) or getattr(annotation, "__name__", str(annotation))
 
 
 def fit(value: Any, annotation: Any) -> Any:
@@ -105,8 +123,9 @@ def fit(value: Any, annotation: Any) -> Any:
         return value if value in arguments else _REFUSED
     if annotation is None or annotation is type(None):
         return value if value is None else _REFUSED
-    if (origin or annotation) in (tuple, list):
-        return _fit_sequence(value, origin or annotation, arguments)
+    kind = list if origin is Sequence else origin or annotation
+    if kind in (tuple, list):
+        return _fit_sequence(value, kind, arguments)
     if annotation is float and type(value) is int:
         return float(value)
     if annotation is Path and isinstance(value, str):

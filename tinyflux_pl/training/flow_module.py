@@ -21,7 +21,8 @@ class FlowModule(LightningModule):
 
     `step` counts optimizer steps of the whole run, also across resumption, whatever Lightning counts.
     `settled` is False from a step's first change until weights, averages and log all stand at `step`: only
-    settled steps may be saved. `measured` is what the last micro-batch found, for the log to average.
+    settled steps may be saved. `measured` is what the last micro-batch found, for the log to average. A gradient
+    whose norm is above `clip` is scaled down to it; None: the norm is only measured.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class FlowModule(LightningModule):
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         schedule: Callable[[int], float],
         start_step: int = 0,
-        clip: float = 1.0,
+        clip: float | None = 1.0,
         guard: NonFiniteGuard | None = None,
     ) -> None:
         super().__init__()
@@ -59,7 +60,10 @@ class FlowModule(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         # Not the trainer's: with bf16-mixed it refuses every fused optimizer.
-        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.clip)
+        trained = [p for p in self.denoiser.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in trained])
+        if self.clip is not None:
+            nn.utils.clip_grads_with_norm_(trained, self.clip, norm)
         self.measured["gradient_norm"] = norm
         if self.guard is not None:
             self.guard.judge(optimizer, norm, self.step)

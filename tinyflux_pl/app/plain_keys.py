@@ -1,0 +1,223 @@
+"""The keys of nodes without `_target_`: their types, and which of their values mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tinyflux_pl.app import signatures
+from tinyflux_pl.app.key_binding import Keys, Range, bind
+from tinyflux_pl.core.errors import ConfigError
+
+Count = Annotated[int, Range(least=0)]
+Positive = Annotated[int, Range(least=1)]
+Factor = Annotated[float | None, Range(above=1)]  # None: no limit
+
+
+@dataclass(frozen=True)
+class Paths(Keys):
+    """Where everything lies."""
+
+    root: str
+    outputs: str
+    cache: str
+
+
+@dataclass(frozen=True)
+class Hardware(Keys):
+    """What computes, in which numbers, and how a batch is divided."""
+
+    accelerator: Literal["cpu", "gpu", "cuda"]
+    devices: int | list[int] | Literal["auto"]
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    batch_size: Positive
+    accumulation: Positive
+    workers: Count
+    threads: Annotated[int | None, Range(least=1)]
+    compile: bool
+    gradient_checkpointing: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_or_more = self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1)
+        if self.accelerator == "cpu" and not one_or_more:
+            raise ConfigError(f"devices is {self.devices}", where="devices", cure="processes: hardware.devices=1")
+        if not one_or_more and self.devices != -1 and not isinstance(self.devices, list):
+            cure = "a number such as hardware.devices=1, -1 for all, or a list such as hardware.devices=[0,1]"
+            raise ConfigError(f"devices is {self.devices}", where="devices", cure=cure)
+
+
+@dataclass(frozen=True)
+class Split(Keys):
+    """One source of data."""
+
+    cache: str
+    train: dict[str, Any]
+    validation: dict[str, Any]
+    weight: Annotated[float, Range(above=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class Data(Keys):
+    """What every dataset has."""
+
+    others = True
+    name: str
+    in_memory: bool
+    evaluation_prompts: Count
+    store_dtype: Literal["float16", "bfloat16", "float32"]
+    shard_size: Positive
+    sources: dict[str, Split]
+    extraction_batch: Positive = 8
+
+
+@dataclass(frozen=True)
+class Teacher(Keys):
+    """What every choice of teachers has."""
+
+    others = True
+    width: Positive
+    seed: int
+
+
+@dataclass(frozen=True)
+class Average(Keys):
+    """callbacks.ema"""
+
+    decay: Annotated[float, Range(least=0, below=1)]
+    warmup: bool
+
+
+@dataclass(frozen=True)
+class Saving(Keys):
+    """callbacks.checkpoint"""
+
+    every_steps: Count
+    every_epochs: Count
+    keep: Positive
+    background: bool
+
+
+@dataclass(frozen=True)
+class Previews(Keys):
+    """callbacks.preview"""
+
+    every_steps: Count
+    count: Positive
+    prompts: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Grid(Keys):
+    """callbacks.validation"""
+
+    every_steps: Count
+    times: Annotated[list[float], Range(least=0, most=1)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.times:
+            raise ConfigError("no times", where="times", cure="shares of the way from noise to data: [0.1, 0.5, 0.9]")
+
+
+@dataclass(frozen=True)
+class Guard(Keys):
+    """callbacks.guard"""
+
+    warmup: Count
+    loss_factor: Factor
+    norm_factor: Factor
+    max_consecutive: Count
+    max_recent: Count
+
+
+@dataclass(frozen=True)
+class Callbacks(Keys):
+    """What accompanies training."""
+
+    ema: Average
+    checkpoint: Saving
+    preview: Previews
+    validation: Grid
+    guard: Guard
+    clip: Annotated[float | None, Range(above=0)]
+    log_every_steps: Count
+
+
+@dataclass(frozen=True)
+class Train(Keys):
+    """train.py"""
+
+    others = True
+    seed: int
+    steps: Positive
+    preflight: bool | Literal["only"]
+    export_teacher: Literal["lune", "sol"] | None
+    replay: str | None
+    resume: str | None
+    resume_changed: bool
+    paths: Paths
+    hardware: Hardware
+    data: Data
+    teacher: Teacher
+    callbacks: Callbacks
+
+
+@dataclass(frozen=True)
+class Extract(Keys):
+    """extract.py"""
+
+    others = True
+    rebuild: bool
+    doctor: str | bool | None
+    repair: bool
+    paths: Paths
+    hardware: Hardware
+    data: Data
+    teacher: Teacher
+
+
+@dataclass(frozen=True)
+class Generate(Keys):
+    """generate.py"""
+
+    others = True
+    checkpoint: str | None
+    weights: Literal["averaged", "raw"]
+    prompt_file: str | None
+    condition: str | None
+    n: Positive
+    reference: str | list[str] | None
+    image: str | None
+    mask: str | None
+    plan: Literal["check", "only", "skip"]
+    seed: int
+    height: Annotated[int | None, Range(least=1)]
+    width: Annotated[int | None, Range(least=1)]
+    output: str | None
+    paths: Paths
+    hardware: Hardware
+
+
+TASKS = {"train": Train, "extract": Extract, "generate": Generate}
+
+
+def check(config: Mapping[str, Any], task: str) -> None:
+    """Raise ConfigError for the first plain value of a resolved configuration that the task cannot work with."""
+    bind(TASKS[task], config, "")
+    if task != "extract":
+        _check_drawing(config, null=task == "generate")
+
+
+def _check_drawing(config: Mapping[str, Any], *, null: bool) -> None:
+    """Sampler and guidance, of which a checkpoint may know what is `null` here."""
+    from tinyflux_pl.diffusion.guidance import Guidance
+    from tinyflux_pl.sampling.loop import SamplerSettings
+
+    def told(kind: type, group: str, **more: Any) -> Any:
+        given = {key: value for key, value in config[group].items() if value is not None or not null}
+        return kind(**signatures.check(kind, given, group, tuple(more)), **more)
+
+    told(SamplerSettings, "sampler", guidance=told(Guidance, "guidance"))

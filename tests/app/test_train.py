@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from tests.app.runs import run
+from tests.app.runs import SMALLEST, configuration, run
+from tinyflux_pl.app.learner import Learner
+from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, StaleCache
 
@@ -180,3 +182,23 @@ def test_pictures_drawn_into_a_folder_again_go_beside_those_that_are_there(root,
     run("generate", root, *chosen, "seed=2")
     assert {file.name for file in tmp_path.glob("*.png")} - set(kept) == {"image_0002.png", "grid_0002.png"}
     assert all((tmp_path / name).read_bytes() == content for name, content in kept.items())
+
+
+def test_an_epoch_ends_with_the_step_that_has_drawn_every_sample(tmp_path):
+    """48 samples in batches of 32: after two steps, not after one."""
+    sized = "hardware.batch_size=32", "hardware.accumulation=2", "steps=2", "callbacks.checkpoint.every_steps=0"
+    quick = (
+        *SMALLEST,
+        "data.evaluation_prompts=0",
+        "callbacks.preview.every_steps=0",
+        "callbacks.validation.every_steps=0",
+    )
+    run("train", tmp_path, *quick, *sized, "callbacks.checkpoint.every_epochs=1", "run=x")
+    saved = {path.name for path in (tmp_path / "outputs" / "x" / "checkpoints").glob("[!.]*")}
+    assert saved == {"epoch_00001", "step_0000002"}
+
+
+@pytest.mark.parametrize(("line", "clip"), [("callbacks.clip=null", None), ("callbacks.clip=0.5", 0.5)])
+def test_the_clip_that_is_asked_for_is_the_modules(tmp_path, line, clip):
+    parts = Parts.from_config(configuration("train", tmp_path, *SMALLEST, line))
+    assert Learner.of(parts, tmp_path, 0, compiled=False).module.clip == clip

@@ -105,8 +105,7 @@ class Fitting:
         from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 
         described = {**self.parts.description(self.denoiser, self.image_size), "caches": self._caches()}
-        per_epoch = max(1, len(self.data.train) // self.config["hardware"]["batch_size"])
-        chosen = self.config["callbacks"]["checkpoint"]
+        chosen, per_epoch = self.config["callbacks"]["checkpoint"], self.data.steps_per_epoch
         return CheckpointSchedule(self.run_dir / "checkpoints", described, self.average, per_epoch, **chosen)
 
     def _preview(self) -> Any:

@@ -36,7 +36,13 @@ class CachedLatents(LightningDataModule):
         super().__init__()
         self.train, self.validation, self.workers = train, validation, workers
         self.order = SampleOrder(list(lengths or [len(train)]), batch_size, seed, weights)
+        self.accumulation = accumulation
         self.start, self.stop = start_step * accumulation, stop_step * accumulation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in which every sample has been drawn: rounded up, as the order's own micro-batches are."""
+        return -(-self.order.steps_per_epoch // self.accumulation)
 
     def train_dataloader(self) -> DataLoader:
         """The run's remaining micro-batches, this rank's share of each."""

@@ -51,3 +51,10 @@ def test_r1_of_a_linear_critic_is_its_squared_weight_and_trains_it():
 def test_unknown_loss_names_the_valid_ones():
     with pytest.raises(ConfigError, match="huber"):
         losses.elementwise("l1", torch.zeros(1), torch.zeros(1))
+
+
+def test_a_loss_without_a_name_is_refused_before_there_is_a_tensor():
+    losses.check_error("huber")
+    with pytest.raises(ConfigError, match="l3") as caught:
+        losses.check_error("l3")
+    assert caught.value.where == "objective.error" and "mse, huber" in caught.value.cure

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.pretended_gpu import PretendedGPU
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
 from tinyflux_pl.denoisers.tinyflux import build
@@ -214,3 +215,21 @@ def test_the_importance_map_moves_the_loss_to_where_the_teacher_looked_and_not_f
     share = torch.nn.functional.interpolate(corner[:, 0][:, None], (4, 4), mode="bilinear")[:, 0]
     expected = (velocity * share / share.mean((1, 2), keepdim=True)).mean((1, 2))
     assert torch.allclose(moved[told], expected[told], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("text_dropout", 3), ("text_dropout", -0.1), ("huber_delta", 0), ("huber_delta", float("nan")), ("error", "l3")],
+)
+def test_an_option_without_a_meaning_is_refused(key, value):
+    with pytest.raises(ConfigError) as caught:
+        FlowObjective(Uniform(), NULL, **{key: value})
+    assert caught.value.where == f"objective.{key}" and caught.value.cure
+
+
+@pytest.mark.parametrize("times", [[1.5], [0.5, -0.1], [float("nan")], []])
+def test_a_validation_grid_lies_between_noise_and_data(times):
+    with pytest.raises(ConfigError) as caught:
+        FixedGrid(times)
+    assert caught.value.where == "callbacks.validation.times" and "0 (noise) to 1 (data)" in caught.value.cure
+    FixedGrid([0, 1])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.core.errors import DiskFull
+from tinyflux_pl.core.errors import ConfigError, DiskFull
 from tinyflux_pl.training import checkpoint_schedule
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.ema import AveragedWeights
@@ -257,3 +257,10 @@ def test_two_optimizers_in_one_come_back(tmp_path, module, trainer):
     assert all(map(torch.equal, moments, (p["exp_avg"] for p in again.adamw.state.values())))
     buffers = (next(iter(o.muon.state.values()))["momentum_buffer"] for o in (optimizer, again))
     assert torch.equal(*buffers)
+
+
+@pytest.mark.parametrize("keep", [0, -3])
+def test_keeping_no_checkpoint_is_refused(tmp_path, keep):
+    with pytest.raises(ConfigError, match="keep") as caught:
+        schedule(tmp_path, keep=keep)
+    assert caught.value.where == "callbacks.checkpoint.keep" and "at least 1" in caught.value.cure

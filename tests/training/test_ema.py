@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.training.ema import AveragedWeights
 
 
@@ -122,3 +123,11 @@ def test_what_is_saved_while_the_averages_are_applied_is_the_raw_weights(started
         assert all(torch.equal(raw[k], v) for k, v in held.items()) and held.keys() == raw.keys()
     assert torch.equal(module.denoiser.weight, raw["weight"])
     assert all(torch.equal(raw[k], v) for k, v in average.raw_weights(module.denoiser).items())
+
+
+@pytest.mark.parametrize("decay", [1.0, 2, -0.1, float("nan")])
+def test_a_decay_that_averages_nothing_or_grows_is_refused(decay):
+    with pytest.raises(ConfigError) as caught:
+        AveragedWeights(decay=decay)
+    assert caught.value.where == "callbacks.ema.decay" and "below 1" in caught.value.cure
+    AveragedWeights(decay=0.0)

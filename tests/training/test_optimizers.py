@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw, made_for, refuse, split_by_role
 
 GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
@@ -159,3 +160,20 @@ def test_torch_optimizers_get_what_is_trained():
     optimizer = made_for(net, functools.partial(torch.optim.SGD, lr=0.1))
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert owned == {id(p) for p in net.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        functools.partial(adamw, lr=-1.0),
+        functools.partial(MuonAdamW, muon_lr=-1.0),
+        functools.partial(MuonAdamW, momentum=1.5),
+        functools.partial(MuonAdamW, weight_decay=-1.0),
+        functools.partial(torch.optim.AdamW, lr=-1.0),
+    ],
+    ids=["adamw", "muon", "momentum", "decay", "torch's"],
+)
+def test_a_rate_that_would_climb_is_refused(factory):
+    with pytest.raises(ConfigError, match="nvalid") as caught:
+        made_for(Net(), factory)
+    assert caught.value.where == "optimizer" and caught.value.cure

@@ -117,3 +117,11 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path):
     run(tmp_path, 3)
     with pytest.raises(CheckpointMismatch, match="optimizer"):
         run(tmp_path, 4, start=3, optimizer=adamw)
+
+
+def test_what_is_told_of_another_optimizer_can_be_done(tmp_path):
+    """Not a key that the model at hand does not have."""
+    run(tmp_path, 3)
+    with pytest.raises(CheckpointMismatch) as caught:
+        run(tmp_path, 4, start=3, optimizer=adamw)
+    assert "model.weights" not in caught.value.cure and "run=NAME" in caught.value.cure

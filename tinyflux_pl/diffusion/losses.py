@@ -23,12 +23,17 @@ def huber(prediction: Float[Tensor, "*s"], target: Float[Tensor, "*s"], delta: f
     return 0.5 * error.clamp_max(delta).square() + delta * (error - delta).clamp_min(0)
 
 
+def check_error(kind: str) -> None:
+    """Raise ConfigError unless there is an elementwise loss of that name."""
+    if kind not in ELEMENTWISE:
+        raise ConfigError(f"unknown loss {kind!r}", where="objective.error", cure=f"one of {', '.join(ELEMENTWISE)}")
+
+
 def elementwise(
     kind: str, prediction: Float[Tensor, "*s"], target: Float[Tensor, "*s"], delta: float = 0.1
 ) -> Float[Tensor, "*s"]:
     """`mse` or `huber` by name."""
-    if kind not in ELEMENTWISE:
-        raise ConfigError(f"unknown loss {kind!r}", where="objective.loss", cure=f"one of {ELEMENTWISE}")
+    check_error(kind)
     return mse(prediction, target) if kind == "mse" else huber(prediction, target, delta)
 
 

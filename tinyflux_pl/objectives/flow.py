@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser, Expert
 from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
@@ -51,7 +52,11 @@ class FlowObjective:
         self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
         self._null = null_text  # where the last batch was
         self.error, self.huber_delta = error, huber_delta
-        losses.elementwise(error, torch.zeros(1), torch.zeros(1), huber_delta)  # a wrong name is told now
+        losses.check_error(error)
+        if not 0 <= text_dropout <= 1:
+            raise ConfigError(f"text_dropout is {text_dropout}", where="objective.text_dropout", cure="from 0 to 1")
+        if not huber_delta > 0:
+            raise ConfigError(f"huber_delta is {huber_delta}", where="objective.huber_delta", cure="a number above 0")
         self.weighting = Weighting(weighting, min_snr_gamma)
         self.text_dropout, self.map_weighting, self.seed = text_dropout, map_weighting, seed
         self.foreground, self.background = foreground, background

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Batch
@@ -24,6 +25,9 @@ class FixedGrid:
 
     def __init__(self, times: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), seed: int = 0) -> None:
         self.times, self.seed = tuple(times), seed
+        if not self.times or not all(0 <= time <= 1 for time in self.times):
+            cure = "one share of the way or more, each from 0 (noise) to 1 (data): [0.1, 0.5, 0.9]"
+            raise ConfigError(f"times are {list(times)}", where="callbacks.validation.times", cure=cure)
 
     @torch.no_grad()
     def errors(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:

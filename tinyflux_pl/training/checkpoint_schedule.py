@@ -16,7 +16,7 @@ from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.background_writer import BackgroundWriter
 from tinyflux_pl.checkpoints.snapshot import snapshot
 from tinyflux_pl.checkpoints.verified import Verified
-from tinyflux_pl.core.errors import NumericsError
+from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.throughput import aside
 
@@ -42,6 +42,8 @@ class CheckpointSchedule(Callback):
         keep: int = 2,
         background: bool = True,
     ) -> None:
+        if keep < 1:
+            raise ConfigError(f"keep is {keep}", where="callbacks.checkpoint.keep", cure="at least 1")
         self.folder, self.config, self.average = Path(folder), config, average
         self.steps_per_epoch, self.keep = steps_per_epoch, keep
         self.every_steps, self.every_epochs = every_steps, every_epochs

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion import averaging
 
 
@@ -24,6 +25,9 @@ class AveragedWeights(Callback):
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True) -> None:
+        if not 0 <= decay < 1:
+            cure = "at least 0 and below 1, such as 0.995: the share that stays at each step"
+            raise ConfigError(f"decay is {decay}", where="callbacks.ema.decay", cure=cure)
         self.decay, self.warmup = decay, warmup
         self.averages: dict[str, Tensor] = {}
         self.updates = 0  # the step that the averages stand at

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.training.muon import Muon
 
 FUSED = ("linear1", "linear2")  # of Flux's single blocks: attention and MLP in one matrix
@@ -39,11 +40,17 @@ def _inside_block(parts: list[str]) -> bool:
 
 
 def made_for(module: nn.Module, factory: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
-    """The factory's optimizer: ours take the module, torch's own the parameters that are trained."""
+    """The factory's optimizer: ours take the module, torch's own the parameters that are trained.
+
+    ConfigError for options that it refuses.
+    """
     made = getattr(factory, "func", factory)
-    if inspect.isclass(made) and f"{made.__module__}.".startswith("torch.optim."):
-        return factory([p for p in module.parameters() if p.requires_grad])
-    return factory(module)
+    torchs = inspect.isclass(made) and f"{made.__module__}.".startswith("torch.optim.")
+    try:
+        return factory([p for p in module.parameters() if p.requires_grad] if torchs else module)
+    except ValueError as error:
+        cure = "rates and weight_decay of 0 or more, betas and momentum of 0 or more and below 1"
+        raise ConfigError(str(error), where="optimizer", cure=cure) from error
 
 
 def refuse(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:

@@ -10,7 +10,7 @@ from tinyflux_pl.training.throughput import aside
 
 
 class Periodic(Callback):
-    """Calls `perform` after every `every_steps`-th step of the run (0: never), and after the last one.
+    """Calls `perform` after every `every_steps`-th step of the run, and after the last one (0: only there).
 
     It comes after the step's checkpoint, so that nothing it does can lose the step; a run that resumes at
     such a step begins with it, and so ends with the same pictures and the same log as an unbroken one.

@@ -45,7 +45,7 @@ def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str
     try:
         optimizer.load_state_dict(state)
     except (KeyError, ValueError) as error:
-        cure = "choose the optimizer of the run, or start a new run from its weights: model.weights=..."
+        cure = "choose the optimizer of the run, or begin another one: run=NAME, without resume"
         raise CheckpointMismatch(f"the optimizer's state does not fit: {error}", where=where, cure=cure) from error
     for group, options in zip(optimizer.param_groups, asked, strict=True):
         group.update(options)

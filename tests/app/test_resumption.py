@@ -65,6 +65,13 @@ def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_oth
     assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
 
 
+@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
+def test_strata_of_times_follow_the_micro_batches_and_make_it_another_run(config, key):
+    drawn = {**config, "timesteps": {"_target_": "tinyflux_pl.diffusion.timesteps.Stratified"}}
+    expected = ANOTHER_RUN if key in ("devices", "strategy", "accumulation") else LAST_BITS
+    assert effects(drawn, **{f"hardware__{key}": 7}) == {f"hardware.{key}": expected}
+
+
 @pytest.mark.parametrize(
     "key",
     [

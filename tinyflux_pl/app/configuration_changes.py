@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,10 @@ FREE = (
 PLACES = ("cache", "root", "decoded")  # within data.sources: where files lie; what they hold has its own fingerprint
 # The same sums in another order: equal but for rounding.
 ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumulation", "gradient_checkpointing")
-# Of these, those that divide a batch otherwise or draw with another generator: dropout within the network, whose
-# masks belong to a micro-batch and not to a sample, is then another one.
-REDRAWN = ("accelerator", "devices", "strategy", "compile", "accumulation")
+# Of these, those that divide a batch otherwise, and those that draw with another generator: strata of times belong to
+# a micro-batch, dropout's masks to a micro-batch and a generator.
+DIVIDING = ("devices", "strategy", "accumulation")
+REDRAWN = (*DIVIDING, "accelerator", "compile")
 NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
 
 
@@ -51,7 +52,8 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout:
     before, after = _flat(then), _flat(now)
     keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and _told(key)]
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
-    effects = [_effect(key, same_rates, dropout) for key in keys]
+    redrawn = REDRAWN if dropout else DIVIDING if _stratified(before) or _stratified(after) else ()
+    effects = [_effect(key, same_rates, redrawn) for key in keys]
     return [Change(key, before.get(key), after.get(key), effect) for key, effect in zip(keys, effects, strict=True)]
 
 
@@ -60,18 +62,21 @@ def drops(network: Mapping[str, Any]) -> bool:
     return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
 
 
+def _stratified(flat: Mapping[str, Any]) -> bool:
+    return str(flat.get("timesteps._target_")).endswith(".Stratified")
+
+
 def _told(key: str) -> bool:
     """Not what names this start, nor what only repeats the run's folder."""
     return not _in(UNTOLD, key) and not (key.startswith("logger.") and key.endswith(".save_dir"))
 
 
-def _effect(key: str, same_rates: bool, dropout: bool) -> str:
+def _effect(key: str, same_rates: bool, redrawn: Sequence[str]) -> str:
     group, _, rest = key.partition(".")
     place = key.startswith("data.sources.") and key.rpartition(".")[2] in PLACES
     if _in(FREE, key) or place or (group == "schedule" and same_rates):
         return NOTHING
-    rounding = [name for name in ROUNDING if not (dropout and name in REDRAWN)]
-    return LAST_BITS if group == "hardware" and rest in rounding else ANOTHER_RUN
+    return LAST_BITS if group == "hardware" and rest in ROUNDING and rest not in redrawn else ANOTHER_RUN
 
 
 def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:

@@ -1,6 +1,11 @@
 """Every YAML choice composes in every root that offers it, and binds to its targets' signatures."""
 
+import collections.abc
+import inspect
+import types
+import typing
 from itertools import zip_longest
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -8,8 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from tests.house.source import ROOT
+from tinyflux_pl.app import allowlist
 from tinyflux_pl.app.compose import check_binds
-from tinyflux_pl.app.known_keys import missing_keys
+from tinyflux_pl.app.known_keys import dotted, missing_keys
+from tinyflux_pl.diffusion.guidance import Guidance
+from tinyflux_pl.experts.lune import Lune
+from tinyflux_pl.experts.sol import Sol
+from tinyflux_pl.sampling.loop import SamplerSettings
 
 CONF = ROOT / "conf"
 ROOTS = ("train", "extract", "generate")
@@ -63,6 +73,50 @@ def test_every_choice_composes_and_binds(root):
         except Exception as error:
             error.add_note(f"python {root}.py {' '.join(line)}")
             raise
+
+
+PLAIN = (int, float, str, bool, types.NoneType, Path)
+BY_CODE = {name for expert in (Lune(), Sol()) for name in expert.port_options()}  # a run's experts say these
+
+
+def is_plain(annotation) -> bool:
+    """Whether a person could write such a value on the command line."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType, tuple, list, collections.abc.Sequence):
+        return all(is_plain(one) for one in inner if one is not Ellipsis)
+    return origin is typing.Literal or annotation in PLAIN
+
+
+def plain_parameters(target) -> set[str]:
+    """The names of a target that take plain values."""
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    found = {name for name in inspect.signature(target).parameters if is_plain(hints.get(name))}
+    for hint in hints.values():
+        if typing.get_origin(hint) is typing.Unpack:
+            found |= typing.get_type_hints(typing.get_args(hint)[0]).keys()
+    return found - BY_CODE
+
+
+def hidden(config: dict) -> set[str]:
+    """Plain parameters of the house that the composed configuration does not list."""
+    found = set()
+    for place, node in [("", config), *dotted(config)]:
+        if isinstance(node, dict) and str(node.get("_target_")).startswith(allowlist.HOUSE):
+            idle = {"floor", "floor_kind"} if node.get("decay") == "constant" else set()  # a rate that does not fall
+            names = plain_parameters(allowlist.resolve(node["_target_"])) - node.keys() - idle
+            found |= {f"{place}.{name}" for name in names}
+    for place, kind in (("sampler", SamplerSettings), ("guidance", Guidance)):
+        found |= {
+            f"{place}.{name}" for name in plain_parameters(kind) - config.get(place, {}).keys() if place in config
+        }
+    return found
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_plain_parameter_is_listed(root):
+    """So that --cfg shows it, and a person may set it without a +."""
+    missing = {f"{root}.py {' '.join(line)}": found for line in lines(root) if (found := hidden(composed(root, line)))}
+    assert not missing, "\n".join(f"{line}: {', '.join(sorted(names))}" for line, names in missing.items())
 
 
 def test_every_file_of_conf_is_reached():

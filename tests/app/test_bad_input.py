@@ -190,26 +190,26 @@ def obeyed(error, root):
     ids=["codec", "text", "size", "fit", "clock", "teacher"],
 )
 def test_a_cache_of_other_inputs_says_what_differs_and_the_named_command_mends_it(tmp_path, photos, changed, says):
-    base = (*folder(photos), "experts=lune", "model.patch_size=1", "steps=1")
+    base = (*folder(photos), "experts=lune", "model.patch_size=1")
     run("extract", tmp_path, *base)
     before = shards(tmp_path / "cache")
     with refused(errors.StaleCache) as caught:
-        run("train", tmp_path, *base, *changed, "run=one")
+        run("train", tmp_path, *base, *changed, "run=one", "steps=1")
     assert says in caught.value.what
     assert shards(tmp_path / "cache") == before
     obeyed(caught.value, tmp_path)
-    run("train", tmp_path, *base, *changed, "run=two")
+    run("train", tmp_path, *base, *changed, "run=two", "steps=1")
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.suffix in (".new", ".old")]
 
 
 def test_keeping_both_caches_works_as_it_is_told(tmp_path, photos):
-    base = (*folder(photos), "steps=1")
+    base = folder(photos)
     run("extract", tmp_path, *base)
     with refused(errors.StaleCache) as caught:
-        run("train", tmp_path, *base, "codec.fold=4", "model.patch_size=1")
+        run("train", tmp_path, "steps=1", *base, "codec.fold=4", "model.patch_size=1")
     other = re.search(r"add (\S+) to this run", caught.value.cure)[1]
-    run("train", tmp_path, *base, "codec.fold=4", "model.patch_size=1", other, "run=two")
-    run("train", tmp_path, *base, "run=one")
+    run("train", tmp_path, "steps=1", *base, "codec.fold=4", "model.patch_size=1", other, "run=two")
+    run("train", tmp_path, "steps=1", *base, "run=one")
 
 
 def test_sols_statistics_are_three_with_the_original_s_clock_and_four_else(tmp_path, photos):
@@ -227,3 +227,28 @@ def test_a_teacher_that_cannot_be_read_is_found_before_the_images_are_encoded(tm
 
 
 # runs and checkpoints
+
+
+# parameters that are there, though conf/ does not list them
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (["logger=wandb"], "logger.wandb.prefix=x"),
+        ([], "model.sol_geometric_weight=0.5"),
+        (["++optimizer={_target_: torch.optim.SGD, _partial_: true, lr: 0.1}"], "optimizer.nesterov=true"),
+    ],
+)
+def test_a_parameter_that_is_real_but_not_listed_is_told_how_to_add(given, line):
+    with refused(errors.ConfigError) as caught:
+        prepare([*given, line], CONF, "train")
+    assert f"+{line.partition('=')[0]}=..." in caught.value.cure and "did you mean" not in caught.value.cure
+    prepare([*given, f"+{line}"], CONF, "train")
+
+
+@pytest.mark.parametrize(
+    "line", ["guidance.eta=0.2", "guidance.kind=apg", "optimizer.betas=[0.9,0.99]", "sampler.toward=data"]
+)
+def test_what_a_choice_offers_can_be_set_without_a_plus(line):
+    prepare([line], CONF, "train")

@@ -133,7 +133,7 @@ def test_without_a_gpu_its_plan_is_made_and_drawing_on_it_refused(tmp_path, monk
         run("generate", tmp_path, *asked, "model.random_weights=true", "prompt=night")
 
 
-@pytest.mark.parametrize("size", ["height=104", "height=3", "width=100", "height=-16"])
+@pytest.mark.parametrize("size", ["height=104", "height=3", "width=100"])
 @pytest.mark.parametrize("plan", ["only", "check", "skip"])
 def test_a_size_that_cannot_be_cut_into_tokens_is_named(folder, size, plan, tmp_path):
     asked = ("model=flux1_dev", f"model.weights='{folder}'", "prompt=night", f"plan={plan}", *TINY)

@@ -97,7 +97,7 @@ def chosen(root: Path, pretrained: bool = True) -> list[str]:
     if pretrained:
         own = ["codec=flux1", f"codec.weights='{root / 'flux1'}'", "text=flan_t5_clip", f"text.t5='{root / 't5'}'"]
         own += [f"text.clip='{root / 'clip'}'", "text.length=16"]
-    folders = [f"+teacher.{name}.folder='{root / 'teachers'}'" for name in ("lune", "sol")]
+    folders = [f"teacher.{name}.folder='{root / 'teachers'}'" for name in ("lune", "sol")]
     small = ["data.image_size=32", "data.shard_size=3", "data.validation_fraction=0.2", "data.extraction_batch=2"]
     return [
         "data=folder",

@@ -72,7 +72,7 @@ MUTATIONS = {
     "crop": (None, ("data.fit_mode=pad",), r'records\.fit: cache "crop", run "pad"', ENCODED | EXPERTS),
     "dtype": (None, ("data.store_dtype=float32",), 'dtype: cache "float16", run "float32"', ENCODED | EXPERTS),
     "scale and shift": (edit_scale, (), r"codec\.scale: .*codec\.shift: ", ENCODED),
-    "buckets": (None, ("+experts.lune.t_buckets=[0.2,0.8]",), r"t_buckets", {"train/lune": ALL}),
+    "buckets": (None, ("experts.lune.t_buckets=[0.2,0.8]",), r"t_buckets", {"train/lune": ALL}),
     "clock": (None, ("experts.lune.clock=literal",), 'clock: cache "matched", run "literal"', {"train/lune": ALL}),
     "seed": (None, ("teacher.seed=1",), r"'lune'.*seed: cache 0, run 1", EXPERTS),
 }

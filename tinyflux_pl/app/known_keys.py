@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tinyflux_pl.app import allowlist, signatures
 from tinyflux_pl.app.signatures import suggestion
 from tinyflux_pl.core.errors import ConfigError
 
@@ -79,12 +81,15 @@ class KnownKeys:
                     cure=f"{suggestion(str(value), options)}there are: {', '.join(options)}",
                 )
 
-    def check_key(self, override: Override, known: set[str]) -> None:
-        """Raise ConfigError naming the nearest key or group."""
+    def check_key(self, override: Override, known: dict[str, Any]) -> None:
+        """Raise ConfigError naming the nearest key or group; or how to add what the node's target takes."""
         key = override.key_or_group
         if key in known and override.package is None:
             return
-        near = suggestion(key, known | set(self.groups()))
+        if _takes(known.get(key.rpartition(".")[0]), key.rpartition(".")[2]):
+            cure = f"it can be added: +{key}=..."
+            raise ConfigError(f"conf/ does not list {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
+        near = suggestion(key, {*known, *self.groups()})
         cure = f"{near}all keys: --cfg job" if near else f"list all keys with --cfg job, or add one with +{key}=..."
         raise ConfigError(f"unknown key: {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
 
@@ -117,7 +122,7 @@ def composed(root: Path, config_name: str, lines: list[str], config_dir: str | N
             known.check_choice(override)
         first = [_single(o) for o in overrides]
         base = [line for line, o in zip(first, overrides, strict=True) if o in groups or o.is_add() or o.is_force_add()]
-        keys = {key for key, _ in dotted(OmegaConf.to_container(known.compose(base), resolve=False))}
+        keys = dict(dotted(OmegaConf.to_container(known.compose(base), resolve=False)))
         for override in overrides:
             if override not in groups and not override.is_add() and not override.is_force_add():
                 known.check_key(override, keys)
@@ -127,6 +132,18 @@ def composed(root: Path, config_name: str, lines: list[str], config_dir: str | N
                 for value in _values(override)[1:]:
                     found.append(known.compose([*first[:place], _single(override, value), *first[place + 1 :]]))
         return found
+
+
+def _takes(node: Any, name: str) -> bool:
+    """Whether a node's target has such a parameter, and its name is no slip of one that the node lists."""
+    if not isinstance(node, dict) or "_target_" not in node or get_close_matches(name, node, n=1, cutoff=0.75):
+        return False
+    target = allowlist.resolve(node["_target_"])
+    try:
+        signatures.check(target, {}, "", (name,), complete=False)
+    except ConfigError:
+        return False
+    return True
 
 
 def _parsed(lines: list[str], loader: ConfigLoaderImpl) -> list[Override]:

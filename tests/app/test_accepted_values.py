@@ -3,19 +3,20 @@
 import copy
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from tests.app.runs import CONF, SMALLEST, configuration, run
+from tests.app.runs import SMALLEST, configuration, run
 from tests.house.test_conf_binds import composed, lines
-from tinyflux_pl.app import accepted_values
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app import plain_keys
 from tinyflux_pl.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     return configuration("train", tmp_path_factory.mktemp("project"), "logger=wandb")
+
+
+def check(config):
+    plain_keys.check(config, "train")
 
 
 def changed(config, key, value):
@@ -31,7 +32,7 @@ def changed(config, key, value):
 
 def refused(config):
     with pytest.raises(ConfigError) as caught:
-        accepted_values.check(config)
+        check(config)
     assert caught.value.what and caught.value.cure
     return caught.value
 
@@ -40,8 +41,8 @@ def refused(config):
 def test_everything_that_the_project_offers_is_accepted(root):
     for line in lines(root):
         found = composed(root, line)
-        if "model=as_trained" not in line:
-            accepted_values.check(found)
+        if "as_trained" not in " ".join(line):
+            plain_keys.check(found, root)
 
 
 BAD = {
@@ -88,7 +89,7 @@ BAD = {
     "callbacks.guard": (None,),
     "callbacks.guard.warmup": ("abc", -1),
     "callbacks.guard.loss_factor": ("abc",),
-    "callbacks.guard.max_recent": (0,),
+    "callbacks.guard.max_recent": (-1,),
     "callbacks.log_every_steps": (-1, "abc"),
     "teacher.seed": ("abc", None),
 }
@@ -117,7 +118,7 @@ def test_a_key_that_nothing_reads_meets_the_nearest_that_something_does(sound, k
 GOOD = {
     "seed": (-1, 2**40),
     "run": ("red", 7),
-    "hardware.devices": (-1, 2, "auto", [0, 1]),
+    "hardware.devices": (2, "auto"),
     "hardware.threads": (None, 4),
     "callbacks.guard.loss_factor": (None, 30),
     "callbacks.checkpoint.every_steps": (0,),
@@ -131,7 +132,7 @@ GOOD = {
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in GOOD.items() for value in values])
 def test_what_works_is_accepted(sound, key, value):
-    accepted_values.check(changed(sound, key, value))
+    check(changed(sound, key, value))
 
 
 @pytest.mark.parametrize("section", ["data", "hardware", "callbacks", "logger", "experts", "teacher"])
@@ -150,7 +151,7 @@ def test_two_sources_may_not_write_one_cache(sound, cache):
         changed(sound, "data.sources.other", {**known, "cache": cache.format(shapes=known["cache"])}),
     )
     assert error.where == "data.sources.other.cache" and "shapes" in error.what
-    accepted_values.check(changed(sound, "data.sources.other", {**known, "cache": known["cache"] + "_2"}))
+    check(changed(sound, "data.sources.other", {**known, "cache": known["cache"] + "_2"}))
 
 
 @pytest.mark.parametrize(("root", "inside"), [(".", "cache"), ("cache", "cache"), ("outputs/red", "outputs")])
@@ -161,11 +162,11 @@ def test_what_a_run_writes_does_not_lie_in_what_it_reads(sound, tmp_path, root, 
     node = {"_target_": "tinyflux_pl.data.records.folder.Folder", "root": f"{tmp_path}/{root}"}
     config = changed({**sound, "paths": places}, "data.sources.photos", {**known, "train": node})
     if root == "outputs/red":  # pictures that another run has drawn
-        accepted_values.check(config)
+        check(config)
         return
     error = refused(config)
     assert error.where == "data.sources.photos.train.root" and f"{tmp_path}/{inside}" in error.what
-    accepted_values.check(changed(config, "data.sources.photos.train.root", f"{tmp_path}/photos"))
+    check(changed(config, "data.sources.photos.train.root", f"{tmp_path}/photos"))
 
 
 # whom a logger sends the user's keys
@@ -207,22 +208,7 @@ def test_what_a_signature_does_not_take_is_found_before_anything_is_made(tmp_pat
 
 def test_a_gpu_that_is_not_there_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    parts = Parts.from_config(configuration("train", tmp_path, *SMALLEST, "hardware=gpu_12gb"))
-    with pytest.raises(ConfigError, match="no usable GPU"):
-        parts.device  # noqa: B018
     for task in ("train", "extract"):
         with pytest.raises(ConfigError, match="no usable GPU"):
             run(task, tmp_path, *SMALLEST, "hardware=gpu_12gb")
     assert not list(tmp_path.rglob("shard_*"))
-
-
-def test_every_plain_key_of_the_roots_has_a_rule_or_a_signature():
-    """A key that is added without one would be read unjudged."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        plain = OmegaConf.to_container(compose("train"), resolve=False)
-    judged = {key.split(".")[0] for key in accepted_values.RULES}
-    judged |= {key for key, node in plain.items() if isinstance(node, dict) and "_target_" in node}
-    judged |= {"experts", "logger", "sampler", "guidance"}  # nodes with targets of their own, and two signatures
-    assert set(plain) - judged <= {"task", "run_dir"}, "which no one gives"
-    named = {f"data.{k}" for k in plain["data"]} | {f"hardware.{k}" for k in plain["hardware"]}
-    assert named - set(accepted_values.RULES) <= {"data.image_size", "data.sources"}, "judged by Parts, and below"

@@ -21,7 +21,7 @@ HARDWARE = [
     ("hardware.workers=-1", "at least 0"),
     ("hardware.threads=0", "at least 1"),
     ("hardware.compile=maybe", "true or false"),
-    ("+hardware.batchsize=3", "did you mean batch_size?"),
+    ("+hardware.batchsize=3", "did you mean hardware.batch_size?"),
 ]
 DATA = [
     ("data.evaluation_prompts=many", "a whole number"),

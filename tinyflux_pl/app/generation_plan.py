@@ -135,13 +135,9 @@ def at_once(config: dict[str, Any]) -> int:
     from tinyflux_pl.inference.pipeline import read_prompts
     from tinyflux_pl.sampling.images import ImageSampler
 
-    given = config["batch_size"]
-    if given is not None and (type(given) is not int or given < 1):
-        cure = "a whole number of at least 1; null draws as many as fit"
-        raise ConfigError(f"no number of images: {given!r}", where="batch_size", cure=cure)
     asked = config["prompt"] is not None or config["prompt_file"] is not None
     prompts = len(read_prompts(config["prompt"], config["prompt_file"])) if asked else 1
-    return max(1, min(config["n"] * prompts, given or ImageSampler.max_batch))
+    return max(1, min(config["n"] * prompts, config["batch_size"] or ImageSampler.max_batch))
 
 
 def _latents(codec: Any, images: int, size: tuple[int, int]) -> Any:

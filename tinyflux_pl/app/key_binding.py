@@ -25,12 +25,22 @@ class Range:
 
     def __str__(self) -> str:
         told = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}
-        return " and ".join(f"{word} {limit:g}" for word, limit in told.items() if math.isfinite(limit))
+        return "a number " + " and ".join(f"{word} {n:g}" for word, n in told.items() if math.isfinite(n))
+
+
+class NotEmpty:
+    """Any text but the empty one."""
+
+    def __contains__(self, value: Any) -> bool:
+        return value != ""
+
+    def __str__(self) -> str:
+        return "a name or a path"
 
 
 @dataclass(frozen=True)
 class Keys:
-    """One node. ConfigError for a number out of its range, which is what stands beside the type in Annotated."""
+    """One node. ConfigError for a value out of its range, which is what stands beside the type in Annotated."""
 
     others: ClassVar[bool] = False  # whether the node may hold more
 
@@ -40,14 +50,21 @@ class Keys:
                 value = getattr(self, name)
                 for number in value if isinstance(value, list) else [value]:
                     if number is not None and number not in limit:
-                        raise ConfigError(f"{name} is {value}", where=name, cure=f"a number {limit}")
+                        raise ConfigError(f"{name} is {value}", where=name, cure=str(limit))
 
 
 def bind(kind: type[Keys], node: Any, where: str) -> Keys:
     """The plain node as its class, the nodes in it too; ConfigError with the dotted key, `where` being the node's."""
     hints = {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
     _require_node(node, where, hints)
-    values = signatures.check(kind, {k: v for k, v in node.items() if k in hints or not kind.others}, where)
+    known = {_join(where, name) for name in hints}
+    for name in node if not kind.others else ():
+        if name not in hints:
+            key = _join(where, name)
+            raise ConfigError(
+                f"nothing reads {key}", where=key, cure=signatures.suggestion(key, known) + "leave it out"
+            )
+    values = signatures.check(kind, {name: value for name, value in node.items() if name in hints}, where)
     for name, value in values.items():
         place, hint = _join(where, name), hints[name]
         several = get_origin(hint) is dict

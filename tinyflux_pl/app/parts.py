@@ -23,9 +23,6 @@ class Parts:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Parts:
         """Build everything but the denoiser and the teachers, which are large."""
-        from tinyflux_pl.inference.pipeline import device_of
-
-        device_of(config["hardware"]["accelerator"])  # tells of a GPU that is not there
         unset = [name for name in ("codec", "text", "path", "model") if not config[name]]
         if unset:
             raise ConfigError(
@@ -33,24 +30,22 @@ class Parts:
                 where="the command line",
                 cure=f"name a {unset[0]}; as_trained is for generate.py, which reads it from the checkpoint",
             )
-        return cls(
+        parts = cls(
             config=config,
             codec=build(config["codec"]),
             text=build(config["text"]),
             path=build(config["path"]),
             experts={name: build(node) for name, node in config["experts"].items()},
         )
+        _ = parts.device  # tells of a GPU that is not there
+        return parts
 
     @property
     def device(self) -> str:
         """Where encoders and teachers run; ConfigError for a GPU that is not there."""
-        import torch
+        from tinyflux_pl.inference.pipeline import device_of
 
-        if self.config["hardware"]["accelerator"] == "cpu":
-            return "cpu"
-        if not torch.cuda.is_available():
-            raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
-        return "cuda"
+        return device_of(self.config["hardware"]["accelerator"])
 
     @property
     def precision(self) -> str:

@@ -13,7 +13,6 @@ def pipeline(config: dict[str, Any]) -> Any:
     """The pipeline of `checkpoint`, or of `model` with its published weights, on the chosen hardware."""
     from tinyflux_pl.inference.pipeline import Pipeline, device_of
 
-    generation_plan.at_once(config)  # refuses what is no number, for a checkpoint too
     device_of(config["hardware"]["accelerator"])  # tells of a GPU that is not there, before weights are read
     described = [name for name in ("model", "codec", "text", "path") if config[name]]
     if config["checkpoint"] is not None:

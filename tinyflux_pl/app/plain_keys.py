@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from tinyflux_pl.app import signatures
-from tinyflux_pl.app.key_binding import Keys, Range, bind
+from tinyflux_pl.app import loggers, places_apart, signatures
+from tinyflux_pl.app.key_binding import Keys, NotEmpty, Range, bind
 from tinyflux_pl.core.errors import ConfigError
 
+Text = Annotated[str, NotEmpty()]
 Count = Annotated[int, Range(least=0)]
 Positive = Annotated[int, Range(least=1)]
 Factor = Annotated[float | None, Range(above=1)]  # None: no limit
@@ -19,9 +20,9 @@ Factor = Annotated[float | None, Range(above=1)]  # None: no limit
 class Paths(Keys):
     """Where everything lies."""
 
-    root: str
-    outputs: str
-    cache: str
+    root: Text
+    outputs: Text
+    cache: Text
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,19 @@ class Hardware(Keys):
 
 
 @dataclass(frozen=True)
-class Split(Keys):
-    """One source of data."""
+class Source(Keys):
+    """One source of data; what its splits' targets take is judged by their signatures."""
 
-    cache: str
+    cache: Text
     train: dict[str, Any]
     validation: dict[str, Any]
     weight: Annotated[float, Range(above=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for split in ("train", "validation"):
+            if "_target_" not in (getattr(self, split) or {}):
+                raise ConfigError(f"{split} has no _target_", where=split, cure="name the class of its records")
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,13 @@ class Data(Keys):
     evaluation_prompts: Count
     store_dtype: Literal["float16", "bfloat16", "float32"]
     shard_size: Positive
-    sources: dict[str, Split]
+    sources: dict[str, Source]
     extraction_batch: Positive = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sources:
+            raise ConfigError("no sources of data", where="sources", cure="choose data=shapes, folder, ...")
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,7 @@ class Train(Keys):
 
     others = True
     seed: int
+    run: Annotated[str | int, NotEmpty()]
     steps: Positive
     preflight: bool | Literal["only"]
     export_teacher: Literal["lune", "sol"] | None
@@ -189,6 +202,7 @@ class Generate(Keys):
     prompt_file: str | None
     condition: str | None
     n: Positive
+    batch_size: Annotated[int | None, Range(least=1)]
     reference: str | list[str] | None
     image: str | None
     mask: str | None
@@ -202,13 +216,21 @@ class Generate(Keys):
 
 
 TASKS = {"train": Train, "extract": Extract, "generate": Generate}
+GROUPS = "paths codec text path timesteps objective optimizer schedule sampler guidance teacher experts data model"
+NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
 
 
 def check(config: Mapping[str, Any], task: str) -> None:
     """Raise ConfigError for the first plain value of a resolved configuration that the task cannot work with."""
+    for name in NEEDED if task != "generate" else ():
+        if name not in config:
+            raise ConfigError(f"there is no {name}", where=name, cure=f"choose one: {name}=..., without ~{name}")
     bind(TASKS[task], config, "")
     if task != "extract":
         _check_drawing(config, null=task == "generate")
+    if task != "generate":
+        places_apart.check(config["data"]["sources"], config["paths"])
+        loggers.check(config["logger"])
 
 
 def _check_drawing(config: Mapping[str, Any], *, null: bool) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from tests.app.runs import CONF, SMALLEST, photographs, run
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.command_line import prepare
+from tinyflux_pl.app.free_text import quoted
 from tinyflux_pl.core import errors
 
 ROOT = CONF.parent
@@ -203,13 +204,14 @@ def test_a_cache_of_other_inputs_says_what_differs_and_the_named_command_mends_i
 
 
 def test_keeping_both_caches_works_as_it_is_told(tmp_path, photos):
-    base = folder(photos)
+    base = (*folder(photos), f"data.sources.folder.cache='{tmp_path}/my caches/'")
     run("extract", tmp_path, *base)
     with refused(errors.StaleCache) as caught:
         run("train", tmp_path, "steps=1", *base, "codec.fold=4", "model.patch_size=1")
-    other = re.search(r"add (\S+) to this run", caught.value.cure)[1]
-    run("train", tmp_path, "steps=1", *base, "codec.fold=4", "model.patch_size=1", other, "run=two")
+    (other,) = shlex.split(re.search(r"add (.+) to this run", caught.value.cure)[1])
+    run("train", tmp_path, "steps=1", *base, "codec.fold=4", "model.patch_size=1", quoted(other), "run=two")
     run("train", tmp_path, "steps=1", *base, "run=one")
+    assert (tmp_path / "my caches_2" / "train").is_dir(), "beside the old one, not in it"
 
 
 def test_sols_statistics_are_three_with_the_original_s_clock_and_four_else(tmp_path, photos):

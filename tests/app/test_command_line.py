@@ -92,6 +92,7 @@ ATTACKS = {
     "sweeper": "hydra.sweeper._target_=os.system",
     "alias": "+hydra.callbacks.x._target_=tinyflux_pl.core.files.os.system",
     "handler": "hydra.job_logging.handlers.console.class=logging.handlers.SocketHandler",
+    "file": "hydra.job_logging.handlers.file.filename=/home/me/.bashrc",  # with a format that is a command
     "import": "hydra.job_logging.handlers.console.stream=ext://os.system",
     "search space": "+hydra.sweeper.custom_search_space=os.system",  # Optuna's imports and calls it
     "commands": "+hydra.launcher.setup=[touch owned]",  # Slurm's runs them

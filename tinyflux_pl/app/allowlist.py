@@ -16,7 +16,9 @@ from tinyflux_pl.core.errors import ConfigError, MissingDependency
 
 HOUSE = "tinyflux_pl."
 # these rooms hold the machinery (files, command line, recipes), nothing that a configuration has to build
-CLOSED = tuple(f"{HOUSE}{room}." for room in ("core", "app", "checkpoints", "extraction", "inference"))
+_ROOMS = ("core.", "app.", "checkpoints.", "extraction.", "inference.", "training.replay_bundle.")
+_STORES = ("data.cache_", "data.decoded_before.", "data.kept_rows.", "data.sample_keys.", "data.store_")
+CLOSED = tuple(HOUSE + place for place in (*_ROOMS, *_STORES, "experts.teacher_export."))
 _OPTIMIZERS = "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
 _SCHEDULERS = (
     "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR OneCycleLR "
@@ -85,7 +87,8 @@ def resolve(name: str, where: str = "") -> Any:
             raise ConfigError(f"_target_ is an alias of another module: {name}", where=where, cure=_CURE)
     origin = f"{getattr(found, '__module__', None) or ''}."
     allowed = next((o for p, o in _ORIGIN.items() if name.startswith(p)), (HOUSE,))
-    kind = inspect.isclass(found) or (name.startswith(HOUSE) and inspect.isroutine(found))
+    plain = inspect.isroutine(found) and "." not in getattr(found, "__qualname__", ".")  # a method needs its object
+    kind = inspect.isclass(found) or (name.startswith(HOUSE) and plain)
     if not kind or not origin.startswith(allowed) or origin.startswith(CLOSED):
         end = f"{origin}{getattr(found, '__qualname__', '?')}"
         raise ConfigError(f"_target_ {name} leads to {end}", where=where, cure=_CURE)

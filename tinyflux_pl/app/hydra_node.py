@@ -133,6 +133,9 @@ def _check_logging(node: Any, where: str) -> None:
         for key, value in node.items():
             if key in ("class", "()") and value not in HANDLERS:
                 raise ConfigError(f"logging may not build {value!r}", where=f"{where}.{key}", cure="use logging's own")
+            if key == "filename" and value is not None and not str(value).endswith(".log"):
+                what = f"logging may not write to {value!r}: with a format of its own that could be a program"
+                raise ConfigError(what, where=f"{where}.{key}", cure="give a name that ends in .log")
             _check_logging(value, f"{where}.{key}")
     elif isinstance(node, str) and node.startswith("ext://") and node not in STREAMS:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -56,5 +57,5 @@ def cure(parts: Parts, source: str) -> str:
     """The command that makes the caches anew, and the way to keep both."""
     chosen = [line for line in parts.config.get("overrides", []) if line.lstrip("+~").startswith(CHOICES)]
     node = parts.config["data"]["sources"][source]
-    other = f"data.sources.{source}.cache={node['cache']}_2"
+    other = shlex.quote(f"data.sources.{source}.cache={Path(node['cache'])}_2")
     return f"python extract.py {' '.join([*chosen, 'rebuild=true'])}; or keep both caches: add {other} to this run"

@@ -70,6 +70,18 @@ def test_a_row_for_a_file_that_is_not_read_as_an_image_is_told(tmp_path, name):
     assert [r.caption for r in records] == ["cat"] and records.skipped[0].startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "said"), [("e\u0301.png", "\xe9.png", r"'e\u0301.png'"), ("A.PNG", "a.png", "'A.PNG'")]
+)
+def test_a_row_in_other_letters_is_told_what_the_folder_says(tmp_path, name, row, said):
+    """As a set that was packed on another system: on a screen the two may look alike."""
+    put(tmp_path / name)
+    told(tmp_path, {"file_name": row, "text": "cat"})
+    with pytest.raises(DataError, match="which is not there") as caught:
+        captions(tmp_path)
+    assert f"the folder calls it {said}" in caught.value.cure
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)])
 def test_a_table_that_is_no_file_is_not_passed_over(tmp_path, make):
     put(tmp_path / "a.png", caption="another caption")

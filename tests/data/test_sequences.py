@@ -1,5 +1,6 @@
 """Pairs of sequences from files: what is read, how it is split, and what is refused with its cure."""
 
+import random
 import zipfile
 from pathlib import Path
 
@@ -229,3 +230,31 @@ def test_a_pair_that_changes_after_it_was_listed_is_told(tmp_path):
     np.savez(tmp_path / "pairs.npz", **{**arrays, "target": arrays["target"] + 1})
     with pytest.raises(DataError, match="changed after it was listed"):
         records[0]
+
+
+def test_a_damaged_npz_is_named_whatever_is_wrong_with_it(tmp_path):
+    file = written(tmp_path / "pairs.npz", condition=np.ones((4, 2, 3), np.float32), target=np.ones((4, 2, 3)))
+    np.savez_compressed(file, **{k: np.random.default_rng(0).normal(size=(40, 2, 3)) for k in ("condition", "target")})
+    content, drawn, told = file.read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        torn = bytearray(content)
+        torn[drawn.randrange(len(torn))] ^= 1 << drawn.randrange(8)
+        file.write_bytes(torn)
+        try:
+            list(Sequences(file, split="all"))
+        except DataError as error:
+            told += error.where == str(file) and bool(error.cure)
+    assert told > 100
+
+
+@pytest.mark.parametrize(("local", "central", "value"), [(6, 8, 1), (8, 10, 99)], ids=["encrypted", "unknown method"])
+def test_a_zip_that_python_cannot_read_is_named(tmp_path, local, central, value):
+    file = written(tmp_path / "pairs.npz", **arrays())
+    content = bytearray(file.read_bytes())
+    for mark, place in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        start = -1
+        while (start := content.find(mark, start + 1)) >= 0:
+            content[start + place] = value
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"not a whole \.npz file"):
+        Sequences(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tinyflux_pl.core.errors import DataError
 SUFFIXES = (".npz", ".safetensors")
 MAX_BYTES = 2**33  # of all arrays of one .npz, unpacked: it is read whole, a .safetensors file is mapped
 _KINDS = "fiub"
+# what reading a damaged or unusual archive raises: encrypted ones RuntimeError, unknown methods NotImplementedError
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, RuntimeError)
 
 
 class ArrayFile:
@@ -76,7 +79,7 @@ class ArrayFile:
                             f"{name} is {member.file_size} bytes, its header says {begins + size}", "write it again"
                         )
                     shapes[name], total = shape, total + size
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        except _UNREADABLE as error:
             raise self._fault(f"not a whole .npz file: {error}", "write it again with numpy.savez") from error
         if total > max_bytes:
             what = f"{total / 2**30:.1f} GiB unpacked, at most {max_bytes / 2**30:.1f} GiB are read into memory"
@@ -87,7 +90,7 @@ class ArrayFile:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as handle:
                 array = np.lib.format.read_array(handle, allow_pickle=False)
-        except (zipfile.BadZipFile, zipfile.error, ValueError, EOFError, OSError, KeyError) as error:
+        except _UNREADABLE as error:
             raise self._fault(f"{name} cannot be read: {error}", "write it again with numpy.savez") from error
         native = array.dtype.newbyteorder("=")
         return np.ascontiguousarray(array.astype(native, copy=False))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
-from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, inside, is_file, text_of
+from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, images_and_masks, inside, is_file, text_of
 
 TABLES = ("metadata.jsonl", "metadata.json")
 FILE_KEYS, CAPTION_KEYS = ("file_name", "image", "file"), ("text", "caption", "prompt")
@@ -37,12 +39,23 @@ def captions_by_image(root: Path, table: Path) -> dict[str, str]:
     for file, caption in read_captions(table).items():
         image = inside(root, file)
         if not is_file(image):
-            raise DataError(f"{table.name} names {file}, which is not there", where=str(table), cure="correct the row")
+            what = f"{table.name} names {file}, which is not there"
+            raise DataError(what, where=str(table), cure=f"{_spelled(root, file)}correct the row")
         place = (root / file).parent.resolve() / Path(file).name
         name = (place if place.is_relative_to(base) else image).relative_to(base).as_posix()
         if found.setdefault(name, caption) != caption:
             raise CaptionError(f"{name} has two captions", where=str(table), cure="keep one row for each file")
     return found
+
+
+def _spelled(root: Path, file: str) -> str:
+    """What the folder calls a file that a table spells in other letters: in another case, or composed otherwise."""
+    alike = (name for name in images_and_masks(root)[0] if _letters(name) == _letters(file))
+    return "".join(f"the folder calls it {name!a}, the table {file!a}: " for name in islice(alike, 1))
+
+
+def _letters(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def read_captions(path: Path) -> dict[str, str]:

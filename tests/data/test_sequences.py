@@ -48,6 +48,13 @@ def test_both_formats_give_the_same_pairs(tmp_path, suffix):
     assert source.shape.tokens == 6 and source.shape.width == 2 and source.shape.axes == 3
 
 
+@pytest.mark.parametrize("kind", [">f4", "f2", "f8", np.longdouble])
+def test_numbers_of_every_width_and_order_are_read(tmp_path, kind):
+    content = arrays()
+    _, pairs = everything(written(tmp_path / "a.npz", **{name: part.astype(kind) for name, part in content.items()}))
+    assert np.array_equal(pairs.target.numpy(), content["target"].astype(kind).astype(np.float32))
+
+
 def test_ids_and_masks_are_the_file_s(tmp_path):
     shared, own = np.arange(12).reshape(6, 2), np.random.default_rng(0).integers(0, 99, (40, 5, 2))
     mask = np.arange(5)[None] < np.random.default_rng(1).integers(1, 6, (40, 1))

@@ -92,7 +92,8 @@ class ArrayFile:
                 array = np.lib.format.read_array(handle, allow_pickle=False)
         except _UNREADABLE as error:
             raise self._fault(f"{name} cannot be read: {error}", "write it again with numpy.savez") from error
-        native = array.dtype.newbyteorder("=")
+        wide = array.dtype.kind == "f" and array.dtype.itemsize > 8  # which torch has no type for
+        native = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
         return np.ascontiguousarray(array.astype(native, copy=False))
 
     def _fault(self, what: str, cure: str) -> DataError:

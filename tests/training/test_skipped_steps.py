@@ -2,6 +2,7 @@
 
 import functools
 import json
+import weakref
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from tests.faults.attacks import Attack
 from tests.training.small_run import Small, same, skipped_lines
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import NumericsError
+from tinyflux_pl.training import nonfinite_guard
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 from tinyflux_pl.training.optimizers import MuonAdamW
+from tinyflux_pl.training.replay_bundle import Replay, tensors_of
 from tinyflux_pl.training.throughput import Throughput
 
 NAN, INF = float("nan"), float("inf")
@@ -37,6 +40,28 @@ def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path
     told = json.loads((tmp_path / "replay_0000014" / "replay.json").read_text())
     assert told["found"]["step"] == 14 and not told["weights_moved_since"]
     assert told["found"]["norm"] == "nan" and told["found"]["sample_ids"] == attack.sample_ids[11]
+
+
+@pytest.mark.parametrize("room", [4, 3])
+def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_room_for(tmp_path, monkeypatch, room):
+    """They are on the device, where accumulation is chosen for want of room; what is not kept is read again."""
+    run = Small(tmp_path, 20, attacks=(Attack("loss", NAN, set(range(3, 20)), micro_batch=3),), accumulation=4)
+    one = sum(t.nbytes for t in tensors_of(run.samples.__getitems__([0, 1, 2, 3])).values())
+    monkeypatch.setattr(nonfinite_guard, "HELD", room * one)
+    seen, kept = [], []
+
+    def count(trainer, module, outputs, batch, _):
+        seen.append(weakref.ref(batch))
+        kept.append(sum(held() is not None for held in seen))
+
+    run.trainer.callbacks.append(At("on_train_batch_end", count))
+    with pytest.raises(NumericsError):
+        run.run()
+    assert max(kept[3::4]) == (4 if room == 4 else 1), "at the last micro-batch of a step"
+    replay = Replay.read(tmp_path / "replay_0000014")
+    assert replay.read_again == (room < 4) and not replay.moved
+    ids = [i for batch in replay.batches for i in batch.sample_ids.tolist()]
+    assert ids == replay.found.sample_ids == [1000 + i for k in range(56, 60) for i in run.data.order.batch(k)]
 
 
 def test_ten_in_a_row_do_not(tmp_path):

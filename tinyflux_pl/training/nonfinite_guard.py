@@ -14,12 +14,13 @@ from torch import Tensor
 from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.training.optimizers import refuse
-from tinyflux_pl.training.replay_bundle import ReplayBundle, batches_of
+from tinyflux_pl.training.replay_bundle import ReplayBundle, batches_of, tensors_of
 from tinyflux_pl.training.running_median import RunningMedian
 from tinyflux_pl.training.skipped_steps import SkippedSteps, Verdict
 
 log = logging.getLogger(__name__)
 APART = 64  # steps between two looks, at most: without them the verdicts would pile up, and nothing would stop a run
+HELD = 2**26  # bytes of a step's micro-batches that are kept, on the device, for a bundle; more are read again
 
 
 class NonFiniteGuard(Callback):
@@ -55,7 +56,9 @@ class NonFiniteGuard(Callback):
         self.skipped = torch.zeros(())
         self.taken: Tensor | None = None  # bool scalar: whether the last step was
         self._loss: Tensor | None = None
-        self._batches: list[Batch] = []  # of the present step
+        self._ids: list[int] = []  # of the present step
+        self._batches: list[Batch] | None = []  # the same, unless they are too large
+        self._bytes = 0
         self._window: list[tuple[int, list[int], Tensor]] = []
         self._world = 1
 
@@ -67,7 +70,7 @@ class NonFiniteGuard(Callback):
             raise ConfigError("LBFGS asks for several losses a step", where="guard", cure="choose another optimizer")
         self._data, self._world = trainer.datamodule, trainer.world_size
         self._accumulation = trainer.accumulate_grad_batches
-        self._loss, self._batches, self._window = None, [], []
+        self._loss, self._window = None, []
         device = pl_module.device
         self.factors, self.skipped = self.factors.to(device), self.skipped.to(device)
         self.median.to(device)
@@ -76,8 +79,11 @@ class NonFiniteGuard(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, _: int) -> None:
         if self._loss is None:
-            self._batches = []
-        self._batches.append(batch)
+            self._ids, self._batches, self._bytes = [], [], 0
+        self._ids += batch.sample_ids.tolist()  # which never leave the host
+        self._bytes += sum(tensor.nbytes for tensor in tensors_of(batch).values())
+        kept = self._batches is not None and (self._bytes <= HELD or not self._batches)
+        self._batches = [*self._batches, batch] if kept else None
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         # Lightning has divided it by the number of micro-batches
@@ -95,7 +101,7 @@ class NonFiniteGuard(Callback):
         self.median.push(found.abs(), self.taken)
         self.skipped = self.skipped + ~self.taken
         refuse(optimizer, (~self.taken).float())
-        self._window.append((step, _ids(self._batches), torch.cat([found, limits])))
+        self._window.append((step, self._ids, torch.cat([found, limits])))
         self._loss = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -142,7 +148,8 @@ class NonFiniteGuard(Callback):
         """The verdict with the samples of every rank: this one's own do not tell whose loss it was."""
         if not verdict.reasons or self._world == 1:
             return verdict
-        return replace(verdict, sample_ids=_ids(self._stored(verdict.step)))
+        stored = self._stored(verdict.step)
+        return replace(verdict, sample_ids=[i for batch in stored for i in batch.sample_ids.tolist()])
 
     def _tell(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._read(trainer.is_global_zero)
@@ -152,12 +159,12 @@ class NonFiniteGuard(Callback):
         self.record.forgive()
         # Of steps before the newest no batch is kept: a window of them would take as much memory as it pleased.
         newest = last.step == pl_module.step - 1
-        held = newest and self._world == 1
+        held = self._batches if newest and self._world == 1 else None
         folder = self.bundle.folder(last.step)
         if trainer.is_global_zero:
             weights, null_text = pl_module.denoiser.state_dict(), pl_module.objective.null_text
-            batches = self._batches if held else self._stored(last.step)
-            self.bundle.write(weights, null_text, batches, last, moved=not newest, read_again=not held)
+            batches = self._stored(last.step) if held is None else held
+            self.bundle.write(weights, null_text, batches, last, moved=not newest, read_again=held is None)
         trainer.strategy.barrier()
         raise NumericsError(
             f"{excess}: {'; '.join(last.reasons)}. None of them changed weights or averages",
@@ -167,7 +174,3 @@ class NonFiniteGuard(Callback):
 
     def _stored(self, step: int) -> list[Batch]:
         return batches_of(self._data, step, self._accumulation, self._world)
-
-
-def _ids(batches: list[Batch]) -> list[int]:
-    return [i for batch in batches for i in batch.sample_ids.tolist()]  # which never leave the host

@@ -9,7 +9,7 @@ import torch
 
 from tinyflux_pl.checkpoints import directory, manifest
 from tinyflux_pl.core import files, folders
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, UntrustedFile
+from tinyflux_pl.core.errors import CorruptCheckpoint, UntrustedFile
 
 
 def write(path, step=1, value=0.0):
@@ -26,29 +26,6 @@ def test_round_trip_keeps_raw_and_averaged_apart(tmp_path):
     assert found.weights("averaged")["w"][0, 0] == 3.0
     assert found.state()["optimizer"]["state"][0].tolist() == [1.0, 1.0]
     assert found.step == 1 and found.config == {"name": "x"}
-
-
-def test_a_tensor_that_has_no_average_is_stored_once_and_the_averages_are_a_whole_network(tmp_path):
-    weights = {"w": torch.full((3, 2), 1.0), "frozen": torch.full((1000,), 7.0), "buffer": torch.arange(3)}
-    saved = dict(step=1, config={}, weights=weights, averaged={"w": torch.full((3, 2), 2.0)}, state=None)
-    found = directory.save(tmp_path / "step_1", **saved)
-    assert files.read_tensors(tmp_path / "step_1" / "ema.safetensors").keys() == {"w"}
-    for read in (found, directory.read(tmp_path / "step_1")):
-        averaged = read.weights("averaged")
-        assert averaged.keys() == weights.keys() and averaged["w"][0, 0] == 2.0
-        assert torch.equal(averaged["frozen"], weights["frozen"]) and torch.equal(averaged["buffer"], weights["buffer"])
-        assert read.weights("raw")["w"][0, 0] == 1.0
-
-
-def test_the_layout_that_stored_them_twice_is_read(tmp_path):
-    weights = {"w": torch.full((3, 2), 1.0), "frozen": torch.full((5,), 7.0)}
-    averaged = {**weights, "w": torch.full((3, 2), 2.0)}
-    directory.save(tmp_path / "step_1", step=1, config={}, weights=weights, averaged=averaged, state=None)
-    told = manifest.read(tmp_path / "step_1")
-    files.write_sealed(tmp_path / "step_1" / "manifest.json", {**told, "schema": 2})
-    found, rejected = directory.newest_valid(tmp_path)
-    assert not rejected and found.weights("averaged").keys() == weights.keys()
-    assert found.weights("averaged")["w"][0, 0] == 2.0 and found.weights("raw")["w"][0, 0] == 1.0
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "ema.safetensors", "state.pt", "config.json", "manifest.json"])
@@ -227,25 +204,6 @@ def test_a_writer_holds_its_folder_against_others(tmp_path):
     assert (tmp_path / "step_1" / "x").read_text() == "x"
 
 
-@pytest.mark.parametrize("inner", [False, True])
-def test_compiled_networks_save_and_load_plain_keys(tmp_path, inner):
-    def network(compiled):
-        module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
-        if compiled and inner:
-            module[0] = torch.compile(module[0])
-        return torch.compile(module) if compiled and not inner else module
-
-    compiled, plain = network(True), network(False)
-    weights = compiled.state_dict()
-    assert any("_orig_mod" in key for key in weights)
-    saved = directory.save(tmp_path / "a", step=1, config={}, weights=weights, averaged=weights, state=None)
-    assert saved.weights("raw").keys() == saved.weights("averaged").keys() == plain.state_dict().keys()
-    directory.load_weights(plain, saved.weights("raw"), "here")
-    assert all(map(torch.equal, plain.state_dict().values(), weights.values()))
-    directory.load_weights(network(True), plain.state_dict(), "here")
-    directory.load_weights(network(False), compiled.state_dict(), "here")
-
-
 def test_a_state_that_is_none_is_told(tmp_path):
     weights = {"w": torch.zeros(1)}
     found = directory.save(tmp_path / "a", step=1, config={}, weights=weights, averaged=None, state={"step": 1})
@@ -264,16 +222,6 @@ def test_the_manifest_says_what_is_there(tmp_path):
     told = json.loads((tmp_path / "step_1" / "manifest.json").read_text())
     assert told.pop("seal") and told == found.manifest == directory.read(tmp_path / "step_1").manifest
     assert sorted(told["files"]) == ["config.json", "ema.safetensors", "model.safetensors", "state.pt"]
-
-
-def test_other_weights_are_refused_with_their_keys(tmp_path):
-    module = torch.nn.Linear(2, 3)
-    tensors = {"weight": torch.zeros(4, 2), "extra": torch.zeros(1)}
-    with pytest.raises(CheckpointMismatch) as error:
-        directory.load_weights(module, tensors, "here")
-    text = str(error.value)
-    assert "1 missing: bias" in text and "1 unexpected: extra" in text
-    assert "weight (4, 2) for (3, 2)" in text
 
 
 def test_a_folder_that_is_no_checkpoint_names_the_nearest_one(tmp_path):

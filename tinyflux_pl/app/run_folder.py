@@ -70,7 +70,7 @@ def configurations(run_dir: Path) -> dict[int, Path]:
 def _locked(path: Path) -> TextIOWrapper:
     """The open file, locked, and still the one that has this name: the last owner may just have removed its own."""
     while True:
-        file = open(path, "a+")  # noqa: SIM115  (locked for as long as it is open)
+        file = path.open("a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -64,7 +64,8 @@ def bind(kind: type[Keys], node: Any, where: str) -> Keys:
             raise ConfigError(
                 f"nothing reads {key}", where=key, cure=signatures.suggestion(key, known) + "leave it out"
             )
-    values = signatures.check(kind, {name: value for name, value in node.items() if name in hints}, where)
+    given = {name: value for name, value in node.items() if name in hints}
+    values = signatures.check(kind, given, where, name=where or "the command")
     for name, value in values.items():
         place, hint = _join(where, name), hints[name]
         several = get_origin(hint) is dict

@@ -45,13 +45,20 @@ def suggestion(word: str, candidates: Collection[str]) -> str:
 
 
 def check(
-    target: Any, given: Mapping[str, Any], where: str, extra: Collection[str] = (), *, complete: bool = True
+    target: Any,
+    given: Mapping[str, Any],
+    where: str,
+    extra: Collection[str] = (),
+    *,
+    complete: bool = True,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """The given values, fitted to the target's annotations; raise ConfigError on a wrong name or type.
 
-    `extra` are names given later by code; with `complete`, required names must all be there.
+    `extra` are names given later by code; with `complete`, required names must all be there. `name` is what a
+    message calls the target, whose dotted name it is otherwise.
     """
-    name = f"{target.__module__}.{target.__qualname__}"
+    name = name or f"{target.__module__}.{target.__qualname__}"
     hints = _hints(target)
     named, open_ended = {}, False
     for key, parameter in inspect.signature(target).parameters.items():

@@ -55,6 +55,12 @@ def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_alone():
         assert not {id(p) for g in owned for p in g["params"]} & {id(p) for p in net.frozen.parameters()}
 
 
+def test_a_network_without_blocks_is_told_to_take_another_optimizer():
+    with pytest.raises(ConfigError, match="no matrices inside blocks") as error:
+        made_for(nn.Sequential(nn.Linear(4, 8), nn.Conv2d(2, 2, 3)), MuonAdamW)
+    assert error.value.cure == "optimizer=adamw"
+
+
 def test_a_schedule_reaches_both_halves():
     net = Net()
     optimizer = MuonAdamW(net)

@@ -94,6 +94,8 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         hidden, edge, plain = split_by_role(module)
+        if not hidden:
+            raise ConfigError("no matrices inside blocks for Muon", where="optimizer=muon", cure="optimizer=adamw")
         self.muon = Muon(hidden, lr=muon_lr, momentum=momentum, weight_decay=weight_decay)
         groups = [{"params": edge}, {"params": plain, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(

@@ -151,3 +151,35 @@ def test_a_store_that_is_being_written_is_not_repaired(tmp_path):
         store_health.repair(root)
     assert (root / "lune" / "shard_00000.json").exists()
     assert len(store_health.repair(root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("manifest.json", {"schema": None}),
+        ("manifest.json", {"total": "x"}),
+        ("manifest.json", {"total": -1}),
+        ("manifest.json", {"total": 10**12}),
+        ("manifest.json", {"shard_size": 0}),
+        ("manifest.json", {"keys": None}),
+        ("lune/group.json", {"fingerprint": None}),
+        ("lune/shard_00000.json", {"size": None}),
+        ("lune/shard_00000.json", {"layout": 3}),
+    ],
+)
+def test_what_is_sealed_and_still_no_store_is_named(tmp_path, name, changed):
+    """As others may have made it; doctor ends, and says which file."""
+    written(tmp_path)
+    held = {**files.read_sealed(tmp_path / name), **changed}
+    files.write_sealed(tmp_path / name, {key: value for key, value in held.items() if value is not None})
+    with pytest.raises(CorruptStore) as caught:
+        read_all(tmp_path)
+    assert caught.value.where.endswith(name) or "keys.bin" in caught.value.where
+    assert any(place in (name, "keys.bin", name.replace(".json", ".safetensors")) for place in faults(tmp_path))
+
+
+def test_a_folder_in_a_files_place_is_named(tmp_path):
+    written(tmp_path)
+    (tmp_path / "keys.bin").unlink()
+    (tmp_path / "keys.bin").mkdir()
+    assert "keys.bin" in faults(tmp_path)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ DTYPES: dict[str, tuple[Any, torch.dtype]] = {
     "U8": (np.uint8, torch.uint8),
     "BOOL": (np.bool_, torch.bool),
 }
+DESCRIBED, RECORDED = {"fingerprint": dict}, {"size": int, "sha256": str, "layout": dict}
 _SHARD = re.compile(r"shard_(\d{5,})\.(safetensors|json)")
 NAMES = {dtype: name for name, (_, dtype) in DTYPES.items()}
 
@@ -66,12 +68,15 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     files.write_bytes(path, files.sealed(value))
 
 
-def read_sealed(path: Path, root: Path) -> dict[str, Any]:
-    """Sealed JSON of the store at `root`; raise CorruptStore if a single bit of it changed."""
+def read_sealed(path: Path, root: Path, holds: Mapping[str, type] = MappingProxyType({})) -> dict[str, Any]:
+    """Sealed JSON of the store at `root`; CorruptStore if a single bit of it changed, or it lacks what it `holds`."""
     try:
-        return files.read_sealed(path)
+        found = files.read_sealed(path)
     except (OSError, ValueError) as error:
         raise CorruptStore(f"{path.name} is not what was written", where=str(path), cure=mend(root)) from error
+    if odd := [key for key, kind in holds.items() if type(found.get(key)) is not kind]:
+        raise CorruptStore(f"{path.name} holds no {' and no '.join(odd)}", where=str(path), cure=mend(root))
+    return found
 
 
 def shard_files(folder: Path) -> dict[Path, int]:
@@ -104,14 +109,14 @@ class CacheGroup:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What the group was made from."""
-        return read_sealed(self.folder / "group.json", self.folder.parent)["fingerprint"]
+        return read_sealed(self.folder / "group.json", self.folder.parent, DESCRIBED)["fingerprint"]
 
     def record(self, k: int) -> dict[str, Any] | None:
         """What was recorded of shard k; None while it is not there as recorded, made from what it should be."""
         shard = self.shard_path(k)
         if not shard.exists() or not shard.with_suffix(".json").exists():
             return None
-        record = read_sealed(shard.with_suffix(".json"), self.folder.parent)
+        record = read_sealed(shard.with_suffix(".json"), self.folder.parent, RECORDED)
         return record if shard.stat().st_size == record["size"] and record.get("inputs") == self._inputs(k) else None
 
     def write(self, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None) -> None:
@@ -141,7 +146,7 @@ class CacheGroup:
     def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Type and row shape of each tensor, from any recorded shard; empty when there is none."""
         if not self._layout and (path := next(self.folder.glob("shard_*.json"), None)):
-            stored = read_sealed(path, self.folder.parent)["layout"]
+            stored = read_sealed(path, self.folder.parent, RECORDED)["layout"]
             self._layout = {name: (DTYPES[dtype][1], tuple(shape)) for name, (dtype, shape) in stored.items()}
         return dict(self._layout)
 
@@ -174,7 +179,7 @@ class CacheGroup:
         record_path = shard.with_suffix(".json")
         if not record_path.exists() or not shard.exists():
             raise self._corrupt(shard, "it is not there, or was not finished")
-        record, size = read_sealed(record_path, self.folder.parent), shard.stat().st_size
+        record, size = read_sealed(record_path, self.folder.parent, RECORDED), shard.stat().st_size
         if judge_inputs and record.get("inputs") != self._inputs(k):
             raise self._corrupt(shard, "it was made from other inputs than its group and its samples")
         if size != record["size"]:

@@ -26,10 +26,11 @@ from torch import Tensor
 from tinyflux_pl.core.errors import CorruptStore, DataError, DiskFull
 from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_group import CAPTION_BYTES, CAPTION_ENDS, CacheGroup, read_sealed, shard_files, write_sealed
-from tinyflux_pl.data.cache_validity import REBUILD, plain, require_equal
+from tinyflux_pl.data.cache_validity import REBUILD, mend, plain, require_equal
 from tinyflux_pl.data.store_lock import locked
 
 SCHEMA = 2
+MANIFEST = {"name": str, "total": int, "shard_size": int, "records": dict, "keys": str}
 ENCODINGS = "encodings"
 
 
@@ -76,14 +77,15 @@ class CacheStore:
     @classmethod
     def open(cls, root: str | Path, verify_on_read: bool = True) -> CacheStore:
         """Open an existing store. `verify_on_read` hashes each shard once, when it is first read."""
-        root = Path(root)
-        if not (root / "manifest.json").exists():
+        root, file = Path(root), Path(root) / "manifest.json"
+        if not file.exists():
             raise DataError("there is no cache here", where=str(root), cure="make one: python extract.py")
-        manifest = read_sealed(root / "manifest.json", root)
-        if manifest["schema"] != SCHEMA:
-            raise CorruptStore(
-                f"schema {manifest['schema']}; this version reads {SCHEMA}", where=str(root), cure=REBUILD
-            )
+        schema = read_sealed(file, root, {"schema": int})["schema"]
+        if schema != SCHEMA:
+            raise CorruptStore(f"schema {schema}; this version reads {SCHEMA}", where=str(root), cure=REBUILD)
+        manifest = read_sealed(file, root, MANIFEST)
+        if min(manifest["total"], manifest["shard_size"]) < 1:
+            raise CorruptStore("manifest.json holds no number of samples", where=str(file), cure=mend(root))
         return cls(root, manifest, verify_on_read)
 
     def __len__(self) -> int:
@@ -118,7 +120,7 @@ class CacheStore:
             raise DataError(f"not a name for a group: {group!r}", where=str(self.root))
         description = self.root / group / "group.json"
         if description.exists():
-            found = read_sealed(description, self.root)["fingerprint"]
+            found = CacheGroup(description.parent, self.keys).fingerprint
             require_equal(fingerprint, found, f"the cached {group!r}", str(description.parent), cure)
             if self.complete(group):  # nothing to write, so no lock: several runs may read one store
                 return
@@ -161,7 +163,7 @@ class CacheStore:
     def groups(self) -> dict[str, dict[str, Any]]:
         """Each group's fingerprint."""
         found = sorted(self.root.glob("*/group.json"))
-        return {path.parent.name: read_sealed(path, self.root)["fingerprint"] for path in found}
+        return {path.parent.name: CacheGroup(path.parent, self.keys).fingerprint for path in found}
 
     def complete(self, group: str) -> bool:
         """Whether every shard of the group is whole and recorded."""

@@ -76,8 +76,9 @@ class ShardKeys:
     def table(self) -> np.ndarray:
         """All keys (total, 16) uint8; none where the store has none. CorruptStore if they are not those written."""
         if self._table is None:
-            content = self.file.read_bytes() if self.sha256 and self.file.exists() else b""
-            if self.sha256 and hashlib.sha256(content).hexdigest() != self.sha256:
+            content = self.file.read_bytes() if self.sha256 and self.file.is_file() else b""
+            whole = len(content) == self.total * BYTES and hashlib.sha256(content).hexdigest() == self.sha256
+            if self.sha256 and not whole:
                 what = f"{self.file.name} is not what was written"
                 raise CorruptStore(what, where=str(self.file), cure=mend(self.file.parent))
             self._table = np.frombuffer(content, np.uint8).reshape(-1, BYTES)

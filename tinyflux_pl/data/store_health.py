@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.data import sample_keys
-from tinyflux_pl.data.cache_group import CacheGroup, read_sealed, shard_files
+from tinyflux_pl.data.cache_group import DESCRIBED, CacheGroup, read_sealed, shard_files
 from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.data.store_lock import locked
 
@@ -31,20 +32,22 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
     """(file, what is wrong with it) for every part, hashed anew; "" if nothing, NOT_MADE if it was never written."""
     store, fault = _opened(root)
     yield root / MANIFEST, fault
+    keyed = ""
     if store is not None:
-        yield store.keys.file, _fault_of_keys(store)
+        keyed = _fault_of_keys(store)
+        yield store.keys.file, keyed
     for noted in sorted(root.glob("[!.]*.json")):  # what a run has found out about the data
         if noted.name != MANIFEST:
             yield noted, _fault_of(noted, root)
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if not (folder / GROUP).exists() and not shard_files(folder):
             continue
-        fault = _fault_of(folder / GROUP, root)
+        fault = _fault_of(folder / GROUP, root, DESCRIBED)
         yield folder / GROUP, fault
         group = CacheGroup(folder, store.keys if store else None)
-        judged = not fault and store is not None and not _fault_of_keys(store)
-        # without a manifest nobody can say how many there should be
-        for k in range(store.shards) if store else sorted(set(shard_files(folder).values())):
+        judged = not fault and store is not None and not keyed
+        # without a manifest, and keys to match, nobody can say how many there should be
+        for k in range(store.shards) if store and not keyed else sorted(set(shard_files(folder).values())):
             shard = group.shard_path(k)
             missing = not shard.with_suffix(".json").exists()
             fault = NOT_MADE if missing else group.fault(k, judge_inputs=judged)
@@ -76,11 +79,11 @@ def _opened(root: Path) -> tuple[CacheStore | None, str]:
         return None, error.what
 
 
-def _fault_of(path: Path, root: Path) -> str:
+def _fault_of(path: Path, root: Path, holds: Mapping[str, type] = MappingProxyType({})) -> str:
     if not path.exists():
         return "it is missing"
     try:
-        read_sealed(path, root)
+        read_sealed(path, root, holds)
     except CorruptStore as error:
         return error.what
     return ""

@@ -90,6 +90,13 @@ def test_a_table_that_is_no_file_is_not_passed_over(tmp_path, make):
         captions(tmp_path)
 
 
+def test_a_named_table_that_is_not_there_is_told_as_that(tmp_path):
+    put(tmp_path / "a.png")
+    with pytest.raises(CaptionError, match="no such file of captions") as caught:
+        captions(tmp_path, caption_file="metadata.jsonl")
+    assert "data.caption_file" in caught.value.cure
+
+
 def test_a_caption_in_a_table_has_the_bound_of_one_beside_an_image(tmp_path):
     put(tmp_path / "a.png")
     told(tmp_path, {"file_name": "a.png", "text": "x" * MAX_CAPTION_BYTES})

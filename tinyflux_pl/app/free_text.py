@@ -6,9 +6,8 @@ import os
 import re
 
 PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
-PATHS = frozenset(
-    ("checkpoint", "prompt_file", "condition", "output", "resume", "replay", "run", "doctor")
-)  # at the top
+# at the top level
+PATHS = frozenset(("checkpoint", "prompt_file", "condition", "output", "resume", "replay", "run", "doctor"))
 PATHS |= {"reference", "image", "mask"}
 LISTS = frozenset(("reference",))  # of paths, where the value is in brackets
 NESTED_PATHS = frozenset(("root", "folder", "path", "file", "directory", "checkpoint", "weights_file"))

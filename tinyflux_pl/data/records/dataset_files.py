@@ -35,13 +35,13 @@ def images_and_masks(root: Path) -> tuple[list[str], list[str]]:
     found = []
     for folder, inner, files in os.walk(root, onerror=_unreadable):
         inner[:] = [name for name in inner if not name.startswith(".")]
-        for name in (*inner, *(file for file in files if not file.startswith("."))):
-            path = Path(folder) / name
-            relative = path.relative_to(root).as_posix()
-            if name in inner and path.is_symlink():
-                inside(root, relative)
-            elif path.suffix.lower() in SUFFIXES:  # a folder of such a name too: opening it will tell
-                found.append(relative)
+        below = Path(folder).relative_to(root)
+        for name in [name for name in inner if (root / below / name).is_symlink()]:
+            inside(root, (below / name).as_posix())
+            inner.remove(name)
+        # a folder with an image's name too: opening it will tell
+        shown = (name for name in (*inner, *files) if not name.startswith("."))
+        found += [(below / name).as_posix() for name in shown if Path(name).suffix.lower() in SUFFIXES]
     masks = {name for name in found if name.lower().endswith(MASK_SUFFIX)}
     return sorted(name for name in found if name not in masks), sorted(masks)
 

@@ -18,14 +18,17 @@ FILE_KEYS, CAPTION_KEYS = ("file_name", "image", "file"), ("text", "caption", "p
 CURE = 'write rows such as {"file_name": "a.png", "text": "a red circle"}'
 
 
-def table_in(root: Path, name: str | None = None, usual: tuple[str, ...] = TABLES) -> Path | None:
-    """The table of that name, else the first of the usual ones that is there; CaptionError for what is no file."""
+def table_in(root: Path, name: str | None = None) -> Path | None:
+    """The table of that name, else the first of TABLES that is there; CaptionError for what is no file."""
+    name = name if name is not None else next((n for n in TABLES if os.path.lexists(root / n)), None)
     if name is None:
-        name = next((n for n in usual if os.path.lexists(root / n)), None)
-    path = None if name is None else inside(root, name)
-    if path is not None and not is_file(path):
-        what = "not a regular file" if os.path.lexists(path) or name in usual else "no such file of captions"
-        raise CaptionError(what, where=str(root / str(name)), cure="mend or remove it, or correct data.caption_file")
+        return None
+    path = inside(root, name)
+    if not is_file(path):
+        there = os.path.lexists(root / name)
+        what = "not a regular file" if there else "no such file of captions"
+        cure = "mend or remove it" if there else "correct data.caption_file"
+        raise CaptionError(what, where=str(root / name), cure=cure)
     return path
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.app.runs import SMALLEST, configuration, run
 from tests.house.test_conf_binds import composed, lines
-from tinyflux_pl.app import plain_keys
+from tinyflux_pl.app.config import plain_keys
 from tinyflux_pl.core.errors import ConfigError
 
 

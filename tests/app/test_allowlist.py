@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from tinyflux_pl.app import allowlist
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.config import allowlist
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core.errors import ConfigError
 
 DANGEROUS = [

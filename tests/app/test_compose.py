@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from omegaconf import OmegaConf
 
-from tinyflux_pl.app.compose import build, check_binds, plain
+from tinyflux_pl.app.config.compose import build, check_binds, plain
 from tinyflux_pl.core.errors import ConfigError
 
 PARTS = "tinyflux_pl.testing_parts"

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 from PIL import Image
 
-from tinyflux_pl.app import dataset_survey
-from tinyflux_pl.app.dataset_survey import KEPT, Survey
+from tinyflux_pl.app.preflight import dataset_survey
+from tinyflux_pl.app.preflight.dataset_survey import KEPT, Survey
 from tinyflux_pl.core import files
 from tinyflux_pl.data.dataset_audit import Audit
 from tinyflux_pl.data.original_sizes import OriginalSizes

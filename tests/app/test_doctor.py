@@ -8,8 +8,8 @@ import pytest
 from tests.app.runs import SMALLEST, configuration
 from tests.app.test_bad_input import entry
 from tests.faults import caching
-from tinyflux_pl.app import doctor
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.caches import doctor
 from tinyflux_pl.core.errors import DataError
 
 PLACES = {"folder/train": "cache", "folder/validation": "cache", "checkpoints/step_0000001": "checkpoint"}

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tinyflux_pl.app.command_line import prepare
-from tinyflux_pl.app.free_text import quoted
+from tinyflux_pl.app.config.free_text import quoted
 from tinyflux_pl.core.errors import ConfigError
 
 TEXTS = [

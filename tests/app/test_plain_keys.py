@@ -116,14 +116,14 @@ def test_a_wrong_value_is_refused_by_its_dotted_key_before_anything_is_built(tmp
 @pytest.mark.parametrize("task", CASES)
 @pytest.mark.parametrize("hardware", ["cpu", "ddp", "gpu_12gb", "h100"])
 def test_what_conf_offers_passes(tmp_path, task, hardware):
-    from tinyflux_pl.app import plain_keys
+    from tinyflux_pl.app.config import plain_keys
 
     for line in ((), ("hardware.devices=[0,1]",), ("hardware.devices=auto",)):
         plain_keys.check(configuration(task, tmp_path, f"hardware={hardware}", *line[: hardware != "cpu"]), task)
 
 
 def test_a_value_that_only_a_checkpoint_knows_may_be_null_for_drawing(tmp_path):
-    from tinyflux_pl.app import plain_keys
+    from tinyflux_pl.app.config import plain_keys
 
     drawn = configuration("generate", tmp_path, "checkpoint=x", "guidance.scale=2", "sampler.steps=4", "height=64")
     plain_keys.check(drawn, "generate")

@@ -9,7 +9,7 @@ import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, photographs, run
-from tinyflux_pl.app import dataset_survey, disk_needs
+from tinyflux_pl.app.preflight import dataset_survey, disk_needs
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.round_trip import difference
 from tinyflux_pl.core import errors

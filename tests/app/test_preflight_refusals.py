@@ -10,10 +10,10 @@ import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, run
-from tinyflux_pl.app import cache_needs, dataset_survey, disk_needs, rehearsing
 from tinyflux_pl.app.learner import Learner
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.preflight import Preflight
+from tinyflux_pl.app.preflight import rehearsal
+from tinyflux_pl.app.preflight.preflight import Preflight, cache_needs, dataset_survey, disk_needs
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import errors
 from tinyflux_pl.engine import peak_memory
@@ -125,7 +125,7 @@ def test_a_stale_cache_is_told_alone_too_although_something_else_is_to_be_made(r
 
 
 def test_a_network_that_memory_cannot_hold_is_never_built(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinyflux_pl.app.preflight.available_bytes", lambda _: 100_000)
+    monkeypatch.setattr("tinyflux_pl.app.preflight.preflight.available_bytes", lambda _: 100_000)
     with pytest.raises(errors.MemoryPlanError) as caught:
         run("train", tmp_path, *SMALL, "run=x", "preflight=false")
     assert "weights" in caught.value.what and "model=" in caught.value.cure
@@ -193,13 +193,13 @@ def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_the_batch_is_divided_among_the_ranks(hardware, sizes):
-    found = rehearsing.sizes(hardware)
+    found = rehearsal.sizes(hardware)
     assert (found.micro_batch, found.on_rank, found.accumulation, found.ranks) == sizes
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(errors.ConfigError) as caught:
-        rehearsing.sizes({"batch_size": 9, "accumulation": 1, "devices": 2, "accelerator": "cpu"})
+        rehearsal.sizes({"batch_size": 9, "accumulation": 1, "devices": 2, "accelerator": "cpu"})
     assert "2 ranks" in caught.value.what
 
 

@@ -180,7 +180,7 @@ PUBLISHED = (
 @pytest.mark.parametrize("beside", [True, False])
 def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, beside, monkeypatch):
     """model=deep_v42 model.weights=FILE equals load_reference and the sampling loop with the original's settings."""
-    from tinyflux_pl.app.compose import build
+    from tinyflux_pl.app.config.compose import build
     from tinyflux_pl.denoisers.tinyflux import TinyFluxDenoiser, load_reference, to_reference_keys
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.diffusion.paths import LinearPath

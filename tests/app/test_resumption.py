@@ -9,7 +9,7 @@ import torch
 
 from tests.app.runs import configuration
 from tinyflux_pl.app import report, resumption
-from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, LAST_BITS, NOTHING, changes
+from tinyflux_pl.app.config.changes import ANOTHER_RUN, LAST_BITS, NOTHING, changes
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 

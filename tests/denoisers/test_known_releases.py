@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests import releases_flux1
 from tests.families.table import families
 from tests.house.source import ROOT
-from tinyflux_pl.app.allowlist import resolve
+from tinyflux_pl.app.config.allowlist import resolve
 from tinyflux_pl.core import known_releases
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.core.known_releases import release_of

@@ -35,7 +35,7 @@ def warm() -> None:
     """Import what a run needs before children are forked."""
     import lightning.pytorch.loggers  # noqa: F401
 
-    from tinyflux_pl.app import closing_evaluation, resumption, sources  # noqa: F401
+    from tinyflux_pl.app.caches import sources  # noqa: F401
     from tinyflux_pl.data import prompt_accuracy  # noqa: F401
     from tinyflux_pl.extraction import encode  # noqa: F401
     from tinyflux_pl.training import logged_metrics, preview, validation  # noqa: F401

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 from tests.app.runs import configuration
 from tests.faults import caching
 from tests.faults.conftest import times
-from tinyflux_pl.app import doctor
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.caches import doctor
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.data.cached_dataset import CachedDataset, collate

@@ -16,8 +16,8 @@ from tests.faults import forks
 from tests.faults.conftest import FULL
 from tests.faults.hostile_targets import HYDRA, PLACES, targets
 from tinyflux_pl.app.command_line import CONF, prepare, run
-from tinyflux_pl.app.compose import build, plain
-from tinyflux_pl.app.known_keys import composed
+from tinyflux_pl.app.config.compose import build, plain
+from tinyflux_pl.app.config.known_keys import composed
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 
 

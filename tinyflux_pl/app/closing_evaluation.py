@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from tinyflux_pl.app import drawn_prompts
+from tinyflux_pl.app.caches.sources import skipped
 from tinyflux_pl.app.fitting import Fitting
-from tinyflux_pl.app.sources import skipped
 
 
 def results_of(fitting: Fitting, started: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tinyflux_pl.app import known_bad, redact
-from tinyflux_pl.app.free_text import quoted
+from tinyflux_pl.app.config.free_text import quoted
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
 from tinyflux_pl.core.printable import printable
@@ -37,7 +37,7 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
     root, config_name = Path(args.config_path or root), args.config_name or config_name
     folders = [root, *([Path(args.config_dir)] if args.config_dir else [])]
 
-    from tinyflux_pl.app import allowlist, hydra_node
+    from tinyflux_pl.app.config import allowlist, hydra_node
 
     hydra_node.check_searchpath(folders, config_name, overrides)
     if args.shell_completion or args.hydra_help:
@@ -49,7 +49,7 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
 
     from omegaconf import OmegaConf
 
-    from tinyflux_pl.app.known_keys import composed, missing_keys
+    from tinyflux_pl.app.config.known_keys import composed, missing_keys
 
     for config in composed(root, config_name, overrides, args.config_dir):
         hydra_node.check(config)
@@ -107,7 +107,7 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     except TinyFluxError as error:
         codes.append(_report(error))
     except (HydraException, OmegaConfBaseException) as error:
-        from tinyflux_pl.app.known_keys import explained
+        from tinyflux_pl.app.config.known_keys import explained
 
         codes.append(_report(explained(error)))
     except BrokenPipeError:  # the reader left, as `| head` does; Python would complain again at exit
@@ -133,7 +133,7 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from tinyflux_pl.app.compose import plain
+    from tinyflux_pl.app.config.compose import plain
 
     redact.install()  # a sweep's launcher may have given this job a process of its own
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyflux_pl.app.sources import Source
+from tinyflux_pl.app.caches.sources import Source
 
 
 def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import drawn_prompts, resumption
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.caches.sources import Source, datasets
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.learner import Learner
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.sources import Source, datasets
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core import fingerprint
 from tinyflux_pl.core.errors import ConfigError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine.memory_plan import MemoryPlan
 

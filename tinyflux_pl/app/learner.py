@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.redact import redact_data
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app import signatures
-from tinyflux_pl.app.compose import build, check_binds
+from tinyflux_pl.app.config import signatures
+from tinyflux_pl.app.config.compose import build, check_binds
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 
 

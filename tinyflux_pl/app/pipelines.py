@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinyflux_pl.app import generation_plan
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core.errors import ConfigError
 
 

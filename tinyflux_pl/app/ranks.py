@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tinyflux_pl.app import sources
+from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.core import interruption
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import precision as formats
 

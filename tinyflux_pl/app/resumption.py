@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import ranks, report
-from tinyflux_pl.app.configuration_changes import ANOTHER_RUN, changes, drops
+from tinyflux_pl.app.config.changes import ANOTHER_RUN, changes, drops
 from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.app.run_folder import configurations
 from tinyflux_pl.checkpoints import directory

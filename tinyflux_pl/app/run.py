@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import plain_keys
+from tinyflux_pl.app.config import plain_keys
 from tinyflux_pl.app.run_folder import leaving_no_trace, owned
 from tinyflux_pl.core.errors import ConfigError
 
@@ -17,7 +17,8 @@ UNREAD += ("steps", "resume")  # by extraction
 @leaving_no_trace
 def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
-    from tinyflux_pl.app import doctor, report, sources
+    from tinyflux_pl.app import report
+    from tinyflux_pl.app.caches import doctor, sources
     from tinyflux_pl.app.parts import Parts
 
     plain_keys.check(config, "extract")
@@ -38,7 +39,7 @@ def train(config: dict[str, Any]) -> int:
     from tinyflux_pl.app import closing_evaluation, ranks, report, resumption
     from tinyflux_pl.app.fitting import Fitting
     from tinyflux_pl.app.parts import Parts
-    from tinyflux_pl.app.preflight import Preflight
+    from tinyflux_pl.app.preflight.preflight import Preflight
 
     plain_keys.check(config, "train")
     if config["replay"]:

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app.caches.replacement import Replacement
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.replacement import Replacement
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
 from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_store import CacheStore

@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tinyflux_pl.app import allowlist, signatures
-from tinyflux_pl.app.signatures import suggestion
+from tinyflux_pl.app.config import allowlist, signatures
+from tinyflux_pl.app.config.signatures import suggestion
 from tinyflux_pl.core.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tinyflux_pl.app import allowlist
+from tinyflux_pl.app.config import allowlist
 from tinyflux_pl.core.errors import ConfigError
 
 SEARCH = "hydra.searchpath"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from tinyflux_pl.app import loggers, places_apart, signatures
-from tinyflux_pl.app.key_binding import Keys, NotEmpty, Range, bind
+from tinyflux_pl.app.config import loggers, places_apart, signatures
+from tinyflux_pl.app.config.key_binding import Keys, NotEmpty, Range, bind
 from tinyflux_pl.core.errors import ConfigError
 
 Text = Annotated[str, NotEmpty()]

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from tinyflux_pl.app import drawn_prompts
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.caches.sources import Source, datasets
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.learner import Learner
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.sources import Source, datasets
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError, NotWritable
 from tinyflux_pl.core.types import Batch, TextEmbeddings

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import sources
+from tinyflux_pl.app.caches import sources
+from tinyflux_pl.app.caches.replacement import Replacement
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.replacement import Replacement
-from tinyflux_pl.app.sampled_store import SampledStore
+from tinyflux_pl.app.preflight.sampled_store import SampledStore
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-from tinyflux_pl.app import signatures
+from tinyflux_pl.app.config import signatures
 from tinyflux_pl.core.errors import ConfigError
 
 

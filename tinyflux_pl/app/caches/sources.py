@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.caches.replacement import Replacement
+from tinyflux_pl.app.caches.source_store import cure, opened, whole
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.replacement import Replacement
-from tinyflux_pl.app.source_store import cure, opened, whole
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over

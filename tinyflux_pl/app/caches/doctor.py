@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tinyflux_pl.app.replacement import NEW, OLD
+from tinyflux_pl.app.caches.replacement import NEW, OLD
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
 from tinyflux_pl.core.progress import track

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tinyflux_pl.app.budget import Budget
-from tinyflux_pl.app.dataset_survey import Survey
-from tinyflux_pl.app.disk_needs import listed
+from tinyflux_pl.app.preflight.budget import Budget
+from tinyflux_pl.app.preflight.dataset_survey import Survey
+from tinyflux_pl.app.preflight.disk_needs import listed
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.engine.memory_plan import size
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app import cache_needs, dataset_survey, disk_needs, preflight_report, ranks, rehearsing, sources
-from tinyflux_pl.app.budget import budget
+from tinyflux_pl.app import ranks
+from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, rehearsal, report
+from tinyflux_pl.app.preflight.budget import budget
 from tinyflux_pl.engine import memory_plan
 from tinyflux_pl.engine.peak_memory import available_bytes
 
@@ -37,7 +39,7 @@ class Preflight:
         self.samples: list[sources.Source] = []
         if not ranks.first():
             return
-        self.sizes = rehearsing.sizes(self.config["hardware"])
+        self.sizes = rehearsal.sizes(self.config["hardware"])
         self._read_data(whole=bool(asked))
         self._judge_room()
         if asked and start < self.config["steps"]:
@@ -68,7 +70,7 @@ class Preflight:
                 dataset_survey.survey(*place, self._records(*place), frame, self._cache(*place)) for place in splits
             ]
             modes = {name: self._records(name, "train").fit_mode for name in self.records}
-            preflight_report.dataset(self.surveys, modes)
+            report.dataset(self.surveys, modes)
         if refusals:
             raise refusals[0]
         for found in self.surveys:
@@ -85,7 +87,7 @@ class Preflight:
         """Disk and memory, by arithmetic alone; the network is built on the meta device."""
         with torch.device("meta"):
             network = self.parts.denoiser()
-            groups = rehearsing.optimizer_of(self.parts, network).param_groups
+            groups = rehearsal.optimizer_of(self.parts, network).param_groups
         state = memory_plan.training_state(network, groups, ranks=self.sizes.ranks)
         device = self.parts.device
         plan = memory_plan.training(state, {"step": 0}, host=device == "cpu")
@@ -107,14 +109,14 @@ class Preflight:
             longest = cache_needs.longest_caption(self.caches)
         free, device = available_bytes(self.parts.device), self.parts.device
         used = self.samples or self.sources or []
-        rehearsal = rehearsing.rehearse(self.parts, self.sizes, self.start, used, longest)
-        preflight_report.memory(rehearsal, free, device)
+        rehearsed = rehearsal.rehearse(self.parts, self.sizes, self.start, used, longest)
+        report.memory(rehearsed, free, device)
         found = budget(
-            self.config, self.sizes, self.start, rehearsal, self.caches, self.writes, self._drawn_at_the_end()
+            self.config, self.sizes, self.start, rehearsed, self.caches, self.writes, self._drawn_at_the_end()
         )
         notes = [SAMPLED] * bool(self.samples) + [COMPILED] * bool(self.config["hardware"]["compile"])
-        preflight_report.budget(found, notes)
-        del rehearsal
+        report.budget(found, notes)
+        del rehearsed
         gc.collect()  # trainer and module know each other; the run needs the memory of this copy
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

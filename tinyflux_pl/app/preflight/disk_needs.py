@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app.cache_needs import GroupNeed
-from tinyflux_pl.app.sources import Source
+from tinyflux_pl.app.caches.sources import Source
+from tinyflux_pl.app.preflight.cache_needs import GroupNeed
 from tinyflux_pl.core.errors import DiskFull, NotWritable
 from tinyflux_pl.engine.memory_plan import size
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyflux_pl.app.compose import build
-from tinyflux_pl.app.sources import SPLITS
+from tinyflux_pl.app.caches.sources import SPLITS
+from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError, ImageError
 from tinyflux_pl.core.fingerprint import of

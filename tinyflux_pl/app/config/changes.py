@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app.compose import build
+from tinyflux_pl.app.config.compose import build
 
 # Of one start, not of the run.
 UNTOLD = (

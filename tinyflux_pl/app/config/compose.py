@@ -6,7 +6,7 @@ import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tinyflux_pl.app import allowlist, signatures
+from tinyflux_pl.app.config import allowlist, signatures
 from tinyflux_pl.core.errors import ConfigError
 
 

@@ -1,0 +1,1 @@
+"""The caches of a run: made, found, replaced, examined."""

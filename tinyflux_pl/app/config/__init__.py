@@ -1,0 +1,1 @@
+"""Configuration: what it may say, and how it becomes objects."""

@@ -93,8 +93,9 @@ def finished(root: Path, name: str, *overrides: str) -> Path:
 
 
 def record_draws(file: Path) -> None:
-    """Write the step and the sample ids of every micro-batch that this process draws; `null` is the end of one
-    that was not killed.
+    """Write the step and the sample ids of every micro-batch that this process draws.
+
+    `training` ends the file with `null`, unless the process is killed.
     """
     from tinyflux_pl.objectives.flow import FlowObjective
 

@@ -37,9 +37,8 @@ class Preemption(Callback):
             poll(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.checkpoints.on_exception(
-            trainer, pl_module, exception
-        )  # so that an earlier failure is not told as this one
+        # First, so that what kept an earlier save from the disk is not told as the failure of this one.
+        self.checkpoints.on_exception(trainer, pl_module, exception)
         taken = pl_module.step > pl_module.start_step
         if taken and pl_module.settled and not isinstance(exception, DiskFull):
             try:

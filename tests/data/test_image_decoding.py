@@ -196,6 +196,15 @@ def test_fit_neither_squashes_nor_leaves_the_centre():
         assert rows.mean() == columns.mean() == 15.5
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_marks_nothing_in_a_mask(mode):
+    """As an eraser leaves it: white brushed onto nothing."""
+    brushed = Image.new(mode, (4, 1), (255,) * (len(mode) - 1) + (0,))
+    brushed.putpixel((0, 0), (255,) * len(mode))
+    assert decode_mask(encoded(brushed)).tolist() == [[255, 0, 0, 0]]
+    assert decode(encoded(brushed)).min() == 255  # and shows white paper in a picture
+
+
 def test_a_mask_follows_its_image():
     mask = np.zeros((30, 60), np.uint8)
     mask[:, 15:45] = 255

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from tinyflux_pl.core.errors import ConfigError, ImageError
 
-DECODING_VERSION = 1  # part of the records' fingerprints: raise it when pixels change
+DECODING_VERSION = 2  # part of the records' fingerprints: raise it when pixels change
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 2**25  # about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
 MAX_BYTES = 128 * 2**20
@@ -34,6 +34,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 STRIP = 2**20  # pixels converted at a time: a second copy of a large image would double its memory
 WHITE = (255, 255, 255)
+BLACK = (0, 0, 0)
 CURE = "replace or remove the file"
 
 
@@ -192,7 +193,8 @@ def _converted(image: Image.Image, name: str, target: str) -> Image.Image:
         raise ImageError(f"{image.mode} pixels", where=name, cure="save it as 8-bit RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         clear = image if image.mode == "RGBA" else image.convert("RGBA")
-        ground = Image.new("RGB", image.size, WHITE)
+        # what is transparent shows white paper in a picture, and in a mask marks nothing
+        ground = Image.new("RGB", image.size, WHITE if target == "RGB" else BLACK)
         ground.paste(clear, mask=clear)
         return ground if target == "RGB" else ground.convert(target)
     return image if image.mode == target else image.convert(target)

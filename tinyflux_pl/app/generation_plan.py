@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,8 +162,25 @@ def _step(denoiser: Any, text_spec: Any, latents: Any, config: Mapping[str, Any]
     text = TextEmbeddings(
         x.new_empty(*shape, text_spec.width), x.new_empty(shape, dtype=torch.bool), x.new_empty(rows, text_spec.pooled)
     )
-    given = config["reference"] or []
-    beside = [x] * (1 if isinstance(given, str) else len(given))
+    files = [given] if isinstance(given := config["reference"] or [], str) else given
+    beside = [_beside(denoiser, x, file) for file in files]
     holes = denoiser.inpaint_channels
     hole = x.new_empty(rows, holes, *x.shape[2:]) if holes else None
     return denoiser(x, x.new_empty(rows), Conditioning(text, references=tuple(beside), inpaint=hole))
+
+
+def _beside(denoiser: Any, x: Any, file: str) -> Any:
+    """Latents of a reference in the size that the network's rule brings it to; of a file that is not there, x's."""
+    from pathlib import Path
+
+    from tinyflux_pl.data.image_decoding import inspect
+    from tinyflux_pl.data.reference_pictures import AREA
+
+    cell, path = denoiser.latent_spec.downsample, Path(file).expanduser()
+    if denoiser.reference_size in ("preferred", "area"):  # at the most
+        return x.new_empty(*x.shape[:2], math.isqrt(AREA) // cell, math.isqrt(AREA) // cell)
+    if not path.is_file():
+        return x
+    tokens = cell * denoiser.patch_size
+    width, height = (max(side // tokens, 1) * denoiser.patch_size for side in inspect(path))
+    return x.new_empty(*x.shape[:2], height, width)

@@ -68,7 +68,7 @@ def disk_full() -> None:
 
 MANIFEST = "checkpoints.manifest:", "write"
 VALIDATE = "objectives.validation:FixedGrid", "errors"
-DRAW = "sampling.images:ImageSampler", "images"
+DRAW = "sampling.images:ImageSampler", "batches"
 LOSS = "objectives.flow:FlowObjective", "loss"
 SAVE = "training.checkpoint_schedule:CheckpointSchedule", "_write"
 

@@ -43,7 +43,7 @@ HARMLESS = {
     "batch size": (None, ("hardware.batch_size=4", "hardware.accumulation=2", "data.extraction_batch=3")),
     "workers": (None, ("hardware.workers=2",)),
     "order": (in_another_order, ()),
-    "world size": (None, ("hardware=ddp", "hardware.devices=2")),
+    "world size": (None, ("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")),
 }
 
 

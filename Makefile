@@ -26,7 +26,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check $(CHECKED)
-	$(BIN)/ty check tinyflux_pl tests benchmarks --ignore all --error import-not-found
+	$(BIN)/ty check tinyflux_pl tests benchmarks --ignore all --error import-not-found --error unresolved-reference
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

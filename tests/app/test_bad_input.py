@@ -226,31 +226,3 @@ def test_a_teacher_that_cannot_be_read_is_found_before_the_images_are_encoded(tm
     with refused(errors.HubError):
         run("extract", tmp_path, *folder(photos), *chosen)
     assert not list(tmp_path.rglob("shard_*"))
-
-
-# runs and checkpoints
-
-
-# parameters that are there, though conf/ does not list them
-
-
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        (["logger=wandb"], "logger.wandb.prefix=x"),
-        ([], "model.sol_geometric_weight=0.5"),
-        (["++optimizer={_target_: torch.optim.SGD, _partial_: true, lr: 0.1}"], "optimizer.nesterov=true"),
-    ],
-)
-def test_a_parameter_that_is_real_but_not_listed_is_told_how_to_add(given, line):
-    with refused(errors.ConfigError) as caught:
-        prepare([*given, line], CONF, "train")
-    assert f"+{line.partition('=')[0]}=..." in caught.value.cure and "did you mean" not in caught.value.cure
-    prepare([*given, f"+{line}"], CONF, "train")
-
-
-@pytest.mark.parametrize(
-    "line", ["guidance.eta=0.2", "guidance.kind=apg", "optimizer.betas=[0.9,0.99]", "sampler.toward=data"]
-)
-def test_what_a_choice_offers_can_be_set_without_a_plus(line):
-    prepare([line], CONF, "train")

@@ -10,25 +10,27 @@ from tinyflux_pl.core.errors import ConfigError, SpecMismatch, StaleCache
 from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.data.cached_dataset import CachedDataset, collate
 from tinyflux_pl.data.mixture import Mixture
+from tinyflux_pl.data.same_shape_order import sample_order
 from tinyflux_pl.data.sample_order import OrderedBatchSampler, SampleOrder
+from tinyflux_pl.training.datamodule import batches_of_one_shape
 
 CODEC, TEXT = {"name": "pixels"}, {"name": "hashed"}
 
 
-def make(root, total, first=0, experts=(), masks=False, codec=CODEC, channels=4, buckets=(0.5,)):
+def make(root, total, first=0, experts=(), masks=False, codec=CODEC, channels=4, buckets=(0.5,), side=2):
     store = CacheStore.create(root, root.name, total, 3, {})
     store.begin_group("encodings", {"codec": codec, "text": TEXT, "root": str(root)})
     for k in range(store.shards):
         ids = torch.tensor([first + i for i in store.rows(k)])
         columns = {
-            "latents": ids[:, None, None, None].expand(-1, channels, 2, 2).bfloat16(),
+            "latents": ids[:, None, None, None].expand(-1, channels, side, side).bfloat16(),
             "text.tokens": ids[:, None, None].expand(-1, 9, 5).half(),
             "text.mask": torch.arange(9) <= (ids % 4)[:, None],
             "text.pooled": ids[:, None].expand(-1, 6).half(),
             "sample_ids": ids,
         }
         if masks:
-            columns["masks"] = torch.full((len(ids), 2, 2), 0.25).half()
+            columns["masks"] = torch.full((len(ids), side, side), 0.25).half()
         store.write_shard("encodings", k, columns, [f"caption {i}" for i in ids.tolist()])
     for name in experts:
         store.begin_group(name, {"teacher": "t", "buckets": list(buckets)})
@@ -104,6 +106,19 @@ def test_a_mixture_serves_sources_side_by_side_and_marks_what_is_absent(tmp_path
     order = SampleOrder(mixture.lengths, 8, 0, mixture.weights)
     ids = torch.cat([mixture.__getitems__(order.batch(s)).dataset_ids for s in range(50)])
     assert [(ids == i).sum().item() for i in (2, 7, 9)] == [100, 200, 100]
+
+
+def test_sources_of_different_picture_sizes_share_a_mixture_but_no_batch(tmp_path):
+    small = CachedDataset(make(tmp_path / "small", 6, masks=True))
+    large = CachedDataset(make(tmp_path / "large", 9, first=100, side=3))
+    mixture = Mixture({0: small, 1: large})
+    assert mixture.shape_of(5)[1:] == (2, 2) and mixture.shape_of(6)[1:] == (3, 3)
+    order = sample_order(mixture.lengths, 4, 0, [1.0, 3.0], mixture.shapes)
+    batches = [mixture.__getitems__(order.batch(step)) for step in range(40)]
+    assert sum(batch.latents.shape[-1] == 3 for batch in batches) == 30
+    assert all(batch.masks.shape[1:] == batch.latents.shape[2:] for batch in batches)
+    validation = batches_of_one_shape(mixture, 4)
+    assert validation == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11, 12, 13], [14]]
 
 
 def test_sources_that_do_not_fit_are_named(tmp_path):

@@ -47,6 +47,14 @@ class Samples:
         self.latents = torch.randn(count, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
         self.scale = torch.ones(count)
 
+    @property
+    def lengths(self) -> list[int]:
+        return [len(self)]
+
+    @property
+    def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
+        return [((CHANNELS, SIDE, SIDE),)]
+
     def __len__(self) -> int:
         return len(self.latents)
 

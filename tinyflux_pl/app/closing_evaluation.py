@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from tinyflux_pl.app import drawn_prompts
@@ -56,11 +57,14 @@ def _accuracies(fitting: Fitting) -> tuple[dict[str, Any], dict[str, Any]]:
     novelty: dict[str, Any] = {}
     for source in fitting.sources:
         records = source.records["train"]
+        cell = fitting.parts.codec.latent_spec.downsample
+        _, rows, columns = drawn_prompts.latent_shape(source)
+        sampler = replace(fitting.sampler, image_size=(rows * cell, columns * cell))
         for split, prompts in drawn_prompts.for_evaluation(fitting.config, records).items():
             name = f"{source.name}/{split}"
             with formats.autocast(fitting.parts.precision, device), fitting.average.applied(denoiser):
                 accuracies[name], images = prompt_accuracy(
-                    denoiser, fitting.sampler, records.verifier(), prompts, seed=seed, title=f"draw {name}"
+                    denoiser, sampler, records.verifier(), prompts, seed=seed, title=f"draw {name}"
                 )
             if (distances := records.novelty(images)) is not None:
                 novelty[name] = distances

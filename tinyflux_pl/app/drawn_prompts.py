@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from tinyflux_pl.app.caches.sources import Source
+from tinyflux_pl.data.cache_store import ENCODINGS
 
 
 def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
@@ -12,6 +14,7 @@ def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
     chosen = config["callbacks"]["preview"]
     if chosen.get("prompts"):
         return list(chosen["prompts"])
+    sources = of_first_size(sources)
     per_source = -(-chosen["count"] // len(sources))
     prompts: list[str] = []
     for source in sources:
@@ -24,12 +27,24 @@ def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
     return prompts[: chosen["count"]]
 
 
+def of_first_size(sources: list[Source]) -> list[Source]:
+    """The leading sources whose pictures have the size of the first: one grid of previews has one size."""
+    first = latent_shape(sources[0])
+    return list(takewhile(lambda source: latent_shape(source) == first, sources))
+
+
+def latent_shape(source: Source) -> tuple[int, ...]:
+    """(C, H, W) of a source's latents."""
+    return source.stores["validation"].layout(ENCODINGS)["latents"][1]
+
+
 def pictures_of_previews(config: dict[str, Any], sources: list[Source], validation: Any) -> Any:
     """What previews are shown beside their words: the pictures of the samples whose captions they are."""
     from tinyflux_pl.sampling.images import ShownPictures, words_only
 
     if not any(name == "inpaint" or name.startswith("reference.") for name in validation.layout):
         return words_only
+    sources = of_first_size(sources)
     count, start, rows = config["callbacks"]["preview"]["count"], 0, []
     for source in sources:
         held = len(source.stores["validation"])

@@ -86,6 +86,17 @@ class CachedDataset(Dataset):
             **{name: self._rows(name, index) for name in TARGET if name in self.layout},
         )
 
+    @property
+    def lengths(self) -> list[int]:
+        """Of its one source."""
+        return [len(self)]
+
+    @property
+    def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
+        """Of its one source: the shapes that must agree within a batch, that of the latents first."""
+        pictures = ["latents", *(["inpaint"] if "inpaint" in self.layout else []), *references(self.layout)]
+        return [tuple(self.layout[key][1] for key in pictures)]
+
     def fingerprint(self, group: str = ENCODINGS) -> dict[str, Any]:
         """What a group was made from."""
         return self.store.groups()[group]

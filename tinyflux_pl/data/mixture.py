@@ -18,13 +18,15 @@ from tinyflux_pl.data.cached_dataset import CachedDataset, references
 # parts of a fingerprint that must agree for two caches to mean the same by a number
 SHARED_PARTS = {ENCODINGS: ("codec", "text")}
 SHARED_EXPERT_PARTS = ("teacher", "buckets", "t_buckets", "clock")
+PIXELWISE = ("latents", "masks", "inpaint")  # with the references: their last two axes are a picture's height and width
 
 
 class Mixture(Dataset):
     """Sources by dataset id; a batch may mix them. Indices run through the sources in order of their ids.
 
     A source without an expert is marked absent in `expert_present`; one without masks counts as
-    foreground everywhere. Give `lengths` and `weights` to SampleOrder.
+    foreground everywhere. Sources may differ in the size of their pictures, but not within a batch: give
+    `lengths`, `weights` and `shapes` to sample_order.
     Raises SpecMismatch naming two sources whose shapes, codec, text encoder or teacher differ.
     """
 
@@ -36,6 +38,7 @@ class Mixture(Dataset):
         self.lengths = [len(d) for d in self.datasets.values()]
         self.weights = None if weights is None else [float(weights[i]) for i in self.datasets]
         self._ends = torch.tensor(self.lengths).cumsum(0)
+        self.shapes = [shape for d in self.datasets.values() for shape in d.shapes]
         self.layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         self.groups = tuple(dict.fromkeys(g for d in self.datasets.values() for g in d.groups))
         owners: dict[str, int] = {}
@@ -51,7 +54,7 @@ class Mixture(Dataset):
             for key, kind in dataset.layout.items():
                 owner = owners.setdefault(key, i)
                 known = self.layout.setdefault(key, kind)
-                if known[1] != kind[1]:
+                if _comparable(key, known[1]) != _comparable(key, kind[1]):
                     raise self._mismatch(owner, i, f"{key}: rows of {known[1]} and of {kind[1]}")
             for group in (ENCODINGS, *dataset.groups):
                 first = next(j for j, d in self.datasets.items() if group in (ENCODINGS, *d.groups))
@@ -85,8 +88,7 @@ class Mixture(Dataset):
 
         masks = None
         if "masks" in self.layout:
-            shape = self.layout["masks"][1]
-            masks = joined([torch.ones(len(p), *shape) if p.masks is None else p.masks for p in parts])
+            masks = joined([_ones_like_mask(p) if p.masks is None else p.masks for p in parts])
         captions = [caption for part in parts for caption in part.captions]
         return Batch(
             latents=joined([p.latents for p in parts]),
@@ -105,6 +107,11 @@ class Mixture(Dataset):
             **{name: joined([getattr(p, name) for p in parts]) for name in TARGET if name in self.layout},
         )
 
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        """The shape (C, H, W) of one sample's latents."""
+        source = int(torch.bucketize(torch.tensor(index), self._ends, right=True))
+        return self.shapes[source][0]
+
     def _expert(self, part: Batch, key: str) -> Tensor:
         found = part.experts.get(key)
         return torch.zeros(len(part), *self.layout[key][1]) if found is None else found
@@ -117,3 +124,14 @@ class Mixture(Dataset):
         names = [f"{i} ({self.datasets[i].store.name})" for i in (first, second)]
         cure = "extract both with the same codec, text encoder and teachers"
         return SpecMismatch(f"sources {names[0]} and {names[1]} do not fit: {what}", where="data", cure=cure)
+
+
+def _comparable(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What of a row's shape must agree between sources: all of it, or all but height and width."""
+    pixelwise = key in PIXELWISE or key.startswith("reference.")
+    return (len(shape), *shape[:-2]) if pixelwise else shape
+
+
+def _ones_like_mask(part: Batch) -> Tensor:
+    """Foreground everywhere, (B, H, W) of the latents."""
+    return torch.ones(len(part), *part.latents.shape[-2:])

@@ -33,7 +33,7 @@ class SampleOrder:
         self.total = sum(self.lengths)
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
-        self._turns = None if weights is None else _turns(weights, len(self.lengths))
+        self._turns = None if weights is None else turns(weights, len(self.lengths))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -99,7 +99,7 @@ class OrderedBatchSampler(Sampler[list[int]]):
             yield self.order.rank_slice(step, self.rank, self.world)
 
 
-def _turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarray]:
+def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarray]:
     """Whose turn each slot of a round is (ROUND,), and turns taken before each slot (ROUND + 1, sources)."""
     weight = np.asarray(weights, dtype=np.float64)
     if weight.shape != (sources,) or not np.isfinite(weight).all() or (weight <= 0).any():

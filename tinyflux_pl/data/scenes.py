@@ -19,7 +19,7 @@ from tinyflux_pl.data.shapes import article, balanced, pairs_of
 if TYPE_CHECKING:
     from tinyflux_pl.data.scene_reading import SceneReader
 
-SCENES_VERSION = 2  # raise it whenever scenes are put together otherwise; DRAWING_VERSION is for their shapes
+SCENES_VERSION = 3  # raise it whenever scenes are put together otherwise; DRAWING_VERSION is for their shapes
 BASE = 48  # the side for which all lengths below are given; other sizes scale them
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # (x, y), y down
 COUNTS = {"two": 2, "three": 3, "four": 4}
@@ -33,16 +33,21 @@ _PLURALS = {shape: "crosses" if shape == "cross" else shape + "s" for shape in S
 _SINGULARS = {**{plural: shape for shape, plural in _PLURALS.items()}, **{shape: shape for shape in SHAPES}}
 _TEMPLATES = ("{first} {relation} {second}", "{first} is {relation} {second}")
 _GROUP_TEMPLATES = ("{number} {colour} {shapes}", "a picture of {number} {colour} {shapes}")
+SHORT_CAPTIONS = 0.15  # the share of captions of two objects that state no relation
 _LONG = {"left of": "to the left of", "right of": "to the right of"}
 GRAMMAR = (
-    'say "a red circle left of a blue square" (relations: ' + ", ".join(RELATIONS) + ') or "three green triangles" ('
+    'say "a red circle left of a blue square" (relations: ' + ", ".join(RELATIONS)
+    + '), "a red circle and a blue square", or "three green triangles" ('
     + ", ".join(COUNTS) + "); colours: " + ", ".join(COLOURS) + "; shapes: " + ", ".join(SHAPES)
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption claims: its (colour, shape) objects, and how the first stands to the second, or None."""
+    """What a caption claims: its (colour, shape) objects, and how the first stands to the second, or None.
+
+    Without a relation they are alike, or two that may stand anywhere.
+    """
 
     objects: tuple[tuple[str, str], ...]
     relation: str | None = None
@@ -50,6 +55,8 @@ class Scene:
     def caption(self, template: int) -> str:
         """In words; even and odd templates differ in form."""
         colour, shape = self.objects[0]
+        if self.relation is None and len(set(self.objects)) == 2:
+            return " and ".join(f"{article(c)} {s}" for c, s in self.objects)
         if self.relation is None:
             number = list(COUNTS)[len(self.objects) - 2]
             return _GROUP_TEMPLATES[template % 2].format(number=number, colour=colour, shapes=_PLURALS[shape])
@@ -69,8 +76,9 @@ def parse(caption: str) -> Scene:
         return Scene(((words[1], _SINGULARS[words[2]]),) * COUNTS[words[0]])
     pairs = [(words[i], words[i + 1]) for i in (0, -2)] if len(words) >= 5 else []
     relation = " ".join(words[2:-2])
-    if relation in RELATIONS and all(colour in COLOURS and shape in SHAPES for colour, shape in pairs):
-        return Scene(tuple(pairs), relation)
+    known = relation in RELATIONS or (relation == "and" and len(set(pairs)) == 2)
+    if known and all(colour in COLOURS and shape in SHAPES for colour, shape in pairs):
+        return Scene(tuple(pairs), None if relation == "and" else relation)
     raise CaptionError(f"not a caption of a scene: {caption!r}", cure=GRAMMAR)
 
 
@@ -104,13 +112,15 @@ class Scenes(RecordSource):
             scene = related(first, self.pairs, list(RELATIONS)[int(order.integers(4))], order)
         else:
             scene = Scene((first,) * int(order.integers(2, 5)))
-        caption = scene.caption(int(order.integers(2)))
+        template = int(order.integers(2))
         scale, grey = self.size / BASE, float(order.uniform(*BACKGROUNDS))
         drawn = [
             Drawn(shape, jittered_colour(colour, order.random(3)), scale * x, scale * y, scale * radius)
             for (colour, shape), (x, y, radius) in zip(scene.objects, placed(scene, order), strict=True)
         ]
         image, mask = draw(drawn, self.size, grey)
+        unrelated = scene.relation is not None and order.random() < SHORT_CAPTIONS
+        caption = (Scene(scene.objects) if unrelated else scene).caption(template)
         attributes = {
             "objects": [list(pair) for pair in scene.objects],
             "relation": scene.relation,

@@ -53,16 +53,21 @@ class ShapeReader:
             "fit": fit,
         }
 
-    def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Which claims each picture keeps: (B,) bool for every claim and for `all` of them."""
-        wanted = [parse(prompt) for prompt in prompts]
-        seen = self.read(images)
-        kept = {
-            claim: torch.tensor(
-                [got[claim] == want[claim] for got, want in zip(seen, wanted, strict=True)],
-                dtype=torch.bool,
-                device=images.device,
-            )
-            for claim in self.claims
+    def stated(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Which claims each caption makes (B,) bool."""
+        captions = [parse(prompt) for prompt in prompts]
+        return {
+            claim: torch.tensor([claim in caption for caption in captions], dtype=torch.bool) for claim in self.claims
         }
-        return {**kept, "all": torch.stack(list(kept.values())).all(0)}
+
+    def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Which claims each picture keeps: (B,) bool for every claim and for `all` of them.
+
+        A claim that the caption does not make is kept by any picture of one readable shape.
+        """
+        rows = [
+            [got["shape"] is not None and got[claim] == want.get(claim, got[claim]) for claim in self.claims]
+            for got, want in zip(self.read(images), map(parse, prompts), strict=True)
+        ]
+        kept = torch.tensor(rows, dtype=torch.bool, device=images.device).view(-1, len(self.claims))
+        return {**dict(zip(self.claims, kept.T, strict=True)), "all": kept.all(1)}

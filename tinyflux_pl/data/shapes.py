@@ -41,9 +41,13 @@ TEMPLATES = (
     "{colour} {shape} {place}, {size}",
     "{position}: {size_colour} {shape}",
 )
+CAPTIONS_VERSION = 2  # raise it whenever a caption would come out differently
+OPTIONAL = ("colour", "size", "position")
+SHORT_CAPTIONS = 0.3  # the share of training captions that leave something out
 GRAMMAR = (
-    "state each once: a size (" + ", ".join(SIZES) + "), a colour (" + ", ".join(COLOURS) + "), a shape ("
-    + ", ".join(SHAPES) + ") and a position (" + ", ".join(POSITIONS) + '), as in "a large red circle, top left"'
+    "name a shape (" + ", ".join(SHAPES) + "), and of these what you want, each once: a colour ("
+    + ", ".join(COLOURS) + "), a size (" + ", ".join(SIZES) + "), a position (" + ", ".join(POSITIONS)
+    + '), as in "a large red circle, top left" or "a red circle"'
 )  # fmt: skip
 _FILLERS = {"a", "an", "the", "in", "at", "on"}
 _PLACES = {"top": "at the top", "bottom": "at the bottom", "left": "on the left", "right": "on the right"}
@@ -62,7 +66,9 @@ def pairs_of(split: str) -> tuple[tuple[str, str], ...]:
 
 
 def caption_of(attributes: dict[str, str], template: int) -> str:
-    """The caption of one object in one of the TEMPLATES."""
+    """The caption of one object: in one of the TEMPLATES, or in a shorter form that says less."""
+    if any(attribute not in attributes for attribute in OPTIONAL):
+        return _short_caption(attributes, template)
     colour, position = attributes["colour"], attributes["position"]
     return TEMPLATES[template].format(
         shape=attributes["shape"],
@@ -70,35 +76,67 @@ def caption_of(attributes: dict[str, str], template: int) -> str:
         position=position,
         colour=article(colour),
         size_colour=article(f"{attributes['size']} {colour}"),
-        place=_PLACES.get(position, f"in the {position}"),
+        place=_placed(position),
     )
 
 
+def _short_caption(attributes: dict[str, str], template: int) -> str:
+    """A shape with some of size, colour and position, in the order of one of the TEMPLATES."""
+    words = [attributes[name] for name in ("size", "colour", "shape") if name in attributes]
+    noun = article(" ".join(words))
+    if "position" not in attributes:
+        return noun
+    position = attributes["position"]
+    return (f"{noun}, {position}", f"{noun} {_placed(position)}", f"{position}: {noun}")[template % 3]
+
+
+def _placed(position: str) -> str:
+    """The position as an adverbial."""
+    return _PLACES.get(position, f"in the {position}")
+
+
+def shortened(attributes: dict[str, str], uniform: float) -> dict[str, str]:
+    """All attributes, or for `uniform` in [0, 1) below SHORT_CAPTIONS the shape and a proper part of the rest."""
+    if uniform >= SHORT_CAPTIONS:
+        return attributes
+    parts = 2 ** len(OPTIONAL) - 1
+    chosen = int(uniform / SHORT_CAPTIONS * parts)
+    left_out = [name for bit, name in enumerate(OPTIONAL) if not chosen >> bit & 1]
+    return {name: value for name, value in attributes.items() if name not in left_out}
+
+
 @lru_cache(maxsize=65536)
-def _parse(caption: str) -> tuple[str, str, str, str]:
+def _parse(caption: str) -> tuple[tuple[str, str], ...]:
     words = caption.lower().replace(",", " ").replace(":", " ").rstrip(" .").replace("center", "centre").split()
     words = [word for word in words if word not in _FILLERS]
-    found = [[w for w in words if w in known] for known in (COLOURS, SHAPES, SIZES)]
-    rest = [w for w in words if w not in COLOURS and w not in SHAPES and w not in SIZES]
-    if any(len(f) != 1 for f in found) or " ".join(rest) not in POSITIONS:
+    known = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
+    stated = {name: [word for word in words if word in choices] for name, choices in known.items()}
+    rest = " ".join(w for w in words if not any(w in choices for choices in known.values()))
+    unclear = any(len(values) > 1 for values in stated.values()) or not stated["shape"]
+    if unclear or (rest and rest not in POSITIONS):
         raise CaptionError(f"not a caption of one shape: {caption!r}", cure=GRAMMAR)
-    return found[0][0], found[1][0], " ".join(rest), found[2][0]
+    attributes = {name: values[0] for name, values in stated.items() if values}
+    return tuple((attributes | ({"position": rest} if rest else {})).items())
 
 
 def parse(caption: str) -> dict[str, str]:
-    """What a caption claims: colour, shape, position, size. CaptionError, with the grammar, if it does not say."""
-    return dict(zip(("colour", "shape", "position", "size"), _parse(caption), strict=True))
+    """What a caption states: a shape, and those of colour, position and size that it names.
+
+    CaptionError, with the grammar, for a caption with no shape, with two values of one kind or another word.
+    """
+    return dict(_parse(caption))
 
 
 class Shapes(RecordSource):
     """Records of one shape on a light ground; each depends on (seed, split, index) alone.
 
     Image (size, size, 3) uint8, mask the shape's coverage (size, size) float32, attributes colour, shape,
-    position, size. `train` and `validation` share the seen pairs of colour and shape, `held_out` has the others.
+    position, size; SHORT_CAPTIONS of the captions leave some of them out. `train` and `validation` share the
+    seen pairs of colour and shape, `held_out` has the others.
     """
 
     name = "shapes"
-    prompt_splits = ("train", "held_out")
+    prompt_splits = ("train", "held_out", "short")
 
     def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
         self.pairs = pairs_of(split)
@@ -113,7 +151,7 @@ class Shapes(RecordSource):
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        u = np.random.default_rng(rng.derive(self.seed, f"shapes/{self.split}", index)).random(11)
+        u = np.random.default_rng(rng.derive(self.seed, f"shapes/{self.split}", index)).random(12)
         colour, shape = self.pairs[int(u[0] * len(self.pairs))]
         position, size = list(POSITIONS)[int(u[1] * 9)], SIZES[int(u[2] * 3)]
         attributes = {"colour": colour, "shape": shape, "position": position, "size": size}
@@ -122,7 +160,7 @@ class Shapes(RecordSource):
         radius = scale * RADII[size] * (1 + RADIUS_JITTER * (2 * u[5] - 1))
         grey = BACKGROUNDS[0] + u[6] * (BACKGROUNDS[1] - BACKGROUNDS[0])
         image, mask = draw([Drawn(shape, jittered_colour(colour, u[7:10]), x, y, radius)], self.size, float(grey))
-        caption = caption_of(attributes, int(u[10] * len(TEMPLATES)))
+        caption = caption_of(shortened(attributes, float(u[11])), int(u[10] * len(TEMPLATES)))
         identity = fingerprints.sample_id(image.tobytes(), caption)
         return Record(image, caption, identity, mask, f"shapes/{self.split}/{index}", dict(attributes))
 
@@ -131,6 +169,7 @@ class Shapes(RecordSource):
         return {
             "name": self.name,
             "drawing": DRAWING_VERSION,
+            "captions": CAPTIONS_VERSION,
             "split": self.split,
             "count": self.count,
             "size": self.size,
@@ -138,16 +177,22 @@ class Shapes(RecordSource):
         }
 
     def prompts(self, count: int, split: str = "train", seed: int = 0) -> list[str]:
-        """`count` captions in which pairs, positions, sizes and templates each occur equally often, within one."""
-        draw_order = np.random.default_rng(rng.derive(seed, f"shapes/prompts/{split}"))
-        columns = [
-            balanced(choices, count, draw_order)
-            for choices in (pairs_of(split), tuple(POSITIONS), SIZES, tuple(range(len(TEMPLATES))))
-        ]
-        return [
-            caption_of({"colour": c, "shape": s, "position": p, "size": z}, template)
-            for (c, s), p, z, template in zip(*columns, strict=True)
-        ]
+        """`count` captions in which pairs, positions, sizes and templates each occur equally often, within one.
+
+        They state every attribute, but for the split `short`: seen pairs, and each choice of what is left out
+        equally often.
+        """
+        generator = np.random.default_rng(rng.derive(seed, f"shapes/prompts/{split}"))
+        pairs = pairs_of("train" if split == "short" else split)
+        templates = tuple(range(len(TEMPLATES)))
+        columns = [balanced(c, count, generator) for c in (pairs, tuple(POSITIONS), SIZES, templates)]
+        choices = tuple(SHORT_CAPTIONS * i / 7 for i in range(7)) if split == "short" else (1.0,)
+        cuts = balanced(choices, count, generator)
+        captions = []
+        for (colour, shape), position, size, template, cut in zip(*columns, cuts, strict=True):
+            stated = {"colour": colour, "shape": shape, "position": position, "size": size}
+            captions.append(caption_of(shortened(stated, cut), template))
+        return captions
 
     def verifier(self) -> ShapeReader:
         """The reader that checks pictures against these captions."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -10,7 +12,8 @@ from torch.utils.data import DataLoader
 from tinyflux_pl.core import interruption
 from tinyflux_pl.data.cached_dataset import CachedDataset, collate
 from tinyflux_pl.data.mixture import Mixture
-from tinyflux_pl.data.sample_order import OrderedBatchSampler, SampleOrder
+from tinyflux_pl.data.same_shape_order import sample_order
+from tinyflux_pl.data.sample_order import OrderedBatchSampler
 
 
 class CachedLatents(LightningDataModule):
@@ -35,7 +38,8 @@ class CachedLatents(LightningDataModule):
     ) -> None:
         super().__init__()
         self.train, self.validation, self.workers = train, validation, workers
-        self.order = SampleOrder(list(lengths or [len(train)]), batch_size, seed, weights)
+        lengths = lengths or train.lengths
+        self.order = sample_order(lengths, batch_size, seed, weights, train.shapes)
         self.accumulation = accumulation
         self.start, self.stop = start_step * accumulation, stop_step * accumulation
 
@@ -59,10 +63,20 @@ class CachedLatents(LightningDataModule):
         )
 
     def validation_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
-        """Every `world`-th batch of the validation samples, in the order of the store."""
-        size, count = self.order.batch_size, len(self.validation)
-        rows = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+        """Every `world`-th batch of the validation samples, in the order of the store, each of one shape."""
+        rows = batches_of_one_shape(self.validation, self.order.batch_size)
         return DataLoader(self.validation, batch_sampler=rows[rank::world], collate_fn=collate)
+
+
+def batches_of_one_shape(dataset: Mixture | CachedDataset, size: int) -> list[list[int]]:
+    """All rows in order, in batches of at most `size` that end where the shape of a sample changes."""
+    rows: list[list[int]] = []
+    first = 0
+    for _, sources in groupby(zip(dataset.shapes, dataset.lengths, strict=True), key=itemgetter(0)):
+        end = first + sum(length for _, length in sources)
+        rows += [list(range(start, min(start + size, end))) for start in range(first, end, size)]
+        first = end
+    return rows
 
 
 def _begin_worker(_: int) -> None:

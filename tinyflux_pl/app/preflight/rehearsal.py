@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +124,7 @@ def rehearse(parts: Parts, sizes: Sizes, start: int, sources: list[Source], long
 
 def cure(parts: Parts, sizes: Sizes, stage: str, fits: int) -> str:
     """What to change for a stage that does not fit, given the largest micro-batch of one rank that does (0: none)."""
-    hardware, count = parts.config["hardware"], parts.config["callbacks"]["preview"]["count"]
+    hardware, previews = parts.config["hardware"], parts.config["callbacks"]["preview"]["count"]
     choices = []
     if fits and fits < sizes.on_rank:
         choices.append(f"hardware.accumulation={sizes.accumulation * sizes.on_rank // fits}")
@@ -130,21 +132,26 @@ def cure(parts: Parts, sizes: Sizes, stage: str, fits: int) -> str:
         choices.append("hardware.gradient_checkpointing=true")
     if stage in ("step", "validation") and hardware["batch_size"] > 1:
         choices.append(f"hardware.batch_size={fits * sizes.ranks or hardware['batch_size'] // 2}")
-    if stage == "preview" and count > 1:
-        choices.append(f"callbacks.preview.count={count // 2}")
+    if stage == "preview" and previews > 1:
+        choices.append(f"callbacks.preview.count={previews // 2}")
     return ", or ".join([*choices, "a smaller model=", "a machine with more memory"])
 
 
 def batches(sources: list[Source], longest: int, seed: int) -> Callable[[int, bool], Batch]:
-    """So many samples in the run's own order; padded, their text is as long as the longest caption of all."""
-    from tinyflux_pl.data.sample_order import SampleOrder
+    """So many samples in the run's own order, of the largest pictures where sources differ.
+
+    Padded, their text is as long as the longest caption of all.
+    """
+    from tinyflux_pl.data.same_shape_order import sample_order
 
     train, _ = datasets(sources, False)
     weights = [source.weight for source in sources] if len(sources) > 1 else None
+    largest = max((shapes[0] for shapes in train.shapes), key=math.prod)
 
     def batch(size: int, padded: bool) -> Batch:
-        order = SampleOrder([len(source.stores["train"]) for source in sources], size, seed, weights)
-        found = train.__getitems__(order.batch(0))
+        order = sample_order(train.lengths, size, seed, weights, train.shapes)
+        rows = next(rows for rows in map(order.batch, count()) if train.shape_of(rows[0]) == largest)
+        found = train.__getitems__(rows)
         if not padded:
             return found
         text = found.text.padded(max(longest, found.text.tokens.shape[1]))

@@ -217,6 +217,23 @@ def test_the_importance_map_moves_the_loss_to_where_the_teacher_looked_and_not_f
     assert torch.allclose(moved[told], expected[told], rtol=1e-4)
 
 
+def test_the_weight_by_the_importance_map_does_not_fade_with_the_teacher_s_dropout():
+    batch = make_batch(8, experts=False)
+    corner = torch.zeros(8, 10, 2, 2)
+    corner[:, :, 0, 0] = 1.0
+    present = torch.arange(8) < 6  # a source without the expert has no map, whatever its zeros say
+    batch = Batch(**{**vars(batch), "experts": {"sol.spatial": corner}, "expert_present": {"sol": present}})
+    errors = []
+    for dropout in (0.0, 1.0):
+        objective = FlowObjective(Uniform(), NULL, [Sol(dropout)], text_dropout=0.0, map_weighting=True)
+        draw = objective.draw(Spy(), batch, 0)
+        assert bool(draw.cond.port_mask["prior_map"].any()) == (dropout == 0)
+        errors.append(objective.regress(Spy(), batch, draw)[1])
+    flat = FlowObjective(Uniform(), NULL, [Sol()], text_dropout=0.0).regress(Spy(), batch, draw)[1]
+    assert torch.equal(*errors)
+    assert torch.equal(errors[1] == flat, ~present)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("text_dropout", 3), ("text_dropout", -0.1), ("huber_delta", 0), ("huber_delta", float("nan")), ("error", "l3")],

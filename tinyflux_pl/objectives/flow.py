@@ -19,12 +19,16 @@ from tinyflux_pl.diffusion.weighting import Weighting
 
 @dataclass(frozen=True)
 class Draw:
-    """One step's randomness, made explicit: time, noise, and what each sample is told."""
+    """One step's randomness, made explicit: time, noise, and what each sample is told.
+
+    `prompted` (B,) is True where a sample keeps its prompt, whatever becomes of its teachers.
+    """
 
     t: Tensor
     noise: Tensor
     cond: Conditioning
     targets: dict[str, dict[str, Tensor]]
+    prompted: Tensor
 
 
 class FlowObjective:
@@ -92,7 +96,7 @@ class FlowObjective:
         if self._null.tokens.device != device:
             self._null = self.null_text.to(device)
         text = batch.text.where(told, self._null) if self.text_dropout > 0 else batch.text
-        return Draw(t, noise, batch.conditioning(text, ports, masks), targets)
+        return Draw(t, noise, batch.conditioning(text, ports, masks), targets, told)
 
     def regress(self, denoiser: Denoiser, batch: Batch, draw: Draw) -> tuple[Prediction, Tensor]:
         """The denoiser's answer and the weighted regression error of each sample (B,)."""
@@ -101,15 +105,20 @@ class FlowObjective:
         target = prediction.target(denoiser.prediction, batch.latents, draw.noise, draw.t, path)
         answer = denoiser(x_t, draw.t, draw.cond)
         error = losses.elementwise(self.error, answer.sample.float(), target, self.huber_delta)
-        if self.map_weighting and "prior_map" in draw.cond.ports:
-            error = error * self._map_weight(draw, error.shape[-2], error.shape[-1])
+        if self.map_weighting:
+            for name, ports in draw.targets.items():
+                if "prior_map" in ports:
+                    # Not cond.port_mask: the weight belongs to the loss, and stays when dropout withdraws the teacher.
+                    counted = draw.prompted & batch.expert_present[name]
+                    error = error * _map_weight(ports["prior_map"], counted, error.shape[-2], error.shape[-1])
         if batch.masks is None:
             per_sample = losses.real_mean(error, batch.target_mask)
         else:
             per_sample = losses.masked_mean(error, batch.masks, self.foreground, self.background)
         return answer, per_sample * self.weighting(path.log_snr(draw.t), denoiser.prediction)
 
-    def _map_weight(self, draw: Draw, height: int, width: int) -> Tensor:
-        weight = losses.spatial_weight(draw.cond.ports["prior_map"], height, width)
-        shown = draw.cond.port_mask["prior_map"][:, None, None]
-        return torch.where(shown, weight, torch.ones_like(weight))[:, None]
+
+def _map_weight(importance: Tensor, counted: Tensor, height: int, width: int) -> Tensor:
+    """Weights (B, 1, H, W) of mean 1 from maps (B, S, S); 1 everywhere for a sample that does not count (B,)."""
+    weight = losses.spatial_weight(importance, height, width)
+    return torch.where(counted[:, None, None], weight, torch.ones_like(weight))[:, None]

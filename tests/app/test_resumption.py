@@ -107,6 +107,15 @@ def test_a_key_that_nobody_knows_yet_is_taken_to_matter(config):
     assert effects(config, novelty=1) == {"novelty": ANOTHER_RUN}
 
 
+def test_a_key_that_an_older_release_did_not_know_changes_nothing_at_its_target_s_default(config):
+    older = copy.deepcopy(config)
+    older["timesteps"] = {"_target_": "tinyflux_pl.diffusion.timesteps.Stratified"}
+    now = {**config, "timesteps": {**older["timesteps"], "base": "uniform", "mean": None}}
+    assert changes(older, now, 10) == []
+    now["timesteps"]["base"] = "logit_normal"
+    assert [(c.key, c.effect) for c in changes(older, now, 10)] == [("timesteps.base", ANOTHER_RUN)]
+
+
 def test_without_a_checkpoint_a_named_run_starts_at_the_beginning(config, capsys):
     assert resumption.checkpoint_of({**config, "resume": "auto"}) is None
     assert "starting at step 0" in capsys.readouterr().out

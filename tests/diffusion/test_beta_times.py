@@ -5,7 +5,8 @@ import torch
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.diffusion.timesteps import Beta, Stratified, flux_shift
+from tinyflux_pl.diffusion.shifts import flux_shift
+from tinyflux_pl.diffusion.timesteps import Beta, Stratified
 
 EVEN = (torch.arange(20_000) + 0.5) / 20_000
 

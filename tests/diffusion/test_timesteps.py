@@ -5,16 +5,15 @@ import torch
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath, fraction
+from tinyflux_pl.diffusion.shifts import flux_shift, flux_unshift, resolution_shift, shift_time, step_shift
 from tinyflux_pl.diffusion.timesteps import (
+    DISTRIBUTIONS,
     LogitNormal,
     Mode,
     Stratified,
+    TableEntries,
     Uniform,
-    flux_shift,
-    flux_unshift,
     grid,
-    resolution_shift,
-    shift_time,
 )
 
 PATHS = [LinearPath(0), LinearPath(1), VPPath()]
@@ -54,9 +53,54 @@ def test_mode_without_scale_is_uniform_and_with_it_prefers_the_middle():
     assert centre.float().mean() > 0.55
 
 
-def test_stratified_visits_every_stratum_once():
-    t = Stratified()(torch.rand(16, generator=torch.Generator().manual_seed(0)), LinearPath(1))
-    assert (t * 16).floor().sort().values.tolist() == list(range(16))
+@pytest.mark.parametrize("base", sorted(DISTRIBUTIONS))
+@pytest.mark.parametrize("shift", [None, 3.0])
+def test_stratified_visits_every_stratum_of_any_distribution_once(base, shift):
+    """One time in each of 16 shares of equal mass, whose edges are the distribution's own quantiles."""
+    numbers = {} if shift is None or base == "table" else {"shift": shift}
+    path, own = LinearPath(1), DISTRIBUTIONS[base](**numbers)
+    t = Stratified(base, **numbers)(torch.rand(16, generator=torch.Generator().manual_seed(0)), path)
+    edges = own(torch.arange(1, 16) / 16, path)
+    if edges[0] > edges[-1]:
+        edges = edges.flip(0)
+    counts = torch.bucketize(t, edges.contiguous()).bincount(minlength=16)
+    assert counts.tolist() == [1] * 16
+    plain = own(torch.rand(16, generator=torch.Generator().manual_seed(0)), path)
+    assert torch.bucketize(plain, edges.contiguous()).bincount(minlength=16).max() > 1
+
+
+def test_stratified_takes_the_numbers_of_its_base_and_no_others():
+    path, u = LinearPath(1), torch.full((4,), 0.5)
+    own = LogitNormal(mean=1.0, std=0.5, shift=2.0, toward="data")
+    named = Stratified("logit_normal", mean=1.0, std=0.5, shift=2.0, toward="data")
+    assert torch.equal(named(u, path), Stratified(own)(u, path))
+    for base, numbers in (("uniform", {"mean": 0.0}), ("table", {"shift": 2.0}), (own, {"mean": 0.0})):
+        with pytest.raises(ConfigError, match=f"has no {next(iter(numbers))}"):
+            Stratified(base, **numbers)
+    with pytest.raises(ConfigError, match="no distribution 'gauss'") as caught:
+        Stratified("gauss")
+    assert "logit_normal" in caught.value.cure
+
+
+def test_the_table_s_entries_come_equally_often_and_exactly():
+    t = TableEntries()(U, VPPath())
+    entries = t.double() * 999
+    assert (entries - entries.round()).abs().max() < 1e-3 and t.dtype == torch.float32
+    assert entries.round().long().bincount(minlength=1000).tolist() == [4] * 1000
+    with pytest.raises(ConfigError, match="entries=1"):
+        TableEntries(1)
+
+
+@pytest.mark.parametrize("kind", [Uniform, LogitNormal, Mode, lambda **k: Stratified("beta", **k)])
+def test_a_shift_by_rule_follows_the_image_s_tokens(kind):
+    path = LinearPath(1)
+    for rule, shift in (("flux1", resolution_shift), ("flux2", lambda tokens: step_shift(tokens, 50))):
+        for tokens in (256, 4096):
+            torch.testing.assert_close(kind(shift=rule)(U, path, tokens), kind(shift=shift(tokens))(U, path))
+    with pytest.raises(ConfigError, match="needs to know the image"):
+        kind(shift="flux1")(U, path)
+    with pytest.raises(ConfigError, match="shift='sd9'"):
+        kind(shift="sd9")
 
 
 def test_shift_round_trip():

@@ -93,7 +93,8 @@ def test_the_grid_of_times_is_the_schedulers(side, steps):
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
     from tinyflux_pl.diffusion.paths import LinearPath
-    from tinyflux_pl.diffusion.timesteps import grid, shift_for
+    from tinyflux_pl.diffusion.shifts import shift_for
+    from tinyflux_pl.diffusion.timesteps import grid
 
     tokens = (side // 16) ** 2
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)

@@ -20,7 +20,7 @@ NULL = TextEmbeddings(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), 
 class Spy(torch.nn.Module):
     """A denoiser that keeps what it was given and answers zero, or the truth."""
 
-    name, prediction = "spy", "velocity"
+    name, prediction, patch_size = "spy", "velocity", 1
 
     def __init__(self, path=None, prediction="velocity"):
         super().__init__()
@@ -90,6 +90,20 @@ def test_randomness_belongs_to_the_sample_not_to_its_batch():
     assert torch.equal(whole.cond.port_mask["vec"][index], part.cond.port_mask["vec"])
     assert torch.equal(whole.cond.text.pooled[index], part.cond.text.pooled)
     assert not torch.equal(objective.draw(spy, batch, step=4).noise, whole.noise)
+
+
+@pytest.mark.parametrize(("patch", "tokens"), [(1, 16), (2, 4)])
+def test_times_are_drawn_for_the_network_s_own_number_of_tokens(patch, tokens):
+    asked = []
+
+    def timesteps(u, path, tokens):
+        asked.append(tokens)
+        return u
+
+    spy = Spy()
+    spy.patch_size = patch
+    FlowObjective(timesteps, NULL).draw(spy, make_batch(2, experts=False), 0)
+    assert asked == [tokens]
 
 
 def test_a_step_is_drawn_for_a_gpu_without_waiting_for_it_and_sends_the_null_text_once():

@@ -17,7 +17,7 @@ MASK = torch.tensor([[True] * 5, [True, True, False, False, False], [True] * 4 +
 class Wrong:
     """A denoiser that is right but for `error`, added where the batch is padding or where it is not."""
 
-    name, prediction, path = "wrong", "velocity", LinearPath(noise_at=1)
+    name, prediction, path, patch_size = "wrong", "velocity", LinearPath(noise_at=1), 1
 
     def __init__(self, batch, where):
         self.batch, self.where = batch, where

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tinyflux_pl.diffusion import losses, prediction, solvers, timesteps, weighting
+from tinyflux_pl.diffusion import losses, prediction, shifts, solvers, timesteps, weighting
 from tinyflux_pl.diffusion.averaging import lerp_
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
 from tinyflux_pl.diffusion.schedules import LearningRate, Ramp
@@ -31,8 +31,8 @@ def schedules():
 
 @pytest.mark.parametrize("shift", ["0.5", "1.0", "2.0", "3.0", "7.0"])
 def test_shift_and_its_inverse(schedules, shift):
-    close(timesteps.flux_shift(schedules["grid"], float(shift)), schedules[f"flux_shift.{shift}"])
-    close(timesteps.flux_unshift(schedules["grid"], float(shift)), schedules[f"flux_unshift.{shift}"])
+    close(shifts.flux_shift(schedules["grid"], float(shift)), schedules[f"flux_shift.{shift}"])
+    close(shifts.flux_unshift(schedules["grid"], float(shift)), schedules[f"flux_unshift.{shift}"])
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_sampling_grid_of_the_original(schedules, steps, shift):
     if (key := f"sampler_t.{steps}.{shift}") in schedules:
         close(timesteps.grid(steps, TINYFLUX, float(shift), toward="data"), schedules[key])
     if (key := f"sampler_t_bf16.{steps}.{shift}") in schedules:
-        coarse = timesteps.flux_shift(torch.linspace(0, 1, steps + 1, dtype=torch.bfloat16), float(shift))
+        coarse = shifts.flux_shift(torch.linspace(0, 1, steps + 1, dtype=torch.bfloat16), float(shift))
         assert torch.equal(coarse.float(), schedules[key])
 
 

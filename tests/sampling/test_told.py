@@ -10,7 +10,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.types import Conditioning
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.diffusion.timesteps import resolution_shift
+from tinyflux_pl.diffusion.shifts import resolution_shift
 from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
 

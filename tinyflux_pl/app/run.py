@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 UNREAD = ("optimizer", "schedule", "sampler", "guidance", "objective", "timesteps", "callbacks", "logger")
 UNREAD += ("steps", "resume")  # by extraction
+TRAINING_ONLY = ("timesteps",)  # a model chooses it in every script; nothing is drawn by it
 
 
 @leaving_no_trace
@@ -22,7 +24,9 @@ def extract(config: dict[str, Any]) -> int:
     from tinyflux_pl.app.parts import Parts
 
     plain_keys.check(config, "extract")
-    _require_read(config)
+    _require_read(
+        config, UNREAD, "extraction does not read", "it to train.py, which makes what the caches lack by itself"
+    )
     if config["doctor"]:
         return doctor.run(config)
     _use_threads(config)
@@ -79,6 +83,9 @@ def generate(config: dict[str, Any]) -> int:
     from tinyflux_pl.inference.pipeline import read_prompts
 
     plain_keys.check(config, "generate")
+    _require_read(
+        config, TRAINING_ONLY, "drawing does not read", "sampler.shift and sampler.spacing, which say where steps lie"
+    )
     if generation_plan.only(config):
         report.plan(generation_plan.generation_plan(config))
         return 0
@@ -108,12 +115,11 @@ def _answer(config: dict[str, Any]) -> int:
     return 0
 
 
-def _require_read(config: dict[str, Any]) -> None:
-    """Raise ConfigError where the command line itself asks for what extraction does not read."""
+def _require_read(config: dict[str, Any], unread: Sequence[str], what: str, instead: str) -> None:
+    """Raise ConfigError where the command line itself asks for what the script does not read."""
     for key in (line.lstrip("+~").partition("=")[0] for line in config.get("overrides", [])):
-        if key.partition(".")[0].partition("@")[0] in UNREAD:
-            cure = "leave it out; give it to train.py, which makes what the caches lack by itself"
-            raise ConfigError(f"extraction does not read {key}", where=key, cure=cure)
+        if key.partition(".")[0].partition("@")[0] in unread:
+            raise ConfigError(f"{what} {key}", where=key, cure=f"leave it out; give {instead}")
 
 
 def _use_threads(config: dict[str, Any]) -> None:

@@ -4,13 +4,14 @@ A sampler maps uniforms u (B,) in (0, 1) to times, so that randomness stays with
 Means and shifts are said in terms of `toward`: with "noise" (the default) a positive mean or a
 shift above 1 favours noisy times on every path. "data" is what the original TinyFlux did: FLUX's
 formula applied to its own t, where 1 is data; kept for its published weights.
+
+A shift may be a rule's name (diffusion.shifts): then a sampler needs to know how many tokens an image has.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -19,69 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.paths import fraction, time_at
+from tinyflux_pl.diffusion.paths import time_at
+from tinyflux_pl.diffusion.shifts import check_shift, flux_shift, shift_for, shift_time
 
 EDGE = 1e-4  # training times stay this far from both ends
 KNOTS = 1 << 14  # of the table behind Beta's quantiles
-
-
-def flux_shift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
-    """s t / (1 + (s - 1) t): pushes towards 1 for s > 1. SD3 (2403.03206), equation 23."""
-    return shift * t / (1 + (shift - 1) * t)
-
-
-def flux_unshift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
-    """The inverse of `flux_shift`."""
-    return t / (shift - (shift - 1) * t)
-
-
-def resolution_shift(tokens: int, base: int = 256, largest: int = 4096, low: float = 0.5, high: float = 1.15) -> float:
-    """FLUX's shift for an image of that many tokens: exp of a line through (base, low), (largest, high)."""
-    return math.exp(low + (high - low) * (tokens - base) / (largest - base))
-
-
-def shift_time(t: Float[Tensor, "*b"], shift: float, path: Any, toward: str = "noise") -> Float[Tensor, "*b"]:
-    """Times of `path` pushed towards one of its ends."""
-    return time_at(path, flux_shift(fraction(path, t, toward), shift), toward)
-
-
-def step_shift(tokens: int, steps: int) -> float:
-    """FLUX.2's shift exp(mu) for an image of so many tokens in so many steps (BFL flux2, sampling.py, fitted).
-
-    mu is linear in tokens at 10 and at 200 steps, linear in steps between and beyond; from 4300 tokens on that
-    of 200 steps holds for all.
-    """
-    many = 0.00016927 * tokens + 0.45666666
-    if tokens > 4300:
-        return math.exp(many)
-    few = 8.73809524e-05 * tokens + 1.89833333
-    return math.exp(many + (many - few) / 190.0 * (steps - 200.0))
-
-
-# name -> the shift for an image of so many tokens, drawn in so many steps
-SHIFT_RULES: dict[str, Callable[[int, int], float]] = {
-    "flux1": lambda tokens, steps: resolution_shift(tokens),
-    "flux2": step_shift,
-}
-
-
-def shift_for(shift: float | str, tokens: int, steps: int) -> float:
-    """A shift that is a number, or the one that a rule of SHIFT_RULES gives."""
-    return SHIFT_RULES[shift](tokens, steps) if isinstance(shift, str) else shift
-
-
-def check_shift(shift: float | str, toward: str, where: str, rules: bool = False) -> None:
-    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) the name of a rule,
-    or for an end that is neither noise nor data.
-    """
-    if isinstance(shift, str):
-        if not rules or shift not in SHIFT_RULES:
-            cure = f"a positive number{', or a rule: ' + ', '.join(SHIFT_RULES) if rules else ''}"
-            raise ConfigError(f"shift={shift!r}", where=where, cure=cure)
-    elif not (shift > 0 and math.isfinite(shift)):
-        raise ConfigError(f"shift={shift!r}", where=where, cure="a positive number; 1 leaves times as they are")
-    if toward not in ("noise", "data"):
-        raise ConfigError(f"toward={toward!r}", where=where, cure="noise, or data (the original TinyFlux)")
+RULE_STEPS = 50  # of the drawing whose shift is trained with, where a rule asks for it: the release's own number
 
 
 SPACINGS = ("even", "sd3", "leading")
@@ -126,23 +70,27 @@ def check_spacing(spacing: str, steps: int, shift: float | str, toward: str) -> 
         raise ConfigError("spacing=sd3 needs a number as its shift, toward noise", where="sampler", cure="shift=3.0")
 
 
-def _place(share: Tensor, shift: float, path: Any, toward: str) -> Tensor:
-    return time_at(path, flux_shift(share.float(), shift), toward).clamp(EDGE, 1 - EDGE)
+def _place(share: Tensor, shift: float | str, path: Any, toward: str, tokens: int | None) -> Tensor:
+    if isinstance(shift, str) and tokens is None:
+        cure = "give the number of tokens of an image, or a number as the shift"
+        raise ConfigError(f"shift={shift} needs to know the image", where="timesteps.shift", cure=cure)
+    resolved = shift_for(shift, tokens or 0, RULE_STEPS)
+    return time_at(path, flux_shift(share.float(), resolved), toward).clamp(EDGE, 1 - EDGE)
 
 
 @dataclass(frozen=True)
 class Uniform:
     """Even in t, then shifted."""
 
-    shift: float = 1.0
+    shift: float | str = 1.0
     toward: str = "noise"
 
     def __post_init__(self) -> None:
-        check_shift(self.shift, self.toward, "timesteps Uniform")
+        check_shift(self.shift, self.toward, "timesteps Uniform", rules=True)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
-        return _place(u, self.shift, path, self.toward)
+        return _place(u, self.shift, path, self.toward, tokens)
 
 
 @dataclass(frozen=True)
@@ -151,21 +99,21 @@ class LogitNormal:
 
     mean: float = 0.0
     std: float = 1.0
-    shift: float = 1.0
+    shift: float | str = 1.0
     toward: str = "noise"
 
     def __post_init__(self) -> None:
-        check_shift(self.shift, self.toward, "timesteps LogitNormal")
+        check_shift(self.shift, self.toward, "timesteps LogitNormal", rules=True)
         if not self.std > 0:
             raise ConfigError(f"std={self.std!r}", where="timesteps LogitNormal", cure="a positive number")
 
-    def from_normal(self, raw: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+    def from_normal(self, raw: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times from standard normal draws."""
-        return _place(torch.sigmoid(self.mean + self.std * raw), self.shift, path, self.toward)
+        return _place(torch.sigmoid(self.mean + self.std * raw), self.shift, path, self.toward, tokens)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
-        return self.from_normal(torch.special.ndtri(u.double()).float(), path)
+        return self.from_normal(torch.special.ndtri(u.double()).float(), path, tokens)
 
 
 @dataclass(frozen=True)
@@ -173,11 +121,11 @@ class Mode:
     """SD3's mode sampling, equation 20: 1 - u - scale (cos^2(pi u / 2) - 1 + u), as a share of noise."""
 
     scale: float = 1.29
-    shift: float = 1.0
+    shift: float | str = 1.0
     toward: str = "noise"
 
     def __post_init__(self) -> None:
-        check_shift(self.shift, self.toward, "timesteps Mode")
+        check_shift(self.shift, self.toward, "timesteps Mode", rules=True)
         if not -1 <= self.scale <= 2 / (math.pi - 2):
             raise ConfigError(
                 f"scale={self.scale!r}",
@@ -185,10 +133,10 @@ class Mode:
                 cure="between -1 and 2 / (pi - 2) = 1.752; outside it no longer maps (0, 1) one to one",
             )
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
         share = 1 - u - self.scale * (torch.cos(math.pi / 2 * u).square() - 1 + u)
-        return _place(share, self.shift, path, self.toward)
+        return _place(share, self.shift, path, self.toward, tokens)
 
 
 @dataclass(frozen=True)
@@ -197,11 +145,11 @@ class Beta:
 
     a: float = 2.5
     b: float = 2.0
-    shift: float = 1.0
+    shift: float | str = 1.0
     toward: str = "noise"
 
     def __post_init__(self) -> None:
-        check_shift(self.shift, self.toward, "timesteps Beta")
+        check_shift(self.shift, self.toward, "timesteps Beta", rules=True)
         if not (self.a >= 1 and self.b >= 1):  # below 1 the density is infinite at an end
             raise ConfigError(f"a={self.a!r}, b={self.b!r}", where="timesteps Beta", cure="two numbers of at least 1")
 
@@ -212,28 +160,86 @@ class Beta:
         mass = middle.pow(self.a - 1) * (-middle).log1p().mul(self.b - 1).exp()
         return torch.cat([torch.zeros(1, dtype=torch.float64), mass.cumsum(0) / mass.sum()])
 
-    def from_beta(self, raw: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+    def from_beta(self, raw: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times from draws of Beta(a, b)."""
-        return _place(raw, self.shift, path, self.toward)
+        return _place(raw, self.shift, path, self.toward, tokens)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]: the quantile of u, to about 1e-5."""
         known, wanted = self._table.to(u.device), u.double()
         right = torch.searchsorted(known, wanted).clamp(1, KNOTS)
         low, high = known[right - 1], known[right]
-        return self.from_beta((right - 1 + (wanted - low) / (high - low)) / KNOTS, path)
+        return self.from_beta((right - 1 + (wanted - low) / (high - low)) / KNOTS, path, tokens)
+
+
+@dataclass(frozen=True)
+class TableEntries:
+    """The entries of a table of betas, each as often as the others: what epsilon networks were trained on (DDPM).
+
+    Exactly entry / (entries - 1) of the way to noise, both ends among them; for a variance preserving path.
+    """
+
+    entries: int = TABLE
+
+    def __post_init__(self) -> None:
+        if self.entries < 2:
+            cure = "at least 2; as many as the path has steps"
+            raise ConfigError(f"entries={self.entries}", where="timesteps TableEntries", cure=cure)
+
+    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+        """Times (B,) fp32 in [0, 1]."""
+        entry = (u.double() * self.entries).floor().clamp(0, self.entries - 1)
+        return time_at(path, (entry / (self.entries - 1)).float(), "noise")
+
+
+Distribution = Uniform | LogitNormal | Mode | Beta | TableEntries
+DISTRIBUTIONS: dict[str, type[Distribution]] = {
+    "uniform": Uniform,
+    "logit_normal": LogitNormal,
+    "mode": Mode,
+    "beta": Beta,
+    "table": TableEntries,
+}
 
 
 @dataclass(frozen=True)
 class Stratified:
-    """One draw in each of the batch's B equal strata, then the base sampler: lower variance.
+    """One draw in each of the batch's B equal strata of a base distribution: lower variance.
 
-    The only sampler whose times depend on the batch's size and order.
+    The only sampler whose times depend on the batch's size and order. A base may be a name of DISTRIBUTIONS, whose
+    own numbers stand beside it; None: as that distribution has them. ConfigError for a number that it does not have.
     """
 
-    base: Uniform | LogitNormal | Mode | Beta = Uniform()
+    base: str | Distribution = "uniform"
+    shift: float | str | None = None
+    toward: str | None = None
+    mean: float | None = None
+    std: float | None = None
+    scale: float | None = None
+    a: float | None = None
+    b: float | None = None
+    entries: int | None = None
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any) -> Float[Tensor, " b"]:
+    def __post_init__(self) -> None:
+        _ = self.distribution
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        """The base, built."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+        given = {name: value for name, value in values.items() if value is not None}
+        if isinstance(self.base, str) and self.base not in DISTRIBUTIONS:
+            cure = f"one of {', '.join(DISTRIBUTIONS)}"
+            raise ConfigError(f"no distribution {self.base!r}", where="timesteps.base", cure=cure)
+        kind = DISTRIBUTIONS[self.base] if isinstance(self.base, str) else None
+        known = [] if kind is None else [field.name for field in fields(kind)]
+        for name in given:
+            if name not in known:
+                cure = f"it has {', '.join(known) or 'its own numbers already'}"
+                raise ConfigError(f"{self.base} has no {name}", where=f"timesteps.{name}", cure=cure)
+        return self.base if kind is None else kind(**given)
+
+    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32; row i lies in stratum i."""
         rows = torch.arange(len(u), device=u.device, dtype=u.dtype)
-        return self.base((rows + u) / len(u), path)
+        return self.distribution((rows + u) / len(u), path, tokens)

@@ -40,7 +40,7 @@ class FlowObjective:
 
     def __init__(
         self,
-        timesteps: Callable[[Tensor, object], Tensor],
+        timesteps: Callable[[Tensor, object, int], Tensor],
         null_text: TextEmbeddings,
         experts: Sequence[Expert] = (),
         error: str = "mse",
@@ -83,7 +83,8 @@ class FlowObjective:
     def draw(self, denoiser: Denoiser, batch: Batch, step: int) -> Draw:
         """The step's t, noise and conditioning: functions of (seed, stream, sample_id, step)."""
         ids, shape, device = batch.sample_ids.tolist(), batch.latents.shape[1:], batch.latents.device
-        t = sent(self.timesteps(rng.uniform(self.seed, "t", ids, step), denoiser.path), device)
+        tokens = shape[1] * shape[2] // denoiser.patch_size**2
+        t = sent(self.timesteps(rng.uniform(self.seed, "t", ids, step), denoiser.path, tokens), device)
         noise = sent(rng.normal(shape, self.seed, "noise", ids, step, pinned=device.type == "cuda"), device)
         told = sent(rng.uniform(self.seed, "text_dropout", ids, step), device) >= self.text_dropout
         ports, masks, targets = {}, {}, {}

@@ -19,8 +19,9 @@ from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import fraction
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
+from tinyflux_pl.diffusion.shifts import check_shift, shift_for
 from tinyflux_pl.diffusion.solvers import solver_named
-from tinyflux_pl.diffusion.timesteps import check_shift, check_spacing, grid, shift_for
+from tinyflux_pl.diffusion.timesteps import check_spacing, grid
 from tinyflux_pl.sampling.field import Field
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -30,7 +31,7 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 class SamplerSettings:
     """How to draw: number of steps, solver (euler | heun | dpmpp_2m), guidance, and the grid's shift.
 
-    shift > 1 spends more steps in noise; as a name it is a rule of diffusion.timesteps.SHIFT_RULES, by the
+    shift > 1 spends more steps in noise; as a name it is a rule of diffusion.shifts.SHIFT_RULES, by the
     image's tokens and the steps. toward "data" is the original TinyFlux's grid; spacing: see timesteps.grid.
     """
 

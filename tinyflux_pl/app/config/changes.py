@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinyflux_pl.app.config import allowlist
 from tinyflux_pl.app.config.compose import build
 
 # Of one start, not of the run.
@@ -50,6 +52,7 @@ class Change:
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout: bool = False) -> list[Change]:
     """What differs between two configurations, for a run that is `step` steps old, of a network with `dropout`."""
     before, after = _flat(then), _flat(now)
+    before |= {key: value for key, value in _defaults(before, after).items() if value == after[key]}
     keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and _told(key)]
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
     redrawn = REDRAWN if dropout else DIVIDING if _stratified(before) or _stratified(after) else ()
@@ -60,6 +63,19 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout:
 def drops(network: Mapping[str, Any]) -> bool:
     """Whether the network that a checkpoint describes has dropout of its own."""
     return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
+
+
+def _defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Key -> what its target took for a key that an older release did not know, where the target is still the same."""
+    found = {}
+    for key in after.keys() - before.keys():
+        node, _, name = key.rpartition(".")
+        target = after.get(f"{node}._target_")
+        if target is not None and target == before.get(f"{node}._target_"):
+            parameter = inspect.signature(allowlist.resolve(target)).parameters.get(name)
+            if parameter is not None and parameter.default is not parameter.empty:
+                found[key] = parameter.default
+    return found
 
 
 def _stratified(flat: Mapping[str, Any]) -> bool:

@@ -1,0 +1,56 @@
+"""A released family trains at the times that its release draws at, unless another distribution is asked for."""
+
+import pytest
+import torch
+
+from tests.app.runs import configuration
+from tests.families.table import families
+from tinyflux_pl.app.config.compose import build
+from tinyflux_pl.app.run import generate
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion.paths import LinearPath
+from tinyflux_pl.diffusion.shifts import shift_for
+from tinyflux_pl.diffusion.timesteps import LogitNormal, Uniform
+
+U = (torch.arange(64) + 0.5) / 64
+EPSILON = ("sdxl",)  # drawn at entries of a table of betas
+
+
+@pytest.mark.parametrize("name", families())
+def test_a_family_trains_at_its_own_shift(tmp_path, name):
+    config = configuration("train", tmp_path, f"model={name}")
+    path, times = build(config["path"]), build(config["timesteps"])
+    for tokens in (1024, 4096):
+        if name in EPSILON:
+            entries = times(U, path, tokens).double() * 999
+            assert (
+                torch.equal(entries.round(), (U.double() * 1000).floor())
+                and (entries - entries.round()).abs().max() < 1e-3
+            )
+        else:
+            shift = shift_for(config["sampler"]["shift"], tokens, 50)
+            torch.testing.assert_close(times(U, path, tokens), LogitNormal(shift=shift)(U, path))
+            assert (times.shift == "flux1") == (name in ("flux1_dev", "flux1_kontext", "flux1_fill"))
+
+
+def test_the_published_tinyflux_trains_at_its_own_shift(tmp_path):
+    times = build(configuration("train", tmp_path, "model=deep_v42")["timesteps"])
+    assert times == LogitNormal(shift=3.0, toward="data")
+
+
+@pytest.mark.parametrize("line", [("timesteps=uniform", "model=flux1_dev"), ("model=sdxl", "timesteps=uniform")])
+def test_a_distribution_that_is_asked_for_wins(tmp_path, line):
+    assert build(configuration("train", tmp_path, *line)["timesteps"]) == Uniform()
+
+
+def test_every_family_s_times_can_be_stratified(tmp_path):
+    line = ("model=flux1_dev", "timesteps=stratified", "timesteps.base=logit_normal", "timesteps.shift=flux1")
+    times = build(configuration("train", tmp_path, *line)["timesteps"])
+    drawn = times(torch.full((64,), 0.5), LinearPath(1), 4096)
+    torch.testing.assert_close(drawn, LogitNormal(shift="flux1")(U, LinearPath(1), 4096))
+
+
+def test_drawing_refuses_training_times(tmp_path):
+    with pytest.raises(ConfigError, match="drawing does not read timesteps") as caught:
+        generate(configuration("generate", tmp_path, "model=flux1_dev", "timesteps=uniform"))
+    assert "sampler.shift" in caught.value.cure

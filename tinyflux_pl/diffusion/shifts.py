@@ -1,0 +1,72 @@
+"""How far times are pushed towards one end: FLUX's formula, and the rules by which releases choose its shift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion.paths import fraction, time_at
+
+
+def flux_shift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
+    """s t / (1 + (s - 1) t): pushes towards 1 for s > 1. SD3 (2403.03206), equation 23."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def flux_unshift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
+    """The inverse of `flux_shift`."""
+    return t / (shift - (shift - 1) * t)
+
+
+def resolution_shift(tokens: int, base: int = 256, largest: int = 4096, low: float = 0.5, high: float = 1.15) -> float:
+    """FLUX's shift for an image of that many tokens: exp of a line through (base, low), (largest, high)."""
+    return math.exp(low + (high - low) * (tokens - base) / (largest - base))
+
+
+def shift_time(t: Float[Tensor, "*b"], shift: float, path: Any, toward: str = "noise") -> Float[Tensor, "*b"]:
+    """Times of `path` pushed towards one of its ends."""
+    return time_at(path, flux_shift(fraction(path, t, toward), shift), toward)
+
+
+def step_shift(tokens: int, steps: int) -> float:
+    """FLUX.2's shift exp(mu) for an image of so many tokens in so many steps (BFL flux2, sampling.py, fitted).
+
+    mu is linear in tokens at 10 and at 200 steps, linear in steps between and beyond; from 4300 tokens on that
+    of 200 steps holds for all.
+    """
+    many = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return math.exp(many)
+    few = 8.73809524e-05 * tokens + 1.89833333
+    return math.exp(many + (many - few) / 190.0 * (steps - 200.0))
+
+
+# name -> the shift for an image of so many tokens, drawn in so many steps
+SHIFT_RULES: dict[str, Callable[[int, int], float]] = {
+    "flux1": lambda tokens, steps: resolution_shift(tokens),
+    "flux2": step_shift,
+}
+
+
+def shift_for(shift: float | str, tokens: int, steps: int) -> float:
+    """A shift that is a number, or the one that a rule of SHIFT_RULES gives."""
+    return SHIFT_RULES[shift](tokens, steps) if isinstance(shift, str) else shift
+
+
+def check_shift(shift: float | str, toward: str, where: str, rules: bool = False) -> None:
+    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) the name of a rule,
+    or for an end that is neither noise nor data.
+    """
+    if isinstance(shift, str):
+        if not rules or shift not in SHIFT_RULES:
+            cure = f"a positive number{', or a rule: ' + ', '.join(SHIFT_RULES) if rules else ''}"
+            raise ConfigError(f"shift={shift!r}", where=where, cure=cure)
+    elif not (shift > 0 and math.isfinite(shift)):
+        raise ConfigError(f"shift={shift!r}", where=where, cure="a positive number; 1 leaves times as they are")
+    if toward not in ("noise", "data"):
+        raise ConfigError(f"toward={toward!r}", where=where, cure="noise, or data (the original TinyFlux)")

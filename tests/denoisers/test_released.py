@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests import releases_flux1
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, MissingDependency
+from tinyflux_pl.denoisers.attention_backend import require_usable
 from tinyflux_pl.denoisers.flux1 import Flux1Denoiser
 
 RELEASED = Flux1Denoiser.released
@@ -139,13 +140,14 @@ def test_on_the_meta_device_it_is_a_skeleton_and_reads_no_weights(folder):
     assert made.config["num_layers"] == STRUCTURE["num_layers"]
 
 
-def test_unknown_keys_of_a_structure(folder):
+def test_unknown_keys_of_a_structure(folder, capsys):
     with pytest.raises(ConfigError, match=r"no 'num_layer'[\s\S]*did you mean 'num_layers'"):
         RELEASED.skeleton({**STRUCTURE, "num_layer": 1})
     config = folder / "transformer" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "of_tomorrow": 1}))
-    with pytest.warns(UserWarning, match="of_tomorrow"):
-        load(folder)
+    load(folder)
+    load(folder)  # named once
+    assert capsys.readouterr().out.count("of_tomorrow") == 1
 
 
 def test_half_precision_is_refused_with_what_to_use(folder):
@@ -164,8 +166,16 @@ def test_the_attention_backend_is_the_one_that_was_named(folder):
         made = load(folder, attention_backend="_native_math")
     processors = {m.processor._attention_backend for m in made.modules() if hasattr(m, "processor")}
     assert processors == {AttentionBackendName._NATIVE_MATH}
-    load(folder)
     assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE
+
+
+def test_a_kernel_is_tried_on_the_device_before_weights_are_read():
+    require_usable("native", "cpu", torch.bfloat16)
+    require_usable("_native_math", "cpu", torch.float32)
+    with pytest.raises(ConfigError, match=r"_native_cudnn does not run on cpu[\s\S]*attention_backend=native"):
+        require_usable("_native_cudnn", "cpu", torch.float32)
+    with pytest.raises(MissingDependency, match="xformers"):
+        require_usable("xformers", "cpu", torch.float32)
 
 
 @pytest.mark.parametrize(

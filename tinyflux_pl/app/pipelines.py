@@ -38,7 +38,7 @@ def _published(config: dict[str, Any]) -> Any:
     import torch
 
     from tinyflux_pl.core import rng
-    from tinyflux_pl.inference.pipeline import Pipeline
+    from tinyflux_pl.inference.pipeline import Pipeline, device_of
 
     model = config["model"] or {}
     if not model.get("weights") and not model.get("random_weights"):
@@ -47,6 +47,7 @@ def _published(config: dict[str, Any]) -> Any:
             where="checkpoint",
             cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
         )
+    _require_kernel(model, device_of(config["hardware"]["accelerator"]))
     images = generation_plan.batch_size(config)
     codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
     with torch.random.fork_rng(devices=[]):
@@ -55,6 +56,15 @@ def _published(config: dict[str, Any]) -> Any:
     side = denoiser.image_size or generation_plan.PUBLISHED_SIZE
     made = Pipeline.from_parts(denoiser, codec, text, (side, side), model["weights"] or "random")
     return made.adjusted(batch_size=images)
+
+
+def _require_kernel(model: dict[str, Any], device: str) -> None:
+    """Raise where the attention kernel that was named does not run on the device: before weights are read."""
+    if model.get("attention_backend") is not None:
+        from tinyflux_pl.core.precision import check_dtype
+        from tinyflux_pl.denoisers.attention_backend import require_usable
+
+        require_usable(model["attention_backend"], device, check_dtype(model["dtype"], "model.dtype"))
 
 
 def _pictures(config: dict[str, Any]) -> dict[str, Any]:

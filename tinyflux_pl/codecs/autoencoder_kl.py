@@ -1,5 +1,6 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
+import inspect
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tinyflux_pl.core import release
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.specs import LatentSpec
+from tinyflux_pl.core.unread import name_unread
 from tinyflux_pl.core.weight_files import known_sha256
 
 PIXELS = 2**18  # in one pass of the autoencoder, whose activations take a few KB a pixel
@@ -26,7 +28,8 @@ def _chunks(images: int, pixels: int) -> list[slice]:
 
 
 class AutoencoderKLCodec:
-    """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own config.
+    """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own config; where that
+    has a mean and a deviation of each channel, (z - mean) * scale / deviation.
 
     `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit), of
     which `subfolder` holds config.json and the safetensors ("" for the root); or a single safetensors
@@ -82,17 +85,27 @@ class AutoencoderKLCodec:
     def latent_spec(self) -> LatentSpec:
         """Channels, and a halving between each two levels."""
         config = self.vae_config
+        _ = self.scale, self.statistics  # tells of numbers that mean nothing, before weights are read
         return LatentSpec(config.get("latent_channels", 4), 2 ** (len(config.get("block_out_channels", [64])) - 1))
 
     @cached_property
     def scale(self) -> float:
         """scaling_factor (diffusers' default where the config has none)."""
-        return float(self.vae_config.get("scaling_factor", 0.18215))
+        told = self.vae_config.get("scaling_factor", 0.18215)
+        if not isinstance(told, int | float) or not 0 < told < float("inf"):
+            cure = "use the config.json that the autoencoder was published with"
+            raise ConfigError(f"scaling_factor is {told!r}", where=f"config.json of {self.name}", cure=cure)
+        return float(told)
 
     @cached_property
     def shift(self) -> float:
         """shift_factor, 0 where there is none or where it is left out."""
         return float(self.vae_config.get("shift_factor") or 0.0) if self.scaling == "shifted" else 0.0
+
+    @cached_property
+    def statistics(self) -> tuple[Tensor, Tensor] | None:
+        """latents_mean and latents_std of each channel (C, 1, 1), as in Playground's autoencoder; None without."""
+        return autoencoder_weights.statistics_of(self.vae_config, self.scaling, self.name)
 
     def encode(
         self, images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c h8 w8"] | None = None
@@ -119,10 +132,16 @@ class AutoencoderKLCodec:
         return torch.cat([self._loaded().decode(z[rows]).sample.float() for rows in _chunks(len(z), pixels)])
 
     def _normalised(self, z: Tensor) -> Tensor:
-        return (z - self.shift) * self.scale
+        if self.statistics is None:
+            return (z - self.shift) * self.scale
+        mean, deviation = (part.to(z) for part in self.statistics)
+        return (z - mean) * self.scale / deviation
 
     def _restored(self, latents: Tensor) -> Tensor:
-        return latents / self.scale + self.shift
+        if self.statistics is None:
+            return latents / self.scale + self.shift
+        mean, deviation = (part.to(latents) for part in self.statistics)
+        return latents * deviation / self.scale + mean
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this codec."""
@@ -141,14 +160,16 @@ class AutoencoderKLCodec:
         return "+".join(known_sha256(file) for file in autoencoder_weights.files_of(self.folder).files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents: the weights' hash (not their place), scale, shift and dtype."""
-        return {
+        """What decides the latents: the weights' hash (not their place), scale, shift, statistics and dtype."""
+        told = {
             "codec": "autoencoder_kl",
             "weights": self._sha256,
             "scale": self.scale,
             "shift": self.shift,
             "dtype": self.dtype,
         }
+        names = ("latents_mean", "latents_std")
+        return told if self.statistics is None else {**told, **{name: self.vae_config[name] for name in names}}
 
     def to(self, device: Any) -> "AutoencoderKLCodec":
         """Move, now or when loaded."""
@@ -165,8 +186,12 @@ class AutoencoderKLCodec:
         """The autoencoder without values, on the meta device."""
         import diffusers
 
+        kind = getattr(diffusers, self.kind)
+        known = inspect.signature(kind.__init__).parameters
+        told = {key: value for key, value in self.vae_config.items() if not key.startswith("_")}
+        name_unread(told.keys() - known.keys(), f"config.json of {self.weights}")
         with torch.device("meta"):
-            return getattr(diffusers, self.kind)(**{k: v for k, v in self.vae_config.items() if not k.startswith("_")})
+            return kind(**{key: value for key, value in told.items() if key in known})
 
     def _loaded(self) -> Any:
         if self._model is None and self.dtype == "float16" and self.vae_config.get("force_upcast", True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyflux_pl.codecs.autoencoder_layout import holds_autoencoder
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
@@ -88,6 +89,31 @@ def from_folder(kind: str, folder: Path, dtype: torch.dtype) -> nn.Module:
     if wrong:
         raise _mismatch(wrong, folder)
     return model
+
+
+def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tensor, Tensor] | None:
+    """latents_mean and latents_std of a config.json, each (C, 1, 1) in fp32; None where it has neither.
+
+    ConfigError where there is one without the other, of another length than the channels, not positive, beside a
+    shift_factor, or where `scaling` leaves shifts out: none of these says which latents are meant.
+    """
+    given = [config.get(key) for key in ("latents_mean", "latents_std")]
+    if given == [None, None]:
+        return None
+    where = f"config.json of {name}"
+    wrong = "one of them is missing" if None in given else ""
+    channels = config.get("latent_channels", 4)
+    sized = not wrong and all(isinstance(part, list | tuple) and len(part) == channels for part in given)
+    numbers = sized and all(isinstance(n, int | float) and math.isfinite(n) for part in given for n in part or ())
+    if not wrong and not (numbers and all(n > 0 for n in given[1] or ())):
+        wrong = f"each must be {channels} finite numbers, the deviations positive"
+    elif not wrong and (config.get("shift_factor") or scaling != "shifted"):
+        wrong = "a shift_factor stands beside them" if config.get("shift_factor") else f"scaling={scaling}"
+    if wrong:
+        cure = "use the config.json that the autoencoder was published with, or take them out of it"
+        raise ConfigError(f"latents_mean and latents_std: {wrong}", where=where, cure=cure)
+    mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in given)
+    return mean, deviation
 
 
 def _mismatch(wrong: str, folder: Path) -> CheckpointMismatch:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import warnings
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import torch
 
 from tinyflux_pl.core import known_releases, release
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MissingDependency
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.core.key_report import shapes_of
 from tinyflux_pl.core.precision import check_dtype
+from tinyflux_pl.core.unread import name_unread
+from tinyflux_pl.denoisers import attention_backend as attention_backend_of
 
 
 class Source(TypedDict, total=False):
@@ -61,7 +62,8 @@ class ReleasedNet:
         number = check_dtype(dtype, "model.dtype", self.overflows)
         found = None if weights is None else release.find(weights, revision, self.subfolder)
         beside = None if found is None else self._beside(found)
-        known = self.keys(structure if beside is None else beside, strict=beside is None)
+        where = None if beside is None or found is None else f"config.json of {found.where}"
+        known = self.keys(structure if beside is None else beside, where)
         if found is not None and any(known.get(key, value) != value for key, value in structure.items()):
             given, asked = (shapes_of(self.skeleton(told).state_dict()) for told in (known, structure))
             known_releases.require_same(asked, given, found.where)
@@ -80,7 +82,7 @@ class ReleasedNet:
                 where="model.weights",
                 cure="model.weights=FOLDER or FILE.safetensors (model.random_weights=true draws noise, for trials)",
             )
-        choose_attention(net, attention_backend)
+        attention_backend_of.choose(net, attention_backend)
         return net
 
     def _beside(self, found: release.Found) -> dict[str, Any] | None:
@@ -103,21 +105,21 @@ class ReleasedNet:
         """The network newly initialised."""
         return self._in(self._class()(**self.keys(structure)), dtype)
 
-    def keys(self, structure: dict[str, Any], strict: bool = True) -> dict[str, Any]:
+    def keys(self, structure: dict[str, Any], file: str | None = None) -> dict[str, Any]:
         """What the class's constructor takes, diffusers' own notes left out.
 
-        An unknown key is a ConfigError naming the nearest; in a config.json (not strict), which another
-        version of diffusers may have written, it is a warning.
+        An unknown key is a ConfigError naming the nearest; in a config.json, which another version of diffusers
+        may have written (`file` says where it lies), it is left out and named.
         """
         known = list(inspect.signature(self._class().__init__).parameters)[1:]
         told = {key: value for key, value in structure.items() if not key.startswith("_")}
         for key in [key for key in told if key not in known]:
-            if strict:
+            if file is None:
                 near = difflib.get_close_matches(key, known, n=1)
                 cure = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(known)}"
                 raise ConfigError(f"{self.kind} has no {key!r}", where="model.structure", cure=cure)
-            warnings.warn(f"config.json: {self.kind} here has no {key!r}, left out", stacklevel=3)
             told.pop(key)
+            name_unread([key], file)
         return told
 
     def _in(self, net: Any, dtype: torch.dtype) -> Any:
@@ -136,36 +138,3 @@ class ReleasedNet:
         import diffusers
 
         return getattr(diffusers, self.kind)
-
-
-def choose_attention(net: Any, backend: str) -> None:
-    """Let every attention of a diffusers network use `backend`, one of diffusers' names.
-
-    ConfigError for an unknown name (with the nearest), for one that would fetch code, and for a network that
-    has no choice; MissingDependency where the backend's package is not installed.
-    """
-    from diffusers.models.attention_dispatch import AttentionBackendName
-    from diffusers.utils import logging
-
-    names = [name.value for name in AttentionBackendName if not name.value.endswith("_hub")]
-    if backend not in names:
-        near = difflib.get_close_matches(backend, names, n=1)
-        cure = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(names)}"
-        if backend.endswith("_hub"):
-            cure = "backends that end in _hub fetch and run code: install the package and name it without _hub"
-        raise ConfigError(f"no attention backend {backend!r}", where="model.attention_backend", cure=cure)
-    processors = (getattr(module, "processor", None) for module in net.modules())
-    if not any(hasattr(processor, "_attention_backend") for processor in processors):
-        if backend != "native":
-            what = f"{type(net).__name__} attends by PyTorch's own choice alone"
-            raise ConfigError(what, where="model.attention_backend", cure="leave it at native")
-        return
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # diffusers calls the whole mechanism experimental, each time
-    try:
-        net.set_attention_backend(backend)
-    except (RuntimeError, ImportError) as error:
-        cure = "install its package, or use native"
-        raise MissingDependency(f"{backend}: {error}", where="model.attention_backend", cure=cure) from error
-    finally:
-        logging.set_verbosity(level)

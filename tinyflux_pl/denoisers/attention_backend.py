@@ -1,0 +1,94 @@
+"""Which kernel the attentions of a diffusers network use, by diffusers' names; a choice of one network alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from tinyflux_pl.core.errors import ConfigError, MissingDependency
+
+WHERE = "model.attention_backend"
+DEFAULT = "native"
+CURE = "use model.attention_backend=native, or a device that has this kernel"
+
+
+def require_known(backend: str) -> None:
+    """Raise ConfigError for an unknown name (with the nearest), and for a backend that would fetch code."""
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    names = [name.value for name in AttentionBackendName if not name.value.endswith("_hub")]
+    if backend in names:
+        return
+    near = difflib.get_close_matches(backend, names, n=1)
+    cure = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(names)}"
+    if backend.endswith("_hub"):
+        cure = "backends that end in _hub fetch and run code: install the package and name it without _hub"
+    raise ConfigError(f"no attention backend {backend!r}", where=WHERE, cure=cure)
+
+
+def choose(net: Any, backend: str) -> None:
+    """Let every attention of `net` use `backend`; other networks, and those built later, are not concerned.
+
+    Raises as `require_known`, ConfigError for a network that has no choice, MissingDependency where the backend's
+    package is not installed.
+    """
+    require_known(backend)
+    processors = (getattr(module, "processor", None) for module in net.modules())
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        if backend != DEFAULT:
+            what = f"{type(net).__name__} attends by PyTorch's own choice alone"
+            raise ConfigError(what, where=WHERE, cure="leave it at native")
+        return
+    with _only_here(), _installed(backend):
+        net.set_attention_backend(backend)
+
+
+def require_usable(backend: str, device: str, dtype: torch.dtype) -> None:
+    """Raise ConfigError where the kernel cannot attend on such a device in such numbers: tried on a few tokens.
+
+    MissingDependency where its package is not installed.
+    """
+    require_known(backend)
+    if backend == DEFAULT:
+        return
+    from diffusers.models import attention_dispatch
+    from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
+    with _installed(backend):
+        attention_dispatch._check_attention_backend_requirements(AttentionBackendName(backend))
+    query = torch.zeros(1, 16, 2, 64, device=device, dtype=dtype)
+    try:
+        with torch.inference_mode(), _only_here():
+            dispatch_attention_fn(query, query, query, backend=AttentionBackendName(backend))
+    except Exception as error:  # each kernel has its own: missing packages, unsupported devices, failed compilation
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        what = f"attention backend {backend} does not run on {device} in {dtype}: {said[:200]}"
+        raise ConfigError(what, where=WHERE, cure=CURE) from error
+
+
+@contextmanager
+def _installed(backend: str) -> Generator[None]:
+    try:
+        yield
+    except (RuntimeError, ImportError) as error:
+        cure = "install its package, or use native"
+        raise MissingDependency(f"{backend}: {error}", where=WHERE, cure=cure) from error
+
+
+@contextmanager
+def _only_here() -> Generator[None]:
+    """Without diffusers' word that all this is experimental, and without its choice for the whole process."""
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+    from diffusers.utils import logging
+
+    level, active = logging.get_verbosity(), _AttentionBackendRegistry.get_active_backend()[0]
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        _AttentionBackendRegistry.set_active_backend(active)

@@ -59,7 +59,7 @@ def test_a_mapping_may_not_name_a_file_twice(tmp_path):
         captions(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["b.gif", ".hidden/c.png", "a.mask.png"])
+@pytest.mark.parametrize("name", ["b.ico", ".hidden/c.png", "a.mask.png"])
 def test_a_row_for_a_file_that_is_not_read_as_an_image_is_told(tmp_path, name):
     put(tmp_path / "a.png")
     put(tmp_path / name)

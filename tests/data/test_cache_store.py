@@ -1,6 +1,7 @@
 """The store gives back what was written, adds to it, and refuses what is stale or would poison it."""
 
 import json
+import tracemalloc
 
 import pytest
 import torch
@@ -23,6 +24,21 @@ def test_gives_back_rows_in_any_order_bit_for_bit_and_in_their_own_types(tmp_pat
     assert store.gather("lune.features", [4, 2])[:, 0, 0].tolist() == [4.0, 2.0]
     assert store.layout("lune") == {"lune.features": (torch.float32, (2, 8))}
     assert (store.total, store.shards, store.rows(2)) == (7, 3, range(6, 7)) and store.verify() == []
+
+
+def test_the_first_entries_of_a_few_rows_cost_no_copy_of_their_shard(tmp_path):
+    rows, length = 256, 512
+    store = CacheStore.create(tmp_path, "s", rows, rows, {"name": "r"})
+    store.begin_group("encodings", PARTS)
+    tokens = torch.arange(rows * length, dtype=torch.float32).view(rows, length, 1)
+    store.write_shard("encodings", 0, {"tokens": tokens}, [""] * rows)
+    store.gather("tokens", [0], first=128)  # opened and hashed
+    tracemalloc.start()
+    found = store.gather("tokens", [7, 3, 7], first=128)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert torch.equal(found, tokens[[7, 3, 7], :128])
+    assert peak < rows * 128 * 4 / 2, "what the first columns of the whole shard take"
 
 
 @pytest.mark.parametrize("indices", [[7], [-1], []])

@@ -193,8 +193,8 @@ class CacheStore:
                 f"{key} is not in this store: it has {sorted(k for g in self.groups() for k in self.layout(g))}"
             )
         out, target = sample.empty(len(index), first)
-        if len(touched) == 1:
-            np.take(sample.head(first), row, axis=0, out=target, mode="clip")  # "raise" would buffer; checked above
+        if len(touched) == 1 and first is None:  # of a part of each row it would copy the whole shard
+            np.take(sample.array, row, axis=0, out=target, mode="clip")  # "raise" would buffer; checked above
             return out
         for k in touched.tolist():
             source = mapped[k][name].head(first)

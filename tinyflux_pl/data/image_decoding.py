@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Generator
@@ -16,12 +17,15 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageFile
 
 from tinyflux_pl.core.errors import ConfigError, ImageError
+from tinyflux_pl.data import image_formats, image_pixels, jxl_header, png_chunks
+from tinyflux_pl.data.regular_file import read_regular
 
-DECODING_VERSION = 2  # part of the records' fingerprints: raise it when pixels change
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+DECODING_VERSION = 3  # part of the records' fingerprints: raise it when pixels change
 MAX_PIXELS = 2**25  # about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
 MAX_BYTES = 128 * 2**20
-COSTLY = {"WEBP": 2}  # formats whose decoder takes so many times the memory of the others: so many times fewer pixels
+# formats whose decoder takes so many times the memory of the others: so many times fewer pixels
+COSTLY = {"WEBP": 2, "AVIF": 4, "HEIF": 4, "JXL": 4}
+TILE = (322, 323)  # TIFF: width and height of a tile, a buffer of which is allocated
 ORIENTATION = 0x0112  # EXIF
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
@@ -32,16 +36,15 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
-STRIP = 2**20  # pixels converted at a time: a second copy of a large image would double its memory
-WHITE = (255, 255, 255)
-BLACK = (0, 0, 0)
 CURE = "replace or remove the file"
+SMALLER = "make the picture smaller; of training data the limit is data.max_pixels"
 
 
 def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> tuple[int, int]:
     """Width and height from the header alone (before EXIF rotation); ImageError as for `decode`."""
     name = name or _name(source)
-    with _opened(content_of(source, name), max_pixels, name) as image:
+    content, _ = png_chunks.without_text(_content(source, name))
+    with _opened(content, max_pixels, name) as image:
         return image.size
 
 
@@ -49,19 +52,21 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: st
     """RGB pixels of a file or of its bytes, upright by EXIF.
 
     Transparency lies on white; of an animation the first frame counts; 16-bit grey keeps its upper
-    8 bits; CMYK and palettes are converted; LAB and floating-point images are refused.
-    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels` (WebP: half).
+    8 bits; an embedded colour profile is followed to sRGB; CMYK and palettes are converted; LAB and
+    floating-point images are refused.
+    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels` (WebP: half of
+    it; AVIF, HEIC, JPEG XL: a quarter).
     """
     name = name or _name(source)
-    return _pixels(content_of(source, name), max_pixels, name, "RGB")
+    return _decoded(_content(source, name), max_pixels, name, image_pixels.picture)
 
 
 def decode_mask(
     source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
 ) -> UInt8[np.ndarray, "h w"]:
-    """The luminance of an image: 255 where the mask holds. Errors as for `decode`."""
+    """The coverage of a mask: 255 where it holds, by data.mask_coverage. Errors as for `decode`."""
     name = name or _name(source)
-    return _pixels(content_of(source, name), max_pixels, name, "L")
+    return _decoded(_content(source, name), max_pixels, name, image_pixels.mask)
 
 
 def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop") -> np.ndarray:
@@ -85,7 +90,7 @@ def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: s
     if mode == "pad":
         scale = min(width / source_width, height / source_height)
         inner = (max(1, round(source_width * scale)), max(1, round(source_height * scale)))
-        frame = Image.new(picture.mode, (width, height), WHITE if picture.mode == "RGB" else 0)
+        frame = Image.new(picture.mode, (width, height), image_pixels.WHITE if picture.mode == "RGB" else 0)
         place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
         frame.paste(picture.resize(inner, kernel), place)
         return np.asarray(frame)
@@ -103,20 +108,22 @@ def _name(source: str | Path | bytes) -> str:
     return "(bytes)" if isinstance(source, bytes) else str(source)
 
 
+def _content(source: str | Path | bytes, name: str) -> bytes:
+    """As `content_of`, of a file at a path that may be a link."""
+    return content_of(source if isinstance(source, bytes) else os.path.realpath(source), name)
+
+
 def content_of(source: str | Path | bytes, name: str) -> bytes:
-    """A file's bytes, if it is a regular file of bounded size and not plainly something else."""
+    """Bytes of a regular file of bounded size that are not plainly something else; no link is followed."""
     if isinstance(source, bytes):
         content = source
     else:
         try:
-            status = Path(source).stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("not a regular file", where=name, cure=CURE)
-            if status.st_size > MAX_BYTES:
-                raise ImageError(f"{status.st_size:,} bytes, more than {MAX_BYTES:,}", where=name, cure=CURE)
-            content = Path(source).read_bytes()
+            content = read_regular(Path(source), MAX_BYTES)
         except OSError as error:
-            raise ImageError(f"cannot be read: {error.strerror}", where=name, cure=CURE) from error
+            known = error.errno in (errno.EINVAL, errno.EFBIG)
+            what = error.strerror if known else f"cannot be read: {error.strerror}"
+            raise ImageError(str(what), where=name, cure=CURE) from error
     if not content:
         raise ImageError("an empty file", where=name, cure=CURE)
     start = content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -128,22 +135,37 @@ def content_of(source: str | Path | bytes, name: str) -> bytes:
 
 
 def _opened(content: bytes, max_pixels: int, name: str) -> Image.Image:
+    formats = image_formats.formats()
+    if (size := jxl_header.size_of(content)) is not None:  # whose decoder decodes when it opens
+        _require_bounded(*size, "JXL", max_pixels, name)
     try:
         with _pillow_bounded_to(max_pixels):
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))
         what = f"{int(found[0]) if found else 0:,} pixels are more than {max_pixels:,}"
-        raise ImageError(what, where=name, cure=CURE) from error
-    except Exception as error:  # decoders raise a dozen types on hostile bytes; all mean the same here
+        raise ImageError(what, where=name, cure=SMALLER) from error
+    except Exception as error:  # decoders raise a dozen types on hostile bytes; all mean the same
+        if extra := image_formats.missing_extra(content[:16]):
+            cure = f"{image_formats.EXTRA}, which reads it, or save it as PNG or JPEG"
+            raise ImageError(f"a {extra} picture", where=name, cure=cure) from error
         why = "" if "BytesIO" in str(error) else f": {error}"
-        raise ImageError(f"not a readable image ({', '.join(FORMATS)}){why}", where=name, cure=CURE) from error
-    width, height = image.size
-    bound = max_pixels // COSTLY.get(image.format or "", 1)
+        what = f"not a readable image ({', '.join(formats)}){why}"
+        raise ImageError(what, where=name, cure=CURE) from error
+    _require_bounded(*image.size, image.format or "", max_pixels, name)
+    if image.mode in ("F", "LAB"):
+        raise ImageError(f"{image.mode} pixels", where=name, cure="save it as 8-bit RGB")
+    if image.format == "TIFF":
+        across, down = (image.tag_v2.get(tag, 1) for tag in TILE)
+        _require_bounded(int(across), int(down), "TIFF", max_pixels, name)
+    return image
+
+
+def _require_bounded(width: int, height: int, kind: str, max_pixels: int, name: str) -> None:
+    bound = max_pixels // COSTLY.get(kind, 1)
     if width * height > bound:
         what = f"{width} x {height} is more than {bound:,} pixels"
-        raise ImageError(what, where=name, cure=CURE)
-    return image
+        raise ImageError(what, where=name, cure=SMALLER)
 
 
 _BOUNDING = threading.Lock()
@@ -153,7 +175,7 @@ _BOUNDING = threading.Lock()
 def _pillow_bounded_to(max_pixels: int) -> Generator[None]:
     """Pillow's own limit lowered while a header is read: GIF and WebP allocate their canvas then already."""
     with _BOUNDING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # of the limit, and of odd metadata
         usual = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = max_pixels  # above it Pillow warns, above twice that it raises
         try:
@@ -162,39 +184,36 @@ def _pillow_bounded_to(max_pixels: int) -> Generator[None]:
             Image.MAX_IMAGE_PIXELS = usual
 
 
-def _pixels(content: bytes, max_pixels: int, name: str, target: str) -> np.ndarray:
+Reader = Callable[[Image.Image, bytes | None, int, str], np.ndarray]
+
+
+def _decoded(content: bytes, max_pixels: int, name: str, read: Reader) -> np.ndarray:
+    """What `read` gives for the loaded image, its colour profile and its bit depth; upright."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError("Pillow was told to load truncated images", where=name, cure="unset LOAD_TRUNCATED_IMAGES")
+    content, profile = png_chunks.without_text(content)
     with _opened(content, max_pixels, name) as image:
         try:
             if image.format == "PNG":
                 _opened(content, max_pixels, name).verify()  # load() does not read the checksums of the pixels
-            image.load()
-            upright = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd metadata
+                image.load()
+                upright = UPRIGHT.get(_orientation(image))
+            _require_bounded(*image.size, image.format or "", max_pixels, name)
+            profile = profile or image.info.get("icc_profile")
+            pixels = read(image, profile, png_chunks.bit_depth(content), name)
+        except ImageError:
+            raise
         except Exception as error:  # as above: truncated, damaged, or hostile
             raise ImageError(f"truncated or damaged: {error}", where=name, cure=CURE) from error
-        width, height = image.size
-        pixels = np.empty((height, width, 3) if target == "RGB" else (height, width), np.uint8)
-        rows = max(1, STRIP // width)
-        for top in range(0, height, rows):
-            strip = image.crop((0, top, width, min(top + rows, height)))
-            pixels[top : top + rows] = np.asarray(_converted(strip, name, target))
     del image  # before the turned copy is made
     return np.ascontiguousarray(upright(pixels)) if upright else pixels
 
 
-def _converted(image: Image.Image, name: str, target: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow may widen to 32
-        deep = np.asarray(image)
-        if deep.min() < 0 or deep.max() > 65535:
-            raise ImageError("grey values beyond 16 bits", where=name, cure=CURE)
-        return Image.fromarray((deep >> 8).astype(np.uint8)).convert(target)
-    if image.mode in ("F", "LAB"):
-        raise ImageError(f"{image.mode} pixels", where=name, cure="save it as 8-bit RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        clear = image if image.mode == "RGBA" else image.convert("RGBA")
-        # what is transparent shows white paper in a picture, and in a mask marks nothing
-        ground = Image.new("RGB", image.size, WHITE if target == "RGB" else BLACK)
-        ground.paste(clear, mask=clear)
-        return ground if target == "RGB" else ground.convert(target)
-    return image if image.mode == target else image.convert(target)
+def _orientation(image: Image.Image) -> int:
+    """How the picture has to be turned; 1, not at all, where its EXIF data cannot be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # of a dozen types, as decoders'; what it says is no part of the pixels
+        return 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tinyflux_pl.core.errors import CaptionError, DataError, ImageError, UntrustedFile
 from tinyflux_pl.core.files import contained_join
+from tinyflux_pl.data.image_formats import suffixes
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MASK_SUFFIX = ".mask.png"
 MAX_CAPTION_BYTES = 2**20
 MAX_TABLE_BYTES = 2**30
@@ -41,7 +41,7 @@ def images_and_masks(root: Path) -> tuple[list[str], list[str]]:
             inner.remove(name)
         # a folder with an image's name too: opening it will tell
         shown = (name for name in (*inner, *files) if not name.startswith("."))
-        found += [(below / name).as_posix() for name in shown if Path(name).suffix.lower() in SUFFIXES]
+        found += [(below / name).as_posix() for name in shown if Path(name).suffix.lower() in suffixes()]
     masks = {name for name in found if name.lower().endswith(MASK_SUFFIX)}
     return sorted(name for name in found if name not in masks), sorted(masks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,10 @@ from tinyflux_pl.data.image_decoding import (
     fit_mask,
     inspect,
 )
+from tinyflux_pl.data.image_formats import suffixes
 from tinyflux_pl.data.records.content_split import held_out
 from tinyflux_pl.data.records.dataset_files import (
     MASK_SUFFIX,
-    SUFFIXES,
     caption_beside,
     images_and_masks,
     inside,
@@ -171,6 +172,8 @@ class Folder(RecordSource):
 
     def _unusable(self, bad: list[str]) -> ImageError:
         cure = "replace or remove them, or leave out unreadable images: data.skip_bad=true"
+        if any(re.search(r"more than [\d,]+( pixels)?$", line) for line in bad):
+            cure += "; larger pictures are read with a higher data.max_pixels"
         return ImageError(f"{_listed(bad)} unusable", where=str(self.root), cure=cure)
 
     def _read(self, path: str, expected: str) -> bytes:
@@ -204,7 +207,7 @@ class Folder(RecordSource):
             raise self._unusable(bad)
         self.skipped = bad
         if not entries:
-            what = f"no usable image ({', '.join(SUFFIXES)})" + (f"; {_listed(bad)} left out" if bad else "")
+            what = f"no usable image ({', '.join(suffixes())})" + (f"; {_listed(bad)} left out" if bad else "")
             raise DataError(what, where=str(self.root), cure="set data.root to the folder of images")
         return entries
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Generator
@@ -27,6 +28,8 @@ MAX_BYTES = 128 * 2**20
 COSTLY = {"WEBP": 2, "AVIF": 4, "HEIF": 4, "JXL": 4}
 TILE = (322, 323)  # TIFF: width and height of a tile, a buffer of which is allocated
 ORIENTATION = 0x0112  # EXIF
+ODD_EXIF = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError)
+ODD_EXIF += (ValueError, struct.error)  # what Pillow raises of odd EXIF bytes
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -215,5 +218,5 @@ def _orientation(image: Image.Image) -> int:
     """How the picture has to be turned; 1, not at all, where its EXIF data cannot be read."""
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # of a dozen types, as decoders'; what it says is no part of the pixels
+    except ODD_EXIF:  # which is no part of the pixels
         return 1

@@ -145,6 +145,30 @@ def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
     assert resumption.command(config).startswith("torchrun --nproc_per_node=2 train.py ")
 
 
+def test_the_command_keeps_the_configuration_folder_and_a_run_folder_elsewhere(config, monkeypatch):
+    flags = ["--config-dir", "'/my conf'", "--config-name", "mine"]
+    said = resumption.command({**config, "flags": flags})
+    assert said.startswith("python train.py --config-dir '/my conf' --config-name mine ")
+    assert "hydra.run.dir" not in said
+    away = resumption.command({**config, "run_dir": "/elsewhere/my run"})
+    assert " hydra.run.dir='/elsewhere/my run' " in away
+
+
+def test_the_flags_that_choose_a_configuration_are_told_to_the_recipe(tmp_path, monkeypatch):
+    from tinyflux_pl.app.command_line import CONF, run
+
+    (tmp_path / "my conf").mkdir()
+    (tmp_path / "my conf" / "mine.yaml").write_text("defaults: [train, _self_]\n")
+    seen = []
+    words = ["-cd", str(tmp_path / "my conf"), "-cn", "mine", f"paths.root={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["train.py", *words])
+    run("train", lambda config: seen.append(config["flags"]) or 0, CONF)
+    assert seen == [["-cd", f"'{tmp_path}/my conf'", "-cn", "mine"]]
+    monkeypatch.setattr("sys.argv", ["train.py", *words, "hydra.mode=MULTIRUN"])
+    run("train", lambda config: seen.append(config["flags"]) or 0, CONF)
+    assert seen[1] == [*seen[0], "hydra.mode=RUN"], "the job is continued, not the sweep"
+
+
 def test_a_branch_that_has_saved_nothing_goes_on_from_where_it_began(config):
     begun = {**config, "resume": "outputs/old one/checkpoints/step_0000010"}
     assert resumption.command(begun).endswith("resume='outputs/old one/checkpoints/step_0000010'")

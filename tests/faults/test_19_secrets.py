@@ -158,6 +158,38 @@ def test_a_secret_in_the_configuration_is_refused_before_anything_is_written(tmp
     assert not leaks(tmp_path) and not list(tmp_path.glob("**/config.json"))
 
 
+NAMING = {  # where Hydra makes folders and files before a run could refuse, and what its logs would hold
+    "the run's folder": "run=${oc.env:HF_TOKEN}",
+    "the folder itself": "hydra.run.dir=${paths.root}/${oc.env:SOME_SERVICE_TOKEN}",
+    "the job's name": "hydra.job.name=${oc.env:HF_TOKEN}",
+    "its log": "hydra.job_logging.formatters.simple.format='${oc.env:WANDB_API_KEY}'",
+    "a sweep's folder": "hydra.sweep.dir=${paths.root}/${oc.env:HF_TOKEN}",
+    "a job's folder": "hydra.sweep.subdir=${hydra.job.num}_${oc.env:HF_TOKEN}",
+    "decoded": "run=${oc.decode:${oc.env:HF_TOKEN}}",
+    "a key": "+a={KEY: 1}",
+}
+
+
+def test_a_refused_run_names_no_folder_after_a_secret(tmp_path, figure):
+    refused = []
+    for place in NAMING if FULL else ("the run's folder", "its log", "a job's folder", "a key"):
+        folder = tmp_path / str(len(refused))
+        folder.mkdir()
+
+        def work(folder: Path = folder, place: str = place) -> None:
+            sweep = ["--multirun", "seed=0"] if place.startswith("a ") and place != "a key" else []
+            word = NAMING[place].replace("KEY", SECRETS["HF_TOKEN"]) if place == "a key" else NAMING[place]
+            sys.argv = ["train.py", *sweep, "debug=fast", f"paths.root={folder}", word]
+            run("train")
+
+        ended = forks.run(work, tmp_path / f"{len(refused)}.log")
+        names = [str(path) for path in folder.rglob("*")]
+        told = ended.code == 2 and "a secret stands in the configuration" in ended.printed
+        named = [name for name in names if any(secret in name for secret in SECRETS.values())]
+        refused.append(told and not leaks(tmp_path) and not named)
+    figure(19, "secrets in names that Hydra makes", sum(refused), len(refused))
+
+
 def test_the_environment_itself_is_what_a_run_reads_secrets_from(monkeypatch):
     from tinyflux_pl.app import redact
 

@@ -93,6 +93,8 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from tinyflux_pl.app.config import judged_loader
+
     # Hydra then hands us its errors rather than printing and exiting
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     codes: list[int] = []
@@ -102,8 +104,9 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
 
     task.__module__ = config_name  # Hydra takes the job's name from it
     try:
-        sys.argv[1:] = prepare(sys.argv[1:], root, config_name)
-        hydra.main(version_base=None, config_path=str(root), config_name=config_name)(task)()
+        with judged_loader.installed():
+            sys.argv[1:] = prepare(sys.argv[1:], root, config_name)
+            hydra.main(version_base=None, config_path=str(root), config_name=config_name)(task)()
     except TinyFluxError as error:
         codes.append(_report(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -144,7 +147,8 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
         overrides = [_typed(line) for line in HydraConfig.get().overrides.task]
         resolved = plain(config)
         redact.check(resolved)
-        result = _called(main, {**resolved, "run_dir": str(folder), "overrides": overrides})
+        said = {"run_dir": str(folder), "overrides": overrides, "flags": _chosen(sys.argv[1:], sweep)}
+        result = _called(main, {**resolved, **said})
     except BrokenPipeError:
         raise
     except Exception as error:  # told here, masked: W&B and Hydra would print the traceback as it is
@@ -156,6 +160,16 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
     if type(result) is int and result:
         codes.append(result)
     return result
+
+
+def _chosen(argv: list[str], sweep: bool) -> list[str]:
+    """The flags that say which configuration is composed, as a person would type them for one job of a sweep alone."""
+    flags, _ = _split(argv)
+    names = (*_FOLDERS, "--config-name", "-cn")
+    pairs = zip(flags, flags[1:], strict=False)
+    found = [word for name, value in pairs if name in names for word in (name, shlex.quote(value))]
+    by_file = sweep and not any(flag in ("-m", "--multirun") for flag in flags)
+    return [*found, "hydra.mode=RUN"] if by_file else found
 
 
 def _typed(line: str) -> str:

@@ -14,13 +14,15 @@ from types import TracebackType
 from typing import Any, TextIO, cast
 from urllib.parse import quote, unquote
 
+from tinyflux_pl.app.secret_shapes import LABELLED, LOGIN, SHAPES
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.printable import printable
 
 MASK = "***"
 SHORTEST = 8  # shorter values ("true", "1") would mask ordinary words
 _NAME = re.compile(
-    r"(?:^|_)(?:[A-Z0-9]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|PASS|PAT|DSN|COOKIE|[A-Z0-9]*KEY)(?:_|$)"
+    r"(?:^|_)(?:[A-Z0-9]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|PASS|PAT|DSN|COOKIE|BEARER|JWT"
+    r"|CONNECTION_STRING|WEBHOOK|[A-Z0-9]*KEY)(?:_|$)"
     r"|_PWD$"
 )
 # a key of a configuration is surer: pad_token and num_key_value_heads are a model's
@@ -28,21 +30,6 @@ _KEY = re.compile(
     r"(?i)(?:^|_)(?:(?:api|access|auth|private|secret|bearer|hf)_?(?:key|token)"
     r"|password|passwd|passphrase|secret|credential)s?$"
 )
-_SHAPES = (
-    re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
-    re.compile(r"\bwandb_v\d+_[A-Za-z0-9_\-]{16,}"),
-    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
-    re.compile(r"\bgithub_pat_[A-Za-z0-9_]{20,}"),
-    re.compile(r"\bsk-(?:[a-z]+-)?[A-Za-z0-9]{20,}"),
-    re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
-)
-# 40 hex digits alone are also a revision, so a W&B key is known by the word before it
-_LABELLED = re.compile(
-    r"""(?ix) ((?:api[_-]?key | access[_-]?key | auth[_-]?token | \btoken | _token | secret | password | passwd
-        | authorization | signature | wandb[ _-]key)  ["']? \s* (?:=|:|\bis\b) \s* ["']? (?:(?:bearer|basic)\s+)? )
-        ([^\s"',;&}\])]{8,})"""
-)
-_LOGIN = re.compile(r"(?<=://)[^\s/:@]*:([^\s/]+)(?=@)")
 
 
 def secrets() -> list[str]:
@@ -51,15 +38,20 @@ def secrets() -> list[str]:
     """
     found: set[str] = set()
     for name, value in os.environ.items():
-        held = [value, value.strip()] if _NAME.search(name.upper()) else map(unquote, _LOGIN.findall(value))
+        held = [value, value.strip()] if _NAME.search(name.upper()) else _logins(value)
         for secret in held:
             found.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
     return sorted((f for f in found if len(f) >= SHORTEST), key=len, reverse=True)
 
 
+def _logins(value: str) -> list[str]:
+    """The passwords, and users that are tokens, of the addresses in a text."""
+    return [unquote(part) for found in LOGIN.findall(value) for part in found if part]
+
+
 def redact(text: str) -> str:
     """The text with every known or recognisable secret masked."""
-    return _LABELLED.sub(rf"\g<1>{MASK}", _without_certain(text, secrets()))
+    return LABELLED.sub(rf"\g<1>{MASK}", _without_certain(text, secrets()))
 
 
 def redact_data(value: Any) -> Any:
@@ -92,9 +84,11 @@ def check(config: Any) -> None:
 
 
 def _values(value: Any, where: str = "") -> Iterator[tuple[str, str | int]]:
-    """(dotted place, value) of every text and whole number in plain containers."""
+    """(dotted place, value) of every text and whole number in plain containers, keys included."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
+            if isinstance(key, str):
+                yield where, key
             yield from _values(inner, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
@@ -106,9 +100,9 @@ def _values(value: Any, where: str = "") -> Iterator[tuple[str, str | int]]:
 def _without_certain(text: str, known: Sequence[str]) -> str:
     for secret in known:
         text = text.replace(secret, MASK)
-    for shape in _SHAPES:
+    for shape in SHAPES:
         text = shape.sub(MASK, text)
-    return _LOGIN.sub(MASK, text)
+    return LOGIN.sub(MASK, text)
 
 
 class SecretFilter(logging.Filter):

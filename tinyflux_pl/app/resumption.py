@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Generator, Mapping
@@ -69,13 +70,20 @@ def continued_by(config: dict[str, Any]) -> Generator[None]:
 
 
 def command(config: dict[str, Any]) -> str:
-    """The line that continues this run: from its newest checkpoint, or while it has none, from where it began."""
-    words = [w for w in config.get("overrides", []) if w.partition("=")[0] not in ("run", "resume", "resume_changed")]
-    outputs, run_dir = Path(config["paths"]["outputs"]), Path(config["run_dir"])
-    name = run_dir.relative_to(outputs) if run_dir.is_relative_to(outputs) else config["run"]
+    """The line that continues this run: from its newest checkpoint, or while it has none, from where it began.
+
+    With the flags that say which configuration it is, and without what a start alone decides.
+    """
+    own = ("run", "resume", "resume_changed")
+    words = [w for w in config.get("overrides", []) if w.partition("=")[0].lstrip("+") not in own]
+    outputs, run_dir = (Path(os.path.abspath(p)) for p in (config["paths"]["outputs"], config["run_dir"]))
+    inside = run_dir.is_relative_to(outputs)
+    name = run_dir.relative_to(outputs) if inside else config["run"]
     saved = directory.list_steps(run_dir / "checkpoints")
     origin = "auto" if saved or not config["resume"] else config["resume"]
-    return " ".join([ranks.launcher(), *words, f"run={shlex.quote(str(name))}", f"resume={shlex.quote(origin)}"])
+    folder = [] if inside else [f"hydra.run.dir={shlex.quote(str(run_dir))}"]
+    ends = [*folder, f"run={shlex.quote(str(name))}", f"resume={shlex.quote(origin)}"]
+    return " ".join([ranks.launcher(), *config.get("flags", []), *words, *ends])
 
 
 def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | None:

@@ -58,4 +58,5 @@ def cure(parts: Parts, source: str) -> str:
     chosen = [line for line in parts.config.get("overrides", []) if line.lstrip("+~").startswith(CHOICES)]
     node = parts.config["data"]["sources"][source]
     other = shlex.quote(f"data.sources.{source}.cache={Path(node['cache'])}_2")
-    return f"python extract.py {' '.join([*chosen, 'rebuild=true'])}; or keep both caches: add {other} to this run"
+    words = [*parts.config.get("flags", []), *chosen, "rebuild=true"]
+    return f"python extract.py {' '.join(words)}; or keep both caches: add {other} to this run"

@@ -16,6 +16,7 @@ UNTOLD = (
     "run",
     "run_dir",
     "overrides",
+    "flags",
     "resume",
     "resume_changed",
     "from_step",

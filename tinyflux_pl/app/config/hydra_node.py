@@ -10,16 +10,15 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tinyflux_pl.app.config import allowlist
+from tinyflux_pl.app.config import allowlist, hydra_logging
 from tinyflux_pl.core.errors import ConfigError
 
 SEARCH = "hydra.searchpath"
 BUILT = ("callbacks", "launcher", "sweeper")
-LOGGED = ("job_logging", "hydra_logging")
 TARGETS = frozenset(
     (
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -32,21 +31,11 @@ TARGETS = frozenset(
         *(f"optuna.samplers.{n}Sampler" for n in ("CmaEs", "Grid", "NSGAII", "QMC", "Random", "TPE")),
     )
 )
-# logging.config builds what `class` and `()` name, and imports what follows ext://
-HANDLERS = (
-    "colorlog.ColoredFormatter",
-    "logging.FileHandler",
-    "logging.Formatter",
-    "logging.NullHandler",
-    "logging.StreamHandler",
-    "logging.handlers.RotatingFileHandler",
-    "rich.logging.RichHandler",
-)
-STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-# of launchers and sweepers: keys that hold commands to run, or name what is imported and called
-RUN = ("custom_search_space", "python", "setup", "srun_args", "teardown")
+# of launchers and sweepers: keys that hold commands to run, or name what is imported and called, or options of the
+# job's script, one of which may be a command
+RUN = ("custom_search_space", "python", "setup", "srun_args", "teardown", "additional_parameters")
 # keys that name what is built: written out, since one choice of a sweep could turn another's ${...} into a class
-LITERAL = ("_target_", "class", "()")
+LITERAL = ("_target_", "class", "()", *RUN)
 
 
 def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[str]) -> None:
@@ -70,43 +59,94 @@ def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[
                 hydra = raw.get("hydra") if isinstance(raw, dict) else None
                 entries.append((str(file), hydra.get("searchpath") if isinstance(hydra, dict) else hydra))
     for where, value in entries:
-        for entry in value if isinstance(value, list) else [value]:
-            scheme, mark, _ = str(entry).partition("://")
-            if (mark and scheme != "file") or "${" in str(entry):
-                raise ConfigError(
-                    f"{SEARCH} may not import {str(entry)!r}",
-                    where=where,
-                    cure="name a folder of this machine, without pkg:// or ${...}",
-                )
+        check_entries(value, where)
 
 
-def check(config: DictConfig) -> None:
-    """Raise ConfigError if Hydra would build anything that is not named here.
+def check_entries(value: Any, where: str) -> None:
+    """Raise ConfigError unless a search path, as it is written, is a folder or a list of folders."""
+    for entry in value if isinstance(value, list) else [value]:
+        scheme, mark, _ = str(entry).partition("://")
+        if (mark and scheme != "file") or "${" in str(entry):
+            raise ConfigError(
+                f"{SEARCH} may not import {str(entry)!r}",
+                where=where,
+                cure="name a folder of this machine, without pkg:// or ${...}",
+            )
 
-    Judged twice: as it resolves now (callbacks are built in this state), and with the values that
-    Hydra fills in later, so that no interpolation can turn into a target after the check.
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Raise ConfigError if Hydra would build, run, import or write anything that is not named here.
+
+    Judged twice: as it resolves now (callbacks are built in this state), and with the values that Hydra fills in
+    later. Returns the nodes that Hydra acts on, resolved: what it builds now, and the logging of the job later.
     """
-    if OmegaConf.select(config, "hydra.job.env_set"):
+    job = OmegaConf.select(config, "hydra.job")
+    if job is not None and (_given(job, "env_set") or _given(job, "env_copy")):
         what = "a configuration may not set environment variables: they decide which hosts are sent the user's tokens"
         raise ConfigError(what, where="hydra.job.env_set", cure="set them in the shell, before the command")
-    if OmegaConf.select(config, "hydra.job.chdir"):
+    if job is not None and _given(job, "chdir"):
         what = "a run may not change its working folder: paths are relative to where the command was given"
         raise ConfigError(what, where="hydra.job.chdir", cure="leave it false, and choose paths.root=")
-    _check_stage(copy.deepcopy(config), strict=False)
-    _check_stage(_as_filled_by_hydra(config), strict=True)
+    now = copy.deepcopy(config)
+    built = _check_stage(now, strict=False)
+    OmegaConf.copy_cache(now, config)  # so that a time that was judged is the one that Hydra sees
+    logged = _check_stage(as_filled_by_hydra(config), strict=True)
+    return {part: (built if part in BUILT else logged)[part] for part in built}
 
 
-def _check_stage(config: DictConfig, *, strict: bool) -> None:
+def settle(config: DictConfig) -> None:
+    """Judge the hydra node, and leave in it what was judged: no ${...} is resolved again when Hydra acts on it."""
+    nodes = check(config)
+    for part in hydra_logging.NODES:
+        raw = _raw(config, part)
+        for name, handler in ((nodes[part] or {}).get("handlers") or {}).items():
+            if isinstance(handler, dict) and handler.get("filename") is not None:
+                written = raw["handlers"][name]["filename"]
+                handler["filename"] = hydra_logging.log_name(written, handler["filename"])
+    with read_write(config), open_dict(config):
+        for part, node in nodes.items():
+            if OmegaConf.select(config, f"hydra.{part}") is not None:
+                config.hydra[part] = node
+
+
+def _given(job: DictConfig, key: str) -> bool:
+    """Whether a key holds anything, or could once it is resolved."""
+    return OmegaConf.is_interpolation(job, key) or (key in job and bool(job[key]))
+
+
+def _raw(config: DictConfig, part: str) -> Any:
+    node = OmegaConf.select(config, f"hydra.{part}")
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+
+
+def _check_stage(config: DictConfig, *, strict: bool) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
 
+    before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
+    nodes: dict[str, Any] = {}
     try:
+        for part in (*BUILT, *hydra_logging.NODES):
+            place = f"hydra.{part}"
+            if OmegaConf.is_interpolation(config.hydra, part):
+                cure = "write it out: no ${...} may decide what is built here"
+                raise ConfigError("an interpolation may not name what Hydra builds", where=place, cure=cure)
+            nodes[part] = _walk(OmegaConf.select(config, place), place, strict or part in BUILT)
         for part in BUILT:
-            _check_targets(_walk(OmegaConf.select(config, f"hydra.{part}"), f"hydra.{part}", strict), f"hydra.{part}")
-        for part in LOGGED:
-            _check_logging(_walk(OmegaConf.select(config, f"hydra.{part}"), f"hydra.{part}", strict), f"hydra.{part}")
+            _check_targets(nodes[part], f"hydra.{part}")
+        for part in hydra_logging.NODES:
+            hydra_logging.check(nodes[part], _raw(config, part), f"hydra.{part}")
+        for key in ("job.name", "output_subdir"):
+            _check_name(OmegaConf.select(config, f"hydra.{key}"), f"hydra.{key}")
     finally:
-        HydraConfig.instance().cfg = None
+        HydraConfig.instance().cfg = before
+    return nodes
+
+
+def _check_name(name: Any, where: str) -> None:
+    """A name of one file or folder: joined to the run's folder it stays in it."""
+    if name is not None and (str(name) in ("", ".", "..") or set(str(name)) & set("/\\\0\n")):
+        raise ConfigError(f"{str(name)!r} is no plain name", where=where, cure="a name without / or \\")
 
 
 def _check_targets(node: Any, where: str) -> None:
@@ -115,35 +155,24 @@ def _check_targets(node: Any, where: str) -> None:
             cure = "do that in the shell, before the command, or in the script of the job"
             raise ConfigError(f"a configuration may not say what {key} runs", where=f"{where}.{key}", cure=cure)
     for place, name in allowlist.targets(node, where):
-        if isinstance(name, str) and name in TARGETS:
-            continue
-        if isinstance(name, str) and name.startswith(allowlist.HOUSE):
-            allowlist.resolve(name, place)
-            continue
-        raise ConfigError(
-            f"Hydra may not build {name!r}", where=place, cure="use Hydra's own launchers and sweepers, no callback"
-        )
+        if not isinstance(name, str) or name not in TARGETS:
+            cure = "use Hydra's own launchers and sweepers, no callback"
+            raise ConfigError(f"Hydra may not build {name!r}", where=place, cure=cure)
+    if where == "hydra.launcher":
+        _check_lines(node, where)
 
 
-def _check_logging(node: Any, where: str) -> None:
-    if isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            _check_logging(value, f"{where}.{index}")
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key in ("class", "()") and value not in HANDLERS:
-                raise ConfigError(f"logging may not build {value!r}", where=f"{where}.{key}", cure="use logging's own")
-            if key == "filename" and value is not None and not str(value).endswith(".log"):
-                what = f"logging may not write to {value!r}: with a format of its own that could be a program"
-                raise ConfigError(what, where=f"{where}.{key}", cure="give a name that ends in .log")
-            _check_logging(value, f"{where}.{key}")
-    elif isinstance(node, str) and node.startswith("ext://") and node not in STREAMS:
-        raise ConfigError(
-            f"logging may not import {node}", where=where, cure="use ext://sys.stdout or ext://sys.stderr"
-        )
+def _check_lines(node: Any, where: str) -> None:
+    """A launcher writes its options into a script, each on a line of its own."""
+    if isinstance(node, str) and len(node.splitlines()) > 1:
+        raise ConfigError("an option of a launcher is one line", where=where, cure="leave the line break out")
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        _check_lines(value, f"{where}.{key}")
 
 
-def _as_filled_by_hydra(config: DictConfig) -> DictConfig:
+def as_filled_by_hydra(config: DictConfig) -> DictConfig:
+    """A copy with the values that Hydra fills in once it has numbered the job."""
     filled = copy.deepcopy(config)
     with read_write(filled.hydra):
         filled.hydra.runtime.output_dir = "."

@@ -6,6 +6,7 @@ Everything here runs before torch is imported, so that a wrong word is answered 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shlex
 import sys
@@ -166,7 +167,7 @@ def _chosen(argv: list[str], sweep: bool) -> list[str]:
     """The flags that say which configuration is composed, as a person would type them for one job of a sweep alone."""
     flags, _ = _split(argv)
     names = (*_FOLDERS, "--config-name", "-cn")
-    pairs = zip(flags, flags[1:], strict=False)
+    pairs = itertools.pairwise(flags)
     found = [word for name, value in pairs if name in names for word in (name, shlex.quote(value))]
     by_file = sweep and not any(flag in ("-m", "--multirun") for flag in flags)
     return [*found, "hydra.mode=RUN"] if by_file else found

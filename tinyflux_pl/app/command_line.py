@@ -6,9 +6,7 @@ Everything here runs before torch is imported, so that a wrong word is answered 
 from __future__ import annotations
 
 import errno
-import itertools
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tinyflux_pl.app import known_bad, redact
+from tinyflux_pl.app.config import typed_line
 from tinyflux_pl.app.config.free_text import quoted
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
@@ -145,10 +144,10 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
         # Hydra's folder, also in a sweep, where every job has its own; short to read and to type.
         folder = Path(HydraConfig.get().runtime.output_dir)
         folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-        overrides = [_typed(line) for line in HydraConfig.get().overrides.task]
+        overrides = [typed_line.override(line) for line in HydraConfig.get().overrides.task]
         resolved = plain(config)
         redact.check(resolved)
-        said = {"run_dir": str(folder), "overrides": overrides, "flags": _chosen(sys.argv[1:], sweep)}
+        said = {"run_dir": str(folder), "overrides": overrides, "flags": typed_line.flags(sys.argv[1:], sweep)}
         result = _called(main, {**resolved, **said})
     except BrokenPipeError:
         raise
@@ -161,24 +160,6 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
     if type(result) is int and result:
         codes.append(result)
     return result
-
-
-def _chosen(argv: list[str], sweep: bool) -> list[str]:
-    """The flags that say which configuration is composed, as a person would type them for one job of a sweep alone."""
-    flags, _ = _split(argv)
-    names = (*_FOLDERS, "--config-name", "-cn")
-    pairs = itertools.pairwise(flags)
-    found = [word for name, value in pairs if name in names for word in (name, shlex.quote(value))]
-    by_file = sweep and not any(flag in ("-m", "--multirun") for flag in flags)
-    return [*found, "hydra.mode=RUN"] if by_file else found
-
-
-def _typed(line: str) -> str:
-    """An override as a person would type it: the quotes that `quoted` adds off, the shell's on where it needs them."""
-    key, mark, value = line.partition("=")
-    bare = value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value[:1] == "'" else value
-    value = bare if quoted(f"{key}={bare}") == line else value
-    return f"{key}={shlex.quote(value)}" if mark else line
 
 
 def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:

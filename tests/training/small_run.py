@@ -27,7 +27,7 @@ CHANNELS, SIDE, WIDTH = 2, 2, 8
 class Net(nn.Module):
     """A denoiser with a matrix for Muon and others for AdamW."""
 
-    name, path, prediction = "net", LinearPath(), "velocity"
+    name, path, prediction, patch_size = "net", LinearPath(), "velocity", 1
 
     def __init__(self) -> None:
         super().__init__()

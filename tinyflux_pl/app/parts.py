@@ -37,6 +37,7 @@ class Parts:
             path=build(config["path"]),
             experts={name: build(node) for name, node in config["experts"].items()},
         )
+        parts._check_experts()
         _ = parts.device  # tells of a GPU that is not there
         return parts
 
@@ -85,6 +86,32 @@ class Parts:
             network = self.denoiser()
             made_for(network, build(self.config["optimizer"]))
         self.check_size(network.patch_size)
+
+    def experts_of(self, source: str) -> tuple[str, ...]:
+        """The run's experts that a source was given; those that it was not are absent from its samples."""
+        given = self.config["data"]["sources"][source].get("experts")
+        return tuple(name for name in self.experts if given is None or name in given)
+
+    def groups(self, source: str) -> dict[str, tuple[str, ...]]:
+        """Split -> what its cache holds. Validation needs no teachers: its loss is that of the student alone."""
+        from tinyflux_pl.data.cache_store import ENCODINGS
+
+        return {"train": (ENCODINGS, *self.experts_of(source)), "validation": (ENCODINGS,)}
+
+    def _check_experts(self) -> None:
+        """Raise ConfigError for an expert of a source that the run does not have, or of the run that no source has."""
+        sources = self.config["data"]["sources"]
+        for source, node in sources.items():
+            for name in node.get("experts") or ():
+                if name not in self.experts:
+                    has = ", ".join(self.experts) or "none"
+                    what = f"the source has the expert {name!r}, and the run has {has}"
+                    cure = f"choose experts={name} or lune_sol, or leave {name} out of the source's experts"
+                    raise ConfigError(what, where=f"data.sources.{source}.experts", cure=cure)
+        for name in self.experts:
+            if not any(name in self.experts_of(source) for source in sources):
+                cure = f"give it to one: data.sources.NAME.experts=[{name}], or leave it out with experts="
+                raise ConfigError(f"no source has the expert {name!r}", where=f"experts.{name}", cure=cure)
 
     def check_size(self, patch: int = 1) -> None:
         """Raise ConfigError unless the codec, and a network of such patches, can cut the images into cells."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.core import interruption
-from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
+from tinyflux_pl.data.cache_store import CacheStore
 
 PAUSE = 0.5  # seconds between two looks at the caches
 
@@ -46,10 +46,9 @@ def prepared(parts: Parts, records: sources.Records | None = None) -> list[sourc
 
 def _lacking(parts: Parts) -> list[Path]:
     """The stores that are not whole yet."""
-    groups = {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
     roots = [
-        (Path(node["cache"]) / split, groups[split])
-        for node in parts.config["data"]["sources"].values()
+        (Path(node["cache"]) / split, parts.groups(name)[split])
+        for name, node in parts.config["data"]["sources"].items()
         for split in sources.SPLITS
     ]
     return [

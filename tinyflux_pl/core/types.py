@@ -99,7 +99,7 @@ class Conditioning:
     text: TextEmbeddings
     ports: dict[str, Tensor] = field(default_factory=dict)
     port_mask: dict[str, Tensor] = field(default_factory=dict)
-    embedded_guidance: Float[Tensor, " b"] | None = None
+    embedded_guidance: Float[Tensor, " _b"] | None = None
     references: tuple[Tensor, ...] = ()
     inpaint: Float[Tensor, "_b k h w"] | None = None
     size_ids: Float[Tensor, "_b 6"] | None = None

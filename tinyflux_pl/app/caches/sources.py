@@ -91,21 +91,17 @@ def records_of(node: dict[str, Any]) -> dict[str, Any]:
 
 def _lock(parts: Parts, rebuild: bool, held: ExitStack) -> None:
     """Hold each source's cache that is to be written: all of it, to the end, so that of two processes one goes on."""
-    for cache in sorted(Path(node["cache"]) for node in parts.config["data"]["sources"].values()):
-        if rebuild or not all(whole(cache / split, groups) for split, groups in _groups(parts).items()):
+    caches = {Path(node["cache"]): parts.groups(name) for name, node in parts.config["data"]["sources"].items()}
+    for cache in sorted(caches):
+        if rebuild or not all(whole(cache / split, groups) for split, groups in caches[cache].items()):
             cache.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(cache))
-
-
-def _groups(parts: Parts) -> dict[str, tuple[str, ...]]:
-    """What each split's store holds. Validation needs no teachers: its loss is that of the student alone."""
-    return {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
 
 
 def _source(parts: Parts, name: str, node: dict[str, Any], records: dict[str, Any], rebuild: bool) -> Source:
     places = {split: Replacement(Path(node["cache"]) / split, rebuild) for split in SPLITS}
     stores = {split: opened(parts, name, records[split], places[split]) for split in SPLITS}
-    return Source(name, float(node.get("weight", 1.0)), records, stores, _groups(parts), places)
+    return Source(name, float(node.get("weight", 1.0)), records, stores, parts.groups(name), places)
 
 
 def _begin(parts: Parts, source: Source, split: str, group: str, fingerprint: dict[str, Any]) -> None:
@@ -132,10 +128,11 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
 
 
 def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
-    """Describe an expert's group everywhere; returns its extractor."""
+    """Describe an expert's group in every source that has it; returns its extractor."""
     extractor = extractor_of(parts, name)
     for source in sources:
-        _begin(parts, source, "train", name, expert_fingerprint(parts, extractor))
+        if name in source.groups["train"]:
+            _begin(parts, source, "train", name, expert_fingerprint(parts, extractor))
     return extractor
 
 
@@ -171,7 +168,8 @@ def _encode(parts: Parts, sources: list[Source]) -> None:
 def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> None:
     from tinyflux_pl.extraction.encode import extract
 
-    lacking = [source for source in sources if not source.stores["train"].complete(name)]
+    given = [source for source in sources if name in source.groups["train"]]
+    lacking = [source for source in given if not source.stores["train"].complete(name)]
     if not lacking:
         return
     teacher, (dtype, batch) = extractor.teacher, _chosen(parts)

@@ -58,6 +58,7 @@ class Source(Keys):
     train: dict[str, Any]
     validation: dict[str, Any]
     weight: Annotated[float, Range(above=0)] = 1.0
+    experts: list[str] | None = None  # null: all that the run has
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,7 +39,7 @@ def needs(parts: Parts, source: str, split: str, records: Any) -> list[GroupNeed
     total, shard = len(records), store.shard_size if store else parts.config["data"]["shard_size"]
     known = store.groups() if store else {}
     found = []
-    for group in (ENCODINGS, *parts.experts) if split == "train" else (ENCODINGS,):
+    for group in parts.groups(source)[split]:
         pending = store.pending(group) if store and group in known else range(-(-total // shard))
         rows = sum(min(shard, total - k * shard) for k in pending)
         found.append(GroupNeed(source, split, cache, group, total, rows, SHARD_FILES * len(pending)))
@@ -50,11 +50,11 @@ def samples(parts: Parts, records: sources.Records) -> list[sources.Source]:
     """The run's sources with a few samples in memory in place of their stores."""
     found = []
     for name, node in parts.config["data"]["sources"].items():
+        groups = parts.groups(name)
         stores = {
-            split: SampledStore(parts, records[name][split], list(parts.experts) if split == "train" else [])
+            split: SampledStore(parts, records[name][split], [g for g in groups[split] if g != ENCODINGS])
             for split in sources.SPLITS
         }
-        groups = {"train": (ENCODINGS, *parts.experts), "validation": (ENCODINGS,)}
         found.append(sources.Source(name, float(node.get("weight", 1.0)), records[name], stores, groups, {}))
     return found
 
@@ -73,7 +73,7 @@ def judge(parts: Parts, records: sources.Records) -> None:
                 store = sources.opened(parts, name, records[name][split], Replacement(cache, rebuild=False))
                 known = store.groups()
                 cure = sources.cure(parts, name)
-                for group in [g for g in expected if g in known and (g == ENCODINGS or split == "train")]:
+                for group in [g for g in parts.groups(name)[split] if g in known]:
                     require_equal(expected[group], known[group], f"the cached {group!r}", str(cache), cure)
 
 

@@ -48,6 +48,19 @@ def whole(root):
     return root / "outputs" / "whole"
 
 
+def test_a_network_with_a_guidance_input_trains_and_is_drawn_from_at_the_guidance_that_is_asked_for(root):
+    guided = ("model.guidance_embed=true", "model.training_guidance=3.5", "hardware.precision=32-true")
+    run("train", root, *chosen(root, "guided", *guided))
+    trained = Pipeline.from_checkpoint(root / "outputs" / "guided")
+    assert trained.denoiser.reads_guidance and trained.denoiser.training_guidance == 3.5
+    answers = {}
+    for asked in ("null", "3.5", "9.0"):
+        line = (f"checkpoint={root / 'outputs' / 'guided'}", f"condition={root / 'pairs.npz'}", "n=1", "weights=raw")
+        run("generate", root, *line, f"output={root / asked}.safetensors", f"guidance.embedded={asked}")
+        answers[asked] = load_file(root / f"{asked}.safetensors")["target"]
+    assert torch.equal(answers["null"], answers["3.5"]) and not torch.equal(answers["3.5"], answers["9.0"])
+
+
 def test_a_run_leaves_measures_pictures_and_a_checkpoint(root, whole):
     results = json.loads((whole / "results.json").read_text())
     accuracies = results["accuracies"]

@@ -1,6 +1,7 @@
 """The adapter of sequences: clock, places, padding, specs, rebuilding, and the codec and encoder beside it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,20 @@ def test_is_rebuilt_from_plain_data():
     again = build_denoiser("flux_core", json.loads(json.dumps(made.config_dict())), PATH).eval()
     again.load_state_dict(made.state_dict())
     assert torch.equal(again(*example).sample, made(*example).sample)
+
+
+@torch.no_grad()
+def test_the_guidance_input_is_what_was_asked_for_else_the_value_of_training():
+    made, (x, t, cond) = denoiser(guidance_embed=True, training_guidance=2.0), given()
+    assert made.reads_guidance and not denoiser().reads_guidance
+    own = made(x, t, cond).sample
+    asked = made(x, t, replace(cond, embedded_guidance=torch.tensor([2.0, 7.0]))).sample
+    assert torch.equal(asked[0], own[0]) and not torch.allclose(asked[1], own[1], atol=1e-3)
+    again = build_denoiser("flux_core", json.loads(json.dumps(made.config_dict())), PATH).eval()
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again(x, t, cond).sample, own)
+    with pytest.raises(ConfigError, match="nothing reads training_guidance"):
+        denoiser(training_guidance=2.0)
 
 
 def test_what_does_not_fit_is_refused():

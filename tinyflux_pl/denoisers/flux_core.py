@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
@@ -23,8 +23,9 @@ class FluxCoreDenoiser(DenoiserModule):
     """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row -> velocity.
 
     Condition tokens end in text_spec.ids channels of position ids; without such, they stand at (i, 0, 0).
-    The target stands where cond.target_ids say, else at (0, row, column). Raises SpecMismatch for specs and
-    ports that the network does not fit.
+    The target stands where cond.target_ids say, else at (0, row, column). A network with guidance_embed is given
+    `cond.embedded_guidance`, or `training_guidance` where that is None: as in training. Raises SpecMismatch for
+    specs and ports that the network does not fit.
     """
 
     name = "flux_core"
@@ -36,7 +37,14 @@ class FluxCoreDenoiser(DenoiserModule):
         "single_blocks.*.linear2",
     )
 
-    def __init__(self, params: FluxParams, latent_spec: LatentSpec, text_spec: TextSpec, path: Path) -> None:
+    def __init__(
+        self,
+        params: FluxParams,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        path: Path,
+        training_guidance: float = 1.0,
+    ) -> None:
         super().__init__()
         for what, found, expected in (
             ("in_channels", params.in_channels, latent_spec.channels),
@@ -58,6 +66,7 @@ class FluxCoreDenoiser(DenoiserModule):
                 cure="give one even width for each column, whose sum is hidden_size / num_heads",
             )
         self.latent_spec, self.text_spec, self.path = latent_spec, text_spec, path
+        self.reads_guidance, self.training_guidance = params.guidance_embed, float(training_guidance)
         self.net = Flux(params)
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
@@ -72,10 +81,17 @@ class FluxCoreDenoiser(DenoiserModule):
             # The network's clock runs from data (0) to noise (1), whatever the path's does.
             fraction(self.path, t.float(), "noise"),
             cond.text.pooled,
+            self._guidance(t, cond),
             img_mask=cond.target_mask,
             txt_mask=cond.text.mask,
         )
         return Prediction(out.mT.unflatten(2, x_t.shape[2:]))
+
+    def _guidance(self, t: Tensor, cond: Conditioning) -> Tensor | None:
+        if not self.reads_guidance:
+            return None
+        given = cond.embedded_guidance
+        return torch.full_like(t, self.training_guidance, dtype=torch.float32) if given is None else given
 
     def _condition(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Values (B, L, C) and ids (B or 1, L, A) of the condition."""
@@ -102,13 +118,16 @@ class FluxCoreDenoiser(DenoiserModule):
     def config_dict(self) -> dict[str, Any]:
         """What rebuilds this denoiser, its path apart: plain JSON data."""
         specs = {"latent_spec": plain(self.latent_spec), "text_spec": plain(self.text_spec)}
-        return {"params": self.net.params.to_dict(), **specs}
+        params = self.net.params.to_dict()
+        # Only where it is read, so that descriptions of older checkpoints stay what they were.
+        guided = {"training_guidance": self.training_guidance} if self.reads_guidance else {}
+        return {"params": params, **specs, **guided}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], path: Path) -> FluxCoreDenoiser:
         """The denoiser that `config_dict` describes, newly initialised."""
         specs = LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"])
-        return cls(FluxParams(**config["params"]), *specs, path)
+        return cls(FluxParams(**config["params"]), *specs, path, config.get("training_guidance", 1.0))
 
 
 def build(
@@ -124,8 +143,16 @@ def build(
     mlp_ratio: float | int = 4.0,
     theta: float | int = 10_000,
     qkv_bias: bool = True,
+    guidance_embed: bool = False,
+    training_guidance: float = 1.0,
 ) -> FluxCoreDenoiser:
-    """A denoiser whose widths come from the specs; ConfigError for sizes that no network can have."""
+    """A denoiser whose widths come from the specs; ConfigError for sizes that no network can have.
+
+    `guidance_embed` gives it a guidance input, which is `training_guidance` in training.
+    """
+    if training_guidance != 1.0 and not guidance_embed:
+        cure = "model.guidance_embed=true gives the network an input for it"
+        raise ConfigError("nothing reads training_guidance", where="model.training_guidance", cure=cure)
     params = FluxParams(
         in_channels=latent_spec.channels,
         out_channels=latent_spec.channels,
@@ -139,6 +166,6 @@ def build(
         axes_dim=axes_dim,
         theta=theta,
         qkv_bias=qkv_bias,
-        guidance_embed=False,
+        guidance_embed=guidance_embed,
     )
-    return FluxCoreDenoiser(params, latent_spec, text_spec, path)
+    return FluxCoreDenoiser(params, latent_spec, text_spec, path, training_guidance)

@@ -91,6 +91,23 @@ def test_an_alias_is_judged_by_what_it_leads_to(monkeypatch):
         allowlist.check({"_target_": target})
 
 
+@pytest.mark.parametrize("closed", ["core.files:write_bytes", "data.cache_store:CacheStore", "app.run:train"])
+def test_what_a_closed_room_defines_is_refused_wherever_it_is_imported(monkeypatch, closed):
+    """Under a name of an open room, as an import there would give it."""
+    import importlib
+
+    from tinyflux_pl.diffusion import paths
+
+    module, name = closed.split(":")
+    monkeypatch.setattr(
+        paths, "Harmless", getattr(importlib.import_module(f"tinyflux_pl.{module}"), name), raising=False
+    )
+    target = "tinyflux_pl.diffusion.paths.Harmless"
+    allowlist.check_name(target)  # the string alone looks right
+    with pytest.raises(ConfigError, match=rf"leads to tinyflux_pl\.{module}"):
+        allowlist.check({"_target_": target})
+
+
 @pytest.mark.parametrize("target", sorted(n for n in allowlist.NAMED if n.startswith("torch.")))
 def test_every_named_optimizer_resolves(target):
     assert issubclass(allowlist.resolve(target), torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler)

@@ -40,6 +40,20 @@ IN_A_FILE = {
 }
 
 
+BY_ALIAS = {  # what it resolves to is allowed now, and could be anything in the next job of a sweep
+    "handler": "hydra: {job: {name: logging.NullHandler}, job_logging: {handlers: {x: {class: '${hydra.job.name}'}}}}",
+    "factory": "hydra: {job: {name: logging.Formatter}, job_logging: {formatters: {x: {'()': '${hydra.job.name}'}}}}",
+    "launcher": "a: hydra._internal.core_plugins.basic_launcher.BasicLauncher\nhydra: {launcher: {_target_: '${a}'}}",
+}
+
+
+@pytest.mark.parametrize("attack", BY_ALIAS.values(), ids=BY_ALIAS)
+def test_a_class_that_is_allowed_is_still_refused_by_interpolation(conf, attack):
+    (conf / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{attack}\n")
+    error = refused(conf, "experiment=evil")
+    assert "an interpolation may not name what Hydra builds" in error.what, str(error)
+
+
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_no_target_of_the_line_reaches_hydra_unjudged(conf, attack):
     error = refused(conf, attack)

@@ -169,3 +169,12 @@ def test_uncaught_errors_of_program_and_threads_are_masked(tmp_path):
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env={**os.environ, **secret})
     assert done.returncode == 1 and done.stderr.count("RuntimeError: with ***") == 2
     assert "sentinel-secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "off"), ("wrap", "wrap")])
+def test_the_console_is_not_copied_before_it_is_masked_unless_the_user_says_so(own, expected):
+    program = "import os; from tinyflux_pl.app import redact; redact.install(); print(os.environ['WANDB_CONSOLE'])"
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_CONSOLE"}
+    environment |= {} if own is None else {"WANDB_CONSOLE": own}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout == f"{expected}\n", done.stderr

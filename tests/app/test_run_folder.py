@@ -111,3 +111,24 @@ def test_where_no_locks_are_known_a_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "lockf", unknown)
     with run_folder.owned(tmp_path):
         pass
+
+
+def test_a_lock_whose_file_its_last_owner_has_just_removed_is_none(tmp_path, monkeypatch):
+    """Between opening and locking the last owner may remove the file: whoever comes next would lock another one."""
+    lock, calls = fcntl.lockf, []
+
+    def removed_before(file, how):
+        if not calls:
+            (tmp_path / ".lock").unlink()
+        calls.append(how)
+        return lock(file, how)
+
+    monkeypatch.setattr(fcntl, "lockf", removed_before)
+
+    def second():
+        with run_folder.owned(tmp_path):
+            print("in")
+
+    with run_folder.owned(tmp_path):
+        assert (tmp_path / ".lock").exists() and len(calls) == 2  # to read it here would give up the lock
+        assert forks.run(second, tmp_path / "log").code == 1

@@ -45,3 +45,15 @@ def test_what_is_gone_or_was_never_there_is_not_whole(saved, tmp_path):
     assert whole(saved) and not whole(tmp_path / "step_2")
     (saved / manifest.AVERAGED).unlink()
     assert not whole(saved)
+
+
+def test_another_file_of_the_same_size_and_time_is_seen(saved, hashed):
+    """Put in its place by a rename, with the times of the first: only the inode tells."""
+    whole, file = Verified(), saved / manifest.WEIGHTS
+    assert whole(saved)
+    content, times = file.read_bytes(), file.stat()
+    other = saved.parent / "other"
+    other.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.replace(other, file)
+    assert file.stat().st_mtime_ns == times.st_mtime_ns and not whole(saved)

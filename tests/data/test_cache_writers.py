@@ -101,3 +101,33 @@ def test_the_owner_is_named_though_it_has_not_said_yet_who_it_is(tmp_path):
     with locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
     assert (tmp_path / ".lock").read_text() == ""
+
+
+def test_a_shard_that_is_being_replaced_does_not_count(tmp_path, monkeypatch):
+    """Killed between the shard and its record: other bytes of the same size may not pass under the old record."""
+    from tinyflux_pl.data import cache_group
+
+    store, real = written(tmp_path), cache_group.files.write_tensors
+    assert store.complete("lune")
+
+    def killed(path, tensors, *more):
+        real(path, tensors, *more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_group.files, "write_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_shard("lune", 1, {"features": torch.full((3, 2, 8), 9.0)})
+    assert (
+        CacheStore.open(tmp_path).pending("lune") == [1] and "lune/shard_00001" in CacheStore.open(tmp_path).verify()[0]
+    )
+
+
+def test_a_writer_is_refused_while_the_whole_source_is_held(tmp_path):
+    """The lock of the folder above the splits: of two processes one goes on, whichever split it begins with."""
+    from tests.app.runs import run
+
+    source = tmp_path / "cache" / "shapes"
+    source.mkdir(parents=True)
+    with locked(source), pytest.raises(DataError, match=f"written by process {os.getpid()}"):
+        run("extract", tmp_path)
+    assert not [path for path in source.rglob("*") if path.name != ".lock"], "refused before anything was written"

@@ -211,3 +211,15 @@ def test_a_mask_follows_its_image():
     assert fit_mask(mask, 10).min() == 1.0 and fit_mask(mask, 10, "pad")[0].max() == 0.0
     with pytest.raises(ConfigError, match="squash"):
         fit(mask, 10, "squash")
+
+
+def test_truncated_images_are_refused_although_pillow_was_told_to_load_them(monkeypatch):
+    """A library that is imported beside may set the switch for the whole process: then not even whole ones are read."""
+    from PIL import ImageFile
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(buffer, "PNG")
+    for content in (buffer.getvalue(), buffer.getvalue()[:-20]):
+        with pytest.raises(ImageError, match="truncated"):
+            decode(content)

@@ -19,6 +19,7 @@ NAMED = {
     "state": rf"open .*{re.escape(STATE)}$",
     "fsync of a file": rf"fsync .*\.part/{re.escape(WEIGHTS)}$",
     "manifest": rf"open .*{re.escape(MANIFEST)}$",
+    "fsync of the manifest": rf"fsync .*\.part/{re.escape(MANIFEST)}$",
     "fsync of the folder": r"fsync .*checkpoints/[^/]*\.part$",
     "rename": r"os\.rename .*-> .*step_0000003$",
     "fsync of its parent": r"fsync .*/checkpoints$",

@@ -1,11 +1,13 @@
 """What the datamodule asks of torch's loader."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.training.small_run import Samples
+from tinyflux_pl.core import interruption
 from tinyflux_pl.training.datamodule import CachedLatents
 
 
@@ -16,3 +18,18 @@ def test_batches_are_pinned_on_their_way_to_a_gpu_alone(device, pins):
         strategy = SimpleNamespace(root_device=torch.device(device))
         data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
     assert data.train_dataloader().pin_memory is pins
+
+
+@pytest.mark.parametrize("number", interruption.SIGNALS)
+def test_workers_ignore_what_asks_the_run_to_stop(number):
+    """It reaches the whole group, and the step under way still needs their batches."""
+    data = CachedLatents(Samples(), Samples(), 4, stop_step=40, workers=2)
+    alone = CachedLatents(Samples(), Samples(), 4, stop_step=40)
+    batches = iter(data.train_dataloader())
+    drawn = [next(batches).sample_ids.tolist()]
+    workers = batches._workers
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, number)
+    drawn += [batch.sample_ids.tolist() for batch in batches]
+    assert drawn == [batch.sample_ids.tolist() for batch in alone.train_dataloader()] and len(drawn) == 40

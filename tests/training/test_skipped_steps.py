@@ -17,6 +17,7 @@ from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 from tinyflux_pl.training.optimizers import MuonAdamW
 from tinyflux_pl.training.replay_bundle import Replay, tensors_of
+from tinyflux_pl.training.skipped_steps import SkippedSteps, Verdict
 from tinyflux_pl.training.throughput import Throughput
 
 NAN, INF = float("nan"), float("inf")
@@ -173,3 +174,21 @@ def test_an_exception_in_a_step_still_tells_what_was_skipped_before(tmp_path):
     with pytest.raises(ValueError, match="elsewhere"):
         Small(tmp_path, 10, attacks=(Attack("loss", NAN, {1}), Breaks())).run()
     assert [line["step"] for line in skipped_lines(tmp_path)] == [1]
+
+
+def test_steps_beyond_the_last_thousand_are_forgotten(tmp_path):
+    """One skip in 400 for ever is no reason to stop; the same number within a thousand steps is."""
+    rare, dense = (SkippedSteps(tmp_path / f"{i}.jsonl", max_consecutive=10, max_recent=3) for i in range(2))
+    for step in range(6000):
+        loss = NAN if step % 400 == 0 else 1.0
+        rare.add([Verdict(step, [1], loss, 1.0, INF, INF)], write=False)
+    assert not rare.excess and rare.recent == [5200, 5600]
+    for step in range(0, 6000, 2):
+        dense.add([Verdict(step, [1], NAN if step in (1000, 1200, 1500, 1998) else 1.0, 1.0, INF, INF)], write=False)
+    assert dense.excess == "4 of the last 1000 steps were skipped, up to step 1998"
+
+
+def test_the_verdicts_that_were_read_are_not_read_again(tmp_path):
+    run = Small(tmp_path, 12, attacks=(Attack("loss", NAN, {2}),), max_recent=1, log_every=5).run()
+    run.guard._read()
+    assert run.guard.record.recent == [2] and run.guard._window == [] and len(skipped_lines(tmp_path)) == 1

@@ -114,3 +114,26 @@ def test_flux2s_own_file_is_the_folder(tmp_path, counted):
     save_file({k: v for k, v in tensors.items() if k != "bn.running_var"}, tmp_path / "torn.safetensors")
     with pytest.raises(CheckpointMismatch, match=r"1 missing: bn\.running_var"):
         AutoencoderFlux2Codec(str(tmp_path / "torn.safetensors"), structure=structure).encode(images)
+
+
+COUNTED = {"model_ema.decay": torch.tensor(0.999), "model_ema.num_updates": torch.tensor(7)}
+
+
+@pytest.mark.parametrize("layout", [dict, original])
+@pytest.mark.parametrize("prefix", ["", "vae.", "_orig_mod.", "module.", "module.vae._orig_mod."])
+def test_counters_and_the_prefixes_of_trainers_are_left_unread(release, tmp_path, layout, prefix):
+    folder, vae = release
+    tensors = {prefix + key: value.contiguous() for key, value in layout(vae.state_dict()).items()}
+    save_file({**tensors, **COUNTED}, tmp_path / "ae.safetensors")
+    images = torch.rand(1, 3, 16, 24) * 2 - 1
+    made, whole = codec(tmp_path / "ae.safetensors", vae), AutoencoderKLCodec(str(folder))
+    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stray", ["model_ema.encoderconv_inweight", "loss.logvar", "vae.decoder.conv_in.weight_scale"])
+def test_what_is_no_part_of_the_autoencoder_is_named(release, tmp_path, stray):
+    _, vae = release
+    tensors = {f"vae.{key}": value.contiguous() for key, value in original(vae.state_dict()).items()}
+    save_file({**tensors, stray: torch.ones(3)}, tmp_path / "ae.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected|scale of shape \(3,\)"):
+        codec(tmp_path / "ae.safetensors", vae).encode(torch.zeros(1, 3, 16, 16))

@@ -118,11 +118,92 @@ def test_weights_of_another_shape_and_torn_files_are_named(release, tmp_path, im
     file = tmp_path / "broken" / "vae" / WEIGHTS
     tensors = load_file(file)
     save_file({**tensors, "encoder.conv_in.bias": torch.zeros(9)}, file)
-    with pytest.raises(CheckpointMismatch, match=r"encoder\.conv_in\.bias: file \[9\], config\.json \[8\]"):
+    with pytest.raises(CheckpointMismatch, match=r"of another shape: encoder\.conv_in\.bias \(9,\) for \(8,\)"):
         AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
         AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: {k: v for k, v in t.items() if k != "encoder.conv_in.bias"}, r"1 missing: encoder\.conv_in\.bias"),
+        (lambda t: {**t, "decoder.extra.weight": torch.ones(1)}, r"1 unexpected: decoder\.extra\.weight"),
+        (lambda t: {**t, "encoder.conv_in.weight_scale": torch.ones(2, 2)}, r"scale of shape \(2, 2\)"),
+        (lambda t: {**t, "encoder.nowhere.weight_scale": torch.ones(1)}, "a scale without a weight"),
+    ],
+)
+def test_an_autoencoder_of_another_kind_is_refused_by_its_headers(release, tmp_path, change, says):
+    file = shutil.copytree(release[0], tmp_path / "other") / "vae" / WEIGHTS
+    save_file(change(load_file(file)), file)
+    codec = AutoencoderKLCodec(str(tmp_path / "other"))
+    with pytest.raises(CheckpointMismatch, match=says):
+        _ = codec.latent_spec
+    assert codec._model is None
+
+
+def test_a_torn_autoencoder_is_refused_before_anything_is_decoded(release, tmp_path):
+    file = shutil.copytree(release[0], tmp_path / "torn") / "vae" / WEIGHTS
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(CorruptCheckpoint, match=r"not a whole safetensors file[\s\S]*fetch it again"):
+        _ = AutoencoderKLCodec(str(tmp_path / "torn")).latent_spec
+
+
+def test_a_config_that_is_of_no_autoencoder_is_told_in_three_lines(release, tmp_path):
+    path = shutil.copytree(release[0], tmp_path / "odd") / "vae" / "config.json"
+    whole = json.loads(path.read_text())
+    for odd in ({"norm_num_groups": 3}, {"block_out_channels": "many"}, {"down_block_types": ["NoBlock2D"] * 3}):
+        path.write_text(json.dumps({**whole, **odd}))
+        with pytest.raises(ConfigError, match=r"not the structure of an AutoencoderKL[\s\S]*do:"):
+            AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
+    path.write_text(json.dumps({**whole, "of_tomorrow": 1}))
+    with pytest.warns(UserWarning, match="of_tomorrow"):
+        AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
+    path.write_text(json.dumps({**whole, "quantization_config": {"quant_method": "bitsandbytes"}}))
+    with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
+        _ = AutoencoderKLCodec(str(tmp_path / "odd")).latent_spec
+
+
+def test_scaled_float8_in_a_folder_is_multiplied_out(release, tmp_path, images):
+    paths = [shutil.copytree(release[0], tmp_path / name) / "vae" / WEIGHTS for name in ("packed", "meant")]
+    key, tensors = "decoder.mid_block.resnets.0.conv1", load_file(paths[0])
+    scale = tensors[f"{key}.weight"].abs().amax((1, 2, 3)) / 448
+    packed = (tensors[f"{key}.weight"] / scale[:, None, None, None]).to(torch.float8_e4m3fn)
+    save_file({**tensors, f"{key}.weight": packed, f"{key}.weight_scale": scale}, paths[0])
+    save_file({**tensors, f"{key}.weight": packed.float() * scale[:, None, None, None]}, paths[1])
+    one, other = (AutoencoderKLCodec(str(tmp_path / name)) for name in ("packed", "meant"))
+    latents = other.encode(images)
+    torch.testing.assert_close(one.decode(latents), other.decode(latents), rtol=0, atol=0)
+
+
+def test_attention_under_the_names_of_diffusers_first_years(release, tmp_path, images):
+    file = shutil.copytree(release[0], tmp_path / "old") / "vae" / WEIGHTS
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(file)
+    for new, name in old.items():
+        tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
+    assert "decoder.mid_block.attentions.0.proj_attn.weight" in tensors
+    save_file(tensors, file)
+    whole, made = AutoencoderKLCodec(str(release[0])), AutoencoderKLCodec(str(tmp_path / "old"))
+    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
+
+
+def test_a_choice_between_two_variants(release, tmp_path, images):
+    folder = shutil.copytree(release[0], tmp_path / "variants") / "vae"
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    for name, number in (("fp16", 1.0), ("non_ema", 2.0)):
+        changed = {**tensors, "encoder.conv_in.bias": torch.full((8,), number)}
+        save_file(changed, folder / f"diffusion_pytorch_model.{name}.safetensors")
+    with pytest.raises(HubError, match=r"fp16, non_ema[\s\S]*codec\.variant=fp16"):
+        _ = AutoencoderKLCodec(str(tmp_path / "variants")).latent_spec
+    made = {name: AutoencoderKLCodec(str(tmp_path / "variants"), variant=name) for name in ("fp16", "non_ema")}
+    assert not torch.equal(*(codec.encode(images) for codec in made.values()))
+    assert made["fp16"].fingerprint() != made["non_ema"].fingerprint()
+    assert build_codec("sdxl", made["non_ema"].config()).variant == "non_ema"
+    with pytest.raises(HubError, match=r"no weights of the variant bf16; there are: fp16, non_ema[\s\S]*codec\.variant"):
+        _ = AutoencoderKLCodec(str(tmp_path / "variants"), variant="bf16").latent_spec
 
 
 def test_large_batches_are_taken_in_parts(release, images, monkeypatch):

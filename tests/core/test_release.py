@@ -23,7 +23,7 @@ def test_of_a_repository_only_this_network_is_fetched(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "_fetch", fetch)
     found = release.find("owner/name", REVISION, "transformer")
-    assert found.tensors().keys() == {"a"} and found.config is None
+    assert found.weights.tensors().keys() == {"a"} and found.config is None
     ((name, revision, allow),) = asked
     assert (name, revision) == ("owner/name", REVISION) and all(line.startswith("transformer/") for line in allow)
     with pytest.raises(HubError, match="not pinned"):
@@ -37,7 +37,7 @@ def test_an_index_leads_to_the_safetensors_beside_it_and_nowhere_else(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "outside.safetensors")
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "x-1.safetensors"}}))
-    assert release.find(str(folder), None, "").tensors()["a"].tolist() == [1.0]
+    assert release.find(str(folder), None, "").weights.tensors()["a"].tolist() == [1.0]
     for elsewhere in ("../outside.safetensors", "/etc/x-1.safetensors", "x-1.bin"):
         index.write_text(json.dumps({"weight_map": {"a": elsewhere}}))
         with pytest.raises(UntrustedFile, match="names"):
@@ -87,7 +87,7 @@ def test_a_pipeline_of_another_kind_is_named(tmp_path):
 def test_what_lies_beside_a_file_that_was_named_does_not_forbid_it(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
     save_file({"a": torch.ones(1)}, tmp_path / "net.safetensors")
-    assert release.find(str(tmp_path / "net.safetensors"), None, "").tensors().keys() == {"a"}
+    assert release.find(str(tmp_path / "net.safetensors"), None, "").weights.tensors().keys() == {"a"}
 
 
 def test_whole_numbers_are_no_weights(tmp_path):

@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, UntrustedFile
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, UntrustedFile
 from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.core.stored_weights import plain, require_plain_config
 
 FP8 = torch.float8_e4m3fn
+INT8 = torch.ones(4, 4, dtype=torch.int8)
+ROTATED = {"format": "int8_tensorwise", "rotated": True}
 
 
 def matrix(*shape):
@@ -53,6 +55,63 @@ def test_scaled_float8_is_multiplied_by_its_scale(name, rows):
     assert plain(held, torch.bfloat16, "f")["a.weight"].dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("rows", [False, True])
+def test_int8_is_multiplied_by_its_scale(rows):
+    weight = matrix(4, 6)
+    scale = weight.abs().amax(1) / 127 if rows else weight.abs().max() / 127
+    packed = (weight / scale.reshape(-1, 1)).round().to(torch.int8)
+    made = plain({"a.weight": packed, "a.weight_scale": scale}, torch.float32, "f")
+    assert made.keys() == {"a.weight"}
+    torch.testing.assert_close(made["a.weight"], packed.float() * scale.reshape(-1, 1), rtol=0, atol=0)
+    torch.testing.assert_close(made["a.weight"], weight, rtol=0, atol=float(weight.abs().max()) / 127)
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        (["a.scale_weight"], r"1 of 2 float8 matrices lack their scale: a\.weight"),
+        (["a.scale_weight", "b.scale_weight"], r"2 of 2 float8 matrices lack their scale"),
+        (["a.scale_weight", "b.scale_weight", "a.weight", "b.weight"], "says that there are scales, and none"),
+    ],
+)
+def test_scales_that_are_announced_and_lacking_are_refused(lost, says):
+    held = {f"{name}.weight": scaled(matrix(4, 6), 1e-5) for name in "ab"}
+    held |= {f"{name}.scale_weight": torch.tensor(1e-5) for name in "ab"}
+    held |= {"scaled_fp8": torch.empty(0, dtype=FP8), "a.bias": torch.zeros(4)}
+    assert plain(held, torch.float32, "f").keys() == {"a.weight", "b.weight", "a.bias"}
+    with pytest.raises(CheckpointMismatch, match=rf"{says}[\s\S]*bfloat16"):
+        plain({key: value for key, value in held.items() if key not in lost}, torch.float32, "f")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_no_positive_number_is_refused(scale):
+    held = {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(scale)}
+    with pytest.raises(CorruptCheckpoint, match=r"a scale of a\.weight is no positive number"):
+        plain(held, torch.float32, "f")
+
+
+def test_headers_are_judged_as_far_as_they_tell():
+    held = {"a.weight": scaled(matrix(4, 6), 1e-5), "a.scale_weight": torch.tensor(1e-5), "a.bias": torch.ones(4)}
+    outline = {key: value.to("meta") for key, value in held.items()}
+    made = plain(outline, torch.float16, "f")
+    assert {key: (value.shape, value.is_meta) for key, value in made.items()} == {
+        "a.weight": ((4, 6), True),
+        "a.bias": ((4,), True),
+    }
+    with pytest.raises(CheckpointMismatch, match="a scale without a weight"):
+        plain({key: value for key, value in outline.items() if key != "a.weight"}, torch.float16, "f")
+
+
+def test_weights_of_zeros_alone_are_a_download_that_stopped():
+    zeros = {"a.weight": torch.zeros(4, 4), "b.weight": torch.zeros(4, 4).to(FP8), "c.bias": torch.ones(4)}
+    with pytest.raises(CorruptCheckpoint, match=r"2 of 2 matrices hold zeros alone[\s\S]*fetch it again"):
+        plain(zeros, torch.float32, "f")
+    with pytest.raises(CorruptCheckpoint, match=r"1 of 2 matrices"):
+        plain({"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(4, 4)}, torch.float32, "f")
+    few = {"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(2, 4), "c.bias": torch.zeros(4)}
+    assert plain(few, torch.float32, "f").keys() == few.keys()  # a layer that begins at zero is a layer
+
+
 def test_the_norms_own_scales_are_no_scales_of_weights():
     held = {"norm.query_norm.scale": torch.ones(4), "x.weight": torch.ones(4, 4)}
     assert plain(held, torch.float32, "f") == held
@@ -62,7 +121,16 @@ def test_the_norms_own_scales_are_no_scales_of_weights():
     ("held", "says"),
     [
         ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(2, 2)}, r"scale of shape \(2, 2\)"),
-        ({"a.weight": torch.ones(4, 4, dtype=torch.int8), "a.weight_scale": torch.ones(1)}, "int8"),
+        ({"a.weight": torch.ones(4, 4, dtype=torch.uint8), "a.weight_scale": torch.ones(1)}, "uint8"),
+        ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(4, dtype=torch.uint8)}, "scale of uint8"),
+        ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.weight_zero_point": torch.zeros(4)}, "zero points"),
+        ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.comfy_quant": told(ROTATED)}, "int8.* with rotated"),
+        ({"a.weight": INT8, "a.comfy_quant": told({"format": "int8_tensorwise"})}, "without a scale"),
+        ({"a.weight_packed": torch.ones(4, 1, dtype=torch.int32), "a.weight_scale": torch.ones(4)}, "compressed-tensors"),
+        ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.qkv.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
+        ({"a.weight": torch.ones(4, 6).to(FP8), "a.weight_scale": torch.ones(6)}, r"scale of shape \(6,\)"),
+        ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.q.scale_weight": torch.ones(1)}, "a scale without a weight"),
+        ({"a.weight": INT8, "a.scale_weight": torch.ones(1), "a.weight_scale": torch.ones(1)}, "two scales"),
         ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale_inv": torch.ones(1, 1)}, "scales of blocks"),
         ({"a.weight": torch.ones(4, 2, dtype=torch.uint8), "a.weight_scale_2": torch.ones(1)}, "NVFP4"),
         ({"a.weight": torch.ones(4, 4).to(FP8), "a.pre_quant_scale": torch.ones(4)}, "smoothed"),

@@ -2,7 +2,6 @@
 
 import inspect
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
 from tinyflux_pl.core import release
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.specs import LatentSpec
 from tinyflux_pl.core.unread import name_unread
 from tinyflux_pl.core.weight_files import known_sha256
@@ -35,8 +33,9 @@ class AutoencoderKLCodec:
     which `subfolder` holds config.json and the safetensors ("" for the root); or a single safetensors
     file in either layout, alone or a whole checkpoint, and then `structure` is what config.json would say
     (a file without an autoencoder leads to the folder that it lies in). scaling="unshifted"
-    leaves the shift out, as TinyFlux's published weights want. Weights are read on first use, in
-    `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch.
+    leaves the shift out, as TinyFlux's published weights want. Of a folder's variants (fp16, ...) `variant` is
+    read. Headers are judged when the autoencoder is first asked about its latents, weights are read on first
+    use, in `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch, CorruptCheckpoint.
     """
 
     kind = "AutoencoderKL"  # the class of diffusers
@@ -51,6 +50,7 @@ class AutoencoderKLCodec:
         dtype: str = "float32",
         name: str = "autoencoder_kl",
         structure: dict[str, Any] | None = None,
+        variant: str | None = None,
     ) -> None:
         if scaling not in ("shifted", "unshifted"):
             raise ConfigError(f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted")
@@ -58,28 +58,30 @@ class AutoencoderKLCodec:
             raise ConfigError(f"no dtype {dtype!r}", where="codec.dtype", cure="float32, bfloat16 or float16")
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.revision, self.structure = subfolder, revision, structure
-        self.scaling, self.dtype, self.name = scaling, dtype, name
+        self.scaling, self.dtype, self.name, self.variant = scaling, dtype, name, variant
         self.device = torch.device("cpu")
         self._model: Any = None
 
     @cached_property
-    def folder(self) -> Path:
-        """Where config.json and the weights lie, or the single file."""
+    def found(self) -> release.Found:
+        """The files that hold the autoencoder, judged by their headers."""
         if self.weights is None:
             cure = "codec.weights=FOLDER, which holds vae/, or FILE.safetensors"
             raise ConfigError("no weights for the autoencoder", where="codec.weights", cure=cure)
-        return autoencoder_weights.locate(self.weights, self.revision, self.subfolder)
+        found = autoencoder_weights.locate(self.weights, self.revision, self.subfolder, self.variant)
+        if found.config is None and self.structure is None:
+            cure = "give codec.structure, or a folder in diffusers' layout"
+            raise ConfigError("a file alone does not say what it holds", where=self.weights, cure=cure)
+        config = self.structure if found.config is None else found.config
+        release.require_fit(self._skeleton_of(config or {}), found, original=self.original, structure=config)
+        return found
 
     @cached_property
     def vae_config(self) -> dict[str, Any]:
         """config.json, or the structure given for a single file."""
-        alone = self.weights is None or self.folder.is_file()
-        if alone and self.structure is not None:
+        if self.weights is None and self.structure is not None:
             return self.structure
-        if alone:
-            cure = "give codec.structure, or a folder in diffusers' layout"
-            raise ConfigError("a file alone does not say what it holds", where=str(self.weights), cure=cure)
-        return read_object(self.folder / "config.json")
+        return self.found.config or self.structure or {}
 
     @cached_property
     def latent_spec(self) -> LatentSpec:
@@ -153,11 +155,12 @@ class AutoencoderKLCodec:
             "dtype": self.dtype,
             "name": self.name,
             "structure": self.structure,
+            "variant": self.variant,
         }
 
     @cached_property
     def _sha256(self) -> str:
-        return "+".join(known_sha256(file) for file in autoencoder_weights.files_of(self.folder).files)
+        return "+".join(known_sha256(file) for file in self.found.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents: the weights' hash (not their place), scale, shift, statistics and dtype."""
@@ -184,14 +187,22 @@ class AutoencoderKLCodec:
 
     def skeleton(self) -> nn.Module:
         """The autoencoder without values, on the meta device."""
+        return self._skeleton_of(self.vae_config)
+
+    def _skeleton_of(self, config: dict[str, Any]) -> nn.Module:
         import diffusers
 
         kind = getattr(diffusers, self.kind)
         known = inspect.signature(kind.__init__).parameters
-        told = {key: value for key, value in self.vae_config.items() if not key.startswith("_")}
+        told = {key: value for key, value in config.items() if not key.startswith("_")}
         name_unread(told.keys() - known.keys(), f"config.json of {self.weights}")
-        with torch.device("meta"):
-            return kind(**{key: value for key, value in told.items() if key in known})
+        try:
+            with torch.device("meta"):
+                return kind(**{key: value for key, value in told.items() if key in known})
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+            what = f"not the structure of an {self.kind}: {str(error)[:200]}"
+            cure = "use config.json and weights of one release, or check codec.structure"
+            raise ConfigError(what, where=self.weights or "codec.structure", cure=cure) from error
 
     def _loaded(self) -> Any:
         if self._model is None and self.dtype == "float16" and self.vae_config.get("force_upcast", True):
@@ -201,11 +212,8 @@ class AutoencoderKLCodec:
         if self._model is None and self.device.type == "meta":  # to plan with; no weight is read
             skeleton = nn.Module.to(self.skeleton(), getattr(torch, self.dtype))  # diffusers' own warns
             self._model = skeleton.eval()
-        if self._model is None and self.folder.is_file():
-            found = release.Found((self.folder,), None, str(self.folder))
-            made = release.fill(self.skeleton(), found, getattr(torch, self.dtype), self.original, self.vae_config)
-            self._model = made.to(self.device).eval().requires_grad_(False)
         if self._model is None:
-            made = autoencoder_weights.from_folder(self.kind, self.folder, getattr(torch, self.dtype))
+            found, number = self.found, getattr(torch, self.dtype)
+            made = release.fill(self.skeleton(), found, number, self.original, self.vae_config)
             self._model = made.to(self.device).eval().requires_grad_(False)
         return self._model

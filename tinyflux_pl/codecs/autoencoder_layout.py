@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tinyflux_pl.core import key_prefixes
 from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.weight_files import tensor_shapes
 
 PREFIXES = ("first_stage_model.", "vae.")  # of an autoencoder inside a whole checkpoint
 MOVED = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}  # by FLUX.2's files
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of diffusers' first years
 COUNTED = "bn.num_batches_tracked"  # of FLUX.2's statistics; torch, too, does without it
 
 
 def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
-    """By diffusers' own converter, which leaves out what it does not know; FLUX.2's own keys are moved before."""
+    """From either layout; of the original one by diffusers' own converter, which leaves out what it does not know.
+
+    FLUX.2's own keys are moved before.
+    """
+    if not any("encoder.down.0." in key for key in tensors):
+        return {_renamed(key): value for key, value in tensors.items()}
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     own = {_moved(key): value for key, value in tensors.items()}
@@ -25,18 +33,29 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[
     made |= {key: value for key, value in own.items() if key.startswith("bn.")}
     if made.get("bn.running_mean") is not None:
         made.setdefault(COUNTED, torch.tensor(0))
-    kept = {value.data_ptr() for value in made.values() if value is not None}
-    return made | {key: value for key, value in own.items() if value.data_ptr() not in kept}
+    kept = {_memory(value) for value in made.values() if value is not None}
+    return made | {key: value for key, value in own.items() if _memory(value) not in kept}
 
 
 def holds_autoencoder(file: Path) -> bool:
     """Whether a safetensors file holds an autoencoder, alone or inside a whole checkpoint, in either layout."""
-    keys = tensor_shapes(file)
+    keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
     return any(f"{prefix}decoder.conv_in.weight" in keys for prefix in ("", *PREFIXES))
+
+
+def _memory(value: Tensor) -> tuple[int, int]:
+    """Where a tensor's numbers lie; of a tensor and a view of all of it the same, on the meta device too."""
+    return value.untyped_storage()._cdata, value.storage_offset()
+
+
+def _renamed(key: str) -> str:
+    """A key of diffusers, its attention's projections under today's names."""
+    found = re.fullmatch(r"(.*\.attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)", key)
+    return f"{found[1]}{OLD_ATTENTION[found[2]]}{found[3]}" if found else key
 
 
 def _moved(key: str) -> str:
     return next((new + key.removeprefix(old) for old, new in MOVED.items() if key.startswith(old)), key)
 
 
-ORIGINAL = Original("encoder.down.0.", to_diffusers, PREFIXES)
+ORIGINAL = Original("", to_diffusers, PREFIXES)

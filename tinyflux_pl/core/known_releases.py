@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from tinyflux_pl.core import key_prefixes
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.core.key_report import Shapes, shapes_of
-from tinyflux_pl.core.release import NETWORK, Found
+from tinyflux_pl.core.release import Found
 
 ANY: tuple[int, ...] = ()  # there, in whatever shape
 FLUX1 = {"vector_in.in_layer.weight|time_text_embed.text_embedder.linear_1.weight": ANY}
@@ -68,8 +69,7 @@ RELEASES = (  # the first that fits
 
 def release_of(held: Shapes) -> Release | None:
     """The release whose shapes these are, alone or inside a whole checkpoint; None where it is not known."""
-    prefix = next((p for p in NETWORK if any(key.startswith(p) for key in held)), "")
-    own = {key.removeprefix(prefix): shape for key, shape in held.items() if key.startswith(prefix)}
+    own = key_prefixes.own(held, key_prefixes.NETWORK, "")
     return next((release for release in RELEASES if release.fits(own)), None)
 
 

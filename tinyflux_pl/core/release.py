@@ -11,41 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinyflux_pl.core import files
+from tinyflux_pl.core import files, key_prefixes
 from tinyflux_pl.core.errors import CheckpointMismatch, HubError
+from tinyflux_pl.core.key_prefixes import NETWORK
 from tinyflux_pl.core.key_report import require_match, shapes_of
 from tinyflux_pl.core.stored_weights import CURE, plain, require_plain_config
-from tinyflux_pl.core.weight_files import tensor_shapes
-from tinyflux_pl.core.weight_folder import fetch, weights_in
+from tinyflux_pl.core.weight_folder import WeightFiles, fetch, weights_in
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name and transformers'
 OTHERS = (".bin", ".ckpt", ".pt", ".pth", ".gguf", ".msgpack", ".onnx")  # told where nothing else is there
-NETWORK = ("model.diffusion_model.",)  # of the network inside a whole checkpoint, or as image tools repack it
 
 
 @dataclass(frozen=True)
 class Found:
     """The safetensors that hold a network, and the config.json beside them (None where there is none)."""
 
-    weights: tuple[Path, ...]
+    weights: WeightFiles
     config: dict[str, Any] | None
     where: str
 
     @property
     def named(self) -> bool:
         """Whether the file itself was named, not the folder that it lies in."""
-        return [str(file) for file in self.weights] == [self.where]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor, mapped from disk and read when it is used; CorruptCheckpoint for a torn file."""
-        held: dict[str, Tensor] = {}
-        for file in self.weights:
-            held |= files.read_tensors(file)
-        return held
+        return [str(file) for file in self.weights.files] == [self.where]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, from the headers alone; CorruptCheckpoint for a torn file."""
-        return {key: shape for file in self.weights for key, shape in tensor_shapes(file).items()}
+        return self.weights.shapes()
 
 
 @dataclass(frozen=True)
@@ -61,28 +53,31 @@ class Original:
     convert: Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Tensor]]
     prefixes: tuple[str, ...] = NETWORK
 
-    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those of this network, without prefix: of a whole checkpoint its part, else all."""
-        prefix = next((p for p in self.prefixes if any(key.startswith(p) for key in tensors)), "")
-        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-
-def find(weights: str, revision: str | None, subfolder: str, stems: Sequence[str] = STEMS) -> Found:
+def find(
+    weights: str,
+    revision: str | None,
+    subfolder: str,
+    stems: Sequence[str] = STEMS,
+    variant: str | None = None,
+    key: str = "model.variant",
+) -> Found:
     """The network behind a name: a safetensors file; a folder that holds it, or holds it as `subfolder`;
     or a pinned repository in the second form, of which only this network is fetched.
 
-    Sharded weights are read through their index, a variant (fp16, ...) where there are no plain weights. Raises
-    ConfigError, HubError, UntrustedFile as hub.resolve does, UntrustedFile or CheckpointMismatch for a file in
+    Sharded weights are read through their index. A `variant` (fp16, ...) is read where the configuration's `key`
+    asks for it, else the plain weights, and where there are none the only variant. Raises ConfigError, HubError, UntrustedFile as hub.resolve does, UntrustedFile or CheckpointMismatch for a file in
     another format, and HubError where there are no safetensors, or several of which none is named.
     """
-    root = fetch(weights, revision, subfolder, stems)
+    root = fetch(weights, revision, subfolder, stems, variant=variant)
     if root.is_file():
         files.require_tensor_file(root)
-        return Found((root,), _config(root.parent) or None, str(root))
+        return Found(WeightFiles((root,)), _config(root.parent) or None, str(root))
     folder = root / subfolder if (root / subfolder).is_dir() else root
     config = _config(folder)
     require_plain_config(config, folder)
-    return Found(_files(folder, stems, subfolder), config or None, str(folder))
+    found = weights_in(folder, stems, variant, key) or WeightFiles(_loose(folder, subfolder))
+    return Found(found, config or None, str(folder))
 
 
 def fill(
@@ -96,29 +91,12 @@ def fill(
 ) -> nn.Module:
     """Put a release's tensors into a module of the meta device, strictly, in `dtype`; returns the module.
 
-    Where the file already has `dtype` its own pages become the weights; nothing is held twice. float8 is
-    multiplied out (core.stored_weights). `ignored` are patterns of keys that the reference itself leaves unread,
-    `wide` names of submodules that stay in fp32. Raises CheckpointMismatch naming what is of another shape, missing
-    or unexpected, before anything is assigned.
+    Where the file already has `dtype` its own pages become the weights; nothing is held twice. float8 and int8
+    are multiplied out (core.stored_weights). `ignored` are patterns of keys that the reference itself leaves
+    unread, `wide` names of submodules that stay in fp32. Raises what `require_fit` does, before a weight is read.
     """
-    held = found.tensors()
-    held = plain(original.own(held) if original else held, dtype, found.where)
-    if original is not None and any(original.mark in key for key in held):
-        try:
-            made = original.convert(dict(held), structure or {})
-            held = {key: value for key, value in made.items() if value is not None}  # some tables put None for a gap
-        except (KeyError, RuntimeError, IndexError, ValueError) as error:  # a key, a split or a layer that is not there
-            raise CheckpointMismatch(
-                f"not the whole original layout: {type(error).__name__} {str(error)[:200]}",
-                where=found.where,
-                cure=_CURE,
-            ) from error
-    held = {key: value for key, value in held.items() if not any(re.search(pattern, key) for pattern in ignored)}
-    own = module.state_dict()
-    require_match(shapes_of(own), shapes_of(held), found.where, _CURE)
-    for key, value in held.items():
-        if value.is_floating_point() != own[key].is_floating_point():
-            raise CheckpointMismatch(f"{key} is packed as {value.dtype}", where=found.where, cure=CURE)
+    require_fit(module, found, dtype, original, structure, ignored)
+    held = _own(found.weights.tensors(), found.where, dtype, original, structure, ignored)
     types = {key: torch.float32 if set(key.split(".")) & set(wide) else dtype for key in held}
     cast = {key: value.to(types[key]) if value.is_floating_point() else value for key, value in held.items()}
     module.load_state_dict(cast, strict=True, assign=True)
@@ -126,6 +104,47 @@ def fill(
     if empty:
         raise CheckpointMismatch(f"no release holds {', '.join(empty[:10])}", where=type(module).__name__, cure=_CURE)
     return module
+
+
+def require_fit(
+    module: nn.Module,
+    found: Found,
+    dtype: torch.dtype = torch.float32,
+    original: Original | None = None,
+    structure: dict[str, Any] | None = None,
+    ignored: Sequence[str] = (),
+) -> None:
+    """Judge a release's files by their headers: whether they are this module's, all of them and nothing else.
+
+    Raises CheckpointMismatch naming what is of another shape, missing, unexpected or packed, CorruptCheckpoint for
+    a torn file.
+    """
+    held = _own(found.weights.outlines(), found.where, dtype, original, structure, ignored)
+    expected = module.state_dict()
+    require_match(shapes_of(expected), shapes_of(held), found.where, _CURE)
+    for key, value in held.items():
+        if value.is_floating_point() != expected[key].is_floating_point():
+            raise CheckpointMismatch(f"{key} is packed as {value.dtype}", where=found.where, cure=CURE)
+
+
+def _own(
+    tensors: Mapping[str, Tensor],
+    where: str,
+    dtype: torch.dtype,
+    original: Original | None,
+    structure: dict[str, Any] | None,
+    ignored: Sequence[str],
+) -> dict[str, Tensor]:
+    """The tensors of this network under its own keys, as plain numbers."""
+    held = plain(key_prefixes.own(tensors, original.prefixes if original else NETWORK, where), dtype, where)
+    if original is not None and any(original.mark in key for key in held):
+        try:
+            made = original.convert(dict(held), structure or {})
+            held = {key: value for key, value in made.items() if value is not None}  # some tables put None for a gap
+        except (KeyError, RuntimeError, IndexError, ValueError) as error:  # a key, a split or a layer that is not there
+            what = f"not the whole original layout: {type(error).__name__} {str(error)[:200]}"
+            raise CheckpointMismatch(what, where=where, cure=_CURE) from error
+    return {key: value for key, value in held.items() if not any(re.search(pattern, key) for pattern in ignored)}
 
 
 _CURE = "give weights and structure of one release; a single file takes its structure from the configuration"
@@ -137,10 +156,8 @@ def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return files.read_object(file) if file.is_file() else {}
 
 
-def _files(folder: Path, stems: Sequence[str], subfolder: str) -> tuple[Path, ...]:
-    named = weights_in(folder, stems)
-    if named is not None:
-        return named.files
+def _loose(folder: Path, subfolder: str) -> tuple[Path, ...]:
+    """The only safetensors of a folder, whatever its name; HubError where there is none, or more than one."""
     loose = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".sft") and file.is_file())
     if len(loose) == 1:
         return (loose[0],)

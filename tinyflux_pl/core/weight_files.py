@@ -6,8 +6,26 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from tinyflux_pl.core.errors import CorruptCheckpoint
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
 from tinyflux_pl.core.files import require_tensor_file, sha256
+
+TYPES = {  # of a safetensors header
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
 
 
 def known_sha256(path: str | Path) -> str:
@@ -26,12 +44,31 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
     Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for a torn file.
     """
+    return {name: shape for name, (shape, _) in _header(path).items()}
+
+
+def outlines(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file on the meta device, by its header: shape and type without values.
+
+    Raises what `tensor_shapes` does, and CheckpointMismatch for a type that only packed weights have.
+    """
+    made = {}
+    for name, (shape, kind) in _header(path).items():
+        if kind not in TYPES:
+            cure = "give the same release in bfloat16, float16, float32 or float8"
+            raise CheckpointMismatch(f"{name[:200]} is packed as {kind}", where=str(path), cure=cure)
+        made[name] = torch.empty(shape, dtype=TYPES[kind], device="meta")
+    return made
+
+
+def _header(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
     from safetensors import SafetensorError, safe_open
 
     require_tensor_file(path)
     try:
         with safe_open(path, "pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {name: (tuple(cut.get_shape()), cut.get_dtype()) for name, cut in slices.items()}
     except SafetensorError as error:
         what = f"not a whole safetensors file: {error}"
         raise CorruptCheckpoint(what, where=str(path), cure="fetch it again") from error

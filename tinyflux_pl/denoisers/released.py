@@ -21,10 +21,12 @@ class Source(TypedDict, total=False):
     """Where a released network comes from, and in which form: the options of `ReleasedNet.load`.
 
     `weights` is a diffusers folder, a single file in either layout, or a repository with its 40-digit `revision`.
+    Of a folder's variants (fp16, non_ema, ...) `variant` is read.
     """
 
     weights: str | None
     revision: str | None
+    variant: str | None
     dtype: str
     attention_backend: str
     random_weights: bool
@@ -49,6 +51,7 @@ class ReleasedNet:
         *,
         weights: str | None = None,
         revision: str | None = None,
+        variant: str | None = None,
         dtype: str = "bfloat16",
         attention_backend: str = "native",
         random_weights: bool = False,
@@ -60,7 +63,7 @@ class ReleasedNet:
         device is meta it is a skeleton, and no weight is read. Otherwise raises as core.release does.
         """
         number = check_dtype(dtype, "model.dtype", self.overflows)
-        found = None if weights is None else release.find(weights, revision, self.subfolder)
+        found = None if weights is None else release.find(weights, revision, self.subfolder, variant=variant)
         beside = None if found is None else self._beside(found)
         where = None if beside is None or found is None else f"config.json of {found.where}"
         known = self.keys(structure if beside is None else beside, where)

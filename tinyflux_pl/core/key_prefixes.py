@@ -1,0 +1,51 @@
+"""The keys of one network inside a file: without what wrappers add, and apart from a whole checkpoint's other parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from tinyflux_pl.core.errors import CheckpointMismatch
+
+Value = TypeVar("Value")
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+PARALLEL = re.compile(r"^(?:module\.)+")  # of torch's data parallel wrappers
+WHOLE = ("model.diffusion_model.", "first_stage_model.")  # of network and autoencoder inside a whole checkpoint
+NETWORK = (WHOLE[0], "diffusion_model.", "transformer.", "unet.")  # and as trainers write a network alone
+COUNTERS = re.compile(r"^model_ema\.(decay|num_updates)$")  # of an average of the weights that is not in the file
+PARTS = re.compile(  # that files which are no whole checkpoint hold side by side
+    r"^(diffusion_model|transformer|unet|vae|conditioner|cond_stage_model|text_encoders?(_\d)?)\."
+)
+
+
+def unwrapped(held: Mapping[str, Value], where: str) -> dict[str, Value]:
+    """Without the names that torch.compile, DDP and FSDP put into keys, and without counters.
+
+    CheckpointMismatch where two keys become one.
+    """
+    made: dict[str, Value] = {}
+    for key, value in held.items():
+        name = PARALLEL.sub("", WRAPPERS.sub("", key))
+        if COUNTERS.search(name):
+            continue
+        if name in made:
+            cure = "keep one of the two, or give the release's own file"
+            raise CheckpointMismatch(f"two keys for one weight: {name[:200]}", where=where, cure=cure)
+        made[name] = value
+    return made
+
+
+def own(held: Mapping[str, Value], prefixes: Sequence[str], where: str) -> dict[str, Value]:
+    """Those of one network, without wrappers and prefix: of a whole checkpoint its part, else all.
+
+    In a file that is no whole checkpoint, what belongs to no known part stays, to be reported.
+    """
+    bare = unwrapped(held, where)
+    prefix = next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in bare)), "")
+    if not prefix:
+        return bare
+    made = unwrapped({k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}, where)
+    if not any(key.startswith(WHOLE) for key in bare):
+        made |= {k: v for k, v in bare.items() if not k.startswith(prefix) and not PARTS.search(k)}
+    return made

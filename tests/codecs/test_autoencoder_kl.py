@@ -202,7 +202,9 @@ def test_a_choice_between_two_variants(release, tmp_path, images):
     assert not torch.equal(*(codec.encode(images) for codec in made.values()))
     assert made["fp16"].fingerprint() != made["non_ema"].fingerprint()
     assert build_codec("sdxl", made["non_ema"].config()).variant == "non_ema"
-    with pytest.raises(HubError, match=r"no weights of the variant bf16; there are: fp16, non_ema[\s\S]*codec\.variant"):
+    with pytest.raises(
+        HubError, match=r"no weights of the variant bf16; there are: fp16, non_ema[\s\S]*codec\.variant"
+    ):
         _ = AutoencoderKLCodec(str(tmp_path / "variants"), variant="bf16").latent_spec
 
 

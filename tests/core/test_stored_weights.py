@@ -126,7 +126,10 @@ def test_the_norms_own_scales_are_no_scales_of_weights():
         ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.weight_zero_point": torch.zeros(4)}, "zero points"),
         ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.comfy_quant": told(ROTATED)}, "int8.* with rotated"),
         ({"a.weight": INT8, "a.comfy_quant": told({"format": "int8_tensorwise"})}, "without a scale"),
-        ({"a.weight_packed": torch.ones(4, 1, dtype=torch.int32), "a.weight_scale": torch.ones(4)}, "compressed-tensors"),
+        (
+            {"a.weight_packed": torch.ones(4, 1, dtype=torch.int32), "a.weight_scale": torch.ones(4)},
+            "compressed-tensors",
+        ),
         ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.qkv.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
         ({"a.weight": torch.ones(4, 6).to(FP8), "a.weight_scale": torch.ones(6)}, r"scale of shape \(6,\)"),
         ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.q.scale_weight": torch.ones(1)}, "a scale without a weight"),

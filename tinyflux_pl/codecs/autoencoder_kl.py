@@ -73,7 +73,7 @@ class AutoencoderKLCodec:
             cure = "give codec.structure, or a folder in diffusers' layout"
             raise ConfigError("a file alone does not say what it holds", where=self.weights, cure=cure)
         config = self.structure if found.config is None else found.config
-        release.require_fit(self._skeleton_of(config or {}), found, original=self.original, structure=config)
+        autoencoder_weights.require_fit(self._skeleton_of(config or {}), found, self.original, config or {})
         return found
 
     @cached_property

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyflux_pl.codecs.autoencoder_layout import holds_autoencoder
-from tinyflux_pl.core.errors import ConfigError, HubError
+from tinyflux_pl.core import release
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
 from tinyflux_pl.core.files import read_object, require_tensor_file
-from tinyflux_pl.core.known_releases import apposition
+from tinyflux_pl.core.known_releases import apposition, cure
 from tinyflux_pl.core.release import Found
 from tinyflux_pl.core.stored_weights import require_network, require_plain_config
 from tinyflux_pl.core.weight_files import tensor_shapes
@@ -35,18 +36,18 @@ def locate(weights: str, revision: str | None, subfolder: str, variant: str | No
         if not (root.parent / subfolder / "config.json").is_file():
             held = tensor_shapes(root)
             require_network(held, str(root))  # which would tell more
-            cure = "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole pipeline"
-            raise ConfigError(f"this file{apposition(held)} holds no autoencoder", where=str(root), cure=cure)
+            do = "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole pipeline"
+            raise ConfigError(f"this file{apposition(held)} holds no autoencoder", where=str(root), cure=do)
         root = root.parent
     folder = root / subfolder
-    cure = "release.weights=FOLDER of the whole pipeline, or check codec.weights and codec.subfolder"
+    do = "release.weights=FOLDER of the whole pipeline, or check codec.weights and codec.subfolder"
     if not (folder / "config.json").is_file():
-        raise HubError("no config.json", where=str(folder), cure=cure)
+        raise HubError("no config.json", where=str(folder), cure=do)
     config = read_object(folder / "config.json")
     require_plain_config(config, folder)
     found = weights_in(folder, STEMS, variant, "codec.variant")
     if found is None:
-        raise HubError("no safetensors weights", where=str(folder), cure=cure)
+        raise HubError("no safetensors weights", where=str(folder), cure=do)
     return Found(found, config, str(folder))
 
 
@@ -69,7 +70,19 @@ def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tens
     elif not wrong and (config.get("shift_factor") or scaling != "shifted"):
         wrong = "a shift_factor stands beside them" if config.get("shift_factor") else f"scaling={scaling}"
     if wrong:
-        cure = "use the config.json that the autoencoder was published with, or take them out of it"
-        raise ConfigError(f"latents_mean and latents_std: {wrong}", where=where, cure=cure)
+        do = "use the config.json that the autoencoder was published with, or take them out of it"
+        raise ConfigError(f"latents_mean and latents_std: {wrong}", where=where, cure=do)
     mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in given)
     return mean, deviation
+
+
+def require_fit(skeleton: nn.Module, found: Found, original: release.Original, structure: dict[str, Any]) -> None:
+    """Raise what core.release.require_fit does, naming the release of a whole checkpoint where it is known."""
+    try:
+        release.require_fit(skeleton, found, original=original, structure=structure)
+    except CheckpointMismatch as error:
+        held = found.shapes()
+        if not apposition(held):
+            raise
+        what = f"this file{apposition(held)} holds another autoencoder; {error.what}"
+        raise CheckpointMismatch(what, where=error.where, cure=cure(held)) from error

@@ -65,9 +65,10 @@ def find(
     """The network behind a name: a safetensors file; a folder that holds it, or holds it as `subfolder`;
     or a pinned repository in the second form, of which only this network is fetched.
 
-    Sharded weights are read through their index. A `variant` (fp16, ...) is read where the configuration's `key`
-    asks for it, else the plain weights, and where there are none the only variant. Raises ConfigError, HubError, UntrustedFile as hub.resolve does, UntrustedFile or CheckpointMismatch for a file in
-    another format, and HubError where there are no safetensors, or several of which none is named.
+    Sharded weights are read through their index. A `variant` (fp16, ...) is read where the configuration's
+    `key` asks for it, else the plain weights, and where there are none the only variant. Raises ConfigError,
+    HubError, UntrustedFile as hub.resolve does, UntrustedFile or CheckpointMismatch for a file in another
+    format, and HubError where there are no safetensors, or several of which none is named.
     """
     root = fetch(weights, revision, subfolder, stems, variant=variant)
     if root.is_file():

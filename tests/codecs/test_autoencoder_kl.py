@@ -150,7 +150,7 @@ def test_a_torn_autoencoder_is_refused_before_anything_is_decoded(release, tmp_p
         _ = AutoencoderKLCodec(str(tmp_path / "torn")).latent_spec
 
 
-def test_a_config_that_is_of_no_autoencoder_is_told_in_three_lines(release, tmp_path):
+def test_a_config_that_is_of_no_autoencoder_is_told_in_three_lines(release, tmp_path, capsys):
     path = shutil.copytree(release[0], tmp_path / "odd") / "vae" / "config.json"
     whole = json.loads(path.read_text())
     for odd in ({"norm_num_groups": 3}, {"block_out_channels": "many"}, {"down_block_types": ["NoBlock2D"] * 3}):
@@ -158,8 +158,8 @@ def test_a_config_that_is_of_no_autoencoder_is_told_in_three_lines(release, tmp_
         with pytest.raises(ConfigError, match=r"not the structure of an AutoencoderKL[\s\S]*do:"):
             AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
     path.write_text(json.dumps({**whole, "of_tomorrow": 1}))
-    with pytest.warns(UserWarning, match="of_tomorrow"):
-        AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
+    AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
+    assert "of_tomorrow" in capsys.readouterr().out
     path.write_text(json.dumps({**whole, "quantization_config": {"quant_method": "bitsandbytes"}}))
     with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
         _ = AutoencoderKLCodec(str(tmp_path / "odd")).latent_spec

@@ -6,7 +6,7 @@ from PIL import Image
 
 from tinyflux_pl.core.errors import ImageError
 from tinyflux_pl.data.decoded_before import DecodedBefore
-from tinyflux_pl.data.records import folder as room
+from tinyflux_pl.data.records import folder_listing as room
 from tinyflux_pl.data.records.folder import Folder
 
 

@@ -69,7 +69,7 @@ def test_numbered_references_come_in_the_order_of_their_numbers(tmp_path):
     picture(tmp_path / "a_target.png")
     for number in (10, 2, 1):
         picture(tmp_path / f"a_ref{number}.png", number)
-    assert read_rows(tmp_path)[0].references == ("a_ref1.png", "a_ref2.png", "a_ref10.png")
+    assert read_rows(tmp_path)[0][0].references == ("a_ref1.png", "a_ref2.png", "a_ref10.png")
 
 
 def test_the_size_of_a_target_before_it_was_fitted_is_known(named):
@@ -81,7 +81,7 @@ def test_a_table_may_be_one_list_and_name_one_or_several_references(tmp_path):
         picture(tmp_path / f"{name}.png")
     rows = [{"target": "a.png", "reference": "b.png", "caption": "x"}, {"target": "b.png", "reference": ["c.png"]}]
     (tmp_path / "metadata.json").write_text(json.dumps(rows))
-    assert [row.references for row in read_rows(tmp_path)] == [("b.png",), ("c.png",)]
+    assert [row.references for row in read_rows(tmp_path)[0]] == [("b.png",), ("c.png",)]
 
 
 def test_splits_part_by_the_targets_content_and_never_overlap(named):
@@ -125,7 +125,16 @@ def test_folders_that_do_not_pair_say_so(tmp_path, rows, error, says):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png", 1)
     with pytest.raises(error, match=says):
-        PairedImages(listed(tmp_path, *rows), 8, split="all")
+        PairedImages(listed(tmp_path, *rows), 8, split="all").require_one_kind()
+
+
+def test_pairs_of_different_kinds_are_never_read(tmp_path):
+    for name in ("a_target.png", "a_ref.png", "b_target.png", "b_ref.png", "b_ref2.png"):
+        picture(tmp_path / name)
+    records = PairedImages(tmp_path, 8, split="all", allow_missing_captions=True)
+    for read in (records.check, lambda: records[0], records.require_one_kind):
+        with pytest.raises(DataError, match="different kinds"):
+            read()
 
 
 def test_a_damaged_picture_and_wrong_settings_are_named(named):
@@ -135,3 +144,55 @@ def test_a_damaged_picture_and_wrong_settings_are_named(named):
         PairedImages(named, 8, split="all").check()
     with pytest.raises(ConfigError, match="split=some"):
         PairedImages(named, 8, split="some")
+
+
+def unmatched(root):
+    found = PairedImages(root, 8, split="all", allow_missing_captions=True).findings
+    return {f.kind: set(f.names) for f in found}
+
+
+def test_names_are_matched_in_any_case_and_with_any_suffix(tmp_path):
+    for name in ("a_Target.png", "a_REF.gif", "sub/b_target.tiff", "sub/b_Ref.jpe"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (12, 12), "red").save(tmp_path / name, format="JPEG" if "jpe" in name else None)
+    (tmp_path / "a_Caption.TXT").write_text("cat")
+    records = PairedImages(tmp_path, 8, split="all", allow_missing_captions=True)
+    assert [(r.target, r.references, r.caption) for r in records.rows] == [
+        ("a_Target.png", ("a_REF.gif",), "cat"),
+        ("sub/b_target.tiff", ("sub/b_Ref.jpe",), ""),
+    ]
+    assert not records.findings
+
+
+def test_members_that_match_nothing_are_named(tmp_path):
+    pair = ("a_target.png", "a_ref.png")
+    odd = ("b_ref.png", "A_ref.png", "c_mask.png", "d.png", "e_targets.png", "a_mask.mask.png")
+    for name in (*pair, *odd):
+        picture(tmp_path / name)
+    for name in ("a_caption.txt", "b_caption.txt", "a.txt", "a_ref3.svg", "captions.csv", "notes"):
+        (tmp_path / name).write_text("cat")
+    assert unmatched(tmp_path) == {
+        "in no pair": set(odd),
+        "caption alone": {"b_caption.txt", "a.txt"},
+        "kind not read": {"a_ref3.svg"},
+        "table not read": {"captions.csv"},
+        "not used": {"notes"},
+    }
+
+
+def test_pictures_that_a_table_does_not_name_are_named(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / name)
+    listed(tmp_path, {"target": "a.png", "reference": "b.png", "caption": "x"})
+    assert unmatched(tmp_path) == {"in no pair": {"c.png"}}
+
+
+def test_holes_of_which_none_holds_anything_are_refused(tmp_path):
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}_target.png")
+        Image.new("L", (16, 12)).save(tmp_path / f"{name}_mask.png")
+    records = PairedImages(tmp_path, 8, split="all", allow_missing_captions=True)
+    with pytest.raises(DataError, match="in none of 2 masks"):
+        records.check()
+    Image.new("L", (16, 12), 255).save(tmp_path / "b_mask.png")
+    PairedImages(tmp_path, 8, split="all", allow_missing_captions=True).check()

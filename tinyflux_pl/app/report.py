@@ -84,6 +84,10 @@ def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
                 made, left = source.made[split].get(group, 0), sum(len(store.rows(k)) for k in store.pending(group))
                 waiting = f", {left:,} left for a run with this expert" if left else ""
                 rows.append((f"  {group}", f"{store.total - made - left:,} kept, {made:,} made anew{waiting}"))
+        read = ", ".join(f"{n:,} {suffix}" for suffix, n in source.records["train"].kinds.items())
+        rows += [(f"{source.name}: files", read)] if read else []
+        unused = source.records["train"].findings
+        rows += [(f"{source.name}: {finding.kind}", printable(finding.line())) for finding in unused]
     _print("the caches are complete", [*rows, *_skipped(skipped)])
 
 

@@ -22,11 +22,13 @@ class Audit:
     duplicates: list[list[str]] = field(default_factory=list)
     contradictions: list[list[str]] = field(default_factory=list)  # copies with different captions
     tiny: list[str] = field(default_factory=list)  # enlarged to fit
+    masked: int = 0  # records with a mask or a hole
+    empty_masks: list[str] = field(default_factory=list)  # in which nothing is marked
 
     @property
     def sound(self) -> bool:
         """Whether nothing was found."""
-        return not (self.unreadable or self.missing_captions or self.duplicates or self.tiny)
+        return not (self.unreadable or self.missing_captions or self.duplicates or self.tiny or self.empty_masks)
 
 
 def audit(records: RecordSource) -> Audit:
@@ -34,6 +36,7 @@ def audit(records: RecordSource) -> Audit:
     unreadable: list[str] = list(records.skipped)
     missing: list[str] = []
     tiny: list[str] = []
+    masked, empty = 0, []
     copies: dict[str, list[tuple[str, str]]] = {}
     for index in track(range(len(records)), f"{records.name}: read", len(records), "record", leave=False):
         try:
@@ -44,6 +47,10 @@ def audit(records: RecordSource) -> Audit:
         source = record.source or str(index)
         if not record.caption.strip():
             missing.append(source)
+        mask = record.hole if record.mask is None else record.mask
+        masked += mask is not None
+        if mask is not None and not mask.any():
+            empty.append(source)
         frame = record.image.shape[:2]
         if enlarged(record.attributes.get("original_size", frame), frame, records.fit_mode):
             tiny.append(source)
@@ -57,4 +64,6 @@ def audit(records: RecordSource) -> Audit:
         duplicates=[[source for source, _ in group] for group in repeated],
         contradictions=[[source for source, _ in group] for group in repeated if len({c for _, c in group}) > 1],
         tiny=tiny,
+        masked=masked,
+        empty_masks=empty,
     )

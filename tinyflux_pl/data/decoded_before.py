@@ -9,7 +9,7 @@ from pathlib import Path
 import PIL
 
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.core.errors import DataError, DiskFull
 from tinyflux_pl.data.image_decoding import DECODING_VERSION
 from tinyflux_pl.data.sample_keys import BYTES, digest
 from tinyflux_pl.data.store_lock import locked
@@ -37,19 +37,25 @@ class DecodedBefore:
         self._keys.add(digest([self._judge, hashes]))
 
     def save(self) -> None:
-        """Write the file, atomically, if there is anything new and no other process is just writing it."""
+        """Write the file, atomically, if there is anything new and no other process is just writing it.
+
+        It only saves time: where it cannot be written, the next start does the work again.
+        """
         if self._file is None or len(self._keys) == self._saved:
             return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         content = b"".join(sorted(self._keys))
-        with suppress(DataError), locked(self._file.parent, f".{self._file.name}.lock"):
-            for leftover in self._file.parent.glob(f".{self._file.name}.*.part"):  # of a writer that was killed
-                leftover.unlink()
-            files.write_bytes(self._file, hashlib.sha256(content).digest() + content)
+        with suppress(DataError, DiskFull, OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self._file.parent, f".{self._file.name}.lock"):
+                for leftover in self._file.parent.glob(f".{self._file.name}.*.part"):  # of a writer that was killed
+                    leftover.unlink()
+                files.write_bytes(self._file, hashlib.sha256(content).digest() + content)
             self._saved = len(self._keys)
 
     def _read(self) -> set[bytes]:
-        content = self._file.read_bytes() if self._file is not None and self._file.is_file() else b""
+        content = b""
+        with suppress(OSError):
+            content = self._file.read_bytes() if self._file is not None and self._file.is_file() else b""
         seal, keys = content[:32], content[32:]
         if hashlib.sha256(keys).digest() != seal:
             return set()

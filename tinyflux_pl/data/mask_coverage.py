@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import UInt8
 
-from tinyflux_pl.core.errors import ImageError
+from tinyflux_pl.core.errors import DataError, ImageError
 
 CURE = "save it as a grey PNG: white where it holds, black elsewhere"
 FAINT = 32  # of 255: a brightest value below it shows as black
@@ -54,3 +54,9 @@ def is_coloured(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
     """If any of the pixels is no grey."""
     spread = pixels.max(2) - pixels.min(2)
     return int(spread.max(initial=0)) > COLOURED
+
+
+def nothing_marked(count: int, where: str) -> DataError:
+    """The error of a set of masks in none of which anything holds."""
+    what = f"in none of {count:,} masks anything is marked: they are black"
+    return DataError(what, where=where, cure=f"{CURE}; or remove the masks")

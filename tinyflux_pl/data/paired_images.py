@@ -13,9 +13,10 @@ from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageE
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.data.image_decoding import DECODING_VERSION, MAX_PIXELS, content_of, decode, decode_mask, fit, fit_mask
-from tinyflux_pl.data.records.content_split import held_out
+from tinyflux_pl.data.mask_coverage import nothing_marked
+from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
 from tinyflux_pl.data.records.dataset_files import inside
-from tinyflux_pl.data.records.pair_rows import PairRow, read_rows
+from tinyflux_pl.data.records.pair_rows import PairRow, mixed_kinds, read_rows
 from tinyflux_pl.data.records.record_source import RecordSource
 
 SPLITS = ("train", "validation", "all")
@@ -53,7 +54,8 @@ class PairedImages(RecordSource):
             raise ConfigError(what, where="data", cure=cure)
         if not self.root.is_dir():
             raise DataError("no such folder", where=str(self.root), cure="set data.root to the folder of pairs")
-        rows = read_rows(self.root)
+        rows, self.findings = read_rows(self.root)
+        self._mixed = mixed_kinds(rows, self.root)
         bare = [row.target for row in rows if not row.caption]
         if bare and not allow_missing_captions:
             cure = "write what changes from reference to target, or data.allow_missing_captions=true"
@@ -63,7 +65,7 @@ class PairedImages(RecordSource):
         held = held_out((self._hashes[row.target] for row in rows), validation_fraction)
         chosen = [r for r in rows if split == "all" or (self._hashes[r.target] in held) == (split == "validation")]
         if not chosen:
-            cure = "add pairs (two different targets at least) or set data.validation_fraction above 0"
+            cure = f"add pairs (two different targets at least), {BOTH_ALL.format(self.name)}"
             raise DataError(f"no pair is left for the split {split!r}", where=str(self.root), cure=cure)
         self.rows, self.skipped = chosen, []
 
@@ -73,6 +75,7 @@ class PairedImages(RecordSource):
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
+        self.require_one_kind()
         row = self.rows[index]
         target = self._pixels(row.target)
         image = fit(target, self.size, "crop")
@@ -99,8 +102,16 @@ class PairedImages(RecordSource):
 
     def check(self) -> None:
         """Read every pair once, so that a damaged one is named before work is spent on the others."""
-        for index in track(range(len(self)), f"{self.name}/{self.split}: check", len(self), "pair"):
-            self[index]
+        self.require_one_kind()
+        order = track(range(len(self)), f"{self.name}/{self.split}: check", len(self), "pair")
+        holes = [self[index].hole for index in order]
+        if self.split != "validation" and not any(hole is None or hole.any() for hole in holes):
+            raise nothing_marked(len(holes), str(self.root))
+
+    def require_one_kind(self) -> None:
+        """Raise DataError for pairs with different numbers of references, or some with a mask."""
+        if self._mixed is not None:
+            raise self._mixed
 
     def beside(self, caption: str) -> list[str]:
         """generate.py's words for the pictures beside a record of this caption, or of another."""

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.errors import ConfigError, ImageError
 from tinyflux_pl.data.image_decoding import decode, decode_mask
 
 # (width, height) of about a million pixels: what FLUX.1 Kontext was trained on
@@ -21,6 +21,7 @@ PREFERRED = (
     (1024, 1024),
     *((1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672)),
 )
+HALF = 128  # of 255, from which on a mask marks a hole
 AREA = 1024 * 1024  # pixels that FLUX.2 reads of a reference
 Pixels = UInt8[np.ndarray, "h w *c"]
 
@@ -94,5 +95,9 @@ def read_picture(file: str | Path) -> Pixels:
 
 
 def read_hole(file: str | Path) -> Pixels:
-    """The luminance of a file: 255 where the hole is."""
-    return decode_mask(Path(file).expanduser())
+    """The coverage of a mask: 255 where the hole is; ImageError for one without any hole."""
+    mask = decode_mask(Path(file).expanduser())
+    if not (mask >= HALF).any():
+        cure = "paint white where the picture is to be painted anew"
+        raise ImageError("no hole in the mask: nothing is marked", where=str(file), cure=cure)
+    return mask

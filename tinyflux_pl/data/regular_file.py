@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,7 +25,7 @@ def read_regular(path: Path, most: int) -> bytes:
             raise OSError(errno.EFBIG, f"{opened.st_size:,} bytes, more than {most:,}")
         there = os.lstat(path)
         same = (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
-        if not same or os.path.realpath(path.parent) != os.path.abspath(path.parent):
+        if not same or not _reached_without_links(handle, path):
             raise OSError(errno.ELOOP, "swapped for another file or a link while it was opened")
         with open(handle, "rb", closefd=False) as file:
             content = file.read(most + 1)
@@ -33,3 +34,11 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(content) > most:  # it grew
         raise OSError(errno.EFBIG, f"more than {most:,} bytes")
     return content
+
+
+def _reached_without_links(handle: int, path: Path) -> bool:
+    """If an open file lies where its path says, with no link on the way."""
+    with suppress(OSError):  # where there is no /proc
+        if os.readlink(f"/proc/self/fd/{handle}") == os.path.abspath(path):
+            return True
+    return os.path.realpath(path.parent) == os.path.abspath(path.parent)

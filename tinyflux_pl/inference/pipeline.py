@@ -18,6 +18,7 @@ from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, TextEncoder
+from tinyflux_pl.data.records.caption_text import text_of
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.inference.edit import Edit, Hole, References
@@ -27,6 +28,7 @@ from tinyflux_pl.sampling.picture import captioned_grid, save_png, to_picture
 from tinyflux_pl.text.registry import build_text
 
 WEIGHTS = ("averaged", "raw")
+MAX_PROMPT_BYTES = 2**26  # of a file of prompts
 NUMBERED = re.compile(r"image_(\d+)\.png")
 
 
@@ -210,7 +212,7 @@ def open_checkpoint(path: str | Path) -> directory.Checkpoint:
 
 
 def read_prompts(prompt: str | None, prompt_file: str | Path | None) -> list[str]:
-    """The one prompt, or the non-empty lines of a UTF-8 file."""
+    """The one prompt, or the non-empty lines of a UTF-8 file; a byte order mark is no part of them."""
     if (prompt is None) == (prompt_file is None):
         raise ConfigError("give a prompt or a file of prompts", where="prompt", cure='prompt="..." or prompt_file=FILE')
     if prompt_file is None:
@@ -218,7 +220,8 @@ def read_prompts(prompt: str | None, prompt_file: str | Path | None) -> list[str
     file = Path(prompt_file)
     if not file.is_file():
         raise CaptionError(f"no such file: {file}", where="prompt_file", cure="name a text file, one prompt a line")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    text = text_of(file.resolve(), MAX_PROMPT_BYTES).replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line.strip() for line in text.split("\n")]
     if not any(lines):
         raise CaptionError(f"{file} holds no prompt", where="prompt_file", cure="write one prompt a line")
     return [line for line in lines if line]

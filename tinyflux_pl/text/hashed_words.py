@@ -2,8 +2,6 @@
 
 import hashlib
 import math
-import re
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,13 +16,7 @@ from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
-
-WORD = re.compile(r"[^\W_]+")
-
-
-def words_of(prompt: str) -> list[str]:
-    """Lower-cased words and numbers, split on everything that is neither letter nor digit."""
-    return WORD.findall(unicodedata.normalize("NFKC", prompt).lower())
+from tinyflux_pl.text.words import words_of
 
 
 @lru_cache(maxsize=1 << 16)
@@ -47,7 +39,8 @@ class HashedWords:
 
     tokens (B, length, width); mask True on words, and on one token where there is no word; pooled
     (B, width): the sum of the vectors of words and of pairs of neighbours, so that order tells, with
-    norm sqrt(width). A prompt of more than `length` words is cut there, with a warning.
+    norm sqrt(width). A prompt of more than `length` words is cut there, with a warning; `pooled` is of
+    all of them, unless the prompt is ASCII.
     """
 
     name = "hashed"
@@ -68,13 +61,16 @@ class HashedWords:
         mask = torch.zeros(len(prompts), self.length, dtype=torch.bool)
         pooled = torch.zeros(len(prompts), self.width)
         for row, prompt in enumerate(prompts):
-            words = self._read(prompt)
+            every = self._read(prompt)
+            words = every[: self.length]
             vectors = torch.stack([word_vector(word, self.width) for word in words])
             tokens[row, : len(words)] = vectors + self._positions[: len(words)]
             mask[row, : len(words)] = True
+            # ASCII is cut as ever, stored embeddings being of it; signs of unspaced scripts are many
+            summed = words if prompt.isascii() else every
             # a space cannot be inside a word, so a pair never collides with one
-            pairs = [word_vector(f"{a} {b}", self.width) for a, b in pairwise(words)]
-            pooled[row] = torch.cat([vectors, *(pair[None] for pair in pairs)]).sum(0)
+            named = [*summed, *(f"{a} {b}" for a, b in pairwise(summed))]
+            pooled[row] = torch.stack([word_vector(name, self.width) for name in named]).sum(0)
         pooled = torch.nn.functional.normalize(pooled, dim=-1) * math.sqrt(self.width)
         return TextEmbeddings(tokens.to(self.device), mask.to(self.device), pooled.to(self.device))
 
@@ -102,4 +98,4 @@ class HashedWords:
         words = words_of(prompt) or [""]
         if len(words) > self.length:
             warnings.warn(f"a prompt of {len(words)} words is cut at {self.length}: {prompt[:60]!r}", stacklevel=3)
-        return words[: self.length]
+        return words

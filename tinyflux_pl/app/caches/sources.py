@@ -16,6 +16,7 @@ from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over
+from tinyflux_pl.data.records.folder_listing import shared
 from tinyflux_pl.data.store_lock import locked
 
 SPLITS = ("train", "validation")
@@ -86,7 +87,11 @@ def skipped(sources: list[Source]) -> list[str]:
 
 def records_of(node: dict[str, Any]) -> dict[str, Any]:
     """The records of each split of a source."""
-    return {split: build(node[split]) for split in SPLITS}
+    with shared():
+        records = {split: build(node[split]) for split in SPLITS}
+    for each in records.values():
+        each.require_one_kind()
+    return records
 
 
 def _lock(parts: Parts, rebuild: bool, held: ExitStack) -> None:

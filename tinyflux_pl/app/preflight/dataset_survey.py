@@ -16,9 +16,11 @@ from tinyflux_pl.core.errors import DataError, ImageError
 from tinyflux_pl.core.fingerprint import of
 from tinyflux_pl.data.cache_validity import plain
 from tinyflux_pl.data.dataset_audit import Audit, audit
+from tinyflux_pl.data.mask_coverage import nothing_marked
 from tinyflux_pl.data.original_sizes import OriginalSizes
+from tinyflux_pl.data.records.folder_listing import shared
 
-VERSION = 2  # raise it when a survey holds more than it did
+VERSION = 3  # raise it when a survey holds more than it did
 KEPT = "audit.json"  # in the cache's folder
 # What a strict reader refuses at once; taken out, all that is wrong is seen together.
 LENIENT = ("skip_bad", "allow_missing_captions")
@@ -74,7 +76,7 @@ def records_of(
         if "decoded" in each and not write:
             each["decoded"] = None
     try:
-        return {split: build(nodes[split]) for split in SPLITS}, None
+        return _built(nodes), None
     except DataError as error:
         keys = [key for key in LENIENT if key in node[SPLITS[0]]]
         if not lenient or not keys:
@@ -82,9 +84,17 @@ def records_of(
         for each in nodes.values():
             each |= dict.fromkeys(keys, True) | ({"decoded": None} if "decoded" in each else {})
         try:
-            return {split: build(nodes[split]) for split in SPLITS}, error
+            return _built(nodes), error
         except DataError:
             raise error from None
+
+
+def _built(nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    with shared():
+        records = {split: build(node) for split, node in nodes.items()}
+    for each in records.values():
+        each.require_one_kind()
+    return records
 
 
 def survey(source: str, split: str, records: Any, frame: tuple[int, int], cache: Path) -> Survey:
@@ -114,7 +124,12 @@ def keep(found: Survey, records: Any, cache: Path) -> None:
 
 
 def require_readable(found: Survey, records: Any) -> None:
-    """Raise ImageError naming what could not be read; files left out by the user's leave are not meant."""
+    """Raise ImageError naming what could not be read; files left out by the user's leave are not meant.
+
+    DataError where none of the masks marks anything.
+    """
+    if found.split == "train" and found.audit.masked and len(found.audit.empty_masks) == found.audit.masked:
+        raise nothing_marked(found.audit.masked, f"data.sources.{found.source}.{found.split}")
     skipped = set(records.skipped)
     bad = [line for line in found.audit.unreadable if line not in skipped]
     if bad:

@@ -70,7 +70,8 @@ class Preflight:
                 dataset_survey.survey(*place, self._records(*place), frame, self._cache(*place)) for place in splits
             ]
             modes = {name: self._records(name, "train").fit_mode for name in self.records}
-            report.dataset(self.surveys, modes)
+            unused = {name: self._records(name, "train").findings for name in self.records}
+            report.dataset(self.surveys, modes, unused)
         if refusals:
             raise refusals[0]
         for found in self.surveys:

@@ -13,6 +13,7 @@ from tinyflux_pl.app.preflight.budget import Budget
 from tinyflux_pl.app.preflight.dataset_survey import Survey
 from tinyflux_pl.app.preflight.disk_needs import listed
 from tinyflux_pl.core.printable import printable
+from tinyflux_pl.data.records.finding import Finding
 from tinyflux_pl.engine.memory_plan import size
 
 FOUND = {
@@ -21,13 +22,20 @@ FOUND = {
     "duplicates": "copies",
     "contradictions": "other caption",
     "tiny": "enlarged",
+    "empty_masks": "empty mask",
 }
 NAMED, BUCKETS = 5, 12  # names in a row of findings, rows of sizes
 
 
-def dataset(surveys: Sequence[Survey], fit_modes: dict[str, str]) -> None:
-    """For each split what is wrong, by name, and the sizes its pictures have before they are fitted."""
+def dataset(surveys: Sequence[Survey], fit_modes: dict[str, str], findings: dict[str, Sequence[Finding]]) -> None:
+    """For each split what is wrong, by name, and the sizes its pictures have before they are fitted.
+
+    `findings` are, by source, files that are not used.
+    """
     rows = []
+    for source, unused in findings.items():
+        rows += [(source, "files that are not used, or not as may be meant")] if unused else []
+        rows += [(f"  {finding.kind}", printable(finding.line())) for finding in unused]
     for survey in surveys:
         note = ", as found when their cache was made" if survey.kept else ""
         sound = "nothing wrong" if survey.audit.sound else f"{survey.audit.readable:,} readable"

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+# what mends a split that is empty, of a source of that name
+BOTH_ALL = (
+    "set data.validation_fraction above 0, or train and validate on the same ones: "
+    "data.sources.{0}.train.split=all data.sources.{0}.validation.split=all"
+)
+
 
 def held_out(contents: Iterable[str], fraction: float) -> set[str]:
     """The hex hashes that, read as numbers in [0, 1), are below `fraction`: at least one of two, never all."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from tinyflux_pl.core.errors import CaptionError, DataError, ImageError, UntrustedFile
+from tinyflux_pl.core.errors import DataError, ImageError, UntrustedFile
 from tinyflux_pl.core.files import contained_join
 from tinyflux_pl.data.image_formats import suffixes
+from tinyflux_pl.data.records import caption_text
 
 MASK_SUFFIX = ".mask.png"
 MAX_CAPTION_BYTES = 2**20
@@ -26,24 +28,47 @@ def inside(root: Path, relative: str) -> Path:
         raise UntrustedFile(what, where=str(root), cure=CURE) from error
 
 
-def images_and_masks(root: Path) -> tuple[list[str], list[str]]:
-    """The images below `root` by relative path, sorted, and likewise the masks; hidden names left out.
+@dataclass(frozen=True)
+class Scan:
+    """The files below a folder by relative path, sorted; hidden names left out."""
 
-    Folders are walked, links to folders are not: one that leads outside is an UntrustedFile. Raises DataError
-    for a folder that cannot be read.
+    images: list[str]
+    masks: list[str]
+    others: list[str]
+
+
+def scanned(root: Path) -> Scan:
+    """Walk a folder, but no links to folders: one that leads outside is an UntrustedFile.
+
+    Raises DataError for a folder that cannot be read.
     """
-    found = []
+    images, masks, others = [], [], []
     for folder, inner, files in os.walk(root, onerror=_unreadable):
         inner[:] = [name for name in inner if not name.startswith(".")]
-        below = Path(folder).relative_to(root)
-        for name in [name for name in inner if (root / below / name).is_symlink()]:
-            inside(root, (below / name).as_posix())
+        below = os.path.relpath(folder, root)
+        lead = "" if below == "." else f"{Path(below).as_posix()}/"
+        for name in [name for name in inner if os.path.islink(os.path.join(folder, name))]:
+            inside(root, lead + name)
             inner.remove(name)
         # a folder with an image's name too: opening it will tell
-        shown = (name for name in (*inner, *files) if not name.startswith("."))
-        found += [(below / name).as_posix() for name in shown if Path(name).suffix.lower() in suffixes()]
-    masks = {name for name in found if name.lower().endswith(MASK_SUFFIX)}
-    return sorted(name for name in found if name not in masks), sorted(masks)
+        known, listed = suffixes(), set(files)
+        for name in (*inner, *files):
+            if name.startswith("."):
+                continue
+            lower = name.lower()
+            if lower.endswith(MASK_SUFFIX):
+                masks.append(lead + name)
+            elif os.path.splitext(lower)[1] in known:
+                images.append(lead + name)
+            elif name in listed:
+                others.append(lead + name)
+    return Scan(sorted(images), sorted(masks), sorted(others))
+
+
+def images_and_masks(root: Path) -> tuple[list[str], list[str]]:
+    """The images below `root`, and the masks."""
+    scan = scanned(root)
+    return scan.images, scan.masks
 
 
 def _unreadable(error: OSError) -> None:
@@ -64,20 +89,11 @@ def mask_of(image: str) -> str:
     return Path(image).with_suffix(MASK_SUFFIX).as_posix()
 
 
-def caption_beside(root: Path, image: str) -> str:
-    """The text of `name.txt` beside `name.png`, empty if there is none."""
-    path = inside(root, Path(image).with_suffix(".txt").as_posix())
-    return text_of(path, MAX_CAPTION_BYTES) if is_file(path) else ""
+def text_name(image: str) -> str:
+    """Where the caption of an image lies."""
+    return Path(image).with_suffix(".txt").as_posix()
 
 
 def text_of(path: Path, most: int = MAX_TABLE_BYTES) -> str:
     """A file's UTF-8 text; CaptionError if it is something else, or larger than `most` bytes."""
-    try:
-        size = path.stat().st_size
-        if size > most:
-            raise CaptionError(f"{size:,} bytes of captions, more than {most:,}", where=str(path), cure="shorten it")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CaptionError("not UTF-8 text", where=str(path), cure="save it as UTF-8") from error
-    except OSError as error:
-        raise CaptionError(f"cannot be read: {error.strerror}", where=str(path), cure="make it readable") from error
+    return caption_text.text_of(path, most)

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
-from tinyflux_pl.data.decoded_before import DecodedBefore
-from tinyflux_pl.data.image_decoding import (
-    DECODING_VERSION,
-    MAX_PIXELS,
-    content_of,
-    decode,
-    decode_mask,
-    fit,
-    fit_mask,
-    inspect,
-)
-from tinyflux_pl.data.image_formats import suffixes
-from tinyflux_pl.data.records.content_split import held_out
-from tinyflux_pl.data.records.dataset_files import (
-    MASK_SUFFIX,
-    caption_beside,
-    images_and_masks,
-    inside,
-    mask_of,
-)
-from tinyflux_pl.data.records.json_lines import captions_by_image, table_in
+from tinyflux_pl.data.image_decoding import DECODING_VERSION, MAX_PIXELS, fit, fit_mask
+from tinyflux_pl.data.mask_coverage import nothing_marked
+from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
+from tinyflux_pl.data.records.dataset_files import MASK_SUFFIX
+from tinyflux_pl.data.records.folder_listing import Entry, listed, listing_of
 from tinyflux_pl.data.records.record_source import RecordSource
 
 SPLITS = ("train", "validation", "all")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One image that was found: path relative to the root, hash of its bytes, caption, hash of its mask."""
-
-    path: str
-    sha256: str
-    caption: str
-    mask_sha256: str = ""
 
 
 class Folder(RecordSource):
@@ -91,21 +59,22 @@ class Folder(RecordSource):
             raise ConfigError(what, where="data", cure=cure)
         if not self.root.is_dir():
             raise DataError("no such folder", where=str(self.root), cure="set data.root to the folder of images")
-        self.skipped: list[str] = []
-        self._decoded_before = DecodedBefore(decoded, max_pixels)
-        described = table_in(self.root, caption_file)
-        entries = self._entries(described)
+        self._listing = listing_of(self.root, caption_file, skip_bad, max_pixels, decoded)
+        entries, described = self._listing.entries, self._listing.table
+        self.skipped, self.findings = self._listing.skipped, self._listing.findings
+        self.kinds = Counter(Path(e.path).suffix.lower() for e in entries)
         self._entries_of_split = self._chosen(entries)
         without = [e.path for e in entries if not e.caption]
         if without and not allow_missing_captions:
             how = f"add them to {described}" if described else "write NAME.txt beside each"
             cure = f"{how}, or train these without a caption: data.allow_missing_captions=true"
-            raise CaptionError(f"{_listed(without)} without a caption", where=str(self.root), cure=cure)
+            cure += self._listing.hint()
+            raise CaptionError(f"{listed(without)} without a caption", where=str(self.root), cure=cure)
         masked = [e.path for e in entries if e.mask_sha256]
         if masked and len(masked) < len(entries):
             bare = [e.path for e in entries if not e.mask_sha256]
             cure = f"add NAME{MASK_SUFFIX} beside them, or remove all masks"
-            raise DataError(f"{_listed(bare)} without a mask while others have one", where=str(self.root), cure=cure)
+            raise DataError(f"{listed(bare)} without a mask while others have one", where=str(self.root), cure=cure)
 
     def __len__(self) -> int:
         return len(self._entries_of_split)
@@ -114,7 +83,7 @@ class Folder(RecordSource):
         if not 0 <= index < len(self):
             raise IndexError(index)
         entry = self._entries_of_split[index]
-        pixels, mask = self._decoded(entry)
+        pixels, mask = self._listing.pixels(entry)
         mask = None if mask is None else fit_mask(mask, self.size, self.fit_mode)
         image = fit(pixels, self.size, self.fit_mode)
         identity = fingerprints.sample_id(image.tobytes(), entry.caption)
@@ -142,94 +111,23 @@ class Folder(RecordSource):
         bad = []
         for entry in track(self._entries_of_split, f"{self.name}/{self.split}: check", len(self), "image"):
             try:
-                self._require_whole(entry)
+                self._listing.require_whole(entry)
             except ImageError as error:
                 bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
-        self._decoded_before.save()
+        self._listing.decoded_before.save()
         if bad:
-            raise self._unusable(bad)
+            raise self._listing.unusable(bad)
+        masks = [e.mask_sha256 for e in self._entries_of_split if e.mask_sha256]
+        if self.split != "validation" and masks and not any(self._listing.marks(m) for m in masks):
+            raise nothing_marked(len(masks), str(self.root))
 
-    def _require_whole(self, entry: _Entry) -> None:
-        """Decode an image and its mask, unless the same bytes decoded before; ImageError."""
-        if not self._decoded_before.holds(entry.sha256, entry.mask_sha256):
-            self._decoded(entry)
-            self._decoded_before.add(entry.sha256, entry.mask_sha256)
-
-    def _decoded(self, entry: _Entry) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pixels (h, w, 3) and, where there is one, the mask (h, w) of the same size."""
-        content = self._read(entry.path, entry.sha256)
-        pixels = decode(content, max_pixels=self.max_pixels, name=str(self.root / entry.path))
-        if not entry.mask_sha256:
-            return pixels, None
-        mask_path = mask_of(entry.path)
-        content, name = self._read(mask_path, entry.mask_sha256), str(self.root / mask_path)
-        mask = decode_mask(content, max_pixels=self.max_pixels, name=name)
-        if mask.shape != pixels.shape[:2]:
-            sizes = " and ".join(f"{width} x {height}" for height, width in (mask.shape, pixels.shape[:2]))
-            what = f"the mask and its image are of different sizes, {sizes}"
-            raise ImageError(what, where=name, cure="make the mask as large as the image")
-        return pixels, mask
-
-    def _unusable(self, bad: list[str]) -> ImageError:
-        cure = "replace or remove them, or leave out unreadable images: data.skip_bad=true"
-        if any(re.search(r"more than [\d,]+( pixels)?$", line) for line in bad):
-            cure += "; larger pictures are read with a higher data.max_pixels"
-        return ImageError(f"{_listed(bad)} unusable", where=str(self.root), cure=cure)
-
-    def _read(self, path: str, expected: str) -> bytes:
-        content = content_of(inside(self.root, path), str(self.root / path))
-        if hashlib.sha256(content).hexdigest() != expected:
-            raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
-        return content
-
-    def _entries(self, described: Path | None) -> list[_Entry]:
-        captions = None if described is None else captions_by_image(self.root, described)
-        images, masks = images_and_masks(self.root)
-        if alone := sorted(set(masks) - set(map(mask_of, images))):
-            cure = f"call the mask of NAME.png NAME{MASK_SUFFIX}, or remove it"
-            raise DataError(f"{_listed(alone)}: masks that no image has", where=str(self.root), cure=cure)
-        strange = sorted(set(captions or ()) - set(images))
-        entries, bad = [], [printable(f"{name}: has a caption, but is not read as an image") for name in strange]
-        for relative in track(images, f"{self.name}/{self.split}: list", len(images), "image", leave=False):
-            caption = caption_beside(self.root, relative) if captions is None else captions.get(relative, "")
-            mask = mask_of(relative)
-            try:
-                masked = os.path.lexists(self.root / mask)
-                entry = _Entry(relative, self._digest(relative), caption.strip(), self._digest(mask) if masked else "")
-                if self.skip_bad:  # decoded whole now: the count must not change later
-                    self._require_whole(entry)
-            except ImageError as error:
-                bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
-            else:
-                entries.append(entry)
-        self._decoded_before.save()
-        if bad and not self.skip_bad:
-            raise self._unusable(bad)
-        self.skipped = bad
-        if not entries:
-            what = f"no usable image ({', '.join(suffixes())})" + (f"; {_listed(bad)} left out" if bad else "")
-            raise DataError(what, where=str(self.root), cure="set data.root to the folder of images")
-        return entries
-
-    def _digest(self, relative: str) -> str:
-        """The sha256 of a file whose header is that of an image; ImageError naming it otherwise."""
-        name = str(self.root / relative)
-        content = content_of(inside(self.root, relative), name)
-        inspect(content, max_pixels=self.max_pixels, name=name)
-        return hashlib.sha256(content).hexdigest()
-
-    def _chosen(self, entries: list[_Entry]) -> list[_Entry]:
+    def _chosen(self, entries: list[Entry]) -> list[Entry]:
         """The split's entries."""
         if self.split == "all":
             return entries
         held = held_out((e.sha256 for e in entries), self.validation_fraction)
         chosen = [e for e in entries if (e.sha256 in held) == (self.split == "validation")]
         if not chosen:
-            cure = "add images (two different ones at least) or set data.validation_fraction above 0"
+            cure = f"add images (two different ones at least), {BOTH_ALL.format(self.name)}"
             raise DataError(f"no image is left for the split {self.split!r}", where=str(self.root), cure=cure)
         return chosen
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    return f"{len(names)} file{'s' if len(names) != 1 else ''} ({shown})"

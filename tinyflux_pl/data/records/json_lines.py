@@ -137,6 +137,9 @@ def checked_caption(caption: Any, file: str, where: str) -> str:
         size = len(caption.encode())
     except UnicodeEncodeError as error:  # half of a surrogate pair: JSON can say it, UTF-8 cannot
         raise CaptionError(f"the caption of {file} is not text: {error.reason}", where=where, cure=CURE) from error
+    if "\0" in caption:
+        what = f"a NUL character stands in the caption of {file}"
+        raise CaptionError(what, where=where, cure="take it out")
     if size > MAX_CAPTION_BYTES:
         what = f"{size:,} bytes of captions, more than {MAX_CAPTION_BYTES:,}"
         raise CaptionError(f"{what} ({file})", where=where, cure="shorten it")

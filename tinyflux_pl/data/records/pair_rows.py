@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
-from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, images_and_masks, inside, is_file, text_of
+from tinyflux_pl.core.printable import printable
+from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, Scan, inside, is_file, scanned, text_of
+from tinyflux_pl.data.records.finding import Finding, found
 from tinyflux_pl.data.records.json_lines import TABLES, checked_caption, table_in
+from tinyflux_pl.data.records.unused_files import unread
 
 TARGET, REFERENCE, MASK, CAPTION = "_target", "_ref", "_mask", "_caption.txt"
+ROLE = re.compile(r"(.*)_(target|mask|ref(\d*))", re.IGNORECASE | re.DOTALL)
+KINDS_CURE = "give every target the same number of references, or a mask"
 CURE = 'write rows such as {"target": "a.png", "reference": "b.png", "caption": "make it night"}'
 
 
@@ -26,29 +33,52 @@ class PairRow:
     caption: str
 
 
-def read_rows(root: Path) -> list[PairRow]:
+def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
     """The pairs of a folder, from metadata.jsonl or metadata.json where there is one, else from names.
 
-    A row holds target, caption, and reference (one, or a list) or mask. By name NAME_target.png goes with
-    NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png and NAME_caption.txt. Raises DataError for a
-    file that is not there and for rows that differ in kind, CaptionError for a caption that is no text.
+    A row holds target, caption, and reference (one, or a list) or mask. By name, in letters of any case,
+    NAME_target.png goes with NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png and
+    NAME_caption.txt. Files that belong to no pair are findings. Raises DataError for a file that is not
+    there, CaptionError for a caption that is no text.
     """
-    table = table_in(root)
-    rows = list(_of_table(table) if table else _of_names(root))
+    table, scan = table_in(root), scanned(root)
+    texts: set[str] = set()
+    rows = list(_of_table(table) if table else _of_names(root, scan, texts))
+    findings = _unmatched(scan, rows, texts | ({table.name} if table else set()))
     if not rows:
-        raise DataError("no pairs", where=str(root), cure=f"{CURE} in {TABLES[0]}, or name files NAME{TARGET}.png")
+        lines = "".join(f"; {f.kind}: {f.line()}" for f in findings)
+        cure = f"{CURE} in {TABLES[0]}, or name files NAME{TARGET}.png{printable(lines)}"
+        raise DataError("no pairs", where=str(root), cure=cure)
     for row in rows:
         for path in (row.target, *row.references, *([row.mask] if row.mask else [])):
             if not is_file(inside(root, path)):
                 raise DataError(f"{path} is not there", where=str(table or root), cure="correct the row or the name")
+    if not any(row.references or row.mask for row in rows):
+        what = f"no reference and no mask: {rows[0].target} ..."
+        raise DataError(what, where=str(table or root), cure=KINDS_CURE)
+    return rows, findings
+
+
+def mixed_kinds(rows: list[PairRow], root: Path) -> DataError | None:
+    """The error of pairs with different numbers of references, or some with a mask; None where all are alike."""
     kinds = {(len(row.references), bool(row.mask)): row.target for row in rows}
-    cure = "give every target the same number of references, or a mask"
-    if kinds.keys() == {(0, False)}:
-        raise DataError(f"no reference and no mask: {rows[0].target} ...", where=str(table or root), cure=cure)
-    if len(kinds) > 1:
-        told = ", ".join(f"{n} references{' and a mask' * masked} ({where})" for (n, masked), where in kinds.items())
-        raise DataError(f"pairs of different kinds: {told}", where=str(table or root), cure=cure)
-    return rows
+    if len(kinds) < 2:
+        return None
+    each = (f"{n} references{' and a mask' * masked} ({where})" for (n, masked), where in kinds.items())
+    return DataError(f"pairs of different kinds: {', '.join(each)}", where=str(root), cure=KINDS_CURE)
+
+
+def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding]:
+    used = {path for row in rows for path in (row.target, *row.references, row.mask)}
+    alone = [name for name in (*scan.images, *scan.masks) if Path(name).as_posix() not in used]
+    captions = [n for n in scan.others if n.lower().endswith(".txt") and n not in texts]
+    known = {*texts, *captions}
+    cure = f"name them NAME{TARGET}.png, NAME{REFERENCE}.png, NAME{MASK}.png, or take them out"
+    return [
+        *found("in no pair", alone, cure),
+        *found("caption alone", captions, f"name it NAME{CAPTION} as NAME{TARGET}.png is, or take it out"),
+        *unread(name for name in scan.others if name not in known),
+    ]
 
 
 def _of_table(table: Path) -> Iterator[PairRow]:
@@ -77,25 +107,23 @@ def _of_table(table: Path) -> Iterator[PairRow]:
         yield PairRow(target, tuple(references), mask, checked_caption(caption, target, where).strip())
 
 
-def _of_names(root: Path) -> Iterator[PairRow]:
-    found = [root / name for name in images_and_masks(root)[0]]
-    for path in found:
-        if not path.stem.endswith(TARGET):
-            continue
-        stem = path.stem.removesuffix(TARGET)
-        beside = [other for other in found if other.parent == path.parent and other.stem.startswith(stem + "_")]
-        numbers = {o: _number(o.stem, stem + REFERENCE) for o in beside}
-        references = sorted((o for o in beside if numbers[o] is not None), key=lambda o: numbers[o])
-        mask = next((o for o in beside if o.stem == stem + MASK), None)
-        caption = inside(root, path.with_name(stem + CAPTION).relative_to(root).as_posix())
-        names = [o.relative_to(root).as_posix() for o in references]
-        told = text_of(caption, MAX_CAPTION_BYTES).strip() if is_file(caption) else ""
-        yield PairRow(
-            path.relative_to(root).as_posix(), tuple(names), mask.relative_to(root).as_posix() if mask else "", told
-        )
+def _of_names(root: Path, scan: Scan, texts: set[str]) -> Iterator[PairRow]:
+    """A row for each target; the captions that are read are added to `texts`."""
+    members: dict[str, list[tuple[str, int, str]]] = {}
+    for name in scan.images:
+        if role := ROLE.fullmatch(os.path.splitext(name)[0]):
+            entry = (role[2].lower().rstrip("0123456789"), int(role[3] or 0), name)
+            members.setdefault(role[1], []).append(entry)
+    captions = {name.removesuffix(name[-len(CAPTION) :]): name for name in scan.others if _is_caption(name)}
+    for stem, found_here in members.items():
+        references = tuple(name for role, _, name in sorted(found_here) if role == "ref")
+        mask = next((name for role, _, name in found_here if role == "mask"), "")
+        caption = captions.get(stem, "")
+        text = text_of(inside(root, caption), MAX_CAPTION_BYTES).strip() if caption else ""
+        for target in [name for role, _, name in found_here if role == "target"]:
+            texts |= {caption} if caption else set()
+            yield PairRow(target, references, mask, text)
 
 
-def _number(stem: str, begin: str) -> int | None:
-    """What follows `begin`: 0 where nothing does, None where it is no number."""
-    rest = stem.removeprefix(begin)
-    return None if rest == stem or not (rest or "0").isdecimal() else int(rest or 0)
+def _is_caption(name: str) -> bool:
+    return name.lower().endswith(CAPTION)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
 from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.data.records.finding import Finding
 
 
 class RecordSource(ABC):
     """An indexed source of records whose order never changes; reading is lazy.
 
-    `skipped` are files left out with the user's leave, with the reason. `fit_mode` (crop | pad) is how pictures of
-    other shapes are fitted. `reads_files`: whether a record costs a read from disk. A dataset whose pictures can be
+    `skipped` are files left out with the user's leave, with the reason; `findings` files not used.
+    `kinds` counts the files that are read by suffix. `fit_mode` (crop | pad) is how pictures of other
+    shapes are fitted. `reads_files`: whether a record costs a read from disk. A dataset whose pictures can be
     read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then report prompt accuracy by split.
     """
 
     name: str
     skipped: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
+    kinds: Mapping[str, int] = MappingProxyType({})
     fit_mode: str = "crop"
     reads_files: bool = False
     prompt_splits: tuple[str, ...] = ()
@@ -42,6 +47,9 @@ class RecordSource(ABC):
 
     def check(self) -> None:  # noqa: B027  (nothing to read is the usual answer)
         """Read whatever may be damaged, and raise DataError naming all of it, before work is spent on the rest."""
+
+    def require_one_kind(self) -> None:  # noqa: B027  (one kind is the usual answer)
+        """Raise DataError where records differ in kind, so that no batch can hold them together."""
 
     def prompts(self, count: int, split: str, seed: int = 0) -> list[str]:
         """`count` prompts of one of `prompt_splits`, as a function of the seed."""

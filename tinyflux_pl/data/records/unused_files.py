@@ -1,0 +1,72 @@
+"""Which files of a folder of pictures are not read, or may be meant otherwise, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from tinyflux_pl.data import image_formats
+from tinyflux_pl.data.records.finding import Finding, found
+
+TABLES = (
+    *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".yaml"),
+    *(".yml", ".xml", ".xlsx", ".xls", ".ods", ".db", ".sqlite", ".tar", ".tgz", ".zip", ".gz"),
+    *(".caption", ".captions", ".cap", ".tags", ".md5", ".7z", ".rar", ".zst", ".npz", ".lst"),
+)
+PICTURES_CURE = "save them as PNG or JPEG, or take them out"
+TABLE_CURE = "write NAME.txt beside NAME.png, or rows in metadata.jsonl; take out what is not needed"
+
+
+def unread(others: Iterable[str]) -> list[Finding]:
+    """Pictures of kinds that are not read, tables and archives, and files of any other kind."""
+    rest = list(others)
+    optional = [suffix for kind in image_formats.OPTIONAL.values() for suffix in kind]
+    pictures = [name for name in rest if image_formats.is_unread_picture(name)]
+    extra = [name for name in pictures if Path(name).suffix.lower() in optional]
+    tables = [name for name in rest if Path(name).suffix.lower() in TABLES]
+    known = {*pictures, *tables}
+    return [
+        *found("needs an extra", extra, f"{image_formats.EXTRA}, or {PICTURES_CURE}"),
+        *found("kind not read", sorted({*pictures} - {*extra}), PICTURES_CURE),
+        *found("table not read", tables, TABLE_CURE),
+        *found(
+            "not used",
+            [name for name in rest if name not in known],
+            f"take them out, or rename those that are pictures ({', '.join(image_formats.suffixes())})",
+        ),
+    ]
+
+
+def of_folder(
+    images: Iterable[str],
+    others: Iterable[str],
+    table: str | None,
+    captions: Mapping[str, str] | None,
+    text_beside: Callable[[str], str],
+) -> list[Finding]:
+    """Of a folder whose captions lie beside the images or, with a `table`, are `captions`.
+
+    `text_beside` reads the .txt of an image.
+    """
+    stems: dict[str, list[str]] = {}
+    for image in images:
+        stems.setdefault(_stem(image), []).append(image)
+    rest = [name for name in others if name != table]
+    texts = {name for name in rest if Path(name).suffix.lower() == ".txt"}
+    beside = {name for name in texts if name.endswith(".txt") and _stem(name) in stems}
+    alone = sorted(texts - beside)
+    differs = []
+    if captions is not None:
+        first = {name: stems[_stem(name)][0] for name in sorted(beside)}
+        differs = [n for n, image in first.items() if text_beside(image).strip() != captions.get(image, "").strip()]
+    twins = [" = ".join(group) for group in stems.values() if len(group) > 1]
+    return [
+        *found("one stem", twins, "rename one of each: they share NAME.txt and NAME.mask.png"),
+        *found("caption alone", alone, "name it NAME.txt as its picture NAME.png is called, or take it out"),
+        *found(".txt not read", differs, f"{table} says otherwise and is read: correct it, or remove one of the two"),
+        *unread(name for name in rest if name not in texts),
+    ]
+
+
+def _stem(name: str) -> str:
+    return name[: len(name) - len(Path(name).suffix)]

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tinyflux_pl.app.config.compose import build, check_binds, plain
 from tinyflux_pl.core.errors import ConfigError
 
-PARTS = "tinyflux_pl.testing_parts"
+PARTS = "tinyflux_pl.denoisers.testing_parts"
 built: list[str] = []
 
 
@@ -39,14 +39,14 @@ class Outer:
         built.append("outer")
 
 
-def make(rate: float, **anything: object) -> dict:
+def build_anything(rate: float, **anything: object) -> dict:
     return {"rate": rate, **anything}
 
 
 @pytest.fixture(autouse=True)
 def parts(monkeypatch):
     module = types.ModuleType(PARTS)
-    for part in (Inner, Outer, make):
+    for part in (Inner, Outer, build_anything):
         monkeypatch.setattr(part, "__module__", PARTS)
         setattr(module, part.__name__, part)
     monkeypatch.setitem(sys.modules, PARTS, module)
@@ -125,9 +125,9 @@ def test_injected_names_are_checked_too():
 
 
 def test_a_target_that_takes_anything_takes_anything():
-    assert build(node("make", rate=1.0, other=2)) == {"rate": 1.0, "other": 2}
+    assert build(node("build_anything", rate=1.0, other=2)) == {"rate": 1.0, "other": 2}
     with pytest.raises(ConfigError):
-        build(node("make", rate="x"))
+        build(node("build_anything", rate="x"))
 
 
 def test_plain_names_what_is_missing_or_broken():

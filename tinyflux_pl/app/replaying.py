@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tinyflux_pl.app.config.compose import build
+from tinyflux_pl.app.config.kept_parts import build_kept
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import precision as formats
+from tinyflux_pl.core.errors import ConfigError
 
 TITLES = ("loss by term", "loss by sample", "norm of the gradient")
 SHOWN = 16  # samples, and groups of modules, that the tables show: the worst
@@ -26,19 +27,32 @@ def replay(config: dict[str, Any]) -> int:
     from tinyflux_pl.training.replay_bundle import Replay
 
     bundle = Replay.read(config["replay"])
-    run, parts = bundle.config, bundle.checkpoint.config
-    experts = [build(node) for node in run["experts"].values()]
-    timesteps = build(run["timesteps"])
-    objective = build(run["objective"], timesteps=timesteps, null_text=bundle.null_text, experts=experts)
+    run, parts, file = bundle.config, bundle.checkpoint.config, str(bundle.checkpoint.path.parent)
+
+    def kept(group: str, node: Any, **extra: Any) -> Any:
+        return build_kept(node, group, config[group], file, **extra)
+
+    experts = [kept("experts", node) for node in _node(run, "experts", file).values()]
+    timesteps = kept("timesteps", run.get("timesteps"))
+    told = {"timesteps": timesteps, "null_text": bundle.null_text, "experts": experts}
+    objective = kept("objective", run.get("objective"), **told)
     path = build_path(parts["path"]["name"], parts["path"]["config"])
     denoiser = build_denoiser(parts["denoiser"]["name"], parts["denoiser"]["config"], path)
     directory.load_weights(denoiser, bundle.checkpoint.weights("raw"), str(bundle.checkpoint.path))
-    accelerator = run["hardware"]["accelerator"]
+    hardware = _node(run, "hardware", file)
+    accelerator, asked = hardware.get("accelerator"), hardware.get("precision")
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    precision = formats.choose(run["hardware"]["precision"], accelerator if device == "cuda" else "cpu")
+    precision = formats.choose(asked, accelerator if device == "cuda" else "cpu")
     found = diagnose(bundle, denoiser, objective, precision, device)
-    _show(bundle, found, f"on {device}, {precision}; the run: {accelerator}, {run['hardware']['precision']}")
+    _show(bundle, found, f"on {device}, {precision}; the run: {accelerator}, {asked}")
     return 1 if found.reproduced else 0
+
+
+def _node(run: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    if not isinstance(run.get(name), dict):
+        cure = "use a bundle that your own run has written"
+        raise ConfigError(f"{name} is not described in this bundle", where=where, cure=cure)
+    return run[name]
 
 
 def _show(bundle: Any, found: Any, place: str) -> None:

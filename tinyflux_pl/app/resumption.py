@@ -16,6 +16,7 @@ from tinyflux_pl.app.config.changes import ANOTHER_RUN, changes, drops
 from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.app.run_folder import configurations
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
 
@@ -46,7 +47,8 @@ def checkpoint_of(config: dict[str, Any]) -> directory.Checkpoint | None:
 
 def require_same_data(checkpoint: directory.Checkpoint, caches: Mapping[str, str], allowed: bool) -> None:
     """Raise ConfigError if a source now holds other samples than those that the checkpoint was trained on."""
-    then = checkpoint.config.get("caches", {})
+    kept = checkpoint.config.get("caches", {})
+    then = kept if isinstance(kept, dict) else {}
     changed = [name for name in sorted(then.keys() | caches.keys()) if then.get(name) != caches.get(name)]
     if changed and not allowed:
         raise ConfigError(
@@ -98,7 +100,7 @@ def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | Non
         cure = "start anew under another name: run=NAME, without resume"
         raise CorruptCheckpoint("no checkpoint of the run is valid", where=str(folder), cure=cure)
     if found is None:  # perhaps the run began at a checkpoint of another, and has none of its own yet
-        asked = [then["resume"] for _, then in _starts(run_dir, config["resume_changed"])]
+        asked = [then.get("resume") for _, then in _starts(run_dir, config["resume_changed"])]
         origins = [path for path in asked if path not in (None, "auto")]
         return _named(Path(origins[-1]), run_dir) if origins else None
     return found
@@ -131,7 +133,9 @@ def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> No
         )
     where, then = kept or (made, config)
     then, now = redact_data(then), json.loads(json.dumps(redact_data(config)))
-    changed = changes(then, now, found.step, drops(found.config.get("denoiser", {})))
+    network = found.config.get("denoiser")
+    dropout = drops(network if isinstance(network, dict) else {})
+    changed = changes(then, now, found.step, dropout)
     report.changes(changed)
     other = [change.key for change in changed if change.effect == ANOTHER_RUN]
     if other and not config["resume_changed"]:
@@ -153,7 +157,11 @@ def _starts(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for path in configurations(run_dir).values():
         try:
-            found.append((path, json.loads(path.read_text())))
+            asked = files.read_json(path)
+            told = isinstance(asked, dict) and isinstance(asked.get("resume"), str | None)
+            if not told or type(asked.get("from_step", 0)) is not int:
+                raise ValueError("it does not describe the start of a run")
+            found.append((path, asked))
         except (OSError, ValueError) as error:
             if not lenient:
                 cure = "bring it back, or go on without it: resume_changed=true"

@@ -110,6 +110,15 @@ class Replay:
         if not (path / FACTS).is_file():
             cure = "name the folder that the stopped run printed: replay=outputs/RUN/replay_STEP"
             raise CorruptCheckpoint(f"not a replay bundle: no {FACTS}", where=str(path), cure=cure)
+        try:
+            return cls._read(path)
+        except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+            what = f"{FACTS} does not describe a step that failed ({type(error).__name__}: {error})"
+            cure = "name a folder that your own run has printed"
+            raise CorruptCheckpoint(what, where=str(path), cure=cure) from error
+
+    @classmethod
+    def _read(cls, path: Path) -> Replay:
         told = files.read_json(path / FACTS)
         tensors = files.read_tensors(path / BATCH)
         batches = [_batch(_under(tensors, str(i)), captions) for i, captions in enumerate(told["captions"])]

@@ -1,4 +1,4 @@
-"""Which `_target_` a configuration may name: the house, named torch optimizers, named Lightning classes.
+"""Which `_target_` a configuration may name: parts of the house, torch optimizers, Lightning loggers.
 
 A name is judged as a string before anything is imported, and the object that it leads to is judged
 again, because `tinyflux_pl.some.module.os.system` starts well and ends badly.
@@ -24,26 +24,28 @@ _SCHEDULERS = (
     "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR OneCycleLR "
     "PolynomialLR StepLR"
 )
-_LIGHTNING = {
-    "callbacks": "BackboneFinetuning DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler "
-    "LearningRateMonitor ModelSummary RichModelSummary RichProgressBar StochasticWeightAveraging "
-    "ThroughputMonitor Timer TQDMProgressBar",
-    "loggers": "CSVLogger TensorBoardLogger WandbLogger MLFlowLogger",
-    "profilers": "AdvancedProfiler PyTorchProfiler SimpleProfiler",
-    "strategies": "DDPStrategy FSDPStrategy ModelParallelStrategy SingleDeviceStrategy",
-}
+_LOGGERS = "CSVLogger TensorBoardLogger WandbLogger MLFlowLogger"
 NAMED = frozenset(
     (
         *(f"torch.optim.{name}" for name in _OPTIMIZERS.split()),
         *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS.split()),
-        "lightning.pytorch.Trainer",
-        *(f"lightning.pytorch.{room}.{name}" for room, names in _LIGHTNING.items() for name in names.split()),
+        *(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),
     )
 )
+# the rooms whose classes are parts of a run; of functions, those that build one: the others compute, read or write
+_PARTS = ("codecs.", "text.", "denoisers.", "diffusion.", "objectives.", "experts.", "data.", "nets.")
+_PARTS += ("training.optimizers.", "training.metrics_file.")
+PARTS = tuple(HOUSE + room for room in _PARTS)
+_BUILDERS = re.compile(
+    r"tinyflux_pl\.(?:denoisers\.[a-z0-9_]+\.build(?:_[a-z0-9_]+)?|experts\.teacher\.(?:embedded|sd15_flow)"
+    r"|training\.optimizers\.adamw|data\.pair_codecs\.(?:identity|given)_for)",
+    re.ASCII,
+)
+_DATA = HOUSE + "data."
 # where the class that a name of another package leads to must have been defined
 _ORIGIN = {"torch.": ("torch.optim.",), "lightning.": ("lightning.", "pytorch_lightning.")}
 _DOTTED = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", re.ASCII)  # no private part, no dunder
-_CURE = "name a class of tinyflux_pl, torch.optim.AdamW and kin, or a Lightning logger or callback"
+_CURE = "name a part of tinyflux_pl that conf/ names, torch.optim.AdamW and kin, or a Lightning logger"
 
 
 def targets(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -63,7 +65,7 @@ def check_name(name: Any, where: str = "") -> None:
     """Raise ConfigError unless the string may be a target. Imports nothing."""
     if not isinstance(name, str) or not _DOTTED.fullmatch(name):
         raise ConfigError(f"not a plain dotted name of a class: _target_ {name!r}", where=where, cure=_CURE)
-    if name in NAMED or (name.startswith(HOUSE) and not name.startswith(CLOSED)):
+    if name in NAMED or (name.startswith(PARTS) and not name.startswith(CLOSED)):
         return
     raise ConfigError(f"_target_ is not on the allowlist: {name}", where=where, cure=_CURE)
 
@@ -87,8 +89,12 @@ def resolve(name: str, where: str = "") -> Any:
             raise ConfigError(f"_target_ is an alias of another module: {name}", where=where, cure=_CURE)
     origin = f"{getattr(found, '__module__', None) or ''}."
     allowed = next((o for p, o in _ORIGIN.items() if name.startswith(p)), (HOUSE,))
-    plain = inspect.isroutine(found) and "." not in getattr(found, "__qualname__", ".")  # a method needs its object
-    kind = inspect.isclass(found) or (name.startswith(HOUSE) and plain)
+    house = name.startswith(HOUSE)
+    kind = inspect.isclass(found) or (house and inspect.isroutine(found) and _BUILDERS.fullmatch(name))
+    if house and kind and inspect.isclass(found) and origin.startswith(_DATA):
+        from tinyflux_pl.data.records.record_source import RecordSource
+
+        kind = issubclass(found, RecordSource)  # the others read and write what a run keeps
     if not kind or not origin.startswith(allowed) or origin.startswith(CLOSED):
         end = f"{origin}{getattr(found, '__qualname__', '?')}"
         raise ConfigError(f"_target_ {name} leads to {end}", where=where, cure=_CURE)

@@ -9,6 +9,8 @@ from typing import Any
 
 from tinyflux_pl.app.config import allowlist
 from tinyflux_pl.app.config.compose import build
+from tinyflux_pl.app.config.kept_parts import build_kept
+from tinyflux_pl.core.errors import ConfigError
 
 # Of one start, not of the run.
 UNTOLD = (
@@ -97,8 +99,15 @@ def _effect(key: str, same_rates: bool, redrawn: Sequence[str]) -> str:
 
 
 def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:
-    """Whether both schedules give the steps already taken the same learning rates."""
-    before, after = build(then["schedule"]), build(now["schedule"])
+    """Whether both schedules give the steps already taken the same learning rates; a schedule of unknown kind does not.
+
+    `then` is what a file says: it is compared, and built only where it names what this project offers.
+    """
+    try:
+        before = build_kept(then.get("schedule"), "schedule", now["schedule"], "config.json")
+    except ConfigError:
+        return False
+    after = build(now["schedule"])
     return all(before(s) == after(s) for s in range(step))
 
 

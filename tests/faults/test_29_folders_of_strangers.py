@@ -1,0 +1,127 @@
+"""Fault 29: a run's folder, a replay bundle or a configuration of a stranger: no file is read, sent or overwritten."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyflux_pl.app.config import loggers
+from tinyflux_pl.app.config.changes import ANOTHER_RUN, changes
+from tinyflux_pl.app.config.compose import build
+from tinyflux_pl.app.config.kept_parts import build_kept
+from tinyflux_pl.app.replaying import replay
+from tinyflux_pl.core.errors import ConfigError
+
+HOUSE = "tinyflux_pl"
+RATE = {"_target_": f"{HOUSE}.diffusion.schedules.LearningRate", "total_steps": 10}
+
+
+def hostile(folder) -> dict[str, dict[str, Any]]:
+    """Nodes that overwrite `victim.png`, or bring `secret.txt` into a run; all of functions of the house."""
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "any.png")
+    (folder / "secret.txt").write_text("mine")
+    (folder / "victim.png").write_text("mine")
+    pixels = {"_target_": f"{HOUSE}.data.reference_pictures.read_picture", "file": str(folder / "any.png")}
+    images = {"_target_": f"{HOUSE}.data.reference_pictures.as_images", "pixels": pixels}
+    grid = {"_target_": f"{HOUSE}.sampling.picture.captioned_grid", "images": images, "captions": ["x"], "columns": 1}
+    saved = {"picture": grid, "path": str(folder / "victim.png"), "metadata": {}}
+    text = {"_target_": "pathlib.Path", "_args_": [str(folder / "secret.txt")]}
+    return {
+        "a picture saved": {"_target_": f"{HOUSE}.sampling.picture.save_png", **saved},
+        "the same, deeper": {**RATE, "floor": {"_target_": f"{HOUSE}.sampling.picture.save_png", **saved}},
+        "a text read": {"_target_": f"{HOUSE}.data.records.dataset_files.text_of", "path": text},
+        "a trainer": {"_target_": "lightning.pytorch.Trainer", "default_root_dir": str(folder)},
+        "a profile written": {
+            "_target_": "lightning.pytorch.profilers.SimpleProfiler",
+            **{"dirpath": str(folder), "filename": "victim"},
+        },
+        "a table read": {"_target_": f"{HOUSE}.data.array_file.ArrayFile", "path": str(folder / "secret.txt")},
+        "weights read": {
+            "_target_": f"{HOUSE}.text.encoder_file.read",
+            "file": str(folder / "secret.txt"),
+            "part": "x",
+        },
+        "another's dataset": {"_target_": f"{HOUSE}.data.cached_dataset.CachedDataset", "store": str(folder)},
+        "not a part of that group": {"_target_": f"{HOUSE}.data.shapes.Shapes", "count": 10, "size": 8},
+        "a network": {"_target_": f"{HOUSE}.nets.blocks.MLP", "width": 10**9},
+        "a list": [RATE],
+        "a name": "tinyflux_pl.diffusion.schedules.LearningRate",
+        "nothing": {},
+        "values that are none": {**RATE, "decay": ["cosine"] * 5000},
+        "a text without end": {**RATE, "decay": "x" * 10**6},
+    }
+
+
+def untouched(folder) -> bool:
+    names = {path.name for path in folder.iterdir()}
+    kept = (folder / "victim.png").read_text() == "mine" and (folder / "secret.txt").read_text() == "mine"
+    return kept and names == {"any.png", "secret.txt", "victim.png"}
+
+
+def test_a_resumed_runs_configuration_builds_nothing_of_a_strangers(tmp_path, figure):
+    attacks = hostile(tmp_path)
+    now = {"schedule": RATE}
+    held = 0
+    for node in attacks.values():
+        found = changes(json.loads(json.dumps({"schedule": node})), now, step=5)
+        held += {change.effect for change in found} == {ANOTHER_RUN} and untouched(tmp_path)
+    figure(29, "config.json of a stranger's run, resumed", held, len(attacks))
+
+
+def test_a_replayed_bundle_builds_nothing_of_a_strangers(tmp_path, figure, monkeypatch):
+    from tinyflux_pl.training.replay_bundle import Replay
+
+    attacks = hostile(tmp_path)
+    held = tried = 0
+    for node in attacks.values():
+        for group in ("experts", "timesteps", "objective"):
+            run = {"experts": {}, "timesteps": {"_target_": f"{HOUSE}.diffusion.timesteps.Uniform"}}
+            run = {**run, group: {"x": node} if group == "experts" else node}
+            checkpoint = SimpleNamespace(config={}, path=tmp_path / "checkpoint")
+            bundle = SimpleNamespace(config=run, checkpoint=checkpoint, null_text=None)
+            monkeypatch.setattr(Replay, "read", lambda path, bundle=bundle: bundle)
+            chosen = {"replay": str(tmp_path), "experts": {}, "timesteps": RATE, "objective": {}}
+            tried += 1
+            try:
+                replay(chosen)
+            except ConfigError:
+                held += untouched(tmp_path)
+    figure(29, "replay.json of a stranger's bundle", held, tried)
+
+
+@pytest.mark.parametrize("place", ["{_target_: X}", "nested"])
+def test_no_configuration_reads_or_writes_through_a_function_of_the_house(tmp_path, figure, place):
+    attacks = {k: v for k, v in hostile(tmp_path).items() if isinstance(v, dict) and "_target_" in v}
+    kinds = ("a picture saved", "a text read", "a trainer", "a profile written", "a table read", "weights read")
+    chosen = {name: attacks[name] for name in (*kinds, "another's dataset")}
+    held = 0
+    for node in chosen.values():
+        try:
+            build(node if place != "nested" else {"logger": {"notes": [node]}})
+        except ConfigError:
+            held += untouched(tmp_path)
+    figure(29, f"a configuration that reads or writes, {place}", held, len(chosen))
+
+
+LOGGERS = [
+    *({"version": "../../x"}, {"name": "/etc"}, {"folder": "a/../../b"}, {"sub_dir": "../x"}),
+    *({"config": "/etc/passwd"}, {"save_code": True}, {"artifact_location": "s3://evil"}, {"dir": "/"}),
+]
+
+
+@pytest.mark.parametrize("options", LOGGERS, ids=str)
+def test_a_logger_stays_in_the_runs_folder_and_sends_no_file(options):
+    with pytest.raises(ConfigError, match="may not"):
+        loggers.check({"mine": {"_target_": "lightning.pytorch.loggers.WandbLogger", **options}})
+    loggers.check({"mine": {"name": "digits/first", "version": "tensorboard", "config": {"a": 1}}})
+
+
+def test_what_this_project_offers_and_what_the_user_chose_is_built():
+    assert build_kept(RATE, "schedule", {}, "config.json")(0) == 1.0
+    stripes = {"_target_": f"{HOUSE}.data.shapes.Shapes", "count": 10, "size": 32}
+    assert len(build_kept(stripes, "schedule", stripes, "config.json")) == 10, "the command line names it"

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.app.runs import SMALLEST, run
 from tests.app.test_bad_input import entry, refused, shards
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core import errors
 from tinyflux_pl.data.cache_store import CacheStore
 
@@ -124,9 +125,14 @@ def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")
     monkeypatch.undo()
-    run("extract", tmp_path, *SMALLEST)  # goes on with the old cache, encoding nothing
+    monkeypatch.setattr(PixelFolding, "encode", lambda *_: pytest.fail("everything is encoded already"))
+    run("extract", tmp_path, *SMALLEST)  # goes on with the old cache
     after = {p.relative_to(tmp_path): c for p, c in shards(tmp_path / "cache").items()}
     assert {p: c for p, c in after.items() if p in before} == before
+    run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")  # takes over what the stopped one made
+    store = CacheStore.open(tmp_path / "cache" / "shapes" / "train")
+    assert store.gather("latents", [0]).shape == (1, 48, 8, 8) and not store.verify()
+    assert not list(tmp_path.rglob("*.new")) and not list(tmp_path.rglob("*.old"))
 
 
 def test_too_little_room_is_told_before_the_first_shard_is_written(tmp_path, monkeypatch):

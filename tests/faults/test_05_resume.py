@@ -111,6 +111,23 @@ def test_a_cut_run_ends_as_the_whole_one(root: Path, whole: dict[str, Any], figu
     figure(5, "a cut run resumed, to the bit", len(cuts) - len(wrong), len(cuts), "; ".join(wrong))
 
 
+def test_every_stream_moves_on_with_the_step_and_comes_back_with_it(figure: Any) -> None:
+    """A stream that forgot its step would be equal in a cut run and in a whole one: equality does not see it."""
+    import torch
+
+    from tests.objectives.test_flow import NULL, Expert, Spy, make_batch
+    from tests.training.test_randomness_of_a_step import STREAMS
+    from tinyflux_pl.diffusion.timesteps import Uniform
+    from tinyflux_pl.objectives.flow import FlowObjective
+
+    held = 0
+    for name, of in STREAMS.items():
+        objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=0.5 if name == "text dropout" else 0.0)
+        one, again, later = (of(objective.draw(Spy(), make_batch(), step)) for step in (3, 3, 4))
+        held += torch.equal(one, again) and not torch.equal(one, later)
+    figure(5, "times, noise and dropout: other at the next step, the same at the same step", held, len(STREAMS))
+
+
 def tried(root: Path, whole: dict[str, Any], cut: str, workers: int) -> list[str]:
     """Cut, resume, compare: nothing, or what went wrong."""
     trap, code, step = CUTS[cut]

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from tests.faults import caching
 from tests.faults.conftest import FULL
@@ -34,6 +35,13 @@ def edit_image(root):
         if held_out({**hashes, file: files.sha256(file)}.values(), FRACTION) == before:
             return
     raise AssertionError("no picture stays in its split")
+
+
+def add_masks(root):
+    """One beside each picture: the loss weighs by them."""
+    for file in sorted((root / "data").glob("[0-9][0-9][0-9].png")):
+        with Image.open(file) as picture:
+            Image.new("L", picture.size, 255).save(file.with_suffix(".mask.png"))
 
 
 def edit_caption(root):
@@ -74,6 +82,12 @@ MUTATIONS = {
     "scale and shift": (edit_scale, (), r"codec\.scale: .*codec\.shift: ", ENCODED),
     "buckets": (None, ("experts.lune.t_buckets=[0.2,0.8]",), r"t_buckets", {"train/lune": ALL}),
     "clock": (None, ("experts.lune.clock=literal",), 'clock: cache "matched", run "literal"', {"train/lune": ALL}),
+    "precision": (None, ("hardware.precision=bf16-mixed",), 'precision: cache "32-true", run "bf16-mixed"', EXPERTS),
+    "codec's dtype": (None, ("codec.dtype=bfloat16",), 'codec.dtype: cache "float32", run "bfloat16"', ENCODED),
+    "text's dtype": (None, ("text.dtype=bfloat16",), 'text.dtype: cache "float32", run "bfloat16"', ENCODED),
+    "text's length": (None, ("text.length=12",), "text.length: cache 16, run 12", ENCODED),
+    "map size": (None, ("experts.sol.size=4",), r"'sol'.*size: cache 8, run 4", {"train/sol": ALL}),
+    "masks": (add_masks, (), r"records\.content: .*new or changed: 4 of 4 samples", ENCODED | EXPERTS),
     "seed": (None, ("teacher.seed=1",), r"'lune'.*seed: cache 0, run 1", EXPERTS),
 }
 REBUILT = tuple(MUTATIONS) if FULL else ("caption", "Sol's weights")

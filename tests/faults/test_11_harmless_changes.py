@@ -1,5 +1,7 @@
 """Fault 11: what does not decide a cache changes, and nothing is made again."""
 
+import functools
+import json
 import os
 import shutil
 from pathlib import Path
@@ -7,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults import caching
-from tinyflux_pl.app import report
+from tests.faults.forks import Child
+from tinyflux_pl.app import ranks, report
+from tinyflux_pl.app.caches import sources
+from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.training.datamodule import CachedLatents
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +47,9 @@ HARMLESS = {
     "mtime": (touched, ()),
     "moved root": (lambda root: Path(shutil.move(root, root.with_name("elsewhere [2], moved"))), ()),
     "batch size": (None, ("hardware.batch_size=4", "hardware.accumulation=2", "data.extraction_batch=3")),
-    "workers": (None, ("hardware.workers=2",)),
     "order": (in_another_order, ()),
-    "world size": (None, ("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")),
 }
+STEPS = 3
 
 
 def test_nothing_is_made_again(world, tmp_path, monkeypatch, figure):
@@ -60,4 +65,45 @@ def test_nothing_is_made_again(world, tmp_path, monkeypatch, figure):
         assert caching.content(root) == caching.content(world), name
         rebuilt += any(n for groups in source.made.values() for n in groups.values())
         seen.clear()
-    figure(11, "mtime, moved root, batch size, workers, order, world size: no rebuild", 6 - rebuilt, len(HARMLESS))
+    tried = len(HARMLESS)
+    figure(11, "mtime, moved root, batch size, order: nothing is made again", tried - rebuilt, tried)
+
+
+def served(config, workers=0, rank=None, world=1):
+    """What a training run does with the caches before its first step, and the ids of its first micro-batches."""
+    if rank is not None:
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        os.environ.update({key: str(value) for key, value in told.items()})
+    prepared = ranks.prepared(Parts.from_config(config))
+    made = sum(n for source in prepared for groups in source.made.values() for n in groups.values())
+    train, validation = sources.datasets(prepared, in_memory=False)
+    data = CachedLatents(train, validation, 2, stop_step=STEPS, workers=workers)
+    if rank is None:
+        return made, [batch.sample_ids.tolist() for batch in data.train_dataloader()]
+    rows = [data.order.rank_slice(step, rank, world) for step in range(STEPS)]
+    return made, [train.__getitems__(chosen).sample_ids.tolist() for chosen in rows]
+
+
+def test_workers_and_ranks_read_the_cache_that_is_there(world, tmp_path, figure):
+    """Two worker processes, then two ranks that really start: nothing is made, the same samples are drawn."""
+    root = caching.copied(world, tmp_path / "ranks")
+    config = caching.config(root, task="train", pretrained=False)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "cache").rglob("*") if p.is_file()}
+    made, alone = served(config)
+    with_workers = served(config, workers=2)
+
+    def work(rank):
+        (tmp_path / f"{rank}.json").write_text(json.dumps(served(config, rank=rank, world=2)))
+
+    children = [Child(functools.partial(work, rank), tmp_path / f"{rank}.log") for rank in range(2)]
+    for child in children:
+        ended = child.wait()
+        assert ended.code == 0, ended.printed[-2000:]
+    shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    together = [one + other for one, other in zip(shares[0][1], shares[1][1], strict=True)]
+    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "cache").rglob("*") if p.is_file()}
+    held = [
+        made == 0 and with_workers == (0, alone),
+        [share[0] for share in shares] == [0, 0] and together == alone and before == after,
+    ]
+    figure(11, "2 workers, 2 ranks: nothing is made again, the same samples drawn", sum(held), len(held))

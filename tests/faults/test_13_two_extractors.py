@@ -82,5 +82,24 @@ def test_two_processes_that_train_one_run(tmp_path, figure):
     figure(13, "two processes, one run: one refused, the other as if alone", held, tried)
 
 
+def test_two_processes_that_start_one_new_run_at_once(tmp_path, figure):
+    """Neither says resume: one trains as if alone, the other is refused, whichever of them looked first."""
+    small_runs.warm()
+    alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))
+    tried, held = times(1, 5), 0
+    for i in range(tried):
+        name = f"start_{i}"
+        work = small_runs.training(tmp_path, name)
+        with Child(work, tmp_path / f"{name}.a") as one, Child(work, tmp_path / f"{name}.b") as other:
+            ended = [one.wait(small_runs.PATIENCE), other.wait(small_runs.PATIENCE)]
+        (tmp_path / "outputs" / name / "draws_000_0.jsonl").unlink()  # both wrote to it before either was refused
+        refused = [end for end in ended if end.code]
+        said = ("is being trained by process", "already has checkpoints")
+        found = small_runs.outcome(tmp_path / "outputs" / name)
+        same = {**found, "draws": alone["draws"]} == alone
+        held += len(refused) == 1 and any(words in refused[0].printed for words in said) and same
+    figure(13, "two processes start one new run: one refused, the other as if alone", held, tried)
+
+
 def examined(root, split):
     return [found for found in store_health.examine(root / "cache" / "folder" / split) if found[1]]

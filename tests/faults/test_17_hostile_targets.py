@@ -100,6 +100,23 @@ def test_twenty_targets_in_four_places(tmp_path, marker, figure):
     figure(17, "20 targets in 4 places, on the real command line", by_line, 80 if FULL else 10)
 
 
+def test_a_target_that_only_the_second_job_of_a_sweep_would_build(tmp_path, marker, figure):
+    """The first job is harmless and comes to its end; the second one's choice is what would run code."""
+    chosen = list(targets(tmp_path / "evil", marker))
+    names = chosen if FULL else chosen[:1]
+    harmless, held = "tinyflux_pl.denoisers.tinyflux.build", 0
+    for name in names:
+
+        def work(name: str = name) -> None:
+            sweep = ["--multirun", f"model._target_={harmless},{name}"]
+            sys.argv = ["train.py", *sweep, "debug=fast", "preflight=only", f"paths.root={tmp_path / 'root'}"]
+            run("train")
+
+        ended = forks.run(work, tmp_path / "log")
+        held += ended.code == 2 and name in ended.printed and "Traceback" not in ended.printed and not marker.exists()
+    figure(17, "targets as the second choice of a sweep, on the real command line", held, len(names))
+
+
 def test_a_node_that_only_its_resolution_shows_is_refused_when_it_is_built(marker):
     node = f"{{_target_: os.system, command: touch {marker}}}"
     hidden = OmegaConf.create({"codec": f'${{oc.decode:"{node}"}}', "list": ["${codec}"]})

@@ -46,10 +46,10 @@ def forms(secret: str) -> list[bytes]:
 
 
 def leaks(folder: Path) -> list[str]:
-    """secret: file, for every file below a folder that holds one; what a PNG compresses is read too."""
+    """secret: file, for every file or folder that holds one or is named after one; PNG's text is read too."""
     found = []
-    for path in (p for p in folder.rglob("*") if p.is_file()):
-        content = path.read_bytes()
+    for path in folder.rglob("*"):
+        content = str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b"")
         if path.suffix == ".png":
             with Image.open(path) as image:
                 content += repr(image.info).encode()

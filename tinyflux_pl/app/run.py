@@ -56,6 +56,7 @@ def train(config: dict[str, Any]) -> int:
     parts = Parts.from_config(config)
     parts.check()
     with owned(Path(config["run_dir"])), resumption.continued_by(config):
+        _require_new_or_resumed(config)  # again: another process may have trained it before this one had the folder
         resumed = resumption.checkpoint_of(config)
         preflight = Preflight(parts, resumed.step if resumed else 0)
         if preflight.only:

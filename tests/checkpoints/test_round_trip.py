@@ -32,6 +32,8 @@ def test_one_bit_is_named(saved):
         ((weights, {**averaged, "b": torch.ones(2, 2, dtype=torch.bfloat16)}, optimizer), "averages.b"),
         ((weights, averaged, {**optimizer, "param_groups": [{"lr": 0.2}]}), "optimizer.param_groups.0.lr"),
         (({"a": weights["a"]}, averaged, optimizer), "weights"),
+        (({**weights, "a": weights["a"].view(torch.int32)}, averaged, optimizer), "weights.a"),  # the same bits
+        (({**weights, "b": weights["b"].reshape(4)}, averaged, optimizer), "weights.b"),
     ):
         with pytest.raises(CorruptCheckpoint) as caught:
             require_same(read, *change)

@@ -121,3 +121,17 @@ def test_the_manifest_is_plain_json(tmp_path):
     written(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["total"] == 7 and manifest["records"] == {"seed": 1} and manifest["schema"] == 2
+
+
+@pytest.mark.parametrize("schema", [1, 3])
+def test_a_store_of_another_schema_is_refused_with_the_command_that_writes_it_anew(tmp_path, schema):
+    from tinyflux_pl.core.errors import CorruptStore
+    from tinyflux_pl.data.cache_group import read_sealed, write_sealed
+
+    written(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    told = read_sealed(manifest, tmp_path)
+    write_sealed(manifest, {**told, "schema": schema})
+    with pytest.raises(CorruptStore, match=f"schema {schema}; this version reads 2") as caught:
+        CacheStore.open(tmp_path)
+    assert "rebuild=true" in caught.value.cure

@@ -100,3 +100,15 @@ def test_two_processes_do_not_harm_each_other(tmp_path):
     first.save()
     again = DecodedBefore(tmp_path / "decoded.bin", 100)
     assert again.holds("a", "") and not again.holds("b", "")
+
+
+def test_another_version_of_the_decoding_decodes_every_image_again(pictures, decoded, monkeypatch):
+    """What an earlier version could read is no promise that this one can."""
+    from tinyflux_pl.data import decoded_before
+
+    start(pictures, decoded)
+    assert start(pictures, decoded)[1] == []
+    monkeypatch.setattr(decoded_before, "DECODING_VERSION", decoded_before.DECODING_VERSION + 1)
+    assert len(start(pictures, decoded)[1]) == 6
+    monkeypatch.setattr(decoded_before.PIL, "__version__", "0.0")
+    assert len(start(pictures, decoded)[1]) == 6

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.core.errors import ConfigError, DiskFull
+from tinyflux_pl.core.errors import ConfigError, DiskFull, NumericsError
 from tinyflux_pl.training import checkpoint_schedule
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.ema import AveragedWeights
@@ -87,6 +87,30 @@ def test_both_kinds_are_written_when_due_and_the_oldest_go(tmp_path, module, tra
     assert names(tmp_path) == ["epoch_00003", "epoch_00004", "step_0000012", "step_0000013"]
     assert kept.last.name == "step_0000013"
     assert directory.read(tmp_path / "epoch_00004").step == 12
+
+
+def test_a_checkpoint_that_rots_does_not_count_among_those_that_stay(tmp_path, module, trainer):
+    kept = schedule(tmp_path, every_steps=1, keep=2, background=False)
+    for step in (1, 2, 3, 4):
+        module.step = step
+        kept.on_train_batch_end(trainer, module)
+        if step == 3:
+            (tmp_path / "step_0000003" / "model.safetensors").write_bytes(b"rotten")
+    assert names(tmp_path) == ["step_0000002", "step_0000003", "step_0000004"], "two that verify, and none is lost"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["weights", "averages"])
+def test_what_is_not_finite_is_never_saved(tmp_path, module, trainer, where, value):
+    average = AveragedWeights()
+    average.averages = {k: p.detach().clone() for k, p in module.denoiser.named_parameters()}
+    kept = schedule(tmp_path, average, background=False)
+    target = module.denoiser.weight if where == "weights" else average.averages["bias"]
+    target.data.view(-1)[1] = value
+    module.step = 4
+    with pytest.raises(NumericsError, match="weight is not finite" if where == "weights" else "average of bias"):
+        kept.on_train_batch_end(trainer, module)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_begins_in_the_middle_of_a_step_saves_nothing_yet(tmp_path, module, trainer):

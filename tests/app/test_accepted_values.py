@@ -67,7 +67,7 @@ BAD = {
     "data.sources.shapes.cache": (None, "", 3),
     "data.sources.shapes.train": (None, {}),
     "data.sources.shapes.validation": ("x",),
-    "hardware.accelerator": ("tpu", "auto", None),
+    "hardware.accelerator": ("tpu", None),
     "hardware.devices": (0, -2, "abc", [], ["a"], None),
     "hardware.strategy": ("dpp", None),
     "hardware.precision": ("bf17", 32, None),

@@ -10,9 +10,9 @@ import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, run
+from tinyflux_pl.app import batch_sizes
 from tinyflux_pl.app.learner import Learner
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.preflight import rehearsal
 from tinyflux_pl.app.preflight.preflight import Preflight, cache_needs, dataset_survey, disk_needs
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import errors
@@ -193,13 +193,13 @@ def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_the_batch_is_divided_among_the_ranks(hardware, sizes):
-    found = rehearsal.sizes(hardware)
+    found = batch_sizes.sizes(hardware)
     assert (found.micro_batch, found.on_rank, found.accumulation, found.ranks) == sizes
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(errors.ConfigError) as caught:
-        rehearsal.sizes({"batch_size": 9, "accumulation": 1, "devices": 2, "accelerator": "cpu"})
+        batch_sizes.sizes({"batch_size": 9, "accumulation": 1, "devices": 2, "accelerator": "cpu"})
     assert "2 ranks" in caught.value.what
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyflux_pl.app.config.compose import build
+from tinyflux_pl.app.weightless import weightless
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine.memory_plan import MemoryPlan
 
@@ -72,6 +73,7 @@ def generation_plan(config: dict[str, Any], images: int | None = None) -> Genera
 
     if not config["model"]:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
+    config = weightless(config)
     codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
     with torch.device("meta"):
         denoiser = build(config["model"], latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path).eval()

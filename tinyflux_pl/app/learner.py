@@ -29,7 +29,7 @@ class Learner:
         from tinyflux_pl.training.replay_bundle import ReplayBundle
 
         config, callbacks = parts.config, parts.config["callbacks"]
-        denoiser = parts.denoiser()
+        denoiser = parts.student()
         if config["hardware"]["gradient_checkpointing"]:
             denoiser.enable_gradient_checkpointing()
         if compiled:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyflux_pl.app.config import signatures
 from tinyflux_pl.app.config.compose import build, check_binds
+from tinyflux_pl.app.hardware import decided
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 
 
@@ -23,6 +24,7 @@ class Parts:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Parts:
         """Build everything but the denoiser and the teachers, which are large."""
+        config = decided(config)
         unset = [name for name in ("codec", "text", "path", "model") if not config[name]]
         if unset:
             raise ConfigError(
@@ -44,7 +46,7 @@ class Parts:
     @property
     def device(self) -> str:
         """Where encoders and teachers run; ConfigError for a GPU that is not there."""
-        from tinyflux_pl.inference.pipeline import device_of
+        from tinyflux_pl.engine.accelerator import device_of
 
         return device_of(self.config["hardware"]["accelerator"])
 
@@ -83,7 +85,7 @@ class Parts:
         signatures.check(Guidance, self.config["guidance"], "guidance")
         settings_of(self.sampler_config())
         with torch.device("meta"):
-            network = self.denoiser()
+            network = self.student()
             made_for(network, build(self.config["optimizer"]))
         self.check_size(network.patch_size)
 
@@ -130,6 +132,13 @@ class Parts:
         """The teacher of an expert, loaded now."""
         return build(self.config["teacher"][expert])
 
+    def student(self) -> Any:
+        """The denoiser as it is trained: with weights in fp32, whatever type a release is drawn in.
+
+        A bf16 weight near 1 moves in steps of 1/128: an update of 1e-5 would be rounded away.
+        """
+        return self.denoiser(**({"dtype": "float32"} if "dtype" in self.config["model"] else {}))
+
     def denoiser(self, **changed: Any) -> Any:
         """The student, newly initialised from the run's seed, with a port for each expert."""
         import torch
@@ -155,7 +164,8 @@ class Parts:
         """The sampling loop that previews, the final evaluation and generate.py share."""
         from tinyflux_pl.sampling.images import ImageSampler, settings_of
 
-        return ImageSampler(self.codec, self.text, settings_of(self.sampler_config()), image_size)
+        most = self.config["hardware"]["drawn_at_once"]
+        return ImageSampler(self.codec, self.text, settings_of(self.sampler_config()), image_size, most)
 
     def sampler_config(self) -> dict[str, Any]:
         """How pictures are drawn, as plain data."""

@@ -15,6 +15,7 @@ from rich.text import Text
 from tinyflux_pl.app.generation_plan import GenerationPlan
 from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.app.run_folder import configurations
+from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.core import files
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.engine.memory_plan import size
@@ -112,6 +113,16 @@ def plan(found: GenerationPlan) -> None:
     ]
     many = "1 image" if found.images == 1 else f"{found.images} images at once"
     _print(f"in memory, {many} of {width} x {height}", stages)
+
+
+def division(found: TrainingPlan) -> None:
+    """How a batch is divided so that it fits, and what each stage of training then takes."""
+    print(found.line)
+    stages = [
+        (stage.name, f"{size(stage.total):>10}  {', '.join(f'{what} {size(n)}' for what, n in stage.rows.items())}")
+        for stage in found.memory.stages
+    ]
+    _print(f"planned memory, of {size(found.limit)} that may be used", stages)
 
 
 def shell(word: str) -> str:

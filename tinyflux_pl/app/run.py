@@ -19,7 +19,7 @@ TRAINING_ONLY = ("timesteps",)  # a model chooses it in every script; nothing is
 @leaving_no_trace
 def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
-    from tinyflux_pl.app import report
+    from tinyflux_pl.app import hardware, report
     from tinyflux_pl.app.caches import doctor, sources
     from tinyflux_pl.app.parts import Parts
 
@@ -30,7 +30,7 @@ def extract(config: dict[str, Any]) -> int:
     if config["doctor"]:
         return doctor.run(config)
     _use_threads(config)
-    parts = Parts.from_config(config)
+    parts = Parts.from_config(hardware.chosen(config))
     parts.check_size()
     prepared = sources.prepare(parts, rebuild=config["rebuild"])
     report.caches(prepared, sources.skipped(prepared))
@@ -40,7 +40,7 @@ def extract(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def train(config: dict[str, Any]) -> int:
     """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
-    from tinyflux_pl.app import closing_evaluation, ranks, report, resumption
+    from tinyflux_pl.app import closing_evaluation, hardware, ranks, report, resumption, training_plan
     from tinyflux_pl.app.fitting import Fitting
     from tinyflux_pl.app.parts import Parts
     from tinyflux_pl.app.preflight.preflight import Preflight
@@ -50,15 +50,19 @@ def train(config: dict[str, Any]) -> int:
         from tinyflux_pl.app.replaying import replay
 
         return replay(config)
+    if config["preflight"] == training_plan.ALONE:
+        report.division(training_plan.divided({**config, "hardware": training_plan.always(config["hardware"])})[1])
+        return 0
     started = time.perf_counter()
     _require_new_or_resumed(config)
     _use_threads(config)
+    Parts.from_config(hardware.chosen(config)).check()
+    config, plan = training_plan.divided(config)
     parts = Parts.from_config(config)
-    parts.check()
     with owned(Path(config["run_dir"])), resumption.continued_by(config):
         _require_new_or_resumed(config)  # again: another process may have trained it before this one had the folder
         resumed = resumption.checkpoint_of(config)
-        preflight = Preflight(parts, resumed.step if resumed else 0)
+        preflight = Preflight(parts, resumed.step if resumed else 0, plan)
         if preflight.only:
             return 0
         if ranks.first():
@@ -79,7 +83,7 @@ def train(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
-    from tinyflux_pl.app import generation_plan, report
+    from tinyflux_pl.app import generation_plan, hardware, report
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.inference.pipeline import read_prompts
 
@@ -87,10 +91,12 @@ def generate(config: dict[str, Any]) -> int:
     _require_read(
         config, TRAINING_ONLY, "drawing does not read", "sampler.shift and sampler.spacing, which say where steps lie"
     )
+    config = hardware.decided(config)
     if generation_plan.only(config):
         report.plan(generation_plan.generation_plan(config))
         return 0
     _use_threads(config)
+    config = hardware.chosen(config)
     if config["condition"] is not None:
         return _answer(config)
     prompts = read_prompts(config["prompt"], config["prompt_file"])

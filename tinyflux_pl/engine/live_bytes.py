@@ -40,7 +40,8 @@ class LiveBytes(TorchDispatchMode):
         given = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **kwargs)
         for storage in _storages(result):
-            if storage._cdata not in given and storage._cdata not in self._known:
+            new = storage._cdata not in given and storage._cdata not in self._known
+            if new and self.device in (None, storage.device.type):
                 self.live += self._follow(storage)
                 self.history.append((str(func), self.live))
         return result

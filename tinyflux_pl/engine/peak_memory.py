@@ -54,20 +54,32 @@ def available_bytes(device: torch.device | str) -> int:
     if torch.device(device).type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    if torch.device(device).type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if MEMORY.exists():
         found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMORY.read_text(), re.M)
         free = int(found[1]) * 1024 if found else _physical()
     else:
         free = _physical()
-    return min([free, *_group_limits()])
+    return min([free, *(left for _, left in _group_limits())])
+
+
+def total_bytes(device: torch.device | str) -> int:
+    """Bytes of memory that the device has, whoever uses them; on a CPU the limits of its control groups count."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    if kind == "mps":
+        return torch.mps.recommended_max_memory()
+    return min([_physical(), *(most for most, _ in _group_limits())])
 
 
 def _physical() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _group_limits() -> list[int]:
-    """What is left below the limit of each control group that holds this process."""
+def _group_limits() -> list[tuple[int, int]]:
+    """The limit of each control group that holds this process, and what is left below it."""
     found = []
     for line in OWN_CGROUP.read_text().splitlines() if OWN_CGROUP.exists() else []:
         _, controllers, path = line.split(":", 2)
@@ -81,7 +93,8 @@ def _group_limits() -> list[int]:
                 if (group / limit).is_file() and (group / used).is_file():
                     most = (group / limit).read_text().strip()
                     if most.isdigit():
-                        found.append(max(0, int(most) - int((group / used).read_text()) + _reclaimable(group)))
+                        in_use = int((group / used).read_text()) - _reclaimable(group)
+                        found.append((int(most), max(0, int(most) - in_use)))
     return found
 
 

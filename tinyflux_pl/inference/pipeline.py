@@ -21,6 +21,7 @@ from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.data.records.caption_text import text_of
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
+from tinyflux_pl.engine.accelerator import device_of
 from tinyflux_pl.inference.edit import Edit, Hole, References
 from tinyflux_pl.sampling.images import ImageSampler, settings_of
 from tinyflux_pl.sampling.loop import SamplerSettings
@@ -120,7 +121,7 @@ class Pipeline:
         return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size, max_batch=most))
 
     def on(self, accelerator: str, precision: str) -> Pipeline:
-        """Moved to a device: `cpu`, or `gpu` / `cuda`; precision as in training."""
+        """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training."""
         device = device_of(accelerator)
         self.denoiser.to(device)
         self.sampler.codec.to(device)
@@ -182,13 +183,6 @@ def check_size(height: int, width: int, cell: int) -> None:
             near = max(1, round(side / cell)) * cell
             what = f"{side} pixels cannot be cut into cells of {cell}"
             raise ConfigError(what, where=name, cure=f"use a multiple of {cell}, such as {name}={near}")
-
-
-def device_of(accelerator: str) -> str:
-    """cpu or cuda; ConfigError where there is no such device."""
-    if accelerator != "cpu" and not torch.cuda.is_available():
-        raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
-    return "cpu" if accelerator == "cpu" else "cuda"
 
 
 def _given(values: dict[str, Any] | None) -> dict[str, Any]:

@@ -144,8 +144,12 @@ class Rehearsal(Callback):
                 lambda size: self._validate(module, stages.batch(size, True)), stages.validation_batch, kind
             )
             self.working["preview"] = growth(
-                lambda size: stages.preview.sample(module, first * size), len(stages.preview.prompts), kind
+                lambda size: stages.preview.sample(module, first * size), self._drawn_at_once, kind
             )
+
+    @property
+    def _drawn_at_once(self) -> int:
+        return min(len(self.stages.preview.prompts), self.stages.preview.sampler.max_batch)
 
     def _validate(self, module: LightningModule, batch: Batch) -> None:
         average = self.stages.checkpoints.average
@@ -166,7 +170,7 @@ class Rehearsal(Callback):
         def planned(part: int) -> MemoryPlan:
             """With a `part`-th of the micro-batch."""
             sizes = {"step": stages.micro_batch // part, "validation": stages.validation_batch // part}
-            sizes["preview"] = len(stages.preview.prompts)
+            sizes["preview"] = self._drawn_at_once
             return training(state, {name: count.at(sizes[name]) for name, count in self.working.items()}, host=host)
 
         self.plan, free = planned(1), peak_memory.available_bytes(module.device)

@@ -29,6 +29,7 @@ UNTOLD = (
 # What a run computes does not depend on these. Any other key is taken to change it: a new one too.
 FREE = (
     *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
+    *("hardware.memory_gb", "hardware.drawn_at_once"),
     *("callbacks.checkpoint", "callbacks.preview", "callbacks.validation", "callbacks.log_every_steps"),
     *("data.root", "data.in_memory", "data.evaluation_prompts", "data.shard_size", "data.extraction_batch"),
 )

@@ -29,21 +29,28 @@ class Paths(Keys):
 class Hardware(Keys):
     """What computes, in which numbers, and how a batch is divided."""
 
-    accelerator: Literal["cpu", "gpu", "cuda"]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: int | list[int] | Literal["auto"]
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     batch_size: Positive
-    accumulation: Positive
+    accumulation: int | Literal["auto"]
     workers: Count
     threads: Annotated[int | None, Range(least=1)]
     compile: bool
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["auto"]
+    memory_gb: Annotated[float | None, Range(above=0)] = None
+    drawn_at_once: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("accumulation", "drawn_at_once"):
+            number = getattr(self, name)
+            if number != "auto" and number < 1:
+                cure = "auto, or a whole number that is at least 1"
+                raise ConfigError(f"{name} is {number}", where=name, cure=cure)
         one_or_more = self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1)
-        if self.accelerator == "cpu" and not one_or_more:
+        if self.accelerator in ("auto", "cpu", "mps") and not one_or_more:
             raise ConfigError(f"devices is {self.devices}", where="devices", cure="processes: hardware.devices=1")
         if not one_or_more and self.devices != -1 and not isinstance(self.devices, list):
             cure = "a number such as hardware.devices=1, -1 for all, or a list such as hardware.devices=[0,1]"
@@ -167,7 +174,7 @@ class Train(Keys):
     seed: int
     run: Annotated[str | int, NotEmpty()]
     steps: Positive
-    preflight: bool | Literal["only"]
+    preflight: bool | Literal["only", "plan"]
     export_teacher: Literal["lune", "sol"] | None
     replay: str | None
     resume: str | None

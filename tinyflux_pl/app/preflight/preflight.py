@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from tinyflux_pl.app import ranks
+from tinyflux_pl.app import report as closing_report
+from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, rehearsal, report
 from tinyflux_pl.app.preflight.budget import budget
+from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.engine import memory_plan
 from tinyflux_pl.engine.peak_memory import available_bytes
 
@@ -29,7 +32,7 @@ class Preflight:
     Nothing is written but one save that is removed again. The first rank alone looks.
     """
 
-    def __init__(self, parts: Parts, start: int) -> None:
+    def __init__(self, parts: Parts, start: int, plan: TrainingPlan | None = None) -> None:
         self.parts, self.config, self.start = parts, parts.config, start
         asked = self.config["preflight"]
         self.only = asked == ONLY
@@ -39,7 +42,9 @@ class Preflight:
         self.samples: list[sources.Source] = []
         if not ranks.first():
             return
-        self.sizes = rehearsal.sizes(self.config["hardware"])
+        self.sizes = sizes(self.config["hardware"])
+        if plan is not None:
+            closing_report.division(plan)
         self._read_data(whole=bool(asked))
         self._judge_room()
         if asked and start < self.config["steps"]:
@@ -87,7 +92,7 @@ class Preflight:
     def _judge_room(self) -> None:
         """Disk and memory, by arithmetic alone; the network is built on the meta device."""
         with torch.device("meta"):
-            network = self.parts.denoiser()
+            network = self.parts.student()
             groups = rehearsal.optimizer_of(self.parts, network).param_groups
         state = memory_plan.training_state(network, groups, ranks=self.sizes.ranks)
         device = self.parts.device

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from tinyflux_pl.app import drawn_prompts
+from tinyflux_pl.app.batch_sizes import Sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.learner import Learner
@@ -26,30 +26,6 @@ from tinyflux_pl.core.types import Batch, TextEmbeddings
 PREVIEW_STEPS = 2  # a solver that looks back holds from the second step on what it holds in every later one
 
 
-@dataclass
-class Sizes:
-    """How a run divides its batch: samples of a micro-batch of all ranks and of one, and the ranks."""
-
-    micro_batch: int
-    on_rank: int
-    accumulation: int
-    ranks: int
-
-
-def sizes(hardware: dict[str, Any]) -> Sizes:
-    """How the batch is divided; ConfigError if it cannot be."""
-    micro_batch, odd = divmod(hardware["batch_size"], hardware["accumulation"])
-    ranks = _ranks(hardware)
-    if odd or not micro_batch or micro_batch % ranks:
-        among = f" among {ranks} ranks" if ranks > 1 else ""
-        raise ConfigError(
-            f"{hardware['accumulation']} micro-batches do not make a batch of {hardware['batch_size']}{among}",
-            where="hardware.accumulation",
-            cure="choose a batch_size that accumulation divides" + (f", and then {ranks}" if ranks > 1 else ""),
-        )
-    return Sizes(micro_batch, micro_batch // ranks, hardware["accumulation"], ranks)
-
-
 def optimizer_of(parts: Parts, module: torch.nn.Module) -> torch.optim.Optimizer:
     """The run's optimizer for the module, which may be on the meta device; ConfigError for what it does not take."""
     from tinyflux_pl.training.optimizers import made_for
@@ -59,19 +35,6 @@ def optimizer_of(parts: Parts, module: torch.nn.Module) -> torch.optim.Optimizer
     except ValueError as error:  # torch's, of a rate or a beta
         cure = "see what it was given: --cfg job --package optimizer"
         raise ConfigError(str(error), where="optimizer", cure=cure) from error
-
-
-def _ranks(hardware: dict[str, Any]) -> int:
-    """Processes that will train: what a launcher has started, else what Lightning will start."""
-    started = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
-    if started and ("LOCAL_RANK" in os.environ or "SLURM_STEP_ID" in os.environ):
-        return int(started)
-    devices = hardware["devices"]
-    if isinstance(devices, list):
-        return len(devices)
-    if hardware["accelerator"] == "cpu":
-        return max(1, int(devices)) if str(devices).isdigit() else 1
-    return int(devices) if str(devices).isdigit() else max(1, torch.cuda.device_count())
 
 
 def rehearse(parts: Parts, sizes: Sizes, start: int, sources: list[Source], longest: int) -> Any:

@@ -42,7 +42,7 @@ def test_the_division_follows_the_memory_and_keeps_the_global_batch(tmp_path):
         assert plan.memory.worst().total <= float(memory) * 2**30
         parts[memory] = chosen["accumulation"], chosen["gradient_checkpointing"]
     assert parts["4"] == (1, False) and parts["4"] < parts["0.3"] < parts["0.15"]
-    with pytest.raises(MemoryPlanError, match="hardware.memory_gb"):
+    with pytest.raises(MemoryPlanError, match=r"hardware\.memory_gb"):
         divided(tmp_path, *LARGE, "hardware.memory_gb=0.02")
 
 

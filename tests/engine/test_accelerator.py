@@ -21,7 +21,7 @@ def test_the_accelerator_that_is_there_is_chosen(monkeypatch, cuda, mps, expecte
 def test_an_accelerator_that_is_not_there_is_refused(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="no usable GPU|no Apple GPU"):
+    with pytest.raises(ConfigError, match=r"no usable GPU|no Apple GPU"):
         accelerator.describe(name)
 
 

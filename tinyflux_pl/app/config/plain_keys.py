@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from tinyflux_pl.app.config import loggers, places_apart, signatures
+from tinyflux_pl.app.config.hardware_keys import Hardware
 from tinyflux_pl.app.config.key_binding import Keys, NotEmpty, Range, bind
 from tinyflux_pl.core.errors import ConfigError
 
@@ -23,38 +24,6 @@ class Paths(Keys):
     root: Text
     outputs: Text
     cache: Text
-
-
-@dataclass(frozen=True)
-class Hardware(Keys):
-    """What computes, in which numbers, and how a batch is divided."""
-
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
-    devices: int | list[int] | Literal["auto"]
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
-    batch_size: Positive
-    accumulation: int | Literal["auto"]
-    workers: Count
-    threads: Annotated[int | None, Range(least=1)]
-    compile: bool
-    gradient_checkpointing: bool | Literal["auto"]
-    memory_gb: Annotated[float | None, Range(above=0)] = None
-    drawn_at_once: int | Literal["auto"] = "auto"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("accumulation", "drawn_at_once"):
-            number = getattr(self, name)
-            if number != "auto" and number < 1:
-                cure = "auto, or a whole number that is at least 1"
-                raise ConfigError(f"{name} is {number}", where=name, cure=cure)
-        one_or_more = self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1)
-        if self.accelerator in ("auto", "cpu", "mps") and not one_or_more:
-            raise ConfigError(f"devices is {self.devices}", where="devices", cure="processes: hardware.devices=1")
-        if not one_or_more and self.devices != -1 and not isinstance(self.devices, list):
-            cure = "a number such as hardware.devices=1, -1 for all, or a list such as hardware.devices=[0,1]"
-            raise ConfigError(f"devices is {self.devices}", where="devices", cure=cure)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,18 +16,35 @@ from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.data.store_lock import locked
 
 MANIFEST, GROUP, NOT_MADE = "manifest.json", "group.json", "not made yet"
+NOTES = ("audit.json",)  # what a run has found out about the data
+_SEAL = re.compile(rb'"seal": "[0-9a-f]{64}"')
+LONGEST = 2**24  # bytes of a description
+MOST = 64  # records of a folder that are looked at
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is, or before it was damaged was, a store: other people's files are none, and stay."""
-    try:
-        told = files.read_json(folder / MANIFEST)
-    except (OSError, ValueError):
-        told = None
-    if isinstance(told, dict) and "shard_size" in told:
+    """Whether a folder is, or before it was damaged was, a store: a part of it bears a seal. Others' files do not."""
+    if _bears_seal(folder / MANIFEST, b'"shard_size"'):
         return True
-    shards = folder.glob("*/shard_*.safetensors")
-    return any(path in shard_files(path.parent) and path.with_suffix(".json").exists() for path in shards)
+    return any(is_group(path.parent) for name in (GROUP, "shard_*.json") for path in folder.glob(f"*/{name}"))
+
+
+def is_group(folder: Path) -> bool:
+    """Whether a folder is, or was, a group of a store: its description or the record of a shard bears a seal."""
+    if _bears_seal(folder / GROUP, b'"fingerprint"'):
+        return True
+    records = (path for path in shard_files(folder) if path.suffix == ".json")
+    return any(_bears_seal(path, b'"sha256"') for path in islice(records, MOST))
+
+
+def _bears_seal(path: Path, word: bytes) -> bool:
+    """Whether a file holds a seal, of whatever content, beside a word that is in every file of its kind."""
+    try:
+        with open(path, "rb") as handle:
+            content = handle.read(LONGEST)
+    except OSError:
+        return False
+    return word in content and _SEAL.search(content) is not None
 
 
 def examine(root: Path) -> Iterator[tuple[Path, str]]:
@@ -36,11 +55,10 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
     if store is not None:
         keyed = _fault_of_keys(store)
         yield store.keys.file, keyed
-    for noted in sorted(root.glob("[!.]*.json")):  # what a run has found out about the data
-        if noted.name != MANIFEST:
-            yield noted, _fault_of(noted, root)
+    for noted in (root / name for name in NOTES if (root / name).exists()):
+        yield noted, _fault_of(noted, root)
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if not (folder / GROUP).exists() and not shard_files(folder):
+        if not is_group(folder):
             continue
         fault = _fault_of(folder / GROUP, root, DESCRIBED)
         yield folder / GROUP, fault
@@ -63,11 +81,21 @@ def repair(root: Path) -> list[tuple[Path, str]]:
         found = [(path, fault) for path, fault in examine(root) if fault and fault != NOT_MADE]
         for path, _ in found:
             if path.name in (MANIFEST, sample_keys.FILE):  # they belong together
-                for name in (MANIFEST, sample_keys.FILE):
-                    (root / name).unlink(missing_ok=True)
+                _take_out(root / MANIFEST)
+                (root / sample_keys.FILE).unlink(missing_ok=True)
             else:
                 path.with_suffix(".json").unlink(missing_ok=True)
     return found
+
+
+def _take_out(manifest: Path) -> None:
+    """Remove a manifest, unless it is the whole one of another program."""
+    try:
+        foreign = "shard_size" not in files.read_json(manifest)
+    except (OSError, ValueError, TypeError):
+        foreign = False
+    if not foreign:
+        manifest.unlink(missing_ok=True)
 
 
 def _opened(root: Path) -> tuple[CacheStore | None, str]:

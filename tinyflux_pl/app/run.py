@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app.config import plain_keys
-from tinyflux_pl.app.run_folder import leaving_no_trace, owned
+from tinyflux_pl.app.run_folder import leaving_no_trace, others_in, owned
 from tinyflux_pl.core.errors import ConfigError
 
 UNREAD = ("optimizer", "schedule", "sampler", "guidance", "objective", "timesteps", "callbacks", "logger")
@@ -147,10 +147,23 @@ def _keep_as_teacher(config: dict[str, Any], results: dict[str, Any]) -> None:
 
 
 def _require_new_or_resumed(config: dict[str, Any]) -> None:
-    made = sorted((Path(config["run_dir"]) / "checkpoints").glob("[!.]*/manifest.json"))
-    if made and not config["resume"]:
+    """Raise ConfigError for a run that has been made already, or a folder that holds something else."""
+    from tinyflux_pl.app import ranks
+
+    run_dir = Path(config["run_dir"])
+    if config["resume"] or not ranks.first():  # of several processes that train one run, the first writes
+        return
+    made = sorted((run_dir / "checkpoints").glob("[!.]*/manifest.json"))
+    if made or (run_dir / "results.json").is_file():
+        newest = f"has checkpoints (newest: {made[-1].parent.name})" if made else "came to its end"
         raise ConfigError(
-            f"run {config['run']!r} already has checkpoints (newest: {made[-1].parent.name})",
+            f"run {config['run']!r} already {newest}",
             where=config["run_dir"],
             cure="continue it with resume=auto, or choose another name: run=NAME",
+        )
+    if others := others_in(run_dir):
+        raise ConfigError(
+            f"the folder of run {config['run']!r} holds what no run has made: {', '.join(others[:3])}",
+            where=config["run_dir"],
+            cure="choose another name: run=NAME",
         )

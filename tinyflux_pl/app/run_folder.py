@@ -17,6 +17,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 Recipe = Callable[[dict[str, Any]], int]
 LOCK = ".lock"  # holds the owner's process id, and its machine: the folder may be on a disk that several see
+WRITTEN = ("csv", "samples", "skipped.jsonl", "tensorboard", "wandb", "checkpoints")
 TAKEN = (errno.EAGAIN, errno.EACCES)  # what the system says of a lock that another process has
 
 
@@ -65,6 +66,13 @@ def configurations(run_dir: Path) -> dict[int, Path]:
     """What the run was asked for each time it was started, by number: config.json, config_1.json and so on."""
     named = ((re.fullmatch(r"config(?:_(\d+))?\.json", path.name), path) for path in run_dir.glob("config*.json"))
     return dict(sorted((int(found[1] or 0), path) for found, path in named if found))
+
+
+def others_in(run_dir: Path) -> list[str]:
+    """Names in a folder that a run would write into, where none was started before: they are somebody else's."""
+    if configurations(run_dir):
+        return []
+    return [name for name in WRITTEN if (run_dir / name).exists()]
 
 
 def _locked(path: Path) -> TextIOWrapper:

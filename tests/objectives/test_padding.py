@@ -51,3 +51,27 @@ def test_a_sample_s_mean_does_not_depend_on_its_padding():
     assert found[1] == pytest.approx(float(error[1, :, :2].mean()))
     assert torch.allclose(real_mean(error, torch.ones(3, 5, dtype=torch.bool)), error.mean((1, 2, 3)))
     assert torch.equal(real_mean(error, None), error.flatten(1).mean(1))
+
+
+class Reader(Wrong):
+    """A denoiser that answers with the mean of the words that it may read, and remembers how many it was given."""
+
+    def __init__(self):
+        self.widths = []
+
+    def __call__(self, x_t, t, cond):
+        words, mask = cond.text.tokens, cond.text.mask[..., None]
+        self.widths.append(words.shape[1])
+        mean = (words * mask).sum(1) / mask.sum(1)
+        return Prediction(x_t + mean.mean(1)[:, None, None, None])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
+def test_the_padding_of_the_unconditional_lengthens_no_batch_and_changes_no_loss(dropout):
+    real = TextEmbeddings(torch.randn(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.randn(1, 4))
+    made, reader = batch(), Reader()
+    objective = FlowObjective(Uniform(), real.padded(24), text_dropout=dropout)
+    found = objective.loss(reader, made, 0)["flow"]
+    objective._null = real.padded(24)
+    assert torch.equal(found, objective.loss(reader, made, 0)["flow"])
+    assert reader.widths == [2, 24 if dropout else 2]

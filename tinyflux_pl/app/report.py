@@ -115,6 +115,12 @@ def plan(found: GenerationPlan) -> None:
     _print(f"in memory, {many} of {width} x {height}", stages)
 
 
+def notes(lines: Sequence[str]) -> None:
+    """What is worth a second look and stops nothing."""
+    for line in lines:
+        print(f"note: {line}")
+
+
 def division(found: TrainingPlan) -> None:
     """How a batch is divided so that it fits, and what each stage of training then takes."""
     print(found.line)

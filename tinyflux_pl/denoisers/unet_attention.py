@@ -48,6 +48,7 @@ class UNetAttention:
         **_: Any,
     ) -> HiddenStates:
         query, key, value = project(attn, hidden_states, encoder_hidden_states)
+        self.see(attn, query, key)
         if attention_mask is not None:
             rows = hidden_states.shape[0]
             attention_mask = attn.prepare_attention_mask(attention_mask, key.shape[2], rows)
@@ -60,6 +61,9 @@ class UNetAttention:
                 attention_mask = attention_mask.to(query.dtype)
             attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, attention_mask)
         return merge(attn, attended.to(hidden_states.dtype))
+
+    def see(self, attn: Any, query: Float[Tensor, "b heads n e"], key: Float[Tensor, "b heads m e"]) -> None:
+        """Called with every query and key before they are attended with; for those who measure."""
 
 
 def install(unet: nn.Module) -> None:

@@ -12,7 +12,7 @@ from tinyflux_pl.core.precision import exact
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.types import Conditioning
 from tinyflux_pl.denoisers.unet import UNetDenoiser
-from tinyflux_pl.denoisers.unet_attention import UNetAttention, project
+from tinyflux_pl.denoisers.unet_attention import UNetAttention
 from tinyflux_pl.experts.bucket_interpolation import T_BUCKETS
 from tinyflux_pl.experts.feature_capture import BucketExtractor, require_finite
 from tinyflux_pl.experts.literal import literal_map, literal_statistics
@@ -29,18 +29,10 @@ class StatisticsAttention(UNetAttention):
         self.grids = grids
         self.layers: list[LayerStatistics] = []
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **rest: Any,
-    ) -> Tensor:
-        if hidden_states.shape[1] > 1:  # a single token has nowhere to look
-            query, key, _ = project(attn, hidden_states, None)
+    def see(self, attn: Any, query: Tensor, key: Tensor) -> None:
+        """Keep the statistics of a self-attention from the projections that it attends with."""
+        if query.shape[2] > 1:  # a single token has nowhere to look
             self.layers.append(self._layer(query, key, attn.scale))
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, **rest)
 
     def _layer(self, query: Tensor, key: Tensor, scale: float) -> LayerStatistics:
         batch, heads, count, _ = query.shape

@@ -54,7 +54,8 @@ class FlowObjective:
         seed: int = 0,
     ) -> None:
         self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
-        self._null = null_text  # where the last batch was
+        # Without padding, which would lengthen every batch; kept where the last batch was.
+        self._null = None if null_text is None else null_text.trimmed()
         self.error, self.huber_delta = error, huber_delta
         losses.check_error(error)
         if not 0 <= text_dropout <= 1:
@@ -95,7 +96,7 @@ class FlowObjective:
             ports.update(targets[expert.name])
             masks.update(dict.fromkeys(targets[expert.name], shown))
         if self._null.tokens.device != device:
-            self._null = self.null_text.to(device)
+            self._null = self._null.to(device)
         text = batch.text.where(told, self._null) if self.text_dropout > 0 else batch.text
         return Draw(t, noise, batch.conditioning(text, ports, masks), targets, told)
 

@@ -93,7 +93,7 @@ class ImageSampler:
         device = device or next(denoiser.parameters()).device
         indices = list(indices if indices is not None else range(len(prompts)))
         # without guidance nobody asks for the unconditional, and an encoder may be gigabytes to read
-        null = self.text.null().to(device) if guided and negative_prompt is None else None
+        null = self.text.null().trimmed().to(device) if guided and negative_prompt is None else None
         beside = [] if negative_prompt is None else [negative_prompt]
         for first in range(0, len(prompts), ENCODED):
             block = prompts[first : first + ENCODED]

@@ -25,6 +25,17 @@ COMPILED = "the rehearsal is of the network as it is; compiled (hardware.compile
 SAMPLED = "the caches are not made yet: rehearsed with a few samples, repeated, and captions of full length"
 
 
+def schedule_notes(config: dict[str, Any]) -> list[str]:
+    """What a reader of the schedule should know: a warm-up that the run does not see the end of."""
+    steps, warmup = config["steps"], config["schedule"].get("warmup_steps", 0)
+    if warmup < steps:
+        return []
+    return [
+        f"the warm-up of {warmup} steps is longer than the run of {steps}: the learning rate never comes to "
+        f"optimizer.lr; schedule.warmup_steps={max(1, steps // 10)} would let it"
+    ]
+
+
 class Preflight:
     """What is known of a run before its first step; raises whatever would end it later, with its cure.
 
@@ -45,6 +56,7 @@ class Preflight:
         self.sizes = sizes(self.config["hardware"])
         if plan is not None:
             closing_report.division(plan)
+        closing_report.notes(schedule_notes(self.config))
         self._read_data(whole=bool(asked))
         self._judge_room()
         if asked and start < self.config["steps"]:

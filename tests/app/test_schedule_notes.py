@@ -1,0 +1,18 @@
+"""A warm-up that the run does not see the end of is told before the first step."""
+
+import pytest
+
+from tests.app.preflights import only
+from tinyflux_pl.app.preflight.preflight import schedule_notes
+
+
+@pytest.mark.parametrize(("warmup", "steps", "told"), [(100, 60, True), (60, 60, True), (59, 60, False), (0, 1, False)])
+def test_a_warmup_longer_than_the_run_is_told(warmup, steps, told):
+    notes = schedule_notes({"steps": steps, "schedule": {"warmup_steps": warmup}})
+    assert bool(notes) is told
+    assert all(f"warm-up of {warmup} steps" in note and "schedule.warmup_steps=" in note for note in notes)
+
+
+def test_preflight_prints_it(tmp_path, capsys):
+    only(tmp_path, "run=x", "steps=20", "schedule.warmup_steps=100")
+    assert "note: the warm-up of 100 steps is longer than the run of 20" in capsys.readouterr().out

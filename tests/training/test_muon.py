@@ -33,6 +33,15 @@ def test_steps_are_those_of_torch_up_to_bf16():
         assert torch.equal(one.state[a]["momentum_buffer"], other.state[b]["momentum_buffer"])
 
 
+def test_a_kernel_is_stepped_as_its_matrix():
+    kernel = torch.nn.Parameter(torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
+    matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
+    for parameter in (kernel, matrix):
+        parameter.grad = parameter.detach().clone().cos()
+        Muon([parameter], lr=0.02).step()
+    assert torch.equal(kernel.detach().flatten(1), matrix.detach())
+
+
 @pytest.mark.parametrize("shape", [(3, 20, 50), (3, 50, 20)])
 def test_singular_values_come_near_one(shape):
     found = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))).float())

@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.specs import LatentSpec, TextSpec
+from tinyflux_pl.denoisers.unet import build_unet
+from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw, made_for, refuse, split_by_role
 
 GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
@@ -45,6 +48,21 @@ def test_roles():
     assert [id(p) for p in hidden] == [id(net.blocks[0]["mlp"].weight)]
     assert {id(p) for p in edge} == {id(m.weight) for m in (net.img_in, net.kernel, net.final_linear, net.modulation)}
     assert all(p.ndim == 1 for p in plain) and len(plain) == 5
+
+
+def test_muon_takes_the_kernels_attention_and_feed_forward_of_a_unet():
+    spec = LatentSpec(channels=4, downsample=1), TextSpec(width=8, length=4, pooled=8)
+    small = {"block_out_channels": (8, 16), "attention_head_dim": 2, "norm_num_groups": 2}
+    net = build_unet(*spec, LinearPath(), "velocity", **small)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    hidden, edge, plain = ([names[id(p)] for p in role] for role in split_by_role(net))
+    assert len(hidden) + len(edge) + len(plain) == len(names)
+    assert "unet.down_blocks.0.resnets.0.conv1.weight" in hidden
+    assert "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight" in hidden
+    assert "unet.up_blocks.0.attentions.1.transformer_blocks.0.ff.net.2.weight" in hidden
+    readers = ("conv_in", "conv_out", "time_embedding", "class_embedding", "time_emb_proj", "conv_shortcut")
+    assert all(not any(reader in name for reader in readers) for name in hidden)
+    assert all(any(reader in name for name in edge) for reader in readers)
 
 
 def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_alone():

@@ -1,4 +1,7 @@
-"""Muon: the momentum of a matrix, made orthogonal; matrices of one shape together."""
+"""Muon: the momentum of a matrix, made orthogonal; matrices of one shape together.
+
+A convolution's kernel (out, in, h, w) is the matrix (out, in h w) that it applies to each patch.
+"""
 
 from __future__ import annotations
 
@@ -54,16 +57,19 @@ class Muon(torch.optim.Optimizer):
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        gradients, before = torch.stack([p.grad for p in parameters]), torch.stack(buffers)
+        gradients = torch.stack([p.grad for p in parameters])
+        before = torch.stack(buffers)
         after = before.lerp(gradients, 1 - momentum)
-        update = orthogonal(gradients.lerp(after, momentum))
+        direction = gradients.lerp(after, momentum)
+        matrices = orthogonal(direction.flatten(2))
+        rate = lr * 0.2 * math.sqrt(max(matrices.shape[-2:]))
+        update = matrices.view_as(direction)
         kept: float | Tensor = 1 - lr * weight_decay
         if self.found_inf is not None:
             bad = self.found_inf > 0
             after = torch.where(bad, before, after)
             update = torch.where(bad, torch.zeros_like(update), update)
             kept = torch.where(bad, 1.0, kept)
-        rate = lr * 0.2 * math.sqrt(max(update.shape[-2:]))
         for parameter, buffer, moved, turned in zip(parameters, buffers, after, update, strict=True):
             buffer.copy_(moved)
             parameter.mul_(kept).add_(turned, alpha=-rate)

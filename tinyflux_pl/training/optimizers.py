@@ -13,13 +13,16 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.training.muon import Muon
 
 FUSED = ("linear1", "linear2")  # of Flux's single blocks: attention and MLP in one matrix
+UNET_MATRICES = ("attn1", "attn2", "ff")  # of diffusers' transformer blocks below `attentions`
+UNET_KERNELS = ("conv1", "conv2")  # of its residual blocks
 
 
 def split_by_role(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Trainable parameters as (matrices of attention and MLPs, other matrices, norms / biases / gates).
+    """Trainable parameters as (matrices inside blocks, other matrices, norms / biases / gates).
 
     Muon's orthogonal updates are meant for the matrices inside the blocks (Jordan et al. 2024), not
-    for those that read data or conditioning: embedders, modulation, expert heads, the output.
+    for those that read data or conditioning: embedders, modulation, expert heads, the output. In a UNet
+    of diffusers these are attention, feed-forward and the kernels of the residual blocks.
     """
     hidden, edge, plain = [], [], []
     for name, parameter in module.named_parameters():
@@ -27,16 +30,22 @@ def split_by_role(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[T
             continue
         if parameter.ndim < 2:
             plain.append(parameter)
-        elif parameter.ndim == 2 and _inside_block(name.split(".")):
+        elif _inside_block(name.split("."), parameter.ndim):
             hidden.append(parameter)
         else:
             edge.append(parameter)
     return hidden, edge, plain
 
 
-def _inside_block(parts: list[str]) -> bool:
-    inside = any(part.endswith("blocks") for part in parts)
-    return inside and any(part.endswith(("attn", "mlp")) or part in FUSED for part in parts)
+def _inside_block(parts: list[str], dimensions: int) -> bool:
+    """Whether Muon takes the weight of this name, a matrix or a kernel."""
+    if "resnets" in parts:
+        return dimensions == 4 and parts[-2] in UNET_KERNELS
+    if dimensions != 2 or not any(part.endswith(("blocks", "attentions")) for part in parts):
+        return False
+    if "attentions" in parts:
+        return any(part in UNET_MATRICES for part in parts)
+    return any(part.endswith(("attn", "mlp")) or part in FUSED for part in parts)
 
 
 def made_for(module: nn.Module, factory: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from tests.app.test_bad_input import entry
 from tests.faults import caching
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.caches import doctor
+from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import DataError
 
 PLACES = {"folder/train": "cache", "folder/validation": "cache", "checkpoints/step_0000001": "checkpoint"}
@@ -83,7 +84,7 @@ def test_each_fault_is_named_with_the_command_that_mends_it(root, examined):
     assert "lune/shard_00001.safetensors: its sha256 is not that of what was written" in said
     assert "model.safetensors" in states["step_0000001"]
     assert states["validation"] == "unfinished: 1 shard to be made"
-    assert f"{train}: python extract.py doctor={train} repair=true" in said
+    assert f"{train}: {interpreter.command('extract.py')} doctor={train} repair=true" in said
 
 
 def test_repair_takes_out_what_is_damaged_and_a_checkpoint_stays_a_fault(root, examined):

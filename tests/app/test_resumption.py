@@ -11,6 +11,7 @@ from tests.app.runs import configuration
 from tinyflux_pl.app import report, resumption
 from tinyflux_pl.app.config.changes import ANOTHER_RUN, LAST_BITS, NOTHING, changes
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
 
@@ -139,7 +140,8 @@ def test_checkpoints_that_are_all_broken_are_not_taken_for_none(config, tmp_path
 def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
     asked = ["model=tiny", "resume=auto", "run=x", "steps=100", "callbacks.preview.prompts='[a, b]'"]
     said = resumption.command({**config, "overrides": asked})
-    assert said == "python train.py model=tiny steps=100 callbacks.preview.prompts='[a, b]' run=x resume=auto"
+    line = "model=tiny steps=100 callbacks.preview.prompts='[a, b]' run=x resume=auto"
+    assert said == f"{interpreter.command('train.py')} {line}"
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert resumption.command(config).startswith("torchrun --nproc_per_node=2 train.py ")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.data.cache_store import ENCODINGS
+from tinyflux_pl.data.reference_pictures import as_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SEARCHED = 20_000  # captions of a split that are looked through for a prompt's own picture
 
 
 def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
@@ -51,6 +58,28 @@ def pictures_of_previews(config: dict[str, Any], sources: list[Source], validati
         rows += range(start, start + min(-(-count // len(sources)), held))
         start += held
     return ShownPictures(validation.__getitems__(rows[:count]))
+
+
+def own_pictures(sources: list[Source], prompts: Sequence[str]) -> Any:
+    """Of data read from files, without a verifier, a picture (B, 3, H, W) that has each prompt for its caption.
+
+    One to learn from where there is one, else one to validate with, else white. None for other data.
+    """
+    import torch
+
+    if any(source.records["train"].prompt_splits or not source.records["train"].reads_files for source in sources):
+        return None
+    found: dict[str, Tensor] = {}
+    for split in ("train", "validation"):
+        for source in sources:
+            store, records = source.stores[split], source.records[split]
+            for index, caption in enumerate(store.captions(range(min(len(store), SEARCHED)))):
+                if caption in prompts and caption not in found:
+                    found[caption] = as_images(records[index].image)[0]
+    if not found:
+        return None
+    white = torch.ones_like(next(iter(found.values())))
+    return torch.stack([found.get(prompt, white) for prompt in prompts])
 
 
 def for_evaluation(config: dict[str, Any], records: Any) -> dict[str, list[str]]:

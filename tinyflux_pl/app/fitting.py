@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import drawn_prompts, resumption
+from tinyflux_pl.app import drawn_prompts, resumption, training_captions
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.learner import Learner
@@ -105,11 +105,14 @@ class Fitting:
         from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 
         described = {**self.parts.description(self.denoiser, self.image_size), "caches": self._caches()}
+        if not hasattr(self.parts.text, "ask"):  # captions of sequences are but the names of pairs
+            described["captions"] = training_captions.of(self.sources).plain()
         chosen, per_epoch = self.config["callbacks"]["checkpoint"], self.data.steps_per_epoch
         return CheckpointSchedule(self.run_dir / "checkpoints", described, self.average, per_epoch, **chosen)
 
     def _preview(self) -> Any:
         from tinyflux_pl.data.prompt_accuracy import PromptAccuracy
+        from tinyflux_pl.data.training_captions import readable
         from tinyflux_pl.training.preview import Preview
 
         records = self.sources[0].records["train"]
@@ -118,8 +121,22 @@ class Fitting:
         metric = None if verifier is None else PromptAccuracy(verifier, alone=True)
         prompts = drawn_prompts.for_previews(self.config, self.sources)
         every, folder = self.config["callbacks"]["preview"]["every_steps"], self.run_dir / "samples"
-        seed, pictures = self.config["seed"], records.pictures
-        return Preview(folder, self.sampler, prompts, self.average, metric, every, seed, pictures)
+        measured = None if metric is None else readable(records, prompts)
+        if measured is not None and len(measured) < len(prompts):
+            count = f"{len(prompts) - len(measured)} of {len(prompts)}"
+            print(f"previews: {count} prompts are drawn but not measured, since the data's verifier cannot read them")
+        return Preview(
+            folder,
+            self.sampler,
+            prompts,
+            self.average,
+            metric,
+            every,
+            self.config["seed"],
+            records.pictures,
+            measured,
+            drawn_prompts.own_pictures(self.sources, prompts),
+        )
 
     def _validation(self) -> Any:
         from tinyflux_pl.objectives.validation import FixedGrid

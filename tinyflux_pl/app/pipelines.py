@@ -54,7 +54,8 @@ def _published(config: dict[str, Any]) -> Any:
         torch.manual_seed(rng.derive(config["seed"], "init"))  # of random weights; others do not see it
         denoiser = build(model, latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
     side = denoiser.image_size or generation_plan.PUBLISHED_SIZE
-    made = Pipeline.from_parts(denoiser, codec, text, (side, side), model["weights"] or "random")
+    chosen = {key: value for key, value in model.items() if key not in ("_target_", "structure")}
+    made = Pipeline.from_parts(denoiser, codec, text, (side, side), chosen)
     return made.adjusted(batch_size=images)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.core import interruption
+from tinyflux_pl.core import interpreter, interruption
 from tinyflux_pl.data.cache_store import CacheStore
 
 PAUSE = 0.5  # seconds between two looks at the caches
@@ -28,7 +28,8 @@ def launcher() -> str:
         one_node = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
         options = f"--nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if one_node else "..."
         return f"torchrun {options} train.py"
-    return "srun python train.py" if "SLURM_STEP_ID" in os.environ else "python train.py"
+    line = interpreter.command("train.py")
+    return f"srun {line}" if "SLURM_STEP_ID" in os.environ else line
 
 
 def prepared(parts: Parts, records: sources.Records | None = None) -> list[sources.Source]:

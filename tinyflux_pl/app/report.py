@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from tinyflux_pl.app import tables
 from tinyflux_pl.app.generation_plan import GenerationPlan
 from tinyflux_pl.app.redact import redact_data
 from tinyflux_pl.app.run_folder import configurations
 from tinyflux_pl.app.training_plan import TrainingPlan
-from tinyflux_pl.core import files
-from tinyflux_pl.core.printable import printable
+from tinyflux_pl.core import files, interpreter
+from tinyflux_pl.data.training_captions import HELP
 from tinyflux_pl.engine.memory_plan import size
 
+SPLITS = {  # of the prompts of the closing evaluation
+    "held_out": ", in combinations never seen in training",
+    "short": ", for short prompts that leave something open",
+}
 SHOWN = 10  # skipped files that the closing table names
 
 
@@ -36,12 +37,8 @@ def changes(found: Sequence[Any]) -> None:
     """What a resumed run was asked for differently, and what of it that changes."""
     if not found:
         return
-    table = Table(title="changed since the run was last started", title_justify="left", title_style="bold")
-    for name in ("key", "then", "now", "this changes"):
-        table.add_column(name, overflow="fold")
-    for change in found:
-        table.add_row(*(Text(printable(str(value))) for value in (change.key, change.then, change.now, change.effect)))
-    Console().print(table)
+    rows = [(c.key, f"{c.then} -> {c.now}; this changes {c.effect}") for c in found]
+    tables.show("changed since the run was last started (then -> now)", rows)
 
 
 def results(found: dict[str, Any], run_dir: Path) -> None:
@@ -50,15 +47,18 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
     speed = f", {trained:.0f} images/s while training" if trained else ""  # none where no step was left to take
     files.write_json(run_dir / "results.json", _in_words(found))
     rows = [
-        ("trained", f"{found['parameters']:,} parameters, {found['steps']:,} steps, data {found['data']}"),
-        ("experts", ", ".join(found["experts"]) or "none"),
+        ("model", f"{found['parameters']:,} parameters, {found['steps']:,} steps on data={found['data']}"),
+        ("experts", ", ".join(found["experts"]) or "none: trained without teachers"),
         ("time", f"{found['seconds'] / 60:.1f} min{speed}"),
         ("peak memory", f"{found['peak_memory_bytes'] / 2**30:.2f} GiB"),
-        ("validation loss", f"{found['validation_loss']:.4f}"),
+        ("validation loss", f"{found['validation_loss']:.4f}, mean squared error on pictures held back from training"),
     ]
     for name, claims in found["accuracies"].items():
         detail = ", ".join(f"{claim} {value:.0%}" for claim, value in claims.items() if claim != "all")
-        rows.append((f"accuracy {name}", f"{claims['all']:.1%} ({detail})"))
+        kind = SPLITS.get(name.rpartition("/")[2], "")
+        rows.append(
+            (f"accuracy {name}", f"{claims['all']:.1%} of pictures show all that was asked for{kind} ({detail})")
+        )
     for name, distances in found["novelty"].items():
         shown = (
             f"{kind.replace('_', ' ')} {at[0.5]:.2f} (nearest 1 %: {at[0.01]:.2f})" for kind, at in distances.items()
@@ -66,12 +66,19 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
         rows.append((f"distance {name}", f"to the nearest training picture: {', '.join(shown)}"))
     rows += _skipped(found["skipped"])
     rows += [("pictures", found["samples"]), ("checkpoint", found["checkpoint"])]
-    _print("training is done", rows)
+    tables.show("training is done", rows)
     prompt = (found["prompts"] or ["a large red circle, top left"])[0]
     asked = [*found.get("beside", ()), found.get("ask") or f"prompt={prompt}"]
     words = [f"checkpoint={found['checkpoint']}", *asked, "n=4", "seed=1"]
-    command = " ".join(["python generate.py", *(shell(word) for word in words)])
-    Console(soft_wrap=True).print(printable(f"next: {command}"), highlight=False, markup=False)
+    tables.line("next: " + " ".join([interpreter.command("generate.py"), *(shell(word) for word in words)]))
+    if not found.get("ask"):
+        tables.line(f"      prompt={HELP} in it tells which prompts this model was trained for")
+
+
+def lines(texts: Sequence[str]) -> None:
+    """Notes, one a line."""
+    for text in texts:
+        tables.line(f"note: {text}")
 
 
 def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
@@ -88,31 +95,34 @@ def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
         read = ", ".join(f"{n:,} {suffix}" for suffix, n in source.records["train"].kinds.items())
         rows += [(f"{source.name}: files", read)] if read else []
         unused = source.records["train"].findings
-        rows += [(f"{source.name}: {finding.kind}", printable(finding.line())) for finding in unused]
-    _print("the caches are complete", [*rows, *_skipped(skipped)])
+        rows += [(f"{source.name}: {finding.kind}", finding.line()) for finding in unused]
+    tables.show("the caches are complete", [*rows, *_skipped(skipped)])
 
 
-def pictures(paths: Sequence[Path], grid: Path) -> None:
-    """Where the images lie."""
-    _print("drawn", [("images", f"{len(paths)} in {grid.parent}"), ("grid", str(grid))])
+def pictures(paths: Sequence[Path], grid: Path | None, most: int) -> None:
+    """Where the images lie, and the sheet of the first `most` of them."""
+    rows = [("images", f"{len(paths):,} in {paths[0].parent}")]
+    if grid is not None:
+        rows.append(("grid", f"{grid}{f', of the first {most}' if len(paths) > most else ''}"))
+    tables.show("drawn", rows)
 
 
 def answers(path: Path, count: int) -> None:
     """Where the answered conditions lie."""
-    _print("answered", [("pairs", f"{count:,} in {path}")])
+    tables.show("answered", [("pairs", f"{count:,} in {path}")])
 
 
 def plan(found: GenerationPlan) -> None:
     """Weights of each part, and all that is in memory while each stage is at work."""
     rows = [(p.name, f"{p.parameters:>15,} parameters  {p.dtype:<9} {size(p.bytes)}") for p in found.parts]
-    _print("weights", rows)
+    tables.show("weights", rows)
     height, width = found.size
     stages = [
         (stage.name, f"{size(stage.total):>10}  {', '.join(f'{what} {size(n)}' for what, n in stage.rows.items())}")
         for stage in found.memory.stages
     ]
     many = "1 image" if found.images == 1 else f"{found.images} images at once"
-    _print(f"in memory, {many} of {width} x {height}", stages)
+    tables.show(f"in memory, {many} of {width} x {height}", stages)
 
 
 def notes(lines: Sequence[str]) -> None:
@@ -123,12 +133,12 @@ def notes(lines: Sequence[str]) -> None:
 
 def division(found: TrainingPlan) -> None:
     """How a batch is divided so that it fits, and what each stage of training then takes."""
-    print(found.line)
+    tables.line(found.line)
     stages = [
         (stage.name, f"{size(stage.total):>10}  {', '.join(f'{what} {size(n)}' for what, n in stage.rows.items())}")
         for stage in found.memory.stages
     ]
-    _print(f"planned memory, of {size(found.limit)} that may be used", stages)
+    tables.show(f"planned memory, of {size(found.limit)} that may be used", stages)
 
 
 def shell(word: str) -> str:
@@ -155,12 +165,3 @@ def _skipped(lines: Sequence[str]) -> list[tuple[str, str]]:
         return []
     more = [f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
     return [(f"skipped {len(lines):,}", "\n".join([*lines[:SHOWN], *more]))]
-
-
-def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
-    table.add_column(no_wrap=True, style="cyan")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(printable(value)))  # a file's name may hold what rich would read as markup
-    Console().print(table)

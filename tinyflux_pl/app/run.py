@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app.config import plain_keys
+from tinyflux_pl.app.preflight.verdict import with_verdict
 from tinyflux_pl.app.run_folder import leaving_no_trace, others_in, owned
 from tinyflux_pl.core.errors import ConfigError
 
@@ -38,6 +39,7 @@ def extract(config: dict[str, Any]) -> int:
 
 
 @leaving_no_trace
+@with_verdict
 def train(config: dict[str, Any]) -> int:
     """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
     from tinyflux_pl.app import closing_evaluation, hardware, ranks, report, resumption, training_plan
@@ -83,14 +85,18 @@ def train(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
-    from tinyflux_pl.app import generation_plan, hardware, report
+    from tinyflux_pl.app import generation_plan, hardware, prompt_advice, report
     from tinyflux_pl.app.pipelines import pipeline
+    from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.pipeline import read_prompts
 
     plain_keys.check(config, "generate")
     _require_read(
         config, TRAINING_ONLY, "drawing does not read", "sampler.shift and sampler.spacing, which say where steps lie"
     )
+    if config["prompt"] == HELP:
+        prompt_advice.show(config)
+        return 0
     config = hardware.decided(config)
     if generation_plan.only(config):
         report.plan(generation_plan.generation_plan(config))
@@ -100,9 +106,11 @@ def generate(config: dict[str, Any]) -> int:
     if config["condition"] is not None:
         return _answer(config)
     prompts = read_prompts(config["prompt"], config["prompt_file"])
+    if config["checkpoint"] is not None:
+        report.lines(prompt_advice.notes(prompt_advice.captions_of(config["checkpoint"]), prompts))
     folder = config["output"] or config["run_dir"]
-    chosen = {name: config[name] for name in ("n", "seed", "negative_prompt")}
-    report.pictures(*pipeline(config).write(prompts, folder, **chosen))
+    chosen = {name: config[name] for name in ("n", "seed", "negative_prompt", "grid")}
+    report.pictures(*pipeline(config).write(prompts, folder, **chosen), config["grid"])
     return 0
 
 

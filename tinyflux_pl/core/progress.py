@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from tinyflux_pl.core import interruption
+from tinyflux_pl.core.printable import printable
 
 T = TypeVar("T")
 
@@ -44,3 +45,11 @@ def track(items: Iterable[T], title: str, total: int, unit: str, weight: int = 1
             step = min(weight, total - done)
             done += step
             shown.update(step)
+
+
+def say(line: str) -> None:
+    """A line on stdout that stays, above the bars that are running."""
+    from tqdm import tqdm
+
+    tqdm.write(printable(line), file=sys.stdout)
+    sys.stdout.flush()

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tinyflux_pl.core.errors import StaleCache
 from tinyflux_pl.core.fingerprint import canonical
+from tinyflux_pl.core.interpreter import command
 
 REBUILD = "write it again: python extract.py (the same choices) rebuild=true"
 
@@ -21,7 +22,7 @@ def mend(root: Path) -> str:
 
 def repair(root: Path) -> str:
     """The command that takes a store's damaged shards out."""
-    return f"python extract.py {shlex.quote(f'doctor={root}')} repair=true"
+    return f"{command('extract.py')} {shlex.quote(f'doctor={root}')} repair=true"
 
 
 @runtime_checkable

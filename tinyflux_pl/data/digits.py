@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SIDE, INK = 8, 16  # a scan's pixels along a side, and its darkest ink
 SPLITS = {"train": (0, 900), "validation": (900, 1000), "reader": (1000, 1797)}
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+GRAMMAR = 'name one digit, as a word or a figure: "the digit seven" or "a handwritten 7"'
 TEMPLATES = ("the digit {name}", "a handwritten {name}", "a handwritten {digit}", "the digit {digit}")
 
 
@@ -58,11 +59,10 @@ def caption_of(digit: int, template: int) -> str:
 def parse(caption: str) -> int:
     """The digit that a caption names; CaptionError, with the grammar, if it names none or several."""
     words = caption.lower().replace(",", " ").replace(".", " ").split()
-    found = {NAMES.index(w) for w in words if w in NAMES} | {int(w) for w in words if w.isdigit() and len(w) == 1}
+    found = {NAMES.index(w) for w in words if w in NAMES} | {int(w) for w in words if w.isdecimal() and len(w) == 1}
     if len(found) != 1:
-        raise CaptionError(
-            f"not a caption of one digit: {caption!r}", cure='write "the digit seven" or "a handwritten 7"'
-        )
+        count = "several digits" if found else "no digit"
+        raise CaptionError(f"not a caption of one digit: {caption!r} names {count}", cure=GRAMMAR)
     return found.pop()
 
 
@@ -71,6 +71,7 @@ class Digits(RecordSource):
 
     name = "digits"
     prompt_splits = ("train",)
+    grammar = GRAMMAR
 
     def __init__(self, split: str = "train", count: int | None = None, size: int = 32) -> None:
         if size < SIDE or size % SIDE:

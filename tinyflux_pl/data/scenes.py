@@ -79,7 +79,8 @@ def parse(caption: str) -> Scene:
     known = relation in RELATIONS or (relation == "and" and len(set(pairs)) == 2)
     if known and all(colour in COLOURS and shape in SHAPES for colour, shape in pairs):
         return Scene(tuple(pairs), None if relation == "and" else relation)
-    raise CaptionError(f"not a caption of a scene: {caption!r}", cure=GRAMMAR)
+    what = "neither two objects in a relation nor two, three or four alike"
+    raise CaptionError(f"not a caption of a scene: {caption!r} names {what}", cure=GRAMMAR)
 
 
 class Scenes(RecordSource):
@@ -92,6 +93,7 @@ class Scenes(RecordSource):
 
     name = "scenes"
     prompt_splits = ("train", "held_out")
+    grammar = GRAMMAR
 
     def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
         self.pairs = pairs_of(split)

@@ -112,11 +112,20 @@ def _parse(caption: str) -> tuple[tuple[str, str], ...]:
     known = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
     stated = {name: [word for word in words if word in choices] for name, choices in known.items()}
     rest = " ".join(w for w in words if not any(w in choices for choices in known.values()))
-    unclear = any(len(values) > 1 for values in stated.values()) or not stated["shape"]
-    if unclear or (rest and rest not in POSITIONS):
-        raise CaptionError(f"not a caption of one shape: {caption!r}", cure=GRAMMAR)
+    if why := _unclear(stated, rest):
+        raise CaptionError(f"not a caption of one shape: {caption!r} {why}", cure=GRAMMAR)
     attributes = {name: values[0] for name, values in stated.items() if values}
     return tuple((attributes | ({"position": rest} if rest else {})).items())
+
+
+def _unclear(stated: dict[str, list[str]], rest: str) -> str:
+    """Why a caption does not describe one shape, or nothing."""
+    twice = [f"two values of {name} ({', '.join(values)})" for name, values in stated.items() if len(values) > 1]
+    if twice:
+        return f"has {' and '.join(twice)}"
+    if not stated["shape"]:
+        return "names no shape"
+    return f"holds {rest!r}, which is no colour, shape, size or position" if rest and rest not in POSITIONS else ""
 
 
 def parse(caption: str) -> dict[str, str]:
@@ -137,6 +146,7 @@ class Shapes(RecordSource):
 
     name = "shapes"
     prompt_splits = ("train", "held_out", "short")
+    grammar = GRAMMAR
 
     def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
         self.pairs = pairs_of(split)

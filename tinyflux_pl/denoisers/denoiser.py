@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path as Files
 from typing import ClassVar
 
 from torch import nn
@@ -19,7 +20,8 @@ class DenoiserModule(nn.Module):
     `patch_size`: latent cells along a side of a token. `image_size`: pixels along a side that it draws by default;
     None leaves it to the user. `reference_size`: the rule of data.reference_pictures that fits reference pictures;
     None: it was not trained on any. `inpaint_channels`: of a picture with a hole beside the latents. `overflows`:
-    why float16 is refused. `reads_places`: of the tokens of a target and of a condition (sequences).
+    why float16 is refused. `reads_places`: of the tokens of a target and of a condition (sequences). `weight_files`:
+    that its published weights were read from.
     """
 
     name: ClassVar[str]
@@ -37,6 +39,7 @@ class DenoiserModule(nn.Module):
     inpaint_channels: int = 0
     reads_places: bool = False
     overflows: str = ""
+    weight_files: tuple[Files, ...] = ()
 
     def require_readable(self, cond: Conditioning) -> None:
         """Raise for a port, a reference or a picture with a hole that the network has no input for.

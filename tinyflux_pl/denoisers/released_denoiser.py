@@ -33,6 +33,7 @@ class ReleasedDenoiser(DenoiserModule):
         super().__init__()
         self.net, self.latent_spec, self.text_spec, self.path = net, latent_spec, text_spec, path
         self.image_size, self.options, self.overflows = image_size, options, self.released.overflows
+        self.weight_files = vars(net).get("weight_files", ())  # none of a network that is newly initialised
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""

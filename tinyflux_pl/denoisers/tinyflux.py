@@ -199,4 +199,5 @@ def build_published(
     net = load_reference(told, read_safetensors(file))
     denoiser = TinyFluxDenoiser(net.config, latent_spec, text_spec, path)
     denoiser.net = net
+    denoiser.weight_files = (file,)
     return denoiser

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.codecs.registry import build_codec
-from tinyflux_pl.core import files
 from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.progress import track
@@ -22,15 +19,17 @@ from tinyflux_pl.data.records.caption_text import text_of
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.engine.accelerator import device_of
+from tinyflux_pl.inference import provenance
 from tinyflux_pl.inference.edit import Edit, Hole, References
+from tinyflux_pl.inference.picture_folder import PictureFolder
+from tinyflux_pl.sampling.grid import Grid
 from tinyflux_pl.sampling.images import ImageSampler, settings_of
 from tinyflux_pl.sampling.loop import SamplerSettings
-from tinyflux_pl.sampling.picture import captioned_grid, save_png, to_picture
+from tinyflux_pl.sampling.picture import to_picture
 from tinyflux_pl.text.registry import build_text
 
 WEIGHTS = ("averaged", "raw")
 MAX_PROMPT_BYTES = 2**26  # of a file of prompts
-NUMBERED = re.compile(r"image_(\d+)\.png")
 
 
 @dataclass
@@ -56,18 +55,21 @@ class Pipeline:
         text = build_text(config["text"]["name"], config["text"]["config"])
         sampler = ImageSampler(codec, text, settings_of(config["sampler"]), tuple(config["image_size"]))
         origin = {"checkpoint": checkpoint.hash, "step": checkpoint.step, "weights": weights}
+        origin["model"] = {"name": denoiser.name, "experts": config["experts"], "data": config["data"]}
         return cls(denoiser.eval(), sampler, origin)
 
     @classmethod
     def from_parts(
-        cls, denoiser: torch.nn.Module, codec: Codec, text: TextEncoder, size: tuple[int, int], weights: str | Path
+        cls, denoiser: Any, codec: Codec, text: TextEncoder, size: tuple[int, int], chosen: Mapping[str, Any]
     ) -> Pipeline:
-        """A network with published weights, which say nothing of codec, text and sampler themselves."""
-        file = Path(weights)
-        digest = files.sha256(file)[:12] if file.is_file() else str(weights)
+        """A network with published weights, which say nothing of codec, text and sampler themselves.
+
+        `chosen` is how it was asked for, as plain data: weights, revision, dtype, ...
+        """
         sampler = ImageSampler(codec, text, SamplerSettings(), size)
-        kind = "random" if weights == "random" else "published"
-        return cls(denoiser.eval(), sampler, {"checkpoint": digest, "weights": kind})
+        kind = "published" if chosen.get("weights") else "random"
+        model = {"name": denoiser.name, **chosen, **denoiser.config_dict()}
+        return cls(denoiser.eval(), sampler, provenance.without_places({"weights": kind, "model": model}))
 
     @property
     def cell(self) -> int:
@@ -130,20 +132,30 @@ class Pipeline:
         return replace(self, precision=formats.check_mixed(chosen, self.denoiser.overflows))
 
     def write(
-        self, prompts: list[str], folder: str | Path, *, n: int = 1, seed: int = 0, negative_prompt: str | None = None
-    ) -> tuple[list[Path], Path]:
-        """`n` PNG files a prompt and a grid of all; each file says how to make it again.
+        self,
+        prompts: list[str],
+        folder: str | Path,
+        *,
+        n: int = 1,
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        grid: int = 64,
+    ) -> tuple[list[Path], Path | None]:
+        """`n` PNG files a prompt and a grid of the first `grid` of them; each file says how to make it again.
 
-        The numbers go on from the pictures that are in the folder already.
+        Pictures are written as they are drawn. The numbers go on from those that are in the folder already.
         """
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one image")
-        folder = Path(folder)
-        taken = [int(found[1]) for file in folder.glob("*.png") if (found := NUMBERED.fullmatch(file.name))]
-        first = max(taken, default=-1) + 1
+        pictures, sheet = PictureFolder(folder), Grid(grid)
         wanted = [(prompt, i) for prompt in prompts for i in range(n)]
-        paths, drawn = [], []
-        with formats.autocast(self.precision, next(self.denoiser.parameters()).device):
+        asked = {"negative_prompt": negative_prompt, "seed": seed}
+        paths: list[Path] = []
+        with (
+            formats.autocast(self.precision, next(self.denoiser.parameters()).device),
+            ThreadPoolExecutor(1, "hashing") as beside,
+        ):
+            described = beside.submit(self.description)
             batches = self.sampler.batches(
                 self.denoiser,
                 [prompt for prompt, _ in wanted],
@@ -153,26 +165,30 @@ class Pipeline:
             )
             for images in track(batches, "sample", len(wanted), "image", self.sampler.max_batch):
                 for image in images:
-                    (prompt, i), path = wanted[len(paths)], folder / f"image_{first + len(paths):04d}.png"
-                    save_png(to_picture(image), path, self.provenance(prompt, seed, i, negative_prompt))
-                    paths.append(path)
-                drawn.append(images)
-        grid = captioned_grid(torch.cat(drawn), [prompt for prompt, _ in wanted], columns=n if len(prompts) > 1 else 0)
-        overview = folder / (f"grid_{first:04d}.png" if first else "grid.png")
-        save_png(grid, overview, self.provenance(" | ".join(prompts), seed, 0, negative_prompt))
-        return paths, overview
+                    prompt, i = wanted[len(paths)]
+                    picture, said = to_picture(image), {**described.result(), **asked, "prompt": prompt, "index": i}
+                    paths.append(pictures.add(picture, said))
+                    sheet.add(picture, prompt)
+        if not sheet.cells:
+            return paths, None
+        made = {**described.result(), **asked, "prompt": " | ".join(dict.fromkeys(sheet.captions))}
+        return paths, pictures.add_grid(sheet.sheet(n if len(prompts) > 1 else 0), made)
 
-    def provenance(self, prompt: str, seed: int, index: int, negative_prompt: str | None) -> dict[str, Any]:
-        """What makes an image again: prompt, seed, its index under the seed, settings, weights."""
+    def description(self) -> dict[str, Any]:
+        """All that the pictures depend on beside prompt, seed and index: no place, names and hashes only."""
+        device = next(self.denoiser.parameters()).device
+        model = {**self.origin["model"], "content": provenance.contents(self.denoiser.weight_files)}
         return {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "seed": seed,
-            "index": index,
             "image_size": list(self.sampler.image_size),
             "settings": asdict(self.sampler.settings),
             "precision": self.precision,
+            "device": provenance.device_name(device),
+            "versions": provenance.versions(),
+            "codec": provenance.part(self.sampler.codec),
+            "text": provenance.part(self.sampler.text),
+            "path": {"name": self.denoiser.path.name, **self.denoiser.path.config()},
             **self.origin,
+            "model": model,
         }
 
 

@@ -1,15 +1,12 @@
-"""Tensors to pictures: PNG files that say how they were made, and captioned grids."""
+"""Tensors to pictures, and PNG files that say how they were made."""
 
 from __future__ import annotations
 
 import json
-import math
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -30,25 +27,3 @@ def save_png(picture: Image.Image, path: str | Path, metadata: dict[str, Any]) -
         info.add_itxt("prompt", str(metadata["prompt"]))
     with files.staged_file(path) as staging:
         picture.save(staging, format="PNG", pnginfo=info)
-
-
-def captioned_grid(images: Tensor, captions: Sequence[str], columns: int = 0, cell: int = 128) -> Image.Image:
-    """A sheet of images (N, 3, H, W) enlarged to about `cell` pixels, each above its caption."""
-    count, height, width = len(images), images.shape[-2], images.shape[-1]
-    ideal = math.ceil(math.sqrt(count * 1.6))
-    columns = columns or next((c for c in range(ideal, 2 * ideal) if count % c == 0), ideal)
-    factor = max(1, round(cell / max(height, width)))
-    pad, font = 8, ImageFont.load_default(12)
-    tall, wide = height * factor, max(width * factor, 96)
-    lines = [textwrap.wrap(c, max(8, wide // 7))[:3] for c in captions]
-    foot = 15 * max((len(block) for block in lines), default=1) + 4
-    rows = math.ceil(count / columns)
-    sheet = Image.new("RGB", (columns * (wide + pad) + pad, rows * (tall + foot + pad) + pad), "white")
-    pen = ImageDraw.Draw(sheet)
-    smooth = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
-    for index, image in enumerate(images):
-        left, top = pad + (index % columns) * (wide + pad), pad + (index // columns) * (tall + foot + pad)
-        sheet.paste(to_picture(image).resize((width * factor, tall), smooth), (left, top))
-        pen.rectangle((left - 1, top - 1, left + width * factor, top + tall), outline="#cccccc")
-        pen.multiline_text((left, top + tall + 2), "\n".join(lines[index]), fill="#222222", font=font, spacing=2)
-    return sheet

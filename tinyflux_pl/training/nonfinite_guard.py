@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError, NumericsError
+from tinyflux_pl.core.interpreter import command
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.training.optimizers import refuse
 from tinyflux_pl.training.replay_bundle import ReplayBundle, batches_of, tensors_of
@@ -169,7 +170,7 @@ class NonFiniteGuard(Callback):
         raise NumericsError(
             f"{excess}: {'; '.join(last.reasons)}. None of them changed weights or averages",
             where=str(self.record.file),
-            cure=f"see where it comes from: python train.py replay={shlex.quote(str(folder))}",
+            cure=f"see where it comes from: {command('train.py')} replay={shlex.quote(str(folder))}",
         )
 
     def _stored(self, step: int) -> list[Batch]:

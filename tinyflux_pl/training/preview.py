@@ -8,16 +8,21 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from tinyflux_pl.core import progress
 from tinyflux_pl.core.errors import Interrupted
+from tinyflux_pl.sampling.grid import captioned_grid, paired_grid
 from tinyflux_pl.sampling.images import ImageSampler
-from tinyflux_pl.sampling.picture import captioned_grid
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.periodic import Periodic
 from tinyflux_pl.training.preemption import poll
 
 
 class Preview(Periodic):
-    """A captioned grid every `every_steps`, from the averaged weights, with prompt accuracy; rank 0 draws."""
+    """A captioned grid every `every_steps`, from the averaged weights, with prompt accuracy; rank 0 draws.
+
+    The accuracy is that of the prompts in `measured`, which the metric's verifier can read. `beside` are the data's
+    own pictures (B, 3, H, W) of the prompts, shown next to what is drawn.
+    """
 
     def __init__(
         self,
@@ -29,10 +34,14 @@ class Preview(Periodic):
         every_steps: int = 500,
         seed: int = 0,
         pictures: Callable[[Any, Sequence[str]], tuple[Any, list[str]]] | None = None,
+        measured: Sequence[str] | None = None,
+        beside: Any = None,
     ) -> None:
         super().__init__(every_steps)
         self.folder, self.sampler, self.prompts = Path(folder), sampler, list(prompts)
         self.average, self.metric, self.seed = average, metric, seed
+        self.measured = [i for i, prompt in enumerate(self.prompts) if measured is None or prompt in measured]
+        self.beside = beside
         self.pictures = pictures  # of what is drawn for the prompts, where that is no picture itself
         self.picture: Path | None = None  # the last one
 
@@ -51,17 +60,28 @@ class Preview(Periodic):
         """Sample, save, log; the raw weights and the training mode are back afterwards."""
         images = self.sample(pl_module, self.prompts)
         self.picture = self.folder / f"step_{step:07d}.png"
-        grid = captioned_grid(*(self.pictures(images, self.prompts) if self.pictures else (images, self.prompts)))
+        grid = self._grid(images)
         self.folder.mkdir(parents=True, exist_ok=True)
         grid.save(self.picture)
-        if self.metric is not None:
+        said = f"step {step:,}: preview {self.picture}"
+        if self.metric is not None and self.measured:
             self.metric.reset()
-            self.metric.update(images, self.prompts)
+            self.metric.update(images[self.measured], [self.prompts[i] for i in self.measured])
             found = {f"preview/accuracy_{k}": float(v) for k, v in self.metric.compute().items()}
             for logger in trainer.loggers:
                 logger.log_metrics(found, step=step)
+            of = f"of {len(self.measured)} pictures show all that was asked for"
+            said = f"{said}; {found['preview/accuracy_all']:.0%} {of}"
+        progress.say(said)
         for logger in trainer.loggers:
             _log_image(logger, grid, step)
+
+    def _grid(self, images: Any) -> Any:
+        if self.beside is not None:
+            return paired_grid(images, self.beside, self.prompts)
+        if self.pictures is not None:
+            return captioned_grid(*self.pictures(images, self.prompts))
+        return captioned_grid(images, self.prompts)
 
     def sample(self, pl_module: LightningModule, prompts: Sequence[str]) -> Any:
         """Images (N, 3, H, W) from the averaged weights where they are kept."""

@@ -8,6 +8,7 @@ import math
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from tinyflux_pl.core import progress
 from tinyflux_pl.core.errors import Interrupted
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.objectives.validation import FixedGrid
@@ -56,6 +57,8 @@ class Validation(Periodic):
         odd = [f"{name} is {value}" for name, value in self.errors.items() if not math.isfinite(value)]
         if odd:
             log.warning("validation at step %d: %s; training goes on", pl_module.step, ", ".join(odd))
+        if trainer.is_global_zero:
+            progress.say(f"step {pl_module.step:,}: validation loss {self.errors['validation/loss']:.4f}")
         for logger in trainer.loggers:
             logger.log_metrics(self.errors, step=pl_module.step)
         super().perform(trainer, pl_module)

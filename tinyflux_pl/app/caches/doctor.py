@@ -19,6 +19,7 @@ from tinyflux_pl.core.progress import track
 from tinyflux_pl.data import cache_validity, store_health
 
 CACHE, CHECKPOINT, CLOSED = "cache", "checkpoint", "folder"
+BESIDE = 80  # columns that the doctor's table needs beside a path
 SHOWN = 10  # damaged files of one place that the table names
 
 
@@ -148,12 +149,15 @@ def _print(places: list[Place]) -> None:
     count = f"{len(places)} place{'s' * (len(places) != 1)}, {sum(not place.whole for place in places)} not whole"
     table = Table(title=count, title_justify="left")
     for name, right in (("kind", False), ("place", False), ("files", True), ("MiB", True), ("state", False)):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "place")
     for place in places:
         size = sum(file.stat().st_size for file in place.files if file.exists()) / 2**20
         state = Text(_state(place), style="" if place.whole else "red")
         table.add_row(place.kind, Text(str(place.path)), f"{len(place.files):,}", f"{size:,.1f}", state)
-    Console().print(table)
+    console = Console(soft_wrap=True)
+    longest = max((len(str(place.path)) for place in places), default=0)
+    console.width = max(console.width, longest + BESIDE)  # a path stays whole, wherever a terminal breaks the line
+    console.print(table)
     for place in places:
         if place.cure:
             Console(soft_wrap=True).print(f"{place.path}: {place.cure}", highlight=False, markup=False)

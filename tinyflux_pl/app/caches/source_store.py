@@ -9,6 +9,7 @@ from typing import Any
 from tinyflux_pl.app.caches.replacement import Replacement
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
+from tinyflux_pl.core.interpreter import command
 from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_store import CacheStore
 
@@ -59,4 +60,4 @@ def cure(parts: Parts, source: str) -> str:
     node = parts.config["data"]["sources"][source]
     other = shlex.quote(f"data.sources.{source}.cache={Path(node['cache'])}_2")
     words = [*parts.config.get("flags", []), *chosen, "rebuild=true"]
-    return f"python extract.py {' '.join(words)}; or keep both caches: add {other} to this run"
+    return f"{command('extract.py')} {' '.join(words)}; or keep both caches: add {other} to this run"

@@ -180,6 +180,7 @@ class Generate(Keys):
     condition: str | None
     n: Positive
     batch_size: Annotated[int | None, Range(least=1)]
+    grid: Count
     reference: str | list[str] | None
     image: str | None
     mask: str | None

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from tinyflux_pl.app import tables
 from tinyflux_pl.app.preflight.budget import Budget
 from tinyflux_pl.app.preflight.dataset_survey import Survey
 from tinyflux_pl.app.preflight.disk_needs import listed
@@ -19,10 +16,10 @@ from tinyflux_pl.engine.memory_plan import size
 FOUND = {
     "unreadable": "unreadable",
     "missing_captions": "no caption",
-    "duplicates": "copies",
-    "contradictions": "other caption",
-    "tiny": "enlarged",
-    "empty_masks": "empty mask",
+    "duplicates": "same picture twice",
+    "contradictions": "same picture, other caption",
+    "tiny": "enlarged to fit",
+    "empty_masks": "mask without foreground",
 }
 NAMED, BUCKETS = 5, 12  # names in a row of findings, rows of sizes
 
@@ -52,7 +49,7 @@ def dataset(surveys: Sequence[Survey], fit_modes: dict[str, str], findings: dict
             rows.append((f"  {ratio}", f"{count:,} of {side} px, {lost:.0%} {how}{grown}"))
         if more := lines[BUCKETS:]:
             rows.append(("  other sizes", f"{sum(line[2] for line in more):,} in {len(more)} more ranges"))
-    _print("the data", rows)
+    tables.show("the data", rows)
 
 
 def memory(rehearsal: Any, free: int, device: str) -> None:
@@ -66,7 +63,7 @@ def memory(rehearsal: Any, free: int, device: str) -> None:
         where = " on the host" if stage.host and device != "cpu" else ""
         own = _listed({what: count for what, count in stage.rows.items() if what not in common})
         rows.append((stage.name, f"{size(stage.total)} predicted{where}, {measured}; {own}"))
-    _print(f"memory ({device}: {size(free)} free)", rows)
+    tables.show(f"memory ({device}: {size(free)} free)", rows)
 
 
 def budget(found: Budget, notes: Sequence[str]) -> None:
@@ -79,21 +76,12 @@ def budget(found: Budget, notes: Sequence[str]) -> None:
         ("steps", f"{left:,} of {found.steps:,}; {found.epochs:,.1f} epochs in all"),
         ("batch", f"{found.batch_size:,} = {sizes.on_rank} samples x {sizes.accumulation} accumulated x {ranks}"),
         ("rate", f"{found.images_per_second:,.1f} images a second"),
-        ("hours", f"{found.hours:.2f}: {spent}"),
+        ("time", f"{_duration(3600 * found.hours)}: {spent}"),
         ("memory", f"{size(found.memory.total)} at most, in the stage {found.memory.name}"),
         ("disk", f"to be written: {listed(found.writes)}; caches that are there: {size(found.caches_there)}"),
         *(("note", note) for note in notes),
     ]
-    _print("the budget", rows)
-
-
-def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
-    table.add_column(no_wrap=True, style="cyan")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    Console().print(table)
+    tables.show("the budget", rows)
 
 
 def _listed(rows: dict[str, int]) -> str:

@@ -20,6 +20,7 @@ class RecordSource(ABC):
     `kinds` counts the files that are read by suffix. `fit_mode` (crop | pad) is how pictures of other
     shapes are fitted. `reads_files`: whether a record costs a read from disk. A dataset whose pictures can be
     read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then report prompt accuracy by split.
+    `grammar` says in a sentence which captions it has; "": any text.
     """
 
     name: str
@@ -29,6 +30,7 @@ class RecordSource(ABC):
     fit_mode: str = "crop"
     reads_files: bool = False
     prompt_splits: tuple[str, ...] = ()
+    grammar: str = ""
 
     @abstractmethod
     def __len__(self) -> int: ...

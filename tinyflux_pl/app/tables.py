@@ -1,0 +1,41 @@
+"""What is printed for people to read: titled rows of a label and a text, in which no path is ever broken."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from tinyflux_pl.core.printable import printable
+
+NARROWEST = 20  # columns of a text beside a long label
+
+
+def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """The title, then each label with its text, which is wrapped between words alone.
+
+    A line that holds a path is not wrapped at all: it stays one that can be copied, or opened, as a whole.
+    """
+    console = Console(soft_wrap=True)
+    console.print(Text(printable(title), style="bold"))
+    labels = max((len(label) for label, _ in rows), default=0)
+    room = max(console.width - labels - 4, NARROWEST)
+    for label, text in rows:
+        lines = [part for line in printable(text).splitlines() or [""] for part in _wrapped(line, room)]
+        for number, line in enumerate(lines):
+            start = Text(f"  {'' if number else printable(label):<{labels}}  ", style="cyan")
+            console.print(start.append(Text(line, style="default")))
+
+
+def line(text: str) -> None:
+    """One line, however long."""
+    Console(soft_wrap=True).print(printable(text), highlight=False, markup=False)
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    if os.sep in text:
+        return [text]
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]

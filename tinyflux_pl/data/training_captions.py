@@ -1,0 +1,103 @@
+"""The captions that a model was trained on, as its checkpoint keeps them: grammars, examples, words with counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
+
+from tinyflux_pl.core.errors import CaptionError
+from tinyflux_pl.text.hashed_words import words_of
+
+MOST_WORDS = 10_000  # that are kept, the most frequent: some 150 KiB of a checkpoint
+MOST_CAPTIONS = 100_000  # of a source that are counted, spread evenly over it
+EXAMPLES = 6
+HELP = "help"  # the prompt that asks which prompts there are
+PARSERS = {name: f"tinyflux_pl.data.{name}" for name in ("shapes", "scenes", "digits")}  # of records, by their name
+
+
+@dataclass(frozen=True)
+class SourceCaptions:
+    """One dataset: the name of its records, the grammar of its captions ("" for free text), examples, their number."""
+
+    records: str
+    grammar: str
+    examples: list[str]
+    captions: int
+
+
+@dataclass(frozen=True)
+class TrainingCaptions:
+    """Every source by name; the most frequent words of all with their counts, of `distinct` words in all.
+
+    Not `complete`: of a very long source only some of the captions were counted.
+    """
+
+    sources: dict[str, SourceCaptions]
+    words: dict[str, int]
+    distinct: int
+    complete: bool = True
+
+    @classmethod
+    def of(cls, sources: Mapping[str, tuple[Any, list[str], int]]) -> TrainingCaptions:
+        """From name -> (records, captions, how many there are beside those given too)."""
+        counts: Counter[str] = Counter()
+        described = {}
+        for name, (records, captions, total) in sources.items():
+            for caption in captions:
+                counts.update(words_of(caption))
+            examples = list(dict.fromkeys(caption for caption in captions[: 20 * EXAMPLES] if caption))[:EXAMPLES]
+            described[name] = SourceCaptions(records.name, records.grammar, examples, total)
+        complete = all(len(captions) == total for _, captions, total in sources.values())
+        return cls(described, dict(counts.most_common(MOST_WORDS)), len(counts), complete)
+
+    def plain(self) -> dict[str, Any]:
+        """As a checkpoint keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, kept: Any) -> TrainingCaptions | None:
+        """From what a checkpoint keeps; None where it is of an earlier version, or was not written by this class."""
+        try:
+            sources = {str(name): SourceCaptions(**source) for name, source in kept["sources"].items()}
+            words = {str(word): int(count) for word, count in kept["words"].items()}
+            found = cls(sources, words, int(kept["distinct"]), bool(kept["complete"]))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return found if all(_is_plain(source) for source in sources.values()) else None
+
+    @property
+    def all_words(self) -> bool:
+        """Whether a word that is not among `words` was in no caption at all."""
+        return self.complete and self.distinct == len(self.words)
+
+    def unseen(self, prompt: str) -> list[str]:
+        """The prompt's words that are not among `words`, in order, each once."""
+        return [word for word in dict.fromkeys(words_of(prompt)) if word not in self.words]
+
+    def objection(self, prompt: str) -> str:
+        """Why no dataset of the training has such captions; "" where one has, or where one holds free text."""
+        said = [_objection(source.records, prompt) for source in self.sources.values()]
+        return "" if "" in said else "; ".join(dict.fromkeys(said))
+
+
+def readable(records: Any, prompts: Iterable[str]) -> list[str]:
+    """The prompts that a dataset's verifier can read: all of free text, else those of its grammar."""
+    return [prompt for prompt in prompts if not _objection(records.name, prompt)]
+
+
+def _objection(name: str, prompt: str) -> str:
+    if name not in PARSERS:
+        return ""
+    try:
+        import_module(PARSERS[name]).parse(prompt)
+    except CaptionError as error:
+        return error.what
+    return ""
+
+
+def _is_plain(source: SourceCaptions) -> bool:
+    texts = [source.records, source.grammar, *source.examples] if isinstance(source.examples, list) else [None]
+    return all(isinstance(text, str) for text in texts) and isinstance(source.captions, int)

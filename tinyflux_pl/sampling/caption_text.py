@@ -1,0 +1,88 @@
+"""Captions as pixels: in any script, broken into lines that fit, cut short where they are too long."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from PIL.ImageDraw import ImageDraw
+
+from tinyflux_pl.core.printable import printable
+from tinyflux_pl.sampling.fonts import faces, runs
+
+LONGEST = 400  # characters of a caption that are looked at
+CUT = "\u2026"
+RIGHT_TO_LEFT = ("R", "AL")  # classes of Unicode's bidirectional algorithm
+JOINER = "\u200d"
+
+
+def width(text: str, pixels: int) -> float:
+    """Pixels along a line of text."""
+    return sum(face.getlength(part) for part, face in runs(text, pixels))
+
+
+def line_height(pixels: int) -> int:
+    """From one line to the next: room for every script's marks above and below."""
+    return round(pixels * 1.45)
+
+
+def lines(text: str, pixels: int, room: float, most: int) -> list[str]:
+    """The text in at most `most` lines of `room` pixels; one that ends before the text does ends with three dots."""
+    words = printable(text[:LONGEST]).split()
+    if len(text) > LONGEST:
+        words[-1] += CUT
+    found: list[str] = []
+    for word in words:
+        joined = f"{found[-1]} {word}" if found else word
+        if found and width(joined, pixels) <= room:
+            found[-1] = joined
+            continue
+        pieces = [word] if width(word, pixels) <= room else _pieces(word, pixels, room)
+        if found and len(pieces) > 1 and width(f"{found[-1]} {pieces[0]}", pixels) <= room:
+            found[-1] = f"{found[-1]} {pieces.pop(0)}"
+        found += pieces
+    if len(found) <= most:
+        return found
+    last = found[most - 1]
+    while last and width(last + CUT, pixels) > room:
+        last = last[:-1].rstrip()
+    return [*found[: most - 1], last + CUT]
+
+
+def write(pen: ImageDraw, at: tuple[float, float], text: str, pixels: int, fill: str) -> None:
+    """One line with its left end at (x, y), its top; the parts of a line that begins right to left stand in turn."""
+    x, y = at
+    parts = runs(text, pixels)
+    if _begins_right_to_left(text):
+        parts = parts[::-1]
+    base = y + faces(pixels)[0].getmetrics()[0]
+    for part, face in parts:
+        pen.text((x, base), part, fill=fill, font=face, anchor="ls")
+        x += face.getlength(part)
+
+
+def _begins_right_to_left(text: str) -> bool:
+    strong = (unicodedata.bidirectional(character) for character in text)
+    return next((kind for kind in strong if kind in ("L", *RIGHT_TO_LEFT)), "L") in RIGHT_TO_LEFT
+
+
+def _pieces(word: str, pixels: int, room: float) -> list[str]:
+    """A word that is longer than a line, as in scripts without spaces, in pieces that fit."""
+    found = [""]
+    for cluster in _clusters(word):
+        if found[-1] and width(found[-1] + cluster, pixels) > room:
+            found.append("")
+        found[-1] += cluster
+    return found
+
+
+def _clusters(word: str) -> Sequence[str]:
+    """Characters with the marks that belong to them."""
+    found: list[str] = []
+    for character in word:
+        marks = unicodedata.category(character).startswith("M") or character == JOINER
+        if found and (marks or found[-1].endswith(JOINER)):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found

@@ -150,7 +150,8 @@ def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
 def test_the_command_keeps_the_configuration_folder_and_a_run_folder_elsewhere(config, monkeypatch):
     flags = ["--config-dir", "'/my conf'", "--config-name", "mine"]
     said = resumption.command({**config, "flags": flags})
-    assert said.startswith("python train.py --config-dir '/my conf' --config-name mine ")
+    begun = interpreter.command("train.py")
+    assert said.startswith(f"{begun} --config-dir '/my conf' --config-name mine ")
     assert "hydra.run.dir" not in said
     away = resumption.command({**config, "run_dir": "/elsewhere/my run"})
     assert " hydra.run.dir='/elsewhere/my run' " in away

@@ -112,7 +112,7 @@ def test_a_target_that_only_the_second_job_of_a_sweep_would_build(tmp_path, mark
             sys.argv = ["train.py", *sweep, "debug=fast", "preflight=only", f"paths.root={tmp_path / 'root'}"]
             run("train")
 
-        ended = forks.run(work, tmp_path / "log")
+        ended = forks.run(work, tmp_path / "log", timeout=600)
         held += ended.code == 2 and name in ended.printed and "Traceback" not in ended.printed and not marker.exists()
     figure(17, "targets as the second choice of a sweep, on the real command line", held, len(names))
 

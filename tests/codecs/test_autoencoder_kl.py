@@ -1,11 +1,14 @@
+import inspect
 import json
 import shutil
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests import releases
+from tinyflux_pl.codecs.autoencoder_flux2 import AutoencoderFlux2Codec
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
 from tinyflux_pl.codecs.registry import build_codec
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
@@ -206,6 +209,33 @@ def test_a_choice_between_two_variants(release, tmp_path, images):
         HubError, match=r"no weights of the variant bf16; there are: fp16, non_ema[\s\S]*codec\.variant"
     ):
         _ = AutoencoderKLCodec(str(tmp_path / "variants"), variant="bf16").latent_spec
+
+
+@pytest.mark.parametrize("values", [{"act_fn": "relu"}, {"norm_num_groups": 2}])
+def test_what_config_json_decides_is_in_the_fingerprint(release, tmp_path, values):
+    path = shutil.copytree(release[0], tmp_path / "other") / "vae" / "config.json"
+    whole, before = json.loads(path.read_text()), AutoencoderKLCodec(str(release[0])).fingerprint()
+    path.write_text(
+        json.dumps({**whole, "_diffusers_version": "0.1", "sample_size": 7, "mid_block_add_attention": True})
+    )
+    assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == before  # none of these changes a number
+    path.write_text(json.dumps({**whole, **values}))
+    assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == {**before, **values}
+
+
+# of diffusers' classes: numbers of their own in the fingerprint; told by the weights' shapes; without effect on latents
+NUMBERS = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}
+SHAPES = {"in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "latent_channels"}
+SHAPES |= {"layers_per_block", "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention", "patch_size"}
+SHAPES |= {"decoder_block_out_channels"}
+NOTHING = {"sample_size", "force_upcast", "batch_norm_momentum", "self"}
+
+
+@pytest.mark.parametrize("codec", [AutoencoderKLCodec, AutoencoderFlux2Codec])
+def test_every_setting_of_an_autoencoder_is_known_to_decide_or_not(codec):
+    signature = inspect.signature(getattr(diffusers, codec.kind).__init__).parameters
+    assert signature.keys() - NUMBERS - SHAPES - NOTHING == codec.deciding.keys()
+    assert {key: signature[key].default for key in codec.deciding} == codec.deciding
 
 
 def test_large_batches_are_taken_in_parts(release, images, monkeypatch):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests import releases_flux1, releases_stability
 from tests.original_layouts import clip_published, sd35_file, sdxl_file, under
@@ -66,6 +66,11 @@ def three_text(folder, file, **changes):
     return ClipPairText(str(file), **{"tokenizer": str(folder), "structures": told, **SD3, **changes})
 
 
+def read(file, part, skeleton):
+    prefix = encoder_file.prefix_of(file, part)
+    return encoder_file.own(load_file(file), part, skeleton, torch.float32, "f", prefix=prefix, alone=True)
+
+
 def same(ours, theirs):
     for one, other in ((ours.tokens, theirs.tokens), (ours.pooled, theirs.pooled)):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -101,7 +106,7 @@ def test_they_are_what_diffusers_makes_of_the_file(release, part, place, request
     theirs = create_diffusers_clip_model_from_ldm(
         type(original), checkpoint, subfolder=place, config=str(folder), torch_dtype=torch.float32
     ).state_dict()
-    ours = encoder_file.read(file, part, original, torch.float32)
+    ours = read(file, part, original)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -110,7 +115,7 @@ def test_t5_is_what_diffusers_makes_of_the_file(three):
 
     _, pipeline, file = three
     theirs = convert_sd3_t5_checkpoint_to_diffusers(sd35_file(pipeline))
-    ours = encoder_file.read(file, "t5xxl", pipeline.text_encoder_3, torch.float32)
+    ours = read(file, "t5xxl", pipeline.text_encoder_3)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -148,8 +153,6 @@ def test_flux1s_encoders_from_files_of_their_own_or_from_a_whole_one(flux, names
 
 
 def test_float8_with_scales_is_multiplied_out(flux, tmp_path):
-    from safetensors.torch import load_file
-
     _, files, told = flux
     held, made = load_file(files / "t5xxl_fp16.safetensors"), {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
     near = dict(held)
@@ -205,7 +208,7 @@ def test_what_a_file_lacks_or_has_too_much_is_named(xl, tmp_path):
         xl_text(folder, tmp_path / "a.safetensors").encode(PROMPTS)
     stray = "conditioner.embedders.0.transformer.text_model.encoder.layers.7.mlp.fc1.bias"
     save_file({**tensors, stray: torch.ones(24)}, tmp_path / "b.safetensors")
-    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: encoder\.layers\.7\.mlp\.fc1\.bias"):
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: text_model\.encoder\.layers\.7\.mlp\.fc1\.bias"):
         xl_text(folder, tmp_path / "b.safetensors").encode(PROMPTS)
     told = structures(folder, first="text_encoder", second="text_encoder_2")
     told["first"]["intermediate_size"] = 25

@@ -21,7 +21,7 @@ def encoder(choice: str, folder, **changed) -> LanguageModelText:
     """What conf/text/<choice>.yaml describes, on a small checkpoint: fewer layers, shorter, fp32."""
     node = yaml.safe_load((CONF / "text" / f"{choice}.yaml").read_text())
     node.pop("_target_")
-    small = {"weights": str(folder), "layers": [1, 2, 4], "length": LENGTH, "dtype": "float32"}
+    small = {"variant": None, "weights": str(folder), "layers": [1, 2, 4], "length": LENGTH, "dtype": "float32"}
     return LanguageModelText(**{**node, **small, **changed})
 
 

@@ -138,7 +138,7 @@ def test_weights_of_another_shape_and_torn_files_are_named(t5, clip, tmp_path):
     file = copy / "model.safetensors"
     tensors = load_file(file)
     save_file({**tensors, "shared.weight": torch.zeros(3, 4)}, file, {"format": "pt"})
-    with pytest.raises(CheckpointMismatch, match=r"shared\.weight: file \(3, 4\), config\.json \(\d+, 16\)"):
+    with pytest.raises(CheckpointMismatch, match=r"of another shape: .*shared\.weight \(3, 4\) for \(\d+, 16\)"):
         ClipT5(str(copy), str(clip), length=8).encode(["a"])
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):

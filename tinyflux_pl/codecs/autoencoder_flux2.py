@@ -1,7 +1,7 @@
 """FLUX.2's autoencoder as a codec: 2 x 2 cells folded into channels, normalised by batch statistics."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ class AutoencoderFlux2Codec(AutoencoderKLCodec):
     """
 
     kind = "AutoencoderKLFlux2"
+    deciding: ClassVar[dict[str, Any]] = {**AutoencoderKLCodec.deciding, "batch_norm_eps": 1e-4}
 
     @cached_property
     def latent_spec(self) -> LatentSpec:
@@ -25,8 +26,8 @@ class AutoencoderFlux2Codec(AutoencoderKLCodec):
         return LatentSpec(4 * self.vae_config.get("latent_channels", 32), 2**levels)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents: the weights' hash (the statistics are among them) and dtype."""
-        return {"codec": "autoencoder_flux2", "weights": self._sha256, "dtype": self.dtype}
+        """What decides the latents: the weights' hash (the statistics are among them), dtype and configuration."""
+        return {"codec": "autoencoder_flux2", "weights": self._sha256, "dtype": self.dtype, **self._decided()}
 
     def _normalised(self, z: Tensor) -> Tensor:
         mean, deviation = self._statistics()

@@ -2,7 +2,7 @@
 
 import inspect
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,7 @@ class AutoencoderKLCodec:
 
     kind = "AutoencoderKL"  # the class of diffusers
     original = ORIGINAL  # of single files
+    deciding: ClassVar[dict[str, Any]] = {"act_fn": "silu", "norm_num_groups": 32}  # which no weight's shape tells
 
     def __init__(
         self,
@@ -163,16 +164,22 @@ class AutoencoderKLCodec:
         return "+".join(known_sha256(file) for file in self.found.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents: the weights' hash (not their place), scale, shift, statistics and dtype."""
+        """What decides the latents: the weights' hash (not their place), scale, shift, statistics, dtype, configuration."""
         told = {
             "codec": "autoencoder_kl",
             "weights": self._sha256,
             "scale": self.scale,
             "shift": self.shift,
             "dtype": self.dtype,
+            **self._decided(),
         }
         names = ("latents_mean", "latents_std")
         return told if self.statistics is None else {**told, **{name: self.vae_config[name] for name in names}}
+
+    def _decided(self) -> dict[str, Any]:
+        """What the configuration decides beside the weights, where it is not as diffusers has it by default."""
+        told = {key: self.vae_config.get(key, usual) for key, usual in self.deciding.items()}
+        return {key: value for key, value in told.items() if value != self.deciding[key]}
 
     def to(self, device: Any) -> "AutoencoderKLCodec":
         """Move, now or when loaded."""

@@ -9,8 +9,11 @@ import torch
 
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
-from tinyflux_pl.text import pretrained
+from tinyflux_pl.text import encoder_config, pretrained
 from tinyflux_pl.text.encoder_place import locate
+from tinyflux_pl.text.tokenizer import tokenize
+
+KIND, PART = "CLIPTextModel", "clip_l"  # the class of transformers, and its keys (encoder_file.PARTS)
 
 
 class ClipText:
@@ -32,9 +35,10 @@ class ClipText:
         length: int = 77,
         dtype: str = "float32",
         batch_size: int = 64,
+        variant: str | None = None,
     ) -> None:
         pretrained.check_dtype(dtype, "text.dtype")
-        self.batch_size = batch_size
+        self.batch_size, self.variant = batch_size, variant
         self.weights, self.subfolder, self.tokenizer_subfolder = str(weights), subfolder, tokenizer_subfolder
         self.revision, self.length, self.dtype = revision, length, dtype
         self.device = torch.device("cpu")
@@ -42,12 +46,15 @@ class ClipText:
 
     @cached_property
     def _folders(self) -> tuple[Path, Path]:
-        return locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
+        subfolders = (self.subfolder, self.tokenizer_subfolder)
+        places = locate(self.weights, self.revision, *subfolders, variant=self.variant)
+        pretrained.require_encoder(KIND, *places, PART, variant=self.variant)
+        return places
 
     @cached_property
     def text_spec(self) -> TextSpec:
         """Width from config.json."""
-        width = pretrained.width_of(self._folders[0], "hidden_size", "CLIP")
+        width = encoder_config.width_of(self._folders[0], "hidden_size", "CLIP")
         return TextSpec(width=width, length=self.length, pooled=width)
 
     @torch.no_grad()
@@ -58,7 +65,7 @@ class ClipText:
 
     def _encode(self, prompts: list[str]) -> TextEmbeddings:
         tokenizer, model = self._loaded()
-        ids = pretrained.tokenize(tokenizer, prompts, self.length)["input_ids"].to(self.device)
+        ids = tokenize(tokenizer, prompts, self.length)["input_ids"].to(self.device)
         out = model(input_ids=ids)
         mask = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
         return TextEmbeddings(out.last_hidden_state.float(), mask, out.pooler_output.float())
@@ -77,15 +84,18 @@ class ClipText:
             "length": self.length,
             "dtype": self.dtype,
             "batch_size": self.batch_size,
+            "variant": self.variant,
         }
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
-        return pretrained.hash_of(*self._folders)
+        return pretrained.hash_of(*self._folders, self.variant)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the embeddings: files by content, length, dtype."""
-        return {"text": self.name, "length": self.length, "dtype": self.dtype, "files": self._hashes}
+        """What decides the embeddings: files by content, what config.json decides, length, dtype."""
+        config = pretrained.decides(KIND, self._folders[0])
+        told = {"text": self.name, "length": self.length, "dtype": self.dtype}
+        return {**told, "files": self._hashes, "config": config}
 
     def to(self, device: Any) -> "ClipText":
         """Move, now or when loaded."""
@@ -101,6 +111,7 @@ class ClipText:
     def _loaded(self) -> tuple[Any, Any]:
         if self._model is None:
             encoder, tokenizer = self._folders
-            model = pretrained.load_encoder("CLIPTextModel", encoder, self.dtype, self.device)
-            self._model = (pretrained.load_tokenizer(tokenizer), model)
+            words = pretrained.tokenizer_for(KIND, encoder, tokenizer)
+            model = pretrained.load_encoder(KIND, encoder, self.dtype, self.device, PART, None, self.variant)
+            self._model = (words, model)
         return self._model

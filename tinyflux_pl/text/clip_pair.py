@@ -12,8 +12,9 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
-from tinyflux_pl.text import pretrained
+from tinyflux_pl.text import encoder_config, pretrained
 from tinyflux_pl.text.encoder_place import locate
+from tinyflux_pl.text.tokenizer import tokenize
 
 PARTS = {  # of an encoder and its tokenizer the folders, and the name inside a single file
     "first": ("text_encoder", "tokenizer", "clip_l"),
@@ -51,12 +52,13 @@ class ClipPairText:
         structures: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         tokenizer_revision: str | None = None,
+        variant: str | None = None,
     ) -> None:
         check_dtype(dtype, "text.dtype", "T5's residual stream passes 65504" if t5_length and not drop_t5 else "")
         if pooled not in ("second", "both"):
             raise ConfigError(f"no pooled {pooled!r}", where="text.pooled", cure="second (SDXL) or both (SD3.5)")
         self.weights = None if weights is None else str(weights)
-        self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
+        self.tokenizer, self.tokenizer_revision, self.variant = tokenizer, tokenizer_revision, variant
         self.revision, self.pooled, self.zero_null, self.structures = revision, pooled, zero_null, structures
         self.t5_length, self.drop_t5, self.dtype = t5_length, drop_t5, dtype
         self.sequential, self.batch_size = sequential, batch_size
@@ -75,7 +77,12 @@ class ClipPairText:
             cure = "text.weights=FOLDER of the whole pipeline, which holds text_encoder/, tokenizer/, ..."
             raise ConfigError("no weights for the text encoders", where="text.weights", cure=cure)
         words = (self.tokenizer, self.tokenizer_revision)
-        return {key: locate(self.weights, self.revision, *PARTS[key], *words) for key in self._read_kinds}
+        found = {}
+        for key, kind in self._read_kinds.items():
+            found[key] = locate(self.weights, self.revision, *PARTS[key], *words, variant=self.variant)
+            told = (PARTS[key][2], (self.structures or {}).get(key))
+            pretrained.require_encoder(kind, *found[key], *told, self.variant)
+        return found
 
     @property
     def _read_kinds(self) -> dict[str, str]:
@@ -93,7 +100,7 @@ class ClipPairText:
 
     def _told(self, key: str, name: str) -> int:
         place, structure = self._described(key)
-        return pretrained.width_of(place, name, self.kinds[key], structure)
+        return encoder_config.width_of(place, name, self.kinds[key], structure)
 
     @cached_property
     def text_spec(self) -> TextSpec:
@@ -106,8 +113,8 @@ class ClipPairText:
 
     def skeletons(self) -> dict[str, Any]:
         """The encoders without values, on the meta device."""
-        told = {key: pretrained.described(*self._described(key)) for key in self._read_kinds}
-        return {key: pretrained.skeleton(self.kinds[key], described) for key, described in told.items()}
+        told = {key: encoder_config.described(*self._described(key)) for key in self._read_kinds}
+        return {key: encoder_config.skeleton(self.kinds[key], described) for key, described in told.items()}
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings; a prompt longer than an encoder's length is cut for it, with a warning."""
@@ -135,16 +142,21 @@ class ClipPairText:
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""
         names = "weights revision pooled zero_null t5_length drop_t5 dtype sequential batch_size structures"
-        return {name: getattr(self, name) for name in f"{names} tokenizer tokenizer_revision".split()}
+        return {name: getattr(self, name) for name in f"{names} tokenizer tokenizer_revision variant".split()}
 
     @cached_property
     def _hashes(self) -> dict[str, dict[str, str]]:
-        return {key: pretrained.hash_of(*places) for key, places in self._places.items()}
+        return {key: pretrained.hash_of(*places, self.variant) for key, places in self._places.items()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the embeddings: files by content, lengths, the unconditional, dtype."""
+        """What decides the embeddings: files by content, configurations, lengths, the unconditional, dtype."""
         names = ("pooled", "zero_null", "t5_length", "dtype")
-        return {"text": self.name, **{name: getattr(self, name) for name in names}, **self._hashes}
+        config = {
+            key: pretrained.decides(self.kinds[key], place, (self.structures or {}).get(key))
+            for key, (place, _) in self._places.items()
+        }
+        told = {"text": self.name, **{name: getattr(self, name) for name in names}}
+        return {**told, **self._hashes, "config": config}
 
     def to(self, device: Any) -> "ClipPairText":
         """Move, now or when loaded."""
@@ -176,12 +188,14 @@ class ClipPairText:
         """Token ids of a part of the prompts, and the model; the model goes afterwards if they take turns."""
         if key not in self._models:
             place, tokenizer = self._places[key]
-            told = (PARTS[key][2], (self.structures or {}).get(key))
+            structure = (self.structures or {}).get(key)
+            words = pretrained.tokenizer_for(self.kinds[key], place, tokenizer, structure)
+            told = (PARTS[key][2], structure, self.variant)
             model = pretrained.load_encoder(self.kinds[key], place, self.dtype, self.device, *told)
-            self._models[key] = (pretrained.load_tokenizer(tokenizer), model)
+            self._models[key] = (words, model)
         tokenizer, model = self._models[key]
         for start in range(0, len(prompts), self.batch_size):
-            read = pretrained.tokenize(tokenizer, prompts[start : start + self.batch_size], length)
+            read = tokenize(tokenizer, prompts[start : start + self.batch_size], length)
             yield read["input_ids"].to(self.device), model
         if self.sequential:
             self._models.pop(key)

@@ -11,8 +11,9 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
-from tinyflux_pl.text import pretrained
+from tinyflux_pl.text import encoder_config, pretrained
 from tinyflux_pl.text.encoder_place import locate
+from tinyflux_pl.text.tokenizer import tokenize
 
 CLIP_LENGTH = 77
 KINDS = {"t5": "T5EncoderModel", "clip": "CLIPTextModel"}  # the classes of transformers
@@ -49,11 +50,12 @@ class ClipT5:
         structures: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         tokenizer_revision: str | None = None,
+        variant: str | None = None,
     ) -> None:
         check_dtype(dtype, "text.dtype", "T5's residual stream passes 65504")
         self.t5, self.clip, self.t5_revision, self.clip_revision = t5, clip, t5_revision, clip_revision
         self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
-        self.masked, self.structures = masked, structures
+        self.masked, self.structures, self.variant = masked, structures, variant
         self.subfolders = {**dict.fromkeys(SUBFOLDERS, ""), **(subfolders or {})}
         if unknown := set(self.subfolders) - set(SUBFOLDERS):
             raise ConfigError(f"no {unknown}", where="text.subfolders", cure=f"keys are {', '.join(SUBFOLDERS)}")
@@ -72,7 +74,10 @@ class ClipT5:
                 raise ConfigError(f"no weights for {KINDS[key]}", where=f"text.{key}", cure=cure)
             inside = (self.subfolders[key], self.subfolders[f"{key}_tokenizer"], PARTS[key])
             words = (self.tokenizer, self.tokenizer_revision)
-            found[key] = locate(getattr(self, key), getattr(self, f"{key}_revision"), *inside, *words)
+            source = (getattr(self, key), getattr(self, f"{key}_revision"))
+            found[key] = locate(*source, *inside, *words, variant=self.variant)
+            told = (self.structures or {}).get(key)
+            pretrained.require_encoder(KINDS[key], *found[key], PARTS[key], told, self.variant)
         return found
 
     def _described(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
@@ -84,13 +89,13 @@ class ClipT5:
     def text_spec(self) -> TextSpec:
         """Widths from the two config.json, or from `structures` where there are no folders."""
         (t5, t5_told), (clip, clip_told) = self._described("t5"), self._described("clip")
-        width = pretrained.width_of(t5, "d_model", "T5", t5_told)
-        return TextSpec(width, self.length, pretrained.width_of(clip, "hidden_size", "CLIP", clip_told))
+        width = encoder_config.width_of(t5, "d_model", "T5", t5_told)
+        return TextSpec(width, self.length, encoder_config.width_of(clip, "hidden_size", "CLIP", clip_told))
 
     def skeletons(self) -> dict[str, Any]:
         """Both encoders without values, on the meta device."""
-        told = {key: pretrained.described(*self._described(key)) for key in KINDS}
-        return {key: pretrained.skeleton(KINDS[key], described) for key, described in told.items()}
+        told = {key: encoder_config.described(*self._described(key)) for key in KINDS}
+        return {key: encoder_config.skeleton(KINDS[key], described) for key, described in told.items()}
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings padded to `length`."""
@@ -128,15 +133,20 @@ class ClipT5:
             "structures": self.structures,
             "tokenizer": self.tokenizer,
             "tokenizer_revision": self.tokenizer_revision,
+            "variant": self.variant,
         }
 
     @cached_property
     def _hashes(self) -> dict[str, dict[str, str]]:
-        return {key: pretrained.hash_of(*places) for key, places in self._places.items()}
+        return {key: pretrained.hash_of(*places, self.variant) for key, places in self._places.items()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the embeddings: files by content, length, dtype."""
+        """What decides the embeddings: files by content, what the configurations decide, length, dtype."""
         told = {"text": self.name, "length": self.length, "dtype": self.dtype, **self._hashes}
+        told["config"] = {
+            key: pretrained.decides(kind, self._places[key][0], (self.structures or {}).get(key))
+            for key, kind in KINDS.items()
+        }
         return told if self.masked else {**told, "masked": False}
 
     def to(self, device: Any) -> "ClipT5":
@@ -153,9 +163,11 @@ class ClipT5:
     def _loaded(self, key: str) -> tuple[Any, Any]:
         if key not in self._models:
             place, tokenizer = self._places[key]
-            told = (PARTS[key], (self.structures or {}).get(key))
+            structure = (self.structures or {}).get(key)
+            words = pretrained.tokenizer_for(KINDS[key], place, tokenizer, structure)
+            told = (PARTS[key], structure, self.variant)
             model = pretrained.load_encoder(KINDS[key], place, self.dtype, self.device, *told)
-            self._models[key] = (pretrained.load_tokenizer(tokenizer), model)
+            self._models[key] = (words, model)
         return self._models[key]
 
     @torch.no_grad()
@@ -171,6 +183,6 @@ class ClipT5:
 
     def _read(self, key: str, prompts: list[str], length: int) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
         tokenizer, model = self._loaded(key)
-        read = pretrained.tokenize(tokenizer, prompts, length)
+        read = tokenize(tokenizer, prompts, length)
         mask = read["attention_mask"].to(self.device) if self.masked else None
         return model, read["input_ids"].to(self.device), mask

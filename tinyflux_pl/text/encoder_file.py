@@ -1,15 +1,16 @@
-"""A text encoder inside a single file: which keys are its own, and how they come to transformers' names."""
+"""A text encoder's keys in a file or a folder: which are its own, and how they come to transformers' names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core import files
+from tinyflux_pl.core import key_prefixes
 from tinyflux_pl.core.stored_weights import plain
 from tinyflux_pl.core.weight_files import tensor_shapes
 
@@ -18,8 +19,24 @@ PARTS = {  # what its keys begin with: in SDXL's file, in those that image tools
     "clip_g": ("conditioner.embedders.1.model.", "text_encoders.clip_g.transformer.", ""),
     "t5xxl": ("text_encoders.t5xxl.transformer.", ""),
 }
-ALWAYS = re.compile(r"(text_model\.embeddings\.token_embedding|token_embedding|shared)\.weight")
-UNREAD = re.compile(r"(^|\.)(logit_scale|position_ids)$")  # of contrastive training; a count from 0
+ALWAYS = {  # a key that an encoder never lacks
+    "t5xxl": re.compile(r"(shared|encoder\.embed_tokens)\.weight"),
+    **dict.fromkeys(
+        ("clip_l", "clip_g"), re.compile(r"(text_model\.embeddings\.token_embedding|token_embedding)\.weight")
+    ),
+}
+TOWER = re.compile(r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?")  # of a chat model
+CHAT = re.compile(rf"((?:text_encoders\.\w+\.transformer\.)?){TOWER.pattern}embed_tokens\.weight")
+CHAT_PART = "language_model"  # the name of a chat model's tower, beside those of PARTS
+UNREAD = re.compile(  # of contrastive training; a count from 0; a table that is computed; a tokenizer's own file
+    r"(^|\.)(logit_scale|position_ids|rotary_emb\.inv_freq)$|^(spiece_model|tekken_model)$"
+)
+UNUSED = {  # what a release holds beside the encoder: image towers, decoders, heads
+    "clip_l": re.compile(r"^(vision_model|visual_projection|visual)\."),
+    "clip_g": re.compile(r"^(vision_model|visual_projection|visual)\."),
+    "t5xxl": re.compile(r"^(decoder|lm_head)\."),
+    CHAT_PART: re.compile(r"^(model\.|language_model\.)?(vision_tower|visual|multi_modal_projector|lm_head)\."),
+}
 TIED = ("shared.weight", "encoder.embed_tokens.weight")  # one table of T5, of which files hold either name or both
 OPEN_CLIP = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
@@ -37,35 +54,59 @@ OPEN_CLIP_LAYER = {
 
 
 def prefix_of(file: Path, part: str) -> str | None:
-    """What an encoder's keys (clip_l, clip_g, t5xxl) begin with in a safetensors file; None if it is not there."""
-    keys = tensor_shapes(file)
+    """What an encoder's keys (of PARTS) begin with in a safetensors file; None if it is not there."""
+    keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
+    if part == CHAT_PART:
+        return next((found[1] for key in keys if (found := CHAT.fullmatch(key))), None)
     for prefix in PARTS.get(part, ()):
-        if any(key.startswith(prefix) and ALWAYS.fullmatch(key, len(prefix)) for key in keys):
+        if any(key.startswith(prefix) and ALWAYS[part].fullmatch(key, len(prefix)) for key in keys):
             return prefix
     return None
 
 
-def read(file: Path, part: str, skeleton: Any, dtype: torch.dtype) -> dict[str, Tensor]:
-    """An encoder's weights out of a file, under the names of `skeleton`, which is of transformers' class.
+def depth(file: Path) -> int:
+    """How many layers of a chat model a single file holds: image tools leave out those that nothing reads."""
+    pattern = re.compile(rf"(?:text_encoders\.\w+\.transformer\.)?{TOWER.pattern}layers\.(\d+)\.")
+    found = (pattern.match(key) for key in key_prefixes.unwrapped(tensor_shapes(file), str(file)))
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
-    What the reference leaves unread is left out; all else is there, to be judged. Raises what
-    core.stored_weights.plain does.
+
+def own(
+    held: Mapping[str, Tensor], part: str, skeleton: Any, dtype: torch.dtype, where: str, *, prefix: str, alone: bool
+) -> dict[str, Tensor]:
+    """An encoder's weights out of what files hold, under the names of `skeleton`, which is of transformers' class.
+
+    What the reference leaves unread is left out; all else is there, to be judged. `alone`: a file without a folder
+    around it. Raises what core.stored_weights.plain does.
     """
-    prefix = prefix_of(file, part) or ""
-    held = {k.removeprefix(prefix): v for k, v in files.read_tensors(file).items() if k.startswith(prefix)}
-    own = {key: value for key, value in plain(held, dtype, str(file)).items() if not UNREAD.search(key)}
-    if "positional_embedding" in own:
-        own = from_open_clip(own)
-    if part == "clip_l":  # no file has its own projection: SDXL and FLUX.1 read none, SD3.5 the identity
-        own.pop("text_projection.weight", None)
-        if hasattr(skeleton, "text_projection"):
-            own["text_projection.weight"] = torch.eye(*skeleton.text_projection.weight.shape)
+    bare = key_prefixes.unwrapped(held, where)
+    inside = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}
+    found = {key: v for key, v in inside.items() if not UNREAD.search(key) and not UNUSED[part].search(key)}
+    found = plain(found, dtype, where)
+    expected = skeleton.state_dict()
+    if part == CHAT_PART:
+        found = {TOWER.sub("", key, count=1): value for key, value in found.items()}
+        if "norm.weight" not in expected:  # of a file without the last layers, which has no last state
+            found.pop("norm.weight", None)
+        return found
+    if "positional_embedding" in found:
+        found = from_open_clip(found)
+    if part == "clip_l" and alone:  # no file has its own projection: SDXL and FLUX.1 read none, SD3.5 the identity
+        found.pop("text_projection.weight", None)
+        if "text_projection.weight" in expected:
+            found["text_projection.weight"] = torch.eye(*expected["text_projection.weight"].shape)
+    if part != "t5xxl" and "text_projection.weight" not in expected:
+        found.pop("text_projection.weight", None)
     for one, other in (TIED, TIED[::-1]):
-        if part == "t5xxl" and other in own:
-            own.setdefault(one, own[other])
-    if part != "t5xxl" and not hasattr(skeleton, "text_model"):  # a CLIP without projection has shorter names
-        own = {key.removeprefix("text_model."): value for key, value in own.items()}
-    return own
+        if part == "t5xxl" and other in found:
+            found.setdefault(one, found[other])
+    return {_known(key, expected): value for key, value in found.items()}
+
+
+def _known(key: str, expected: Mapping[str, Tensor]) -> str:
+    """A key under the name that the class has; some versions of it put a name before all, and some do not."""
+    names = (key, key.removeprefix("text_model."), f"text_model.{key}")
+    return next((name for name in names if name in expected), key)
 
 
 def from_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

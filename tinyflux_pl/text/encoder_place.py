@@ -25,6 +25,7 @@ def locate(
     part: str = "",
     tokenizer: str | None = None,
     tokenizer_revision: str | None = None,
+    variant: str | None = None,
 ) -> tuple[Path, Path]:
     """The places of an encoder and of its tokenizer in a local or fetched release; subfolders may be "".
 
@@ -32,7 +33,7 @@ def locate(
     not leads to the folder around it. The tokenizer's folder may be in another release, `tokenizer`. Raises what
     core.weight_folder.fetch does, ConfigError for a file without the encoder, HubError for a folder that is not there.
     """
-    root = fetch(weights, revision, subfolder, STEMS, BESIDE)
+    root = fetch(weights, revision, subfolder, STEMS, BESIDE, variant)
     place = _in_or_around(root, subfolder, part) if root.is_file() else _folder(root, subfolder)
     source = (weights, revision) if tokenizer is None else (tokenizer, tokenizer_revision)
     prefix = f"{tokenizer_subfolder}/" if tokenizer_subfolder else ""

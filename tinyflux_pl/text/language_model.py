@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
-from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import TextEmbeddings
-from tinyflux_pl.text import pretrained
+from tinyflux_pl.text import encoder_config, encoder_file, pretrained
 from tinyflux_pl.text.encoder_place import locate
 
 
@@ -24,7 +23,9 @@ class LanguageModelText:
     tokenizer's own template with the options `template`. The encoder is told what is padding; the mask
     that comes out is True everywhere, since these image models attend to their padding. L is `length`, or,
     with `pad_multiple`, the prompt's own length rounded up to it: prompts of one batch may then differ,
-    and what pads the shorter ones is False. `structure` says what the encoder is where no folder does.
+    and what pads the shorter ones is False. `weights` is a release, or a single file of the encoder, which may
+    lack the layers that nothing reads; then `tokenizer` is a folder or repository that holds the tokenizer, and
+    `structure` says what the encoder is, as where there is nothing.
     """
 
     name = "language_model"
@@ -45,10 +46,14 @@ class LanguageModelText:
         dtype: str = "bfloat16",
         batch_size: int = 8,
         structure: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        tokenizer_revision: str | None = None,
+        variant: str | None = None,
     ) -> None:
         check_dtype(dtype, "text.dtype", "single activations of these models pass 65504")
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.tokenizer_subfolder, self.structure = subfolder, tokenizer_subfolder, structure
+        self.tokenizer, self.tokenizer_revision, self.variant = tokenizer, tokenizer_revision, variant
         self.kind, self.layers, self.revision = kind, tuple(layers), revision
         self.system_message, self.template, self.strip_token = system_message, dict(template or {}), strip_token
         self.length, self.pad_multiple, self.dtype, self.batch_size = length, pad_multiple, dtype, batch_size
@@ -60,7 +65,22 @@ class LanguageModelText:
         if self.weights is None:
             cure = "text.weights=FOLDER, which holds text_encoder/ and tokenizer/"
             raise ConfigError(f"no weights for {self.kind}", where="text.weights", cure=cure)
-        return locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder)
+        subfolders = (self.subfolder, self.tokenizer_subfolder, encoder_file.CHAT_PART)
+        words = (self.tokenizer, self.tokenizer_revision)
+        places = locate(self.weights, self.revision, *subfolders, *words, variant=self.variant)
+        self._require_layers(places[0])
+        pretrained.require_encoder(self.kind, *places, encoder_file.CHAT_PART, self.structure, self.variant)
+        return places
+
+    def _require_layers(self, place: Path) -> None:
+        """CheckpointMismatch if there are fewer layers than are read."""
+        found = encoder_config.width_of(place, "num_hidden_layers", self.kind, self.structure)
+        what = f"layer {max(self.layers)} is read and config.json has {found}"
+        if place.is_file():
+            found = min(found, encoder_file.depth(place))
+            what = f"layer {max(self.layers)} is read and the file has {found}"
+        if max(self.layers) > found:
+            raise CheckpointMismatch(what, where=str(place), cure=f"give a folder of {self.kind} in the right size")
 
     @cached_property
     def text_spec(self) -> TextSpec:
@@ -68,21 +88,14 @@ class LanguageModelText:
         if self.weights is None and self.structure is not None:
             told = self.structure.get("text_config", self.structure)
             return TextSpec(width=told["hidden_size"] * len(self.layers), length=self.length, pooled=0)
-        encoder = self._folders[0]
-        hidden = pretrained.width_of(encoder, "hidden_size", self.kind)
-        found = pretrained.width_of(encoder, "num_hidden_layers", self.kind)
-        if max(self.layers) > found:
-            what = f"layer {max(self.layers)} is read and config.json has {found}"
-            raise CheckpointMismatch(what, where=str(encoder), cure=f"give a folder of {self.kind} in the right size")
+        hidden = encoder_config.width_of(self._folders[0], "hidden_size", self.kind, self.structure)
         return TextSpec(width=hidden * len(self.layers), length=self.length, pooled=0)
 
     def skeletons(self) -> dict[str, Any]:
         """The encoder without values, on the meta device."""
-        if self.weights is None and self.structure is not None:
-            told = self.structure
-        else:
-            told = read_object(self._folders[0] / "config.json")
-        return {self.name: pretrained.skeleton(self.kind, told)}
+        place = None if self.weights is None else self._folders[0]
+        told = encoder_config.described(place, self.structure)
+        return {self.name: encoder_config.skeleton(self.kind, told)}
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
@@ -129,19 +142,21 @@ class LanguageModelText:
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""
         names = "weights kind subfolder tokenizer_subfolder revision system_message template strip_token"
-        sizes = "length pad_multiple dtype batch_size structure"
+        sizes = "length pad_multiple dtype batch_size structure tokenizer tokenizer_revision variant"
         found = {name: getattr(self, name) for name in (*names.split(), *sizes.split())}
         return {**found, "layers": list(self.layers)}
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
-        return pretrained.hash_of(*self._folders)
+        return pretrained.hash_of(*self._folders, self.variant)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the embeddings: files by content, layers, chat, lengths, dtype."""
+        """What decides the embeddings: files by content, the configuration, layers, chat, lengths, dtype."""
         names = ("system_message", "template", "strip_token", "length", "pad_multiple", "dtype")
         decides = {name: getattr(self, name) for name in names}
-        return {"text": self.name, "layers": list(self.layers), **decides, "files": self._hashes}
+        config = pretrained.decides(self.kind, self._folders[0], self.structure)
+        told = {"text": self.name, "layers": list(self.layers), **decides}
+        return {**told, "files": self._hashes, "config": config}
 
     def to(self, device: Any) -> "LanguageModelText":
         """Move, now or when loaded."""
@@ -157,6 +172,7 @@ class LanguageModelText:
     def _loaded(self) -> tuple[Any, Any]:
         if self._model is None:
             encoder, tokenizer = self._folders
-            model = pretrained.load_encoder(self.kind, encoder, self.dtype, self.device)
-            self._model = (pretrained.load_tokenizer(tokenizer), model)
+            words = pretrained.tokenizer_for(self.kind, encoder, tokenizer, self.structure)
+            told = (encoder_file.CHAT_PART, self.structure, self.variant)
+            self._model = (words, pretrained.load_encoder(self.kind, encoder, self.dtype, self.device, *told))
         return self._model

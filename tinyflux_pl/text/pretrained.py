@@ -1,65 +1,28 @@
-"""Pretrained encoders on disk: what they are, their weights, their tokenizer, their hash."""
+"""Pretrained encoders on disk: their files, their hash, and their weights, judged by headers before they are read."""
 
-import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, UntrustedFile
-from tinyflux_pl.core.files import read_object, require_tensor_file
-from tinyflux_pl.core.key_report import differences, listed
-from tinyflux_pl.core.stored_weights import require_plain_config
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError, UntrustedFile
+from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.core.key_report import differences, shapes_of
 from tinyflux_pl.core.weight_files import known_sha256
 from tinyflux_pl.core.weight_folder import WeightFiles, weights_in
 from tinyflux_pl.text import encoder_file
+from tinyflux_pl.text.encoder_config import built, deciding, described, reads_chats, skeleton, width_of
+from tinyflux_pl.text.tokenizer import load_tokenizer, require_ids, require_kind
 
 STEMS = ("model",)
-VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def described(place: Path | None, structure: dict[str, Any] | None) -> dict[str, Any]:
-    """What an encoder is: by its folder's config.json, by `structure` where there is no folder."""
-    if place is not None and place.is_dir():
-        return read_config(place)
-    if structure is None:
-        cure = "give text.structures, or a folder in transformers' layout"
-        raise ConfigError("a file alone does not say what its encoders are", where=str(place or "text"), cure=cure)
-    return structure
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json; of a CLIP with two towers, its text tower's."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise HubError("no config.json", where=str(folder), cure="give a folder in the transformers layout")
-    config = read_object(path)
-    told = config.get("text_config", config)
-    for key, value in (*config.items(), *(told.items() if isinstance(told, dict) else ())):
-        if key == "transformers_weights" or (key.endswith("attn_implementation") and "/" in str(value)):
-            what = f"config.json leads to other files or code: {key} is {value!r}"
-            raise UntrustedFile(what, where=str(path), cure=f"take {key} out if you trust the rest of the folder")
-    require_plain_config(config, folder)
-    if not isinstance(told, dict):
-        raise CorruptCheckpoint("text_config is no object", where=str(path), cure="fetch it again")
-    return told
-
-
-def width_of(place: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None) -> int:
-    """The width that an encoder's description gives under `key`; CheckpointMismatch if it is another encoder's."""
-    config = described(place, structure)
-    if key not in config:
-        what = f"config.json describes {config.get('model_type', 'something without a type')}, not {encoder}"
-        raise CheckpointMismatch(what, where=str(place or "text"), cure=f"give a folder or a repository of {encoder}")
-    return config[key]
-
-
-def weight_files(place: Path) -> WeightFiles:
+def weight_files(place: Path, variant: str | None = None) -> WeightFiles:
     """The safetensors that will be read: a single file, or of a folder the shards of its index or the whole file."""
-    found = WeightFiles((place,)) if place.is_file() else weights_in(place, STEMS)
+    found = WeightFiles((place,)) if place.is_file() else weights_in(place, STEMS, variant, "text.variant")
     if found is None:
         cure = "only safetensors weights are read: convert them"
         raise HubError("no model.safetensors", where=str(place), cure=cure)
@@ -68,28 +31,43 @@ def weight_files(place: Path) -> WeightFiles:
     return found
 
 
-def hash_of(place: Path, tokenizer: Path) -> dict[str, str]:
+def hash_of(place: Path, tokenizer: Path, variant: str | None = None) -> dict[str, str]:
     """sha256 of weights and of what decides the tokens, by file name."""
     vocabulary = [f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model", ".jinja")]
     vocabulary = [f for f in vocabulary if f.name != "config.json" and ".safetensors.index." not in f.name]
-    return {f.name: known_sha256(f) for f in (*weight_files(place).files, *vocabulary)}
+    return {f.name: known_sha256(f) for f in (*weight_files(place, variant).files, *vocabulary)}
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's own tokenizer, without network."""
-    from transformers import AutoTokenizer
+def decides(kind: str, place: Path, structure: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What an encoder's configuration decides of its embeddings, for a fingerprint."""
+    return deciding(kind, described(place, structure))
 
-    if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty one
-        cure = f"put its tokenizer there: one of {', '.join(VOCABULARIES)}"
-        raise HubError("no tokenizer", where=str(folder), cure=cure)
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers' own library raises plain Exception
-        if "trust_remote_code" in str(error):
-            cure = "use a release whose tokenizer is transformers' own"
-            raise UntrustedFile("the tokenizer brings code of its own", where=str(folder), cure=cure) from error
-        what = f"the tokenizer cannot be read: {str(error)[:200]}"
-        raise CorruptCheckpoint(what, where=str(folder), cure="fetch it again") from error
+
+def tokenizer_for(kind: str, place: Path, folder: Path, structure: dict[str, Any] | None = None) -> Any:
+    """A folder's tokenizer; CheckpointMismatch if it is of another kind of encoder."""
+    made = load_tokenizer(folder)
+    require_kind(made, kind, built(kind, described(place, structure)), folder)
+    return made
+
+
+def require_encoder(
+    kind: str,
+    place: Path,
+    tokenizer: Path,
+    part: str,
+    structure: dict[str, Any] | None = None,
+    variant: str | None = None,
+) -> None:
+    """Judge an encoder's files by their headers, and its tokenizer by its ids, before any weight is read.
+
+    Raises CheckpointMismatch for what is missing, unexpected, packed or of another shape, and for a tokenizer with
+    ids that the encoder lacks, CorruptCheckpoint for a torn file.
+    """
+    _ = width_of(place, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)  # of this kind
+    empty = _empty(kind, place, structure)
+    own = _own(weight_files(place, variant).outlines(), place, part, empty, torch.float32)
+    _require_match(kind, place, empty, own)
+    require_ids(tokenizer, int(empty.get_input_embeddings().weight.shape[0]), kind)
 
 
 def load_encoder(
@@ -99,59 +77,68 @@ def load_encoder(
     device: torch.device,
     part: str = "",
     structure: dict[str, Any] | None = None,
+    variant: str | None = None,
 ) -> Any:
-    """A frozen transformers encoder; CheckpointMismatch if a weight is missing or of another shape.
+    """A frozen transformers encoder; CheckpointMismatch if a weight is missing, unexpected or of another shape.
 
-    A folder may hold weights that the encoder has no use for (T5's decoder, CLIP's image tower); of a single file
-    the keys of `part` must be this encoder's, all of them.
+    A release may hold weights that the encoder has no use for (T5's decoder, CLIP's image tower), and no others.
     """
-    import transformers
-    from safetensors import SafetensorError
-
-    found, number = weight_files(place), getattr(torch, dtype)
-    given: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "variant": found.variant}
-    if place.is_file():
-        empty = skeleton(kind, described(place, structure))
-        held = encoder_file.read(place, part, empty, number)
-        given = {"pretrained_model_name_or_path": None, "config": empty.config, "state_dict": held}
-        expected = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
-        told = differences(expected, {key: tuple(value.shape) for key, value in held.items()})
-        if told:
-            cure = "use a file and text.structures of one release"
-            raise CheckpointMismatch(f"{kind}: {told}", where=str(place), cure=cure)
-    else:
-        read_config(place)
-        if (place / "adapter_config.json").exists():
-            cure = "merge the adapter into the weights, or remove its files"
-            raise UntrustedFile("an adapter lies beside the weights", where=str(place), cure=cure)
-    try:
-        with _quiet():
-            model, report = getattr(transformers, kind).from_pretrained(
-                **given,
-                dtype=number,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # judged below, by name
-            )
-    except SafetensorError as error:
-        what = f"{found.files[0].name} is not a whole safetensors file: {error}"
-        raise CorruptCheckpoint(what, where=str(place), cure="fetch it again") from error
-    shapes = (f"{key}: file {tuple(found)}, config.json {tuple(own)}" for key, found, own in report["mismatched_keys"])
-    wrong = dict.fromkeys([*map(str, report["missing_keys"]), *shapes], "")
-    if wrong:
-        what = f"{kind}: {len(wrong)} weights are missing or of another shape: {listed(wrong)}"
+    number = getattr(torch, dtype)
+    empty = _empty(kind, place, structure)
+    held = _own(weight_files(place, variant).tensors(), place, part, empty, number)
+    _require_match(kind, place, empty, held)
+    with _quiet():
+        model, report = type(empty).from_pretrained(
+            None,
+            config=empty.config,
+            state_dict=held,
+            dtype=number,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    cut = "norm.weight" not in empty.state_dict() and hasattr(model, "norm")
+    if cut:
+        model.norm = torch.nn.Identity()
+    if lost := [
+        key for key in (*report["missing_keys"], *report["mismatched_keys"]) if not (cut and key == "norm.weight")
+    ]:
+        what = f"{kind}: not read: {', '.join(map(str, lost[:6]))}"
         raise CheckpointMismatch(what, where=str(place), cure="use config.json and weights of one release")
     return model.to(device).eval().requires_grad_(False)
 
 
-def skeleton(kind: str, config: dict[str, Any]) -> Any:
-    """An encoder without values, on the meta device, from what its config.json says."""
-    import transformers
+def _empty(kind: str, place: Path, structure: dict[str, Any] | None) -> Any:
+    if place.is_dir() and (place / "adapter_config.json").exists():
+        cure = "merge the adapter into the weights, or remove its files"
+        raise UntrustedFile("an adapter lies beside the weights", where=str(place), cure=cure)
+    told = described(place, structure)
+    whole = told.get("text_config", told)
+    if not (place.is_file() and reads_chats(kind) and encoder_file.depth(place) < whole.get("num_hidden_layers", 0)):
+        return skeleton(kind, told)
+    inner = {key: value for key, value in whole.items() if key != "layer_types"}
+    made = skeleton(kind, {**inner, "num_hidden_layers": encoder_file.depth(place)})
+    made.norm = torch.nn.Identity()  # it normalises the last state, which is not there
+    return made
 
-    cls = getattr(transformers, kind)
-    with torch.device("meta"):
-        return cls(cls.config_class(**{key: value for key, value in config.items() if key != "model_type"}))
+
+def _own(held: dict[str, Any], place: Path, part: str, empty: Any, dtype: torch.dtype) -> dict[str, Any]:
+    alone = place.is_file()
+    prefix = (encoder_file.prefix_of(place, part) or "") if alone else ""
+    return encoder_file.own(held, part, empty, dtype, str(place), prefix=prefix, alone=alone)
+
+
+def _require_match(kind: str, place: Path, empty: Any, held: dict[str, Any]) -> None:
+    expected = empty.state_dict()
+    told = differences(shapes_of(expected), shapes_of(held))
+    packed = [key for key, value in held.items() if not value.is_floating_point() and key in expected]
+    if packed and not told:
+        told = f"{packed[0]} is packed as {held[packed[0]].dtype}"
+    if told:
+        cure = "use a file and text.structures of one release" if place.is_file() else _CURE
+        raise CheckpointMismatch(f"{kind}: {told}", where=str(place), cure=cure)
+
+
+_CURE = "use config.json and weights of one release"
 
 
 @contextmanager
@@ -168,14 +155,6 @@ def _quiet() -> Generator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
-    """Token ids and mask padded to `length`; a longer prompt is cut, with a warning."""
-    for prompt, ids in zip(prompts, tokenizer(list(prompts))["input_ids"], strict=True):
-        if len(ids) > length:
-            warnings.warn(f"a prompt of {len(ids)} tokens is cut at {length}: {prompt[:60]!r}", stacklevel=3)
-    return tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
 
 def check_dtype(dtype: str, where: str) -> None:

@@ -1,0 +1,103 @@
+"""What a pretrained text encoder is, by its config.json or by a structure of ours, and what of that decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, UntrustedFile
+from tinyflux_pl.core.files import read_object
+from tinyflux_pl.core.stored_weights import require_plain_config
+
+NEUTRAL = {  # what changes no number that an encoder gives: notes, training, generation
+    *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "tie_word_embeddings"),
+    *("attention_dropout", "dropout", "dropout_rate", "classifier_dropout", "hidden_dropout", "task_specific_params"),
+    *("initializer_factor", "initializer_range", "use_cache", "bos_token_id", "pad_token_id", "decoder_start_token_id"),
+    *("num_decoder_layers", "is_decoder", "is_encoder_decoder", "id2label", "label2id", "problem_type", "return_dict"),
+    *("output_attentions", "output_hidden_states", "scalable_attention", "n_positions", "chunk_size_feed_forward"),
+}
+
+
+def described(place: Path | None, structure: dict[str, Any] | None) -> dict[str, Any]:
+    """What an encoder is: by its folder's config.json, by `structure` where there is no folder."""
+    if place is not None and place.is_dir():
+        return read_config(place)
+    if structure is None:
+        cure = "give text.structures (text.structure), or a folder in transformers' layout"
+        raise ConfigError("a file alone does not say what its encoders are", where=str(place or "text"), cure=cure)
+    return structure
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json; of a model with two towers, its text tower's."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise HubError("no config.json", where=str(folder), cure="give a folder in the transformers layout")
+    config = read_object(path)
+    told = config.get("text_config", config)
+    for key, value in (*config.items(), *(told.items() if isinstance(told, dict) else ())):
+        if key == "transformers_weights" or (key.endswith("attn_implementation") and "/" in str(value)):
+            what = f"config.json leads to other files or code: {key} is {value!r}"
+            raise UntrustedFile(what, where=str(path), cure=f"take {key} out if you trust the rest of the folder")
+    require_plain_config(config, folder)
+    if not isinstance(told, dict):
+        raise CorruptCheckpoint("text_config is no object", where=str(path), cure="fetch it again")
+    return told
+
+
+def width_of(place: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None) -> int:
+    """The width that an encoder's description gives under `key`; CheckpointMismatch if it is another encoder's."""
+    config = described(place, structure)
+    config = config.get("text_config", config)
+    if key not in config:
+        what = f"config.json describes {config.get('model_type', 'something without a type')}, not {encoder}"
+        raise CheckpointMismatch(what, where=str(place or "text"), cure=f"give a folder or a repository of {encoder}")
+    return config[key]
+
+
+def skeleton(kind: str, config: dict[str, Any]) -> Any:
+    """An encoder without values, on the meta device, from what its config.json says.
+
+    Of a chat model, `kind`, the tower that reads text: neither images nor the words that it would say are needed.
+    """
+    import transformers
+
+    cls, told = getattr(transformers, kind), built(kind, config)
+    with torch.device("meta"):
+        return transformers.AutoModel.from_config(told) if reads_chats(kind) else cls(told)
+
+
+def reads_chats(kind: str) -> bool:
+    """Whether a class of transformers is a chat model, of which the text's tower alone is read."""
+    return kind.endswith(("ForCausalLM", "ForConditionalGeneration"))
+
+
+def built(kind: str, config: dict[str, Any]) -> Any:
+    """transformers' own configuration of the tower that reads text, its defaults filled in."""
+    import transformers
+
+    cls = getattr(transformers, kind).config_class
+    told = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    try:
+        if reads_chats(kind) and "text_config" not in told:
+            return type(cls().get_text_config())(**told)
+        return cls(**told).get_text_config() if reads_chats(kind) else cls(**told)
+    except Exception as error:  # transformers' checks raise kinds of their own
+        what = f"not the structure of a {kind}: {str(error).splitlines()[0][:200] if str(error) else 'it is empty'}"
+        cure = "use config.json and weights of one release, or check text.structures (text.structure)"
+        raise ConfigError(what, where="the text encoder's configuration", cure=cure) from error
+
+
+def deciding(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides embeddings beside the weights: all but NEUTRAL that differs from the defaults.
+
+    So a file that spells a default out is the file that leaves it out. The end's id tells CLIP where to pool, and
+    others nothing.
+    """
+    told = built(kind, config)
+    unsaid = NEUTRAL if kind.startswith("CLIP") else NEUTRAL | {"eos_token_id"}
+    usual = type(told)().to_dict()
+    found = {key: value for key, value in told.to_dict().items() if key not in unsaid and not key.startswith("_")}
+    return {key: value for key, value in found.items() if value != usual.get(key)}

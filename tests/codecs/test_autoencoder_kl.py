@@ -223,7 +223,7 @@ def test_what_config_json_decides_is_in_the_fingerprint(release, tmp_path, value
     assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == {**before, **values}
 
 
-# of diffusers' classes: numbers of their own in the fingerprint; told by the weights' shapes; without effect on latents
+# of diffusers' classes: numbers of their own in the fingerprint; told by shapes; without effect on latents
 NUMBERS = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}
 SHAPES = {"in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "latent_channels"}
 SHAPES |= {"layers_per_block", "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention", "patch_size"}

@@ -164,7 +164,7 @@ class AutoencoderKLCodec:
         return "+".join(known_sha256(file) for file in self.found.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents: the weights' hash (not their place), scale, shift, statistics, dtype, configuration."""
+        """What decides the latents: weights by content, scale, shift, statistics, dtype, configuration."""
         told = {
             "codec": "autoencoder_kl",
             "weights": self._sha256,

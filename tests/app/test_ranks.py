@@ -1,0 +1,73 @@
+"""Which process is rank 0, by what each launcher sets; and that the others wait until the caches lack nothing."""
+
+import signal
+
+import pytest
+
+from tinyflux_pl.app import ranks
+from tinyflux_pl.core import interruption
+from tinyflux_pl.core.errors import Interrupted
+
+VARIABLES = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_PROCID")
+SRUN = {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "2", "LOCAL_RANK": "0", "NODE_RANK": "0"}, False),  # torchrun, on the second machine
+        ({"LOCAL_RANK": "1"}, False),  # Lightning's own launcher
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({**SRUN, "SLURM_PROCID": "0"}, True),
+        ({**SRUN, "SLURM_PROCID": "1"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, True),  # within sbatch, without srun
+    ],
+)
+def test_rank_0_is_told_by_the_launcher_s_variables(monkeypatch, variables, first):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.first() is first
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What the caches lack at each look, the last for ever; and what was done, in order."""
+    done, lacking = [], [["train"], ["train"], []]
+
+    def look(_):
+        done.append("look")
+        return lacking.pop(0) if len(lacking) > 1 else lacking[0]
+
+    monkeypatch.setattr(ranks, "_lacking", look)
+    monkeypatch.setattr(ranks, "PAUSE", 0)
+    monkeypatch.setattr(ranks.sources, "prepare", lambda parts, records=None: done.append("prepare"))
+    return done
+
+
+def test_rank_0_makes_what_the_caches_lack_at_once(looks):
+    ranks.prepared(None)
+    assert looks == ["prepare"]
+
+
+def test_other_ranks_wait_until_the_caches_lack_nothing(looks, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    ranks.prepared(None)
+    assert looks == ["look", "look", "look", "prepare"]
+
+
+def test_a_rank_that_waits_is_stopped_by_a_signal(looks, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(interruption, "_asked", None)
+    interruption.ask(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        ranks.prepared(None)
+    assert looks == ["look"]

@@ -82,7 +82,7 @@ MUTATIONS = {
     "scale and shift": (edit_scale, (), r"codec\.scale: .*codec\.shift: ", ENCODED),
     "buckets": (None, ("experts.lune.t_buckets=[0.2,0.8]",), r"t_buckets", {"train/lune": ALL}),
     "clock": (None, ("experts.lune.clock=literal",), 'clock: cache "matched", run "literal"', {"train/lune": ALL}),
-    "precision": (None, ("hardware.precision=bf16-mixed",), 'precision: cache "32-true", run "bf16-mixed"', EXPERTS),
+    "precision": (None, ("teacher.precision=bf16-mixed",), 'precision: cache "32-true", run "bf16-mixed"', EXPERTS),
     "codec's dtype": (None, ("codec.dtype=bfloat16",), 'codec.dtype: cache "float32", run "bfloat16"', ENCODED),
     "text's dtype": (None, ("text.dtype=bfloat16",), 'text.dtype: cache "float32", run "bfloat16"', ENCODED),
     "text's length": (None, ("text.length=12",), "text.length: cache 16, run 12", ENCODED),

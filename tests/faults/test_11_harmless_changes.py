@@ -48,6 +48,7 @@ HARMLESS = {
     "moved root": (lambda root: Path(shutil.move(root, root.with_name("elsewhere [2], moved"))), ()),
     "batch size": (None, ("hardware.batch_size=4", "hardware.accumulation=2", "data.extraction_batch=3")),
     "order": (in_another_order, ()),
+    "precision of training": (None, ("hardware.precision=bf16-mixed",)),
 }
 STEPS = 3
 

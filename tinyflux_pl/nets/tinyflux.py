@@ -64,6 +64,8 @@ class TinyFluxDeep(nn.Module):
             if c.reference_layout:  # never read, but published files hold it
                 self.sol_prior.spatial_to_qk_scale = nn.Linear(1, c.num_attention_heads)
             self.sol_prior.requires_grad_(not c.freeze_sol)
+            if c.reference_layout:  # in the published file, and read by nothing: DDP would wait for its gradient
+                self.sol_prior.spatial_to_qk_scale.requires_grad_(False)
         self.rope = RotaryEmbedding(tuple(c.axes_dims_rope), in_checkpoint=c.reference_layout)
         shape = (hidden, c.num_attention_heads, c.attention_head_dim, c.mlp_ratio, c.gelu_approximation)
         shape = (*shape, c.qk_norm, c.use_sol_prior)

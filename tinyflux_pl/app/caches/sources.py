@@ -137,7 +137,9 @@ def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
     extractor = extractor_of(parts, name)
     for source in sources:
         if name in source.groups["train"]:
-            _begin(parts, source, "train", name, expert_fingerprint(parts, extractor))
+            old = source.places["train"].old
+        precision = precision_of(parts, source.stores["train"] if old is None else old, name)
+        _begin(parts, source, "train", name, expert_fingerprint(parts, extractor, precision))
     return extractor
 
 
@@ -146,9 +148,26 @@ def extractor_of(parts: Parts, name: str) -> Any:
     return parts.experts[name].extractor(parts.teacher(name), parts.path, parts.config["teacher"]["seed"])
 
 
-def expert_fingerprint(parts: Parts, extractor: Any) -> dict[str, Any]:
-    """What decides an expert's group."""
-    computed = {"dtype": parts.config["data"]["store_dtype"], "precision": parts.precision}
+def precision_of(parts: Parts, store: CacheStore | None, name: str) -> str:
+    """In which precision an expert's group is extracted: as teacher.precision says, else as it was begun.
+
+    The precision of training decides it for a new group alone: what is cached does not change with it.
+    """
+    from tinyflux_pl.core import precision as formats
+
+    asked = parts.config["teacher"].get("precision")
+    if asked is not None:
+        return formats.choose(asked, parts.config["hardware"]["accelerator"])
+    try:
+        begun = store.groups().get(name, {}) if store is not None else {}
+    except CorruptStore:  # a rebuild names it and makes it anew; any other run has stopped before
+        begun = {}
+    return begun.get("precision", parts.precision)
+
+
+def expert_fingerprint(parts: Parts, extractor: Any, precision: str | None = None) -> dict[str, Any]:
+    """What decides an expert's group, extracted in `precision` (None: in that of training)."""
+    computed = {"dtype": parts.config["data"]["store_dtype"], "precision": precision or parts.precision}
     return {**extractor.fingerprint(), **computed}
 
 
@@ -186,8 +205,9 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
     for source in lacking:
         store, records, title = source.stores["train"], source.records["train"], f"{source.name}/train"
         kept = _kept(source, "train", name)
+        precision = store.groups()[name]["precision"]
         source.made["train"][name] = extract(
-            store, records, extractor, codec, text, shared, dtype, parts.precision, title, batch, kept, beside
+            store, records, extractor, codec, text, shared, dtype, precision, title, batch, kept, beside
         )
 
 

@@ -69,6 +69,7 @@ class Teacher(Keys):
     others = True
     width: Positive
     seed: int
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] | None = None
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,16 @@ def judge(parts: Parts, records: sources.Records) -> None:
     from tinyflux_pl.extraction.encode import encodings_fingerprint
 
     expected = {ENCODINGS: encodings_fingerprint(parts.codec, parts.text, parts.config["data"]["store_dtype"])}
-    for name in parts.experts:
-        expected[name] = sources.expert_fingerprint(parts, sources.extractor_of(parts, name))
+    extractors = {name: sources.extractor_of(parts, name) for name in parts.experts}
     for name, node in parts.config["data"]["sources"].items():
         for split in sources.SPLITS:
             cache = Path(node["cache"]) / split
             if (cache / "manifest.json").exists():
                 store = sources.opened(parts, name, records[name][split], Replacement(cache, rebuild=False))
                 known = store.groups()
+                for expert, extractor in extractors.items():
+                    precision = sources.precision_of(parts, store, expert)
+                    expected[expert] = sources.expert_fingerprint(parts, extractor, precision)
                 cure = sources.cure(parts, name)
                 for group in [g for g in parts.groups(name)[split] if g in known]:
                     require_equal(expected[group], known[group], f"the cached {group!r}", str(cache), cure)

@@ -75,12 +75,6 @@ def results(found: dict[str, Any], run_dir: Path) -> None:
         tables.line(f"      prompt={HELP} in it tells which prompts this model was trained for")
 
 
-def lines(texts: Sequence[str]) -> None:
-    """Notes, one a line."""
-    for text in texts:
-        tables.line(f"note: {text}")
-
-
 def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
     """What was prepared, and where: of each group, how many entries were there and how many this run has made."""
     rows = []
@@ -128,7 +122,7 @@ def plan(found: GenerationPlan) -> None:
 def notes(lines: Sequence[str]) -> None:
     """What is worth a second look and stops nothing."""
     for line in lines:
-        print(f"note: {line}")
+        tables.line(f"note: {line}")
 
 
 def division(found: TrainingPlan) -> None:

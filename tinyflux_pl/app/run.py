@@ -23,6 +23,7 @@ def extract(config: dict[str, Any]) -> int:
     from tinyflux_pl.app import hardware, report
     from tinyflux_pl.app.caches import doctor, sources
     from tinyflux_pl.app.parts import Parts
+    from tinyflux_pl.app.preflight import expectations
 
     plain_keys.check(config, "extract")
     _require_read(
@@ -31,6 +32,7 @@ def extract(config: dict[str, Any]) -> int:
     if config["doctor"]:
         return doctor.run(config)
     _use_threads(config)
+    report.notes(expectations.of_teachers(config))
     parts = Parts.from_config(hardware.chosen(config))
     parts.check_size()
     prepared = sources.prepare(parts, rebuild=config["rebuild"])
@@ -107,7 +109,7 @@ def generate(config: dict[str, Any]) -> int:
         return _answer(config)
     prompts = read_prompts(config["prompt"], config["prompt_file"])
     if config["checkpoint"] is not None:
-        report.lines(prompt_advice.notes(prompt_advice.captions_of(config["checkpoint"]), prompts))
+        report.notes(prompt_advice.notes(prompt_advice.captions_of(config["checkpoint"]), prompts))
     folder = config["output"] or config["run_dir"]
     chosen = {name: config[name] for name in ("n", "seed", "negative_prompt", "grid")}
     report.pictures(*pipeline(config).write(prompts, folder, **chosen), config["grid"])

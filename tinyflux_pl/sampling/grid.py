@@ -22,13 +22,14 @@ class Grid:
     """Collects the first `most` pictures that are added, reduced at once: memory does not grow with their number."""
 
     most: int = 64
+    largest: int = LARGEST
     cells: list[Image.Image] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
 
     def add(self, picture: Image.Image, caption: str) -> None:
         """Beyond `most` nothing happens."""
         if len(self.cells) < self.most:
-            self.cells.append(_cell(picture))
+            self.cells.append(_cell(picture, self.largest))
             self.captions.append(caption)
 
     def sheet(self, columns: int = 0) -> Image.Image:
@@ -65,7 +66,7 @@ def captioned_grid(images: Tensor, captions: Sequence[str]) -> Image.Image:
 
 def paired_grid(images: Tensor, references: Tensor, captions: Sequence[str]) -> Image.Image:
     """A sheet of images (N, 3, H, W) in [-1, 1], each left of its reference (N, 3, H, W) and above its caption."""
-    grid = Grid(most=len(images))
+    grid = Grid(most=len(images), largest=2 * LARGEST)
     for image, reference, caption in zip(images, references, captions, strict=True):
         drawn = to_picture(image)
         known = to_picture(reference).resize(drawn.size)
@@ -77,13 +78,13 @@ def paired_grid(images: Tensor, references: Tensor, captions: Sequence[str]) -> 
     return grid.sheet()
 
 
-def _cell(picture: Image.Image) -> Image.Image:
+def _cell(picture: Image.Image, largest: int) -> Image.Image:
     """Enlarged by a whole number so that each pixel is seen, or reduced; what is between stays."""
     side = max(picture.size)
-    if side > LARGEST:
-        size = [max(1, round(length * LARGEST / side)) for length in picture.size]
+    if side > largest:
+        size = [max(1, round(length * largest / side)) for length in picture.size]
         return picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-    factor = max(1, round(CELL / side))
+    factor = max(1, min(round(CELL / min(picture.size)), largest // side))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 

@@ -13,7 +13,7 @@ from tinyflux_pl.app import report as closing_report
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, rehearsal, report
+from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, expectations, rehearsal, report
 from tinyflux_pl.app.preflight.budget import budget
 from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.engine import memory_plan
@@ -56,9 +56,12 @@ class Preflight:
         self.sizes = sizes(self.config["hardware"])
         if plan is not None:
             closing_report.division(plan)
-        closing_report.notes(schedule_notes(self.config))
+        closing_report.notes([*schedule_notes(self.config), *expectations.of_teachers(self.config)])
         self._read_data(whole=bool(asked))
         self._judge_room()
+        if self.records:
+            told = expectations.of(self.config, self.records, self.parameters, self.parts.image_size)
+            closing_report.notes(told)
         if asked and start < self.config["steps"]:
             self._rehearse()
 
@@ -106,6 +109,7 @@ class Preflight:
         with torch.device("meta"):
             network = self.parts.student()
             groups = rehearsal.optimizer_of(self.parts, network).param_groups
+        self.parameters = sum(parameter.numel() for parameter in network.parameters())
         state = memory_plan.training_state(network, groups, ranks=self.sizes.ranks)
         device = self.parts.device
         plan = memory_plan.training(state, {"step": 0}, host=device == "cpu")

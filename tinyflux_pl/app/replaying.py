@@ -21,13 +21,12 @@ def replay(config: dict[str, Any]) -> int:
     """Bundle -> parts -> loss and gradients -> where they fail. 1 if they fail again, else 0."""
     import torch
 
-    from tinyflux_pl.denoisers.registry import build_denoiser
-    from tinyflux_pl.diffusion.paths import build_path
+    from tinyflux_pl.inference.described_parts import network
     from tinyflux_pl.training.diagnosis import diagnose
     from tinyflux_pl.training.replay_bundle import Replay
 
     bundle = Replay.read(config["replay"])
-    run, parts, file = bundle.config, bundle.checkpoint.config, str(bundle.checkpoint.path.parent)
+    run, file = bundle.config, str(bundle.checkpoint.path.parent)
 
     def kept(group: str, node: Any, **extra: Any) -> Any:
         return build_kept(node, group, config[group], file, **extra)
@@ -36,8 +35,7 @@ def replay(config: dict[str, Any]) -> int:
     timesteps = kept("timesteps", run.get("timesteps"))
     told = {"timesteps": timesteps, "null_text": bundle.null_text, "experts": experts}
     objective = kept("objective", run.get("objective"), **told)
-    path = build_path(parts["path"]["name"], parts["path"]["config"])
-    denoiser = build_denoiser(parts["denoiser"]["name"], parts["denoiser"]["config"], path)
+    denoiser: Any = network(bundle.checkpoint)
     directory.load_weights(denoiser, bundle.checkpoint.weights("raw"), str(bundle.checkpoint.path))
     hardware = _node(run, "hardware", file)
     accelerator, asked = hardware.get("accelerator"), hardware.get("precision")

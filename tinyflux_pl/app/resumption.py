@@ -45,6 +45,19 @@ def checkpoint_of(config: dict[str, Any]) -> directory.Checkpoint | None:
     return found
 
 
+def require_same_network(checkpoint: directory.Checkpoint, parts: Any) -> None:
+    """Raise CheckpointMismatch, by the header of the weights alone, where the run asks for another network."""
+    import torch
+
+    from tinyflux_pl.core.key_report import require_match, shapes_of
+
+    with torch.device("meta"):
+        network = parts.denoiser()
+    asked = shapes_of(directory.plain_keys(network.state_dict()))
+    cure = "use the model= and experts= of the run that made the checkpoint"
+    require_match(asked, checkpoint.shapes(), str(checkpoint.path), cure)
+
+
 def require_same_data(checkpoint: directory.Checkpoint, caches: Mapping[str, str], allowed: bool) -> None:
     """Raise ConfigError if a source now holds other samples than those that the checkpoint was trained on."""
     kept = checkpoint.config.get("caches", {})

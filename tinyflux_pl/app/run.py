@@ -66,6 +66,8 @@ def train(config: dict[str, Any]) -> int:
     with owned(Path(config["run_dir"])), resumption.continued_by(config):
         _require_new_or_resumed(config)  # again: another process may have trained it before this one had the folder
         resumed = resumption.checkpoint_of(config)
+        if resumed is not None:
+            resumption.require_same_network(resumed, parts)
         preflight = Preflight(parts, resumed.step if resumed else 0, plan)
         if preflight.only:
             return 0

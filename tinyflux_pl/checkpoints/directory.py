@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.checkpoints import manifest as sealed
+from tinyflux_pl.checkpoints import training_state
 from tinyflux_pl.checkpoints.manifest import AVERAGED, CONFIG, CURE, MANIFEST, STATE, WEIGHTS
 from tinyflux_pl.core import files, fingerprint, folders
 from tinyflux_pl.core.errors import CorruptCheckpoint, UntrustedFile
 from tinyflux_pl.core.key_report import require_match, shapes_of
+from tinyflux_pl.core.weight_files import tensor_shapes
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,13 @@ class Checkpoint:
         Raises UntrustedFile for a file that asks for more than that, CorruptCheckpoint for one that is torn,
         missing, or no training state.
         """
-        where = str(self.path / STATE)
         if STATE not in self.manifest["files"]:
             raise CorruptCheckpoint("it holds no training state, only weights", where=str(self.path), cure=CURE)
-        try:
-            state = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
-        except Exception as error:  # a hostile file can bring torch to nearly any of them
-            if type(error).__name__ == "UnpicklingError":
-                what = f"{STATE} asks for more than tensors and plain types; nothing was run"
-                raise UntrustedFile(what, where=where, cure="resume your own runs only") from error
-            raise CorruptCheckpoint(f"{STATE} cannot be read: {error}", where=where, cure=CURE) from error
-        if not isinstance(state, dict) or not {"step", "optimizer"} <= state.keys():
-            raise CorruptCheckpoint(f"{STATE} is not a training state", where=where, cure=CURE)
-        return state
+        return training_state.read(self.path / STATE)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every raw weight, by the header alone, under the names of a network not compiled."""
+        return {plain_key(name): shape for name, shape in tensor_shapes(self.path / WEIGHTS).items()}
 
 
 def save(
@@ -111,6 +107,8 @@ def read(path: str | Path) -> Checkpoint:
         config = files.read_json(path / CONFIG)
     except (OSError, ValueError) as error:
         raise CorruptCheckpoint(f"{CONFIG} cannot be read: {error}", where=str(path), cure=CURE) from error
+    if not isinstance(config, dict):
+        raise CorruptCheckpoint(f"{CONFIG} does not describe a network", where=str(path), cure=CURE)
     return Checkpoint(path, config, manifest)
 
 

@@ -17,6 +17,7 @@ WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST = (
     "config.json",
     "manifest.json",
 )
+MOST_STEPS = 10**12
 CURE = "choose another checkpoint of the run, or train again"
 
 
@@ -41,7 +42,11 @@ def read(folder: Path) -> dict[str, Any]:
     if manifest.get("schema") not in READ:
         what = f"{MANIFEST} has schema {manifest.get('schema')}; this version reads {' and '.join(map(str, READ))}"
         raise CorruptCheckpoint(what, where=str(folder), cure="use the version that made it")
-    if type(manifest.get("step")) is not int or not _names_files(manifest.get("files")):
+    if (
+        type(manifest.get("step")) is not int
+        or not 0 <= manifest["step"] <= MOST_STEPS
+        or not _names_files(manifest.get("files"))
+    ):
         raise CorruptCheckpoint(f"{MANIFEST} does not describe a checkpoint", where=str(folder), cure=CURE)
     return manifest
 

@@ -33,6 +33,8 @@ SCHEMA = 2
 MANIFEST = {"name": str, "total": int, "shard_size": int, "records": dict, "keys": str}
 ENCODINGS = "encodings"
 
+MOST_SAMPLES, MOST_SHARDS = 2**32, 10**6  # of one store: more is a manifest that nobody can have filled
+
 
 class CacheStore:
     """The store in one folder. Reading is lazy; writing takes the store's lock."""
@@ -86,6 +88,10 @@ class CacheStore:
         manifest = read_sealed(file, root, MANIFEST)
         if min(manifest["total"], manifest["shard_size"]) < 1:
             raise CorruptStore("manifest.json holds no number of samples", where=str(file), cure=mend(root))
+        total, shards = manifest["total"], -(-manifest["total"] // manifest["shard_size"])
+        if total > MOST_SAMPLES or shards > MOST_SHARDS:
+            what = f"manifest.json claims {total:,} samples in {shards:,} shards"
+            raise CorruptStore(what, where=str(file), cure=mend(root))
         return cls(root, manifest, verify_on_read)
 
     def __len__(self) -> int:

@@ -9,24 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.codecs.registry import build_codec
+from tinyflux_pl.checkpoints import directory, training_state
 from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.data.records.caption_text import text_of
-from tinyflux_pl.denoisers.registry import build_denoiser
-from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.engine.accelerator import device_of
-from tinyflux_pl.inference import provenance
+from tinyflux_pl.inference import described_parts, provenance
 from tinyflux_pl.inference.edit import Edit, Hole, References
 from tinyflux_pl.inference.picture_folder import PictureFolder
 from tinyflux_pl.sampling.grid import Grid
-from tinyflux_pl.sampling.images import ImageSampler, settings_of
+from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.sampling.picture import to_picture
-from tinyflux_pl.text.registry import build_text
 
 WEIGHTS = ("averaged", "raw")
 MAX_PROMPT_BYTES = 2**26  # of a file of prompts
@@ -47,15 +43,18 @@ class Pipeline:
         if weights not in WEIGHTS:
             raise ConfigError(f"no weights {weights!r}", where="weights", cure="choose " + " or ".join(WEIGHTS))
         checkpoint = open_checkpoint(path)
-        config = checkpoint.config
-        clock = build_path(config["path"]["name"], config["path"]["config"])
-        denoiser = build_denoiser(config["denoiser"]["name"], config["denoiser"]["config"], clock)
-        directory.load_weights(denoiser, checkpoint.weights(weights), str(checkpoint.path))
-        codec = build_codec(config["codec"]["name"], config["codec"]["config"])
-        text = build_text(config["text"]["name"], config["text"]["config"])
-        sampler = ImageSampler(codec, text, settings_of(config["sampler"]), tuple(config["image_size"]))
+        made = described_parts.parts(checkpoint)
+        read = checkpoint.weights(weights)
+        training_state.require_finite(read, str(checkpoint.path))
+        directory.load_weights(made.denoiser, read, str(checkpoint.path))
+        denoiser = made.denoiser
+        sampler = ImageSampler(made.codec, made.text, made.settings, made.image_size)
         origin = {"checkpoint": checkpoint.hash, "step": checkpoint.step, "weights": weights}
-        origin["model"] = {"name": denoiser.name, "experts": config["experts"], "data": config["data"]}
+        origin["model"] = {
+            "name": denoiser.name,
+            "experts": checkpoint.config.get("experts"),
+            "data": checkpoint.config.get("data"),
+        }
         return cls(denoiser.eval(), sampler, origin)
 
     @classmethod

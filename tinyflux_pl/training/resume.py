@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tinyflux_pl.checkpoints.directory import Checkpoint, load_weights, plain_key
+from tinyflux_pl.checkpoints.training_state import require_finite
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.training.ema import AveragedWeights
 
@@ -17,10 +18,13 @@ class Resume(Callback):
 
     def __init__(self, checkpoint: Checkpoint, denoiser: Any, average: AveragedWeights | None) -> None:
         self.path, self.state_then = str(checkpoint.path), checkpoint.state()
-        load_weights(denoiser, checkpoint.weights("raw"), self.path)
+        raw = checkpoint.weights("raw")
+        require_finite(raw, self.path)
+        load_weights(denoiser, raw, self.path)
         if average is not None and "average_updates" in self.state_then:
             names = {name for name, p in denoiser.named_parameters() if p.requires_grad}
             averages = checkpoint.weights("averaged")
+            require_finite(averages, self.path)
             # Copies: what stays mapped from the files would hold the disk's room after they are pruned.
             average.averages = {
                 k: averages[plain_key(k)].to(torch.float32, copy=True)
@@ -44,7 +48,7 @@ def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str
     asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
-    except (KeyError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         cure = "choose the optimizer of the run, or begin another one: run=NAME, without resume"
         raise CheckpointMismatch(f"the optimizer's state does not fit: {error}", where=where, cure=cure) from error
     for group, options in zip(optimizer.param_groups, asked, strict=True):

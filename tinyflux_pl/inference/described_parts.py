@@ -1,0 +1,169 @@
+"""The parts that a checkpoint's config.json describes, judged before anything large is built or read.
+
+Whoever sends a checkpoint can seal it. So its description is held to known names and plain values, the network is
+first built without memory (meta device) and with no more tensors than the weights' header names, and compared with it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as hooks
+
+from tinyflux_pl.checkpoints.directory import Checkpoint, plain_keys
+from tinyflux_pl.codecs.registry import build_codec
+from tinyflux_pl.core import hub
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MemoryPlanError
+from tinyflux_pl.core.key_report import require_match, shapes_of
+from tinyflux_pl.denoisers.registry import build_denoiser
+from tinyflux_pl.diffusion.paths import build_path
+from tinyflux_pl.engine.peak_memory import available_bytes
+from tinyflux_pl.sampling.images import settings_of
+from tinyflux_pl.sampling.loop import SamplerSettings
+from tinyflux_pl.text.registry import build_text
+
+CURE = "use a checkpoint that your own run has written"
+MISMATCH = "use the model= and experts= of the run that made the checkpoint"
+NAMED = ("path", "denoiser", "codec", "text")
+LARGEST, LONGEST, MOST, DEEPEST = 2**31, 4096, 10**5, 16  # a number, a text, values in all, levels
+MOST_STEPS, LONGEST_SIDE = 10_000, 2**16
+# releases that this project's own choices name: a checkpoint trained with them may fetch them
+REPOSITORIES = frozenset(
+    (
+        *("black-forest-labs/FLUX.1-schnell", "black-forest-labs/FLUX.2-dev", "google/flan-t5-base"),
+        *("openai/clip-vit-large-patch14", "stabilityai/stable-diffusion-xl-base-1.0"),
+        *("stabilityai/stable-diffusion-3.5-medium", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        "AbstractPhil/tinyflux-experts",
+    )
+)
+
+
+@dataclass(frozen=True)
+class DescribedParts:
+    """A newly initialised network with the codec, text encoder, settings and size beside it."""
+
+    denoiser: nn.Module
+    codec: Any
+    text: Any
+    settings: SamplerSettings
+    image_size: tuple[int, int]
+
+
+def parts(checkpoint: Checkpoint) -> DescribedParts:
+    """Raise CheckpointMismatch or ConfigError for a description that makes no sense, MemoryPlanError for no room."""
+    config, where = checkpoint.config, str(checkpoint.path)
+    _require_plain(config, where)
+    with explained(where):
+        for name in NAMED:
+            if not isinstance(config[name]["name"], str) or not isinstance(config[name]["config"], Mapping):
+                raise TypeError(f"{name} is not described")
+        settings, size = settings_of(config["sampler"]), _size(config["image_size"])
+        if settings.steps > MOST_STEPS:
+            raise ValueError(f"{settings.steps:,} sampler steps")
+        for name in ("codec", "text"):
+            _require_known(config[name]["config"], name, where)
+        codec = build_codec(config["codec"]["name"], config["codec"]["config"])
+        text = build_text(config["text"]["name"], config["text"]["config"])
+    return DescribedParts(network(checkpoint), codec, text, settings, size)
+
+
+def network(checkpoint: Checkpoint) -> nn.Module:
+    """The denoiser, newly initialised, once its skeleton has been held against the header of the weights."""
+    config, where = checkpoint.config, str(checkpoint.path)
+    _require_plain(config, where)
+    with explained(where):
+        clock = build_path(config["path"]["name"], config["path"]["config"])
+        described = config["denoiser"]["name"], config["denoiser"]["config"], clock
+        held = checkpoint.shapes()
+        with torch.device("meta"), _no_more_tensors_than(len(held)):
+            skeleton = build_denoiser(*described)
+        require_match(shapes_of(plain_keys(skeleton.state_dict())), held, where, MISMATCH)
+        _require_room(skeleton, where)
+        return build_denoiser(*described)
+
+
+@contextmanager
+def explained(where: str) -> Generator[None]:
+    """What Python says of values that do not fit, as an error with a cure."""
+    odd = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError)
+    try:
+        yield
+    except (*odd, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        what = f"config.json describes no network that can be built ({type(error).__name__}: {said})"
+        raise CheckpointMismatch(what, where=where, cure=CURE) from error
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = value
+    if any(type(side) is not int or not 1 <= side <= LONGEST_SIDE for side in (height, width)):
+        raise ValueError(f"image_size {value!r}")
+    return height, width
+
+
+def _require_plain(config: Mapping[str, Any], where: str) -> None:
+    """Numbers, texts and levels within bounds, whatever they stand for."""
+    left: list[tuple[str, Any, int]] = [("", config, 0)]
+    count = 0
+    while left:
+        place, value, depth = left.pop()
+        count += 1
+        number = isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= LARGEST)
+        long = isinstance(value, str) and len(value) > LONGEST
+        if number or long or depth > DEEPEST or count > MOST:
+            what = f"config.json holds a value out of all bounds: {place[:80]} = {str(value)[:40]}"
+            raise CheckpointMismatch(what, where=where, cure=CURE)
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        left += [(f"{place}.{key}".lstrip("."), inner, depth + 1) for key, inner in pairs]
+
+
+def _require_known(config: Mapping[str, Any], part: str, where: str) -> None:
+    """Only a release that this project names, or one that the user has fetched, is asked of the hub."""
+    for key, value in config.items():
+        if not isinstance(value, str) or Path(value).expanduser().exists() or not hub.REPOSITORY.fullmatch(value):
+            continue
+        if value not in REPOSITORIES and not _fetched(value):
+            what = f"this checkpoint would fetch {value} as its {part} ({key})"
+            cure = "fetch it yourself, if you trust it; then draw again"
+            raise ConfigError(what, where=where, cure=cure)
+
+
+def _fetched(repository: str) -> bool:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return os.path.isdir(os.path.join(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "snapshots"))
+
+
+@contextmanager
+def _no_more_tensors_than(most: int) -> Generator[None]:
+    """A network under construction stops once it has more parameters than the file has tensors."""
+    made = 0
+
+    def count(*_: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > 2 * most + 64:  # some are made, then replaced
+            raise ValueError(f"it describes more tensors than the {most:,} of the file")
+
+    parameters = hooks.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        parameters.remove()
+
+
+def _require_room(skeleton: nn.Module, where: str) -> None:
+    """The weights twice: as they are read, and in the network that they are copied into."""
+    needed = 2 * sum(tensor.nbytes for tensor in skeleton.state_dict().values())
+    free = available_bytes("cpu")
+    if needed > free:
+        what = f"the network needs {needed / 2**30:.1f} GiB to be read, and {free / 2**30:.1f} GiB are free"
+        raise MemoryPlanError(what, where=where, cure="a machine with more memory")

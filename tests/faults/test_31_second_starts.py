@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.app.runs import SMALLEST, configuration, run
+from tests.faults import forks
 from tests.faults.conftest import times
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.core.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    run("train", root, *SMALLEST, "run=first", "steps=1")
+    return root
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -55,3 +64,44 @@ def test_no_run_begins_in_a_folder_of_somebody_else(tmp_path, name):
     with pytest.raises(ConfigError, match="run=NAME"):
         recipes.train(configuration("train", tmp_path, *SMALLEST, "run=mine", "steps=1"))
     assert (folder / name).read_text() == "mine"
+
+
+def test_two_commands_that_draw_into_one_folder_keep_every_picture(trained, tmp_path, figure):
+    """Both have looked at what is there before either writes; a grid of the user's own is there already."""
+    tried, held = times(1, 5), 0
+    for number in range(tried):
+        folder, go = tmp_path / f"drawn_{number}", tmp_path / f"go_{number}"
+        folder.mkdir()
+        (folder / "grid.png").write_text("mine")
+
+        def work(seed: int, folder: Path = folder, go: Path = go) -> None:
+            from tinyflux_pl.sampling.images import ImageSampler
+
+            batches = ImageSampler.batches
+
+            def after_both(self, *given, **named):
+                (folder / f".ready_{seed}").touch()
+                while not go.exists():
+                    time.sleep(0.01)
+                return batches(self, *given, **named)
+
+            ImageSampler.batches = after_both
+            chosen = (f"checkpoint='{trained}/outputs/first'", "prompt=x", "n=3", f"seed={seed}", "sampler.steps=1")
+            recipes.generate(configuration("generate", tmp_path, *chosen, f"output='{folder}'"))
+
+        with (
+            forks.Child(lambda: work(1), tmp_path / "one.log") as one,
+            forks.Child(lambda: work(2), tmp_path / "two.log") as two,
+        ):
+            while len(list(folder.glob(".ready_*"))) < 2 and one.alive() and two.alive():
+                time.sleep(0.01)
+            go.touch()
+            ended = one.wait(), two.wait()
+        names = [path.name for path in folder.glob("*.png")]
+        pictures = {path.read_bytes() for path in folder.glob("image_*.png")}
+        grids = len([name for name in names if name.startswith("grid")])
+        whole = [e.code for e in ended] == [0, 0] and len(pictures) == 6 and grids == 3
+        held += whole and (folder / "grid.png").read_text() == "mine"
+        if not held:
+            print(ended[0].printed[-800:], ended[1].printed[-800:], sorted(names))
+    figure(31, "two commands that draw into one folder", held, tried)

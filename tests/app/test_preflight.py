@@ -9,10 +9,12 @@ import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, photographs, run
+from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.app.preflight import dataset_survey, disk_needs
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.round_trip import difference
 from tinyflux_pl.core import errors
+from tinyflux_pl.text.hashed_words import HashedWords
 from tinyflux_pl.training.rehearsed_fit import generators_kept
 
 
@@ -141,13 +143,19 @@ def test_what_was_found_is_kept_with_the_cache_and_only_for_these_records(root, 
     config = configuration("train", root, *SMALL)
     cache = root / "cache" / "shapes" / "train"
     records, _ = dataset_survey.records_of(config["data"]["sources"]["shapes"])
-    known = dataset_survey.survey("shapes", "train", records["train"], (32, 32), cache)
+    text = Parts.from_config(config).text
+
+    def survey(of, frame, read_by=text):
+        return dataset_survey.survey("shapes", "train", of["train"], frame, cache, read_by)
+
+    known = survey(records, (32, 32))
     assert known.kept and known.audit.total == 48
+    assert not survey(records, (32, 32), HashedWords(width=16, length=5)).kept, "it may cut captions"
     smaller = configuration("train", root, "data.image_size=16")
     other, _ = dataset_survey.records_of(smaller["data"]["sources"]["shapes"])
-    assert not dataset_survey.survey("shapes", "train", other["train"], (16, 16), cache).kept
+    assert not survey(other, (16, 16)).kept
     kept = cache / dataset_survey.KEPT
     content = kept.read_text()
     kept.write_text(content.replace('"total": 48', '"total": 49'))
-    assert not dataset_survey.survey("shapes", "train", records["train"], (32, 32), cache).kept
+    assert not survey(records, (32, 32)).kept
     kept.write_text(content)

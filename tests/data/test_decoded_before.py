@@ -1,13 +1,18 @@
 """An image that decoded whole once is not decoded again at every start; any other one is."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ImageError
+from tinyflux_pl.data import regular_file
 from tinyflux_pl.data.decoded_before import DecodedBefore
 from tinyflux_pl.data.records import folder_listing as room
 from tinyflux_pl.data.records.folder import Folder
+from tinyflux_pl.data.records.folder_listing import shared
 
 
 def draw(file, seed):
@@ -112,3 +117,58 @@ def test_another_version_of_the_decoding_decodes_every_image_again(pictures, dec
     assert len(start(pictures, decoded)[1]) == 6
     monkeypatch.setattr(decoded_before.PIL, "__version__", "0.0")
     assert len(start(pictures, decoded)[1]) == 6
+
+
+def test_a_place_that_cannot_be_written_or_read_costs_time_and_nothing_else(pictures, decoded, monkeypatch):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    for target in ("write_bytes", "read_bytes"):
+        owner = files if target == "write_bytes" else Path
+        with monkeypatch.context() as closed:
+            closed.setattr(owner, target, refused)
+            assert len(start(pictures, decoded)[1]) == 6
+    (pictures.parent / "cache").rename(pictures.parent / "was")
+    (pictures.parent / "cache").write_text("a file in the folder's place")
+    assert len(start(pictures, decoded)[1]) == 6
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The files that are opened to be read."""
+    names, real = [], regular_file.os.open
+
+    def spied(path, *flags):
+        names.append(str(path).rsplit("/", 1)[-1])
+        return real(path, *flags)
+
+    monkeypatch.setattr(regular_file.os, "open", spied)
+    return names
+
+
+def test_a_start_on_a_known_folder_opens_each_picture_and_caption_once(pictures, opened, monkeypatch):
+    """For both splits together; headers that are known are not judged again."""
+    memory = str(pictures.parent / "cache" / "decoded.bin")
+
+    def both():
+        with shared():
+            splits = [Folder(pictures, 16, split=s, decoded=memory) for s in ("train", "validation")]
+        return {record for records in splits for record, _ in records.captions()}
+
+    names = {f"{i}.{suffix}" for i in range(6) for suffix in ("png", "txt")}
+    assert both() == {f"{i}.png" for i in range(6)}
+    opened.clear()
+    monkeypatch.setattr(room, "inspect", lambda *a, **k: pytest.fail("a header was judged again"))
+    both()
+    assert sorted(n for n in opened if n in names) == sorted(names)
+
+
+def test_a_listing_is_shared_only_within_its_block(pictures):
+    def count():
+        return len(Folder(pictures, 16, split="all"))
+
+    with shared():
+        assert count() == 6
+        draw(pictures / "8.png", 8)
+        assert count() == 6
+    assert count() == 7

@@ -73,7 +73,8 @@ def test_numbered_references_come_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_the_size_of_a_target_before_it_was_fitted_is_known(named):
-    assert PairedImages(named, 8, split="all")[0].attributes == {"original_size": [12, 16]}
+    told = PairedImages(named, 8, split="all")[0].attributes
+    assert told == {"original_size": [12, 16], "size_ids": [12, 16, 0, 1, 8, 8]}
 
 
 def test_a_table_may_be_one_list_and_name_one_or_several_references(tmp_path):

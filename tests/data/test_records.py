@@ -32,7 +32,7 @@ def test_reads_images_with_the_text_beside_them(tmp_path):
     assert [r.source for r in records] == ["0.png", "2.PNG", "4.jpg", "sub/1.jpg", "sub/3.png", "sub/5.PNG"]
     assert [r.caption for r in records] == [f"caption {i}" for i in (0, 2, 4, 1, 3, 5)]
     assert all(r.image.shape == (16, 16, 3) and r.image.dtype == np.uint8 and r.mask is None for r in records)
-    assert records[1].image[0, 0].tolist() == [80, 90, 195] and records[3].attributes == {"original_size": [24, 21]}
+    assert records[1].image[0, 0].tolist() == [80, 90, 195] and records[3].attributes["original_size"] == [24, 21]
     assert len({r.sample_id for r in records}) == 6 and records[0].sample_id == whole(tmp_path)[0].sample_id
     sized: Records = records
     assert sized.name == "folder" and records.image_shape == (16, 16, 3)

@@ -36,6 +36,15 @@ def test_without_t5_its_tokens_are_zero_and_nothing_of_it_is_hashed(folder):
     assert "t5" not in text.fingerprint() and text.text_spec.width == 32
 
 
+def test_what_is_cut_is_counted_by_the_longest_encoder_that_reads(folder):
+    long = " ".join(["red circle"] * 100)
+    choice = {"pooled": "both", "zero_null": False, "t5_length": 16}
+    t5 = ClipPairText(folder, **choice).lengths([PROMPTS[0], long])
+    clip = ClipPairText(folder, **choice, drop_t5=True).lengths([PROMPTS[0], long])
+    assert not t5[0].cut and t5[1].read == 16 and clip[1].read == 77
+    assert t5[1].cut > 0 and clip[1].cut > 0
+
+
 def test_sdxls_unconditional_is_zero(folder):
     text = ClipPairText(folder, pooled="second")
     assert text.text_spec == TextSpec(width=24, length=77, pooled=10)

@@ -88,7 +88,7 @@ def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
                 rows.append((f"  {group}", f"{store.total - made - left:,} kept, {made:,} made anew{waiting}"))
         read = ", ".join(f"{n:,} {suffix}" for suffix, n in source.records["train"].kinds.items())
         rows += [(f"{source.name}: files", read)] if read else []
-        unused = source.records["train"].findings
+        unused = dict.fromkeys(f for records in source.records.values() for f in records.findings)
         rows += [(f"{source.name}: {finding.kind}", finding.line()) for finding in unused]
     tables.show("the caches are complete", [*rows, *_skipped(skipped)])
 

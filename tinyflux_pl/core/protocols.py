@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
-from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
+from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength, TextEmbeddings
 
 
 @runtime_checkable
@@ -77,6 +77,7 @@ class TextEncoder(Protocol):
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings: ...
     def null(self) -> TextEmbeddings: ...
+    def lengths(self, prompts: Sequence[str]) -> list[PromptLength]: ...
     def fingerprint(self) -> dict[str, Any]: ...
     def to(self, device: Any) -> Any: ...
 

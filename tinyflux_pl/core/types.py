@@ -79,6 +79,14 @@ class TextEmbeddings:
         return TextEmbeddings(*(torch.cat([getattr(p, n) for p in parts]) for n in ("tokens", "mask", "pooled")))
 
 
+@dataclass(frozen=True)
+class PromptLength:
+    """Tokens of a prompt: those that an encoder reads, and those cut off at its length."""
+
+    read: int
+    cut: int
+
+
 TARGET = ("target_ids", "target_mask")  # of a target that is a sequence
 
 

@@ -13,6 +13,7 @@ from tinyflux_pl.core.errors import StaleCache
 from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.cache_validity import REBUILD
+from tinyflux_pl.data.size_conditioning import SIZE_IDS
 
 Item = TypeVar("Item")
 
@@ -83,6 +84,7 @@ class CachedDataset(Dataset):
             masks=self._rows("masks", index).float() if "masks" in self.layout else None,
             references=tuple(self._rows(key, index).float() for key in references(self.layout)),
             inpaint=self._rows("inpaint", index).float() if "inpaint" in self.layout else None,
+            size_ids=self._rows(SIZE_IDS, index).float() if SIZE_IDS in self.layout else None,
             **{name: self._rows(name, index) for name in TARGET if name in self.layout},
         )
 

@@ -122,7 +122,7 @@ def content_of(source: str | Path | bytes, name: str) -> bytes:
         content = source
     else:
         try:
-            content = read_regular(Path(source), MAX_BYTES)
+            content = read_regular(source, MAX_BYTES)
         except OSError as error:
             known = error.errno in (errno.EINVAL, errno.EFBIG)
             what = error.strerror if known else f"cannot be read: {error.strerror}"

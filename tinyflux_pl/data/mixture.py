@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
 from tinyflux_pl.data.cache_store import ENCODINGS
 from tinyflux_pl.data.cache_validity import differences
 from tinyflux_pl.data.cached_dataset import CachedDataset, references
+from tinyflux_pl.data.size_conditioning import SIZE_IDS
 
 # parts of a fingerprint that must agree for two caches to mean the same by a number
 SHARED_PARTS = {ENCODINGS: ("codec", "text")}
@@ -104,6 +106,7 @@ class Mixture(Dataset):
             masks=masks,
             references=tuple(joined([p.references[k] for p in parts]) for k in range(len(references(self.layout)))),
             inpaint=joined([p.inpaint for p in parts]) if "inpaint" in self.layout else None,
+            size_ids=joined([self._sizes(p) for p in parts]) if SIZE_IDS in self.layout else None,
             **{name: joined([getattr(p, name) for p in parts]) for name in TARGET if name in self.layout},
         )
 
@@ -115,6 +118,21 @@ class Mixture(Dataset):
     def _expert(self, part: Batch, key: str) -> Tensor:
         found = part.experts.get(key)
         return torch.zeros(len(part), *self.layout[key][1]) if found is None else found
+
+    def _sizes(self, part: Batch) -> Tensor:
+        """What is known of the sizes of a part; drawn pictures are of their own size, uncropped."""
+        if part.size_ids is not None:
+            return part.size_ids
+        height, width = (side * self._cell for side in part.latents.shape[-2:])
+        own = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+        return own.expand(len(part), -1)
+
+    @cached_property
+    def _cell(self) -> float:
+        """Pixels along a side of a latent cell, of a source that knows its pictures' sizes."""
+        known = next(d for d in self.datasets.values() if SIZE_IDS in d.layout)[0]
+        assert known.size_ids is not None
+        return float(known.size_ids[0, 4]) / known.latents.shape[-2]
 
     def _meaning(self, dataset_id: int, group: str) -> dict[str, Any]:
         found = self.datasets[dataset_id].fingerprint(group)

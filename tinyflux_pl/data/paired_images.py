@@ -18,6 +18,7 @@ from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
 from tinyflux_pl.data.records.dataset_files import inside
 from tinyflux_pl.data.records.pair_rows import PairRow, mixed_kinds, read_rows
 from tinyflux_pl.data.records.record_source import RecordSource
+from tinyflux_pl.data.size_conditioning import SIZE_IDS, size_ids
 
 SPLITS = ("train", "validation", "all")
 
@@ -47,6 +48,7 @@ class PairedImages(RecordSource):
         self.root, self.split, self.max_pixels = Path(root).expanduser(), split, max_pixels
         self.size = _sides(size)
         self.reference_size = self.size if reference_size is None else _sides(reference_size)
+        self.allow_missing_captions = allow_missing_captions
         self.image_shape = (*self.size, 3)
         if split not in SPLITS or not 0 <= validation_fraction < 1 or min(*self.size, *self.reference_size) < 1:
             what = f"split={split}, validation_fraction={validation_fraction}, size={size}, {reference_size}"
@@ -87,7 +89,8 @@ class PairedImages(RecordSource):
             np.ascontiguousarray(part).tobytes() for part in (image, *references, *([hole] if row.mask else []))
         )
         identity = fingerprints.sample_id(seen, row.caption)
-        sizes = {"original_size": list(target.shape[:2])}
+        original = list(target.shape[:2])
+        sizes = {"original_size": original, SIZE_IDS: size_ids(original, self.size, "crop")}
         return Record(image, row.caption, identity, None, row.target, sizes, references, hole)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -99,6 +102,10 @@ class PairedImages(RecordSource):
         """What each record is made from, by content."""
         fitted = [DECODING_VERSION, *self.size, *self.reference_size]
         return [[*fitted, row.caption, *(self._hashes[path] for path in _files(row))] for row in self.rows]
+
+    def captions(self) -> list[tuple[str, str]]:
+        """The path of each target, and its caption."""
+        return [(row.target, row.caption) for row in self.rows]
 
     def check(self) -> None:
         """Read every pair once, so that a damaged one is named before work is spent on the others."""

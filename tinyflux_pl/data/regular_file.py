@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def read_regular(path: Path, most: int) -> bytes:
+def read_regular(path: str | Path, most: int) -> bytes:
     """All bytes of a regular file of at most `most` bytes, at a path without links.
 
     No link is followed at its end, a pipe does not block, and what was opened must still be what lies
@@ -36,9 +36,10 @@ def read_regular(path: Path, most: int) -> bytes:
     return content
 
 
-def _reached_without_links(handle: int, path: Path) -> bool:
+def _reached_without_links(handle: int, path: str | Path) -> bool:
     """If an open file lies where its path says, with no link on the way."""
     with suppress(OSError):  # where there is no /proc
         if os.readlink(f"/proc/self/fd/{handle}") == os.path.abspath(path):
             return True
-    return os.path.realpath(path.parent) == os.path.abspath(path.parent)
+    folder = os.path.dirname(os.path.abspath(path))
+    return os.path.realpath(folder) == folder

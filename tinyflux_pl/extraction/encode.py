@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from tinyflux_pl.core.protocols import Codec, Record, Records, TextEncoder
 from tinyflux_pl.core.types import TARGET, TextEmbeddings
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows
+from tinyflux_pl.data.size_conditioning import SIZE_IDS
 from tinyflux_pl.extraction.lanes import side_by_side
 
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
@@ -180,7 +182,9 @@ def _write(
 
 
 def _texts(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    told = text.encode(captions)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "a prompt of .* is cut at")  # counted, of all captions at once
+        told = text.encode(captions)
     return {
         "text.tokens": told.tokens.to(dtype).cpu(),
         "text.mask": told.mask.cpu(),
@@ -199,6 +203,9 @@ def _images(
     if all(r.mask is not None for r in block):
         masks = torch.from_numpy(np.stack([np.asarray(r.mask, np.float32) for r in block]))[:, None]
         columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[:, 0].to(dtype)
+    if SIZE_IDS in block[0].attributes:
+        known = [r.attributes[SIZE_IDS] for r in block]
+        columns[SIZE_IDS] = torch.tensor(known, dtype=torch.int32)
     for name in TARGET:
         if name in block[0].attributes:
             columns[name] = torch.from_numpy(np.stack([r.attributes[name] for r in block]))

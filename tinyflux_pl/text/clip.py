@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.specs import TextSpec
-from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text import encoder_config, pretrained
 from tinyflux_pl.text.encoder_place import locate
-from tinyflux_pl.text.tokenizer import tokenize
+from tinyflux_pl.text.tokenizer import load_tokenizer, prompt_lengths, tokenize
 
 KIND, PART = "CLIPTextModel", "clip_l"  # the class of transformers, and its keys (encoder_file.PARTS)
 
@@ -73,6 +73,14 @@ class ClipText:
     def null(self) -> TextEmbeddings:
         """The unconditional: the empty prompt."""
         return self.encode([""])
+
+    def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
+        """How many tokens of each prompt are read, and how many are cut off."""
+        return prompt_lengths(self._tokenizer, prompts, self.length)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._folders[1])
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""

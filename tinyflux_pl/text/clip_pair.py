@@ -11,10 +11,10 @@ from torch import Tensor
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
-from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text import encoder_config, pretrained
 from tinyflux_pl.text.encoder_place import locate
-from tinyflux_pl.text.tokenizer import tokenize
+from tinyflux_pl.text.tokenizer import load_tokenizer, prompt_lengths, tokenize
 
 PARTS = {  # of an encoder and its tokenizer the folders, and the name inside a single file
     "first": ("text_encoder", "tokenizer", "clip_l"),
@@ -138,6 +138,19 @@ class ClipPairText:
         tokens = torch.zeros(1, spec.length, spec.width, device=self.device)
         mask = torch.ones(1, spec.length, dtype=torch.bool, device=self.device)
         return TextEmbeddings(tokens, mask, torch.zeros(1, spec.pooled, device=self.device))
+
+    def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
+        """How many tokens of each prompt T5 reads, or CLIP where there is no T5, and how many are cut."""
+        length = self.t5_length if self._reads_t5 else CLIP_LENGTH
+        return prompt_lengths(self._tokenizer, prompts, length)
+
+    @property
+    def _reads_t5(self) -> bool:
+        return bool(self.t5_length) and not self.drop_t5
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._places["t5" if self._reads_t5 else "first"][1])
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""

@@ -10,10 +10,10 @@ import torch
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
-from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text import encoder_config, pretrained
 from tinyflux_pl.text.encoder_place import locate
-from tinyflux_pl.text.tokenizer import tokenize
+from tinyflux_pl.text.tokenizer import load_tokenizer, prompt_lengths, tokenize
 
 CLIP_LENGTH = 77
 KINDS = {"t5": "T5EncoderModel", "clip": "CLIPTextModel"}  # the classes of transformers
@@ -116,6 +116,14 @@ class ClipT5:
         if self._null is None:
             self._null = self.encode([""])
         return self._null.to(self.device)
+
+    def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
+        """How many of T5's tokens of each prompt are read, and how many are cut off."""
+        return prompt_lengths(self._tokenizer, prompts, self.length)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._places["t5"][1])
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""

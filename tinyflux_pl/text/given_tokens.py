@@ -11,7 +11,7 @@ from torch import Tensor
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.sequences import Moments, Pairs
 from tinyflux_pl.core.specs import TextSpec
-from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 
 
 class GivenTokens:
@@ -93,6 +93,10 @@ class GivenTokens:
         spec = self.text_spec
         tokens, pooled = torch.zeros(1, 1, spec.width), torch.zeros(1, spec.pooled)
         return TextEmbeddings(tokens, torch.ones(1, 1, dtype=torch.bool), pooled).to(self.device)
+
+    def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
+        """A caption names a whole condition: nothing of it is cut."""
+        return [PromptLength(1, 0) for _ in prompts]
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import TextSpec
-from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text.words import words_of
 
 
@@ -77,6 +77,11 @@ class HashedWords:
     def null(self) -> TextEmbeddings:
         """The unconditional: the empty prompt, one constant token."""
         return self.encode([""])
+
+    def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
+        """How many words of each prompt are read, and how many are cut off."""
+        counts = [len(words_of(prompt)) for prompt in prompts]
+        return [PromptLength(min(n, self.length), max(n - self.length, 0)) for n in counts]
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this encoder."""

@@ -11,9 +11,10 @@ import torch
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
-from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text import encoder_config, encoder_file, pretrained
 from tinyflux_pl.text.encoder_place import locate
+from tinyflux_pl.text.tokenizer import load_tokenizer, prompt_lengths
 
 
 class LanguageModelText:
@@ -106,6 +107,19 @@ class LanguageModelText:
     def null(self) -> TextEmbeddings:
         """The unconditional: the empty prompt."""
         return self.encode([""])
+
+    def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
+        """How many tokens of each prompt, in its chat, are read, and how many are cut off."""
+        chats = [self._chat(p) for p in prompts]
+        make = self._tokenizer.apply_chat_template
+        texts = [make(chat, tokenize=False, **self.template) for chat in chats]
+        begins = self._tokenizer.bos_token
+        special = begins is None or not texts[0].startswith(begins)  # else the template writes it
+        return prompt_lengths(self._tokenizer, texts, self.length, special)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._folders[1])
 
     def _encode(self, prompts: list[str]) -> TextEmbeddings:
         tokenizer, model = self._loaded()

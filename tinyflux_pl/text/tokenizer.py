@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, UntrustedFile
+from tinyflux_pl.core.types import PromptLength
 
 VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt")
 LONGEST = 64 * 2**20  # bytes of a vocabulary
@@ -85,3 +86,11 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
         if len(ids) > length:
             warnings.warn(f"a prompt of {len(ids)} tokens is cut at {length}: {prompt[:60]!r}", stacklevel=3)
     return tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+
+
+def prompt_lengths(tokenizer: Any, prompts: Sequence[str], length: int, special: bool = True) -> list[PromptLength]:
+    """Tokens of each prompt, a tokenizer's `special` ones among them: read, and beyond `length`."""
+    own = len(tokenizer("", add_special_tokens=special)["input_ids"])
+    read = tokenizer(list(prompts), add_special_tokens=special)["input_ids"]
+    counts = [len(ids) for ids in read]
+    return [PromptLength(min(n, length) if n > own else 0, max(n - length, 0)) for n in counts]

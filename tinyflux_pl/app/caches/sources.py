@@ -14,6 +14,7 @@ from tinyflux_pl.app.caches.source_store import cure, opened, whole
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
+from tinyflux_pl.data import caption_lengths
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
 from tinyflux_pl.data.kept_rows import KeptRows, carry_over
 from tinyflux_pl.data.records.folder_listing import shared
@@ -130,6 +131,7 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
             _begin(parts, source, split, ENCODINGS, fingerprint)
             if not source.stores[split].complete(ENCODINGS):
                 records.check()
+                records.findings = [*records.findings, *caption_lengths.judge(records, parts.text)]
 
 
 def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:

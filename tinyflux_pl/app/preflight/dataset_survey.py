@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 from tinyflux_pl.app.caches.sources import SPLITS
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import DataError, ImageError
+from tinyflux_pl.core.errors import DataError, DiskFull, ImageError
 from tinyflux_pl.core.fingerprint import of
+from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.data.cache_validity import plain
+from tinyflux_pl.data.caption_lengths import require_words
 from tinyflux_pl.data.dataset_audit import Audit, audit
 from tinyflux_pl.data.mask_coverage import nothing_marked
 from tinyflux_pl.data.original_sizes import OriginalSizes
@@ -97,39 +100,43 @@ def _built(nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return records
 
 
-def survey(source: str, split: str, records: Any, frame: tuple[int, int], cache: Path) -> Survey:
+def survey(
+    source: str, split: str, records: Any, frame: tuple[int, int], cache: Path, text: TextEncoder | None = None
+) -> Survey:
     """Read every record, unless what an earlier run found of the same ones lies with the cache."""
     sizes = OriginalSizes(frame, records.fit_mode)
-    known = _kept(cache / KEPT, records)
+    known = _kept(cache / KEPT, records, text)
     if known is not None:
         sizes.restore(known["sizes"])
         skipped = list(records.skipped)
         found = Audit(**{**known["audit"], "unreadable": skipped, "total": len(records) + len(skipped)})
         return Survey(source, split, found, sizes, kept=True)
     watched = _Watched(records, sizes)
-    found = audit(watched)
+    found = audit(watched, text)
     if not watched.pictures:
         found = replace(found, duplicates=[], contradictions=[], tiny=[])
     return Survey(source, split, found, sizes)
 
 
-def keep(found: Survey, records: Any, cache: Path) -> None:
+def keep(found: Survey, records: Any, cache: Path, text: TextEncoder | None = None) -> None:
     """Leave a survey with the finished cache of these records; a cache that others own stays as it is."""
     if found.kept or not cache.is_dir() or not os.access(cache, os.W_OK):
         return
     told = {"audit": asdict(found.audit), "sizes": found.sizes.state()}
-    content = files.sealed({**told, "of": _identity(records)})
+    content = files.sealed({**told, "of": _identity(records, text)})
     if len(content) <= files.JSON_LIMIT:  # what is longer could not be read back; found anew it only takes time
-        files.write_bytes(cache / KEPT, content)
+        with suppress(OSError, DiskFull):  # it only saves time
+            files.write_bytes(cache / KEPT, content)
 
 
 def require_readable(found: Survey, records: Any) -> None:
     """Raise ImageError naming what could not be read; files left out by the user's leave are not meant.
 
-    DataError where none of the masks marks anything.
+    DataError where none of the masks marks anything, CaptionError for captions of which no word is read.
     """
     if found.split == "train" and found.audit.masked and len(found.audit.empty_masks) == found.audit.masked:
         raise nothing_marked(found.audit.masked, f"data.sources.{found.source}.{found.split}")
+    require_words(found.audit.wordless, records)
     skipped = set(records.skipped)
     bad = [line for line in found.audit.unreadable if line not in skipped]
     if bad:
@@ -142,14 +149,15 @@ def require_readable(found: Survey, records: Any) -> None:
         )
 
 
-def _identity(records: Any) -> str:
-    return of([VERSION, [field.name for field in fields(Audit)], plain(records.fingerprint())])
+def _identity(records: Any, text: TextEncoder | None) -> str:
+    read_by = None if text is None else plain(text.fingerprint())
+    return of([VERSION, [field.name for field in fields(Audit)], plain(records.fingerprint()), read_by])
 
 
-def _kept(path: Path, records: Any) -> dict[str, Any] | None:
+def _kept(path: Path, records: Any, text: TextEncoder | None) -> dict[str, Any] | None:
     """What was kept, if it is whole and of these records; it only saves time, so anything else is found anew."""
     try:
         known = files.read_sealed(path)
     except (OSError, ValueError):
         return None
-    return known if known["of"] == _identity(records) else None
+    return known if known["of"] == _identity(records, text) else None

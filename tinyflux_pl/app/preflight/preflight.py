@@ -68,7 +68,8 @@ class Preflight:
     def remember(self) -> None:
         """Keep with the finished caches what was found of their records."""
         for found in self.surveys:
-            dataset_survey.keep(found, self._records(found.source, found.split), self._cache(found.source, found.split))
+            place = (found.source, found.split)
+            dataset_survey.keep(found, self._records(*place), self._cache(*place), self.parts.text)
 
     def _cache(self, source: str, split: str) -> Path:
         return Path(self.config["data"]["sources"][source]["cache"]) / split
@@ -87,7 +88,8 @@ class Preflight:
         if whole:
             frame = self.parts.image_size
             self.surveys = [
-                dataset_survey.survey(*place, self._records(*place), frame, self._cache(*place)) for place in splits
+                dataset_survey.survey(*place, self._records(*place), frame, self._cache(*place), self.parts.text)
+                for place in splits
             ]
             modes = {name: self._records(name, "train").fit_mode for name in self.records}
             unused = {name: self._records(name, "train").findings for name in self.records}

@@ -20,6 +20,7 @@ FOUND = {
     "contradictions": "same picture, other caption",
     "tiny": "enlarged to fit",
     "empty_masks": "mask without foreground",
+    "cut_captions": "caption cut short",
 }
 NAMED, BUCKETS = 5, 12  # names in a row of findings, rows of sizes
 

@@ -18,7 +18,7 @@ MARKS = {
 OLDER = "UTF-8 text; an older encoding, such as Windows-1252, GB18030 or Shift JIS"
 
 
-def text_of(path: Path, most: int) -> str:
+def text_of(path: str | Path, most: int) -> str:
     """The UTF-8 text of a file of at most `most` bytes, without a byte order mark; CaptionError."""
     try:
         content = read_regular(path, most)

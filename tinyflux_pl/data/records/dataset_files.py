@@ -86,14 +86,14 @@ def is_file(path: Path) -> bool:
 
 def mask_of(image: str) -> str:
     """Where the mask of an image lies."""
-    return Path(image).with_suffix(MASK_SUFFIX).as_posix()
+    return os.path.splitext(image)[0] + MASK_SUFFIX
 
 
 def text_name(image: str) -> str:
     """Where the caption of an image lies."""
-    return Path(image).with_suffix(".txt").as_posix()
+    return f"{os.path.splitext(image)[0]}.txt"
 
 
-def text_of(path: Path, most: int = MAX_TABLE_BYTES) -> str:
+def text_of(path: str | Path, most: int = MAX_TABLE_BYTES) -> str:
     """A file's UTF-8 text; CaptionError if it is something else, or larger than `most` bytes."""
     return caption_text.text_of(path, most)

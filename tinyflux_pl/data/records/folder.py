@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
 from tinyflux_pl.data.records.dataset_files import MASK_SUFFIX
 from tinyflux_pl.data.records.folder_listing import Entry, listed, listing_of
 from tinyflux_pl.data.records.record_source import RecordSource
+from tinyflux_pl.data.size_conditioning import SIZE_IDS, size_ids
 
 SPLITS = ("train", "validation", "all")
 
@@ -51,6 +53,7 @@ class Folder(RecordSource):
         height, width = (size, size) if isinstance(size, int) else size
         self.root, self.size, self.fit_mode, self.split = Path(root).expanduser(), (height, width), fit_mode, split
         self.validation_fraction, self.skip_bad, self.max_pixels = validation_fraction, skip_bad, max_pixels
+        self.allow_missing_captions = allow_missing_captions
         self.image_shape = (height, width, 3)
         known = split in SPLITS and fit_mode in ("crop", "pad")
         if not known or not 0 <= validation_fraction < 1 or min(height, width) < 1:
@@ -62,7 +65,7 @@ class Folder(RecordSource):
         self._listing = listing_of(self.root, caption_file, skip_bad, max_pixels, decoded)
         entries, described = self._listing.entries, self._listing.table
         self.skipped, self.findings = self._listing.skipped, self._listing.findings
-        self.kinds = Counter(Path(e.path).suffix.lower() for e in entries)
+        self.kinds = Counter(os.path.splitext(e.path)[1].lower() for e in entries)
         self._entries_of_split = self._chosen(entries)
         without = [e.path for e in entries if not e.caption]
         if without and not allow_missing_captions:
@@ -87,7 +90,9 @@ class Folder(RecordSource):
         mask = None if mask is None else fit_mask(mask, self.size, self.fit_mode)
         image = fit(pixels, self.size, self.fit_mode)
         identity = fingerprints.sample_id(image.tobytes(), entry.caption)
-        return Record(image, entry.caption, identity, mask, entry.path, {"original_size": list(pixels.shape[:2])})
+        original = list(pixels.shape[:2])
+        told = {"original_size": original, SIZE_IDS: size_ids(original, self.size, self.fit_mode)}
+        return Record(image, entry.caption, identity, mask, entry.path, told)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the pixels, captions and their order depend on: not the root, not times, not file names."""
@@ -105,6 +110,10 @@ class Folder(RecordSource):
         """What each record is made from: image, caption and mask by content, and how they are fitted."""
         fitted = [DECODING_VERSION, *self.size, self.fit_mode]
         return [[*fitted, e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]
+
+    def captions(self) -> list[tuple[str, str]]:
+        """The path of each image, and its caption."""
+        return [(e.path, e.caption) for e in self._entries_of_split]
 
     def check(self) -> None:
         """Decode every image and mask once, so that a damaged one is named before work on the others is spent."""

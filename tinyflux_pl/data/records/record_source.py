@@ -29,6 +29,7 @@ class RecordSource(ABC):
     kinds: Mapping[str, int] = MappingProxyType({})
     fit_mode: str = "crop"
     reads_files: bool = False
+    allow_missing_captions: bool = True
     prompt_splits: tuple[str, ...] = ()
     grammar: str = ""
 
@@ -45,6 +46,10 @@ class RecordSource(ABC):
 
     def sample_keys(self) -> list[Any] | None:
         """What each record was made from, as plain data, in order; None: unknown until the record is read."""
+        return None
+
+    def captions(self) -> list[tuple[str, str]] | None:
+        """(name, caption) of each record, in order; None where no person has written them."""
         return None
 
     def check(self) -> None:  # noqa: B027  (nothing to read is the usual answer)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from tinyflux_pl.data import image_formats
 from tinyflux_pl.data.records.finding import Finding, found
@@ -22,8 +22,8 @@ def unread(others: Iterable[str]) -> list[Finding]:
     rest = list(others)
     optional = [suffix for kind in image_formats.OPTIONAL.values() for suffix in kind]
     pictures = [name for name in rest if image_formats.is_unread_picture(name)]
-    extra = [name for name in pictures if Path(name).suffix.lower() in optional]
-    tables = [name for name in rest if Path(name).suffix.lower() in TABLES]
+    extra = [name for name in pictures if os.path.splitext(name)[1].lower() in optional]
+    tables = [name for name in rest if os.path.splitext(name)[1].lower() in TABLES]
     known = {*pictures, *tables}
     return [
         *found("needs an extra", extra, f"{image_formats.EXTRA}, or {PICTURES_CURE}"),
@@ -52,7 +52,7 @@ def of_folder(
     for image in images:
         stems.setdefault(_stem(image), []).append(image)
     rest = [name for name in others if name != table]
-    texts = {name for name in rest if Path(name).suffix.lower() == ".txt"}
+    texts = {name for name in rest if os.path.splitext(name)[1].lower() == ".txt"}
     beside = {name for name in texts if name.endswith(".txt") and _stem(name) in stems}
     alone = sorted(texts - beside)
     differs = []
@@ -69,4 +69,4 @@ def of_folder(
 
 
 def _stem(name: str) -> str:
-    return name[: len(name) - len(Path(name).suffix)]
+    return os.path.splitext(name)[0]

@@ -82,8 +82,7 @@ def datasets(sources: list[Source], in_memory: bool) -> tuple[Any, Any]:
 
 def skipped(sources: list[Source]) -> list[str]:
     """The files that were left out by the user's leave, each once."""
-    found = [line for s in sources for records in s.records.values() for line in records.skipped]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(line for s in sources for r in s.records.values() for line in r.skipped))
 
 
 def records_of(node: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,14 @@ def test_scales_that_are_announced_and_lacking_are_refused(lost, says):
         plain({key: value for key, value in held.items() if key not in lost}, torch.float32, "f")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_whole_numbers_without_a_scale_are_no_weights(dtype):
+    with pytest.raises(CheckpointMismatch, match=r"a\.weight is packed as torch\.u?int"):
+        plain({"a.weight": torch.ones(4, 4, dtype=dtype), "b.weight": torch.ones(4, 4)}, torch.float32, "f")
+    counted = {"position_ids": torch.arange(4)[None], "b.weight": torch.ones(4, 4)}
+    assert plain(counted, torch.float32, "f").keys() == counted.keys()
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_that_is_no_positive_number_is_refused(scale):
     held = {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(scale)}

@@ -57,10 +57,15 @@ def edit_tokenizer(root):
     file.write_text(json.dumps(told))
 
 
-def edit_scale(root):
-    file = root / "flux1" / "vae" / "config.json"
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps({**told, "scaling_factor": 0.5, "shift_factor": 0.2}))
+def configured(*place, **values):
+    def edit(root):
+        file = root.joinpath(*place, "config.json")
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    return edit
+
+
+edit_scale = configured("flux1", "vae", scaling_factor=0.5, shift_factor=0.2)
 
 
 def altered(*parts):
@@ -80,6 +85,13 @@ MUTATIONS = {
     "crop": (None, ("data.fit_mode=pad",), r'records\.fit: cache "crop", run "pad"', ENCODED | EXPERTS),
     "dtype": (None, ("data.store_dtype=float32",), 'dtype: cache "float16", run "float32"', ENCODED | EXPERTS),
     "scale and shift": (edit_scale, (), r"codec\.scale: .*codec\.shift: ", ENCODED),
+    "codec config": (configured("flux1", "vae", act_fn="relu"), (), r"codec\.act_fn: .*relu", ENCODED),
+    "text config": (
+        configured("t5", layer_norm_epsilon=1e-3),
+        (),
+        r"text\.config\.t5\.layer_norm_epsilon: .*0\.001",
+        ENCODED,
+    ),
     "buckets": (None, ("experts.lune.t_buckets=[0.2,0.8]",), r"t_buckets", {"train/lune": ALL}),
     "clock": (None, ("experts.lune.clock=literal",), 'clock: cache "matched", run "literal"', {"train/lune": ALL}),
     "precision": (None, ("teacher.precision=bf16-mixed",), 'precision: cache "32-true", run "bf16-mixed"', EXPERTS),

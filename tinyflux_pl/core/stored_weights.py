@@ -52,6 +52,9 @@ def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[st
     made = {key: value for key, value in held.items() if not key.endswith((*UNREAD, FORMAT)) and key not in unread}
     for weight, scale in scale_of.items():
         made[weight] = _unscaled(weight, held[weight], held[scale], where).to(dtype)
+    for key, value in made.items():
+        if key.endswith("weight") and value.ndim >= 2 and not value.is_floating_point():
+            raise CheckpointMismatch(f"{key[:200]} is packed as {value.dtype}", where=where, cure=CURE)
     require_values(made, where)
     for key, value in made.items() if dtype == torch.float16 else ():
         if value.is_floating_point() and not value.is_meta and not bool(value.to(dtype).isfinite().all()):

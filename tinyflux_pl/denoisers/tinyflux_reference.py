@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core import files, hub
 from tinyflux_pl.core.errors import ConfigError, HubError
 from tinyflux_pl.core.key_report import require_match, shapes_of
+from tinyflux_pl.core.stored_weights import plain
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
@@ -70,8 +72,11 @@ def published_file(weights: str, weights_file: str = "", revision: str | None = 
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else, UntrustedFile for a pickle."""
-    return {key: value.float() for key, value in files.read_tensors(file).items()}
+    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else, UntrustedFile for a pickle.
+
+    What is packed with scales is multiplied out, or refused with CheckpointMismatch (core.stored_weights).
+    """
+    return {key: value.float() for key, value in plain(files.read_tensors(file), torch.float32, str(file)).items()}
 
 
 def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from tinyflux_pl.core.files import read_object, read_tensors
 from tinyflux_pl.core.key_report import require_match, shapes_of
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.core.specs import compare
+from tinyflux_pl.core.stored_weights import plain
 from tinyflux_pl.core.weight_files import known_sha256, tensor_shapes
 from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import build_path
@@ -54,7 +55,8 @@ class Teacher:
     def denoiser(self) -> UNetDenoiser:
         """The network with its weights."""
         if self.unread is not None:
-            own, found = self.network.unet.state_dict(), read_tensors(self.unread)
+            own, held = self.network.unet.state_dict(), read_tensors(self.unread)
+            found = plain(held, self.dtype, str(self.unread))
             require_match(shapes_of(own), shapes_of(found), str(self.unread), CURE)
             cast = {key: tensor.to(own[key].dtype) for key, tensor in found.items()}
             self.network.unet.load_state_dict(cast, assign=True)

@@ -37,7 +37,7 @@ def refused(conf: Path, *argv: str, name: str = "train") -> ConfigError:
         (["hydra.runn.dir=x"], "did you mean hydra.run.dir?"),
         (["hydra/launcher=basik"], "did you mean basic?"),
         (["data.sizes.7=3"], "data.sizes."),
-        (["zzzzqqq=1"], "+zzzzqqq="),
+        (["zzzzqqq=1"], "all keys: --cfg job"),
         (["model"], "write key=value"),
         (["data.sizes=[1,2"], "quote it"),
         (["--steps=3"], "write steps=... without dashes"),

@@ -1,7 +1,4 @@
-"""The command line before Hydra sees it, and the entry that the root scripts share.
-
-Everything here runs before torch is imported, so that a wrong word is answered at once.
-"""
+"""The entry that the root scripts share: the line judged, Hydra started, errors told in three lines."""
 
 from __future__ import annotations
 
@@ -9,71 +6,20 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from tinyflux_pl.app import known_bad, redact
+from tinyflux_pl.app import help_text, known_bad, redact, standard_streams
 from tinyflux_pl.app.config import typed_line
-from tinyflux_pl.app.config.free_text import quoted
+from tinyflux_pl.app.isolation import isolated
+from tinyflux_pl.app.judged_line import CONF, added_folders, judge, prepare
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
 from tinyflux_pl.core.printable import printable
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i", "--experimental-rerun")
-_FOLDERS = ("--config-path", "-cp", "--config-dir", "-cd")
-
-
-def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
-    """The line that Hydra may read: flags first, free text quoted, folders absolute; idempotent.
-
-    Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not allowed.
-    """
-    multirun = any(flag in argv for flag in ("-m", "--multirun"))
-    flags, overrides = _split(argv)
-    overrides = [quoted(o, multirun=multirun) for o in overrides]
-    args = _flags(flags)
-    root, config_name = Path(args.config_path or root), args.config_name or config_name
-    folders = [root, *([Path(args.config_dir)] if args.config_dir else [])]
-
-    from tinyflux_pl.app.config import allowlist, hydra_node
-
-    hydra_node.check_searchpath(folders, config_name, overrides)
-    if args.shell_completion or args.hydra_help:
-        return [*flags, *overrides]
-    for folder in folders:
-        if not folder.is_dir():
-            cure = "run from a clone of the project, or name a folder that exists"
-            raise ConfigError("no such folder of configurations", where=str(folder), cure=cure)
-
-    from omegaconf import OmegaConf
-
-    from tinyflux_pl.app.config.known_keys import composed, missing_keys
-
-    for config in composed(root, config_name, overrides, args.config_dir):
-        hydra_node.check(config)
-        raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
-        redact.check(raw)
-        job = {key: value for key, value in raw.items() if key != "hydra"}
-        allowlist.check_names(job)
-        _check_home(job.get("paths"))
-        missing = missing_keys(job)
-        if missing and not (args.cfg or args.help or args.info):
-            raise ConfigError(
-                f"{' and '.join(missing)} must be given",
-                where=f"conf/{config_name}.yaml",
-                cure=f"add {' '.join(f'{m}=...' for m in missing)}",
-            )
-    return [*flags, *overrides]
-
-
-def _check_home(paths: Any) -> None:
-    """Raise ConfigError for a place that begins with ~: Hydra would make a folder of that name."""
-    for name, place in paths.items() if isinstance(paths, dict) else ():
-        if str(place).startswith("~"):
-            what = f"{place} would be a folder called ~"
-            raise ConfigError(what, where=f"paths.{name}", cure="write ${oc.env:HOME}, or the whole path")
+__all__ = ["CONF", "prepare", "run"]
 
 
 def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, root: Path = CONF) -> None:
@@ -83,11 +29,15 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     the figure to optimise. A TinyFluxError is printed as its three lines, with the traceback before them
     under TINYFLUX_DEBUG=1: exit code 2 for a ConfigError, 128 + the number of a signal that stopped it, 1 else.
     """
+    standard_streams.make_robust()
     redact.install()
     try:
         known_bad.check()
     except known_bad.KnownBadPackage as error:
         sys.exit(_report(error))
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_text.of(config_name, [root]))
+        return
 
     import hydra
     from hydra.errors import HydraException
@@ -96,7 +46,7 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     from tinyflux_pl.app.config import judged_loader
 
     # Hydra then hands us its errors rather than printing and exiting
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     codes: list[int] = []
 
     def task(config: Any) -> Any:
@@ -105,7 +55,13 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     task.__module__ = config_name  # Hydra takes the job's name from it
     try:
         with judged_loader.installed():
-            sys.argv[1:] = prepare(sys.argv[1:], root, config_name)
+            line = judge(sys.argv[1:], root, config_name)
+            if any(flag in line.arguments for flag in ("--help", "-h")):
+                print(help_text.of(config_name, [root, *added_folders(line.arguments)]))
+                return
+            if main is None and len(line.jobs) > 1 and _run_here(line.arguments):
+                _judge_jobs(config_name, line.jobs)
+            sys.argv[1:] = line.arguments
             hydra.main(version_base=None, config_path=str(root), config_name=config_name)(task)()
     except TinyFluxError as error:
         codes.append(_report(error))
@@ -116,6 +72,8 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     except BrokenPipeError:  # the reader left, as `| head` does; Python would complain again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         codes.append(141)
+    except OSError as error:  # Hydra's, at a folder that cannot be made
+        codes.append(_report(error if hasattr(error, "reported") else _of_the_system(error)))
     except Exception as error:  # nobody expected it: its traceback, masked
         codes.append(_report(error))
     except KeyboardInterrupt:
@@ -123,6 +81,30 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
         codes.append(130)
     if any(codes):
         sys.exit(max(codes))
+
+
+def _run_here(arguments: Sequence[str]) -> bool:
+    """Whether Hydra's own launcher runs the jobs, on this machine: another one may have another GPU."""
+    return not any(a.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper=")) for a in arguments)
+
+
+def _judge_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
+    """Raise the first error that a job of a sweep would meet before its first step, with the job's number."""
+    from tinyflux_pl.app import run as recipes
+
+    for number, job in enumerate(jobs):
+        try:
+            recipes.CHECKS[name](job)
+        except TinyFluxError as error:
+            error.args = (f"job {number} of 0 to {len(jobs) - 1}, none of which was started: {error}",)
+            raise
+
+
+def _of_the_system(error: OSError) -> TinyFluxError:
+    """A refusal of the system outside a job, with its file."""
+    where = str(error.filename or "this machine")
+    cure = "choose another folder (run=NAME, paths.root=FOLDER), or give this user the right to it"
+    return ConfigError(f"the system refused: {(error.strerror or str(error)).lower()}", where=where, cure=cure)
 
 
 def _recipe(name: str) -> Callable[[dict[str, Any]], Any]:
@@ -148,7 +130,8 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
         resolved = plain(config)
         redact.check(resolved)
         said = {"run_dir": str(folder), "overrides": overrides, "flags": typed_line.flags(sys.argv[1:], sweep)}
-        result = _called(main, {**resolved, **said})
+        with isolated() if sweep else nullcontext():
+            result = _called(main, {**resolved, **said})
     except BrokenPipeError:
         raise
     except Exception as error:  # told here, masked: W&B and Hydra would print the traceback as it is
@@ -192,42 +175,3 @@ def _report(error: Exception) -> int:
         trace = "".join(traceback.format_exception(error)) if debug or not ours else ""
         print(printable(redact.redact(trace + (str(error) if ours else ""))), file=sys.stderr)
     return error.exit_code if ours else 1
-
-
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and overrides, wherever they stand; folders made absolute."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = list(argv)
-    while rest:
-        token = rest.pop(0)
-        if not token.startswith("-"):
-            overrides.append(token)
-            continue
-        name, _, value = token.partition("=")
-        flags.append(name)
-        if not value and name in _WITH_VALUE + _FOLDERS and rest and not rest[0].startswith("-") and "=" not in rest[0]:
-            value = rest.pop(0)
-        if value:
-            flags.append(str(Path(value).absolute()) if name in _FOLDERS and "://" not in value else value)
-    return flags, overrides
-
-
-def _flags(flags: list[str]) -> Any:
-    """Hydra's own reading of the flags; raise ConfigError on one that it does not have."""
-    from hydra._internal.utils import get_args_parser
-
-    parser = get_args_parser()
-    known = {name: action.nargs == 0 for action in parser._actions for name in action.option_strings}
-    for token in flags:
-        if token.startswith("--") and token not in known:
-            name = token.lstrip("-")
-            raise ConfigError(
-                f"unknown flag: {token}", where="the command line", cure=f"write {name}=... without dashes"
-            )
-    args = parser.parse_args(flags)
-    if args.experimental_rerun:
-        raise ConfigError(
-            "--experimental-rerun unpickles a file", where=args.experimental_rerun, cure="repeat the line with run=NAME"
-        )
-    return args

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import drawn_prompts, resumption, training_captions
+from tinyflux_pl.app import drawn_prompts, redact, resumption, training_captions
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.learner import Learner
@@ -163,4 +163,5 @@ class Fitting:
             loggers.append(build({**node, "save_dir": str(self.run_dir), **later}))
             if isinstance(loggers[-1], MetricsFile):
                 loggers[-1].continue_from(self.start)
+            loggers[-1].log_hyperparams(redact.redact_data(self.config))  # each job of a sweep has its own
         return loggers

@@ -74,9 +74,10 @@ def generation_plan(config: dict[str, Any], images: int | None = None) -> Genera
     if not config["model"]:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
     config = weightless(config)
-    codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
+    codec, text, path = (build(config[name], name) for name in ("codec", "text", "path"))
     with torch.device("meta"):
-        denoiser = build(config["model"], latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path).eval()
+        specs = {"latent_spec": codec.latent_spec, "text_spec": text.text_spec}
+        denoiser = build(config["model"], "model", **specs, path=path).eval()
     found = [("denoiser", denoiser, str(next(denoiser.parameters()).dtype).removeprefix("torch."))]
     if hasattr(codec, "skeleton"):
         found.append(("codec", codec.skeleton(), codec.dtype))

@@ -34,10 +34,10 @@ class Parts:
             )
         parts = cls(
             config=config,
-            codec=build(config["codec"]),
-            text=build(config["text"]),
-            path=build(config["path"]),
-            experts={name: build(node) for name, node in config["experts"].items()},
+            codec=build(config["codec"], "codec"),
+            text=build(config["text"], "text"),
+            path=build(config["path"], "path"),
+            experts={name: build(node, f"experts.{name}") for name, node in config["experts"].items()},
         )
         parts._check_experts()
         _ = parts.device  # tells of a GPU that is not there
@@ -79,14 +79,15 @@ class Parts:
         from tinyflux_pl.training.optimizers import made_for
 
         check_binds({name: self.config[name] for name in ("timesteps", "schedule", "optimizer", "objective", "logger")})
-        build(self.config["objective"], timesteps=build(self.config["timesteps"]), null_text=None, experts=[])
-        build(self.config["schedule"])
+        timesteps = build(self.config["timesteps"], "timesteps")
+        build(self.config["objective"], "objective", timesteps=timesteps, null_text=None, experts=[])
+        build(self.config["schedule"], "schedule")
         signatures.check(SamplerSettings, self.config["sampler"], "sampler", ("guidance",))
         signatures.check(Guidance, self.config["guidance"], "guidance")
         settings_of(self.sampler_config())
         with torch.device("meta"):
             network = self.student()
-            made_for(network, build(self.config["optimizer"]))
+            made_for(network, build(self.config["optimizer"], "optimizer"))
         self.check_size(network.patch_size)
 
     def experts_of(self, source: str) -> tuple[str, ...]:
@@ -130,7 +131,7 @@ class Parts:
 
     def teacher(self, expert: str) -> Any:
         """The teacher of an expert, loaded now."""
-        return build(self.config["teacher"][expert])
+        return build(self.config["teacher"][expert], f"teacher.{expert}")
 
     def student(self) -> Any:
         """The denoiser as it is trained: with weights in fp32, whatever type a release is drawn in.
@@ -150,6 +151,7 @@ class Parts:
             torch.manual_seed(rng.derive(self.config["seed"], "init"))
             made = build(
                 {**self.config["model"], **changed},
+                "model",
                 latent_spec=self.codec.latent_spec,
                 text_spec=self.text.text_spec,
                 path=self.path,

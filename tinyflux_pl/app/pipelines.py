@@ -49,10 +49,10 @@ def _published(config: dict[str, Any]) -> Any:
         )
     _require_kernel(model, device_of(config["hardware"]["accelerator"]))
     images = generation_plan.batch_size(config)
-    codec, text, path = (build(config[name]) for name in ("codec", "text", "path"))
+    codec, text, path = (build(config[name], name) for name in ("codec", "text", "path"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive(config["seed"], "init"))  # of random weights; others do not see it
-        denoiser = build(model, latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
+        denoiser = build(model, "model", latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
     side = denoiser.image_size or generation_plan.PUBLISHED_SIZE
     chosen = {key: value for key, value in model.items() if key not in ("_target_", "structure")}
     made = Pipeline.from_parts(denoiser, codec, text, (side, side), chosen)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.core import interpreter, interruption
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.data.cache_store import CacheStore
 
 PAUSE = 0.5  # seconds between two looks at the caches
@@ -16,10 +17,20 @@ PAUSE = 0.5  # seconds between two looks at the caches
 
 def first() -> bool:
     """Whether this process is rank 0, or alone: torchrun, Slurm and Lightning's launcher say it by variables."""
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_ID" in os.environ:  # started by srun
-        return int(os.environ["SLURM_PROCID"]) == 0
+    if _number("SLURM_NTASKS", 1) > 1 and "SLURM_STEP_ID" in os.environ:  # started by srun
+        return _number("SLURM_PROCID") == 0
     names = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "LOCAL_RANK")
-    return all(int(os.environ.get(name) or 0) == 0 for name in names)
+    return all(_number(name) == 0 for name in names)
+
+
+def _number(name: str, unset: int = 0) -> int:
+    """A launcher's variable; ConfigError where it holds no number."""
+    value = os.environ.get(name) or str(unset)
+    try:
+        return int(value)
+    except ValueError as error:
+        cure = f"a launcher sets it to the number of a process; without one: unset {name}"
+        raise ConfigError(f"{name} is {value!r}", where="the environment", cure=cure) from error
 
 
 def launcher() -> str:

@@ -134,6 +134,34 @@ def _answer(config: dict[str, Any]) -> int:
     return 0
 
 
+def _check_training(config: dict[str, Any]) -> None:
+    from tinyflux_pl.app.parts import Parts
+
+    plain_keys.check(config, "train")
+    if not config["replay"]:
+        Parts.from_config(config).check()
+
+
+def _check_extraction(config: dict[str, Any]) -> None:
+    from tinyflux_pl.app.parts import Parts
+
+    plain_keys.check(config, "extract")
+    if not config["doctor"]:
+        Parts.from_config(config).check_size()
+
+
+def _check_drawing(config: dict[str, Any]) -> None:
+    from tinyflux_pl.inference.pipeline import read_prompts
+
+    plain_keys.check(config, "generate")
+    if config["plan"] != "only" and config["condition"] is None:
+        read_prompts(config["prompt"], config["prompt_file"])
+
+
+# what a job would be refused for before its first step, as far as no file of weights is read: for sweeps
+CHECKS = {"train": _check_training, "extract": _check_extraction, "generate": _check_drawing}
+
+
 def _require_read(config: dict[str, Any], unread: Sequence[str], what: str, instead: str) -> None:
     """Raise ConfigError where the command line itself asks for what the script does not read."""
     for key in (line.lstrip("+~").partition("=")[0] for line in config.get("overrides", [])):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.fields_of import FieldsOf
 from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
@@ -20,6 +21,10 @@ from tinyflux_pl.denoisers.tinyflux_reference import load_reference, published_f
 from tinyflux_pl.diffusion.paths import fraction
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
+
+# what comes from the specs and from the experts that are present
+DERIVED = ("in_channels", "joint_attention_dim", "pooled_projection_dim", "use_lune_expert", "lune_expert_dim")
+DERIVED += ("use_sol_prior", "inpaint_channels")
 
 __all__ = ["TinyFluxDenoiser", "build", "build_published", "load_reference", "to_reference_keys"]
 
@@ -137,7 +142,7 @@ def build(
     sol: bool = False,
     num_sol_stats: int = 4,
     inpaint: bool = False,
-    **config: Any,
+    **config: Annotated[Any, FieldsOf(TinyFluxConfig, DERIVED)],
 ) -> TinyFluxDenoiser:
     """A denoiser whose widths come from the specs and whose ports from the experts that are present.
 
@@ -169,7 +174,7 @@ def build_published(
     lune_dim: int = 1280,
     sol: bool = True,
     num_sol_stats: int = 3,
-    **config: Any,
+    **config: Annotated[Any, FieldsOf(TinyFluxConfig, DERIVED)],
 ) -> TinyFluxDenoiser:
     """The published layout and mathematics (v4.2; v4.1 and v3 by their config.json), with its weights if named.
 

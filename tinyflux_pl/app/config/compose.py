@@ -28,8 +28,10 @@ def plain(config: Any) -> Any:
         raise ConfigError(f"cannot resolve {key}: {what}", where=key, cure="mend the ${...} in that value") from error
 
 
-def build(node: Any, **extra: Any) -> Any:
+def build(node: Any, where: str = "", /, **extra: Any) -> Any:
     """Instantiate every `_target_` of plain containers, innermost first; `extra` goes to the outermost.
+
+    `where` is the node's dotted key, for errors.
 
     Allowlist and signatures of the whole tree are checked before the first constructor runs. With
     `_partial_: true` a node becomes a factory. Raise ConfigError naming the key and the nearest one.
@@ -37,9 +39,9 @@ def build(node: Any, **extra: Any) -> Any:
     node = plain(node)
     if extra and not (isinstance(node, Mapping) and "_target_" in node):
         raise ConfigError("a node without _target_ takes no objects", where=", ".join(extra), cure="name a _target_")
-    allowlist.check(node)
-    _bind(node, "", tuple(extra), complete=True)
-    return _built(node, "", extra)
+    allowlist.check(node, where)
+    _bind(node, where, tuple(extra), complete=True)
+    return _built(node, where, extra)
 
 
 def check_binds(node: Any, extra: Collection[str] = (), where: str = "") -> None:

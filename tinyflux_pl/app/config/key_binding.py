@@ -21,7 +21,8 @@ class Range:
     below: float = math.inf
 
     def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
+        finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large to be a float
+        return finite and self.least <= value <= self.most and self.above < value < self.below
 
     def __str__(self) -> str:
         told = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,20 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tinyflux_pl.app.config import allowlist, signatures
-from tinyflux_pl.app.config.signatures import suggestion
+from tinyflux_pl.app.config import allowlist, signatures, sweep, synonyms
+from tinyflux_pl.app.config.signatures import nearest, suggestion
 from tinyflux_pl.core.errors import ConfigError
+
+# what Hydra raises, and what it lets through of files that it did not expect
+COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, AttributeError)
+COMPOSING += (LookupError, AssertionError, RecursionError)
 
 
 def explained(error: Exception) -> ConfigError:
@@ -59,7 +62,7 @@ class KnownKeys:
             return self.hydra.compose_config(
                 self.config_name, lines, run_mode=RunMode.RUN, with_log_configuration=False, from_shell=False
             )
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        except COMPOSING as error:
             raise explained(error) from error
 
     def is_group(self, override: Override) -> bool:
@@ -72,7 +75,7 @@ class KnownKeys:
         if override.is_delete():
             return
         options = self.choices(override.key_or_group)
-        for value in (v for given in _values(override) for v in (given if isinstance(given, list) else [given])):
+        for value in (v for given in sweep.values(override) for v in (given if isinstance(given, list) else [given])):
             if value is None or str(value) not in options:
                 said = "null" if value is None else value
                 raise ConfigError(
@@ -89,9 +92,34 @@ class KnownKeys:
         if _takes(known.get(key.rpartition(".")[0]), key.rpartition(".")[2]):
             cure = f"it can be added: +{key}=..."
             raise ConfigError(f"conf/ does not list {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
-        near = suggestion(key, {*known, *self.groups()})
-        cure = f"{near}all keys: --cfg job" if near else f"list all keys with --cfg job, or add one with +{key}=..."
+        cure = f"{self.meant(key, known)}all keys: --cfg job"
         raise ConfigError(f"unknown key: {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
+
+    def meant(self, key: str, known: dict[str, Any]) -> str:
+        """What the writer of an unknown key probably wants: another name, or the choice that brings the key."""
+        if told := synonyms.advice(key, known):
+            return told
+        group, _, rest = key.partition(".")
+        listed = {choice: self._listed(group, choice) for choice in self.choices(group)} if rest else {}
+        if bringing := [choice for choice, keys in listed.items() if rest in keys]:
+            return f"it comes with {' or '.join(f'{group}={choice}' for choice in bringing[:4])}; "
+        if near := suggestion(key, {*known, *self.groups()}):
+            return near
+        for choice, keys in listed.items():
+            if near := nearest(rest, keys):
+                return f"did you mean {group}.{near[0]}, which comes with {group}={choice}? "
+        return ""
+
+    def _listed(self, group: str, choice: str) -> list[str]:
+        """The dotted keys below its group that the file of a choice lists."""
+        try:
+            read = self.loader.repository.load_config(f"{group}/{choice}")
+        except COMPOSING:
+            return []
+        node = OmegaConf.to_container(read.config, resolve=False) if read is not None else None
+        if isinstance(node, dict) and read.header.get("package") == "_global_":
+            node = node.get(group)
+        return [key for key, _ in dotted(node)]
 
 
 @contextmanager
@@ -110,28 +138,30 @@ def known_keys(root: Path, config_name: str, config_dir: str | None, lines: list
         GlobalHydra.instance().clear()
 
 
-def composed(root: Path, config_name: str, lines: list[str], config_dir: str | None = None) -> list[DictConfig]:
-    """The configuration that the line asks for, and one more for each further choice of a swept group.
+def composed(
+    root: Path, config_name: str, lines: list[str], config_dir: str | None = None, *, multirun: bool = True
+) -> list[DictConfig]:
+    """The configuration of each job that the line asks for, hydra node included.
 
     Raise ConfigError on a value that cannot be read, an unknown key, group or choice.
     """
     with known_keys(root, config_name, config_dir, lines) as known:
         overrides = _parsed(lines, known.loader)
+        if not multirun:
+            sweep.require_multirun(overrides)
         groups = [o for o in overrides if known.is_group(o)]
         for override in groups:
             known.check_choice(override)
-        first = [_single(o) for o in overrides]
-        base = [line for line, o in zip(first, overrides, strict=True) if o in groups or o.is_add() or o.is_force_add()]
-        keys = dict(dotted(OmegaConf.to_container(known.compose(base), resolve=False)))
-        for override in overrides:
-            if override not in groups and not override.is_add() and not override.is_force_add():
+        jobs = sweep.jobs(overrides)
+        try:
+            return [known.compose(job) for job in jobs]
+        except ConfigError:  # Hydra's own answer, where ours is no better
+            added = [o in groups or o.is_add() or o.is_force_add() for o in overrides]
+            base = [line for line, kept in zip(jobs[0], added, strict=True) if kept]
+            keys = dict(dotted(OmegaConf.to_container(known.compose(base), resolve=False)))
+            for override in (o for o, kept in zip(overrides, added, strict=True) if not kept):
                 known.check_key(override, keys)
-        found = [known.compose(first)]
-        for place, override in enumerate(overrides):
-            if override in groups and override.is_sweep_override():
-                for value in _values(override)[1:]:
-                    found.append(known.compose([*first[:place], _single(override, value), *first[place + 1 :]]))
-        return found
+            raise
 
 
 def _takes(node: Any, name: str) -> bool:
@@ -151,31 +181,11 @@ def _parsed(lines: list[str], loader: ConfigLoaderImpl) -> list[Override]:
     for line in lines:
         try:
             found += parser.parse_overrides([line])
-        except (OverrideParseException, HydraException) as error:
+        except COMPOSING as error:
             key = line.split("=", 1)[0]
             cure = f"""quote it: '{key}="..."'""" if "=" in line else "write key=value; a choice is group=name"
             raise ConfigError(f"cannot read {line!r}", where="the command line", cure=cure) from error
     return found
-
-
-def _values(override: Override) -> list[Any]:
-    """The single value of an override, or the first of its sweep's."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    sweep = override.value()
-    if isinstance(sweep, IntervalSweep):
-        return [sweep.start]
-    found = list(islice(override.sweep_string_iterator(), 64))
-    if not found:
-        raise ConfigError(f"nothing matches {override.input_line}", where="the command line", cure="name the choices")
-    return found
-
-
-def _single(override: Override, value: Any = None) -> str:
-    """The override with a sweep replaced by one of its values."""
-    if not override.is_sweep_override():
-        return override.input_line or ""
-    return f"{override.get_key_element()}={value if value is not None else _values(override)[0]}"
 
 
 def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from tinyflux_pl.app.config import loggers, places_apart, signatures
+from tinyflux_pl.app.config import built_nodes, loggers, places_apart, signatures
+from tinyflux_pl.app.config.callback_keys import Callbacks, Count, Positive, Seed
 from tinyflux_pl.app.config.hardware_keys import Hardware
 from tinyflux_pl.app.config.key_binding import Keys, NotEmpty, Range, bind
 from tinyflux_pl.core.errors import ConfigError
 
 Text = Annotated[str, NotEmpty()]
-Count = Annotated[int, Range(least=0)]
-Positive = Annotated[int, Range(least=1)]
-Factor = Annotated[float | None, Range(above=1)]  # None: no limit
 
 
 @dataclass(frozen=True)
@@ -68,72 +67,8 @@ class Teacher(Keys):
 
     others = True
     width: Positive
-    seed: int
+    seed: Seed
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] | None = None
-
-
-@dataclass(frozen=True)
-class Average(Keys):
-    """callbacks.ema"""
-
-    decay: Annotated[float, Range(least=0, below=1)]
-    warmup: bool
-
-
-@dataclass(frozen=True)
-class Saving(Keys):
-    """callbacks.checkpoint"""
-
-    every_steps: Count
-    every_epochs: Count
-    keep: Positive
-    background: bool
-
-
-@dataclass(frozen=True)
-class Previews(Keys):
-    """callbacks.preview"""
-
-    every_steps: Count
-    count: Positive
-    prompts: list[str] | None = None
-
-
-@dataclass(frozen=True)
-class Grid(Keys):
-    """callbacks.validation"""
-
-    every_steps: Count
-    times: Annotated[list[float], Range(least=0, most=1)]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.times:
-            raise ConfigError("no times", where="times", cure="shares of the way from noise to data: [0.1, 0.5, 0.9]")
-
-
-@dataclass(frozen=True)
-class Guard(Keys):
-    """callbacks.guard"""
-
-    warmup: Count
-    loss_factor: Factor
-    norm_factor: Factor
-    max_consecutive: Count
-    max_recent: Count
-
-
-@dataclass(frozen=True)
-class Callbacks(Keys):
-    """What accompanies training."""
-
-    ema: Average
-    checkpoint: Saving
-    preview: Previews
-    validation: Grid
-    guard: Guard
-    clip: Annotated[float | None, Range(above=0)]
-    log_every_steps: Count
 
 
 @dataclass(frozen=True)
@@ -141,7 +76,7 @@ class Train(Keys):
     """train.py"""
 
     others = True
-    seed: int
+    seed: Seed
     run: Annotated[str | int, NotEmpty()]
     steps: Positive
     preflight: bool | Literal["only", "plan"]
@@ -155,12 +90,20 @@ class Train(Keys):
     teacher: Teacher
     callbacks: Callbacks
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if str(self.resume).lower() in ("true", "yes", "on", "1", "latest", "last"):
+            cure = "resume=auto goes on from the newest valid checkpoint of run=NAME; a folder is given by its path"
+            raise ConfigError(f"resume is {self.resume}", where="resume", cure=cure)
+
 
 @dataclass(frozen=True)
 class Extract(Keys):
     """extract.py"""
 
     others = True
+    seed: Seed
+    run: Annotated[str | int, NotEmpty()]
     rebuild: bool
     doctor: str | bool | None
     repair: bool
@@ -175,38 +118,57 @@ class Generate(Keys):
     """generate.py"""
 
     others = True
+    prompt: str | None
+    negative_prompt: str | None
     checkpoint: str | None
     weights: Literal["averaged", "raw"]
     prompt_file: str | None
     condition: str | None
-    n: Positive
+    n: Annotated[int, Range(least=1, most=10**6)]
     batch_size: Annotated[int | None, Range(least=1)]
     grid: Count
     reference: str | list[str] | None
     image: str | None
     mask: str | None
     plan: Literal["check", "only", "skip"]
-    seed: int
-    height: Annotated[int | None, Range(least=1)]
-    width: Annotated[int | None, Range(least=1)]
+    seed: Seed
+    height: Annotated[int | None, Range(least=1, most=2**16)]
+    width: Annotated[int | None, Range(least=1, most=2**16)]
     output: str | None
+    run: Annotated[str | int, NotEmpty()]
     paths: Paths
     hardware: Hardware
 
 
 TASKS = {"train": Train, "extract": Extract, "generate": Generate}
 GROUPS = "paths codec text path timesteps objective optimizer schedule sampler guidance teacher experts data model"
+DRAWN = ("paths", "codec", "text", "path", "sampler", "guidance", "model", "hardware")
 NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
+
+
+def fields(name: str) -> tuple[str, ...]:
+    """The keys that the schema of a script, or of the node `data` or `teacher`, declares."""
+    kinds = {**TASKS, "data": Data, "teacher": Teacher}
+    return tuple(field.name for field in dataclasses.fields(kinds[name]))
 
 
 def check(config: Mapping[str, Any], task: str) -> None:
     """Raise ConfigError for the first plain value of a resolved configuration that the task cannot work with."""
-    for name in NEEDED if task != "generate" else ():
-        if name not in config:
-            raise ConfigError(f"there is no {name}", where=name, cure=f"choose one: {name}=..., without ~{name}")
-    bind(TASKS[task], config, "")
+    check_plain(config, task)
     if task != "extract":
         _check_drawing(config, null=task == "generate")
+
+
+def check_plain(config: Mapping[str, Any], task: str) -> None:
+    """The part of `check` that needs no torch."""
+    for name in NEEDED if task != "generate" else DRAWN:
+        if name not in config:
+            raise ConfigError(f"there is no {name}", where=name, cure=f"choose one: {name}=..., without ~{name}")
+    for name in ("sampler", "guidance"):
+        if name in config and not isinstance(config[name], Mapping):
+            raise ConfigError(f"{name} is {config[name]!r}", where=name, cure=f"choose one: {name}=NAME")
+    bind(TASKS[task], config, "")
+    built_nodes.check(config, task)
     if task != "generate":
         places_apart.check(config["data"]["sources"], config["paths"])
         loggers.check(config["logger"])

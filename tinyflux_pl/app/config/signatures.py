@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app.config import open_keywords
 from tinyflux_pl.core.errors import ConfigError
 
 _REFUSED = object()
@@ -24,17 +25,27 @@ _WORDS = {
 
 
 def nearest(word: str, candidates: Collection[str], count: int = 1) -> list[str]:
-    """The closest candidates of a mistyped word, best first: whole, then by its last dotted part."""
-    leaf = word.rsplit(".", 1)[-1]
-    same_leaf = [c for c in candidates if c != word and c.rsplit(".", 1)[-1] == leaf]
-    whole = difflib.get_close_matches(word, candidates, n=count, cutoff=0.7)
-    ranked = whole + sorted(same_leaf, key=lambda c: (c.count("."), c))
+    """The closest candidates of a mistyped word, best first.
+
+    Those of the same node (that begin with the word, then that look like it), those with the same last part
+    elsewhere, those that look like it altogether. A word without dots may stand for a key deeper down, so there
+    the same last part comes first.
+    """
+    parent, dot, leaf = word.rpartition(".")
+    by_depth = sorted((c for c in candidates if c != word), key=lambda c: (c.count("."), c))
+    same_leaf = [c for c in by_depth if c.rpartition(".")[2] == leaf]
+    siblings = [c for c in by_depth if c.rpartition(".")[0] == parent]
+    longer = sorted((c for c in siblings if len(leaf) > 1 and c.startswith(word)), key=lambda c: (len(c), c))
+    beside = longer + difflib.get_close_matches(word, siblings, n=count, cutoff=0.7)
+    whole = difflib.get_close_matches(word, by_depth, n=count, cutoff=0.7)
+    ranked = (beside + same_leaf if dot else same_leaf + beside) + whole
     if not ranked:
         by_leaf: dict[str, str] = {}
-        for candidate in sorted(candidates, key=lambda c: (c.count("."), c)):
+        group = word.partition(".")[0]
+        for candidate in (c for c in by_depth if not dot or c.partition(".")[0] == group):
             by_leaf.setdefault(candidate.rsplit(".", 1)[-1], candidate)
         ranked = [by_leaf[m] for m in difflib.get_close_matches(leaf, by_leaf, n=count, cutoff=0.7)]
-        ranked = ranked or difflib.get_close_matches(word, candidates, n=count, cutoff=0.55)
+        ranked = ranked or difflib.get_close_matches(word, by_depth, n=count, cutoff=0.55)
     return list(dict.fromkeys(ranked))[:count]
 
 
@@ -63,17 +74,18 @@ def check(
     named, open_ended = {}, False
     for key, parameter in inspect.signature(target).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            told = _unpacked(hints.get(key))
+            told = open_keywords.hints(target, hints.get(key))
             open_ended = told is None
             hints.update(told or {})
             named |= {name: inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None) for name in told or {}}
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             named[key] = parameter
-    takes = f"it takes: {', '.join(named) or 'nothing'}"
+    offered = [key for key in named if key not in extra]  # the others are objects that code adds
+    takes = f"it takes: {', '.join(offered) or 'nothing'}"
     for key in (*given, *extra):
         if key not in named and not open_ended:
             place = f"{where}.{key}" if where else key
-            raise ConfigError(f"{name} takes no {key!r}", where=place, cure=suggestion(key, named) + takes)
+            raise ConfigError(f"{name} takes no {key!r}", where=place, cure=suggestion(key, offered) + takes)
     missing = [k for k, p in named.items() if p.default is p.empty and k not in given and k not in extra]
     if complete and missing:
         raise ConfigError(f"{name} needs {', '.join(missing)}", where=where, cure=takes)
@@ -83,16 +95,9 @@ def check(
 def _hints(target: Any) -> dict[str, Any]:
     """Annotations as objects; none where they name what only a type checker imports."""
     try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
-
-
-def _unpacked(annotation: Any) -> dict[str, Any] | None:
-    """Of **names: Unpack[a TypedDict], all optional, each name's annotation; None where any name is taken."""
-    if typing.get_origin(annotation) is not typing.Unpack:
-        return None
-    return typing.get_type_hints(typing.get_args(annotation)[0])
 
 
 def _fitted(value: Any, annotation: Any, where: str, name: str) -> Any:
@@ -105,6 +110,10 @@ def _fitted(value: Any, annotation: Any, where: str, name: str) -> Any:
 
 def _wanted(annotation: Any) -> str:
     """The annotation for a reader."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_wanted(a) for a in arguments)
@@ -120,6 +129,8 @@ def fit(value: Any, annotation: Any) -> Any:
 
     Only plain types are judged: an annotation that is a class of objects passes everything.
     """
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         if any(type(value) is a for a in arguments):
@@ -134,7 +145,7 @@ def fit(value: Any, annotation: Any) -> Any:
     if kind in (tuple, list):
         return _fit_sequence(value, kind, arguments)
     if annotation is float and type(value) is int:
-        return float(value)
+        return float(value) if abs(value) < 2**1000 else _REFUSED
     if annotation is Path and isinstance(value, str):
         return Path(value)
     if annotation in (int, float, str, bool):

@@ -1,0 +1,146 @@
+"""Whatever is typed, stands in a file, or is set in the environment: three lines and exit code 2, no traceback."""
+
+import gc
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.app import wrong_values
+from tinyflux_pl.app import command_line, run, standard_streams
+from tinyflux_pl.app.config import compose
+from tinyflux_pl.core.errors import TinyFluxError
+
+GROUPS = ("model", "data", "experts", "hardware", "codec", "text", "path", "sampler", "guidance", "logger", "optimizer")
+
+
+class Accepted(TinyFluxError):
+    """Stands for the run that a line would start."""
+
+    exit_code = 99
+
+
+@pytest.fixture
+def answer(tmp_path, monkeypatch):
+    """(script, words) -> (exit code, what is printed to stderr), in this process; no run goes beyond its checks."""
+    monkeypatch.chdir(tmp_path)
+
+    def reached(config):
+        for name in ("timesteps", "schedule", "optimizer", "objective", "logger", "codec", "text", "path", "model"):
+            compose.check_binds(config.get(name), ("latent_spec", "text_spec", "path"), name)
+        raise Accepted("a run would start", where="here", cure="nothing")
+
+    monkeypatch.setattr("tinyflux_pl.app.parts.Parts.from_config", reached)
+    monkeypatch.setattr("tinyflux_pl.app.pipelines.pipeline", reached)
+    monkeypatch.setattr(run, "_use_threads", lambda config: None)
+    gc.collect()
+    gc.freeze()  # torch's objects are not looked through again at every composition
+
+    def given(script, *words):
+        before = dict(os.environ)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
+        monkeypatch.setattr(sys, "stderr", errors := io.StringIO())
+        try:
+            command_line.run(script)
+        except SystemExit as end:
+            return end.code, errors.getvalue()
+        finally:
+            for name in set(os.environ) - set(before):
+                del os.environ[name]
+            os.environ.update(before)
+        return 0, errors.getvalue()
+
+    yield given
+    gc.unfreeze()
+
+
+def judged(answer, script, *words):
+    """What is wrong with the answer to a line, or nothing."""
+    try:
+        code, text = answer(script, *words)
+    except BaseException as error:
+        return f"{script} {words}: raised {type(error).__name__}: {error}"[:300]
+    lines = text.strip().splitlines()
+    three = len(lines) == 3 and lines[1].startswith("  where: ") and lines[2].startswith("  do:    ")
+    return "" if code == 2 and three else f"{script} {words}: {code} {text.strip()[-400:]}"
+
+
+GIVEN = {"train": (), "extract": (), "generate": ("checkpoint=nowhere", "prompt=x")}
+
+
+def cases(tmp_path):
+    """(script, words) of every wrong input."""
+    for script in ("train", "extract", "generate"):
+        each = {"train": 2, "extract": 0, "generate": 3}[script]
+        yield from ((script, *GIVEN[script], line) for line in wrong_values.values(script, each) if each)
+    for group in GROUPS:
+        for choice in ("nothing", "[1]", "null"):
+            yield ("train", f"{group}={choice}")
+    for key in ("steps", "hardware.batch_size", "callbacks.ema.decay", "model.hidden_size", "data.image_size"):
+        yield from (("train", f"{slip}=1") for slip in wrong_values.slips(key))
+    yield from (("generate", *GIVEN["generate"], f"{slip}=1") for slip in wrong_values.slips("height"))
+    yield from (("train", *line.split(" ")) for line in wrong_values.LINES)
+    folder = tmp_path / "conf"
+    for number, (name, text) in enumerate(wrong_values.FILES.items()):
+        file = folder / str(number) / "experiment" / "odd.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"# @package _global_\n# {name}\n{text}")
+        yield ("train", "--config-dir", str(file.parents[1]), "experiment=odd")
+    for number, content in enumerate((b"\xff\xfe\x00", b"steps: \xe9\n", b"\x00", None)):
+        file = folder / f"bytes{number}" / "experiment" / "odd.yaml"
+        file.parent.mkdir(parents=True)
+        file.mkdir() if content is None else file.write_bytes(content)
+        yield ("train", "--config-dir", str(file.parents[1]), "experiment=odd")
+    (tmp_path / "taken").write_text("x")
+    for place in ("taken", "taken/below", "/proc/x", "a" * 300, "/dev/null"):
+        yield ("generate", *GIVEN["generate"], f"output={place}")
+        yield ("train", f"paths.root={place}")
+    yield from (("generate", "checkpoint=x", *words) for words in ((), ("prompt=a", "prompt_file=b"), ("steps=3",)))
+    yield ("extract", "optimizer.lr=1")
+    yield ("extract", "epochs=3")
+
+
+def test_every_wrong_input_is_answered_in_three_lines_with_exit_code_2(answer, tmp_path):
+    found = [told for script, *words in cases(tmp_path) if (told := judged(answer, script, *words))]
+    assert not found, f"{len(found)}:\n" + "\n".join(found)
+
+
+def test_what_is_right_reaches_the_run(answer):
+    """Else the test above would pass with everything refused."""
+    for script, words in (("train", ("steps=3", "experts=lune_sol")), ("generate", GIVEN["generate"]), ("extract", ())):
+        assert answer(script, *words)[0] == Accepted.exit_code
+
+
+ENVIRONMENT = [
+    ("RANK", "first"),
+    ("LOCAL_RANK", "x"),
+    ("NODE_RANK", "-"),
+    ("SLURM_NTASKS", "two"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), ENVIRONMENT)
+def test_a_variable_that_is_no_number_is_named(answer, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert not judged(answer, "train", "steps=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HYDRA_FULL_ERROR", "0"), ("HOME", ""), ("COLUMNS", "x"), ("TERM", "dumb"), ("TMPDIR", "/nowhere")],
+)
+def test_an_odd_environment_changes_no_answer(answer, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert not judged(answer, "train", "steps=none")
+    assert answer("train", "steps=3")[0] == Accepted.exit_code
+
+
+def test_arguments_are_utf_8_whatever_the_locale_made_of_them():
+    assert standard_streams.decoded(["prompt=café", "n=1"]) == ["prompt=café", "n=1"]
+    broken = "caf\udce9"
+    with pytest.raises(TinyFluxError, match="not UTF-8") as caught:
+        standard_streams.decoded([broken])
+    assert str(caught.value).isascii() and Path.cwd()

@@ -1,0 +1,36 @@
+"""Nodes that become objects: each names its class, or is left to the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinyflux_pl.core.errors import ConfigError
+
+ONE = ("codec", "text", "path", "timesteps", "objective", "optimizer", "schedule", "model")
+NAMED = ("experts", "logger")  # several, by name
+OF_A_CHECKPOINT = ("codec", "text", "path", "timesteps", "model")  # which generate.py may leave empty
+
+
+def check(config: Mapping[str, Any], task: str) -> None:
+    """Raise ConfigError for a node that is no mapping, or names no class where one is needed."""
+    for group in (name for name in ONE if name in config):
+        node = config[group]
+        if node == {} and group in OF_A_CHECKPOINT:
+            if task != "generate":
+                cure = f"name a {group}; as_trained is for generate.py, which reads it from the checkpoint"
+                raise ConfigError(f"{group}=as_trained has no meaning here", where=group, cure=cure)
+        else:
+            _require_class(node, group)
+    for group in (name for name in NAMED if name in config):
+        named = config[group]
+        if not isinstance(named, Mapping):
+            raise ConfigError(f"{group} is {named!r}", where=group, cure=f"choose one: {group}=NAME")
+        for name, node in named.items():
+            _require_class(node, f"{group}.{name}")
+
+
+def _require_class(node: Any, place: str) -> None:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        cure = f"choose one: {place.partition('.')[0]}=NAME (--help lists them), or leave {place} out"
+        raise ConfigError(f"{place} is {node!r}, which names no class", where=place, cure=cure)

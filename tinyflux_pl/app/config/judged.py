@@ -1,0 +1,54 @@
+"""A composed configuration, judged before Hydra starts the run: keys, plain values and folders. Needs no torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tinyflux_pl.app.config import folders, plain_keys, read_keys
+from tinyflux_pl.app.config.compose import plain
+from tinyflux_pl.core.errors import ConfigError
+
+
+def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[dict[str, Any]]:
+    """The jobs as plain containers; ConfigError for the first key, value or folder that a script cannot work with."""
+    places: dict[Path, int] = {}
+    found = []
+    for number, config in enumerate(jobs):
+        raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+        read_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
+        with as_in_a_job(config, number) as filled:
+            place = folders.of_a_job(filled, multirun=multirun)
+            with open_dict(filled):
+                del filled["hydra"]
+            job = plain(filled)
+        plain_keys.check_plain(job, script)
+        folders.check_job(job)
+        if place in places:
+            what = f"jobs {places[place]} and {number} of the sweep would share the folder {place}"
+            cure = "leave hydra.sweep.subdir='${hydra.job.num}'"
+            raise ConfigError(what, where="hydra.sweep.subdir", cure=cure)
+        places[place] = number
+        found.append(job)
+    return found
+
+
+@contextmanager
+def as_in_a_job(config: DictConfig, number: int = 0) -> Generator[DictConfig]:
+    """A copy with what Hydra fills in when the job starts, which ${hydra:...} reads."""
+    filled = copy.deepcopy(config)
+    with open_dict(filled):
+        filled.hydra.runtime.output_dir = "."
+        filled.hydra.job.id, filled.hydra.job.num = str(number), number
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(filled)
+    try:
+        yield filled
+    finally:
+        HydraConfig.instance().cfg = before

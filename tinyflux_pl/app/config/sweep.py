@@ -1,0 +1,54 @@
+"""The jobs of a line with swept values, as Hydra's own sweeper would start them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice, product
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override
+
+from tinyflux_pl.core.errors import ConfigError
+
+MOST = 64  # jobs that are judged in every combination; of more, each value is judged once
+
+
+def jobs(overrides: Sequence[Override]) -> list[list[str]]:
+    """The lines of each job, at least one; beyond MOST, one job for each value of each swept key."""
+    choices = [lines(override) for override in overrides]
+    if math.prod(map(len, choices)) <= MOST:
+        return [list(job) for job in product(*choices)]
+    first = [options[0] for options in choices]
+    others = [(place, line) for place, options in enumerate(choices) for line in options[1:]]
+    return [first, *([*first[:place], line, *first[place + 1 :]] for place, line in others)]
+
+
+def lines(override: Override) -> list[str]:
+    """The override for one job after the other; itself where it is no sweep."""
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    return [f"{override.get_key_element()}={value}" for value in values(override)]
+
+
+def values(override: Override) -> list[Any]:
+    """The single value of an override, or those of its sweep: of an interval the start, of a range the first."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        return [sweep.start]
+    found = list(islice(override.sweep_string_iterator(), MOST))
+    if not found:
+        raise ConfigError(f"nothing matches {override.input_line}", where="the command line", cure="name the choices")
+    return found
+
+
+def require_multirun(overrides: Sequence[Override]) -> None:
+    """Raise ConfigError for several values of a key in a line that starts one run."""
+    for override in overrides:
+        if override.is_sweep_override():
+            key, _, value = (override.input_line or "").partition("=")
+            what = f"{override.input_line} gives one run several values"
+            cure = f"a run for each: add --multirun (-m); a list: {key}=[{value}]; a text: {key}='\"{value}\"'"
+            raise ConfigError(what, where=key, cure=cure)

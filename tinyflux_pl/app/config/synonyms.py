@@ -1,0 +1,60 @@
+"""Names that other programs use for what is called otherwise here, or does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+NAMES = {
+    "steps": "epochs epoch num_epochs max_epochs n_epochs train_epochs num_train_epochs max_steps max_train_steps "
+    "num_train_steps iterations iters num_iterations total_steps train_steps",
+    "optimizer.lr": "learning_rate lr base_lr",
+    "optimizer.weight_decay": "wd decay",
+    "hardware.batch_size": "bs batch train_batch_size per_device_batch_size micro_batch_size batchsize",
+    "hardware.accumulation": "grad_accum gradient_accumulation gradient_accumulation_steps accumulate_grad_batches",
+    "hardware.devices": "gpus num_gpus n_gpus num_devices gpu_ids",
+    "hardware.accelerator": "device cuda gpu",
+    "hardware.workers": "num_workers dataloader_num_workers",
+    "hardware.precision": "mixed_precision amp fp16 bf16",
+    "hardware.gradient_checkpointing": "grad_checkpointing activation_checkpointing",
+    "callbacks.clip": "grad_clip max_grad_norm gradient_clip_val clip_grad_norm",
+    "callbacks.checkpoint.every_steps": "save_every save_steps checkpointing_steps checkpoint_every save_interval",
+    "callbacks.validation.every_steps": "eval_every val_every validation_steps eval_steps val_check_interval",
+    "callbacks.preview.every_steps": "sample_every preview_every",
+    "callbacks.preview.prompts": "validation_prompt validation_prompts sample_prompts",
+    "callbacks.ema.decay": "ema_decay",
+    "data.root": "data_dir dataset_dir train_data_dir data_path dataset_path image_dir images folder",
+    "data.image_size": "resolution size img_size image_resolution",
+    "sampler.steps": "steps num_steps num_inference_steps inference_steps sampling_steps sample_steps",
+    "sampler.solver": "scheduler sampler_name",
+    "guidance.scale": "cfg cfg_scale guidance_scale scale",
+    "n": "num_images num_images_per_prompt num_samples n_samples samples count",
+    "negative_prompt": "neg_prompt negative uc",
+    "prompt_file": "prompts prompts_file prompt_path",
+    "checkpoint": "ckpt ckpt_path checkpoint_path weights_path model_path pretrained",
+    "output": "out outdir out_dir output_dir output_path save_dir save_path",
+    "run": "run_name name exp_name experiment_name",
+    "paths.outputs": "output_dir out_dir outdir logging_dir output",
+    "resume": "resume_from resume_from_checkpoint continue ckpt_path checkpoint",
+    "reference": "init_image input_image control_image",
+    "width": "w",
+    "height": "h",
+}
+ABSENT = {
+    "LoRA is not part of this project": "lora lora_rank lora_path lora_weights lora_scale loras",
+    "ControlNet is not part of this project": "controlnet control",
+    "the last layers of an encoder are not skipped": "clip_skip",
+    "pictures are not filtered": "safety_checker",
+}
+COUNTED = "training is counted in steps of hardware.batch_size pictures: "
+
+
+def advice(key: str, known: Collection[str]) -> str:
+    """What the writer of an unknown key probably wants, of what is known: a sentence, or nothing."""
+    word = key.rpartition(".")[2].lower().replace("-", "_")
+    for reason, words in ABSENT.items():
+        if word in words.split():
+            return f"{reason}; "
+    for name, words in NAMES.items():
+        if word in words.split() and name in known and name != key:
+            return f"{COUNTED if 'epoch' in word else ''}did you mean {name}? "
+    return ""

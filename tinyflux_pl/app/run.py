@@ -135,19 +135,21 @@ def _answer(config: dict[str, Any]) -> int:
 
 
 def _check_training(config: dict[str, Any]) -> None:
+    from tinyflux_pl.app import hardware
     from tinyflux_pl.app.parts import Parts
 
     plain_keys.check(config, "train")
     if not config["replay"]:
-        Parts.from_config(config).check()
+        Parts.from_config(hardware.decided(config)).check()
 
 
 def _check_extraction(config: dict[str, Any]) -> None:
+    from tinyflux_pl.app import hardware
     from tinyflux_pl.app.parts import Parts
 
     plain_keys.check(config, "extract")
     if not config["doctor"]:
-        Parts.from_config(config).check_size()
+        Parts.from_config(hardware.decided(config)).check_size()
 
 
 def _check_drawing(config: dict[str, Any]) -> None:

@@ -178,3 +178,24 @@ def test_the_console_is_not_copied_before_it_is_masked_unless_the_user_says_so(o
     environment |= {} if own is None else {"WANDB_CONSOLE": own}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stdout == f"{expected}\n", done.stderr
+
+
+LOUD = """
+import sys, threading
+from tinyflux_pl.app import redact
+redact.install()
+print("out sentinel-secret")
+print("err sentinel-secret", file=sys.stderr)
+sys.stderr.writelines(["lines sentinel-secret"])
+def crash(): raise RuntimeError("a caption: \\x1b[2J")
+thread = threading.Thread(target=crash); thread.start(); thread.join()
+crash()
+"""
+
+
+def test_both_streams_are_masked_and_no_uncaught_error_acts_on_the_terminal():
+    environment = {**os.environ, "X_TOKEN": "sentinel-secret", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", LOUD], capture_output=True, text=True, env=environment)
+    assert "out ***" in done.stdout and "err ***" in done.stderr and "lines ***" in done.stderr
+    assert "sentinel-secret" not in done.stdout + done.stderr
+    assert done.stderr.count(r"RuntimeError: a caption: \x1b[2J") == 2 and "\x1b" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import shlex
@@ -137,11 +138,17 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
 def test_a_signal_to_the_whole_group_spares_the_workers(root: Path) -> None:
     """As Ctrl-C and cluster managers send it: workers that died of it would take the run with them."""
 
+    def to_all() -> None:
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(0.5)  # in which a worker that heeds it dies
+        print(f"workers alive: {len(multiprocessing.active_children())}", flush=True)
+
     def trap(folder: Path) -> None:
         os.setpgid(0, 0)
-        at_call(*LOSS, 30, lambda: os.killpg(0, signal.SIGTERM))(folder)
+        at_call(*LOSS, 30, to_all)(folder)
 
     with Child(small_runs.training(root, "group", "hardware.workers=2", before=trap), root / "group.log") as child:
         ended = child.wait(small_runs.PATIENCE)
     assert ended.code == 143 and "step_0000015" in ended.printed, ended.printed[-3000:]
+    assert "workers alive: 2" in ended.printed, ended.printed[-3000:]
     assert ended.printed.count("SIGTERM: stopping") == 1, "a worker took the request for its own"

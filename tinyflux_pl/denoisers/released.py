@@ -86,7 +86,7 @@ class ReleasedNet:
                 cure="model.weights=FOLDER or FILE.safetensors (model.random_weights=true draws noise, for trials)",
             )
         attention_backend_of.choose(net, attention_backend)
-        net.weight_files = () if found is None else found.weights
+        net.weight_files = () if found is None else found.weights.files
         return net
 
     def _beside(self, found: release.Found) -> dict[str, Any] | None:

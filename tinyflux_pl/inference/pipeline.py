@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,11 +149,8 @@ class Pipeline:
         wanted = [(prompt, i) for prompt in prompts for i in range(n)]
         asked = {"negative_prompt": negative_prompt, "seed": seed}
         paths: list[Path] = []
-        with (
-            formats.autocast(self.precision, next(self.denoiser.parameters()).device),
-            ThreadPoolExecutor(1, "hashing") as beside,
-        ):
-            described = beside.submit(self.description)
+        described: dict[str, Any] = {}  # hashed once, when the first picture is there
+        with formats.autocast(self.precision, next(self.denoiser.parameters()).device):
             batches = self.sampler.batches(
                 self.denoiser,
                 [prompt for prompt, _ in wanted],
@@ -163,14 +159,15 @@ class Pipeline:
                 seed=seed,
             )
             for images in track(batches, "sample", len(wanted), "image", self.sampler.max_batch):
+                described = described or self.description()
                 for image in images:
                     prompt, i = wanted[len(paths)]
-                    picture, said = to_picture(image), {**described.result(), **asked, "prompt": prompt, "index": i}
+                    picture, said = to_picture(image), {**described, **asked, "prompt": prompt, "index": i}
                     paths.append(pictures.add(picture, said))
                     sheet.add(picture, prompt)
         if not sheet.cells:
             return paths, None
-        made = {**described.result(), **asked, "prompt": " | ".join(dict.fromkeys(sheet.captions))}
+        made = {**described, **asked, "prompt": " | ".join(dict.fromkeys(sheet.captions))}
         return paths, pictures.add_grid(sheet.sheet(n if len(prompts) > 1 else 0), made)
 
     def description(self) -> dict[str, Any]:

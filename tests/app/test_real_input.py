@@ -181,9 +181,11 @@ PUBLISHED = (
 def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, beside, monkeypatch):
     """model=deep_v42 model.weights=FILE equals load_reference and the sampling loop with the original's settings."""
     from tinyflux_pl.app.config.compose import build
+    from tinyflux_pl.core.types import Conditioning
     from tinyflux_pl.denoisers.tinyflux import TinyFluxDenoiser, load_reference, to_reference_keys
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.diffusion.paths import LinearPath
+    from tinyflux_pl.nets.tinyflux import grid_ids
     from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
     where = [line for line in real if line.startswith(("codec.", "text."))]
@@ -204,17 +206,23 @@ def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, 
     decode = AutoencoderKLCodec.decode
     monkeypatch.setattr(AutoencoderKLCodec, "decode", lambda self, z: (drawn.append(z.clone()), decode(self, z))[1])
     chosen = ("prompt='a red circle, [left]'", "n=2", "seed=3", "height=32", "width=48", "run=published")
-    how = ("guidance.scale=4.0", "hardware.precision=32-true")
+    how = ("hardware.precision=32-true",)
     run("generate", tmp_path, *PUBLISHED, *where, f"model.weights='{file}'", *chosen, *how)
     monkeypatch.undo()
 
     reference = load_reference(net.config.to_dict(), weights)
     denoiser = TinyFluxDenoiser(reference.config, codec.latent_spec, text.text_spec, LinearPath(noise_at=0))
     denoiser.net = reference
-    settings = SamplerSettings(steps=28, solver="euler", shift=3.0, toward="data", guidance=Guidance(scale=4.0))
-    told = text.encode(["a red circle, [left]"])
+    settings = SamplerSettings(steps=28, solver="euler", shift=3.0, toward="data", guidance=Guidance(scale=5.0))
+    told, negative = (text.encode([words]) for words in ("a red circle, [left]", "blurry, distorted, low quality"))
+    assert told.mask.all() and told.tokens.shape[1] == parts["text"]["length"]
+    x = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():  # as it was trained: without a mask, over all that T5 says of the padding too
+        answer = denoiser(x.mT.reshape(1, 16, 4, 6), torch.tensor([0.3]), Conditioning(told)).sample
+        plain = reference(x, told.tokens, told.pooled, torch.tensor([0.3]), img_ids=grid_ids(4, 6))
+    torch.testing.assert_close(answer.flatten(2).mT, plain, atol=1e-5, rtol=1e-5)
     expected = sample(
-        denoiser, told, text.null(), shape=(16, 4, 6), sample_ids=[0, 1], seed=3, settings=settings, max_batch=64
+        denoiser, told, negative, shape=(16, 4, 6), sample_ids=[0, 1], seed=3, settings=settings, max_batch=64
     )
     torch.testing.assert_close(drawn[-1], expected, atol=1e-5, rtol=1e-5)  # the plan decodes before it
     picture = np.asarray(Image.open(tmp_path / "outputs" / "published" / "image_0001.png"))
@@ -222,3 +230,4 @@ def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, 
     assert picture.shape == (32, 48, 3) and np.abs(picture.astype(int) - pixels).max() <= 1
     said = json.loads(Image.open(tmp_path / "outputs" / "published" / "image_0001.png").text["tinyflux_pl"])
     assert said["prompt"] == "a red circle, [left]" and said["settings"]["toward"] == "data"
+    assert said["settings"]["guidance"]["negative"] == "blurry, distorted, low quality"

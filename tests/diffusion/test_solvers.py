@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion.grids import grid
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
 from tinyflux_pl.diffusion.solvers import SOLVERS, solver_named
-from tinyflux_pl.diffusion.timesteps import grid
 
 MEAN, STD = 2.0, 0.5
 PATHS = {"tinyflux": LinearPath(0), "flux": LinearPath(1), "vp": VPPath(), "zero_snr": VPPath(zero_terminal_snr=True)}
 ORDERS = {"euler": 0.9, "heun": 1.8, "dpmpp_2m": 1.8}
+
+EXACT = [name for name in SOLVERS if name != "euler_ancestral"]  # which adds noise anew
 
 
 def spread(path, t):
@@ -51,7 +53,7 @@ def error(name, path, times):
     return float((SOLVERS[name](Exact(path), x, times, path) - truth).square().mean().sqrt())
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 def test_order_of_convergence(name, path):
     coarse, fine = (error(name, path, even_in_log_snr(path, steps)) for steps in (32, 128))
@@ -89,7 +91,7 @@ def test_evaluations_and_never_at_clean_data(name, calls):
     assert seen == [(i, (2, 1)) for i in range(8)]
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 def test_fp32_agrees_with_fp64(name, path):
     times, x = grid(28, path, 3.0), torch.randn(20, 1)

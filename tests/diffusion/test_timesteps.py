@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion.grids import grid
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath, fraction
 from tinyflux_pl.diffusion.shifts import flux_shift, flux_unshift, resolution_shift, shift_time, step_shift
 from tinyflux_pl.diffusion.timesteps import (
@@ -13,7 +14,6 @@ from tinyflux_pl.diffusion.timesteps import (
     Stratified,
     TableEntries,
     Uniform,
-    grid,
 )
 
 PATHS = [LinearPath(0), LinearPath(1), VPPath()]

@@ -8,6 +8,7 @@ from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.experts import sol_attention
 from tinyflux_pl.experts.lune_features import LuneFeatures, mid_block_mean
+from tinyflux_pl.experts.sol import Sol
 from tinyflux_pl.experts.sol_attention import SolAttention, StatisticsAttention, capture_layers, summarise
 from tinyflux_pl.extraction.lanes import side_by_side
 
@@ -199,3 +200,23 @@ def test_the_fingerprint_says_what_decides_the_features(lune_teacher):
     assert LuneFeatures(lune_teacher, LinearPath(1), BUCKETS, 7).fingerprint() != base
     lune_teacher.weights = "1" * 64
     assert lune(lune_teacher).fingerprint() != base
+
+
+def test_three_statistics_on_the_matched_clock_are_the_originals_of_the_noised_image(sol_teacher, samples):
+    four, three = sol(sol_teacher), sol(sol_teacher, stats=3)
+    told, found = four.extract(*samples), three.extract(*samples)
+    assert found["sol.stats"].shape[-1] == 3
+    torch.testing.assert_close(found["sol.stats"][..., :2], told["sol.stats"][..., :2])
+    torch.testing.assert_close(found["sol.stats"][..., 2], 1 - told["sol.stats"][..., 1])
+    torch.testing.assert_close(found["sol.spatial"], told["sol.spatial"])
+    assert three.fingerprint() != four.fingerprint() and "stats" not in four.fingerprint()
+    assert sol(sol_teacher, stats=3, clock="literal").fingerprint() == sol(sol_teacher, clock="literal").fingerprint()
+
+
+@pytest.mark.parametrize(("stats", "clock"), [(3, "matched"), (4, "matched"), (3, "literal")])
+def test_sol_takes_three_or_four_statistics(sol_teacher, samples, stats, clock):
+    expert = Sol(stats=stats, clock=clock, t_buckets=BUCKETS)
+    extracted = expert.extractor(sol_teacher, STUDENT, 7).extract(*samples)
+    assert expert.ports(extracted, torch.full((4,), 0.3))["prior_stats"].shape == (4, stats)
+    with pytest.raises(ConfigError, match="stats is"):
+        Sol(stats=4 if clock == "literal" else 2, clock=clock).extractor(sol_teacher, STUDENT, 7)

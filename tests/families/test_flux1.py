@@ -92,9 +92,9 @@ def test_the_grid_of_times_is_the_schedulers(side, steps):
     from diffusers import FlowMatchEulerDiscreteScheduler
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+    from tinyflux_pl.diffusion.grids import grid
     from tinyflux_pl.diffusion.paths import LinearPath
     from tinyflux_pl.diffusion.shifts import shift_for
-    from tinyflux_pl.diffusion.timesteps import grid
 
     tokens = (side // 16) ** 2
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)

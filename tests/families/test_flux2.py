@@ -73,9 +73,9 @@ def test_references_are_diffusers(klein, pictures):
 def test_the_grid_of_times_is_the_schedulers(side, steps):
     from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
+    from tinyflux_pl.diffusion.grids import grid
     from tinyflux_pl.diffusion.paths import LinearPath
     from tinyflux_pl.diffusion.shifts import shift_for
-    from tinyflux_pl.diffusion.timesteps import grid
 
     tokens = (side // 16) ** 2
     scheduler = releases_flux2.scheduler(use_dynamic_shifting=True, time_shift_type="exponential")

@@ -89,8 +89,8 @@ def test_each_component_is_diffusers(xl, three):
 def test_the_grids_of_times_are_the_schedulers(steps, xl):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
+    from tinyflux_pl.diffusion.grids import grid
     from tinyflux_pl.diffusion.paths import LinearPath, VPPath
-    from tinyflux_pl.diffusion.timesteps import grid
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(steps)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tinyflux_pl.diffusion.grids import grid
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.diffusion.shifts import resolution_shift
 from tinyflux_pl.diffusion.solvers import euler
-from tinyflux_pl.diffusion.timesteps import Beta, grid
+from tinyflux_pl.diffusion.timesteps import Beta
 from tinyflux_pl.nets.flux import Flux, FluxParams, embedded
 
 DATA = Path(__file__).parent / "data"

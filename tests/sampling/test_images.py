@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.sampling.test_loop import Gaussian
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
-from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import LinearPath
@@ -72,3 +72,42 @@ def test_a_negative_prompt_that_nothing_reads_is_refused_before_anything_is_enco
     with pytest.raises(ConfigError, match=r"negative prompt does nothing"):
         made.images(denoiser, [RED], negative_prompt="a cross")
     assert not made.text.calls
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_no_guidance_draws_the_prompt(denoiser, scale):
+    made = sampler(guidance=scale)
+    red, blue = made.images(denoiser, [RED, BLUE], indices=[0, 0])
+    assert not torch.allclose(red, blue)
+    assert torch.equal(red, sampler(guidance=1.0).images(denoiser, [RED])[0])
+
+
+def test_the_settings_own_negative_prompt_is_the_unconditional_unless_another_is_given(denoiser):
+    settings = SamplerSettings(steps=2, solver="euler", guidance=Guidance(2.0, negative="a cross"))
+    own = ImageSampler(PixelFolding(2), Counting(), settings, (8, 8))
+    asked = sampler().images(denoiser, [RED], negative_prompt="a cross")
+    assert torch.equal(own.images(denoiser, [RED]), asked)
+    assert not torch.equal(own.images(denoiser, [RED], negative_prompt="blue"), asked)
+    assert not torch.equal(sampler().images(denoiser, [RED]), asked)
+
+
+@pytest.mark.parametrize("stage", ["text embeddings", "latents", "picture"])
+def test_a_value_that_is_not_finite_names_the_stage(denoiser, stage, monkeypatch):
+    made = sampler()
+    made.finite = True
+    made.images(denoiser, [RED])
+    spoiled = {"text embeddings": (made.text, "encode"), "latents": (denoiser, "forward")}
+    part, method = spoiled.get(stage, (made.codec, "decode"))
+    sound = getattr(part, method)
+
+    def not_finite(*given):
+        answer = sound(*given)
+        tensor = getattr(answer, "tokens", getattr(answer, "sample", answer))
+        tensor.view(-1)[0] = float("nan")
+        return answer
+
+    monkeypatch.setattr(part, method, not_finite)
+    with pytest.raises(NumericsError, match=f"the {stage}"):
+        made.images(denoiser, [RED])
+    made.finite = False
+    made.images(denoiser, [RED])

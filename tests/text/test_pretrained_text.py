@@ -189,3 +189,14 @@ def test_an_encoder_of_packed_weights_is_refused_by_name(pipeline, tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": packed}))
     with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
         _ = ClipText(str(copy)).text_spec
+
+
+def test_attend_padding_shows_the_padding_to_the_network_and_hides_it_from_t5(t5, clip):
+    usual = ClipT5(str(t5), str(clip), length=12).encode(PROMPTS)
+    encoder = ClipT5(str(t5), str(clip), length=12, attend_padding=True)
+    told = encoder.encode(PROMPTS)
+    assert told.mask.all() and not usual.mask.all()
+    assert torch.equal(told.tokens, usual.tokens) and torch.equal(told.pooled, usual.pooled)
+    assert told.trimmed().tokens.shape[1] == 12 and bool(told.tokens[~usual.mask].any())
+    assert encoder.fingerprint() != ClipT5(str(t5), str(clip), length=12).fingerprint()
+    assert build_text(encoder.name, encoder.config()).attend_padding

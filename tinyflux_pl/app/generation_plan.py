@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tinyflux_pl.app import release_settings
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.weightless import weightless
 from tinyflux_pl.core.errors import ConfigError
@@ -65,19 +66,16 @@ def generation_plan(config: dict[str, Any], images: int | None = None) -> Genera
 
     `images` are drawn at once; None: as many as the configuration asks for.
     """
-    import torch
 
     from tinyflux_pl.core.precision import check_dtype
     from tinyflux_pl.engine import live_bytes, memory_plan
-    from tinyflux_pl.inference.pipeline import check_size
 
     if not config["model"]:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
     config = weightless(config)
+    config = release_settings.followed(config)
     codec, text, path = (build(config[name], name) for name in ("codec", "text", "path"))
-    with torch.device("meta"):
-        specs = {"latent_spec": codec.latent_spec, "text_spec": text.text_spec}
-        denoiser = build(config["model"], "model", **specs, path=path).eval()
+    denoiser, size = _skeleton(config, codec, text, path)
     found = [("denoiser", denoiser, str(next(denoiser.parameters()).dtype).removeprefix("torch."))]
     if hasattr(codec, "skeleton"):
         found.append(("codec", codec.skeleton(), codec.dtype))
@@ -87,9 +85,6 @@ def generation_plan(config: dict[str, Any], images: int | None = None) -> Genera
     for name, net, dtype in found:
         count = sum(parameter.numel() for parameter in net.parameters())
         parts.append(PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize))
-    side = denoiser.image_size or PUBLISHED_SIZE
-    size = (config["height"] or side, config["width"] or side)
-    check_size(*size, codec.latent_spec.downsample * denoiser.patch_size)
     turns = getattr(text, "sequential", None)
     images, host = images or at_once(config), config["hardware"]["accelerator"] == "cpu"
     latents = _latents(codec, images, size)
@@ -105,6 +100,35 @@ def generation_plan(config: dict[str, Any], images: int | None = None) -> Genera
         host=host,
     )
     return GenerationPlan(parts, stages, images, size, host, turns)
+
+
+def _skeleton(config: dict[str, Any], codec: Any, text: Any, path: Any) -> tuple[Any, tuple[int, int]]:
+    """The denoiser on the meta device, and the (height, width) to draw, which it has places for."""
+    import torch
+
+    from tinyflux_pl.inference.picture_size import check_size
+
+    with torch.device("meta"):
+        made = build(
+            config["model"], "model", latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path
+        ).eval()
+    side = made.image_size or PUBLISHED_SIZE
+    size = (config["height"] or side, config["width"] or side)
+    check_size(*size, codec.latent_spec.downsample * made.patch_size)
+    made.require_size(*size)
+    return made, size
+
+
+def check_size_of(config: dict[str, Any]) -> None:
+    """Judge the size to draw by the network's structure alone; warn of one that is far from training's.
+
+    Raises ConfigError for sides that are no whole tokens, or longer than the network has places for.
+    """
+    from tinyflux_pl.inference.picture_size import warn_if_far
+
+    denoiser, size = _skeleton(config, *(build(config[name], name) for name in ("codec", "text", "path")))
+    if denoiser.image_size:
+        warn_if_far(*size, (denoiser.image_size, denoiser.image_size))
 
 
 def only(config: dict[str, Any]) -> bool:

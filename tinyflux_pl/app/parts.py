@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tinyflux_pl.app import release_settings
 from tinyflux_pl.app.config import signatures
 from tinyflux_pl.app.config.compose import build, check_binds
 from tinyflux_pl.app.hardware import decided
@@ -23,8 +24,8 @@ class Parts:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Parts:
-        """Build everything but the denoiser and the teachers, which are large."""
-        config = decided(config)
+        """Build everything but the denoiser and the teachers, which are large; a release says what is left open."""
+        config = release_settings.followed(decided(config))
         unset = [name for name in ("codec", "text", "path", "model") if not config[name]]
         if unset:
             raise ConfigError(
@@ -89,6 +90,7 @@ class Parts:
             network = self.student()
             made_for(network, build(self.config["optimizer"], "optimizer"))
         self.check_size(network.patch_size)
+        network.require_size(*self.image_size)
 
     def experts_of(self, source: str) -> tuple[str, ...]:
         """The run's experts that a source was given; those that it was not are absent from its samples."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyflux_pl.app import generation_plan
+from tinyflux_pl.app import generation_plan, release_settings
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core.errors import ConfigError
 
@@ -13,6 +13,7 @@ def pipeline(config: dict[str, Any]) -> Any:
     """The pipeline of `checkpoint`, or of `model` with its published weights, on the chosen hardware."""
     from tinyflux_pl.inference.pipeline import Pipeline, device_of
 
+    config = release_settings.followed(config)
     device_of(config["hardware"]["accelerator"])  # tells of a GPU that is not there, before weights are read
     described = [name for name in ("model", "codec", "text", "path") if config[name]]
     if config["checkpoint"] is not None:
@@ -38,7 +39,9 @@ def _published(config: dict[str, Any]) -> Any:
     import torch
 
     from tinyflux_pl.core import rng
+    from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.inference.pipeline import Pipeline, device_of
+    from tinyflux_pl.sampling.images import require_guided
 
     model = config["model"] or {}
     if not model.get("weights") and not model.get("random_weights"):
@@ -48,6 +51,8 @@ def _published(config: dict[str, Any]) -> Any:
             cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
         )
     _require_kernel(model, device_of(config["hardware"]["accelerator"]))
+    require_guided(config["negative_prompt"], Guidance(**_given(config["guidance"])))
+    generation_plan.check_size_of(config)
     images = generation_plan.batch_size(config)
     codec, text, path = (build(config[name], name) for name in ("codec", "text", "path"))
     with torch.random.fork_rng(devices=[]):
@@ -57,6 +62,10 @@ def _published(config: dict[str, Any]) -> Any:
     chosen = {key: value for key, value in model.items() if key not in ("_target_", "structure")}
     made = Pipeline.from_parts(denoiser, codec, text, (side, side), chosen)
     return made.adjusted(batch_size=images)
+
+
+def _given(values: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (values or {}).items() if value is not None}
 
 
 def _require_kernel(model: dict[str, Any], device: str) -> None:

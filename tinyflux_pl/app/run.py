@@ -89,7 +89,7 @@ def train(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
-    from tinyflux_pl.app import generation_plan, hardware, prompt_advice, report
+    from tinyflux_pl.app import drawing_seed, generation_plan, hardware, prompt_advice, report
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.pipeline import read_prompts
@@ -101,7 +101,7 @@ def generate(config: dict[str, Any]) -> int:
     if config["prompt"] == HELP:
         prompt_advice.show(config)
         return 0
-    config = hardware.decided(config)
+    config = drawing_seed.chosen(hardware.decided(config))
     if generation_plan.only(config):
         report.plan(generation_plan.generation_plan(config))
         return 0
@@ -113,7 +113,7 @@ def generate(config: dict[str, Any]) -> int:
     if config["checkpoint"] is not None:
         report.notes(prompt_advice.notes(prompt_advice.captions_of(config["checkpoint"]), prompts))
     folder = config["output"] or config["run_dir"]
-    chosen = {name: config[name] for name in ("n", "seed", "negative_prompt", "grid")}
+    chosen = {name: config[name] for name in ("n", "seed", "negative_prompt", "grid", "first")}
     report.pictures(*pipeline(config).write(prompts, folder, **chosen), config["grid"])
     return 0
 
@@ -125,7 +125,7 @@ def _answer(config: dict[str, Any]) -> int:
     from tinyflux_pl.inference.sequences import SequencePipeline
 
     others = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask", "height", "width")
-    if given := [name for name in others if config[name] is not None]:
+    if given := [name for name in others if config[name] is not None] + ["first"] * bool(config["first"]):
         what = f"{', '.join(given)} beside a condition"
         raise ConfigError(what, where="the command line", cure="give condition= alone: its file says all")
     where = config["output"] or config["run_dir"]

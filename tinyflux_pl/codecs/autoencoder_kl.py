@@ -32,7 +32,8 @@ class AutoencoderKLCodec:
     `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit), of
     which `subfolder` holds config.json and the safetensors ("" for the root); or a single safetensors
     file in either layout, alone or a whole checkpoint, and then `structure` is what config.json would say
-    (a file without an autoencoder leads to the folder that it lies in). scaling="unshifted"
+    (a file without an autoencoder leads to the folder that it lies in). An EDM network's latents are divided by
+    `data_deviation` beside. scaling="unshifted"
     leaves the shift out, as TinyFlux's published weights want. Of a folder's variants (fp16, ...) `variant` is
     read. Headers are judged when the autoencoder is first asked about its latents, weights are read on first
     use, in `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch, CorruptCheckpoint.
@@ -52,6 +53,7 @@ class AutoencoderKLCodec:
         name: str = "autoencoder_kl",
         structure: dict[str, Any] | None = None,
         variant: str | None = None,
+        data_deviation: float = 1.0,
     ) -> None:
         if scaling not in ("shifted", "unshifted"):
             raise ConfigError(f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted")
@@ -60,6 +62,10 @@ class AutoencoderKLCodec:
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.revision, self.structure = subfolder, revision, structure
         self.scaling, self.dtype, self.name, self.variant = scaling, dtype, name, variant
+        self.data_deviation = data_deviation
+        if not 0 < data_deviation < float("inf"):
+            what = f"data_deviation is {data_deviation}"
+            raise ConfigError(what, where="codec.data_deviation", cure="a positive number; 1 changes nothing")
         self.device = torch.device("cpu")
         self._model: Any = None
 
@@ -93,12 +99,12 @@ class AutoencoderKLCodec:
 
     @cached_property
     def scale(self) -> float:
-        """scaling_factor (diffusers' default where the config has none)."""
+        """scaling_factor (diffusers' default where the config has none), over data_deviation."""
         told = self.vae_config.get("scaling_factor", 0.18215)
         if not isinstance(told, int | float) or not 0 < told < float("inf"):
             cure = "use the config.json that the autoencoder was published with"
             raise ConfigError(f"scaling_factor is {told!r}", where=f"config.json of {self.name}", cure=cure)
-        return float(told)
+        return float(told) / self.data_deviation
 
     @cached_property
     def shift(self) -> float:
@@ -157,6 +163,7 @@ class AutoencoderKLCodec:
             "name": self.name,
             "structure": self.structure,
             "variant": self.variant,
+            **({} if self.data_deviation == 1 else {"data_deviation": self.data_deviation}),
         }
 
     @cached_property

@@ -41,6 +41,9 @@ class DenoiserModule(nn.Module):
     overflows: str = ""
     weight_files: tuple[Files, ...] = ()
 
+    def require_size(self, height: int, width: int) -> None:
+        """Raise ConfigError for a picture of more pixels than the network has places for; most have no bound."""
+
     def require_readable(self, cond: Conditioning) -> None:
         """Raise for a port, a reference or a picture with a hole that the network has no input for.
 

@@ -44,6 +44,7 @@ class ReleasedNet:
     subfolder: str = "transformer"
     original: release.Original | None = None
     overflows: str = ""
+    unread: tuple[str, ...] = ()  # patterns of keys in files that are no weights of the network
 
     def load(
         self,
@@ -73,7 +74,7 @@ class ReleasedNet:
         if torch.get_default_device().type == "meta":
             return self._in(self.skeleton(known), number)
         if found is not None:
-            unread = self._class()._keys_to_ignore_on_load_unexpected or ()
+            unread = (*(self._class()._keys_to_ignore_on_load_unexpected or ()), *self.unread)
             net: Any = self.skeleton(known)
             with known_releases.recognised(net, found):
                 release.fill(net, found, number, self.original, known, unread, self._wide())

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
@@ -52,6 +53,17 @@ class SD3Denoiser(ReleasedDenoiser):
             pooled_width=(net.config["pooled_projection_dim"], text_spec.pooled),
         )
 
+    def require_size(self, height: int, width: int) -> None:
+        """Raise ConfigError for a side longer than the table of positions."""
+        places = self.net.config["pos_embed_max_size"]
+        if places is None:
+            return
+        most = places * self.patch_size * self.latent_spec.downsample
+        for name, side in (("height", height), ("width", width)):
+            if side > most:
+                what = f"{side} pixels: the network's table of positions ends at {most}"
+                raise ConfigError(what, where=name, cure=f"at most {most} x {most} pixels: {name}={most}")
+
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
@@ -72,9 +84,13 @@ def build(
     path: Path,
     *,
     structure: dict[str, Any],
-    image_size: int = 1024,
+    image_size: int | None = None,
     **source: Unpack[Source],
 ) -> SD3Denoiser:
-    """SD3.5 from its `source`; `structure` is for a file that has no config.json beside it."""
+    """SD3.5 from its `source`; `structure` is for a file that has no config.json beside it.
+
+    `image_size` None is what the release itself draws: its sample_size.
+    """
     net = SD3Denoiser.released.load(structure, **source)
-    return SD3Denoiser(net, latent_spec, text_spec, path, image_size)
+    side = image_size or net.config["sample_size"] * latent_spec.downsample
+    return SD3Denoiser(net, latent_spec, text_spec, path, side)

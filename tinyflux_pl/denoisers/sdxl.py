@@ -16,9 +16,10 @@ from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+from tinyflux_pl.diffusion.paths import EDMPath, VPPath
+from tinyflux_pl.diffusion.prediction import check_kind
 
 PREFIX = "model.diffusion_model."  # without which diffusers' table does not read a key
-LAST_INDEX = 999  # of the table of betas: t = 1 is its last entry
 
 
 def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
@@ -32,25 +33,42 @@ def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict
 
 
 class SDXLDenoiser(ReleasedDenoiser):
-    """x_t (B, 4, H, W) and t (B,), 1 at noise -> the noise, on the variance preserving path.
+    """x_t (B, 4, H, W) and t (B,), 1 at noise -> the noise (or v, or the data), on a variance preserving path.
 
     `cond.size_ids` (B, 6) are original height and width, crop top and left, target height and width, in pixels;
     None means an image of x_t's own size, uncropped.
     """
 
     name = "sdxl"
-    prediction = "epsilon"
     patch_size = 1
-    released = ReleasedNet("UNet2DConditionModel", subfolder="unet", original=Original("input_blocks.", from_original))
+    released = ReleasedNet(
+        "UNet2DConditionModel",
+        subfolder="unet",
+        original=Original("input_blocks.", from_original),
+        unread=("^v_pred$", "^ztsnr$"),  # read by app.release_settings
+    )
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(
-        self, net: Any, latent_spec: LatentSpec, text_spec: TextSpec, path: Path, image_size: int = 1024
+        self,
+        net: Any,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        path: Path,
+        image_size: int = 1024,
+        prediction: str = "epsilon",
     ) -> None:
-        super().__init__(net, latent_spec, text_spec, path, image_size)
-        if path.name != "vp":
+        super().__init__(net, latent_spec, text_spec, path, image_size, prediction=prediction)
+        if not isinstance(path, VPPath | EDMPath):
             what = f"trained on a variance preserving path, not on {path}"
             raise SpecMismatch(what, where=self.name, cure="path=vp")
+        check_kind(prediction, "model.prediction")
+        self.clock, self.prediction, self.sign = path, prediction, 1
+        if path.name == "edm":  # its networks answer in v, those of the epsilon kind in -v
+            if prediction not in ("epsilon", "v"):
+                cure = "model.prediction=epsilon or v, as the release was trained"
+                raise SpecMismatch(f"prediction={prediction} on EDM's path", where=self.name, cure=cure)
+            self.prediction, self.sign = "v", -1 if prediction == "epsilon" else 1
         sizes = 6 * (net.config["addition_time_embed_dim"] or 0)
         self.require_fit(
             latent_channels=(net.config["in_channels"], latent_spec.channels),
@@ -59,18 +77,18 @@ class SDXLDenoiser(ReleasedDenoiser):
         )
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
-        """The noise (B, C, H, W)."""
+        """The noise (B, C, H, W), or what else the release predicts."""
         self.require_readable(cond)
         words, pooled = self.full_text(cond)
         sizes = self.own_size(x_t) if cond.size_ids is None else cond.size_ids
         answer = self.net(
             sample=x_t.to(self.net.dtype),
-            timestep=t.float() * LAST_INDEX,
+            timestep=self.clock.network_time(t.float()),
             encoder_hidden_states=words,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": sent(sizes, x_t.device)},
             return_dict=False,
         )[0]
-        return Prediction(answer)
+        return Prediction(answer if self.sign == 1 else -answer)
 
     def own_size(self, x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 6"]:
         """The ids of images of x_t's own size."""
@@ -84,9 +102,14 @@ def build(
     path: Path,
     *,
     structure: dict[str, Any],
-    image_size: int = 1024,
+    image_size: int | None = None,
+    prediction: str | None = None,
     **source: Unpack[Source],
 ) -> SDXLDenoiser:
-    """SDXL from its `source`; `structure` is for a file that has no config.json beside it."""
+    """SDXL from its `source`; `structure` is for a file that has no config.json beside it.
+
+    `image_size` None is what the release itself draws: its sample_size. `prediction` None is epsilon.
+    """
     net = SDXLDenoiser.released.load(structure, **source)
-    return SDXLDenoiser(net, latent_spec, text_spec, path, image_size)
+    side = image_size or net.config["sample_size"] * latent_spec.downsample
+    return SDXLDenoiser(net, latent_spec, text_spec, path, side, prediction or "epsilon")

@@ -193,7 +193,7 @@ def build_published(
         raise SpecMismatch(
             f"the published networks read 3 of Sol's statistics, not {num_sol_stats}",
             where="experts.sol",
-            cure="set experts.sol.clock=literal and experts.sol.stats=3",
+            cure="experts.sol.stats=3, with either clock",
         )
     told: dict[str, Any] = {**config, **derived}
     file = None if weights is None else published_file(weights, weights_file, revision)

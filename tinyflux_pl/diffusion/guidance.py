@@ -92,7 +92,8 @@ class Guidance:
     kind cfg | apg | cfg_zero; curve constant | triangle. eta and norm_limit (0: none) are APG's;
     zero_until is CFG-Zero's share of the way with no movement at all (0.04 in the paper, 0 for few steps);
     threshold is the percentile of dynamic thresholding (0: none), threshold_bound the data's range.
-    embedded is no rule: it is what a distilled network is told as its guidance input (None: nothing).
+    embedded is no rule: it is what a distilled network is told as its guidance input (None: nothing); negative is
+    the prompt of the unconditional (None: the text encoder's null()). Scale 0 is no guidance, as in diffusers: 1.
     """
 
     scale: float = 5.0
@@ -107,6 +108,7 @@ class Guidance:
     threshold: float = 0.0
     threshold_bound: float = 1.0
     embedded: float | None = None
+    negative: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "interval", tuple(float(x) for x in self.interval))
@@ -116,7 +118,10 @@ class Guidance:
                     f"unknown guidance {name} {getattr(self, name)!r}", where=f"guidance.{name}", cure=f"one of {known}"
                 )
         if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ConfigError(f"scale={self.scale!r}", where="guidance.scale", cure="0 or more; 1 means no guidance")
+            cure = "0 or more; 1, and 0 as in diffusers, means no guidance"
+            raise ConfigError(f"scale={self.scale!r}", where="guidance.scale", cure=cure)
+        if self.scale == 0:  # not the unconditional alone, which no prompt reaches
+            object.__setattr__(self, "scale", 1.0)
         if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
             raise ConfigError(
                 f"interval={self.interval}", where="guidance.interval", cure="[from, to], 0 (noise) to 1 (data)"

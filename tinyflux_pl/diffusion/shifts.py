@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -53,16 +53,29 @@ SHIFT_RULES: dict[str, Callable[[int, int], float]] = {
 }
 
 
-def shift_for(shift: float | str, tokens: int, steps: int) -> float:
-    """A shift that is a number, or the one that a rule of SHIFT_RULES gives."""
-    return SHIFT_RULES[shift](tokens, steps) if isinstance(shift, str) else shift
+Shift = float | str | Sequence[float]
 
 
-def check_shift(shift: float | str, toward: str, where: str, rules: bool = False) -> None:
-    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) the name of a rule,
+def shift_for(shift: Shift, tokens: int, steps: int) -> float:
+    """A shift that is a number, or the one of a rule: by name, or FLUX.1's with [low, high, base, largest]."""
+    if isinstance(shift, str):
+        return SHIFT_RULES[shift](tokens, steps)
+    if isinstance(shift, Sequence):
+        low, high, base, largest = shift
+        return resolution_shift(tokens, int(base), int(largest), low, high)
+    return shift
+
+
+def check_shift(shift: Shift, toward: str, where: str, rules: bool = False) -> None:
+    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) a rule,
     or for an end that is neither noise nor data.
     """
-    if isinstance(shift, str):
+    if isinstance(shift, Sequence) and not isinstance(shift, str):
+        finite = len(shift) == 4 and all(isinstance(n, int | float) and math.isfinite(n) for n in shift)
+        if not (rules and finite and 0 < shift[2] < shift[3]):
+            cure = "a positive number, or [low, high, base, largest]: mu at two numbers of tokens"
+            raise ConfigError(f"shift={list(shift)!r}", where=where, cure=cure)
+    elif isinstance(shift, str):
         if not rules or shift not in SHIFT_RULES:
             cure = f"a positive number{', or a rule: ' + ', '.join(SHIFT_RULES) if rules else ''}"
             raise ConfigError(f"shift={shift!r}", where=where, cure=cure)

@@ -12,6 +12,7 @@ seen, and the last step is first order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from tinyflux_pl.diffusion.paths import over
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 
 Field = Callable[[Tensor, Tensor], Tensor]
+Fresh = Callable[[int], Tensor]  # noise like x for the step of that index; only ancestral solvers ask for any
 OnStep = Callable[[int, Tensor], None]  # called after each step with its index and the new state
 
 
@@ -51,7 +53,12 @@ def _ratio(path: Any, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def euler(
-    field: Field, x: Float[Tensor, "b ..."], grid: Float[Tensor, " n"], path: Any, on_step: OnStep | None = None
+    field: Field,
+    x: Float[Tensor, "b ..."],
+    grid: Float[Tensor, " n"],
+    path: Any,
+    on_step: OnStep | None = None,
+    fresh: Fresh | None = None,
 ) -> Float[Tensor, "b ..."]:
     """First order, one evaluation a step. DDIM (Song et al. 2020, 2010.02502) on a VP path."""
     told, times = _times(grid, x)
@@ -66,7 +73,12 @@ def euler(
 
 @torch.no_grad()
 def heun(
-    field: Field, x: Float[Tensor, "b ..."], grid: Float[Tensor, " n"], path: Any, on_step: OnStep | None = None
+    field: Field,
+    x: Float[Tensor, "b ..."],
+    grid: Float[Tensor, " n"],
+    path: Any,
+    on_step: OnStep | None = None,
+    fresh: Fresh | None = None,
 ) -> Float[Tensor, "b ..."]:
     """Second order, two evaluations a step, one where it ends in data. Karras et al. 2022 (2206.00364), algorithm 1."""
     (told, times), open_steps = _times(grid, x), _open_steps(grid, path)
@@ -86,7 +98,12 @@ def heun(
 
 @torch.no_grad()
 def dpmpp_2m(
-    field: Field, x: Float[Tensor, "b ..."], grid: Float[Tensor, " n"], path: Any, on_step: OnStep | None = None
+    field: Field,
+    x: Float[Tensor, "b ..."],
+    grid: Float[Tensor, " n"],
+    path: Any,
+    on_step: OnStep | None = None,
+    fresh: Fresh | None = None,
 ) -> Float[Tensor, "b ..."]:
     """Second order multistep in x0 over the half log-SNR, one evaluation a step.
 
@@ -109,7 +126,36 @@ def dpmpp_2m(
     return x
 
 
-SOLVERS = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+@torch.no_grad()
+def euler_ancestral(
+    field: Field,
+    x: Float[Tensor, "b ..."],
+    grid: Float[Tensor, " n"],
+    path: Any,
+    on_step: OnStep | None = None,
+    fresh: Fresh | None = None,
+) -> Float[Tensor, "b ..."]:
+    """Euler to less noise than the next time has, the rest anew. k-diffusion's rule in x / alpha, where data is seen.
+
+    ConfigError on a path whose first time holds no data at all, and without `fresh` noise.
+    """
+    told, times = _times(grid, x)
+    ratios = (path.sigma(grid) / path.alpha(grid)).tolist()  # on the host, where the grid is
+    if fresh is None or not math.isfinite(ratios[0]):
+        cure = "sampler.solver=euler"
+        raise ConfigError("euler_ancestral needs some data at its first time", where="sampler.solver", cure=cure)
+    for i in range(len(grid) - 1):
+        x0, noise = _split(field, x, told[i], times[i], path)
+        high, low = ratios[i], ratios[i + 1]
+        up = low * math.sqrt(max(high**2 - low**2, 0.0)) / high
+        down = math.sqrt(max(low**2 - up**2, 0.0))
+        x = over(path.alpha(times[i + 1]), x) * (x0 + down * noise + up * fresh(i))
+        if on_step:
+            on_step(i, x)
+    return x
+
+
+SOLVERS = {"euler_ancestral": euler_ancestral, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
 
 
 def solver_named(name: str) -> Callable[..., Tensor]:

@@ -20,54 +20,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.diffusion.grids import TABLE
 from tinyflux_pl.diffusion.paths import time_at
-from tinyflux_pl.diffusion.shifts import check_shift, flux_shift, shift_for, shift_time
+from tinyflux_pl.diffusion.shifts import check_shift, flux_shift, shift_for
 
 EDGE = 1e-4  # training times stay this far from both ends
 KNOTS = 1 << 14  # of the table behind Beta's quantiles
 RULE_STEPS = 50  # of the drawing whose shift is trained with, where a rule asks for it: the release's own number
-
-
-SPACINGS = ("even", "sd3", "leading")
-TABLE = 1000  # entries of the tables that Stability's networks were trained on
-
-
-def grid(
-    steps: int, path: Any, shift: float = 1.0, toward: str = "noise", spacing: str = "even"
-) -> Float[Tensor, " n"]:
-    """Times in fp32 from noise to data, the shift applied once.
-
-    even: steps + 1 of them, from t_noise to t_data, even before the shift. sd3: steps of them down to the first
-    entry of a shifted table, itself shifted again, then t_data (SD3's reference, and diffusers' scheduler where it
-    is told a number of steps). leading: every (TABLE // steps)-th entry of a table of betas, counted from its
-    second; the last is not t_data, and a sampler reads the data off there.
-    """
-    if steps < 1:
-        raise ConfigError(f"steps={steps}", where="sampling grid", cure="at least 1")
-    check_shift(shift, toward, "sampling grid")
-    check_spacing(spacing, steps, shift, toward)
-    if spacing == "leading":
-        entries = torch.arange(steps - 1, -1, -1) * (TABLE // steps) + 1
-        return time_at(path, entries.float() / (TABLE - 1), "noise")
-    if spacing == "sd3":
-        low = float(flux_shift(torch.tensor(1 / TABLE), shift))
-        times = shift_time(time_at(path, torch.linspace(1.0, low, steps), "noise"), shift, path)
-        times = torch.cat([times, times.new_tensor([path.t_data])])
-    else:
-        times = shift_time(torch.linspace(path.t_noise, path.t_data, steps + 1), shift, path, toward)
-    times[0], times[-1] = path.t_noise, path.t_data  # s / (1 + (s - 1)) may round beside 1
-    return times
-
-
-def check_spacing(spacing: str, steps: int, shift: float | str, toward: str) -> None:
-    """Raise ConfigError for a spacing that is none, or that does not go with the steps and the shift."""
-    if spacing not in SPACINGS:
-        raise ConfigError(f"no spacing {spacing!r}", where="sampler.spacing", cure=f"one of {', '.join(SPACINGS)}")
-    if spacing == "leading" and (shift != 1 or steps > TABLE):
-        cure = f"sampler.shift=1 and at most {TABLE} steps, or sampler.spacing=even"
-        raise ConfigError(f"spacing=leading with shift={shift!r} and {steps} steps", where="sampler", cure=cure)
-    if spacing == "sd3" and (isinstance(shift, str) or toward != "noise"):
-        raise ConfigError("spacing=sd3 needs a number as its shift, toward noise", where="sampler", cure="shift=3.0")
 
 
 def _place(share: Tensor, shift: float | str, path: Any, toward: str, tokens: int | None) -> Tensor:

@@ -21,7 +21,8 @@ class Sol(CachedExpert):
     The loss is the squared error of the statistics plus that of the map. map_scale="density" compares
     maps of mean 1, the scale on which the student's head answers: on the sums-to-one scale the error of
     a map of 64 cells is 4096 times smaller and teaches nothing. "sum" compares the port as it is, as
-    the original does. clock="literal" caches what the original did, with three statistics.
+    the original does. Four statistics are those of experts.sol_statistics, three the original's, which its published
+    networks read. clock="literal" caches what the original did, with its three.
     """
 
     name = "sol"
@@ -62,10 +63,12 @@ class Sol(CachedExpert):
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> SolAttention:
         """What fills the cache for this expert; ConfigError if that has another number of statistics."""
-        if (self.stats == 3) != (self.clock == "literal"):
-            what, cure = f"stats is {self.stats} with clock={self.clock}", "4 with clock=matched, 3 with clock=literal"
+        if self.stats not in ((3,) if self.clock == "literal" else (3, 4)):
+            what = f"stats is {self.stats} with clock={self.clock}"
+            cure = "4 or 3 with clock=matched, 3 with clock=literal"
             raise ConfigError(what, where="experts.sol.stats", cure=cure)
-        return SolAttention(teacher, student_path, self.spec.t_buckets, seed, clock=self.clock, size=self.size)
+        told = {"clock": self.clock, "size": self.size, "stats": self.stats}
+        return SolAttention(teacher, student_path, self.spec.t_buckets, seed, **told)
 
     def config(self) -> dict[str, Any]:
         """What rebuilds this expert."""

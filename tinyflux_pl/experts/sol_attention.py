@@ -85,14 +85,17 @@ def capture_layers(denoiser: UNetDenoiser, x: Tensor, t: Tensor, cond: Condition
     return watcher.layers
 
 
-def summarise(layers: Sequence[LayerStatistics], size: int, literal: bool = False) -> tuple[Tensor, Tensor]:
-    """Layers, equally weighted -> statistics (B, 4) and map (B, size, size) that sums to 1.
+def summarise(
+    layers: Sequence[LayerStatistics], size: int, literal: bool = False, stats: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Layers, equally weighted -> statistics (B, stats) and map (B, size, size) that sums to 1.
 
-    literal: the original's three statistics and its map.
+    stats: 4, or the original's 3. literal: also its map.
     """
     statistics = torch.stack([layer.statistics() for layer in layers]).mean(0)
-    if literal:
+    if literal or stats == 3:
         statistics = literal_statistics(statistics)
+    if literal:
         maps = [literal_map(layer.importance(), size) for layer in layers]
     else:
         maps = [area_map(layer.importance() / layer.count, size) for layer in layers]
@@ -104,7 +107,7 @@ def summarise(layers: Sequence[LayerStatistics], size: int, literal: bool = Fals
 class SolAttention(BucketExtractor):
     """Extracts sol.stats (B, K, 4; locality, entropy, clustering, sparsity) and sol.spatial (B, K, size, size).
 
-    With clock="literal": (B, K, 3), the original's.
+    With stats=3, and always with clock="literal": (B, K, 3), the original's locality, entropy and 1 - entropy.
     """
 
     name = "sol"
@@ -118,16 +121,18 @@ class SolAttention(BucketExtractor):
         max_batch: int = 64,
         clock: str = "matched",
         size: int = 8,
+        stats: int = 4,
     ) -> None:
         super().__init__(teacher, student_path, t_buckets, seed, max_batch, clock)
-        self.size = size
+        self.size, self.stats = size, stats
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the statistics."""
-        return {**super().fingerprint(), "size": self.size}
+        three = {"stats": 3} if self.stats == 3 and self.clock == "matched" else {}
+        return {**super().fingerprint(), "size": self.size, **three}
 
     def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
         """stats (rows, 4 or 3) and spatial (rows, size, size)."""
         layers = capture_layers(self.teacher.denoiser, x, tau, cond)
-        statistics, spatial = summarise(layers, self.size, literal=self.clock == "literal")
+        statistics, spatial = summarise(layers, self.size, self.clock == "literal", self.stats)
         return {"stats": statistics, "spatial": spatial}

@@ -11,6 +11,7 @@ from typing import Any
 from tinyflux_pl.checkpoints import directory, training_state
 from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
+from tinyflux_pl.core.finite import require_finite_weights
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.data.records.caption_text import text_of
@@ -18,6 +19,7 @@ from tinyflux_pl.engine.accelerator import device_of
 from tinyflux_pl.inference import described_parts, provenance
 from tinyflux_pl.inference.edit import Edit, Hole, References
 from tinyflux_pl.inference.picture_folder import PictureFolder
+from tinyflux_pl.inference.picture_size import check_size, warn_if_far
 from tinyflux_pl.sampling.grid import Grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
@@ -35,6 +37,7 @@ class Pipeline:
     sampler: ImageSampler
     origin: dict[str, Any]  # what the weights are, for the metadata of pictures
     precision: str = "32-true"
+    trained: tuple[int, int] | None = None  # (height, width) of a checkpoint's own pictures
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, weights: str = "averaged") -> Pipeline:
@@ -47,14 +50,14 @@ class Pipeline:
         training_state.require_finite(read, str(checkpoint.path))
         directory.load_weights(made.denoiser, read, str(checkpoint.path))
         denoiser = made.denoiser
-        sampler = ImageSampler(made.codec, made.text, made.settings, made.image_size)
+        sampler = ImageSampler(made.codec, made.text, made.settings, made.image_size, finite=True)
         origin = {"checkpoint": checkpoint.hash, "step": checkpoint.step, "weights": weights}
         origin["model"] = {
             "name": denoiser.name,
             "experts": checkpoint.config.get("experts"),
             "data": checkpoint.config.get("data"),
         }
-        return cls(denoiser.eval(), sampler, origin)
+        return cls(denoiser.eval(), sampler, origin, trained=made.image_size)
 
     @classmethod
     def from_parts(
@@ -64,7 +67,7 @@ class Pipeline:
 
         `chosen` is how it was asked for, as plain data: weights, revision, dtype, ...
         """
-        sampler = ImageSampler(codec, text, SamplerSettings(), size)
+        sampler = ImageSampler(codec, text, SamplerSettings(), size, finite=True)
         kind = "published" if chosen.get("weights") else "random"
         model = {"name": denoiser.name, **chosen, **denoiser.config_dict()}
         return cls(denoiser.eval(), sampler, provenance.without_places({"weights": kind, "model": model}))
@@ -117,6 +120,9 @@ class Pipeline:
         settings = replace(settings, guidance=replace(settings.guidance, **_given(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
         check_size(*size, self.cell)
+        self.denoiser.require_size(*size)
+        if size != self.sampler.image_size and self.trained is not None:
+            warn_if_far(*size, self.trained)
         most = batch_size or self.sampler.max_batch
         return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size, max_batch=most))
 
@@ -124,6 +130,7 @@ class Pipeline:
         """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training."""
         device = device_of(accelerator)
         self.denoiser.to(device)
+        require_finite_weights(self.denoiser, f"{self.denoiser.name}: {self.origin.get('checkpoint', '')}")
         self.sampler.codec.to(device)
         self.sampler.text.to(device)
         chosen = formats.choose(precision, accelerator)
@@ -138,15 +145,17 @@ class Pipeline:
         seed: int = 0,
         negative_prompt: str | None = None,
         grid: int = 64,
+        first: int = 0,
     ) -> tuple[list[Path], Path | None]:
         """`n` PNG files a prompt and a grid of the first `grid` of them; each file says how to make it again.
 
-        Pictures are written as they are drawn. The numbers go on from those that are in the folder already.
+        The pictures of a prompt are those of the indices `first`, `first + 1` ... under the seed. They are written
+        as they are drawn. The numbers go on from those that are in the folder already.
         """
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one image")
         pictures, sheet = PictureFolder(folder), Grid(grid)
-        wanted = [(prompt, i) for prompt in prompts for i in range(n)]
+        wanted = [(prompt, i) for prompt in prompts for i in range(first, first + n)]
         asked = {"negative_prompt": negative_prompt, "seed": seed}
         paths: list[Path] = []
         described: dict[str, Any] = {}  # hashed once, when the first picture is there
@@ -186,15 +195,6 @@ class Pipeline:
             **self.origin,
             "model": model,
         }
-
-
-def check_size(height: int, width: int, cell: int) -> None:
-    """Raise ConfigError unless both sides are whole tokens of `cell` pixels."""
-    for name, side in (("height", height), ("width", width)):
-        if side < cell or side % cell:
-            near = max(1, round(side / cell)) * cell
-            what = f"{side} pixels cannot be cut into cells of {cell}"
-            raise ConfigError(what, where=name, cure=f"use a multiple of {cell}, such as {name}={near}")
 
 
 def _given(values: dict[str, Any] | None) -> dict[str, Any]:

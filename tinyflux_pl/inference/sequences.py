@@ -15,6 +15,7 @@ from tinyflux_pl.codecs.identity import Identity
 from tinyflux_pl.core import files
 from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import ConfigError, DataError
+from tinyflux_pl.core.finite import require_finite
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.sequences import Moments, Pairs, PairShape
 from tinyflux_pl.core.types import Conditioning
@@ -88,6 +89,7 @@ class SequencePipeline:
                     settings=settings,
                     max_batch=size,
                 )
+            require_finite(latents, "the answer is", f"{denoiser.name}, after {settings.steps} steps")
             answer = self.codec.decode(latents)[..., 0].mT.cpu()
             drawn.append(answer.masked_fill(~pairs.target_mask[rows][..., None], 0))
         return torch.cat(drawn)

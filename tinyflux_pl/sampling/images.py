@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.finite import require_finite
 from tinyflux_pl.core.protocols import Codec, Denoiser, TextEncoder
 from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
@@ -21,6 +22,13 @@ ENCODED = 64  # images whose prompts are encoded together: some encoders are rea
 def settings_of(config: dict[str, Any]) -> SamplerSettings:
     """Settings from plain data, as a checkpoint keeps them: guidance is a mapping of its own."""
     return SamplerSettings(**{**config, "guidance": Guidance(**config["guidance"])})
+
+
+def require_guided(negative_prompt: str | None, guidance: Guidance) -> None:
+    """Raise ConfigError for a negative prompt where there is no guidance that would read it."""
+    if negative_prompt is not None and guidance.scale == 1:
+        cure = "guidance.scale=3, say; a distilled network's own guidance reads no negative prompt"
+        raise ConfigError("a negative prompt does nothing at guidance.scale=1", where="negative_prompt", cure=cure)
 
 
 def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
@@ -56,6 +64,7 @@ class ImageSampler:
     image_size: tuple[int, int]
     max_batch: int = 64
     told: Callable[[TextEmbeddings, slice], Conditioning] = words_only  # of these rows of a call
+    finite: bool = False  # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
 
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one image's latents."""
@@ -87,9 +96,9 @@ class ImageSampler:
         A prompt is encoded once for `ENCODED` images that follow one another, however few are drawn at once.
         """
         guided = self.settings.guidance.scale != 1
-        if negative_prompt is not None and not guided:
-            cure = "guidance.scale=3, say; a distilled network's own guidance reads no negative prompt"
-            raise ConfigError("a negative prompt does nothing at guidance.scale=1", where="negative_prompt", cure=cure)
+        require_guided(negative_prompt, self.settings.guidance)
+        if guided and negative_prompt is None:
+            negative_prompt = self.settings.guidance.negative
         device = device or next(denoiser.parameters()).device
         indices = list(indices if indices is not None else range(len(prompts)))
         # without guidance nobody asks for the unconditional, and an encoder may be gigabytes to read
@@ -99,6 +108,8 @@ class ImageSampler:
             block = prompts[first : first + ENCODED]
             distinct = list(dict.fromkeys([*beside, *block]))
             place, text = {prompt: i for i, prompt in enumerate(distinct)}, self.text.encode(distinct)
+            self._judge(text.tokens, "the text embeddings are", self.text.name)
+            self._judge(text.pooled, "the pooled text embeddings are", self.text.name)
             if beside:
                 null = text.select(slice(0, 1)).trimmed().to(device)
             for start in range(first, first + len(block), self.max_batch):
@@ -114,5 +125,12 @@ class ImageSampler:
                     settings=self.settings,
                     max_batch=self.max_batch,
                 )
+                self._judge(latents, "the latents are", f"{denoiser.name}, after {self.settings.steps} steps")
                 low, high = getattr(self.codec, "bounds", (-1.0, 1.0))
-                yield self.codec.decode(latents).float().clamp(low, high).cpu()
+                picture = self.codec.decode(latents).float()
+                self._judge(picture, "the picture is", f"{self.codec.name}, which decodes the latents")
+                yield picture.clamp(low, high).cpu()
+
+    def _judge(self, values: Tensor, stage: str, where: str) -> None:
+        if self.finite:
+            require_finite(values, stage, where)

@@ -16,34 +16,49 @@ from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
+from tinyflux_pl.diffusion.grids import FINALS, SIGMAS, check_spacing, grid
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import fraction
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 from tinyflux_pl.diffusion.shifts import check_shift, shift_for
 from tinyflux_pl.diffusion.solvers import solver_named
-from tinyflux_pl.diffusion.timesteps import check_spacing, grid
 from tinyflux_pl.sampling.field import Field
 
+STARTS = ("unit", "sigma")
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How to draw: number of steps, solver (euler | heun | dpmpp_2m), guidance, and the grid's shift.
+    """How to draw: number of steps, solver (diffusion.solvers), guidance, and the grid's shift.
 
-    shift > 1 spends more steps in noise; as a name it is a rule of diffusion.shifts.SHIFT_RULES, by the
-    image's tokens and the steps. toward "data" is the original TinyFlux's grid; spacing: see timesteps.grid.
+    shift > 1 spends more steps in noise; as a name it is a rule of diffusion.shifts.SHIFT_RULES, by the image's
+    tokens and the steps; [low, high, base, largest] is FLUX.1's rule with these numbers in place of its own. toward
+    "data" is the original TinyFlux's grid; spacing, offset, sigmas and final: see grids.grid. start: what is drawn
+    from is unit noise, has the deviation (sigma) of its first time, or is noise times a factor.
     """
 
     steps: int = 28
     solver: str = "heun"
     guidance: Guidance = field(default_factory=Guidance)
-    shift: float | str = 1.0
+    shift: float | str | Sequence[float] = 1.0
     toward: str = "noise"
     spacing: str = "even"
+    offset: int = 1
+    sigmas: str = "spaced"
+    final: str = "data"
+    start: str | float = "unit"
 
     def __post_init__(self) -> None:
         solver_named(self.solver)
+        for name, known in (("sigmas", SIGMAS), ("final", FINALS)):
+            if getattr(self, name) not in known:
+                cure = f"one of {', '.join(known)}"
+                raise ConfigError(f"no {name} {getattr(self, name)!r}", where=f"sampler.{name}", cure=cure)
+        named = self.start in STARTS
+        if not named and (isinstance(self.start, str) or not 0 < self.start < float("inf")):
+            cure = f"{', '.join(STARTS)}, or a positive factor"
+            raise ConfigError(f"no start {self.start!r}", where="sampler.start", cure=cure)
         check_spacing(self.spacing, self.steps, self.shift, self.toward)
         check_shift(self.shift, self.toward, "sampler", rules=True)
         if self.steps < 1:
@@ -106,6 +121,13 @@ def _noise(shape: tuple[int, int, int], real: Tensor | None, seed: int, stream: 
     return x
 
 
+def _fresh(
+    shape: tuple[int, int, int], seed: int, stream: str, ids: Sequence[int], device: torch.device
+) -> Callable[[int], Tensor]:
+    """Noise that an ancestral solver adds after a step: of each image its own, whatever its batch."""
+    return lambda index: sent(rng.normal(shape, seed, f"{stream}/ancestral", ids, step=index), device)
+
+
 def sample(
     denoiser: Denoiser,
     text: TextEmbeddings | Conditioning,
@@ -130,10 +152,13 @@ def sample(
     device, path = told.text.tokens.device, denoiser.path
     tokens = shape[1] * shape[2] // denoiser.patch_size**2
     shift = shift_for(settings.shift, tokens, settings.steps)
-    times = grid(settings.steps, path, shift, settings.toward, settings.spacing)
+    spaced = {name: getattr(settings, name) for name in ("offset", "sigmas", "final")}
+    times = grid(settings.steps, path, shift, settings.toward, settings.spacing, **spaced)
     shares = fraction(path, times, "data").tolist()
     still = next((i for i, share in enumerate(shares) if not settings.guidance.still(share)), len(times) - 1)
-    stops_short = float(path.sigma(times[-1:])[0]) > 0  # as a VP table does: there the data is read off
+    stops_short = (
+        settings.final == "data" and float(path.sigma(times[-1:])[0]) > 0
+    )  # as a VP table does: there the data is read off
     solve = solver_named(settings.solver)
     chunks = [slice(i, min(i + max_batch, len(sample_ids))) for i in range(0, len(sample_ids), max_batch)]
     done: list[Tensor] = []
@@ -151,7 +176,11 @@ def sample(
             uncond = None if bare is None else replace(cond, text=bare, ports={}, port_mask={})
             velocity = Field(denoiser, cond, uncond, settings.guidance)
             x = sent(_noise(shape, cond.target_mask, seed, stream, ids), device)
-            x = solve(velocity, x, times[still:], path, on_step)  # CFG-Zero's first steps move nothing
+            if settings.start != "unit":
+                x = x * (path.sigma(times[:1]).item() if settings.start == "sigma" else float(settings.start))
+            x = solve(
+                velocity, x, times[still:], path, on_step, _fresh(shape, seed, stream, ids, device)
+            )  # CFG-Zero's first steps move nothing
             if stops_short:
                 last = times[-1:].expand(len(ids))
                 x, _ = to_data_and_noise("velocity", velocity(x, last), x, sent(last, device), path)

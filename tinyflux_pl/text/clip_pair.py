@@ -43,7 +43,7 @@ class ClipPairText:
         weights: str | None,
         revision: str | None = None,
         pooled: str = "second",
-        zero_null: bool = True,
+        zero_null: bool | None = None,
         t5_length: int = 0,
         drop_t5: bool = False,
         dtype: str = "float32",
@@ -59,7 +59,8 @@ class ClipPairText:
             raise ConfigError(f"no pooled {pooled!r}", where="text.pooled", cure="second (SDXL) or both (SD3.5)")
         self.weights = None if weights is None else str(weights)
         self.tokenizer, self.tokenizer_revision, self.variant = tokenizer, tokenizer_revision, variant
-        self.revision, self.pooled, self.zero_null, self.structures = revision, pooled, zero_null, structures
+        self.revision, self.pooled, self.structures = revision, pooled, structures
+        self.zero_null = True if zero_null is None else zero_null  # None: nothing says otherwise
         self.t5_length, self.drop_t5, self.dtype = t5_length, drop_t5, dtype
         self.sequential, self.batch_size = sequential, batch_size
         self.kinds = {

@@ -27,7 +27,8 @@ class ClipT5:
     `t5` and `clip` are folders in the transformers layout or repositories (then with a revision each), of
     which the subfolders hold encoder and tokenizer ("" for the root). masked=False is FLUX.1's way: the
     encoders are not told what is padding, and the mask is True everywhere, since the image model attends to
-    it all. Either may be a single file, of the encoder alone or a whole checkpoint; then `tokenizer` is a folder or
+    it all. attend_padding=True is that of TinyFlux's published weights: the encoders are told, the image model is not.
+    Either may be a single file, of the encoder alone or a whole checkpoint; then `tokenizer` is a folder or
     repository of tokenizers. `structures` (t5, clip) say what encoders are where no folder does. sequential=True
     holds one in memory at a time: each call reads T5, frees it, reads CLIP, frees it; meant for few large calls.
     fp16 is refused, since T5's residual stream overflows in it.
@@ -46,6 +47,7 @@ class ClipT5:
         sequential: bool = False,
         batch_size: int = 64,
         masked: bool = True,
+        attend_padding: bool = False,
         subfolders: dict[str, str] | None = None,
         structures: dict[str, Any] | None = None,
         tokenizer: str | None = None,
@@ -55,7 +57,8 @@ class ClipT5:
         check_dtype(dtype, "text.dtype", "T5's residual stream passes 65504")
         self.t5, self.clip, self.t5_revision, self.clip_revision = t5, clip, t5_revision, clip_revision
         self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
-        self.masked, self.structures, self.variant = masked, structures, variant
+        self.masked, self.attend_padding = masked, attend_padding
+        self.structures, self.variant = structures, variant
         self.subfolders = {**dict.fromkeys(SUBFOLDERS, ""), **(subfolders or {})}
         if unknown := set(self.subfolders) - set(SUBFOLDERS):
             raise ConfigError(f"no {unknown}", where="text.subfolders", cure=f"keys are {', '.join(SUBFOLDERS)}")
@@ -137,6 +140,7 @@ class ClipT5:
             "sequential": self.sequential,
             "batch_size": self.batch_size,
             "masked": self.masked,
+            **({"attend_padding": True} if self.attend_padding else {}),
             "subfolders": self.subfolders,
             "structures": self.structures,
             "tokenizer": self.tokenizer,
@@ -155,7 +159,8 @@ class ClipT5:
             key: pretrained.decides(kind, self._places[key][0], (self.structures or {}).get(key))
             for key, kind in KINDS.items()
         }
-        return told if self.masked else {**told, "masked": False}
+        told = told if self.masked else {**told, "masked": False}
+        return {**told, "attend_padding": True} if self.attend_padding else told
 
     def to(self, device: Any) -> "ClipT5":
         """Move, now or when loaded."""
@@ -182,7 +187,8 @@ class ClipT5:
     def _encode_t5(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         model, ids, mask = self._read("t5", prompts, self.length)
         tokens = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        return tokens, torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        told = mask is not None and not self.attend_padding
+        return tokens, mask.bool() if told else torch.ones_like(ids, dtype=torch.bool)
 
     @torch.no_grad()
     def _encode_clip(self, prompts: list[str]) -> torch.Tensor:

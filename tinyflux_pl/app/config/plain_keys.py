@@ -131,7 +131,8 @@ class Generate(Keys):
     image: str | None
     mask: str | None
     plan: Literal["check", "only", "skip"]
-    seed: Seed
+    seed: Annotated[int, Range(least=-1, most=2**63 - 1)]
+    first: Count
     height: Annotated[int | None, Range(least=1, most=2**16)]
     width: Annotated[int | None, Range(least=1, most=2**16)]
     output: str | None
@@ -156,7 +157,7 @@ def check(config: Mapping[str, Any], task: str) -> None:
     """Raise ConfigError for the first plain value of a resolved configuration that the task cannot work with."""
     check_plain(config, task)
     if task != "extract":
-        _check_drawing(config, null=task == "generate")
+        _check_drawing(config, null=task == "generate" or bool(config.get("release")))
 
 
 def check_plain(config: Mapping[str, Any], task: str) -> None:
@@ -175,7 +176,7 @@ def check_plain(config: Mapping[str, Any], task: str) -> None:
 
 
 def _check_drawing(config: Mapping[str, Any], *, null: bool) -> None:
-    """Sampler and guidance, of which a checkpoint may know what is `null` here."""
+    """Sampler and guidance, of which a checkpoint or a release may know what is `null` here."""
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.sampling.loop import SamplerSettings
 

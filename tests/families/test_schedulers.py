@@ -1,0 +1,271 @@
+"""SDXL releases with other schedulers draw as diffusers draws them, or are refused by name."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+import torch
+
+from tests import releases_flux1, releases_stability
+from tests.families import drawing
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError
+
+HEIGHT, WIDTH = 32, 48
+TABLE = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+V, ZERO, TRAILING = (
+    dict(prediction_type="v_prediction"),
+    dict(rescale_betas_zero_snr=True),
+    dict(timestep_spacing="trailing"),
+)
+LEADING = dict(timestep_spacing="leading")
+EDM = dict(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
+COSXL = dict(sigma_min=0.002, sigma_max=120.0, sigma_data=1.0, sigma_schedule="exponential")
+FOLLOWED: dict[str, tuple[str, dict[str, Any], int]] = {  # scheduler, settings, steps
+    "v-prediction": ("EulerDiscreteScheduler", {**TABLE, **V, "timestep_spacing": "leading", "steps_offset": 1}, 3),
+    "no offset": ("EulerDiscreteScheduler", {**TABLE, "timestep_spacing": "leading", "steps_offset": 0}, 3),
+    "other betas": (
+        "EulerDiscreteScheduler",
+        {"beta_start": 0.001, "beta_end": 0.03, "timestep_spacing": "leading"},
+        3,
+    ),
+    "zero terminal SNR": ("EulerDiscreteScheduler", {**TABLE, **V, **ZERO, **TRAILING}, 4),
+    "linspace": ("EulerDiscreteScheduler", {**TABLE, "timestep_spacing": "linspace"}, 4),
+    "Karras": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "use_karras_sigmas": True}, 4),
+    "exponential": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "use_exponential_sigmas": True}, 4),
+    "the table's end": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "final_sigmas_type": "sigma_min"}, 4),
+    "Lightning, 4 steps": ("EulerDiscreteScheduler", {**TABLE, **TRAILING}, 4),
+    "Lightning, 1 step": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "prediction_type": "sample"}, 1),
+    "Turbo, 1 step": ("EulerAncestralDiscreteScheduler", {**TABLE, **TRAILING}, 1),
+    "Turbo, 4 steps": ("EulerAncestralDiscreteScheduler", {**TABLE, **TRAILING}, 4),
+    "DDIM": ("DDIMScheduler", {**TABLE, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}, 4),
+    "DDIM, zero terminal SNR": ("DDIMScheduler", {**TABLE, **V, **ZERO, **TRAILING, "clip_sample": False}, 4),
+    "DPM-Solver++": ("DPMSolverMultistepScheduler", {**TABLE}, 5),
+    "DPM-Solver++, leading": (
+        "DPMSolverMultistepScheduler",
+        {**TABLE, **LEADING, "steps_offset": 1},
+        5,
+    ),
+    "Playground": ("EDMDPMSolverMultistepScheduler", EDM, 5),
+    "Playground, Euler": ("EDMEulerScheduler", EDM, 5),
+    "CosXL": (
+        "EDMEulerScheduler",
+        {**COSXL, **V},
+        5,
+    ),
+}
+REFUSED = {
+    "another scheduler": ("LCMScheduler", TABLE, "LCMScheduler is not followed"),
+    "clipped samples": ("DDIMScheduler", {**TABLE, "clip_sample": True}, "clip_sample=True"),
+    "another schedule of betas": (
+        "EulerDiscreteScheduler",
+        {"beta_schedule": "squaredcos_cap_v2"},
+        "squaredcos_cap_v2",
+    ),
+    "third order": ("DPMSolverMultistepScheduler", {**TABLE, "solver_order": 3}, "solver_order=3"),
+    "another length of the table": (
+        "EulerDiscreteScheduler",
+        {**TABLE, "num_train_timesteps": 500},
+        "num_train_timesteps=500",
+    ),
+    "a word for a number": ("EulerDiscreteScheduler", {**TABLE, "beta_end": "large"}, "beta_end=large"),
+}
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdxl")
+    return folder, releases_stability.sdxl(folder)
+
+
+def put(folder, kind, **settings):
+    """The release's scheduler becomes this one."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", kind]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": kind, **settings}))
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def ours(folder, steps, *overrides):
+    return drawing.ours("sdxl", folder, HEIGHT, WIDTH, f"sampler.steps={steps}", *overrides)
+
+
+def reference(pipeline, made, steps, monkeypatch, kind, **options):
+    """diffusers' image from the same noise; what an ancestral scheduler adds is ours, too."""
+    count = iter(range(1000))
+
+    def fresh(shape, **_):
+        return rng.normal(shape[1:], 3, "sampling/ancestral", [0], step=next(count))
+
+    module = __import__(f"diffusers.schedulers.{SCHEDULERS[kind]}", fromlist=["_"])
+    if hasattr(module, "randn_tensor"):
+        monkeypatch.setattr(module, "randn_tensor", fresh)
+    size = dict(height=HEIGHT, width=WIDTH, num_inference_steps=steps, output_type="pt")
+    scale = {"guidance_scale": 5.0, **options}
+    return pipeline(prompt=drawing.PROMPT, latents=drawing.noise(made), **size, **scale).images
+
+
+SCHEDULERS = {
+    "EulerDiscreteScheduler": "scheduling_euler_discrete",
+    "EulerAncestralDiscreteScheduler": "scheduling_euler_ancestral_discrete",
+    "DDIMScheduler": "scheduling_ddim",
+    "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
+    "EDMDPMSolverMultistepScheduler": "scheduling_edm_dpmsolver_multistep",
+    "EDMEulerScheduler": "scheduling_edm_euler",
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_a_releases_scheduler_is_followed(xl, name, monkeypatch):
+    import diffusers
+
+    folder, pipeline = xl
+    kind, settings, steps = FOLLOWED[name]
+    put(folder, kind, **settings)
+    pipeline.scheduler = getattr(diffusers, kind).from_config(settings)
+    made = ours(folder, steps)
+    image = reference(pipeline, made, steps, monkeypatch, kind)
+    assert drawing.difference(drawing.draw(made), image) <= 1e-4
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_followed_is_refused_by_name_before_weights_are_read(xl, name, monkeypatch):
+    from tinyflux_pl.core import release
+
+    kind, settings, says = REFUSED[name]
+    put(xl[0], kind, **settings)
+    monkeypatch.setattr(release, "fill", None)
+    with pytest.raises(ConfigError, match=says) as error:
+        ours(xl[0], 3)
+    assert "scheduler_config.json" in error.value.where and len(str(error.value).splitlines()) == 3
+
+
+def test_what_is_asked_for_wins_over_the_release(xl):
+    put(xl[0], "LCMScheduler", **TABLE)
+    whole = ("sampler=euler", "path=vp", "model.prediction=epsilon")
+    assert ours(xl[0], 3, *whole).sampler.settings.spacing == "even"
+    put(xl[0], "EulerDiscreteScheduler", **TABLE, **TRAILING, **V)
+    made = ours(xl[0], 3, "sampler.spacing=leading")
+    assert (made.sampler.settings.spacing, made.denoiser.prediction) == ("leading", "v")
+
+
+def test_settings_that_nobody_reads_are_named_once_and_usual_ones_are_not(xl, capsys):
+    relics = dict(clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True, trained_betas=None)
+    put(xl[0], "EulerDiscreteScheduler", **TABLE, **relics, of_tomorrow=1)
+    edit(xl[0] / "model_index.json", of_the_day_after=True)
+    ours(xl[0], 3)
+    ours(xl[0], 3)
+    told = capsys.readouterr().out
+    assert told.count("of_tomorrow") == 1 and told.count("of_the_day_after") == 1
+    assert not any(relic in told for relic in relics)
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_the_unconditional_is_as_the_index_says(xl, zeros, monkeypatch):
+    folder, pipeline = xl
+    put(folder, "EulerDiscreteScheduler", **TABLE, timestep_spacing="leading", steps_offset=1)
+    edit(folder / "model_index.json", force_zeros_for_empty_prompt=zeros)
+    import diffusers
+
+    settings = dict(TABLE, timestep_spacing="leading", steps_offset=1)
+    pipeline.scheduler = diffusers.EulerDiscreteScheduler(**settings)
+    pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
+    made = ours(folder, 3)
+    image = reference(pipeline, made, 3, monkeypatch, "EulerDiscreteScheduler")
+    assert bool(made.sampler.text.null().tokens.any()) == (not zeros)
+    assert drawing.difference(drawing.draw(made), image) <= 1e-4
+
+
+def test_playground_is_diffusers_with_its_latents_statistics(xl, tmp_path, monkeypatch):
+    import diffusers
+
+    folder = shutil.copytree(xl[0], tmp_path / "playground")
+    put(folder, "EDMDPMSolverMultistepScheduler", **EDM)
+    statistics = dict(latents_mean=[-1.6, 1.9, -1.4, 2.5], latents_std=[8.5, 5.9, 6.5, 5.2], scaling_factor=0.5)
+    edit(folder / "vae" / "config.json", **statistics)
+    pipeline = drawing.theirs("StableDiffusionXLPipeline", folder)
+    assert isinstance(pipeline.scheduler, diffusers.EDMDPMSolverMultistepScheduler)
+    made = ours(folder, 5)
+    image = reference(pipeline, made, 5, monkeypatch, "EDMDPMSolverMultistepScheduler")
+    assert drawing.difference(drawing.draw(made), image) <= 1e-4
+    assert made.sampler.codec.scale == 1.0  # 0.5, over the deviation of the data
+
+
+def test_a_network_alone_follows_the_release_around_it(xl):
+    put(xl[0], "EulerDiscreteScheduler", **TABLE, **TRAILING, **V)
+    made = ours(xl[0] / "unet", 3, f"release.weights='{xl[0]}'")
+    assert (made.sampler.settings.spacing, made.denoiser.prediction) == ("trailing", "v")
+
+
+@pytest.mark.parametrize(
+    ("settings", "shift", "spacing"),
+    [
+        (dict(shift=6.0), 6.0, "even"),
+        (dict(use_dynamic_shifting=True), "flux1", "even"),
+        (dict(use_dynamic_shifting=True, max_shift=1.3, base_image_seq_len=128), [0.5, 1.3, 128, 4096], "even"),
+    ],
+)
+def test_flux1_follows_its_shift(tmp_path, settings, shift, spacing):
+    folder = releases_flux1.flux1(tmp_path, "dev")
+    put(folder, "FlowMatchEulerDiscreteScheduler", **settings)
+    made = drawing.ours("flux1_dev", folder, HEIGHT, WIDTH, "sampler.steps=3", "text.length=16")
+    assert (made.sampler.settings.shift, made.sampler.settings.spacing) == (shift, spacing)
+    pipeline = drawing.theirs("FluxPipeline", folder)
+    packed = pipeline._pack_latents(drawing.noise(made), 1, 16, HEIGHT // 8, WIDTH // 8)
+    told = dict(height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16)
+    image = pipeline(prompt=drawing.PROMPT, latents=packed, guidance_scale=3.5, **told).images
+    assert drawing.difference(drawing.draw(made), image) <= 1e-4
+
+
+@pytest.mark.parametrize("settings", [dict(shift=6.0), dict(use_dynamic_shifting=True, base_shift=0.6)])
+def test_sd35_follows_its_shift(tmp_path, settings):
+    releases_stability.sd35(tmp_path)
+    put(tmp_path, "FlowMatchEulerDiscreteScheduler", **settings)
+    asked = ("sampler.steps=3", "text.t5_length=16")
+    made = drawing.ours("sd35_large", tmp_path, HEIGHT, WIDTH, *asked)
+    pipeline = drawing.theirs("StableDiffusion3Pipeline", tmp_path)
+    told = dict(height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16)
+    latents = drawing.noise(made)
+    image = pipeline(prompt=drawing.PROMPT, latents=latents, guidance_scale=3.5, **told).images
+    assert drawing.difference(drawing.draw(made), image) <= 1e-4
+
+
+@pytest.mark.parametrize("setting", [dict(use_karras_sigmas=True), dict(shift_terminal=0.1), dict(invert_sigmas=True)])
+def test_flow_settings_that_are_not_followed_are_refused(tmp_path, setting):
+    (tmp_path / "scheduler").mkdir()
+    told = {"_class_name": "FlowMatchEulerDiscreteScheduler", **setting}
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        drawing.ours("flux1_dev", tmp_path, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("markers", [("v_pred",), ("v_pred", "ztsnr"), ("edm_mean", "edm_std")])
+def test_markers_in_a_single_file_are_followed_or_refused(tmp_path, markers):
+    from safetensors.torch import save_file
+
+    from tests.app.runs import configuration
+    from tinyflux_pl.app.release_settings import followed
+
+    save_file({name: torch.zeros(0) for name in markers}, tmp_path / "xl.safetensors")
+    asked = ("model=sdxl", f"model.weights='{tmp_path / 'xl.safetensors'}'", "prompt=red")
+    config = configuration("generate", tmp_path, *asked)
+    if "edm_mean" in markers:
+        with pytest.raises(ConfigError, match="EDM network"):
+            followed(config)
+        return
+    found = followed(config)
+    assert found["model"]["prediction"] == "v"
+    assert found["path"]["zero_terminal_snr"] == ("ztsnr" in markers)
+    assert found["sampler"]["spacing"] == ("trailing" if "ztsnr" in markers else "leading")
+    assert followed(found) == found
+
+
+def test_a_step_distilled_release_is_not_drawn_with_guidance(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True}))
+    with pytest.raises(ConfigError, match=r"step-distilled[\s\S]*guidance=none sampler\.steps=4"):
+        drawing.ours("flux2_klein_4b", tmp_path, HEIGHT, WIDTH)

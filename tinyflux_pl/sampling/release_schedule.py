@@ -1,0 +1,247 @@
+"""A release's scheduler_config.json in the terms of this house: path, prediction and sampler; or refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.unread import name_unread
+
+CURE = "say yourself how to draw: sampler=euler path=vp model.prediction=epsilon, or what the release needs"
+KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
+TERMINAL = 2.0**-24  # alpha_bar of the last entry in schedulers that divide by it, where it is zero
+# Written by every scheduler of diffusers, read by none of those that are followed here.
+HARMLESS = frozenset(
+    [
+        "clip_sample",
+        "clip_sample_range",
+        "sample_max_value",
+        "set_alpha_to_one",
+        "skip_prk_steps",
+        "dynamic_thresholding_ratio",
+        "interpolation_type",
+        "trained_betas",
+        "variance_type",
+        "use_lu_lambdas",
+        "use_flow_sigmas",
+        "flow_shift",
+        "lambda_min_clipped",
+        "timestep_type",
+        "sigma_min",
+        "sigma_max",
+        "thresholding",
+        "base_shift",
+        "max_shift",
+        "base_image_seq_len",
+        "max_image_seq_len",
+        "time_shift_type",
+        "use_beta_sigmas",
+        "use_exponential_sigmas",
+        "use_karras_sigmas",
+        "use_dynamic_shifting",
+        "steps_offset",
+        "rescale_betas_zero_snr",
+        "solver_order",
+        "solver_type",
+        "algorithm_type",
+        "lower_order_final",
+        "euler_at_final",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a release says of its path, of what its network predicts, and of how it is drawn from.
+
+    `path` is a registry name with its settings, `prediction` None where the family says it. `data_deviation`: of
+    the latents that an EDM network was trained on, by which the path wants them divided.
+    """
+
+    path: tuple[str, dict[str, Any]]
+    prediction: str | None
+    sampler: dict[str, Any]
+    data_deviation: float = 1.0
+
+
+@dataclass
+class _File:
+    """The settings of one scheduler, each read once; the rest is judged at the end."""
+
+    kind: str
+    told: Mapping[str, Any]
+    where: str
+    seen: set[str] = field(default_factory=set)
+
+    def take(self, key: str, default: Any) -> Any:
+        """A setting, diffusers' default where it is left out or null."""
+        self.seen.add(key)
+        value = self.told.get(key)
+        return default if value is None else value
+
+    def number(self, key: str, default: float) -> float:
+        """A finite number; ConfigError for anything else."""
+        value = self.take(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.refused(key, value, "")
+        return value
+
+    def choice(self, key: str, default: str, known: Mapping[str, Any]) -> Any:
+        """One of the values that are followed here; ConfigError for another."""
+        value = self.take(key, default)
+        if not isinstance(value, str) or value not in known:
+            raise self.refused(key, value, f" (of {', '.join(known)})")
+        return known[value]
+
+    def only(self, **neutral: Any) -> None:
+        """Raise ConfigError for settings that are not the given ones, the only ones that are followed here."""
+        for key, value in neutral.items():
+            given = self.take(key, value)
+            if given != value:
+                raise self.refused(key, given, "")
+
+    def refused(self, key: str, value: Any, more: str) -> ConfigError:
+        return ConfigError(
+            f"{self.kind}: {key}={str(value)[:60]} is not followed here{more}", where=self.where, cure=CURE
+        )
+
+    def close(self) -> None:
+        """Name what has not been read, but for what such schedulers write and do not read themselves."""
+        unread = {key for key in self.told if not key.startswith("_")} - self.seen - HARMLESS
+        name_unread(unread, self.where)
+
+
+def schedule_of(kind: str, told: Mapping[str, Any], where: str, spacing: str, dynamic_shift: str) -> Schedule:
+    """The schedule of a scheduler of class `kind` with the settings `told`.
+
+    `spacing` and `dynamic_shift` are the family's: how its pipeline spaces times before a shift, and by which rule
+    of diffusion.shifts a shift depends on the image. ConfigError names the class or the setting that is not followed.
+    """
+    reader = READERS.get(kind)
+    if reader is None:
+        cure = f"one of {', '.join(READERS)}; or {CURE}"
+        raise ConfigError(f"the release's scheduler {str(kind)[:60]} is not followed here", where=where, cure=cure)
+    file = _File(kind, told, where)
+    file.only(num_train_timesteps=1000)
+    found = reader(file, spacing, dynamic_shift)
+    file.close()
+    return found
+
+
+def _flow(file: _File, spacing: str, dynamic_shift: str) -> Schedule:
+    file.only(shift_terminal=0, invert_sigmas=False, stochastic_sampling=False, time_shift_type="exponential")
+    file.only(use_karras_sigmas=False, use_exponential_sigmas=False, use_beta_sigmas=False)
+    shift: Any = file.number("shift", 1.0)
+    low, high = file.number("base_shift", 0.5), file.number("max_shift", 1.15)
+    base, largest = file.number("base_image_seq_len", 256), file.number("max_image_seq_len", 4096)
+    if file.take("use_dynamic_shifting", False):
+        own = [float(low), float(high), float(base), float(largest)]
+        shift = own if dynamic_shift == "flux1" and own != [0.5, 1.15, 256, 4096] else dynamic_shift
+        spacing = "table" if spacing == "sd3" else spacing
+    return Schedule(("linear", {"noise_at": 1}), None, _sampler(solver="euler", shift=shift, spacing=spacing))
+
+
+def _table(file: _File, zero: float) -> tuple[str, dict[str, Any]]:
+    """The table of betas; `zero` is what stands in place of a terminal SNR of zero."""
+    file.only(trained_betas=None)
+    known = {"linear": "linear", "scaled_linear": "scaled_linear"}
+    told: dict[str, Any] = {"schedule": file.choice("beta_schedule", "linear", known)}
+    told |= {"beta_start": file.number("beta_start", 1e-4), "beta_end": file.number("beta_end", 0.02), "steps": 1000}
+    if file.take("rescale_betas_zero_snr", False):
+        return "vp", {**told, "zero_terminal_snr": True, "terminal_alpha_bar": zero}
+    return "vp", {**told, "zero_terminal_snr": False}
+
+
+def _spacing(file: _File, default: str, known: Mapping[str, str]) -> dict[str, Any]:
+    return {"spacing": file.choice("timestep_spacing", default, known), "offset": int(file.number("steps_offset", 0))}
+
+
+ALL = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
+
+
+def _euler(file: _File, *_: str) -> Schedule:
+    file.only(interpolation_type="linear", timestep_type="discrete", use_beta_sigmas=False)
+    spaced = _spacing(file, "linspace", ALL)
+    karras, exponential = file.take("use_karras_sigmas", False), file.take("use_exponential_sigmas", False)
+    if karras or exponential:
+        file.only(sigma_min=None, sigma_max=None)
+    told = {**spaced, "sigmas": "karras" if karras else "exponential" if exponential else "spaced"}
+    told["final"] = file.choice("final_sigmas_type", "zero", {"zero": "data", "sigma_min": "table"})
+    told["start"] = "unit" if spaced["spacing"] == "leading" else "sigma"
+    return Schedule(_table(file, TERMINAL), _kind(file), _sampler(solver="euler", **told))
+
+
+def _ancestral(file: _File, *_: str) -> Schedule:
+    spaced = _spacing(file, "linspace", ALL)
+    start = "unit" if spaced["spacing"] == "leading" else "sigma"
+    return Schedule(_table(file, TERMINAL), _kind(file), _sampler(solver="euler_ancestral", start=start, **spaced))
+
+
+def _ddim(file: _File, *_: str) -> Schedule:
+    if file.take("clip_sample", True):
+        raise file.refused("clip_sample", True, "")
+    file.only(thresholding=False)
+    spaced = _spacing(file, "leading", {"leading": "leading", "trailing": "trailing"})
+    final = "data" if file.take("set_alpha_to_one", True) else "table"
+    return Schedule(_table(file, 0.0), _kind(file), _sampler(solver="euler", final=final, **spaced))
+
+
+def _multistep(file: _File) -> None:
+    file.only(solver_order=2, algorithm_type="dpmsolver++", solver_type="midpoint", lower_order_final=True)
+    file.only(thresholding=False)
+    file.take("euler_at_final", False)  # the last step is of first order in either case
+
+
+def _dpm(file: _File, *_: str) -> Schedule:
+    _multistep(file)
+    file.only(use_karras_sigmas=False, use_exponential_sigmas=False, use_beta_sigmas=False, use_lu_lambdas=False)
+    file.only(use_flow_sigmas=False, final_sigmas_type="zero", variance_type=None, use_dynamic_shifting=False)
+    known = {"leading": "leading_open", "trailing": "trailing", "linspace": "linspace_open"}
+    return Schedule(
+        _table(file, TERMINAL), _kind(file), _sampler(solver="dpmpp_2m", **_spacing(file, "linspace", known))
+    )
+
+
+def _edm(file: _File, solver: str) -> Schedule:
+    file.only(rho=7.0, final_sigmas_type="zero")
+    low, high, data = (
+        file.number(key, value) for key, value in (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5))
+    )
+    known = {"karras": "karras", "exponential": "exponential"}
+    start = math.sqrt((high**2 + 1) / (high**2 + data**2))  # diffusers' first noise, as the network reads it
+    told = _sampler(solver=solver, start=start, spacing="whole", sigmas=file.choice("sigma_schedule", "karras", known))
+    kind = file.choice("prediction_type", "epsilon", {"epsilon": "epsilon", "v_prediction": "v"})
+    return Schedule(("edm", {"sigma_min": low, "sigma_max": high, "sigma_data": data}), kind, told, data)
+
+
+def _edm_euler(file: _File, *_: str) -> Schedule:
+    return _edm(file, "euler")
+
+
+def _edm_dpm(file: _File, *_: str) -> Schedule:
+    _multistep(file)
+    return _edm(file, "dpmpp_2m")
+
+
+def _kind(file: _File) -> str:
+    return file.choice("prediction_type", "epsilon", KINDS)
+
+
+def _sampler(**told: Any) -> dict[str, Any]:
+    """Everything of the sampler but its steps, as the YAML of a family leaves it open."""
+    usual = {"shift": 1.0, "toward": "noise", "offset": 1, "sigmas": "spaced", "final": "data", "start": "unit"}
+    return {**usual, **told}
+
+
+READERS = {
+    "FlowMatchEulerDiscreteScheduler": _flow,
+    "EulerDiscreteScheduler": _euler,
+    "EulerAncestralDiscreteScheduler": _ancestral,
+    "DDIMScheduler": _ddim,
+    "DPMSolverMultistepScheduler": _dpm,
+    "EDMEulerScheduler": _edm_euler,
+    "EDMDPMSolverMultistepScheduler": _edm_dpm,
+}

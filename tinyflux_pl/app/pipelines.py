@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinyflux_pl.app import generation_plan, release_settings
+from tinyflux_pl.app.config import signatures
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core.errors import ConfigError
 
@@ -51,7 +52,8 @@ def _published(config: dict[str, Any]) -> Any:
             cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
         )
     _require_kernel(model, device_of(config["hardware"]["accelerator"]))
-    require_guided(config["negative_prompt"], Guidance(**_given(config["guidance"])))
+    guidance = Guidance(**signatures.check(Guidance, _given(config["guidance"]), "guidance"))
+    require_guided(config["negative_prompt"], guidance)
     generation_plan.check_size_of(config)
     images = generation_plan.batch_size(config)
     codec, text, path = (build(config[name], name) for name in ("codec", "text", "path"))

@@ -58,8 +58,8 @@ def test_a_random_seed_is_printed_and_recorded(release, tmp_path, capsys):
 
 
 def test_guidance_of_zero_draws_the_prompt_without_guidance(release, tmp_path):
-    (zero,) = draw(release, tmp_path, "guidance.scale=0")
-    (one,) = draw(release, tmp_path, "guidance.scale=1")
+    (zero,) = draw(release, tmp_path, "guidance.scale=0.0")
+    (one,) = draw(release, tmp_path, "guidance.scale=1.0")
     assert np.array_equal(pixels(zero), pixels(one)) and made(zero)["settings"]["guidance"]["scale"] == 1.0
 
 
@@ -68,7 +68,7 @@ def test_a_negative_prompt_without_guidance_is_refused_before_weights_are_read(r
 
     monkeypatch.setattr(weights, "fill", None)
     with pytest.raises(ConfigError, match="negative prompt does nothing"):
-        draw(release, tmp_path, "guidance.scale=0", "negative_prompt=blue")
+        draw(release, tmp_path, "guidance.scale=0.0", "negative_prompt=blue")
 
 
 def test_a_weight_that_is_not_finite_is_named(release, tmp_path):

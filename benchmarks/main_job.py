@@ -4,8 +4,11 @@
 
 The peer of the network is diffusers' FluxTransformer2DModel of the same width, depth and tokens; of the
 cached batch, indexing tensors that lie in memory; of sampling, two forwards a step, one for each side of
-guidance; of Muon, torch's own; of a teacher, one copy with all threads within each operation. Rounds
-alternate (A B A B), figures are medians.
+guidance; of Muon, torch's own; of a teacher, one copy with all threads within each operation; of trimmed words, the
+same step with every caption padded to 24 words, as the unconditional's padding once made it. Rounds alternate
+(A B A B), figures are medians. How threads wait is a setting of the process:
+run this once as it is and once under `GOMP_SPINCOUNT=1000`, alone and beside a busy neighbour; and the allocator once
+as it is and once under `MALLOC_TRIM_THRESHOLD_=536870912 MALLOC_MMAP_THRESHOLD_=33554432`.
 """
 
 from __future__ import annotations
@@ -100,6 +103,26 @@ def training_step(seconds: float, precision: str) -> tuple[float, float]:
         lambda: step(optimizers[1], call),
         seconds,
     )
+
+
+def trimmed_words(seconds: float, precision: str) -> tuple[float, float]:
+    """A training step with the words that there are, and with captions padded to the encoder's length."""
+    from tinyflux_pl.training.optimizers import adamw
+
+    net = tiny()
+    optimizer = adamw(net)
+    x, t = torch.randn(BATCH, 12, 16, 16), torch.rand(BATCH)
+    mask = torch.ones(BATCH, WORDS, dtype=torch.bool)
+    text = TextEmbeddings(torch.randn(BATCH, WORDS, 128), mask, torch.randn(BATCH, 128))
+
+    def step(told: TextEmbeddings) -> None:
+        with autocast(precision, "cpu"):
+            loss = net(x, t, Conditioning(told)).sample.float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return rounds(lambda: step(text), lambda: step(text.padded(24)), seconds)
 
 
 def cached_batch(seconds: float) -> tuple[float, float]:
@@ -209,6 +232,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {precision}, batch {BATCH}")
     rows = [
         ("training step", BATCH, "images/s", "diffusers Flux", training_step(arguments.seconds, precision)),
+        ("trimmed words", BATCH, "images/s", "24 words", trimmed_words(arguments.seconds, precision)),
         ("cached batch", BATCH, "samples/s", "in memory", cached_batch(arguments.seconds)),
         ("sampling, 8 steps", 16, "images/s", "two forwards", sampling(arguments.seconds, precision)),
         ("Muon", 1, "steps/s", "torch.optim.Muon", muon_step(arguments.seconds)),

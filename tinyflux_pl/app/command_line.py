@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import help_text, known_bad, redact, standard_streams
+from tinyflux_pl.app import help_text, known_bad, process_settings, redact, standard_streams
 from tinyflux_pl.app.config import typed_line
 from tinyflux_pl.app.isolation import isolated
 from tinyflux_pl.app.judged_line import CONF, added_folders, judge, prepare
@@ -30,6 +30,7 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     under TINYFLUX_DEBUG=1: exit code 2 for a ConfigError, 128 + the number of a signal that stopped it, 1 else.
     """
     standard_streams.make_robust()
+    process_settings.apply()
     redact.install()
     try:
         known_bad.check()

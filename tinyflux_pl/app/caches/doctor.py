@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tinyflux_pl.app import process_settings
 from tinyflux_pl.app.caches.replacement import NEW, OLD
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
@@ -61,6 +62,8 @@ def run(config: dict[str, Any]) -> int:
         store_health.repair(place.path)
         place.cure = "taken out; run your extraction or training again: it writes just these"
     _print(places)
+    for line in process_settings.apply():
+        print(line)
     return int(any(not place.whole for place in places if place not in repaired))
 
 

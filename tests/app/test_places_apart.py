@@ -5,22 +5,22 @@ import pytest
 from tinyflux_pl.app.config import places_apart
 from tinyflux_pl.core.errors import ConfigError
 
-PATHS = {"cache": "/work/cache", "outputs": "/work/outputs"}
+PATHS = {"cache": "/disk/cache", "outputs": "/disk/outputs"}
 
 
-def sources(first="/work/cache/a", second="/work/cache/b", root=None):
+def sources(first="/disk/cache/a", second="/disk/cache/b", root=None):
     train = {} if root is None else {"root": root}
     return {"one": {"cache": first, "train": train}, "two": {"cache": second, "train": {}}}
 
 
 def test_folders_side_by_side_are_fine():
-    places_apart.check(sources(root="/work/photos"), PATHS)
-    places_apart.check(sources("/work/cache/a", "/work/cache/ab"), PATHS)
+    places_apart.check(sources(root="/disk/photos"), PATHS)
+    places_apart.check(sources("/disk/cache/a", "/disk/cache/ab"), PATHS)
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("/work/cache/a", "/work/cache/a"), ("/work/cache", "/work/cache/b"), ("/work/cache/b/c", "/work/cache/b")],
+    [("/disk/cache/a", "/disk/cache/a"), ("/disk/cache", "/disk/cache/b"), ("/disk/cache/b/c", "/disk/cache/b")],
 )
 def test_a_cache_within_another_is_refused_whichever_comes_first(first, second):
     with pytest.raises(ConfigError, match="lie in one another") as caught:
@@ -35,7 +35,7 @@ def test_links_are_followed(tmp_path):
         places_apart.check(sources(str(tmp_path / "a"), str(tmp_path / "b")), PATHS)
 
 
-@pytest.mark.parametrize("root", ["/work", "/work/cache", "/work/outputs", "/work/cache/a"])
+@pytest.mark.parametrize("root", ["/disk", "/disk/cache", "/disk/outputs", "/disk/cache/a"])
 def test_a_dataset_that_holds_what_runs_write_is_refused(root):
     with pytest.raises(ConfigError, match="holds what runs write") as caught:
         places_apart.check(sources(root=root), PATHS)

@@ -45,7 +45,7 @@ def seeded(seed):
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_job_that_fails_puts_back_too_and_ends_its_wandb_run(monkeypatch, fails):
     ended = []
-    library = types.SimpleNamespace(run=object(), finish=lambda exit_code, quiet: ended.append(exit_code))
+    library = types.SimpleNamespace(run=object(), finish=lambda exit_code: ended.append(exit_code))
     monkeypatch.setitem(__import__("sys").modules, "wandb", library)
     try:
         with isolated():
@@ -55,3 +55,14 @@ def test_a_job_that_fails_puts_back_too_and_ends_its_wandb_run(monkeypatch, fail
     except RuntimeError:
         assert fails
     assert "LEFT" not in os.environ and ended == [int(fails)]
+
+
+def test_two_jobs_write_two_wandb_runs(monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_CONSOLE", "off")
+    for job in ("0", "1"):
+        (tmp_path / job).mkdir()
+        with isolated():
+            wandb.init(mode="offline", dir=tmp_path / job, config={"job": job})
+        assert wandb.run is None
+    assert sorted(file.relative_to(tmp_path).parts[0] for file in tmp_path.rglob("*.wandb")) == ["0", "1"]

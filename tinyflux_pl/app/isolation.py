@@ -66,4 +66,4 @@ def _torch_as_it_is() -> Generator[None]:
 def _end_wandb(code: int) -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish(exit_code=code, quiet=True)
+        wandb.finish(exit_code=code)

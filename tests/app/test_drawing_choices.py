@@ -78,8 +78,9 @@ def test_a_weight_that_is_not_finite_is_named(release, tmp_path):
     tensors = load_file(spoiled / "unet" / NET)
     tensors["conv_out.weight"].view(-1)[0] = float("nan")
     save_file(tensors, spoiled / "unet" / NET)
-    with pytest.raises(NumericsError, match=r"weights are not finite: net\.conv_out\.weight"):
+    with pytest.raises(NumericsError, match=r"weights are not finite: net\.conv_out\.weight") as error:
         draw(spoiled, tmp_path)
+    assert str(spoiled / "unet" / NET) in str(error.value.where)
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])

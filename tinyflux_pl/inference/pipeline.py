@@ -130,7 +130,8 @@ class Pipeline:
         """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training."""
         device = device_of(accelerator)
         self.denoiser.to(device)
-        require_finite_weights(self.denoiser, f"{self.denoiser.name}: {self.origin.get('checkpoint', '')}")
+        held_in = self.origin.get("checkpoint") or ", ".join(map(str, self.denoiser.weight_files))
+        require_finite_weights(self.denoiser, f"{self.denoiser.name}: {held_in or 'random weights'}")
         self.sampler.codec.to(device)
         self.sampler.text.to(device)
         chosen = formats.choose(precision, accelerator)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests import releases_stability
 from tests.app.runs import run
 from tests.families.drawing import EXACT
-from tinyflux_pl.core.errors import ConfigError, NumericsError
+from tinyflux_pl.core.errors import ConfigError, NumericsError, TinyFluxError
 
 DRAW = ("model=sdxl", "prompt='a red circle'", "height=32", "width=48", "sampler.steps=2", *EXACT)
 NET = "diffusion_pytorch_model.safetensors"
@@ -81,6 +81,20 @@ def test_a_weight_that_is_not_finite_is_named(release, tmp_path):
     with pytest.raises(NumericsError, match=r"weights are not finite: net\.conv_out\.weight") as error:
         draw(spoiled, tmp_path)
     assert str(spoiled / "unet" / NET) in str(error.value.where)
+
+
+def test_a_torn_autoencoder_is_refused_before_the_network_is_read(release, tmp_path, monkeypatch):
+    import shutil
+
+    from tinyflux_pl.core import release as weights
+
+    spoiled = shutil.copytree(release, tmp_path / "spoiled")
+    file = spoiled / "vae" / NET
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    monkeypatch.setattr(weights, "fill", None)
+    with pytest.raises(TinyFluxError, match="not a whole safetensors file") as error:
+        draw(spoiled, tmp_path)
+    assert str(error.value.where) == str(file)
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])

@@ -45,7 +45,7 @@ def test_the_reader_reads_real_digits_and_not_the_mean_s_or_another_s_lower_half
     source = DigitHalves("train")
     prompts = source.prompts(200)
     pairs, reader = source.named(prompts), source.verifier()
-    assert sorted(prompts) == sorted(DigitHalves("validation").captions(range(200)))
+    assert sorted(prompts) == sorted(DigitHalves("validation").names(range(200)))
     found = {name: part.float().mean() for name, part in reader.check(pairs.target.mT[..., None], prompts).items()}
     assert found["all"] == found["digit"] == found["truth"] >= 0.97
     assert 0.5 < found["mean"] < 0.75

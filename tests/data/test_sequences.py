@@ -92,7 +92,7 @@ def test_a_record_is_its_target_under_a_name_that_leads_back(tmp_path):
     assert record.image.shape == (6, 1, 2) and record.image.dtype == np.float32
     assert record.attributes["target_ids"].shape == (6, 3)
     held = train.of_split("validation")
-    found = train.named([held.captions([1])[0], record.caption, held.captions([0])[0]])
+    found = train.named([held.names([1])[0], record.caption, held.names([0])[0]])
     assert torch.equal(found.target[1, :, None], torch.from_numpy(record.image))
     assert torch.equal(found.target[[0, 2]], held.pairs([1, 0]).target)
     assert found.labels[1] == record.caption.split("(")[1].rstrip(")")
@@ -128,7 +128,7 @@ def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
     assert told.tokens[told.mask][:, :4].mean(0).abs().max() < 1e-4
     assert (told.pooled.std(0) - 1).abs().max() < 1e-2
     assert codec.ids[4] == [0.0, 4.0, 0.0] and text.ids[4] == [4.0, 0.0, 0.0]
-    assert torch.equal(text.encode(train.captions([5])).tokens, told.tokens[5:6])
+    assert torch.equal(text.encode(train.names([5])).tokens, told.tokens[5:6])
     places = np.random.default_rng(0).integers(0, 9, (400, 6, 3))
     wandering = Sequences(written(tmp_path / "b.npz", **arrays(400, target_ids=places)), "train", 0.1)
     assert identity_for(wandering).ids is None

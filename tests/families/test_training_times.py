@@ -5,6 +5,7 @@ import torch
 
 from tests.app.runs import configuration
 from tests.families.table import families
+from tinyflux_pl.app import release_settings
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.run import generate
 from tinyflux_pl.core.errors import ConfigError
@@ -18,7 +19,7 @@ EPSILON = ("sdxl",)  # drawn at entries of a table of betas
 
 @pytest.mark.parametrize("name", families())
 def test_a_family_trains_at_its_own_shift(tmp_path, name):
-    config = configuration("train", tmp_path, f"model={name}")
+    config = release_settings.followed(configuration("train", tmp_path, f"model={name}"))
     path, times = build(config["path"]), build(config["timesteps"])
     for tokens in (1024, 4096):
         if name in EPSILON:

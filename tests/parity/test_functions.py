@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from tinyflux_pl.diffusion import losses, prediction, shifts, solvers, timesteps, weighting
 from tinyflux_pl.diffusion.averaging import lerp_
+from tinyflux_pl.diffusion.grids import grid
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
 from tinyflux_pl.diffusion.schedules import LearningRate, Ramp
 
@@ -61,7 +62,7 @@ def test_uniform_and_stratified_times(schedules):
 @pytest.mark.parametrize("shift", ["1.0", "3.0"])
 def test_sampling_grid_of_the_original(schedules, steps, shift):
     if (key := f"sampler_t.{steps}.{shift}") in schedules:
-        close(timesteps.grid(steps, TINYFLUX, float(shift), toward="data"), schedules[key])
+        close(grid(steps, TINYFLUX, float(shift), toward="data"), schedules[key])
     if (key := f"sampler_t_bf16.{steps}.{shift}") in schedules:
         coarse = shifts.flux_shift(torch.linspace(0, 1, steps + 1, dtype=torch.bfloat16), float(shift))
         assert torch.equal(coarse.float(), schedules[key])

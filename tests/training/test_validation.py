@@ -31,8 +31,10 @@ def ready(rank=0, world=1, every=2):
     data = CachedLatents(samples, samples, BATCH, stop_step=10)
     plugin = SimpleNamespace(forward_context=torch.no_grad)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    ranks = {"global_rank": rank, "world_size": world, "training": True, "strategy": strategy}
-    trainer = SimpleNamespace(loggers=[Rows()], callbacks=[], precision_plugin=plugin, **ranks)
+    ranks = {"global_rank": rank, "is_global_zero": rank == 0, "world_size": world}
+    trainer = SimpleNamespace(
+        loggers=[Rows()], callbacks=[], precision_plugin=plugin, training=True, strategy=strategy, **ranks
+    )
     return Validation(FixedGrid((0.2, 0.8), 0), data, average, every), trainer, SimpleNamespace(denoiser=net, step=4)
 
 
@@ -88,6 +90,17 @@ def test_it_is_due_by_the_runs_own_steps_at_the_end_and_when_a_run_goes_on_there
         module.step = start
         validation.on_train_start(trainer, module)
         assert [step for step, _ in trainer.loggers[0]] == due
+
+
+def test_the_first_rank_alone_says_the_loss_on_the_console(capsys):
+    validation, trainer, module = ready()
+    trainer.is_global_zero = False
+    validation.perform(trainer, module)
+    assert capsys.readouterr().out == ""
+    trainer.is_global_zero = True
+    validation.perform(trainer, module)
+    line = f"step 4: validation loss {validation.errors['validation/loss']:.4f}\n"
+    assert capsys.readouterr().out == line
 
 
 def test_a_request_to_stop_is_met_between_batches_and_nothing_is_logged():

@@ -49,10 +49,24 @@ def claim() -> None:
             signal.signal(number, _note)
 
 
+@contextmanager
+def postponed() -> Generator[None]:
+    """Inside, SIGNALS wait, here and in processes that are started: none ends a worker that does not ignore them yet.
+
+    They are met afterwards here, and dropped by `leave_to_parent` there.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_to_parent() -> None:
     """Ignore SIGNALS in a worker process: they reach the whole group, and the parent decides."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # those that came while `postponed` are gone
 
 
 def asked() -> int:

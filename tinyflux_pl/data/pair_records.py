@@ -67,7 +67,7 @@ class PairRecords(RecordSource):
         told = (each for block in self.blocks() for each in zip(block.identities(), block.labels, strict=True))
         return [[identity, self._caption(row, label)] for row, (identity, label) in enumerate(told)]
 
-    def captions(self, rows: Sequence[int]) -> list[str]:
+    def names(self, rows: Sequence[int]) -> list[str]:
         """The names of these pairs."""
         labels = self.pairs(rows).labels if rows else []
         return [self._caption(row, label) for row, label in zip(rows, labels, strict=True)]
@@ -76,7 +76,7 @@ class PairRecords(RecordSource):
         """The names of `count` pairs, or of all if there are fewer, in an order of the seed."""
         source = self._split(_SPLITS.get(split, split))
         order = torch.randperm(len(source), generator=rng.generator(seed, f"pairs/{split}"))
-        return source.captions(order[:count].tolist())
+        return source.names(order[:count].tolist())
 
     def named(self, captions: Sequence[str]) -> Pairs:
         """The pairs that these captions name; CaptionError for one that names none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -53,7 +54,7 @@ class CachedLatents(LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         sampler = OrderedBatchSampler(self.order, self.start, self.stop, rank, world)
-        return DataLoader(
+        return _Batches(
             self.train,
             batch_sampler=sampler,
             collate_fn=collate,
@@ -77,6 +78,14 @@ def batches_of_one_shape(dataset: Mixture | CachedDataset, size: int) -> list[li
         rows += [list(range(start, min(start + size, end))) for start in range(first, end, size)]
         first = end
     return rows
+
+
+class _Batches(DataLoader):
+    """A DataLoader none of whose workers is ended by a signal before it has learnt to ignore it."""
+
+    def __iter__(self) -> Any:  # of a class private to torch
+        with interruption.postponed():
+            return super().__iter__()
 
 
 def _begin_worker(_: int) -> None:

@@ -41,8 +41,28 @@ def refused(config):
 def test_everything_that_the_project_offers_is_accepted(root):
     for line in lines(root):
         found = composed(root, line)
-        if "as_trained" not in " ".join(line):
-            plain_keys.check(found, root)
+        if "as_trained" in " ".join(line):
+            continue
+        if not found.get("release") and left_to_a_release(found, root):
+            with pytest.raises(ConfigError):
+                plain_keys.check(found, root)
+            found["release"] = composed(root, ["model=sdxl"])["release"]
+        plain_keys.check(found, root)
+
+
+def left_to_a_release(config, root):
+    """Whether path or sampler are left to the scheduler of a release; extraction draws nothing."""
+    return config["path"] == {} or (root == "train" and None in config["sampler"].values())
+
+
+def test_a_sampler_of_a_release_without_one_names_what_to_choose(sound):
+    told = refused({**sound, "sampler": composed("train", ["sampler=flux3"])["sampler"]})
+    assert told.where.startswith("sampler.") and "sampler=euler" in told.cure
+
+
+def test_a_path_of_a_release_is_accepted_with_one_and_refused_without(sound):
+    check(composed("train", ["model=sdxl"]))
+    assert refused({**sound, "path": {}}).where == "path"
 
 
 BAD = {

@@ -66,7 +66,7 @@ def test_false_says_nothing_but_still_judges(root, capsys, monkeypatch):
 def test_another_word_is_refused(tmp_path):
     with pytest.raises(errors.ConfigError) as caught:
         run("train", tmp_path, *SMALL, "preflight=maybe")
-    assert caught.value.where == "preflight" and "true or false or only" in caught.value.cure
+    assert caught.value.where == "preflight" and "true or false or one of only, plan" in caught.value.cure
 
 
 # that it changes nothing

@@ -11,7 +11,7 @@ import pytest
 from tests.app import wrong_values
 from tinyflux_pl.app import command_line, run, standard_streams
 from tinyflux_pl.app.config import compose
-from tinyflux_pl.core.errors import TinyFluxError
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, TinyFluxError, UntrustedFile
 
 GROUPS = ("model", "data", "experts", "hardware", "codec", "text", "path", "sampler", "guidance", "logger", "optimizer")
 
@@ -29,7 +29,7 @@ def answer(tmp_path, monkeypatch):
 
     def reached(config):
         for name in ("timesteps", "schedule", "optimizer", "objective", "logger", "codec", "text", "path", "model"):
-            compose.check_binds(config.get(name), ("latent_spec", "text_spec", "path"), name)
+            compose.check_binds(config.get(name), (), name)
         raise Accepted("a run would start", where="here", cure="nothing")
 
     monkeypatch.setattr("tinyflux_pl.app.parts.Parts.from_config", reached)
@@ -136,6 +136,11 @@ def test_an_odd_environment_changes_no_answer(answer, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert not judged(answer, "train", "steps=none")
     assert answer("train", "steps=3")[0] == Accepted.exit_code
+
+
+@pytest.mark.parametrize("kind", [CheckpointMismatch, CorruptCheckpoint, HubError, UntrustedFile])
+def test_a_wrong_file_or_repository_ends_with_exit_code_2_as_a_wrong_value_does(kind):
+    assert kind("no such weights").exit_code == 2
 
 
 def test_arguments_are_utf_8_whatever_the_locale_made_of_them():

@@ -155,7 +155,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "other weights by config": (told_by_config(transformers_weights="other.safetensors"), "leads to other files"),
     "code by config": (told_by_config(attn_implementation="evil/kernel"), "leads to other files or code"),
     "an adapter": (lambda s: (s / "adapter_config.json").write_text("{}"), "an adapter lies beside"),
-    "a tokenizer that is none": (lambda s: (s / "tokenizer.json").write_text("{"), "the tokenizer cannot be read"),
+    "a tokenizer that is none": (lambda s: (s / "tokenizer.json").write_text("{"), "not a vocabulary"),
     "a config that is none": (lambda s: (s / "config.json").write_text("[]"), "not a JSON object"),
 }
 

@@ -27,7 +27,7 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
 
     `main` is the recipe of that name in app/run.py unless given; it returns an exit code, or for a sweeper
     the figure to optimise. A TinyFluxError is printed as its three lines, with the traceback before them
-    under TINYFLUX_DEBUG=1: exit code 2 for a ConfigError, 128 + the number of a signal that stopped it, 1 else.
+    under TINYFLUX_DEBUG=1: exit code its own (core.errors), 128 + the number of a signal that stopped it, 1 else.
     """
     standard_streams.make_robust()
     process_settings.apply()

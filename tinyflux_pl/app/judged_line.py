@@ -5,7 +5,9 @@ Everything here runs before torch is imported, so that a wrong word is answered 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -128,7 +130,13 @@ def _flags(flags: list[str]) -> Any:
             raise ConfigError(
                 f"unknown flag: {token}", where="the command line", cure=f"write {name}=... without dashes"
             )
-    args = parser.parse_args(flags)
+    try:
+        with redirect_stderr(io.StringIO()) as said:
+            args = parser.parse_args(flags)
+    except SystemExit:
+        what = said.getvalue().strip().rpartition("error: ")[2] or f"no such flags: {' '.join(flags)}"
+        cure = "--help names the flags; a flag's value follows it"
+        raise ConfigError(what, where="the command line", cure=cure) from None
     if args.experimental_rerun:
         raise ConfigError(
             "--experimental-rerun unpickles a file", where=args.experimental_rerun, cure="repeat the line with run=NAME"

@@ -63,9 +63,13 @@ class SpecMismatch(TinyFluxError):
 class CheckpointMismatch(TinyFluxError):
     """Weights whose keys or shapes are not those of the network."""
 
+    exit_code = 2
+
 
 class CorruptCheckpoint(TinyFluxError):
     """A checkpoint that is torn, incomplete or altered."""
+
+    exit_code = 2
 
 
 class CaptureError(TinyFluxError):
@@ -95,6 +99,10 @@ class MemoryPlanError(TinyFluxError):
 class UntrustedFile(TinyFluxError):
     """A file that would have to be unpickled, or that leaves its folder."""
 
+    exit_code = 2
+
 
 class HubError(TinyFluxError):
     """A remote repository that is unpinned, unreachable or lacks safe weights."""
+
+    exit_code = 2

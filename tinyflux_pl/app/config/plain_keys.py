@@ -180,6 +180,11 @@ def _check_drawing(config: Mapping[str, Any], *, null: bool) -> None:
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.sampling.loop import SamplerSettings
 
+    unsaid = [key for key, value in config["sampler"].items() if value is None and not null]
+    if unsaid:
+        what, where = "the sampler is a release's own, and model= names no release", f"sampler.{unsaid[0]}"
+        raise ConfigError(what, where=where, cure="choose sampler=euler or sampler=heun, or the model= of that release")
+
     def told(kind: type, group: str, **more: Any) -> Any:
         given = {key: value for key, value in config[group].items() if value is not None or not null}
         return kind(**signatures.check(kind, given, group, tuple(more)), **more)

@@ -1,6 +1,7 @@
 """What a person may get wrong: each is answered by what, where and what to do, and harms nothing that is there."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -169,8 +170,9 @@ def test_a_mask_of_another_size_and_a_missing_folder(tmp_path, photos):
 
 def obeyed(error, root):
     """Run the command that an error names, word for word."""
-    command = re.match(r"(python extract\.py .*?); or keep both", error.cure)[1]
-    line = shlex.split(command)[2:]
+    command = re.match(r"(.*? extract\.py .*?); or keep both", error.cure)[1]
+    interpreter, script, *line = shlex.split(command)
+    assert os.path.abspath(interpreter) == os.path.abspath(sys.executable) and script == "extract.py"
     assert any(str(root) in word for word in line) and line[-1] == "rebuild=true"
     overrides = prepare(line, CONF, "extract")
     with initialize_config_dir(str(CONF), version_base=None):

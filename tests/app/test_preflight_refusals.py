@@ -70,9 +70,13 @@ def test_what_lies_in_the_way_of_the_checkpoints_is_told(root):
     folder = root / "outputs" / "blocked"
     folder.mkdir(parents=True)
     (folder / "checkpoints").write_text("")
-    with pytest.raises(errors.NotWritable) as caught:
+    with pytest.raises(errors.ConfigError, match=r"'blocked' holds .*: checkpoints") as caught:
         run("train", root, *SMALL, "run=blocked", "preflight=true")
+    assert caught.value.where == str(folder) and "run=NAME" in caught.value.cure
+    with pytest.raises(errors.NotWritable) as caught:  # a run that goes on where it is
+        run("train", root, *SMALL, "run=blocked", "resume=auto", "preflight=true")
     assert caught.value.where.endswith("checkpoints") and "run=NAME" in caught.value.cure
+    assert [path.name for path in folder.iterdir()] == ["checkpoints"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

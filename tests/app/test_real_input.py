@@ -64,7 +64,7 @@ def everything(store, key):
     return store.gather(key, range(len(store)))
 
 
-def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project):
+def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project, photos):
     store, count = read(project), len(NAMES) - 1
     assert len(store) == count and len(read(project, "validation")) == 1
     shapes = {key: tuple(everything(store, key).shape) for key in store.layout("encodings")}
@@ -73,8 +73,14 @@ def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project):
         "text.tokens": (count, 16, releases.T5_WIDTH),
         "text.mask": (count, 16),
         "text.pooled": (count, releases.CLIP_WIDTH),
+        "size_ids": (count, 6),
         "sample_ids": (count,),
     }
+    sizes = everything(store, "size_ids").tolist()
+    for caption, recorded in zip(store.captions(range(count)), sizes, strict=True):
+        (file,) = photos.glob(f"{caption.split()[3].rstrip(',')}.[pj]*")
+        with Image.open(file) as picture:
+            assert recorded[:2] == [picture.height, picture.width] and recorded[4:] == [64, 64]
     assert everything(store, "lune.features").shape == (count, BUCKETS, releases.LUNE_WIDTH)
     assert everything(store, "sol.stats").shape == (count, BUCKETS, 4)
     spatial = everything(store, "sol.spatial").float()

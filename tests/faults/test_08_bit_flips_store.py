@@ -1,6 +1,9 @@
 """Fault 8, caches: any bit of a store flips; `doctor` finds it, and so does the first read of a run."""
 
+import os
 import random
+import shlex
+import sys
 
 import pytest
 from torch.utils.data import DataLoader
@@ -103,8 +106,9 @@ def test_training_stops_at_it_and_the_command_it_names_mends_it(world, flips, tm
         with pytest.raises(CorruptStore) as caught:
             caching.extract(root, pretrained=False)
             rows_of(root)
-        words = caught.value.cure.split(";")[0].split()
-        assert words[:2] == ["python", "extract.py"] and words[2].startswith("doctor=") and words[3] == "repair=true"
+        words = shlex.split(caught.value.cure.split(";")[0])
+        assert os.path.abspath(words[0]) == os.path.abspath(sys.executable) and words[1] == "extract.py"
+        assert words[2].startswith("doctor=") and words[3] == "repair=true"
         assert recipes.extract(configuration("extract", tmp_path, *words[2:])) == 0
         shards = {p: p.stat().st_mtime_ns for p in (root / "cache").rglob("shard_*.safetensors")}
         caching.extract(root, pretrained=False)

@@ -89,9 +89,10 @@ def repair(root: Path) -> list[tuple[Path, str]]:
 
 
 def _take_out(manifest: Path) -> None:
-    """Remove a manifest, unless it is the whole one of another program."""
+    """Remove a manifest, unless it is the whole one of another program. An empty one is nobody's."""
     try:
-        foreign = "shard_size" not in files.read_json(manifest)
+        content = files.read_json(manifest)
+        foreign = len(content) > 0 and "shard_size" not in content
     except (OSError, ValueError, TypeError):
         foreign = False
     if not foreign:

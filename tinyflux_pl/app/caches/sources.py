@@ -139,8 +139,8 @@ def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
     for source in sources:
         if name in source.groups["train"]:
             old = source.places["train"].old
-        precision = precision_of(parts, source.stores["train"] if old is None else old, name)
-        _begin(parts, source, "train", name, expert_fingerprint(parts, extractor, precision))
+            precision = precision_of(parts, source.stores["train"] if old is None else old, name)
+            _begin(parts, source, "train", name, expert_fingerprint(parts, extractor, precision))
     return extractor
 
 

@@ -78,6 +78,7 @@ class Folder(RecordSource):
             bare = [e.path for e in entries if not e.mask_sha256]
             cure = f"add NAME{MASK_SUFFIX} beside them, or remove all masks"
             raise DataError(f"{listed(bare)} without a mask while others have one", where=str(self.root), cure=cure)
+        self._listing.decoded_before.save()
 
     def __len__(self) -> int:
         return len(self._entries_of_split)

@@ -127,7 +127,8 @@ class FolderListing:
                 bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
             else:
                 entries.append(entry)
-        self.decoded_before.save()
+        if self.skip_bad:  # decoding took its time; a header alone is no reason to write where a run is refused
+            self.decoded_before.save()
         if bad and not self.skip_bad:
             raise self.unusable(bad)
         self.skipped = bad

@@ -30,10 +30,13 @@ def answer(tmp_path, monkeypatch):
     def reached(config):
         for name in ("timesteps", "schedule", "optimizer", "objective", "logger", "codec", "text", "path", "model"):
             compose.check_binds(config.get(name), (), name)
+        for name, source in config["data"]["sources"].items() if "data" in config else ():
+            compose.check_binds(source["train"], (), f"data.sources.{name}.train")
         raise Accepted("a run would start", where="here", cure="nothing")
 
     monkeypatch.setattr("tinyflux_pl.app.parts.Parts.from_config", reached)
     monkeypatch.setattr("tinyflux_pl.app.pipelines.pipeline", reached)
+    monkeypatch.setattr("tinyflux_pl.app.prompt_advice.captions_of", lambda checkpoint: None)
     monkeypatch.setattr(run, "_use_threads", lambda config: None)
     gc.collect()
     gc.freeze()  # torch's objects are not looked through again at every composition

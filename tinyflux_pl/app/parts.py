@@ -29,9 +29,9 @@ class Parts:
         unset = [name for name in ("codec", "text", "path", "model") if not config[name]]
         if unset:
             raise ConfigError(
-                f"{unset[0]}=as_trained has no meaning here",
+                f"no {unset[0]} is chosen",
                 where="the command line",
-                cure=f"name a {unset[0]}; as_trained is for generate.py, which reads it from the checkpoint",
+                cure=f"name a {unset[0]}; as_trained is generate.py's (of a checkpoint), release a release's",
             )
         parts = cls(
             config=config,

@@ -20,8 +20,8 @@ def check(config: Mapping[str, Any], task: str) -> None:
             if group == "path" and config.get("release"):
                 continue  # as the release's own scheduler says
             if task != "generate":
-                cure = f"name a {group}; as_trained is for generate.py, which reads it from the checkpoint"
-                raise ConfigError(f"{group}=as_trained has no meaning here", where=group, cure=cure)
+                cure = f"name a {group}; as_trained is generate.py's (of a checkpoint), release a release's"
+                raise ConfigError(f"no {group} is chosen", where=group, cure=cure)
         else:
             _require_class(node, group)
     for group in (name for name in NAMED if name in config):

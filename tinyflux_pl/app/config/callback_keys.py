@@ -75,5 +75,5 @@ class Callbacks(Keys):
     preview: Previews
     validation: Grid
     guard: Guard
-    clip: Annotated[float | None, Range(above=0)]
+    clip: Annotated[float | None, Range(above=0, most=1e30)]
     log_every_steps: Count

@@ -24,6 +24,9 @@ def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
     except OmegaConfBaseException as error:
         what = f"cannot resolve the run's folder: {str(error).splitlines()[0]}"
         raise ConfigError(what, where=" and ".join(keys), cure="mend the ${...} in that value") from error
+    for key, part in zip(keys, parts, strict=True):
+        if not part.strip():
+            raise ConfigError(f"{key} is empty", where=key, cure="leave it out, or name a folder")
     require(Path(*parts), keys[-1] if multirun else "run")
     return Path(*parts)
 

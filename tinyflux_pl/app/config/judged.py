@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,23 +17,25 @@ from tinyflux_pl.core.errors import ConfigError
 
 def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[dict[str, Any]]:
     """The jobs as plain containers; ConfigError for the first key, value or folder that a script cannot work with."""
-    places: dict[Path, int] = {}
+    numbers: dict[str, int] = {}
     found = []
     for number, config in enumerate(jobs):
         raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
         read_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
         with as_in_a_job(config, number) as filled:
-            place = folders.of_a_job(filled, multirun=multirun)
+            folder = folders.of_a_job(filled, multirun=multirun)
+            subfolder = str(OmegaConf.select(filled, "hydra.sweep.subdir"))
             with open_dict(filled):
                 del filled["hydra"]
             job = plain(filled)
         plain_keys.check_plain(job, script)
         folders.check_job(job)
-        if place in places:
-            what = f"jobs {places[place]} and {number} of the sweep would share the folder {place}"
+        # By the job's own part: the sweep's may hold the time, which moves on while jobs are composed.
+        if subfolder in numbers:
+            what = f"jobs {numbers[subfolder]} and {number} of the sweep would share {folder}"
             cure = "leave hydra.sweep.subdir='${hydra.job.num}'"
             raise ConfigError(what, where="hydra.sweep.subdir", cure=cure)
-        places[place] = number
+        numbers[subfolder] = number
         found.append(job)
     return found
 

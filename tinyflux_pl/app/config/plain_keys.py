@@ -125,7 +125,7 @@ class Generate(Keys):
     prompt_file: str | None
     condition: str | None
     n: Annotated[int, Range(least=1, most=10**6)]
-    batch_size: Annotated[int | None, Range(least=1)]
+    batch_size: Annotated[int | None, Range(least=1, most=10**6)]
     grid: Count
     reference: str | list[str] | None
     image: str | None

@@ -160,6 +160,13 @@ LINES = (
         "+paths.foo=1",
     ),
     *("resume=true", "experts.lune.weight=1", "logger.wandb.offline=false", "codec=[1]", "experts={lune: 1}"),
+    *("data.sources={}", "++data.sources={}", "data={sources: {}}", "model={}", "hydra.job={}"),
+    *(
+        "model={hidden_size: 32, _target_: {}}",
+        "callbacks={guard: {}}",
+        "-m data.sources={},{}",
+        "experts=lune ++experts={}",
+    ),
     *("hardware.batch_size=5 hardware.accumulation=2", "run=" + "a" * 300, "run=\udce9"),
     *("paths.root=~nobody/x", "paths.root=/dev/null/x", "paths.outputs=/proc/x", "hydra.run.dir=/dev/null"),
     *("--nope", "--cfg", "--cfg=x", "--package", "--info=x", "--config-name=nope", "--config-name=../../x", "-x"),

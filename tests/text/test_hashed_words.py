@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -57,9 +58,8 @@ def test_another_process_gives_the_same_vectors(encoder):
         "from tinyflux_pl.text.hashed_words import HashedWords as H;"
         "print(repr(H(64, 8).encode(['red circle']).pooled.double().sum().item()))"
     )
-    there = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
-    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert float(there.stdout) == here
 
 

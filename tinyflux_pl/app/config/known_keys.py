@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tinyflux_pl.app.config import allowlist, signatures, sweep, synonyms
+from tinyflux_pl.app.config import allowlist, empty_values, signatures, sweep, synonyms
 from tinyflux_pl.app.config.signatures import nearest, suggestion
 from tinyflux_pl.core.errors import ConfigError
 
@@ -154,7 +154,7 @@ def composed(
             known.check_choice(override)
         jobs = sweep.jobs(overrides)
         try:
-            return [known.compose(job) for job in jobs]
+            configs = [known.compose(job) for job in jobs]
         except ConfigError:  # Hydra's own answer, where ours is no better
             added = [o in groups or o.is_add() or o.is_force_add() for o in overrides]
             base = [line for line, kept in zip(jobs[0], added, strict=True) if kept]
@@ -162,6 +162,10 @@ def composed(
             for override in (o for o, kept in zip(overrides, added, strict=True) if not kept):
                 known.check_key(override, keys)
             raise
+        for job, config in zip(jobs, configs, strict=True):
+            if any("{" in line for line in job):
+                empty_values.check(_parsed(job, known.loader), config)
+        return configs
 
 
 def _takes(node: Any, name: str) -> bool:

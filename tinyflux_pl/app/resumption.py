@@ -58,6 +58,25 @@ def require_same_network(checkpoint: directory.Checkpoint, parts: Any) -> None:
     require_match(asked, checkpoint.shapes(), str(checkpoint.path), cure)
 
 
+def require_same_path(checkpoint: directory.Checkpoint, parts: Any, allowed: bool) -> None:
+    """Raise ConfigError if the run now goes another path than the checkpoint describes.
+
+    A path is chosen, or read from a release's scheduler: a file that may have changed since.
+    """
+    described = checkpoint.config.get("path")
+    settings = described.get("config") if isinstance(described, dict) else None
+    if allowed or not isinstance(described, dict) or not isinstance(settings, dict):
+        return
+    then, now = {"path": described.get("name"), **settings}, {"path": parts.path.name, **parts.path.config()}
+    changed = [f"{key} {then[key]} -> {now[key]}" for key in then.keys() & now.keys() if then[key] != now[key]]
+    if changed:
+        raise ConfigError(
+            f"this would not be the same run: the path changed (then -> now): {', '.join(sorted(changed))}",
+            where=str(checkpoint.path),
+            cure="bring the release's scheduler file or the path= of the run back, or go on: resume_changed=true",
+        )
+
+
 def require_same_data(checkpoint: directory.Checkpoint, caches: Mapping[str, str], allowed: bool) -> None:
     """Raise ConfigError if a source now holds other samples than those that the checkpoint was trained on."""
     kept = checkpoint.config.get("caches", {})

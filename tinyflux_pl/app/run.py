@@ -63,11 +63,13 @@ def train(config: dict[str, Any]) -> int:
     Parts.from_config(hardware.chosen(config)).check()
     config, plan = training_plan.divided(config)
     parts = Parts.from_config(config)
+    config = parts.config  # with what a release's files say: a later start is held against it
     with owned(Path(config["run_dir"])), resumption.continued_by(config):
         _require_new_or_resumed(config)  # again: another process may have trained it before this one had the folder
         resumed = resumption.checkpoint_of(config)
         if resumed is not None:
             resumption.require_same_network(resumed, parts)
+            resumption.require_same_path(resumed, parts, config["resume_changed"])
         preflight = Preflight(parts, resumed.step if resumed else 0, plan)
         if preflight.only:
             return 0

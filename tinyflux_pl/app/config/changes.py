@@ -39,6 +39,8 @@ ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumul
 # Of these, those that divide a batch otherwise, and those that draw with another generator: strata of times belong to
 # a micro-batch, dropout's masks to a micro-batch and a generator.
 DIVIDING = ("devices", "strategy", "accumulation")
+# What a configuration leaves to a release's scheduler, where it has no path of its own.
+LEFT_OPEN = ("path", "sampler", "model.prediction", "codec.data_deviation", "text.zero_null")
 REDRAWN = (*DIVIDING, "accelerator", "compile")
 NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
 
@@ -56,6 +58,7 @@ class Change:
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout: bool = False) -> list[Change]:
     """What differs between two configurations, for a run that is `step` steps old, of a network with `dropout`."""
     before, after = _flat(then), _flat(now)
+    before = _closed(before, after)
     before |= {key: value for key, value in _defaults(before, after).items() if value == after[key]}
     keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and _told(key)]
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
@@ -80,6 +83,15 @@ def _defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
             if parameter is not None and parameter.default is not parameter.empty:
                 found[key] = parameter.default
     return found
+
+
+def _closed(before: dict[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's keys, with what older runs left unsaid as it is said now: the scheduler's part was not yet kept."""
+    if before.get("path") != {}:
+        return before
+    said = {key: value for key, value in before.items() if key != "path"}
+    unsaid = {key: value for key, value in after.items() if _in(LEFT_OPEN, key) and said.get(key) is None}
+    return {**said, **unsaid}
 
 
 def _stratified(flat: Mapping[str, Any]) -> bool:

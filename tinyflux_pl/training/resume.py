@@ -11,6 +11,8 @@ from tinyflux_pl.checkpoints.directory import Checkpoint, load_weights, plain_ke
 from tinyflux_pl.checkpoints.training_state import require_finite
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.training.ema import AveragedWeights
+from tinyflux_pl.training.older_state import fitted
+from tinyflux_pl.training.optimizers import MuonAdamW
 
 
 class Resume(Callback):
@@ -47,7 +49,11 @@ def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str
     # What was asked for now holds: learning rates and the like come from this run's configuration and step.
     asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
-        optimizer.load_state_dict(state)
+        if isinstance(optimizer, MuonAdamW):
+            parts = {"muon": optimizer.muon.param_groups, "adamw": optimizer.adamw.param_groups}
+            optimizer.load_state_dict({name: fitted(state[name], groups) for name, groups in parts.items()})
+        else:
+            optimizer.load_state_dict(fitted(state, optimizer.param_groups))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         cure = "choose the optimizer of the run, or begin another one: run=NAME, without resume"
         raise CheckpointMismatch(f"the optimizer's state does not fit: {error}", where=where, cure=cure) from error

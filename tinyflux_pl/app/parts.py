@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app import release_settings
+from tinyflux_pl.app import attention_kernel, release_settings
 from tinyflux_pl.app.config import signatures
 from tinyflux_pl.app.config.compose import build, check_binds
 from tinyflux_pl.app.hardware import decided
@@ -86,6 +86,7 @@ class Parts:
         signatures.check(SamplerSettings, self.config["sampler"], "sampler", ("guidance",))
         signatures.check(Guidance, self.config["guidance"], "guidance")
         settings_of(self.sampler_config())
+        attention_kernel.require(self.config["model"], self.device, self.precision)
         with torch.device("meta"):
             network = self.student()
             made_for(network, build(self.config["optimizer"], "optimizer"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyflux_pl.app import generation_plan, release_settings
+from tinyflux_pl.app import attention_kernel, generation_plan, release_settings
 from tinyflux_pl.app.config import signatures
 from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.core.errors import ConfigError
@@ -51,7 +51,7 @@ def _published(config: dict[str, Any]) -> Any:
             where="checkpoint",
             cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
         )
-    _require_kernel(model, device_of(config["hardware"]["accelerator"]))
+    attention_kernel.require(model, device_of(config["hardware"]["accelerator"]))
     guidance = Guidance(**signatures.check(Guidance, _given(config["guidance"]), "guidance"))
     require_guided(config["negative_prompt"], guidance)
     generation_plan.check_size_of(config)
@@ -68,15 +68,6 @@ def _published(config: dict[str, Any]) -> Any:
 
 def _given(values: dict[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (values or {}).items() if value is not None}
-
-
-def _require_kernel(model: dict[str, Any], device: str) -> None:
-    """Raise where the attention kernel that was named does not run on the device: before weights are read."""
-    if model.get("attention_backend") is not None:
-        from tinyflux_pl.core.precision import check_dtype
-        from tinyflux_pl.denoisers.attention_backend import require_usable
-
-        require_usable(model["attention_backend"], device, check_dtype(model["dtype"], "model.dtype"))
 
 
 def _pictures(config: dict[str, Any]) -> dict[str, Any]:

@@ -47,10 +47,10 @@ def choose(net: Any, backend: str) -> None:
         net.set_attention_backend(backend)
 
 
-def require_usable(backend: str, device: str, dtype: torch.dtype) -> None:
+def require_usable(backend: str, device: str, dtype: torch.dtype, *, backward: bool = False) -> None:
     """Raise ConfigError where the kernel cannot attend on such a device in such numbers: tried on a few tokens.
 
-    MissingDependency where its package is not installed.
+    `backward` tries its gradient too, which kernels for drawing alone do not have. MissingDependency where its package is not installed.
     """
     require_known(backend)
     if backend == DEFAULT:
@@ -60,13 +60,16 @@ def require_usable(backend: str, device: str, dtype: torch.dtype) -> None:
 
     with _installed(backend):
         attention_dispatch._check_attention_backend_requirements(AttentionBackendName(backend))
-    query = torch.zeros(1, 16, 2, 64, device=device, dtype=dtype)
+    query = torch.zeros(1, 16, 2, 64, device=device, dtype=dtype, requires_grad=backward)
     try:
-        with torch.inference_mode(), _only_here():
-            dispatch_attention_fn(query, query, query, backend=AttentionBackendName(backend))
+        with torch.set_grad_enabled(backward), _only_here():
+            told = dispatch_attention_fn(query, query, query, backend=AttentionBackendName(backend))
+            if backward:
+                told.sum().backward()
     except Exception as error:  # each kernel has its own: missing packages, unsupported devices, failed compilation
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        what = f"attention backend {backend} does not run on {device} in {dtype}: {said[:200]}"
+        use = "train" if backward else "run"
+        what = f"attention backend {backend} does not {use} on {device} in {dtype}: {said[:200]}"
         raise ConfigError(what, where=WHERE, cure=CURE) from error
 
 

@@ -1,0 +1,43 @@
+"""The attention kernel that a model names is tried before a run that trains reads a weight."""
+
+import pytest
+
+from tests import releases_flux1
+from tests.app.runs import SHAPES, run
+from tinyflux_pl.app import attention_kernel
+from tinyflux_pl.core import release
+from tinyflux_pl.core.errors import ConfigError
+
+MATH = {"attention_backend": "_native_math", "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return releases_flux1.flux1(tmp_path_factory.mktemp("release"), "schnell")
+
+
+def test_training_with_a_kernel_that_this_device_lacks_is_refused_before_weights(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "fill", None)
+    network = ("model=flux1_schnell", f"model.weights='{folder}'", "text.length=16", "codec=flux1", *SHAPES)
+    with pytest.raises(ConfigError, match=r"_native_cudnn does not train on cpu") as caught:
+        run("train", tmp_path, *network, "model.attention_backend=_native_cudnn", "steps=1")
+    assert caught.value.where == "model.attention_backend" and not (tmp_path / "cache").exists()
+
+
+def test_training_needs_the_gradient_of_a_kernel_and_drawing_does_not(monkeypatch):
+    from diffusers.models import attention_dispatch
+
+    attend = attention_dispatch.dispatch_attention_fn
+    monkeypatch.setattr(attention_dispatch, "dispatch_attention_fn", lambda *a, **k: attend(*a, **k).detach())
+    attention_kernel.require(MATH, "cpu")
+    with pytest.raises(ConfigError, match="does not train"):
+        attention_kernel.require(MATH, "cpu", "32-true")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_kernel_that_trains_is_taken(precision):
+    attention_kernel.require(MATH, "cpu", precision)
+
+
+def test_a_network_without_a_choice_is_not_asked():
+    attention_kernel.require({"hidden_size": 8}, "cpu", "32-true")

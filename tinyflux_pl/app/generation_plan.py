@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,16 +67,22 @@ def generation_plan(config: dict[str, Any], images: int | None = None) -> Genera
 
     `images` are drawn at once; None: as many as the configuration asks for.
     """
-
-    from tinyflux_pl.core.precision import check_dtype
-    from tinyflux_pl.engine import live_bytes, memory_plan
-
     if not config["model"]:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
     config = weightless(config)
     config = release_settings.followed(config)
     codec, text, path = (build(config[name], name) for name in ("codec", "text", "path"))
     denoiser, size = _skeleton(config, codec, text, path)
+    return plan_of(denoiser, codec, text, size, config, images)
+
+
+def plan_of(
+    denoiser: Any, codec: Any, text: Any, size: tuple[int, int], config: dict[str, Any], images: int | None = None
+) -> GenerationPlan:
+    """The plan of a denoiser on the meta device, drawing `size` (height, width) with a codec and a text encoder."""
+    from tinyflux_pl.core.precision import check_dtype
+    from tinyflux_pl.engine import live_bytes, memory_plan
+
     found = [("denoiser", denoiser, str(next(denoiser.parameters()).dtype).removeprefix("torch."))]
     if hasattr(codec, "skeleton"):
         found.append(("codec", codec.skeleton(), codec.dtype))
@@ -138,20 +145,24 @@ def only(config: dict[str, Any]) -> bool:
     return config["plan"] == "only"
 
 
-def batch_size(config: dict[str, Any]) -> int:
-    """Images to draw at once: as asked, or as many as fit; MemoryPlanError, before any weight is read, if none does."""
+def batch_size(config: dict[str, Any], planned: Callable[[int], GenerationPlan] | None = None) -> int:
+    """Images to draw at once: as asked, or as many as fit; MemoryPlanError, before any weight is read, if none does.
+
+    `planned` is the plan of a number of images; None: of the configuration's own parts.
+    """
     from tinyflux_pl.engine.peak_memory import available_bytes
     from tinyflux_pl.inference.pipeline import device_of
 
+    planned = planned or functools.partial(generation_plan, config)
     wanted = at_once(config)
     if config["plan"] != "check":
         return wanted
-    free, plan = available_bytes(device_of(config["hardware"]["accelerator"])), generation_plan(config, wanted)
+    free, plan = available_bytes(device_of(config["hardware"]["accelerator"])), planned(wanted)
     if plan.memory.worst(plan.host).total <= free:
         return wanted
     if config["batch_size"] is not None or wanted == 1:
         plan.require(free)
-    one = generation_plan(config, 1)
+    one = planned(1)
     one.require(free)
     found = one.fitting(plan, free)
     print(f"{found} of {wanted} images are drawn at once: more do not fit into memory")
@@ -163,6 +174,8 @@ def at_once(config: dict[str, Any]) -> int:
     from tinyflux_pl.inference.pipeline import read_prompts
     from tinyflux_pl.sampling.images import ImageSampler
 
+    if config["condition"] is not None:  # a file, which says how many there are once it is read
+        return config["batch_size"] or ImageSampler.max_batch
     asked = config["prompt"] is not None or config["prompt_file"] is not None
     prompts = len(read_prompts(config["prompt"], config["prompt_file"])) if asked else 1
     return max(1, min(config["n"] * prompts, config["batch_size"] or ImageSampler.max_batch))
@@ -193,7 +206,12 @@ def _step(denoiser: Any, text_spec: Any, latents: Any, config: Mapping[str, Any]
     beside = [_beside(denoiser, x, file) for file in files]
     holes = denoiser.inpaint_channels
     hole = x.new_empty(rows, holes, *x.shape[2:]) if holes else None
-    return denoiser(x, x.new_empty(rows), Conditioning(text, references=tuple(beside), inpaint=hole))
+    cond = Conditioning(text, references=tuple(beside), inpaint=hole)
+    if text_spec.ids:
+        tokens = x.shape[2] * x.shape[3]
+        places = x.new_empty(rows, tokens, text_spec.ids), x.new_empty(rows, tokens, dtype=torch.bool)
+        cond = replace(cond, target_ids=places[0], target_mask=places[1])
+    return denoiser(x, x.new_empty(rows), cond)
 
 
 def _beside(denoiser: Any, x: Any, file: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from tinyflux_pl.app import attention_kernel, generation_plan, release_settings
@@ -12,7 +13,8 @@ from tinyflux_pl.core.errors import ConfigError
 
 def pipeline(config: dict[str, Any]) -> Any:
     """The pipeline of `checkpoint`, or of `model` with its published weights, on the chosen hardware."""
-    from tinyflux_pl.inference.pipeline import Pipeline, device_of
+    from tinyflux_pl.app.checkpoint_plan import checkpoint_plan
+    from tinyflux_pl.inference.pipeline import Pipeline, device_of, open_checkpoint
 
     config = release_settings.followed(config)
     device_of(config["hardware"]["accelerator"])  # tells of a GPU that is not there, before weights are read
@@ -24,8 +26,9 @@ def pipeline(config: dict[str, Any]) -> Any:
                 where="generate",
                 cure=f"leave {', '.join(f'{name}=' for name in described)} out",
             )
-        made = Pipeline.from_checkpoint(config["checkpoint"], config["weights"])
-        made = made.adjusted(batch_size=config["batch_size"])
+        checkpoint = open_checkpoint(config["checkpoint"])
+        images = generation_plan.batch_size(config, functools.partial(checkpoint_plan, checkpoint, config))
+        made = Pipeline.from_checkpoint(checkpoint, config["weights"]).adjusted(batch_size=images)
     else:
         made = _published(config)
     made = made.adjusted(config["height"], config["width"], config["sampler"], config["guidance"])

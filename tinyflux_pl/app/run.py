@@ -91,7 +91,7 @@ def train(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
-    from tinyflux_pl.app import drawing_seed, generation_plan, hardware, prompt_advice, report
+    from tinyflux_pl.app import checkpoint_plan, drawing_seed, generation_plan, hardware, prompt_advice, report
     from tinyflux_pl.app.pipelines import pipeline
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.pipeline import read_prompts
@@ -105,7 +105,7 @@ def generate(config: dict[str, Any]) -> int:
         return 0
     config = drawing_seed.chosen(hardware.decided(config))
     if generation_plan.only(config):
-        report.plan(generation_plan.generation_plan(config))
+        report.plan(checkpoint_plan.planned(config))
         return 0
     _use_threads(config)
     config = hardware.chosen(config)

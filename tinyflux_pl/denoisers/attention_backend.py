@@ -50,7 +50,8 @@ def choose(net: Any, backend: str) -> None:
 def require_usable(backend: str, device: str, dtype: torch.dtype, *, backward: bool = False) -> None:
     """Raise ConfigError where the kernel cannot attend on such a device in such numbers: tried on a few tokens.
 
-    `backward` tries its gradient too, which kernels for drawing alone do not have. MissingDependency where its package is not installed.
+    `backward` tries its gradient too, which kernels for drawing alone do not have. MissingDependency where its
+    package is not installed.
     """
     require_known(backend)
     if backend == DEFAULT:

@@ -57,8 +57,11 @@ class DescribedParts:
     image_size: tuple[int, int]
 
 
-def parts(checkpoint: Checkpoint) -> DescribedParts:
-    """Raise CheckpointMismatch or ConfigError for a description that makes no sense, MemoryPlanError for no room."""
+def parts(checkpoint: Checkpoint, *, outline: bool = False) -> DescribedParts:
+    """Raise CheckpointMismatch or ConfigError for a description that makes no sense, MemoryPlanError for no room.
+
+    `outline` leaves the denoiser on the meta device, without memory.
+    """
     config, where = checkpoint.config, str(checkpoint.path)
     _require_plain(config, where)
     with explained(where):
@@ -72,11 +75,14 @@ def parts(checkpoint: Checkpoint) -> DescribedParts:
             _require_known(config[name]["config"], name, where)
         codec = build_codec(config["codec"]["name"], config["codec"]["config"])
         text = build_text(config["text"]["name"], config["text"]["config"])
-    return DescribedParts(network(checkpoint), codec, text, settings, size)
+    return DescribedParts(network(checkpoint, outline=outline), codec, text, settings, size)
 
 
-def network(checkpoint: Checkpoint) -> nn.Module:
-    """The denoiser, newly initialised, once its skeleton has been held against the header of the weights."""
+def network(checkpoint: Checkpoint, *, outline: bool = False) -> nn.Module:
+    """The denoiser, newly initialised, once its skeleton has been held against the header of the weights.
+
+    `outline` is the skeleton itself, on the meta device.
+    """
     config, where = checkpoint.config, str(checkpoint.path)
     _require_plain(config, where)
     with explained(where):
@@ -86,6 +92,8 @@ def network(checkpoint: Checkpoint) -> nn.Module:
         with torch.device("meta"), _no_more_tensors_than(len(held)):
             skeleton = build_denoiser(*described)
         require_match(shapes_of(plain_keys(skeleton.state_dict())), held, where, MISMATCH)
+        if outline:
+            return skeleton.eval()
         _require_room(skeleton, where)
         return build_denoiser(*described)
 

@@ -40,11 +40,11 @@ class Pipeline:
     trained: tuple[int, int] | None = None  # (height, width) of a checkpoint's own pictures
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, weights: str = "averaged") -> Pipeline:
+    def from_checkpoint(cls, path: str | Path | directory.Checkpoint, weights: str = "averaged") -> Pipeline:
         """Rebuild everything from a checkpoint's own description; teachers are not needed."""
         if weights not in WEIGHTS:
             raise ConfigError(f"no weights {weights!r}", where="weights", cure="choose " + " or ".join(WEIGHTS))
-        checkpoint = open_checkpoint(path)
+        checkpoint = path if isinstance(path, directory.Checkpoint) else open_checkpoint(path)
         made = described_parts.parts(checkpoint)
         read = checkpoint.weights(weights)
         training_state.require_finite(read, str(checkpoint.path))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app.config import plain_keys
+from tinyflux_pl.app.own_choices import named
 from tinyflux_pl.app.preflight.verdict import with_verdict
 from tinyflux_pl.app.run_folder import leaving_no_trace, others_in, owned
 from tinyflux_pl.core.errors import ConfigError
@@ -18,6 +19,7 @@ TRAINING_ONLY = ("timesteps",)  # a model chooses it in every script; nothing is
 
 
 @leaving_no_trace
+@named
 def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
     from tinyflux_pl.app import hardware, report
@@ -42,6 +44,7 @@ def extract(config: dict[str, Any]) -> int:
 
 @leaving_no_trace
 @with_verdict
+@named
 def train(config: dict[str, Any]) -> int:
     """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
     from tinyflux_pl.app import closing_evaluation, hardware, ranks, report, resumption, training_plan

@@ -5,12 +5,34 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+_CHOICES: ContextVar[tuple[str, ...] | None] = ContextVar("choices", default=None)  # None: nobody said
 
 
 def command(script: str) -> str:
     """The start of a command line that runs `script` by this interpreter, relative where it lies below the folder."""
     return f"{_interpreter()} {script}"
+
+
+@contextmanager
+def choosing(words: Sequence[str]) -> Generator[None]:
+    """Within the block the run's own words, as typed, belong to the commands that make its caches."""
+    token = _CHOICES.set(tuple(words))
+    try:
+        yield
+    finally:
+        _CHOICES.reset(token)
+
+
+def extraction(*more: str) -> str:
+    """The command line that makes this run's caches, with `more` at its end."""
+    choices = _CHOICES.get()
+    words = ("(the choices of your run)",) if choices is None else choices
+    return " ".join([command("extract.py"), *words, *more])
 
 
 def _interpreter() -> str:

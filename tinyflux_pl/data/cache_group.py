@@ -20,7 +20,7 @@ from torch import Tensor
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore, DataError, SpecMismatch
 from tinyflux_pl.core.fingerprint import of
-from tinyflux_pl.data.cache_validity import REBUILD, mend
+from tinyflux_pl.data.cache_validity import mend, rebuild
 from tinyflux_pl.data.sample_keys import ShardKeys
 
 CAPTION_BYTES, CAPTION_ENDS = "captions.bytes", "captions.ends"
@@ -172,7 +172,7 @@ class CacheGroup:
         if known and known != layout:
             names = sorted(n for n in known.keys() | layout.keys() if known.get(n) != layout.get(n))
             lines = "; ".join(f"{n}: {layout.get(n)}, other shards {known.get(n)}" for n in names)
-            raise SpecMismatch(f"the shard is laid out otherwise: {lines}", where=str(shard), cure=REBUILD)
+            raise SpecMismatch(f"the shard is laid out otherwise: {lines}", where=str(shard), cure=rebuild())
 
     def _open(self, k: int, verify: bool, judge_inputs: bool = True) -> dict[str, MappedArray]:
         shard = self.shard_path(k)

@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import CorruptStore, DataError, DiskFull
+from tinyflux_pl.core.interpreter import extraction
 from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_group import CAPTION_BYTES, CAPTION_ENDS, CacheGroup, read_sealed, shard_files, write_sealed
-from tinyflux_pl.data.cache_validity import REBUILD, mend, plain, require_equal
+from tinyflux_pl.data.cache_validity import mend, plain, rebuild, require_equal
 from tinyflux_pl.data.store_lock import locked
 
 SCHEMA = 2
 MANIFEST = {"name": str, "total": int, "shard_size": int, "records": dict, "keys": str}
 ENCODINGS = "encodings"
-
 MOST_SAMPLES, MOST_SHARDS = 2**32, 10**6  # of one store: more is a manifest that nobody can have filled
 
 
@@ -67,7 +67,7 @@ class CacheStore:
         if (root / "manifest.json").exists():
             store = cls.open(root)
             asked, found = {"total": total, "records": records}, {"total": store.total, "records": store.records}
-            require_equal(asked, found, "the store", str(root), REBUILD)
+            require_equal(asked, found, "the store", str(root))
             return store
         if total < 1 or shard_size < 1:
             raise DataError(f"a store of {total} samples in shards of {shard_size}", where=str(root))
@@ -81,10 +81,10 @@ class CacheStore:
         """Open an existing store. `verify_on_read` hashes each shard once, when it is first read."""
         root, file = Path(root), Path(root) / "manifest.json"
         if not file.exists():
-            raise DataError("there is no cache here", where=str(root), cure="make one: python extract.py")
+            raise DataError("there is no cache here", where=str(root), cure=f"make one: {extraction()}")
         schema = read_sealed(file, root, {"schema": int})["schema"]
         if schema != SCHEMA:
-            raise CorruptStore(f"schema {schema}; this version reads {SCHEMA}", where=str(root), cure=REBUILD)
+            raise CorruptStore(f"schema {schema}; this version reads {SCHEMA}", where=str(root), cure=rebuild())
         manifest = read_sealed(file, root, MANIFEST)
         if min(manifest["total"], manifest["shard_size"]) < 1:
             raise CorruptStore("manifest.json holds no number of samples", where=str(file), cure=mend(root))
@@ -100,8 +100,6 @@ class CacheStore:
     def rows(self, k: int) -> range:
         """The samples of shard k."""
         return self.keys.rows(k)
-
-    # writing
 
     @contextmanager
     def writing(self) -> Iterator[CacheStore]:
@@ -120,7 +118,7 @@ class CacheStore:
             finally:
                 self._lock_depth = 0
 
-    def begin_group(self, group: str, fingerprint: Mapping[str, Any], cure: str = REBUILD) -> None:
+    def begin_group(self, group: str, fingerprint: Mapping[str, Any], cure: str = "") -> None:
         """Describe a group, or resume it; StaleCache if it is there and was made from other inputs."""
         if not re.fullmatch(r"[a-z0-9_]+", group) or group in ("text", "captions"):
             raise DataError(f"not a name for a group: {group!r}", where=str(self.root))
@@ -215,7 +213,8 @@ class CacheStore:
             k, row = divmod(index, self.shard_size)
             arrays = group.arrays(k)
             if CAPTION_ENDS not in arrays:
-                raise DataError("this store was written without captions", where=str(group.shard_path(k)), cure=REBUILD)
+                where = str(group.shard_path(k))
+                raise DataError("this store was written without captions", where=where, cure=rebuild())
             ends = arrays[CAPTION_ENDS].array
             begin = int(ends[row - 1]) if row else 0
             found.append(arrays[CAPTION_BYTES].array[begin : int(ends[row])].tobytes().decode())
@@ -230,7 +229,7 @@ class CacheStore:
         """The shards of a group; DataError if the store has none of that name."""
         if group not in self._groups:
             if not (self.root / group / "group.json").exists():
-                cure = "extract it first: python extract.py"
+                cure = f"extract it first: {extraction()}"
                 raise DataError(f"the store has no group {group!r}", where=str(self.root), cure=cure)
             self._groups[group] = CacheGroup(self.root / group, self.keys, self._verify_on_read)
         return self._groups[group]

@@ -10,9 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from tinyflux_pl.core.errors import StaleCache
 from tinyflux_pl.core.fingerprint import canonical
-from tinyflux_pl.core.interpreter import command
+from tinyflux_pl.core.interpreter import command, extraction
 
-REBUILD = "write it again: python extract.py (the same choices) rebuild=true"
+
+def rebuild() -> str:
+    """The command that makes the run's caches anew."""
+    return f"write it again: {extraction('rebuild=true')}"
 
 
 def mend(root: Path) -> str:
@@ -59,16 +62,16 @@ def differences(expected: Any, found: Any, part: str = "") -> list[str]:
     return [f"{part or 'value'}: cache {_short(found)}, run {_short(expected)}"]
 
 
-def require_equal(expected: Mapping[str, Any], found: Mapping[str, Any], what: str, where: str, cure: str) -> None:
+def require_equal(expected: Mapping[str, Any], found: Mapping[str, Any], what: str, where: str, cure: str = "") -> None:
     """Raise StaleCache that names every differing part."""
     lines = differences(dict(expected), dict(found))
     if lines:
-        raise StaleCache(f"{what} was made from other inputs: " + "; ".join(lines), where=where, cure=cure or REBUILD)
+        raise StaleCache(f"{what} was made from other inputs: " + "; ".join(lines), where=where, cure=cure or rebuild())
 
 
-def check(store: Described, group: str, expected: Mapping[str, Any], cure: str = REBUILD) -> None:
+def check(store: Described, group: str, expected: Mapping[str, Any], cure: str = "") -> None:
     """Raise StaleCache unless the group is there, whole, and made from what this run asks for."""
-    where, groups = str(store.root / group), store.groups()
+    where, groups, cure = str(store.root / group), store.groups(), cure or rebuild()
     if group not in groups:
         raise StaleCache(
             f"the cache has no {group!r} (it has {', '.join(groups) or 'nothing'})", where=where, cure=cure

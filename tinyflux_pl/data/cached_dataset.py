@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinyflux_pl.core.errors import StaleCache
+from tinyflux_pl.core.interpreter import extraction
 from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
 from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
-from tinyflux_pl.data.cache_validity import REBUILD
+from tinyflux_pl.data.cache_validity import rebuild
 from tinyflux_pl.data.size_conditioning import SIZE_IDS
 
 Item = TypeVar("Item")
@@ -43,11 +44,11 @@ class CachedDataset(Dataset):
             if not store.complete(group):
                 left = len(store.pending(group)) if group in store.groups() else store.shards
                 what = f"the cached {group!r} lacks {left} of {store.shards} shards"
-                raise StaleCache(what, where=str(store.root), cure="finish it: python extract.py (the same choices)")
+                raise StaleCache(what, where=str(store.root), cure=f"finish it: {extraction()}")
         self.layout = {key: kind for g in (ENCODINGS, *self.groups) for key, kind in store.layout(g).items()}
         missing = {"latents", "text.tokens", "text.mask", "text.pooled", "sample_ids"} - self.layout.keys()
         if missing:
-            raise StaleCache(f"the encodings lack {', '.join(sorted(missing))}", where=str(store.root), cure=REBUILD)
+            raise StaleCache(f"the encodings lack {', '.join(sorted(missing))}", where=str(store.root), cure=rebuild())
         self.expert_keys = tuple(k for k in self.layout if k.partition(".")[0] in self.groups)
         self._memory: dict[str, Tensor] | None = None
         self._captions: list[str] | None = None

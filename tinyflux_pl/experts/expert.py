@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError, DataError
+from tinyflux_pl.core.interpreter import extraction
 from tinyflux_pl.core.specs import ExpertSpec
 from tinyflux_pl.experts.bucket_interpolation import interpolate
 
@@ -73,14 +74,14 @@ class CachedExpert(ABC):
                 raise DataError(
                     f"the batch has no {key!r}, it has {sorted(experts)}",
                     where=f"experts.{self.name}",
-                    cure=f"extract this expert first: python extract.py experts={self.name}",
+                    cure=f"extract the expert {self.name} first: {extraction()}",
                 )
             expected = (len(self.spec.t_buckets), *self.spec.shapes[column])
             if tuple(experts[key].shape[1:]) != expected:
                 raise DataError(
                     f"{key} is {tuple(experts[key].shape[1:])} a sample, expected {expected}",
                     where=f"experts.{self.name}",
-                    cure="set the expert's sizes to those of the cache, or extract it again",
+                    cure=f"set the sizes to those of the cache, or extract it again: {extraction('rebuild=true')}",
                 )
             found[port] = interpolate(experts[key], t, self.spec.t_buckets)
         return found

@@ -6,16 +6,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app import own_choices
 from tinyflux_pl.app.caches.replacement import Replacement
 from tinyflux_pl.app.parts import Parts
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
-from tinyflux_pl.core.interpreter import command
+from tinyflux_pl.core.interpreter import choosing, extraction
 from tinyflux_pl.data import sample_keys
 from tinyflux_pl.data.cache_store import CacheStore
 
 NAMED = 3  # changed samples that a message names
-# What of a command line decides a cache, and so belongs to the command that makes it anew.
-CHOICES = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed", "hardware", "experiment")
 
 
 def whole(folder: Path, groups: tuple[str, ...]) -> bool:
@@ -56,8 +55,8 @@ def _changed(records: Any, folder: Path) -> str:
 
 def cure(parts: Parts, source: str) -> str:
     """The command that makes the caches anew, and the way to keep both."""
-    chosen = [line for line in parts.config.get("overrides", []) if line.lstrip("+~").startswith(CHOICES)]
     node = parts.config["data"]["sources"][source]
     other = shlex.quote(f"data.sources.{source}.cache={Path(node['cache'])}_2")
-    words = [*parts.config.get("flags", []), *chosen, "rebuild=true"]
-    return f"{command('extract.py')} {' '.join(words)}; or keep both caches: add {other} to this run"
+    with choosing(own_choices.words(parts.config)):
+        line = extraction("rebuild=true")
+    return f"{line}; or keep both caches: add {other} to this run"

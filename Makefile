@@ -54,7 +54,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# Not part of the tests, which hold the lock against tinyflux_pl/app/known_bad.py without network.
+# Not part of the tests, which hold the lock against tinyflux_pl/config/blocked_packages.py without network.
 audit: $(VENV)/.python
 	$(PIP) -c constraints.txt pip-audit
 	$(BIN)/python -m pip_audit --strict --require-hashes --disable-pip -r $(LOCK)

@@ -1,6 +1,6 @@
 """`python generate.py ...`: see the README."""
 
-from tinyflux_pl.app.command_line import run
+from tinyflux_pl.app.cli.command_line import run
 
 if __name__ == "__main__":
     run("generate")

@@ -51,10 +51,11 @@ class Trained:
     """A run's network, objective, optimizer and averages on a device, and batches of drawn pictures."""
 
     def __init__(self, config: dict[str, Any], device: str, root: str) -> None:
-        from tinyflux_pl.app.config.compose import build
-        from tinyflux_pl.app.learner import Learner
-        from tinyflux_pl.app.parts import Parts
-        from tinyflux_pl.app.preflight import cache_needs, dataset_survey, rehearsal
+        from tinyflux_pl.app.components import Parts
+        from tinyflux_pl.app.preflight import cache_needs, dataset_survey
+        from tinyflux_pl.app.preflight import dry_run_setup as rehearsal
+        from tinyflux_pl.app.trainable import Learner
+        from tinyflux_pl.config.build import build
         from tinyflux_pl.training.optimizers import made_for
 
         self.config, self.device = config, device
@@ -86,7 +87,7 @@ class Trained:
 
 def measure(asked: tuple[str, ...], device: str, root: str, *more: str) -> tuple[str, ...]:
     """One row: the plan, and what a few steps take."""
-    from tinyflux_pl.app import training_plan
+    from tinyflux_pl.app import training_memory as training_plan
     from tinyflux_pl.core.precision import choose
 
     config, plan = training_plan.divided(configuration(asked, root, *more))

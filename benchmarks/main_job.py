@@ -127,8 +127,8 @@ def trimmed_words(seconds: float, precision: str) -> tuple[float, float]:
 
 def cached_batch(seconds: float) -> tuple[float, float]:
     """A random batch of 64 from a memory-mapped store, and from tensors in memory."""
-    from tinyflux_pl.data.cache_store import CacheStore
-    from tinyflux_pl.data.cached_dataset import CachedDataset
+    from tinyflux_pl.cache.dataset import CachedDataset
+    from tinyflux_pl.cache.store import CacheStore
 
     count = 4096
     columns = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.sample_keys import digest
+from tinyflux_pl.cache.sample_keys import digest
+from tinyflux_pl.cache.store import CacheStore
 
 PARTS = {"codec": {"name": "pixels", "fold": 4}, "text": {"name": "hashed", "width": 6}, "image_size": 32}
 CAPTIONS = ["a red circle", "", "zwei grüne Kreise", "円", "x" * 300, "a\nline", "\u2028"]

@@ -5,8 +5,8 @@ import pytest
 from tests import releases_flux1
 from tests.app.runs import SHAPES, run
 from tinyflux_pl.app import attention_kernel
-from tinyflux_pl.core import release
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.weights import load_release as release
 
 MATH = {"attention_backend": "_native_math", "dtype": "float32"}
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.app.runs import SMALLEST, run
 from tests.app.test_bad_input import entry, refused, shards
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core import errors
-from tinyflux_pl.data.cache_store import CacheStore
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.app.runs import CONF, SMALLEST, photographs, run
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.app.command_line import prepare
-from tinyflux_pl.app.config.free_text import quoted
+from tinyflux_pl.app.cli.command_line import prepare
+from tinyflux_pl.config.quoting import quoted
 from tinyflux_pl.core import errors
 
 ROOT = CONF.parent

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.app.runs import SMALLEST, configuration, run
-from tinyflux_pl.app import pipelines
+from tinyflux_pl.app import build_pipeline as pipelines
 from tinyflux_pl.app.checkpoint_plan import planned
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError

@@ -8,8 +8,8 @@ from PIL import Image
 from tinyflux_pl.app.preflight import dataset_survey
 from tinyflux_pl.app.preflight.dataset_survey import KEPT, Survey
 from tinyflux_pl.core import files
-from tinyflux_pl.data.dataset_audit import Audit
-from tinyflux_pl.data.original_sizes import OriginalSizes
+from tinyflux_pl.data.images.size_histogram import OriginalSizes
+from tinyflux_pl.data.records.audit import Audit
 from tinyflux_pl.data.records.folder import Folder
 
 

@@ -64,7 +64,7 @@ def test_guidance_of_zero_draws_the_prompt_without_guidance(release, tmp_path):
 
 
 def test_a_negative_prompt_without_guidance_is_refused_before_weights_are_read(release, tmp_path, monkeypatch):
-    from tinyflux_pl.core import release as weights
+    from tinyflux_pl.weights import load_release as weights
 
     monkeypatch.setattr(weights, "fill", None)
     with pytest.raises(ConfigError, match="negative prompt does nothing"):
@@ -86,7 +86,7 @@ def test_a_weight_that_is_not_finite_is_named(release, tmp_path):
 def test_a_torn_autoencoder_is_refused_before_the_network_is_read(release, tmp_path, monkeypatch):
     import shutil
 
-    from tinyflux_pl.core import release as weights
+    from tinyflux_pl.weights import load_release as weights
 
     spoiled = shutil.copytree(release, tmp_path / "spoiled")
     file = spoiled / "vae" / NET

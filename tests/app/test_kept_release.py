@@ -7,9 +7,9 @@ import pytest
 from tests import releases_stability
 from tests.app.runs import SHAPES, configuration, run
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.app.config.changes import changes
+from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.hardware import decided
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.config.diff import changes
 from tinyflux_pl.core.errors import ConfigError
 
 SCHEDULER = "scheduler/scheduler_config.json"

@@ -5,12 +5,12 @@ import torch
 
 from tests.app.runs import configuration, run
 from tinyflux_pl.app.caches import sources
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import cache_needs
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, TextEmbeddings
-from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.denoisers.tinyflux import build
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.diffusion.timesteps import Uniform

@@ -5,12 +5,12 @@ import torch
 
 from tests.app.runs import SMALLEST, configuration
 from tinyflux_pl.app import own_choices, run
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.cache import staleness as cache_validity
+from tinyflux_pl.cache.dataset import CachedDataset
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import DataError, TinyFluxError
-from tinyflux_pl.data import cache_validity
-from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.cached_dataset import CachedDataset
 from tinyflux_pl.experts.lune import Lune
 
 WORDS = ["data=folder", "data.root='my photos'", "experts=lune"]

@@ -3,7 +3,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tinyflux_pl.app.config.free_text import quoted
+from tinyflux_pl.config.quoting import quoted
 
 
 def read(line):

@@ -9,13 +9,13 @@ import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, photographs, run
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import dataset_survey, disk_needs
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.round_trip import difference
 from tinyflux_pl.core import errors
 from tinyflux_pl.text.hashed_words import HashedWords
-from tinyflux_pl.training.rehearsed_fit import generators_kept
+from tinyflux_pl.training.dry_run_fit import generators_kept
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import torch
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, run
 from tinyflux_pl.app import batch_sizes
-from tinyflux_pl.app.learner import Learner
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight.preflight import Preflight, cache_needs, dataset_survey, disk_needs
+from tinyflux_pl.app.trainable import Learner
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import errors
 from tinyflux_pl.engine import peak_memory

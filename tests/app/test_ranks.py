@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from tinyflux_pl.app import ranks
-from tinyflux_pl.core import interruption
+from tinyflux_pl.app.caches import ranks
+from tinyflux_pl.core import interruption, rank
 from tinyflux_pl.core.errors import Interrupted
 
 VARIABLES = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_PROCID")
@@ -35,7 +35,7 @@ def alone(monkeypatch):
 def test_rank_0_is_told_by_the_launcher_s_variables(monkeypatch, variables, first):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert ranks.first() is first
+    assert rank.is_rank_zero() is first
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from tests import releases
 from tests.app.runs import configuration, photographs, run
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
-from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.text.clip_t5 import ClipT5
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins", "retina", "page")
@@ -92,7 +92,7 @@ def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project, phot
 
 
 def test_latents_and_text_are_those_of_the_photograph_and_its_caption(project, real, photos):
-    from tinyflux_pl.data.image_decoding import decode, fit
+    from tinyflux_pl.data.images.decode import decode, fit
 
     config = configuration("extract", project, *real)
     codec = AutoencoderKLCodec(config["codec"]["weights"])
@@ -186,7 +186,7 @@ PUBLISHED = (
 @pytest.mark.parametrize("beside", [True, False])
 def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, beside, monkeypatch):
     """model=deep_v42 model.weights=FILE equals load_reference and the sampling loop with the original's settings."""
-    from tinyflux_pl.app.config.compose import build
+    from tinyflux_pl.config.build import build
     from tinyflux_pl.core.types import Conditioning
     from tinyflux_pl.denoisers.tinyflux import TinyFluxDenoiser, load_reference, to_reference_keys
     from tinyflux_pl.diffusion.guidance import Guidance

@@ -8,7 +8,7 @@ import pytest
 from tests.stores import written
 from tinyflux_pl.app.caches import replacement
 from tinyflux_pl.app.caches.replacement import Replacement
-from tinyflux_pl.data.cache_store import CacheStore
+from tinyflux_pl.cache.store import CacheStore
 
 
 @pytest.fixture

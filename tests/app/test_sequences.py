@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.app.runs import run
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, DataError, SpecMismatch, StaleCache
-from tinyflux_pl.data.sequences import Sequences
+from tinyflux_pl.data.sequences.files import Sequences
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.inference.sequences import SequencePipeline
 

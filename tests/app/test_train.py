@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.app.runs import SMALLEST, configuration, run
-from tinyflux_pl.app.learner import Learner
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.trainable import Learner
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, StaleCache
 
@@ -130,7 +130,7 @@ def test_steps_may_be_added_and_what_else_is_asked_for_with_leave(root, whole):
 
 
 def test_a_run_may_begin_at_a_checkpoint_of_another_and_has_one_history(root, whole, monkeypatch):
-    from tinyflux_pl.app.fitting import Fitting
+    from tinyflux_pl.app.training_run import Fitting
 
     earlier = root / "outputs" / "whole" / "checkpoints" / "step_0000004"
     chosen = ("experts=lune_sol", "hardware.precision=32-true")

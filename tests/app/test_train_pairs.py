@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests import releases_flux1
 from tests.app.runs import run
-from tests.data.test_paired_images import mask, picture
+from tests.data.records.test_image_pairs import mask, picture
 
 SIDE = (32, 32)
 

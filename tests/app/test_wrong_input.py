@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.app import wrong_values
-from tinyflux_pl.app import command_line, run, standard_streams
-from tinyflux_pl.app.config import compose
+from tinyflux_pl.app import run
+from tinyflux_pl.app.cli import command_line, standard_streams
+from tinyflux_pl.config import build as compose
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, TinyFluxError, UntrustedFile
 
 GROUPS = ("model", "data", "experts", "hardware", "codec", "text", "path", "sampler", "guidance", "logger", "optimizer")
@@ -34,8 +35,8 @@ def answer(tmp_path, monkeypatch):
             compose.check_binds(source["train"], (), f"data.sources.{name}.train")
         raise Accepted("a run would start", where="here", cure="nothing")
 
-    monkeypatch.setattr("tinyflux_pl.app.parts.Parts.from_config", reached)
-    monkeypatch.setattr("tinyflux_pl.app.pipelines.pipeline", reached)
+    monkeypatch.setattr("tinyflux_pl.app.components.Parts.from_config", reached)
+    monkeypatch.setattr("tinyflux_pl.app.build_pipeline.pipeline", reached)
     monkeypatch.setattr("tinyflux_pl.app.prompt_advice.captions_of", lambda checkpoint: None)
     monkeypatch.setattr(run, "_use_threads", lambda config: None)
     gc.collect()

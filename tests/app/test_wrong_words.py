@@ -3,8 +3,9 @@
 import pytest
 
 from tests.app.runs import CONF
-from tinyflux_pl.app.config import read_keys, signatures
-from tinyflux_pl.app.judged_line import prepare
+from tinyflux_pl.app.cli.check_line import prepare
+from tinyflux_pl.config import signatures
+from tinyflux_pl.config import unused_keys as read_keys
 from tinyflux_pl.core.errors import ConfigError
 
 

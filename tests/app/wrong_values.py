@@ -8,9 +8,9 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from tinyflux_pl.app.config import plain_keys
-from tinyflux_pl.app.config.free_text import is_path, is_prose
-from tinyflux_pl.app.config.key_binding import Keys
+from tinyflux_pl.config import schema as plain_keys
+from tinyflux_pl.config.bind import Keys
+from tinyflux_pl.config.quoting import is_path, is_prose
 
 # of each kind of value, what is none; a place takes any text, so that its wrong values stand in files
 NUMBER = ("word", "nan", "[1]", "{a: 1}", "''", "true", "1e999", "-inf", "9" * 40)

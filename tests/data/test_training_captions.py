@@ -3,7 +3,7 @@
 import pytest
 
 from tinyflux_pl.data import training_captions
-from tinyflux_pl.data.shapes import Shapes
+from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.data.training_captions import TrainingCaptions, readable
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tinyflux_pl.core.files import sha256
-from tinyflux_pl.data.prompt_accuracy import PromptAccuracy
-from tinyflux_pl.data.shapes import Shapes
+from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
+from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.experts.teacher import ASSETS, embedded
 from tinyflux_pl.sampling.images import ImageSampler

@@ -7,14 +7,14 @@ import torch
 
 from tests import releases
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
-from tinyflux_pl.core import weight_files
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
 from tinyflux_pl.core.files import sha256, write_tensors
 from tinyflux_pl.core.types import Conditioning
-from tinyflux_pl.core.weight_files import known_sha256, tensor_shapes
 from tinyflux_pl.experts import teacher as room
 from tinyflux_pl.experts.teacher import sd15_flow
 from tinyflux_pl.text.hashed_words import HashedWords
+from tinyflux_pl.weights import headers as weight_files
+from tinyflux_pl.weights.headers import known_sha256, tensor_shapes
 
 
 class FourChannels(PixelFolding):

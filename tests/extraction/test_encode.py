@@ -5,11 +5,11 @@ import functools
 import pytest
 import torch
 
+from tinyflux_pl.cache.dataset import CachedDataset
+from tinyflux_pl.cache.sample_keys import keys_of
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
-from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.cached_dataset import CachedDataset
-from tinyflux_pl.data.sample_keys import keys_of
-from tinyflux_pl.data.shapes import Shapes
+from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.extraction import encode as room
 from tinyflux_pl.text.hashed_words import HashedWords
 

@@ -10,12 +10,12 @@ from PIL import Image
 from tests import releases
 from tests.experts.conftest import make_teacher
 from tinyflux_pl.app.caches.sources import expert_fingerprint
+from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
-from tinyflux_pl.data import paired_images
-from tinyflux_pl.data.paired_images import PairedImages
 from tinyflux_pl.data.records import folder as folder_records
+from tinyflux_pl.data.records import image_pairs as paired_images
 from tinyflux_pl.data.records.folder import Folder
-from tinyflux_pl.data.sample_keys import keys_of
+from tinyflux_pl.data.records.image_pairs import PairedImages
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.experts.lune import Lune
 from tinyflux_pl.extraction.encode import encodings_fingerprint

@@ -5,16 +5,16 @@ import functools
 import pytest
 import torch
 
-from tests.data.test_paired_images import mask, picture
+from tests.data.records.test_image_pairs import mask, picture
 from tests.denoisers.test_tinyflux import SIZES
+from tinyflux_pl.cache.dataset import CachedDataset
+from tinyflux_pl.cache.mixture import Mixture
+from tinyflux_pl.cache.sample_keys import keys_of
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.holes import hole_channels
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import SpecMismatch
-from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.cached_dataset import CachedDataset
-from tinyflux_pl.data.mixture import Mixture
-from tinyflux_pl.data.paired_images import PairedImages
-from tinyflux_pl.data.sample_keys import keys_of
+from tinyflux_pl.data.records.image_pairs import PairedImages
 from tinyflux_pl.denoisers.tinyflux import build
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.diffusion.timesteps import Uniform

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.extraction.test_encode import Extractor, encode, extract, make
+from tinyflux_pl.cache.rebuild import KeptRows, carry_over
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.fingerprint import of, sample_id
-from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.kept_rows import KeptRows, carry_over
 from tinyflux_pl.data.records.record_source import RecordSource
-from tinyflux_pl.data.shapes import Shapes
+from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.text.hashed_words import HashedWords
 
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
+from tinyflux_pl.cache.dataset import CachedDataset
+from tinyflux_pl.cache.mixture import Mixture
+from tinyflux_pl.cache.sample_keys import keys_of
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
-from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.cached_dataset import CachedDataset
-from tinyflux_pl.data.image_decoding import fit
-from tinyflux_pl.data.mixture import Mixture
-from tinyflux_pl.data.paired_images import PairedImages
+from tinyflux_pl.core.size_conditioning import size_ids
+from tinyflux_pl.data.images.decode import fit
 from tinyflux_pl.data.records.folder import Folder
-from tinyflux_pl.data.sample_keys import keys_of
-from tinyflux_pl.data.shapes import Shapes
-from tinyflux_pl.data.size_conditioning import size_ids
+from tinyflux_pl.data.records.image_pairs import PairedImages
+from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.extraction.encode import encode, encodings_fingerprint
 from tinyflux_pl.text.hashed_words import HashedWords
 

@@ -16,7 +16,7 @@ EXACT = ("hardware.precision=32-true", "model.dtype=float32", "codec.dtype=float
 
 def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> Any:
     """Our pipeline in fp32 as generate.py makes it from a folder."""
-    from tinyflux_pl.app.pipelines import pipeline
+    from tinyflux_pl.app.build_pipeline import pipeline
 
     asked = [f"model={model}", f"model.weights='{folder}'", f"height={height}", f"width={width}", *EXACT, *overrides]
     return pipeline(configuration("generate", folder, f"prompt='{PROMPT}'", *asked))

@@ -41,7 +41,7 @@ class Family:
         import torch
         from omegaconf import OmegaConf
 
-        from tinyflux_pl.app.config.allowlist import resolve
+        from tinyflux_pl.config.allowlist import resolve
 
         with initialize_config_dir(str(CONF), version_base=None):
             config = compose("generate", [f"model={name}"], return_hydra_config=True)

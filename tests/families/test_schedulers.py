@@ -135,7 +135,7 @@ def test_a_releases_scheduler_is_followed(xl, name, monkeypatch):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_followed_is_refused_by_name_before_weights_are_read(xl, name, monkeypatch):
-    from tinyflux_pl.core import release
+    from tinyflux_pl.weights import load_release as release
 
     kind, settings, says = REFUSED[name]
     put(xl[0], kind, **settings)

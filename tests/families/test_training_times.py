@@ -6,8 +6,8 @@ import torch
 from tests.app.runs import configuration
 from tests.families.table import families
 from tinyflux_pl.app import release_settings
-from tinyflux_pl.app.config.compose import build
 from tinyflux_pl.app.run import generate
+from tinyflux_pl.config.build import build
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.diffusion.shifts import shift_for

@@ -14,9 +14,9 @@ from PIL import Image
 from tests import releases
 from tests.app.runs import configuration
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core import files
-from tinyflux_pl.data.cache_store import CacheStore
 from tinyflux_pl.denoisers.unet import build_unet
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 from tinyflux_pl.text.hashed_words import HashedWords

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback
 from tests.app.runs import configuration
 from tests.faults.small_runs import SMALL
 from tinyflux_pl.app.caches.sources import prepare
-from tinyflux_pl.app.fitting import Fitting
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.training_run import Fitting
 from tinyflux_pl.checkpoints.directory import Checkpoint
 
 # nothing but steps, unless a test asks for it

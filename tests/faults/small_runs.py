@@ -36,7 +36,7 @@ def warm() -> None:
     import lightning.pytorch.loggers  # noqa: F401
 
     from tinyflux_pl.app.caches import sources  # noqa: F401
-    from tinyflux_pl.data import prompt_accuracy  # noqa: F401
+    from tinyflux_pl.data.tasks import prompt_accuracy  # noqa: F401
     from tinyflux_pl.extraction import encode  # noqa: F401
     from tinyflux_pl.training import logged_metrics, preview, validation  # noqa: F401
 
@@ -66,7 +66,7 @@ def training(
             before(folder)
         try:
             if through_command_line:
-                from tinyflux_pl.app import command_line
+                from tinyflux_pl.app.cli import command_line
 
                 chosen = [*SHAPES, "debug=fast", f"paths.root={root}", *SMALL, f"run={name}", *overrides]
                 sys.argv = ["train.py", *chosen]

@@ -106,7 +106,7 @@ def followed(folder: Path, printed: str) -> None:
     words = shlex.split(line.partition("python train.py ")[2])
 
     def work() -> None:
-        from tinyflux_pl.app.command_line import run
+        from tinyflux_pl.app.cli.command_line import run
 
         small_runs.record_draws(folder / "draws_001_0.jsonl")
         sys.argv = ["train.py", *words]

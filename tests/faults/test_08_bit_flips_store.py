@@ -13,9 +13,9 @@ from tests.faults import caching
 from tests.faults.conftest import times
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.caches import doctor
+from tinyflux_pl.cache.dataset import CachedDataset, collate
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
-from tinyflux_pl.data.cache_store import CacheStore
-from tinyflux_pl.data.cached_dataset import CachedDataset, collate
 
 EXPERTS = ("lune", "sol")
 FLIPS = 100

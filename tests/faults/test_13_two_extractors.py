@@ -12,7 +12,7 @@ from tests.faults.conftest import times
 from tests.faults.forks import Child
 from tests.faults.test_05_resume import LOSS, at_call
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.data import store_health
+from tinyflux_pl.cache import verify as store_health
 
 REFUSED = re.compile(r"written by process (\d+)")
 

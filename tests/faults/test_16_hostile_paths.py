@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.faults import forks
 from tinyflux_pl.core.errors import TinyFluxError
-from tinyflux_pl.data.paired_images import PairedImages
 from tinyflux_pl.data.records.folder import Folder
+from tinyflux_pl.data.records.image_pairs import PairedImages
 
 BAIT = "bait.png"  # beside the dataset's folder; out/ beside it holds another
 NAMED = [  # as a row of metadata may say it

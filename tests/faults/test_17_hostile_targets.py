@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from tests.faults import forks
 from tests.faults.conftest import FULL
 from tests.faults.hostile_targets import HYDRA, PLACES, targets
-from tinyflux_pl.app.command_line import CONF, prepare, run
-from tinyflux_pl.app.config.compose import build, plain
-from tinyflux_pl.app.config.known_keys import composed
+from tinyflux_pl.app.cli.command_line import CONF, prepare, run
+from tinyflux_pl.config.build import build, plain
+from tinyflux_pl.config.suggest import composed
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 
 

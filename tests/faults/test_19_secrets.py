@@ -19,7 +19,7 @@ from PIL import Image
 from tests.app.runs import SHAPES
 from tests.faults import forks
 from tests.faults.conftest import FULL
-from tinyflux_pl.app.command_line import run
+from tinyflux_pl.app.cli.command_line import run
 from tinyflux_pl.core.errors import DataError
 
 # put together here, so that no scanner takes this file for a leak
@@ -191,7 +191,7 @@ def test_a_refused_run_names_no_folder_after_a_secret(tmp_path, figure):
 
 
 def test_the_environment_itself_is_what_a_run_reads_secrets_from(monkeypatch):
-    from tinyflux_pl.app import redact
+    from tinyflux_pl.config import redact
 
     assert all(redact.redact(f"<{value}>") == "<***>" for value in SECRETS.values())
     assert os.environ["HF_TOKEN"] == SECRETS["HF_TOKEN"], "it stays there, for the hub's own client"

@@ -10,8 +10,8 @@ import pytest
 
 from tests.house.pinned import locked, pins
 from tests.house.source import ROOT
-from tinyflux_pl.app import known_bad
-from tinyflux_pl.app.known_bad import KNOWN_BAD, KnownBadPackage, hits
+from tinyflux_pl.config import blocked_packages as known_bad
+from tinyflux_pl.config.blocked_packages import KNOWN_BAD, KnownBadPackage, hits
 
 STOLEN = [("lightning", "2.6.2"), ("lightning", "2.6.3"), ("pytorch_lightning", "2.6.3"), ("litellm", "1.82.8")]
 OLD = [("torch", "2.9.1+cu128"), ("torch", "2.9"), ("Hydra.Core", "1.3.7"), ("lightning", "2.5"), ("torchtriton", "9")]

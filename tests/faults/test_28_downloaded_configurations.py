@@ -12,7 +12,7 @@ import pytest
 from tests.faults import forks
 from tests.faults.conftest import FULL
 from tests.faults.hostile_configurations import EXPERIMENTS, FOLDERS
-from tinyflux_pl.app.command_line import run
+from tinyflux_pl.app.cli.command_line import run
 
 QUICK = ("a filter of a sweep", "an environment of a sweep", "a formatter that is a file", "by a package")
 FLAGS = (["--hydra-help"], ["--info", "all"], ["--cfg", "hydra"], ["--help"], ["--multirun"])
@@ -66,7 +66,7 @@ def attacked(folder: Path, name: str, flags: list[str]) -> tuple[forks.Ended, li
 def _warm() -> None:
     import hydra._internal.hydra  # noqa: F401
 
-    import tinyflux_pl.app.config.known_keys  # noqa: F401
+    import tinyflux_pl.config.suggest  # noqa: F401
 
 
 def test_a_downloaded_folder_of_configurations_runs_nothing(tmp_path, figure):

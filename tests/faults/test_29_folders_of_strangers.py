@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyflux_pl.app.config import loggers
-from tinyflux_pl.app.config.changes import ANOTHER_RUN, changes
-from tinyflux_pl.app.config.compose import build
-from tinyflux_pl.app.config.kept_parts import build_kept
-from tinyflux_pl.app.replaying import replay
+from tinyflux_pl.app.replay import replay
+from tinyflux_pl.config import logger_endpoints as loggers
+from tinyflux_pl.config.build import build
+from tinyflux_pl.config.diff import ANOTHER_RUN, changes
+from tinyflux_pl.config.saved_nodes import build_kept
 from tinyflux_pl.core.errors import ConfigError
 
 HOUSE = "tinyflux_pl"

@@ -15,10 +15,10 @@ import torch
 from tests.app.runs import SMALLEST, configuration, run
 from tests.faults.conftest import FULL
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.checkpoints import directory, manifest, training_state
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore, TinyFluxError, UntrustedFile
-from tinyflux_pl.data.cache_store import CacheStore
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def drawn(folder: Path, root: Path) -> None:
 def test_a_description_of_another_shape(trained, tmp_path, figure, monkeypatch):
     """And nobody is asked for anything that only such a description names."""
     asked: list[str] = []
-    monkeypatch.setattr("tinyflux_pl.core.hub._fetch", lambda name, *_: asked.append(name))
+    monkeypatch.setattr("tinyflux_pl.weights.hub._fetch", lambda name, *_: asked.append(name))
     names = list(SHAPES) if FULL else QUICK
     failed = []
     for number, name in enumerate(names):

@@ -13,9 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from tests.house.source import ROOT
-from tinyflux_pl.app.config import allowlist
-from tinyflux_pl.app.config.compose import check_binds
-from tinyflux_pl.app.config.known_keys import dotted, missing_keys
+from tinyflux_pl.config import allowlist
+from tinyflux_pl.config.build import check_binds
+from tinyflux_pl.config.suggest import dotted, missing_keys
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.experts.lune import Lune
 from tinyflux_pl.experts.sol import Sol

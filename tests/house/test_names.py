@@ -55,7 +55,8 @@ def own_texts() -> list[Path]:
     """Every text file of the project that a reader may open."""
     found = []
     for folder, inner, names in os.walk(source.ROOT):
-        inner[:] = [n for n in inner if n not in SKIPPED and not n.endswith(".egg-info")]
+        kept = SKIPPED if Path(folder) == source.ROOT else SKIPPED - {"cache"}
+        inner[:] = [n for n in inner if n not in kept and not n.endswith(".egg-info")]
         found += [Path(folder, n) for n in names if any(fnmatch(n, pattern) for pattern in TEXTS)]
     return sorted(found)
 

@@ -118,7 +118,7 @@ def test_what_cannot_be_is_refused(qwen3):
 
 
 def test_the_template_of_a_chat_is_part_of_the_fingerprint_and_is_fetched(tmp_path, monkeypatch):
-    from tinyflux_pl.core import hub
+    from tinyflux_pl.weights import hub
 
     releases.qwen3(tmp_path)
     template = tmp_path / "tokenizer" / "chat_template.jinja"

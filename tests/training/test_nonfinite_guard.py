@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.faults.attacks import KINDS, Attack
 from tests.faults.forks import Child
 from tests.training.small_run import Samples, Small, same, skipped_lines
+from tinyflux_pl.cache.sample_order import SampleOrder
 from tinyflux_pl.core.errors import ConfigError, NumericsError
-from tinyflux_pl.data.sample_order import SampleOrder
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 from tinyflux_pl.training.replay_bundle import Replay
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyflux_pl.app.generation_plan import GenerationPlan, generation_plan, plan_of
+from tinyflux_pl.app.inference_memory import GenerationPlan, generation_plan, plan_of
 
 
 def planned(config: dict[str, Any]) -> GenerationPlan:

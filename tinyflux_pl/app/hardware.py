@@ -17,13 +17,13 @@ def chosen(config: dict[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError where the accelerator is not there.
     """
-    from tinyflux_pl.app import ranks
     from tinyflux_pl.core import precision
+    from tinyflux_pl.core.rank import is_rank_zero
 
     config = decided(config)
     accelerator = config["hardware"]["accelerator"]
     device, number = describe(accelerator), precision.choose(config["hardware"]["precision"], accelerator)
-    if ranks.first():
+    if is_rank_zero():
         print(f"hardware: {device.name}, {size(device.total)} of memory, precision {number}")
     return config
 

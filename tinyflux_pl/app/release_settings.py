@@ -108,7 +108,7 @@ def _tell(kind: str, where: str, config: dict[str, Any], found: ReleaseFiles) ->
 
 
 def _index_followed(config: dict[str, Any], found: ReleaseFiles) -> dict[str, Any]:
-    from tinyflux_pl.core.unread import name_unread
+    from tinyflux_pl.core.unused_settings import name_unread
 
     unread = {k for k, v in found.index.items() if not k.startswith("_") and k not in KNOWN and v != [None, None]}
     name_unread(unread, f"{found.where}/{INDEX}")
@@ -156,7 +156,7 @@ def _files(config: Mapping[str, Any]) -> ReleaseFiles:
 
 def _folder(weights: str, revision: str | None) -> Path | None:
     """The pipeline's folder: itself, the one around a network's folder or a file, a pinned repository's; else None."""
-    from tinyflux_pl.core import hub
+    from tinyflux_pl.weights import hub
 
     place = Path(weights).expanduser()
     if revision and not place.exists():
@@ -179,7 +179,7 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _markers_of(file: Path) -> frozenset[str]:
-    from tinyflux_pl.core.weight_files import tensor_shapes
+    from tinyflux_pl.weights.headers import tensor_shapes
 
     if file.suffix not in (".safetensors", ".sft"):
         return frozenset()

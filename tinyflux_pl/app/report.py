@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import tables
-from tinyflux_pl.app.generation_plan import GenerationPlan
-from tinyflux_pl.app.redact import redact_data
+from tinyflux_pl.app.inference_memory import GenerationPlan
 from tinyflux_pl.app.run_folder import configurations
-from tinyflux_pl.app.training_plan import TrainingPlan
+from tinyflux_pl.app.training_memory import TrainingPlan
+from tinyflux_pl.config.redact import redact_data
 from tinyflux_pl.core import files, interpreter
 from tinyflux_pl.data.training_captions import HELP
 from tinyflux_pl.engine.memory_plan import size

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app.config import plain_keys
 from tinyflux_pl.app.own_choices import named
 from tinyflux_pl.app.preflight.verdict import with_verdict
 from tinyflux_pl.app.run_folder import leaving_no_trace, others_in, owned
+from tinyflux_pl.config import schema as plain_keys
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.rank import is_rank_zero
 
 UNREAD = ("optimizer", "schedule", "sampler", "guidance", "objective", "timesteps", "callbacks", "logger")
 UNREAD += ("steps", "resume")  # by extraction
@@ -24,7 +25,7 @@ def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
     from tinyflux_pl.app import hardware, report
     from tinyflux_pl.app.caches import doctor, sources
-    from tinyflux_pl.app.parts import Parts
+    from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight import expectations
 
     plain_keys.check(config, "extract")
@@ -47,14 +48,18 @@ def extract(config: dict[str, Any]) -> int:
 @named
 def train(config: dict[str, Any]) -> int:
     """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
-    from tinyflux_pl.app import closing_evaluation, hardware, ranks, report, resumption, training_plan
-    from tinyflux_pl.app.fitting import Fitting
-    from tinyflux_pl.app.parts import Parts
+    from tinyflux_pl.app import final_evaluation as closing_evaluation
+    from tinyflux_pl.app import hardware, report
+    from tinyflux_pl.app import resume as resumption
+    from tinyflux_pl.app import training_memory as training_plan
+    from tinyflux_pl.app.caches import ranks
+    from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight.preflight import Preflight
+    from tinyflux_pl.app.training_run import Fitting
 
     plain_keys.check(config, "train")
     if config["replay"]:
-        from tinyflux_pl.app.replaying import replay
+        from tinyflux_pl.app.replay import replay
 
         return replay(config)
     if config["preflight"] == training_plan.ALONE:
@@ -76,13 +81,13 @@ def train(config: dict[str, Any]) -> int:
         preflight = Preflight(parts, resumed.step if resumed else 0, plan)
         if preflight.only:
             return 0
-        if ranks.first():
+        if is_rank_zero():
             report.configuration(config, resumed.step if resumed else 0)
         prepared = preflight.sources or ranks.prepared(parts, preflight.records)
         preflight.remember()
         fitting = Fitting(parts, prepared, resumed)
         fitting.fit()
-        if not ranks.first():
+        if not is_rank_zero():
             return 0
         results = closing_evaluation.results_of(fitting, started)
     report.results(results, Path(config["run_dir"]))
@@ -94,8 +99,9 @@ def train(config: dict[str, Any]) -> int:
 @leaving_no_trace
 def generate(config: dict[str, Any]) -> int:
     """Checkpoint + prompt -> images, a grid, and how each was made."""
-    from tinyflux_pl.app import checkpoint_plan, drawing_seed, generation_plan, hardware, prompt_advice, report
-    from tinyflux_pl.app.pipelines import pipeline
+    from tinyflux_pl.app import checkpoint_plan, drawing_seed, hardware, prompt_advice, report
+    from tinyflux_pl.app import inference_memory as generation_plan
+    from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.pipeline import read_prompts
 
@@ -126,7 +132,7 @@ def generate(config: dict[str, Any]) -> int:
 def _answer(config: dict[str, Any]) -> int:
     """A file of conditions -> a file of pairs, by a model of sequences."""
     from tinyflux_pl.app import report
-    from tinyflux_pl.app.pipelines import pipeline
+    from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.inference.sequences import SequencePipeline
 
     others = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask", "height", "width")
@@ -141,7 +147,7 @@ def _answer(config: dict[str, Any]) -> int:
 
 def _check_training(config: dict[str, Any]) -> None:
     from tinyflux_pl.app import hardware
-    from tinyflux_pl.app.parts import Parts
+    from tinyflux_pl.app.components import Parts
 
     plain_keys.check(config, "train")
     if not config["replay"]:
@@ -150,7 +156,7 @@ def _check_training(config: dict[str, Any]) -> None:
 
 def _check_extraction(config: dict[str, Any]) -> None:
     from tinyflux_pl.app import hardware
-    from tinyflux_pl.app.parts import Parts
+    from tinyflux_pl.app.components import Parts
 
     plain_keys.check(config, "extract")
     if not config["doctor"]:
@@ -195,10 +201,9 @@ def _keep_as_teacher(config: dict[str, Any], results: dict[str, Any]) -> None:
 
 def _require_new_or_resumed(config: dict[str, Any]) -> None:
     """Raise ConfigError for a run that has been made already, or a folder that holds something else."""
-    from tinyflux_pl.app import ranks
 
     run_dir = Path(config["run_dir"])
-    if config["resume"] or not ranks.first():  # of several processes that train one run, the first writes
+    if config["resume"] or not is_rank_zero():  # of several processes that train one run, the first writes
         return
     made = sorted((run_dir / "checkpoints").glob("[!.]*/manifest.json"))
     if made or (run_dir / "results.json").is_file():

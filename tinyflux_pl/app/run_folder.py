@@ -29,9 +29,9 @@ def leaving_no_trace(recipe: Recipe) -> Recipe:
         try:
             return recipe(config)
         finally:
-            from tinyflux_pl.app import ranks
+            from tinyflux_pl.core.rank import is_rank_zero
 
-            if ranks.first():
+            if is_rank_zero():
                 _remove_empty(Path(config["run_dir"]), Path(config["paths"]["root"]))
 
     return wrapped
@@ -45,9 +45,9 @@ def owned(run_dir: Path) -> Generator[None]:
     to no child: a worker that outlives a killed run for seconds would keep the next one out. Where a file system
     knows no locks, nobody is kept out.
     """
-    from tinyflux_pl.app import ranks
+    from tinyflux_pl.core.rank import is_rank_zero
 
-    if not ranks.first():
+    if not is_rank_zero():
         yield
         return
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,8 @@ from tinyflux_pl.checkpoints import training_state
 from tinyflux_pl.checkpoints.manifest import AVERAGED, CONFIG, CURE, MANIFEST, STATE, WEIGHTS
 from tinyflux_pl.core import files, fingerprint, folders
 from tinyflux_pl.core.errors import CorruptCheckpoint, UntrustedFile
-from tinyflux_pl.core.key_report import require_match, shapes_of
-from tinyflux_pl.core.weight_files import tensor_shapes
+from tinyflux_pl.weights.headers import tensor_shapes
+from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
 
 @dataclass(frozen=True)

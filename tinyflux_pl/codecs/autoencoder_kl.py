@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
-from tinyflux_pl.core import release
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec
-from tinyflux_pl.core.unread import name_unread
-from tinyflux_pl.core.weight_files import known_sha256
+from tinyflux_pl.core.unused_settings import name_unread
+from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights.headers import known_sha256
 
 PIXELS = 2**18  # in one pass of the autoencoder, whose activations take a few KB a pixel
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core import key_prefixes
-from tinyflux_pl.core.release import Original
-from tinyflux_pl.core.weight_files import tensor_shapes
+from tinyflux_pl.weights import key_prefixes
+from tinyflux_pl.weights.headers import tensor_shapes
+from tinyflux_pl.weights.load_release import Original
 
 PREFIXES = ("first_stage_model.", "vae.")  # of an autoencoder inside a whole checkpoint
 MOVED = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}  # by FLUX.2's files

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from tinyflux_pl.codecs.autoencoder_layout import holds_autoencoder
-from tinyflux_pl.core import release
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
 from tinyflux_pl.core.files import read_object, require_tensor_file
-from tinyflux_pl.core.known_releases import apposition, cure
-from tinyflux_pl.core.release import Found
-from tinyflux_pl.core.stored_weights import require_network, require_plain_config
-from tinyflux_pl.core.weight_files import tensor_shapes
-from tinyflux_pl.core.weight_folder import WeightFiles, fetch, weights_in
+from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights.dequantize import require_network, require_plain_config
+from tinyflux_pl.weights.find_files import WeightFiles, fetch, weights_in
+from tinyflux_pl.weights.headers import tensor_shapes
+from tinyflux_pl.weights.known_releases import apposition, cure
+from tinyflux_pl.weights.load_release import Found
 
 STEMS = ("diffusion_pytorch_model",)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import SpecMismatch
-from tinyflux_pl.core.sequences import Moments
+from tinyflux_pl.core.sequence_pairs import Moments
 from tinyflux_pl.core.specs import LatentSpec
 
 

@@ -128,13 +128,19 @@ class Record:
 
 @runtime_checkable
 class Records(Protocol):
-    """An indexed source of records; index order is stable, reading is lazy."""
+    """An indexed source of records; index order is stable, reading is lazy.
+
+    `reads_files` is True if a record costs a read from disk. `sample_keys` identifies each record by plain data
+    without reading it, or is None where only reading can tell.
+    """
 
     name: str
+    reads_files: bool
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Record: ...
     def fingerprint(self) -> dict[str, Any]: ...
+    def sample_keys(self) -> list[Any] | None: ...
 
 
 @runtime_checkable

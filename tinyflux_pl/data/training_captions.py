@@ -15,7 +15,8 @@ MOST_WORDS = 10_000  # that are kept, the most frequent: some 150 KiB of a check
 MOST_CAPTIONS = 100_000  # of a source that are counted, spread evenly over it
 EXAMPLES = 6
 HELP = "help"  # the prompt that asks which prompts there are
-PARSERS = {name: f"tinyflux_pl.data.{name}" for name in ("shapes", "scenes", "digits")}  # of records, by their name
+# modules with a `parse`, by the name of the records
+PARSERS = {name: f"tinyflux_pl.data.tasks.{name}.grammar" for name in ("shapes", "scenes", "digits")}
 
 
 @dataclass(frozen=True)

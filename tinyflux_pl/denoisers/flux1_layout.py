@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import CheckpointMismatch
-from tinyflux_pl.core.release import Original
+from tinyflux_pl.weights.load_release import Original
 
 # original -> diffusers, without .weight and .bias; {i} is a block's number
 ENDS = {

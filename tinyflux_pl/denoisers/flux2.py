@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core.protocols import Path
-from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, Prediction
@@ -18,6 +17,7 @@ from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.packing import inpaint_channels, patchify, unpatchify
 from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+from tinyflux_pl.weights.load_release import Original
 
 REFERENCE_TIME = 10  # the first position id of the k-th reference is this times k + 1
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
-from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
@@ -18,6 +17,7 @@ from tinyflux_pl.denoisers.flux2 import picture_ids, word_ids
 from tinyflux_pl.denoisers.packing import patchify, unpatchify
 from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+from tinyflux_pl.weights.load_release import Original
 
 PLACE_SCALE = 0.5  # rows and columns count half, as the network was trained
 

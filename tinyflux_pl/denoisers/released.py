@@ -9,12 +9,13 @@ from typing import Any, TypedDict
 
 import torch
 
-from tinyflux_pl.core import known_releases, release
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
-from tinyflux_pl.core.key_report import shapes_of
 from tinyflux_pl.core.precision import check_dtype
-from tinyflux_pl.core.unread import name_unread
+from tinyflux_pl.core.unused_settings import name_unread
 from tinyflux_pl.denoisers import attention_backend as attention_backend_of
+from tinyflux_pl.weights import known_releases
+from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights.key_diff import shapes_of
 
 
 class Source(TypedDict, total=False):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
-from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+from tinyflux_pl.weights.load_release import Original
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:

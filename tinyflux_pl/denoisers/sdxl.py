@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.protocols import Path
-from tinyflux_pl.core.release import Original
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, Prediction
@@ -18,6 +17,7 @@ from tinyflux_pl.denoisers.released import ReleasedNet, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.diffusion.paths import EDMPath, VPPath
 from tinyflux_pl.diffusion.prediction import check_kind
+from tinyflux_pl.weights.load_release import Original
 
 PREFIX = "model.diffusion_model."  # without which diffusers' table does not read a key
 

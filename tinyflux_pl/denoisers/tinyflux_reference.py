@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core import files, hub
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError, HubError
-from tinyflux_pl.core.key_report import require_match, shapes_of
-from tinyflux_pl.core.stored_weights import plain
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
+from tinyflux_pl.weights import hub
+from tinyflux_pl.weights.dequantize import plain
+from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
 
 class ReferenceTinyFlux(TinyFluxDeep):

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.codecs.registry import build_codec
-from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.core.files import read_object, read_tensors
-from tinyflux_pl.core.key_report import require_match, shapes_of
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.core.specs import compare
-from tinyflux_pl.core.stored_weights import plain
-from tinyflux_pl.core.weight_files import known_sha256, tensor_shapes
 from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.text.registry import build_text
+from tinyflux_pl.weights import hub
+from tinyflux_pl.weights.dequantize import plain
+from tinyflux_pl.weights.headers import known_sha256, tensor_shapes
+from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
 CURE = "use the weights made for this network"
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "teachers"

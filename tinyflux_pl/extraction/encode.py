@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinyflux_pl.cache.rebuild import KeptRows
+from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.codecs.holes import hole_channels
 from tinyflux_pl.core.precision import autocast
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, Record, Records, TextEncoder
+from tinyflux_pl.core.size_conditioning import SIZE_IDS
 from tinyflux_pl.core.types import TARGET, TextEmbeddings
-from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
-from tinyflux_pl.data.kept_rows import KeptRows
-from tinyflux_pl.data.size_conditioning import SIZE_IDS
 from tinyflux_pl.extraction.lanes import side_by_side
 
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once

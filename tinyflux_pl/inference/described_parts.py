@@ -20,15 +20,15 @@ from torch.nn.modules import module as hooks
 
 from tinyflux_pl.checkpoints.directory import Checkpoint, plain_keys
 from tinyflux_pl.codecs.registry import build_codec
-from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MemoryPlanError
-from tinyflux_pl.core.key_report import require_match, shapes_of
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.engine.peak_memory import available_bytes
 from tinyflux_pl.sampling.images import settings_of
 from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.text.registry import build_text
+from tinyflux_pl.weights import hub
+from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
 CURE = "use a checkpoint that your own run has written"
 MISMATCH = "use the model= and experts= of the run that made the checkpoint"

@@ -15,7 +15,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.files import sha256
 from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
-from tinyflux_pl.data import reference_pictures as pictures
+from tinyflux_pl.data.images import resize_rules as pictures
 
 LARGEST = 16
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.core.weight_files import known_sha256
+from tinyflux_pl.weights.headers import known_sha256
 
 LIBRARIES = ("tinyflux_pl", "torch", "diffusers", "transformers")
 DIGITS = 16  # of a sha256 of 64: enough to tell files apart

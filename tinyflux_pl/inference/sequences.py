@@ -17,10 +17,10 @@ from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import ConfigError, DataError
 from tinyflux_pl.core.finite import require_finite
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.core.sequences import Moments, Pairs, PairShape
+from tinyflux_pl.core.sequence_pairs import Moments, Pairs, PairShape
 from tinyflux_pl.core.types import Conditioning
-from tinyflux_pl.data.array_file import SUFFIXES
-from tinyflux_pl.data.pair_file import PairFile
+from tinyflux_pl.data.sequences.array_file import SUFFIXES
+from tinyflux_pl.data.sequences.pair_file import PairFile
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.sampling.loop import sample
 from tinyflux_pl.text.given_tokens import GivenTokens

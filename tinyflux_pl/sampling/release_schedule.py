@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.core.unread import name_unread
+from tinyflux_pl.core.unused_settings import name_unread
 
 CURE = "say yourself how to draw: sampler=euler path=vp model.prediction=epsilon, or what the release needs"
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}

@@ -9,7 +9,7 @@ import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, UntrustedFile
 from tinyflux_pl.core.files import read_object
-from tinyflux_pl.core.stored_weights import require_plain_config
+from tinyflux_pl.weights.dequantize import require_plain_config
 
 NEUTRAL = {  # what changes no number that an encoder gives: notes, training, generation
     *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "tie_word_embeddings"),

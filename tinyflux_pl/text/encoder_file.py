@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core import key_prefixes
-from tinyflux_pl.core.stored_weights import plain
-from tinyflux_pl.core.weight_files import tensor_shapes
+from tinyflux_pl.weights import key_prefixes
+from tinyflux_pl.weights.dequantize import plain
+from tinyflux_pl.weights.headers import tensor_shapes
 
 PARTS = {  # what its keys begin with: in SDXL's file, in those that image tools pack, in a file of its own
     "clip_l": ("conditioner.embedders.0.transformer.", "text_encoders.clip_l.transformer.", ""),

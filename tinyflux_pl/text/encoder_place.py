@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import ConfigError, HubError
 from tinyflux_pl.core.files import require_tensor_file
-from tinyflux_pl.core.known_releases import apposition
-from tinyflux_pl.core.stored_weights import require_network
-from tinyflux_pl.core.weight_files import tensor_shapes
-from tinyflux_pl.core.weight_folder import fetch
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.pretrained import STEMS
+from tinyflux_pl.weights import hub
+from tinyflux_pl.weights.dequantize import require_network
+from tinyflux_pl.weights.find_files import fetch
+from tinyflux_pl.weights.headers import tensor_shapes
+from tinyflux_pl.weights.known_releases import apposition
 
 BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")  # what describes an encoder, and what tokenizers are made of
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
-from tinyflux_pl.core.sequences import Moments, Pairs
+from tinyflux_pl.core.sequence_pairs import Moments, Pairs
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 

@@ -9,12 +9,12 @@ import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError, UntrustedFile
 from tinyflux_pl.core.files import require_tensor_file
-from tinyflux_pl.core.key_report import differences, shapes_of
-from tinyflux_pl.core.weight_files import known_sha256
-from tinyflux_pl.core.weight_folder import WeightFiles, weights_in
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.encoder_config import built, deciding, described, reads_chats, skeleton, width_of
 from tinyflux_pl.text.tokenizer import load_tokenizer, require_ids, require_kind
+from tinyflux_pl.weights.find_files import WeightFiles, weights_in
+from tinyflux_pl.weights.headers import known_sha256
+from tinyflux_pl.weights.key_diff import differences, shapes_of
 
 STEMS = ("model",)
 DTYPES = ("float32", "bfloat16", "float16")

@@ -10,11 +10,11 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from tinyflux_pl.cache.dataset import CachedDataset, collate
+from tinyflux_pl.cache.mixture import Mixture
+from tinyflux_pl.cache.same_shape_order import sample_order
+from tinyflux_pl.cache.sample_order import OrderedBatchSampler
 from tinyflux_pl.core import interruption
-from tinyflux_pl.data.cached_dataset import CachedDataset, collate
-from tinyflux_pl.data.mixture import Mixture
-from tinyflux_pl.data.same_shape_order import sample_order
-from tinyflux_pl.data.sample_order import OrderedBatchSampler
 
 
 class CachedLatents(LightningDataModule):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.data.prompt_accuracy import PromptAccuracy
+from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
 from tinyflux_pl.sampling.images import ImageSampler
 
 

@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tinyflux_pl.app import process_settings
 from tinyflux_pl.app.caches.replacement import NEW, OLD
+from tinyflux_pl.app.cli import process_settings
+from tinyflux_pl.cache import staleness as cache_validity
+from tinyflux_pl.cache import verify as store_health
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.data import cache_validity, store_health
 
 CACHE, CHECKPOINT, CLOSED = "cache", "checkpoint", "folder"
 BESIDE = 80  # columns that the doctor's table needs beside a path

@@ -7,8 +7,8 @@ import shutil
 from functools import cached_property
 from pathlib import Path
 
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
-from tinyflux_pl.data.cache_store import CacheStore
 
 NEW, OLD = ".new", ".old"
 

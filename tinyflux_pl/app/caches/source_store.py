@@ -8,11 +8,11 @@ from typing import Any
 
 from tinyflux_pl.app import own_choices
 from tinyflux_pl.app.caches.replacement import Replacement
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.cache import sample_keys
+from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
 from tinyflux_pl.core.interpreter import choosing, extraction
-from tinyflux_pl.data import sample_keys
-from tinyflux_pl.data.cache_store import CacheStore
 
 NAMED = 3  # changed samples that a message names
 

@@ -11,14 +11,14 @@ import torch
 
 from tinyflux_pl.app.caches.replacement import Replacement
 from tinyflux_pl.app.caches.source_store import cure, opened, whole
-from tinyflux_pl.app.config.compose import build
-from tinyflux_pl.app.parts import Parts
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.cache.rebuild import KeptRows, carry_over
+from tinyflux_pl.cache.store import ENCODINGS, CacheStore
+from tinyflux_pl.config.build import build
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
-from tinyflux_pl.data import caption_lengths
-from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
-from tinyflux_pl.data.kept_rows import KeptRows, carry_over
+from tinyflux_pl.core.file_lock import locked
+from tinyflux_pl.data.records import caption_lengths
 from tinyflux_pl.data.records.folder_listing import shared
-from tinyflux_pl.data.store_lock import locked
 
 SPLITS = ("train", "validation")
 SMALL = 2**26  # bytes of a teacher's weights, below which threads within an operation gain little
@@ -67,8 +67,8 @@ def prepare(parts: Parts, rebuild: bool = False, records: Records | None = None)
 
 def datasets(sources: list[Source], in_memory: bool) -> tuple[Any, Any]:
     """The training mixture and the validation mixture."""
-    from tinyflux_pl.data.cached_dataset import CachedDataset
-    from tinyflux_pl.data.mixture import Mixture
+    from tinyflux_pl.cache.dataset import CachedDataset
+    from tinyflux_pl.cache.mixture import Mixture
 
     def mixture(split: str) -> Any:
         sets = {

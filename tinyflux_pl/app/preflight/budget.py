@@ -9,8 +9,8 @@ from typing import Any
 from tinyflux_pl.app.batch_sizes import Sizes
 from tinyflux_pl.app.preflight.cache_needs import GroupNeed
 from tinyflux_pl.app.preflight.disk_needs import DiskNeed, times
-from tinyflux_pl.app.preflight.rehearsal import PREVIEW_STEPS
-from tinyflux_pl.data.cache_store import ENCODINGS
+from tinyflux_pl.app.preflight.dry_run_setup import PREVIEW_STEPS
+from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.engine.memory_plan import Stage
 
 

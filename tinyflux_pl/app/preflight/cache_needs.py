@@ -9,12 +9,12 @@ from typing import Any
 
 from tinyflux_pl.app.caches import sources
 from tinyflux_pl.app.caches.replacement import Replacement
-from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.preflight.sampled_store import SampledStore
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.preflight.in_memory_store import SampledStore
+from tinyflux_pl.cache.staleness import mend, require_equal
+from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CorruptStore
-from tinyflux_pl.data.cache_store import ENCODINGS, CacheStore
-from tinyflux_pl.data.cache_validity import mend, require_equal
 
 SHARD_FILES = 2  # the shard and its record
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from tinyflux_pl.app.caches.sources import SPLITS
-from tinyflux_pl.app.config.compose import build
+from tinyflux_pl.cache.staleness import plain
+from tinyflux_pl.config.build import build
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError, DiskFull, ImageError
 from tinyflux_pl.core.fingerprint import of
 from tinyflux_pl.core.protocols import TextEncoder
-from tinyflux_pl.data.cache_validity import plain
-from tinyflux_pl.data.caption_lengths import require_words
-from tinyflux_pl.data.dataset_audit import Audit, audit
-from tinyflux_pl.data.mask_coverage import nothing_marked
-from tinyflux_pl.data.original_sizes import OriginalSizes
+from tinyflux_pl.data.images.mask_coverage import nothing_marked
+from tinyflux_pl.data.images.size_histogram import OriginalSizes
+from tinyflux_pl.data.records.audit import Audit, audit
+from tinyflux_pl.data.records.caption_lengths import require_words
 from tinyflux_pl.data.records.folder_listing import shared
 
 VERSION = 3  # raise it when a survey holds more than it did

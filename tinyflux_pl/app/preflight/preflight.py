@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app import ranks
 from tinyflux_pl.app import report as closing_report
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches import sources
-from tinyflux_pl.app.parts import Parts
-from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, expectations, rehearsal, report
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, expectations
+from tinyflux_pl.app.preflight import dry_run_setup as rehearsal
+from tinyflux_pl.app.preflight import tables as report
 from tinyflux_pl.app.preflight.budget import budget
-from tinyflux_pl.app.training_plan import TrainingPlan
+from tinyflux_pl.app.training_memory import TrainingPlan
+from tinyflux_pl.core.rank import is_rank_zero
 from tinyflux_pl.engine import memory_plan
 from tinyflux_pl.engine.peak_memory import available_bytes
 
@@ -51,7 +53,7 @@ class Preflight:
         self.sources: list[sources.Source] | None = None
         self.surveys: list[dataset_survey.Survey] = []
         self.samples: list[sources.Source] = []
-        if not ranks.first():
+        if not is_rank_zero():
             return
         self.sizes = sizes(self.config["hardware"])
         if plan is not None:

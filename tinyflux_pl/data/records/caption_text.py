@@ -7,7 +7,7 @@ import errno
 from pathlib import Path
 
 from tinyflux_pl.core.errors import CaptionError
-from tinyflux_pl.data.regular_file import read_regular
+from tinyflux_pl.core.regular_file import read_regular
 
 MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinyflux_pl.core.errors import DataError, ImageError, UntrustedFile
 from tinyflux_pl.core.files import contained_join
-from tinyflux_pl.data.image_formats import suffixes
+from tinyflux_pl.data.images.formats import suffixes
 from tinyflux_pl.data.records import caption_text
 
 MASK_SUFFIX = ".mask.png"

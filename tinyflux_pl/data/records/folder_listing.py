@@ -16,9 +16,9 @@ import numpy as np
 from tinyflux_pl.core.errors import DataError, ImageError
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.data.decoded_before import DecodedBefore
-from tinyflux_pl.data.image_decoding import content_of, decode, decode_mask, inspect
-from tinyflux_pl.data.image_formats import suffixes
+from tinyflux_pl.data.images.decode import content_of, decode, decode_mask, inspect
+from tinyflux_pl.data.images.decode_log import DecodedBefore
+from tinyflux_pl.data.images.formats import suffixes
 from tinyflux_pl.data.records import unused_files
 from tinyflux_pl.data.records.dataset_files import (
     MASK_SUFFIX,
@@ -65,7 +65,7 @@ class FolderListing:
         """If anything is foreground in a mask that was decoded."""
         return self.decoded_before.holds(mask_sha256, MARKS)
 
-    def require_whole(self, entry: _Entry) -> None:
+    def require_whole(self, entry: Entry) -> None:
         """Decode an image and its mask, unless the same bytes decoded before; ImageError."""
         if not self.decoded_before.holds(entry.sha256, entry.mask_sha256):
             _, mask = self.pixels(entry)

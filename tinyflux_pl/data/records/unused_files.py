@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 
-from tinyflux_pl.data import image_formats
+from tinyflux_pl.data.images import formats as image_formats
 from tinyflux_pl.data.records.finding import Finding, found
 
 TABLES = (

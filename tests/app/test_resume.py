@@ -1,0 +1,257 @@
+"""What a resumed run may change, and how a run is found again."""
+
+import copy
+import json
+import signal
+
+import pytest
+import torch
+
+from tests.app.runs import configuration
+from tinyflux_pl.app import report
+from tinyflux_pl.app import resume as resumption
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.config.diff import ANOTHER_RUN, LAST_BITS, NOTHING, changes
+from tinyflux_pl.core import interpreter
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return configuration("train", tmp_path_factory.mktemp("project"), "run=x", "steps=100", "schedule.warmup_steps=20")
+
+
+def effects(config, step=10, **changed):
+    """Key -> effect, after setting dotted keys."""
+    now = copy.deepcopy(config)
+    for key, value in changed.items():
+        *path, last = key.split("__")
+        node = now
+        for name in path:
+            node = node[name]
+        node[last] = value
+    return {change.key: change.effect for change in changes(config, now, step)}
+
+
+def test_the_same_configuration_has_no_changes(config):
+    assert effects(config) == {}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("seed", "model__hidden_size", "optimizer__lr", "objective__text_dropout", "hardware__batch_size"),
+        *("hardware__precision", "callbacks__ema__decay", "data__image_size", "timesteps__mean"),
+        *("data__sources__shapes__train__count", "callbacks__guard__warmup"),
+    ],
+)
+def test_what_makes_another_run(config, key):
+    assert list(effects(config, **{key: 7}).values()) == [ANOTHER_RUN]
+
+
+@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
+def test_what_changes_the_order_of_sums(config, key):
+    assert effects(config, **{f"hardware__{key}": 7}) == {f"hardware.{key}": LAST_BITS}
+
+
+def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_otherwise(run_of, capsys):
+    """Its masks belong to a micro-batch, not to a sample: not the last bits."""
+    asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.1, "out": [1]}}})
+    for key in ("devices", "accelerator", "strategy", "compile", "accumulation"):
+        other = {**asked, "hardware": {**asked["hardware"], key: 7}}
+        with pytest.raises(ConfigError, match=rf"hardware\.{key} changed"):
+            resumption.checkpoint_of(other)
+    for key in ("workers", "threads", "gradient_checkpointing"):
+        assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], key: 7}}).step == 10
+    asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.0}}})
+    assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
+
+
+@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
+def test_strata_of_times_follow_the_micro_batches_and_make_it_another_run(config, key):
+    drawn = {**config, "timesteps": {"_target_": "tinyflux_pl.diffusion.timesteps.Stratified"}}
+    expected = ANOTHER_RUN if key in ("devices", "strategy", "accumulation") else LAST_BITS
+    assert effects(drawn, **{f"hardware__{key}": 7}) == {f"hardware.{key}": expected}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("steps", "callbacks__preview__every_steps", "callbacks__log_every_steps", "hardware__workers"),
+        *("data__sources__shapes__cache", "data__evaluation_prompts", "sampler__steps", "paths__outputs"),
+    ],
+)
+def test_what_changes_nothing(config, key):
+    assert list(effects(config, **{key: 7}).values()) == [NOTHING]
+
+
+@pytest.mark.parametrize("key", ["run", "overrides", "resume", "preflight"])
+def test_what_belongs_to_one_start_is_not_told(config, key):
+    assert effects(config, **{key: 7}) == {}
+
+
+def test_an_expert_that_was_not_there_makes_another_run(config):
+    assert set(effects(config, experts={"lune": {"_target_": "tinyflux_pl.experts.lune.Lune"}}).values()) == {
+        ANOTHER_RUN
+    }
+
+
+def test_a_schedule_is_judged_by_the_steps_already_taken(config):
+    """Longer training changes a cosine that has begun to fall, not one still warming up, nor a constant rate."""
+    assert effects(config, 50, schedule__total_steps=200) == {"schedule.total_steps": ANOTHER_RUN}
+    assert effects(config, 20, schedule__total_steps=200) == {"schedule.total_steps": NOTHING}
+    constant = copy.deepcopy(config)
+    constant["schedule"]["decay"] = "constant"
+    assert effects(constant, 50, schedule__total_steps=200) == {"schedule.total_steps": NOTHING}
+
+
+def test_a_key_that_nobody_knows_yet_is_taken_to_matter(config):
+    assert effects(config, novelty=1) == {"novelty": ANOTHER_RUN}
+
+
+def test_a_key_that_an_older_release_did_not_know_changes_nothing_at_its_target_s_default(config):
+    older = copy.deepcopy(config)
+    older["timesteps"] = {"_target_": "tinyflux_pl.diffusion.timesteps.Stratified"}
+    now = {**config, "timesteps": {**older["timesteps"], "base": "uniform", "mean": None}}
+    assert changes(older, now, 10) == []
+    now["timesteps"]["base"] = "logit_normal"
+    assert [(c.key, c.effect) for c in changes(older, now, 10)] == [("timesteps.base", ANOTHER_RUN)]
+
+
+def test_without_a_checkpoint_a_named_run_starts_at_the_beginning(config, capsys):
+    assert resumption.checkpoint_of({**config, "resume": "auto"}) is None
+    assert "starting at step 0" in capsys.readouterr().out
+
+
+def test_a_run_without_a_name_cannot_be_found_again(config):
+    nameless = {**config, "resume": "auto", "overrides": ["steps=100"]}
+    with pytest.raises(ConfigError, match="without a name") as error:
+        resumption.checkpoint_of(nameless)
+    assert "run=NAME" in str(error.value)
+
+
+def test_checkpoints_that_are_all_broken_are_not_taken_for_none(config, tmp_path):
+    torn = tmp_path / "checkpoints" / "step_0000010"
+    torn.mkdir(parents=True)
+    (torn / "manifest.json").write_text("{")
+    with pytest.raises(CorruptCheckpoint, match="no checkpoint of the run is valid"):
+        resumption.checkpoint_of({**config, "resume": "auto", "run_dir": str(tmp_path)})
+
+
+def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
+    asked = ["model=tiny", "resume=auto", "run=x", "steps=100", "callbacks.preview.prompts='[a, b]'"]
+    said = resumption.command({**config, "overrides": asked})
+    line = "model=tiny steps=100 callbacks.preview.prompts='[a, b]' run=x resume=auto"
+    assert said == f"{interpreter.command('train.py')} {line}"
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert resumption.command(config).startswith("torchrun --nproc_per_node=2 train.py ")
+
+
+def test_the_command_keeps_the_configuration_folder_and_a_run_folder_elsewhere(config, monkeypatch):
+    flags = ["--config-dir", "'/my conf'", "--config-name", "mine"]
+    said = resumption.command({**config, "flags": flags})
+    begun = interpreter.command("train.py")
+    assert said.startswith(f"{begun} --config-dir '/my conf' --config-name mine ")
+    assert "hydra.run.dir" not in said
+    away = resumption.command({**config, "run_dir": "/elsewhere/my run"})
+    assert " hydra.run.dir='/elsewhere/my run' " in away
+
+
+def test_the_flags_that_choose_a_configuration_are_told_to_the_recipe(tmp_path, monkeypatch):
+    from tinyflux_pl.app.cli.command_line import CONF, run
+
+    (tmp_path / "my conf").mkdir()
+    (tmp_path / "my conf" / "mine.yaml").write_text("defaults: [train, _self_]\n")
+    seen = []
+    words = ["-cd", str(tmp_path / "my conf"), "-cn", "mine", f"paths.root={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["train.py", *words])
+    run("train", lambda config: seen.append(config["flags"]) or 0, CONF)
+    assert seen == [["-cd", f"'{tmp_path}/my conf'", "-cn", "mine"]]
+    monkeypatch.setattr("sys.argv", ["train.py", *words, "hydra.mode=MULTIRUN"])
+    run("train", lambda config: seen.append(config["flags"]) or 0, CONF)
+    assert seen[1] == [*seen[0], "hydra.mode=RUN"], "the job is continued, not the sweep"
+
+
+def test_a_branch_that_has_saved_nothing_goes_on_from_where_it_began(config):
+    begun = {**config, "resume": "outputs/old one/checkpoints/step_0000010"}
+    assert resumption.command(begun).endswith("resume='outputs/old one/checkpoints/step_0000010'")
+
+
+def test_a_sweeps_job_is_named_by_its_folder(config):
+    job = {**config, "run_dir": f"{config['paths']['outputs']}/sweep-1/3"}
+    assert " run=sweep-1/3 resume=auto" in resumption.command(job)
+
+
+def test_an_interruption_says_what_was_saved_and_how_to_go_on(config, tmp_path):
+    with pytest.raises(Interrupted) as error, resumption.continued_by({**config, "run_dir": str(tmp_path)}):
+        raise Interrupted(signal.SIGTERM)
+    assert "no step was taken yet" in str(error.value) and "resume=auto" in str(error.value)
+    assert error.value.exit_code == 143
+
+
+def test_ranks_after_the_first_leave_without_a_word(config, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as left, resumption.continued_by(config):
+        raise Interrupted(signal.SIGTERM)
+    assert left.value.code == 0 and capsys.readouterr() == ("", "")
+
+
+@pytest.fixture
+def run_of(config, tmp_path):
+    """Makes `RUN/checkpoints/step_N`, under the configurations that the run was started with."""
+
+    def made(step, started, folder=tmp_path / "run", described=None):
+        saved = dict(step=step, config=described or {}, weights={"w": torch.ones(1)}, averaged=None, state=None)
+        directory.save(folder / "checkpoints" / f"step_{step:07d}", **saved)
+        for name, changed in started.items():
+            asked = {**copy.deepcopy(config), "from_step": 0, **changed}
+            (folder / name).write_text(json.dumps(asked))
+        return {**config, "resume": "auto", "run_dir": str(folder)}
+
+    return made
+
+
+def test_a_copy_of_a_configuration_beside_it_is_none(run_of):
+    asked = run_of(10, {"config.json": {}, "config_old.json": {"seed": 7}, "config (copy).json": {"seed": 8}})
+    assert resumption.checkpoint_of(asked).step == 10
+
+
+def test_a_configuration_that_cannot_be_read_is_an_error_with_its_name(run_of, tmp_path):
+    asked = run_of(10, {"config.json": {}})
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read") as error:
+        resumption.checkpoint_of(asked)
+    assert "resume_changed=true" in str(error.value)
+    assert resumption.checkpoint_of({**asked, "resume_changed": True}).step == 10
+
+
+def test_a_configuration_is_written_after_the_last_one_whatever_was_deleted(run_of, tmp_path):
+    asked = run_of(10, {"config.json": {}, "config_1.json": {}, "config_2.json": {"seed": 3, "from_step": 8}})
+    (tmp_path / "run" / "config_1.json").unlink()
+    report.configuration(asked, 10)
+    assert json.loads((tmp_path / "run" / "config_2.json").read_text())["seed"] == 3
+    assert json.loads((tmp_path / "run" / "config_3.json").read_text())["from_step"] == 10
+    with pytest.raises(ConfigError, match="seed changed"):
+        resumption.checkpoint_of(asked)
+
+
+def test_checkpoints_that_were_moved_to_another_disk_and_linked_are_those_of_the_run(run_of, tmp_path):
+    asked = run_of(10, {"config.json": {}})
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "large disk")
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "large disk")
+    assert resumption.checkpoint_of(asked).step == 10
+
+
+def test_other_data_under_the_same_name_is_refused():
+    class Checkpoint:
+        path, config = "step_10", {"caches": {"shapes": "abc"}}
+
+    resumption.require_same_data(Checkpoint, {"shapes": "abc"}, allowed=False)
+    resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=True)
+    with pytest.raises(ConfigError, match="other samples than are now in shapes"):
+        resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=False)
+
+
+def test_json_of_a_configuration_is_what_is_compared(config):
+    assert changes(json.loads(json.dumps(config)), config, 10) == []

@@ -1,0 +1,92 @@
+"""How a batch is divided: by the profile's memory, by the user's own numbers, and on a CPU not at all."""
+
+import pytest
+
+from tests.app.runs import configuration, run
+from tinyflux_pl.app import hardware
+from tinyflux_pl.app import training_memory as training_plan
+from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
+
+# Pictures so large that a step of 64 does not fit into a small memory.
+LARGE = (
+    "model.num_double_layers=1",
+    "model.num_single_layers=2",
+    "data.image_size=64",
+    "hardware=gpu_12gb",
+    "hardware.batch_size=64",
+)
+
+
+def divided(root, *overrides):
+    config, plan = training_plan.divided(configuration("train", root, *overrides))
+    return config["hardware"], plan
+
+
+@pytest.mark.parametrize(("profile", "memory"), [("gpu_12gb", 12), ("a100_40gb", 40)])
+def test_the_published_size_fits_the_profiles_at_512_pixels(profile, memory, tmp_path):
+    asked = ("model=deep", f"hardware={profile}", "data.image_size=512", "hardware.batch_size=64")
+    chosen, plan = divided(tmp_path, *asked)
+    assert plan.fits and plan.memory.worst().total < memory * 2**30
+    assert chosen["accumulation"] * plan.sizes.on_rank == 64 and plan.sizes.on_rank >= 8
+    assert chosen["gradient_checkpointing"] is plan.gradient_checkpointing
+    if memory == 12:  # and what the profile asked for before does not fit
+        given = ("hardware.accumulation=2", "hardware.gradient_checkpointing=true")
+        with pytest.raises(MemoryPlanError, match=r"(?s)'step' needs .*hardware\.accumulation=auto"):
+            divided(tmp_path, *asked, *given)
+
+
+def test_the_division_follows_the_memory_and_keeps_the_global_batch(tmp_path):
+    parts = {}
+    for memory in ("4", "0.3", "0.15"):
+        chosen, plan = divided(tmp_path, *LARGE, f"hardware.memory_gb={memory}")
+        assert chosen["batch_size"] == 64 == chosen["accumulation"] * plan.sizes.on_rank
+        assert plan.memory.worst().total <= float(memory) * 2**30
+        parts[memory] = chosen["accumulation"], chosen["gradient_checkpointing"]
+    assert parts["4"] == (1, False) and parts["4"] < parts["0.3"] < parts["0.15"]
+    with pytest.raises(MemoryPlanError, match=r"hardware\.memory_gb"):
+        divided(tmp_path, *LARGE, "hardware.memory_gb=0.02")
+
+
+def test_what_the_user_asks_for_is_kept_or_refused(tmp_path):
+    chosen, _ = divided(tmp_path, *LARGE, "hardware.accumulation=8", "hardware.gradient_checkpointing=true")
+    assert (chosen["accumulation"], chosen["gradient_checkpointing"]) == (8, True)
+    with pytest.raises(MemoryPlanError, match="accumulation=auto"):
+        divided(tmp_path, *LARGE, "hardware.memory_gb=0.1", "hardware.accumulation=1")
+
+
+def test_weights_of_a_release_are_planned_in_fp32(tmp_path):
+    size = ("model=sd35_medium", "data.image_size=64", "optimizer=adamw", "hardware=h100", "hardware.batch_size=1")
+    planner = training_plan.Planner(configuration("train", tmp_path, *size))
+    count = sum(parameter.numel() for parameter in planner.denoiser.parameters())
+    assert planner.config["model"]["dtype"] == "bfloat16"
+    assert sum(parameter.nbytes for parameter in planner.denoiser.parameters()) == 4 * count
+
+
+def test_on_a_cpu_auto_is_the_undivided_batch(tmp_path):
+    chosen, plan = divided(tmp_path)
+    assert plan is None and (chosen["accumulation"], chosen["gradient_checkpointing"]) == (1, False)
+    by_name, _ = divided(tmp_path, "hardware=cpu")
+    assert chosen == by_name
+
+
+def test_the_line_names_device_memory_and_precision(tmp_path, capsys):
+    config = hardware.chosen(configuration("train", tmp_path, "hardware.precision=32-true"))
+    assert config["hardware"]["accelerator"] == "cpu"
+    told = capsys.readouterr().out
+    assert told.startswith("hardware: CPU, ") and "GiB of memory, precision 32-true" in told
+
+
+def test_the_plan_alone_needs_neither_card_nor_weights(tmp_path, capsys):
+    run("train", tmp_path, "model=deep", "hardware=gpu_12gb", "preflight=plan")
+    told = capsys.readouterr().out
+    assert "of 10.80 GiB" in told and "step" in told and "accumulated" in told
+    run("train", tmp_path, "preflight=plan")
+    assert "samples x 1 accumulated, without gradient checkpointing" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "null"])
+@pytest.mark.parametrize("key", ["accumulation", "drawn_at_once"])
+def test_a_division_that_is_none_is_refused(key, value, tmp_path):
+    with pytest.raises(ConfigError, match=key):
+        run("train", tmp_path, f"hardware.{key}={value}")

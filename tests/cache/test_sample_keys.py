@@ -1,0 +1,82 @@
+"""A sample's key follows everything that is made into its entries, and nothing else."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.stores import keys, written
+from tinyflux_pl.cache.sample_keys import are_quick, keys_of, of_record
+from tinyflux_pl.cache.store import CacheStore
+from tinyflux_pl.core.errors import CorruptStore
+from tinyflux_pl.core.protocols import Record
+
+GREY = np.full((4, 6, 3), 7, np.uint8)
+WHOLE = Record(
+    GREY,
+    "a circle",
+    1,
+    np.ones((4, 6), np.float32),
+    "a.png",
+    {"target_ids": np.arange(4), "colour": "red"},
+    (GREY,),
+    np.zeros((4, 6), bool),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": GREY + 1},
+        {"image": GREY.reshape(6, 4, 3)},
+        {"caption": "a circle "},
+        {"mask": np.zeros((4, 6), np.float32)},
+        {"mask": None},
+        {"hole": np.ones((4, 6), bool)},
+        {"references": (GREY + 1,)},
+        {"references": (GREY, GREY)},
+        {"attributes": {"target_ids": np.arange(1, 5)}},
+    ],
+    ids=str,
+)
+def test_another_content_is_another_key(change):
+    assert of_record(dataclasses.replace(WHOLE, **change)) != of_record(WHOLE)
+
+
+def test_where_a_sample_lies_is_no_part_of_its_key():
+    moved = dataclasses.replace(WHOLE, source="b.png", attributes={**WHOLE.attributes, "colour": "blue"})
+    assert of_record(moved) == of_record(WHOLE) and len(of_record(WHOLE)) == 16
+
+
+class Files:
+    """Records that know their files' hashes, and are read only for what is made of them."""
+
+    name, reads_files = "files", True
+
+    def __init__(self, hashes):
+        self.hashes = hashes
+
+    def sample_keys(self):
+        return [[1, each] for each in self.hashes]
+
+    def check(self):
+        raise AssertionError
+
+
+def test_hashes_that_are_known_spare_the_reading():
+    records = Files(["a", "b", "a"])
+    found = [key.tobytes() for key in keys_of(records)]
+    assert are_quick(records) and found[0] == found[2] != found[1]
+
+
+def test_keys_are_read_once_and_travel_to_no_worker(tmp_path):
+    written(tmp_path, total=3000, shard_size=1000)
+    store = CacheStore.open(tmp_path)
+    assert np.array_equal(store.keys.table(), keys(range(3000)))
+    assert len(pickle.dumps(store)) < 5000
+    assert np.array_equal(pickle.loads(pickle.dumps(store)).keys.table(), store.keys.table())
+    (tmp_path / "keys.bin").write_bytes(keys(range(3000)).tobytes()[:-16])
+    assert store.keys.table().shape == (3000, 16)
+    with pytest.raises(CorruptStore, match=r"keys\.bin"):
+        CacheStore.open(tmp_path).keys.table()

@@ -1,0 +1,178 @@
+"""Every kind of file that is said to be read is read, bounded; metadata does not harm a picture."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tests.faults.hostile_images import chunk
+from tinyflux_pl.core.errors import ImageError
+from tinyflux_pl.data.images import formats as image_formats
+from tinyflux_pl.data.images import jxl_header
+from tinyflux_pl.data.images.decode import decode, inspect
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def picture(width=40, height=30):
+    ramp = np.zeros((height, width, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = (
+        np.arange(width) * 255 // width,
+        np.arange(height)[:, None] * 255 // height,
+    )
+    return Image.fromarray(ramp)
+
+
+def png(depth, kind, rows, *extra, width=4, height=1):
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(rows))
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + b"".join(extra) + body + chunk(b"IEND", b"")
+
+
+def tiled(side):
+    """A grey TIFF of 8 x 8 pixels in one tile."""
+    packed = zlib.compress(bytes([90]) * min(side, 64) ** 2)
+    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    tags |= {324: 8 + 2 + 12 * 10 + 4, 325: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("TIFF", 0), ("GIF", 40), ("AVIF", 24)])
+def test_tiff_gif_and_avif_are_read(kind, tolerance):
+    pixels = decode(encoded(picture(), kind))
+    assert np.abs(pixels.astype(int) - np.asarray(picture()).astype(int)).max() <= tolerance
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF", "WEBP", "PNG"])
+def test_of_several_frames_the_first_counts(kind):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "blue")]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert decode(content)[8, 8].tolist() == pytest.approx([255, 0, 0], abs=8)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF"])
+def test_a_header_decides_before_anything_is_decoded(kind, monkeypatch):
+    content = encoded(picture(), kind)
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    with pytest.raises(ImageError, match="pixels") as caught:
+        decode(content, max_pixels=299)
+    assert "data.max_pixels" in caught.value.cure
+
+
+def test_a_tiff_whose_tiles_are_larger_than_any_picture_is_refused():
+    """Its decoder makes room for a whole tile, whatever of it the picture shows."""
+    assert decode(tiled(16))[0, 0].tolist() == [90] * 3
+    with pytest.raises(ImageError, match="65536 x 65536 is more than"):
+        decode(tiled(1 << 16))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF"])
+def test_cut_files_are_refused(kind):
+    content = encoded(Image.effect_noise((64, 64), 90).convert("RGB"), kind)
+    for share in (0.2, 0.5, 0.8):
+        with pytest.raises(ImageError):
+            decode(content[: int(len(content) * share)])
+
+
+def test_sixteen_bit_transparency_lies_on_white():
+    grey = struct.pack(">4H", 0x1234, 0x8000, 0x1234, 0x12FF)
+    key = chunk(b"tRNS", struct.pack(">H", 0x1234))
+    found = decode(png(16, 0, b"\0" + grey, key))[0, :, 0].tolist()
+    assert found == [255, 0x80, 255, 0x12], "0x12ff is another grey than the clear one"
+    colour = b"".join(struct.pack(">3H", *each) for each in [(0x1200, 0, 0), (0x9000,) * 3] * 2)
+    key = chunk(b"tRNS", struct.pack(">3H", 0x1200, 0, 0))
+    assert decode(png(16, 2, b"\0" + colour, key))[0, :, 0].tolist() == [255, 0x90] * 2
+    pairs = struct.pack(">8H", 7, 0, 7, 65535, 0x8000, 0, 0x8000, 65535)
+    assert decode(png(16, 4, b"\0" + pairs))[0, :, 0].tolist() == [255, 0, 255, 0x80]
+
+
+@pytest.mark.parametrize(("depth", "row", "found"), [(1, 0x50, [0, 255] * 2), (2, 0x1B, [0, 85, 170, 255])])
+def test_a_clear_grey_of_few_bits_lies_on_white(depth, row, found):
+    for value in range(2**depth):
+        key = chunk(b"tRNS", struct.pack(">H", value))
+        expected = [255 if grey == value * 255 // (2**depth - 1) else grey for grey in found]
+        assert decode(png(depth, 0, bytes([0, row]), key))[0, :, 0].tolist() == expected
+
+
+def text(size, packed):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("workflow", "a" * size, zip=packed)
+    notes.add_itxt("prompt", "b" * size, zip=packed)
+    return {"pnginfo": notes}
+
+
+METADATA = {
+    "long packed text": text(1_200_000, True),
+    "long text": text(5_000_000, False),
+    "a long profile": {"icc_profile": b"\0" * 1_500_000},
+    "odd EXIF": {"exif": b"garbage"},
+    "odd EXIF that begins well": {"exif": b"Exif\0\0MM\0*\xff\xff\xff\xff"},
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_metadata_says_nothing_of_the_pixels(kind, name):
+    if (kind != "PNG" and "text" in name) or (kind == "TIFF" and "EXIF" in name):
+        pytest.skip("this format has none such")
+    if kind == "JPEG" and "EXIF" not in name:
+        pytest.skip("tests/data/images/test_colour_profile.py")
+    content = encoded(picture(), kind, **METADATA[name])
+    assert np.array_equal(decode(content), decode(encoded(picture(), kind)))
+    assert inspect(content) == (40, 30)
+
+
+def test_a_text_that_turns_the_picture_is_followed():
+    notes = PngImagePlugin.PngInfo()
+    notes.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    turned = decode(encoded(picture(), pnginfo=notes))
+    assert np.array_equal(turned, np.rot90(np.asarray(picture()), -1))
+
+
+def test_a_kind_of_the_extra_is_told_with_its_cure(monkeypatch):
+    monkeypatch.setattr(image_formats, "formats", lambda: ("PNG",))
+    for start, name in ((b"\0\0\0\x18ftypheic", "HEIF"), (jxl_header.CONTAINER, "JXL"), (b"\xff\x0a", "JXL")):
+        with pytest.raises(ImageError, match=f"a {name} picture") as caught:
+            decode(start + bytes(64))
+        assert "[formats]" in caught.value.cure
+
+
+@pytest.mark.parametrize(("kind", "package"), [("HEIF", "pillow_heif"), ("JXL", "pillow_jxl")])
+def test_heic_and_jpeg_xl_are_read_with_the_extra(kind, package, monkeypatch):
+    pytest.importorskip(package)
+    assert kind in image_formats.formats()
+    content = encoded(picture(400, 300), kind, quality=95)
+    found = decode(content)
+    assert np.abs(found.astype(int) - np.asarray(picture(400, 300)).astype(int)).mean() < 4
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    with pytest.raises(ImageError, match="400 x 300 is more than 29,999 pixels"):
+        decode(content, max_pixels=119_999)
+
+
+SMALL_SQUARE = [(1, 1), (5, 3), (3, 1)]  # (3 + 1) * 8 high, as wide as high
+OWN_WIDTH = [(1, 0), (2, 0), (9, 43), (3, 0), (2, 2), (18, 1024)]
+BY_RATIO = [(1, 0), (2, 1), (13, 1023), (3, 6)]  # 1024 high, 5 to 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [(SMALL_SQUARE, (32, 32)), (OWN_WIDTH, (1025, 44)), (BY_RATIO, (1280, 1024))],
+)
+def test_the_size_of_a_jpeg_xl_is_read_from_its_first_bits(fields, size):
+    value, shift = 0, 0
+    for count, field in fields:
+        value, shift = value | field << shift, shift + count
+    stream = b"\xff\x0a" + value.to_bytes(16, "little")
+    assert jxl_header.size_of(stream) == size
+    box = struct.pack(">I4s", 8 + len(stream), b"jxlc") + stream
+    assert jxl_header.size_of(jxl_header.CONTAINER + struct.pack(">I4s", 8, b"ftyp") + box) == size
+    assert jxl_header.size_of(encoded(picture())) is None

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
+from PIL import Image
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.data.images import resize_rules as pictures
+
+
+def blank(height, width):
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def test_the_17_sizes_are_kontexts():
+    assert list(pictures.PREFERRED) == PREFERRED_KONTEXT_RESOLUTIONS and len(pictures.PREFERRED) == 17
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 53), (100, 100), (900, 300), (30, 400), (1000, 1100)])
+def test_a_picture_goes_to_the_size_of_the_nearest_shape(height, width):
+    _, w, h = min((abs(width / height - w / h), w, h) for w, h in PREFERRED_KONTEXT_RESOLUTIONS)
+    found = pictures.RULES["preferred"](blank(height, width), 16, 1)
+    assert found.shape == (h // 16 * 16, w // 16 * 16, 3)
+
+
+def test_as_is_loses_less_than_a_cell_and_never_everything():
+    assert pictures.RULES["as_is"](blank(37, 53), 16, 1).shape == (32, 48, 3)
+    assert pictures.RULES["as_is"](blank(5, 40), 16, 1).shape == (16, 32, 3)
+    with pytest.raises(ConfigError, match="preferred, as_is"):
+        pictures.rule_named("natural")
+
+
+def test_resizing_is_pillows_lanczos():
+    pixels = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((48, 32), Image.Resampling.LANCZOS))
+    assert np.array_equal(pictures.resized(pixels, 32, 48), expected)
+    assert pictures.as_images(pixels).shape == (1, 3, 37, 53)
+    assert float(pictures.as_images(blank(2, 2)).max()) == -1.0
+
+
+def test_the_natural_size_keeps_the_shape_within_the_networks_own():
+    assert pictures.natural_size(blank(37, 53), 16, 1024) == (32, 48)
+    height, width = pictures.natural_size(blank(3000, 6000), 16, 1024)
+    assert (height % 16, width % 16) == (0, 0) and height * width <= 1024**2 and abs(width / height - 2) < 0.05
+
+
+def test_a_hole_is_where_the_mask_is_at_least_half_white():
+    mask = np.array([[0, 127, 128, 255]], np.uint8)
+    assert pictures.as_holes(mask).flatten().tolist() == [0, 0, 1, 1]

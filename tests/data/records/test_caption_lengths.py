@@ -1,0 +1,53 @@
+"""Captions that are cut are counted; one in which the encoder finds no word counts as missing."""
+
+import warnings
+
+import pytest
+from PIL import Image
+
+from tinyflux_pl.codecs.pixel_folding import PixelFolding
+from tinyflux_pl.core.errors import CaptionError
+from tinyflux_pl.core.types import PromptLength
+from tinyflux_pl.data.records.audit import audit
+from tinyflux_pl.data.records.caption_lengths import CUT, judge
+from tinyflux_pl.data.records.folder import Folder
+from tinyflux_pl.extraction.encode import columns_of
+from tinyflux_pl.text.hashed_words import HashedWords
+
+LONG = " ".join(f"word{i}" for i in range(9))
+TEXT = HashedWords(width=8, length=4)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for i, caption in enumerate(("a red circle", LONG, "红色的猫坐着", "...", "🔴")):
+        Image.new("RGB", (16, 16), (50 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(caption)
+    return tmp_path
+
+
+def test_lengths_of_words():
+    found = TEXT.lengths(["a red circle", LONG, "...", ""])
+    assert found == [PromptLength(3, 0), PromptLength(4, 5), PromptLength(0, 0), PromptLength(0, 0)]
+
+
+def test_the_audit_counts_captions_that_are_cut_and_those_without_a_word(root):
+    found = audit(Folder(root, 16, split="all"), TEXT)
+    assert found.cut_captions == ["1.png", "2.png"] and found.wordless == ["3.png"]
+    assert found.missing_captions == ["3.png"] and not found.sound
+
+
+def test_a_caption_without_a_word_is_refused_like_a_missing_one(root):
+    with pytest.raises(CaptionError, match=r"1 captions without a word .*3\.png"):
+        judge(Folder(root, 16, split="all"), TEXT)
+    (found,) = judge(Folder(root, 16, split="all", allow_missing_captions=True), TEXT)
+    assert (found.kind, found.names) == (CUT, ("1.png", "2.png")) and "4 tokens" in found.cure
+
+
+def test_extraction_says_it_once_and_not_for_every_caption(root):
+    records = Folder(root, 16, split="all")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        columns_of([records[1]], PixelFolding(2), TEXT, TEXT.encode(["a"]).tokens.dtype, "cpu")
+    with pytest.warns(UserWarning, match="is cut at 4"):
+        TEXT.encode([LONG])  # a prompt of one's own is told at once

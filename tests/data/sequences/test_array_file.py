@@ -1,0 +1,77 @@
+"""Archives of arrays that are torn, foreign, changed or hostile: named, and never trusted."""
+
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.sequences.test_files import arrays, written
+from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.data.sequences.array_file import ArrayFile
+from tinyflux_pl.data.sequences.files import Sequences, array_file
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_torn_and_foreign_files_are_refused(tmp_path, suffix):
+    path = written(tmp_path / f"a{suffix}", **arrays())
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:30], b"", b"no arrays at all" * 9):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="not a whole"):
+            ArrayFile(path)
+    with pytest.raises(DataError, match=r"arrays come as"):
+        ArrayFile(Path(__file__))
+
+
+def test_a_npz_that_lies_or_unpacks_to_too_much_is_refused_unread(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, condition=np.zeros((1000, 100, 10)), target=np.zeros((1000, 2, 2)))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match="GiB unpacked"):
+        ArrayFile(path, max_bytes=10**6)
+    with zipfile.ZipFile(path) as archive, archive.open("target.npy") as member:
+        content = member.read()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("target.npy", content.replace(b"(1000, 2, 2)", b"(9000, 2, 2)"))
+    with pytest.raises(DataError, match="its header says"):
+        ArrayFile(path)
+    assert array_file.MAX_BYTES == 2**33
+
+
+def test_a_pair_that_changes_after_it_was_listed_is_told(tmp_path):
+    arrays = {"condition": np.ones((4, 2, 3), np.float32), "target": np.arange(24, dtype=np.float32).reshape(4, 2, 3)}
+    np.savez(tmp_path / "pairs.npz", **arrays)
+    records = Sequences(tmp_path / "pairs.npz", split="all")
+    np.savez(tmp_path / "pairs.npz", **{**arrays, "target": arrays["target"] + 1})
+    with pytest.raises(DataError, match="changed after it was listed"):
+        records[0]
+
+
+def test_a_damaged_npz_is_named_whatever_is_wrong_with_it(tmp_path):
+    file = written(tmp_path / "pairs.npz", condition=np.ones((4, 2, 3), np.float32), target=np.ones((4, 2, 3)))
+    np.savez_compressed(file, **{k: np.random.default_rng(0).normal(size=(40, 2, 3)) for k in ("condition", "target")})
+    content, drawn, told = file.read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        torn = bytearray(content)
+        torn[drawn.randrange(len(torn))] ^= 1 << drawn.randrange(8)
+        file.write_bytes(torn)
+        try:
+            list(Sequences(file, split="all"))
+        except DataError as error:
+            told += error.where == str(file) and bool(error.cure)
+    assert told > 100
+
+
+@pytest.mark.parametrize(("local", "central", "value"), [(6, 8, 1), (8, 10, 99)], ids=["encrypted", "unknown method"])
+def test_a_zip_that_python_cannot_read_is_named(tmp_path, local, central, value):
+    file = written(tmp_path / "pairs.npz", **arrays())
+    content = bytearray(file.read_bytes())
+    for mark, place in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        start = -1
+        while (start := content.find(mark, start + 1)) >= 0:
+            content[start + place] = value
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"not a whole \.npz file"):
+        Sequences(file)

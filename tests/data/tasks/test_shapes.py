@@ -1,0 +1,228 @@
+"""Shapes are drawn by rule, captioned in full, and read back from their pixels."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tinyflux_pl.core.errors import CaptionError, ConfigError
+from tinyflux_pl.data.tasks.shapes.grammar import (
+    HELD_OUT_PAIRS,
+    POSITIONS,
+    RADII,
+    SEEN_PAIRS,
+    SHORT_CAPTIONS,
+    SIZES,
+    TEMPLATES,
+    parse,
+)
+from tinyflux_pl.data.tasks.shapes.records import Shapes
+from tinyflux_pl.data.tasks.shapes.render import COLOURS, PALETTE, SHAPES, Drawn, coverage, draw, moments
+
+
+def tensors(records):
+    pixels = np.stack([record.image for record in records])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def worn(images, sigma=0.1, blur=0.5):
+    """Blurred, then noisy, as a generator's pictures are."""
+    taps = torch.exp(-0.5 * (torch.arange(-3, 4) / blur) ** 2)
+    taps = taps / taps.sum()
+    flat = F.pad(images, (3, 3, 3, 3), mode="replicate").flatten(0, 1)[:, None]
+    flat = F.conv2d(F.conv2d(flat, taps.view(1, 1, 1, 7)), taps.view(1, 1, 7, 1))
+    return flat[:, 0].view_as(images) + sigma * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+
+def altered(record, claim):
+    """A caption of the record that is wrong in one claim."""
+    choices = {"colour": COLOURS, "shape": SHAPES, "position": tuple(POSITIONS), "size": SIZES}[claim]
+    wrong = [choice for choice in choices if choice != record.attributes[claim]]
+    stated = {**record.attributes, claim: wrong[record.sample_id % len(wrong)]}
+    return full_caption(stated)
+
+
+def full_caption(attributes):
+    return f"a {attributes['size']} {attributes['colour']} {attributes['shape']}, {attributes['position']}"
+
+
+@pytest.fixture(scope="module")
+def records():
+    drawn = [Shapes("train", 200, seed=3), Shapes("held_out", 200, seed=3)]
+    return [source[i] for source in drawn for i in range(200)]
+
+
+def test_a_record_depends_on_seed_split_and_index_alone():
+    first, again = Shapes(count=8, seed=1), Shapes(count=900, seed=1)
+    backwards = {i: again[i] for i in reversed(range(8))}
+    for i in range(8):
+        assert np.array_equal(first[i].image, backwards[i].image) and first[i].caption == backwards[i].caption
+        assert first[i].sample_id == backwards[i].sample_id
+    for other in (Shapes("validation", 8, seed=1), Shapes(count=8, seed=2)):
+        assert all(other[i].sample_id != first[i].sample_id for i in range(8))
+
+
+def test_records_are_rgb_bytes_with_their_coverage():
+    record = Shapes(count=4, size=48)[2]
+    assert record.image.shape == (48, 48, 3) and record.image.dtype == np.uint8
+    assert record.mask.shape == (48, 48) and record.mask.dtype == np.float32
+    assert record.mask.min() == 0.0 and record.mask.max() == 1.0
+    ground = record.image[record.mask == 0]
+    assert (ground == ground[0]).all() and ground[0].min() > 200
+    with pytest.raises(IndexError):
+        Shapes(count=4)[4]
+
+
+def test_fingerprint_tells_different_datasets_apart():
+    made = [Shapes(), Shapes("held_out"), Shapes(count=5), Shapes(size=64), Shapes(seed=1)]
+    assert len({str(shapes.fingerprint()) for shapes in made}) == len(made)
+    assert Shapes().fingerprint() == Shapes().fingerprint()
+
+
+def test_held_out_pairs_are_a_quarter_and_spare_no_colour_or_shape():
+    assert len(HELD_OUT_PAIRS) >= 0.25 * len(COLOURS) * len(SHAPES)
+    assert not set(HELD_OUT_PAIRS) & set(SEEN_PAIRS)
+    assert {c for c, _ in SEEN_PAIRS} == set(COLOURS) and {s for _, s in SEEN_PAIRS} == set(SHAPES)
+    lost = [sum(s == shape for _, s in HELD_OUT_PAIRS) for shape in SHAPES]
+    assert max(lost) == min(lost)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "held_out"])
+def test_a_split_draws_from_its_own_pairs_and_from_all_of_them(split):
+    source = Shapes(split, 1200)
+    pairs = {tuple(source[i].attributes[k] for k in ("colour", "shape")) for i in range(1200)}
+    assert pairs == set(HELD_OUT_PAIRS if split == "held_out" else SEEN_PAIRS)
+
+
+def test_captions_state_true_attributes_and_some_leave_attributes_out(records):
+    stated = [parse(record.caption) for record in records]
+    assert all(caption.items() <= record.attributes.items() for caption, record in zip(stated, records, strict=True))
+    complete = sum(len(caption) == 4 for caption in stated) / len(stated)
+    assert complete == pytest.approx(1 - SHORT_CAPTIONS, abs=0.07)
+    left_out = {frozenset(caption) for caption in stated}
+    assert len(left_out) == 8 and all("shape" in names for names in left_out)
+    assert parse("A large red circle, center.")["position"] == "centre"
+    assert len(TEMPLATES) >= 4
+
+
+@pytest.mark.parametrize(
+    ("caption", "attributes"),
+    [
+        ("a circle", {"shape": "circle"}),
+        ("a red circle", {"colour": "red", "shape": "circle"}),
+        ("top left: an orange cross", {"colour": "orange", "shape": "cross", "position": "top left"}),
+        ("a small square on the right", {"size": "small", "shape": "square", "position": "right"}),
+    ],
+)
+def test_a_short_caption_states_what_it_names(caption, attributes):
+    assert parse(caption) == attributes
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["", "red", "a large red blue circle, top", "a large red circle, top middle", "a large red dog, top"],
+)
+def test_a_caption_outside_the_grammar_is_an_error_with_the_grammar(caption):
+    with pytest.raises(CaptionError, match="diamond"):
+        parse(caption)
+
+
+def test_short_prompts_leave_out_every_choice_equally_often():
+    prompts = Shapes().prompts(140, "short")
+    stated = [frozenset(parse(prompt)) for prompt in prompts]
+    assert len(set(stated)) == 7
+    assert {stated.count(names) for names in set(stated)} == {20}
+
+
+def test_an_attribute_that_a_caption_leaves_out_is_not_checked(records):
+    images = tensors(records)
+    captions = [
+        f"{'an' if r.attributes['colour'] == 'orange' else 'a'} {r.attributes['colour']} {r.attributes['shape']}"
+        for r in records
+    ]
+    reader = Shapes().verifier()
+    assert reader.check(images, captions)["all"].float().mean() >= 0.995
+    stated = reader.stated(captions[:1])
+    assert stated["colour"].all() and not stated["position"].any() and not stated["size"].any()
+    assert not reader.check(torch.ones(1, 3, 32, 32), ["a red circle"])["position"].any()
+
+
+def test_an_unknown_split_names_the_known_ones():
+    with pytest.raises(ConfigError, match="held_out"):
+        Shapes("test")
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_prompts_are_balanced(split):
+    prompts = Shapes().prompts(90, split, seed=4)
+    said = [parse(prompt) for prompt in prompts]
+    assert all(len(stated) == 4 for stated in said)
+    pairs = HELD_OUT_PAIRS if split == "held_out" else SEEN_PAIRS
+    for choices, key in (
+        (pairs, lambda s: (s["colour"], s["shape"])),
+        (POSITIONS, lambda s: s["position"]),
+        (SIZES, lambda s: s["size"]),
+    ):
+        assert {sum(key(s) == choice for s in said) for choice in choices} == {90 // len(choices)}
+    assert prompts == Shapes().prompts(90, split, seed=4) != Shapes().prompts(90, split, seed=5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_coverage_has_the_area_and_centroid_that_the_reader_expects(shape):
+    y, x = np.mgrid[-30:31, -30:31].astype(np.float64)
+    cover = coverage(shape, x, y, 15.0)
+    area, below = moments()[SHAPES.index(shape)]
+    assert cover.sum() == pytest.approx(area * 15.0**2, rel=0.01)
+    assert (cover * y).sum() / cover.sum() == pytest.approx(below * 15.0, abs=0.1)
+    torch_cover = coverage(shape, torch.from_numpy(x), torch.from_numpy(y), torch.tensor(15.0))
+    assert torch.allclose(torch_cover, torch.from_numpy(cover), atol=1e-5)
+
+
+def test_worn_pictures_are_read_back(records):
+    kept = Shapes().verifier().check(worn(tensors(records)), [full_caption(r.attributes) for r in records])
+    assert kept["all"].float().mean() >= 0.995
+
+
+@pytest.mark.parametrize("size", [24, 64])
+def test_other_sizes_are_read_back(size):
+    drawn = [Shapes("train", 200, size=size)[i] for i in range(200)]
+    assert Shapes().verifier().check(tensors(drawn), [r.caption for r in drawn])["all"].float().mean() >= 0.995
+
+
+@pytest.mark.parametrize("claim", ["colour", "shape", "position", "size"])
+def test_a_caption_wrong_in_one_claim_is_caught_in_that_claim(records, claim):
+    kept = Shapes().verifier().check(worn(tensors(records)), [altered(record, claim) for record in records])
+    assert kept["all"].float().mean() <= 0.01 and kept[claim].float().mean() <= 0.01
+    others = [kept[k].float().mean() for k in ("colour", "shape", "position", "size") if k != claim]
+    assert min(others) >= 0.995
+
+
+def test_nothing_noise_and_not_a_number_read_as_nothing():
+    reader = Shapes().verifier()
+    noise = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for images in (torch.ones(2, 3, 32, 32), noise, torch.full((2, 3, 32, 32), torch.nan)):
+        assert all(seen[claim] is None for seen in reader.read(images) for claim in reader.claims)
+    assert not reader.check(noise[:1], ["a large red circle, top"])["all"].any()
+
+
+def test_a_second_object_spoils_the_picture():
+    red, blue = (np.asarray(PALETTE[colour]) for colour in ("red", "blue"))
+    one = [Drawn("circle", red, 9.0, 9.0, RADII["medium"])]
+    pictures = [draw(objects, 32, 230.0)[0] for objects in (one, [*one, Drawn("square", blue, 24.0, 24.0, 2.5)])]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    assert Shapes().verifier().check(images, ["a medium red circle, top left"] * 2)["all"].tolist() == [True, False]
+    assert [seen["count"] for seen in Shapes().verifier().read(images)] == [1, 2]
+
+
+def test_ragged_blobs_are_no_shapes():
+    order = np.random.default_rng(0)
+    y, x = np.mgrid[:32, :32] + 0.5
+    blobs = []
+    for _ in range(200):
+        centre, turn, waves = order.uniform(10, 22, 2), order.uniform(0, 6.3, 5), order.normal(size=5) * 0.2
+        angle, distance = np.arctan2(y - centre[0], x - centre[1]), np.hypot(y - centre[0], x - centre[1])
+        ripple = sum(waves[k] * np.cos((k + 2) * angle + turn[k]) for k in range(5))
+        outline = order.uniform(4, 7) * (1 + ripple)
+        blobs.append(0.8 - 1.6 * np.clip(0.5 - (distance - outline), 0, 1))
+    images = torch.tensor(np.stack(blobs), dtype=torch.float32)[:, None].expand(-1, 3, -1, -1)
+    assert sum(seen["shape"] is not None for seen in Shapes().verifier().read(images)) <= 10

@@ -1,0 +1,210 @@
+"""What files keep in place of plain numbers: float8 with and without scales is read, packed formats are named."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, UntrustedFile
+from tinyflux_pl.core.files import require_tensor_file
+from tinyflux_pl.weights.dequantize import plain, require_plain_config
+
+FP8 = torch.float8_e4m3fn
+INT8 = torch.ones(4, 4, dtype=torch.int8)
+ROTATED = {"format": "int8_tensorwise", "rotated": True}
+
+
+def matrix(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+
+
+def scaled(weight, scale):
+    return (weight / scale).to(FP8)
+
+
+def told(text):
+    return torch.tensor(list(json.dumps(text).encode()), dtype=torch.uint8)
+
+
+def test_plain_float8_is_the_numbers_that_it_holds(tmp_path):
+    weight = (matrix(4, 6) * 1e3).to(FP8)
+    save_file({"a.weight": weight}, tmp_path / "f.safetensors")
+    held = plain(load_file(tmp_path / "f.safetensors"), torch.bfloat16, "f")
+    assert torch.equal(held["a.weight"].float(), weight.float())
+
+
+@pytest.mark.parametrize("name", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("rows", [False, True])
+def test_scaled_float8_is_multiplied_by_its_scale(name, rows):
+    weight = matrix(4, 6)
+    scale = weight.abs().amax(1, keepdim=True) / 448 if rows else weight.abs().max() / 448
+    held = {
+        "a.weight": scaled(weight, scale),
+        f"a.{name}": scale,
+        "a.bias": torch.ones(4),
+        "a.scale_input": torch.ones(1),
+        "a.input_scale": torch.ones(()),
+        "a.comfy_quant": told({"format": "float8_e4m3fn"}),
+        "scaled_fp8": torch.empty(2, dtype=FP8),
+    }
+    made = plain(held, torch.float32, "f")
+    assert made.keys() == {"a.weight", "a.bias"} and made["a.weight"].dtype == torch.float32
+    torch.testing.assert_close(made["a.weight"], held["a.weight"].float() * scale, rtol=0, atol=0)
+    torch.testing.assert_close(made["a.weight"], weight, rtol=0.07, atol=1e-6)  # and not 448 / max times too large
+    assert plain(held, torch.bfloat16, "f")["a.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_int8_is_multiplied_by_its_scale(rows):
+    weight = matrix(4, 6)
+    scale = weight.abs().amax(1) / 127 if rows else weight.abs().max() / 127
+    packed = (weight / scale.reshape(-1, 1)).round().to(torch.int8)
+    made = plain({"a.weight": packed, "a.weight_scale": scale}, torch.float32, "f")
+    assert made.keys() == {"a.weight"}
+    torch.testing.assert_close(made["a.weight"], packed.float() * scale.reshape(-1, 1), rtol=0, atol=0)
+    torch.testing.assert_close(made["a.weight"], weight, rtol=0, atol=float(weight.abs().max()) / 127)
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        (["a.scale_weight"], r"1 of 2 float8 matrices lack their scale: a\.weight"),
+        (["a.scale_weight", "b.scale_weight"], r"2 of 2 float8 matrices lack their scale"),
+        (["a.scale_weight", "b.scale_weight", "a.weight", "b.weight"], "says that there are scales, and none"),
+    ],
+)
+def test_scales_that_are_announced_and_lacking_are_refused(lost, says):
+    held = {f"{name}.weight": scaled(matrix(4, 6), 1e-5) for name in "ab"}
+    held |= {f"{name}.scale_weight": torch.tensor(1e-5) for name in "ab"}
+    held |= {"scaled_fp8": torch.empty(0, dtype=FP8), "a.bias": torch.zeros(4)}
+    assert plain(held, torch.float32, "f").keys() == {"a.weight", "b.weight", "a.bias"}
+    with pytest.raises(CheckpointMismatch, match=rf"{says}[\s\S]*bfloat16"):
+        plain({key: value for key, value in held.items() if key not in lost}, torch.float32, "f")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_whole_numbers_without_a_scale_are_no_weights(dtype):
+    with pytest.raises(CheckpointMismatch, match=r"a\.weight is packed as torch\.u?int"):
+        plain({"a.weight": torch.ones(4, 4, dtype=dtype), "b.weight": torch.ones(4, 4)}, torch.float32, "f")
+    counted = {"position_ids": torch.arange(4)[None], "b.weight": torch.ones(4, 4)}
+    assert plain(counted, torch.float32, "f").keys() == counted.keys()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_no_positive_number_is_refused(scale):
+    held = {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(scale)}
+    with pytest.raises(CorruptCheckpoint, match=r"a scale of a\.weight is no positive number"):
+        plain(held, torch.float32, "f")
+
+
+def test_headers_are_judged_as_far_as_they_tell():
+    held = {"a.weight": scaled(matrix(4, 6), 1e-5), "a.scale_weight": torch.tensor(1e-5), "a.bias": torch.ones(4)}
+    outline = {key: value.to("meta") for key, value in held.items()}
+    made = plain(outline, torch.float16, "f")
+    assert {key: (value.shape, value.is_meta) for key, value in made.items()} == {
+        "a.weight": ((4, 6), True),
+        "a.bias": ((4,), True),
+    }
+    with pytest.raises(CheckpointMismatch, match="a scale without a weight"):
+        plain({key: value for key, value in outline.items() if key != "a.weight"}, torch.float16, "f")
+
+
+def test_weights_of_zeros_alone_are_a_download_that_stopped():
+    zeros = {"a.weight": torch.zeros(4, 4), "b.weight": torch.zeros(4, 4).to(FP8), "c.bias": torch.ones(4)}
+    with pytest.raises(CorruptCheckpoint, match=r"2 of 2 matrices hold zeros alone[\s\S]*fetch it again"):
+        plain(zeros, torch.float32, "f")
+    with pytest.raises(CorruptCheckpoint, match=r"1 of 2 matrices"):
+        plain({"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(4, 4)}, torch.float32, "f")
+    few = {"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(2, 4), "c.bias": torch.zeros(4)}
+    assert plain(few, torch.float32, "f").keys() == few.keys()  # a layer that begins at zero is a layer
+
+
+def test_the_norms_own_scales_are_no_scales_of_weights():
+    held = {"norm.query_norm.scale": torch.ones(4), "x.weight": torch.ones(4, 4)}
+    assert plain(held, torch.float32, "f") == held
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(2, 2)}, r"scale of shape \(2, 2\)"),
+        ({"a.weight": torch.ones(4, 4, dtype=torch.uint8), "a.weight_scale": torch.ones(1)}, "uint8"),
+        ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(4, dtype=torch.uint8)}, "scale of uint8"),
+        ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.weight_zero_point": torch.zeros(4)}, "zero points"),
+        ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.comfy_quant": told(ROTATED)}, "int8.* with rotated"),
+        ({"a.weight": INT8, "a.comfy_quant": told({"format": "int8_tensorwise"})}, "without a scale"),
+        (
+            {"a.weight_packed": torch.ones(4, 1, dtype=torch.int32), "a.weight_scale": torch.ones(4)},
+            "compressed-tensors",
+        ),
+        ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.qkv.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
+        ({"a.weight": torch.ones(4, 6).to(FP8), "a.weight_scale": torch.ones(6)}, r"scale of shape \(6,\)"),
+        ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.q.scale_weight": torch.ones(1)}, "a scale without a weight"),
+        ({"a.weight": INT8, "a.scale_weight": torch.ones(1), "a.weight_scale": torch.ones(1)}, "two scales"),
+        ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale_inv": torch.ones(1, 1)}, "scales of blocks"),
+        ({"a.weight": torch.ones(4, 2, dtype=torch.uint8), "a.weight_scale_2": torch.ones(1)}, "NVFP4"),
+        ({"a.weight": torch.ones(4, 4).to(FP8), "a.pre_quant_scale": torch.ones(4)}, "smoothed"),
+        ({"a.weight": torch.ones(8, 1, dtype=torch.uint8), "a.weight.absmax": torch.ones(1)}, "bitsandbytes"),
+        ({"a.weight.quant_state.bitsandbytes__nf4": torch.ones(8, dtype=torch.uint8)}, "bitsandbytes"),
+        ({"a.weight": torch.ones(4, 4, dtype=torch.int8), "a.SCB": torch.ones(4)}, "bitsandbytes"),
+        ({"a.qweight": torch.ones(4, 4, dtype=torch.int32), "a.wscales": torch.ones(4)}, "SVDQuant"),
+        ({"a.weight._data": torch.ones(4, 4).to(FP8), "a.weight._scale": torch.ones(4)}, "quanto"),
+        ({"a.weight": torch.ones(4, 4).to(FP8), "a.comfy_quant": told({"format": "mxfp8"})}, "mxfp8"),
+        ({"a.weight": torch.ones(4, 4).to(FP8), "a.comfy_quant": torch.ones(3, dtype=torch.uint8)}, "comfy_quant"),
+        ({"a.weight": torch.ones(1), "a.comfy_quant": torch.full((4096,), ord("["), dtype=torch.uint8)}, "comfy_quant"),
+        ({"a.weight": torch.ones(()).to(FP8), "a.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
+    ],
+)
+def test_packed_weights_are_refused_by_name(held, says):
+    with pytest.raises(CheckpointMismatch, match=rf"{says}[\s\S]*file\.safetensors[\s\S]*bfloat16"):
+        plain(held, torch.bfloat16, "file.safetensors")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "lora_unet_double_blocks_0_img_attn_qkv.alpha"],
+        [
+            "transformer.transformer_blocks.0.attn.to_q.lora_A.weight",
+            "transformer.transformer_blocks.0.attn.to_q.lora_B.weight",
+        ],
+        ["diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight"],
+        ["double_blocks.0.processor.proj_lora1.down.weight"],
+        ["lycoris_blocks_0.hada_w1_a", "lycoris_blocks_0.lokr_w1"],
+    ],
+)
+def test_a_lora_is_told_for_what_it_is(keys):
+    with pytest.raises(CheckpointMismatch, match=rf"{len(keys)} of {len(keys)} tensors are a LoRA's"):
+        plain({key: torch.ones(1) for key in keys}, torch.bfloat16, "f")
+
+
+def test_a_network_that_holds_a_stray_lora_is_left_to_the_report_of_keys():
+    held = {"a.weight": torch.ones(1), "b.weight": torch.ones(1), "a.lora_A.weight": torch.ones(1)}
+    assert plain(held, torch.float32, "f").keys() == held.keys()
+
+
+def test_half_precision_that_would_become_infinite_is_refused():
+    with pytest.raises(ConfigError, match=r"a\.weight[\s\S]*bfloat16"):
+        plain({"a.weight": torch.tensor([1.0, 7e4])}, torch.float16, "f")
+    assert plain({"a.weight": torch.tensor([6e4])}, torch.float16, "f")["a.weight"].isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "fp8", "gptq"])
+def test_a_folder_of_packed_weights_is_known_by_its_config(method, tmp_path):
+    with pytest.raises(CheckpointMismatch, match=rf"packed by {method}[\s\S]*bfloat16"):
+        require_plain_config({"quantization_config": {"quant_method": method}}, tmp_path)
+    require_plain_config({"hidden_size": 1}, tmp_path)
+
+
+def test_files_that_are_no_safetensors_say_what_they_are(tmp_path):
+    file = tmp_path / "flux1-dev-Q4_K_S.gguf"
+    file.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
+    with pytest.raises(CheckpointMismatch, match=r"GGUF[\s\S]*bfloat16"):
+        require_tensor_file(file)
+    torch.save({"a": torch.ones(1)}, tmp_path / "v1.ckpt")
+    with pytest.raises(UntrustedFile, match=r"^a pickle; it was not opened"):
+        require_tensor_file(tmp_path / "v1.ckpt")
+    (tmp_path / "v1.ckpt").rename(tmp_path / "v1.safetensors")
+    with pytest.raises(UntrustedFile, match="a pickle under the name of safetensors"):
+        require_tensor_file(tmp_path / "v1.safetensors")

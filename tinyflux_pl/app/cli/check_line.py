@@ -1,0 +1,144 @@
+"""The command line as Hydra may read it, judged: flags, overrides, and every job that they start.
+
+Everything here runs before torch is imported, so that a wrong word is answered at once.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+from tinyflux_pl.app.cli.standard_streams import decoded
+from tinyflux_pl.config import redact
+from tinyflux_pl.config.quoting import quoted
+from tinyflux_pl.core.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i", "--experimental-rerun")
+_FOLDERS = ("--config-path", "-cp", "--config-dir", "-cd")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command line that was judged: what Hydra may read, and the jobs of it as plain containers."""
+
+    arguments: list[str]
+    jobs: list[dict[str, Any]]
+    multirun: bool
+
+
+def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
+    """The line that Hydra may read: flags first, free text quoted, folders absolute; idempotent.
+
+    Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not allowed.
+    """
+    return judge(argv, root, config_name).arguments
+
+
+def judge(argv: list[str], root: Path, script: str) -> Line:
+    """The same with the jobs that it starts. Of the project's own configuration every plain value is judged too."""
+    own, multirun = root == CONF, any(flag in argv for flag in ("-m", "--multirun"))
+    flags, overrides = _split(decoded(argv))
+    overrides = [quoted(o, multirun=multirun) for o in overrides]
+    args = _flags(flags)
+    root, config_name = Path(args.config_path or root), args.config_name or script
+    folders = [root, *([Path(args.config_dir)] if args.config_dir else [])]
+
+    from tinyflux_pl.config import allowlist, hydra_node
+
+    hydra_node.check_searchpath(folders, config_name, overrides)
+    if args.shell_completion or args.hydra_help:
+        return Line([*flags, *overrides], [], multirun)
+    for folder in folders:
+        if not folder.is_dir():
+            cure = "run from a clone of the project, or name a folder that exists"
+            raise ConfigError("no such folder of configurations", where=str(folder), cure=cure)
+
+    from omegaconf import OmegaConf
+
+    from tinyflux_pl.config import check_config as judged
+    from tinyflux_pl.config.suggest import composed, missing_keys
+
+    several = multirun or any(line.lstrip("+").startswith("hydra.mode=") for line in overrides)
+    shown = args.cfg or args.help or args.info
+    configs = composed(root, config_name, overrides, args.config_dir, multirun=several)
+    for config in configs:
+        hydra_node.check(config)
+        raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+        redact.check(raw)
+        job = {key: value for key, value in raw.items() if key != "hydra"}
+        allowlist.check_names(job)
+        _check_home(job.get("paths"))
+        missing = missing_keys(job)
+        if missing and not shown:
+            raise ConfigError(
+                f"{' and '.join(missing)} must be given",
+                where=f"conf/{config_name}.yaml",
+                cure=f"add {' '.join(f'{m}=...' for m in missing)}",
+            )
+    jobs = judged.check(configs, script, multirun=multirun) if own and not shown else []
+    return Line([*flags, *overrides], jobs, multirun)
+
+
+def _check_home(paths: Any) -> None:
+    """Raise ConfigError for a place that begins with ~: Hydra would make a folder of that name."""
+    for name, place in paths.items() if isinstance(paths, dict) else ():
+        if str(place).startswith("~"):
+            what = f"{place} would be a folder called ~"
+            raise ConfigError(what, where=f"paths.{name}", cure="write ${oc.env:HOME}, or the whole path")
+
+
+def added_folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders of configurations that flags name."""
+    pairs = pairwise(arguments)
+    return [Path(value) for flag, value in pairs if flag in _FOLDERS]
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and overrides, wherever they stand; folders made absolute."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("-"):
+            overrides.append(token)
+            continue
+        name, _, value = token.partition("=")
+        flags.append(name)
+        if not value and name in _WITH_VALUE + _FOLDERS and rest and not rest[0].startswith("-") and "=" not in rest[0]:
+            value = rest.pop(0)
+        if value:
+            flags.append(str(Path(value).absolute()) if name in _FOLDERS and "://" not in value else value)
+    return flags, overrides
+
+
+def _flags(flags: list[str]) -> Any:
+    """Hydra's own reading of the flags; raise ConfigError on one that it does not have."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    known = {name: action.nargs == 0 for action in parser._actions for name in action.option_strings}
+    for token in flags:
+        if token.startswith("--") and token not in known:
+            name = token.lstrip("-")
+            raise ConfigError(
+                f"unknown flag: {token}", where="the command line", cure=f"write {name}=... without dashes"
+            )
+    try:
+        with redirect_stderr(io.StringIO()) as said:
+            args = parser.parse_args(flags)
+    except SystemExit:
+        what = said.getvalue().strip().rpartition("error: ")[2] or f"no such flags: {' '.join(flags)}"
+        cure = "--help names the flags; a flag's value follows it"
+        raise ConfigError(what, where="the command line", cure=cure) from None
+    if args.experimental_rerun:
+        raise ConfigError(
+            "--experimental-rerun unpickles a file", where=args.experimental_rerun, cure="repeat the line with run=NAME"
+        )
+    return args

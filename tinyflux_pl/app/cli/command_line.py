@@ -1,0 +1,180 @@
+"""The entry that the root scripts share: the line judged, Hydra started, errors told in three lines."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.app.cli import help_text, process_settings, standard_streams
+from tinyflux_pl.app.cli.check_line import CONF, added_folders, judge, prepare
+from tinyflux_pl.app.cli.job_isolation import isolated
+from tinyflux_pl.config import blocked_packages as known_bad
+from tinyflux_pl.config import command_words as typed_line
+from tinyflux_pl.config import redact
+from tinyflux_pl.core import interruption
+from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
+from tinyflux_pl.core.printable import printable
+
+__all__ = ["CONF", "prepare", "run"]
+
+
+def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, root: Path = CONF) -> None:
+    """Prepare the line, let Hydra compose it, and call `main` with plain containers; exit non-zero on failure.
+
+    `main` is the recipe of that name in app/run.py unless given; it returns an exit code, or for a sweeper
+    the figure to optimise. A TinyFluxError is printed as its three lines, with the traceback before them
+    under TINYFLUX_DEBUG=1: exit code its own (core.errors), 128 + the number of a signal that stopped it, 1 else.
+    """
+    standard_streams.make_robust()
+    process_settings.apply()
+    redact.install()
+    try:
+        known_bad.check()
+    except known_bad.KnownBadPackage as error:
+        sys.exit(_report(error))
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_text.of(config_name, [root]))
+        return
+
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from tinyflux_pl.config import checked_loader as judged_loader
+
+    # Hydra then hands us its errors rather than printing and exiting
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    codes: list[int] = []
+
+    def task(config: Any) -> Any:
+        return _job(config, main or _recipe(config_name), codes)
+
+    task.__module__ = config_name  # Hydra takes the job's name from it
+    try:
+        with judged_loader.installed():
+            line = judge(sys.argv[1:], root, config_name)
+            if any(flag in line.arguments for flag in ("--help", "-h")):
+                print(help_text.of(config_name, [root, *added_folders(line.arguments)]))
+                return
+            if main is None and len(line.jobs) > 1 and _run_here(line.arguments):
+                _judge_jobs(config_name, line.jobs)
+            sys.argv[1:] = line.arguments
+            hydra.main(version_base=None, config_path=str(root), config_name=config_name)(task)()
+    except TinyFluxError as error:
+        codes.append(_report(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        from tinyflux_pl.config.suggest import explained
+
+        codes.append(_report(explained(error)))
+    except BrokenPipeError:  # the reader left, as `| head` does; Python would complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        codes.append(141)
+    except OSError as error:  # Hydra's, at a folder that cannot be made
+        codes.append(_report(error if hasattr(error, "reported") else _of_the_system(error)))
+    except Exception as error:  # nobody expected it: its traceback, masked
+        codes.append(_report(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        codes.append(130)
+    if any(codes):
+        sys.exit(max(codes))
+
+
+def _run_here(arguments: Sequence[str]) -> bool:
+    """Whether Hydra's own launcher runs the jobs, on this machine: another one may have another GPU."""
+    return not any(a.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper=")) for a in arguments)
+
+
+def _judge_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
+    """Raise the first error that a job of a sweep would meet before its first step, with the job's number."""
+    from tinyflux_pl.app import run as recipes
+
+    for number, job in enumerate(jobs):
+        try:
+            recipes.CHECKS[name](job)
+        except TinyFluxError as error:
+            error.args = (f"job {number} of 0 to {len(jobs) - 1}, none of which was started: {error}",)
+            raise
+
+
+def _of_the_system(error: OSError) -> TinyFluxError:
+    """A refusal of the system outside a job, with its file."""
+    where = str(error.filename or "this machine")
+    cure = "choose another folder (run=NAME, paths.root=FOLDER), or give this user the right to it"
+    return ConfigError(f"the system refused: {(error.strerror or str(error)).lower()}", where=where, cure=cure)
+
+
+def _recipe(name: str) -> Callable[[dict[str, Any]], Any]:
+    from tinyflux_pl.app import run as recipes
+
+    return getattr(recipes, name)
+
+
+def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -> Any:
+    """One run of the recipe inside Hydra. In a sweep a failure is printed and raised: the next job still runs."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from tinyflux_pl.config.build import plain
+
+    redact.install()  # a sweep's launcher may have given this job a process of its own
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        # Hydra's folder, also in a sweep, where every job has its own; short to read and to type.
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        overrides = [typed_line.override(line) for line in HydraConfig.get().overrides.task]
+        resolved = plain(config)
+        redact.check(resolved)
+        said = {"run_dir": str(folder), "overrides": overrides, "flags": typed_line.flags(sys.argv[1:], sweep)}
+        with isolated() if sweep else nullcontext():
+            result = _called(main, {**resolved, **said})
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # told here, masked: W&B and Hydra would print the traceback as it is
+        code = _report(error)
+        codes.append(code)
+        if sweep and not isinstance(error, Interrupted):
+            raise
+        sys.exit(code)
+    if type(result) is int and result:
+        codes.append(result)
+    return result
+
+
+def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """The recipe's result; a full disk or a missing right is told alike, whether a library met it or we did."""
+    try:
+        with interruption.listening():
+            return main(config)
+    except OSError as error:
+        file = Path(str(error.filename or config["run_dir"]))
+        cure = "write elsewhere: paths.root=/another/disk"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f"no room to write {file.name}"
+            raise DiskFull(what, where=str(file.parent), cure=f"free some space, or {cure}") from error
+        if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):  # a socket's names no file
+            what = f"{file.name} may not be opened or changed ({error.strerror})"
+            raise NotWritable(
+                what, where=str(file.parent), cure=f"give this user the right to it, or {cure}"
+            ) from error
+        raise
+
+
+def _report(error: Exception) -> int:
+    """Print an error once, redacted, with its traceback if it is none of ours; its exit code."""
+    ours = isinstance(error, TinyFluxError)
+    if not getattr(error, "reported", False):
+        vars(error)["reported"] = True  # travels with the error out of a sweep's job
+        if "tqdm" in sys.modules and not isinstance(error, ConfigError):
+            print(file=sys.stderr)  # a bar may have been left in the middle of its line
+        debug = os.environ.get("TINYFLUX_DEBUG") == "1"
+        trace = "".join(traceback.format_exception(error)) if debug or not ours else ""
+        print(printable(redact.redact(trace + (str(error) if ours else ""))), file=sys.stderr)
+    return error.exit_code if ours else 1

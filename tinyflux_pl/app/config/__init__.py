@@ -1,1 +1,0 @@
-"""Configuration: what it may say, and how it becomes objects."""

@@ -1,0 +1,1 @@
+"""Sealed caches of latents and expert features."""

@@ -1,0 +1,155 @@
+"""Several cached datasets served as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tinyflux_pl.cache.dataset import CachedDataset, references
+from tinyflux_pl.cache.staleness import differences
+from tinyflux_pl.cache.store import ENCODINGS
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.size_conditioning import SIZE_IDS
+from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
+
+# parts of a fingerprint that must agree for two caches to mean the same by a number
+SHARED_PARTS = {ENCODINGS: ("codec", "text")}
+SHARED_EXPERT_PARTS = ("teacher", "buckets", "t_buckets", "clock")
+PIXELWISE = ("latents", "masks", "inpaint")  # with the references: their last two axes are a picture's height and width
+
+
+class Mixture(Dataset):
+    """Sources by dataset id; a batch may mix them. Indices run through the sources in order of their ids.
+
+    A source without an expert is marked absent in `expert_present`; one without masks counts as
+    foreground everywhere. Sources may differ in the size of their pictures, but not within a batch: give
+    `lengths`, `weights` and `shapes` to sample_order.
+    Raises SpecMismatch naming two sources whose shapes, codec, text encoder or teacher differ.
+    """
+
+    def __init__(self, datasets: Mapping[int, CachedDataset], weights: Mapping[int, float] | None = None) -> None:
+        if not datasets or (weights is not None and set(weights) != set(datasets)):
+            what = f"weights for {sorted(weights or ())}, sources {sorted(datasets)}"
+            raise ConfigError(what, where="data.weights", cure="give one weight for each source")
+        self.datasets = {i: datasets[i] for i in sorted(datasets)}
+        self.lengths = [len(d) for d in self.datasets.values()]
+        self.weights = None if weights is None else [float(weights[i]) for i in self.datasets]
+        self._ends = torch.tensor(self.lengths).cumsum(0)
+        self.shapes = [shape for d in self.datasets.values() for shape in d.shapes]
+        self.layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self.groups = tuple(dict.fromkeys(g for d in self.datasets.values() for g in d.groups))
+        owners: dict[str, int] = {}
+        base = next(iter(self.datasets.values()))
+        for i, dataset in self.datasets.items():
+            shown = [
+                sorted(k for k in d.layout if k == "inpaint" or k in references(d.layout)) for d in (dataset, base)
+            ]
+            if shown[0] != shown[1]:
+                raise self._mismatch(
+                    next(iter(self.datasets)), i, f"pictures beside the words: {shown[1]} and {shown[0]}"
+                )
+            for key, kind in dataset.layout.items():
+                owner = owners.setdefault(key, i)
+                known = self.layout.setdefault(key, kind)
+                if _comparable(key, known[1]) != _comparable(key, kind[1]):
+                    raise self._mismatch(owner, i, f"{key}: rows of {known[1]} and of {kind[1]}")
+            for group in (ENCODINGS, *dataset.groups):
+                first = next(j for j, d in self.datasets.items() if group in (ENCODINGS, *d.groups))
+                if lines := differences(self._meaning(i, group), self._meaning(first, group)):
+                    raise self._mismatch(first, i, f"{group}: {'; '.join(lines)}")
+        self.expert_keys = tuple(k for k in self.layout if k.partition(".")[0] in self.groups)
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One sample, as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """The samples in this order, whatever their sources."""
+        index = torch.as_tensor(indices, dtype=torch.long)
+        source = torch.bucketize(index, self._ends, right=True)
+        starts = self._ends - torch.tensor(self.lengths)
+        parts, ids, places = [], [], []
+        for k, (dataset_id, dataset) in enumerate(self.datasets.items()):
+            mine = (source == k).nonzero().flatten()
+            if len(mine):
+                parts.append(dataset.__getitems__((index[mine] - starts[k]).tolist()))
+                ids.append(dataset_id)
+                places.append(mine)
+        back = torch.cat(places).argsort()
+
+        def joined(tensors: list[Tensor]) -> Tensor:
+            return torch.cat(tensors)[back]
+
+        masks = None
+        if "masks" in self.layout:
+            masks = joined([_ones_like_mask(p) if p.masks is None else p.masks for p in parts])
+        captions = [caption for part in parts for caption in part.captions]
+        return Batch(
+            latents=joined([p.latents for p in parts]),
+            text=TextEmbeddings.cat([p.text for p in parts]).select(back),
+            sample_ids=joined([p.sample_ids for p in parts]),
+            dataset_ids=joined([torch.full((len(p),), i) for p, i in zip(parts, ids, strict=True)]),
+            captions=[captions[i] for i in back.tolist()],
+            experts={key: joined([self._expert(p, key) for p in parts]) for key in self.expert_keys},
+            expert_present={
+                g: joined([p.expert_present.get(g, torch.zeros(len(p), dtype=torch.bool)) for p in parts])
+                for g in self.groups
+            },
+            masks=masks,
+            references=tuple(joined([p.references[k] for p in parts]) for k in range(len(references(self.layout)))),
+            inpaint=joined([p.inpaint for p in parts]) if "inpaint" in self.layout else None,
+            size_ids=joined([self._sizes(p) for p in parts]) if SIZE_IDS in self.layout else None,
+            **{name: joined([getattr(p, name) for p in parts]) for name in TARGET if name in self.layout},
+        )
+
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        """The shape (C, H, W) of one sample's latents."""
+        source = int(torch.bucketize(torch.tensor(index), self._ends, right=True))
+        return self.shapes[source][0]
+
+    def _expert(self, part: Batch, key: str) -> Tensor:
+        found = part.experts.get(key)
+        return torch.zeros(len(part), *self.layout[key][1]) if found is None else found
+
+    def _sizes(self, part: Batch) -> Tensor:
+        """What is known of the sizes of a part; drawn pictures are of their own size, uncropped."""
+        if part.size_ids is not None:
+            return part.size_ids
+        height, width = (side * self._cell for side in part.latents.shape[-2:])
+        own = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+        return own.expand(len(part), -1)
+
+    @cached_property
+    def _cell(self) -> float:
+        """Pixels along a side of a latent cell, of a source that knows its pictures' sizes."""
+        known = next(d for d in self.datasets.values() if SIZE_IDS in d.layout)[0]
+        assert known.size_ids is not None
+        return float(known.size_ids[0, 4]) / known.latents.shape[-2]
+
+    def _meaning(self, dataset_id: int, group: str) -> dict[str, Any]:
+        found = self.datasets[dataset_id].fingerprint(group)
+        return {part: found[part] for part in SHARED_PARTS.get(group, SHARED_EXPERT_PARTS) if part in found}
+
+    def _mismatch(self, first: int, second: int, what: str) -> SpecMismatch:
+        names = [f"{i} ({self.datasets[i].store.name})" for i in (first, second)]
+        cure = "extract both with the same codec, text encoder and teachers"
+        return SpecMismatch(f"sources {names[0]} and {names[1]} do not fit: {what}", where="data", cure=cure)
+
+
+def _comparable(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What of a row's shape must agree between sources: all of it, or all but height and width."""
+    pixelwise = key in PIXELWISE or key.startswith("reference.")
+    return (len(shape), *shape[:-2]) if pixelwise else shape
+
+
+def _ones_like_mask(part: Batch) -> Tensor:
+    """Foreground everywhere, (B, H, W) of the latents."""
+    return torch.ones(len(part), *part.latents.shape[-2:])

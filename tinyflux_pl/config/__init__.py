@@ -1,0 +1,1 @@
+"""The configuration: schema, checks, and construction of objects."""

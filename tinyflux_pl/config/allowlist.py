@@ -1,0 +1,128 @@
+"""Which `_target_` a configuration may name: parts of the house, torch optimizers, Lightning loggers.
+
+A name is judged as a string before anything is imported, and the object that it leads to is judged
+again, because `tinyflux_pl.some.module.os.system` starts well and ends badly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tinyflux_pl.config.renamed_targets import current_target
+from tinyflux_pl.core.errors import ConfigError, MissingDependency
+
+HOUSE = "tinyflux_pl."
+# these rooms hold the machinery (files, command line, recipes), nothing that a configuration has to build
+_ROOMS = ("core.", "weights.", "cache.", "config.", "app.", "checkpoints.", "extraction.", "inference.")
+_FILES = ("training.replay_bundle.", "data.images.decode_log.", "experts.teacher_export.")
+CLOSED = tuple(HOUSE + module for module in (*_ROOMS, *_FILES))
+_OPTIMIZERS = "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
+_SCHEDULERS = (
+    "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR OneCycleLR "
+    "PolynomialLR StepLR"
+)
+_LOGGERS = "CSVLogger TensorBoardLogger WandbLogger MLFlowLogger"
+NAMED = frozenset(
+    (
+        *(f"torch.optim.{name}" for name in _OPTIMIZERS.split()),
+        *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS.split()),
+        *(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),
+    )
+)
+# the rooms whose classes are parts of a run; of functions, those that build one: the others compute, read or write
+_PARTS = ("codecs.", "text.", "denoisers.", "diffusion.", "objectives.", "experts.", "data.", "nets.")
+_PARTS += ("training.optimizers.", "training.metrics_file.")
+PARTS = tuple(HOUSE + room for room in _PARTS)
+_BUILDERS = re.compile(
+    r"tinyflux_pl\.(?:denoisers\.[a-z0-9_]+\.build(?:_[a-z0-9_]+)?|experts\.teacher\.(?:embedded|sd15_flow)"
+    r"|training\.optimizers\.adamw|data\.sequences\.codecs\.(?:identity|given)_for)",
+    re.ASCII,
+)
+_DATA = HOUSE + "data."
+# where the class that a name of another package leads to must have been defined
+_ORIGIN = {"torch.": ("torch.optim.",), "lightning.": ("lightning.", "pytorch_lightning.")}
+_DOTTED = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", re.ASCII)  # no private part, no dunder
+_CURE = "name a part of tinyflux_pl that conf/ names, torch.optim.AdamW and kin, or a Lightning logger"
+
+
+def targets(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted place, `_target_` value) of nested plain containers."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key == "_target_":
+                yield where, value
+            else:
+                yield from targets(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(config, list | tuple):
+        for index, value in enumerate(config):
+            yield from targets(value, f"{where}.{index}" if where else str(index))
+
+
+def check_name(name: Any, where: str = "") -> None:
+    """Raise ConfigError unless the string may be a target. Imports nothing."""
+    if not isinstance(name, str) or not _DOTTED.fullmatch(name):
+        raise ConfigError(f"not a plain dotted name of a class: _target_ {name!r}", where=where, cure=_CURE)
+    name = current_target(name)
+    if name in NAMED or (name.startswith(PARTS) and not name.startswith(CLOSED)):
+        return
+    raise ConfigError(f"_target_ is not on the allowlist: {name}", where=where, cure=_CURE)
+
+
+def check_names(config: Any, where: str = "") -> None:
+    """Judge every target of a configuration by its name alone, before anything heavy is imported."""
+    for place, name in targets(config, where):
+        check_name(name, place)
+
+
+def resolve(name: str, where: str = "") -> Any:
+    """Import an allowed target and judge the object: a class or function of the place that its name says."""
+    check_name(name, where)
+    name = str(current_target(name))
+    parts = name.split(".")
+    found, depth = _deepest_module(parts, where)
+    for part in parts[depth:]:
+        found = getattr(found, part, None)
+        if found is None:
+            raise ConfigError(f"there is no {name}", where=where, cure="look for the class by its name in the room")
+        if inspect.ismodule(found):  # another module seen through an import, not a part of this one
+            raise ConfigError(f"_target_ is an alias of another module: {name}", where=where, cure=_CURE)
+    origin = f"{getattr(found, '__module__', None) or ''}."
+    allowed = next((o for p, o in _ORIGIN.items() if name.startswith(p)), (HOUSE,))
+    house = name.startswith(HOUSE)
+    kind = inspect.isclass(found) or (house and inspect.isroutine(found) and _BUILDERS.fullmatch(name))
+    if house and kind and inspect.isclass(found) and origin.startswith(_DATA):
+        from tinyflux_pl.data.records.record_source import RecordSource
+
+        kind = issubclass(found, RecordSource)  # the others read and write what a run keeps
+    if not kind or not origin.startswith(allowed) or origin.startswith(CLOSED):
+        end = f"{origin}{getattr(found, '__qualname__', '?')}"
+        raise ConfigError(f"_target_ {name} leads to {end}", where=where, cure=_CURE)
+    return found
+
+
+def check(config: Any, where: str = "") -> None:
+    """Raise ConfigError on the first target that is not allowed, by name (all first), then by object."""
+    check_names(config, where)
+    for place, name in targets(config, where):
+        resolve(name, place)
+
+
+def _deepest_module(parts: list[str], where: str) -> tuple[Any, int]:
+    """The module that the longest prefix of the name imports, and how many parts it took."""
+    module, depth = importlib.import_module(parts[0]), 1
+    while depth < len(parts) - 1:
+        name = ".".join(parts[: depth + 1])
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name == name or error.name is None:
+                break
+            raise MissingDependency(
+                f"{name} needs the package {error.name}", where=where, cure=f"pip install {error.name}"
+            ) from error
+        depth += 1
+    return module, depth

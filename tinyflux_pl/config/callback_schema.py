@@ -1,0 +1,79 @@
+"""The keys of callbacks.*: averages, checkpoints, previews, validation, the guard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tinyflux_pl.config.bind import Keys, Range
+from tinyflux_pl.core.errors import ConfigError
+
+MOST = 10**9  # more steps, pictures or files than any run has
+Count = Annotated[int, Range(least=0, most=MOST)]
+Positive = Annotated[int, Range(least=1, most=MOST)]
+Seed = Annotated[int, Range(least=-(2**63), most=2**64 - 1)]  # as torch takes them
+Factor = Annotated[float | None, Range(above=1)]  # None: no limit
+
+
+@dataclass(frozen=True)
+class Average(Keys):
+    """callbacks.ema"""
+
+    decay: Annotated[float, Range(least=0, below=1)]
+    warmup: bool
+
+
+@dataclass(frozen=True)
+class Saving(Keys):
+    """callbacks.checkpoint"""
+
+    every_steps: Count
+    every_epochs: Count
+    keep: Positive
+    background: bool
+
+
+@dataclass(frozen=True)
+class Previews(Keys):
+    """callbacks.preview"""
+
+    every_steps: Count
+    count: Positive
+    prompts: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Grid(Keys):
+    """callbacks.validation"""
+
+    every_steps: Count
+    times: Annotated[list[float], Range(least=0, most=1)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.times:
+            raise ConfigError("no times", where="times", cure="shares of the way from noise to data: [0.1, 0.5, 0.9]")
+
+
+@dataclass(frozen=True)
+class Guard(Keys):
+    """callbacks.guard"""
+
+    warmup: Count
+    loss_factor: Factor
+    norm_factor: Factor
+    max_consecutive: Count
+    max_recent: Count
+
+
+@dataclass(frozen=True)
+class Callbacks(Keys):
+    """What accompanies training."""
+
+    ema: Average
+    checkpoint: Saving
+    preview: Previews
+    validation: Grid
+    guard: Guard
+    clip: Annotated[float | None, Range(above=0, most=1e30)]
+    log_every_steps: Count

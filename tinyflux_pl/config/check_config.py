@@ -1,0 +1,57 @@
+"""A composed configuration, judged before Hydra starts the run: keys, plain values and folders. Needs no torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tinyflux_pl.config import output_folders as folders
+from tinyflux_pl.config import schema as plain_keys
+from tinyflux_pl.config import unused_keys as read_keys
+from tinyflux_pl.config.build import plain
+from tinyflux_pl.core.errors import ConfigError
+
+
+def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[dict[str, Any]]:
+    """The jobs as plain containers; ConfigError for the first key, value or folder that a script cannot work with."""
+    numbers: dict[str, int] = {}
+    found = []
+    for number, config in enumerate(jobs):
+        raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+        read_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
+        with as_in_a_job(config, number) as filled:
+            folder = folders.of_a_job(filled, multirun=multirun)
+            subfolder = str(OmegaConf.select(filled, "hydra.sweep.subdir"))
+            with open_dict(filled):
+                del filled["hydra"]
+            job = plain(filled)
+        plain_keys.check_plain(job, script)
+        folders.check_job(job)
+        # By the job's own part: the sweep's may hold the time, which moves on while jobs are composed.
+        if subfolder in numbers:
+            what = f"jobs {numbers[subfolder]} and {number} of the sweep would share {folder}"
+            cure = "leave hydra.sweep.subdir='${hydra.job.num}'"
+            raise ConfigError(what, where="hydra.sweep.subdir", cure=cure)
+        numbers[subfolder] = number
+        found.append(job)
+    return found
+
+
+@contextmanager
+def as_in_a_job(config: DictConfig, number: int = 0) -> Generator[DictConfig]:
+    """A copy with what Hydra fills in when the job starts, which ${hydra:...} reads."""
+    filled = copy.deepcopy(config)
+    with open_dict(filled):
+        filled.hydra.runtime.output_dir = "."
+        filled.hydra.job.id, filled.hydra.job.num = str(number), number
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(filled)
+    try:
+        yield filled
+    finally:
+        HydraConfig.instance().cfg = before

@@ -1,0 +1,27 @@
+"""Flags and overrides as a person would type them again, to continue a run."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+
+from tinyflux_pl.config.quoting import quoted
+
+CHOOSING = ("--config-path", "-cp", "--config-dir", "-cd", "--config-name", "-cn")
+SWEEPING = ("-m", "--multirun")
+
+
+def flags(argv: list[str], sweep: bool) -> list[str]:
+    """The flags that say which configuration is composed, for one job of a `sweep` alone."""
+    pairs = itertools.pairwise(argv)
+    found = [word for name, value in pairs if name in CHOOSING for word in (name, shlex.quote(value))]
+    by_file = sweep and not any(flag in SWEEPING for flag in argv)
+    return [*found, "hydra.mode=RUN"] if by_file else found
+
+
+def override(line: str) -> str:
+    """An override as a person would type it: the quotes that `quoted` adds off, the shell's on where it needs them."""
+    key, mark, value = line.partition("=")
+    bare = value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value[:1] == "'" else value
+    value = bare if quoted(f"{key}={bare}") == line else value
+    return f"{key}={shlex.quote(value)}" if mark else line

@@ -1,0 +1,207 @@
+"""The line composed once before Hydra runs it, so that a wrong key or choice meets the nearest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tinyflux_pl.config import allowlist, empty_values, signatures, synonyms
+from tinyflux_pl.config import sweep_jobs as sweep
+from tinyflux_pl.config.signatures import nearest, suggestion
+from tinyflux_pl.core.errors import ConfigError
+
+# what Hydra raises, and what it lets through of files that it did not expect
+COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, AttributeError)
+COMPOSING += (LookupError, AssertionError, RecursionError)
+
+
+def explained(error: Exception) -> ConfigError:
+    """An error of Hydra, OmegaConf or YAML as one of ours."""
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cure = " ".join(text[1:3]) or "see what the configuration holds with --cfg job"
+    return ConfigError(text[0] if text else type(error).__name__, where="the command line or conf/", cure=cure)
+
+
+class KnownKeys:
+    """Groups, choices and keys of one root configuration."""
+
+    def __init__(self, loader: ConfigLoaderImpl, hydra: Hydra, config_name: str, lines: list[str]) -> None:
+        self.loader, self.hydra, self.config_name = loader, hydra, config_name
+        self.search = [line for line in lines if line.startswith("hydra.searchpath=")]
+
+    def choices(self, group: str) -> list[str]:
+        """The options of a group; empty if there is no such group."""
+        return self.loader.get_group_options(group, config_name=self.config_name, overrides=self.search)
+
+    def groups(self, parent: str = "", depth: int = 3) -> list[str]:
+        """Every group that has options, hydra's own included."""
+        found = []
+        for name in self.loader.list_groups(parent) if depth else []:
+            group = f"{parent}/{name}" if parent else name
+            found += ([group] if self.choices(group) else []) + self.groups(group, depth - 1)
+        return found
+
+    def compose(self, lines: list[str]) -> DictConfig:
+        """The composed configuration, hydra node included; raise ConfigError."""
+        try:
+            return self.hydra.compose_config(
+                self.config_name, lines, run_mode=RunMode.RUN, with_log_configuration=False, from_shell=False
+            )
+        except COMPOSING as error:
+            raise explained(error) from error
+
+    def is_group(self, override: Override) -> bool:
+        """Whether Hydra would read this override as a choice."""
+        dictionary = not override.is_sweep_override() and isinstance(override.value(), dict)
+        return not dictionary and bool(self.choices(override.key_or_group))
+
+    def check_choice(self, override: Override) -> None:
+        """Raise ConfigError naming the nearest option of the group."""
+        if override.is_delete():
+            return
+        options = self.choices(override.key_or_group)
+        for value in (v for given in sweep.values(override) for v in (given if isinstance(given, list) else [given])):
+            if value is None or str(value) not in options:
+                said = "null" if value is None else value
+                raise ConfigError(
+                    f"{override.key_or_group}={said}: there is no such choice",
+                    where=f"conf/{override.key_or_group}/",
+                    cure=f"{suggestion(str(value), options)}there are: {', '.join(options)}",
+                )
+
+    def check_key(self, override: Override, known: dict[str, Any]) -> None:
+        """Raise ConfigError naming the nearest key or group; or how to add what the node's target takes."""
+        key = override.key_or_group
+        if key in known and override.package is None:
+            return
+        if _takes(known.get(key.rpartition(".")[0]), key.rpartition(".")[2]):
+            cure = f"it can be added: +{key}=..."
+            raise ConfigError(f"conf/ does not list {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
+        cure = f"{self.meant(key, known)}all keys: --cfg job"
+        raise ConfigError(f"unknown key: {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
+
+    def meant(self, key: str, known: dict[str, Any]) -> str:
+        """What the writer of an unknown key probably wants: another name, or the choice that brings the key."""
+        if told := synonyms.advice(key, known):
+            return told
+        group, _, rest = key.partition(".")
+        listed = {choice: self._listed(group, choice) for choice in self.choices(group)} if rest else {}
+        if bringing := [choice for choice, keys in listed.items() if rest in keys]:
+            return f"it comes with {' or '.join(f'{group}={choice}' for choice in bringing[:4])}; "
+        if near := suggestion(key, {*known, *self.groups()}):
+            return near
+        for choice, keys in listed.items():
+            if near := nearest(rest, keys):
+                return f"did you mean {group}.{near[0]}, which comes with {group}={choice}? "
+        return ""
+
+    def _listed(self, group: str, choice: str) -> list[str]:
+        """The dotted keys below its group that the file of a choice lists."""
+        try:
+            read = self.loader.repository.load_config(f"{group}/{choice}")
+        except COMPOSING:
+            return []
+        node = OmegaConf.to_container(read.config, resolve=False) if read is not None else None
+        if isinstance(node, dict) and read.header.get("package") == "_global_":
+            node = node.get(group)
+        return [key for key, _ in dotted(node)]
+
+
+@contextmanager
+def known_keys(root: Path, config_name: str, config_dir: str | None, lines: list[str]) -> Generator[KnownKeys]:
+    """Open the configuration folder as hydra.main will, with `config_dir` before it."""
+    GlobalHydra.instance().clear()
+    search_path = create_config_search_path(str(root))
+    if config_dir is not None:
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
+    hydra = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
+    loader = hydra.config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    try:
+        yield KnownKeys(loader, hydra, config_name, lines)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def composed(
+    root: Path, config_name: str, lines: list[str], config_dir: str | None = None, *, multirun: bool = True
+) -> list[DictConfig]:
+    """The configuration of each job that the line asks for, hydra node included.
+
+    Raise ConfigError on a value that cannot be read, an unknown key, group or choice.
+    """
+    with known_keys(root, config_name, config_dir, lines) as known:
+        overrides = _parsed(lines, known.loader)
+        if not multirun:
+            sweep.require_multirun(overrides)
+        groups = [o for o in overrides if known.is_group(o)]
+        for override in groups:
+            known.check_choice(override)
+        jobs = sweep.jobs(overrides)
+        try:
+            configs = [known.compose(job) for job in jobs]
+        except ConfigError:  # Hydra's own answer, where ours is no better
+            added = [o in groups or o.is_add() or o.is_force_add() for o in overrides]
+            base = [line for line, kept in zip(jobs[0], added, strict=True) if kept]
+            keys = dict(dotted(OmegaConf.to_container(known.compose(base), resolve=False)))
+            for override in (o for o, kept in zip(overrides, added, strict=True) if not kept):
+                known.check_key(override, keys)
+            raise
+        for job, config in zip(jobs, configs, strict=True):
+            if any("{" in line for line in job):
+                empty_values.check(_parsed(job, known.loader), config)
+        return configs
+
+
+def _takes(node: Any, name: str) -> bool:
+    """Whether a node's target has such a parameter, and its name is no slip of one that the node lists."""
+    if not isinstance(node, dict) or "_target_" not in node or get_close_matches(name, node, n=1, cutoff=0.75):
+        return False
+    target = allowlist.resolve(node["_target_"])
+    try:
+        signatures.check(target, {}, "", (name,), complete=False)
+    except ConfigError:
+        return False
+    return True
+
+
+def _parsed(lines: list[str], loader: ConfigLoaderImpl) -> list[Override]:
+    parser, found = OverridesParser.create(config_loader=loader), []
+    for line in lines:
+        try:
+            found += parser.parse_overrides([line])
+        except COMPOSING as error:
+            key = line.split("=", 1)[0]
+            cure = f"""quote it: '{key}="..."'""" if "=" in line else "write key=value; a choice is group=name"
+            raise ConfigError(f"cannot read {line!r}", where="the command line", cure=cure) from error
+    return found
+
+
+def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of nested plain containers, inner nodes and list positions included."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        name = f"{prefix}.{key}" if prefix else str(key)
+        yield name, value
+        yield from dotted(value, name)
+
+
+def missing_keys(raw: Any) -> list[str]:
+    """Keys that only the user can give (???); OmegaConf's own list fails on interpolations to them."""
+    return [key for key, value in dotted(raw) if value == "???"]

@@ -1,0 +1,69 @@
+"""Keys that nothing reads: neither a recipe by name, nor another key by ${...}."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tinyflux_pl.config import schema as plain_keys
+from tinyflux_pl.config import synonyms
+from tinyflux_pl.config.signatures import nearest
+from tinyflux_pl.core.errors import ConfigError
+
+# set by the roots and by the models of conf/, beside the fields of the schema
+NAMED = ("task", "run", "run_dir", "overrides", "release", "hydra", "prompt", "negative_prompt")
+DRAWING = (*plain_keys.DRAWN, "timesteps")
+# nodes that may hold any key which another one refers to
+OPEN = {"data": (*plain_keys.fields("data"), "image_size"), "teacher": plain_keys.fields("teacher")}
+_REFERENCE = re.compile(r"\$\{\s*(?:oc\.\w+:\s*)?(\.*[A-Za-z_][\w.\[\]-]*|\.+\w+)")
+
+
+def check(raw: Mapping[str, Any], script: str) -> None:
+    """Raise ConfigError for the first key of an unresolved configuration that nothing reads.
+
+    The first levels are judged here; what lies deeper belongs to a node with a schema or a signature of its own.
+    """
+    groups = DRAWING if script == "generate" else (*plain_keys.NEEDED, "steps", "callbacks")
+    known = {*plain_keys.fields(script), *groups, *NAMED}
+    referred = set(references(raw))
+    experts = raw.get("experts")
+    for where, node in (("", raw), *((name, raw.get(name)) for name in OPEN)):
+        taught = experts if where == "teacher" and isinstance(experts, Mapping) else ()
+        names = {*known} if not where else {*OPEN[where], *taught, "lune", "sol"} if where == "teacher" else OPEN[where]
+        for name in node if isinstance(node, Mapping) else ():
+            key = f"{where}.{name}" if where else str(name)
+            if name not in names and not _refers(referred, key):
+                raise unread(key, [*(f"{where}.{n}" if where else n for n in names), *_leaves(raw)])
+
+
+def unread(key: str, known: list[str]) -> ConfigError:
+    """The error for a key that nothing reads, with the one that was probably meant."""
+    near = synonyms.advice(key, known) or "".join(f"did you mean {n}? " for n in nearest(key, known))
+    return ConfigError(f"nothing reads {key}", where=key, cure=f"{near}leave it out; all keys: --cfg job")
+
+
+def references(node: Any, place: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every dotted key that some ${...} of nested plain containers refers to, relative ones made absolute."""
+    if isinstance(node, Mapping | list | tuple):
+        pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
+        for name, value in pairs:
+            yield from references(value, (*place, str(name)))
+    elif isinstance(node, str):
+        for found in _REFERENCE.findall(node):
+            dots = len(found) - len(found.lstrip("."))
+            base = place[: len(place) - dots] if dots else ()
+            yield ".".join((*base, *re.split(r"[.\[\]]+", found.strip(".[]"))))
+
+
+def _refers(referred: set[str], key: str) -> bool:
+    return any(r == key or r.startswith(f"{key}.") or key.startswith(f"{r}.") for r in referred)
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys below nested mappings, of the groups that a script has."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if name != "hydra" and isinstance(value, Mapping):
+            key = f"{prefix}.{name}" if prefix else str(name)
+            yield from (f"{key}.{inner}" for inner in value)
+            yield from _leaves(value, key)

@@ -1,0 +1,224 @@
+"""Files to RGB pixels: bounded before anything is decoded, strict about what is whole."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageFile
+
+from tinyflux_pl.core.errors import ConfigError, ImageError
+from tinyflux_pl.core.regular_file import read_regular
+from tinyflux_pl.data.images import formats as image_formats
+from tinyflux_pl.data.images import jxl_header, png_chunks
+from tinyflux_pl.data.images import pixels as image_pixels
+
+DECODING_VERSION = 3  # part of the records' fingerprints: raise it when pixels change
+MAX_PIXELS = 2**25  # about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
+MAX_BYTES = 128 * 2**20
+# formats whose decoder takes so many times the memory of the others: so many times fewer pixels
+COSTLY = {"WEBP": 2, "AVIF": 4, "HEIF": 4, "JXL": 4}
+TILE = (322, 323)  # TIFF: width and height of a tile, a buffer of which is allocated
+ORIENTATION = 0x0112  # EXIF
+ODD_EXIF = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError)
+ODD_EXIF += (ValueError, struct.error)  # what Pillow raises of odd EXIF bytes
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+CURE = "replace or remove the file"
+SMALLER = "make the picture smaller; of training data the limit is data.max_pixels"
+
+
+def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> tuple[int, int]:
+    """Width and height from the header alone (before EXIF rotation); ImageError as for `decode`."""
+    name = name or _name(source)
+    content, _ = png_chunks.without_text(_content(source, name))
+    with _opened(content, max_pixels, name) as image:
+        return image.size
+
+
+def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of a file or of its bytes, upright by EXIF.
+
+    Transparency lies on white; of an animation the first frame counts; 16-bit grey keeps its upper
+    8 bits; an embedded colour profile is followed to sRGB; CMYK and palettes are converted; LAB and
+    floating-point images are refused.
+    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels` (WebP: half of
+    it; AVIF, HEIC, JPEG XL: a quarter).
+    """
+    name = name or _name(source)
+    return _decoded(_content(source, name), max_pixels, name, image_pixels.picture)
+
+
+def decode_mask(
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+) -> UInt8[np.ndarray, "h w"]:
+    """The coverage of a mask: 255 where it holds, by data.mask_coverage. Errors as for `decode`."""
+    name = name or _name(source)
+    return _decoded(_content(source, name), max_pixels, name, image_pixels.mask)
+
+
+def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop") -> np.ndarray:
+    """Pixels of exactly `size` (side, or height and width), never squashed: LANCZOS (a mask: BOX), centred.
+
+    crop fills the frame and loses the edges; pad keeps everything and adds white (a mask: 0).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    source_height, source_width = image.shape[:2]
+    if (source_height, source_width) == (height, width):
+        return image
+    picture = Image.fromarray(image)
+    # a mask is a coverage: LANCZOS would ring below 0 and above 1 at its edges
+    kernel = Image.Resampling.LANCZOS if image.ndim == 3 else Image.Resampling.BOX
+    if mode == "crop":
+        # the box is cut before resizing: a strip 1 pixel wide must not be enlarged as a whole
+        scale = min(source_width / width, source_height / height)
+        left, top = (source_width - width * scale) / 2, (source_height - height * scale) / 2
+        box = (left, top, left + width * scale, top + height * scale)
+        return np.asarray(picture.resize((width, height), kernel, box=box))
+    if mode == "pad":
+        scale = min(width / source_width, height / source_height)
+        inner = (max(1, round(source_width * scale)), max(1, round(source_height * scale)))
+        frame = Image.new(picture.mode, (width, height), image_pixels.WHITE if picture.mode == "RGB" else 0)
+        place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+        frame.paste(picture.resize(inner, kernel), place)
+        return np.asarray(frame)
+    raise ConfigError(f"no way to fit an image: {mode!r}", cure="choose crop or pad")
+
+
+def fit_mask(
+    mask: UInt8[np.ndarray, "h w"], size: int | tuple[int, int], mode: str = "crop"
+) -> Float[np.ndarray, "h2 w2"]:
+    """A mask fitted as its image was, float32 in [0, 1]."""
+    return fit(mask, size, mode).astype(np.float32) / 255
+
+
+def _name(source: str | Path | bytes) -> str:
+    return "(bytes)" if isinstance(source, bytes) else str(source)
+
+
+def _content(source: str | Path | bytes, name: str) -> bytes:
+    """As `content_of`, of a file at a path that may be a link."""
+    return content_of(source if isinstance(source, bytes) else os.path.realpath(source), name)
+
+
+def content_of(source: str | Path | bytes, name: str) -> bytes:
+    """Bytes of a regular file of bounded size that are not plainly something else; no link is followed."""
+    if isinstance(source, bytes):
+        content = source
+    else:
+        try:
+            content = read_regular(source, MAX_BYTES)
+        except OSError as error:
+            known = error.errno in (errno.EINVAL, errno.EFBIG)
+            what = error.strerror if known else f"cannot be read: {error.strerror}"
+            raise ImageError(str(what), where=name, cure=CURE) from error
+    if not content:
+        raise ImageError("an empty file", where=name, cure=CURE)
+    start = content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head")):
+        raise ImageError("a web page or markup, not an image", where=name, cure="download the image itself")
+    if start.startswith(b"version https://git-lfs"):
+        raise ImageError("a Git LFS pointer, not the image", where=name, cure="run git lfs pull in the dataset")
+    return content
+
+
+def _opened(content: bytes, max_pixels: int, name: str) -> Image.Image:
+    formats = image_formats.formats()
+    if (size := jxl_header.size_of(content)) is not None:  # whose decoder decodes when it opens
+        _require_bounded(*size, "JXL", max_pixels, name)
+    try:
+        with _pillow_bounded_to(max_pixels):
+            image = Image.open(io.BytesIO(content), formats=formats)
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+", str(error))
+        what = f"{int(found[0]) if found else 0:,} pixels are more than {max_pixels:,}"
+        raise ImageError(what, where=name, cure=SMALLER) from error
+    except Exception as error:  # decoders raise a dozen types on hostile bytes; all mean the same
+        if extra := image_formats.missing_extra(content[:16]):
+            cure = f"{image_formats.EXTRA}, which reads it, or save it as PNG or JPEG"
+            raise ImageError(f"a {extra} picture", where=name, cure=cure) from error
+        why = "" if "BytesIO" in str(error) else f": {error}"
+        what = f"not a readable image ({', '.join(formats)}){why}"
+        raise ImageError(what, where=name, cure=CURE) from error
+    _require_bounded(*image.size, image.format or "", max_pixels, name)
+    if image.mode in ("F", "LAB"):
+        raise ImageError(f"{image.mode} pixels", where=name, cure="save it as 8-bit RGB")
+    if image.format == "TIFF":
+        across, down = (image.tag_v2.get(tag, 1) for tag in TILE)
+        _require_bounded(int(across), int(down), "TIFF", max_pixels, name)
+    return image
+
+
+def _require_bounded(width: int, height: int, kind: str, max_pixels: int, name: str) -> None:
+    bound = max_pixels // COSTLY.get(kind, 1)
+    if width * height > bound:
+        what = f"{width} x {height} is more than {bound:,} pixels"
+        raise ImageError(what, where=name, cure=SMALLER)
+
+
+_BOUNDING = threading.Lock()
+
+
+@contextmanager
+def _pillow_bounded_to(max_pixels: int) -> Generator[None]:
+    """Pillow's own limit lowered while a header is read: GIF and WebP allocate their canvas then already."""
+    with _BOUNDING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the limit, and of odd metadata
+        usual = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = max_pixels  # above it Pillow warns, above twice that it raises
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+
+
+Reader = Callable[[Image.Image, bytes | None, int, str], np.ndarray]
+
+
+def _decoded(content: bytes, max_pixels: int, name: str, read: Reader) -> np.ndarray:
+    """What `read` gives for the loaded image, its colour profile and its bit depth; upright."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ImageError("Pillow was told to load truncated images", where=name, cure="unset LOAD_TRUNCATED_IMAGES")
+    content, profile = png_chunks.without_text(content)
+    with _opened(content, max_pixels, name) as image:
+        try:
+            if image.format == "PNG":
+                _opened(content, max_pixels, name).verify()  # load() does not read the checksums of the pixels
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd metadata
+                image.load()
+                upright = UPRIGHT.get(_orientation(image))
+            _require_bounded(*image.size, image.format or "", max_pixels, name)
+            profile = profile or image.info.get("icc_profile")
+            pixels = read(image, profile, png_chunks.bit_depth(content), name)
+        except ImageError:
+            raise
+        except Exception as error:  # as above: truncated, damaged, or hostile
+            raise ImageError(f"truncated or damaged: {error}", where=name, cure=CURE) from error
+    del image  # before the turned copy is made
+    return np.ascontiguousarray(upright(pixels)) if upright else pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the picture has to be turned; 1, not at all, where its EXIF data cannot be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except ODD_EXIF:  # which is no part of the pixels
+        return 1

@@ -1,0 +1,62 @@
+"""Which image files decoded whole before, by content: what was judged once is not decoded again at every start."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+import PIL
+
+from tinyflux_pl.cache.sample_keys import BYTES, digest
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import DataError, DiskFull
+from tinyflux_pl.core.file_lock import locked
+from tinyflux_pl.data.images.decode import DECODING_VERSION
+
+
+class DecodedBefore:
+    """Keys of contents that decoded whole, kept in one file between runs (or, without a file, in this process).
+
+    A key holds the bytes' hashes, the limit on pixels and the versions of the decoders, so an entry is never
+    wrong. A file that is damaged counts as empty: its images are decoded again.
+    """
+
+    def __init__(self, file: str | Path | None, max_pixels: int) -> None:
+        self._file = None if file is None else Path(file)
+        self._judge = [DECODING_VERSION, PIL.__version__, max_pixels]
+        self._keys = self._read()
+        self._saved = len(self._keys)
+
+    def holds(self, *hashes: str) -> bool:
+        """Whether an image (and its mask) of these hashes decoded whole."""
+        return digest([self._judge, hashes]) in self._keys
+
+    def add(self, *hashes: str) -> None:
+        """Remember that it did."""
+        self._keys.add(digest([self._judge, hashes]))
+
+    def save(self) -> None:
+        """Write the file, atomically, if there is anything new and no other process is just writing it.
+
+        It only saves time: where it cannot be written, the next start does the work again.
+        """
+        if self._file is None or len(self._keys) == self._saved:
+            return
+        content = b"".join(sorted(self._keys))
+        with suppress(DataError, DiskFull, OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self._file.parent, f".{self._file.name}.lock"):
+                for leftover in self._file.parent.glob(f".{self._file.name}.*.part"):  # of a writer that was killed
+                    leftover.unlink()
+                files.write_bytes(self._file, hashlib.sha256(content).digest() + content)
+            self._saved = len(self._keys)
+
+    def _read(self) -> set[bytes]:
+        content = b""
+        with suppress(OSError):
+            content = self._file.read_bytes() if self._file is not None and self._file.is_file() else b""
+        seal, keys = content[:32], content[32:]
+        if hashlib.sha256(keys).digest() != seal:
+            return set()
+        return {keys[start : start + BYTES] for start in range(0, len(keys), BYTES)}

@@ -1,0 +1,100 @@
+"""A loaded image to pixels: colours in sRGB on white, or what a mask marks; a strip at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image
+
+from tinyflux_pl.core.errors import ImageError
+from tinyflux_pl.data.images import mask_coverage
+from tinyflux_pl.data.images.colour_profile import to_srgb
+
+STRIP = 2**20  # pixels converted at a time: a second copy of a large image would double its memory
+WHITE = (255, 255, 255)
+BLACK = (0, 0, 0)
+CURE = "save it as 8-bit RGB, or remove the file"
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    width, height = image.size
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield slice(top, bottom), image.crop((0, top, width, bottom))
+
+
+def picture(image: Image.Image, profile: bytes | None, depth: int, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels in sRGB, on white."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, strip in _strips(image):
+        colour, alpha = _parts(strip, depth, name)
+        shown = to_srgb(colour, profile)
+        if alpha is not None:
+            ground = Image.new("RGB", strip.size, WHITE)
+            ground.paste(shown, mask=alpha)
+            shown = ground
+        pixels[rows] = np.asarray(shown)
+    return pixels
+
+
+def mask(image: Image.Image, profile: bytes | None, depth: int, name: str) -> UInt8[np.ndarray, "h w"]:
+    """Coverage; what is transparent marks nothing."""
+    if image.mode.startswith("I") and "transparency" not in image.info:
+        return mask_coverage.of_grey(_deep(image, name), 65535, name)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    clear, seen = False, False
+    for rows, strip in _strips(image):
+        colour, alpha = _parts(strip, depth, name)
+        shown = colour.convert("RGB")
+        if alpha is not None:
+            ground = Image.new("RGB", strip.size, BLACK)
+            ground.paste(shown, mask=alpha)
+            shown, (least, most) = ground, alpha.getextrema()
+            clear, seen = clear or least < 255, seen or most > 0
+        pixels[rows] = np.asarray(shown)
+    if clear and seen and not pixels.any():
+        what = "a mask of black on nothing: it may mark what is black, or what is not"
+        raise ImageError(what, where=name, cure=mask_coverage.CURE)
+    if mask_coverage.is_coloured(pixels):
+        return mask_coverage.of_colour(pixels, name)
+    unit = 1 if depth >= 8 else 255 // (2**depth - 1)
+    return mask_coverage.of_grey(np.ascontiguousarray(pixels[..., 0]), 255, name, unit if depth > 2 else 1)
+
+
+def _deep(image: Image.Image, name: str) -> UInt16[np.ndarray, "h w"]:
+    """16-bit grey, which Pillow may widen to 32."""
+    deep = np.asarray(image)
+    if deep.min() < 0 or deep.max() > 65535:
+        raise ImageError("grey values beyond 16 bits", where=name, cure=CURE)
+    return deep.astype(np.uint16)
+
+
+def _parts(image: Image.Image, depth: int, name: str) -> tuple[Image.Image, Image.Image | None]:
+    """Colours in 8 bits, of mode L, RGB or CMYK, and how opaque they are; None: all of them."""
+    key = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        deep = _deep(image, name)
+        grey = Image.fromarray((deep >> 8).astype(np.uint8))
+        return grey, None if not isinstance(key, int) else _opaque(deep != key)
+    if image.mode in ("1", "L") and isinstance(key, int):
+        grey = image.convert("L")
+        return grey, _opaque(np.asarray(grey) != key * 255 // (2 ** min(depth, 8) - 1))
+    if image.mode == "RGB" and isinstance(key, tuple):
+        clear = [value >> (8 if depth == 16 else 0) for value in key]
+        return image, _opaque((np.asarray(image) != clear).any(2))
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())
+    if image.mode in ("LA", "RGBA"):
+        bands = image.split()
+        return bands[0] if len(bands) == 2 else Image.merge("RGB", bands[:3]), bands[-1]
+    if image.mode == "PA" or key is not None:
+        bands = image.convert("RGBA").split()
+        return Image.merge("RGB", bands[:3]), bands[3]
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "1" else "RGB"), None
+
+
+def _opaque(seen: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.where(seen, 255, 0).astype(np.uint8))

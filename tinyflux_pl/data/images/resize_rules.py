@@ -1,0 +1,103 @@
+"""Pictures that a drawing starts from: read, brought to a size that the network knows, as tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from tinyflux_pl.core.errors import ConfigError, ImageError
+from tinyflux_pl.data.images.decode import decode, decode_mask
+
+# (width, height) of about a million pixels: what FLUX.1 Kontext was trained on
+PREFERRED = (
+    *((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104)),
+    (1024, 1024),
+    *((1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672)),
+)
+HALF = 128  # of 255, from which on a mask marks a hole
+AREA = 1024 * 1024  # pixels that FLUX.2 reads of a reference
+Pixels = UInt8[np.ndarray, "h w *c"]
+
+
+def resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Exactly that size, by LANCZOS, the sides each on their own."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def preferred(pixels: Pixels, cell: int, count: int) -> Pixels:
+    """The one of PREFERRED that is nearest in shape, whatever the picture's size."""
+    height, width = pixels.shape[:2]
+    _, width, height = min((abs(width / height - w / h), w, h) for w, h in PREFERRED)
+    return resized(pixels, height // cell * cell, width // cell * cell)
+
+
+def as_is(pixels: Pixels, cell: int, count: int) -> Pixels:
+    """Its own size, down to whole cells."""
+    height, width = (max(side // cell, 1) * cell for side in pixels.shape[:2])
+    return resized(pixels, height, width)
+
+
+def area(pixels: Pixels, cell: int, count: int) -> Pixels:
+    """At most AREA pixels in its own shape, then the middle of it in whole cells: FLUX.2's and FLUX.3's way."""
+    height, width = pixels.shape[:2]
+    if height * width > AREA:
+        scale = math.sqrt(AREA / (height * width))
+        pixels = resized(pixels, int(height * scale), int(width * scale))
+        height, width = pixels.shape[:2]
+    rows, columns = max(height // cell, 1) * cell, max(width // cell, 1) * cell
+    if height < rows or width < columns:
+        return resized(pixels, rows, columns)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[top : top + rows, left : left + columns]
+
+
+# name -> how a picture of `count` is brought to size, in cells of so many pixels
+RULES: dict[str, Callable[[Pixels, int, int], Pixels]] = {"preferred": preferred, "as_is": as_is, "area": area}
+
+
+def rule_named(name: str) -> Callable[[Pixels, int, int], Pixels]:
+    """The rule; ConfigError for a name that is none."""
+    if name not in RULES:
+        raise ConfigError(f"no size {name!r}", where="model.reference_size", cure=f"one of {', '.join(RULES)}")
+    return RULES[name]
+
+
+def natural_size(pixels: Pixels, cell: int, side: int) -> tuple[int, int]:
+    """(height, width) in the picture's own shape, in whole cells, of at most side x side pixels."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, side / math.sqrt(height * width))
+    rows, columns = (max(int(edge * scale) // cell, 1) * cell for edge in (height, width))
+    return rows, columns
+
+
+def as_images(pixels: Pixels) -> Tensor:
+    """(1, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
+
+
+def as_holes(coverage: Pixels) -> Tensor:
+    """(1, 1, H, W): 1 where a mask is at least half white."""
+    return (torch.from_numpy(np.array(coverage)).float().div(255) >= 0.5).float()[None, None]
+
+
+def read_picture(file: str | Path) -> Pixels:
+    """RGB pixels of a file, bounded and whole."""
+    return decode(Path(file).expanduser())
+
+
+def read_hole(file: str | Path) -> Pixels:
+    """The coverage of a mask: 255 where the hole is; ImageError for one without any hole."""
+    mask = decode_mask(Path(file).expanduser())
+    if not (mask >= HALF).any():
+        cure = "paint white where the picture is to be painted anew"
+        raise ImageError("no hole in the mask: nothing is marked", where=str(file), cure=cure)
+    return mask

@@ -1,0 +1,1 @@
+"""Synthetic and bundled datasets with verifiers."""

@@ -1,0 +1,1 @@
+"""One coloured shape a picture."""

@@ -1,0 +1,1 @@
+"""Reading the weight files of published releases."""

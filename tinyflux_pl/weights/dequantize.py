@@ -1,0 +1,169 @@
+"""Numbers as files keep them: float8 and int8 are multiplied by their scales, packed formats and adapters are named."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
+from tinyflux_pl.weights.key_diff import listed
+
+CURE = "give the same release in bfloat16, float16, float32 or float8 (plain, or with a scale for each weight)"
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+SCALED = (torch.float64, torch.float32, torch.bfloat16, torch.float16, *FLOAT8, torch.int8)  # times a scale: a weight
+SCALES = (".scale_weight", ".weight_scale")  # of a weight beside it, as two generations of tools name them
+UNREAD = (".scale_input", ".input_scale")  # of activations, which stay in the type of the weights here
+MARKER = "scaled_fp8"  # an empty tensor which says that there are scales
+FORMAT = ".comfy_quant"  # JSON as bytes: in which format the weight beside it is
+FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8", "int8_tensorwise")  # those that a product with the scale undoes
+FORMAT_KEYS = {"format", "full_precision_matrix_mult"}  # others change what the numbers mean
+PACKED = (  # what a key says of the format; the first that fits is named
+    (r"\.quant_state\.bitsandbytes__|\.(absmax|quant_map|SCB)$", "packed by bitsandbytes (nf4, fp4 or int8)"),
+    (r"\.(qweight|wscales|qzeros)$", "packed for SVDQuant, GPTQ or AWQ"),
+    (r"\._data$", "packed by quanto"),
+    (r"\.weight_scale_2$", "packed as NVFP4"),
+    (r"\.(weight_)?(zero_point|zeros)$", "packed with zero points"),
+    (r"\.(weight_)?(packed|g_idx)$", "packed by compressed-tensors"),
+    (r"\.weight_scale_inv$", "float8 with scales of blocks"),
+    (r"\.pre_quant_scale$", "smoothed before they were packed"),
+)
+ADAPTER = re.compile(r"(^|[._])lora[_\d]|\.lora\.|hada_w\d|lokr_w\d|oft_blocks|dora_scale|\.alpha$")
+
+
+def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
+    """The tensors of a file, those with scales multiplied out (in fp32, then `dtype`), the scales gone.
+
+    What is not read: scales of activations. Tensors of the meta device, which stand for a file's headers, are
+    judged as far as headers tell. Raises CheckpointMismatch for packed weights, for scales of blocks, for scales
+    that lack their weight or are lacking, and for a LoRA, CorruptCheckpoint for weights that are all zeros,
+    ConfigError where a weight is not finite in float16.
+    """
+    require_network(held, where)
+    scale_of = _scales(held, where)
+    _require_formats(held, scale_of, where)
+    _require_all_scales(held, scale_of, where)
+    unread = {MARKER, *scale_of.values()}
+    made = {key: value for key, value in held.items() if not key.endswith((*UNREAD, FORMAT)) and key not in unread}
+    for weight, scale in scale_of.items():
+        made[weight] = _unscaled(weight, held[weight], held[scale], where).to(dtype)
+    for key, value in made.items():
+        if key.endswith("weight") and value.ndim >= 2 and not value.is_floating_point():
+            raise CheckpointMismatch(f"{key[:200]} is packed as {value.dtype}", where=where, cure=CURE)
+    require_values(made, where)
+    for key, value in made.items() if dtype == torch.float16 else ():
+        if value.is_floating_point() and not value.is_meta and not bool(value.to(dtype).isfinite().all()):
+            what = f"{key} holds what float16 cannot, numbers past 65504 or none"
+            raise ConfigError(what, where=where, cure="choose the dtype bfloat16 or float32")
+    return made
+
+
+def require_values(held: Mapping[str, Tensor], where: str) -> None:
+    """Raise CorruptCheckpoint where matrices are there and half of their bytes or more are those of zeros alone.
+
+    A download that stopped leaves such a file where room was reserved for it beforehand.
+    """
+    matrices = {key: value for key, value in held.items() if value.ndim >= 2 and not value.is_meta}
+    zeros = {key: value.nbytes for key, value in matrices.items() if _is_zero(value)}
+    if zeros and 2 * sum(zeros.values()) >= sum(value.nbytes for value in matrices.values()):
+        what = f"{len(zeros):,} of {len(matrices):,} matrices hold zeros alone: {listed(dict.fromkeys(zeros, ''))}"
+        raise CorruptCheckpoint(what, where=where, cure="fetch it again: a download that stopped leaves zeros")
+
+
+def _is_zero(value: Tensor) -> bool:
+    numbers = value.contiguous().reshape(-1).view(torch.uint8)
+    return not bool(numbers[:4096].any()) and not bool(numbers.any())  # of most, the first page tells
+
+
+def require_network(held: Collection[str], where: str) -> None:
+    """Raise CheckpointMismatch for the keys of packed weights, and where most are a LoRA's."""
+    for pattern, what in PACKED:
+        found = next((key for key in held if re.search(pattern, key)), None)
+        if found:
+            raise CheckpointMismatch(f"weights {what}: {found[:200]}", where=where, cure=CURE)
+    adapter = sum(bool(ADAPTER.search(key)) for key in held)
+    if adapter > len(held) / 2:
+        cure = "give the network that it belongs to; to draw with it, merge it into those weights first"
+        what = f"{adapter} of {len(held)} tensors are a LoRA's, which is no network by itself"
+        raise CheckpointMismatch(what, where=where, cure=cure)
+
+
+def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
+    """Raise CheckpointMismatch where a config.json says that the weights beside it are packed."""
+    packed = config.get("quantization_config")
+    if packed:
+        method = packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
+        raise CheckpointMismatch(f"weights packed by {str(method)[:60]}", where=str(where), cure=CURE)
+
+
+def _scales(held: Collection[str], where: str) -> dict[str, str]:
+    """Weight -> the key of its scale; CheckpointMismatch for a scale without a weight, and for a second one."""
+    made: dict[str, str] = {}
+    for key in held:
+        end = next((end for end in SCALES if key.endswith(end)), "")
+        weight = f"{key.removesuffix(end)}.weight"
+        if end and weight not in held:
+            raise CheckpointMismatch(f"a scale without a weight: {key[:200]}", where=where, cure=CURE)
+        if end and weight in made:
+            raise CheckpointMismatch(f"two scales for {weight[:200]}", where=where, cure=CURE)
+        if end:
+            made[weight] = key
+    return made
+
+
+def _require_formats(held: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
+    """Raise CheckpointMismatch for a weight in a format that a product with its scale does not undo."""
+    for key in held:
+        if not key.endswith(FORMAT):
+            continue
+        told, weight = _format(held[key]), f"{key.removesuffix(FORMAT)}.weight"
+        if told not in FORMATS:
+            raise CheckpointMismatch(f"weights packed as {told}: {key[:200]}", where=where, cure=CURE)
+        if weight in held and weight not in scaled:
+            raise CheckpointMismatch(f"{weight[:200]} is {told} without a scale", where=where, cure=CURE)
+
+
+def _require_all_scales(held: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
+    """Raise CheckpointMismatch where scales are announced, or there for some, and a float8 matrix has none."""
+    float8 = [key for key, value in held.items() if value.dtype in FLOAT8 and value.ndim >= 2]
+    bare = dict.fromkeys((key for key in float8 if key not in scaled), "")
+    if bare and (scaled or MARKER in held):
+        what = f"{len(bare):,} of {len(float8):,} float8 matrices lack their scale: {listed(bare)}"
+        raise CheckpointMismatch(what, where=where, cure=CURE)
+    if MARKER in held and not scaled:
+        raise CheckpointMismatch(f"{MARKER} says that there are scales, and none are there", where=where, cure=CURE)
+
+
+def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
+    rows = (*weight.shape[:1], *(1,) * (weight.ndim - 1))
+    if weight.dtype not in SCALED or not scale.is_floating_point():
+        what = f"{key} is packed as {_name(weight)} with a scale of {_name(scale)}"
+        raise CheckpointMismatch(what, where=where, cure=CURE)
+    if scale.numel() != 1 and tuple(scale.shape) not in (rows, rows[:1]):
+        what = f"{key} has a scale of shape {tuple(scale.shape)}, neither one number nor one a row"
+        raise CheckpointMismatch(what, where=where, cure=CURE)
+    number = scale.float()
+    if not scale.is_meta and not bool((number.isfinite() & (number > 0)).all()):
+        raise CorruptCheckpoint(f"a scale of {key} is no positive number", where=where, cure="fetch it again")
+    return weight.float() * number.reshape(-1, *rows[1:])
+
+
+def _format(told: Tensor) -> str:
+    """What the JSON of a FORMAT says; of a meta tensor nothing can be known, so that it is said to be readable."""
+    if told.is_meta:
+        return FORMATS[0]
+    try:
+        said = json.loads(bytes(told.flatten()[:4096].tolist()))
+        more = sorted(set(said) - FORMAT_KEYS)
+        return str(said["format"])[:60] + (f" with {', '.join(more)[:60]}" if more else "")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "what its comfy_quant does not say"
+
+
+def _name(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

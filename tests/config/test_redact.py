@@ -173,7 +173,7 @@ def test_uncaught_errors_of_program_and_threads_are_masked(tmp_path):
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "off"), ("wrap", "wrap")])
 def test_the_console_is_not_copied_before_it_is_masked_unless_the_user_says_so(own, expected):
-    program = "import os; from tinyflux_pl.app import redact; redact.install(); print(os.environ['WANDB_CONSOLE'])"
+    program = "import os; from tinyflux_pl.config import redact; redact.install(); print(os.environ['WANDB_CONSOLE'])"
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_CONSOLE"}
     environment |= {} if own is None else {"WANDB_CONSOLE": own}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)

@@ -9,8 +9,9 @@ import pytest
 
 from tests.data.sequences.test_files import arrays, written
 from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.data.sequences import array_file
 from tinyflux_pl.data.sequences.array_file import ArrayFile
-from tinyflux_pl.data.sequences.files import Sequences, array_file
+from tinyflux_pl.data.sequences.files import Sequences
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])

@@ -159,6 +159,8 @@ LARGEST: dict[str, Callable[[], bytes]] = {  # at the limit itself: whole, and a
     "scans.jpg": lambda: encoded(red(LIMIT, LIMIT), "JPEG", progressive=True),
     "large.webp": lambda: encoded(red(LIMIT // 2, LIMIT), "WEBP", method=0, quality=50),
     "cmyk.jpg": lambda: encoded(red(LIMIT, LIMIT, "CMYK"), "JPEG"),
+    "clear.tif": lambda: encoded(red(LIMIT, LIMIT, "RGBA"), "TIFF", compression="tiff_lzw"),
+    "turned.tif": lambda: encoded(red(LIMIT // 2, LIMIT, "RGBA"), "TIFF", compression="tiff_lzw", tiffinfo={274: 6}),
     "grey.png": lambda: encoded(Image.new("I;16", (LIMIT, LIMIT), 200 << 8), compress_level=1),
 }
 assert len(REFUSED) + len(SPECIAL) + len(KEPT) == 40

@@ -10,14 +10,15 @@ from packaging.utils import canonicalize_name
 from tests.house.pinned import locked, pins, requirements
 from tests.house.source import ROOT
 
-APART = {"torch", "torchvision", "ruff", "ty"}  # torch, what may not come, and tools of `make lint`
+FORMATS = {"pillow-heif", "pillow-jxl-plugin"}  # of an extra that no test needs
+APART = {"torch", "torchvision", "ruff", "ty", *FORMATS}  # torch, what may not come, and tools of `make lint`
 ELSEWHERE = {"colorama", "httpx2-jsfetch"}  # wanted on other platforms alone
 TORCHVISION_NEVER = "0.0.0"
 
 
 def test_every_requirement_is_pinned_within_its_range():
     pinned = pins()
-    for requirement in requirements("test", "dev"):
+    for requirement in requirements("test", "dev", "formats"):
         name = canonicalize_name(requirement.name)
         assert name in pinned, f"{name} has no line in constraints.txt"
         assert requirement.specifier.contains(pinned[name]), f"{requirement} against {pinned[name]}"

@@ -75,6 +75,15 @@ def test_a_tiff_whose_tiles_are_larger_than_any_picture_is_refused():
         decode(tiled(1 << 16))
 
 
+def test_a_tiff_that_is_turned_may_have_half_the_pixels():
+    """Pillow turns it while it loads, beside the first copy."""
+    content = encoded(Image.new("RGB", (20, 10)), "TIFF", tiffinfo={274: 6})
+    assert decode(content, max_pixels=400).shape == (20, 10, 3)
+    with pytest.raises(ImageError, match="is more than 199 pixels"):
+        decode(content, max_pixels=399)
+    assert decode(encoded(Image.new("RGB", (20, 10)), "TIFF"), max_pixels=200).shape == (10, 20, 3)
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF"])
 def test_cut_files_are_refused(kind):
     content = encoded(Image.effect_noise((64, 64), 90).convert("RGB"), kind)

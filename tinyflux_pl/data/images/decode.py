@@ -27,7 +27,8 @@ DECODING_VERSION = 3  # part of the records' fingerprints: raise it when pixels 
 MAX_PIXELS = 2**25  # about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
 MAX_BYTES = 128 * 2**20
 # formats whose decoder takes so many times the memory of the others: so many times fewer pixels
-COSTLY = {"WEBP": 2, "AVIF": 4, "HEIF": 4, "JXL": 4}
+TURNED = "a TIFF that is turned"
+COSTLY = {"WEBP": 2, TURNED: 2, "AVIF": 4, "HEIF": 4, "JXL": 4}
 TILE = (322, 323)  # TIFF: width and height of a tile, a buffer of which is allocated
 ORIENTATION = 0x0112  # EXIF
 ODD_EXIF = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError)
@@ -59,8 +60,8 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: st
     Transparency lies on white; of an animation the first frame counts; 16-bit grey keeps its upper
     8 bits; an embedded colour profile is followed to sRGB; CMYK and palettes are converted; LAB and
     floating-point images are refused.
-    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels` (WebP: half of
-    it; AVIF, HEIC, JPEG XL: a quarter).
+    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels` (WebP, and a TIFF
+    that is turned: half of it; AVIF, HEIC, JPEG XL: a quarter).
     """
     name = name or _name(source)
     return _decoded(_content(source, name), max_pixels, name, image_pixels.picture)
@@ -163,6 +164,8 @@ def _opened(content: bytes, max_pixels: int, name: str) -> Image.Image:
     if image.format == "TIFF":
         across, down = (image.tag_v2.get(tag, 1) for tag in TILE)
         _require_bounded(int(across), int(down), "TIFF", max_pixels, name)
+        if _orientation(image) != 1:  # Pillow turns it beside the first copy
+            _require_bounded(*image.size, TURNED, max_pixels, name)
     return image
 
 

@@ -1,0 +1,42 @@
+"""The repositories that a checkpoint may fetch are those that conf/ offers, no fewer and no more."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.app.runs import CONF
+from tinyflux_pl.config.suggest import dotted
+from tinyflux_pl.core import hub
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.inference import described_parts
+from tinyflux_pl.inference.described_parts import REPOSITORIES
+
+DEFAULT = re.compile(r"\$\{oc\.select:[^,]+,\s*([^}]+)\}")
+
+
+def named():
+    """Repository -> where conf/ names it: as a value, or as what a value falls back to."""
+    found = {}
+    for file in sorted(CONF.rglob("*.yaml")):
+        for key, value in dotted(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
+            name = DEFAULT.sub(r"\1", value).strip() if isinstance(value, str) else ""
+            if hub.REPOSITORY.fullmatch(name) and key.rpartition(".")[0].split(".")[0] != "defaults":
+                found.setdefault(name, f"{file.relative_to(CONF)}: {key}")
+    return found
+
+
+def test_every_repository_of_conf_may_be_fetched_by_a_checkpoint():
+    assert not {name: place for name, place in named().items() if name not in REPOSITORIES}
+
+
+def test_no_other_repository_may():
+    assert named().keys() >= REPOSITORIES
+
+
+def test_one_that_conf_does_not_name_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(described_parts, "_fetched", lambda repository: False)
+    for name in named():
+        described_parts._require_known({"weights": name}, "codec", "here")
+    with pytest.raises(ConfigError, match="would fetch somebody/else"):
+        described_parts._require_known({"weights": "somebody/else"}, "codec", "here")

@@ -7,10 +7,10 @@ from omegaconf import OmegaConf
 
 from tests.app.runs import CONF
 from tinyflux_pl.config.suggest import dotted
-from tinyflux_pl.core import hub
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.inference import described_parts
 from tinyflux_pl.inference.described_parts import REPOSITORIES
+from tinyflux_pl.weights import hub
 
 DEFAULT = re.compile(r"\$\{oc\.select:[^,]+,\s*([^}]+)\}")
 

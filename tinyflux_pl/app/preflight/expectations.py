@@ -41,4 +41,6 @@ def of_teachers(config: dict[str, Any]) -> list[str]:
 
 
 def _drawn_by_rule(node: dict[str, Any]) -> bool:
-    return node["_target_"].rpartition(".")[0] in PARSERS.values()
+    """True for records that lie in the package of a task with a grammar."""
+    packages = {grammar.rpartition(".")[0] for grammar in PARSERS.values()}
+    return node["_target_"].rsplit(".", 2)[0] in packages

@@ -11,7 +11,7 @@ from tests.faults import caching
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.caches import doctor
 from tinyflux_pl.core import interpreter
-from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.core.errors import CorruptStore, DataError
 
 PLACES = {"folder/train": "cache", "folder/validation": "cache", "checkpoints/step_0000001": "checkpoint"}
 
@@ -108,6 +108,24 @@ def test_a_store_that_lost_its_manifest_is_still_a_store(root, examined, lost):
     shards = {p: p.stat().st_mtime_ns for p in train.rglob("shard_*")}
     caching.extract(root, pretrained=False)
     assert caching.content(root) == whole and {p: p.stat().st_mtime_ns for p in shards} == shards
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "encodings/group.json"])
+def test_another_programs_file_in_the_place_of_a_description_is_named_and_stays(root, examined, name):
+    whole, train = caching.content(root), root / "cache" / "folder" / "train"
+    (train / name).write_text('{"short_name": "page", "icons": []}')
+    for asked in ((), ("repair=true",)):
+        code, said, states = examined(root, *asked)
+        assert code == 1 and f"{name}: another program's, and never removed: move it elsewhere" in said
+        assert f"{name.split('/')[-1]} is another program's" in states["train"]
+        assert f"doctor={train}" not in said, "which would not mend it"
+    with pytest.raises(CorruptStore, match="another program's") as caught:
+        caching.extract(root, pretrained=False)
+    assert "move that file elsewhere" in caught.value.cure
+    assert "icons" in (train / name).read_text()
+    (train / name).unlink()
+    caching.extract(root, pretrained=False)
+    assert caching.content(root) == whole and examined(root)[0] == 0
 
 
 def test_a_checkpoint_that_lost_its_manifest_is_still_a_checkpoint(root, examined):

@@ -41,6 +41,13 @@ DTYPES: dict[str, tuple[Any, torch.dtype]] = {
     "BOOL": (np.bool_, torch.bool),
 }
 DESCRIBED, RECORDED = {"fingerprint": dict}, {"size": int, "sha256": str, "layout": dict}
+OWN_KEYS = {  # of each description
+    "manifest.json": {"schema", "name", "total", "shard_size", "records", "keys", "seal"},
+    "group.json": {"group", "fingerprint", "seal"},
+    "audit.json": {"audit", "sizes", "of", "seal"},
+    "shard": {"size", "sha256", "layout", "inputs", "seal"},
+}
+FOREIGN, MOVE = "is another program's", "move that file elsewhere: it is never removed"
 _SHARD = re.compile(r"shard_(\d{5,})\.(safetensors|json)")
 NAMES = {dtype: name for name, (_, dtype) in DTYPES.items()}
 
@@ -68,11 +75,29 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     files.write_bytes(path, files.sealed(value))
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file under a name of a store is the whole JSON of another program. An empty one is nobody's.
+
+    A damaged one of ours still has most of its keys.
+    """
+    try:
+        content = files.read_json(path)
+    except (OSError, ValueError):
+        return False
+    own = OWN_KEYS.get(path.name, OWN_KEYS["shard"])
+    held = content.keys() if isinstance(content, dict) else set()
+    return isinstance(content, dict | list) and len(content) > 0 and 2 * len(held & own) < len(own)
+
+
 def read_sealed(path: Path, root: Path, holds: Mapping[str, type] = MappingProxyType({})) -> dict[str, Any]:
     """Sealed JSON of the store at `root`; CorruptStore if a single bit of it changed, or it lacks what it `holds`."""
     try:
         found = files.read_sealed(path)
     except (OSError, ValueError) as error:
+        if is_foreign(path):
+            raise CorruptStore(
+                f"{path.name} {FOREIGN}", where=str(path), cure=f"{MOVE}; then run this again"
+            ) from error
         raise CorruptStore(f"{path.name} is not what was written", where=str(path), cure=mend(root)) from error
     if odd := [key for key, kind in holds.items() if type(found.get(key)) is not kind]:
         raise CorruptStore(f"{path.name} holds no {' and no '.join(odd)}", where=str(path), cure=mend(root))

@@ -9,9 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tinyflux_pl.cache import sample_keys
-from tinyflux_pl.cache.shards import DESCRIBED, CacheGroup, read_sealed, shard_files
+from tinyflux_pl.cache.shards import DESCRIBED, CacheGroup, is_foreign, read_sealed, shard_files
 from tinyflux_pl.cache.store import CacheStore
-from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.file_lock import locked
 
@@ -72,6 +71,13 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
             yield shard, fault.removeprefix(f"{shard.name}: ")
 
 
+def foreign(root: Path) -> list[Path]:
+    """Files of other programs under the names of a store's own: they stay, and the store waits for their place."""
+    groups = (path for path in root.glob(f"*/{GROUP}") if is_group(path.parent))
+    named = (root / MANIFEST, *(root / name for name in NOTES), *groups)
+    return sorted(path for path in named if is_foreign(path))
+
+
 def repair(root: Path) -> list[tuple[Path, str]]:
     """Take out what `examine` finds damaged, so that the next extraction writes just that; returns it.
 
@@ -84,19 +90,14 @@ def repair(root: Path) -> list[tuple[Path, str]]:
                 _take_out(root / MANIFEST)
                 (root / sample_keys.FILE).unlink(missing_ok=True)
             else:
-                path.with_suffix(".json").unlink(missing_ok=True)
+                _take_out(path.with_suffix(".json"))
     return found
 
 
-def _take_out(manifest: Path) -> None:
-    """Remove a manifest, unless it is the whole one of another program. An empty one is nobody's."""
-    try:
-        content = files.read_json(manifest)
-        foreign = len(content) > 0 and "shard_size" not in content
-    except (OSError, ValueError, TypeError):
-        foreign = False
-    if not foreign:
-        manifest.unlink(missing_ok=True)
+def _take_out(file: Path) -> None:
+    """Remove a description or a record, unless it is another program's."""
+    if not is_foreign(file):
+        file.unlink(missing_ok=True)
 
 
 def _opened(root: Path) -> tuple[CacheStore | None, str]:

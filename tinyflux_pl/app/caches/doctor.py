@@ -62,10 +62,13 @@ def run(config: dict[str, Any]) -> int:
     for place in repaired:
         store_health.repair(place.path)
         place.cure = "taken out; run your extraction or training again: it writes just these"
+        if others := store_health.foreign(place.path):
+            place.cure = f"{_moved(place.path, others)}; all else is taken out, and the next run writes it"
     _print(places)
     for line in process_settings.apply():
         print(line)
-    return int(any(not place.whole for place in places if place not in repaired))
+    left = [place for place in places if place not in repaired or store_health.foreign(place.path)]
+    return int(any(not place.whole for place in left))
 
 
 def found(roots: list[Path]) -> list[Place]:
@@ -138,9 +141,16 @@ def _examined_cache(place: Place) -> Iterator[Place]:
 def _cure(place: Place) -> str:
     if place.path.name.endswith((NEW, OLD)):
         return "left by a rebuild that was stopped: give its command again (rebuild=true), or remove this folder"
+    if place.kind == CACHE and (others := store_health.foreign(place.path)):
+        return f"{_moved(place.path, others)}; then look again"
     if place.faults:
         return cache_validity.repair(place.path)
     return "finish it: run your extraction or training again" if place.unmade else ""
+
+
+def _moved(root: Path, others: list[Path]) -> str:
+    names = ", ".join(str(path.relative_to(root)) for path in others)
+    return f"{names}: another program's, and never removed: move {'it' if len(others) == 1 else 'them'} elsewhere"
 
 
 def _state(place: Place) -> str:

@@ -48,8 +48,8 @@ RUNS = {
     "shapes": ("model=tiny", "experts=lune_sol", "data=shapes", *counts("shapes")),
     "scenes": ("model=tiny", "data=scenes", "timesteps=stratified", *counts("scenes")),
     "digits": ("model=flux_core", "data=digits", PROMPTS),
-    "halves": ("model=tiny", "data=digit_halves", PROMPTS),
-    "bars": ("model=tiny", "data=bar_charts", "data.count=64", PROMPTS),
+    "halves": ("experiment=flux_core_digits", PROMPTS),
+    "bars": ("model=flux_core", "data=bar_charts", "data.count=64", PROMPTS),
     "teacher": ("model=unet", "model.prediction=v", "path=vp", "data=shapes", *counts("shapes")),
 }
 RESUMED = "shapes"

@@ -31,9 +31,9 @@ TEMPLATES = (
     "{colour} {shape} {place}, {size}",
     "{position}: {size_colour} {shape}",
 )
-CAPTIONS_VERSION = 2  # raise it whenever a caption would come out differently
+CAPTIONS_VERSION = 3  # raise it whenever a caption would come out differently
 OPTIONAL = ("colour", "size", "position")
-SHORT_CAPTIONS = 0.3  # the share of training captions that leave something out
+SHORT_CAPTIONS = 0.15  # the share of training captions that leave something out
 GRAMMAR = (
     "name a shape (" + ", ".join(SHAPES) + "), and of these what you want, each once: a colour ("
     + ", ".join(COLOURS) + "), a size (" + ", ".join(SIZES) + "), a position (" + ", ".join(POSITIONS)

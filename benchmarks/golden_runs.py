@@ -35,6 +35,7 @@ SMALL = (
     "preflight=false",
     "logger=csv",
     "callbacks.checkpoint.every_steps=4",
+    "timesteps.shift=1.0",
 )
 PROMPTS = "data.evaluation_prompts=4"
 
@@ -76,7 +77,7 @@ def train(name: str, out: Path, steps: int, *more: str) -> None:
 def sample(out: Path) -> None:
     """Two pictures from the newest checkpoint of the resumed run, in out/sampled."""
     newest = sorted((out / "outputs" / RESUMED / "checkpoints").iterdir())[-1]
-    settings = ("count=2", "sampler.steps=4", "hardware=cpu", "hardware.precision=32-true", "hardware.threads=1")
+    settings = ("n=2", "sampler.steps=4", "hardware=cpu", "hardware.precision=32-true", "hardware.threads=1")
     run_script("generate.py", f"checkpoint={newest}", PROMPT, f"output={out}/sampled", *settings)
 
 

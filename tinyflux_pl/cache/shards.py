@@ -44,7 +44,7 @@ DESCRIBED, RECORDED = {"fingerprint": dict}, {"size": int, "sha256": str, "layou
 OWN_KEYS = {  # of each description
     "manifest.json": {"schema", "name", "total", "shard_size", "records", "keys", "seal"},
     "group.json": {"group", "fingerprint", "seal"},
-    "audit.json": {"audit", "sizes", "of", "seal"},
+    "audit.json": {"of", "seal"},
     "shard": {"size", "sha256", "layout", "inputs", "seal"},
 }
 FOREIGN, MOVE = "is another program's", "move that file elsewhere: it is never removed"

@@ -51,8 +51,9 @@ class Trained:
     """A run's network, objective, optimizer and averages on a device, and batches of drawn pictures."""
 
     def __init__(self, config: dict[str, Any], device: str, root: str) -> None:
+        from tinyflux_pl.app.caches.sources import open_sources
         from tinyflux_pl.app.components import Parts
-        from tinyflux_pl.app.preflight import cache_needs, dataset_survey
+        from tinyflux_pl.app.preflight import cache_needs
         from tinyflux_pl.app.preflight import dry_run_setup as rehearsal
         from tinyflux_pl.app.trainable import Learner
         from tinyflux_pl.config.build import build
@@ -60,10 +61,8 @@ class Trained:
 
         self.config, self.device = config, device
         parts = Parts.from_config({**config, "hardware": {**config["hardware"], "accelerator": "cpu"}})
-        sources = config["data"]["sources"].items()
-        records = {name: dataset_survey.records_of(node, write=False)[0] for name, node in sources}
         length = parts.text.text_spec.length
-        self.batch = rehearsal.batches(cache_needs.samples(parts, records), length, config["seed"])
+        self.batch = rehearsal.batches(cache_needs.sampled(parts, open_sources(parts)), length, config["seed"])
         learner = Learner.of(parts, Path(root), 0, compiled=False)
         self.denoiser, self.objective = learner.denoiser.to(device), learner.module.objective
         self.optimizer = made_for(self.denoiser, build(config["optimizer"]))

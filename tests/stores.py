@@ -43,3 +43,10 @@ def written(root: Path, total: int = 7, shard_size: int = 3) -> CacheStore:
         features = torch.stack([torch.full((2, 8), float(i)) for i in store.rows(k)])
         store.write_shard("lune", k, {"lune.features" if k else "features": features})
     return store
+
+
+def shard_faults(store: CacheStore) -> list[str]:
+    """Hash every shard again; one line for each that is missing, truncated or altered."""
+    shards = [(name, k) for name in store.groups() for k in range(store.shards)]
+    found = [(name, store.group(name).fault(k)) for name, k in shards]
+    return [f"{name}/{fault}" for name, fault in found if fault]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.app.runs import configuration, run
-from tinyflux_pl.app.caches import sources
+from tinyflux_pl.app.caches.prepare import prepare
+from tinyflux_pl.app.caches.sources import datasets, open_sources
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import cache_needs
 from tinyflux_pl.cache.store import CacheStore
@@ -31,18 +32,18 @@ def test_only_the_experts_that_a_source_has_are_extracted_and_served(tmp_path):
     groups = {name: set(CacheStore.open(tmp_path / "cache" / name / "train").groups()) for name in ("shapes", "digits")}
     assert groups == {"shapes": {"encodings", "lune", "sol"}, "digits": {"encodings", "lune"}}
     parts = Parts.from_config(config)
-    train, _ = sources.datasets(sources.prepare(parts), in_memory=False)
+    train, _ = datasets(prepare(parts), in_memory=False)
     batch = train.__getitems__([0, 7, 5, 9])
     assert batch.dataset_ids.tolist() == [0, 1, 0, 1]
     assert batch.expert_present["lune"].tolist() == [True] * 4
     assert batch.expert_present["sol"].tolist() == [True, False, True, False]
-    records = {name: sources.records_of(node) for name, node in config["data"]["sources"].items()}
-    needed = [n for name in records for n in cache_needs.needs(parts, name, "train", records[name]["train"])]
+    sources = open_sources(parts)
+    needed = [need for source in sources for need in cache_needs.needs(source.train)]
     assert [(n.source, n.group, n.rows) for n in needed] == [
         *(("shapes", group, 0) for group in ("encodings", "lune", "sol")),
         *(("digits", group, 0) for group in ("encodings", "lune")),
     ]
-    stores = {s.name: s.stores["train"].groups() for s in cache_needs.samples(parts, records)}
+    stores = {s.name: s.train.store.groups() for s in cache_needs.sampled(parts, sources)}
     assert set(stores["digits"]) == {"encodings", "lune"}
 
 

@@ -6,8 +6,8 @@ import torch
 from tests.app.runs import SMALLEST, configuration
 from tinyflux_pl.app import own_choices, run
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.cache import staleness as cache_validity
 from tinyflux_pl.cache.dataset import CachedDataset
+from tinyflux_pl.cache.staleness import require_equal
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import DataError, TinyFluxError
@@ -59,7 +59,7 @@ def test_what_lacks_is_made_by_the_runs_own_command(store, tmp_path):
 def test_what_is_stale_is_made_anew_by_the_runs_own_command(store):
     store.begin_group("encodings", {"codec": 1})
     assert cure_of(lambda: store.begin_group("encodings", {"codec": 2})).endswith(f": {LINE} rebuild=true")
-    assert cure_of(lambda: cache_validity.check(store, "sol", {})).endswith(f": {LINE} rebuild=true")
+    assert cure_of(lambda: require_equal({"a": 1}, {}, "it", "here")).endswith(f": {LINE} rebuild=true")
 
 
 def test_where_the_choices_are_not_known_the_message_says_that_they_belong_there(tmp_path):

@@ -11,8 +11,9 @@ import torch
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, run
 from tinyflux_pl.app import batch_sizes
+from tinyflux_pl.app.caches.sources import open_sources
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.preflight.preflight import Preflight, cache_needs, dataset_survey, disk_needs
+from tinyflux_pl.app.preflight.preflight import Preflight, cache_needs, disk_needs
 from tinyflux_pl.app.trainable import Learner
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import errors
@@ -46,16 +47,16 @@ def test_a_disk_without_room_for_more_files_is_told(tmp_path, monkeypatch):
 def test_what_is_foretold_of_the_disk_is_what_is_written(root):
     config = configuration("train", root, *SMALL, "experts=lune_sol", "preflight=false")
     parts = Parts.from_config(config)
-    records = {s: dataset_survey.records_of(n)[0] for s, n in config["data"]["sources"].items()}["shapes"]
-    need, *experts = cache_needs.needs(parts, "shapes", "train", records["train"])
+    (shapes,) = open_sources(parts)
+    need, *experts = cache_needs.needs(shapes.train)
     assert need.rows == 0 and [(n.group, n.rows) for n in experts] == [("lune", 48), ("sol", 48)]
     (root / "cache" / "shapes" / "train" / "manifest.json").rename(root / "aside")
     try:
-        foretold, *_ = cache_needs.needs(parts, "shapes", "train", records["train"])
+        foretold, *_ = cache_needs.needs(open_sources(parts)[0].train)
     finally:
         (root / "aside").rename(root / "cache" / "shapes" / "train" / "manifest.json")
     shards = list((root / "cache" / "shapes" / "train" / "encodings").glob("shard_*"))
-    disk, *_ = disk_needs.cache_disk([foretold], cache_needs.samples(parts, {"shapes": records}))
+    disk, *_ = disk_needs.cache_disk([foretold], cache_needs.sampled(parts, [shapes]))
     assert foretold.rows == 48 and disk.files == len(shards)
     assert disk.bytes == pytest.approx(sum(f.stat().st_size for f in shards), rel=0.05)
     checkpoint = root / "outputs" / "first" / "checkpoints" / "step_0000002"
@@ -185,7 +186,7 @@ def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     parts = Parts.from_config(configuration("train", tmp_path, *SMALL, "preflight=true"))
     waiting = Preflight(parts, 0)
-    assert waiting.records is None and waiting.sources is None and capsys.readouterr().out == ""
+    assert waiting.sources is None and not waiting.prepared and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -47,20 +47,20 @@ def looks(monkeypatch):
         done.append("look")
         return lacking.pop(0) if len(lacking) > 1 else lacking[0]
 
-    monkeypatch.setattr(ranks, "_lacking", look)
-    monkeypatch.setattr(ranks, "PAUSE", 0)
-    monkeypatch.setattr(ranks.sources, "prepare", lambda parts, records=None: done.append("prepare"))
+    monkeypatch.setattr(ranks, "_incomplete_stores", look)
+    monkeypatch.setattr(ranks, "POLL_SECONDS", 0)
+    monkeypatch.setattr(ranks.prepare, "prepare", lambda parts, sources=None: done.append("prepare"))
     return done
 
 
 def test_rank_0_makes_what_the_caches_lack_at_once(looks):
-    ranks.prepared(None)
+    ranks.prepare_on_rank_zero(None)
     assert looks == ["prepare"]
 
 
 def test_other_ranks_wait_until_the_caches_lack_nothing(looks, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    ranks.prepared(None)
+    ranks.prepare_on_rank_zero(None)
     assert looks == ["look", "look", "look", "prepare"]
 
 
@@ -69,5 +69,5 @@ def test_a_rank_that_waits_is_stopped_by_a_signal(looks, monkeypatch):
     monkeypatch.setattr(interruption, "_asked", None)
     interruption.ask(signal.SIGTERM)
     with pytest.raises(Interrupted):
-        ranks.prepared(None)
+        ranks.prepare_on_rank_zero(None)
     assert looks == ["look"]

@@ -53,11 +53,11 @@ def test_the_closing_table_counts_by_split_and_group(root, capsys):
 def test_a_group_that_was_not_asked_for_goes_along(root, table):
     """Sol's shards are kept where all of their samples are; its other shards wait for a run with Sol."""
     caching.extract(root, "rebuild=true", "experts=lune", pretrained=False)
-    assert table[-1].made["train"] == {"encodings": 1, "lune": 1}
+    assert table[-1].train.new_rows == {"encodings": 1, "lune": 1}
     store = caching.store(root)
     assert store.complete("lune") and store.pending("sol") == [1]
     caching.extract(root, pretrained=False)
-    assert table[-1].made["train"] == {"sol": 1}
+    assert table[-1].train.new_rows == {"sol": 1}
     fresh = caching.copied(root, root.with_name("fresh"), caches=False)
     caching.extract(fresh, pretrained=False)
     assert caching.content(root) == caching.content(fresh)
@@ -73,7 +73,7 @@ def test_nothing_damaged_is_copied_on(root, table, capsys, damaged):
     made = {"encodings": 1, "lune": 1, "sol": 1}
     made |= {"encodings/shard_00000.safetensors": {"encodings": 4}, "sol/group.json": {"sol": 4}}.get(damaged, {})
     made = dict.fromkeys(made, 4) if damaged == "keys.bin" else made
-    assert table[-1].made["train"] == made
+    assert table[-1].train.new_rows == made
     assert "nothing is kept of" in capsys.readouterr().out
     fresh = caching.copied(root, root.with_name("fresh"), caches=False)
     caching.extract(fresh, pretrained=False)
@@ -95,7 +95,7 @@ def test_a_rebuild_that_was_stopped_goes_on_and_the_old_cache_serves_until_then(
     after = caching.content(root)
     assert {name: after[name] for name in before} == before and len(after) > len(before)
     caching.extract(root, "rebuild=true", pretrained=False)
-    assert sum(table[-1].made["train"].values()) == 2  # the sample's encoding was made before
+    assert sum(table[-1].train.new_rows.values()) == 2  # the sample's encoding was made before
     fresh = caching.copied(root, root.with_name("fresh"), caches=False)
     caching.extract(fresh, pretrained=False)
     assert caching.content(root) == caching.content(fresh)
@@ -120,7 +120,7 @@ def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(tmp_path
     run_recipe("extract", tmp_path, *chosen, "hardware.precision=32-true")
     monkeypatch.setattr(teacher, "read_tensors", None)
     run_recipe("extract", tmp_path, *chosen, "hardware.precision=32-true")
-    assert table[-1].made == {"train": {}, "validation": {}}
+    assert [cache.new_rows for cache in table[-1].caches.values()] == [{}, {}]
 
 
 @pytest.mark.parametrize("batch", ["0", "-3", "many", "2.5"])

@@ -10,7 +10,8 @@ import time
 import pytest
 import torch
 
-from tests.stores import PARTS, written
+from tests.stores import PARTS, shard_faults, written
+from tinyflux_pl.cache.disk_space import require_disk_space
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import DataError, DiskFull
 from tinyflux_pl.core.file_lock import locked
@@ -64,9 +65,9 @@ def test_kill_9_at_any_instant_leaves_counted_shards_whole(tmp_path):
 def test_a_full_disk_is_said_before_and_during_and_harms_nothing_old(tmp_path, monkeypatch):
     store = written(tmp_path)
     store.begin_group("sol", {})
-    assert store.require_room("sol", {"stats": torch.zeros(1, 10, 4)}) == 7 * 160
+    assert require_disk_space(store, "sol", {"stats": torch.zeros(1, 10, 4)}) == 7 * 160
     with pytest.raises(DiskFull, match=r"needs .* MiB"):
-        store.require_room("sol", {"stats": torch.zeros(1, 1).expand(1, 2**50)})
+        require_disk_space(store, "sol", {"stats": torch.zeros(1, 1).expand(1, 2**50)})
 
     import safetensors.torch
 
@@ -76,7 +77,7 @@ def test_a_full_disk_is_said_before_and_during_and_harms_nothing_old(tmp_path, m
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(DiskFull):
         store.write_shard("sol", 0, {"stats": torch.ones(3, 4)})
-    assert {f.split("/")[0] for f in store.verify()} == {"sol"}  # only what is pending
+    assert {f.split("/")[0] for f in shard_faults(store)} == {"sol"}  # only what is pending
     assert store.complete("encodings") and store.complete("lune") and store.pending("sol") == [0, 1, 2]
 
 
@@ -118,7 +119,8 @@ def test_a_shard_that_is_being_replaced_does_not_count(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         store.write_shard("lune", 1, {"features": torch.full((3, 2, 8), 9.0)})
     assert (
-        CacheStore.open(tmp_path).pending("lune") == [1] and "lune/shard_00001" in CacheStore.open(tmp_path).verify()[0]
+        CacheStore.open(tmp_path).pending("lune") == [1]
+        and "lune/shard_00001" in shard_faults(CacheStore.open(tmp_path))[0]
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.stores import keys, written
-from tinyflux_pl.cache.sample_keys import are_quick, keys_of, of_record
+from tinyflux_pl.cache.sample_keys import keys_are_cheap, keys_of, of_record
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.protocols import Record
@@ -67,7 +67,7 @@ class Files:
 def test_hashes_that_are_known_spare_the_reading():
     records = Files(["a", "b", "a"])
     found = [key.tobytes() for key in keys_of(records)]
-    assert are_quick(records) and found[0] == found[2] != found[1]
+    assert keys_are_cheap(records) and found[0] == found[2] != found[1]
 
 
 def test_keys_are_read_once_and_travel_to_no_worker(tmp_path):

@@ -6,8 +6,8 @@ import tracemalloc
 import pytest
 import torch
 
-from tests.stores import CAPTIONS, PARTS, tensors, written
-from tinyflux_pl.cache import staleness as cache_validity
+from tests.stores import CAPTIONS, PARTS, shard_faults, tensors, written
+from tinyflux_pl.cache.staleness import differences
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import DataError, SpecMismatch, StaleCache
 
@@ -23,7 +23,7 @@ def test_gives_back_rows_in_any_order_bit_for_bit_and_in_their_own_types(tmp_pat
     assert torch.equal(store.gather("text.tokens", [6, 0], first=2), expected["text.tokens"][[6, 0], :2])
     assert store.gather("lune.features", [4, 2])[:, 0, 0].tolist() == [4.0, 2.0]
     assert store.layout("lune") == {"lune.features": (torch.float32, (2, 8))}
-    assert (store.total, store.shards, store.rows(2)) == (7, 3, range(6, 7)) and store.verify() == []
+    assert (store.total, store.shards, store.rows(2)) == (7, 3, range(6, 7)) and shard_faults(store) == []
 
 
 def test_the_first_entries_of_a_few_rows_cost_no_copy_of_their_shard(tmp_path):
@@ -84,19 +84,20 @@ def test_resumes_with_the_same_inputs_and_names_the_part_that_differs(tmp_path):
         CacheStore.create(tmp_path, "toy", 8, 3, {"seed": 1})
 
 
-def test_validity_reports_every_difference_and_what_is_missing(tmp_path):
+def test_every_differing_part_of_a_fingerprint_is_named():
+    lines = differences({"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 1, "c": 3}, "e": 0})
+    assert lines == ["a.c: cache 3, run 2", "d: cache has none, run 1", "e: cache 0, run has none"]
+
+
+def test_fingerprints_are_compared_as_json_with_types():
+    assert differences({"x": True}, {"x": 1})
+    assert not differences({"x": (1, 2)}, {"x": [1, 2]})
+
+
+def test_a_group_with_a_missing_record_is_incomplete(tmp_path):
     store = written(tmp_path)
-    cache_validity.check(store, "encodings", PARTS)
-    found = cache_validity.differences({"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 1, "c": 3}, "e": 0})
-    assert found == ["a.c: cache 3, run 2", "d: cache has none, run 1", "e: cache 0, run has none"]
-    assert cache_validity.differences({"x": True}, {"x": 1}) and not cache_validity.differences(
-        {"x": (1, 2)}, {"x": [1, 2]}
-    )
-    with pytest.raises(StaleCache, match="has no 'sol'"):
-        cache_validity.check(store, "sol", {})
     (tmp_path / "encodings" / "shard_00001.json").unlink()
-    with pytest.raises(StaleCache, match="not finished"):
-        cache_validity.check(store, "encodings", PARTS)
+    assert not store.complete("encodings") and store.complete("lune") and not store.complete("sol")
 
 
 def test_writing_refuses_what_would_poison_the_store(tmp_path):
@@ -113,7 +114,7 @@ def test_writing_refuses_what_would_poison_the_store(tmp_path):
         store.write_shard("encodings", 1, {**tensors(range(2, 4)), "latents": torch.ones(2, 4, 3, 4)}, ["a", "b"])
     assert store.pending("encodings") == [1]
     for name in ("../out", "text", ""):
-        with pytest.raises(DataError, match="not a name"):
+        with pytest.raises(DataError, match="not a valid group name"):
             store.begin_group(name, {})
 
 
@@ -125,7 +126,7 @@ def test_the_manifest_is_plain_json(tmp_path):
 
 @pytest.mark.parametrize("schema", [1, 3])
 def test_a_store_of_another_schema_is_refused_with_the_command_that_writes_it_anew(tmp_path, schema):
-    from tinyflux_pl.cache.shards import read_sealed, write_sealed
+    from tinyflux_pl.cache.sealed_json import read_sealed, write_sealed
     from tinyflux_pl.core.errors import CorruptStore
 
     written(tmp_path)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests import releases
 from tests.experts.conftest import make_teacher
-from tinyflux_pl.app.caches.sources import expert_fingerprint
+from tinyflux_pl.app.caches.group_fingerprints import expert_fingerprint
 from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
 from tinyflux_pl.data.records import folder as folder_records

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 
 from tests.app.runs import configuration
 from tests.faults.small_runs import SMALL
-from tinyflux_pl.app.caches.sources import prepare
+from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.training_run import Fitting
 from tinyflux_pl.checkpoints.directory import Checkpoint

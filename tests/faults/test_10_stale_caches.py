@@ -118,8 +118,9 @@ def made(monkeypatch):
     runs = []
 
     def note(sources, skipped):
-        each = ((split, group, n) for s in sources for split, groups in s.made.items() for group, n in groups.items())
-        runs.append({f"{split}/{group}": n for split, group, n in each if n})
+        caches = [cache for source in sources for cache in source.caches.values()]
+        rows = {f"{c.split}/{group}": n for c in caches for group, n in c.new_rows.items()}
+        runs.append({name: n for name, n in rows.items() if n})
 
     monkeypatch.setattr(report, "caches", note)
     return runs

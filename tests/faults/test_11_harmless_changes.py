@@ -64,7 +64,7 @@ def test_nothing_is_made_again(world, tmp_path, monkeypatch, figure):
         (source,) = seen
         assert before and {p: p.stat().st_mtime_ns for p in before} == before, name
         assert caching.content(root) == caching.content(world), name
-        rebuilt += any(n for groups in source.made.values() for n in groups.values())
+        rebuilt += any(n for cache in source.caches.values() for n in cache.new_rows.values())
         seen.clear()
     tried = len(HARMLESS)
     figure(11, "mtime, moved root, batch size, order: nothing is made again", tried - rebuilt, tried)
@@ -75,8 +75,8 @@ def served(config, workers=0, rank=None, world=1):
     if rank is not None:
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         os.environ.update({key: str(value) for key, value in told.items()})
-    prepared = ranks.prepared(Parts.from_config(config))
-    made = sum(n for source in prepared for groups in source.made.values() for n in groups.values())
+    prepared = ranks.prepare_on_rank_zero(Parts.from_config(config))
+    made = sum(n for source in prepared for cache in source.caches.values() for n in cache.new_rows.values())
     train, validation = sources.datasets(prepared, in_memory=False)
     data = CachedLatents(train, validation, 2, stop_step=STEPS, workers=workers)
     if rank is None:

@@ -56,7 +56,7 @@ def _accuracies(fitting: Fitting) -> tuple[dict[str, Any], dict[str, Any]]:
     accuracies: dict[str, Any] = {}
     novelty: dict[str, Any] = {}
     for source in fitting.sources:
-        records = source.records["train"]
+        records = source.train.records
         cell = fitting.parts.codec.latent_spec.downsample
         _, rows, columns = drawn_prompts.latent_shape(source)
         sampler = replace(fitting.sampler, image_size=(rows * cell, columns * cell))
@@ -73,7 +73,7 @@ def _accuracies(fitting: Fitting) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _beside(fitting: Fitting) -> list[str]:
     """How generate.py is shown the pictures of the first preview, where the data has pictures beside the words."""
-    records = fitting.sources[0].records["validation"]
+    records = fitting.sources[0].validation.records
     return records.beside("".join(fitting.preview.prompts[:1]))
 
 

@@ -25,11 +25,11 @@ def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
     per_source = -(-chosen["count"] // len(sources))
     prompts: list[str] = []
     for source in sources:
-        records = source.records["train"]
+        records = source.train.records
         if records.prompt_splits:
             prompts += records.prompts(per_source, records.prompt_splits[0], config["seed"])
         else:
-            store = source.stores["validation"]
+            store = source.validation.store
             prompts += store.captions(list(range(min(per_source, len(store)))))
     return prompts[: chosen["count"]]
 
@@ -42,7 +42,7 @@ def of_first_size(sources: list[Source]) -> list[Source]:
 
 def latent_shape(source: Source) -> tuple[int, ...]:
     """(C, H, W) of a source's latents."""
-    return source.stores["validation"].layout(ENCODINGS)["latents"][1]
+    return source.validation.store.layout(ENCODINGS)["latents"][1]
 
 
 def pictures_of_previews(config: dict[str, Any], sources: list[Source], validation: Any) -> Any:
@@ -54,7 +54,7 @@ def pictures_of_previews(config: dict[str, Any], sources: list[Source], validati
     sources = of_first_size(sources)
     count, start, rows = config["callbacks"]["preview"]["count"], 0, []
     for source in sources:
-        held = len(source.stores["validation"])
+        held = len(source.validation.store)
         rows += range(start, start + min(-(-count // len(sources)), held))
         start += held
     return ShownPictures(validation.__getitems__(rows[:count]))
@@ -67,12 +67,12 @@ def own_pictures(sources: list[Source], prompts: Sequence[str]) -> Any:
     """
     import torch
 
-    if any(source.records["train"].prompt_splits or not source.records["train"].reads_files for source in sources):
+    if any(source.train.records.prompt_splits or not source.train.records.reads_files for source in sources):
         return None
     found: dict[str, Tensor] = {}
     for split in ("train", "validation"):
         for source in sources:
-            store, records = source.stores[split], source.records[split]
+            store, records = source.caches[split].store, source.caches[split].records
             for index, caption in enumerate(store.captions(range(min(len(store), SEARCHED)))):
                 if caption in prompts and caption not in found:
                     found[caption] = as_images(records[index].image)[0]

@@ -79,16 +79,17 @@ def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
     """What was prepared, and where: of each group, how many entries were there and how many this run has made."""
     rows = []
     for source in sources:
-        for split, store in source.stores.items():
+        for split, cache in source.caches.items():
+            store = cache.store
             count = f"{store.total:,} sample{'s' if store.total != 1 else ''} in {store.root}"
             rows.append((f"{source.name}/{split}", count))
             for group in sorted(store.groups()):
-                made, left = source.made[split].get(group, 0), sum(len(store.rows(k)) for k in store.pending(group))
+                made, left = cache.new_rows.get(group, 0), sum(len(store.rows(k)) for k in store.pending(group))
                 waiting = f", {left:,} left for a run with this expert" if left else ""
                 rows.append((f"  {group}", f"{store.total - made - left:,} kept, {made:,} made anew{waiting}"))
-        read = ", ".join(f"{n:,} {suffix}" for suffix, n in source.records["train"].kinds.items())
+        read = ", ".join(f"{n:,} {suffix}" for suffix, n in source.train.records.kinds.items())
         rows += [(f"{source.name}: files", read)] if read else []
-        unused = dict.fromkeys(f for records in source.records.values() for f in records.findings)
+        unused = dict.fromkeys(f for cache in source.caches.values() for f in cache.records.findings)
         rows += [(f"{source.name}: {finding.kind}", finding.line()) for finding in unused]
     tables.show("the caches are complete", [*rows, *_skipped(skipped)])
 

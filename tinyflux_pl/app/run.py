@@ -24,7 +24,9 @@ TRAINING_ONLY = ("timesteps",)  # a model chooses it in every script; nothing is
 def extract(config: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
     from tinyflux_pl.app import hardware, report
-    from tinyflux_pl.app.caches import doctor, sources
+    from tinyflux_pl.app.caches import doctor
+    from tinyflux_pl.app.caches.prepare import prepare
+    from tinyflux_pl.app.caches.sources import skipped
     from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight import expectations
 
@@ -38,8 +40,8 @@ def extract(config: dict[str, Any]) -> int:
     report.notes(expectations.of_teachers(config))
     parts = Parts.from_config(hardware.chosen(config))
     parts.check_size()
-    prepared = sources.prepare(parts, rebuild=config["rebuild"])
-    report.caches(prepared, sources.skipped(prepared))
+    sources = prepare(parts, rebuild=config["rebuild"])
+    report.caches(sources, skipped(sources))
     return 0
 
 
@@ -52,7 +54,7 @@ def train(config: dict[str, Any]) -> int:
     from tinyflux_pl.app import hardware, report
     from tinyflux_pl.app import resume as resumption
     from tinyflux_pl.app import training_memory as training_plan
-    from tinyflux_pl.app.caches import ranks
+    from tinyflux_pl.app.caches.ranks import prepare_on_rank_zero
     from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight.preflight import Preflight
     from tinyflux_pl.app.training_run import Fitting
@@ -83,9 +85,11 @@ def train(config: dict[str, Any]) -> int:
             return 0
         if is_rank_zero():
             report.configuration(config, resumed.step if resumed else 0)
-        prepared = preflight.sources or ranks.prepared(parts, preflight.records)
+        sources = preflight.sources
+        if not preflight.prepared:
+            sources = prepare_on_rank_zero(parts, sources)
         preflight.remember()
-        fitting = Fitting(parts, prepared, resumed)
+        fitting = Fitting(parts, sources, resumed)
         fitting.fit()
         if not is_rank_zero():
             return 0

@@ -10,7 +10,7 @@ def of(sources: list[Source]) -> TrainingCaptions:
     """Their grammars, examples and words; of a very long source every n-th caption is read."""
     found = {}
     for source in sources:
-        store = source.stores["train"]
+        store = source.train.store
         every = -(-len(store) // MOST_CAPTIONS)
-        found[source.name] = source.records["train"], store.captions(range(0, len(store), every)), len(store)
+        found[source.name] = source.train.records, store.captions(range(0, len(store), every)), len(store)
     return TrainingCaptions.of(found)

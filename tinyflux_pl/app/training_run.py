@@ -74,8 +74,8 @@ class Fitting:
         """What this run trains on: source -> a hash of its samples and of how they were encoded."""
         found = {}
         for source in self.sources:
-            store = source.stores["train"]
-            groups = {name: store.groups()[name] for name in source.groups["train"]}
+            store = source.train.store
+            groups = {name: store.groups()[name] for name in source.train.groups}
             found[source.name] = fingerprint.of({"records": store.records, "total": store.total, **groups})[:12]
         return found
 
@@ -100,7 +100,7 @@ class Fitting:
             accumulation=hardware["accumulation"],
             seed=config["seed"],
             workers=hardware["workers"],
-            lengths=[len(source.stores["train"]) for source in sources],
+            lengths=[len(source.train.store) for source in sources],
             weights=[source.weight for source in sources] if len(sources) > 1 else None,
         )
 
@@ -118,7 +118,7 @@ class Fitting:
         from tinyflux_pl.data.training_captions import readable
         from tinyflux_pl.training.preview import Preview
 
-        records = self.sources[0].records["train"]
+        records = self.sources[0].train.records
         # One verifier cannot read the pictures of several sources.
         verifier = records.verifier() if len(self.sources) == 1 else None
         metric = None if verifier is None else PromptAccuracy(verifier, alone=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinyflux_pl.cache.staleness import rebuild
+from tinyflux_pl.cache.staleness import rebuild_hint
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.core.errors import StaleCache
 from tinyflux_pl.core.interpreter import extraction
@@ -26,7 +26,10 @@ def collate(batch: Item) -> Item:
 
 def references(layout: Iterable[str]) -> list[str]:
     """The keys of the reference pictures among those of a store, in their order."""
-    return sorted((key for key in layout if key.startswith("reference.")), key=lambda key: int(key.split(".")[1]))
+    return sorted(
+        (key for key in layout if key.startswith("reference.")),
+        key=lambda key: int(key.split(".")[1]),
+    )
 
 
 class CachedDataset(Dataset):
@@ -37,7 +40,11 @@ class CachedDataset(Dataset):
     """
 
     def __init__(
-        self, store: CacheStore, groups: Sequence[str] = (), in_memory: bool = False, dataset_id: int = 0
+        self,
+        store: CacheStore,
+        groups: Sequence[str] = (),
+        in_memory: bool = False,
+        dataset_id: int = 0,
     ) -> None:
         self.store, self.groups, self.dataset_id = store, tuple(groups), dataset_id
         for group in (ENCODINGS, *self.groups):
@@ -46,9 +53,19 @@ class CachedDataset(Dataset):
                 what = f"the cached {group!r} lacks {left} of {store.shards} shards"
                 raise StaleCache(what, where=str(store.root), cure=f"finish it: {extraction()}")
         self.layout = {key: kind for g in (ENCODINGS, *self.groups) for key, kind in store.layout(g).items()}
-        missing = {"latents", "text.tokens", "text.mask", "text.pooled", "sample_ids"} - self.layout.keys()
+        missing = {
+            "latents",
+            "text.tokens",
+            "text.mask",
+            "text.pooled",
+            "sample_ids",
+        } - self.layout.keys()
         if missing:
-            raise StaleCache(f"the encodings lack {', '.join(sorted(missing))}", where=str(store.root), cure=rebuild())
+            raise StaleCache(
+                f"the encodings lack {', '.join(sorted(missing))}",
+                where=str(store.root),
+                cure=rebuild_hint(),
+            )
         self.expert_keys = tuple(k for k in self.layout if k.partition(".")[0] in self.groups)
         self._memory: dict[str, Tensor] | None = None
         self._captions: list[str] | None = None
@@ -70,7 +87,9 @@ class CachedDataset(Dataset):
         mask = self._rows("text.mask", index).bool()
         used = int(mask.any(0).nonzero().max()) + 1 if bool(mask.any()) else 1
         text = TextEmbeddings(
-            self._rows("text.tokens", index, used).float(), mask[:, :used], self._rows("text.pooled", index).float()
+            self._rows("text.tokens", index, used).float(),
+            mask[:, :used],
+            self._rows("text.pooled", index).float(),
         )
         present = torch.ones(len(index), dtype=torch.bool)
         captions = self._captions
@@ -97,7 +116,11 @@ class CachedDataset(Dataset):
     @property
     def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
         """Of its one source: the shapes that must agree within a batch, that of the latents first."""
-        pictures = ["latents", *(["inpaint"] if "inpaint" in self.layout else []), *references(self.layout)]
+        pictures = [
+            "latents",
+            *(["inpaint"] if "inpaint" in self.layout else []),
+            *references(self.layout),
+        ]
         return [tuple(self.layout[key][1] for key in pictures)]
 
     def fingerprint(self, group: str = ENCODINGS) -> dict[str, Any]:

@@ -20,7 +20,11 @@ from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
 # parts of a fingerprint that must agree for two caches to mean the same by a number
 SHARED_PARTS = {ENCODINGS: ("codec", "text")}
 SHARED_EXPERT_PARTS = ("teacher", "buckets", "t_buckets", "clock")
-PIXELWISE = ("latents", "masks", "inpaint")  # with the references: their last two axes are a picture's height and width
+PIXELWISE = (
+    "latents",
+    "masks",
+    "inpaint",
+)  # with the references: their last two axes are a picture's height and width
 
 
 class Mixture(Dataset):
@@ -51,7 +55,9 @@ class Mixture(Dataset):
             ]
             if shown[0] != shown[1]:
                 raise self._mismatch(
-                    next(iter(self.datasets)), i, f"pictures beside the words: {shown[1]} and {shown[0]}"
+                    next(iter(self.datasets)),
+                    i,
+                    f"pictures beside the words: {shown[1]} and {shown[0]}",
                 )
             for key, kind in dataset.layout.items():
                 owner = owners.setdefault(key, i)

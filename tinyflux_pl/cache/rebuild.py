@@ -1,4 +1,4 @@
-"""Which rows of an old store a rebuild takes over as they are: those of the same sample, made in the same way."""
+"""Rows of an old store that a rebuild can reuse: same sample key, same fingerprint."""
 
 from __future__ import annotations
 
@@ -8,69 +8,74 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinyflux_pl.cache.sealed_json import GROUP_FILE
 from tinyflux_pl.cache.staleness import differences
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.progress import track
 
 
-class KeptRows:
-    """Of each row of a new store's group the row of the old store that is the same, if there is one.
+class ReusableRows:
+    """Maps each row of a new store's group to the equal row of the old store, if there is one.
 
-    Rows are the same when their keys are equal and the fingerprints of the two groups are. Every shard of
-    which something is to be kept is hashed first: nothing is kept of a damaged one, and `faults` names it.
+    Rows are equal if their keys are, and the fingerprints of the two groups. Every shard with a
+    reusable row is hashed first: nothing of a damaged one is reused, and `faults` names it.
     """
 
     def __init__(self, old: CacheStore | None, new: CacheStore, group: str, title: str = "") -> None:
-        self.old, self.group = old, group
-        self.rows = np.full(len(new), -1, np.int64)  # in the old store; -1: to be made
+        self.old = old
+        self.group = group
+        self.rows = np.full(len(new), -1, np.int64)  # rows of the old store; -1: to be computed
         self.faults: list[str] = []
-        if old is None or not self._alike(old, new):
+        if old is None or not self._same_fingerprint(old, new):
             return
-        wanted, held = [key.tobytes() for key in new.keys.table()], old.keys.table()
-        known, places = set(wanted), dict[bytes, int]()
-        for k in track(range(old.shards), f"{title}: verify the old {group}", old.shards, "shard"):
-            rows = {held[row].tobytes(): row for row in old.rows(k)}
-            if not known.isdisjoint(rows) and self._whole(old, k):
-                places |= rows
-        self.rows[:] = [places.get(key, -1) for key in wanted]
+        new_keys = [key.tobytes() for key in new.keys.table()]
+        needed = set(new_keys)
+        old_keys = old.keys.table()
+        row_of: dict[bytes, int] = {}
+        shards = track(range(old.shards), f"{title}: verify the old {group}", old.shards, "shard")
+        for k in shards:
+            rows = {old_keys[row].tobytes(): row for row in old.rows(k)}
+            if not needed.isdisjoint(rows) and self._is_intact(old, k):
+                row_of |= rows
+        self.rows[:] = [row_of.get(key, -1) for key in new_keys]
 
-    def anew(self, rows: Sequence[int]) -> list[int]:
-        """Those of the new store's rows that have to be made."""
+    def missing_rows(self, rows: Sequence[int]) -> list[int]:
+        """Those of the new store's rows that have to be computed."""
         return [row for row in rows if self.rows[row] < 0]
 
-    def joined(self, rows: Sequence[int], made: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The columns of the new rows: kept ones as the old store has them, and `made`, in order, for the others."""
+    def merge(self, rows: Sequence[int], computed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Columns of the new rows: the old store's where they are reused, else `computed`, in order."""
         source = self.rows[list(rows)]
-        kept = torch.from_numpy(source >= 0)
-        if self.old is None or not kept.any():
-            return dict(made)
+        reused = torch.from_numpy(source >= 0)
+        if self.old is None or not reused.any():
+            return dict(computed)
         columns = {}
         for name, (dtype, shape) in self.old.layout(self.group).items():
             columns[name] = torch.empty((len(source), *shape), dtype=dtype)
-            columns[name][kept] = self.old.gather(name, source[source >= 0])
-            if made:
-                columns[name][~kept] = made[name]
+            columns[name][reused] = self.old.gather(name, source[source >= 0])
+            if computed:
+                columns[name][~reused] = computed[name]
         return columns
 
-    def captions(self, rows: Sequence[int], made: Sequence[str]) -> list[str]:
-        """The captions of the new rows, joined as the columns are."""
-        source, rest = self.rows[list(rows)], iter(made)
-        kept = iter(self.old.captions(source[source >= 0]) if self.old is not None else ())
-        return [next(kept) if row >= 0 else next(rest) for row in source]
+    def merge_captions(self, rows: Sequence[int], computed: Sequence[str]) -> list[str]:
+        """Captions of the new rows, merged as the columns are."""
+        source = self.rows[list(rows)]
+        reused = iter(self.old.captions(source[source >= 0]) if self.old is not None else ())
+        rest = iter(computed)
+        return [next(reused) if row >= 0 else next(rest) for row in source]
 
-    def _alike(self, old: CacheStore, new: CacheStore) -> bool:
-        """Whether rows of the two groups can be the same at all."""
-        if not (old.root / self.group / "group.json").exists() or not old.keys.sha256:
+    def _same_fingerprint(self, old: CacheStore, new: CacheStore) -> bool:
+        if not (old.root / self.group / GROUP_FILE).exists() or not old.keys.sha256:
             return False
         try:
-            found = old.group(self.group).fingerprint
+            fingerprint = old.group(self.group).fingerprint
         except CorruptStore as error:
             self.faults.append(f"{self.group}: {error.what}")
             return False
-        return not differences(new.group(self.group).fingerprint, found)
+        return not differences(new.group(self.group).fingerprint, fingerprint)
 
-    def _whole(self, old: CacheStore, k: int) -> bool:
+    def _is_intact(self, old: CacheStore, k: int) -> bool:
         try:
             if old.group(self.group).record(k) is None:  # the old store was never finished
                 return False
@@ -81,9 +86,9 @@ class KeptRows:
         return True
 
 
-def carry_over(kept: KeptRows, store: CacheStore) -> None:
-    """Copy the shards of which every row is kept, of a group without a teacher at hand; others stay pending."""
-    for k in store.pending(kept.group):
+def carry_over(reusable: ReusableRows, store: CacheStore) -> None:
+    """Copy the shards of a group that need no teacher, since all their rows are reusable."""
+    for k in store.pending(reusable.group):
         rows = store.rows(k)
-        if not kept.anew(rows):
-            store.write_shard(kept.group, k, kept.joined(rows, {}))
+        if not reusable.missing_rows(rows):
+            store.write_shard(reusable.group, k, reusable.merge(rows, {}))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflux_pl.cache.staleness import mend
+from tinyflux_pl.cache.staleness import repair_hint
 from tinyflux_pl.core import files, fingerprint
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.progress import track
@@ -31,8 +31,8 @@ def keys_of(records: Records) -> np.ndarray:
     return _table([of_record(record) for record in track(read, f"{records.name}: compare", len(records), "image")])
 
 
-def are_quick(records: Records) -> bool:
-    """Whether `keys_of` needs no image from disk: hashes are known, or the images are drawn by rule."""
+def keys_are_cheap(records: Records) -> bool:
+    """True if `keys_of` reads no image from disk: hashes are known, or images are drawn by rule."""
     return not records.reads_files or records.sample_keys() is not None
 
 
@@ -79,7 +79,7 @@ class ShardKeys:
             whole = len(content) == self.total * BYTES and hashlib.sha256(content).hexdigest() == self.sha256
             if self.sha256 and not whole:
                 what = f"{self.file.name} is not what was written"
-                raise CorruptStore(what, where=str(self.file), cure=mend(self.file.parent))
+                raise CorruptStore(what, where=str(self.file), cure=repair_hint(self.file.parent))
             self._table = np.frombuffer(content, np.uint8).reshape(-1, BYTES)
         return self._table
 

@@ -25,7 +25,11 @@ class SampleOrder:
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, weights: Sequence[float] | None = None
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
     ) -> None:
         if not lengths or min(lengths) < 1 or batch_size < 1:
             raise ConfigError(f"an order over sources of {list(lengths)} samples in batches of {batch_size}")
@@ -63,7 +67,10 @@ class SampleOrder:
         """One rank's part of the step's global batch: the parts of all ranks, in order, are the batch."""
         if self.batch_size % world:
             cure = f"choose a global batch that {world} divides"
-            raise ConfigError(f"a global batch of {self.batch_size} does not divide among {world} ranks", cure=cure)
+            raise ConfigError(
+                f"a global batch of {self.batch_size} does not divide among {world} ranks",
+                cure=cure,
+            )
         part = self.batch_size // world
         return self.batch(step)[rank * part : (rank + 1) * part]
 

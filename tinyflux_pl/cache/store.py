@@ -1,17 +1,18 @@
-"""A cache store: samples encoded once, kept as hashed shards, gathered by index in constant memory.
+"""A cache store: samples encoded once, in hashed shards, gathered by index in constant memory.
 
     store/manifest.json                        schema, name, total, shard size, fingerprint of the records
-    store/keys.bin                             what each sample was made from, 16 bytes apiece
+    store/keys.bin                             a key of 16 bytes for each sample, by its content
     store/<group>/group.json                   the group's own fingerprint, by parts
     store/<group>/shard_00000.safetensors      rows 0 .. shard_size - 1 of the group's tensors
     store/<group>/shard_00000.json             its size, sha256, layout and inputs: written last
 
-Groups ("encodings", "lune", "sol", ...) are written and go stale apart, so that an expert can be
-added without encoding anything again.
+Groups ("encodings", "lune", "sol", ...) are written, and go stale, independently, so that an expert
+can be added without encoding anything again.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,25 +25,29 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.cache import sample_keys
-from tinyflux_pl.cache.shards import CAPTION_BYTES, CAPTION_ENDS, CacheGroup, read_sealed, shard_files, write_sealed
-from tinyflux_pl.cache.staleness import mend, plain, rebuild, require_equal
-from tinyflux_pl.core.errors import CorruptStore, DataError, DiskFull
+from tinyflux_pl.cache.manifest import Manifest
+from tinyflux_pl.cache.sealed_json import GROUP_FILE, MANIFEST_FILE, write_sealed
+from tinyflux_pl.cache.shards import CacheGroup, shard_files
+from tinyflux_pl.cache.staleness import plain, require_equal
+from tinyflux_pl.core.errors import DataError
 from tinyflux_pl.core.file_lock import locked
 from tinyflux_pl.core.interpreter import extraction
 
-SCHEMA = 2
-MANIFEST = {"name": str, "total": int, "shard_size": int, "records": dict, "keys": str}
 ENCODINGS = "encodings"
-MOST_SAMPLES, MOST_SHARDS = 2**32, 10**6  # of one store: more is a manifest that nobody can have filled
+GROUP_NAME = re.compile(r"[a-z0-9_]+")
+RESERVED_NAMES = ("text", "captions")  # prefixes of columns of the encodings
 
 
 class CacheStore:
     """The store in one folder. Reading is lazy; writing takes the store's lock."""
 
-    def __init__(self, root: Path, manifest: dict[str, Any], verify_on_read: bool = True) -> None:
-        self.root, self.name, self.records = root, manifest["name"], manifest["records"]
-        self.total, self.shard_size = int(manifest["total"]), int(manifest["shard_size"])
-        self.keys = sample_keys.ShardKeys(root, manifest["keys"], self.total, self.shard_size)
+    def __init__(self, root: Path, manifest: Manifest, verify_on_read: bool = True) -> None:
+        self.root = root
+        self.name = manifest.name
+        self.records = manifest.records
+        self.total = manifest.total
+        self.shard_size = manifest.shard_size
+        self.keys = sample_keys.ShardKeys(root, manifest.keys, self.total, self.shard_size)
         self.shards = self.keys.shards
         self._verify_on_read = verify_on_read
         self._groups: dict[str, CacheGroup] = {}
@@ -58,52 +63,56 @@ class CacheStore:
         records: dict[str, Any],
         keys: Callable[[], np.ndarray] | None = None,
     ) -> CacheStore:
-        """Make the store, or resume the one that is there (which keeps its own name and shard size).
+        """Create the store, or resume an existing one (which keeps its own name and shard size).
 
-        `keys` gives the samples' keys (total, 16); without them a rebuild can keep nothing of this store.
-        Raises StaleCache when the one that is there was made from other records.
+        `records` is the records' fingerprint. `keys` returns the samples' keys (total, 16); without
+        them a rebuild can reuse nothing of this store.
+        Raises StaleCache if the existing store was made from other records.
         """
         root = Path(root)
-        if (root / "manifest.json").exists():
+        if (root / MANIFEST_FILE).exists():
             store = cls.open(root)
-            asked, found = {"total": total, "records": records}, {"total": store.total, "records": store.records}
-            require_equal(asked, found, "the store", str(root))
+            store.require_records(total, records)
             return store
         if total < 1 or shard_size < 1:
             raise DataError(f"a store of {total} samples in shards of {shard_size}", where=str(root))
-        manifest = {"name": name, "total": total, "shard_size": shard_size, "records": plain(records)}
-        manifest["keys"] = sample_keys.write(root, keys()) if keys else ""
-        write_sealed(root / "manifest.json", {"schema": SCHEMA, **manifest})
+        keys_sha256 = sample_keys.write(root, keys()) if keys else ""
+        manifest = Manifest(name, total, shard_size, plain(records), keys_sha256)
+        manifest.write(root)
         return cls(root, manifest)
 
     @classmethod
     def open(cls, root: str | Path, verify_on_read: bool = True) -> CacheStore:
-        """Open an existing store. `verify_on_read` hashes each shard once, when it is first read."""
-        root, file = Path(root), Path(root) / "manifest.json"
-        if not file.exists():
-            raise DataError("there is no cache here", where=str(root), cure=f"make one: {extraction()}")
-        schema = read_sealed(file, root, {"schema": int})["schema"]
-        if schema != SCHEMA:
-            raise CorruptStore(f"schema {schema}; this version reads {SCHEMA}", where=str(root), cure=rebuild())
-        manifest = read_sealed(file, root, MANIFEST)
-        if min(manifest["total"], manifest["shard_size"]) < 1:
-            raise CorruptStore("manifest.json holds no number of samples", where=str(file), cure=mend(root))
-        total, shards = manifest["total"], -(-manifest["total"] // manifest["shard_size"])
-        if total > MOST_SAMPLES or shards > MOST_SHARDS:
-            what = f"manifest.json claims {total:,} samples in {shards:,} shards"
-            raise CorruptStore(what, where=str(file), cure=mend(root))
-        return cls(root, manifest, verify_on_read)
+        """Open an existing store.
+
+        `verify_on_read` hashes each shard once, when it is first read.
+        """
+        root = Path(root)
+        return cls(root, Manifest.read(root), verify_on_read)
+
+    def unverified(self) -> CacheStore:
+        """The same store, without hashing shards before they are read."""
+        store = copy.copy(self)
+        store._verify_on_read = False
+        store._groups = {}
+        return store
+
+    def require_records(self, total: int, records: Mapping[str, Any]) -> None:
+        """Raise StaleCache if the store was made from other records than these."""
+        expected = {"total": total, "records": records}
+        found = {"total": self.total, "records": self.records}
+        require_equal(expected, found, "the store", str(self.root))
 
     def __len__(self) -> int:
         return self.total
 
     def rows(self, k: int) -> range:
-        """The samples of shard k."""
+        """The rows of shard k."""
         return self.keys.rows(k)
 
     @contextmanager
     def writing(self) -> Iterator[CacheStore]:
-        """Hold the store's lock. The kernel frees it when its owner dies, so no lock is ever stale."""
+        """Hold the store's lock; the kernel frees it when its owner dies, so it is never stale."""
         if self._lock_depth:
             self._lock_depth += 1
             try:
@@ -119,123 +128,104 @@ class CacheStore:
                 self._lock_depth = 0
 
     def begin_group(self, group: str, fingerprint: Mapping[str, Any], cure: str = "") -> None:
-        """Describe a group, or resume it; StaleCache if it is there and was made from other inputs."""
-        if not re.fullmatch(r"[a-z0-9_]+", group) or group in ("text", "captions"):
-            raise DataError(f"not a name for a group: {group!r}", where=str(self.root))
-        description = self.root / group / "group.json"
+        """Describe a group, or resume it.
+
+        StaleCache if the existing one was made from other inputs.
+        """
+        if not GROUP_NAME.fullmatch(group) or group in RESERVED_NAMES:
+            raise DataError(f"not a valid group name: {group!r}", where=str(self.root))
+        folder = self.root / group
+        description = folder / GROUP_FILE
         if description.exists():
-            found = CacheGroup(description.parent, self.keys).fingerprint
-            require_equal(fingerprint, found, f"the cached {group!r}", str(description.parent), cure)
+            cached = CacheGroup(folder, self.keys).fingerprint
+            require_equal(fingerprint, cached, f"the cached {group!r}", str(folder), cure)
             if self.complete(group):  # nothing to write, so no lock: several runs may read one store
                 return
         with self.writing():
-            self._sweep(description.parent)
+            self._remove_leftovers(folder)
             if not description.exists():
                 write_sealed(description, {"group": group, "fingerprint": plain(dict(fingerprint))})
 
     def pending(self, group: str) -> list[int]:
-        """The shards that are not yet whole and recorded."""
+        """The shards that are not yet complete and recorded."""
         return [k for k in range(self.shards) if self.group(group).record(k) is None]
 
     def write_shard(self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None) -> None:
         """Write rows(k) of a group: tensors (rows, ...), named with or without the group's prefix."""
         if k not in range(self.shards):
             raise DataError(f"shard {k} of {self.shards}", where=str(self.root))
-        bare = {name.removeprefix(f"{group}."): tensor for name, tensor in tensors.items()}
+        columns = {name.removeprefix(f"{group}."): tensor for name, tensor in tensors.items()}
         with self.writing():
-            self.group(group).write(k, bare, captions)
+            self.group(group).write(k, columns, captions)
 
     def remove_group(self, group: str) -> None:
-        """Delete a group and all its shards, to write it anew."""
+        """Delete a group and all its shards, to write it again."""
         with self.writing():
-            (self.group(group).folder / "group.json").unlink()
+            (self.group(group).folder / GROUP_FILE).unlink()
             shutil.rmtree(self.root / group)
             self._groups.pop(group, None)
-
-    def require_room(self, group: str, sample: Mapping[str, Tensor]) -> int:
-        """Bytes that the pending shards need, judged by rows like `sample`'s; DiskFull if they do not fit."""
-        row = sum(t[0].numel() * t.element_size() for t in sample.values())
-        needed = row * sum(len(self.rows(k)) for k in self.pending(group))
-        free = shutil.disk_usage(self.root).free
-        if needed * 1.02 > free:
-            what = f"{group!r} needs {needed / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free"
-            raise DiskFull(what, where=str(self.root), cure="free some space, or set paths.root=/another/disk")
-        return needed
 
     # reading
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """Each group's fingerprint."""
-        found = sorted(self.root.glob("*/group.json"))
-        return {path.parent.name: CacheGroup(path.parent, self.keys).fingerprint for path in found}
+        """Group -> fingerprint."""
+        folders = sorted(path.parent for path in self.root.glob(f"*/{GROUP_FILE}"))
+        return {folder.name: CacheGroup(folder, self.keys).fingerprint for folder in folders}
 
     def complete(self, group: str) -> bool:
-        """Whether every shard of the group is whole and recorded."""
-        return (self.root / group / "group.json").exists() and not self.pending(group)
+        """True if every shard of the group is complete and recorded."""
+        return (self.root / group / GROUP_FILE).exists() and not self.pending(group)
 
     def layout(self, group: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Key -> type and row shape, keys as `gather` takes them."""
+        """Key -> (dtype, shape of a row), keys as `gather` takes them."""
         prefix = "" if group == ENCODINGS else f"{group}."
         return {prefix + name: kind for name, kind in self.group(group).layout().items()}
 
     def gather(self, key: str, indices: Tensor | Sequence[int], first: int | None = None) -> Tensor:
-        """Rows of one tensor in the stored type: "latents", "text.tokens", "lune.features", ...
+        """Rows of one column in the stored dtype: "latents", "text.tokens", "lune.features", ...
 
-        `first` keeps only that many entries of each row's first axis (captions are short, L is long).
-        Raises CorruptStore when a shard is torn, altered or missing.
+        `first` keeps only that many entries of each row's first axis (captions are short, L is
+        long). Raises CorruptStore if a shard is truncated, altered or missing.
         """
         group, name = self._resolve(key)
         index = np.asarray(indices, dtype=np.int64)
         if index.size == 0 or index.min() < 0 or index.max() >= self.total:
             raise IndexError(f"{key}: indices must be in 0..{self.total - 1} and at least one")
         shard, row = np.divmod(index, self.shard_size)
-        touched = np.unique(shard)
-        mapped = {int(k): group.arrays(int(k)) for k in touched}
-        sample = next(iter(mapped.values())).get(name)
+        shards = np.unique(shard).tolist()
+        mapped = {k: group.arrays(k) for k in shards}
+        sample = mapped[shards[0]].get(name)
         if sample is None:
-            raise KeyError(
-                f"{key} is not in this store: it has {sorted(k for g in self.groups() for k in self.layout(g))}"
-            )
+            available = sorted(k for g in self.groups() for k in self.layout(g))
+            raise KeyError(f"{key} is not in this store: it has {available}")
         out, target = sample.empty(len(index), first)
-        if len(touched) == 1 and first is None:  # of a part of each row it would copy the whole shard
-            np.take(sample.array, row, axis=0, out=target, mode="clip")  # "raise" would buffer; checked above
+        if len(shards) == 1 and first is None:  # with `first`, take would copy the shard's full rows
+            # mode="raise" would buffer; the indices are checked above
+            np.take(sample.array, row, axis=0, out=target, mode="clip")
             return out
-        for k in touched.tolist():
+        for k in shards:
             source = mapped[k][name].head(first)
-            for place in np.flatnonzero(shard == k):  # row by row: fancy assignment would copy every row twice
-                target[place] = source[row[place]]
+            for i in np.flatnonzero(shard == k):  # row by row: fancy assignment would copy every row twice
+                target[i] = source[row[i]]
         return out
 
     def captions(self, indices: Tensor | Sequence[int]) -> list[str]:
-        """The captions, decoded from the mapped bytes."""
-        group, found = self.group(ENCODINGS), []
-        for index in np.asarray(indices, dtype=np.int64).tolist():
-            k, row = divmod(index, self.shard_size)
-            arrays = group.arrays(k)
-            if CAPTION_ENDS not in arrays:
-                where = str(group.shard_path(k))
-                raise DataError("this store was written without captions", where=where, cure=rebuild())
-            ends = arrays[CAPTION_ENDS].array
-            begin = int(ends[row - 1]) if row else 0
-            found.append(arrays[CAPTION_BYTES].array[begin : int(ends[row])].tobytes().decode())
-        return found
-
-    def verify(self) -> list[str]:
-        """Hash every shard again; one line for each that is missing, torn or altered."""
-        faults = [(name, self.group(name).fault(k)) for name in self.groups() for k in range(self.shards)]
-        return [f"{name}/{fault}" for name, fault in faults if fault]
+        """The captions of these rows."""
+        group = self.group(ENCODINGS)
+        shard, row = np.divmod(np.asarray(indices, dtype=np.int64), self.shard_size)
+        return [group.caption(k, i) for k, i in zip(shard.tolist(), row.tolist(), strict=True)]
 
     def group(self, group: str) -> CacheGroup:
-        """The shards of a group; DataError if the store has none of that name."""
+        """A group's shards; DataError if the store has no such group."""
         if group not in self._groups:
-            if not (self.root / group / "group.json").exists():
+            if not (self.root / group / GROUP_FILE).exists():
                 cure = f"extract it first: {extraction()}"
                 raise DataError(f"the store has no group {group!r}", where=str(self.root), cure=cure)
             self._groups[group] = CacheGroup(self.root / group, self.keys, self._verify_on_read)
         return self._groups[group]
 
-    def _sweep(self, folder: Path) -> None:
-        """Remove what a writer that was killed has left, and shards of an earlier, longer store."""
+    def _remove_leftovers(self, folder: Path) -> None:
+        """Remove partial files of a killed writer, and shards of an earlier, longer store."""
         for leftover in (*self.root.glob(".*.part"), *folder.glob(".*.part")):
             leftover.unlink()
         for shard, k in shard_files(folder).items():
@@ -244,6 +234,6 @@ class CacheStore:
 
     def _resolve(self, key: str) -> tuple[CacheGroup, str]:
         head, _, rest = key.partition(".")
-        if rest and head != "text" and (head in self._groups or (self.root / head / "group.json").exists()):
+        if rest and head != "text" and (head in self._groups or (self.root / head / GROUP_FILE).exists()):
             return self.group(head), rest
         return self.group(ENCODINGS), key

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tinyflux_pl.cache import sample_keys
-from tinyflux_pl.cache.shards import DESCRIBED, CacheGroup, is_foreign, read_sealed, shard_files
+from tinyflux_pl.cache.sealed_json import is_foreign, read_sealed
+from tinyflux_pl.cache.shards import GROUP_FIELDS, CacheGroup, shard_files
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.file_lock import locked
@@ -59,7 +60,7 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if not is_group(folder):
             continue
-        fault = _fault_of(folder / GROUP, root, DESCRIBED)
+        fault = _fault_of(folder / GROUP, root, GROUP_FIELDS)
         yield folder / GROUP, fault
         group = CacheGroup(folder, store.keys if store else None)
         judged = not fault and store is not None and not keyed
@@ -67,7 +68,7 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
         for k in range(store.shards) if store and not keyed else sorted(set(shard_files(folder).values())):
             shard = group.shard_path(k)
             missing = not shard.with_suffix(".json").exists()
-            fault = NOT_MADE if missing else group.fault(k, judge_inputs=judged)
+            fault = NOT_MADE if missing else group.fault(k, check_inputs=judged)
             yield shard, fault.removeprefix(f"{shard.name}: ")
 
 

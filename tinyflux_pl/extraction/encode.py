@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyflux_pl.cache.rebuild import KeptRows
+from tinyflux_pl.cache.disk_space import require_disk_space
+from tinyflux_pl.cache.rebuild import ReusableRows
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.codecs.holes import hole_channels
 from tinyflux_pl.core.precision import autocast
@@ -49,13 +50,13 @@ def encode(
     title: str,
     device: torch.device | str = "cpu",
     batch: int = BATCH,
-    kept: KeptRows | None = None,
+    kept: ReusableRows | None = None,
 ) -> int:
     """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions.
 
     Rows that are `kept` from an older store are copied; returns how many were made.
     """
-    kept = kept or KeptRows(None, store, ENCODINGS)
+    kept = kept or ReusableRows(None, store, ENCODINGS)
     pending = store.pending(ENCODINGS)
     todo = _Blocks(store, kept, pending, f"{title}: encode", batch)
     for k in pending:
@@ -69,7 +70,7 @@ def encode(
         columns = _joined(parts)
         if captions:  # a whole shard at once: encoders that share the memory are read anew for every call
             columns |= _texts(captions, text, dtype)
-        _write(store, ENCODINGS, k, kept.joined(rows, columns), kept.captions(rows, captions), pending)
+        _write(store, ENCODINGS, k, kept.merge(rows, columns), kept.merge_captions(rows, captions), pending)
     codec.free()
     text.free()
     return todo.close()
@@ -87,7 +88,7 @@ def extract(
     precision: str,
     title: str,
     batch: int = BATCH,
-    kept: KeptRows | None = None,
+    kept: ReusableRows | None = None,
     beside: Sequence[Extractor] = (),
 ) -> int:
     """Fill what is missing of an expert's group, from the teacher's own latents and text.
@@ -98,7 +99,7 @@ def extract(
     Rows that are `kept` from an older store are copied; returns how many were made.
     """
     group = extractor.name
-    kept = kept or KeptRows(None, store, group)
+    kept = kept or ReusableRows(None, store, group)
     pending = store.pending(group)
     todo = _Blocks(store, kept, pending, f"{title}: {group}", batch)
 
@@ -117,7 +118,7 @@ def extract(
 
     for k in pending:
         parts = list(side_by_side([extractor, *beside], found, map(told, todo.of(k))))
-        _write(store, group, k, kept.joined(store.rows(k), _joined(parts)), None, pending)
+        _write(store, group, k, kept.merge(store.rows(k), _joined(parts)), None, pending)
     return todo.close()
 
 
@@ -142,10 +143,10 @@ def columns_of(
 class _Blocks:
     """The rows that have to be made, shard by shard in blocks, behind one progress bar."""
 
-    def __init__(self, store: CacheStore, kept: KeptRows, pending: list[int], title: str, batch: int) -> None:
-        self._rows = {k: len(kept.anew(store.rows(k))) for k in pending}
+    def __init__(self, store: CacheStore, kept: ReusableRows, pending: list[int], title: str, batch: int) -> None:
+        self._rows = {k: len(kept.missing_rows(store.rows(k))) for k in pending}
         self._batch, self.total = batch, sum(self._rows.values())
-        blocks = (block for k in pending for block in _split(kept.anew(store.rows(k)), batch))
+        blocks = (block for k in pending for block in _split(kept.missing_rows(store.rows(k)), batch))
         self._bar = iter(track(blocks, title, self.total, "image", batch) if self.total else ())
 
     def of(self, k: int) -> Iterator[list[int]]:
@@ -177,7 +178,7 @@ def _write(
     store: CacheStore, group: str, k: int, columns: dict[str, Tensor], captions: list[str] | None, pending: list[int]
 ) -> None:
     if k == pending[0]:
-        store.require_room(group, columns)
+        require_disk_space(store, group, columns)
     store.write_shard(group, k, columns, captions)
 
 

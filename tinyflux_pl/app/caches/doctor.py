@@ -14,8 +14,8 @@ from rich.text import Text
 
 from tinyflux_pl.app.caches.replacement import NEW, OLD
 from tinyflux_pl.app.cli import process_settings
-from tinyflux_pl.cache import staleness as cache_validity
 from tinyflux_pl.cache import verify as store_health
+from tinyflux_pl.cache.staleness import repair_command
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
 from tinyflux_pl.core.progress import track
@@ -144,7 +144,7 @@ def _cure(place: Place) -> str:
     if place.kind == CACHE and (others := store_health.foreign(place.path)):
         return f"{_moved(place.path, others)}; then look again"
     if place.faults:
-        return cache_validity.repair(place.path)
+        return repair_command(place.path)
     return "finish it: run your extraction or training again" if place.unmade else ""
 
 

@@ -1,41 +1,37 @@
-"""Several processes that train one run: rank 0 fills the caches, the others wait for it."""
+"""Caches of a run of several processes: rank 0 fills them, the other ranks wait for it."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from tinyflux_pl.app.caches import sources
+from tinyflux_pl.app.caches import prepare
+from tinyflux_pl.app.caches.source_cache import is_complete
+from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.rank import is_rank_zero
 
-PAUSE = 0.5  # seconds between two looks at the caches
+POLL_SECONDS = 0.5
 
 
-def prepared(parts: Parts, records: sources.Records | None = None) -> list[sources.Source]:
-    """The run's sources, of `records` where they are built already.
+def prepare_on_rank_zero(parts: Parts, sources: list[Source] | None = None) -> list[Source]:
+    """The run's sources with complete caches; `sources` where this rank has opened them already.
 
-    Rank 0 makes what the caches lack; the others wait until they lack nothing.
-
-    Every rank must see the same folder of caches.
+    Rank 0 fills the caches; the others wait until they are complete. Every rank must see the same
+    folder.
     """
-    while not is_rank_zero() and _lacking(parts):
+    while not is_rank_zero() and _incomplete_stores(parts):
         interruption.poll()
-        time.sleep(PAUSE)
-    return sources.prepare(parts, records=records)
+        time.sleep(POLL_SECONDS)
+    return prepare.prepare(parts, sources=sources)
 
 
-def _lacking(parts: Parts) -> list[Path]:
-    """The stores that are not whole yet."""
-    roots = [
-        (Path(node["cache"]) / split, parts.groups(name)[split])
+def _incomplete_stores(parts: Parts) -> list[Path]:
+    """Folders of the stores that lack shards."""
+    stores = [
+        (Path(node["cache"]) / split, groups)
         for name, node in parts.config["data"]["sources"].items()
-        for split in sources.SPLITS
+        for split, groups in parts.groups(name).items()
     ]
-    return [
-        root
-        for root, names in roots
-        if not (root / "manifest.json").exists() or not all(CacheStore.open(root).complete(name) for name in names)
-    ]
+    return [folder for folder, groups in stores if not is_complete(folder, groups)]

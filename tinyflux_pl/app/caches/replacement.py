@@ -1,4 +1,4 @@
-"""A cache built anew beside the old one, which stays until the new one is whole."""
+"""Swap a rebuilt cache for the old one, which stays until the new one is complete."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import shutil
 from functools import cached_property
 from pathlib import Path
 
+from tinyflux_pl.cache.sealed_json import MANIFEST_FILE
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
 
-NEW, OLD = ".new", ".old"
+NEW = ".new"
+OLD = ".old"
 
 
 class Replacement:
-    """The store at `root`, and where to write: beside it while `rebuild` replaces one that is there."""
+    """The store at `root`, and the folder to write to: next to it while `rebuild` replaces an existing one."""
 
     def __init__(self, root: str | Path, rebuild: bool) -> None:
         self.root = Path(root)
-        self._new, self._old = (self.root.with_name(f"{self.root.name}{end}") for end in (NEW, OLD))
+        self._new = self.root.with_name(self.root.name + NEW)
+        self._old = self.root.with_name(self.root.name + OLD)
         if self._old.exists() and not self.root.exists():  # stopped between the two renames of `finish`
             os.rename(self._old, self.root)
-        self.pending = rebuild and (self.root / "manifest.json").exists()
+        self.pending = rebuild and (self.root / MANIFEST_FILE).exists()
         self.folder = self._new if self.pending else self.root
 
     @cached_property
     def old(self) -> CacheStore | None:
-        """The store that is being replaced, for what can be kept of it; None where its very manifest is damaged."""
+        """The store that is being replaced, to reuse its rows.
+
+        None if its manifest or its keys are damaged.
+        """
         if not self.pending:
             return None
         try:
@@ -38,17 +44,18 @@ class Replacement:
         return store
 
     def start_over(self) -> None:
-        """Remove what an earlier rebuild of other inputs has left; never the old cache."""
+        """Remove the remains of an earlier rebuild; never the old cache."""
         if self.pending:
             shutil.rmtree(self._new, ignore_errors=True)
 
     def finish(self) -> None:
-        """Put the new cache in the old one's place."""
+        """Replace the old cache by the new one; at every moment one of them is complete on disk."""
         if not self.pending:
             return
-        vars(self).pop("old", None)  # its mapped files would hold the disk's room
+        vars(self).pop("old", None)  # its memory-mapped files would keep the disk space in use
         shutil.rmtree(self._old, ignore_errors=True)
         os.rename(self.root, self._old)
         os.rename(self._new, self.root)
         shutil.rmtree(self._old)
-        self.pending, self.folder = False, self.root
+        self.pending = False
+        self.folder = self.root

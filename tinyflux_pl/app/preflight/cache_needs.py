@@ -1,27 +1,33 @@
-"""What the caches of a run hold, and what of them is still to be made: rows, bytes, files. Nothing is written."""
+"""The groups of a run's caches, and the rows, bytes and files that they still lack. Writes nothing."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tinyflux_pl.app.caches import sources
-from tinyflux_pl.app.caches.replacement import Replacement
+from tinyflux_pl.app.caches.group_fingerprints import (
+    encodings_fingerprint,
+    expert_fingerprint,
+    extraction_precision,
+    extractor_of,
+)
+from tinyflux_pl.app.caches.source_cache import SourceCache
+from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.preflight.in_memory_store import SampledStore
-from tinyflux_pl.cache.staleness import mend, require_equal
-from tinyflux_pl.cache.store import ENCODINGS, CacheStore
+from tinyflux_pl.app.preflight.in_memory_store import InMemoryStore
+from tinyflux_pl.cache.staleness import repair_hint, require_equal
+from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CorruptStore
 
-SHARD_FILES = 2  # the shard and its record
+FILES_PER_SHARD = 2  # the shard and its record
 
 
 @dataclass(frozen=True)
 class GroupNeed:
-    """One group of one store: rows in all, rows to be made, and their files."""
+    """One group of one store: rows in total, rows that are missing, and their files."""
 
     source: str
     split: str
@@ -32,70 +38,67 @@ class GroupNeed:
     files: int
 
 
-def needs(parts: Parts, source: str, split: str, records: Any) -> list[GroupNeed]:
-    """The groups of one split's store. Seals and sizes of all shards are checked: CorruptStore."""
-    cache = Path(parts.config["data"]["sources"][source]["cache"]) / split
-    store = CacheStore.open(cache) if (cache / "manifest.json").exists() else None
-    total, shard = len(records), store.shard_size if store else parts.config["data"]["shard_size"]
-    known = store.groups() if store else {}
-    found = []
-    for group in parts.groups(source)[split]:
-        pending = store.pending(group) if store and group in known else range(-(-total // shard))
-        rows = sum(min(shard, total - k * shard) for k in pending)
-        found.append(GroupNeed(source, split, cache, group, total, rows, SHARD_FILES * len(pending)))
-    return found
+def needs(cache: SourceCache) -> list[GroupNeed]:
+    """The groups of one split. Seals and sizes of all shards are checked: CorruptStore."""
+    total = len(cache.records)
+    shard_size = cache.store.shard_size if cache.exists else cache.config["data"]["shard_size"]
+    cached = cache.store.groups() if cache.exists else {}
+    group_needs = []
+    for group in cache.groups:
+        pending = cache.store.pending(group) if group in cached else range(-(-total // shard_size))
+        rows = sum(min(shard_size, total - k * shard_size) for k in pending)
+        files = FILES_PER_SHARD * len(pending)
+        need = GroupNeed(cache.source, cache.split, cache.folder, group, total, rows, files)
+        group_needs.append(need)
+    return group_needs
 
 
-def samples(parts: Parts, records: sources.Records) -> list[sources.Source]:
-    """The run's sources with a few samples in memory in place of their stores."""
-    found = []
-    for name, node in parts.config["data"]["sources"].items():
-        groups = parts.groups(name)
-        stores = {
-            split: SampledStore(parts, records[name][split], [g for g in groups[split] if g != ENCODINGS])
-            for split in sources.SPLITS
-        }
-        found.append(sources.Source(name, float(node.get("weight", 1.0)), records[name], stores, groups, {}))
-    return found
+def sampled(parts: Parts, sources: Sequence[Source]) -> list[Source]:
+    """The run's sources, with a few samples in memory in place of their stores."""
+
+    def sampled_cache(cache: SourceCache) -> SourceCache:
+        replaced = copy.copy(cache)
+        replaced.store = InMemoryStore(parts, cache.records, cache.experts)
+        return replaced
+
+    return [
+        Source(s.name, s.weight, {split: sampled_cache(cache) for split, cache in s.caches.items()}) for s in sources
+    ]
 
 
-def judge(parts: Parts, records: sources.Records) -> None:
-    """Raise StaleCache for what is there of the caches and was made from other inputs; writes nothing."""
-    from tinyflux_pl.extraction.encode import encodings_fingerprint
-
-    expected = {ENCODINGS: encodings_fingerprint(parts.codec, parts.text, parts.config["data"]["store_dtype"])}
-    extractors = {name: sources.extractor_of(parts, name) for name in parts.experts}
-    for name, node in parts.config["data"]["sources"].items():
-        for split in sources.SPLITS:
-            cache = Path(node["cache"]) / split
-            if (cache / "manifest.json").exists():
-                store = sources.opened(parts, name, records[name][split], Replacement(cache, rebuild=False))
-                known = store.groups()
-                for expert, extractor in extractors.items():
-                    precision = sources.precision_of(parts, store, expert)
-                    expected[expert] = sources.expert_fingerprint(parts, extractor, precision)
-                cure = sources.cure(parts, name)
-                for group in [g for g in parts.groups(name)[split] if g in known]:
-                    require_equal(expected[group], known[group], f"the cached {group!r}", str(cache), cure)
+def check_fingerprints(parts: Parts, sources: Sequence[Source]) -> None:
+    """Raise StaleCache for stores and groups that were made from other inputs."""
+    encodings = encodings_fingerprint(parts)
+    extractors = {name: extractor_of(parts, name) for name in parts.experts}
+    for cache in [cache for source in sources for cache in source.caches.values() if cache.exists]:
+        cache.require_same_records()
+        cached = cache.store.groups()
+        expected = {ENCODINGS: encodings}
+        for name in cache.experts:
+            precision = extraction_precision(parts, cache.store, name)
+            expected[name] = expert_fingerprint(parts, extractors[name], precision)
+        for group in [group for group in cache.groups if group in cached]:
+            require_equal(expected[group], cached[group], f"the cached {group!r}", str(cache.folder), cache.cure())
 
 
-def check_stores(caches: Sequence[GroupNeed], seed: int, run: str) -> None:
-    """Hash one shard of each whole group, which one by the run's name, so that runs take turns; CorruptStore."""
-    for need in caches:
-        if not need.rows:
-            store = CacheStore.open(need.store)
-            shard = rng.derive(seed, f"store check/{run}") % store.shards
-            if fault := store.group(need.group).fault(shard):
-                raise CorruptStore(fault, where=str(need.store / need.group), cure=mend(need.store))
+def check_shards(sources: Sequence[Source], caches: Sequence[GroupNeed], seed: int, run: str) -> None:
+    """Hash one shard of each complete group: CorruptStore. The run's name decides which, so runs take turns."""
+    incomplete = {(need.source, need.split, need.group) for need in caches if need.rows}
+    for cache in [cache for source in sources for cache in source.caches.values()]:
+        for group in cache.groups:
+            if (cache.source, cache.split, group) in incomplete:
+                continue
+            shard = rng.derive(seed, f"store check/{run}") % cache.store.shards
+            if fault := cache.store.group(group).fault(shard):
+                raise CorruptStore(fault, where=str(cache.folder / group), cure=repair_hint(cache.folder))
 
 
-def longest_caption(caches: Sequence[GroupNeed]) -> int:
-    """Tokens of the longest caption that is cached for training; the bytes are not hashed for it."""
+def longest_caption(sources: Sequence[Source]) -> int:
+    """Tokens of the longest caption that is cached for training; the shards are not hashed for it."""
     longest = 1
-    for need in caches:
-        if need.split == "train" and need.group == ENCODINGS:
-            store = CacheStore.open(need.store, verify_on_read=False)
-            for k in range(store.shards):
-                mask = store.gather("text.mask", list(store.rows(k)))
-                longest = max(longest, int(mask.sum(1).max()))
+    for source in sources:
+        store = source.train.store.unverified()
+        for k in range(store.shards):
+            mask = store.gather("text.mask", list(store.rows(k)))
+            longest = max(longest, int(mask.sum(1).max()))
     return longest

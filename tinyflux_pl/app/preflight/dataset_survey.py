@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyflux_pl.app.caches.sources import SPLITS
+from tinyflux_pl.app.caches.sources import SPLITS, build_records
 from tinyflux_pl.cache.staleness import plain
-from tinyflux_pl.config.build import build
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError, DiskFull, ImageError
 from tinyflux_pl.core.fingerprint import of
@@ -21,7 +20,6 @@ from tinyflux_pl.data.images.mask_coverage import nothing_marked
 from tinyflux_pl.data.images.size_histogram import OriginalSizes
 from tinyflux_pl.data.records.audit import Audit, audit
 from tinyflux_pl.data.records.caption_lengths import require_words
-from tinyflux_pl.data.records.folder_listing import shared
 
 VERSION = 3  # raise it when a survey holds more than it did
 KEPT = "audit.json"  # in the cache's folder
@@ -79,7 +77,7 @@ def records_of(
         if "decoded" in each and not write:
             each["decoded"] = None
     try:
-        return _built(nodes), None
+        return build_records(nodes), None
     except DataError as error:
         keys = [key for key in LENIENT if key in node[SPLITS[0]]]
         if not lenient or not keys:
@@ -87,17 +85,9 @@ def records_of(
         for each in nodes.values():
             each |= dict.fromkeys(keys, True) | ({"decoded": None} if "decoded" in each else {})
         try:
-            return _built(nodes), error
+            return build_records(nodes), error
         except DataError:
             raise error from None
-
-
-def _built(nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    with shared():
-        records = {split: build(node) for split, node in nodes.items()}
-    for each in records.values():
-        each.require_one_kind()
-    return records
 
 
 def survey(

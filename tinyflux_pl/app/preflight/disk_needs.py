@@ -49,9 +49,11 @@ def run_needs(config: dict[str, Any], start: int, checkpoint: int, image_size: t
 
 def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[DiskNeed]:
     """One need for each group that lacks rows, of the bytes that the samples' rows have."""
-    stores = {(source.name, split): store for source in samples for split, store in source.stores.items()}
+    stores = {(c.source, c.split): c.store for source in samples for c in source.caches.values()}
     return [
-        DiskNeed("caches", n.store, n.rows * stores[n.source, n.split].rows[n.group], n.files) for n in caches if n.rows
+        DiskNeed("caches", n.store, n.rows * stores[n.source, n.split].row_bytes[n.group], n.files)
+        for n in caches
+        if n.rows
     ]
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.data.training_captions import PARSERS
 
 EMBEDDED = "tinyflux_pl.experts.teacher.embedded"
 
 
-def of(config: dict[str, Any], records: dict[str, dict[str, Any]], parameters: int, size: tuple[int, int]) -> list[str]:
+def of(config: dict[str, Any], sources: list[Source], parameters: int, size: tuple[int, int]) -> list[str]:
     """Lines on the model's size beside the number and the size of the pictures; none for the project's own data."""
-    own = [splits["train"] for splits in records.values() if splits["train"].reads_files]
-    count = sum(len(source) for source in own)
+    records = [source.train.records for source in sources]
+    count = sum(len(each) for each in records if each.reads_files)
     if not count:
         return []
     height, width = size
-    seen = config["steps"] * config["hardware"]["batch_size"] / sum(len(s["train"]) for s in records.values())
+    seen = config["steps"] * config["hardware"]["batch_size"] / sum(len(each) for each in records)
     return [
         f"{count:,} pictures of your own to learn from, {parameters:,} parameters: {parameters / count:,.0f} a picture",
         f"pictures of {width} x {height} pixels are drawn, with no more detail than that (data.image_size)",

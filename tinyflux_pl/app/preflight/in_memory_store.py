@@ -1,4 +1,4 @@
-"""A few samples encoded in memory, in a store's place while the store is not made yet."""
+"""A few samples encoded in memory, in place of a store that is not complete yet."""
 
 from __future__ import annotations
 
@@ -11,61 +11,68 @@ from torch import Tensor
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.precision import check_dtype
+from tinyflux_pl.core.protocols import Records
 
-SAMPLES = 2
-CAPTION_END = 8  # bytes that say where a caption ends
+MAX_SAMPLES = 2
+CAPTION_END_BYTES = 8  # of the offset that ends a caption
 
 
-class SampledStore:
-    """The first SAMPLES records as data.cached_dataset reads a store; the experts' buckets are made up.
+class InMemoryStore:
+    """The first MAX_SAMPLES records as cache.dataset reads a store; experts' buckets are constants.
 
-    `rows` are bytes of one row by group. Nothing is written; teachers are not asked.
+    `row_bytes`: bytes of one row, by group. Writes nothing and runs no teacher.
     """
 
-    def __init__(self, parts: Parts, records: Any, experts: Sequence[str]) -> None:
+    def __init__(self, parts: Parts, records: Records, experts: Sequence[str]) -> None:
         from tinyflux_pl.extraction.encode import columns_of
 
         dtype = check_dtype(parts.config["data"]["store_dtype"], "data.store_dtype")
-        read = [records[i] for i in range(min(SAMPLES, len(records)))]
-        codec, text = parts.codec.to(parts.device), parts.text.to(parts.device)
-        self.root, self.name, self._captions = "memory", "samples", [record.caption for record in read]
-        self._columns = {ENCODINGS: columns_of(read, codec, text, dtype, parts.device)}
-        parts.text.to("cpu")  # as after the encoding of a whole store
+        samples = [records[i] for i in range(min(MAX_SAMPLES, len(records)))]
+        codec = parts.codec.to(parts.device)
+        text = parts.text.to(parts.device)
+        self.root = "memory"
+        self.name = "samples"
+        self._captions = [record.caption for record in samples]
+        self._columns = {ENCODINGS: columns_of(samples, codec, text, dtype, parts.device)}
+        parts.text.to("cpu")  # as after the encoding of a complete store
         for name in experts:
             spec = parts.experts[name].spec
             self._columns[name] = {
-                f"{name}.{key}": _evenly((len(read), len(spec.t_buckets), *shape), shape, dtype)
+                f"{name}.{key}": _constant((len(samples), len(spec.t_buckets), *shape), shape, dtype)
                 for key, shape in spec.shapes.items()
             }
-        self.rows = {group: sum(column[0].nbytes for column in held.values()) for group, held in self._columns.items()}
-        self.rows[ENCODINGS] += sum(len(caption.encode()) + CAPTION_END for caption in self._captions) // len(read)
+        self.row_bytes = {
+            group: sum(column[0].nbytes for column in columns.values()) for group, columns in self._columns.items()
+        }
+        caption_bytes = sum(len(caption.encode()) + CAPTION_END_BYTES for caption in self._captions)
+        self.row_bytes[ENCODINGS] += caption_bytes // len(samples)
 
     def __len__(self) -> int:
         return len(self._captions)
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """The groups, made from nothing that could differ."""
+        """Group -> an empty fingerprint."""
         return {group: {} for group in self._columns}
 
     def complete(self, group: str) -> bool:
-        """Every group that was asked for is there."""
+        """True for the encodings and the requested experts."""
         return group in self._columns
 
     def layout(self, group: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Key -> type and row shape."""
+        """Key -> (dtype, shape of a row)."""
         return {key: (column.dtype, tuple(column.shape[1:])) for key, column in self._columns[group].items()}
 
     def gather(self, key: str, indices: Tensor | Sequence[int], first: int | None = None) -> Tensor:
-        """Rows of one column, the first entries of each."""
-        column = next(held[key] for held in self._columns.values() if key in held)
-        found = column[torch.as_tensor(indices, dtype=torch.long)]
-        return found if first is None else found[:, :first]
+        """Rows of one column, each cut to the `first` entries of its first axis."""
+        column = next(columns[key] for columns in self._columns.values() if key in columns)
+        rows = column[torch.as_tensor(indices, dtype=torch.long)]
+        return rows if first is None else rows[:, :first]
 
     def captions(self, indices: Tensor | Sequence[int]) -> list[str]:
         """The captions of these rows."""
         return [self._captions[int(i)] for i in indices]
 
 
-def _evenly(shape: tuple[int, ...], cells: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _constant(shape: tuple[int, ...], cells: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Finite values; those of a map sum to 1, as a teacher's do."""
     return torch.full(shape, 1 / max(1, torch.Size(cells).numel()), dtype=dtype)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tinyflux_pl.app import report as closing_report
 from tinyflux_pl.app.batch_sizes import sizes
-from tinyflux_pl.app.caches import sources
+from tinyflux_pl.app.caches.prepare import prepare
+from tinyflux_pl.app.caches.source_cache import SourceCache
+from tinyflux_pl.app.caches.sources import Source, open_sources
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, expectations
 from tinyflux_pl.app.preflight import dry_run_setup as rehearsal
@@ -49,10 +50,10 @@ class Preflight:
         self.parts, self.config, self.start = parts, parts.config, start
         asked = self.config["preflight"]
         self.only = asked == ONLY
-        self.records: dict[str, dict[str, Any]] | None = None
-        self.sources: list[sources.Source] | None = None
+        self.sources: list[Source] | None = None  # records and caches, opened once
+        self.prepared = False  # the caches are complete
         self.surveys: list[dataset_survey.Survey] = []
-        self.samples: list[sources.Source] = []
+        self.samples: list[Source] = []
         if not is_rank_zero():
             return
         self.sizes = sizes(self.config["hardware"])
@@ -61,52 +62,49 @@ class Preflight:
         closing_report.notes([*schedule_notes(self.config), *expectations.of_teachers(self.config)])
         self._read_data(whole=bool(asked))
         self._judge_room()
-        if self.records:
-            told = expectations.of(self.config, self.records, self.parameters, self.parts.image_size)
-            closing_report.notes(told)
+        closing_report.notes(expectations.of(self.config, self._opened, self.parameters, self.parts.image_size))
         if asked and start < self.config["steps"]:
             self._rehearse()
 
     def remember(self) -> None:
         """Keep with the finished caches what was found of their records."""
         for found in self.surveys:
-            place = (found.source, found.split)
-            dataset_survey.keep(found, self._records(*place), self._cache(*place), self.parts.text)
+            cache = self._cache(found)
+            dataset_survey.keep(found, cache.records, cache.folder, self.parts.text)
 
-    def _cache(self, source: str, split: str) -> Path:
-        return Path(self.config["data"]["sources"][source]["cache"]) / split
+    @property
+    def _opened(self) -> list[Source]:
+        assert self.sources is not None
+        return self.sources
 
-    def _records(self, source: str, split: str) -> Any:
-        assert self.records is not None
-        return self.records[source][split]
+    def _cache(self, found: dataset_survey.Survey) -> SourceCache:
+        return next(source for source in self._opened if source.name == found.source).caches[found.split]
 
     def _read_data(self, whole: bool) -> None:
-        """Build the records, read all of them if `whole`, judge the caches that are there."""
-        self.records, refusals = {}, []
+        """Build the records, read all of them if `whole`, check the existing caches."""
+        records, refusals = {}, []
         for name, node in self.config["data"]["sources"].items():
-            self.records[name], refusal = dataset_survey.records_of(node, lenient=whole, write=not self.only)
+            records[name], refusal = dataset_survey.records_of(node, lenient=whole, write=not self.only)
             refusals += [refusal] if refusal else []
-        splits = [(name, split) for name in self.records for split in sources.SPLITS]
+        self.sources = open_sources(self.parts, records)
+        caches = [cache for source in self.sources for cache in source.caches.values()]
         if whole:
             frame = self.parts.image_size
             self.surveys = [
-                dataset_survey.survey(*place, self._records(*place), frame, self._cache(*place), self.parts.text)
-                for place in splits
+                dataset_survey.survey(c.source, c.split, c.records, frame, c.folder, self.parts.text) for c in caches
             ]
-            modes = {name: self._records(name, "train").fit_mode for name in self.records}
-            unused = {name: self._records(name, "train").findings for name in self.records}
+            modes = {source.name: source.train.records.fit_mode for source in self.sources}
+            unused = {source.name: source.train.records.findings for source in self.sources}
             report.dataset(self.surveys, modes, unused)
         if refusals:
             raise refusals[0]
         for found in self.surveys:
-            dataset_survey.require_readable(found, self._records(found.source, found.split))
-        self.caches = [
-            need for place in splits for need in cache_needs.needs(self.parts, *place, self._records(*place))
-        ]
-        cache_needs.check_stores(self.caches, self.config["seed"], self.config["run"])
+            dataset_survey.require_readable(found, self._cache(found).records)
+        self.caches = [need for cache in caches for need in cache_needs.needs(cache)]
+        cache_needs.check_shards(self.sources, self.caches, self.config["seed"], self.config["run"])
         if whole and any(need.rows for need in self.caches):
-            cache_needs.judge(self.parts, self.records)
-            self.samples = cache_needs.samples(self.parts, self.records)
+            cache_needs.check_fingerprints(self.parts, self.sources)
+            self.samples = cache_needs.sampled(self.parts, self.sources)
 
     def _judge_room(self) -> None:
         """Disk and memory, by arithmetic alone; the network is built on the meta device."""
@@ -131,10 +129,11 @@ class Preflight:
         if self.samples:
             longest = self.parts.text.text_spec.length
         else:
-            self.sources = sources.prepare(self.parts, records=self.records)
-            longest = cache_needs.longest_caption(self.caches)
+            prepare(self.parts, sources=self._opened)
+            self.prepared = True
+            longest = cache_needs.longest_caption(self._opened)
         free, device = available_bytes(self.parts.device), self.parts.device
-        used = self.samples or self.sources or []
+        used = self.samples or self._opened
         rehearsed = rehearsal.rehearse(self.parts, self.sizes, self.start, used, longest)
         report.memory(rehearsed, free, device)
         found = budget(
@@ -149,5 +148,5 @@ class Preflight:
 
     def _drawn_at_the_end(self) -> int:
         """Pictures of the closing evaluation."""
-        splits = [len(found["train"].prompt_splits) for found in (self.records or {}).values()]
+        splits = [len(source.train.records.prompt_splits) for source in self._opened]
         return self.config["data"]["evaluation_prompts"] * sum(splits)

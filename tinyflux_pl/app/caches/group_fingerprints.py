@@ -1,0 +1,45 @@
+"""The inputs that decide each group of a run's caches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.cache.store import CacheStore
+from tinyflux_pl.core.errors import CorruptStore
+
+
+def encodings_fingerprint(parts: Parts) -> dict[str, Any]:
+    """Fingerprint of the latents and text embeddings of the run's codec and text encoder."""
+    from tinyflux_pl.extraction import encode
+
+    return encode.encodings_fingerprint(parts.codec, parts.text, parts.config["data"]["store_dtype"])
+
+
+def extractor_of(parts: Parts, name: str) -> Any:
+    """The extractor that fills an expert's group, with its teacher."""
+    return parts.experts[name].extractor(parts.teacher(name), parts.path, parts.config["teacher"]["seed"])
+
+
+def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> str:
+    """Precision in which an expert's group is extracted: teacher.precision, else that of the cached group.
+
+    The precision of training decides it for a new group alone: cached features do not go stale with
+    it.
+    """
+    from tinyflux_pl.core import precision as formats
+
+    requested = parts.config["teacher"].get("precision")
+    if requested is not None:
+        return formats.choose(requested, parts.config["hardware"]["accelerator"])
+    try:
+        cached = store.groups().get(name, {}) if store is not None else {}
+    except CorruptStore:  # a rebuild reports it and starts over; any other run has stopped before
+        cached = {}
+    return cached.get("precision", parts.precision)
+
+
+def expert_fingerprint(parts: Parts, extractor: Any, precision: str | None = None) -> dict[str, Any]:
+    """Fingerprint of an expert's group, extracted in `precision` (None: that of training)."""
+    computed = {"dtype": parts.config["data"]["store_dtype"], "precision": precision or parts.precision}
+    return {**extractor.fingerprint(), **computed}

@@ -1,0 +1,153 @@
+"""Encode and extract whatever the caches of a run lack."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from tinyflux_pl.app.caches.group_fingerprints import (
+    encodings_fingerprint,
+    expert_fingerprint,
+    extraction_precision,
+    extractor_of,
+)
+from tinyflux_pl.app.caches.sources import Source, open_sources
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.cache.store import ENCODINGS
+from tinyflux_pl.core.file_lock import locked
+from tinyflux_pl.data.records import caption_lengths
+
+MAX_THREADED_BYTES = 2**26  # bytes of a teacher's weights, below which threads within an operation gain little
+MAX_COPIES = 8
+
+
+def prepare(parts: Parts, rebuild: bool = False, sources: list[Source] | None = None) -> list[Source]:
+    """Fill the caches of the run's sources, encoders and teachers one at a time.
+
+    All checks come before the first image is encoded. With `rebuild` the old caches stay until the
+    new ones are complete, which take over every row that is still valid. `sources`: if they are
+    open already.
+    """
+    sources = open_sources(parts) if sources is None else sources
+    with ExitStack() as locks:
+        _lock_incomplete(sources, rebuild, locks)
+        for source in sources:
+            for cache in source.caches.values():
+                cache.create_store(rebuild)
+        _begin_encodings(parts, sources)
+        extractors = {name: _begin_expert(parts, sources, name) for name in parts.experts}
+        _encode(parts, sources)
+        for name in list(extractors):
+            _extract(parts, sources, name, extractors.pop(name))
+        for source in sources:
+            for cache in source.caches.values():
+                cache.finish()
+    return sources
+
+
+def _lock_incomplete(sources: list[Source], rebuild: bool, locks: ExitStack) -> None:
+    """Lock the folder of each source that will be written, until the end: of two processes one continues."""
+    for source in sorted(sources, key=lambda source: source.folder):
+        if rebuild or not source.is_complete:
+            source.folder.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(locked(source.folder))
+            for cache in source.caches.values():
+                cache.close()  # another process may have written it while this one waited
+
+
+def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
+    fingerprint = encodings_fingerprint(parts)
+    for source in sources:
+        for cache in source.caches.values():
+            cache.begin_group(ENCODINGS, fingerprint)
+            if not cache.store.complete(ENCODINGS):
+                records = cache.records
+                records.check()
+                records.findings = [*records.findings, *caption_lengths.judge(records, parts.text)]
+
+
+def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
+    """Describe an expert's group in every source that has it; returns its extractor."""
+    extractor = extractor_of(parts, name)
+    for cache in [source.train for source in sources if name in source.train.experts]:
+        precision = extraction_precision(parts, cache.old_store or cache.store, name)
+        cache.begin_group(name, expert_fingerprint(parts, extractor, precision))
+    return extractor
+
+
+def _encode(parts: Parts, sources: list[Source]) -> None:
+    from tinyflux_pl.extraction.encode import encode
+
+    dtype = _store_dtype(parts)
+    batch = _batch_size(parts)
+    for cache in [cache for source in sources for cache in source.caches.values()]:
+        if cache.store.complete(ENCODINGS):
+            continue
+        parts.codec.to(parts.device)
+        parts.text.to(parts.device)
+        cache.new_rows[ENCODINGS] = encode(
+            cache.store,
+            cache.records,
+            parts.codec,
+            parts.text,
+            dtype,
+            cache.title,
+            parts.device,
+            batch,
+            cache.reusable_rows(ENCODINGS),
+        )
+    parts.text.to("cpu")  # batches reach the module on the CPU
+
+
+def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> None:
+    from tinyflux_pl.extraction.encode import extract
+
+    caches = [source.train for source in sources if name in source.train.experts]
+    incomplete = [cache for cache in caches if not cache.store.complete(name)]
+    if not incomplete:
+        return
+    teacher = extractor.teacher
+    dtype = _store_dtype(parts)
+    batch = _batch_size(parts)
+    codec = teacher.codec.to(parts.device)
+    text = teacher.text.to(parts.device)
+    shares_encodings = (
+        codec.fingerprint() == parts.codec.fingerprint() and text.fingerprint() == parts.text.fingerprint()
+    )
+    extractor.to(parts.device)
+    extractor.max_batch = batch * len(extractor.t_buckets)
+    copies = extractor.copies(_num_workers(extractor) - 1)
+    for cache in incomplete:
+        cache.new_rows[name] = extract(
+            cache.store,
+            cache.records,
+            extractor,
+            codec,
+            text,
+            shares_encodings,
+            dtype,
+            cache.store.groups()[name]["precision"],
+            cache.title,
+            batch,
+            cache.reusable_rows(name),
+            copies,
+        )
+
+
+def _num_workers(extractor: Any) -> int:
+    """Copies of a small teacher that work in parallel: one for each thread of the CPU."""
+    weights = sum(parameter.nbytes for parameter in extractor.teacher.denoiser.parameters())
+    if weights > MAX_THREADED_BYTES or extractor.device.type != "cpu":
+        return 1
+    return min(torch.get_num_threads(), MAX_COPIES)
+
+
+def _store_dtype(parts: Parts) -> torch.dtype:
+    return getattr(torch, parts.config["data"]["store_dtype"])
+
+
+def _batch_size(parts: Parts) -> int:
+    """Images that are encoded at once."""
+    return parts.config["data"].get("extraction_batch", 8)

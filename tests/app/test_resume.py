@@ -11,7 +11,6 @@ from tests.app.runs import configuration
 from tinyflux_pl.app import report
 from tinyflux_pl.app import resume as resumption
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.config.diff import ANOTHER_RUN, LAST_BITS, NOTHING, changes
 from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
@@ -19,39 +18,6 @@ from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     return configuration("train", tmp_path_factory.mktemp("project"), "run=x", "steps=100", "schedule.warmup_steps=20")
-
-
-def effects(config, step=10, **changed):
-    """Key -> effect, after setting dotted keys."""
-    now = copy.deepcopy(config)
-    for key, value in changed.items():
-        *path, last = key.split("__")
-        node = now
-        for name in path:
-            node = node[name]
-        node[last] = value
-    return {change.key: change.effect for change in changes(config, now, step)}
-
-
-def test_the_same_configuration_has_no_changes(config):
-    assert effects(config) == {}
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("seed", "model__hidden_size", "optimizer__lr", "objective__text_dropout", "hardware__batch_size"),
-        *("hardware__precision", "callbacks__ema__decay", "data__image_size", "timesteps__mean"),
-        *("data__sources__shapes__train__count", "callbacks__guard__warmup"),
-    ],
-)
-def test_what_makes_another_run(config, key):
-    assert list(effects(config, **{key: 7}).values()) == [ANOTHER_RUN]
-
-
-@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
-def test_what_changes_the_order_of_sums(config, key):
-    assert effects(config, **{f"hardware__{key}": 7}) == {f"hardware.{key}": LAST_BITS}
 
 
 def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_otherwise(run_of, capsys):
@@ -65,57 +31,6 @@ def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_oth
         assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], key: 7}}).step == 10
     asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.0}}})
     assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
-
-
-@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
-def test_strata_of_times_follow_the_micro_batches_and_make_it_another_run(config, key):
-    drawn = {**config, "timesteps": {"_target_": "tinyflux_pl.diffusion.timesteps.Stratified"}}
-    expected = ANOTHER_RUN if key in ("devices", "strategy", "accumulation") else LAST_BITS
-    assert effects(drawn, **{f"hardware__{key}": 7}) == {f"hardware.{key}": expected}
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("steps", "callbacks__preview__every_steps", "callbacks__log_every_steps", "hardware__workers"),
-        *("data__sources__shapes__cache", "data__evaluation_prompts", "sampler__steps", "paths__outputs"),
-    ],
-)
-def test_what_changes_nothing(config, key):
-    assert list(effects(config, **{key: 7}).values()) == [NOTHING]
-
-
-@pytest.mark.parametrize("key", ["run", "overrides", "resume", "preflight"])
-def test_what_belongs_to_one_start_is_not_told(config, key):
-    assert effects(config, **{key: 7}) == {}
-
-
-def test_an_expert_that_was_not_there_makes_another_run(config):
-    assert set(effects(config, experts={"lune": {"_target_": "tinyflux_pl.experts.lune.Lune"}}).values()) == {
-        ANOTHER_RUN
-    }
-
-
-def test_a_schedule_is_judged_by_the_steps_already_taken(config):
-    """Longer training changes a cosine that has begun to fall, not one still warming up, nor a constant rate."""
-    assert effects(config, 50, schedule__total_steps=200) == {"schedule.total_steps": ANOTHER_RUN}
-    assert effects(config, 20, schedule__total_steps=200) == {"schedule.total_steps": NOTHING}
-    constant = copy.deepcopy(config)
-    constant["schedule"]["decay"] = "constant"
-    assert effects(constant, 50, schedule__total_steps=200) == {"schedule.total_steps": NOTHING}
-
-
-def test_a_key_that_nobody_knows_yet_is_taken_to_matter(config):
-    assert effects(config, novelty=1) == {"novelty": ANOTHER_RUN}
-
-
-def test_a_key_that_an_older_release_did_not_know_changes_nothing_at_its_target_s_default(config):
-    older = copy.deepcopy(config)
-    older["timesteps"] = {"_target_": "tinyflux_pl.diffusion.timesteps.Stratified"}
-    now = {**config, "timesteps": {**older["timesteps"], "base": "uniform", "mean": None}}
-    assert changes(older, now, 10) == []
-    now["timesteps"]["base"] = "logit_normal"
-    assert [(c.key, c.effect) for c in changes(older, now, 10)] == [("timesteps.base", ANOTHER_RUN)]
 
 
 def test_without_a_checkpoint_a_named_run_starts_at_the_beginning(config, capsys):
@@ -251,7 +166,3 @@ def test_other_data_under_the_same_name_is_refused():
     resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=True)
     with pytest.raises(ConfigError, match="other samples than are now in shapes"):
         resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=False)
-
-
-def test_json_of_a_configuration_is_what_is_compared(config):
-    assert changes(json.loads(json.dumps(config)), config, 10) == []

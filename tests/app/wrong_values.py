@@ -160,10 +160,10 @@ LINES = (
         "+paths.foo=1",
     ),
     *("resume=true", "experts.lune.weight=1", "logger.wandb.offline=false", "codec=[1]", "experts={lune: 1}"),
-    *("data.sources={}", "++data.sources={}", "data={sources: {}}", "model={}", "hydra.job={}"),
+    *("data.sources={}", "++data.sources={}", "data={sources:{}}", "model={}", "hydra.job={}"),
     *(
-        "model={hidden_size: 32, _target_: {}}",
-        "callbacks={guard: {}}",
+        "model={hidden_size:32,_target_:{}}",
+        "callbacks={guard:{}}",
         "-m data.sources={},{}",
         "experts=lune ++experts={}",
     ),

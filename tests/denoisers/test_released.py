@@ -1,7 +1,6 @@
 """Weights of a release, from every place they may lie, strictly."""
 
 import json
-import warnings
 
 import pytest
 import torch
@@ -9,8 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import releases_flux1
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, MissingDependency
-from tinyflux_pl.denoisers.attention_backend import require_usable
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError
 from tinyflux_pl.denoisers.flux1 import Flux1Denoiser
 
 RELEASED = Flux1Denoiser.released
@@ -155,40 +153,6 @@ def test_half_precision_is_refused_with_what_to_use(folder):
         load(folder, dtype="float16")
     with pytest.raises(ConfigError, match="float8"):
         load(folder, dtype="float8")
-
-
-@torch.no_grad()
-def test_the_attention_backend_is_the_one_that_was_named(folder):
-    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = load(folder, attention_backend="_native_math")
-    processors = {m.processor._attention_backend for m in made.modules() if hasattr(m, "processor")}
-    assert processors == {AttentionBackendName._NATIVE_MATH}
-    assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE
-
-
-def test_a_kernel_is_tried_on_the_device_before_weights_are_read():
-    require_usable("native", "cpu", torch.bfloat16)
-    require_usable("_native_math", "cpu", torch.float32)
-    with pytest.raises(ConfigError, match=r"_native_cudnn does not run on cpu[\s\S]*attention_backend=native"):
-        require_usable("_native_cudnn", "cpu", torch.float32)
-    with pytest.raises(MissingDependency, match="xformers"):
-        require_usable("xformers", "cpu", torch.float32)
-
-
-@pytest.mark.parametrize(
-    ("backend", "error", "says"),
-    [
-        ("natve", ConfigError, "did you mean 'native'"),
-        ("flash_hub", ConfigError, "fetch and run code"),
-        ("xformers", MissingDependency, "xformers"),
-    ],
-)
-def test_a_backend_that_cannot_be_had(folder, backend, error, says):
-    with pytest.raises(error, match=says):
-        load(folder, attention_backend=backend)
 
 
 def changed(folder, change):

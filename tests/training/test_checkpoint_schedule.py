@@ -1,75 +1,21 @@
 """Checkpoints by step and by epoch, a bounded number of each kind, written while training goes on."""
 
 import weakref
-from threading import Event
 
 import pytest
 import torch
 from torch import nn
 
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.core.errors import ConfigError, DiskFull, NumericsError
+from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.training import checkpoint_schedule
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.optimizers import MuonAdamW
 
 
-class Trainer:
-    is_global_zero = True
-    callbacks = ()
-
-    def __init__(self, module):
-        self.optimizers = [torch.optim.AdamW(module.parameters())]
-
-
-class Module:
-    step, guard = 0, None
-
-    def __init__(self):
-        self.denoiser = nn.Linear(2, 2)
-
-
-@pytest.fixture
-def module():
-    return Module()
-
-
-@pytest.fixture
-def trainer(module):
-    return Trainer(module.denoiser)
-
-
 def schedule(folder, average=None, **changed):
     return CheckpointSchedule(folder, {}, average, **{"steps_per_epoch": 3, "every_steps": 4, **changed})
-
-
-@pytest.fixture
-def held_back(monkeypatch):
-    """The disk writes nothing until this event is set."""
-    go, save = Event(), directory.save
-
-    def slow(*given, **named):
-        assert go.wait(20)
-        return save(*given, **named)
-
-    monkeypatch.setattr(directory, "save", slow)
-    yield go
-    go.set()
-
-
-@pytest.fixture
-def full(monkeypatch):
-    """A list of steps that find the disk full."""
-    steps, save = [], directory.save
-
-    def refuse(path, **named):
-        if named["step"] in steps:
-            raise DiskFull("no room", where=str(path), cure="free some space")
-        return save(path, **named)
-
-    monkeypatch.setattr(directory, "save", refuse)
-    return steps
 
 
 def names(folder):
@@ -164,34 +110,6 @@ def test_one_copy_at_a_time_is_in_memory(tmp_path, module, trainer, monkeypatch)
     assert kept.last and alive == [0, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("call", ["next save", "next step", "last"])
-def test_a_failure_is_raised_by_what_comes_next(tmp_path, module, trainer, full, call):
-    full.append(4)
-    kept = schedule(tmp_path)
-    module.step = 4
-    kept.on_train_batch_end(trainer, module)
-    module.step = 5 if call == "next step" else 8  # at once: what is trained until the next save would be lost
-    kept._writer._thread.join()
-    with pytest.raises(DiskFull, match="no room") as caught:
-        kept.last if call == "last" else kept.on_train_batch_end(trainer, module)
-    assert caught.value.where.endswith("step_0000004") and caught.value.cure
-
-
-def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(tmp_path, module, trainer, full):
-    full.append(4)
-    kept = schedule(tmp_path)
-    module.step = 4
-    kept.on_train_batch_end(trainer, module)
-    module.step = 5
-    with pytest.raises(DiskFull, match="step_0000004"):
-        kept.on_train_end(trainer, module)
-    assert names(tmp_path) == ["step_0000005"]
-    full.append(6)
-    module.step = 6
-    with pytest.raises(DiskFull, match="step_0000006"):
-        kept.on_train_end(trainer, module)
-
-
 def test_save_now_waits_and_does_nothing_twice(tmp_path, module, trainer, monkeypatch):
     written, save = [], directory.save
     monkeypatch.setattr(directory, "save", lambda path, **named: (written.append(path.name), save(path, **named)))
@@ -219,20 +137,6 @@ def test_a_run_that_took_no_step_leaves_what_it_came_from(tmp_path, module, trai
     (tmp_path / "step_0000005" / "state.pt").unlink()  # torn since: now it is written again
     resumed.save_now(trainer, module)
     assert directory.read(tmp_path / "step_0000005").hash != before
-
-
-def test_an_exception_finishes_what_is_being_written(tmp_path, module, trainer, held_back, full, capsys):
-    kept = schedule(tmp_path)
-    module.step = 4
-    kept.on_train_batch_end(trainer, module)
-    held_back.set()
-    kept.on_exception(trainer, module, RuntimeError("training failed"))
-    assert names(tmp_path) == ["step_0000004"] and not capsys.readouterr().err
-    full.append(8)
-    module.step = 8
-    kept.on_train_batch_end(trainer, module)
-    kept.on_exception(trainer, module, RuntimeError("training failed"))
-    assert "could not be written: no room" in capsys.readouterr().err
 
 
 def test_only_the_first_rank_writes(tmp_path, module, trainer):

@@ -145,8 +145,10 @@ class Records(Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Reads pictures back: per prompt, which of its claims the picture keeps."""
+    """Reads pictures back and compares them with the claims of their prompts; see data.verifier."""
 
     claims: tuple[str, ...]
+
+    def stated(self, prompts: Sequence[str]) -> dict[str, Tensor]: ...
 
     def check(self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]) -> dict[str, Tensor]: ...

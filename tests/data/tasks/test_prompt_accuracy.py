@@ -9,9 +9,10 @@ from tinyflux_pl.data.tasks.digits.records import Digits
 from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
 from tinyflux_pl.data.tasks.scenes.records import Scenes
 from tinyflux_pl.data.tasks.shapes.records import Shapes
+from tinyflux_pl.data.verifier import PromptVerifier
 
 
-class Brightness:
+class Brightness(PromptVerifier):
     """Keeps `bright` where the picture is above zero, and `named` where the prompt says so."""
 
     claims = ("bright", "named")

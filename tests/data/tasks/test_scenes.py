@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import CaptionError, ConfigError
 from tinyflux_pl.data.tasks.scenes.grammar import COUNTS, RELATIONS, Scene, parse
 from tinyflux_pl.data.tasks.scenes.records import Scenes
 from tinyflux_pl.data.tasks.shapes.grammar import HELD_OUT_PAIRS, SEEN_PAIRS
-from tinyflux_pl.data.tasks.shapes.render import COLOURS, PALETTE, SHAPES, Drawn, draw
+from tinyflux_pl.data.tasks.shapes.render import COLOURS, PALETTE, SHAPES, ShapeInstance, draw
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def records():
 
 
 def drawn_tensor(objects):
-    things = [Drawn(shape, np.asarray(PALETTE[colour]), x, y, 5.5) for colour, shape, x, y in objects]
+    things = [ShapeInstance(shape, np.asarray(PALETTE[colour]), x, y, 5.5) for colour, shape, x, y in objects]
     return torch.from_numpy(draw(things, 48, 230.0)[0]).permute(2, 0, 1)[None].float() / 127.5 - 1.0
 
 

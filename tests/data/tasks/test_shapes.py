@@ -17,7 +17,7 @@ from tinyflux_pl.data.tasks.shapes.grammar import (
     parse,
 )
 from tinyflux_pl.data.tasks.shapes.records import Shapes
-from tinyflux_pl.data.tasks.shapes.render import COLOURS, PALETTE, SHAPES, Drawn, coverage, draw, moments
+from tinyflux_pl.data.tasks.shapes.render import COLOURS, PALETTE, SHAPES, ShapeInstance, coverage, draw, moments
 
 
 def tensors(records):
@@ -207,8 +207,10 @@ def test_nothing_noise_and_not_a_number_read_as_nothing():
 
 def test_a_second_object_spoils_the_picture():
     red, blue = (np.asarray(PALETTE[colour]) for colour in ("red", "blue"))
-    one = [Drawn("circle", red, 9.0, 9.0, RADII["medium"])]
-    pictures = [draw(objects, 32, 230.0)[0] for objects in (one, [*one, Drawn("square", blue, 24.0, 24.0, 2.5)])]
+    one = [ShapeInstance("circle", red, 9.0, 9.0, RADII["medium"])]
+    pictures = [
+        draw(objects, 32, 230.0)[0] for objects in (one, [*one, ShapeInstance("square", blue, 24.0, 24.0, 2.5)])
+    ]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     assert Shapes().verifier().check(images, ["a medium red circle, top left"] * 2)["all"].tolist() == [True, False]
     assert [seen["count"] for seen in Shapes().verifier().read(images)] == [1, 2]

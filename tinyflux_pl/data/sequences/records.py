@@ -17,7 +17,7 @@ from tinyflux_pl.core.errors import CaptionError
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.records.record_source import RecordSource
-from tinyflux_pl.data.sequences.verifier import AnswerReader, answers_of
+from tinyflux_pl.data.sequences.verifier import AnswerVerifier, answers_of
 
 BLOCK = 1024  # pairs at once; no result depends on it
 SHOWN = (32, 96)  # largest height and width of a sequence's picture, in channels and tokens
@@ -28,7 +28,8 @@ _SPLITS = {"held_out": "validation"}  # as prompts call them
 class PairRecords(RecordSource):
     """A source of pairs: `pairs` gives them by row, padded to `shape`; the rest follows.
 
-    A record's image is its target (N, 1, D) in fp32; its caption is "split/row (label)", which `named` reads back.
+    A record's image is its target (N, 1, D) in fp32; its caption is "split/row (label)", which
+    `named` reads back.
     """
 
     split: str
@@ -89,9 +90,9 @@ class PairRecords(RecordSource):
         back = torch.tensor([place for mine in places.values() for place, _ in mine]).argsort()
         return select(joined(parts), back.tolist())
 
-    def verifier(self) -> AnswerReader:
+    def verifier(self) -> AnswerVerifier:
         """Reads answers by the captions that they were drawn for."""
-        return AnswerReader(self)
+        return AnswerVerifier(self)
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
         """Answers (B, D, N, 1) as pictures (B, 3, H, W): a row of grey a channel, the true target in as many below."""

@@ -1,4 +1,4 @@
-"""Reads a model's answers to conditions: by a judge of the task, beside what the truth and the mean answer get."""
+"""Verifier of sequence pairs: the task's judge on the answers, on the true targets and on the mean target."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.sequence_pairs import Pairs
+from tinyflux_pl.data.verifier import PromptVerifier
 
 
 def answers_of(images: Tensor) -> Tensor:
@@ -34,25 +35,27 @@ class NamedPairs(Protocol):
     def blocks(self) -> Iterator[Pairs]: ...
 
 
-class AnswerReader:
-    """Verifier of pairs. `truth` and `mean` are no claims of the answer but the judge's own measure:
+class AnswerVerifier(PromptVerifier):
+    """The judge's claims, and two measures of the judge itself.
 
-    whether the true target would pass, and whether the training targets' mean, which listens to nothing, would.
+    `truth`: the true target passes. `mean`: the mean training target, which ignores the condition,
+    passes.
     """
 
     def __init__(self, records: NamedPairs) -> None:
-        self.records, self.judge = records, records.judge()
+        self.records = records
+        self.judge = records.judge()
         self.claims = (*self.judge.claims, "truth", "mean")
 
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Answers (B, D, N, 1) to the conditions that the captions name: (B,) bool by claim, and for `all`."""
+        """Mark answers (B, D, N, 1) to the conditions that the captions name: (B,) bool by claim."""
         pairs = self.records.named(prompts)
-        found = self.judge.check(pairs, answers_of(images).cpu().float())
-        bare = self._mean.expand(len(pairs), -1, -1)
+        marks = self.judge.check(pairs, answers_of(images).cpu().float())
+        mean = self._mean.expand(len(pairs), -1, -1)
         return {
-            **found,
+            **marks,
             "truth": self.judge.check(pairs, pairs.truth)["all"],
-            "mean": self.judge.check(pairs, bare)["all"],
+            "mean": self.judge.check(pairs, mean)["all"],
         }
 
     @cached_property
@@ -63,25 +66,28 @@ class AnswerReader:
 
 
 class NearestTarget:
-    """Whether an answer lies nearer to its own target than to any other of the split, by real tokens (`all`).
+    """`all`: the answer is nearer to its own target than to any other of the split, by real tokens.
 
-    For data of which nothing else is known: a guess is right once in as many times as there are targets.
+    For data without a judge of its own: a guess is correct once in as many times as there are
+    targets.
     """
 
     claims: tuple[str, ...] = ()
 
-    def __init__(self, others: Tensor) -> None:
-        self.others = others  # (M, N, D)
+    def __init__(self, targets: Tensor) -> None:
+        self.targets = targets  # (M, N, D)
 
     def check(self, pairs: Pairs, answers: Tensor) -> dict[str, Tensor]:
-        """answers (B, N, D); (B,) bool."""
+        """Mark answers (B, N, D): (B,) bool."""
         real = pairs.target_mask[..., None]
 
-        def apart(left: Tensor, right: Tensor) -> Tensor:
+        def distance(left: Tensor, right: Tensor) -> Tensor:
             return ((left - right) * real).square().sum((1, 2))
 
-        own, nearest = apart(answers, pairs.truth), torch.full((len(pairs),), torch.inf)
-        for other in self.others:
-            same = apart(pairs.truth, other) == 0  # the target itself, or a copy
-            nearest = torch.minimum(nearest, apart(answers, other).masked_fill(same, torch.inf))
-        return {"all": own < nearest}
+        to_own = distance(answers, pairs.truth)
+        to_nearest = torch.full((len(pairs),), torch.inf)
+        for target in self.targets:
+            is_own = distance(pairs.truth, target) == 0  # the target itself, or a copy
+            to_target = distance(answers, target).masked_fill(is_own, torch.inf)
+            to_nearest = torch.minimum(to_nearest, to_target)
+        return {"all": to_own < to_nearest}

@@ -22,9 +22,10 @@ HELD_OUT = 16
 class BarCharts(PairRecords):
     """2 to 6 tokens (column, height), in any order, to the 36 cells of a 6 x 6 chart: 1 inside a bar, -1 outside.
 
-    The list stands at (i, 0, 0), the chart at (0, row, column), row 0 on top. Columns that the list does not name
-    are empty. Charts are drawn at random of 117,612, each in as many orders as its bars allow. One chart in HELD_OUT
-    belongs to the validation split, whatever the order of its bars, and is never learned from.
+    The list stands at (i, 0, 0), the chart at (0, row, column), row 0 on top. Columns that the list
+    does not name are empty. Charts are drawn at random of 117,612, each in as many orders as its
+    bars allow. One chart in HELD_OUT belongs to the validation split, whatever the order of its
+    bars, and is never learned from.
     """
 
     name = "bar_charts"

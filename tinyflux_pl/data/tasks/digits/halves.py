@@ -14,7 +14,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.sequences.records import PairRecords, answers_of
 from tinyflux_pl.data.tasks.digits.scans import INK, SIDE, scans
-from tinyflux_pl.data.tasks.digits.verifier import DigitReader
+from tinyflux_pl.data.tasks.digits.verifier import DigitVerifier
 
 # Of scans that the judge has not learned from (it learned from 1000 to 1796).
 SPLITS = {"train": (0, 800), "validation": (800, 1000)}
@@ -23,8 +23,8 @@ SPLITS = {"train": (0, 800), "validation": (800, 1000)}
 class DigitHalves(PairRecords):
     """scikit-learn's 8 x 8 scans: the upper rows as tokens, to the lower ones.
 
-    A token is a square of `patch` x `patch` pixels of ink in [0, 1], row by row, and stands at (0, row, column)
-    among the squares of the whole scan.
+    A token is a square of `patch` x `patch` pixels of ink in [0, 1], row by row, and stands at (0,
+    row, column) among the squares of the whole scan.
     """
 
     name = "digit_halves"
@@ -76,24 +76,27 @@ class DigitHalves(PairRecords):
         return CompletedDigits()
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """Upper half, completed digit and real digit, one above the other; what the judge reads below them."""
+        """Upper half, completed digit and real digit, one above the other.
+
+        What the judge reads below them.
+        """
         pairs, answers, judge = self.named(captions), answers_of(images).float(), self.judge()
         drawn, real = judge.images(pairs, answers), judge.images(pairs, pairs.truth)
         given, line = real.clone(), real.new_ones(len(real), 3, 1, SIDE)
         given[:, :, SIDE // 2 :] = -1
-        read = [seen["digit"] for seen in DigitReader().read(drawn)]
+        read = [seen["digit"] for seen in DigitVerifier().read(drawn)]
         said = [f"a {label}, read as {'none' if r is None else r}" for label, r in zip(pairs.labels, read, strict=True)]
         return torch.cat((given, line, drawn, line, real), 2), said
 
 
 class CompletedDigits:
-    """Whether an upper half with an answered lower half reads as its digit, to DigitReader."""
+    """Whether an upper half with an answered lower half reads as its digit, to DigitVerifier."""
 
     claims = ("digit",)
 
     def check(self, pairs: Pairs, answers: Tensor) -> dict[str, Tensor]:
         """answers (B, N, patch^2) of ink; (B,) bool."""
-        read = DigitReader().read(self.images(pairs, answers))
+        read = DigitVerifier().read(self.images(pairs, answers))
         right = torch.tensor([str(seen["digit"]) == label for seen, label in zip(read, pairs.labels, strict=True)])
         return {"digit": right, "all": right.clone()}
 

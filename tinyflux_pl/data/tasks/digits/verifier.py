@@ -1,10 +1,10 @@
-"""Reads pictures of digits with a classifier that learned from scans the generator never sees."""
+"""Verifier of pictures of digits: a classifier that learned from scans the generator never sees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,36 +13,43 @@ from torch import Tensor
 
 from tinyflux_pl.data.tasks.digits.grammar import parse
 from tinyflux_pl.data.tasks.digits.scans import INK, SIDE, split_of
+from tinyflux_pl.data.verifier import PromptVerifier
 
-REACH = 1.25  # a picture is no digit if it lies further from every scan than this times what real scans do
+# A picture is no digit if it is further from every scan than this times the distance between real scans.
+DISTANCE_FACTOR = 1.25
+DISTANCE_QUANTILE = 0.995
 
 
-class DigitReader:
-    """Verifier of Digits: which digit each picture shows, or none where it is far from every scan of that digit.
+class DigitVerifier(PromptVerifier):
+    """The digit that each picture shows, or none if it is far from every scan of that digit.
 
-    An RBF support vector machine, fitted once a process to the `reader` split alone.
+    An RBF support vector machine, fitted once per process to the `reader` split alone.
     """
 
     claims = ("digit",)
 
     def read(self, images: Tensor) -> list[dict[str, Any]]:
-        """Images (B, 3, H, H) in [-1, 1] -> for each: `digit` 0..9 or None, and `distance` to the nearest scan."""
-        classifier, known, labels, limit = _fitted()
+        """Images (B, 3, H, H) in [-1, 1] -> `digit` 0..9 or None, and `distance` to the nearest scan."""
+        fitted = _fitted()
         pixels = ink_of(images)
         finite = np.isfinite(pixels).all(1)
         pixels = np.where(finite[:, None], pixels, np.float32(0.0))
-        digits = classifier.predict(pixels)
-        apart = np.where(labels[None, :] == digits[:, None], _distances(pixels, known), np.inf).min(1)
+        digits = fitted.classifier.predict(pixels)
+        same_digit = fitted.digits[None, :] == digits[:, None]
+        nearest = np.where(same_digit, _distances(pixels, fitted.scans), np.inf).min(1)
         return [
-            {"digit": int(digit) if whole and distance <= limit else None, "distance": float(distance)}
-            for digit, distance, whole in zip(digits, apart, finite, strict=True)
+            {
+                "digit": int(digit) if is_finite and distance <= fitted.max_distance else None,
+                "distance": float(distance),
+            }
+            for digit, distance, is_finite in zip(digits, nearest, finite, strict=True)
         ]
 
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Whether each picture shows the digit that its prompt names: (B,) bool for `digit`, and the same for `all`."""
-        kept = [got["digit"] == parse(prompt) for got, prompt in zip(self.read(images), prompts, strict=True)]
-        right = torch.tensor(kept, dtype=torch.bool, device=images.device)
-        return {"digit": right, "all": right.clone()}
+        """True where a picture shows the digit of its prompt: (B,) bool for `digit`, the same for `all`."""
+        correct = [seen["digit"] == parse(prompt) for seen, prompt in zip(self.read(images), prompts, strict=True)]
+        column = torch.tensor(correct, dtype=torch.bool, device=images.device)
+        return {"digit": column, "all": column.clone()}
 
 
 def ink_of(images: Tensor) -> np.ndarray:
@@ -52,7 +59,7 @@ def ink_of(images: Tensor) -> np.ndarray:
 
 
 def scans_of(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """A split's scans as ink (n, 64) in [0, 1], and their digits (n,)."""
+    """The scans of a split as ink (n, 64) in [0, 1], and their digits (n,)."""
     scans, digits = split_of(split)
     return scans.reshape(len(scans), -1).astype(np.float32) / np.float32(INK), digits
 
@@ -62,14 +69,23 @@ def _distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return torch.cdist(torch.from_numpy(left), torch.from_numpy(right)).numpy()
 
 
+class _Fitted(NamedTuple):
+    """The classifier, its scans (n, 64) and digits (n,), and the distance beyond which nothing is read."""
+
+    classifier: Any
+    scans: np.ndarray
+    digits: np.ndarray
+    max_distance: float
+
+
 @lru_cache(maxsize=1)
-def _fitted() -> tuple[Any, np.ndarray, np.ndarray, float]:
-    """The classifier, the scans (n, 64) and digits (n,) it knows, and the distance beyond which nothing is read."""
+def _fitted() -> _Fitted:
     from sklearn.svm import SVC
 
-    known, labels = scans_of("reader")
+    scans, digits = scans_of("reader")
     # gamma 0.001 suits ink in 0..16 (scikit-learn's own example); here ink runs to 1, hence 16 squared.
-    classifier = SVC(C=10.0, gamma=0.001 * INK**2).fit(known, labels)
-    apart = _distances(known, known)
-    apart[(labels[:, None] != labels[None, :]) | np.eye(len(labels), dtype=bool)] = np.inf
-    return classifier, known, labels, REACH * float(np.quantile(apart.min(1), 0.995))
+    classifier = SVC(C=10.0, gamma=0.001 * INK**2).fit(scans, digits)
+    distances = _distances(scans, scans)
+    distances[(digits[:, None] != digits[None, :]) | np.eye(len(digits), dtype=bool)] = np.inf
+    largest = float(np.quantile(distances.min(1), DISTANCE_QUANTILE))
+    return _Fitted(classifier, scans, digits, DISTANCE_FACTOR * largest)

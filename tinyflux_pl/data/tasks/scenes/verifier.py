@@ -1,4 +1,4 @@
-"""Reads pictures of several shapes back, and says which claims of a caption they keep."""
+"""Verifier of pictures of several shapes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyflux_pl.data.tasks.object_verifier import ObjectVerifier
 from tinyflux_pl.data.tasks.scenes.grammar import BASE, RELATIONS, Scene, parse
-from tinyflux_pl.data.tasks.shapes.detect import find_objects
 from tinyflux_pl.data.tasks.shapes.render import COLOURS, SHAPES
-from tinyflux_pl.data.tasks.shapes.verifier import LEAST_FIT
 
 
-class SceneReader:
-    """Verifier of Scenes: colours, shapes, relation and count of the objects in each square picture.
+class SceneVerifier(ObjectVerifier):
+    """Colours, shapes, relation and count of the objects in each square picture.
 
-    `colour` and `shape` compare multisets, `relation` asks that the objects named stand as the caption says,
-    `count` that there are as many as it says; `all` also asks that each colour is on its own shape. A picture
-    with no object, or with one that no drawn shape fits, reads as nothing and keeps no claim.
+    `colour` and `shape` compare multisets, `relation` requires that the named objects stand as the
+    caption says, `count` that there are as many; `all` also requires each colour on its own shape.
+    A picture with no object, or with one that no drawn shape fits, satisfies no claim.
     """
 
     claims = ("colour", "shape", "relation", "count")
+    side = BASE
 
-    def __init__(self, least_fit: float = LEAST_FIT) -> None:
-        self.least_fit = least_fit
-
-    def read(self, images: Tensor) -> list[dict[str, Any]]:
-        """Images (B, 3, H, H) in [-1, 1] -> for each: `objects` of colour, shape, x, y; `count` of parts; `fit`."""
-        found = find_objects(images, BASE)
-        counts = found.count.tolist()
-        return [self._one(parts, count) for parts, count in zip(found.to_list(), counts, strict=True)]
-
-    def _one(self, parts: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    def describe(self, parts: list[dict[str, Any]], count: int) -> dict[str, Any]:
+        """`objects` of colour, shape, x, y; none if one of them cannot be read."""
         fit = min((part["fit"] for part in parts), default=0.0)
         objects = [
             {
@@ -44,42 +36,43 @@ class SceneReader:
             }
             for part in parts
         ]
-        return {"objects": objects if fit >= self.least_fit else [], "count": count, "fit": fit}
+        return {"objects": objects if fit >= self.min_fit else [], "count": count, "fit": fit}
+
+    def compare(self, description: dict[str, Any], prompt: str) -> dict[str, bool]:
+        """Each claim, and `all`.
+
+        A claim that the prompt does not make holds for any readable picture.
+        """
+        scene = parse(prompt)
+        objects = description["objects"]
+        pairs = [(each["colour"], each["shape"]) for each in objects]
+        colours = sorted(str(colour) for colour, _ in pairs)
+        shapes = sorted(shape for _, shape in pairs)
+        satisfied = {
+            "colour": colours == sorted(colour for colour, _ in scene.objects),
+            "shape": shapes == sorted(shape for _, shape in scene.objects),
+            "relation": bool(objects) if scene.relation is None else _relation_holds(objects, scene),
+            "count": len(objects) == len(scene.objects),
+        }
+        same_pairs = sorted(map(str, pairs)) == sorted(map(str, scene.objects))
+        return {**satisfied, "all": same_pairs and all(satisfied.values())}
 
     def stated(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Which claims each caption makes (B,): a group states no relation, and is left out of its mean."""
-        relation = torch.tensor([parse(prompt).relation is not None for prompt in prompts], dtype=torch.bool)
-        always = torch.ones(len(prompts), dtype=torch.bool)
-        return {claim: relation if claim == "relation" else always for claim in self.claims}
-
-    def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Which claims each picture keeps: (B,) bool for every claim and for `all` of them."""
-        rows = [_kept(seen["objects"], parse(prompt)) for seen, prompt in zip(self.read(images), prompts, strict=True)]
-        return {
-            claim: torch.tensor([row[claim] for row in rows], dtype=torch.bool, device=images.device)
-            for claim in (*self.claims, "all")
-        }
+        """Claims that each prompt makes: (B,) bool for every claim. A group states no relation."""
+        stated = super().stated(prompts)
+        relations = [parse(prompt).relation is not None for prompt in prompts]
+        return {**stated, "relation": torch.tensor(relations, dtype=torch.bool)}
 
 
-def _kept(objects: list[dict[str, Any]], scene: Scene) -> dict[str, bool]:
-    """Each claim of one scene; one that the scene does not make is kept by any picture that reads."""
-    seen = [(thing["colour"], thing["shape"]) for thing in objects]
-    kept = {
-        "colour": sorted(str(colour) for colour, _ in seen) == sorted(colour for colour, _ in scene.objects),
-        "shape": sorted(shape for _, shape in seen) == sorted(shape for _, shape in scene.objects),
-        "relation": bool(objects) if scene.relation is None else _stands(objects, scene),
-        "count": len(objects) == len(scene.objects),
-    }
-    bound = sorted(map(str, seen)) == sorted(map(str, scene.objects))
-    return {**kept, "all": bound and all(kept.values())}
-
-
-def _stands(objects: list[dict[str, Any]], scene: Scene) -> bool:
-    """Whether the two objects named are there, and the first lies mostly in the relation's direction of the second."""
-    named = [[o for o in objects if (o["colour"], o["shape"]) == pair] for pair in scene.objects]
-    if [len(n) for n in named] != [1, 1]:
+def _relation_holds(objects: list[dict[str, Any]], scene: Scene) -> bool:
+    """True if both named objects are there, the first mostly in the relation's direction of the second."""
+    matches = [[o for o in objects if (o["colour"], o["shape"]) == pair] for pair in scene.objects]
+    if [len(match) for match in matches] != [1, 1]:
         return False
-    dx, dy = (named[0][0][axis] - named[1][0][axis] for axis in ("x", "y"))
+    (first,), (second,) = matches
+    dx = first["x"] - second["x"]
+    dy = first["y"] - second["y"]
     right, down = RELATIONS[str(scene.relation)]
-    along, across = dx * right + dy * down, dx * down + dy * right
+    along = dx * right + dy * down
+    across = dx * down + dy * right
     return along > abs(across)

@@ -1,17 +1,12 @@
-"""One coloured shape a picture, drawn by rule, with a caption that states everything about it."""
+"""One coloured shape a picture, drawn by rule, with a caption that describes it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tinyflux_pl.core import fingerprint as fingerprints
-from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.core.protocols import Record
-from tinyflux_pl.data.records.record_source import RecordSource
-from tinyflux_pl.data.tasks.balanced import balanced
 from tinyflux_pl.data.tasks.shapes.grammar import (
     BASE,
     CAPTIONS_VERSION,
@@ -27,82 +22,81 @@ from tinyflux_pl.data.tasks.shapes.grammar import (
     pairs_of,
     shortened,
 )
-from tinyflux_pl.data.tasks.shapes.render import BACKGROUNDS, DRAWING_VERSION, Drawn, draw, jittered_colour
+from tinyflux_pl.data.tasks.shapes.render import (
+    BACKGROUNDS,
+    DRAWING_VERSION,
+    ShapeInstance,
+    draw,
+    jittered_colour,
+)
+from tinyflux_pl.data.tasks.task_records import Example, TaskRecords, balanced
 
 if TYPE_CHECKING:
-    from tinyflux_pl.data.tasks.shapes.verifier import ShapeReader
+    from tinyflux_pl.data.tasks.shapes.verifier import ShapeVerifier
+
+MIN_SIZE = 16
 
 
-class Shapes(RecordSource):
-    """Records of one shape on a light ground; each depends on (seed, split, index) alone.
+class Shapes(TaskRecords):
+    """Records of one shape on a light background.
 
-    Image (size, size, 3) uint8, mask the shape's coverage (size, size) float32, attributes colour, shape,
-    position, size; SHORT_CAPTIONS of the captions leave some of them out. `train` and `validation` share the
+    Mask: the shape's coverage (size, size) float32. Attributes: colour, shape, position, size; a
+    share SHORT_CAPTIONS of the captions leaves some of them out. `train` and `validation` share the
     seen pairs of colour and shape, `held_out` has the others.
     """
 
     name = "shapes"
+    versions: ClassVar[dict[str, int]] = {"drawing": DRAWING_VERSION, "captions": CAPTIONS_VERSION}
     prompt_splits = ("train", "held_out", "short")
     grammar = GRAMMAR
 
     def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
         self.pairs = pairs_of(split)
-        if count < 1 or size < 16:
-            raise ConfigError(f"shapes: count {count}, size {size}", where="data", cure="count >= 1 and size >= 16")
-        self.split, self.count, self.size, self.seed = split, count, size, seed
-        self.image_shape = (size, size, 3)
+        if count < 1 or size < MIN_SIZE:
+            what = f"shapes: count {count}, size {size}"
+            raise ConfigError(what, where="data", cure=f"count >= 1 and size >= {MIN_SIZE}")
+        super().__init__(split, count, size, seed)
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        u = np.random.default_rng(rng.derive(self.seed, f"shapes/{self.split}", index)).random(12)
+    def example(self, index: int, seed: int) -> Example:
+        """A shape with random colour, position, size, background and caption."""
+        u = np.random.default_rng(seed).random(12)
         colour, shape = self.pairs[int(u[0] * len(self.pairs))]
-        position, size = list(POSITIONS)[int(u[1] * 9)], SIZES[int(u[2] * 3)]
+        position = list(POSITIONS)[int(u[1] * 9)]
+        size = SIZES[int(u[2] * 3)]
         attributes = {"colour": colour, "shape": shape, "position": position, "size": size}
         scale = self.size / BASE
-        x, y = (scale * (c + CENTRE_JITTER * (2 * v - 1)) for c, v in zip(POSITIONS[position], u[3:5], strict=True))
+        x, y = (
+            scale * (centre + CENTRE_JITTER * (2 * v - 1))
+            for centre, v in zip(POSITIONS[position], u[3:5], strict=True)
+        )
         radius = scale * RADII[size] * (1 + RADIUS_JITTER * (2 * u[5] - 1))
         grey = BACKGROUNDS[0] + u[6] * (BACKGROUNDS[1] - BACKGROUNDS[0])
-        image, mask = draw([Drawn(shape, jittered_colour(colour, u[7:10]), x, y, radius)], self.size, float(grey))
-        caption = caption_of(shortened(attributes, float(u[11])), int(u[10] * len(TEMPLATES)))
-        identity = fingerprints.sample_id(image.tobytes(), caption)
-        return Record(image, caption, identity, mask, f"shapes/{self.split}/{index}", dict(attributes))
+        instance = ShapeInstance(shape, jittered_colour(colour, u[7:10]), x, y, radius)
+        image, mask = draw([instance], self.size, float(grey))
+        template = int(u[10] * len(TEMPLATES))
+        caption = caption_of(shortened(attributes, float(u[11])), template)
+        return Example(image, caption, mask, dict(attributes))
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the pixels and the captions."""
-        return {
-            "name": self.name,
-            "drawing": DRAWING_VERSION,
-            "captions": CAPTIONS_VERSION,
-            "split": self.split,
-            "count": self.count,
-            "size": self.size,
-            "seed": self.seed,
-        }
+    def balanced_captions(self, count: int, split: str, generator: np.random.Generator) -> list[str]:
+        """Captions with pairs, positions, sizes and templates equally often, within one.
 
-    def prompts(self, count: int, split: str = "train", seed: int = 0) -> list[str]:
-        """`count` captions in which pairs, positions, sizes and templates each occur equally often, within one.
-
-        They state every attribute, but for the split `short`: seen pairs, and each choice of what is left out
-        equally often.
+        They state every attribute, but for the split `short`: seen pairs, and each choice of what
+        is left out equally often.
         """
-        generator = np.random.default_rng(rng.derive(seed, f"shapes/prompts/{split}"))
         pairs = pairs_of("train" if split == "short" else split)
         templates = tuple(range(len(TEMPLATES)))
-        columns = [balanced(c, count, generator) for c in (pairs, tuple(POSITIONS), SIZES, templates)]
-        choices = tuple(SHORT_CAPTIONS * i / 7 for i in range(7)) if split == "short" else (1.0,)
-        cuts = balanced(choices, count, generator)
+        choices = (pairs, tuple(POSITIONS), SIZES, templates)
+        columns = [balanced(c, count, generator) for c in choices]
+        cuts = tuple(SHORT_CAPTIONS * i / 7 for i in range(7)) if split == "short" else (1.0,)
+        columns.append(balanced(cuts, count, generator))
         captions = []
-        for (colour, shape), position, size, template, cut in zip(*columns, cuts, strict=True):
-            stated = {"colour": colour, "shape": shape, "position": position, "size": size}
-            captions.append(caption_of(shortened(stated, cut), template))
+        for (colour, shape), position, size, template, cut in zip(*columns, strict=True):
+            attributes = {"colour": colour, "shape": shape, "position": position, "size": size}
+            captions.append(caption_of(shortened(attributes, cut), template))
         return captions
 
-    def verifier(self) -> ShapeReader:
-        """The reader that checks pictures against these captions."""
-        from tinyflux_pl.data.tasks.shapes.verifier import ShapeReader
+    def verifier(self) -> ShapeVerifier:
+        """Compares pictures with these captions."""
+        from tinyflux_pl.data.tasks.shapes.verifier import ShapeVerifier
 
-        return ShapeReader()
+        return ShapeVerifier()

@@ -77,7 +77,7 @@ def pixel_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ShapeInstance:
     """One object to draw: shape, RGB in 0..255, centre and radius in pixels."""
 
     shape: str
@@ -87,7 +87,7 @@ class Drawn:
     radius: float
 
 
-def draw(objects: list[Drawn], size: int, grey: float) -> tuple[np.ndarray, np.ndarray]:
+def draw(objects: list[ShapeInstance], size: int, grey: float) -> tuple[np.ndarray, np.ndarray]:
     """Objects over a plain grey ground -> image (size, size, 3) uint8, mask (size, size) float32 in [0, 1]."""
     across, down = pixel_grid(size)
     image = np.full((size, size, 3), grey, dtype=np.float32)
@@ -100,5 +100,8 @@ def draw(objects: list[Drawn], size: int, grey: float) -> tuple[np.ndarray, np.n
 
 
 def jittered_colour(name: str, uniform: np.ndarray) -> np.ndarray:
-    """The palette's colour moved by at most COLOUR_JITTER a channel; `uniform` is three numbers in [0, 1)."""
+    """The palette's colour moved by at most COLOUR_JITTER a channel.
+
+    `uniform` is three numbers in [0, 1).
+    """
     return np.clip(np.asarray(PALETTE[name]) + COLOUR_JITTER * (2.0 * uniform - 1.0), 0.0, 255.0)

@@ -53,19 +53,19 @@ class Trained:
     def __init__(self, config: dict[str, Any], device: str, root: str) -> None:
         from tinyflux_pl.app.caches.sources import open_sources
         from tinyflux_pl.app.components import Parts
-        from tinyflux_pl.app.preflight import cache_needs
-        from tinyflux_pl.app.preflight import dry_run_setup as rehearsal
+        from tinyflux_pl.app.preflight import cache_needs, dry_run_setup
         from tinyflux_pl.app.trainable import Learner
         from tinyflux_pl.config.build import build
-        from tinyflux_pl.training.optimizers import made_for
+        from tinyflux_pl.training.optimizers import build_optimizer
 
         self.config, self.device = config, device
         parts = Parts.from_config({**config, "hardware": {**config["hardware"], "accelerator": "cpu"}})
         length = parts.text.text_spec.length
-        self.batch = rehearsal.batches(cache_needs.sampled(parts, open_sources(parts)), length, config["seed"])
+        samples = cache_needs.sampled(parts, open_sources(parts))
+        self.batch = dry_run_setup.batches(samples, length, config["seed"])
         learner = Learner.of(parts, Path(root), 0, compiled=False)
         self.denoiser, self.objective = learner.denoiser.to(device), learner.module.objective
-        self.optimizer = made_for(self.denoiser, build(config["optimizer"]))
+        self.optimizer = build_optimizer(self.denoiser, build(config["optimizer"]))
         self.averages = [p.detach().float().clone() for p in self.denoiser.parameters()]
 
     def loss(self, batch: Any, precision: str) -> torch.Tensor:

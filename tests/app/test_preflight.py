@@ -15,7 +15,7 @@ from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.round_trip import difference
 from tinyflux_pl.core import errors
 from tinyflux_pl.text.hashed_words import HashedWords
-from tinyflux_pl.training.dry_run_fit import generators_kept
+from tinyflux_pl.training.dry_run_fit import preserved_generators
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_alone_it_says_what_would_be_made_and_leaves_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
     assert "shapes/train 48 records, nothing wrong 1:1 48 of 32 to 63 px, 0% cropped" in told
     assert all(f" {stage} " in told for stage in ("step", "validation", "preview", "save"))
-    assert told.count(" predicted, ") == 4 and "rehearsed with a few samples" in told
+    assert told.count(" predicted, ") == 4 and "dry run with a few samples" in told
     assert "8 of 8; 1.3 epochs in all" in told and "8 = 8 samples x 1 accumulated x 1 rank" in told
     assert "to be written: cache" in told and "images a second" in told
 
@@ -95,9 +95,9 @@ def test_torch_and_numpy_draw_on_as_if_there_had_been_none(root):
     assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
 
 
-def test_whatever_is_drawn_in_a_rehearsal_is_put_back():
+def test_a_dry_run_leaves_the_global_generators_as_they_were():
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
-    with pytest.raises(RuntimeError), generators_kept():
+    with pytest.raises(RuntimeError), preserved_generators():
         drawn = float(torch.rand(())), np.random.rand(), random.random()
         raise RuntimeError("in the middle")
     assert drawn == (float(torch.rand(())), np.random.rand(), random.random())

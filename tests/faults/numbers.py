@@ -50,7 +50,7 @@ class Steps(Callback):
         fit.trainer.callbacks.append(self)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.losses[pl_module.step] = float(pl_module.measured["loss"])
+        self.losses[pl_module.step] = float(pl_module.step_metrics["loss"])
         if pl_module.step in self.kept and pl_module.step not in self.bits:
             self.bits[pl_module.step] = bits(self.fit)
 

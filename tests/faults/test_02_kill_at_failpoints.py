@@ -41,7 +41,7 @@ def prepared(folder: Path) -> Saver:
 def third(folder: Path, background: bool, act) -> None:
     """In a child: save step 3 while `act` watches."""
     saver = Saver(folder, background, side=64)
-    saver.step = saver.schedule._seen = 2
+    saver.step = saver.schedule._last_step = 2
     before_changes(folder, act)
     saver.save(3)
     saver.finish()

@@ -32,9 +32,9 @@ PHASES: dict[str, tuple[tuple[str, str], range]] = {
     "saving": (MANIFEST, range(1, 5)),
     "evaluation": (DRAW, range(5, 7)),
     "extraction": (("codecs.pixel_folding:PixelFolding", "encode"), range(2, 7)),
-    "rehearsal": (("training.rehearsal:Rehearsal", "on_train_batch_end"), range(1, 5)),
+    "dry run": (("training.dry_run:DryRun", "on_train_batch_end"), range(1, 5)),
 }
-BEFORE_TRAINING = ("extraction", "rehearsal")
+BEFORE_TRAINING = ("extraction", "dry run")
 
 
 def asked_to_stop(where: tuple[str, str], call: int, chance: random.Random) -> Callable[[Path], None]:
@@ -67,7 +67,7 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
     chance, wrong, slowest = random.Random(phase), [], 0.0
     for k in range(REPEATS):
         folder = root / "outputs" / f"{phase}_{k}"
-        chosen = ["preflight=true"] if phase == "rehearsal" else []
+        chosen = ["preflight=true"] if phase == "dry run" else []
         if phase == "extraction":  # it needs caches that are not made yet, of several shards
             chosen = [f"paths.cache={root}/cache_{k}", "data.shard_size=8"]
         trap = asked_to_stop(where, chance.choice(calls), chance)

@@ -88,6 +88,7 @@ class Small:
         optimizer: Any = MuonAdamW,
         attacks: tuple[Callback, ...] = (),
         guarded: bool = True,
+        guard_class: type[NonFiniteGuard] = NonFiniteGuard,
         net: Net | None = None,
         ranks: int = 1,
         **options: Any,
@@ -95,7 +96,7 @@ class Small:
         torch.manual_seed(0)
         self.net, self.samples = net or Net(), samples or Samples()
         bundle = ReplayBundle(folder, {"seed": 0}, {})
-        self.guard = NonFiniteGuard(bundle, **{"log_every": 5, "warmup": 8, **options}) if guarded else None
+        self.guard = guard_class(bundle, **{"log_every": 5, "warmup": 8, **options}) if guarded else None
         self.average = AveragedWeights(decay=0.9)
         objective = FlowObjective(Uniform(), null_text())
         self.module = FlowModule(self.net, objective, optimizer, lambda step: 1 / (1 + step), start, guard=self.guard)

@@ -9,7 +9,7 @@ from tinyflux_pl.training.ema import AveragedWeights
 
 
 class Guard:
-    taken = torch.tensor(True)
+    step_accepted = torch.tensor(True)
 
 
 class Module:
@@ -70,10 +70,10 @@ def test_a_step_that_was_not_taken_leaves_the_averages_to_the_bit(started):
         module.denoiser.weight.fill_(1.0)
     take(module, average)
     before = {k: v.clone() for k, v in average.averages.items()}
-    module.guard.taken = torch.tensor(False)
+    module.guard.step_accepted = torch.tensor(False)
     take(module, average, 3)
     assert all(torch.equal(before[k], v) for k, v in average.averages.items())
-    module.guard.taken = torch.tensor(True)
+    module.guard.step_accepted = torch.tensor(True)
     take(module, average)
     assert not torch.equal(before["weight"], average.averages["weight"])
 

@@ -24,7 +24,7 @@ class Steps:
     """Feeds a callback with steps whose loss is the step's number, plus a part that micro-batches differ by."""
 
     def __init__(self, start=0, every=4, micro_batches=2):
-        self.module = SimpleNamespace(step=start, settled=True, measured={}, guard=None)
+        self.module = SimpleNamespace(step=start, step_complete=True, step_metrics={}, guard=None)
         self.trainer = SimpleNamespace(loggers=[Rows()], world_size=1)
         self.logged, self.micro_batches = LoggedMetrics(every, Throughput()), micro_batches
         self.logged.on_train_start(self.trainer, self.module)
@@ -36,14 +36,14 @@ class Steps:
     def to(self, step):
         while self.module.step < step:
             for k in range(self.micro_batches):
-                self.module.measured = {"loss": torch.tensor(float(self.module.step + k))}
+                self.module.step_metrics = {"loss": torch.tensor(float(self.module.step + k))}
                 if k == self.micro_batches - 1:
                     groups = [{"lr": float(self.module.step)}]
-                    self.module.settled = False
+                    self.module.step_complete = False
                     self.logged.on_before_optimizer_step(
                         self.trainer, self.module, SimpleNamespace(param_groups=groups)
                     )
-                    self.module.measured["gradient_norm"] = torch.tensor(10.0 * self.module.step)
+                    self.module.step_metrics["gradient_norm"] = torch.tensor(10.0 * self.module.step)
                     self.module.step += 1
                 self.logged.on_train_batch_end(self.trainer, self.module)
         return self
@@ -65,7 +65,7 @@ def test_a_run_cut_anywhere_logs_the_same(cut):
     assert first.rows + second.to(12).rows == whole.rows
 
 
-def test_a_step_whose_row_cannot_be_written_is_settled_and_the_run_that_goes_on_writes_the_row():
+def test_a_step_whose_row_cannot_be_written_is_step_complete_and_the_run_that_goes_on_writes_the_row():
     """Else a logger that fails would cost the steps since the last checkpoint."""
     whole, first = Steps().to(12), Steps().to(7)
 
@@ -75,7 +75,7 @@ def test_a_step_whose_row_cannot_be_written_is_settled_and_the_run_that_goes_on_
     first.trainer.loggers[0].log_metrics = fail
     with pytest.raises(OSError, match="does not answer"):
         first.to(8)
-    assert first.module.settled and first.module.step == 8
+    assert first.module.step_complete and first.module.step == 8
     second = Steps(start=8)
     second.logged.restore(snapshot(first.logged.state()))
     second.logged.on_train_start(second.trainer, second.module)
@@ -84,13 +84,13 @@ def test_a_step_whose_row_cannot_be_written_is_settled_and_the_run_that_goes_on_
 
 def test_a_refused_step_spoils_no_mean():
     steps = Steps(micro_batches=1)
-    steps.module.guard = SimpleNamespace(taken=torch.tensor(True), skipped=torch.tensor(0.0))
+    steps.module.guard = SimpleNamespace(step_accepted=torch.tensor(True), skipped=torch.tensor(0.0))
     steps.to(2)
-    steps.module.measured = {"loss": torch.tensor(float("nan")), "gradient_norm": torch.tensor(float("nan"))}
-    steps.module.guard = SimpleNamespace(taken=torch.tensor(False), skipped=torch.tensor(1.0))
+    steps.module.step_metrics = {"loss": torch.tensor(float("nan")), "gradient_norm": torch.tensor(float("nan"))}
+    steps.module.guard = SimpleNamespace(step_accepted=torch.tensor(False), skipped=torch.tensor(1.0))
     steps.module.step += 1
     steps.logged.on_train_batch_end(steps.trainer, steps.module)
-    steps.module.guard = SimpleNamespace(taken=torch.tensor(True), skipped=torch.tensor(1.0))
+    steps.module.guard = SimpleNamespace(step_accepted=torch.tensor(True), skipped=torch.tensor(1.0))
     ((step, row),) = steps.to(4).rows
     assert step == 4 and row["train/loss"] == pytest.approx((0 + 1 + 3) / 3) and row["train/skipped_steps"] == 1
 

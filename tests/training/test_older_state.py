@@ -6,7 +6,7 @@ import torch
 from tests.training.small_run import Net, same
 from tests.training.test_resume import run
 from tinyflux_pl.core.errors import CheckpointMismatch
-from tinyflux_pl.training.older_state import fitted
+from tinyflux_pl.training.older_state import without_unused_parameters
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 
 
@@ -40,4 +40,4 @@ def test_a_parameter_that_has_been_trained_is_not_dropped(tmp_path):
 
 def test_a_state_that_fits_stays_as_it_is():
     state = {"state": {0: {"step": 1}}, "param_groups": [{"lr": 1, "params": [0, 1]}]}
-    assert fitted(state, [{"params": [None, None]}]) == state
+    assert without_unused_parameters(state, [{"params": [None, None]}]) == state

@@ -10,7 +10,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.denoisers.unet import build_unet
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.training.optimizers import MuonAdamW, adamw, made_for, refuse, split_by_role
+from tinyflux_pl.training.optimizers import MuonAdamW, adamw, build_optimizer, skip_step_if, split_by_role
 
 GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
 # every optimizer of the allowlist that takes one loss a step; Muon alone takes matrices only
@@ -75,7 +75,7 @@ def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_alone():
 
 def test_a_network_without_blocks_is_told_to_take_another_optimizer():
     with pytest.raises(ConfigError, match="no matrices inside blocks") as error:
-        made_for(nn.Sequential(nn.Linear(4, 8), nn.Conv2d(2, 2, 3)), MuonAdamW)
+        build_optimizer(nn.Sequential(nn.Linear(4, 8), nn.Conv2d(2, 2, 3)), MuonAdamW)
     assert error.value.cure == "optimizer=adamw"
 
 
@@ -136,7 +136,7 @@ def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_i
     torch.manual_seed(0)
     spared, attacked = Net(), Net()
     attacked.load_state_dict(spared.state_dict())
-    nets = {net: made_for(net, KINDS[kind]) for net in (spared, attacked)}
+    nets = {net: build_optimizer(net, KINDS[kind]) for net in (spared, attacked)}
     for step in range(6):
         for net, optimizer in nets.items():
             if step in (0, 3, 4):  # the very first, and two in a row
@@ -145,7 +145,7 @@ def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_i
                 fill(net, step)
                 net.img_in.weight.grad[0, 0] = net.blocks[0]["mlp"].weight.grad[1, 1] = poison
                 before = bits(net, optimizer)
-                refuse(optimizer, BAD)
+                skip_step_if(optimizer, BAD)
                 optimizer.step()
                 if step:
                     assert same(before, bits(net, optimizer))
@@ -153,7 +153,7 @@ def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_i
                     assert all(torch.equal(a, b) for a, b in zip(spared.parameters(), net.parameters(), strict=True))
             else:
                 fill(net, step)
-                refuse(optimizer, GOOD)
+                skip_step_if(optimizer, GOOD)
                 optimizer.step()
     assert same(bits(spared, nets[spared]), bits(attacked, nets[attacked]))
 
@@ -168,20 +168,20 @@ def test_a_good_step_with_the_guard_is_the_step_without_it(kind):
         for step in range(3):
             fill(net, step)
             if net is guarded:
-                refuse(optimizer, GOOD)
+                skip_step_if(optimizer, GOOD)
             optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(free.parameters(), guarded.parameters(), strict=True))
 
 
 def test_a_refusal_is_no_part_of_what_is_saved():
     optimizer = MuonAdamW(Net())
-    refuse(optimizer, BAD)
+    skip_step_if(optimizer, BAD)
     assert "found_inf" not in str(optimizer.state_dict())
 
 
 def test_torch_optimizers_get_what_is_trained():
     net = Net()
-    optimizer = made_for(net, functools.partial(torch.optim.SGD, lr=0.1))
+    optimizer = build_optimizer(net, functools.partial(torch.optim.SGD, lr=0.1))
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert owned == {id(p) for p in net.parameters() if p.requires_grad}
 
@@ -199,5 +199,5 @@ def test_torch_optimizers_get_what_is_trained():
 )
 def test_a_rate_that_would_climb_is_refused(factory):
     with pytest.raises(ConfigError, match="nvalid") as caught:
-        made_for(Net(), factory)
+        build_optimizer(Net(), factory)
     assert caught.value.where == "optimizer" and caught.value.cure

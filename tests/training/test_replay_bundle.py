@@ -8,7 +8,7 @@ import torch
 from tests.training.small_run import Net, Samples, null_text
 from tinyflux_pl.core.types import Batch, TextEmbeddings
 from tinyflux_pl.training.datamodule import CachedLatents
-from tinyflux_pl.training.replay_bundle import Replay, ReplayBundle, batches_of
+from tinyflux_pl.training.replay_bundle import Replay, ReplayBundle, load_batches
 from tinyflux_pl.training.skipped_steps import Verdict
 
 NAN, INF = float("nan"), float("inf")
@@ -69,7 +69,9 @@ def test_everything_comes_back_to_the_bit(bundle):
     )
     assert replay.checkpoint.step == 7 and replay.checkpoint.config == bundle.description
     assert equal(replay.checkpoint.weights("raw"), dict(net.state_dict()))
-    assert str(replay.found) == str(VERDICT) and replay.found.norm_limit == 2.0 and replay.found.loss != VERDICT.loss
+    assert str(replay.verdict) == str(VERDICT)
+    assert replay.verdict.norm_limit == 2.0
+    assert replay.verdict.loss != VERDICT.loss
 
 
 def test_a_batch_without_what_it_need_not_have(bundle):
@@ -91,6 +93,6 @@ def test_the_second_failure_at_a_step_replaces_the_first(bundle):
 
 def test_a_steps_batches_are_those_that_the_ranks_were_given():
     data = CachedLatents(Samples(), Samples(), 4, stop_step=9, accumulation=3)
-    found = batches_of(data, 2, accumulation=3, world=2)
+    found = load_batches(data, 2, accumulation=3, world=2)
     drawn = [data.order.rank_slice(i, rank, 2) for i in (6, 7, 8) for rank in (0, 1)]
     assert [batch.sample_ids.tolist() for batch in found] == [[1000 + i for i in part] for part in drawn]

@@ -10,8 +10,11 @@ from tinyflux_pl.checkpoints import directory, manifest
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+from tinyflux_pl.training.logged_metrics import LoggedMetrics
+from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 from tinyflux_pl.training.resume import Resume
+from tinyflux_pl.training.stateful_callback import StatefulCallback
 
 
 def run(folder, steps, start=0, optimizer=MuonAdamW, **chosen):
@@ -125,3 +128,42 @@ def test_what_is_told_of_another_optimizer_can_be_done(tmp_path):
     with pytest.raises(CheckpointMismatch) as caught:
         run(tmp_path, 4, start=3, optimizer=adamw)
     assert "model.weights" not in caught.value.cure and "run=NAME" in caught.value.cure
+
+
+class RenamedGuard(NonFiniteGuard):
+    """As a later version of the project might call the class."""
+
+
+def guard_state(small):
+    return small.guard.state()["median"]["values"]
+
+
+def test_callback_state_is_found_by_its_key_after_a_class_is_renamed(tmp_path):
+    whole = run(tmp_path / "whole", 7)
+    run(tmp_path / "cut", 3)
+    again = run(tmp_path / "cut", 7, start=3, guard_class=RenamedGuard)
+    assert torch.equal(guard_state(again), guard_state(whole))
+
+
+def test_checkpoints_keyed_by_the_class_names_of_earlier_versions_still_open(tmp_path):
+    """Version 1 wrote {"NonFiniteGuard": ..., "LoggedMetrics": ...}: the classes' names then."""
+    whole = run(tmp_path / "whole", 7)
+    run(tmp_path / "cut", 3)
+    found, _ = directory.newest_valid(tmp_path / "cut" / "checkpoints")
+    state = found.state()
+    guard = state["callbacks"].pop(NonFiniteGuard.checkpoint_key)
+    metrics = {"names": [], "sums": torch.zeros(()), "steps": torch.zeros(())}  # no rates yet
+    state["callbacks"] = {"NonFiniteGuard": guard, "LoggedMetrics": metrics}
+    weights, averaged = found.weights("raw"), found.weights("averaged")
+    directory.save(found.path, step=3, config={}, weights=weights, averaged=averaged, state=state)
+    again = run(tmp_path / "cut", 7, start=3)
+    assert torch.equal(guard_state(again), guard_state(whole))
+    assert same(whole.bits(), again.bits())
+
+
+def test_stateful_callbacks_have_keys_of_their_own():
+    keys = [LoggedMetrics.checkpoint_key, NonFiniteGuard.checkpoint_key]
+    assert sorted(keys) == ["LoggedMetrics", "NonFiniteGuard"], "keys are in files: never change them"
+    callbacks = [c for c in StatefulCallback.__subclasses__() if c.__module__.startswith("tinyflux_pl")]
+    assert {c.checkpoint_key for c in callbacks} == set(keys)
+    assert len(callbacks) == len(keys)

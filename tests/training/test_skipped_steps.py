@@ -16,7 +16,7 @@ from tinyflux_pl.training import nonfinite_guard
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 from tinyflux_pl.training.optimizers import MuonAdamW
-from tinyflux_pl.training.replay_bundle import Replay, tensors_of
+from tinyflux_pl.training.replay_bundle import Replay, named_tensors
 from tinyflux_pl.training.skipped_steps import SkippedSteps, Verdict
 from tinyflux_pl.training.throughput import Throughput
 
@@ -47,8 +47,8 @@ def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path
 def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_room_for(tmp_path, monkeypatch, room):
     """They are on the device, where accumulation is chosen for want of room; what is not kept is read again."""
     run = Small(tmp_path, 20, attacks=(Attack("loss", NAN, set(range(3, 20)), micro_batch=3),), accumulation=4)
-    one = sum(t.nbytes for t in tensors_of(run.samples.__getitems__([0, 1, 2, 3])).values())
-    monkeypatch.setattr(nonfinite_guard, "HELD", room * one)
+    one = sum(t.nbytes for t in named_tensors(run.samples.__getitems__([0, 1, 2, 3])).values())
+    monkeypatch.setattr(nonfinite_guard, "MAX_BATCH_BYTES", room * one)
     seen, kept = [], []
 
     def count(trainer, module, outputs, batch, _):
@@ -62,7 +62,7 @@ def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_roo
     replay = Replay.read(tmp_path / "replay_0000014")
     assert replay.read_again == (room < 4) and not replay.moved
     ids = [i for batch in replay.batches for i in batch.sample_ids.tolist()]
-    assert ids == replay.found.sample_ids == [1000 + i for k in range(56, 60) for i in run.data.order.batch(k)]
+    assert ids == replay.verdict.sample_ids == [1000 + i for k in range(56, 60) for i in run.data.order.batch(k)]
 
 
 def test_ten_in_a_row_do_not(tmp_path):
@@ -190,5 +190,5 @@ def test_steps_beyond_the_last_thousand_are_forgotten(tmp_path):
 
 def test_the_verdicts_that_were_read_are_not_read_again(tmp_path):
     run = Small(tmp_path, 12, attacks=(Attack("loss", NAN, {2}),), max_recent=1, log_every=5).run()
-    run.guard._read()
+    run.guard._read_verdicts()
     assert run.guard.record.recent == [2] and run.guard._window == [] and len(skipped_lines(tmp_path)) == 1

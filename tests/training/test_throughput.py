@@ -59,7 +59,7 @@ def test_what_a_gpu_still_has_to_do_is_training_and_not_aside(monkeypatch, clock
     throughput.on_train_start(trainer, SimpleNamespace(device=torch.device("cuda")))
     throughput.on_train_batch_start()
     throughput.on_train_batch_end(trainer, None, None, range(10), 0)
-    with throughput.aside(), throughput.aside():
+    with throughput.paused(), throughput.paused():
         clock.now += 100
     assert throughput.seconds == 5 and throughput.images_per_second == 20 / 5
 

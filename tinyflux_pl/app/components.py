@@ -77,7 +77,7 @@ class Parts:
         from tinyflux_pl.diffusion.guidance import Guidance
         from tinyflux_pl.sampling.images import settings_of
         from tinyflux_pl.sampling.loop import SamplerSettings
-        from tinyflux_pl.training.optimizers import made_for
+        from tinyflux_pl.training.optimizers import build_optimizer
 
         check_binds({name: self.config[name] for name in ("timesteps", "schedule", "optimizer", "objective", "logger")})
         timesteps = build(self.config["timesteps"], "timesteps")
@@ -89,7 +89,7 @@ class Parts:
         attention_kernel.require(self.config["model"], self.device, self.precision)
         with torch.device("meta"):
             network = self.student()
-            made_for(network, build(self.config["optimizer"], "optimizer"))
+            build_optimizer(network, build(self.config["optimizer"], "optimizer"))
         self.check_size(network.patch_size)
         network.require_size(*self.image_size)
 

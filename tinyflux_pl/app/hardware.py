@@ -41,6 +41,6 @@ def decided(config: dict[str, Any]) -> dict[str, Any]:
 def planned(hardware: dict[str, Any]) -> bool:
     """Whether memory is planned by arithmetic: on an accelerator, or where the user says how much there is.
 
-    A CPU shares its memory with all else; there the rehearsal counts, and nothing is divided by itself.
+    A CPU shares its memory with all else; there the dry run counts, and nothing is divided by itself.
     """
     return TYPES[hardware["accelerator"]] != "cpu" or hardware.get("memory_gb") is not None

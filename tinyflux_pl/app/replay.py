@@ -54,7 +54,7 @@ def _node(run: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 
 
 def _show(bundle: Any, found: Any, place: str) -> None:
-    console, then, now = Console(), bundle.found, found.verdict
+    console, then, now = Console(), bundle.verdict, found.verdict
     terms, samples, norms = (Table(title=title, title_justify="left", title_style="bold") for title in TITLES)
     for table, columns in (
         (terms, ("term", "value")),

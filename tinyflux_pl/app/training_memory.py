@@ -74,9 +74,9 @@ class Planner:
         self.precision = self.parts.precision
         with torch.device("meta"):
             self.denoiser = self.parts.student()
-        from tinyflux_pl.training.optimizers import made_for
+        from tinyflux_pl.training.optimizers import build_optimizer
 
-        self.optimizer = made_for(self.denoiser, build(config["optimizer"]))
+        self.optimizer = build_optimizer(self.denoiser, build(config["optimizer"]))
         self._growths: dict[bool, Any] = {}
 
     def plan(self) -> TrainingPlan:

@@ -1,4 +1,4 @@
-"""When checkpoints are written, and how many stay."""
+"""When checkpoints are written, and how many are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from tinyflux_pl.checkpoints import directory
@@ -18,17 +18,19 @@ from tinyflux_pl.checkpoints.snapshot import snapshot
 from tinyflux_pl.checkpoints.verified import Verified
 from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.training.ema import AveragedWeights
-from tinyflux_pl.training.throughput import aside
+from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.stateful_callback import collect_states
+from tinyflux_pl.training.throughput import paused
 
 
 class CheckpointSchedule(Callback):
     """`step_N` every `every_steps`, `epoch_N` every `every_epochs`, and one when training ends.
 
     `config` is what generate.py needs to rebuild the parts: registry names, never targets.
-    The newest `keep` of each kind that verify stay, and all that are there while the guard refuses step after
-    step: the newest may be what it refuses. Weights that are not finite are never saved. With `background`,
-    training waits only while the weights are copied off the device; a failure to write stops it at its next
-    step.
+    The newest `keep` valid checkpoints of each kind stay. While the guard keeps rejecting steps
+    nothing is deleted, since the newest weights may be the cause. Weights that are not finite are
+    never saved. With `background`, training waits only while the weights are copied off the device;
+    a failed write stops the run at its next step.
     """
 
     def __init__(
@@ -44,109 +46,126 @@ class CheckpointSchedule(Callback):
     ) -> None:
         if keep < 1:
             raise ConfigError(f"keep is {keep}", where="callbacks.checkpoint.keep", cure="at least 1")
-        self.folder, self.config, self.average = Path(folder), config, average
-        self.steps_per_epoch, self.keep = steps_per_epoch, keep
-        self.every_steps, self.every_epochs = every_steps, every_epochs
+        self.folder = Path(folder)
+        self.config = config
+        self.average = average
+        self.steps_per_epoch = steps_per_epoch
+        self.every_steps = every_steps
+        self.every_epochs = every_epochs
+        self.keep = keep
         self.background = background
-        self._writer, self._whole = BackgroundWriter(), Verified()
+        self._writer = BackgroundWriter()
+        self._verified = Verified()
         self._last: Path | None = None
         self._on_disk: set[Path] = set()
-        self._seen = self._started = -1
+        self._last_step = -1
+        self._start_step = -1
 
     @property
     def last(self) -> Path | None:
-        """The newest checkpoint, once it is on disk; raises what kept it from getting there."""
+        """The newest checkpoint, once it is on disk; raises the error of a write that failed."""
         self._writer.wait()
         return self._last
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seen = self._started = pl_module.step
+    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        self._last_step = self._start_step = pl_module.step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
         step = pl_module.step
-        if step == self._seen:  # within an accumulated step
+        if step == self._last_step:  # within an accumulated step
             return
-        self._seen = step
+        self._last_step = step
         self._writer.check()
         if self.every_steps and step % self.every_steps == 0:
-            with aside(trainer):
+            with paused(trainer):
                 self.save(trainer, pl_module, f"step_{step:07d}", "step_*")
         interval = self.every_epochs * self.steps_per_epoch
         if interval and step % interval == 0:
-            with aside(trainer):
+            with paused(trainer):
                 self.save(trainer, pl_module, f"epoch_{step // self.steps_per_epoch:05d}", "epoch_*")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self.save_now(trainer, pl_module)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Finish what is being written; should that fail too, it is told beside the exception, not in its place."""
+    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
+        """Finish the write under way; its failure is printed, so that `exception` is still raised."""
         try:
             self._writer.wait()
         except Exception as error:
             print(f"the last checkpoint could not be written: {error}", file=sys.stderr)
 
-    def save_now(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """When this returns, the step's checkpoint is on disk; if it is there already, nothing is written."""
-        name, step = f"step_{pl_module.step:07d}", pl_module.step
+    def save_now(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        """Return once the current step's checkpoint is on disk; write nothing if it already is."""
+        step = pl_module.step
+        name = f"step_{step:07d}"
         path = self.folder / name
         try:
             self._writer.wait()
-        finally:  # that an earlier one failed is raised, once this one is saved
+        finally:  # an earlier failure is raised, but only once this step is saved
             self._last = path
-            # A run that resumed and took no step yet has only what it came from, if its optimizer is even restored.
-            came_from_here = step == self._started and trainer.is_global_zero and directory.verifies(path)
-            if path not in self._on_disk and not came_from_here:
+            # A run that resumed and took no step has not restored its optimizer yet: saving now
+            # would replace a complete checkpoint by an incomplete one.
+            no_step_taken = step == self._start_step
+            resumed_from_it = no_step_taken and trainer.is_global_zero and directory.verifies(path)
+            if path not in self._on_disk and not resumed_from_it:
                 self.save(trainer, pl_module, name, "step_*")
                 self._writer.wait()
 
-    def save(self, trainer: Trainer, pl_module: LightningModule, name: str, pattern: str) -> None:
-        """Rank 0 copies what `name` will hold and has it written; the oldest of its kind go once it is there.
+    def save(self, trainer: Trainer, pl_module: FlowModule, name: str, pattern: str) -> None:
+        """Copy the state on rank 0, write it as `name`, then delete the oldest of its `pattern`.
 
         Raises NumericsError, on every rank, where weights or averages are not finite.
         """
         module, average = pl_module.denoiser, self.average
-        # the averages may be in their place just now, as in a validation
+        # During validation the module holds the averages: ask for the raw weights.
         weights = module.state_dict() if average is None else average.raw_weights(module)
         averages = None if average is None else average.averages
         self._require_finite(pl_module, weights, averages or {})
         self._last = self.folder / name
         if not trainer.is_global_zero:
             return
-        self._writer.wait()  # before copying: one copy at a time is all the memory this takes
+        self._writer.wait()  # before copying, so that at most one copy is in memory
         state = {"step": pl_module.step, "optimizer": trainer.optimizers[0].state_dict()}
         if average is not None:
             state["average_updates"] = average.updates
-        kept = [c for c in trainer.callbacks if hasattr(c, "state") and hasattr(c, "restore")]
-        state["callbacks"] = {type(callback).__name__: callback.state() for callback in kept}
-        step, config = pl_module.step, self.config
-        held = snapshot({"step": step, "config": config, "weights": weights, "averaged": averages, "state": state})
+        state["callbacks"] = collect_states(trainer.callbacks)
+        contents = snapshot(
+            {
+                "step": pl_module.step,
+                "config": self.config,
+                "weights": weights,
+                "averaged": averages,
+                "state": state,
+            }
+        )
         guard = pl_module.guard
-        keep = None if guard is not None and guard.refusing else self.keep
-        self._writer.start(partial(self._write, self.folder / name, pattern, keep, held))
+        keep = None if guard is not None and guard.rejecting else self.keep
+        self._writer.start(partial(self._write, self.folder / name, pattern, keep, contents))
         if not self.background:
             self._writer.wait()
 
-    def _write(self, path: Path, pattern: str, keep: int | None, held: dict[str, Any]) -> None:
-        directory.save(path, **held)
+    def _write(self, path: Path, pattern: str, keep: int | None, contents: dict[str, Any]) -> None:
+        directory.save(path, **contents)
         self._on_disk.add(path)
         if keep is not None:
-            directory.prune(self.folder, keep, pattern, self._whole)
+            directory.prune(self.folder, keep, pattern, self._verified)
 
     def _require_finite(
-        self, pl_module: LightningModule, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor]
+        self, pl_module: FlowModule, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor]
     ) -> None:
-        """The guard judges gradients; what a step makes of a sound one is judged here, before it displaces anything."""
-        trained = [name for name, parameter in pl_module.denoiser.named_parameters() if parameter.requires_grad]
-        kept = {name: weights[name] for name in trained}
-        kept |= {f"the average of {name}": value for name, value in averages.items()}
-        sound = torch.stack([value.isfinite().all() for value in kept.values()])  # one look at the device
-        broken = [name for name, whole in zip(kept, sound.tolist(), strict=True) if not whole]
+        """The guard checks gradients; the weights that a finite gradient leads to are checked here."""
+        tensors = {
+            name: weights[name] for name, parameter in pl_module.denoiser.named_parameters() if parameter.requires_grad
+        }
+        tensors |= {f"the average of {name}": value for name, value in averages.items()}
+        # Stacked, so that the host waits for the device once.
+        finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
+        broken = [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]
         if not broken:
             return
+        more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise NumericsError(
-            f"after step {pl_module.step} {broken[0]} is not finite"
-            + f", and {len(broken) - 1} more" * (len(broken) > 1),
+            f"after step {pl_module.step} {broken[0]} is not finite{more}",
             where=str(self.folder),
-            cure="it is not saved; resume=auto goes on from the newest checkpoint: choose a lower learning rate",
+            cure="it was not saved; choose a lower learning rate and continue from the newest checkpoint: resume=auto",
         )

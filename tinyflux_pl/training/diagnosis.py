@@ -14,7 +14,7 @@ from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.objectives.flow import FlowObjective
-from tinyflux_pl.training.replay_bundle import Replay, tensors_of
+from tinyflux_pl.training.replay_bundle import Replay, named_tensors
 from tinyflux_pl.training.skipped_steps import Verdict
 
 
@@ -40,8 +40,8 @@ class Diagnosis:
 def diagnose(replay: Replay, denoiser: nn.Module, objective: FlowObjective, precision: str, device: str) -> Diagnosis:
     """Loss and gradients of the bundle's step, exactly as training computes them, and their parts."""
     denoiser.to(device).train()
-    step, batches = replay.found.step, [batch.to(device) for batch in replay.batches]
-    found = Diagnosis(replay.found)
+    step, batches = replay.verdict.step, [batch.to(device) for batch in replay.batches]
+    found = Diagnosis(replay.verdict)
     found.inputs = [line for batch in batches for line in _unsound(batch)]
     found.weights = [name for name, value in denoiser.named_parameters() if not value.isfinite().all()]
     total = torch.zeros((), device=device)
@@ -58,7 +58,7 @@ def diagnose(replay: Replay, denoiser: nn.Module, objective: FlowObjective, prec
     found.terms = {name: float(term) for name, term in terms.items()}
     trained = {k: p.grad for k, p in denoiser.named_parameters() if p.grad is not None}
     norm = torch.nn.utils.get_total_norm(list(trained.values()))
-    found.verdict = replace(replay.found, loss=float(total), norm=float(norm))
+    found.verdict = replace(replay.verdict, loss=float(total), norm=float(norm))
     for name in dict.fromkeys(_group(name) for name in trained):
         own = [gradient for k, gradient in trained.items() if _group(k) == name]
         found.groups[name] = float(torch.nn.utils.get_total_norm(own))
@@ -84,7 +84,7 @@ def _by_sample(denoiser: nn.Module, objective: FlowObjective, batch: Batch, step
 
 def _unsound(batch: Batch) -> list[str]:
     """What of a batch is not finite, with the samples that have it."""
-    held = {name: value for name, value in tensors_of(batch).items() if value.is_floating_point()}
+    held = {name: value for name, value in named_tensors(batch).items() if value.is_floating_point()}
     bad = {name: ~value.isfinite().reshape(len(batch), -1).all(1) for name, value in held.items()}
     ids = batch.sample_ids
     return [f"{name} of sample {i}" for name, rows in bad.items() for i in ids[rows.cpu()].tolist()]

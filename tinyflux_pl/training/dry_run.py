@@ -1,4 +1,8 @@
-"""A few steps of a throw-away copy of the run: what each stage takes, for how long, and one save read back."""
+"""A dry run: a few steps of a throw-away copy of the run, to measure memory and time.
+
+One idea in three files: app/preflight/dry_run_setup.py builds the copy from the run's own parts,
+dry_run_fit.py fits it without side effects, and DryRun, here, is the callback that measures.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.round_trip import require_same
@@ -22,18 +26,22 @@ from tinyflux_pl.engine.memory_plan import MemoryPlan, training, training_state
 from tinyflux_pl.objectives.validation import FixedGrid
 from tinyflux_pl.sampling.loop import evaluating
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.preview import Preview
 
-COUNTED = 3  # small steps of 1, 1 and 2 samples; the very first makes gradients and the optimizer's state
-TIMED = 2  # full steps that are timed, after one that is measured
+# Small steps of 1, 1 and 2 samples, in which tensors are counted; the first only creates gradients
+# and the optimizer's state.
+COUNTED_STEPS = 3
+TIMED_STEPS = 2  # full steps whose time is measured, after one whose memory is
 
 
 @dataclass
-class Stages:
-    """What is rehearsed: how to make a batch of so many samples, the full sizes, and the run's own callbacks.
+class DryRunStages:
+    """The run's own pieces: batches and their full sizes, validation, preview and checkpoints.
 
-    A batch is asked for with the longest caption of the data (True) or as it comes. `cure` says what to
-    change, given the stage that does not fit and the largest micro-batch that would, or 0.
+    `batch(size, longest)` returns a batch, padded to the longest caption of the data if `longest`.
+    `cure(stage, fits)` names the remedy for a stage that does not fit, where `fits` is the largest
+    micro-batch that would, or 0.
     """
 
     batch: Callable[[int, bool], Batch]
@@ -47,19 +55,20 @@ class Stages:
     cure: Callable[[str, int], str]
 
 
-class Rehearsal(Callback):
-    """Counts three small steps, predicts the full ones, refuses what will not fit, then takes and measures them.
+class DryRun(Callback):
+    """Counts the tensors of small steps, predicts the full ones, refuses those that do not fit,
+    then runs and measures them.
 
-    `plan` and `measured` hold bytes by stage (measured None where this system has no counter), `seconds` what
-    loading and computing a micro_batch, the optimizer, and a batch of validation, the preview and a save take;
-    `checkpoint_bytes` is the size of the save on disk.
-    Raises MemoryPlanError before the first full stage, CorruptCheckpoint if what is read is not what was saved.
+    `plan` and `measured` hold bytes by stage (measured None where the system has no counter);
+    `seconds` the time of loading and computing a micro-batch, the optimizer, a validation batch, the
+    preview and a save; `checkpoint_bytes` the size of the save on disk. Raises MemoryPlanError before
+    the first full stage, CorruptCheckpoint if the save does not read back equal.
     """
 
     plan: MemoryPlan
     checkpoint_bytes: int
 
-    def __init__(self, stages: Stages) -> None:
+    def __init__(self, stages: DryRunStages) -> None:
         self.stages = stages
         self.working: dict[str, Growth] = {}
         self.measured: dict[str, int | None] = {}
@@ -69,138 +78,156 @@ class Rehearsal(Callback):
         self._marks: list[float] = []
 
     def batches(self) -> Iterator[Batch]:
-        """The small ones, a full one to measure, and full ones to time."""
+        """Small batches to count, a full one to measure, and full ones to time."""
         full = self.stages.micro_batch
         for size in (1, 1, min(2, full), full):
             yield self.stages.batch(size, True)
-        for _ in range(TIMED):
+        for _ in range(TIMED_STEPS):
             started = time.perf_counter()
             batch = self.stages.batch(full, False)
-            self.seconds["loading"] = min(self.seconds.get("loading", math.inf), time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.seconds["loading"] = min(self.seconds.get("loading", math.inf), seconds)
             yield batch
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        interruption.claim()  # Lightning has set handlers of its own
+    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        interruption.claim()  # Lightning has set signal handlers of its own
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: FlowModule, batch: Batch, batch_idx: int) -> None:
         if batch_idx in (1, 2):
             gradients = [p.grad for p in pl_module.denoiser.parameters()]
-            self._count = self._open.enter_context(LiveBytes(pl_module.device.type, gradients))
-        elif batch_idx == COUNTED:
-            self._open.enter_context(self._measuring("step", pl_module.device))
-        self._mark(pl_module)
+            live_bytes = LiveBytes(pl_module.device.type, gradients)
+            self._count = self._open.enter_context(live_bytes)
+        elif batch_idx == COUNTED_STEPS:
+            self._open.enter_context(self._measure("step", pl_module.device))
+        self._mark_time(pl_module)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self._mark(pl_module)
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
+        self._mark_time(pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: FlowModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        self._mark(pl_module)
+        self._mark_time(pl_module)
         self._open.close()
         interruption.poll()
         if batch_idx in (1, 2):
             self._histories.append(self._count.history)
-        if batch_idx == COUNTED - 1:
+        if batch_idx == COUNTED_STEPS - 1:
             self.working["step"] = Growth(*self._histories)
-            self._count_others(pl_module)
-            self._plan(trainer, pl_module)
-        if batch_idx <= COUNTED:
+            self._count_validation_and_preview(pl_module)
+            self._plan_memory(trainer, pl_module)
+        if batch_idx <= COUNTED_STEPS:
             self._marks.clear()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
         self._open.close()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         stages, device = self.stages, pl_module.device
         steps = [self._marks[i : i + 3] for i in range(0, len(self._marks), 3)]
         self.seconds["micro_batch"] = min(middle - start for start, middle, _ in steps)
         self.seconds["optimizer"] = min(end - middle for _, middle, end in steps)
         batch = stages.batch(stages.validation_batch, True)
-        with self._measuring("validation", device):
+        with self._measure("validation", device):
             self._validate(pl_module, batch)
-        with self._measuring("preview", device):
+        with self._measure("preview", device):
             stages.preview.sample(pl_module, stages.preview.prompts)
         name = f"step_{pl_module.step:07d}"
-        with self._measuring("save", torch.device("cpu")):
+        with self._measure("save", torch.device("cpu")):
             stages.checkpoints.save(trainer, pl_module, name, name)
             path = stages.checkpoints.last
         assert path is not None
         self.checkpoint_bytes = sum(file.stat().st_size for file in path.iterdir())
-        average, weights = stages.checkpoints.average, pl_module.denoiser.state_dict()
+        average = stages.checkpoints.average
+        weights = pl_module.denoiser.state_dict()
         averaged = None if average is None else average.weights(pl_module.denoiser)
-        require_same(directory.read(path), weights, averaged, trainer.optimizers[0].state_dict())
-        self._add_what_is_held(trainer, pl_module)
+        optimizer = trainer.optimizers[0].state_dict()
+        require_same(directory.read(path), weights, averaged, optimizer)
+        self._add_state_bytes(trainer, pl_module)
 
-    def _count_others(self, module: LightningModule) -> None:
-        """Validation and preview with one sample and with two; first once, for what is loaded at first use."""
+    def _count_validation_and_preview(self, module: FlowModule) -> None:
+        """Count both with one sample and with two, after a first call that loads lazily loaded parts."""
         stages, kind = self.stages, module.device.type
         first = stages.preview.prompts[:1]
         stages.preview.sample(module, first)
         average = stages.checkpoints.average
-        # the raw weights that are set aside have a row of their own in the plan
+        # Inside `applied`: the raw weights set aside have a row of their own in the plan.
         with nullcontext() if average is None else average.applied(module.denoiser):
             self.working["validation"] = growth(
-                lambda size: self._validate(module, stages.batch(size, True)), stages.validation_batch, kind
+                lambda size: self._validate(module, stages.batch(size, True)),
+                stages.validation_batch,
+                kind,
             )
             self.working["preview"] = growth(
-                lambda size: stages.preview.sample(module, first * size), self._drawn_at_once, kind
+                lambda size: stages.preview.sample(module, first * size), self._preview_batch, kind
             )
 
     @property
-    def _drawn_at_once(self) -> int:
+    def _preview_batch(self) -> int:
         return min(len(self.stages.preview.prompts), self.stages.preview.sampler.max_batch)
 
-    def _validate(self, module: LightningModule, batch: Batch) -> None:
+    def _validate(self, module: FlowModule, batch: Batch) -> None:
         average = self.stages.checkpoints.average
-        with ExitStack() as inside:
-            inside.enter_context(torch.inference_mode())
-            inside.enter_context(evaluating(module.denoiser))
-            inside.enter_context(module.trainer.precision_plugin.forward_context())
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(evaluating(module.denoiser))
+            stack.enter_context(module.trainer.precision_plugin.forward_context())
             if average is not None:
-                inside.enter_context(average.applied(module.denoiser))
+                stack.enter_context(average.applied(module.denoiser))
             self.stages.grid.errors(module.denoiser, batch.to(module.device))
 
-    def _plan(self, trainer: Trainer, module: LightningModule) -> None:
-        """Put the plan together, and refuse it where less is free; the state itself is in memory already."""
+    def _plan_memory(self, trainer: Trainer, module: FlowModule) -> None:
+        """Build the plan and require that it fits; the training state is in memory already."""
         stages, host = self.stages, module.device.type == "cpu"
-        average, groups = stages.checkpoints.average, trainer.optimizers[0].param_groups
-        state = training_state(module.denoiser, groups, averaged=average is not None, ranks=stages.ranks)
+        averaged = stages.checkpoints.average is not None
+        groups = trainer.optimizers[0].param_groups
+        state = training_state(module.denoiser, groups, averaged=averaged, ranks=stages.ranks)
 
-        def planned(part: int) -> MemoryPlan:
-            """With a `part`-th of the micro-batch."""
-            sizes = {"step": stages.micro_batch // part, "validation": stages.validation_batch // part}
-            sizes["preview"] = self._drawn_at_once
-            return training(state, {name: count.at(sizes[name]) for name, count in self.working.items()}, host=host)
+        def plan_with(divisor: int) -> MemoryPlan:
+            """The plan with 1 / `divisor` of the micro-batch."""
+            sizes = {
+                "step": stages.micro_batch // divisor,
+                "validation": stages.validation_batch // divisor,
+                "preview": self._preview_batch,
+            }
+            working = {name: count.at(sizes[name]) for name, count in self.working.items()}
+            return training(state, working, host=host)
 
-        self.plan, free = planned(1), peak_memory.available_bytes(module.device)
-        parts = (n for n in range(1, stages.micro_batch + 1) if stages.micro_batch % n == 0)
-        fits = next((stages.micro_batch // n for n in parts if planned(n).worst(host).total <= free + state.total), 0)
+        self.plan = plan_with(1)
+        free = peak_memory.available_bytes(module.device)
+        budget = free + state.total
+        divisors = (n for n in range(1, stages.micro_batch + 1) if stages.micro_batch % n == 0)
+        fitting = (n for n in divisors if plan_with(n).worst(host).total <= budget)
+        divisor = next(fitting, None)
+        fits = 0 if divisor is None else stages.micro_batch // divisor
         cure = stages.cure(self.plan.worst(host).name, fits)
         self.plan.require(free, host=host, there=state.total, where=stages.where, cure=cure)
         if not host:
-            spare = peak_memory.available_bytes("cpu")
-            self.plan.require(spare, host=True, where=stages.where, cure=stages.cure("save", 0))
+            free_on_host = peak_memory.available_bytes("cpu")
+            cure = stages.cure("save", 0)
+            self.plan.require(free_on_host, host=True, where=stages.where, cure=cure)
 
-    def _add_what_is_held(self, trainer: Trainer, module: LightningModule) -> None:
-        """To what each stage took, add what was in memory before it, as the tensors themselves say."""
+    def _add_state_bytes(self, trainer: Trainer, module: FlowModule) -> None:
+        """Add to each stage's bytes those of the tensors that were in memory before it."""
         average = self.stages.checkpoints.average
         parameters = list(module.denoiser.parameters())
         state = [parameters, list(module.denoiser.buffers()), [p.grad for p in parameters]]
-        total = held(*state, trainer.optimizers[0].state_dict(), {} if average is None else average.averages)
+        averages = {} if average is None else average.averages
+        total = held(*state, trainer.optimizers[0].state_dict(), averages)
         on_host = module.device.type == "cpu"
-        for name, found in self.measured.items():
-            if found is not None and (on_host or name != "save"):
-                self.measured[name] = found + total
+        for name, measured in self.measured.items():
+            if measured is not None and (on_host or name != "save"):
+                self.measured[name] = measured + total
 
     @contextmanager
-    def _measuring(self, stage: str, device: torch.device) -> Iterator[None]:
+    def _measure(self, stage: str, device: torch.device) -> Iterator[None]:
         started = time.perf_counter()
-        with peak_memory.measured(device) as found:
+        with peak_memory.measured(device) as peak:
             yield
-        self.measured[stage], self.seconds[stage] = found.bytes, time.perf_counter() - started
+        self.measured[stage] = peak.bytes
+        self.seconds[stage] = time.perf_counter() - started
 
-    def _mark(self, module: LightningModule) -> None:
+    def _mark_time(self, module: FlowModule) -> None:
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
         self._marks.append(time.perf_counter())

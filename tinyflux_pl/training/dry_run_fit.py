@@ -1,4 +1,4 @@
-"""Runs a rehearsal: a short fit of a throw-away module that leaves nothing of the process changed."""
+"""The fit of a dry run: a few steps of a throw-away module, without side effects on the process."""
 
 from __future__ import annotations
 
@@ -9,59 +9,64 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
 from tinyflux_pl.cache.dataset import collate
 from tinyflux_pl.core.errors import MemoryPlanError
 from tinyflux_pl.core.types import Batch
-from tinyflux_pl.training.dry_run import Rehearsal, Stages
+from tinyflux_pl.training.dry_run import DryRun, DryRunStages
+from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.trainer import make_trainer
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the one of a run that speaks and writes, also before there is a trainer."""
-    return rank_zero_only.rank == 0
+def fit_dry_run(
+    module: FlowModule,
+    stages: DryRunStages,
+    callbacks: Sequence[Callback],
+    hardware: dict[str, Any],
+    folder: str,
+) -> DryRun:
+    """Fit `module` with the run's own callbacks for a few one-micro-batch steps on one device.
 
-
-def rehearse(
-    module: LightningModule, stages: Stages, callbacks: Sequence[Callback], hardware: dict[str, Any], folder: str
-) -> Rehearsal:
-    """Fit the module with the run's own callbacks for a few micro-batches, each a step, on one device.
-
-    No other rank takes part, so none can be waited for. Raises what Rehearsal raises, and MemoryPlanError
-    where the memory runs out all the same.
+    Only the calling rank takes part. Raises what DryRun raises, and MemoryPlanError where memory runs
+    out in spite of the plan.
     """
-    rehearsal = Rehearsal(stages)
+    dry_run = DryRun(stages)
     devices = hardware["devices"]
-    alone = {"devices": devices[:1] if isinstance(devices, list) else 1, "strategy": "auto", "accumulation": 1}
-    with generators_kept():
-        trainer = make_trainer({**hardware, **alone}, run_dir=folder, callbacks=[*callbacks, rehearsal], loggers=[])
+    one_device = devices[:1] if isinstance(devices, list) else 1
+    hardware = {**hardware, "devices": one_device, "strategy": "auto", "accumulation": 1}
+    with preserved_generators():
+        trainer = make_trainer(hardware, run_dir=folder, callbacks=[*callbacks, dry_run], loggers=[])
+        loader = DataLoader(_BatchStream(dry_run.batches), batch_size=None, collate_fn=collate)
         try:
-            trainer.fit(module, DataLoader(_Stream(rehearsal.batches), batch_size=None, collate_fn=collate))
+            trainer.fit(module, loader)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-                what = f"the memory ran out: {str(error).splitlines()[0]}"
-                raise MemoryPlanError(what, where=stages.where, cure=stages.cure("step", 0)) from error
+                raise MemoryPlanError(
+                    f"the memory ran out: {str(error).splitlines()[0]}",
+                    where=stages.where,
+                    cure=stages.cure("step", 0),
+                ) from error
             raise
-    return rehearsal
+    return dry_run
 
 
 @contextmanager
-def generators_kept() -> Iterator[None]:
-    """Whatever is drawn inside from torch's, numpy's and Python's own generators, they go on as they were."""
-    state, python = np.random.get_state(), random.getstate()
+def preserved_generators() -> Iterator[None]:
+    """Restore the global generators of torch, numpy and Python after the block."""
+    numpy_state = np.random.get_state()
+    python_state = random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             yield
         finally:
-            np.random.set_state(state)
-            random.setstate(python)
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
 
 
-class _Stream(IterableDataset):
-    """What a function yields."""
+class _BatchStream(IterableDataset):
+    """The batches that a generator function yields."""
 
     def __init__(self, source: Callable[[], Iterator[Batch]]) -> None:
         self.source = source

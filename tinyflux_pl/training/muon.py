@@ -1,6 +1,6 @@
-"""Muon: the momentum of a matrix, made orthogonal; matrices of one shape together.
+"""Muon: orthogonalised momentum, batched over matrices of one shape.
 
-A convolution's kernel (out, in, h, w) is the matrix (out, in h w) that it applies to each patch.
+A convolution kernel (out, in, h, w) counts as the matrix (out, in h w) that it applies to each patch.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen for its slope at 0 (Jordan et al. 2024)
+# Of the quintic iteration, chosen for its slope at 0 (Jordan et al. 2024).
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-STACKED = 2**26  # bytes of gradients that are worked on at once, as long as that is more than one matrix
+MAX_STACK_BYTES = 2**26  # of gradients in one batch, which holds at least one matrix
 
 
 def orthogonal(matrices: Tensor, eps: float = 1e-7) -> Tensor:
-    """(K, m, n) -> bf16 of that shape: each U S V^T with its singular values brought near 1, by Newton and Schulz."""
+    """(K, m, n) -> bf16 of that shape: singular values brought near 1 by Newton-Schulz iteration."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.bfloat16()
     x = x.mT if tall else x
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)  # so that no singular value is above 1
+    # The Frobenius norm bounds the singular values: none is above 1 afterwards.
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -31,10 +33,10 @@ def orthogonal(matrices: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """torch.optim.Muon with Nesterov's momentum and the rate matched to AdamW's RMS (Liu et al. 2025), in fewer calls.
+    """torch.optim.Muon with Nesterov momentum and AdamW's update RMS (Liu et al. 2025), in fewer calls.
 
-    Where `found_inf` (a scalar on the device, torch's name for it) is above 0, a step leaves weights and momentum
-    to the bit as they are, and the host does not wait to know.
+    Where `found_inf` (a scalar on the device; torch's name) is above 0, a step leaves weights and
+    momentum unchanged to the bit, and the host does not wait for it.
     """
 
     def __init__(
@@ -47,10 +49,10 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """One step, of gradients that are there."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            for alike in _alike(p for p in group["params"] if p.grad is not None):
-                self._step(alike, group["lr"], group["momentum"], group["weight_decay"])
+            for stack in _stacks(p for p in group["params"] if p.grad is not None):
+                self._step(stack, group["lr"], group["momentum"], group["weight_decay"])
 
     def _step(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         for parameter in parameters:
@@ -64,23 +66,23 @@ class Muon(torch.optim.Optimizer):
         matrices = orthogonal(direction.flatten(2))
         rate = lr * 0.2 * math.sqrt(max(matrices.shape[-2:]))
         update = matrices.view_as(direction)
-        kept: float | Tensor = 1 - lr * weight_decay
+        decay: float | Tensor = 1 - lr * weight_decay
         if self.found_inf is not None:
             bad = self.found_inf > 0
             after = torch.where(bad, before, after)
             update = torch.where(bad, torch.zeros_like(update), update)
-            kept = torch.where(bad, 1.0, kept)
-        for parameter, buffer, moved, turned in zip(parameters, buffers, after, update, strict=True):
-            buffer.copy_(moved)
-            parameter.mul_(kept).add_(turned, alpha=-rate)
+            decay = torch.where(bad, 1.0, decay)
+        for i, (parameter, buffer) in enumerate(zip(parameters, buffers, strict=True)):
+            buffer.copy_(after[i])
+            parameter.mul_(decay).add_(update[i], alpha=-rate)
 
 
-def _alike(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Matrices of one shape, type and device, as many together as `STACKED` allows."""
-    found: dict[Any, list[list[Tensor]]] = {}
+def _stacks(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Group matrices of one shape, dtype and device, in stacks of at most `MAX_STACK_BYTES`."""
+    groups: dict[Any, list[list[Tensor]]] = {}
     for parameter in parameters:
-        stacks = found.setdefault((parameter.shape, parameter.dtype, parameter.device), [[]])
-        if stacks[-1] and (len(stacks[-1]) + 1) * parameter.nbytes > STACKED:
+        stacks = groups.setdefault((parameter.shape, parameter.dtype, parameter.device), [[]])
+        if stacks[-1] and (len(stacks[-1]) + 1) * parameter.nbytes > MAX_STACK_BYTES:
             stacks.append([])
         stacks[-1].append(parameter)
-    return [stack for stacks in found.values() for stack in stacks]
+    return [stack for stacks in groups.values() for stack in stacks]

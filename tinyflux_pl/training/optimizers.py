@@ -1,9 +1,10 @@
-"""Optimizers by what a parameter is: matrices, embeddings, and everything that must not decay. And how one skips."""
+"""Parameter groups (matrices, embeddings, no decay), optimizer factories, and step skipping."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,85 +13,97 @@ from torch import Tensor, nn
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.training.muon import Muon
 
-FUSED = ("linear1", "linear2")  # of Flux's single blocks: attention and MLP in one matrix
-UNET_MATRICES = ("attn1", "attn2", "ff")  # of diffusers' transformer blocks below `attentions`
-UNET_KERNELS = ("conv1", "conv2")  # of its residual blocks
+# In Flux's single blocks attention and MLP share these matrices.
+FUSED_MATRICES = ("linear1", "linear2")
+# In a UNet of diffusers: of the transformer blocks below `attentions`, and of the residual blocks.
+UNET_MATRICES = ("attn1", "attn2", "ff")
+UNET_KERNELS = ("conv1", "conv2")
 
 
 def split_by_role(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Trainable parameters as (matrices inside blocks, other matrices, norms / biases / gates).
+    """Trainable parameters as (matrices inside blocks, other matrices, no decay).
 
     Muon's orthogonal updates are meant for the matrices inside the blocks (Jordan et al. 2024), not
-    for those that read data or conditioning: embedders, modulation, expert heads, the output. In a UNet
-    of diffusers these are attention, feed-forward and the kernels of the residual blocks.
+    for those that read data or conditioning: embedders, modulation, expert heads, the output. In a
+    UNet of diffusers the former are attention, feed-forward and the residual blocks' kernels.
+    Norms, biases and gates are not decayed.
     """
-    hidden, edge, plain = [], [], []
+    block_matrices: list[Tensor] = []
+    other_matrices: list[Tensor] = []
+    no_decay: list[Tensor] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         if parameter.ndim < 2:
-            plain.append(parameter)
+            no_decay.append(parameter)
         elif _inside_block(name.split("."), parameter.ndim):
-            hidden.append(parameter)
+            block_matrices.append(parameter)
         else:
-            edge.append(parameter)
-    return hidden, edge, plain
+            other_matrices.append(parameter)
+    return block_matrices, other_matrices, no_decay
 
 
 def _inside_block(parts: list[str], dimensions: int) -> bool:
-    """Whether Muon takes the weight of this name, a matrix or a kernel."""
+    """True for a matrix or kernel that Muon updates, by the parts of its name."""
     if "resnets" in parts:
         return dimensions == 4 and parts[-2] in UNET_KERNELS
     if dimensions != 2 or not any(part.endswith(("blocks", "attentions")) for part in parts):
         return False
     if "attentions" in parts:
         return any(part in UNET_MATRICES for part in parts)
-    return any(part.endswith(("attn", "mlp")) or part in FUSED for part in parts)
+    return any(part.endswith(("attn", "mlp")) or part in FUSED_MATRICES for part in parts)
 
 
-def made_for(module: nn.Module, factory: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
-    """The factory's optimizer: ours take the module, torch's own the parameters that are trained.
+def build_optimizer(module: nn.Module, factory: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
+    """Call the factory: with the trainable parameters for torch's classes, with the module for ours.
 
-    ConfigError for options that it refuses.
+    ConfigError for options that the optimizer refuses.
     """
-    made = getattr(factory, "func", factory)
-    torchs = inspect.isclass(made) and f"{made.__module__}.".startswith("torch.optim.")
+    target = factory.func if isinstance(factory, partial) else factory
+    is_torch_class = inspect.isclass(target) and f"{target.__module__}.".startswith("torch.optim.")
     try:
-        return factory([p for p in module.parameters() if p.requires_grad] if torchs else module)
+        if is_torch_class:
+            return factory([p for p in module.parameters() if p.requires_grad])
+        return factory(module)
     except ValueError as error:
-        cure = "rates and weight_decay of 0 or more, betas and momentum of 0 or more and below 1"
-        raise ConfigError(str(error), where="optimizer", cure=cure) from error
+        raise ConfigError(
+            str(error),
+            where="optimizer",
+            cure="rates and weight_decay of 0 or more, betas and momentum of 0 or more and below 1",
+        ) from error
 
 
-def refuse(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
-    """Let the next step leave weights and state to the bit as they are where `bad` (fp32 scalar, 0 or 1) is 1.
+def skip_step_if(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """Make the next step a no-op, to the bit in weights and state, where `skip` (fp32 scalar) is 1, not 0.
 
-    MuonAdamW and the fused forms of Adam and AdamW read `bad` on the device, and the host does not wait.
-    For any other optimizer the host reads it, once a step: on a GPU it waits there for the backward pass.
+    MuonAdamW and fused Adam and AdamW read `skip` on the device, and the host does not wait. For any
+    other optimizer the host reads it once a step: on a GPU it waits there for the backward pass.
     """
-    fused_adam = isinstance(optimizer, torch.optim.Adam) and all(g["fused"] for g in optimizer.param_groups)
-    if isinstance(optimizer, MuonAdamW) or fused_adam:
-        optimizer.found_inf = bad  # torch's own name: gradient scalers use it
-    elif bool(bad):
+    is_adam = isinstance(optimizer, torch.optim.Adam)
+    is_fused_adam = is_adam and all(group["fused"] for group in optimizer.param_groups)
+    if isinstance(optimizer, MuonAdamW) or is_fused_adam:
+        optimizer.found_inf = skip  # torch's own name: gradient scalers use it
+    elif bool(skip):
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                parameter.grad = None  # which every torch optimizer passes over, decay included
+                parameter.grad = None  # torch optimizers skip these, weight decay included
 
 
 def adamw(
     module: nn.Module, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.01
 ) -> torch.optim.Optimizer:
-    """AdamW in fused form; norms, biases and gates are not decayed."""
-    hidden, edge, plain = split_by_role(module)
-    groups = [{"params": hidden + edge}, {"params": plain, "weight_decay": 0.0}]
+    """Fused AdamW; norms, biases and gates are not decayed."""
+    block_matrices, other_matrices, no_decay = split_by_role(module)
+    groups = [{"params": block_matrices + other_matrices}, {"params": no_decay, "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
     return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), weight_decay=weight_decay, fused=True)
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon on hidden matrices and AdamW on the rest, as one optimizer with one step count.
+    """Muon on the matrices inside blocks and AdamW on the rest, as one optimizer.
 
-    One object, because Lightning counts a step for every optimizer. `lr` is AdamW's; `muon_lr` is matched to its RMS.
+    One object, because Lightning counts a step for every optimizer. `lr` is AdamW's; `muon_lr` is
+    scaled to match the RMS of AdamW's updates.
     """
 
     def __init__(
@@ -102,22 +115,22 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.01,
     ) -> None:
-        hidden, edge, plain = split_by_role(module)
-        if not hidden:
+        block_matrices, other_matrices, no_decay = split_by_role(module)
+        if not block_matrices:
             raise ConfigError("no matrices inside blocks for Muon", where="optimizer=muon", cure="optimizer=adamw")
-        self.muon = Muon(hidden, lr=muon_lr, momentum=momentum, weight_decay=weight_decay)
-        groups = [{"params": edge}, {"params": plain, "weight_decay": 0.0}]
+        self.muon = Muon(block_matrices, lr=muon_lr, momentum=momentum, weight_decay=weight_decay)
+        groups = [{"params": other_matrices}, {"params": no_decay, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=lr, betas=tuple(betas), weight_decay=weight_decay, fused=True
         )
-        super().__init__([{"params": hidden + edge + plain}], {})
-        # The same dictionaries, so that a schedule that sets lr here sets it there.
+        super().__init__([{"params": block_matrices + other_matrices + no_decay}], {})
+        # The same dictionaries, so that a schedule that sets lr here sets it in both.
         self.param_groups = self.muon.param_groups + self.adamw.param_groups
         self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both, or of neither where `found_inf` is 1; the closure runs once."""
+        """Step both, or neither where `found_inf` is 1; the closure runs once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -128,7 +141,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Both states, apart."""
+        """The two states under `muon` and `adamw`."""
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,43 +1,44 @@
-"""Work that belongs to certain steps, such as validation and previews."""
+"""Callbacks that act at regular steps, such as validation and previews."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
-from tinyflux_pl.training.throughput import aside
+from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.throughput import paused
 
 
 class Periodic(Callback):
-    """Calls `perform` after every `every_steps`-th step of the run, and after the last one (0: only there).
+    """Calls `perform` after every `every_steps`-th step of the run and after the last (0: only there).
 
-    It comes after the step's checkpoint, so that nothing it does can lose the step; a run that resumes at
-    such a step begins with it, and so ends with the same pictures and the same log as an unbroken one.
+    Runs after the step's checkpoint, so that a failure here loses no step. A run that resumes at such a
+    step starts with it, and so ends with the same images and log as an uninterrupted one.
     """
 
     def __init__(self, every_steps: int) -> None:
         self.every_steps = every_steps
-        self.performed: int | None = None  # the last step that it was done for
-        self._seen = 0
+        self.performed: int | None = None  # the last step of a call of `perform`
+        self._last_step = 0
 
-    def perform(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do the work of the module's present step; every rank takes part."""
+    def perform(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        """Do the work of the module's current step; every rank takes part."""
         self.performed = pl_module.step
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seen = pl_module.step
-        if self._seen and self._due(self._seen):
+    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        self._last_step = pl_module.step
+        if self._last_step and self._due(self._last_step):
             self.perform(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if pl_module.step != self._seen:
-            self._seen = pl_module.step
-            if self._due(self._seen):
-                with aside(trainer):
+    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
+        if pl_module.step != self._last_step:
+            self._last_step = pl_module.step
+            if self._due(self._last_step):
+                with paused(trainer):
                     self.perform(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         if self.performed != pl_module.step:
             self.perform(trainer, pl_module)
 

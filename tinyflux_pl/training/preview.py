@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from tinyflux_pl.core import progress
 from tinyflux_pl.core.errors import Interrupted
 from tinyflux_pl.sampling.grid import captioned_grid, paired_grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.training.ema import AveragedWeights
+from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.periodic import Periodic
 from tinyflux_pl.training.preemption import poll
 
@@ -45,7 +46,7 @@ class Preview(Periodic):
         self.pictures = pictures  # of what is drawn for the prompts, where that is no picture itself
         self.picture: Path | None = None  # the last one
 
-    def perform(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def perform(self, trainer: Trainer, pl_module: FlowModule) -> None:
         if trainer.is_global_zero:
             try:
                 self._draw(trainer, pl_module, pl_module.step)
@@ -56,7 +57,7 @@ class Preview(Periodic):
             poll(trainer)
         super().perform(trainer, pl_module)
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+    def _draw(self, trainer: Trainer, pl_module: FlowModule, step: int) -> None:
         """Sample, save, log; the raw weights and the training mode are back afterwards."""
         images = self.sample(pl_module, self.prompts)
         self.picture = self.folder / f"step_{step:07d}.png"
@@ -83,7 +84,7 @@ class Preview(Periodic):
             return captioned_grid(*self.pictures(images, self.prompts))
         return captioned_grid(images, self.prompts)
 
-    def sample(self, pl_module: LightningModule, prompts: Sequence[str]) -> Any:
+    def sample(self, pl_module: FlowModule, prompts: Sequence[str]) -> Any:
         """Images (N, 3, H, W) from the averaged weights where they are kept."""
         denoiser, training = pl_module.denoiser, pl_module.denoiser.training
         denoiser.eval()

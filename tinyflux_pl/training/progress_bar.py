@@ -1,36 +1,38 @@
-"""The bar of a run: the run's own steps, their rate, the time left and the loss."""
+"""The progress bar of a run: steps, rate, time left and loss."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from tinyflux_pl.core import progress
+from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 
 
 class RunBar(Callback):
-    """Counts optimizer steps of the whole run: a resumed one begins where it was cut."""
+    """Counts optimizer steps of the whole run: a resumed run continues the count."""
 
     def __init__(self, steps: int, metrics: LoggedMetrics) -> None:
-        self.steps, self.metrics = steps, metrics
+        self.steps = steps
+        self.metrics = metrics
         self._bar: Any = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
         if trainer.is_global_zero:
             self._bar = progress.bar("train", self.steps, "step", done=pl_module.step)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
         if self._bar is not None and pl_module.step != self._bar.n:
             if "train/loss" in self.metrics.latest:
                 self._bar.set_postfix({"loss": f"{self.metrics.latest['train/loss']:.4f}"}, refresh=False)
             self._bar.update(pl_module.step - self._bar.n)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
         self._close()
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""The folder that a run leaves when it stops for its numbers: all that its last failing step was made of."""
+"""Replay bundles: everything needed to compute a rejected step again, in one folder."""
 
 from __future__ import annotations
 
@@ -18,38 +18,46 @@ from tinyflux_pl.training.datamodule import CachedLatents
 from tinyflux_pl.training.skipped_steps import Verdict
 
 FACTS, BATCH, WEIGHTS = "replay.json", "batch.safetensors", "checkpoint"
-NULL = "null"
+NULL = "null"  # prefix of the unconditional text's tensors
 
 
-def batches_of(data: CachedLatents, step: int, accumulation: int, world: int) -> list[Batch]:
-    """What every rank was given for a step, one micro-batch after another: read from the store once more."""
-    places = [(i, rank) for i in range(step * accumulation, (step + 1) * accumulation) for rank in range(world)]
-    return [data.train.__getitems__(data.order.rank_slice(i, rank, world)) for i, rank in places]
+def load_batches(data: CachedLatents, step: int, accumulation: int, world: int) -> list[Batch]:
+    """Read the micro-batches of a step from the store again: by micro-batch, then by rank."""
+    batches = []
+    for index in range(step * accumulation, (step + 1) * accumulation):
+        for rank in range(world):
+            rows = data.order.rank_slice(index, rank, world)
+            batches.append(data.train.__getitems__(rows))
+    return batches
 
 
-def tensors_of(value: Any) -> dict[str, Tensor]:
-    """The tensors of a batch or of text under dotted names; what is None or text is left out."""
+def named_tensors(value: Any) -> dict[str, Tensor]:
+    """The tensors of a batch or of text embeddings under dotted names; other fields are left out."""
     if isinstance(value, Tensor):
         return {"": value}
     if isinstance(value, Batch | TextEmbeddings):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, tuple):
-        value = {str(i): held for i, held in enumerate(value)}
+        value = {str(index): item for index, item in enumerate(value)}
     if not isinstance(value, dict):
         return {}
-    return {f"{name}.{key}".rstrip("."): t for name, held in value.items() for key, t in tensors_of(held).items()}
+    return {
+        f"{name}.{key}".rstrip("."): tensor
+        for name, item in value.items()
+        for key, tensor in named_tensors(item).items()
+    }
 
 
 @dataclass(frozen=True)
 class ReplayBundle:
-    """Where a run puts its bundles, and what they say of the run: its configuration and its parts."""
+    """Writes the bundles of one run, with its configuration and the description of its parts."""
 
     run_dir: Path
     config: dict[str, Any]
     description: dict[str, Any]
 
     def folder(self, step: int) -> Path:
-        """Where the bundle of a step lies."""
+        """The bundle's folder for a step."""
         return self.run_dir / f"replay_{step:07d}"
 
     def write(
@@ -62,13 +70,13 @@ class ReplayBundle:
         moved: bool,
         read_again: bool,
     ) -> None:
-        """Raw weights as a checkpoint, the step's micro-batches, and what was found, last.
+        """Write raw weights as a checkpoint, the step's micro-batches, and the verdict, last.
 
-        `moved`: a later step has changed the weights. `read_again`: the micro-batches are not those in which the
-        step failed, but what the caches hold for it now.
+        `moved`: a later step has changed the weights. `read_again`: the micro-batches come from the
+        caches as they are now, not from the memory of the failed step.
         """
         folder = self.folder(verdict.step)
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was resumed and failed there again
+        shutil.rmtree(folder, ignore_errors=True)  # left by a resumed run that failed here again
         directory.save(
             folder / WEIGHTS,
             step=verdict.step,
@@ -77,26 +85,31 @@ class ReplayBundle:
             averaged=None,
             state=None,
         )
-        tensors = {f"{i}.{key}": value for i, batch in enumerate(batches) for key, value in tensors_of(batch).items()}
-        files.write_tensors(folder / BATCH, tensors | {f"{NULL}.{k}": v for k, v in tensors_of(null_text).items()})
-        told = {
+        tensors = {
+            f"{index}.{name}": tensor
+            for index, batch in enumerate(batches)
+            for name, tensor in named_tensors(batch).items()
+        }
+        tensors |= {f"{NULL}.{name}": tensor for name, tensor in named_tensors(null_text).items()}
+        files.write_tensors(folder / BATCH, tensors)
+        facts = {
             "schema": 1,
             "seed": self.config["seed"],
-            "found": verdict.line(),
+            "found": verdict.to_json(),
             "weights_moved_since": moved,
             "batches_read_again": read_again,
             "captions": [batch.captions for batch in batches],
             "config": self.config,
         }
-        files.write_json(folder / FACTS, told)
+        files.write_json(folder / FACTS, facts)
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A bundle, read: the run's configuration, the failing step, its micro-batches and the weights before it."""
+    """A bundle as read: configuration, verdict, micro-batches, and the weights before the step."""
 
     config: dict[str, Any]
-    found: Verdict
+    verdict: Verdict
     moved: bool
     read_again: bool
     batches: list[Batch]
@@ -105,7 +118,7 @@ class Replay:
 
     @classmethod
     def read(cls, path: str | Path) -> Replay:
-        """Open a bundle; CorruptCheckpoint if it is not one, or not whole."""
+        """Open a bundle; CorruptCheckpoint if it is not one, or not complete."""
         path = Path(path)
         if not (path / FACTS).is_file():
             cure = "name the folder that the stopped run printed: replay=outputs/RUN/replay_STEP"
@@ -113,40 +126,49 @@ class Replay:
         try:
             return cls._read(path)
         except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
-            what = f"{FACTS} does not describe a step that failed ({type(error).__name__}: {error})"
-            cure = "name a folder that your own run has printed"
-            raise CorruptCheckpoint(what, where=str(path), cure=cure) from error
+            raise CorruptCheckpoint(
+                f"{FACTS} does not describe a failed step ({type(error).__name__}: {error})",
+                where=str(path),
+                cure="name a folder that your own run has printed",
+            ) from error
 
     @classmethod
     def _read(cls, path: Path) -> Replay:
-        told = files.read_json(path / FACTS)
+        facts = files.read_json(path / FACTS)
         tensors = files.read_tensors(path / BATCH)
-        batches = [_batch(_under(tensors, str(i)), captions) for i, captions in enumerate(told["captions"])]
-        line = {name: told["found"][name] for name in Verdict.__dataclass_fields__}
-        numbers = {k: float(v) for k, v in line.items() if k not in ("step", "sample_ids")}
+        batches = [
+            _rebuild_batch(_with_prefix(tensors, str(index)), captions)
+            for index, captions in enumerate(facts["captions"])
+        ]
+        values = {name: facts["found"][name] for name in Verdict.__dataclass_fields__}
+        numbers = {k: float(v) for k, v in values.items() if k not in ("step", "sample_ids")}
         return cls(
-            config=told["config"],
-            found=Verdict(**{**line, **numbers}),
-            moved=told["weights_moved_since"],
-            read_again=told.get("batches_read_again", True),  # bundles that do not say may be either
+            config=facts["config"],
+            verdict=Verdict(**{**values, **numbers}),
+            moved=facts["weights_moved_since"],
+            # Bundles of earlier versions lack the key and may be either.
+            read_again=facts.get("batches_read_again", True),
             batches=batches,
-            null_text=TextEmbeddings(**_under(tensors, NULL)),
+            null_text=TextEmbeddings(**_with_prefix(tensors, NULL)),
             checkpoint=directory.read(path / WEIGHTS),
         )
 
 
-def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
+def _with_prefix(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `name.`, under the rest of their names."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 
 
-def _batch(tensors: dict[str, Tensor], captions: list[str]) -> Batch:
-    """The batch that `tensors_of` took apart."""
+def _rebuild_batch(tensors: dict[str, Tensor], captions: list[str]) -> Batch:
+    """The inverse of `named_tensors`."""
     single = {name: t for name, t in tensors.items() if "." not in name}
-    batch = Batch(text=TextEmbeddings(**_under(tensors, "text")), captions=captions, **single)
-    references = _under(tensors, "references")
+    text = TextEmbeddings(**_with_prefix(tensors, "text"))
+    batch = Batch(text=text, captions=captions, **single)
+    references = _with_prefix(tensors, "references")
     return replace(
         batch,
-        experts=_under(tensors, "experts"),
-        expert_present=_under(tensors, "expert_present"),
+        experts=_with_prefix(tensors, "experts"),
+        expert_present=_with_prefix(tensors, "expert_present"),
         references=tuple(references[str(i)] for i in range(len(references))),
     )

@@ -1,61 +1,66 @@
-"""Continue a run from a checkpoint: weights before fitting; optimizer, averages and callbacks once it starts."""
+"""Continue a run: restore weights before fitting; optimizer, averages and callbacks as it starts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
+from torch import nn
 
 from tinyflux_pl.checkpoints.directory import Checkpoint, load_weights, plain_key
 from tinyflux_pl.checkpoints.training_state import require_finite
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.training.ema import AveragedWeights
-from tinyflux_pl.training.older_state import fitted
+from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.older_state import without_unused_parameters
 from tinyflux_pl.training.optimizers import MuonAdamW
+from tinyflux_pl.training.stateful_callback import restore_states
 
 
 class Resume(Callback):
-    """Restores what a checkpoint holds; order, noise, times and learning rates follow from the step alone."""
+    """Restores a checkpoint. Order, noise, times and learning rates follow from the step alone."""
 
-    def __init__(self, checkpoint: Checkpoint, denoiser: Any, average: AveragedWeights | None) -> None:
-        self.path, self.state_then = str(checkpoint.path), checkpoint.state()
+    def __init__(self, checkpoint: Checkpoint, denoiser: nn.Module, average: AveragedWeights | None) -> None:
+        self.path = str(checkpoint.path)
+        self.saved_state = checkpoint.state()
         raw = checkpoint.weights("raw")
         require_finite(raw, self.path)
         load_weights(denoiser, raw, self.path)
-        if average is not None and "average_updates" in self.state_then:
-            names = {name for name, p in denoiser.named_parameters() if p.requires_grad}
+        if average is not None and "average_updates" in self.saved_state:
             averages = checkpoint.weights("averaged")
             require_finite(averages, self.path)
-            # Copies: what stays mapped from the files would hold the disk's room after they are pruned.
+            # Copies: a tensor still mapped from a file keeps its disk space after pruning.
             average.averages = {
-                k: averages[plain_key(k)].to(torch.float32, copy=True)
-                for k, _ in denoiser.named_parameters()
-                if k in names
+                name: averages[plain_key(name)].to(torch.float32, copy=True)
+                for name, parameter in denoiser.named_parameters()
+                if parameter.requires_grad
             }
-            average.updates = self.state_then["average_updates"]
+            average.updates = self.saved_state["average_updates"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
         for optimizer in trainer.optimizers:
-            _restore(optimizer, self.state_then["optimizer"], self.path)
-        kept = self.state_then.get("callbacks", {})
-        for callback in trainer.callbacks:
-            name = type(callback).__name__
-            if name in kept:
-                callback.restore(kept[name])
+            _restore_optimizer(optimizer, self.saved_state["optimizer"], self.path)
+        restore_states(trainer.callbacks, self.saved_state.get("callbacks", {}))
 
 
-def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str) -> None:
-    # What was asked for now holds: learning rates and the like come from this run's configuration and step.
-    asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str) -> None:
+    # Learning rates and other options come from this run's configuration, not from the checkpoint.
+    options_of_groups = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
     try:
         if isinstance(optimizer, MuonAdamW):
-            parts = {"muon": optimizer.muon.param_groups, "adamw": optimizer.adamw.param_groups}
-            optimizer.load_state_dict({name: fitted(state[name], groups) for name, groups in parts.items()})
+            parts = {"muon": optimizer.muon, "adamw": optimizer.adamw}
+            fitted = {name: without_unused_parameters(state[name], part.param_groups) for name, part in parts.items()}
         else:
-            optimizer.load_state_dict(fitted(state, optimizer.param_groups))
+            fitted = without_unused_parameters(state, optimizer.param_groups)
+        optimizer.load_state_dict(fitted)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        cure = "choose the optimizer of the run, or begin another one: run=NAME, without resume"
-        raise CheckpointMismatch(f"the optimizer's state does not fit: {error}", where=where, cure=cure) from error
-    for group, options in zip(optimizer.param_groups, asked, strict=True):
+        raise CheckpointMismatch(
+            f"the optimizer's state does not fit: {error}",
+            where=where,
+            cure="use the optimizer of the run, or start another run: run=NAME, without resume",
+        ) from error
+    for group, options in zip(optimizer.param_groups, options_of_groups, strict=True):
         group.update(options)

@@ -1,4 +1,4 @@
-"""Medians of what was lately accepted, kept on the device."""
+"""Running medians on the device."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from torch import Tensor
 
 
 class RunningMedian:
-    """The last `size` accepted values of each of `rows` quantities. Nothing here makes the host wait."""
+    """Median of the last `size` accepted values of `rows` quantities. The host never waits."""
 
     def __init__(self, rows: int, size: int = 64) -> None:
         self.values = torch.full((rows, size), torch.inf)
         self.accepted = torch.zeros((), dtype=torch.int64)
 
     def to(self, device: torch.device) -> None:
-        """Move to where the values come from."""
+        """Move to the device of the values."""
         self.values, self.accepted = self.values.to(device), self.accepted.to(device)
 
     def limits(self, factors: Tensor, warmup: int) -> Tensor:
-        """factors (rows,) times the medians (the lower of an even number); inf until `warmup` were accepted."""
+        """factors (rows,) times the medians (the lower of an even count); inf before `warmup` values."""
         size = self.values.shape[1]
-        middle = (self.accepted.clamp(1, size) - 1) // 2  # of what is there: empty places, inf, are sorted last
+        # The middle of the values so far: empty slots are inf and sort last.
+        middle = (self.accepted.clamp(1, size) - 1) // 2
         medians = self.values.sort(dim=1).values.index_select(1, middle.reshape(1)).squeeze(1)
-        limits = (medians * factors).nan_to_num(nan=torch.inf, posinf=torch.inf)  # 0 times a factor of inf
+        # nan: a median of 0 times a factor of inf
+        limits = (medians * factors).nan_to_num(nan=torch.inf, posinf=torch.inf)
         return torch.where(self.accepted < warmup, torch.inf, limits)
 
-    def push(self, values: Tensor, keep: Tensor) -> None:
-        """Take up values (rows,) where `keep` (bool scalar), in place of the oldest."""
+    def push(self, values: Tensor, accept: Tensor) -> None:
+        """Replace the oldest values by `values` (rows,) if `accept` (bool scalar)."""
         size = self.values.shape[1]
-        here = torch.arange(size, device=values.device) == self.accepted % size
-        self.values = torch.where(here & keep, values.unsqueeze(1), self.values)
-        self.accepted = self.accepted + keep
+        oldest = torch.arange(size, device=values.device) == self.accepted % size
+        self.values = torch.where(oldest & accept, values.unsqueeze(1), self.values)
+        self.accepted = self.accepted + accept
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Values and count on the host, for a checkpoint."""
         return {"values": self.values.cpu(), "accepted": self.accepted.cpu()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from what `state` returned."""
         device = self.values.device
         self.values, self.accepted = state["values"].to(device), state["accepted"].to(device)

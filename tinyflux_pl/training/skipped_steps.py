@@ -1,4 +1,4 @@
-"""Which steps were not taken, why, with whose samples, and when there are too many."""
+"""A record of skipped steps, their reasons and samples, and a bound on their number."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 from tinyflux_pl.core import files
 
 log = logging.getLogger(__name__)
-NAMED, TOLD, RECENT = 16, 3, 1000  # sample ids in a message, steps in a report, steps that max_recent is about
+MAX_IDS = 16  # sample ids in a message
+MAX_LOGGED = 3  # steps in one report
+WINDOW = 1000  # steps over which max_recent counts
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one step: mean loss, gradient norm, and the most that each might be."""
+    """Mean loss and gradient norm of one step, with their limits."""
 
-    step: int  # steps taken before it: the draws' own number
+    step: int  # optimizer steps before it, as the random streams count
     sample_ids: list[int]
     loss: float
     norm: float
@@ -28,52 +30,62 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        """Why the step was refused; empty if it was not."""
-        found = []
-        for name, value, limit in (("loss", self.loss, self.loss_limit), ("gradient", self.norm, self.norm_limit)):
+        """Why the step was rejected; empty if it was not."""
+        quantities = (("loss", self.loss, self.loss_limit), ("gradient", self.norm, self.norm_limit))
+        reasons = []
+        for name, value, limit in quantities:
             if not math.isfinite(value):
-                found.append(f"{name} is {value}")
+                reasons.append(f"{name} is {value}")
             elif abs(value) > limit:
-                found.append(f"{name} {value:.4g} is above {limit:.4g}, its limit")
-        return found
+                reasons.append(f"{name} {value:.4g} is above {limit:.4g}, its limit")
+        return reasons
 
-    def line(self) -> dict[str, Any]:
-        """Plain JSON, in which what is not finite is a word."""
-        numbers = {k: v if math.isfinite(v) else str(v) for k, v in asdict(self).items() if isinstance(v, float)}
-        return {**asdict(self), **numbers, "reasons": self.reasons}
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; non-finite numbers as strings."""
+        values = asdict(self)
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                values[name] = str(value)
+        return {**values, "reasons": self.reasons}
 
     def __str__(self) -> str:
-        ids = ", ".join(map(str, self.sample_ids[:NAMED])) + (", ..." if len(self.sample_ids) > NAMED else "")
-        return f"step {self.step} was skipped: {'; '.join(self.reasons)}. Its {len(self.sample_ids)} samples: {ids}"
+        ids = ", ".join(map(str, self.sample_ids[:MAX_IDS]))
+        if len(self.sample_ids) > MAX_IDS:
+            ids += ", ..."
+        reasons = "; ".join(self.reasons)
+        return f"step {self.step} was skipped: {reasons}. Its {len(self.sample_ids)} samples: {ids}"
 
 
 class SkippedSteps:
-    """Counts refused steps against two bounds, tells them, and writes each as a line of `file`.
+    """Counts rejected steps against two bounds, logs them, and writes each as a line of `file`.
 
-    More than `max_consecutive` in a row, or more than `max_recent` of the last 1000, are too many.
+    `excess` is not empty once more than `max_consecutive` in a row, or more than `max_recent` of the
+    last 1000, were rejected.
     """
 
     def __init__(self, file: str | Path, max_consecutive: int = 10, max_recent: int = 50) -> None:
         self.file = Path(file)
-        self.max_consecutive, self.max_recent = max_consecutive, max_recent
-        self.consecutive, self.excess = 0, ""
+        self.max_consecutive = max_consecutive
+        self.max_recent = max_recent
+        self.consecutive = 0
+        self.excess = ""
         self.recent: list[int] = []
         self.last: Verdict | None = None
 
     def add(self, verdicts: list[Verdict], write: bool = True) -> None:
-        """Take up a window of steps, in order."""
+        """Add the verdicts of a window of steps, in order."""
         skipped = [v for v in verdicts if v.reasons]
         for verdict in verdicts:
             self._count(verdict)
         if skipped and write:
-            for verdict in skipped[:TOLD]:
+            for verdict in skipped[:MAX_LOGGED]:
                 log.warning("%s", verdict)
-            if len(skipped) > TOLD:
-                log.warning("and %d more steps were skipped: %s", len(skipped) - TOLD, self.file)
-            self._write([*self._lines(), *(json.dumps(verdict.line()) for verdict in skipped)])
+            if len(skipped) > MAX_LOGGED:
+                log.warning("and %d more steps were skipped: %s", len(skipped) - MAX_LOGGED, self.file)
+            self._write([*self._lines(), *(json.dumps(verdict.to_json()) for verdict in skipped)])
 
     def _count(self, verdict: Verdict) -> None:
-        self.recent = [step for step in self.recent if step > verdict.step - RECENT]
+        self.recent = [step for step in self.recent if step > verdict.step - WINDOW]
         if not verdict.reasons:
             self.consecutive = 0
             return
@@ -81,29 +93,39 @@ class SkippedSteps:
         self.recent.append(verdict.step)
         self.last = verdict
         if self.consecutive > self.max_consecutive:
-            self.excess = f"{self.consecutive} steps in a row were skipped, up to step {verdict.step}"
+            count = f"{self.consecutive} steps in a row"
+            self.excess = f"{count} were skipped, up to step {verdict.step}"
         elif len(self.recent) > self.max_recent:
-            self.excess = f"{len(self.recent)} of the last {RECENT} steps were skipped, up to step {verdict.step}"
+            count = f"{len(self.recent)} of the last {WINDOW} steps"
+            self.excess = f"{count} were skipped, up to step {verdict.step}"
 
-    def forgive(self) -> None:
-        """Count anew: a run that was stopped for its skips, and is resumed, may skip as many again."""
-        self.consecutive, self.recent, self.excess = 0, [], ""
+    def reset_counts(self) -> None:
+        """Start counting again: a run stopped for its skips may skip as many after it resumes."""
+        self.consecutive = 0
+        self.recent = []
+        self.excess = ""
 
     def forget_after(self, step: int) -> None:
-        """Drop lines of steps that will be taken again, from `step` on."""
+        """Drop the lines of steps from `step` on, which a resumed run repeats."""
         lines = self._lines()
-        kept = [line for line in lines if json.loads(line)["step"] < step]
-        if kept != lines:
-            self._write(kept)
+        earlier = [line for line in lines if json.loads(line)["step"] < step]
+        if earlier != lines:
+            self._write(earlier)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        last = None if self.last is None else asdict(self.last)
-        return {"consecutive": self.consecutive, "recent": list(self.recent), "excess": self.excess, "last": last}
+        """Counts and the last verdict as plain data, for a checkpoint."""
+        return {
+            "consecutive": self.consecutive,
+            "recent": list(self.recent),
+            "excess": self.excess,
+            "last": None if self.last is None else asdict(self.last),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.consecutive, self.recent, self.excess = state["consecutive"], list(state["recent"]), state["excess"]
+        """Continue from what `state` returned."""
+        self.consecutive = state["consecutive"]
+        self.recent = list(state["recent"])
+        self.excess = state["excess"]
         self.last = None if state["last"] is None else Verdict(**state["last"])
 
     def _lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""How fast, and with how much memory."""
+"""Training speed and peak memory."""
 
 from __future__ import annotations
 
@@ -10,75 +10,81 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
+
+from tinyflux_pl.training.flow_module import FlowModule
 
 
 class Throughput(Callback):
-    """Images a second of the whole run by the wall clock, from its first batch on: a batch's loading, its way to the
-    device and its step, but not what is done `aside`.
+    """Images per second over all ranks by the wall clock: loading, transfer and step, without `paused` blocks.
 
-    A GPU works behind the host: the rate is to be asked where the host has just waited for it, as at log points.
+    A GPU runs behind the host: read the rate where the host has just waited for it, as at log points.
     """
 
     def __init__(self) -> None:
         self.images = 0
-        self._before = 0.0  # seconds up to _since
-        self._since: float | None = None  # None: the clock stands
-        self._asked = (0, 0.0)
+        self._elapsed = 0.0  # seconds of training before `_resumed_at`
+        self._resumed_at: float | None = None  # None while the clock is stopped
+        self._last_read = (0, 0.0)  # images and seconds
         self._device = torch.device("cpu")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self._device = pl_module.device
 
     def on_train_batch_start(self, *_: Any) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
+        if self._resumed_at is None:
+            self._resumed_at = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: FlowModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.images += len(batch) * trainer.world_size
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self._stop()
 
-    def since_last_asked(self) -> float:
-        """Mean rate since the last call."""
-        (images, seconds), self._asked = self._asked, (self.images, self.seconds)
-        return (self._asked[0] - images) / max(self._asked[1] - seconds, 1e-9)
+    def rate_since_last_call(self) -> float:
+        """Images per second since the last call."""
+        images, seconds = self._last_read
+        self._last_read = (self.images, self.seconds)
+        return (self._last_read[0] - images) / max(self._last_read[1] - seconds, 1e-9)
 
     @property
     def seconds(self) -> float:
-        """What training has taken so far."""
-        return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
+        """Seconds of training so far."""
+        if self._resumed_at is None:
+            return self._elapsed
+        return self._elapsed + (time.perf_counter() - self._resumed_at)
 
     @property
     def images_per_second(self) -> float:
-        """Mean rate so far."""
+        """Mean rate of the run so far."""
         seconds = self.seconds
         return self.images / seconds if seconds else 0.0
 
     def _stop(self) -> None:
-        if self._device.type == "cuda":  # the steps under way are training still
+        if self._device.type == "cuda":  # queued steps belong to training
             torch.cuda.synchronize(self._device)
-        self._before, self._since = self.seconds, None
+        self._elapsed = self.seconds
+        self._resumed_at = None
 
     @contextmanager
-    def aside(self) -> Generator[None]:
-        """What is done inside is no training."""
-        running = self._since is not None
+    def paused(self) -> Generator[None]:
+        """Exclude the block from the measurement."""
+        running = self._resumed_at is not None
         if running:
             self._stop()
         try:
             yield
         finally:
             if running:
-                self._since = time.perf_counter()
+                self._resumed_at = time.perf_counter()
 
 
-def aside(trainer: Trainer) -> AbstractContextManager[None]:
-    """The `aside` of the trainer's Throughput, if it has one."""
-    return next((c.aside() for c in trainer.callbacks if isinstance(c, Throughput)), nullcontext())
+def paused(trainer: Trainer) -> AbstractContextManager[None]:
+    """`paused` of the trainer's Throughput; without one, nothing happens."""
+    measured = (c.paused() for c in trainer.callbacks if isinstance(c, Throughput))
+    return next(measured, nullcontext())
 
 
 def peak_memory_bytes() -> int:

@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a run: one stream of micro-batches, from the first to the last."""
+"""The Lightning Trainer of a run: one pass over one stream of micro-batches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tinyflux_pl.core import precision as formats
 def make_trainer(
     hardware: dict[str, Any], *, run_dir: str, callbacks: Sequence[Callback], loggers: Sequence[Logger]
 ) -> Trainer:
-    """A Trainer that goes once through the datamodule's batches, which end with the run's last step.
+    """A Trainer for one pass over the datamodule's batches, which end with the run's last step.
 
-    Checkpoints, validation, logging, sampler and bar are the project's own, by its own count of steps:
-    Lightning's count begins anew in a resumed run, and doubles with two optimizers.
+    Checkpoints, validation, logging, sampler and progress bar are the project's own, by its own step
+    count: Lightning's starts again in a resumed run, and doubles with two optimizers.
     """
-    # No notes on hardware and on other products; warnings come once, through the root logger.
+    # Drop notes on hardware and on other products; warnings come once, through the root logger.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).handlers.clear()
-    # Ours by design: samples come from a memory map, where workers only add copies.
+    # Few workers by design: samples come from a memory map, where workers only add copies.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     return Trainer(

@@ -6,7 +6,7 @@ import logging
 import math
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from tinyflux_pl.core import progress
 from tinyflux_pl.core.errors import Interrupted
@@ -15,6 +15,7 @@ from tinyflux_pl.objectives.validation import FixedGrid
 from tinyflux_pl.sampling.loop import evaluating
 from tinyflux_pl.training.datamodule import CachedLatents
 from tinyflux_pl.training.ema import AveragedWeights
+from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.periodic import Periodic
 from tinyflux_pl.training.preemption import poll
 
@@ -33,7 +34,7 @@ class Validation(Periodic):
         self.grid, self.data, self.average = grid, data, average
         self.errors: dict[str, float] = {}  # of the last time
 
-    def perform(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def perform(self, trainer: Trainer, pl_module: FlowModule) -> None:
         rank, world = (trainer.global_rank, trainer.world_size) if trainer.training else (0, 1)
         denoiser, data = pl_module.denoiser, self.data
         device = next(denoiser.parameters()).device

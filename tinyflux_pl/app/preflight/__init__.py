@@ -1,1 +1,1 @@
-"""Before the first step: the data judged, memory and disk added up, a step rehearsed."""
+"""Checks before the first step: data, caches, disk and memory, and a dry run."""

@@ -1,4 +1,4 @@
-"""What a run will take: samples, steps, hours and bytes, from its configuration and a rehearsal."""
+"""What a run will take: samples, steps, hours and bytes, from its configuration and a dry_run."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def budget(
     config: dict[str, Any],
     sizes: Sizes,
     start: int,
-    rehearsal: Any,
+    dry_run: Any,
     caches: Sequence[GroupNeed],
     writes: list[DiskNeed],
     evaluated: int,
 ) -> Budget:
     """Put the figures together; `evaluated` pictures are drawn at the end."""
-    took, callbacks, batch = rehearsal.seconds, config["callbacks"], config["hardware"]["batch_size"]
+    took, callbacks, batch = dry_run.seconds, config["callbacks"], config["hardware"]["batch_size"]
     samples, held = (
         sum(n.total for n in caches if n.split == split and n.group == ENCODINGS) for split in ("train", "validation")
     )
@@ -59,7 +59,7 @@ def budget(
     drawing = took["preview"] * config["sampler"]["steps"] / PREVIEW_STEPS
     batches = -(-held // sizes.micro_batch)
     every = {name: times(start, config["steps"], callbacks[name]["every_steps"]) for name in ("validation", "preview")}
-    count = len(rehearsal.stages.preview.prompts)
+    count = len(dry_run.stages.preview.prompts)
     return Budget(
         samples=samples,
         validation_samples=held,
@@ -74,7 +74,7 @@ def budget(
             "previews": every["preview"] * drawing,
             "evaluation": evaluated / count * drawing,
         },
-        memory=max(rehearsal.plan.stages, key=lambda stage: stage.total),
+        memory=max(dry_run.plan.stages, key=lambda stage: stage.total),
         caches_there=sum(_bytes(n) for n in caches),
         writes=writes,
     )

@@ -1,4 +1,4 @@
-"""Before a run: its data, caches, disk and memory are judged, its steps rehearsed, and what it will take is said."""
+"""Preflight: check data, caches, disk and memory, run the first steps dry, and report the budget."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, expectations
-from tinyflux_pl.app.preflight import dry_run_setup as rehearsal
+from tinyflux_pl.app.preflight import cache_needs, dataset_survey, disk_needs, dry_run_setup, expectations
 from tinyflux_pl.app.preflight import tables as report
 from tinyflux_pl.app.preflight.budget import budget
 from tinyflux_pl.app.training_memory import TrainingPlan
@@ -24,8 +23,8 @@ from tinyflux_pl.engine.peak_memory import available_bytes
 
 ONLY = "only"
 HEADERS = 2**20  # of a checkpoint: what it holds beside tensors
-COMPILED = "the rehearsal is of the network as it is; compiled (hardware.compile=true) it takes less"
-SAMPLED = "the caches are not made yet: rehearsed with a few samples, repeated, and captions of full length"
+COMPILED = "the dry run does not compile the network; compiled (hardware.compile=true) it takes less"
+SAMPLED = "the caches do not exist yet: dry run with a few samples, repeated, and captions of full length"
 
 
 def schedule_notes(config: dict[str, Any]) -> list[str]:
@@ -42,7 +41,7 @@ def schedule_notes(config: dict[str, Any]) -> list[str]:
 class Preflight:
     """What is known of a run before its first step; raises whatever would end it later, with its cure.
 
-    `preflight=false` leaves out what takes seconds: the reading of every record, and the rehearsal.
+    `preflight=false` leaves out what takes seconds: reading every record, and the dry run.
     Nothing is written but one save that is removed again. The first rank alone looks.
     """
 
@@ -64,7 +63,7 @@ class Preflight:
         self._judge_room()
         closing_report.notes(expectations.of(self.config, self._opened, self.parameters, self.parts.image_size))
         if asked and start < self.config["steps"]:
-            self._rehearse()
+            self._dry_run()
 
     def remember(self) -> None:
         """Keep with the finished caches what was found of their records."""
@@ -110,7 +109,7 @@ class Preflight:
         """Disk and memory, by arithmetic alone; the network is built on the meta device."""
         with torch.device("meta"):
             network = self.parts.student()
-            groups = rehearsal.optimizer_of(self.parts, network).param_groups
+            groups = dry_run_setup.optimizer_of(self.parts, network).param_groups
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
         state = memory_plan.training_state(network, groups, ranks=self.sizes.ranks)
         device = self.parts.device
@@ -124,7 +123,7 @@ class Preflight:
         ]
         disk_needs.require_room(self.writes)
 
-    def _rehearse(self) -> None:
+    def _dry_run(self) -> None:
         """A few steps with what is cached, or where something is not, with the samples."""
         if self.samples:
             longest = self.parts.text.text_spec.length
@@ -134,14 +133,14 @@ class Preflight:
             longest = cache_needs.longest_caption(self._opened)
         free, device = available_bytes(self.parts.device), self.parts.device
         used = self.samples or self._opened
-        rehearsed = rehearsal.rehearse(self.parts, self.sizes, self.start, used, longest)
-        report.memory(rehearsed, free, device)
+        measured = dry_run_setup.dry_run(self.parts, self.sizes, self.start, used, longest)
+        report.memory(measured, free, device)
         found = budget(
-            self.config, self.sizes, self.start, rehearsed, self.caches, self.writes, self._drawn_at_the_end()
+            self.config, self.sizes, self.start, measured, self.caches, self.writes, self._drawn_at_the_end()
         )
         notes = [SAMPLED] * bool(self.samples) + [COMPILED] * bool(self.config["hardware"]["compile"])
         report.budget(found, notes)
-        del rehearsed
+        del measured
         gc.collect()  # trainer and module know each other; the run needs the memory of this copy
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

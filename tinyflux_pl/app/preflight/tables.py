@@ -53,13 +53,13 @@ def dataset(surveys: Sequence[Survey], fit_modes: dict[str, str], findings: dict
     tables.show("the data", rows)
 
 
-def memory(rehearsal: Any, free: int, device: str) -> None:
+def memory(dry_run: Any, free: int, device: str) -> None:
     """Each stage: predicted and measured; first what all of them hold."""
-    stages = rehearsal.plan.stages
+    stages = dry_run.plan.stages
     common = {k: n for k, n in stages[0].rows.items() if all(k in s.rows for s in stages if s.host == stages[0].host)}
     rows = [("all along", f"{size(sum(common.values()))}: {_listed(common)}")]
     for stage in stages:
-        found = rehearsal.measured[stage.name]
+        found = dry_run.measured[stage.name]
         measured = "no counter here to measure it" if found is None else f"{size(found)} measured"
         where = " on the host" if stage.host and device != "cpu" else ""
         own = _listed({what: count for what, count in stage.rows.items() if what not in common})

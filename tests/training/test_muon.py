@@ -54,7 +54,7 @@ def test_a_bound_on_memory_changes_nothing_but_rounding(monkeypatch):
     gradients(apart, 1)
     Muon(together).step()
     monkeypatch.setattr(muon, "MAX_STACK_BYTES", 16 * 48 * 4 * 2)
-    assert sorted(map(len, muon._alike(apart))) == [1, 2, 2, 2]
+    assert sorted(map(len, muon._stacks(apart))) == [1, 2, 2, 2]
     Muon(apart).step()
     for a, b, start in zip(together, apart, weights(), strict=True):
         assert (a - b).norm() < 0.02 * (b - start).norm()

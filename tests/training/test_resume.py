@@ -146,7 +146,7 @@ def test_callback_state_is_found_by_its_key_after_a_class_is_renamed(tmp_path):
 
 
 def test_checkpoints_keyed_by_the_class_names_of_earlier_versions_still_open(tmp_path):
-    """Version 1 wrote {"NonFiniteGuard": ..., "LoggedMetrics": ...}: the classes' names then."""
+    """They hold {"NonFiniteGuard": ..., "LoggedMetrics": ...}, the names of the classes then."""
     whole = run(tmp_path / "whole", 7)
     run(tmp_path / "cut", 3)
     found, _ = directory.newest_valid(tmp_path / "cut" / "checkpoints")

@@ -76,7 +76,8 @@ def test_every_choice_composes_and_binds(root):
 
 
 PLAIN = (int, float, str, bool, types.NoneType, Path)
-BY_CODE = {name for expert in (Lune(), Sol()) for name in expert.port_options()}  # a run's experts say these
+# Options of a denoiser's builder that the experts of a run determine.
+BY_CODE = {name for expert in (Lune(), Sol()) for name in expert.port_options()} | {"ports"}
 
 
 def is_plain(annotation) -> bool:

@@ -148,8 +148,9 @@ class Parts:
         import torch
 
         from tinyflux_pl.core import rng
+        from tinyflux_pl.experts.expert import merge_port_options
 
-        ports = {k: v for expert in self.experts.values() for k, v in expert.port_options().items()}
+        ports = merge_port_options(self.experts.values())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.derive(self.config["seed"], "init"))
             made = build(

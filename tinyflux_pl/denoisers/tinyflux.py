@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -24,7 +25,7 @@ from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
 # what comes from the specs and from the experts that are present
 DERIVED = ("in_channels", "joint_attention_dim", "pooled_projection_dim", "use_lune_expert", "lune_expert_dim")
-DERIVED += ("use_sol_prior", "inpaint_channels")
+DERIVED += ("use_sol_prior", "inpaint_channels", "ports")
 
 __all__ = ["TinyFluxDenoiser", "build", "build_published", "load_reference", "to_reference_keys"]
 
@@ -33,7 +34,8 @@ class TinyFluxDenoiser(DenoiserModule):
     """`net` with a path (core.protocols.Path): x_t (B, C, H, W) and t (B,) in the path's time -> velocity.
 
     Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums to 1)
-    for attention. The heads answer under the same names; prior_map then has mean 1 (sol_map "density").
+    for attention; further ones by config.ports (nets.expert_ports). The heads answer under the same names;
+    prior_map then has mean 1 (sol_map "density").
     `cond.references` join the sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the network has
     inpaint_channels.
     Raises SpecMismatch for specs or ports that the network does not fit.
@@ -67,7 +69,13 @@ class TinyFluxDenoiser(DenoiserModule):
         self.config, self.latent_spec, self.text_spec, self.path = config, latent_spec, text_spec, path
         self.net = TinyFluxDeep(config)
         sol = ("prior_stats", "prior_map") if config.use_sol_prior else ()
-        self.ports = (("vec",) if config.use_lune_expert else ()) + sol
+        self.ports = (("vec",) if config.use_lune_expert else ()) + sol + tuple(config.ports)
+        if len(set(self.ports)) < len(self.ports):
+            raise SpecMismatch(
+                f"two experts feed one port: {', '.join(sorted(self.ports))}",
+                where="TinyFluxDenoiser",
+                cure="give the port of each expert a name of its own (`columns` of its class)",
+            )
         self.patch_size, self.inpaint_channels = config.patch_size, config.inpaint_channels
         self.reads_guidance = config.guidance_embeds
 
@@ -108,6 +116,8 @@ class TinyFluxDenoiser(DenoiserModule):
             encoder_attention_mask=cond.text.mask,
             lune_mask=cond.port_mask.get("vec"),
             sol_mask=cond.port_mask.get("prior_map", cond.port_mask.get("prior_stats")),
+            ports=cond.ports,
+            port_masks=cond.port_mask,
             return_expert_pred=True,
         )
         heads = {}
@@ -115,6 +125,7 @@ class TinyFluxDenoiser(DenoiserModule):
             heads["vec"] = info["lune"]["pred"]
         if info["sol"] is not None:
             heads |= {"prior_stats": info["sol"]["stats_pred"], "prior_map": info["sol"]["spatial_pred"]}
+        heads |= info.get("ports", {})
         return Prediction(unpatchify(tokens, patch, height, width), heads)
 
     def enable_gradient_checkpointing(self) -> None:
@@ -141,6 +152,7 @@ def build(
     lune_dim: int | None = None,
     sol: bool = False,
     num_sol_stats: int = 4,
+    ports: Mapping[str, Mapping[str, Any]] | None = None,
     inpaint: bool = False,
     **config: Annotated[Any, FieldsOf(TinyFluxConfig, DERIVED)],
 ) -> TinyFluxDenoiser:
@@ -156,6 +168,7 @@ def build(
         "use_lune_expert": lune_dim is not None,
         "use_sol_prior": sol,
         "inpaint_channels": inpaint_channels(latent_spec) if inpaint else 0,
+        "ports": dict(ports or {}),
     }
     if lune_dim is not None:
         derived["lune_expert_dim"] = lune_dim

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from tinyflux_pl.nets.attention import AttentionPrior
 from tinyflux_pl.nets.blocks import DoubleBlock, SingleBlock
 from tinyflux_pl.nets.embeddings import ScalarEmbedder, pool_text
 from tinyflux_pl.nets.expert_heads import LunePredictor, SolPrior, map_at_tokens
+from tinyflux_pl.nets.expert_ports import ExpertPorts
 from tinyflux_pl.nets.norms import RMSNorm
 from tinyflux_pl.nets.rope import RotaryEmbedding
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
@@ -73,6 +74,8 @@ class TinyFluxDeep(nn.Module):
         self.single_blocks = nn.ModuleList(SingleBlock(*shape) for _ in range(c.num_single_layers))
         self.final_norm = RMSNorm(hidden)
         self.final_linear = nn.Linear(hidden, c.token_width)
+        if c.ports:
+            self.ports = ExpertPorts(c.ports, hidden + c.pooled_projection_dim, hidden)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -84,6 +87,8 @@ class TinyFluxDeep(nn.Module):
         nn.init.zeros_(self.final_linear.weight)
         if self.config.inpaint_channels:
             nn.init.zeros_(self.inpaint_in.weight)
+        if self.config.ports:
+            self.ports.initialise()
         if not self.config.zero_init:
             return
         # adaLN-Zero (DiT, sec. 3.2): closed gates make every block the identity at first. A single
@@ -112,13 +117,16 @@ class TinyFluxDeep(nn.Module):
         sol_mask: Bool[Tensor, " b"] | None = None,
         inpaint: Float[Tensor, "b n k"] | None = None,
         reference_tokens: int = 0,
+        ports: Mapping[str, Tensor] | None = None,
+        port_masks: Mapping[str, Tensor] | None = None,
         return_expert_pred: bool = False,
     ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
         """The prediction for each image token, and what the expert heads said if asked.
 
         timestep is 0 at noise and 1 at data. img_ids are (0, y, x), shared or one set a sample; without
         them the tokens must form a square. Text where the attention mask is False has no influence.
-        lune_mask and sol_mask choose, sample by sample, the teacher's features over the heads' own. inpaint is
+        lune_mask and sol_mask choose, sample by sample, the teacher's features over the heads' own; `ports` and
+        `port_masks` do the same for the ports of config.ports, by name. inpaint is
         what stands beside each token (config.inpaint_channels). The last `reference_tokens` are of other pictures
         than the one that is predicted: their ids begin with 1, 2 ..., no answer is given for them.
         """
@@ -142,6 +150,14 @@ class TinyFluxDeep(nn.Module):
             (lune_features, lune_mask),
             (sol_stats, sol_spatial, sol_mask),
         )
+        if self.config.ports:
+            image_ids = img_ids[..., :own, :]
+            pooled, time = pooled_projections.to(dtype), self.time_in(timestep.float())
+            vector, tokens, info["ports"] = self.ports(time, pooled, image_ids, ports or {}, port_masks or {})
+            if vector is not None:
+                vec = vec + vector.to(vec.dtype)
+            if tokens is not None:  # a map is not of the reference pictures
+                img = img + F.pad(tokens.to(img.dtype), (0, 0, 0, reference_tokens))
         if prior is not None:
             weights = map_at_tokens(prior.importance, img_ids[..., :own, :])
             others = weights.mean(-1, keepdim=True).expand(-1, reference_tokens)  # the map is not of these pictures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
@@ -71,6 +71,8 @@ class TinyFluxConfig:
     text_position_ids: bool = True
     gelu_approximation: str = "none"  # "tanh" costs three times as much on CPU
     reference_layout: bool = False
+    # Ports of further experts: name -> fields of nets.expert_ports.PortSpec.
+    ports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes_dims_rope", tuple(self.axes_dims_rope))
@@ -114,7 +116,7 @@ class TinyFluxConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TinyFluxConfig:
         """From plain data; an unknown key is a ConfigError that names the nearest one."""
-        known = [field.name for field in fields(cls)]
+        known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
@@ -128,7 +130,7 @@ class TinyFluxConfig:
         v3 says use_expert_predictor, expert_dim, expert_hidden_dim, expert_dropout, and has neither a
         Sol prior nor T5 pooling. patch_size was a dead field: tokens were always single latent cells.
         """
-        known = {field.name for field in fields(cls)} - set(COMPATIBLE)
+        known = {f.name for f in fields(cls)} - set(COMPATIBLE)
         values: dict[str, Any] = {key: value for key, value in config.items() if key in known}
         if "use_expert_predictor" in config and not config.get("use_lune_expert", False):
             values["use_lune_expert"] = bool(config["use_expert_predictor"])
@@ -142,7 +144,10 @@ class TinyFluxConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `from_dict` is its inverse."""
-        return {**asdict(self), "axes_dims_rope": list(self.axes_dims_rope)}
+        values = {**asdict(self), "axes_dims_rope": list(self.axes_dims_rope)}
+        if not self.ports:  # files written before there were such ports lack the key too
+            del values["ports"]
+        return values
 
 
 COMPATIBLE: dict[str, Any] = {

@@ -62,7 +62,7 @@ class Parts:
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels; null where the codec knows, from the data (sequences)."""
         size = self.config["data"]["image_size"]
-        if size is None and hasattr(self.codec, "image_size"):
+        if size is None and self.codec.image_size is not None:
             return self.codec.image_size
         sides = [size, size] if isinstance(size, int) else size
         if not isinstance(sides, list) or [type(side) for side in sides] != [int, int]:
@@ -161,7 +161,7 @@ class Parts:
                 path=self.path,
                 **ports,
             )
-        if self.text.text_spec.ids and not made.reads_places:
+        if self.text.text_spec.ids and not made.reads_position_ids:
             what = f"{made.name} reads no places of tokens, and what is told here stands at places"
             raise SpecMismatch(what, where="model", cure="model=flux_core reads sequences")
         return made

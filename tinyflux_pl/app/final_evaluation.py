@@ -36,7 +36,7 @@ def results_of(fitting: Fitting, started: float) -> dict[str, Any]:
         "checkpoint": str(fitting.last_checkpoint),
         "samples": str(fitting.preview.picture),
         "prompts": fitting.preview.prompts,
-        "ask": getattr(fitting.parts.text, "ask", None),
+        "ask": fitting.parts.text.condition_argument,
         "beside": _beside(fitting),
         "model": config["model"],
         "experts": sorted(fitting.parts.experts),

@@ -84,15 +84,15 @@ def plan_of(
     from tinyflux_pl.engine import live_bytes, memory_plan
 
     found = [("denoiser", denoiser, str(next(denoiser.parameters()).dtype).removeprefix("torch."))]
-    if hasattr(codec, "skeleton"):
-        found.append(("codec", codec.skeleton(), codec.dtype))
-    if hasattr(text, "skeletons"):
-        found += [(f"text: {name}", net, text.dtype) for name, net in text.skeletons().items()]
+    autoencoder = codec.skeleton()
+    if autoencoder is not None:
+        found.append(("codec", autoencoder, codec.dtype))
+    found += [(f"text: {name}", net, text.dtype) for name, net in text.skeletons().items()]
     parts = []
     for name, net, dtype in found:
         count = sum(parameter.numel() for parameter in net.parameters())
         parts.append(PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize))
-    turns = getattr(text, "sequential", None)
+    turns = text.sequential
     images, host = images or at_once(config), config["hardware"]["accelerator"] == "cpu"
     latents = _latents(codec, images, size)
     codec.to("meta").decode(latents[:1, :, :2, :2])  # which makes its skeleton: that is no activation

@@ -134,10 +134,11 @@ class Planner:
 
     @cached_property
     def _codec_bytes(self) -> int:
-        if not hasattr(self.codec, "skeleton"):
+        skeleton = self.codec.skeleton()
+        if skeleton is None:
             return 0
         width = getattr(torch, self.codec.dtype).itemsize
-        return sum(parameter.numel() for parameter in self.codec.skeleton().parameters()) * width
+        return sum(parameter.numel() for parameter in skeleton.parameters()) * width
 
     def _step(self, checkpointing: bool) -> Any:
         if checkpointing not in self._growths:

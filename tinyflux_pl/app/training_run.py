@@ -108,7 +108,7 @@ class Fitting:
         from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 
         described = {**self.parts.description(self.denoiser, self.image_size), "caches": self._caches()}
-        if not hasattr(self.parts.text, "ask"):  # captions of sequences are but the names of pairs
+        if self.parts.text.condition_argument is None:  # else captions only name pairs
             described["captions"] = training_captions.of(self.sources).plain()
         chosen, per_epoch = self.config["callbacks"]["checkpoint"], self.data.steps_per_epoch
         return CheckpointSchedule(self.run_dir / "checkpoints", described, self.average, per_epoch, **chosen)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.specs import LatentSpec
 from tinyflux_pl.core.unused_settings import name_unread
 from tinyflux_pl.weights import load_release as release
@@ -25,7 +26,7 @@ def _chunks(images: int, pixels: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, images, size)]
 
 
-class AutoencoderKLCodec:
+class AutoencoderKLCodec(Codec):
     """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own config; where that
     has a mean and a deviation of each channel, (z - mean) * scale / deviation.
 

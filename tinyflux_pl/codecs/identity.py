@@ -7,11 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.sequence_pairs import Moments
 from tinyflux_pl.core.specs import LatentSpec
 
 
-class Identity:
+class Identity(Codec):
     """A token is a latent cell: (B, D, N, 1) in, the same out, normalised by the training data's `moments`.
 
     `tokens` is the length N that targets were trained with. `ids` (N, A) say where they stand, if all
@@ -57,10 +58,3 @@ class Identity:
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents."""
         return {"codec": self.name, "tokens": self.tokens, **self.moments.plain()}
-
-    def to(self, device: Any) -> "Identity":
-        """Nothing to move."""
-        return self
-
-    def free(self) -> None:
-        """Nothing to release."""

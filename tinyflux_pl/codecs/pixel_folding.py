@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.specs import LatentSpec
 
 # Drawn pictures have a light ground (about 0.8) and smaller, darker shapes: pixels average near 0.5 and
@@ -15,7 +16,7 @@ SHIFT = 0.5
 SCALE = 2.0
 
 
-class PixelFolding:
+class PixelFolding(Codec):
     """Each fold x fold square of pixels becomes one latent cell of 3 * fold^2 channels.
 
     latents = (pixels - 0.5) * 2; the inverse is exact up to one fp32 rounding. Channels are ordered
@@ -59,10 +60,3 @@ class PixelFolding:
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents."""
         return {"codec": self.name, "fold": self.fold, "shift": SHIFT, "scale": SCALE}
-
-    def to(self, device: Any) -> "PixelFolding":
-        """Nothing to move."""
-        return self
-
-    def free(self) -> None:
-        """Nothing to release."""

@@ -1,14 +1,21 @@
-"""The contracts between rooms. Nothing else in the house asks which family a part is of."""
+"""The contracts between packages: everything that callers may use of a path, denoiser, codec, text encoder, ...
+
+A class that derives from `Codec`, `TextEncoder` or `Verifier` inherits the defaults of the optional members.
+`tests/core/test_protocols.py` builds one class from each protocol alone and runs it through the real callers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength, TextEmbeddings
@@ -16,28 +23,40 @@ from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength
 
 @runtime_checkable
 class Path(Protocol):
-    """The owner of the clock: x_t = alpha(t) * data + sigma(t) * noise."""
+    """The owner of the clock: x_t = alpha(t) * data + sigma(t) * noise.
 
-    name: str
-    t_noise: float
-    t_data: float
+    `t_noise` and `t_data` are the times of pure noise and clean data; rates are derivatives with respect to t.
+    `config()` is plain data from which `diffusion.paths.build_path(name, config)` rebuilds the path.
+    """
 
-    def alpha(self, t: Tensor) -> Tensor: ...
-    def sigma(self, t: Tensor) -> Tensor: ...
-    def log_snr(self, t: Tensor) -> Tensor: ...
-    def time_of_log_snr(self, log_snr: Tensor) -> Tensor: ...
-    def interpolate(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
-    def velocity(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def t_noise(self) -> float: ...
+    @property
+    def t_data(self) -> float: ...
+
+    def alpha(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]: ...
+    def sigma(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]: ...
+    def alpha_rate(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]: ...
+    def sigma_rate(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]: ...
+    def log_snr(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]: ...
+    def time_of_log_snr(self, log_snr: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]: ...
+    def interpolate(self, data: Tensor, noise: Tensor, t: Float[Tensor, " b"]) -> Tensor: ...
+    def velocity(self, data: Tensor, noise: Tensor, t: Float[Tensor, " b"]) -> Tensor: ...
+    def config(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable
 class Denoiser(Protocol):
     """x_t (B, C, H, W) and t (B,) in its own path's time -> Prediction in its own space.
 
-    denoisers.denoiser.DenoiserModule says what each answer means, and gives the usual ones.
+    `denoisers.denoiser.DenoiserModule` documents each member and gives the defaults. A denoiser that is trained is a
+    torch module too; sampling needs its `parameters` to know the device.
     """
 
     name: str
+    lora_targets: tuple[str, ...]
     path: Path
     prediction: str  # velocity | epsilon | x0 | v
     latent_spec: LatentSpec
@@ -47,39 +66,95 @@ class Denoiser(Protocol):
     image_size: int | None
     reads_guidance: bool
     reads_references: bool
+    reads_position_ids: bool
     reference_size: str | None
     inpaint_channels: int
     overflows: str
+    weight_files: tuple[FilePath, ...]
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Prediction: ...
+    def require_size(self, height: int, width: int) -> None: ...
+    def enable_gradient_checkpointing(self) -> None: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
     def config_dict(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable
 class Codec(Protocol):
-    """Images in [-1, 1] <-> normalised latents; scale and shift live inside."""
+    """Images in [-1, 1] <-> normalised latents; scale and shift live inside.
+
+    `bounds` clamp decoded values. `image_size` (height, width) is the only size it encodes; None: any that
+    `latent_spec.downsample` divides. `dtype` is that of its weights. `config()` rebuilds it (codecs.registry);
+    `fingerprint()` is plain data that decides the latents.
+    """
 
     name: str
     latent_spec: LatentSpec
+    dtype: str = "float32"
+    bounds: tuple[float, float] = (-1.0, 1.0)
+    image_size: tuple[int, int] | None = None
 
+    @abstractmethod
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h8 w8"]: ...
+    @abstractmethod
     def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]: ...
+    @abstractmethod
+    def config(self) -> dict[str, Any]: ...
+    @abstractmethod
     def fingerprint(self) -> dict[str, Any]: ...
-    def to(self, device: Any) -> Any: ...
+
+    def to(self, device: torch.device | str) -> Codec:
+        """Move to a device, now or when weights are loaded."""
+        return self
+
+    def free(self) -> None:
+        """Release loaded weights; the next use reads them again."""
+
+    def skeleton(self) -> nn.Module | None:
+        """The network without values, on the meta device, for memory plans; None for a codec without weights."""
+        return None
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Prompts -> TextEmbeddings; `null` is the one unconditional of training and sampling."""
+    """Prompts -> TextEmbeddings; `null` is the one unconditional of training and sampling.
+
+    `dtype` is that of its weights. `sequential` True: its networks are loaded one at a time; None: there is at most
+    one. `condition_argument` is the argument of generate.py that stands in for prompts; None: prompts are text.
+    `config()` rebuilds the encoder (text.registry); `fingerprint()` is plain data that decides the embeddings.
+    """
 
     name: str
     text_spec: TextSpec
+    dtype: str = "float32"
+    sequential: bool | None = None
+    condition_argument: str | None = None
 
+    @abstractmethod
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings: ...
+    @abstractmethod
     def null(self) -> TextEmbeddings: ...
+    @abstractmethod
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]: ...
+    @abstractmethod
+    def config(self) -> dict[str, Any]: ...
+    @abstractmethod
     def fingerprint(self) -> dict[str, Any]: ...
-    def to(self, device: Any) -> Any: ...
+
+    def to(self, device: torch.device | str) -> TextEncoder:
+        """Move to a device, now or when weights are loaded."""
+        return self
+
+    def free(self) -> None:
+        """Release loaded weights; the next use reads them again."""
+
+    def skeletons(self) -> Mapping[str, nn.Module]:
+        """Its networks by name without values, on the meta device, for memory plans."""
+        return {}
+
+    def with_target_ids(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
+        """Add position ids and padding mask of the targets, where prompts name sequences."""
+        return cond
 
 
 @runtime_checkable
@@ -90,11 +165,22 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class Expert(Protocol):
-    """A teacher's cached knowledge: what is cached, which ports it fills, its loss, its ramps.
+class Extractor(Protocol):
+    """Latents and text of a teacher's codec and encoder in, an expert's buckets out."""
 
-    `ports` maps the batch's buckets ("lune.features": (B, K, E), ...) at t (B,) to what the ports get;
-    `losses` compares the denoiser's heads with it, over the samples that have this expert.
+    name: str
+    device: torch.device
+
+    def fingerprint(self) -> dict[str, Any]: ...
+    def extract(self, latents: Tensor, text: TextEmbeddings, sample_ids: list[int]) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class Expert(Protocol):
+    """A teacher's cached knowledge: its arrays, the ports they fill, a loss, ramps and dropout.
+
+    `ports` maps the batch's buckets ("lune.features": (B, K, E), ...) at t (B,) to the contents of the ports;
+    `losses` compares the denoiser's heads with them, over the samples that have this expert.
     """
 
     name: str
@@ -105,7 +191,7 @@ class Expert(Protocol):
     def weight_at(self, step: int) -> float: ...
     def dropout_at(self, step: int) -> float: ...
     def port_options(self) -> dict[str, Any]: ...
-    def extractor(self, teacher: Any, student_path: Path, seed: int) -> Any: ...
+    def extractor(self, teacher: Any, student_path: Path, seed: int) -> Extractor: ...
 
 
 @dataclass(frozen=True)
@@ -145,10 +231,13 @@ class Records(Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Reads pictures back and compares them with the claims of their prompts; see data.verifier."""
+    """Reads pictures back and compares them with the claims of their prompts; data.verifier has the base class.
+
+    `check`: True per prompt where the picture satisfies a claim, and under "all" where it satisfies every claim.
+    `stated`: True per prompt that makes a claim.
+    """
 
     claims: tuple[str, ...]
 
-    def stated(self, prompts: Sequence[str]) -> dict[str, Tensor]: ...
-
-    def check(self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]) -> dict[str, Tensor]: ...
+    def stated(self, prompts: Sequence[str]) -> dict[str, Bool[Tensor, " b"]]: ...
+    def check(self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]) -> dict[str, Bool[Tensor, " b"]]: ...

@@ -20,8 +20,8 @@ class DenoiserModule(nn.Module):
     `patch_size`: latent cells along a side of a token. `image_size`: pixels along a side that it draws by default;
     None leaves it to the user. `reference_size`: the rule of data.reference_pictures that fits reference pictures;
     None: it was not trained on any. `inpaint_channels`: of a picture with a hole beside the latents. `overflows`:
-    why float16 is refused. `reads_places`: of the tokens of a target and of a condition (sequences). `weight_files`:
-    that its published weights were read from.
+    why float16 is refused. `reads_position_ids`: of the tokens of a target and of a condition (sequences).
+    `weight_files`: files that its published weights were read from.
     """
 
     name: ClassVar[str]
@@ -37,7 +37,7 @@ class DenoiserModule(nn.Module):
     reads_references: bool = False
     reference_size: str | None = None
     inpaint_channels: int = 0
-    reads_places: bool = False
+    reads_position_ids: bool = False
     overflows: str = ""
     weight_files: tuple[Files, ...] = ()
 

@@ -29,7 +29,7 @@ class FluxCoreDenoiser(DenoiserModule):
     """
 
     name = "flux_core"
-    reads_places = True
+    reads_position_ids = True
     lora_targets = (
         "double_blocks.*.*_attn.qkv",
         "double_blocks.*.*_attn.proj",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,22 +17,12 @@ from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.codecs.holes import hole_channels
 from tinyflux_pl.core.precision import autocast
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.core.protocols import Codec, Record, Records, TextEncoder
+from tinyflux_pl.core.protocols import Codec, Extractor, Record, Records, TextEncoder
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
 from tinyflux_pl.core.types import TARGET, TextEmbeddings
 from tinyflux_pl.extraction.lanes import side_by_side
 
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
-
-
-class Extractor(Protocol):
-    """Images of a teacher's own codec and text in, an expert's buckets out."""
-
-    name: str
-    device: torch.device
-
-    def fingerprint(self) -> dict[str, Any]: ...
-    def extract(self, latents: Tensor, text: TextEmbeddings, sample_ids: list[int]) -> dict[str, Tensor]: ...
 
 
 def encodings_fingerprint(codec: Codec, text: TextEncoder, dtype: str) -> dict[str, Any]:

@@ -72,10 +72,6 @@ class ImageSampler:
         height, width = self.image_size
         return spec.channels, height // spec.downsample, width // spec.downsample
 
-    def _placed(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
-        """With the places of the answer's tokens, where the encoder knows them (sequences)."""
-        return self.text.placed(cond, prompts) if hasattr(self.text, "placed") else cond
-
     def images(self, denoiser: Denoiser, prompts: Sequence[str], **options: Any) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt; options as `batches` has them."""
         return torch.cat(list(self.batches(denoiser, prompts, **options)))
@@ -117,7 +113,7 @@ class ImageSampler:
                 words = text.select(torch.tensor([place[prompt] for prompt in prompts[rows]])).trimmed().to(device)
                 latents = sample(
                     denoiser,
-                    self._placed(self.told(words, rows), prompts[rows]),
+                    self.text.with_target_ids(self.told(words, rows), prompts[rows]),
                     null,
                     shape=self.latent_shape(),
                     sample_ids=indices[rows],
@@ -126,7 +122,7 @@ class ImageSampler:
                     max_batch=self.max_batch,
                 )
                 self._judge(latents, "the latents are", f"{denoiser.name}, after {self.settings.steps} steps")
-                low, high = getattr(self.codec, "bounds", (-1.0, 1.0))
+                low, high = self.codec.bounds
                 picture = self.codec.decode(latents).float()
                 self._judge(picture, "the picture is", f"{self.codec.name}, which decodes the latents")
                 yield picture.clamp(low, high).cpu()

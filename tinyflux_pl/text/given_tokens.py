@@ -9,12 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.core.sequence_pairs import Moments, Pairs
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 
 
-class GivenTokens:
+class GivenTokens(TextEncoder):
     """Tokens (B, L, C + axes): C values, normalised by the training data's moments, then the position ids.
 
     The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with its place.
@@ -24,7 +25,7 @@ class GivenTokens:
     """
 
     name = "given"
-    ask = "condition=FILE.npz"  # how generate.py is asked for what a model of this encoder draws
+    condition_argument = "condition=FILE.npz"
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class GivenTokens:
         pairs = self._pairs(prompts)
         return self.embeddings(pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector)
 
-    def placed(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
+    def with_target_ids(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
         """With the places of the targets that belong to these captions."""
         pairs, device = self._pairs(prompts), cond.text.tokens.device
         return replace(cond, target_ids=pairs.target_ids.to(device), target_mask=pairs.target_mask.to(device))
@@ -111,6 +112,3 @@ class GivenTokens:
         """Where the embeddings are handed out."""
         self.device = torch.device(device)
         return self
-
-    def free(self) -> None:
-        """Nothing to release."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text.words import words_of
@@ -34,7 +35,7 @@ def position_code(length: int, width: int) -> Float[Tensor, "l d"]:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-class HashedWords:
+class HashedWords(TextEncoder):
     """Word vectors seeded by the word's hash, plus a position code; any prompt has an embedding.
 
     tokens (B, length, width); mask True on words, and on one token where there is no word; pooled
@@ -95,9 +96,6 @@ class HashedWords:
         """Where the embeddings are handed out."""
         self.device = torch.device(device)
         return self
-
-    def free(self) -> None:
-        """Nothing to release."""
 
     def _read(self, prompt: str) -> list[str]:
         words = words_of(prompt) or [""]

@@ -1,10 +1,10 @@
-"""Hidden states of a chat model, several layers side by side: what FLUX.2 and FLUX.3 read."""
+"""Hidden states of a chat model, several layers side by side: the text input of FLUX.2 and FLUX.3."""
 
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -12,24 +12,28 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
-from tinyflux_pl.text import encoder_config, encoder_file, pretrained
+from tinyflux_pl.text import encoder_config, encoder_file
 from tinyflux_pl.text.encoder_place import locate
-from tinyflux_pl.text.tokenizer import load_tokenizer, prompt_lengths
+from tinyflux_pl.text.pretrained_text import PretrainedText
+from tinyflux_pl.text.tokenizer import prompt_lengths
+
+KEY = "language_model"  # of its one network
 
 
-class LanguageModelText:
+class LanguageModelText(PretrainedText):
     """tokens (B, L, layers x hidden): the states after each of `layers`, concatenated; pooled (B, 0); fp32 out.
 
     The prompt is the user's turn of a chat (after `system_message`, if there is one), written by the
-    tokenizer's own template with the options `template`. The encoder is told what is padding; the mask
-    that comes out is True everywhere, since these image models attend to their padding. L is `length`, or,
-    with `pad_multiple`, the prompt's own length rounded up to it: prompts of one batch may then differ,
-    and what pads the shorter ones is False. `weights` is a release, or a single file of the encoder, which may
-    lack the layers that nothing reads; then `tokenizer` is a folder or repository that holds the tokenizer, and
-    `structure` says what the encoder is, as where there is nothing.
+    tokenizer's own template with the options `template`. The encoder masks padding; the returned mask
+    is True everywhere, since these image models attend to their padding. L is `length`, or, with `pad_multiple`,
+    the prompt's token count rounded up to it: prompts of one batch may then differ, and the mask is False where
+    shorter ones are padded. `weights` is a release, or a single file of the encoder, which may lack the layers that
+    nothing reads; then `tokenizer` is a folder or repository that holds the tokenizer, and `structure` describes
+    the encoder, as where nothing is on disk.
     """
 
     name = "language_model"
+    parts: ClassVar[dict[str, str]] = {KEY: encoder_file.CHAT_PART}
 
     def __init__(
         self,
@@ -52,99 +56,99 @@ class LanguageModelText:
         variant: str | None = None,
     ) -> None:
         check_dtype(dtype, "text.dtype", "single activations of these models pass 65504")
+        super().__init__(dtype, batch_size, variant, tokenizer, tokenizer_revision)
         self.weights = None if weights is None else str(weights)
-        self.subfolder, self.tokenizer_subfolder, self.structure = subfolder, tokenizer_subfolder, structure
-        self.tokenizer, self.tokenizer_revision, self.variant = tokenizer, tokenizer_revision, variant
-        self.kind, self.layers, self.revision = kind, tuple(layers), revision
-        self.system_message, self.template, self.strip_token = system_message, dict(template or {}), strip_token
-        self.length, self.pad_multiple, self.dtype, self.batch_size = length, pad_multiple, dtype, batch_size
-        self.device = torch.device("cpu")
-        self._model: tuple[Any, Any] | None = None
+        self.kind = kind
+        self.kinds = {KEY: kind}
+        self.layers = tuple(layers)
+        self.subfolder = subfolder
+        self.tokenizer_subfolder = tokenizer_subfolder
+        self.revision = revision
+        self.system_message = system_message
+        self.template = dict(template or {})
+        self.strip_token = strip_token
+        self.length = length
+        self.pad_multiple = pad_multiple
+        self.structure = structure
 
-    @cached_property
-    def _folders(self) -> tuple[Path, Path]:
+    def _structure(self, key: str) -> dict[str, Any] | None:
+        return self.structure
+
+    @property
+    def _has_only_structures(self) -> bool:
+        return self.weights is None and self.structure is not None
+
+    def _locate(self, key: str) -> tuple[Path, Path]:
         if self.weights is None:
             cure = "text.weights=FOLDER, which holds text_encoder/ and tokenizer/"
             raise ConfigError(f"no weights for {self.kind}", where="text.weights", cure=cure)
-        subfolders = (self.subfolder, self.tokenizer_subfolder, encoder_file.CHAT_PART)
-        words = (self.tokenizer, self.tokenizer_revision)
-        places = locate(self.weights, self.revision, *subfolders, *words, variant=self.variant)
-        self._require_layers(places[0])
-        pretrained.require_encoder(self.kind, *places, encoder_file.CHAT_PART, self.structure, self.variant)
-        return places
+        inside = (self.subfolder, self.tokenizer_subfolder, self.parts[key])
+        tokenizer = (self.tokenizer, self.tokenizer_revision)
+        place, folder = locate(self.weights, self.revision, *inside, *tokenizer, variant=self.variant)
+        self._require_layers(place)
+        return place, folder
 
     def _require_layers(self, place: Path) -> None:
         """CheckpointMismatch if there are fewer layers than are read."""
-        found = encoder_config.width_of(place, "num_hidden_layers", self.kind, self.structure)
-        what = f"layer {max(self.layers)} is read and config.json has {found}"
+        source = "config.json"
+        count = encoder_config.width_of(place, "num_hidden_layers", self.kind, self.structure)
         if place.is_file():
-            found = min(found, encoder_file.depth(place))
-            what = f"layer {max(self.layers)} is read and the file has {found}"
-        if max(self.layers) > found:
+            source = "the file"
+            count = min(count, encoder_file.depth(place))
+        if max(self.layers) > count:
+            what = f"layer {max(self.layers)} is read and {source} has {count}"
             raise CheckpointMismatch(what, where=str(place), cure=f"give a folder of {self.kind} in the right size")
 
     @cached_property
     def text_spec(self) -> TextSpec:
         """Width from config.json, or `structure`; CheckpointMismatch if it has fewer layers than are read."""
-        if self.weights is None and self.structure is not None:
-            told = self.structure.get("text_config", self.structure)
-            return TextSpec(width=told["hidden_size"] * len(self.layers), length=self.length, pooled=0)
-        hidden = encoder_config.width_of(self._folders[0], "hidden_size", self.kind, self.structure)
-        return TextSpec(width=hidden * len(self.layers), length=self.length, pooled=0)
-
-    def skeletons(self) -> dict[str, Any]:
-        """The encoder without values, on the meta device."""
-        place = None if self.weights is None else self._folders[0]
-        told = encoder_config.described(place, self.structure)
-        return {self.name: encoder_config.skeleton(self.kind, told)}
+        return TextSpec(self._width(KEY, "hidden_size") * len(self.layers), self.length, pooled=0)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings."""
-        prompts, size = list(prompts), 1 if self.pad_multiple else self.batch_size
-        return TextEmbeddings.cat([self._encode(prompts[i : i + size]) for i in range(0, len(prompts), size)])
-
-    def null(self) -> TextEmbeddings:
-        """The unconditional: the empty prompt."""
-        return self.encode([""])
+        size = 1 if self.pad_multiple else self.batch_size
+        return TextEmbeddings.cat([self._encode(part) for part in self._batches(prompts, size)])
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
-        """How many tokens of each prompt, in its chat, are read, and how many are cut off."""
-        chats = [self._chat(p) for p in prompts]
-        make = self._tokenizer.apply_chat_template
-        texts = [make(chat, tokenize=False, **self.template) for chat in chats]
-        begins = self._tokenizer.bos_token
-        special = begins is None or not texts[0].startswith(begins)  # else the template writes it
-        return prompt_lengths(self._tokenizer, texts, self.length, special)
+        """Tokens of each prompt, with its chat template, that are read, and that are cut off."""
+        texts = self._chat_texts(self._tokenizer, prompts)
+        return prompt_lengths(self._tokenizer, texts, self.length, self._adds_bos(self._tokenizer, texts))
 
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self._folders[1])
+    def _chat_texts(self, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+        return [tokenizer.apply_chat_template(self._chat(p), tokenize=False, **self.template) for p in prompts]
+
+    def _adds_bos(self, tokenizer: Any, texts: Sequence[str]) -> bool:
+        """True if the tokenizer adds its special tokens, False if the template has written them already."""
+        return tokenizer.bos_token is None or not texts[0].startswith(tokenizer.bos_token)
 
     def _encode(self, prompts: list[str]) -> TextEmbeddings:
-        tokenizer, model = self._loaded()
-        texts = [tokenizer.apply_chat_template(self._chat(p), tokenize=False, **self.template) for p in prompts]
-        # the template writes the beginning of a text itself
-        begins = tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token)
-        options: dict[str, Any] = {"add_special_tokens": not begins, "truncation": True}
+        tokenizer, model = self._loaded(KEY)
+        texts = self._chat_texts(tokenizer, prompts)
+        special = self._adds_bos(tokenizer, texts)
+        self._warn_of_cuts(prompts, tokenizer(texts, add_special_tokens=special)["input_ids"])
+        options: dict[str, Any] = {"add_special_tokens": special, "truncation": True}
         length = self.length
-        for prompt, ids in zip(prompts, tokenizer(texts, add_special_tokens=not begins)["input_ids"], strict=True):
-            if len(ids) > self.length:
-                what = f"a prompt of {len(ids)} tokens, its chat's own among them, is cut at {self.length}"
-                warnings.warn(f"{what}: {prompt[:60]!r}", stacklevel=4)
         if self.pad_multiple:
             used = len(tokenizer(texts[0], max_length=self.length, **options)["input_ids"])
             length = min(-(-used // self.pad_multiple) * self.pad_multiple, self.length)
             options["padding_side"] = "right"
-        read = tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt", **options)
-        ids, mask = read["input_ids"].to(self.device), read["attention_mask"].to(self.device)
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        encoding = tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt", **options)
+        ids = encoding["input_ids"].to(self.device)
+        mask = encoding["attention_mask"].to(self.device)
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if self.pad_multiple:  # FLUX.3 was trained with position 1 for all padding, which transformers has changed
-            given["position_ids"] = torch.arange(length, device=ids.device)[None].masked_fill(mask == 0, 1)
-        states = model(**given, output_hidden_states=True, use_cache=False).hidden_states
+            inputs["position_ids"] = torch.arange(length, device=ids.device)[None].masked_fill(mask == 0, 1)
+        states = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
         tokens = torch.cat([states[k] for k in self.layers], dim=-1).float()
-        everywhere = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
-        return TextEmbeddings(tokens, everywhere, tokens.new_zeros(len(prompts), 0))
+        attends_everywhere = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
+        return TextEmbeddings(tokens, attends_everywhere, tokens.new_zeros(len(prompts), 0))
+
+    def _warn_of_cuts(self, prompts: list[str], token_ids: Sequence[Sequence[int]]) -> None:
+        for prompt, ids in zip(prompts, token_ids, strict=True):
+            if len(ids) > self.length:
+                what = f"a prompt of {len(ids)} tokens, its chat template included, is cut at {self.length}"
+                warnings.warn(f"{what}: {prompt[:60]!r}", stacklevel=5)
 
     def _chat(self, prompt: str) -> list[dict[str, Any]]:
         prompt = prompt.replace(self.strip_token, "") if self.strip_token else prompt
@@ -154,39 +158,20 @@ class LanguageModelText:
         return [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this encoder."""
-        names = "weights kind subfolder tokenizer_subfolder revision system_message template strip_token"
-        sizes = "length pad_multiple dtype batch_size structure tokenizer tokenizer_revision variant"
-        found = {name: getattr(self, name) for name in (*names.split(), *sizes.split())}
-        return {**found, "layers": list(self.layers)}
-
-    @cached_property
-    def _hashes(self) -> dict[str, str]:
-        return pretrained.hash_of(*self._folders, self.variant)
+        """The constructor's arguments: they rebuild this encoder."""
+        return {**super().config(), "layers": list(self.layers)}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the embeddings: files by content, the configuration, layers, chat, lengths, dtype."""
-        names = ("system_message", "template", "strip_token", "length", "pad_multiple", "dtype")
-        decides = {name: getattr(self, name) for name in names}
-        config = pretrained.decides(self.kind, self._folders[0], self.structure)
-        told = {"text": self.name, "layers": list(self.layers), **decides}
-        return {**told, "files": self._hashes, "config": config}
-
-    def to(self, device: Any) -> "LanguageModelText":
-        """Move, now or when loaded."""
-        self.device = torch.device(device)
-        if self._model is not None:
-            self._model[1].to(self.device)
-        return self
-
-    def free(self) -> None:
-        """Release the weights; the next use reads them again."""
-        self._model = None
-
-    def _loaded(self) -> tuple[Any, Any]:
-        if self._model is None:
-            encoder, tokenizer = self._folders
-            words = pretrained.tokenizer_for(self.kind, encoder, tokenizer, self.structure)
-            told = (encoder_file.CHAT_PART, self.structure, self.variant)
-            self._model = (words, pretrained.load_encoder(self.kind, encoder, self.dtype, self.device, *told))
-        return self._model
+        """Plain data that decides the embeddings: hashes of files, config.json, layers, chat, lengths, dtype."""
+        return {
+            "text": self.name,
+            "layers": list(self.layers),
+            "system_message": self.system_message,
+            "template": self.template,
+            "strip_token": self.strip_token,
+            "length": self.length,
+            "pad_multiple": self.pad_multiple,
+            "dtype": self.dtype,
+            "files": self._hashes[KEY],
+            "config": self._deciding_configs()[KEY],
+        }

@@ -1,0 +1,143 @@
+"""Base class of the text encoders that consist of pretrained transformers networks."""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tinyflux_pl.core.protocols import TextEncoder
+from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.text import encoder_config, pretrained
+from tinyflux_pl.text.tokenizer import load_tokenizer
+
+
+class PretrainedText(TextEncoder):
+    """Files, loading, moving, freeing and fingerprints of one or more networks, each under a key such as "t5".
+
+    A subclass sets `kinds` (key -> class of transformers) and `parts` (key -> name of the network in a single file),
+    and implements `_locate` and the encoding. Its constructor arguments are attributes of the same names.
+    Headers are checked when the encoder is first asked about its width; weights are read on first use.
+    """
+
+    kinds: dict[str, str]
+    parts: dict[str, str]
+
+    def __init__(
+        self,
+        dtype: str,
+        batch_size: int,
+        variant: str | None,
+        tokenizer: str | None = None,
+        tokenizer_revision: str | None = None,
+    ) -> None:
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.variant = variant
+        self.tokenizer = tokenizer
+        self.tokenizer_revision = tokenizer_revision
+        self.device = torch.device("cpu")
+        self._models: dict[str, tuple[Any, Any]] = {}  # key -> (tokenizer, network)
+
+    @abstractmethod
+    def _locate(self, key: str) -> tuple[Path, Path]:
+        """Folder or single file of a network, and the folder of its tokenizer; ConfigError without weights."""
+
+    def _structure(self, key: str) -> dict[str, Any] | None:
+        """The contents of config.json as given by the user, for a single file or a plan without weights."""
+        return None
+
+    @property
+    def _keys(self) -> Sequence[str]:
+        """Keys of the networks that are loaded."""
+        return tuple(self.kinds)
+
+    @property
+    def _tokenizer_key(self) -> str:
+        """Key of the network whose tokens `lengths` counts."""
+        return self._keys[0]
+
+    @property
+    def _has_only_structures(self) -> bool:
+        """True where nothing lies on disk, and the structures alone describe the networks (memory plans)."""
+        return False
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Path, Path]]:
+        places = {}
+        for key in self._keys:
+            place, tokenizer = self._locate(key)
+            structure = self._structure(key)
+            pretrained.require_encoder(self.kinds[key], place, tokenizer, self.parts[key], structure, self.variant)
+            places[key] = (place, tokenizer)
+        return places
+
+    def _described_by(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
+        """The place whose config.json describes a network (None: nothing on disk), and its structure."""
+        place = None if self._has_only_structures else self._places[key][0]
+        return place, self._structure(key)
+
+    def _width(self, key: str, name: str) -> int:
+        """The entry `name` of a network's configuration."""
+        place, structure = self._described_by(key)
+        return encoder_config.width_of(place, name, self.kinds[key], structure)
+
+    def skeletons(self) -> Mapping[str, nn.Module]:
+        """The networks without values, on the meta device."""
+        described = {key: encoder_config.described(*self._described_by(key)) for key in self._keys}
+        return {key: encoder_config.skeleton(self.kinds[key], config) for key, config in described.items()}
+
+    def null(self) -> TextEmbeddings:
+        """The unconditional: the empty prompt."""
+        return self.encode([""])
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._places[self._tokenizer_key][1])
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments: they rebuild this encoder."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _hashes(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of each network's weights and vocabulary, by file name."""
+        return {key: pretrained.hash_of(*places, self.variant) for key, places in self._places.items()}
+
+    def _deciding_configs(self) -> dict[str, dict[str, Any]]:
+        """The part of each network's config.json that decides its embeddings."""
+        return {
+            key: pretrained.decides(self.kinds[key], place, self._structure(key))
+            for key, (place, _) in self._places.items()
+        }
+
+    def to(self, device: torch.device | str) -> "PretrainedText":
+        """Move, now or when loaded."""
+        self.device = torch.device(device)
+        for _, model in self._models.values():
+            model.to(self.device)
+        return self
+
+    def free(self) -> None:
+        """Release the networks; the next use reads them again."""
+        self._models.clear()
+
+    def _loaded(self, key: str) -> tuple[Any, Any]:
+        """Tokenizer and network, read on first use."""
+        if key not in self._models:
+            kind, part, structure = self.kinds[key], self.parts[key], self._structure(key)
+            place, folder = self._places[key]
+            tokenizer = pretrained.tokenizer_for(kind, place, folder, structure)
+            model = pretrained.load_encoder(kind, place, self.dtype, self.device, part, structure, self.variant)
+            self._models[key] = (tokenizer, model)
+        return self._models[key]
+
+    def _batches(self, prompts: Sequence[str], size: int) -> Iterator[list[str]]:
+        """The prompts in lists of at most `size`."""
+        for start in range(0, len(prompts), size):
+            yield list(prompts[start : start + size])

@@ -56,14 +56,14 @@ def many(count, device="cpu"):
 
 
 @pytest.mark.parametrize("decay", [0.1, 0.9])
-def test_moved_together_they_are_moved_as_each_by_itself(monkeypatch, decay):
+def test_averages_updated_in_chunks_equal_those_updated_one_by_one(monkeypatch, decay):
     averages, values = many(20)
     averages[3][0, 0, 0] = -0.0
     alone, together = ([average.clone() for average in averages] for _ in range(2))
-    lots = averaging._together(list(zip(alone, values, strict=True)))
+    lots = averaging._chunks(list(zip(alone, values, strict=True)))
     assert max(map(len, lots)) == 1, "on a CPU, to the bit as it was"
     lerp_(alone, values, decay)
-    monkeypatch.setattr(averaging, "_together", lambda pairs: [pairs[:20], pairs[20:]])
+    monkeypatch.setattr(averaging, "_chunks", lambda pairs: [pairs[:20], pairs[20:]])
     lerp_(together, values, decay, taken=torch.tensor(True))
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
     assert not torch.equal(together[3], averages[3])
@@ -84,7 +84,7 @@ def test_the_work_for_a_device_does_not_grow_with_the_number_of_tensors(monkeypa
 
     few = launches(3)
     assert launches(100) == few
-    monkeypatch.setattr(averaging, "LOT", 2**9)
+    monkeypatch.setattr(averaging, "CHUNK_BYTES", 2**9)
     assert few < launches(100) < 100, "in lots of so many bytes"
 
 

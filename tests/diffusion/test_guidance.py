@@ -90,9 +90,9 @@ def test_interval_and_curve_over_the_way():
 
 
 def test_standing_still_is_only_cfg_zeros():
-    assert g.Guidance(5.0, "cfg_zero", zero_until=0.04).still(0.03)
-    assert not g.Guidance(5.0, "cfg_zero", zero_until=0.04).still(0.05)
-    assert not g.Guidance(5.0, "cfg", zero_until=0.04).still(0.0)
+    assert g.Guidance(5.0, "cfg_zero", zero_until=0.04).is_zero_init_step(0.03)
+    assert not g.Guidance(5.0, "cfg_zero", zero_until=0.04).is_zero_init_step(0.05)
+    assert not g.Guidance(5.0, "cfg", zero_until=0.04).is_zero_init_step(0.0)
 
 
 @pytest.mark.parametrize(

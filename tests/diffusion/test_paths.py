@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.paths import LinearPath, VPPath, build_path, fraction, match, time_at
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, build_path, match_log_snr, progress_toward, time_at
 
 PATHS = {
     "tinyflux": LinearPath(0),
@@ -81,22 +81,23 @@ def test_time_broadcasts_over_any_trailing_dimensions(path, shape):
 
 def test_match_equates_signal_to_noise_and_mirrors_the_two_linear_clocks():
     t = torch.tensor([0.1, 0.5, 0.8])
-    torch.testing.assert_close(match(PATHS["tinyflux"], PATHS["flux"], t), torch.tensor([0.9, 0.5, 0.2]))
-    mapped = match(PATHS["tinyflux"], PATHS["sd"], t)
+    torch.testing.assert_close(match_log_snr(PATHS["tinyflux"], PATHS["flux"], t), torch.tensor([0.9, 0.5, 0.2]))
+    mapped = match_log_snr(PATHS["tinyflux"], PATHS["sd"], t)
     torch.testing.assert_close(PATHS["sd"].log_snr(mapped), PATHS["tinyflux"].log_snr(t), rtol=1e-4, atol=1e-4)
     assert (mapped.diff() < 0).all(), "later on TinyFlux's clock is cleaner, hence earlier on DDPM's"
 
 
 def test_match_beyond_a_table_stops_at_its_end():
-    ends = match(PATHS["tinyflux"], PATHS["sd"], torch.tensor([0.0, 1.0]))
+    ends = match_log_snr(PATHS["tinyflux"], PATHS["sd"], torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(ends, torch.tensor([1.0, 0.0]))
 
 
-def test_fraction_of_the_way(path):
+def test_progress_is_0_at_one_end_of_a_path_and_1_at_the_other(path):
     ends = torch.tensor([path.t_noise, path.t_data])
-    assert fraction(path, ends, "noise").tolist() == [1, 0] and fraction(path, ends, "data").tolist() == [0, 1]
+    assert progress_toward(path, ends, "noise").tolist() == [1, 0]
+    assert progress_toward(path, ends, "data").tolist() == [0, 1]
     t = inner()
-    torch.testing.assert_close(time_at(path, fraction(path, t, "noise"), "noise"), t)
+    torch.testing.assert_close(time_at(path, progress_toward(path, t, "noise"), "noise"), t)
 
 
 def test_config_round_trip(path):

@@ -7,7 +7,7 @@ import torch
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.grids import grid
-from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, expand_like
 from tinyflux_pl.diffusion.solvers import SOLVERS, solver_named
 
 MEAN, STD = 2.0, 0.5
@@ -30,7 +30,7 @@ class Exact:
     def __call__(self, x, t):
         self.calls += 1
         self.times.append(float(t[0]))
-        a, s, da, ds = (over(f(t), x) for f in self._parts())
+        a, s, da, ds = (expand_like(f(t), x) for f in self._parts())
         slope = (a * da * STD**2 + s * ds) / (a.square() * STD**2 + s.square())
         return da * MEAN + slope * (x - a * MEAN)
 
@@ -48,8 +48,8 @@ def even_in_log_snr(path, steps):
 def error(name, path, times):
     x = torch.randn(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     start, end = (times[i].expand(50) for i in (0, -1))
-    z = (x - over(path.alpha(start), x) * MEAN) / over(spread(path, start), x)
-    truth = over(path.alpha(end), x) * MEAN + over(spread(path, end), x) * z
+    z = (x - expand_like(path.alpha(start), x) * MEAN) / expand_like(spread(path, start), x)
+    truth = expand_like(path.alpha(end), x) * MEAN + expand_like(spread(path, end), x) * z
     return float((SOLVERS[name](Exact(path), x, times, path) - truth).square().mean().sqrt())
 
 

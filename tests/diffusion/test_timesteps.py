@@ -5,7 +5,7 @@ import torch
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.grids import grid
-from tinyflux_pl.diffusion.paths import LinearPath, VPPath, fraction
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, progress_toward
 from tinyflux_pl.diffusion.shifts import flux_shift, flux_unshift, resolution_shift, shift_time, step_shift
 from tinyflux_pl.diffusion.timesteps import (
     DISTRIBUTIONS,
@@ -23,15 +23,15 @@ U = (torch.arange(4000) + 0.5) / 4000
 @pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize("make", [Uniform, LogitNormal, Mode, lambda **k: Stratified(LogitNormal(**k))])
 def test_shift_above_one_favours_noise_whatever_the_clock(path, make):
-    plain, pushed = (fraction(path, make(shift=s)(U, path), "noise").mean() for s in (1.0, 3.0))
+    plain, pushed = (progress_toward(path, make(shift=s)(U, path), "noise").mean() for s in (1.0, 3.0))
     assert pushed > plain + 0.1
-    back = fraction(path, make(shift=3.0, toward="data")(U, path), "noise").mean()
+    back = progress_toward(path, make(shift=3.0, toward="data")(U, path), "noise").mean()
     assert back < plain - 0.1
 
 
 def test_positive_mean_favours_noise():
     for path in PATHS:
-        assert fraction(path, LogitNormal(mean=1.0)(U, path), "noise").mean() > 0.65
+        assert progress_toward(path, LogitNormal(mean=1.0)(U, path), "noise").mean() > 0.65
 
 
 @pytest.mark.parametrize("sampler", [Uniform(7.0), LogitNormal(std=9.0), Mode(), Stratified()])
@@ -116,7 +116,7 @@ def test_grid_runs_from_noise_to_data_and_ends_exactly_there(path, toward):
         times = grid(28, path, shift, toward)
         assert times.dtype == torch.float32 and len(times) == 29
         assert (float(times[0]), float(times[-1])) == (path.t_noise, path.t_data)
-        assert (fraction(path, times, "data").diff() > 0).all()
+        assert (progress_toward(path, times, "data").diff() > 0).all()
 
 
 def test_grid_shift_is_applied_once_and_lengthens_the_noisy_part():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
-from tinyflux_pl.diffusion.losses import real_mean
+from tinyflux_pl.diffusion.losses import unpadded_mean
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.diffusion.timesteps import Uniform
 from tinyflux_pl.objectives.flow import FlowObjective
@@ -47,10 +47,10 @@ def test_training_and_validation_look_at_real_tokens_alone(where, loss):
 
 def test_a_sample_s_mean_does_not_depend_on_its_padding():
     error = torch.rand(3, 2, 5, 1)
-    found = real_mean(error, MASK)
+    found = unpadded_mean(error, MASK)
     assert found[1] == pytest.approx(float(error[1, :, :2].mean()))
-    assert torch.allclose(real_mean(error, torch.ones(3, 5, dtype=torch.bool)), error.mean((1, 2, 3)))
-    assert torch.equal(real_mean(error, None), error.flatten(1).mean(1))
+    assert torch.allclose(unpadded_mean(error, torch.ones(3, 5, dtype=torch.bool)), error.mean((1, 2, 3)))
+    assert torch.equal(unpadded_mean(error, None), error.flatten(1).mean(1))
 
 
 class Reader(Wrong):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tinyflux_pl.diffusion import losses, prediction, shifts, solvers, timesteps, weighting
 from tinyflux_pl.diffusion.averaging import lerp_
 from tinyflux_pl.diffusion.grids import grid
-from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, expand_like
 from tinyflux_pl.diffusion.schedules import LearningRate, Ramp
 
 DATA = Path(__file__).parent / "data"
@@ -121,7 +121,7 @@ def test_v_and_epsilon_on_a_variance_preserving_path():
     f = fixture("tinyfluxfn_predictions")
     data, noise, other, t = f["data"], f["noise"], f["other"], f["t"]
     path = Coefficients(f["alpha"].sqrt(), (1 - f["alpha"]).sqrt())  # the fixture holds alpha squared
-    close(over(path.alpha(t), data) * data + over(path.sigma(t), noise) * noise, f["vpred_x_t"])
+    close(expand_like(path.alpha(t), data) * data + expand_like(path.sigma(t), noise) * noise, f["vpred_x_t"])
     close(prediction.target("v", data, noise, t, path), f["vpred_velocity"])
     x0, found_noise = prediction.to_data_and_noise("v", other, data, t, path)
     close(x0, f["vpred_data_from_velocity"])
@@ -223,7 +223,7 @@ def test_dpmpp_2m_walks_as_diffusers_does(fluxflow, case, settings, count):
     grid = fluxflow[f"output.{case}_timesteps_{count}"].double() / 999
 
     def field(x, t):
-        return prediction.convert(x / 2 + over((t * 9.99).sin(), x) / 10, x, t, path, "v", "velocity")
+        return prediction.convert(x / 2 + expand_like((t * 9.99).sin(), x) / 10, x, t, path, "v", "velocity")
 
     states = []
     x = solvers.dpmpp_2m(field, expected[0].double(), grid, path, lambda _, state: states.append(state))

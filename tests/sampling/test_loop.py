@@ -10,7 +10,7 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Prediction, TextEmbeddings
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.diffusion.guidance import Guidance
-from tinyflux_pl.diffusion.paths import LinearPath, VPPath, over
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, expand_like
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 from tinyflux_pl.sampling.loop import SamplerSettings, evaluating, sample
 
@@ -31,7 +31,7 @@ class Gaussian(DenoiserModule):
     def forward(self, x_t, t, cond):
         self.rows.append(len(x_t))
         assert t.dtype == torch.float32 and x_t.dtype == torch.float32
-        a, s = over(self.path.alpha(t), x_t), over(self.path.sigma(t), x_t)
+        a, s = expand_like(self.path.alpha(t), x_t), expand_like(self.path.sigma(t), x_t)
         mean = cond.text.pooled[:, :1, None, None]
         variance = a.square() * STD**2 + s.square()
         x0 = mean + a * STD**2 / variance * (x_t - a * mean)

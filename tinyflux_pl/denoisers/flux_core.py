@@ -15,7 +15,7 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import image_ids
-from tinyflux_pl.diffusion.paths import fraction
+from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.flux import Flux, FluxParams
 
 
@@ -79,7 +79,7 @@ class FluxCoreDenoiser(DenoiserModule):
             txt,
             txt_ids,
             # The network's clock runs from data (0) to noise (1), whatever the path's does.
-            fraction(self.path, t.float(), "noise"),
+            progress_toward(self.path, t.float(), "noise"),
             cond.text.pooled,
             self._guidance(t, cond),
             img_mask=cond.target_mask,

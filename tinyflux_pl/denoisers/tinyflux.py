@@ -19,7 +19,7 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import inpaint_channels, joined_pictures, patchify, unpatchify
 from tinyflux_pl.denoisers.tinyflux_reference import load_reference, published_file, read_safetensors, to_reference_keys
-from tinyflux_pl.diffusion.paths import fraction
+from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
@@ -105,7 +105,7 @@ class TinyFluxDenoiser(DenoiserModule):
             cond.text.tokens,
             cond.text.pooled,
             # The network's clock runs from noise (0) to data (1), whatever the path's does.
-            fraction(self.path, t.float(), "data"),
+            progress_toward(self.path, t.float(), "data"),
             img_ids=ids,
             inpaint=None if cond.inpaint is None else patchify(cond.inpaint, patch),
             reference_tokens=joined.shape[1] - own,

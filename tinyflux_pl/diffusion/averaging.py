@@ -10,7 +10,7 @@ from torch import Tensor
 from tinyflux_pl.core.errors import ConfigError
 
 DECAYS = ("constant", "warmup", "power")
-LOT = 2**26  # bytes of averages that are moved at once where a launch costs more than a copy: on no CPU
+CHUNK_BYTES = 2**26  # bytes of averages that are moved at once where a launch costs more than a copy: on no CPU
 
 
 @torch.no_grad()
@@ -29,10 +29,10 @@ def lerp_(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, ta
         return
     moves = torch.stack(torch._foreach_norm(list(values), dtype=torch.float32)).isfinite().all()
     moves = moves if taken is None else moves & taken
-    for some in _together(pairs):
+    for some in _chunks(pairs):
         old, new = zip(*some, strict=True)
-        before = _in_a_row(old)
-        after = torch.lerp(before, _in_a_row(new).to(before.dtype), 1.0 - decay)
+        before = _flatten(old)
+        after = torch.lerp(before, _flatten(new).to(before.dtype), 1.0 - decay)
         if len(some) == 1:
             torch.where(moves, after, before, out=before)
         else:
@@ -40,20 +40,20 @@ def lerp_(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, ta
             torch._foreach_copy_(list(old), torch._utils._unflatten_dense_tensors(after, old))
 
 
-def _together(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
-    """Averages and their values, in lots of one type and of `LOT` bytes, or of one tensor."""
+def _chunks(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
+    """Averages and their values, in lots of one type and of `CHUNK_BYTES` bytes, or of one tensor."""
     lots: list[list[tuple[Tensor, Tensor]]] = []
     room, kind = 0, None
     for average, value in pairs:
         if average.nbytes >= room or (average.dtype, value.dtype) != kind:
             lots.append([])
-            room, kind = 0 if average.device.type == "cpu" else LOT, (average.dtype, value.dtype)
+            room, kind = 0 if average.device.type == "cpu" else CHUNK_BYTES, (average.dtype, value.dtype)
         lots[-1].append((average, value))
         room -= average.nbytes
     return lots
 
 
-def _in_a_row(tensors: Sequence[Tensor]) -> Tensor:
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
     """As one vector: a view of a single tensor, a copy of several."""
     return tensors[0].detach() if len(tensors) == 1 else torch.cat([tensor.detach().flatten() for tensor in tensors])
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.diffusion.paths import time_at
 from tinyflux_pl.diffusion.shifts import check_shift, flux_shift, shift_time
 
@@ -25,7 +25,7 @@ RHO = 7.0  # Karras et al. 2022 (2206.00364), equation 5
 
 def grid(
     steps: int,
-    path: Any,
+    path: Path,
     shift: float = 1.0,
     toward: str = "noise",
     spacing: str = "even",
@@ -79,7 +79,7 @@ def _entries(spacing: str, steps: int, offset: int) -> Float[Tensor, " n"]:
     return torch.linspace(0, top, steps, dtype=torch.float64).flip(0)
 
 
-def _respaced(times: Float[Tensor, " n"], path: Any, sigmas: str) -> Float[Tensor, " n"]:
+def _respaced(times: Float[Tensor, " n"], path: Path, sigmas: str) -> Float[Tensor, " n"]:
     """The times of other levels of noise between the same two ends."""
     if sigmas == "spaced":
         return times

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.paths import over
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.diffusion.paths import expand_like
 from tinyflux_pl.diffusion.prediction import convert, to_data_and_noise
 
 KINDS = ("cfg", "apg", "cfg_zero")
@@ -36,7 +36,7 @@ def cfg(cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: flo
 def cfg_zero(cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float) -> Float[Tensor, "b ..."]:
     """CFG from the unconditional scaled to fit: k u + s (c - k u), k = <c, u> / |u|^2. 2503.18886."""
     product = (_flat(cond) * _flat(uncond)).sum(1)
-    fit = over(product / _flat(uncond).square().sum(1).clamp_min(1e-12), cond)
+    fit = expand_like(product / _flat(uncond).square().sum(1).clamp_min(1e-12), cond)
     return fit * uncond + scale * (cond - fit * uncond)
 
 
@@ -55,16 +55,16 @@ def apg(
     difference = cond - uncond
     if norm_limit is not None:
         length = _flat(difference).norm(dim=1).clamp_min(1e-12)
-        difference = difference * over((norm_limit / length).clamp_max(1.0), cond)
+        difference = difference * expand_like((norm_limit / length).clamp_max(1.0), cond)
     unit = torch.nn.functional.normalize(_flat(along), dim=1).reshape(along.shape)
-    parallel = over((_flat(difference) * _flat(unit)).sum(1), cond) * unit
+    parallel = expand_like((_flat(difference) * _flat(unit)).sum(1), cond) * unit
     return cond + (scale - 1) * (difference - parallel + eta * parallel)
 
 
 def rescale(guided: Float[Tensor, "b ..."], cond: Float[Tensor, "b ..."], amount: float) -> Float[Tensor, "b ..."]:
     """Bring each sample's deviation back to the conditional's, by `amount`. Lin et al. 2023, equation 15."""
     factor = _flat(cond).std(1) / _flat(guided).std(1).clamp_min(1e-12)
-    return guided * over(amount * factor + (1 - amount), guided)
+    return guided * expand_like(amount * factor + (1 - amount), guided)
 
 
 def dynamic_threshold(
@@ -75,7 +75,7 @@ def dynamic_threshold(
     Meant for pixels in [-bound, bound]; latents have no such bound, so give one measured from data.
     """
     size = torch.quantile(_flat(x0).abs().float(), percentile, dim=1).to(x0.dtype)
-    limit = over(size.clamp_min(bound), x0)
+    limit = expand_like(size.clamp_min(bound), x0)
     return x0.clamp(-limit, limit) * (bound / limit)
 
 
@@ -143,7 +143,7 @@ class Guidance:
             return 1.0
         return self.scale if self.curve == "constant" else triangle(share, self.scale, self.peak)
 
-    def still(self, share: float) -> bool:
+    def is_zero_init_step(self, share: float) -> bool:
         """Whether CFG-Zero's first part of the way, where nothing moves, is not over yet."""
         return self.kind == "cfg_zero" and share < self.zero_until
 
@@ -153,7 +153,7 @@ class Guidance:
         uncond: Float[Tensor, "b ..."],
         x: Float[Tensor, "b ..."],
         t: Float[Tensor, " b"],
-        path: Any,
+        path: Path,
         scale: float,
     ) -> Float[Tensor, "b ..."]:
         """The guided velocity, at what `scale_at` said for this t."""
@@ -172,7 +172,7 @@ class Guidance:
         return guided
 
 
-def velocity_per_data(path: Any, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+def velocity_per_data(path: Path, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     """|d velocity / d x0| at fixed x_t: |alpha sigma' - sigma alpha'| / sigma."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     return (alpha * path.sigma_rate(t) - sigma * path.alpha_rate(t)).abs() / sigma.clamp_min(1e-8)

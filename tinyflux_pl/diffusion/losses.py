@@ -14,12 +14,12 @@ ELEMENTWISE = ("mse", "huber")
 
 def mse(prediction: Float[Tensor, "*s"], target: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """Squared error, elementwise, in fp32 or better."""
-    return (_exact(prediction) - _exact(target)).square()
+    return (_at_least_fp32(prediction) - _at_least_fp32(target)).square()
 
 
 def huber(prediction: Float[Tensor, "*s"], target: Float[Tensor, "*s"], delta: float = 0.1) -> Float[Tensor, "*s"]:
     """min(|e|, delta)^2 / 2 + delta (|e| - delta)_+, elementwise."""
-    error = (_exact(prediction) - _exact(target)).abs()
+    error = (_at_least_fp32(prediction) - _at_least_fp32(target)).abs()
     return 0.5 * error.clamp_max(delta).square() + delta * (error - delta).clamp_min(0)
 
 
@@ -39,7 +39,7 @@ def elementwise(
 
 def cosine(prediction: Float[Tensor, "b *s"], target: Float[Tensor, "b *s"]) -> Float[Tensor, " b"]:
     """1 - cosine similarity of each sample's features."""
-    return 1 - F.cosine_similarity(_exact(prediction).flatten(1), _exact(target).flatten(1), dim=1)
+    return 1 - F.cosine_similarity(_at_least_fp32(prediction).flatten(1), _at_least_fp32(target).flatten(1), dim=1)
 
 
 def sample_mean(loss: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
@@ -47,7 +47,7 @@ def sample_mean(loss: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
     return loss.flatten(1).mean(1)
 
 
-def real_mean(loss: Float[Tensor, "b c h w"], real: Bool[Tensor, "b n"] | None) -> Float[Tensor, " b"]:
+def unpadded_mean(loss: Float[Tensor, "b c h w"], real: Bool[Tensor, "b n"] | None) -> Float[Tensor, " b"]:
     """Mean of a sample over those of its h * w cells, row by row, that are no padding; None: none is."""
     if real is None:
         return sample_mean(loss)
@@ -67,7 +67,7 @@ def masked_mean(
 
 def mask_weight(mask: Float[Tensor, "b mh mw"], fg: float, bg: float, h: int, w: int) -> Float[Tensor, "b h w"]:
     """m fg + (1 - m) bg on an h x w grid."""
-    mask = _exact(mask)
+    mask = _at_least_fp32(mask)
     if mask.shape[-2:] != (h, w):
         mask = F.interpolate(mask[:, None], size=(h, w), mode="area")[:, 0]
     return mask * fg + (1 - mask) * bg
@@ -75,25 +75,25 @@ def mask_weight(mask: Float[Tensor, "b mh mw"], fg: float, bg: float, h: int, w:
 
 def spatial_weight(importance: Float[Tensor, "b s1 s2"], h: int, w: int) -> Float[Tensor, "b h w"]:
     """A coarse importance map upsampled bilinearly to h x w, with mean 1 for each sample."""
-    fine = F.interpolate(_exact(importance)[:, None], size=(h, w), mode="bilinear", align_corners=False)[:, 0]
+    fine = F.interpolate(_at_least_fp32(importance)[:, None], size=(h, w), mode="bilinear", align_corners=False)[:, 0]
     return fine / (fine.mean((1, 2), keepdim=True) + 1e-6)  # the original's guard against an all-zero map
 
 
 def kl(mean: Float[Tensor, "b *s"], log_variance: Float[Tensor, "b *s"], free_bits: float = 0.0) -> Float[Tensor, " b"]:
     """KL of N(mean, exp(log_variance)) from N(0, 1) in nats a dimension; below `free_bits` it costs a constant."""
-    mean, log_variance = _exact(mean), _exact(log_variance)
+    mean, log_variance = _at_least_fp32(mean), _at_least_fp32(log_variance)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     return sample_mean(divergence.clamp_min(free_bits))
 
 
 def hinge_critic(real: Float[Tensor, "*s"], fake: Float[Tensor, "*s"]) -> Float[Tensor, ""]:
     """max(0, 1 - real) + max(0, 1 + fake), averaged: the critic's side of the hinge loss."""
-    return F.relu(1 - _exact(real)).mean() + F.relu(1 + _exact(fake)).mean()
+    return F.relu(1 - _at_least_fp32(real)).mean() + F.relu(1 + _at_least_fp32(fake)).mean()
 
 
 def hinge_generator(fake: Float[Tensor, "*s"]) -> Float[Tensor, ""]:
     """-mean(fake): the generator's side. Its value may be negative; never divide a weight by it."""
-    return -_exact(fake).mean()
+    return -_at_least_fp32(fake).mean()
 
 
 def r1(real_logits: Float[Tensor, "b *s"], images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
@@ -102,5 +102,5 @@ def r1(real_logits: Float[Tensor, "b *s"], images: Float[Tensor, "b c h w"]) -> 
     return gradient.float().square().flatten(1).sum(1)
 
 
-def _exact(x: Tensor) -> Tensor:
+def _at_least_fp32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()

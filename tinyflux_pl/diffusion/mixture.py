@@ -15,7 +15,7 @@ from tinyflux_pl.core.errors import ConfigError
 SMALLEST = 1e-12  # alpha and sigma inside a logarithm; |log-SNR| stays below 55.3
 
 
-def time_in_full(t: Tensor) -> Tensor:
+def require_fp32_time(t: Tensor) -> Tensor:
     if t.dtype not in (torch.float32, torch.float64):
         raise ConfigError(
             f"time in {t.dtype}", where="diffusion.paths", cure="keep t in fp32 until the network's own boundary"
@@ -23,7 +23,7 @@ def time_in_full(t: Tensor) -> Tensor:
     return t
 
 
-def over(coefficient: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+def expand_like(coefficient: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     """A per-sample coefficient shaped to broadcast over the trailing dimensions of `like`."""
     return coefficient.reshape(-1, *(1,) * (like.ndim - 1))
 
@@ -52,13 +52,13 @@ class Mixture(ABC):
         self, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
     ) -> Float[Tensor, "b ..."]:
         """x_t = alpha(t) data + sigma(t) noise."""
-        return over(self.alpha(t), data) * data + over(self.sigma(t), noise) * noise
+        return expand_like(self.alpha(t), data) * data + expand_like(self.sigma(t), noise) * noise
 
     def velocity(
         self, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
     ) -> Float[Tensor, "b ..."]:
         """dx_t/dt = alpha'(t) data + sigma'(t) noise."""
-        return over(self.alpha_rate(t), data) * data + over(self.sigma_rate(t), noise) * noise
+        return expand_like(self.alpha_rate(t), data) * data + expand_like(self.sigma_rate(t), noise) * noise
 
     def config(self) -> dict[str, Any]:
         """Plain data from which `build_path(self.name, ...)` makes an equal path."""

@@ -14,10 +14,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.mixture import SMALLEST, Mixture, over, time_in_full
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.diffusion.mixture import SMALLEST, Mixture, expand_like, require_fp32_time
 from tinyflux_pl.diffusion.variance_preserving import EDMPath, VPPath
 
-__all__ = ["PATHS", "EDMPath", "LinearPath", "VPPath", "build_path", "fraction", "match", "over", "time_at"]
+__all__ = [
+    "PATHS",
+    "EDMPath",
+    "LinearPath",
+    "VPPath",
+    "build_path",
+    "expand_like",
+    "match_log_snr",
+    "progress_toward",
+    "time_at",
+]
 
 
 @dataclass(frozen=True)
@@ -46,19 +57,19 @@ class LinearPath(Mixture):
 
     def alpha(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """Coefficient of the data."""
-        return time_in_full(t) if self.noise_at == 0 else 1 - time_in_full(t)
+        return require_fp32_time(t) if self.noise_at == 0 else 1 - require_fp32_time(t)
 
     def sigma(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """Coefficient of the noise."""
-        return 1 - time_in_full(t) if self.noise_at == 0 else time_in_full(t)
+        return 1 - require_fp32_time(t) if self.noise_at == 0 else require_fp32_time(t)
 
     def alpha_rate(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """d alpha / dt."""
-        return torch.full_like(time_in_full(t), self.t_data - self.t_noise)
+        return torch.full_like(require_fp32_time(t), self.t_data - self.t_noise)
 
     def sigma_rate(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """d sigma / dt."""
-        return torch.full_like(time_in_full(t), self.t_noise - self.t_data)
+        return torch.full_like(require_fp32_time(t), self.t_noise - self.t_data)
 
     def log_snr(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """2 log(alpha / sigma), finite at both ends."""
@@ -66,7 +77,7 @@ class LinearPath(Mixture):
 
     def time_of_log_snr(self, log_snr: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The inverse: alpha = sigmoid(log_snr / 2), since alpha + sigma = 1."""
-        half = time_in_full(log_snr) / 2
+        half = require_fp32_time(log_snr) / 2
         return torch.sigmoid(half if self.noise_at == 0 else -half)
 
 
@@ -84,18 +95,18 @@ def build_path(name: str, config: dict[str, Any] | None = None) -> LinearPath | 
     return PATHS[name](**(config or {}))
 
 
-def match(source: Any, target: Any, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+def match_log_snr(source: Path, target: Path, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """The time on `target` at which signal to noise is what it is at t on `source`."""
     return target.time_of_log_snr(source.log_snr(t))
 
 
-def fraction(path: Any, t: Float[Tensor, "*b"], toward: str) -> Float[Tensor, "*b"]:
+def progress_toward(path: Path, t: Float[Tensor, "*b"], toward: str) -> Float[Tensor, "*b"]:
     """How far t is on the way to `toward`: 0 at the other end, 1 there."""
     near, far = (path.t_noise, path.t_data) if toward == "noise" else (path.t_data, path.t_noise)
-    return (time_in_full(t) - far) / (near - far)
+    return (require_fp32_time(t) - far) / (near - far)
 
 
-def time_at(path: Any, share: Float[Tensor, "*b"], toward: str) -> Float[Tensor, "*b"]:
-    """The inverse of `fraction`."""
+def time_at(path: Path, share: Float[Tensor, "*b"], toward: str) -> Float[Tensor, "*b"]:
+    """The inverse of `progress_toward`."""
     near, far = (path.t_noise, path.t_data) if toward == "noise" else (path.t_data, path.t_noise)
-    return far + time_in_full(share) * (near - far)
+    return far + require_fp32_time(share) * (near - far)

@@ -14,13 +14,12 @@ where the input no longer holds the answer it fades to 0, the mean of normalised
 
 from __future__ import annotations
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.paths import over
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.diffusion.paths import expand_like
 
 KINDS = ("velocity", "epsilon", "x0", "v")
 RIDGE = 1e-10
@@ -33,11 +32,11 @@ def check_kind(kind: str, where: str = "prediction") -> None:
 
 
 def to_data_and_noise(
-    kind: str, output: Float[Tensor, "b ..."], x_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Any
+    kind: str, output: Float[Tensor, "b ..."], x_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Path
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
     """(x0, noise) such that alpha x0 + sigma noise = x_t and the output is theirs."""
     check_kind(kind)
-    a, s = over(path.alpha(t), x_t), over(path.sigma(t), x_t)
+    a, s = expand_like(path.alpha(t), x_t), expand_like(path.sigma(t), x_t)
     if kind == "epsilon":
         return (x_t - s * output) * (a / (a.square() + RIDGE)), output
     if kind == "x0":
@@ -45,7 +44,7 @@ def to_data_and_noise(
     if kind == "v":
         square = a.square() + s.square()
         return (a * x_t - s * output) / square, (s * x_t + a * output) / square
-    a_rate, s_rate = over(path.alpha_rate(t), x_t), over(path.sigma_rate(t), x_t)
+    a_rate, s_rate = expand_like(path.alpha_rate(t), x_t), expand_like(path.sigma_rate(t), x_t)
     determinant = a * s_rate - s * a_rate
     # the coefficients first: on a VP path near the end both they and the determinant are small
     x0 = (s_rate / determinant) * x_t - (s / determinant) * output
@@ -54,7 +53,7 @@ def to_data_and_noise(
 
 
 def target(
-    kind: str, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Any
+    kind: str, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Path
 ) -> Float[Tensor, "b ..."]:
     """What a network of that kind should answer at time t."""
     check_kind(kind)
@@ -64,14 +63,14 @@ def target(
         return noise
     if kind == "x0":
         return data
-    return over(path.alpha(t), data) * noise - over(path.sigma(t), data) * data
+    return expand_like(path.alpha(t), data) * noise - expand_like(path.sigma(t), data) * data
 
 
 def convert(
     output: Float[Tensor, "b ..."],
     x_t: Float[Tensor, "b ..."],
     t: Float[Tensor, " b"],
-    path: Any,
+    path: Path,
     from_kind: str,
     to_kind: str,
 ) -> Float[Tensor, "b ..."]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.paths import fraction, time_at
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.diffusion.paths import progress_toward, time_at
 
 
 def flux_shift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
@@ -28,9 +28,9 @@ def resolution_shift(tokens: int, base: int = 256, largest: int = 4096, low: flo
     return math.exp(low + (high - low) * (tokens - base) / (largest - base))
 
 
-def shift_time(t: Float[Tensor, "*b"], shift: float, path: Any, toward: str = "noise") -> Float[Tensor, "*b"]:
+def shift_time(t: Float[Tensor, "*b"], shift: float, path: Path, toward: str = "noise") -> Float[Tensor, "*b"]:
     """Times of `path` pushed towards one of its ends."""
-    return time_at(path, flux_shift(fraction(path, t, toward), shift), toward)
+    return time_at(path, flux_shift(progress_toward(path, t, toward), shift), toward)
 
 
 def step_shift(tokens: int, steps: int) -> float:

@@ -1,10 +1,9 @@
 """Solvers of dx/dt = field(x, t) along a grid of times from noise to data.
 
-Every path is a linear one in other coordinates: y = x / (alpha + sigma) moves with
-r = alpha / (alpha + sigma), and dy/dr = x0 - noise. Euler and Heun step y over r. On the linear
-path y = x and this is the ordinary step x + dt * velocity; on any path the Euler step is DDIM's,
-exact whatever the path's clock does between two times. The state is fp32 (fp64 in tests).
-The grid may stay on the host, and the field is told its times there, so that nobody waits to read them.
+The velocity at (x, t) implies clean data x0 and noise with x = alpha(t) x0 + sigma(t) noise; a step mixes them again
+at the next time. On the linear path this is the ordinary step x + dt * velocity; on any path it is DDIM's, exact
+however alpha and sigma move between two times. Second-order steps correct x0 first. The state is fp32 (fp64 in tests).
+`grid` may stay on the CPU: the field receives CPU times, so that reading one never synchronises the GPU.
 
 Where the grid ends in clean data the field is not evaluated at its last time, which no network has
 seen, and the last step is first order.
@@ -14,41 +13,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.paths import over
+from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.diffusion.paths import expand_like
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 
 Field = Callable[[Tensor, Tensor], Tensor]
-Fresh = Callable[[int], Tensor]  # noise like x for the step of that index; only ancestral solvers ask for any
+FreshNoise = Callable[[int], Tensor]  # noise like x for the step of that index, for ancestral solvers
 OnStep = Callable[[int, Tensor], None]  # called after each step with its index and the new state
 
 
-def _split(field: Field, x: Tensor, told: Tensor, t: Tensor, path: Any) -> tuple[Tensor, Tensor]:
-    """(x0, noise) according to the field at x and t, the time that it is `told`."""
-    return to_data_and_noise("velocity", field(x, told), x, t, path)
+def _times(grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Times (steps + 1, B), the same for every sample: on the grid's device, and on that of x."""
+    rows = x.shape[0]
+    return grid[:, None].expand(-1, rows), grid.to(x.device)[:, None].expand(-1, rows)
 
 
-def _open_steps(grid: Tensor, path: Any) -> int:
-    """How many steps end in some noise, where second order is possible: all, or all but the last."""
+def _second_order_steps(grid: Tensor, path: Path) -> int:
+    """Number of steps that end in some noise: all, or all but the last."""
     return len(grid) - 1 - int(float(path.sigma(grid[-1:])[0]) == 0)
 
 
-def _times(grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Times (steps + 1, B), every sample at the same one: where the grid is, and where x is."""
-    told, there = (times[:, None].expand(-1, x.shape[0]) for times in (grid, grid.to(x.device)))
-    return told, there
-
-
-def _ratio(path: Any, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """r = alpha / (alpha + sigma) and the scale alpha + sigma, shaped like x."""
-    scale = path.alpha(t) + path.sigma(t)
-    return over(path.alpha(t) / scale, x), over(scale, x)
+def _change_data(x0: Tensor, noise: Tensor, change: Tensor, t: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+    """(x0 + change, noise) with the noise that still gives the same x at t."""
+    ratio = expand_like(path.alpha(t) / path.sigma(t), x0)
+    return x0 + change, noise - ratio * change
 
 
 @torch.no_grad()
@@ -56,16 +50,15 @@ def euler(
     field: Field,
     x: Float[Tensor, "b ..."],
     grid: Float[Tensor, " n"],
-    path: Any,
+    path: Path,
     on_step: OnStep | None = None,
-    fresh: Fresh | None = None,
+    fresh_noise: FreshNoise | None = None,
 ) -> Float[Tensor, "b ..."]:
     """First order, one evaluation a step. DDIM (Song et al. 2020, 2010.02502) on a VP path."""
-    told, times = _times(grid, x)
+    t_model, t = _times(grid, x)
     for i in range(len(grid) - 1):
-        x0, noise = _split(field, x, told[i], times[i], path)
-        (r, scale), (r_next, scale_next) = _ratio(path, times[i], x), _ratio(path, times[i + 1], x)
-        x = scale_next * (x / scale + (r_next - r) * (x0 - noise))
+        x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
+        x = path.interpolate(x0, noise, t[i + 1])
         if on_step:
             on_step(i, x)
     return x
@@ -76,21 +69,28 @@ def heun(
     field: Field,
     x: Float[Tensor, "b ..."],
     grid: Float[Tensor, " n"],
-    path: Any,
+    path: Path,
     on_step: OnStep | None = None,
-    fresh: Fresh | None = None,
+    fresh_noise: FreshNoise | None = None,
 ) -> Float[Tensor, "b ..."]:
-    """Second order, two evaluations a step, one where it ends in data. Karras et al. 2022 (2206.00364), algorithm 1."""
-    (told, times), open_steps = _times(grid, x), _open_steps(grid, path)
+    """Second order, two evaluations a step, one where it ends in data.
+
+    Karras et al. 2022 (2206.00364), algorithm 1: the mean slope of an Euler step's two ends. The slope is that of
+    x / (alpha + sigma) over alpha / (alpha + sigma), which is x0 - noise: a straight line on every path.
+    """
+    t_model, t = _times(grid, x)
+    second_order_steps = _second_order_steps(grid, path)
     for i in range(len(grid) - 1):
-        x0, noise = _split(field, x, told[i], times[i], path)
-        (r, scale), (r_next, scale_next) = _ratio(path, times[i], x), _ratio(path, times[i + 1], x)
-        y, slope = x / scale, x0 - noise
-        ahead = scale_next * (y + (r_next - r) * slope)
-        if i < open_steps:
-            x0, noise = _split(field, ahead, told[i + 1], times[i + 1], path)
-            ahead = scale_next * (y + (r_next - r) * (slope + x0 - noise) / 2)
-        x = ahead
+        x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
+        x_next = path.interpolate(x0, noise, t[i + 1])
+        if i < second_order_steps:
+            velocity = field(x_next, t_model[i + 1])
+            x0_next, noise_next = to_data_and_noise("velocity", velocity, x_next, t[i + 1], path)
+            half_slope_change = ((x0_next - noise_next) - (x0 - noise)) / 2
+            alpha, sigma = path.alpha(t[i]), path.sigma(t[i])
+            change = expand_like(sigma / (alpha + sigma), x) * half_slope_change
+            x_next = path.interpolate(*_change_data(x0, noise, change, t[i], path), t[i + 1])
+        x = x_next
         if on_step:
             on_step(i, x)
     return x
@@ -101,26 +101,27 @@ def dpmpp_2m(
     field: Field,
     x: Float[Tensor, "b ..."],
     grid: Float[Tensor, " n"],
-    path: Any,
+    path: Path,
     on_step: OnStep | None = None,
-    fresh: Fresh | None = None,
+    fresh_noise: FreshNoise | None = None,
 ) -> Float[Tensor, "b ..."]:
     """Second order multistep in x0 over the half log-SNR, one evaluation a step.
 
     DPM-Solver++ 2M, Lu et al. 2022 (2211.01095), algorithm 2. The first step has no past, and a
     step that ends in data has infinite length: both are first order.
     """
-    (told, times), open_steps = _times(grid, x), _open_steps(grid, path)
-    past: tuple[Tensor, Tensor] | None = None  # x0 one step ago, and that step's length
+    t_model, t = _times(grid, x)
+    second_order_steps = _second_order_steps(grid, path)
+    previous: tuple[Tensor, Tensor] | None = None  # x0 one step ago, and that step's length
     for i in range(len(grid) - 1):
-        x0, _ = _split(field, x, told[i], times[i], path)
-        length = over((path.log_snr(times[i + 1]) - path.log_snr(times[i])) / 2, x)
-        ahead = x0
-        if past is not None and i < open_steps:
-            ahead = x0 + (x0 - past[0]) * length / (2 * past[1])
-        sigma, sigma_next = over(path.sigma(times[i]), x), over(path.sigma(times[i + 1]), x)
-        x = sigma_next / sigma * x - over(path.alpha(times[i + 1]), x) * torch.expm1(-length) * ahead
-        past = (x0, length)
+        x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
+        length = expand_like((path.log_snr(t[i + 1]) - path.log_snr(t[i])) / 2, x)
+        change = torch.zeros_like(x0)
+        if previous is not None and i < second_order_steps:
+            x0_previous, length_previous = previous
+            change = (x0 - x0_previous) * length / (2 * length_previous)
+        x = path.interpolate(*_change_data(x0, noise, change, t[i], path), t[i + 1])
+        previous = (x0, length)
         if on_step:
             on_step(i, x)
     return x
@@ -131,25 +132,24 @@ def euler_ancestral(
     field: Field,
     x: Float[Tensor, "b ..."],
     grid: Float[Tensor, " n"],
-    path: Any,
+    path: Path,
     on_step: OnStep | None = None,
-    fresh: Fresh | None = None,
+    fresh_noise: FreshNoise | None = None,
 ) -> Float[Tensor, "b ..."]:
-    """Euler to less noise than the next time has, the rest anew. k-diffusion's rule in x / alpha, where data is seen.
+    """Euler whose noise is partly replaced by fresh noise at each step, by k-diffusion's rule in x / alpha.
 
-    ConfigError on a path whose first time holds no data at all, and without `fresh` noise.
+    ConfigError on a path whose first time holds no data at all, and without `fresh_noise`.
     """
-    told, times = _times(grid, x)
+    t_model, t = _times(grid, x)
     ratios = (path.sigma(grid) / path.alpha(grid)).tolist()  # on the host, where the grid is
-    if fresh is None or not math.isfinite(ratios[0]):
+    if fresh_noise is None or not math.isfinite(ratios[0]):
         cure = "sampler.solver=euler"
         raise ConfigError("euler_ancestral needs some data at its first time", where="sampler.solver", cure=cure)
     for i in range(len(grid) - 1):
-        x0, noise = _split(field, x, told[i], times[i], path)
-        high, low = ratios[i], ratios[i + 1]
-        up = low * math.sqrt(max(high**2 - low**2, 0.0)) / high
-        down = math.sqrt(max(low**2 - up**2, 0.0))
-        x = over(path.alpha(times[i + 1]), x) * (x0 + down * noise + up * fresh(i))
+        x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
+        share = min(ratios[i + 1] / ratios[i], 1.0)  # of the noise that stays; the squares add up to 1
+        noise = share * noise + math.sqrt(1 - share**2) * fresh_noise(i)
+        x = path.interpolate(x0, noise, t[i + 1])
         if on_step:
             on_step(i, x)
     return x
@@ -161,5 +161,6 @@ SOLVERS = {"euler_ancestral": euler_ancestral, "euler": euler, "heun": heun, "dp
 def solver_named(name: str) -> Callable[..., Tensor]:
     """The solver of that name; ConfigError names the valid ones."""
     if name not in SOLVERS:
-        raise ConfigError(f"unknown solver {name!r}", where="sampler.solver", cure=f"one of {tuple(SOLVERS)}")
+        cure = f"choose {', '.join(SOLVERS)}"
+        raise ConfigError(f"unknown solver {name!r}", where="sampler.solver", cure=cure)
     return SOLVERS[name]

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.diffusion.grids import TABLE
 from tinyflux_pl.diffusion.paths import time_at
 from tinyflux_pl.diffusion.shifts import check_shift, flux_shift, shift_for
@@ -29,7 +29,7 @@ KNOTS = 1 << 14  # of the table behind Beta's quantiles
 RULE_STEPS = 50  # of the drawing whose shift is trained with, where a rule asks for it: the release's own number
 
 
-def _place(share: Tensor, shift: float | str, path: Any, toward: str, tokens: int | None) -> Tensor:
+def _shift_and_clamp(share: Tensor, shift: float | str, path: Path, toward: str, tokens: int | None) -> Tensor:
     if isinstance(shift, str) and tokens is None:
         cure = "give the number of tokens of an image, or a number as the shift"
         raise ConfigError(f"shift={shift} needs to know the image", where="timesteps.shift", cure=cure)
@@ -47,9 +47,9 @@ class Uniform:
     def __post_init__(self) -> None:
         check_shift(self.shift, self.toward, "timesteps Uniform", rules=True)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
-        return _place(u, self.shift, path, self.toward, tokens)
+        return _shift_and_clamp(u, self.shift, path, self.toward, tokens)
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class LogitNormal:
         if not self.std > 0:
             raise ConfigError(f"std={self.std!r}", where="timesteps LogitNormal", cure="a positive number")
 
-    def from_normal(self, raw: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def from_normal(self, raw: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times from standard normal draws."""
-        return _place(torch.sigmoid(self.mean + self.std * raw), self.shift, path, self.toward, tokens)
+        return _shift_and_clamp(torch.sigmoid(self.mean + self.std * raw), self.shift, path, self.toward, tokens)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
         return self.from_normal(torch.special.ndtri(u.double()).float(), path, tokens)
 
@@ -92,10 +92,10 @@ class Mode:
                 cure="between -1 and 2 / (pi - 2) = 1.752; outside it no longer maps (0, 1) one to one",
             )
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
         share = 1 - u - self.scale * (torch.cos(math.pi / 2 * u).square() - 1 + u)
-        return _place(share, self.shift, path, self.toward, tokens)
+        return _shift_and_clamp(share, self.shift, path, self.toward, tokens)
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ class Beta:
         mass = middle.pow(self.a - 1) * (-middle).log1p().mul(self.b - 1).exp()
         return torch.cat([torch.zeros(1, dtype=torch.float64), mass.cumsum(0) / mass.sum()])
 
-    def from_beta(self, raw: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def from_beta(self, raw: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times from draws of Beta(a, b)."""
-        return _place(raw, self.shift, path, self.toward, tokens)
+        return _shift_and_clamp(raw, self.shift, path, self.toward, tokens)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]: the quantile of u, to about 1e-5."""
         known, wanted = self._table.to(u.device), u.double()
         right = torch.searchsorted(known, wanted).clamp(1, KNOTS)
@@ -145,7 +145,7 @@ class TableEntries:
             cure = "at least 2; as many as the path has steps"
             raise ConfigError(f"entries={self.entries}", where="timesteps TableEntries", cure=cure)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [0, 1]."""
         entry = (u.double() * self.entries).floor().clamp(0, self.entries - 1)
         return time_at(path, (entry / (self.entries - 1)).float(), "noise")
@@ -198,7 +198,7 @@ class Stratified:
                 raise ConfigError(f"{self.base} has no {name}", where=f"timesteps.{name}", cure=cure)
         return self.base if kind is None else kind(**given)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Any, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32; row i lies in stratum i."""
         rows = torch.arange(len(u), device=u.device, dtype=u.dtype)
         return self.distribution((rows + u) / len(u), path, tokens)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.mixture import SMALLEST, Mixture, time_in_full
+from tinyflux_pl.diffusion.mixture import SMALLEST, Mixture, require_fp32_time
 
 SCHEDULES = ("scaled_linear", "linear")
 
@@ -106,7 +106,7 @@ class VPPath(_VariancePreserving):
 
     def _segment(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Offset inside the segment of t (in knots), and the log-SNR at its two ends."""
-        index = time_in_full(t).clamp(0, 1) * (self.steps - 1)
+        index = require_fp32_time(t).clamp(0, 1) * (self.steps - 1)
         left = index.floor().clamp_max(self.steps - 2).long()
         knots = self._knots(t)
         return index - left, knots[left], knots[left + 1]
@@ -122,11 +122,11 @@ class VPPath(_VariancePreserving):
 
     def network_time(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """What a network of this table is told as its time: the entry's index."""
-        return time_in_full(t) * (self.steps - 1)
+        return require_fp32_time(t) * (self.steps - 1)
 
     def time_of_log_snr(self, log_snr: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The inverse, held to the table's ends."""
-        rising = self._knots(time_in_full(log_snr)).flip(0)
+        rising = self._knots(require_fp32_time(log_snr)).flip(0)
         wanted = log_snr.clamp(rising[0], rising[-1])
         right = torch.searchsorted(rising, wanted.contiguous()).clamp(1, self.steps - 1)
         low, high = rising[right - 1], rising[right]
@@ -160,14 +160,14 @@ class EDMPath(_VariancePreserving):
         return math.log(self.sigma_max / self.sigma_min)
 
     def _log_sigma(self, t: Tensor) -> Tensor:
-        return math.log(self.sigma_min) + time_in_full(t) * self._span
+        return math.log(self.sigma_min) + require_fp32_time(t) * self._span
 
     def log_snr(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """2 log(sigma_data / sigma)."""
         return 2 * (math.log(self.sigma_data) - self._log_sigma(t))
 
     def _log_snr_rate(self, t: Tensor) -> Tensor:
-        return torch.full_like(time_in_full(t), -2 * self._span)
+        return torch.full_like(require_fp32_time(t), -2 * self._span)
 
     def network_time(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """What the network is told as its time: c_noise = log(sigma) / 4."""
@@ -175,5 +175,5 @@ class EDMPath(_VariancePreserving):
 
     def time_of_log_snr(self, log_snr: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The inverse, held to the two ends."""
-        log_sigma = math.log(self.sigma_data) - time_in_full(log_snr) / 2
+        log_sigma = math.log(self.sigma_data) - require_fp32_time(log_snr) / 2
         return ((log_sigma - math.log(self.sigma_min)) / self._span).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Attention over text and image tokens, with an optional prior on where to look."""
+"""Attention over text and image tokens, with an optional prior on which image tokens matter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyflux_pl.nets.rope import apply_rotary
 
 
 class AttentionPrior(NamedTuple):
-    """What an expert says about attention: temperature (B, h or 1), importance of each image token (B, N)."""
+    """An expert's prior on attention: temperature (B, h or 1), importance of each image token (B, N)."""
 
     temperature: Tensor
     importance: Tensor

@@ -1,4 +1,4 @@
-"""Transformer blocks told by a vector how to shift, scale and gate."""
+"""TinyFlux's transformer blocks, with adaLN modulation."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.nets.attention import AttentionPrior, JointAttention, SelfAttention
+from tinyflux_pl.nets.modulation import Modulation, split_modulation
 from tinyflux_pl.nets.norms import RMSNorm
 
 
 class AdaptiveNorm(nn.Module):
-    """RMS norm whose shift and scale, and further vectors, are linear in SiLU(vec)."""
+    """RMS norm with adaLN modulation of one or more residual branches, linear in SiLU(vec)."""
 
-    def __init__(self, hidden: int, vectors: int) -> None:
+    def __init__(self, hidden: int, branches: int) -> None:
         super().__init__()
-        self.vectors = vectors
-        self.linear = nn.Linear(hidden, vectors * hidden)
+        self.branches = branches
+        self.linear = nn.Linear(hidden, 3 * branches * hidden)
         self.norm = RMSNorm(hidden)
 
-    def forward(self, x: Float[Tensor, "b n d"], vec: Float[Tensor, "b d"]) -> tuple[Tensor, ...]:
-        """Modulated x, then the vectors after shift and scale, each (B, 1, D); `vec` comes activated."""
-        shift, scale, *rest = self.linear(vec)[:, None].chunk(self.vectors, -1)
-        return self.norm.modulated(x, shift, scale), *rest
+    def forward(self, x: Float[Tensor, "b n d"], vec: Float[Tensor, "b d"]) -> tuple[Tensor, tuple[Modulation, ...]]:
+        """x normed and modulated for the first branch, and all modulations; `vec` is already activated."""
+        modulations = split_modulation(self.linear(vec), self.branches)
+        first = modulations[0]
+        return self.norm.modulated(x, first.shift, first.scale), modulations
 
 
 class MLP(nn.Module):
@@ -46,10 +48,13 @@ class DoubleBlock(nn.Module):
         self, hidden: int, heads: int, head_dim: int, ratio: float, gelu: str, qk_norm: bool, prior: bool
     ) -> None:
         super().__init__()
-        self.img_norm1, self.txt_norm1 = AdaptiveNorm(hidden, 6), AdaptiveNorm(hidden, 6)
+        self.img_norm1 = AdaptiveNorm(hidden, branches=2)
+        self.txt_norm1 = AdaptiveNorm(hidden, branches=2)
         self.attn = JointAttention(hidden, heads, head_dim, qk_norm, prior)
-        self.img_norm2, self.txt_norm2 = RMSNorm(hidden), RMSNorm(hidden)
-        self.img_mlp, self.txt_mlp = MLP(hidden, ratio, gelu), MLP(hidden, ratio, gelu)
+        self.img_norm2 = RMSNorm(hidden)
+        self.txt_norm2 = RMSNorm(hidden)
+        self.img_mlp = MLP(hidden, ratio, gelu)
+        self.txt_mlp = MLP(hidden, ratio, gelu)
 
     def forward(
         self,
@@ -60,14 +65,18 @@ class DoubleBlock(nn.Module):
         key_mask: Tensor | None = None,
         prior: AttentionPrior | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Both streams, one block further; the adaptive vectors are shift, scale, gate twice."""
-        img_in, img_gate, img_shift, img_scale, img_gate2 = self.img_norm1(img, vec)
-        txt_in, txt_gate, txt_shift, txt_scale, txt_gate2 = self.txt_norm1(txt, vec)
-        txt_out, img_out = self.attn(txt_in, img_in, rotation, key_mask, prior)
-        txt, img = torch.addcmul(txt, txt_gate, txt_out), torch.addcmul(img, img_gate, img_out)
-        txt_out = self.txt_mlp(self.txt_norm2.modulated(txt, txt_shift, txt_scale))
-        img_out = self.img_mlp(self.img_norm2.modulated(img, img_shift, img_scale))
-        return torch.addcmul(txt, txt_gate2, txt_out), torch.addcmul(img, img_gate2, img_out)
+        """Text and image after this block."""
+        img_modulated, (img_attn, img_mlp) = self.img_norm1(img, vec)
+        txt_modulated, (txt_attn, txt_mlp) = self.txt_norm1(txt, vec)
+        txt_out, img_out = self.attn(txt_modulated, img_modulated, rotation, key_mask, prior)
+        txt = torch.addcmul(txt, txt_attn.gate, txt_out)
+        img = torch.addcmul(img, img_attn.gate, img_out)
+
+        txt_out = self.txt_mlp(self.txt_norm2.modulated(txt, txt_mlp.shift, txt_mlp.scale))
+        img_out = self.img_mlp(self.img_norm2.modulated(img, img_mlp.shift, img_mlp.scale))
+        txt = torch.addcmul(txt, txt_mlp.gate, txt_out)
+        img = torch.addcmul(img, img_mlp.gate, img_out)
+        return txt, img
 
 
 class SingleBlock(nn.Module):
@@ -77,7 +86,7 @@ class SingleBlock(nn.Module):
         self, hidden: int, heads: int, head_dim: int, ratio: float, gelu: str, qk_norm: bool, prior: bool
     ) -> None:
         super().__init__()
-        self.norm = AdaptiveNorm(hidden, 3)
+        self.norm = AdaptiveNorm(hidden, branches=1)
         self.attn = SelfAttention(hidden, heads, head_dim, qk_norm, prior)
         self.mlp = MLP(hidden, ratio, gelu)
         self.norm2 = RMSNorm(hidden)
@@ -90,7 +99,7 @@ class SingleBlock(nn.Module):
         key_mask: Tensor | None = None,
         prior: AttentionPrior | None = None,
     ) -> Float[Tensor, "b m d"]:
-        """The sequence, one block further."""
-        normed, gate = self.norm(x, vec)
-        x = torch.addcmul(x, gate, self.attn(normed, rotation, key_mask, prior))
+        """The sequence after this block."""
+        modulated, (attn,) = self.norm(x, vec)
+        x = torch.addcmul(x, attn.gate, self.attn(modulated, rotation, key_mask, prior))
         return x + self.mlp(self.norm2(x))

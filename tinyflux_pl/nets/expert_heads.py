@@ -1,4 +1,4 @@
-"""What the student keeps of its experts: heads that predict their signals from time and pooled text."""
+"""Heads that predict the experts' signals from time and pooled text, for sampling without teachers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 
-def choose(teacher: Tensor | None, own: Tensor, mask: Bool[Tensor, " b"] | None) -> Tensor:
-    """The teacher's rows where `mask` (everywhere if None), the head's own where not or without a teacher."""
+def choose(teacher: Tensor | None, predicted: Tensor, mask: Bool[Tensor, " b"] | None) -> Tensor:
+    """The teacher's rows where `mask` (everywhere if None), else the predicted ones, as without a teacher."""
     if teacher is None:
-        return own
+        return predicted
     if mask is None:
-        return teacher.to(own.dtype)
-    return torch.where(mask.view(-1, *[1] * (own.dim() - 1)), teacher.to(own.dtype), own)
+        return teacher.to(predicted.dtype)
+    return torch.where(mask.view(-1, *[1] * (predicted.dim() - 1)), teacher.to(predicted.dtype), predicted)
 
 
 class LunePredictor(nn.Module):
@@ -45,14 +45,14 @@ class LunePredictor(nn.Module):
         mask: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor | str | None]:
         """The prediction (B, E) and the gated signal (B, D) of the features in use."""
-        own = self.predictor(self.input_proj(torch.cat((time, pooled), -1)))
-        used = choose(features, own, mask)
+        predicted = self.predictor(self.input_proj(torch.cat((time, pooled), -1)))
+        used = choose(features, predicted, mask)
         signal = torch.sigmoid(self.expert_gate) * self.output_proj(used)
         source = "predicted" if features is None else "real" if mask is None else "mixed"
         return {
-            "pred": own,
+            "pred": predicted,
             "target": features,
-            "expert_pred": own,
+            "expert_pred": predicted,
             "expert_signal": signal,
             "expert_used": source,
         }
@@ -88,28 +88,28 @@ class SolPrior(nn.Module):
         mask: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
         """Temperature (B, h), importance (B, S, S) and the predictions; t is 1 at data, 0 at noise."""
-        told = torch.cat((time, pooled), -1)
-        own_stats = self.stat_predictor(told)
-        logits = self.spatial_predictor(told).float()
+        head_input = torch.cat((time, pooled), -1)
+        predicted_stats = self.stat_predictor(head_input)
+        logits = self.spatial_predictor(head_input).float()
         if self.map_kind == "density":
-            own_map = logits.softmax(-1).mul(self.size**2).view(-1, self.size, self.size)
+            predicted_map = logits.softmax(-1).mul(self.size**2).view(-1, self.size, self.size)
             teacher = None if spatial is None else spatial.float() * self.size**2
         else:
-            own_map = logits.sigmoid().view(-1, self.size, self.size)
+            predicted_map = logits.sigmoid().view(-1, self.size, self.size)
             teacher = None if spatial is None else spatial.float()
         blend = torch.sigmoid(self.blend_gate.float())
-        learned = F.softplus(self.stat_to_temperature(choose(stats, own_stats, mask)).float())
+        learned = F.softplus(self.stat_to_temperature(choose(stats, predicted_stats, mask)).float())
         return {
             "temperature": blend * self.geometric_temperature(t) + (1 - blend) * learned,
-            "spatial_importance": blend * self.geometric_map(t) + (1 - blend) * choose(teacher, own_map, mask),
-            "stats_pred": own_stats,
-            "spatial_pred": own_map,
-            "pred_stats": own_stats,
-            "pred_spatial": own_map,
+            "spatial_importance": blend * self.geometric_map(t) + (1 - blend) * choose(teacher, predicted_map, mask),
+            "stats_pred": predicted_stats,
+            "spatial_pred": predicted_map,
+            "pred_stats": predicted_stats,
+            "pred_spatial": predicted_map,
         }
 
     def geometric_temperature(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b h"]:
-        """clamp(1 + t + a head's own offset in [-0.2, 0.2], 0.5, 3)."""
+        """clamp(1 + t + an offset per head in [-0.2, 0.2], 0.5, 3)."""
         return (1 + t[:, None] + torch.linspace(-0.2, 0.2, self.heads, device=t.device)).clamp(0.5, 3.0)
 
     def geometric_map(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b s1 s2"]:
@@ -129,10 +129,10 @@ def map_at_tokens(spatial: Float[Tensor, "b s1 s2"], ids: Num[Tensor, "*b1 n axe
     """
     weights = []
     for axis, size in ((1, spatial.shape[1]), (2, spatial.shape[2])):
-        place = ids[..., axis].float()
-        start = place.amin(-1, keepdim=True)
-        extent = place.amax(-1, keepdim=True) - start + 1
-        at = ((place - start + 0.5) * size / extent - 0.5).clamp(0, size - 1)
+        position = ids[..., axis].float()
+        start = position.amin(-1, keepdim=True)
+        extent = position.amax(-1, keepdim=True) - start + 1
+        at = ((position - start + 0.5) * size / extent - 0.5).clamp(0, size - 1)
         weights.append((1 - (at[..., None] - torch.arange(size, device=at.device)).abs()).clamp(min=0))
     rows, columns = weights
     return (torch.matmul(rows, spatial.float()) * columns).sum(-1)

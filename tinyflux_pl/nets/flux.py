@@ -1,4 +1,4 @@
-"""Flux over sequences: any tokens to any others, each side with its own width and positions."""
+"""Flux over sequences: target tokens from condition tokens, each side with its own width and positions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.nets.embeddings import sinusoid
-from tinyflux_pl.nets.flux_blocks import Embedder, FinalLayer, FluxDoubleBlock, FluxSingleBlock, Modulation
+from tinyflux_pl.nets.flux_blocks import Embedder, FinalLayer, FluxDoubleBlock, FluxSingleBlock, ModulationLayer
 from tinyflux_pl.nets.flux_params import FluxParams
 from tinyflux_pl.nets.rope import RotaryEmbedding
 
@@ -23,9 +23,9 @@ TIME_WIDTH = 256  # of the sinusoid of a time or of a guidance
 
 
 class Flux(nn.Module):
-    """The network of black-forest-labs/flux: its state keys, its mathematics, and padding beside.
+    """The network of black-forest-labs/flux, with its state keys, and with padding masks.
 
-    A new network has closed gates and answers zero (adaLN-Zero), so that it can be trained from the start.
+    A new network has closed gates and predicts zero (adaLN-Zero), so that it can be trained from the start.
     Set `gradient_checkpointing = True` to recompute each block in the backward pass.
     """
 
@@ -34,8 +34,10 @@ class Flux(nn.Module):
         self.params, p = params, params
         self.gradient_checkpointing = False
         hidden, heads = p.hidden_size, p.num_heads
-        self.img_in, self.txt_in = nn.Linear(p.in_channels, hidden), nn.Linear(p.context_in_dim, hidden)
-        self.time_in, self.vector_in = Embedder(TIME_WIDTH, hidden), Embedder(p.vec_in_dim, hidden)
+        self.img_in = nn.Linear(p.in_channels, hidden)
+        self.txt_in = nn.Linear(p.context_in_dim, hidden)
+        self.time_in = Embedder(TIME_WIDTH, hidden)
+        self.vector_in = Embedder(p.vec_in_dim, hidden)
         if p.guidance_embed:
             self.guidance_in = Embedder(TIME_WIDTH, hidden)
         self.pe_embedder = RotaryEmbedding(tuple(p.axes_dim), float(p.theta))
@@ -54,8 +56,8 @@ class Flux(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        closed = [m.lin for m in self.modules() if isinstance(m, Modulation)]
-        for linear in (*closed, self.final_layer.linear, cast(nn.Linear, self.final_layer.adaLN_modulation[1])):
+        gates = [m.lin for m in self.modules() if isinstance(m, ModulationLayer)]
+        for linear in (*gates, self.final_layer.linear, cast(nn.Linear, self.final_layer.adaLN_modulation[1])):
             nn.init.zeros_(linear.weight)
 
     def forward(
@@ -73,25 +75,27 @@ class Flux(nn.Module):
         """The prediction for each target token `img`, given the condition tokens `txt`.
 
         timesteps are 0 at data and 1 at noise. Ids are read in fp32 whatever their type, one set a sample or
-        one for all, (N, axes) too. What a mask calls False, or 0, has no influence, and its prediction is 0.
+        one for all, (N, axes) too. Masked tokens (False or 0) neither attend nor are attended to; their output is 0.
         Without guidance_embed `guidance` is not read, as in the original. Raises ConfigError for ids of another
         number of columns.
         """
         dtype = self.img_in.weight.dtype
         img_mask, txt_mask = (None if mask is None else mask.bool() for mask in (img_mask, txt_mask))
         rotation = self._rotation(img_ids, txt_ids)
-        img, txt = _without_padding(img.to(dtype), img_mask), _without_padding(txt.to(dtype), txt_mask)
+        img = _zero_padding(img.to(dtype), img_mask)
+        txt = _zero_padding(txt.to(dtype), txt_mask)
         vec = self._conditioning(timesteps, y, guidance)
         key_mask = _key_mask(img, txt, img_mask, txt_mask)
         # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose too much.
-        img, txt = self.img_in(img).to(dtype), self.txt_in(txt).to(dtype)
-        active = F.silu(vec)
+        img = self.img_in(img).to(dtype)
+        txt = self.txt_in(txt).to(dtype)
+        vec_act = F.silu(vec)
         for block in cast(Iterable[FluxDoubleBlock], self.double_blocks):
-            img, txt = self._run(block, img, txt, active, rotation, key_mask)
-        both = torch.cat((txt, img), 1)
+            img, txt = self._run(block, img, txt, vec_act, rotation, key_mask)
+        tokens = torch.cat((txt, img), 1)
         for block in cast(Iterable[FluxSingleBlock], self.single_blocks):
-            both = self._run(block, both, active, rotation, key_mask)
-        return _without_padding(self.final_layer(both[:, txt.shape[1] :], vec), img_mask)
+            tokens = self._run(block, tokens, vec_act, rotation, key_mask)
+        return _zero_padding(self.final_layer(tokens[:, txt.shape[1] :], vec), img_mask)
 
     def _conditioning(self, timesteps: Tensor, y: Tensor | None, guidance: Tensor | None) -> Tensor:
         """The conditioning vector (B, D): time, guidance where the network has it, and y where given."""
@@ -100,7 +104,7 @@ class Flux(nn.Module):
         if self.params.guidance_embed:
             if guidance is None:
                 cure = "give guidance (B,), the strength it was distilled for, such as 3.5"
-                raise ConfigError("this network was made for guidance and got none", where="Flux", cure=cure)
+                raise ConfigError("this network needs a guidance value and got none", where="Flux", cure=cure)
             vec = vec + self.guidance_in(embedded(guidance).to(dtype))
         return (vec if y is None else vec + self.vector_in(y.to(dtype))).to(dtype)
 
@@ -131,12 +135,12 @@ def embedded(value: Float[Tensor, " b"]) -> Float[Tensor, "b k"]:
     return sinusoid(value, TIME_WIDTH, 1000.0, sin_first=False, last_frequency_included=False)
 
 
-def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+def _zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
 def _key_mask(img: Tensor, txt: Tensor, img_mask: Tensor | None, txt_mask: Tensor | None) -> Tensor | None:
-    """(B, 1, 1, L + N), True where a key may be looked at; None where all may."""
+    """(B, 1, 1, L + N), True for keys that may be attended to; None: all."""
     if img_mask is None and txt_mask is None:
         return None
     sides = ((txt, txt_mask), (img, img_mask))

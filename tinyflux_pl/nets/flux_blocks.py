@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tinyflux_pl.core.precision import exact
 from tinyflux_pl.nets.attention import attend, attend_jointly, split_heads
+from tinyflux_pl.nets.modulation import Modulation, split_modulation
 from tinyflux_pl.nets.norms import EPS, rms_norm
 from tinyflux_pl.nets.rope import apply_rotary
 
@@ -25,22 +26,23 @@ class Embedder(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.in_layer, self.out_layer = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
+        self.in_layer = nn.Linear(width, hidden)
+        self.out_layer = nn.Linear(hidden, hidden)
 
     def forward(self, x: Float[Tensor, "b k"]) -> Float[Tensor, "b d"]:
         return self.out_layer(F.silu(self.in_layer(x)))
 
 
-class Modulation(nn.Module):
-    """vec (B, D), activated already -> `vectors` of (B, 1, D): shift, scale, gate, and again in a double block."""
+class ModulationLayer(nn.Module):
+    """vec (B, D), already activated -> the modulation of each of `branches` residual branches."""
 
-    def __init__(self, hidden: int, vectors: int) -> None:
+    def __init__(self, hidden: int, branches: int) -> None:
         super().__init__()
-        self.vectors = vectors
-        self.lin = nn.Linear(hidden, vectors * hidden)
+        self.branches = branches
+        self.lin = nn.Linear(hidden, 3 * branches * hidden)
 
-    def forward(self, vec: Float[Tensor, "b d"]) -> tuple[Tensor, ...]:
-        return self.lin(vec)[:, None].chunk(self.vectors, -1)
+    def forward(self, vec: Float[Tensor, "b d"]) -> tuple[Modulation, ...]:
+        return split_modulation(self.lin(vec), self.branches)
 
 
 class HeadScale(nn.Module):
@@ -59,7 +61,8 @@ class QueryKeyNorm(nn.Module):
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.query_norm, self.key_norm = HeadScale(head_dim), HeadScale(head_dim)
+        self.query_norm = HeadScale(head_dim)
+        self.key_norm = HeadScale(head_dim)
 
     def forward(self, qkv: Float[Tensor, "b n c"], heads: int) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value (B, h, N, d) of projections side by side (B, N, 3*h*d)."""
@@ -68,7 +71,7 @@ class QueryKeyNorm(nn.Module):
 
 
 class StreamAttention(nn.Module):
-    """One stream's part of a joint attention: what it asks and says, and how it takes the answer in."""
+    """Query, key, value and output projections of one stream."""
 
     def __init__(self, hidden: int, heads: int, qkv_bias: bool) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ class StreamAttention(nn.Module):
         self.norm = QueryKeyNorm(hidden // heads)
         self.proj = nn.Linear(hidden, hidden)
 
-    def parts(self, x: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor]:
+    def query_key_value(self, x: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor]:
         """Normed query and key, and value, each (B, h, N, d)."""
         return self.norm(self.qkv(x), self.heads)
 
@@ -87,10 +90,12 @@ class FluxDoubleBlock(nn.Module):
 
     def __init__(self, hidden: int, heads: int, mlp_width: int, qkv_bias: bool) -> None:
         super().__init__()
-        self.img_mod, self.txt_mod = Modulation(hidden, 6), Modulation(hidden, 6)
+        self.img_mod = ModulationLayer(hidden, branches=2)
+        self.txt_mod = ModulationLayer(hidden, branches=2)
         self.img_attn = StreamAttention(hidden, heads, qkv_bias)
         self.txt_attn = StreamAttention(hidden, heads, qkv_bias)
-        self.img_mlp, self.txt_mlp = _mlp(hidden, mlp_width), _mlp(hidden, mlp_width)
+        self.img_mlp = _mlp(hidden, mlp_width)
+        self.txt_mlp = _mlp(hidden, mlp_width)
 
     def forward(
         self,
@@ -100,19 +105,23 @@ class FluxDoubleBlock(nn.Module):
         rotation: Tensor,
         key_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Target and condition, one block further; `rotation` and `key_mask` are of the condition, then the target."""
-        img_shift, img_scale, img_gate, img_shift2, img_scale2, img_gate2 = self.img_mod(vec)
-        txt_shift, txt_scale, txt_gate, txt_shift2, txt_scale2, txt_gate2 = self.txt_mod(vec)
+        """Target and condition after this block; `rotation` and `key_mask` cover condition, then target."""
+        img_attn, img_mlp = self.img_mod(vec)
+        txt_attn, txt_mlp = self.txt_mod(vec)
         txt_out, img_out = attend_jointly(
-            self.txt_attn.parts(modulated(txt, txt_shift, txt_scale)),
-            self.img_attn.parts(modulated(img, img_shift, img_scale)),
+            self.txt_attn.query_key_value(modulated(txt, txt_attn.shift, txt_attn.scale)),
+            self.img_attn.query_key_value(modulated(img, img_attn.shift, img_attn.scale)),
             rotation,
             key_mask,
         )
-        img = torch.addcmul(img, img_gate, self.img_attn.proj(img_out))
-        txt = torch.addcmul(txt, txt_gate, self.txt_attn.proj(txt_out))
-        img = torch.addcmul(img, img_gate2, self.img_mlp(modulated(img, img_shift2, img_scale2)))
-        return img, torch.addcmul(txt, txt_gate2, self.txt_mlp(modulated(txt, txt_shift2, txt_scale2)))
+        img = torch.addcmul(img, img_attn.gate, self.img_attn.proj(img_out))
+        txt = torch.addcmul(txt, txt_attn.gate, self.txt_attn.proj(txt_out))
+
+        img_out = self.img_mlp(modulated(img, img_mlp.shift, img_mlp.scale))
+        txt_out = self.txt_mlp(modulated(txt, txt_mlp.shift, txt_mlp.scale))
+        img = torch.addcmul(img, img_mlp.gate, img_out)
+        txt = torch.addcmul(txt, txt_mlp.gate, txt_out)
+        return img, txt
 
 
 class FluxSingleBlock(nn.Module):
@@ -120,11 +129,12 @@ class FluxSingleBlock(nn.Module):
 
     def __init__(self, hidden: int, heads: int, mlp_width: int) -> None:
         super().__init__()
-        self.heads, self.widths = heads, (3 * hidden, mlp_width)
+        self.heads = heads
+        self.widths = (3 * hidden, mlp_width)
         self.linear1 = nn.Linear(hidden, 3 * hidden + mlp_width)
         self.linear2 = nn.Linear(hidden + mlp_width, hidden)
         self.norm = QueryKeyNorm(hidden // heads)
-        self.modulation = Modulation(hidden, 3)
+        self.modulation = ModulationLayer(hidden, branches=1)
 
     def forward(
         self,
@@ -133,12 +143,13 @@ class FluxSingleBlock(nn.Module):
         rotation: Tensor,
         key_mask: Tensor | None = None,
     ) -> Float[Tensor, "b m d"]:
-        """The sequence, one block further."""
-        shift, scale, gate = self.modulation(vec)
-        qkv, mlp = self.linear1(modulated(x, shift, scale)).split(self.widths, -1)
+        """The sequence after this block."""
+        (branch,) = self.modulation(vec)
+        qkv, mlp = self.linear1(modulated(x, branch.shift, branch.scale)).split(self.widths, -1)
         query, key, value = self.norm(qkv, self.heads)
         out = attend(apply_rotary(query, rotation), apply_rotary(key, rotation), value, key_mask)
-        return torch.addcmul(x, gate, self.linear2(torch.cat((out, F.gelu(mlp, approximate="tanh")), -1)))
+        out = self.linear2(torch.cat((out, F.gelu(mlp, approximate="tanh")), -1))
+        return torch.addcmul(x, branch.gate, out)
 
 
 class FinalLayer(nn.Module):

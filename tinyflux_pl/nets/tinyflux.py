@@ -1,4 +1,4 @@
-"""TinyFlux: a small Flux whose conditioning vector and attention can listen to experts."""
+"""TinyFlux: a small Flux whose conditioning vector and attention read the experts' ports."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class TinyFluxDeep(nn.Module):
                 c.sol_geometric_weight,
                 c.sol_map,
             )
-            if c.reference_layout:  # never read, but published files hold it
+            if c.reference_layout:  # unused, but part of the published files
                 self.sol_prior.spatial_to_qk_scale = nn.Linear(1, c.num_attention_heads)
             self.sol_prior.requires_grad_(not c.freeze_sol)
-            if c.reference_layout:  # in the published file, and read by nothing: DDP would wait for its gradient
+            if c.reference_layout:  # unused: DDP would wait for its gradient
                 self.sol_prior.spatial_to_qk_scale.requires_grad_(False)
         self.rope = RotaryEmbedding(tuple(c.axes_dims_rope), in_checkpoint=c.reference_layout)
         shape = (hidden, c.num_attention_heads, c.attention_head_dim, c.mlp_ratio, c.gelu_approximation)
@@ -121,14 +121,14 @@ class TinyFluxDeep(nn.Module):
         port_masks: Mapping[str, Tensor] | None = None,
         return_expert_pred: bool = False,
     ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
-        """The prediction for each image token, and what the expert heads said if asked.
+        """The prediction for each image token, and the expert heads' predictions with `return_expert_pred`.
 
         timestep is 0 at noise and 1 at data. img_ids are (0, y, x), shared or one set a sample; without
         them the tokens must form a square. Text where the attention mask is False has no influence.
-        lune_mask and sol_mask choose, sample by sample, the teacher's features over the heads' own; `ports` and
-        `port_masks` do the same for the ports of config.ports, by name. inpaint is
-        what stands beside each token (config.inpaint_channels). The last `reference_tokens` are of other pictures
-        than the one that is predicted: their ids begin with 1, 2 ..., no answer is given for them.
+        lune_mask and sol_mask are True where a sample reads the teacher's features instead of the heads'
+        predictions; `ports` and `port_masks` do the same for the ports of config.ports, by name. inpaint holds
+        further channels of each token (config.inpaint_channels). The last `reference_tokens` belong to reference
+        images: their ids begin with 1, 2 ..., they get no prediction.
         """
         dtype = self.img_in.weight.dtype
         if img_ids is None:
@@ -137,10 +137,11 @@ class TinyFluxDeep(nn.Module):
         if encoder_attention_mask is not None:
             text = text.masked_fill(~encoder_attention_mask[..., None], 0)
         # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose too much.
-        img, txt = self.img_in(hidden_states.to(dtype)).to(dtype), self.txt_in(text).to(dtype)
+        img = self.img_in(hidden_states.to(dtype)).to(dtype)
+        txt = self.txt_in(text).to(dtype)
         if inpaint is not None:
             img = img + self.inpaint_in(inpaint.to(dtype)).to(dtype)
-        own = img.shape[1] - reference_tokens
+        num_image_tokens = img.shape[1] - reference_tokens
         vec, prior, info = self._conditioning(
             text,
             encoder_attention_mask,
@@ -151,17 +152,19 @@ class TinyFluxDeep(nn.Module):
             (sol_stats, sol_spatial, sol_mask),
         )
         if self.config.ports:
-            image_ids = img_ids[..., :own, :]
-            pooled, time = pooled_projections.to(dtype), self.time_in(timestep.float())
-            vector, tokens, info["ports"] = self.ports(time, pooled, image_ids, ports or {}, port_masks or {})
+            image_ids = img_ids[..., :num_image_tokens, :]
+            pooled = pooled_projections.to(dtype)
+            time = self.time_in(timestep.float())
+            vector, map_tokens, info["ports"] = self.ports(time, pooled, image_ids, ports or {}, port_masks or {})
             if vector is not None:
                 vec = vec + vector.to(vec.dtype)
-            if tokens is not None:  # a map is not of the reference pictures
-                img = img + F.pad(tokens.to(img.dtype), (0, 0, 0, reference_tokens))
+            if map_tokens is not None:  # maps do not cover reference images
+                img = img + F.pad(map_tokens.to(img.dtype), (0, 0, 0, reference_tokens))
         if prior is not None:
-            weights = map_at_tokens(prior.importance, img_ids[..., :own, :])
-            others = weights.mean(-1, keepdim=True).expand(-1, reference_tokens)  # the map is not of these pictures
-            prior = AttentionPrior(prior.temperature, torch.cat((weights, others), -1))
+            weights = map_at_tokens(prior.importance, img_ids[..., :num_image_tokens, :])
+            # the map does not cover reference images: they get its mean
+            reference_weights = weights.mean(-1, keepdim=True).expand(-1, reference_tokens)
+            prior = AttentionPrior(prior.temperature, torch.cat((weights, reference_weights), -1))
         vec = F.silu(vec)
         double_table, single_table = self._rotations(img_ids, txt_ids, txt.shape[1])
         key_mask = None
@@ -169,22 +172,32 @@ class TinyFluxDeep(nn.Module):
             key_mask = F.pad(encoder_attention_mask, (0, img.shape[1]), value=True)[:, None, None]
         for block in self.double_blocks:
             txt, img = self._run(block, txt, img, vec, double_table, key_mask, prior)
-        both = torch.cat((txt, img), 1)
+        tokens = torch.cat((txt, img), 1)
         for block in self.single_blocks:
-            both = self._run(block, both, vec, single_table, key_mask, prior)
-        last = self.final_norm(both[:, txt.shape[1] :][:, :own])
-        with exact(last.device):  # the answer itself is not rounded to bf16
+            tokens = self._run(block, tokens, vec, single_table, key_mask, prior)
+        last = self.final_norm(tokens[:, txt.shape[1] :][:, :num_image_tokens])
+        with exact(last.device):  # so that the prediction is not rounded to bf16
             out = self.final_linear(last.to(dtype))
         return (out, info) if return_expert_pred else out
 
-    def _conditioning(self, text, mask, pooled, t, guidance, lune, sol):
-        """The conditioning vector (B, D), the attention prior still on its own grid, and the heads' words."""
+    def _conditioning(
+        self,
+        text: Float[Tensor, "b l d"],
+        mask: Bool[Tensor, "b l"] | None,
+        pooled: Float[Tensor, "b p"],
+        t: Float[Tensor, " b"],
+        guidance: Float[Tensor, " b"] | None,
+        lune: tuple[Tensor | None, Tensor | None],
+        sol: tuple[Tensor | None, Tensor | None, Tensor | None],
+    ) -> tuple[Tensor, AttentionPrior | None, dict[str, Any]]:
+        """The conditioning vector (B, D), the attention prior on the map's grid, and the heads' outputs."""
         time = self.time_in(t)
-        words = self.vector_in(pooled)
+        text_vec = self.vector_in(pooled)
         if self.config.use_t5_vec:
             balance = torch.sigmoid(self.text_balance)
-            words = balance * words + (1 - balance) * self.t5_pool(pool_text(text, mask))
-        vec, prior = time + words, None
+            text_vec = balance * text_vec + (1 - balance) * self.t5_pool(pool_text(text, mask))
+        vec = time + text_vec
+        prior = None
         info: dict[str, Any] = {"lune": None, "sol": None}
         if self.config.use_lune_expert:
             info["lune"] = self.lune_predictor(time, pooled, *lune)
@@ -204,12 +217,12 @@ class TinyFluxDeep(nn.Module):
 
         The published network rotates text in single blocks only, and by default not at all (id 0).
         """
-        still = torch.zeros(length, 3, device=img_ids.device)
+        unrotated = torch.zeros(length, 3, device=img_ids.device)
         if txt_ids is None:
             txt_ids = F.pad(torch.arange(length, device=img_ids.device)[:, None], (0, 2)).float()
-            txt_ids = txt_ids if self.config.text_position_ids else still
+            txt_ids = txt_ids if self.config.text_position_ids else unrotated
         single = self.rope(_joined(txt_ids, img_ids))
-        double = single if self.config.text_position_ids else self.rope(_joined(still, img_ids))
+        double = single if self.config.text_position_ids else self.rope(_joined(unrotated, img_ids))
         return tuple(table[:, None] if table.dim() == 4 else table for table in (double, single))
 
     def _run(self, block: nn.Module, *inputs: Any) -> Any:
@@ -229,7 +242,7 @@ def square_ids(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "n 3"]:
     """Ids of a square grid; raises ConfigError if there is no such square."""
     side = math.isqrt(tokens.shape[1])
     if side * side != tokens.shape[1]:
-        raise ConfigError(f"{tokens.shape[1]} image tokens are no square", where="img_ids", cure="pass img_ids")
+        raise ConfigError(f"{tokens.shape[1]} image tokens do not form a square", where="img_ids", cure="pass img_ids")
     return grid_ids(side, side, tokens.device)
 
 

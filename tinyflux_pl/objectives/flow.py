@@ -114,7 +114,7 @@ class FlowObjective:
                     counted = draw.prompted & batch.expert_present[name]
                     error = error * _map_weight(ports["prior_map"], counted, error.shape[-2], error.shape[-1])
         if batch.masks is None:
-            per_sample = losses.real_mean(error, batch.target_mask)
+            per_sample = losses.unpadded_mean(error, batch.target_mask)
         else:
             per_sample = losses.masked_mean(error, batch.masks, self.foreground, self.background)
         return answer, per_sample * self.weighting(path.log_snr(draw.t), denoiser.prediction)

@@ -42,5 +42,5 @@ class FixedGrid:
             target = prediction.target(denoiser.prediction, batch.latents, noise, t, path)
             answer = denoiser(path.interpolate(batch.latents, noise, t), t, batch.conditioning())
             error = losses.mse(answer.sample.float(), target)
-            found[f"validation/loss_t_{time:g}"] = losses.real_mean(error, batch.target_mask).mean()
+            found[f"validation/loss_t_{time:g}"] = losses.unpadded_mean(error, batch.target_mask).mean()
         return {"validation/loss": torch.stack(list(found.values())).mean(), **found}

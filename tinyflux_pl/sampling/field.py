@@ -11,7 +11,7 @@ from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
-from tinyflux_pl.diffusion.paths import fraction
+from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.diffusion.prediction import convert
 
 NO_GUIDANCE = Guidance(scale=1.0)
@@ -90,7 +90,7 @@ class Field:
     def __call__(self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
         """dx/dt in x's dtype; one t for the whole batch, read here: it had better be on the host."""
         path = self.denoiser.path
-        scale = self.guidance.scale_at(float(fraction(path, t[0], "data")))
+        scale = self.guidance.scale_at(float(progress_toward(path, t[0], "data")))
         t = sent(t, x.device)
         if scale == 1 or self.both is None:
             self.nfe += 1

@@ -18,7 +18,7 @@ from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.grids import FINALS, SIGMAS, check_spacing, grid
 from tinyflux_pl.diffusion.guidance import Guidance
-from tinyflux_pl.diffusion.paths import fraction
+from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 from tinyflux_pl.diffusion.shifts import check_shift, shift_for
 from tinyflux_pl.diffusion.solvers import solver_named
@@ -154,8 +154,9 @@ def sample(
     shift = shift_for(settings.shift, tokens, settings.steps)
     spaced = {name: getattr(settings, name) for name in ("offset", "sigmas", "final")}
     times = grid(settings.steps, path, shift, settings.toward, settings.spacing, **spaced)
-    shares = fraction(path, times, "data").tolist()
-    still = next((i for i, share in enumerate(shares) if not settings.guidance.still(share)), len(times) - 1)
+    shares = progress_toward(path, times, "data").tolist()
+    moving = (i for i, share in enumerate(shares) if not settings.guidance.is_zero_init_step(share))
+    still = next(moving, len(times) - 1)
     stops_short = (
         settings.final == "data" and float(path.sigma(times[-1:])[0]) > 0
     )  # as a VP table does: there the data is read off

@@ -94,17 +94,12 @@ def test_loss_ramps(schedules, key, ramp):
     close(found, schedules[key], 1e-9)
 
 
-class Coefficients:
-    """A path that is nothing but given alpha and sigma, as the originals' functions take them."""
+class Coefficients(VPPath):
+    """A path with given alpha and sigma, the arguments of the originals' functions."""
 
     def __init__(self, alpha, sigma):
-        self._alpha, self._sigma = alpha, sigma
-
-    def alpha(self, t):
-        return self._alpha
-
-    def sigma(self, t):
-        return self._sigma
+        super().__init__()
+        vars(self).update(alpha=lambda t: alpha, sigma=lambda t: sigma)
 
 
 def test_velocity_of_the_linear_path_and_back():

@@ -1,8 +1,8 @@
-"""The base of every denoiser: what it can read, answered once for all, and a refusal of what it cannot."""
+"""The base class of every denoiser: defaults of the contract, and refusal of unreadable conditioning."""
 
 from __future__ import annotations
 
-from pathlib import Path as Files
+from pathlib import Path as FilePath
 from typing import ClassVar
 
 from torch import nn
@@ -11,17 +11,20 @@ from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning
+from tinyflux_pl.denoisers.registry import WITH_INPAINTING, WITH_REFERENCES
 
 
 class DenoiserModule(nn.Module):
-    """A network with a path and specs (core.protocols.Denoiser). A family overrides what differs from these answers,
-    and gives `forward`, `config_dict` and the class method `from_config` for saved models.
+    """A network with a path and specs (core.protocols.Denoiser). A family overrides these defaults where it
+    differs, and implements `forward`, `config_dict` and the class method `from_config` for saved models.
 
-    `patch_size`: latent cells along a side of a token. `image_size`: pixels along a side that it draws by default;
-    None leaves it to the user. `reference_size`: the rule of data.reference_pictures that fits reference pictures;
-    None: it was not trained on any. `inpaint_channels`: of a picture with a hole beside the latents. `overflows`:
-    why float16 is refused. `reads_position_ids`: of the tokens of a target and of a condition (sequences).
-    `weight_files`: files that its published weights were read from.
+    `patch_size`: latent cells along a side of a token. `image_size`: side in pixels that it draws by
+    default; None leaves it to the user. `ports`: inputs that experts may fill. `reference_size`: the rule
+    of data.images.resize_rules that fits reference pictures; None: it was not trained on any.
+    `inpaint_channels`: channels of the masked picture and its mask, beside the latents.
+    `reads_position_ids`: those of targets and conditions that are sequences. `overflows`: the reason
+    to refuse float16. `weight_files`: files that its published weights were read from. `lora_targets`:
+    patterns of the names of the linear layers that adapters are attached to.
     """
 
     name: ClassVar[str]
@@ -39,15 +42,15 @@ class DenoiserModule(nn.Module):
     inpaint_channels: int = 0
     reads_position_ids: bool = False
     overflows: str = ""
-    weight_files: tuple[Files, ...] = ()
+    weight_files: tuple[FilePath, ...] = ()
 
     def require_size(self, height: int, width: int) -> None:
-        """Raise ConfigError for a picture of more pixels than the network has places for; most have no bound."""
+        """Raise ConfigError for a picture larger than the network's position table; most have no bound."""
 
     def require_readable(self, cond: Conditioning) -> None:
-        """Raise for a port, a reference or a picture with a hole that the network has no input for.
+        """Raise for a port, a reference or an inpainting input that the network cannot read.
 
-        SpecMismatch for ports; ConfigError for pictures, also where a network that fills holes is given none.
+        SpecMismatch for ports; ConfigError for pictures, also where an inpainting network is given none.
         """
         if unknown := set(cond.ports) - set(self.ports):
             raise SpecMismatch(
@@ -55,17 +58,22 @@ class DenoiserModule(nn.Module):
                 where=f"{self.name}, whose ports are: {', '.join(self.ports) or 'none'}",
                 cure="build the denoiser with the experts that the run has, or train with experts=none",
             )
-        given = 0 if cond.inpaint is None else cond.inpaint.shape[1]
+        channels = 0 if cond.inpaint is None else cond.inpaint.shape[1]
         if cond.references and not self.reads_references:
-            what, cure = "this network reads no reference pictures", "model=flux1_kontext, flux2_dev, flux3 or tiny"
-        elif cond.references and given:
-            what, cure = "references and a hole at once", "give references alone, or a picture with its hole"
-        elif given == self.inpaint_channels:
+            what = "this network reads no reference pictures"
+            cure = f"model={WITH_REFERENCES}"
+        elif cond.references and channels:
+            what = "references and a hole at once"
+            cure = "give references alone, or a picture with its hole"
+        elif channels == self.inpaint_channels:
             return
         elif not self.inpaint_channels:
-            what, cure = "this network fills no holes", "model=flux1_fill, or leave image= and mask= out"
-        elif not given:
-            what, cure = "this network fills holes and was given none", "give image=PICTURE mask=MASK"
+            what = "this network fills no holes"
+            cure = f"model={WITH_INPAINTING}, or leave image= and mask= out"
+        elif not channels:
+            what = "this network fills holes and was given none"
+            cure = "give image=PICTURE mask=MASK"
         else:
-            what, cure = f"{given} channels beside the latents for {self.inpaint_channels}", "use one release's codec"
+            what = f"{channels} channels beside the latents for {self.inpaint_channels}"
+            cure = "use one release's codec"
         raise ConfigError(what, where=self.name, cure=cure)

@@ -14,7 +14,7 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.flux1_layout import ORIGINAL
 from tinyflux_pl.denoisers.packing import joined_pictures, unpatchify
-from tinyflux_pl.denoisers.released import ReleasedNet, Source
+from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 
 
@@ -22,12 +22,12 @@ class Flux1Denoiser(ReleasedDenoiser):
     """x_t (B, C, H, W) and t (B,), 1 at noise -> velocity noise - data.
 
     `cond.references` (Kontext) join the image along the sequence, the k-th with k + 1 as the first of its
-    position ids, and are cut off the answer. `cond.inpaint` (Fill) joins it along the channels. The guidance
+    position ids, and are cut off the output. `cond.inpaint` (Fill) joins it along the channels. The guidance
     input of distilled networks is `cond.embedded_guidance`, or `training_guidance` where that is None.
     """
 
     name = "flux1"
-    released = ReleasedNet(
+    released = DiffusersNetwork(
         "FluxTransformer2DModel",
         original=ORIGINAL,
         overflows="the reference clips FLUX.1's residual streams at 65504 in it",
@@ -54,39 +54,42 @@ class Flux1Denoiser(ReleasedDenoiser):
         reference_size: str | None = None,
     ) -> None:
         options = {"training_guidance": training_guidance, "reference_size": reference_size}
-        self.reference_size = reference_size  # the rule of data.reference_pictures; None: not trained on references
         super().__init__(net, latent_spec, text_spec, path, image_size, **options)
-        told, cells = net.config, self.patch_size**2
-        self.require_noise_at_one()
-        self.require_fit(
-            latent_channels=((told["out_channels"] or told["in_channels"]) // cells, latent_spec.channels),
-            text_width=(told["joint_attention_dim"], text_spec.width),
-            pooled_width=(told["pooled_projection_dim"], text_spec.pooled),
-        )
-        self.reads_guidance = bool(told["guidance_embeds"])
-        self.inpaint_channels = told["in_channels"] // cells - latent_spec.channels
+        self.reference_size = reference_size
+        self.reads_guidance = bool(net.config["guidance_embeds"])
+        self.inpaint_channels = net.config["in_channels"] // self.patch_size**2 - latent_spec.channels
         self._exact = ExactTime(net.time_text_embed)
+
+    def network_widths(self) -> dict[str, int]:
+        """In and out channels differ where the network reads a masked picture."""
+        config = self.net.config
+        return {
+            **super().network_widths(),
+            "latent_channels": (config["out_channels"] or config["in_channels"]) // self.patch_size**2,
+            "pooled_width": config["pooled_projection_dim"],
+        }
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
-        beside = x_t if cond.inpaint is None else torch.cat([x_t, cond.inpaint.to(x_t)], 1)
-        tokens, ids = joined_pictures([beside, *cond.references], self.patch_size)
-        words, pooled = self.full_text(cond)
+        image = x_t if cond.inpaint is None else torch.cat([x_t, cond.inpaint.to(x_t)], 1)
+        tokens, ids = joined_pictures([image, *cond.references], self.patch_size)
+        text_tokens, pooled = self.full_text(cond)
         guidance = self.guidance(t, cond)
         self._exact.set(*((t,) if guidance is None else (t, guidance)))
-        answer = self.net(
+        output = self.net(
             hidden_states=tokens.to(self.net.dtype),
-            encoder_hidden_states=words,
+            encoder_hidden_states=text_tokens,
             pooled_projections=pooled,
             timestep=t,
             guidance=guidance,
             img_ids=ids,
-            txt_ids=ids.new_zeros(words.shape[1], ids.shape[1]),
+            txt_ids=ids.new_zeros(text_tokens.shape[1], ids.shape[1]),
             return_dict=False,
         )[0]
         height, width = x_t.shape[-2:]
-        return Prediction(unpatchify(answer[:, : height * width // self.patch_size**2], self.patch_size, height, width))
+        output = output[:, : height * width // self.patch_size**2]
+        return Prediction(unpatchify(output, self.patch_size, height, width))
 
 
 def build(
@@ -99,7 +102,7 @@ def build(
     training_guidance: float = 1.0,
     reference_size: str | None = None,
     **source: Unpack[Source],
-) -> Flux1Denoiser:
+) -> ReleasedDenoiser:
     """FLUX.1 from its `source`; `structure` is for a file that has no config.json beside it."""
-    net = Flux1Denoiser.released.load(structure, **source)
-    return Flux1Denoiser(net, latent_spec, text_spec, path, image_size, training_guidance, reference_size)
+    options = {"training_guidance": training_guidance, "reference_size": reference_size}
+    return Flux1Denoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)

@@ -15,7 +15,7 @@ from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.packing import inpaint_channels, patchify, unpatchify
-from tinyflux_pl.denoisers.released import ReleasedNet, Source
+from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.weights.load_release import Original
 
@@ -33,7 +33,7 @@ def picture_ids(
     return sent(torch.cat(grids).float(), device)
 
 
-def word_ids(length: int, device: torch.device | str = "cpu") -> Float[Tensor, "l 4"]:
+def text_ids(length: int, device: torch.device | str = "cpu") -> Float[Tensor, "l 4"]:
     """Ids (0, 0, 0, l) of a text's tokens, fp32."""
     ids = torch.zeros(length, 4, device=device)
     ids[:, 3] = torch.arange(length, device=device)
@@ -51,14 +51,14 @@ class Flux2Denoiser(ReleasedDenoiser):
     """x_t (B, 128, H, W) and t (B,), 1 at noise -> velocity noise - data.
 
     The codec has folded 2 x 2 cells, so a token is one cell. `cond.references` join the image along the
-    sequence at times 10, 20, ... and are cut off the answer. dev reads a guidance value, klein none.
+    sequence at times 10, 20, ... and are cut off the output. dev reads a guidance value, klein none.
     `inpaint` is an extension of ours, which no release has: a trainable input for `cond.inpaint` whose weights
-    begin at zero, so that the network first answers as it did.
+    begin at zero, so that the network at first predicts as before.
     """
 
     name = "flux2"
     patch_size = 1
-    released = ReleasedNet(
+    released = DiffusersNetwork(
         "Flux2Transformer2DModel",
         original=Original("double_blocks.", from_original),
         overflows="the reference clips FLUX.2's residual streams at 65504 in it",
@@ -86,15 +86,10 @@ class Flux2Denoiser(ReleasedDenoiser):
     ) -> None:
         options = {"training_guidance": training_guidance, "reference_size": reference_size, "inpaint": inpaint}
         super().__init__(net, latent_spec, text_spec, path, image_size, **options)
-        self.reference_size = reference_size  # the rule of data.reference_pictures
-        self.require_noise_at_one()
-        self.require_fit(
-            latent_channels=(net.config["in_channels"], latent_spec.channels),
-            text_width=(net.config["joint_attention_dim"], text_spec.width),
-        )
+        self.reference_size = reference_size
         self.reads_guidance = bool(net.config["guidance_embeds"])
         self._exact = ExactTime(net.time_guidance_embed.time_proj, in_turn=True)
-        self._hole: Tensor | None = None
+        self._inpaint_tokens: Tensor | None = None
         if inpaint:
             self.inpaint_channels = inpaint_channels(latent_spec)
             with torch.device(net.device):
@@ -102,7 +97,7 @@ class Flux2Denoiser(ReleasedDenoiser):
                     net.dtype
                 )
             nn.init.zeros_(self.inpaint_in.weight)
-            net.x_embedder.register_forward_hook(self._with_hole)
+            net.x_embedder.register_forward_hook(self._add_inpaint)
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
@@ -110,24 +105,24 @@ class Flux2Denoiser(ReleasedDenoiser):
         pictures = [x_t, *cond.references]
         tokens = torch.cat([patchify(picture, 1) for picture in pictures], 1)
         sizes = [(picture.shape[-2], picture.shape[-1]) for picture in pictures]
-        words, _ = self.full_text(cond)
+        text_tokens, _ = self.full_text(cond)
         guidance = self.guidance(t, cond)
         self._exact.set(t, guidance)
-        self._hole = None if cond.inpaint is None else patchify(cond.inpaint, 1).to(self.net.dtype)
-        answer = self.net(
+        self._inpaint_tokens = None if cond.inpaint is None else patchify(cond.inpaint, 1).to(self.net.dtype)
+        output = self.net(
             hidden_states=tokens.to(self.net.dtype),
-            encoder_hidden_states=words,
+            encoder_hidden_states=text_tokens,
             timestep=t,
             guidance=guidance,
             img_ids=picture_ids(sizes, [REFERENCE_TIME * k for k in range(len(pictures))], x_t.device),
-            txt_ids=word_ids(words.shape[1], x_t.device),
+            txt_ids=text_ids(text_tokens.shape[1], x_t.device),
             return_dict=False,
         )[0]
         height, width = sizes[0]
-        return Prediction(unpatchify(answer[:, : height * width], 1, height, width))
+        return Prediction(unpatchify(output[:, : height * width], 1, height, width))
 
-    def _with_hole(self, _: nn.Module, __: Any, embedded: Tensor) -> Tensor:
-        return embedded if self._hole is None else embedded + self.inpaint_in(self._hole)
+    def _add_inpaint(self, _: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+        return embedded if self._inpaint_tokens is None else embedded + self.inpaint_in(self._inpaint_tokens)
 
 
 def build(
@@ -141,7 +136,7 @@ def build(
     reference_size: str = "area",
     inpaint: bool = False,
     **source: Unpack[Source],
-) -> Flux2Denoiser:
+) -> ReleasedDenoiser:
     """FLUX.2 from its `source`; `structure` is for a file that has no config.json beside it."""
-    net = Flux2Denoiser.released.load(structure, **source)
-    return Flux2Denoiser(net, latent_spec, text_spec, path, image_size, training_guidance, reference_size, inpaint)
+    options = {"training_guidance": training_guidance, "reference_size": reference_size, "inpaint": inpaint}
+    return Flux2Denoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)

@@ -13,13 +13,13 @@ from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
-from tinyflux_pl.denoisers.flux2 import picture_ids, word_ids
+from tinyflux_pl.denoisers.flux2 import picture_ids, text_ids
 from tinyflux_pl.denoisers.packing import patchify, unpatchify
-from tinyflux_pl.denoisers.released import ReleasedNet, Source
+from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.weights.load_release import Original
 
-PLACE_SCALE = 0.5  # rows and columns count half, as the network was trained
+POSITION_SCALE = 0.5  # rows and columns count half, as the network was trained
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
@@ -32,14 +32,14 @@ def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Te
 class Flux3Denoiser(ReleasedDenoiser):
     """x_t (B, 128, H, W) and t (B,), 1 at noise -> velocity noise - data.
 
-    `cond.references` have their own blocks and their own place -1, -2, ... on the last axis of the ids; the text
-    is read at the length of its own window. Step-distilled networks (flow_map), which are told where a step ends,
+    `cond.references` have their own blocks and their own index -1, -2, ... on the last axis of the ids; the text
+    is read at the length of its own window. Step-distilled networks (flow_map), which read the end of a step too,
     are refused: a velocity field has no end.
     """
 
     name = "flux3"
     patch_size = 1
-    released = ReleasedNet("Flux3Transformer2DModel", original=Original("content_mode_blocks.", from_original))
+    released = DiffusersNetwork("Flux3Transformer2DModel", original=Original("content_mode_blocks.", from_original))
     reads_references = True
     lora_targets = (
         "mode_blocks.*.attn.to_[qkv]",
@@ -63,48 +63,43 @@ class Flux3Denoiser(ReleasedDenoiser):
         if net.config["flow_map"]:
             cure = "use the base network, which is not step-distilled"
             raise ConfigError("a step-distilled (flow-map) FLUX.3 is not supported", where=self.name, cure=cure)
-        self.reference_size = reference_size  # the rule of data.reference_pictures
-        self.require_noise_at_one()
-        self.require_fit(
-            latent_channels=(net.config["in_channels"], latent_spec.channels),
-            text_width=(net.config["joint_attention_dim"], text_spec.width),
-        )
+        self.reference_size = reference_size
         self._exact = ExactTime(net.time_proj, in_turn=True)
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         lengths = cond.text.lengths()
-        answer = torch.empty_like(x_t, dtype=self.net.dtype)
+        output = torch.empty_like(x_t, dtype=self.net.dtype)
         for length in sorted(set(lengths)):  # the network has no mask: texts of one length go together
-            rows = [i for i, own in enumerate(lengths) if own == length]
-            words = cond.text.tokens[rows, :length].to(self.net.dtype)
-            answer[rows] = self._answer(x_t[rows], t[rows], words, [r[rows] for r in cond.references])
-        return Prediction(answer)
+            rows = [i for i, row_length in enumerate(lengths) if row_length == length]
+            text_tokens = cond.text.tokens[rows, :length].to(self.net.dtype)
+            output[rows] = self._predict(x_t[rows], t[rows], text_tokens, [r[rows] for r in cond.references])
+        return Prediction(output)
 
-    def _answer(self, x_t: Tensor, t: Tensor, words: Tensor, references: list[Tensor]) -> Tensor:
+    def _predict(self, x_t: Tensor, t: Tensor, text_tokens: Tensor, references: list[Tensor]) -> Tensor:
         height, width = x_t.shape[-2:]
-        given: dict[str, Any] = {}
+        reference_inputs: dict[str, Any] = {}
         if references:
             tokens = torch.cat([patchify(reference, 1) for reference in references], 1)
             ids = [self._ids(reference, -1.0 - k) for k, reference in enumerate(references)]
-            given = {"image_cond_hidden_states": tokens.to(self.net.dtype), "image_cond_ids": torch.cat(ids)}
+            reference_inputs = {"image_cond_hidden_states": tokens.to(self.net.dtype), "image_cond_ids": torch.cat(ids)}
         self._exact.set(t, torch.zeros_like(t))
-        answer = self.net(
+        output = self.net(
             hidden_states=patchify(x_t, 1).to(self.net.dtype),
-            encoder_hidden_states=words,
+            encoder_hidden_states=text_tokens,
             timestep=t,
             img_ids=self._ids(x_t, 0.0),
-            txt_ids=word_ids(words.shape[1], x_t.device),
+            txt_ids=text_ids(text_tokens.shape[1], x_t.device),
             return_dict=False,
-            **given,
+            **reference_inputs,
         )[0]
-        return unpatchify(answer, 1, height, width)
+        return unpatchify(output, 1, height, width)
 
-    def _ids(self, picture: Tensor, place: float) -> Tensor:
+    def _ids(self, picture: Tensor, index: float) -> Tensor:
         ids = picture_ids([(picture.shape[-2], picture.shape[-1])], [0], picture.device)
-        ids[:, 1:3] *= PLACE_SCALE
-        ids[:, 3] = place
+        ids[:, 1:3] *= POSITION_SCALE
+        ids[:, 3] = index
         return ids
 
 
@@ -117,7 +112,7 @@ def build(
     image_size: int = 1024,
     reference_size: str = "area",
     **source: Unpack[Source],
-) -> Flux3Denoiser:
+) -> ReleasedDenoiser:
     """FLUX.3 from its `source`; `structure` is for a file that has no config.json beside it."""
-    net = Flux3Denoiser.released.load(structure, **source)
-    return Flux3Denoiser(net, latent_spec, text_spec, path, image_size, reference_size)
+    options = {"reference_size": reference_size}
+    return Flux3Denoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)

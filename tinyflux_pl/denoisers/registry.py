@@ -1,4 +1,4 @@
-"""Denoisers by name, for saved models: nothing is imported before it is asked for."""
+"""Denoisers by name, for saved models; a module is imported when its denoiser is built."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ DENOISERS = {
     "tinyflux": "tinyflux_pl.denoisers.tinyflux:TinyFluxDenoiser",
     "unet": "tinyflux_pl.denoisers.unet:UNetDenoiser",
 }
+# choices of model= that the messages of every denoiser recommend
+WITH_REFERENCES = "flux1_kontext, flux2_dev, flux3 or tiny"
+WITH_INPAINTING = "flux1_fill"
 
 
 def denoiser_class(name: str) -> Any:
     """The class registered under `name`; ConfigError with the nearest name if there is none."""
     if name not in DENOISERS:
         near = difflib.get_close_matches(name, DENOISERS, n=1)
-        cure = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(sorted(DENOISERS))}"
+        cure = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(sorted(DENOISERS))}"
         raise ConfigError(f"no denoiser {name!r}", where="denoisers.registry", cure=cure)
     module, _, attribute = DENOISERS[name].partition(":")
     return getattr(import_module(module), attribute)

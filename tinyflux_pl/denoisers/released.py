@@ -19,7 +19,7 @@ from tinyflux_pl.weights.key_diff import shapes_of
 
 
 class Source(TypedDict, total=False):
-    """Where a released network comes from, and in which form: the options of `ReleasedNet.load`.
+    """Where a released network comes from, and in which form: the options of `DiffusersNetwork.load`.
 
     `weights` is a diffusers folder, a single file in either layout, or a repository with its 40-digit `revision`.
     Of a folder's variants (fp16, non_ema, ...) `variant` is read.
@@ -34,7 +34,7 @@ class Source(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class ReleasedNet:
+class DiffusersNetwork:
     """Which class of diffusers a family's denoiser is, where a release holds it, and what it cannot bear.
 
     `kind` is the class's name, `subfolder` its place in a pipeline's folder, `original` the layout of single

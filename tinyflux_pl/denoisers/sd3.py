@@ -11,17 +11,20 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
-from tinyflux_pl.denoisers.released import ReleasedNet, Source
+from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.weights.load_release import Original
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
-    """Stability's keys -> diffusers', by diffusers' own table, which takes what it knows out of the tensors."""
+    """Stability's keys -> diffusers', by diffusers' own table.
+
+    The table removes the keys that it converts from the tensors; the others are returned as they are.
+    """
     from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 
-    left = dict(tensors)
-    return convert_sd3_transformer_checkpoint_to_diffusers(left) | left
+    remaining = dict(tensors)
+    return convert_sd3_transformer_checkpoint_to_diffusers(remaining) | remaining
 
 
 class SD3Denoiser(ReleasedDenoiser):
@@ -31,7 +34,7 @@ class SD3Denoiser(ReleasedDenoiser):
     """
 
     name = "sd3"
-    released = ReleasedNet("SD3Transformer2DModel", original=Original("joint_blocks.", from_original))
+    released = DiffusersNetwork("SD3Transformer2DModel", original=Original("joint_blocks.", from_original))
     lora_targets = (
         "transformer_blocks.*.attn.to_[qkv]",
         "transformer_blocks.*.attn.to_out.0",
@@ -46,19 +49,17 @@ class SD3Denoiser(ReleasedDenoiser):
     ) -> None:
         super().__init__(net, latent_spec, text_spec, path, image_size)
         self.patch_size = net.config["patch_size"]
-        self.require_noise_at_one()
-        self.require_fit(
-            latent_channels=(net.config["in_channels"], latent_spec.channels),
-            text_width=(net.config["joint_attention_dim"], text_spec.width),
-            pooled_width=(net.config["pooled_projection_dim"], text_spec.pooled),
-        )
+
+    def network_widths(self) -> dict[str, int]:
+        """The defaults, and the pooled text."""
+        return {**super().network_widths(), "pooled_width": self.net.config["pooled_projection_dim"]}
 
     def require_size(self, height: int, width: int) -> None:
         """Raise ConfigError for a side longer than the table of positions."""
-        places = self.net.config["pos_embed_max_size"]
-        if places is None:
+        positions = self.net.config["pos_embed_max_size"]
+        if positions is None:
             return
-        most = places * self.patch_size * self.latent_spec.downsample
+        most = positions * self.patch_size * self.latent_spec.downsample
         for name, side in (("height", height), ("width", width)):
             if side > most:
                 what = f"{side} pixels: the network's table of positions ends at {most}"
@@ -67,15 +68,15 @@ class SD3Denoiser(ReleasedDenoiser):
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
-        words, pooled = self.full_text(cond)
-        answer = self.net(
+        text_tokens, pooled = self.full_text(cond)
+        output = self.net(
             hidden_states=x_t.to(self.net.dtype),
-            encoder_hidden_states=words,
+            encoder_hidden_states=text_tokens,
             pooled_projections=pooled,
             timestep=t.float() * 1000,
             return_dict=False,
         )[0]
-        return Prediction(answer)
+        return Prediction(output)
 
 
 def build(
@@ -86,11 +87,9 @@ def build(
     structure: dict[str, Any],
     image_size: int | None = None,
     **source: Unpack[Source],
-) -> SD3Denoiser:
+) -> ReleasedDenoiser:
     """SD3.5 from its `source`; `structure` is for a file that has no config.json beside it.
 
     `image_size` None is what the release itself draws: its sample_size.
     """
-    net = SD3Denoiser.released.load(structure, **source)
-    side = image_size or net.config["sample_size"] * latent_spec.downsample
-    return SD3Denoiser(net, latent_spec, text_spec, path, side)
+    return SD3Denoiser.from_release(latent_spec, text_spec, path, structure, source, image_size)

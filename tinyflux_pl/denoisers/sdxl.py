@@ -13,7 +13,7 @@ from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.transfer import sent
 from tinyflux_pl.core.types import Conditioning, Prediction
-from tinyflux_pl.denoisers.released import ReleasedNet, Source
+from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.diffusion.paths import EDMPath, VPPath
 from tinyflux_pl.diffusion.prediction import check_kind
@@ -26,10 +26,10 @@ def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict
     """Stability's keys -> diffusers', by diffusers' own table, which leaves out what it does not know."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    own = {PREFIX + key: value for key, value in tensors.items()}
-    made = convert_ldm_unet_checkpoint(own, {"class_embed_type": None, **structure})
-    kept = {id(value) for value in made.values()}
-    return made | {key: value for key, value in tensors.items() if id(value) not in kept}
+    prefixed = {PREFIX + key: value for key, value in tensors.items()}
+    converted = convert_ldm_unet_checkpoint(prefixed, {"class_embed_type": None, **structure})
+    used = {id(value) for value in converted.values()}
+    return converted | {key: value for key, value in tensors.items() if id(value) not in used}
 
 
 class SDXLDenoiser(ReleasedDenoiser):
@@ -41,7 +41,7 @@ class SDXLDenoiser(ReleasedDenoiser):
 
     name = "sdxl"
     patch_size = 1
-    released = ReleasedNet(
+    released = DiffusersNetwork(
         "UNet2DConditionModel",
         subfolder="unet",
         original=Original("input_blocks.", from_original),
@@ -59,38 +59,48 @@ class SDXLDenoiser(ReleasedDenoiser):
         prediction: str = "epsilon",
     ) -> None:
         super().__init__(net, latent_spec, text_spec, path, image_size, prediction=prediction)
-        if not isinstance(path, VPPath | EDMPath):
-            what = f"trained on a variance preserving path, not on {path}"
-            raise SpecMismatch(what, where=self.name, cure="path=vp")
         check_kind(prediction, "model.prediction")
-        self.clock, self.prediction, self.sign = path, prediction, 1
+        self.clock = path
+        self.prediction = prediction
+        self.sign = 1
         if path.name == "edm":  # its networks answer in v, those of the epsilon kind in -v
             if prediction not in ("epsilon", "v"):
                 cure = "model.prediction=epsilon or v, as the release was trained"
                 raise SpecMismatch(f"prediction={prediction} on EDM's path", where=self.name, cure=cure)
-            self.prediction, self.sign = "v", -1 if prediction == "epsilon" else 1
-        sizes = 6 * (net.config["addition_time_embed_dim"] or 0)
-        self.require_fit(
-            latent_channels=(net.config["in_channels"], latent_spec.channels),
-            text_width=(net.config["cross_attention_dim"], text_spec.width),
-            pooled_width=((net.config["projection_class_embeddings_input_dim"] or 0) - sizes, text_spec.pooled),
-        )
+            self.prediction = "v"
+            self.sign = -1 if prediction == "epsilon" else 1
+
+    def require_path(self) -> None:
+        """Raise SpecMismatch unless the path preserves variance."""
+        if not isinstance(self.path, VPPath | EDMPath):
+            what = f"trained on a variance preserving path, not on {self.path}"
+            raise SpecMismatch(what, where=self.name, cure="path=vp")
+
+    def network_widths(self) -> dict[str, int]:
+        """The pooled text is read together with six embedded sizes."""
+        config = self.net.config
+        sizes = 6 * (config["addition_time_embed_dim"] or 0)
+        return {
+            "latent_channels": config["in_channels"],
+            "text_width": config["cross_attention_dim"],
+            "pooled_width": (config["projection_class_embeddings_input_dim"] or 0) - sizes,
+        }
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
-        """The noise (B, C, H, W), or what else the release predicts."""
+        """The noise (B, C, H, W), or v, or the data, as the release predicts."""
         self.require_readable(cond)
-        words, pooled = self.full_text(cond)
-        sizes = self.own_size(x_t) if cond.size_ids is None else cond.size_ids
-        answer = self.net(
+        text_tokens, pooled = self.full_text(cond)
+        sizes = self.default_size_ids(x_t) if cond.size_ids is None else cond.size_ids
+        output = self.net(
             sample=x_t.to(self.net.dtype),
             timestep=self.clock.network_time(t.float()),
-            encoder_hidden_states=words,
+            encoder_hidden_states=text_tokens,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": sent(sizes, x_t.device)},
             return_dict=False,
         )[0]
-        return Prediction(answer if self.sign == 1 else -answer)
+        return Prediction(output if self.sign == 1 else -output)
 
-    def own_size(self, x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 6"]:
+    def default_size_ids(self, x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 6"]:
         """The ids of images of x_t's own size."""
         height, width = (side * self.latent_spec.downsample for side in x_t.shape[-2:])
         return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(len(x_t), -1)
@@ -105,11 +115,10 @@ def build(
     image_size: int | None = None,
     prediction: str | None = None,
     **source: Unpack[Source],
-) -> SDXLDenoiser:
+) -> ReleasedDenoiser:
     """SDXL from its `source`; `structure` is for a file that has no config.json beside it.
 
     `image_size` None is what the release itself draws: its sample_size. `prediction` None is epsilon.
     """
-    net = SDXLDenoiser.released.load(structure, **source)
-    side = image_size or net.config["sample_size"] * latent_spec.downsample
-    return SDXLDenoiser(net, latent_spec, text_spec, path, side, prediction or "epsilon")
+    options = {"prediction": prediction or "epsilon"}
+    return SDXLDenoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)

@@ -85,7 +85,7 @@ def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
 
     `model` is a network of `TinyFluxConfig.reference` or a denoiser around one; ConfigError for another.
     """
-    net = getattr(model, "net", model)
+    net = model if isinstance(model, TinyFluxDeep) else dict(model.named_children()).get("net")
     if not isinstance(net, TinyFluxDeep) or not net.config.reference_layout:
         raise ConfigError(
             "only a network in the published layout has published keys",

@@ -100,8 +100,9 @@ class Preview(Periodic):
 
 def _log_image(logger: Any, grid: Any, step: int) -> None:
     import numpy as np
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-    if hasattr(logger, "log_image"):  # Weights & Biases
+    if isinstance(logger, WandbLogger):
         logger.log_image("preview", [grid], step=step)
-    elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
+    elif isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image("preview", np.asarray(grid), step, dataformats="HWC")

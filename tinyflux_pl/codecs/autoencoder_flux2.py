@@ -26,7 +26,7 @@ class AutoencoderFlux2Codec(AutoencoderKLCodec):
         return LatentSpec(4 * self.vae_config.get("latent_channels", 32), 2**levels)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents: the weights' hash (the statistics are among them), dtype and configuration."""
+        """Plain data that decides the latents: hash of the weights with their statistics, dtype, config."""
         return {"codec": "autoencoder_flux2", "weights": self._sha256, "dtype": self.dtype, **self._decided()}
 
     def _normalised(self, z: Tensor) -> Tensor:

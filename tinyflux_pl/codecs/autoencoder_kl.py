@@ -154,7 +154,7 @@ class AutoencoderKLCodec(Codec):
         return latents * deviation / self.scale + mean
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this codec."""
+        """The constructor's arguments: they rebuild this codec."""
         return {
             "weights": self.weights,
             "subfolder": self.subfolder,
@@ -172,7 +172,7 @@ class AutoencoderKLCodec(Codec):
         return "+".join(known_sha256(file) for file in self.found.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents: weights by content, scale, shift, statistics, dtype, configuration."""
+        """Plain data that decides the latents: hash of the weights, scale, shift, statistics, dtype, config."""
         told = {
             "codec": "autoencoder_kl",
             "weights": self._sha256,
@@ -185,7 +185,7 @@ class AutoencoderKLCodec(Codec):
         return told if self.statistics is None else {**told, **{name: self.vae_config[name] for name in names}}
 
     def _decided(self) -> dict[str, Any]:
-        """What the configuration decides beside the weights, where it is not as diffusers has it by default."""
+        """Settings of config.json that change the latents and differ from diffusers' defaults."""
         told = {key: self.vae_config.get(key, usual) for key, usual in self.deciding.items()}
         return {key: value for key, value in told.items() if value != self.deciding[key]}
 

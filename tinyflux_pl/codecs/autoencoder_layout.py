@@ -38,13 +38,13 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[
 
 
 def holds_autoencoder(file: Path) -> bool:
-    """Whether a safetensors file holds an autoencoder, alone or inside a whole checkpoint, in either layout."""
+    """True if a safetensors file contains an autoencoder, alone or in a checkpoint, in either layout."""
     keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
     return any(f"{prefix}decoder.conv_in.weight" in keys for prefix in ("", *PREFIXES))
 
 
 def _memory(value: Tensor) -> tuple[int, int]:
-    """Where a tensor's numbers lie; of a tensor and a view of all of it the same, on the meta device too."""
+    """Identity of a tensor's storage, equal for a view of all of it, on the meta device too."""
     return value.untyped_storage()._cdata, value.storage_offset()
 
 

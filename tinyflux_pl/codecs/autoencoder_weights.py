@@ -1,4 +1,4 @@
-"""Where an autoencoder of a release lies, in a folder or in a single file."""
+"""Find and check an autoencoder's weights in a release's folder or a single file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Target sequences as latents: no codec but a channel's mean and spread."""
+"""Target sequences as latents, normalised by each channel's mean and deviation."""
 
 import math
 from typing import Any
@@ -15,12 +15,12 @@ from tinyflux_pl.core.specs import LatentSpec
 class Identity(Codec):
     """A token is a latent cell: (B, D, N, 1) in, the same out, normalised by the training data's `moments`.
 
-    `tokens` is the length N that targets were trained with. `ids` (N, A) say where they stand, if all
-    targets stand alike; None if each has its own. Raises SpecMismatch for tokens of another width.
+    `tokens` is the length N that targets were trained with. `ids` (N, A) are their position ids if all
+    targets share them; None if each has its own. Raises SpecMismatch for tokens of another width.
     """
 
     name = "identity"
-    bounds = (-math.inf, math.inf)  # of what decode gives: these are no pictures
+    bounds = (-math.inf, math.inf)  # decoded values are not pictures
 
     def __init__(
         self, tokens: int, mean: list[float], spread: list[float], ids: list[list[float]] | None = None
@@ -30,31 +30,31 @@ class Identity(Codec):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the latents: the sequence stands upright."""
+        """Height and width of the latents: a sequence is one column."""
         return self.tokens, 1
 
     def encode(self, images: Float[Tensor, "b d n w"]) -> Float[Tensor, "b d n w"]:
         """Targets -> latents."""
-        self._fits(images)
+        self._require_width(images)
         return self.moments.normalised(images.movedim(1, -1)).movedim(-1, 1)
 
     def decode(self, latents: Float[Tensor, "b d n w"]) -> Float[Tensor, "b d n w"]:
         """Latents -> targets."""
-        self._fits(latents)
+        self._require_width(latents)
         return self.moments.restored(latents.movedim(1, -1)).movedim(-1, 1)
 
-    def _fits(self, values: Tensor) -> None:
+    def _require_width(self, values: Tensor) -> None:
         if values.shape[1] != self.latent_spec.channels:
             raise SpecMismatch(
-                f"tokens of {values.shape[1]} channels, this codec knows {self.latent_spec.channels}",
+                f"tokens of {values.shape[1]} channels, this codec expects {self.latent_spec.channels}",
                 where="codec identity",
                 cure="give targets as wide as those of training",
             )
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this codec."""
+        """The constructor's arguments: they rebuild this codec."""
         return {"tokens": self.tokens, **self.moments.plain(), "ids": self.ids}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents."""
+        """Plain data that decides the latents."""
         return {"codec": self.name, "tokens": self.tokens, **self.moments.plain()}

@@ -54,9 +54,9 @@ class PixelFolding(Codec):
         return torch.nn.functional.pixel_shuffle(latents / SCALE + SHIFT, self.fold)
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this codec."""
+        """The constructor's arguments: they rebuild this codec."""
         return {"fold": self.fold}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents."""
+        """Plain data that decides the latents."""
         return {"codec": self.name, "fold": self.fold, "shift": SHIFT, "scale": SCALE}

@@ -23,9 +23,9 @@ CODECS: dict[str, Any] = {
 
 
 def build_codec(name: str, config: dict[str, Any]) -> Codec:
-    """The codec that was saved as (name, config())."""
+    """Rebuild the codec that was saved as (name, config())."""
     if name not in CODECS:
-        raise ConfigError(f"unknown codec {name!r}", where="codec", cure=f"one of {sorted(CODECS)}")
+        raise ConfigError(f"unknown codec {name!r}", where="codec", cure=f"choose {', '.join(sorted(CODECS))}")
     try:
         return CODECS[name](**config)
     except TypeError as error:  # a key that the codec does not know

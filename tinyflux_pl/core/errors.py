@@ -6,7 +6,7 @@ import signal
 
 
 class TinyFluxError(Exception):
-    """What happened, where it happened, and the cure."""
+    """An error of three lines: what happened, where, and the cure."""
 
     exit_code = 1
 

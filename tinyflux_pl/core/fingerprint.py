@@ -1,4 +1,4 @@
-"""Canonical JSON and its sha256: how the house tells whether two things are the same."""
+"""Canonical JSON and its SHA-256, by which caches and checkpoints are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def canonical(value: Any) -> str:
 
 def of(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of plain data."""
-    # a file's name may hold bytes that are no UTF-8, which Python spells as halves of surrogate pairs
+    # file names may contain bytes that are not UTF-8, which Python represents as lone surrogates
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Numbers that are none, found where they arise: in weights, text, latents or pictures; one read a stage."""
+"""Checks for NaN and infinity in weights, text, latents and pictures; one device read per stage."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def require_finite_weights(module: nn.Module, where: str) -> None:
     device = next(iter(named.values())).device
     ends = torch.stack([torch.stack(torch.aminmax(value)).float().to(device) for value in named.values()])
     bad = (~ends.isfinite().all(1)).cpu().tolist()
-    wrong = [name for name, is_bad in zip(named, bad, strict=True) if is_bad]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        what = f"the weights are not finite: {', '.join(wrong[:3])}{more}"
+    non_finite = [name for name, is_bad in zip(named, bad, strict=True) if is_bad]
+    if non_finite:
+        more = f" and {len(non_finite) - 3} more" if len(non_finite) > 3 else ""
+        what = f"the weights are not finite: {', '.join(non_finite[:3])}{more}"
         raise NumericsError(what, where=where, cure="fetch them again, or take an earlier checkpoint")

@@ -1,4 +1,4 @@
-"""Number formats by what the processor does well."""
+"""Number formats: the one that a processor is fast in, autocast, and checks of dtype names."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def autocast(precision: str, device: torch.device | str) -> AbstractContextManag
 
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast off; nothing on the meta device, which has none."""
+    """Disable autocast; a no-op on the meta device, which has none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def check_dtype(dtype: str, where: str, overflows: str = "") -> torch.dtype:
-    """The torch type of that name; ConfigError for another, and for float16 where `overflows` says why not."""
+    """The torch type of that name; ConfigError for an unknown name, and for float16 if `overflows`."""
     if dtype not in WEIGHTS:
         raise ConfigError(f"no dtype {dtype!r}", where=where, cure=f"one of {', '.join(WEIGHTS)}")
     if dtype == "float16" and overflows:
@@ -49,7 +49,7 @@ def check_dtype(dtype: str, where: str, overflows: str = "") -> torch.dtype:
 
 
 def check_mixed(precision: str, overflows: str) -> str:
-    """The precision itself; ConfigError for a mixed or true float16 where `overflows` says why not."""
+    """Return the precision; ConfigError for mixed or true float16 where `overflows` gives a reason."""
     if precision in ("16-mixed", "16-true") and overflows:
         cure = "hardware.precision=bf16-mixed, or 32-true"
         raise ConfigError(f"float16 overflows: {overflows}", where="hardware.precision", cure=cure)

@@ -1,4 +1,4 @@
-"""Text of others as a terminal or a log may show it."""
+"""Escape control characters in untrusted text, for terminals and logs."""
 
 from __future__ import annotations
 

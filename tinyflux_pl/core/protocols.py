@@ -1,6 +1,6 @@
 """The contracts between packages: everything that callers may use of a path, denoiser, codec, text encoder, ...
 
-A class that derives from `Codec`, `TextEncoder` or `Verifier` inherits the defaults of the optional members.
+A class that derives from `Codec` or `TextEncoder` inherits the defaults of the optional members.
 `tests/core/test_protocols.py` builds one class from each protocol alone and runs it through the real callers.
 """
 

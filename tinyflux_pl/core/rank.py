@@ -27,7 +27,7 @@ def _number(name: str, unset: int = 0) -> int:
 
 
 def launcher() -> str:
-    """What the command line of this process began with, as far as a launcher tells its ranks."""
+    """The part of this process's command line that launchers pass to every rank."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         one_node = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
         options = f"--nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if one_node else "..."

@@ -1,4 +1,4 @@
-"""What a network that reads sizes (SDXL) is told of a picture that was fitted to a frame."""
+"""Size conditioning (SDXL): original size, crop and target size of a picture fitted to a frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What meets at the seams, as plain data that can be compared before weights are loaded."""
+"""Shapes of latents, text and experts as plain data, compared before weights are loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LatentSpec:
 class TextSpec:
     """Text embeddings: token width D, largest length L, pooled width P.
 
-    The last `ids` channels of a token are its position, where the encoder knows positions (sequences).
+    The last `ids` channels of a token are its position ids, for encoders of sequences.
     """
 
     width: int
@@ -31,19 +31,20 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ExpertSpec:
-    """What an expert caches: its arrays' shapes per bucket, and the buckets (the student's t)."""
+    """Cached arrays of an expert: shapes per bucket, and the buckets (times of the student's path)."""
 
     name: str
     shapes: dict[str, tuple[int, ...]]
     t_buckets: tuple[float, ...]
 
 
-def compare(expected: Any, found: Any, seam: str, cure: str) -> None:
+def compare(expected: Any, actual: Any, seam: str, cure: str) -> None:
     """Raise SpecMismatch naming the first field in which two specs of one type differ."""
     for field in fields(expected):
-        left, right = getattr(expected, field.name), getattr(found, field.name)
-        if left != right:
-            raise SpecMismatch(f"{seam}: {field.name} is {right}, expected {left}", where=seam, cure=cure)
+        value = getattr(actual, field.name)
+        expected_value = getattr(expected, field.name)
+        if value != expected_value:
+            raise SpecMismatch(f"{seam}: {field.name} is {value}, expected {expected_value}", where=seam, cure=cure)
 
 
 def plain(spec: Any) -> dict[str, Any]:

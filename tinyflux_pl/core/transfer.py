@@ -1,4 +1,4 @@
-"""Tensors on their way from the host to a device."""
+"""Tensor copies from the host to a device that do not stall it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """The tensor in memory that a GPU copies from by itself."""
+    """The tensor in page-locked memory, which a GPU copies from asynchronously."""
     return tensor.contiguous().pin_memory()  # rows that share their memory cannot be pinned as they are
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor on the device; towards a GPU the host does not wait for what the GPU still has to do.
+    """The tensor on the device; a copy to a GPU does not make the host wait.
 
-    Towards the CPU it waits: there a copy that is still under way could be read.
+    A copy to the CPU waits: an unfinished one could be read.
     """
     if torch.device(device).type != "cuda":
         return tensor.to(device)

@@ -1,4 +1,4 @@
-"""The values that travel between rooms."""
+"""Values that are passed between packages: text, conditioning, predictions, batches."""
 
 from __future__ import annotations
 
@@ -25,50 +25,50 @@ class TextEmbeddings:
         return self.tokens.shape[0]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
-        """Move; `dtype` applies to tokens and pooled."""
+        """Move to a device; `dtype` applies to tokens and pooled."""
         typed = self if dtype is None else replace(self, tokens=self.tokens.to(dtype), pooled=self.pooled.to(dtype))
         return typed.each(lambda tensor: sent(tensor, device))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TextEmbeddings:
-        """With `change` applied to every tensor."""
+        """Apply `change` to every tensor."""
         return TextEmbeddings(change(self.tokens), change(self.mask), change(self.pooled))
 
     def select(self, index: Tensor | slice) -> TextEmbeddings:
-        """The chosen rows."""
+        """Select rows."""
         return TextEmbeddings(self.tokens[index], self.mask[index], self.pooled[index])
 
     def __getitem__(self, index: Tensor | slice) -> TextEmbeddings:
         return self.select(index)
 
     def expand(self, batch: int) -> TextEmbeddings:
-        """One row repeated `batch` times (no copy)."""
+        """Repeat one row `batch` times (no copy)."""
         return TextEmbeddings(
             self.tokens.expand(batch, -1, -1), self.mask.expand(batch, -1), self.pooled.expand(batch, -1)
         )
 
     def padded(self, length: int) -> TextEmbeddings:
-        """Tokens and mask padded with zeros, or cut where only padding is lost, to `length`."""
+        """Pad tokens and mask with zeros, or cut padding off, to `length`."""
         extra = length - self.tokens.shape[1]
         tokens = torch.nn.functional.pad(self.tokens, (0, 0, 0, extra))
         return TextEmbeddings(tokens, torch.nn.functional.pad(self.mask, (0, extra)), self.pooled)
 
     def lengths(self) -> list[int]:
-        """Real tokens of each row; on the meta device, which holds no values, all of them."""
+        """Number of real tokens of each row; on the meta device, which has no values, all of them."""
         return [self.mask.shape[1]] * len(self) if self.mask.is_meta else self.mask.sum(1).tolist()
 
     def trimmed(self) -> TextEmbeddings:
-        """Without the columns that are padding in every row (at least one column stays)."""
+        """Remove the columns that are padding in every row (at least one column stays)."""
         used = int(self.mask.any(0).nonzero().max()) + 1 if bool(self.mask.any()) else 1
         return TextEmbeddings(self.tokens[:, :used], self.mask[:, :used], self.pooled)
 
     def where(self, keep: Bool[Tensor, " b"], other: TextEmbeddings) -> TextEmbeddings:
-        """Rows of self where `keep`, else the (single) row of `other`."""
+        """Select rows of self where `keep`, else the (single) row of `other`."""
         other = other.padded(self.tokens.shape[1]) if other.tokens.shape[1] < self.tokens.shape[1] else other
-        mine = self if self.tokens.shape[1] == other.tokens.shape[1] else self.padded(other.tokens.shape[1])
+        text = self if self.tokens.shape[1] == other.tokens.shape[1] else self.padded(other.tokens.shape[1])
         return TextEmbeddings(
-            torch.where(keep[:, None, None], mine.tokens, other.tokens.to(mine.tokens)),
-            torch.where(keep[:, None], mine.mask, other.mask.to(mine.mask.device)),
-            torch.where(keep[:, None], mine.pooled, other.pooled.to(mine.pooled)),
+            torch.where(keep[:, None, None], text.tokens, other.tokens.to(text.tokens)),
+            torch.where(keep[:, None], text.mask, other.mask.to(text.mask.device)),
+            torch.where(keep[:, None], text.pooled, other.pooled.to(text.pooled)),
         )
 
     @staticmethod
@@ -87,21 +87,21 @@ class PromptLength:
     cut: int
 
 
-TARGET = ("target_ids", "target_mask")  # of a target that is a sequence
+TARGET = ("target_ids", "target_mask")  # fields of targets that are sequences
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All that a denoiser may be told: text, what experts give to its ports, and pictures.
+    """Everything a denoiser receives beside x_t and t: text, ports of experts, pictures, ids.
 
     `ports` maps a port's name to a tensor for the batch, e.g. vec (B, E), prior_stats (B, S),
     prior_map (B, H8, W8). `port_mask` maps it to (B,) bool: False where the net's own head
     must be used instead (expert dropout). `references` are clean normalised latents (B, C, Hr, Wr), one
-    tensor a picture (Kontext). `inpaint` (B, C + d * d, H, W) are the latents of the picture with its holes
-    at mid-grey, above the hole mask folded into latent cells of d x d pixels, 1 where to paint (Fill).
+    tensor a picture (Kontext). `inpaint` (B, C + d * d, H, W) are the latents of the picture, mid-grey where
+    it is masked, then the mask folded into latent cells of d x d pixels, 1 where to paint (Fill).
     `size_ids` (B, 6): original height and width, crop top and left, target height and width (SDXL).
-    For sampling any part may have a single row, which serves all.
-    `target_ids` (B, N, A) say where each token of a sequence stands, `target_mask` which are no padding.
+    In sampling any part may have a single row, which applies to all.
+    `target_ids` (B, N, A) are position ids of a sequence's tokens; `target_mask` is False on padding.
     """
 
     text: TextEmbeddings
@@ -115,7 +115,7 @@ class Conditioning:
     target_mask: Bool[Tensor, "b n"] | None = None
 
     def rows(self, change: Callable[[Any], Any]) -> Conditioning:
-        """The same with `change` applied to the text and to every tensor, e.g. a selection or a move."""
+        """Apply `change` to the text and to every tensor, e.g. a selection or a move."""
 
         def maybe(value: Any) -> Any:
             return None if value is None else change(value)
@@ -135,7 +135,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A denoiser's answer in its own `prediction` space, and what its expert heads said."""
+    """A denoiser's output in its own `prediction` space, and the outputs of its expert heads."""
 
     sample: Float[Tensor, "b c h w"]
     heads: dict[str, Tensor] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class Batch:
     `experts` maps "lune.features" to (B, K, E), "sol.stats" to (B, K, 4), "sol.spatial" to
     (B, K, 8, 8). `sample_ids` (B,) are 63-bit content hashes, `dataset_ids` (B,) the source.
     `expert_present` maps "lune" to (B,) bool: a source without that expert is absent, not zero.
-    `references`, `inpaint`, `size_ids`, `target_ids` and `target_mask` are what Conditioning says of them.
+    `references`, `inpaint`, `size_ids`, `target_ids` and `target_mask`: see Conditioning.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -175,21 +175,21 @@ class Batch:
         ports: dict[str, Tensor] | None = None,
         port_mask: dict[str, Tensor] | None = None,
     ) -> Conditioning:
-        """What a denoiser is told of this batch; `text` stands in for the batch's own."""
+        """The conditioning of this batch; `text` replaces the batch's text."""
         pictures = {name: getattr(self, name) for name in ("references", "inpaint", "size_ids", *TARGET)}
         return Conditioning(self.text if text is None else text, ports or {}, port_mask or {}, **pictures)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device (Lightning calls this); its ids are for the host and stay there."""
+        """Move to a device (Lightning calls this); ids are read by the host and stay there."""
         return self._each(lambda tensor: sent(tensor, device))
 
     def pin_memory(self) -> Batch:
-        """The batch in memory that a GPU copies from by itself (the DataLoader calls this)."""
+        """Move to page-locked memory (the DataLoader calls this)."""
         return self._each(pinned)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """With `change` applied to every tensor that the device is to have."""
-        others = {name: getattr(self, name) for name in ("masks", "inpaint", "size_ids", *TARGET)}
+        """Apply `change` to every tensor that the device reads."""
+        optional = {name: getattr(self, name) for name in ("masks", "inpaint", "size_ids", *TARGET)}
         return replace(
             self,
             latents=change(self.latents),
@@ -197,5 +197,5 @@ class Batch:
             experts={name: change(tensor) for name, tensor in self.experts.items()},
             expert_present={name: change(tensor) for name, tensor in self.expert_present.items()},
             references=tuple(change(reference) for reference in self.references),
-            **{name: None if tensor is None else change(tensor) for name, tensor in others.items()},
+            **{name: None if tensor is None else change(tensor) for name, tensor in optional.items()},
         )

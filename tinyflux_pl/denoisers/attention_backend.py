@@ -1,4 +1,4 @@
-"""Which kernel the attentions of a diffusers network use, by diffusers' names; a choice of one network alone."""
+"""Attention kernels of a diffusers network, by diffusers' names, chosen for one network alone."""
 
 from __future__ import annotations
 

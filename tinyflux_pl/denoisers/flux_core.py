@@ -1,4 +1,4 @@
-"""Flux over sequences as a denoiser: a target sequence from noise, told a condition sequence."""
+"""Flux over sequences as a denoiser: target sequences from noise, given condition sequences."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tinyflux_pl.nets.flux import Flux, FluxParams
 class FluxCoreDenoiser(DenoiserModule):
     """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row -> velocity.
 
-    Condition tokens end in text_spec.ids channels of position ids; without such, they stand at (i, 0, 0).
-    The target stands where cond.target_ids say, else at (0, row, column). A network with guidance_embed is given
+    Condition tokens end in text_spec.ids channels of position ids; without such, token i is at (i, 0, 0).
+    The target is at cond.target_ids, else at (0, row, column). A network with guidance_embed reads
     `cond.embedded_guidance`, or `training_guidance` where that is None: as in training. Raises SpecMismatch for
     specs and ports that the network does not fit.
     """
@@ -46,15 +46,15 @@ class FluxCoreDenoiser(DenoiserModule):
         training_guidance: float = 1.0,
     ) -> None:
         super().__init__()
-        for what, found, expected in (
+        for what, width, expected in (
             ("in_channels", params.in_channels, latent_spec.channels),
             ("out_channels", params.out_channels, latent_spec.channels),
             ("context_in_dim", params.context_in_dim, text_spec.width - text_spec.ids),
             ("vec_in_dim", params.vec_in_dim, text_spec.pooled),
         ):
-            if found != expected:
+            if width != expected:
                 raise SpecMismatch(
-                    f"the network's {what} is {found}, the specification says {expected}",
+                    f"the network's {what} is {width}, the specification says {expected}",
                     where="FluxCoreDenoiser",
                     cure="build the network from the codec's and the text encoder's specs: denoisers.flux_core.build",
                 )
@@ -65,8 +65,11 @@ class FluxCoreDenoiser(DenoiserModule):
                 where="model.axes_dim",
                 cure="give one even width for each column, whose sum is hidden_size / num_heads",
             )
-        self.latent_spec, self.text_spec, self.path = latent_spec, text_spec, path
-        self.reads_guidance, self.training_guidance = params.guidance_embed, float(training_guidance)
+        self.latent_spec = latent_spec
+        self.text_spec = text_spec
+        self.path = path
+        self.reads_guidance = params.guidance_embed
+        self.training_guidance = float(training_guidance)
         self.net = Flux(params)
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
@@ -90,8 +93,9 @@ class FluxCoreDenoiser(DenoiserModule):
     def _guidance(self, t: Tensor, cond: Conditioning) -> Tensor | None:
         if not self.reads_guidance:
             return None
-        given = cond.embedded_guidance
-        return torch.full_like(t, self.training_guidance, dtype=torch.float32) if given is None else given
+        if cond.embedded_guidance is None:
+            return torch.full_like(t, self.training_guidance, dtype=torch.float32)
+        return cond.embedded_guidance
 
     def _condition(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Values (B, L, C) and ids (B or 1, L, A) of the condition."""
@@ -101,10 +105,10 @@ class FluxCoreDenoiser(DenoiserModule):
         count = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
         return tokens, torch.nn.functional.pad(count[None, :, None], (0, len(self.net.params.axes_dim) - 1))
 
-    def _target_ids(self, x_t: Tensor, given: Tensor | None) -> Tensor:
-        """Ids (B or 1, N, A) of the target: as given, else row and column on the last two axes (one: row by row)."""
-        if given is not None:
-            return given
+    def _target_ids(self, x_t: Tensor, target_ids: Tensor | None) -> Tensor:
+        """Ids (B or 1, N, A) of the target; by default row and column on the last two axes (one: row by row)."""
+        if target_ids is not None:
+            return target_ids
         axes = len(self.net.params.axes_dim)
         if axes == 1:
             return torch.arange(x_t[0, 0].numel(), device=x_t.device, dtype=torch.float32)[None, :, None]
@@ -116,7 +120,7 @@ class FluxCoreDenoiser(DenoiserModule):
         self.net.gradient_checkpointing = True
 
     def config_dict(self) -> dict[str, Any]:
-        """What rebuilds this denoiser, its path apart: plain JSON data."""
+        """Plain JSON data that rebuilds this denoiser, without its path."""
         specs = {"latent_spec": plain(self.latent_spec), "text_spec": plain(self.text_spec)}
         params = self.net.params.to_dict()
         # Only where it is read, so that descriptions of older checkpoints stay what they were.

@@ -19,7 +19,7 @@ from tinyflux_pl.weights.key_diff import shapes_of
 
 
 class Source(TypedDict, total=False):
-    """Where a released network comes from, and in which form: the options of `DiffusersNetwork.load`.
+    """Source and form of a released network: the options of `DiffusersNetwork.load`.
 
     `weights` is a diffusers folder, a single file in either layout, or a repository with its 40-digit `revision`.
     Of a folder's variants (fp16, non_ema, ...) `variant` is read.
@@ -35,7 +35,7 @@ class Source(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class DiffusersNetwork:
-    """Which class of diffusers a family's denoiser is, where a release holds it, and what it cannot bear.
+    """A family's network class of diffusers, its place in a release, and its limits.
 
     `kind` is the class's name, `subfolder` its place in a pipeline's folder, `original` the layout of single
     files. `overflows` says why float16 is refused ("" where it is fine).
@@ -112,7 +112,7 @@ class DiffusersNetwork:
         return self._in(self._class()(**self.keys(structure)), dtype)
 
     def keys(self, structure: dict[str, Any], file: str | None = None) -> dict[str, Any]:
-        """What the class's constructor takes, diffusers' own notes left out.
+        """Arguments of the class's constructor; diffusers' private keys are left out.
 
         An unknown key is a ConfigError naming the nearest; in a config.json, which another version of diffusers
         may have written (`file` says where it lies), it is left out and named.

@@ -1,4 +1,4 @@
-"""TinyFlux as a denoiser: latents and conditioning in, velocity and the heads' predictions out."""
+"""TinyFlux as a denoiser: velocity and the heads' predictions from latents and conditioning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
-# what comes from the specs and from the experts that are present
+# keys that follow from the specs and from the experts of the run
 DERIVED = ("in_channels", "joint_attention_dim", "pooled_projection_dim", "use_lune_expert", "lune_expert_dim")
 DERIVED += ("use_sol_prior", "inpaint_channels", "ports")
 
@@ -34,7 +34,7 @@ class TinyFluxDenoiser(DenoiserModule):
     """`net` with a path (core.protocols.Path): x_t (B, C, H, W) and t (B,) in the path's time -> velocity.
 
     Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums to 1)
-    for attention; further ones by config.ports (nets.expert_ports). The heads answer under the same names;
+    for attention; further ones by config.ports (nets.expert_ports). The heads predict under the same names;
     prior_map then has mean 1 (sol_map "density").
     `cond.references` join the sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the network has
     inpaint_channels.
@@ -55,14 +55,14 @@ class TinyFluxDenoiser(DenoiserModule):
 
     def __init__(self, config: TinyFluxConfig, latent_spec: LatentSpec, text_spec: TextSpec, path: Path) -> None:
         super().__init__()
-        for what, found, expected in (
+        for what, width, expected in (
             ("latent channels", config.in_channels, latent_spec.channels),
             ("text width", config.joint_attention_dim, text_spec.width),
             ("pooled text width", config.pooled_projection_dim, text_spec.pooled),
         ):
-            if found != expected:
+            if width != expected:
                 raise SpecMismatch(
-                    f"the network's {what} is {found}, the specification says {expected}",
+                    f"the network's {what} is {width}, the specification says {expected}",
                     where="TinyFluxDenoiser",
                     cure="build the network from the codec's and the text encoder's specs: denoisers.tinyflux.build",
                 )
@@ -80,18 +80,18 @@ class TinyFluxDenoiser(DenoiserModule):
         self.reads_guidance = config.guidance_embeds
 
     def with_inpaint(self) -> TinyFluxDenoiser:
-        """The same function with an input for a picture with a hole, whose weights are zero: answers as before.
+        """A copy with an inpainting input whose weights are zero, so that it predicts as before.
 
-        A copy in this one's mode, type and place; ConfigError if it fills holes already.
+        In the same mode, dtype and device; ConfigError if it fills holes already.
         """
         if self.inpaint_channels:
             raise ConfigError("it fills holes already", where="TinyFluxDenoiser.with_inpaint", cure="use it as it is")
         config = dataclasses.replace(self.config, inpaint_channels=inpaint_channels(self.latent_spec))
-        made = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path).to(self.net.img_in.weight)
-        new = made.state_dict()["net.inpaint_in.weight"]
-        made.load_state_dict({**self.state_dict(), "net.inpaint_in.weight": new})
-        made.net.gradient_checkpointing = self.net.gradient_checkpointing
-        return made.train(self.training)
+        copy = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path).to(self.net.img_in.weight)
+        new = copy.state_dict()["net.inpaint_in.weight"]
+        copy.load_state_dict({**self.state_dict(), "net.inpaint_in.weight": new})
+        copy.net.gradient_checkpointing = self.net.gradient_checkpointing
+        return copy.train(self.training)
 
     def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
         """The velocity (B, C, H, W), and under `heads` what each port's own head predicts."""
@@ -99,7 +99,7 @@ class TinyFluxDenoiser(DenoiserModule):
         height, width = x_t.shape[-2:]
         patch = self.config.patch_size
         joined, ids = joined_pictures([x_t, *cond.references], patch)
-        own = height * width // patch**2
+        num_image_tokens = height * width // patch**2
         tokens, info = self.net(
             joined,
             cond.text.tokens,
@@ -108,7 +108,7 @@ class TinyFluxDenoiser(DenoiserModule):
             progress_toward(self.path, t.float(), "data"),
             img_ids=ids,
             inpaint=None if cond.inpaint is None else patchify(cond.inpaint, patch),
-            reference_tokens=joined.shape[1] - own,
+            reference_tokens=joined.shape[1] - num_image_tokens,
             lune_features=cond.ports.get("vec"),
             sol_stats=cond.ports.get("prior_stats"),
             sol_spatial=cond.ports.get("prior_map"),
@@ -133,7 +133,7 @@ class TinyFluxDenoiser(DenoiserModule):
         self.net.gradient_checkpointing = True
 
     def config_dict(self) -> dict[str, Any]:
-        """What rebuilds this denoiser, its path apart: plain JSON data."""
+        """Plain JSON data that rebuilds this denoiser, without its path."""
         specs = {"latent_spec": plain(self.latent_spec), "text_spec": plain(self.text_spec)}
         return {"config": self.config.to_dict(), **specs}
 
@@ -208,13 +208,13 @@ def build_published(
             where="experts.sol",
             cure="experts.sol.stats=3, with either clock",
         )
-    told: dict[str, Any] = {**config, **derived}
+    settings: dict[str, Any] = {**config, **derived}
     file = None if weights is None else published_file(weights, weights_file, revision)
-    if file is not None and (beside := file.parent / "config.json").is_file():
-        told = read_object(beside)
-    if file is None or torch.get_default_device().type == "meta":  # nothing there has a value to be read
-        return TinyFluxDenoiser(TinyFluxConfig.reference(told), latent_spec, text_spec, path)
-    net = load_reference(told, read_safetensors(file))
+    if file is not None and (config_file := file.parent / "config.json").is_file():
+        settings = read_object(config_file)
+    if file is None or torch.get_default_device().type == "meta":  # a plan reads no weights
+        return TinyFluxDenoiser(TinyFluxConfig.reference(settings), latent_spec, text_spec, path)
+    net = load_reference(settings, read_safetensors(file))
     denoiser = TinyFluxDenoiser(net.config, latent_spec, text_spec, path)
     denoiser.net = net
     denoiser.weight_files = (file,)

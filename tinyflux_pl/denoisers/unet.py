@@ -1,4 +1,4 @@
-"""diffusers' UNet2DConditionModel as a denoiser: Stable Diffusion 1.5, its flow teachers, and small ones of ours."""
+"""diffusers' UNet2DConditionModel as a denoiser: Stable Diffusion 1.5, its flow teachers, small ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,13 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.unet_attention import install
-
-PREDICTIONS = ("velocity", "epsilon", "x0", "v")
+from tinyflux_pl.diffusion.prediction import check_kind
 
 
 class UNetDenoiser(DenoiserModule):
-    """A UNet with a clock.
+    """A UNet on any path, for any prediction.
 
-    x_t (B, C, H, W), t (B,) in the path's own time. The net is told `t * time_scale`: 1000 for the flow
+    x_t (B, C, H, W), t (B,) in the path's own time. The net reads `t * time_scale`: 1000 for the flow
     teachers, 999 for an index into a table of 1000 betas. Text tokens go to cross-attention, with their
     mask unless `masks_text` is False (Stable Diffusion attends to its padding); pooled text goes beside
     the time embedding when `unet_config` has class_embed_type "projection".
@@ -41,19 +40,22 @@ class UNetDenoiser(DenoiserModule):
         super().__init__()
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        if prediction not in PREDICTIONS:
-            raise ConfigError(f"no prediction {prediction!r}", where="unet", cure=f"choose of {PREDICTIONS}")
+        check_kind(prediction, "model.prediction")
         self.unet_config = {k: v for k, v in unet_config.items() if not k.startswith("_")}
         self.unet = UNet2DConditionModel(**self.unet_config)
         install(self.unet)
-        self.path, self.prediction, self.time_scale = path, prediction, float(time_scale)
-        self.latent_spec, self.text_spec, self.masks_text = latent_spec, text_spec, masks_text
+        self.path = path
+        self.prediction = prediction
+        self.time_scale = float(time_scale)
+        self.latent_spec = latent_spec
+        self.text_spec = text_spec
+        self.masks_text = masks_text
         net = self.unet.config
-        _fits("channels", net["in_channels"], latent_spec.channels)
-        _fits("text width", net["cross_attention_dim"], text_spec.width)
+        _require_width("channels", net["in_channels"], latent_spec.channels)
+        _require_width("text width", net["cross_attention_dim"], text_spec.width)
         self.reads_pooled = net["class_embed_type"] == "projection"
         if self.reads_pooled:
-            _fits("pooled width", net["projection_class_embeddings_input_dim"], text_spec.pooled)
+            _require_width("pooled width", net["projection_class_embeddings_input_dim"], text_spec.pooled)
 
     def timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The path's time as the net was trained to read it, fp32 and continuous."""
@@ -79,7 +81,7 @@ class UNetDenoiser(DenoiserModule):
         self.unet.enable_gradient_checkpointing()
 
     def config_dict(self) -> dict[str, Any]:
-        """What rebuilds this net, its path apart."""
+        """Plain data that rebuilds this net, without its path."""
         return {
             "unet_config": self.unet_config,
             "prediction": self.prediction,
@@ -139,10 +141,10 @@ def build_unet(
     return UNetDenoiser(config, path, prediction, latent_spec, text_spec, time_scale)
 
 
-def _fits(what: str, found: int, expected: int) -> None:
-    if found != expected:
+def _require_width(what: str, width: int, expected: int) -> None:
+    if width != expected:
         raise ConfigError(
-            f"the UNet's {what} is {found}, the specification says {expected}",
+            f"the UNet's {what} is {width}, the specification says {expected}",
             where="unet_config",
-            cure="give the UNet the codec and the text encoder that it was made for",
+            cure="give the UNet the codec and the text encoder that it was trained with",
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from tinyflux_pl.core.errors import ConfigError
 
 DECAYS = ("constant", "warmup", "power")
-CHUNK_BYTES = 2**26  # bytes of averages that are moved at once where a launch costs more than a copy: on no CPU
+CHUNK_BYTES = 2**26  # averages updated per kernel launch on a GPU; on a CPU one tensor at a time
 
 
 @torch.no_grad()
@@ -29,11 +29,11 @@ def lerp_(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, ta
         return
     moves = torch.stack(torch._foreach_norm(list(values), dtype=torch.float32)).isfinite().all()
     moves = moves if taken is None else moves & taken
-    for some in _chunks(pairs):
-        old, new = zip(*some, strict=True)
+    for chunk in _chunks(pairs):
+        old, new = zip(*chunk, strict=True)
         before = _flatten(old)
         after = torch.lerp(before, _flatten(new).to(before.dtype), 1.0 - decay)
-        if len(some) == 1:
+        if len(chunk) == 1:
             torch.where(moves, after, before, out=before)
         else:
             after = torch.where(moves, after, before)
@@ -41,20 +41,20 @@ def lerp_(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, ta
 
 
 def _chunks(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
-    """Averages and their values, in lots of one type and of `CHUNK_BYTES` bytes, or of one tensor."""
-    lots: list[list[tuple[Tensor, Tensor]]] = []
+    """Averages and values in chunks of one dtype and of `CHUNK_BYTES`, or of one tensor."""
+    chunks: list[list[tuple[Tensor, Tensor]]] = []
     room, kind = 0, None
     for average, value in pairs:
         if average.nbytes >= room or (average.dtype, value.dtype) != kind:
-            lots.append([])
+            chunks.append([])
             room, kind = 0 if average.device.type == "cpu" else CHUNK_BYTES, (average.dtype, value.dtype)
-        lots[-1].append((average, value))
+        chunks[-1].append((average, value))
         room -= average.nbytes
-    return lots
+    return chunks
 
 
 def _flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """As one vector: a view of a single tensor, a copy of several."""
+    """One vector: a view of a single tensor, a copy of several."""
     return tensors[0].detach() if len(tensors) == 1 else torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
@@ -65,7 +65,7 @@ def decay_at(step: int, decay: float, kind: str = "constant", power: float = 6.9
     whose width grows with training (Karras et al. 2023, 2312.02696; 6.94 is a width of 10 percent).
     """
     if kind not in DECAYS:
-        raise ConfigError(f"unknown EMA decay {kind!r}", where="ema.kind", cure=f"one of {DECAYS}")
+        raise ConfigError(f"unknown EMA decay {kind!r}", where="ema.kind", cure=f"choose {', '.join(DECAYS)}")
     if kind == "constant":
         return decay
     if kind == "warmup":

@@ -1,4 +1,4 @@
-"""The times that a sampler stops at, from noise to data, as the releases' own schedulers space them."""
+"""Time grids of samplers, from noise to data, spaced as by the schedulers of the releases."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _entries(spacing: str, steps: int, offset: int) -> Float[Tensor, " n"]:
 
 
 def _respaced(times: Float[Tensor, " n"], path: Path, sigmas: str) -> Float[Tensor, " n"]:
-    """The times of other levels of noise between the same two ends."""
+    """Times with other noise levels between the same two ends."""
     if sigmas == "spaced":
         return times
     log_sigma = -path.log_snr(times[[0, -1]].double()) / 2  # up to a factor, which changes neither rule
@@ -91,17 +91,17 @@ def _respaced(times: Float[Tensor, " n"], path: Path, sigmas: str) -> Float[Tens
         between = RHO * (high + ramp * (low - high)).log()
     else:
         between = first + ramp * (last - first)
-    found = path.time_of_log_snr(-2 * between).to(times)
-    found[0] = times[0]
-    if len(found) > 1:
-        found[-1] = times[-1]
-    return found
+    respaced = path.time_of_log_snr(-2 * between).to(times)
+    respaced[0] = times[0]
+    if len(respaced) > 1:
+        respaced[-1] = times[-1]
+    return respaced
 
 
 def check_spacing(spacing: str, steps: int, shift: float | str | Sequence[float], toward: str) -> None:
     """Raise ConfigError for a spacing that is none, or that does not go with the steps and the shift."""
     if spacing not in SPACINGS:
-        raise ConfigError(f"no spacing {spacing!r}", where="sampler.spacing", cure=f"one of {', '.join(SPACINGS)}")
+        raise ConfigError(f"no spacing {spacing!r}", where="sampler.spacing", cure=f"choose {', '.join(SPACINGS)}")
     if spacing in ENTRIES and (shift != 1 or steps >= TABLE):
         cure = f"sampler.shift=1 and fewer than {TABLE} steps, or sampler.spacing=even"
         raise ConfigError(f"spacing={spacing} with shift={shift!r} and {steps} steps", where="sampler", cure=cure)

@@ -1,8 +1,8 @@
 """Guidance: combining a conditional and an unconditional velocity.
 
-Rules are pure functions; `Guidance` says which, how strongly, and over which part of the way.
-The interval counts the path's time from noise (0) to data (1), not steps, so it means the same noise
-levels under any shift. Outside the interval, and at scale 1, the unconditional is not evaluated.
+Rules are pure functions; `Guidance` selects one, its strength and its interval.
+The interval is progress along the path from noise (0) to data (1), not steps, so it means the same
+noise levels under any shift. Outside the interval, and at scale 1, the unconditional is not evaluated.
 """
 
 from __future__ import annotations
@@ -80,20 +80,20 @@ def dynamic_threshold(
 
 
 def triangle(share: float, scale: float, peak: float = 0.5) -> float:
-    """A weight rising from 1 to 2 scale - 1 at `peak` and back; its mean over the way is `scale`. 2509.22007."""
+    """A weight rising from 1 to 2 scale - 1 at `peak` and back; its mean over the path is `scale`. 2509.22007."""
     height = share / peak if share < peak else (1 - share) / (1 - peak)
     return 1 + 2 * (scale - 1) * height
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly to follow the text, by which rule, and where along the way.
+    """Strength and rule of guidance, and the interval of the path where it applies.
 
     kind cfg | apg | cfg_zero; curve constant | triangle. eta and norm_limit (0: none) are APG's;
-    zero_until is CFG-Zero's share of the way with no movement at all (0.04 in the paper, 0 for few steps);
+    zero_until is the progress up to which CFG-Zero does not move (0.04 in the paper, 0 for few steps);
     threshold is the percentile of dynamic thresholding (0: none), threshold_bound the data's range.
-    embedded is no rule: it is what a distilled network is told as its guidance input (None: nothing); negative is
-    the prompt of the unconditional (None: the text encoder's null()). Scale 0 is no guidance, as in diffusers: 1.
+    embedded is no rule: it is the guidance input of a distilled network (None: none); negative is
+    the prompt of the unconditional (None: the text encoder's null()). Scale 0 means 1, as in diffusers.
     """
 
     scale: float = 5.0
@@ -112,15 +112,17 @@ class Guidance:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "interval", tuple(float(x) for x in self.interval))
-        for name, known in (("kind", KINDS), ("curve", CURVES)):
-            if getattr(self, name) not in known:
+        for name, choices in (("kind", KINDS), ("curve", CURVES)):
+            if getattr(self, name) not in choices:
                 raise ConfigError(
-                    f"unknown guidance {name} {getattr(self, name)!r}", where=f"guidance.{name}", cure=f"one of {known}"
+                    f"unknown guidance {name} {getattr(self, name)!r}",
+                    where=f"guidance.{name}",
+                    cure=f"choose {', '.join(choices)}",
                 )
         if not (math.isfinite(self.scale) and self.scale >= 0):
             cure = "0 or more; 1, and 0 as in diffusers, means no guidance"
             raise ConfigError(f"scale={self.scale!r}", where="guidance.scale", cure=cure)
-        if self.scale == 0:  # not the unconditional alone, which no prompt reaches
+        if self.scale == 0:  # 0 would ignore the prompt
             object.__setattr__(self, "scale", 1.0)
         if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
             raise ConfigError(
@@ -137,14 +139,14 @@ class Guidance:
             )
 
     def scale_at(self, share: float) -> float:
-        """The scale at a share of the way from noise (0) to data (1); 1 outside the interval."""
+        """The scale at a progress from noise (0) to data (1); 1 outside the interval."""
         low, high = self.interval
         if not low <= share <= high:
             return 1.0
         return self.scale if self.curve == "constant" else triangle(share, self.scale, self.peak)
 
     def is_zero_init_step(self, share: float) -> bool:
-        """Whether CFG-Zero's first part of the way, where nothing moves, is not over yet."""
+        """True in CFG-Zero's initial part of the path, where the velocity is taken as zero."""
         return self.kind == "cfg_zero" and share < self.zero_until
 
     def combine(
@@ -156,7 +158,7 @@ class Guidance:
         path: Path,
         scale: float,
     ) -> Float[Tensor, "b ..."]:
-        """The guided velocity, at what `scale_at` said for this t."""
+        """The guided velocity at this t; `scale` comes from `scale_at`."""
         if self.kind == "apg":
             x0, _ = to_data_and_noise("velocity", cond, x, t, path)
             limit = self.norm_limit * velocity_per_data(path, t) if self.norm_limit else None

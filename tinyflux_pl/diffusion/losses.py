@@ -26,7 +26,7 @@ def huber(prediction: Float[Tensor, "*s"], target: Float[Tensor, "*s"], delta: f
 def check_error(kind: str) -> None:
     """Raise ConfigError unless there is an elementwise loss of that name."""
     if kind not in ELEMENTWISE:
-        raise ConfigError(f"unknown loss {kind!r}", where="objective.error", cure=f"one of {', '.join(ELEMENTWISE)}")
+        raise ConfigError(f"unknown loss {kind!r}", where="objective.error", cure=f"choose {', '.join(ELEMENTWISE)}")
 
 
 def elementwise(
@@ -48,7 +48,7 @@ def sample_mean(loss: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
 
 
 def unpadded_mean(loss: Float[Tensor, "b c h w"], real: Bool[Tensor, "b n"] | None) -> Float[Tensor, " b"]:
-    """Mean of a sample over those of its h * w cells, row by row, that are no padding; None: none is."""
+    """Per-sample mean over non-padding positions (row-major). `real=None` means no padding."""
     if real is None:
         return sample_mean(loss)
     cells = loss.mean(1).flatten(1) * real

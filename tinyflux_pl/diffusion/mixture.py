@@ -1,4 +1,4 @@
-"""What every path of the house shares: x_t = alpha(t) data + sigma(t) noise, by its alpha and sigma."""
+"""The base class of paths: x_t = alpha(t) data + sigma(t) noise."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ SMALLEST = 1e-12  # alpha and sigma inside a logarithm; |log-SNR| stays below 55
 
 
 def require_fp32_time(t: Tensor) -> Tensor:
+    """Return t; ConfigError in half precision."""
     if t.dtype not in (torch.float32, torch.float64):
         raise ConfigError(
             f"time in {t.dtype}", where="diffusion.paths", cure="keep t in fp32 until the network's own boundary"
@@ -30,7 +31,7 @@ def expand_like(coefficient: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) 
 
 @dataclass(frozen=True)
 class Mixture(ABC):
-    """What every path does with its alpha and sigma."""
+    """A path by its alpha and sigma and their rates."""
 
     @abstractmethod
     def alpha(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
@@ -61,5 +62,5 @@ class Mixture(ABC):
         return expand_like(self.alpha_rate(t), data) * data + expand_like(self.sigma_rate(t), noise) * noise
 
     def config(self) -> dict[str, Any]:
-        """Plain data from which `build_path(self.name, ...)` makes an equal path."""
+        """Plain data from which `build_path(self.name, ...)` rebuilds the path."""
         return asdict(self)

@@ -1,6 +1,6 @@
-"""Paths from noise to data, x_t = alpha(t) data + sigma(t) noise. The owner of the clock.
+"""Paths from noise to data, x_t = alpha(t) data + sigma(t) noise, which own the time convention.
 
-No other file of the house writes `1 - t`: what depends on which end is noise asks here.
+No other file writes `1 - t`: code that depends on which end is noise asks the path.
 Times are fp32 (fp64 in tests); half precision is refused, since bf16 has 129 values in [0.5, 1].
 """
 
@@ -85,28 +85,30 @@ PATHS = {"linear": LinearPath, "vp": VPPath, "edm": EDMPath}
 
 
 def build_path(name: str, config: dict[str, Any] | None = None) -> LinearPath | VPPath | EDMPath:
-    """The path that was saved as (name, config())."""
+    """Rebuild the path that was saved as (name, config())."""
     if name not in PATHS:
-        raise ConfigError(f"unknown path {name!r}", where="path", cure=f"one of {sorted(PATHS)}")
-    known = PATHS[name].__dataclass_fields__
+        raise ConfigError(f"unknown path {name!r}", where="path", cure=f"choose {', '.join(sorted(PATHS))}")
+    settings = PATHS[name].__dataclass_fields__
     for key in config or {}:
-        if key not in known:
-            raise ConfigError(f"{name} path has no setting {key!r}", where="path", cure=f"one of {sorted(known)}")
+        if key not in settings:
+            raise ConfigError(
+                f"{name} path has no setting {key!r}", where="path", cure=f"choose {', '.join(sorted(settings))}"
+            )
     return PATHS[name](**(config or {}))
 
 
 def match_log_snr(source: Path, target: Path, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """The time on `target` at which signal to noise is what it is at t on `source`."""
+    """The time on `target` with the log-SNR that `source` has at t."""
     return target.time_of_log_snr(source.log_snr(t))
 
 
 def progress_toward(path: Path, t: Float[Tensor, "*b"], toward: str) -> Float[Tensor, "*b"]:
-    """How far t is on the way to `toward`: 0 at the other end, 1 there."""
-    near, far = (path.t_noise, path.t_data) if toward == "noise" else (path.t_data, path.t_noise)
-    return (require_fp32_time(t) - far) / (near - far)
+    """Progress of t toward an end (noise or data) of the path: 0 at the other end, 1 there."""
+    end, start = (path.t_noise, path.t_data) if toward == "noise" else (path.t_data, path.t_noise)
+    return (require_fp32_time(t) - start) / (end - start)
 
 
 def time_at(path: Path, share: Float[Tensor, "*b"], toward: str) -> Float[Tensor, "*b"]:
     """The inverse of `progress_toward`."""
-    near, far = (path.t_noise, path.t_data) if toward == "noise" else (path.t_data, path.t_noise)
-    return far + require_fp32_time(share) * (near - far)
+    end, start = (path.t_noise, path.t_data) if toward == "noise" else (path.t_data, path.t_noise)
+    return start + require_fp32_time(share) * (end - start)

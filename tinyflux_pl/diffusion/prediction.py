@@ -1,6 +1,6 @@
-"""One algebra between velocity, epsilon, x0 and v, on any path.
+"""Conversion between velocity, epsilon, x0 and v, on any path.
 
-With a, s = alpha, sigma and a', s' their rates, every kind is a known mixture of data and noise:
+With a, s = alpha, sigma and a', s' their rates, every kind is a mixture of data and noise:
 
     x_t      = a  x0 + s  noise
     velocity = a' x0 + s' noise        = dx_t / dt
@@ -9,7 +9,7 @@ With a, s = alpha, sigma and a', s' their rates, every kind is a known mixture o
 so a prediction and x_t are two equations for two unknowns, whose determinant is -1 or +1 for the
 linear path's velocity and a^2 + s^2 for v: nothing is divided by a small number there. Reading x0
 from epsilon divides by a, and noise from x0 by s: there 1 / a becomes a / (a^2 + 1e-10), so that
-where the input no longer holds the answer it fades to 0, the mean of normalised data and of noise.
+where x_t carries no information the result fades to 0, the mean of normalised data and of noise.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ RIDGE = 1e-10
 def check_kind(kind: str, where: str = "prediction") -> None:
     """Raise ConfigError for a kind of prediction that does not exist."""
     if kind not in KINDS:
-        raise ConfigError(f"unknown prediction {kind!r}", where=where, cure=f"one of {KINDS}")
+        raise ConfigError(f"unknown prediction {kind!r}", where=where, cure=f"choose {', '.join(KINDS)}")
 
 
 def to_data_and_noise(
     kind: str, output: Float[Tensor, "b ..."], x_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Path
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
-    """(x0, noise) such that alpha x0 + sigma noise = x_t and the output is theirs."""
+    """(x0, noise) implied by the output: alpha x0 + sigma noise = x_t."""
     check_kind(kind)
     a, s = expand_like(path.alpha(t), x_t), expand_like(path.sigma(t), x_t)
     if kind == "epsilon":
@@ -55,7 +55,7 @@ def to_data_and_noise(
 def target(
     kind: str, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Path
 ) -> Float[Tensor, "b ..."]:
-    """What a network of that kind should answer at time t."""
+    """The regression target of a network of that kind at time t."""
     check_kind(kind)
     if kind == "velocity":
         return path.velocity(data, noise, t)

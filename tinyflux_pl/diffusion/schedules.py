@@ -30,7 +30,7 @@ class Ramp:
 
     def __post_init__(self) -> None:
         if self.kind not in WARMUPS:
-            raise ConfigError(f"unknown warm-up {self.kind!r}", where="Ramp.kind", cure=f"one of {WARMUPS}")
+            raise ConfigError(f"unknown warm-up {self.kind!r}", where="Ramp.kind", cure=f"choose {', '.join(WARMUPS)}")
 
     def __call__(self, step: int) -> float:
         """The weight at this optimizer step."""
@@ -52,10 +52,12 @@ class LearningRate:
     floor_kind: str = "span"
 
     def __post_init__(self) -> None:
-        for field, known in (("decay", DECAYS), ("warmup_kind", WARMUPS), ("floor_kind", FLOORS)):
-            if getattr(self, field) not in known:
+        for field, choices in (("decay", DECAYS), ("warmup_kind", WARMUPS), ("floor_kind", FLOORS)):
+            if getattr(self, field) not in choices:
                 raise ConfigError(
-                    f"unknown {field} {getattr(self, field)!r}", where=f"schedule.{field}", cure=f"one of {known}"
+                    f"unknown {field} {getattr(self, field)!r}",
+                    where=f"schedule.{field}",
+                    cure=f"choose {', '.join(choices)}",
                 )
         if not 0 <= self.floor <= 1:
             raise ConfigError(f"floor={self.floor}", where="schedule.floor", cure="a share of the base rate, 0 to 1")

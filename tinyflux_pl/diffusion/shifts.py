@@ -1,4 +1,4 @@
-"""How far times are pushed towards one end: FLUX's formula, and the rules by which releases choose its shift."""
+"""Timestep shifts: the formula of SD3 and FLUX, and the rules by which releases choose the shift."""
 
 from __future__ import annotations
 

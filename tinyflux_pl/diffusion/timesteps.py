@@ -1,11 +1,11 @@
-"""Which times to train on, and which to stop at when sampling.
+"""Distributions of training times.
 
 A sampler maps uniforms u (B,) in (0, 1) to times, so that randomness stays with the caller.
-Means and shifts are said in terms of `toward`: with "noise" (the default) a positive mean or a
+Means and shifts are measured toward `toward`: with "noise" (the default) a positive mean or a
 shift above 1 favours noisy times on every path. "data" is what the original TinyFlux did: FLUX's
-formula applied to its own t, where 1 is data; kept for its published weights.
+formula applied to its own t, where 1 is data; for its published weights.
 
-A shift may be a rule's name (diffusion.shifts): then a sampler needs to know how many tokens an image has.
+A shift may be a rule's name (diffusion.shifts): then the number of an image's tokens is needed.
 """
 
 from __future__ import annotations
@@ -125,15 +125,17 @@ class Beta:
 
     def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]: the quantile of u, to about 1e-5."""
-        known, wanted = self._table.to(u.device), u.double()
-        right = torch.searchsorted(known, wanted).clamp(1, KNOTS)
-        low, high = known[right - 1], known[right]
-        return self.from_beta((right - 1 + (wanted - low) / (high - low)) / KNOTS, path, tokens)
+        table = self._table.to(u.device)
+        u = u.double()
+        right = torch.searchsorted(table, u).clamp(1, KNOTS)
+        low = table[right - 1]
+        high = table[right]
+        return self.from_beta((right - 1 + (u - low) / (high - low)) / KNOTS, path, tokens)
 
 
 @dataclass(frozen=True)
 class TableEntries:
-    """The entries of a table of betas, each as often as the others: what epsilon networks were trained on (DDPM).
+    """The entries of a table of betas, uniformly, as epsilon networks were trained (DDPM).
 
     Exactly entry / (entries - 1) of the way to noise, both ends among them; for a variance preserving path.
     """
@@ -165,8 +167,8 @@ DISTRIBUTIONS: dict[str, type[Distribution]] = {
 class Stratified:
     """One draw in each of the batch's B equal strata of a base distribution: lower variance.
 
-    The only sampler whose times depend on the batch's size and order. A base may be a name of DISTRIBUTIONS, whose
-    own numbers stand beside it; None: as that distribution has them. ConfigError for a number that it does not have.
+    The only sampler whose times depend on the batch's size and order. A base may be a name of DISTRIBUTIONS, with
+    its parameters beside it; None is that distribution's default. ConfigError for a parameter that it lacks.
     """
 
     base: str | Distribution = "uniform"
@@ -186,17 +188,17 @@ class Stratified:
     def distribution(self) -> Distribution:
         """The base, built."""
         values = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
-        given = {name: value for name, value in values.items() if value is not None}
+        parameters = {name: value for name, value in values.items() if value is not None}
         if isinstance(self.base, str) and self.base not in DISTRIBUTIONS:
             cure = f"one of {', '.join(DISTRIBUTIONS)}"
             raise ConfigError(f"no distribution {self.base!r}", where="timesteps.base", cure=cure)
         kind = DISTRIBUTIONS[self.base] if isinstance(self.base, str) else None
-        known = [] if kind is None else [field.name for field in fields(kind)]
-        for name in given:
-            if name not in known:
-                cure = f"it has {', '.join(known) or 'its own numbers already'}"
+        allowed = [] if kind is None else [field.name for field in fields(kind)]
+        for name in parameters:
+            if name not in allowed:
+                cure = f"it has {', '.join(allowed) or 'its parameters already'}"
                 raise ConfigError(f"{self.base} has no {name}", where=f"timesteps.{name}", cure=cure)
-        return self.base if kind is None else kind(**given)
+        return self.base if kind is None else kind(**parameters)
 
     def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
         """Times (B,) fp32; row i lies in stratum i."""

@@ -121,17 +121,17 @@ class VPPath(_VariancePreserving):
         return (right - left) * (self.steps - 1)
 
     def network_time(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """What a network of this table is told as its time: the entry's index."""
+        """The time input of a network trained on this table: the entry's index."""
         return require_fp32_time(t) * (self.steps - 1)
 
     def time_of_log_snr(self, log_snr: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """The inverse, held to the table's ends."""
+        """The inverse, clamped to the table's ends."""
         rising = self._knots(require_fp32_time(log_snr)).flip(0)
-        wanted = log_snr.clamp(rising[0], rising[-1])
-        right = torch.searchsorted(rising, wanted.contiguous()).clamp(1, self.steps - 1)
+        clamped = log_snr.clamp(rising[0], rising[-1])
+        right = torch.searchsorted(rising, clamped.contiguous()).clamp(1, self.steps - 1)
         low, high = rising[right - 1], rising[right]
         # counted from the noise end, because the flipped table rises from there
-        from_noise = (right - 1 + (wanted - low) / (high - low)) / (self.steps - 1)
+        from_noise = (right - 1 + (clamped - low) / (high - low)) / (self.steps - 1)
         return (1 - from_noise).to(log_snr.dtype)
 
 
@@ -170,10 +170,10 @@ class EDMPath(_VariancePreserving):
         return torch.full_like(require_fp32_time(t), -2 * self._span)
 
     def network_time(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """What the network is told as its time: c_noise = log(sigma) / 4."""
+        """The network's time input: c_noise = log(sigma) / 4."""
         return self._log_sigma(t) / 4
 
     def time_of_log_snr(self, log_snr: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """The inverse, held to the two ends."""
+        """The inverse, clamped to the two ends."""
         log_sigma = math.log(self.sigma_data) - require_fp32_time(log_snr) / 2
         return ((log_sigma - math.log(self.sigma_min)) / self._span).clamp(0, 1)

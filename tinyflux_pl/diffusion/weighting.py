@@ -64,7 +64,9 @@ class Weighting:
 
     def __post_init__(self) -> None:
         if self.kind not in WEIGHTINGS:
-            raise ConfigError(f"unknown weighting {self.kind!r}", where="weighting.kind", cure=f"one of {WEIGHTINGS}")
+            raise ConfigError(
+                f"unknown weighting {self.kind!r}", where="weighting.kind", cure=f"choose {', '.join(WEIGHTINGS)}"
+            )
         if not self.gamma > 0:
             raise ConfigError(f"gamma={self.gamma!r}", where="weighting.gamma", cure="a positive number, usually 5")
 

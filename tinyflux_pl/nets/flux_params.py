@@ -1,4 +1,4 @@
-"""What a Flux of sequences is made of, checked before a tensor is allocated."""
+"""Sizes of a Flux over sequences, checked before a tensor is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a TinyFlux network is made of, checked before a tensor is allocated."""
+"""Sizes and options of a TinyFlux network, checked before a tensor is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pretrained text encoder is, by its config.json or by a structure of ours, and what of that decides."""
+"""Configuration of pretrained text encoders: config.json or a given structure, and its deciding part."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEUTRAL = {  # what changes no number that an encoder gives: notes, training, ge
 
 
 def described(place: Path | None, structure: dict[str, Any] | None) -> dict[str, Any]:
-    """What an encoder is: by its folder's config.json, by `structure` where there is no folder."""
+    """An encoder's configuration: its folder's config.json, or `structure` where there is no folder."""
     if place is not None and place.is_dir():
         return read_config(place)
     if structure is None:
@@ -70,7 +70,7 @@ def skeleton(kind: str, config: dict[str, Any]) -> Any:
 
 
 def reads_chats(kind: str) -> bool:
-    """Whether a class of transformers is a chat model, of which the text's tower alone is read."""
+    """True if a class of transformers is a chat model, of which only the text tower is read."""
     return kind.endswith(("ForCausalLM", "ForConditionalGeneration"))
 
 
@@ -91,7 +91,7 @@ def built(kind: str, config: dict[str, Any]) -> Any:
 
 
 def deciding(kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    """What of a configuration decides embeddings beside the weights: all but NEUTRAL that differs from the defaults.
+    """Entries of a configuration that change embeddings: all but NEUTRAL that differ from the defaults.
 
     So a file that spells a default out is the file that leaves it out. The end's id tells CLIP where to pool, and
     others nothing.

@@ -54,7 +54,7 @@ OPEN_CLIP_LAYER = {
 
 
 def prefix_of(file: Path, part: str) -> str | None:
-    """What an encoder's keys (of PARTS) begin with in a safetensors file; None if it is not there."""
+    """Prefix of an encoder's keys (see PARTS) in a safetensors file; None if it is not there."""
     keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
     if part == CHAT_PART:
         return next((found[1] for key in keys if (found := CHAT.fullmatch(key))), None)
@@ -65,7 +65,7 @@ def prefix_of(file: Path, part: str) -> str | None:
 
 
 def depth(file: Path) -> int:
-    """How many layers of a chat model a single file holds: image tools leave out those that nothing reads."""
+    """Number of a chat model's layers in a single file: image tools omit unused ones."""
     pattern = re.compile(rf"(?:text_encoders\.\w+\.transformer\.)?{TOWER.pattern}layers\.(\d+)\.")
     found = (pattern.match(key) for key in key_prefixes.unwrapped(tensor_shapes(file), str(file)))
     return max((int(match[1]) + 1 for match in found if match), default=0)

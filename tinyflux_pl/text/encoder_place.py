@@ -1,4 +1,4 @@
-"""Where a pretrained encoder and its tokenizer lie: folders of a release, or a single file and a folder."""
+"""Find a pretrained encoder and its tokenizer: folders of a release, or a single file and a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Condition sequences as what a denoiser is told: values, normalised, with their positions beside them."""
+"""Condition sequences as tokens: normalised values followed by position ids."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,10 +18,10 @@ from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 class GivenTokens(TextEncoder):
     """Tokens (B, L, C + axes): C values, normalised by the training data's moments, then the position ids.
 
-    The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with its place.
+    The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with its position.
     `pooled` (B, P) is the vector beside a condition, normalised; zero where the data has none. `named` finds the
-    pairs that captions name; it is not saved, so that a rebuilt encoder is given conditions only. `ids` (L, axes)
-    say where tokens stand, if those of all conditions stand alike.
+    pairs that captions name; it is not saved, so that a rebuilt encoder reads conditions only. `ids` (L, axes)
+    are the position ids that all conditions share, if they do.
     """
 
     name = "given"
@@ -53,15 +53,15 @@ class GivenTokens(TextEncoder):
         vector: Float[Tensor, "b p"],
     ) -> TextEmbeddings:
         """The conditions of a batch, fp32; padding is zero. Raises SpecMismatch for widths not of training."""
-        known = {
+        widths = {
             "condition": (condition.shape[-1], len(self.moments.mean)),
             "condition_ids": (ids.shape[-1], self.axes),
             "vector": (vector.shape[-1], len(self.vector_moments.mean)),
         }
-        for what, (found, expected) in known.items():
-            if found != expected:
+        for what, (width, expected) in widths.items():
+            if width != expected:
                 raise SpecMismatch(
-                    f"{what} is {found} wide, in training it was {expected}",
+                    f"{what} is {width} wide, in training it was {expected}",
                     where="text given",
                     cure="give conditions as wide as those of training",
                 )
@@ -76,7 +76,7 @@ class GivenTokens(TextEncoder):
         return self.embeddings(pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector)
 
     def with_target_ids(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
-        """With the places of the targets that belong to these captions."""
+        """Add position ids and mask of the targets that belong to these captions."""
         pairs, device = self._pairs(prompts), cond.text.tokens.device
         return replace(cond, target_ids=pairs.target_ids.to(device), target_mask=pairs.target_mask.to(device))
 
@@ -100,15 +100,15 @@ class GivenTokens(TextEncoder):
         return [PromptLength(1, 0) for _ in prompts]
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this encoder."""
+        """The constructor's arguments: they rebuild this encoder."""
         vector = {f"vector_{name}": value for name, value in self.vector_moments.plain().items()}
         return {"length": self.length, "axes": self.axes, **self.moments.plain(), **vector, "ids": self.ids}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the embeddings."""
+        """Plain data that decides the embeddings."""
         return {"text": self.name, **{name: value for name, value in self.config().items() if name != "ids"}}
 
     def to(self, device: Any) -> "GivenTokens":
-        """Where the embeddings are handed out."""
+        """Set the device of the returned embeddings."""
         self.device = torch.device(device)
         return self

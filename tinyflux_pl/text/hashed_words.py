@@ -80,20 +80,20 @@ class HashedWords(TextEncoder):
         return self.encode([""])
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
-        """How many words of each prompt are read, and how many are cut off."""
+        """Words of each prompt that are read, and that are cut off."""
         counts = [len(words_of(prompt)) for prompt in prompts]
         return [PromptLength(min(n, self.length), max(n - self.length, 0)) for n in counts]
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this encoder."""
+        """The constructor's arguments: they rebuild this encoder."""
         return {"width": self.width, "length": self.length}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the embeddings."""
+        """Plain data that decides the embeddings."""
         return {"text": self.name, "version": 1, **self.config()}
 
     def to(self, device: Any) -> "HashedWords":
-        """Where the embeddings are handed out."""
+        """Set the device of the returned embeddings."""
         self.device = torch.device(device)
         return self
 

@@ -39,7 +39,7 @@ def hash_of(place: Path, tokenizer: Path, variant: str | None = None) -> dict[st
 
 
 def decides(kind: str, place: Path, structure: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What an encoder's configuration decides of its embeddings, for a fingerprint."""
+    """The part of an encoder's configuration that decides its embeddings, for a fingerprint."""
     return deciding(kind, described(place, structure))
 
 
@@ -160,4 +160,4 @@ def _quiet() -> Generator[None]:
 def check_dtype(dtype: str, where: str) -> None:
     """Raise ConfigError for a type that weights are not held in."""
     if dtype not in DTYPES:
-        raise ConfigError(f"no dtype {dtype!r}", where=where, cure=f"one of {DTYPES}")
+        raise ConfigError(f"no dtype {dtype!r}", where=where, cure=f"choose {', '.join(DTYPES)}")

@@ -16,9 +16,9 @@ ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in _ALL}
 
 
 def build_text(name: str, config: dict[str, Any]) -> TextEncoder:
-    """The text encoder that was saved as (name, config())."""
+    """Rebuild the text encoder that was saved as (name, config())."""
     if name not in ENCODERS:
-        raise ConfigError(f"unknown text encoder {name!r}", where="text", cure=f"one of {sorted(ENCODERS)}")
+        raise ConfigError(f"unknown text encoder {name!r}", where="text", cure=f"choose {', '.join(sorted(ENCODERS))}")
     try:
         return ENCODERS[name](**config)
     except TypeError as error:  # a key that the encoder does not know

@@ -154,7 +154,7 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
 
 
 def _format(told: Tensor) -> str:
-    """What the JSON of a FORMAT says; of a meta tensor nothing can be known, so that it is said to be readable."""
+    """The parsed JSON of a FORMAT; a meta tensor has no content and counts as readable."""
     if told.is_meta:
         return FORMATS[0]
     try:

@@ -1,4 +1,4 @@
-"""What was fetched, by sha256: recorded when it is first seen, compared ever after."""
+"""SHA-256 of downloaded files, recorded at the first load and compared at every later one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a folder hold a network: whole or in shards, plain or in a variant (fp16, bf16, ...)."""
+"""Find a network's weight files in a folder: one file or shards, plain or a variant (fp16, bf16, ...)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class WeightFiles:
         return held
 
     def _followed(self, read: Callable[[Path], dict[str, Value]]) -> dict[str, Value]:
-        """What the files hold, each key from the shard that the index names for it."""
+        """The files' tensors, each key from the shard that the index names for it."""
         if self.shard_of is None:
             return {key: value for file in self.files for key, value in read(file).items()}
         held: dict[str, Value] = {}

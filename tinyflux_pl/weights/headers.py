@@ -1,4 +1,4 @@
-"""What a file of weights is, without loading it: its hash, taken once a process, and its tensors' shapes."""
+"""Hash (once a process) and tensor shapes of a weight file, without loading it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the keys and shapes of a file differ from a network's, in words: bounded, in order, the most telling first."""
+"""Differences between a file's keys and shapes and a network's, as a short message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_match(expected: Shapes, held: Shapes, where: str, cure: str) -> None
 
 
 def differences(expected: Shapes, held: Shapes) -> str:
-    """What is of another shape, missing and unexpected in `held`; "" where nothing is."""
+    """Keys of another shape, missing and unexpected in `held`; "" if there are none."""
     shaped = [key for key in expected if key in held and held[key] != expected[key]]
     missing, unexpected = [k for k in expected if k not in held], [k for k in held if k not in expected]
     if held and len(missing) == len(expected):

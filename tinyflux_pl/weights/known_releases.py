@@ -38,7 +38,7 @@ class Release:
     shapes: Mapping[str, tuple[int, ...] | None]
 
     def fits(self, held: Shapes) -> bool:
-        """Whether all the shapes are these."""
+        """True if the file has these shapes."""
         for names, shape in self.shapes.items():
             found = next((held[name] for name in names.split("|") if name in held), None)
             if (found is None) != (shape is None) or (shape and found != shape):
@@ -95,7 +95,7 @@ def recognised(net: nn.Module, found: Found) -> Generator[None]:
 
 
 def cure(held: Shapes) -> str:
-    """What to do with such weights: which model to choose, where one is known."""
+    """Advice for such weights: the model= to choose, where one is known."""
     release = release_of(held)
     if release is None:
         return "give weights of the model that was chosen, or choose the model= of these weights"
@@ -103,7 +103,7 @@ def cure(held: Shapes) -> str:
 
 
 def apposition(held: Shapes) -> str:
-    """What a sentence on a file may say after "this file": its release and model; "" where it is not known."""
+    """An apposition to "this file" in messages: its release and model; "" if unknown."""
     release = release_of(held)
     if release is None:
         return ""

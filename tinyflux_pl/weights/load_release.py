@@ -33,7 +33,7 @@ class Found:
 
     @property
     def named(self) -> bool:
-        """Whether the file itself was named, not the folder that it lies in."""
+        """True if the user named the file itself, not the folder that it lies in."""
         return [str(file) for file in self.weights.files] == [self.where]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

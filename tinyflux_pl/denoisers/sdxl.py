@@ -40,6 +40,7 @@ class SDXLDenoiser(ReleasedDenoiser):
     """
 
     name = "sdxl"
+    clock: VPPath | EDMPath
     patch_size = 1
     released = DiffusersNetwork(
         "UNet2DConditionModel",

@@ -135,7 +135,7 @@ def require_readable(found: Survey, records: Any) -> None:
             f"{len(bad)} unreadable: {'; '.join(bad[:10])}{more}",
             where=f"data.sources.{found.source}.{found.split}",
             cure="replace or remove them"
-            + (", or leave out unreadable images: data.skip_bad=true" if hasattr(records, "skip_bad") else ""),
+            + (", or leave out unreadable images: data.skip_bad=true" if records.skip_bad is not None else ""),
         )
 
 

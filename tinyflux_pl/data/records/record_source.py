@@ -30,6 +30,7 @@ class RecordSource(ABC):
     fit_mode: str = "crop"
     reads_files: bool = False
     allow_missing_captions: bool = True
+    skip_bad: bool | None = None  # leave out unreadable files; None: no such option
     prompt_splits: tuple[str, ...] = ()
     grammar: str = ""
 

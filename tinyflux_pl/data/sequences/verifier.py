@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core.protocols import Verifier
 from tinyflux_pl.core.sequence_pairs import Pairs
 from tinyflux_pl.data.verifier import PromptVerifier
 

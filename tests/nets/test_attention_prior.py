@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from tinyflux_pl.nets.attention import AttentionPrior, JointAttention, SelfAttention, attend, split_heads
+from tinyflux_pl.nets.position_ids import grid_ids
 from tinyflux_pl.nets.rope import RotaryEmbedding, apply_rotary
-from tinyflux_pl.nets.tinyflux import grid_ids
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyflux_pl.nets.expert_heads import LunePredictor, SolPrior, map_at_tokens
-from tinyflux_pl.nets.tinyflux import grid_ids
+from tinyflux_pl.nets.position_ids import grid_ids
 
 
 def sol(map_kind):

@@ -5,7 +5,8 @@ import torch
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.nets.expert_ports import ExpertPorts
-from tinyflux_pl.nets.tinyflux import TinyFluxDeep, grid_ids
+from tinyflux_pl.nets.position_ids import grid_ids
+from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
 PORTS = {"style": {"kind": "vector", "width": 5}, "layout": {"kind": "map", "width": 4}}

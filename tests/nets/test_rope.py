@@ -5,8 +5,8 @@ import copy
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tinyflux_pl.nets.position_ids import grid_ids
 from tinyflux_pl.nets.rope import RotaryEmbedding, apply_rotary
-from tinyflux_pl.nets.tinyflux import grid_ids
 
 
 def test_products_depend_only_on_the_difference_of_positions():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.nets.tinyflux import TinyFluxDeep, grid_ids
+from tinyflux_pl.nets.position_ids import grid_ids
+from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
 SIZES = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec
-from tinyflux_pl.nets.tinyflux import grid_ids
+from tinyflux_pl.nets.position_ids import grid_ids
 
 
 def patchify(latents: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n k"]:

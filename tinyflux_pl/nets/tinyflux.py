@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -12,7 +11,6 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.precision import exact
 from tinyflux_pl.nets.attention import AttentionPrior
 from tinyflux_pl.nets.blocks import DoubleBlock, SingleBlock
@@ -20,6 +18,7 @@ from tinyflux_pl.nets.embeddings import ScalarEmbedder, pool_text
 from tinyflux_pl.nets.expert_heads import LunePredictor, SolPrior, map_at_tokens
 from tinyflux_pl.nets.expert_ports import ExpertPorts
 from tinyflux_pl.nets.norms import RMSNorm
+from tinyflux_pl.nets.position_ids import join_ids, square_ids
 from tinyflux_pl.nets.rope import RotaryEmbedding
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
@@ -221,34 +220,11 @@ class TinyFluxDeep(nn.Module):
         if txt_ids is None:
             txt_ids = F.pad(torch.arange(length, device=img_ids.device)[:, None], (0, 2)).float()
             txt_ids = txt_ids if self.config.text_position_ids else unrotated
-        single = self.rope(_joined(txt_ids, img_ids))
-        double = single if self.config.text_position_ids else self.rope(_joined(unrotated, img_ids))
+        single = self.rope(join_ids(txt_ids, img_ids))
+        double = single if self.config.text_position_ids else self.rope(join_ids(unrotated, img_ids))
         return tuple(table[:, None] if table.dim() == 4 else table for table in (double, single))
 
     def _run(self, block: nn.Module, *inputs: Any) -> Any:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
         return block(*inputs)
-
-
-def grid_ids(height: int, width: int, device: torch.device | str = "cpu") -> Float[Tensor, "n 3"]:
-    """Ids (0, y, x) of a grid's cells, row by row, fp32: bf16 cannot tell neighbours apart past 256."""
-    y = torch.arange(height, device=device, dtype=torch.float32)[:, None].expand(height, width)
-    x = torch.arange(width, device=device, dtype=torch.float32).expand(height, width)
-    return torch.stack((torch.zeros_like(x), y, x), -1).flatten(0, 1)
-
-
-def square_ids(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "n 3"]:
-    """Ids of a square grid; raises ConfigError if there is no such square."""
-    side = math.isqrt(tokens.shape[1])
-    if side * side != tokens.shape[1]:
-        raise ConfigError(f"{tokens.shape[1]} image tokens do not form a square", where="img_ids", cure="pass img_ids")
-    return grid_ids(side, side, tokens.device)
-
-
-def _joined(txt_ids: Tensor, img_ids: Tensor) -> Tensor:
-    """Text then image ids, batched if either is."""
-    if txt_ids.dim() != img_ids.dim():
-        batch = max(txt_ids, img_ids, key=Tensor.dim).shape[0]
-        txt_ids, img_ids = (i if i.dim() == 3 else i.expand(batch, -1, -1) for i in (txt_ids, img_ids))
-    return torch.cat((txt_ids.float(), img_ids.float()), -2)

@@ -64,7 +64,7 @@ def flip(file):
 
 
 def test_all_is_whole(root, examined):
-    places = {str(p.path.relative_to(root)): p.kind for p in doctor.found([root])}
+    places = {str(p.path.relative_to(root)): p.kind for p in doctor.find_artifacts([root])}
     assert {name.split("/", 1)[1].split("x/")[-1]: kind for name, kind in places.items()} == PLACES
     code, said, states = examined(root)
     assert code == 0 and "3 places, 0 not whole" in said

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.stores import keys, written
-from tinyflux_pl.cache.sample_keys import keys_are_cheap, keys_of, of_record
+from tinyflux_pl.cache.sample_keys import key_of_record, keys_are_cheap, keys_of
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.protocols import Record
@@ -41,12 +41,12 @@ WHOLE = Record(
     ids=str,
 )
 def test_another_content_is_another_key(change):
-    assert of_record(dataclasses.replace(WHOLE, **change)) != of_record(WHOLE)
+    assert key_of_record(dataclasses.replace(WHOLE, **change)) != key_of_record(WHOLE)
 
 
 def test_where_a_sample_lies_is_no_part_of_its_key():
     moved = dataclasses.replace(WHOLE, source="b.png", attributes={**WHOLE.attributes, "colour": "blue"})
-    assert of_record(moved) == of_record(WHOLE) and len(of_record(WHOLE)) == 16
+    assert key_of_record(moved) == key_of_record(WHOLE) and len(key_of_record(WHOLE)) == 16
 
 
 class Files:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.stores import PARTS, keys, shard_faults, written
-from tinyflux_pl.cache import verify as store_health
+from tinyflux_pl.cache import verify
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore, DataError
@@ -26,7 +26,7 @@ def read_all(root):
 
 
 def faults(root):
-    return {str(path.relative_to(root)): fault for path, fault in store_health.examine(root) if fault}
+    return {str(path.relative_to(root)): fault for path, fault in verify.examine(root) if fault}
 
 
 def test_every_bit_flip_is_found_when_reading_and_when_examining(tmp_path):
@@ -60,9 +60,9 @@ def test_truncated_shards_are_refused_named_and_taken_out_alone(tmp_path):
     store = CacheStore.open(tmp_path)
     assert store.gather("lune.features", [0, 6]).shape == (2, 2, 8)  # the other shards serve on
     assert len(shard_faults(store)) == 1 and shard_faults(store)[0].startswith("lune/shard_00001")
-    assert [path for path, _ in store_health.repair(tmp_path)] == [shard]
+    assert [path for path, _ in verify.repair(tmp_path)] == [shard]
     assert store.pending("lune") == [1] and store.pending("encodings") == []
-    assert faults(tmp_path) == {"lune/shard_00001.safetensors": store_health.NOT_MADE}
+    assert faults(tmp_path) == {"lune/shard_00001.safetensors": verify.NOT_WRITTEN}
 
 
 @pytest.mark.parametrize("lost", ["manifest.json", "keys.bin", "lune/group.json", "encodings/group.json"])
@@ -70,7 +70,7 @@ def test_shards_outlive_their_description(tmp_path, lost):
     """What describes them is written again by the next run; the shards say themselves what they were made from."""
     written(tmp_path)
     (tmp_path / lost).write_bytes(b"{}")
-    assert [path.name for path, _ in store_health.repair(tmp_path)] == [lost.split("/")[-1]]
+    assert [path.name for path, _ in verify.repair(tmp_path)] == [lost.split("/")[-1]]
     store = CacheStore.create(tmp_path, "toy", 7, 3, {"seed": 1}, lambda: keys(range(7)))
     store.begin_group("encodings", PARTS)
     store.begin_group("lune", {"teacher": "t", "buckets": [0.25, 0.75]})
@@ -81,7 +81,7 @@ def test_a_lost_description_lends_no_shard_to_other_inputs(tmp_path):
     written(tmp_path)
     for lost, others, teacher in (("lune/group.json", range(7), "u"), ("manifest.json", range(5, 12), "t")):
         (tmp_path / lost).write_bytes(b"{}")
-        store_health.repair(tmp_path)
+        verify.repair(tmp_path)
         store = CacheStore.create(tmp_path, "toy", 7, 3, {"seed": 1}, lambda others=others: keys(others))
         (tmp_path / "lune" / "group.json").unlink(missing_ok=True)
         store.begin_group("lune", {"teacher": teacher, "buckets": [0.25, 0.75]})
@@ -96,7 +96,7 @@ def test_what_else_is_noted_in_a_store_is_judged_too_and_goes_alone(tmp_path):
     assert not faults(tmp_path)
     (tmp_path / "audit.json").write_bytes(files.sealed({"counted": 7}).replace(b"7", b"8"))
     assert list(faults(tmp_path)) == ["audit.json"]
-    store_health.repair(tmp_path)
+    verify.repair(tmp_path)
     assert not faults(tmp_path) and not (tmp_path / "audit.json").exists()
 
 
@@ -148,9 +148,9 @@ def test_a_store_that_is_being_written_is_not_repaired(tmp_path):
     written(root)
     (root / "lune" / "shard_00000.json").write_text("{}")
     with locked(tmp_path), pytest.raises(DataError, match="is being written by process"):  # as an extraction holds it
-        store_health.repair(root)
+        verify.repair(root)
     assert (root / "lune" / "shard_00000.json").exists()
-    assert len(store_health.repair(root)) == 1
+    assert len(verify.repair(root)) == 1
 
 
 @pytest.mark.parametrize(

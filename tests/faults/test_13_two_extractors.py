@@ -12,7 +12,7 @@ from tests.faults.conftest import times
 from tests.faults.forks import Child
 from tests.faults.test_05_resume import LOSS, at_call
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.cache import verify as store_health
+from tinyflux_pl.cache import verify
 
 REFUSED = re.compile(r"written by process (\d+)")
 
@@ -102,4 +102,4 @@ def test_two_processes_that_start_one_new_run_at_once(tmp_path, figure):
 
 
 def examined(root, split):
-    return [found for found in store_health.examine(root / "cache" / "folder" / split) if found[1]]
+    return [found for found in verify.examine(root / "cache" / "folder" / split) if found[1]]

@@ -26,8 +26,8 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "any.png")
     (folder / "secret.txt").write_text("mine")
     (folder / "victim.png").write_text("mine")
-    pixels = {"_target_": f"{HOUSE}.data.reference_pictures.read_picture", "file": str(folder / "any.png")}
-    images = {"_target_": f"{HOUSE}.data.reference_pictures.as_images", "pixels": pixels}
+    pixels = {"_target_": f"{HOUSE}.data.images.resize_rules.read_picture", "file": str(folder / "any.png")}
+    images = {"_target_": f"{HOUSE}.data.images.resize_rules.as_images", "pixels": pixels}
     grid = {"_target_": f"{HOUSE}.sampling.picture.captioned_grid", "images": images, "captions": ["x"], "columns": 1}
     saved = {"picture": grid, "path": str(folder / "victim.png"), "metadata": {}}
     text = {"_target_": "pathlib.Path", "_args_": [str(folder / "secret.txt")]}
@@ -40,7 +40,10 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
             "_target_": "lightning.pytorch.profilers.SimpleProfiler",
             **{"dirpath": str(folder), "filename": "victim"},
         },
-        "a table read": {"_target_": f"{HOUSE}.data.array_file.ArrayFile", "path": str(folder / "secret.txt")},
+        "a table read": {
+            "_target_": f"{HOUSE}.data.sequences.array_file.ArrayFile",
+            "path": str(folder / "secret.txt"),
+        },
         "weights read": {
             "_target_": f"{HOUSE}.text.encoder_file.read",
             "file": str(folder / "secret.txt"),

@@ -1,4 +1,4 @@
-"""A cache store as a dataset whose items are whole batches."""
+"""A cache store as a dataset whose items are collated batches."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Item = TypeVar("Item")
 
 
 def collate(batch: Item) -> Item:
-    """The DataLoader's collate_fn: `__getitems__` has already made the batch."""
+    """The DataLoader's collate_fn: `__getitems__` has collated the batch already."""
     return batch
 
 
-def references(layout: Iterable[str]) -> list[str]:
-    """The keys of the reference pictures among those of a store, in their order."""
+def reference_keys(layout: Iterable[str]) -> list[str]:
+    """The keys of reference pictures, in the order of their numbers."""
     return sorted(
         (key for key in layout if key.startswith("reference.")),
         key=lambda key: int(key.split(".")[1]),
@@ -46,7 +46,9 @@ class CachedDataset(Dataset):
         in_memory: bool = False,
         dataset_id: int = 0,
     ) -> None:
-        self.store, self.groups, self.dataset_id = store, tuple(groups), dataset_id
+        self.store = store
+        self.groups = tuple(groups)
+        self.dataset_id = dataset_id
         for group in (ENCODINGS, *self.groups):
             if not store.complete(group):
                 left = len(store.pending(group)) if group in store.groups() else store.shards
@@ -102,7 +104,7 @@ class CachedDataset(Dataset):
             experts={key: self._rows(key, index).float() for key in self.expert_keys},
             expert_present={group: present.clone() for group in self.groups},
             masks=self._rows("masks", index).float() if "masks" in self.layout else None,
-            references=tuple(self._rows(key, index).float() for key in references(self.layout)),
+            references=tuple(self._rows(key, index).float() for key in reference_keys(self.layout)),
             inpaint=self._rows("inpaint", index).float() if "inpaint" in self.layout else None,
             size_ids=self._rows(SIZE_IDS, index).float() if SIZE_IDS in self.layout else None,
             **{name: self._rows(name, index) for name in TARGET if name in self.layout},
@@ -110,21 +112,18 @@ class CachedDataset(Dataset):
 
     @property
     def lengths(self) -> list[int]:
-        """Of its one source."""
+        """Samples of each source: there is one."""
         return [len(self)]
 
     @property
     def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
-        """Of its one source: the shapes that must agree within a batch, that of the latents first."""
-        pictures = [
-            "latents",
-            *(["inpaint"] if "inpaint" in self.layout else []),
-            *references(self.layout),
-        ]
-        return [tuple(self.layout[key][1] for key in pictures)]
+        """Of each source, the shapes that must agree within a batch, that of the latents first."""
+        keys = ["latents", *(["inpaint"] if "inpaint" in self.layout else [])]
+        keys += reference_keys(self.layout)
+        return [tuple(self.layout[key][1] for key in keys)]
 
     def fingerprint(self, group: str = ENCODINGS) -> dict[str, Any]:
-        """What a group was made from."""
+        """The inputs that a group was made from."""
         return self.store.groups()[group]
 
     def _rows(self, key: str, index: Tensor, first: int | None = None) -> Tensor:

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinyflux_pl.cache.dataset import CachedDataset, references
+from tinyflux_pl.cache.dataset import CachedDataset, reference_keys
 from tinyflux_pl.cache.staleness import differences
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
 from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
 
-# parts of a fingerprint that must agree for two caches to mean the same by a number
+# parts of a fingerprint that must agree for the numbers of two caches to mean the same
 SHARED_PARTS = {ENCODINGS: ("codec", "text")}
 SHARED_EXPERT_PARTS = ("teacher", "buckets", "t_buckets", "clock")
+# columns whose last two axes are height and width, besides the references
 PIXELWISE = (
     "latents",
     "masks",
@@ -50,20 +51,17 @@ class Mixture(Dataset):
         owners: dict[str, int] = {}
         base = next(iter(self.datasets.values()))
         for i, dataset in self.datasets.items():
-            shown = [
-                sorted(k for k in d.layout if k == "inpaint" or k in references(d.layout)) for d in (dataset, base)
-            ]
-            if shown[0] != shown[1]:
-                raise self._mismatch(
-                    next(iter(self.datasets)),
-                    i,
-                    f"pictures beside the words: {shown[1]} and {shown[0]}",
-                )
+            pictures = _picture_keys(dataset)
+            expected = _picture_keys(base)
+            if pictures != expected:
+                what = f"pictures beside the captions: {expected} and {pictures}"
+                raise self._mismatch(next(iter(self.datasets)), i, what)
             for key, kind in dataset.layout.items():
                 owner = owners.setdefault(key, i)
-                known = self.layout.setdefault(key, kind)
-                if _comparable(key, known[1]) != _comparable(key, kind[1]):
-                    raise self._mismatch(owner, i, f"{key}: rows of {known[1]} and of {kind[1]}")
+                first_kind = self.layout.setdefault(key, kind)
+                if _comparable(key, first_kind[1]) != _comparable(key, kind[1]):
+                    what = f"{key}: rows of {first_kind[1]} and of {kind[1]}"
+                    raise self._mismatch(owner, i, what)
             for group in (ENCODINGS, *dataset.groups):
                 first = next(j for j, d in self.datasets.items() if group in (ENCODINGS, *d.groups))
                 if lines := differences(self._meaning(i, group), self._meaning(first, group)):
@@ -78,42 +76,44 @@ class Mixture(Dataset):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """The samples in this order, whatever their sources."""
+        """The samples in this order, from any sources."""
         index = torch.as_tensor(indices, dtype=torch.long)
         source = torch.bucketize(index, self._ends, right=True)
         starts = self._ends - torch.tensor(self.lengths)
-        parts, ids, places = [], [], []
+        parts: list[Batch] = []
+        ids: list[int] = []
+        positions: list[Tensor] = []
         for k, (dataset_id, dataset) in enumerate(self.datasets.items()):
-            mine = (source == k).nonzero().flatten()
-            if len(mine):
-                parts.append(dataset.__getitems__((index[mine] - starts[k]).tolist()))
+            rows = (source == k).nonzero().flatten()
+            if len(rows):
+                parts.append(dataset.__getitems__((index[rows] - starts[k]).tolist()))
                 ids.append(dataset_id)
-                places.append(mine)
-        back = torch.cat(places).argsort()
+                positions.append(rows)
+        restore_order = torch.cat(positions).argsort()
 
-        def joined(tensors: list[Tensor]) -> Tensor:
-            return torch.cat(tensors)[back]
+        def merge(tensors: list[Tensor]) -> Tensor:
+            return torch.cat(tensors)[restore_order]
 
         masks = None
         if "masks" in self.layout:
-            masks = joined([_ones_like_mask(p) if p.masks is None else p.masks for p in parts])
+            masks = merge([_ones_like_mask(p) if p.masks is None else p.masks for p in parts])
         captions = [caption for part in parts for caption in part.captions]
         return Batch(
-            latents=joined([p.latents for p in parts]),
-            text=TextEmbeddings.cat([p.text for p in parts]).select(back),
-            sample_ids=joined([p.sample_ids for p in parts]),
-            dataset_ids=joined([torch.full((len(p),), i) for p, i in zip(parts, ids, strict=True)]),
-            captions=[captions[i] for i in back.tolist()],
-            experts={key: joined([self._expert(p, key) for p in parts]) for key in self.expert_keys},
+            latents=merge([p.latents for p in parts]),
+            text=TextEmbeddings.cat([p.text for p in parts]).select(restore_order),
+            sample_ids=merge([p.sample_ids for p in parts]),
+            dataset_ids=merge([torch.full((len(p),), i) for p, i in zip(parts, ids, strict=True)]),
+            captions=[captions[i] for i in restore_order.tolist()],
+            experts={key: merge([self._expert(p, key) for p in parts]) for key in self.expert_keys},
             expert_present={
-                g: joined([p.expert_present.get(g, torch.zeros(len(p), dtype=torch.bool)) for p in parts])
+                g: merge([p.expert_present.get(g, torch.zeros(len(p), dtype=torch.bool)) for p in parts])
                 for g in self.groups
             },
             masks=masks,
-            references=tuple(joined([p.references[k] for p in parts]) for k in range(len(references(self.layout)))),
-            inpaint=joined([p.inpaint for p in parts]) if "inpaint" in self.layout else None,
-            size_ids=joined([self._sizes(p) for p in parts]) if SIZE_IDS in self.layout else None,
-            **{name: joined([getattr(p, name) for p in parts]) for name in TARGET if name in self.layout},
+            references=tuple(merge([p.references[k] for p in parts]) for k in range(len(reference_keys(self.layout)))),
+            inpaint=merge([p.inpaint for p in parts]) if "inpaint" in self.layout else None,
+            size_ids=merge([self._sizes(p) for p in parts]) if SIZE_IDS in self.layout else None,
+            **{name: merge([getattr(p, name) for p in parts]) for name in TARGET if name in self.layout},
         )
 
     def shape_of(self, index: int) -> tuple[int, ...]:
@@ -122,27 +122,29 @@ class Mixture(Dataset):
         return self.shapes[source][0]
 
     def _expert(self, part: Batch, key: str) -> Tensor:
-        found = part.experts.get(key)
-        return torch.zeros(len(part), *self.layout[key][1]) if found is None else found
+        buckets = part.experts.get(key)
+        return torch.zeros(len(part), *self.layout[key][1]) if buckets is None else buckets
 
     def _sizes(self, part: Batch) -> Tensor:
-        """What is known of the sizes of a part; drawn pictures are of their own size, uncropped."""
+        """The part's size ids; pictures without any are of their original size, uncropped."""
         if part.size_ids is not None:
             return part.size_ids
-        height, width = (side * self._cell for side in part.latents.shape[-2:])
-        own = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
-        return own.expand(len(part), -1)
+        height, width = (side * self._pixels_per_cell for side in part.latents.shape[-2:])
+        size_ids = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+        return size_ids.expand(len(part), -1)
 
     @cached_property
-    def _cell(self) -> float:
-        """Pixels along a side of a latent cell, of a source that knows its pictures' sizes."""
-        known = next(d for d in self.datasets.values() if SIZE_IDS in d.layout)[0]
-        assert known.size_ids is not None
-        return float(known.size_ids[0, 4]) / known.latents.shape[-2]
+    def _pixels_per_cell(self) -> float:
+        """Pixels along a side of a latent cell, from a source with size ids."""
+        sample = next(d for d in self.datasets.values() if SIZE_IDS in d.layout)[0]
+        assert sample.size_ids is not None
+        return float(sample.size_ids[0, 4]) / sample.latents.shape[-2]
 
     def _meaning(self, dataset_id: int, group: str) -> dict[str, Any]:
-        found = self.datasets[dataset_id].fingerprint(group)
-        return {part: found[part] for part in SHARED_PARTS.get(group, SHARED_EXPERT_PARTS) if part in found}
+        """The parts of a group's fingerprint that sources must share."""
+        fingerprint = self.datasets[dataset_id].fingerprint(group)
+        parts = SHARED_PARTS.get(group, SHARED_EXPERT_PARTS)
+        return {part: fingerprint[part] for part in parts if part in fingerprint}
 
     def _mismatch(self, first: int, second: int, what: str) -> SpecMismatch:
         names = [f"{i} ({self.datasets[i].store.name})" for i in (first, second)]
@@ -150,8 +152,14 @@ class Mixture(Dataset):
         return SpecMismatch(f"sources {names[0]} and {names[1]} do not fit: {what}", where="data", cure=cure)
 
 
+def _picture_keys(dataset: CachedDataset) -> list[str]:
+    """Columns of pictures that the denoiser receives beside x_t."""
+    references = reference_keys(dataset.layout)
+    return sorted(key for key in dataset.layout if key == "inpaint" or key in references)
+
+
 def _comparable(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """What of a row's shape must agree between sources: all of it, or all but height and width."""
+    """The part of a row's shape that sources must share: all of it, or all but height and width."""
     pixelwise = key in PIXELWISE or key.startswith("reference.")
     return (len(shape), *shape[:-2]) if pixelwise else shape
 

@@ -1,4 +1,4 @@
-"""What each row of a store was made from: a key of 16 bytes a sample, by content."""
+"""Sample keys: 16 bytes that identify a row of a store by the content it was made from."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ FILE = "keys.bin"
 def keys_of(records: Records) -> np.ndarray:
     """The keys (n, 16) uint8 of all records, in order.
 
-    Records that know their files' hashes give `sample_keys()`; of others each image is read once.
+    Records that know their files' hashes implement `sample_keys()`; of others each image is read once.
     """
-    known = records.sample_keys()
-    if known is not None:
-        return _table([digest(said) for said in known])
+    descriptions = records.sample_keys()
+    if descriptions is not None:
+        return _table([digest(description) for description in descriptions])
     read = (records[i] for i in range(len(records)))
-    return _table([of_record(record) for record in track(read, f"{records.name}: compare", len(records), "image")])
+    tracked = track(read, f"{records.name}: compare", len(records), "image")
+    return _table([key_of_record(record) for record in tracked])
 
 
 def keys_are_cheap(records: Records) -> bool:
@@ -36,32 +37,35 @@ def keys_are_cheap(records: Records) -> bool:
     return not records.reads_files or records.sample_keys() is not None
 
 
-def of_record(record: Record) -> bytes:
+def key_of_record(record: Record) -> bytes:
     """The key of one record: its caption, and every array in it."""
-    named = {name: value for name, value in record.attributes.items() if isinstance(value, np.ndarray)}
-    named |= {"image": record.image, "mask": record.mask, "hole": record.hole}
-    named |= {f"reference.{k}": picture for k, picture in enumerate(record.references)}
-    held = {name: np.ascontiguousarray(value) for name, value in sorted(named.items()) if value is not None}
-    shapes = [[name, str(value.dtype), list(value.shape)] for name, value in held.items()]
-    return digest([record.caption, shapes], *(value.tobytes() for value in held.values()))
+    arrays = {n: value for n, value in record.attributes.items() if isinstance(value, np.ndarray)}
+    arrays |= {"image": record.image, "mask": record.mask, "hole": record.hole}
+    arrays |= {f"reference.{k}": picture for k, picture in enumerate(record.references)}
+    arrays = {n: np.ascontiguousarray(a) for n, a in sorted(arrays.items()) if a is not None}
+    shapes = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
+    return digest([record.caption, shapes], *(array.tobytes() for array in arrays.values()))
 
 
-def digest(said: Any, *content: bytes) -> bytes:
+def digest(description: Any, *content: bytes) -> bytes:
     """16 bytes of the hash of plain data and of the bytes that follow it."""
-    found = hashlib.blake2b(fingerprint.canonical(said).encode(), digest_size=BYTES)
+    hasher = hashlib.blake2b(fingerprint.canonical(description).encode(), digest_size=BYTES)
     for part in content:
-        found.update(part)
-    return found.digest()
+        hasher.update(part)
+    return hasher.digest()
 
 
 class ShardKeys:
-    """Which samples lie in which shard, and their keys: `keys.bin`, whose sha256 the manifest holds.
+    """The rows of each shard, and their keys: `keys.bin`, whose sha256 is in the manifest.
 
-    A store may be without keys (sha256 ""): then a rebuild can keep nothing of it.
+    A store may be without keys (sha256 ""): then a rebuild can reuse nothing of it.
     """
 
     def __init__(self, root: Path, sha256: str, total: int, shard_size: int) -> None:
-        self.file, self.sha256, self.total, self.shard_size = root / FILE, sha256, total, shard_size
+        self.file = root / FILE
+        self.sha256 = sha256
+        self.total = total
+        self.shard_size = shard_size
         self.shards = -(-total // shard_size)
         self._table: np.ndarray | None = None
 
@@ -69,25 +73,25 @@ class ShardKeys:
         return {**self.__dict__, "_table": None}  # a worker process reads the file itself
 
     def rows(self, k: int) -> range:
-        """The samples of shard k."""
+        """The rows of shard k."""
         return range(k * self.shard_size, min((k + 1) * self.shard_size, self.total))
 
     def table(self) -> np.ndarray:
-        """All keys (total, 16) uint8; none where the store has none. CorruptStore if they are not those written."""
+        """All keys (total, 16) uint8; empty if the store has none. CorruptStore if the file is damaged."""
         if self._table is None:
             content = self.file.read_bytes() if self.sha256 and self.file.is_file() else b""
-            whole = len(content) == self.total * BYTES and hashlib.sha256(content).hexdigest() == self.sha256
-            if self.sha256 and not whole:
+            is_intact = len(content) == self.total * BYTES and hashlib.sha256(content).hexdigest() == self.sha256
+            if self.sha256 and not is_intact:
                 what = f"{self.file.name} is not what was written"
                 raise CorruptStore(what, where=str(self.file), cure=repair_hint(self.file.parent))
             self._table = np.frombuffer(content, np.uint8).reshape(-1, BYTES)
         return self._table
 
     def of(self, k: int) -> str:
-        """One hash over the keys of shard k and their place; "" where the store has none."""
+        """One hash over the keys of shard k and their positions; "" if the store has none."""
         rows = self.rows(k)
-        mine = self.table()[rows.start : rows.stop]
-        return digest([rows.start, rows.stop], mine.tobytes()).hex() if len(mine) else ""
+        keys = self.table()[rows.start : rows.stop]
+        return digest([rows.start, rows.stop], keys.tobytes()).hex() if len(keys) else ""
 
 
 def write(root: Path, keys: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Which samples make the batch of a step: a pure function of (seed, step)."""
+"""The samples of each batch: a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ class SampleOrder:
         weights: Sequence[float] | None = None,
     ) -> None:
         if not lengths or min(lengths) < 1 or batch_size < 1:
-            raise ConfigError(f"an order over sources of {list(lengths)} samples in batches of {batch_size}")
-        self.lengths, self.batch_size, self.seed = list(lengths), batch_size, seed
+            what = f"an order over sources of {list(lengths)} samples in batches of {batch_size}"
+            raise ConfigError(what)
+        self.lengths = list(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
         self.total = sum(self.lengths)
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
@@ -41,12 +44,8 @@ class SampleOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every sample (as many samples, with weights) has been drawn: rounded up."""
+        """Steps after which every sample has been drawn (with weights: as many samples); rounded up."""
         return -(-self.total // self.batch_size)
-
-    def epoch_of(self, step: int) -> int:
-        """The epoch of the step's first sample."""
-        return step * self.batch_size // self.total
 
     def batch(self, step: int) -> list[int]:
         """Global indices of the step-th global batch."""
@@ -54,49 +53,51 @@ class SampleOrder:
         if self._turns is None:
             return self._draw(0, slots, self.total).tolist()
         pattern, before = self._turns
-        rounds, place = np.divmod(slots, ROUND)
-        source = pattern[place]
-        ordinal = rounds * before[-1, source] + before[place, source]
+        rounds, position = np.divmod(slots, ROUND)
+        source = pattern[position]
+        ordinal = rounds * before[-1, source] + before[position, source]
         indices = np.empty_like(slots)
         for k in np.unique(source).tolist():
-            mine = source == k
-            indices[mine] = self._offsets[k] + self._draw(k + 1, ordinal[mine], self.lengths[k])
+            rows = source == k
+            indices[rows] = self._offsets[k] + self._draw(k + 1, ordinal[rows], self.lengths[k])
         return indices.tolist()
 
     def rank_slice(self, step: int, rank: int, world: int) -> list[int]:
-        """One rank's part of the step's global batch: the parts of all ranks, in order, are the batch."""
+        """One rank's part of the step's global batch; the parts of all ranks, in order, are the batch."""
         if self.batch_size % world:
             cure = f"choose a global batch that {world} divides"
-            raise ConfigError(
-                f"a global batch of {self.batch_size} does not divide among {world} ranks",
-                cure=cure,
-            )
+            what = f"a global batch of {self.batch_size} does not divide among {world} ranks"
+            raise ConfigError(what, cure=cure)
         part = self.batch_size // world
         return self.batch(step)[rank * part : (rank + 1) * part]
 
     def _draw(self, stream: int, ordinals: np.ndarray, length: int) -> np.ndarray:
-        epochs, places = np.divmod(ordinals, length)
-        drawn = np.empty_like(ordinals)
+        epochs, positions = np.divmod(ordinals, length)
+        samples = np.empty_like(ordinals)
         for epoch in np.unique(epochs).tolist():
-            mine = epochs == epoch
-            drawn[mine] = self._permutation(stream, epoch, length)[places[mine]]
-        return drawn
+            rows = epochs == epoch
+            samples[rows] = self._permutation(stream, epoch, length)[positions[rows]]
+        return samples
 
     def _permutation(self, stream: int, epoch: int, length: int) -> np.ndarray:
-        """One permutation a stream is kept, the latest: memory does not grow with epochs."""
-        kept = self._permutations.get(stream)
-        if kept is None or kept[0] != epoch:
+        """The permutation of an epoch. Only the latest of each stream is cached: memory stays constant."""
+        cached = self._permutations.get(stream)
+        if cached is None or cached[0] != epoch:
             generator = rng.generator(self.seed, "order", stream, epoch)
-            kept = (epoch, torch.randperm(length, generator=generator).numpy())
-            self._permutations[stream] = kept
-        return kept[1]
+            cached = (epoch, torch.randperm(length, generator=generator).numpy())
+            self._permutations[stream] = cached
+        return cached[1]
 
 
 class OrderedBatchSampler(Sampler[list[int]]):
     """The batches of steps start .. stop - 1, for one rank: a DataLoader's `batch_sampler`."""
 
     def __init__(self, order: SampleOrder, start: int, stop: int, rank: int = 0, world: int = 1) -> None:
-        self.order, self.start, self.stop, self.rank, self.world = order, start, stop, rank, world
+        self.order = order
+        self.start = start
+        self.stop = stop
+        self.rank = rank
+        self.world = world
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
@@ -107,7 +108,7 @@ class OrderedBatchSampler(Sampler[list[int]]):
 
 
 def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whose turn each slot of a round is (ROUND,), and turns taken before each slot (ROUND + 1, sources)."""
+    """The source of each slot of a round (ROUND,), and turns before each slot (ROUND + 1, sources)."""
     weight = np.asarray(weights, dtype=np.float64)
     if weight.shape != (sources,) or not np.isfinite(weight).all() or (weight <= 0).any():
         cure = "give one positive weight for each source; leave a source out to weigh it 0"
@@ -117,7 +118,8 @@ def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarra
     largest = np.argsort(-(exact - quota), kind="stable")[: ROUND - int(quota.sum())]
     quota[largest] += 1
     if (quota == 0).any():
-        raise ConfigError(f"weights {list(weights)}: the smallest is under 1/{ROUND} of all", cure="raise it")
+        what = f"weights {list(weights)}: the smallest is under 1/{ROUND} of all"
+        raise ConfigError(what, cure="raise it")
     when = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
     owner = np.repeat(np.arange(sources), quota)
     pattern = owner[np.lexsort((owner, when))]

@@ -44,8 +44,8 @@ class References(Edit):
     """
 
     def __init__(self, codec: Codec, files: Sequence[str | Path], rule: str, cell: int, drawn: tuple[int, int]) -> None:
-        bring = pictures.rule_named(rule)
-        self.pixels = [bring(pictures.read_picture(file), cell, len(files)) for file in files]
+        resize = pictures.rule_named(rule)
+        self.pixels = [resize(pictures.read_picture(file), cell) for file in files]
         for file, pixels in zip(files, self.pixels, strict=True):
             height, width = pixels.shape[:2]
             if height * width > LARGEST * math.prod(drawn):

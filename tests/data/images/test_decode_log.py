@@ -8,7 +8,7 @@ from PIL import Image
 
 from tinyflux_pl.core import files, regular_file
 from tinyflux_pl.core.errors import ImageError
-from tinyflux_pl.data.images.decode_log import DecodedBefore
+from tinyflux_pl.data.images.decode_log import ValidatedImages
 from tinyflux_pl.data.records import folder_listing as room
 from tinyflux_pl.data.records.folder import Folder
 from tinyflux_pl.data.records.folder_listing import shared
@@ -95,26 +95,26 @@ def test_two_processes_do_not_harm_each_other(tmp_path):
     """One that finds the file being written leaves it; what it knew is found out again at the next start."""
     from tinyflux_pl.core.file_lock import locked
 
-    first, second = (DecodedBefore(tmp_path / "decoded.bin", 100) for _ in range(2))
+    first, second = (ValidatedImages(tmp_path / "decoded.bin", 100) for _ in range(2))
     first.add("a", "")
     second.add("b", "")
     with locked(tmp_path, ".decoded.bin.lock"):
         second.save()
     assert not (tmp_path / "decoded.bin").exists()
     first.save()
-    again = DecodedBefore(tmp_path / "decoded.bin", 100)
+    again = ValidatedImages(tmp_path / "decoded.bin", 100)
     assert again.holds("a", "") and not again.holds("b", "")
 
 
 def test_another_version_of_the_decoding_decodes_every_image_again(pictures, decoded, monkeypatch):
     """What an earlier version could read is no promise that this one can."""
-    from tinyflux_pl.data.images import decode_log as decoded_before
+    from tinyflux_pl.data.images import decode_log
 
     start(pictures, decoded)
     assert start(pictures, decoded)[1] == []
-    monkeypatch.setattr(decoded_before, "DECODING_VERSION", decoded_before.DECODING_VERSION + 1)
+    monkeypatch.setattr(decode_log, "DECODING_VERSION", decode_log.DECODING_VERSION + 1)
     assert len(start(pictures, decoded)[1]) == 6
-    monkeypatch.setattr(decoded_before.PIL, "__version__", "0.0")
+    monkeypatch.setattr(decode_log.PIL, "__version__", "0.0")
     assert len(start(pictures, decoded)[1]) == 6
 
 

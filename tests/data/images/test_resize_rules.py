@@ -18,13 +18,13 @@ def test_the_17_sizes_are_kontexts():
 @pytest.mark.parametrize(("height", "width"), [(37, 53), (100, 100), (900, 300), (30, 400), (1000, 1100)])
 def test_a_picture_goes_to_the_size_of_the_nearest_shape(height, width):
     _, w, h = min((abs(width / height - w / h), w, h) for w, h in PREFERRED_KONTEXT_RESOLUTIONS)
-    found = pictures.RULES["preferred"](blank(height, width), 16, 1)
+    found = pictures.RULES["preferred"](blank(height, width), 16)
     assert found.shape == (h // 16 * 16, w // 16 * 16, 3)
 
 
 def test_as_is_loses_less_than_a_cell_and_never_everything():
-    assert pictures.RULES["as_is"](blank(37, 53), 16, 1).shape == (32, 48, 3)
-    assert pictures.RULES["as_is"](blank(5, 40), 16, 1).shape == (16, 32, 3)
+    assert pictures.RULES["as_is"](blank(37, 53), 16).shape == (32, 48, 3)
+    assert pictures.RULES["as_is"](blank(5, 40), 16).shape == (16, 32, 3)
     with pytest.raises(ConfigError, match="preferred, as_is"):
         pictures.rule_named("natural")
 

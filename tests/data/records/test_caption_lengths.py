@@ -9,7 +9,7 @@ from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import CaptionError
 from tinyflux_pl.core.types import PromptLength
 from tinyflux_pl.data.records.audit import audit
-from tinyflux_pl.data.records.caption_lengths import CUT, judge
+from tinyflux_pl.data.records.caption_lengths import CUT, check_captions
 from tinyflux_pl.data.records.folder import Folder
 from tinyflux_pl.extraction.encode import columns_of
 from tinyflux_pl.text.hashed_words import HashedWords
@@ -39,8 +39,8 @@ def test_the_audit_counts_captions_that_are_cut_and_those_without_a_word(root):
 
 def test_a_caption_without_a_word_is_refused_like_a_missing_one(root):
     with pytest.raises(CaptionError, match=r"1 captions without a word .*3\.png"):
-        judge(Folder(root, 16, split="all"), TEXT)
-    (found,) = judge(Folder(root, 16, split="all", allow_missing_captions=True), TEXT)
+        check_captions(Folder(root, 16, split="all"), TEXT)
+    (found,) = check_captions(Folder(root, 16, split="all", allow_missing_captions=True), TEXT)
     assert (found.kind, found.names) == (CUT, ("1.png", "2.png")) and "4 tokens" in found.cure
 
 

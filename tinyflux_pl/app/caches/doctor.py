@@ -1,4 +1,4 @@
-"""Every cache and every checkpoint below a folder, hashed again: what is whole, what is not, and what mends it."""
+"""Verify and repair the caches and checkpoints below a folder."""
 
 from __future__ import annotations
 
@@ -14,85 +14,89 @@ from rich.text import Text
 
 from tinyflux_pl.app.caches.replacement import NEW, OLD
 from tinyflux_pl.app.cli import process_settings
-from tinyflux_pl.cache import verify as store_health
+from tinyflux_pl.cache import verify
 from tinyflux_pl.cache.staleness import repair_command
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
 from tinyflux_pl.core.progress import track
 
-CACHE, CHECKPOINT, CLOSED = "cache", "checkpoint", "folder"
-BESIDE = 80  # columns that the doctor's table needs beside a path
-SHOWN = 10  # damaged files of one place that the table names
+CACHE = "cache"
+CHECKPOINT = "checkpoint"
+UNREADABLE = "folder"
+OTHER_COLUMNS = 80  # characters that the table needs next to a path
+MAX_FAULTS = 10  # damaged files of one artifact that the table names
 
 
 @dataclass
-class Place:
-    """One cache or checkpoint directory, or a folder that may hold some, and what was found wrong with it."""
+class Artifact:
+    """A cache store, a checkpoint, or an unreadable folder that may hold some, with its faults."""
 
     kind: str
     path: Path
     files: list[Path]
     faults: list[str] = field(default_factory=list)
-    unmade: int = 0
+    missing_shards: int = 0
     cure: str = ""
 
     @property
     def parts(self) -> list[Path]:
-        """The files that are judged one by one; a shard's record is judged with it."""
-        return [file for file in self.files if not (file.name.startswith("shard_") and file.suffix == ".json")]
+        """The files that are verified one by one; a shard's record is verified with it."""
+        return [f for f in self.files if not (f.name.startswith("shard_") and f.suffix == ".json")]
 
     @property
-    def whole(self) -> bool:
-        """Whether it is all there, as it was written."""
-        return not self.faults and not self.unmade
+    def is_intact(self) -> bool:
+        """True if it is complete and undamaged."""
+        return not self.faults and not self.missing_shards
 
 
 def run(config: dict[str, Any]) -> int:
-    """Verify, print a table, and with `repair` take damaged shards out; 1 if anything is left that is not whole.
+    """Verify, print a table, and with `repair` remove damaged shards; 1 if damage is left.
 
-    What `repair` has taken out is made anew by the next run, so it does not count.
+    Shards that `repair` removed are written again by the next run, so they do not count.
     """
-    places = found(_roots(config))
-    total = sum(len(place.parts) for place in places)
-    for _ in track(_examined(places), "doctor", total, "file") if places else ():
+    artifacts = find_artifacts(_roots(config))
+    total = sum(len(artifact.parts) for artifact in artifacts)
+    for _ in track(_verify_all(artifacts), "doctor", total, "file") if artifacts else ():
         pass
-    for place in places:
-        place.cure = place.cure or _cure(place)
-    repaired = [place for place in places if config["repair"] and place.kind == CACHE and place.faults]
-    for place in repaired:
-        store_health.repair(place.path)
-        place.cure = "taken out; run your extraction or training again: it writes just these"
-        if others := store_health.foreign(place.path):
-            place.cure = f"{_moved(place.path, others)}; all else is taken out, and the next run writes it"
-    _print(places)
+    for artifact in artifacts:
+        artifact.cure = artifact.cure or _cure(artifact)
+    damaged_caches = [a for a in artifacts if a.kind == CACHE and a.faults]
+    repaired = damaged_caches if config["repair"] else []
+    for artifact in repaired:
+        verify.repair(artifact.path)
+        artifact.cure = "taken out; run your extraction or training again: it writes just these"
+        if foreign := verify.foreign_files(artifact.path):
+            artifact.cure = f"{_moved(artifact.path, foreign)}; all else is taken out, and the next run writes it"
+    _print(artifacts)
     for line in process_settings.apply():
         print(line)
-    left = [place for place in places if place not in repaired or store_health.foreign(place.path)]
-    return int(any(not place.whole for place in left))
+    left = [artifact for artifact in artifacts if artifact not in repaired or verify.foreign_files(artifact.path)]
+    return int(any(not artifact.is_intact for artifact in left))
 
 
-def found(roots: list[Path]) -> list[Place]:
-    """The caches and checkpoint directories below the folders, each once, and folders that cannot be read.
+def find_artifacts(roots: list[Path]) -> list[Artifact]:
+    """Caches and checkpoints below the folders, each once, and folders that cannot be read.
 
-    Names with a leading dot are left out, and links to folders are not followed.
+    Names with a leading dot are skipped, and links to folders are not followed.
     """
-    places: dict[Path, Place] = {}
+    artifacts: dict[Path, Artifact] = {}
 
-    def closed(error: OSError) -> None:
+    def unreadable(error: OSError) -> None:
         path = Path(error.filename)
         cure = "make it readable, and look again"
-        places[path.resolve()] = Place(CLOSED, path, [], [f"cannot be read: {error.strerror}"], cure=cure)
+        fault = f"cannot be read: {error.strerror}"
+        artifacts[path.resolve()] = Artifact(UNREADABLE, path, [], [fault], cure=cure)
 
     for root in roots:
-        for folder, inside, _ in os.walk(root, onerror=closed):
+        for folder, subfolders, _ in os.walk(root, onerror=unreadable):
             path = Path(folder)
-            inside[:] = sorted(name for name in inside if not name.startswith("."))
-            kind = CACHE if store_health.is_store(path) else CHECKPOINT if _is_checkpoint(path) else ""
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            kind = CACHE if verify.is_store(path) else CHECKPOINT if _is_checkpoint(path) else ""
             if kind:
-                inside.clear()
+                subfolders.clear()
                 files = [file for file in sorted(path.rglob("[!.]*")) if file.is_file()]
-                places.setdefault(path.resolve(), Place(kind, path, files))
-    return list(places.values())
+                artifacts.setdefault(path.resolve(), Artifact(kind, path, files))
+    return list(artifacts.values())
 
 
 def _roots(config: dict[str, Any]) -> list[Path]:
@@ -103,75 +107,86 @@ def _roots(config: dict[str, Any]) -> list[Path]:
             raise DataError("no such folder", where=str(folder), cure=cure)
         return [folder]
     caches = [Path(node["cache"]) for node in config["data"]["sources"].values()]
-    places = [Path(config["paths"][name]) for name in ("root", "cache", "outputs")]  # the last two may be links
-    return [path for path in (*caches, *places) if path.is_dir()]
+    names = ("root", "cache", "outputs")  # the last two may be links
+    folders = [Path(config["paths"][name]) for name in names]
+    return [path for path in (*caches, *folders) if path.is_dir()]
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """Whether a folder is, or before it was damaged was, a checkpoint of ours; a model's release is none."""
-    held = {name for name in (directory.MANIFEST, directory.WEIGHTS, directory.STATE) if (path / name).is_file()}
-    return len(held) > 1 or (bool(held) and path.parent.name == "checkpoints")
+    """True if a folder is, or before it was damaged was, a checkpoint; a released model is none."""
+    names = (directory.MANIFEST, directory.WEIGHTS, directory.STATE)
+    existing = [name for name in names if (path / name).is_file()]
+    return len(existing) > 1 or (bool(existing) and path.parent.name == "checkpoints")
 
 
-def _examined(places: list[Place]) -> Iterator[Place]:
-    """Each place, as often as it has parts that were hashed."""
-    for place in places:
-        if place.kind == CLOSED:
+def _verify_all(artifacts: list[Artifact]) -> Iterator[Artifact]:
+    """Each artifact, once for each part that was hashed."""
+    for artifact in artifacts:
+        if artifact.kind == UNREADABLE:
             continue
-        if place.kind == CACHE:
-            yield from _examined_cache(place)
+        if artifact.kind == CACHE:
+            yield from _verify_cache(artifact)
             continue
         try:
-            directory.read(place.path)
+            directory.read(artifact.path)
         except CorruptCheckpoint as error:
-            place.faults.append(error.what)
-            place.cure = error.cure
-        yield from [place] * len(place.parts)
+            artifact.faults.append(error.what)
+            artifact.cure = error.cure
+        yield from [artifact] * len(artifact.parts)
 
 
-def _examined_cache(place: Place) -> Iterator[Place]:
-    for file, fault in store_health.examine(place.path):
-        if fault == store_health.NOT_MADE:
-            place.unmade += 1
+def _verify_cache(artifact: Artifact) -> Iterator[Artifact]:
+    for file, fault in verify.examine(artifact.path):
+        if fault == verify.NOT_WRITTEN:
+            artifact.missing_shards += 1
         elif fault:
-            place.faults.append(f"{file.relative_to(place.path)}: {fault}")
-        yield place
+            artifact.faults.append(f"{file.relative_to(artifact.path)}: {fault}")
+        yield artifact
 
 
-def _cure(place: Place) -> str:
-    if place.path.name.endswith((NEW, OLD)):
+def _cure(artifact: Artifact) -> str:
+    if artifact.path.name.endswith((NEW, OLD)):
         return "left by a rebuild that was stopped: give its command again (rebuild=true), or remove this folder"
-    if place.kind == CACHE and (others := store_health.foreign(place.path)):
-        return f"{_moved(place.path, others)}; then look again"
-    if place.faults:
-        return repair_command(place.path)
-    return "finish it: run your extraction or training again" if place.unmade else ""
+    if artifact.kind == CACHE and (foreign := verify.foreign_files(artifact.path)):
+        return f"{_moved(artifact.path, foreign)}; then look again"
+    if artifact.faults:
+        return repair_command(artifact.path)
+    return "finish it: run your extraction or training again" if artifact.missing_shards else ""
 
 
-def _moved(root: Path, others: list[Path]) -> str:
-    names = ", ".join(str(path.relative_to(root)) for path in others)
-    return f"{names}: another program's, and never removed: move {'it' if len(others) == 1 else 'them'} elsewhere"
+def _moved(root: Path, foreign: list[Path]) -> str:
+    names = ", ".join(str(path.relative_to(root)) for path in foreign)
+    return f"{names}: another program's, and never removed: move {'it' if len(foreign) == 1 else 'them'} elsewhere"
 
 
-def _state(place: Place) -> str:
-    more = [f"and {len(place.faults) - SHOWN:,} more"] if len(place.faults) > SHOWN else []
-    unmade = [f"unfinished: {place.unmade:,} shard{'s' * (place.unmade != 1)} to be made"] if place.unmade else []
-    return "\n".join([*place.faults[:SHOWN], *more, *unmade]) or "whole"
+def _state(artifact: Artifact) -> str:
+    lines = artifact.faults[:MAX_FAULTS]
+    if len(artifact.faults) > MAX_FAULTS:
+        lines.append(f"and {len(artifact.faults) - MAX_FAULTS:,} more")
+    if missing := artifact.missing_shards:
+        lines.append(f"unfinished: {missing:,} shard{'s' * (missing != 1)} to be made")
+    return "\n".join(lines) or "whole"
 
 
-def _print(places: list[Place]) -> None:
-    count = f"{len(places)} place{'s' * (len(places) != 1)}, {sum(not place.whole for place in places)} not whole"
+def _print(artifacts: list[Artifact]) -> None:
+    damaged = sum(not artifact.is_intact for artifact in artifacts)
+    count = f"{len(artifacts)} place{'s' * (len(artifacts) != 1)}, {damaged} not whole"
     table = Table(title=count, title_justify="left")
-    for name, right in (("kind", False), ("place", False), ("files", True), ("MiB", True), ("state", False)):
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "place")
-    for place in places:
-        size = sum(file.stat().st_size for file in place.files if file.exists()) / 2**20
-        state = Text(_state(place), style="" if place.whole else "red")
-        table.add_row(place.kind, Text(str(place.path)), f"{len(place.files):,}", f"{size:,.1f}", state)
+    table.add_column("kind", overflow="fold")
+    table.add_column("place", overflow="fold", no_wrap=True)
+    table.add_column("files", overflow="fold", justify="right")
+    table.add_column("MiB", overflow="fold", justify="right")
+    table.add_column("state", overflow="fold")
+    for artifact in artifacts:
+        size = sum(file.stat().st_size for file in artifact.files if file.exists()) / 2**20
+        state = Text(_state(artifact), style="" if artifact.is_intact else "red")
+        path = Text(str(artifact.path))
+        table.add_row(artifact.kind, path, f"{len(artifact.files):,}", f"{size:,.1f}", state)
     console = Console(soft_wrap=True)
-    longest = max((len(str(place.path)) for place in places), default=0)
-    console.width = max(console.width, longest + BESIDE)  # a path stays whole, wherever a terminal breaks the line
+    longest = max((len(str(artifact.path)) for artifact in artifacts), default=0)
+    console.width = max(console.width, longest + OTHER_COLUMNS)  # a path is never broken into lines
     console.print(table)
-    for place in places:
-        if place.cure:
-            Console(soft_wrap=True).print(f"{place.path}: {place.cure}", highlight=False, markup=False)
+    for artifact in artifacts:
+        if artifact.cure:
+            line = f"{artifact.path}: {artifact.cure}"
+            Console(soft_wrap=True).print(line, highlight=False, markup=False)

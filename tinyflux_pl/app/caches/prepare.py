@@ -65,7 +65,7 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
             if not cache.store.complete(ENCODINGS):
                 records = cache.records
                 records.check()
-                records.findings = [*records.findings, *caption_lengths.judge(records, parts.text)]
+                records.findings = [*records.findings, *caption_lengths.check_captions(records, parts.text)]
 
 
 def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Files to RGB pixels: bounded before anything is decoded, strict about what is whole."""
+"""Image files to RGB pixels: bounded before anything is decoded, strict about truncation."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tinyflux_pl.data.images import pixels as image_pixels
 DECODING_VERSION = 3  # part of the records' fingerprints: raise it when pixels change
 MAX_PIXELS = 2**25  # about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
 MAX_BYTES = 128 * 2**20
-# formats whose decoder takes so many times the memory of the others: so many times fewer pixels
+# formats whose decoder takes several times the memory of the others: so many times fewer pixels
 TURNED = "a TIFF that is turned"
 COSTLY = {"WEBP": 2, TURNED: 2, "AVIF": 4, "HEIF": 4, "JXL": 4}
 TILE = (322, 323)  # TIFF: width and height of a tile, a buffer of which is allocated
 ORIENTATION = 0x0112  # EXIF
-ODD_EXIF = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError)
-ODD_EXIF += (ValueError, struct.error)  # what Pillow raises of odd EXIF bytes
+EXIF_ERRORS = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError)
+EXIF_ERRORS += (ValueError, struct.error)  # raised by Pillow for damaged EXIF data
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -43,7 +43,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda a: np.rot90(a),
 }
 CURE = "replace or remove the file"
-SMALLER = "make the picture smaller; of training data the limit is data.max_pixels"
+SMALLER_CURE = "make the picture smaller; of training data the limit is data.max_pixels"
 
 
 def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> tuple[int, int]:
@@ -57,11 +57,11 @@ def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: s
 def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels of a file or of its bytes, upright by EXIF.
 
-    Transparency lies on white; of an animation the first frame counts; 16-bit grey keeps its upper
-    8 bits; an embedded colour profile is followed to sRGB; CMYK and palettes are converted; LAB and
+    Transparency is composed on white; of an animation the first frame is read; 16-bit grey keeps its upper
+    8 bits; an embedded colour profile is converted to sRGB; CMYK and palettes are converted; LAB and
     floating-point images are refused.
-    Raises ImageError, with the file's name, for what is not a whole image within `max_pixels` (WebP, and a TIFF
-    that is turned: half of it; AVIF, HEIC, JPEG XL: a quarter).
+    Raises ImageError, with the file's name, for damaged or truncated files and for images above
+    `max_pixels` (WebP and rotated TIFF: half of it; AVIF, HEIC, JPEG XL: a quarter).
     """
     name = name or _name(source)
     return _decoded(_content(source, name), max_pixels, name, image_pixels.picture)
@@ -70,13 +70,13 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: st
 def decode_mask(
     source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
 ) -> UInt8[np.ndarray, "h w"]:
-    """The coverage of a mask: 255 where it holds, by data.mask_coverage. Errors as for `decode`."""
+    """Coverage of a mask: 255 where it marks, by images.mask_coverage. Errors as for `decode`."""
     name = name or _name(source)
     return _decoded(_content(source, name), max_pixels, name, image_pixels.mask)
 
 
 def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop") -> np.ndarray:
-    """Pixels of exactly `size` (side, or height and width), never squashed: LANCZOS (a mask: BOX), centred.
+    """Pixels of exactly `size` (side, or height and width), aspect ratio kept: LANCZOS (masks: BOX), centred.
 
     crop fills the frame and loses the edges; pad keeps everything and adds white (a mask: 0).
     """
@@ -88,17 +88,18 @@ def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: s
     # a mask is a coverage: LANCZOS would ring below 0 and above 1 at its edges
     kernel = Image.Resampling.LANCZOS if image.ndim == 3 else Image.Resampling.BOX
     if mode == "crop":
-        # the box is cut before resizing: a strip 1 pixel wide must not be enlarged as a whole
+        # crop before resizing: a strip 1 pixel wide must not be enlarged entirely
         scale = min(source_width / width, source_height / height)
-        left, top = (source_width - width * scale) / 2, (source_height - height * scale) / 2
+        left = (source_width - width * scale) / 2
+        top = (source_height - height * scale) / 2
         box = (left, top, left + width * scale, top + height * scale)
         return np.asarray(picture.resize((width, height), kernel, box=box))
     if mode == "pad":
         scale = min(width / source_width, height / source_height)
         inner = (max(1, round(source_width * scale)), max(1, round(source_height * scale)))
         frame = Image.new(picture.mode, (width, height), image_pixels.WHITE if picture.mode == "RGB" else 0)
-        place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-        frame.paste(picture.resize(inner, kernel), place)
+        offset = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+        frame.paste(picture.resize(inner, kernel), offset)
         return np.asarray(frame)
     raise ConfigError(f"no way to fit an image: {mode!r}", cure="choose crop or pad")
 
@@ -115,20 +116,20 @@ def _name(source: str | Path | bytes) -> str:
 
 
 def _content(source: str | Path | bytes, name: str) -> bytes:
-    """As `content_of`, of a file at a path that may be a link."""
+    """As `content_of`, but links are followed."""
     return content_of(source if isinstance(source, bytes) else os.path.realpath(source), name)
 
 
 def content_of(source: str | Path | bytes, name: str) -> bytes:
-    """Bytes of a regular file of bounded size that are not plainly something else; no link is followed."""
+    """Bytes of a regular file of bounded size; markup and LFS pointers are refused, links not followed."""
     if isinstance(source, bytes):
         content = source
     else:
         try:
             content = read_regular(source, MAX_BYTES)
         except OSError as error:
-            known = error.errno in (errno.EINVAL, errno.EFBIG)
-            what = error.strerror if known else f"cannot be read: {error.strerror}"
+            is_explained = error.errno in (errno.EINVAL, errno.EFBIG)
+            what = error.strerror if is_explained else f"cannot be read: {error.strerror}"
             raise ImageError(str(what), where=name, cure=CURE) from error
     if not content:
         raise ImageError("an empty file", where=name, cure=CURE)
@@ -142,21 +143,21 @@ def content_of(source: str | Path | bytes, name: str) -> bytes:
 
 def _opened(content: bytes, max_pixels: int, name: str) -> Image.Image:
     formats = image_formats.formats()
-    if (size := jxl_header.size_of(content)) is not None:  # whose decoder decodes when it opens
+    if (size := jxl_header.size_of(content)) is not None:  # its decoder decodes at opening
         _require_bounded(*size, "JXL", max_pixels, name)
     try:
-        with _pillow_bounded_to(max_pixels):
+        with _pillow_limited_to(max_pixels):
             image = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as error:
-        found = re.search(r"\d+", str(error))
-        what = f"{int(found[0]) if found else 0:,} pixels are more than {max_pixels:,}"
-        raise ImageError(what, where=name, cure=SMALLER) from error
-    except Exception as error:  # decoders raise a dozen types on hostile bytes; all mean the same
+        match = re.search(r"\d+", str(error))
+        what = f"{int(match[0]) if match else 0:,} pixels are more than {max_pixels:,}"
+        raise ImageError(what, where=name, cure=SMALLER_CURE) from error
+    except Exception as error:  # decoders raise a dozen types for damaged bytes
         if extra := image_formats.missing_extra(content[:16]):
             cure = f"{image_formats.EXTRA}, which reads it, or save it as PNG or JPEG"
             raise ImageError(f"a {extra} picture", where=name, cure=cure) from error
-        why = "" if "BytesIO" in str(error) else f": {error}"
-        what = f"not a readable image ({', '.join(formats)}){why}"
+        reason = "" if "BytesIO" in str(error) else f": {error}"
+        what = f"not a readable image ({', '.join(formats)}){reason}"
         raise ImageError(what, where=name, cure=CURE) from error
     _require_bounded(*image.size, image.format or "", max_pixels, name)
     if image.mode in ("F", "LAB"):
@@ -173,15 +174,15 @@ def _require_bounded(width: int, height: int, kind: str, max_pixels: int, name: 
     bound = max_pixels // COSTLY.get(kind, 1)
     if width * height > bound:
         what = f"{width} x {height} is more than {bound:,} pixels"
-        raise ImageError(what, where=name, cure=SMALLER)
+        raise ImageError(what, where=name, cure=SMALLER_CURE)
 
 
 _BOUNDING = threading.Lock()
 
 
 @contextmanager
-def _pillow_bounded_to(max_pixels: int) -> Generator[None]:
-    """Pillow's own limit lowered while a header is read: GIF and WebP allocate their canvas then already."""
+def _pillow_limited_to(max_pixels: int) -> Generator[None]:
+    """Lower Pillow's own limit while a header is read: GIF and WebP allocate their canvas there."""
     with _BOUNDING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the limit, and of odd metadata
         usual = Image.MAX_IMAGE_PIXELS
@@ -196,7 +197,7 @@ Reader = Callable[[Image.Image, bytes | None, int, str], np.ndarray]
 
 
 def _decoded(content: bytes, max_pixels: int, name: str, read: Reader) -> np.ndarray:
-    """What `read` gives for the loaded image, its colour profile and its bit depth; upright."""
+    """The result of `read` for the loaded image, its colour profile and its bit depth; upright."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError("Pillow was told to load truncated images", where=name, cure="unset LOAD_TRUNCATED_IMAGES")
     content, profile = png_chunks.without_text(content)
@@ -220,8 +221,8 @@ def _decoded(content: bytes, max_pixels: int, name: str, read: Reader) -> np.nda
 
 
 def _orientation(image: Image.Image) -> int:
-    """How the picture has to be turned; 1, not at all, where its EXIF data cannot be read."""
+    """EXIF orientation; 1 (upright) if it cannot be read."""
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except ODD_EXIF:  # which is no part of the pixels
+    except EXIF_ERRORS:
         return 1

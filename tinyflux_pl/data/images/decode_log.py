@@ -1,4 +1,4 @@
-"""Which image files decoded whole before, by content: what was judged once is not decoded again at every start."""
+"""Content hashes of images known to decode, so that they are checked once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tinyflux_pl.core.file_lock import locked
 from tinyflux_pl.data.images.decode import DECODING_VERSION
 
 
-class DecodedBefore:
-    """Keys of contents that decoded whole, kept in one file between runs (or, without a file, in this process).
+class ValidatedImages:
+    """Keys of contents that decoded without error, in one file between runs (or only in this process).
 
     A key holds the bytes' hashes, the limit on pixels and the versions of the decoders, so an entry is never
     wrong. A file that is damaged counts as empty: its images are decoded again.
@@ -24,22 +24,22 @@ class DecodedBefore:
 
     def __init__(self, file: str | Path | None, max_pixels: int) -> None:
         self._file = None if file is None else Path(file)
-        self._judge = [DECODING_VERSION, PIL.__version__, max_pixels]
+        self._decoder = [DECODING_VERSION, PIL.__version__, max_pixels]
         self._keys = self._read()
         self._saved = len(self._keys)
 
     def holds(self, *hashes: str) -> bool:
-        """Whether an image (and its mask) of these hashes decoded whole."""
-        return digest([self._judge, hashes]) in self._keys
+        """True if an image (and its mask) with these hashes decoded without error."""
+        return digest([self._decoder, hashes]) in self._keys
 
     def add(self, *hashes: str) -> None:
-        """Remember that it did."""
-        self._keys.add(digest([self._judge, hashes]))
+        """Add an image (and its mask) that decoded without error."""
+        self._keys.add(digest([self._decoder, hashes]))
 
     def save(self) -> None:
-        """Write the file, atomically, if there is anything new and no other process is just writing it.
+        """Write the file atomically, if there are new keys and no other process is writing it.
 
-        It only saves time: where it cannot be written, the next start does the work again.
+        Failures are ignored: the file only saves time, and the next start decodes again.
         """
         if self._file is None or len(self._keys) == self._saved:
             return
@@ -56,7 +56,8 @@ class DecodedBefore:
         content = b""
         with suppress(OSError):
             content = self._file.read_bytes() if self._file is not None and self._file.is_file() else b""
-        seal, keys = content[:32], content[32:]
+        seal = content[:32]
+        keys = content[32:]
         if hashlib.sha256(keys).digest() != seal:
             return set()
         return {keys[start : start + BYTES] for start in range(0, len(keys), BYTES)}

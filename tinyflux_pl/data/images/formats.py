@@ -1,4 +1,4 @@
-"""Which kinds of picture files are read, those of an extra among them, and which are known but are not."""
+"""Picture formats: those that are read, those of an extra, and those that are not read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUILT_IN = {
 }
 OPTIONAL = {"HEIF": (".heic", ".heif", ".heics", ".hif"), "JXL": (".jxl",)}
 PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
-# pictures by their names that nothing here reads
+# suffixes of pictures that are not read
 UNREAD = (
     *(".svg", ".svgz", ".psd", ".psb", ".xcf", ".kra", ".ico", ".cur", ".icns", ".tga", ".pcx"),
     *(".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".jxr", ".wdp", ".exr", ".hdr", ".dds", ".qoi"),
@@ -39,33 +39,33 @@ STARTS = {
 @cache
 def formats() -> tuple[str, ...]:
     """Pillow's names of the formats that are read; those of the extra are registered with Pillow."""
-    found = [name for name in BUILT_IN if name != "AVIF" or features.check("avif")]
+    names = [name for name in BUILT_IN if name != "AVIF" or features.check("avif")]
     for name, package in PACKAGES.items():
         if find_spec(package) is not None:
-            found.append(name)
-    if "HEIF" in found:
+            names.append(name)
+    if "HEIF" in names:
         import_module("pillow_heif").register_heif_opener()
-    if "JXL" in found:
+    if "JXL" in names:
         import_module("pillow_jxl")
-    return tuple(found)
+    return tuple(names)
 
 
 @cache
 def suffixes() -> tuple[str, ...]:
     """Suffixes, in lower case, of the files that are read as pictures."""
-    known = BUILT_IN | OPTIONAL
-    return tuple(suffix for name in formats() for suffix in known[name])
+    all_formats = BUILT_IN | OPTIONAL
+    return tuple(suffix for name in formats() for suffix in all_formats[name])
 
 
 def is_unread_picture(name: str) -> bool:
-    """If a file is a picture by its name, of a kind that is not read here."""
+    """True if a file is a picture by its name, of a format that is not read."""
     suffix = Path(name).suffix.lower()
     every = (*UNREAD, *(each for kind in (BUILT_IN | OPTIONAL).values() for each in kind))
     return suffix in every and suffix not in suffixes()
 
 
 def missing_extra(start: bytes) -> str:
-    """The format that a file's first bytes say, if it is one of the extra that is not installed."""
+    """The format of a file's first bytes, if it needs the extra and that is not installed."""
     for name, starts in STARTS.items():
         bare = name == "JXL" and start[:2] == b"\xff\x0a"
         if name not in formats() and (start[4:].startswith(starts) or bare):

@@ -1,4 +1,4 @@
-"""What a mask marks, from its pixels: 255 where it holds; masks that can be read in two ways are refused."""
+"""Coverage of a mask from its pixels: 255 where it marks; ambiguous masks are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinyflux_pl.core.errors import DataError, ImageError
 
 CURE = "save it as a grey PNG: white where it holds, black elsewhere"
 FAINT = 32  # of 255: a brightest value below it shows as black
-COLOURED = 16  # steps between the channels of a pixel from which it is no grey
+COLOURED = 16  # steps between the channels of a pixel from which it is not grey
 OFF = 32  # steps that a shade of one colour may be off in a channel
 STRAY = 0.01  # share of pixels that may be off: where a lossy format blurs an edge
 
@@ -34,9 +34,9 @@ def of_grey(values: np.ndarray, full: int, name: str, unit: int = 1) -> UInt8[np
 
 
 def of_colour(pixels: UInt8[np.ndarray, "h w 3"], name: str) -> UInt8[np.ndarray, "h w"]:
-    """Coverage of a mask painted in one colour on black or on nothing: how much of that colour.
+    """Coverage of a mask painted in one colour on black or on transparency: the amount of that colour.
 
-    ImageError for a mask of several colours, or of one beside white: what it marks is not known.
+    ImageError for a mask of several colours, or of one and white: it is ambiguous.
     """
     peak = pixels.max(2)
     brightest = pixels.reshape(-1, 3)[int(peak.argmax())].astype(np.int32)
@@ -51,12 +51,12 @@ def of_colour(pixels: UInt8[np.ndarray, "h w 3"], name: str) -> UInt8[np.ndarray
 
 
 def is_coloured(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """If any of the pixels is no grey."""
+    """True if any pixel is not grey."""
     spread = pixels.max(2) - pixels.min(2)
     return int(spread.max(initial=0)) > COLOURED
 
 
 def nothing_marked(count: int, where: str) -> DataError:
-    """The error of a set of masks in none of which anything holds."""
+    """The error for a set of masks that are all empty."""
     what = f"in none of {count:,} masks anything is marked: they are black"
     return DataError(what, where=where, cure=f"{CURE}; or remove the masks")

@@ -1,4 +1,4 @@
-"""A loaded image to pixels: colours in sRGB on white, or what a mask marks; a strip at a time."""
+"""A loaded image to pixels: colours in sRGB on white, or the coverage of a mask; strip by strip."""
 
 from __future__ import annotations
 
@@ -31,32 +31,35 @@ def picture(image: Image.Image, profile: bytes | None, depth: int, name: str) ->
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for rows, strip in _strips(image):
         colour, alpha = _parts(strip, depth, name)
-        shown = to_srgb(colour, profile)
+        rgb = to_srgb(colour, profile)
         if alpha is not None:
-            ground = Image.new("RGB", strip.size, WHITE)
-            ground.paste(shown, mask=alpha)
-            shown = ground
-        pixels[rows] = np.asarray(shown)
+            background = Image.new("RGB", strip.size, WHITE)
+            background.paste(rgb, mask=alpha)
+            rgb = background
+        pixels[rows] = np.asarray(rgb)
     return pixels
 
 
 def mask(image: Image.Image, profile: bytes | None, depth: int, name: str) -> UInt8[np.ndarray, "h w"]:
-    """Coverage; what is transparent marks nothing."""
+    """Coverage; transparent pixels mark nothing."""
     if image.mode.startswith("I") and "transparency" not in image.info:
         return mask_coverage.of_grey(_deep(image, name), 65535, name)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    clear, seen = False, False
+    any_transparent = False
+    any_visible = False
     for rows, strip in _strips(image):
         colour, alpha = _parts(strip, depth, name)
-        shown = colour.convert("RGB")
+        rgb = colour.convert("RGB")
         if alpha is not None:
-            ground = Image.new("RGB", strip.size, BLACK)
-            ground.paste(shown, mask=alpha)
-            shown, (least, most) = ground, alpha.getextrema()
-            clear, seen = clear or least < 255, seen or most > 0
-        pixels[rows] = np.asarray(shown)
-    if clear and seen and not pixels.any():
-        what = "a mask of black on nothing: it may mark what is black, or what is not"
+            background = Image.new("RGB", strip.size, BLACK)
+            background.paste(rgb, mask=alpha)
+            rgb = background
+            least, most = alpha.getextrema()
+            any_transparent = any_transparent or least < 255
+            any_visible = any_visible or most > 0
+        pixels[rows] = np.asarray(rgb)
+    if any_transparent and any_visible and not pixels.any():
+        what = "a mask of black on transparency: it may mark the black pixels, or the others"
         raise ImageError(what, where=name, cure=mask_coverage.CURE)
     if mask_coverage.is_coloured(pixels):
         return mask_coverage.of_colour(pixels, name)
@@ -73,7 +76,7 @@ def _deep(image: Image.Image, name: str) -> UInt16[np.ndarray, "h w"]:
 
 
 def _parts(image: Image.Image, depth: int, name: str) -> tuple[Image.Image, Image.Image | None]:
-    """Colours in 8 bits, of mode L, RGB or CMYK, and how opaque they are; None: all of them."""
+    """Colours in 8 bits, of mode L, RGB or CMYK, and their opacity; None: all are opaque."""
     key = image.info.get("transparency")
     if image.mode.startswith("I"):
         deep = _deep(image, name)

@@ -43,7 +43,7 @@ def bit_depth(content: bytes) -> int:
 
 
 def _may_turn(kind: bytes, body: memoryview) -> bool:
-    """If a text is one in which an orientation may stand, and short enough to be read."""
+    """True if a text chunk may contain an orientation, and is short enough to be read."""
     text = bytes(body[: SHORT + 1])
     keyword, _, rest = text.partition(b"\0")
     if keyword not in ORIENTED or len(text) > SHORT:
@@ -54,7 +54,7 @@ def _may_turn(kind: bytes, body: memoryview) -> bool:
 
 
 def _unpacked(body: bytes, most: int) -> bytes | None:
-    """What is packed behind a name, a zero and the method; None if damaged or longer than `most`."""
+    """The data compressed after a name, a zero and the method; None if damaged or longer than `most`."""
     packed = body.partition(b"\0")[2][1:]
     unpacking = zlib.decompressobj()
     try:

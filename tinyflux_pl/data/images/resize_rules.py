@@ -1,4 +1,4 @@
-"""Pictures that a drawing starts from: read, brought to a size that the network knows, as tensors."""
+"""Input pictures of generation: read, resized by the rule of the network, as tensors."""
 
 from __future__ import annotations
 
@@ -21,58 +21,60 @@ PREFERRED = (
     (1024, 1024),
     *((1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672)),
 )
-HALF = 128  # of 255, from which on a mask marks a hole
+MASK_THRESHOLD = 128  # of 255: from here on a mask marks the region to paint
 AREA = 1024 * 1024  # pixels that FLUX.2 reads of a reference
 Pixels = UInt8[np.ndarray, "h w *c"]
+ResizeRule = Callable[[Pixels, int], Pixels]  # pixels, side of a cell in pixels
 
 
 def resized(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Exactly that size, by LANCZOS, the sides each on their own."""
+    """Resize to exactly this size with LANCZOS, ignoring the aspect ratio."""
     if pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def preferred(pixels: Pixels, cell: int, count: int) -> Pixels:
-    """The one of PREFERRED that is nearest in shape, whatever the picture's size."""
+def preferred(pixels: Pixels, cell: int) -> Pixels:
+    """Resize to the size of PREFERRED with the nearest aspect ratio."""
     height, width = pixels.shape[:2]
     _, width, height = min((abs(width / height - w / h), w, h) for w, h in PREFERRED)
     return resized(pixels, height // cell * cell, width // cell * cell)
 
 
-def as_is(pixels: Pixels, cell: int, count: int) -> Pixels:
-    """Its own size, down to whole cells."""
+def as_is(pixels: Pixels, cell: int) -> Pixels:
+    """Keep the size, rounded down to a multiple of the cell."""
     height, width = (max(side // cell, 1) * cell for side in pixels.shape[:2])
     return resized(pixels, height, width)
 
 
-def area(pixels: Pixels, cell: int, count: int) -> Pixels:
-    """At most AREA pixels in its own shape, then the middle of it in whole cells: FLUX.2's and FLUX.3's way."""
+def area(pixels: Pixels, cell: int) -> Pixels:
+    """Shrink to at most AREA pixels, then centre-crop to multiples of the cell, as FLUX.2 and FLUX.3."""
     height, width = pixels.shape[:2]
     if height * width > AREA:
         scale = math.sqrt(AREA / (height * width))
         pixels = resized(pixels, int(height * scale), int(width * scale))
         height, width = pixels.shape[:2]
-    rows, columns = max(height // cell, 1) * cell, max(width // cell, 1) * cell
+    rows = max(height // cell, 1) * cell
+    columns = max(width // cell, 1) * cell
     if height < rows or width < columns:
         return resized(pixels, rows, columns)
-    top, left = (height - rows) // 2, (width - columns) // 2
+    top = (height - rows) // 2
+    left = (width - columns) // 2
     return pixels[top : top + rows, left : left + columns]
 
 
-# name -> how a picture of `count` is brought to size, in cells of so many pixels
-RULES: dict[str, Callable[[Pixels, int, int], Pixels]] = {"preferred": preferred, "as_is": as_is, "area": area}
+RULES: dict[str, ResizeRule] = {"preferred": preferred, "as_is": as_is, "area": area}
 
 
-def rule_named(name: str) -> Callable[[Pixels, int, int], Pixels]:
-    """The rule; ConfigError for a name that is none."""
+def rule_named(name: str) -> ResizeRule:
+    """The resize rule of that name; ConfigError if there is none."""
     if name not in RULES:
-        raise ConfigError(f"no size {name!r}", where="model.reference_size", cure=f"one of {', '.join(RULES)}")
+        raise ConfigError(f"no size {name!r}", where="model.reference_size", cure=f"choose {', '.join(RULES)}")
     return RULES[name]
 
 
 def natural_size(pixels: Pixels, cell: int, side: int) -> tuple[int, int]:
-    """(height, width) in the picture's own shape, in whole cells, of at most side x side pixels."""
+    """(height, width) of the same aspect ratio, multiples of the cell, at most side x side pixels."""
     height, width = pixels.shape[:2]
     scale = min(1.0, side / math.sqrt(height * width))
     rows, columns = (max(int(edge * scale) // cell, 1) * cell for edge in (height, width))
@@ -80,24 +82,24 @@ def natural_size(pixels: Pixels, cell: int, side: int) -> tuple[int, int]:
 
 
 def as_images(pixels: Pixels) -> Tensor:
-    """(1, 3, H, W) in [-1, 1]."""
+    """Pixels (H, W, 3) -> (1, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
 
 
 def as_holes(coverage: Pixels) -> Tensor:
-    """(1, 1, H, W): 1 where a mask is at least half white."""
+    """Coverage (H, W) -> (1, 1, H, W): 1 where a mask is at least half white."""
     return (torch.from_numpy(np.array(coverage)).float().div(255) >= 0.5).float()[None, None]
 
 
 def read_picture(file: str | Path) -> Pixels:
-    """RGB pixels of a file, bounded and whole."""
+    """RGB pixels of a file, within the limits of decoding."""
     return decode(Path(file).expanduser())
 
 
 def read_hole(file: str | Path) -> Pixels:
-    """The coverage of a mask: 255 where the hole is; ImageError for one without any hole."""
+    """Coverage of a mask: 255 where to paint; ImageError if nothing is marked."""
     mask = decode_mask(Path(file).expanduser())
-    if not (mask >= HALF).any():
-        cure = "paint white where the picture is to be painted anew"
+    if not (mask >= MASK_THRESHOLD).any():
+        cure = "paint white where the picture is to be replaced"
         raise ImageError("no hole in the mask: nothing is marked", where=str(file), cure=cure)
     return mask

@@ -1,4 +1,4 @@
-"""What shapes a dataset's pictures have before they are fitted, and what the fitting costs each."""
+"""Histogram of the original sizes of a dataset's pictures, and what fitting them costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RATIOS |= {":".join(reversed(name.split(":"))): 1 / ratio for name, ratio in RAT
 
 @dataclass
 class SizeBucket:
-    """Pictures of one aspect ratio and one range of sides; `lost` sums the part of each that does not remain."""
+    """Pictures of one aspect ratio and one range of sides; `lost` sums the share of each that is cropped."""
 
     count: int = 0
     lost: float = 0.0
@@ -23,13 +23,14 @@ class OriginalSizes:
     """Counts pictures by aspect ratio (the nearest of RATIOS) and by octave of their side, sqrt(height * width)."""
 
     def __init__(self, frame: tuple[int, int], mode: str = "crop") -> None:
-        self.frame, self.mode = frame, mode
+        self.frame = frame
+        self.mode = mode
         self.buckets: dict[tuple[str, int], SizeBucket] = {}
 
     def add(self, height: int, width: int) -> None:
-        """Count a picture of so many pixels."""
+        """Count a picture of this size in pixels."""
         ratio = math.log(width / height)
-        name = min(RATIOS, key=lambda known: abs(math.log(RATIOS[known]) - ratio))
+        name = min(RATIOS, key=lambda candidate: abs(math.log(RATIOS[candidate]) - ratio))
         bucket = self.buckets.setdefault((name, int(math.log2(height * width) / 2)), SizeBucket())
         bucket.count += 1
         bucket.lost += lost_share((height, width), self.frame)
@@ -44,21 +45,22 @@ class OriginalSizes:
         ]
 
     def state(self) -> list[list[float | int | str]]:
-        """Plain data."""
+        """The histogram as plain data."""
         return [[name, octave, b.count, b.lost, b.enlarged] for (name, octave), b in sorted(self.buckets.items())]
 
     def restore(self, state: Sequence[Sequence]) -> None:
-        """Take over what `state` gave."""
+        """Restore the histogram from `state`."""
         self.buckets = {(str(name), int(octave)): SizeBucket(*rest) for name, octave, *rest in state}
 
 
 def enlarged(size: Sequence[int], frame: tuple[int, int], mode: str) -> bool:
-    """Whether a picture grows to fit: cropped, if it is smaller one way; padded, only if it is smaller both ways."""
+    """True if fitting enlarges a picture: cropped, if one side is smaller; padded, only if both are."""
     smaller = [side < edge for side, edge in zip(size, frame, strict=True)]
     return all(smaller) if mode == "pad" else any(smaller)
 
 
 def lost_share(size: tuple[int, int], frame: tuple[int, int]) -> float:
-    """The part of a picture that is cropped to fill the frame. Padded, as large a part of the frame is white."""
-    down, across = frame[0] / size[0], frame[1] / size[1]
-    return 1 - min(down, across) / max(down, across)
+    """The share of a picture that is cropped to fill the frame; padded, the share that is white."""
+    vertical = frame[0] / size[0]
+    horizontal = frame[1] / size[1]
+    return 1 - min(vertical, horizontal) / max(vertical, horizontal)

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, before a step is spent on it."""
+"""Audit of a dataset before training: unreadable files, duplicates, missing captions, empty masks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Audit:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was found."""
+        """True if there is no finding."""
         return not (
             self.unreadable
             or self.missing_captions
@@ -43,14 +43,16 @@ class Audit:
 
 
 def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
-    """Read every record once, and judge the captions by what `text` reads of them.
+    """Read every record once, and check which captions `text` reads.
 
-    Give a Folder with skip_bad and allow_missing_captions to see all at once."""
+    Use a Folder with skip_bad and allow_missing_captions to get all findings at once.
+    """
     unreadable: list[str] = list(records.skipped)
     missing: list[str] = []
     tiny: list[str] = []
     named: list[tuple[str, str]] = []
-    masked, empty = 0, []
+    masked = 0
+    empty: list[str] = []
     copies: dict[str, list[tuple[str, str]]] = {}
     for index in track(range(len(records)), f"{records.name}: read", len(records), "record", leave=False):
         try:
@@ -70,7 +72,7 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
         if enlarged(record.attributes.get("original_size", frame), frame, records.fit_mode):
             tiny.append(source)
         copies.setdefault(hashlib.sha256(record.image.tobytes()).hexdigest(), []).append((source, record.caption))
-    cut, wordless = ([], []) if text is None else caption_lengths.unread(named, text)
+    cut, wordless = ([], []) if text is None else caption_lengths.truncated_and_wordless(named, text)
     repeated = [group for group in copies.values() if len(group) > 1]
     return Audit(
         total=len(records) + len(records.skipped),

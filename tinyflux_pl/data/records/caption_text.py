@@ -35,9 +35,10 @@ def decoded(content: bytes, where: str) -> str:
     """The text of these bytes; CaptionError naming the encoding where it is not UTF-8, and for NUL."""
     name = encoding_of(content)
     if name:
-        known = name.split(";")[0].split(" ")[0]
-        of = f" -f {known}" if known.startswith("UTF-") and known != "UTF-8" else " -f THAT_ENCODING"
-        cure = f"save it as UTF-8, for example: iconv{of} -t UTF-8 FILE > NEW"
+        encoding = name.split(";")[0].split(" ")[0]
+        is_known = encoding.startswith("UTF-") and encoding != "UTF-8"
+        source = encoding if is_known else "THAT_ENCODING"
+        cure = f"save it as UTF-8, for example: iconv -f {source} -t UTF-8 FILE > NEW"
         what = f"not {name}" if name == OLDER else f"{name}, not UTF-8"
         raise CaptionError(what, where=where, cure=cure)
     text = content.decode("utf-8-sig")
@@ -47,7 +48,7 @@ def decoded(content: bytes, where: str) -> str:
 
 
 def encoding_of(content: bytes) -> str:
-    """What bytes that are no UTF-8 text look like; empty for what is UTF-8."""
+    """The likely encoding of bytes that are not UTF-8; "" for UTF-8."""
     for mark, name in MARKS.items():
         if content.startswith(mark):
             return name

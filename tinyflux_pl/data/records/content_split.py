@@ -1,10 +1,10 @@
-"""Which contents are held out for validation: decided by their own hashes, so that copies of one never part."""
+"""The validation split, decided by content hashes, so that copies of one file are never separated."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# what mends a split that is empty, of a source of that name
+# the cure for an empty split of a source of that name
 BOTH_ALL = (
     "set data.validation_fraction above 0, or train and validate on the same ones: "
     "data.sources.{0}.train.split=all data.sources.{0}.validation.split=all"
@@ -16,5 +16,5 @@ def held_out(contents: Iterable[str], fraction: float) -> set[str]:
     hashes = sorted(set(contents))
     if fraction <= 0 or len(hashes) < 2:
         return set()
-    held = {h for h in hashes if int(h[:16], 16) / 2**64 < fraction} or set(hashes[:1])
-    return held - {hashes[-1]} if len(held) == len(hashes) else held
+    chosen = {h for h in hashes if int(h[:16], 16) / 2**64 < fraction} or set(hashes[:1])
+    return chosen - {hashes[-1]} if len(chosen) == len(hashes) else chosen

@@ -77,7 +77,7 @@ def _unreadable(error: OSError) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that the file system cannot hold is none."""
+    """True if the file exists; False also for a name that the file system cannot hold."""
     try:
         return path.is_file()
     except OSError:
@@ -85,12 +85,12 @@ def is_file(path: Path) -> bool:
 
 
 def mask_of(image: str) -> str:
-    """Where the mask of an image lies."""
+    """The path of an image's mask."""
     return os.path.splitext(image)[0] + MASK_SUFFIX
 
 
 def text_name(image: str) -> str:
-    """Where the caption of an image lies."""
+    """The path of an image's caption."""
     return f"{os.path.splitext(image)[0]}.txt"
 
 

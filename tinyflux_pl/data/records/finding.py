@@ -1,16 +1,16 @@
-"""Files of a dataset that are not used, or not as may be meant."""
+"""Files of a dataset that are not used, or perhaps not as intended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-NAMED = 5
+MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, in a few words, the files concerned, and what to do."""
+    """The kind of finding in a few words, the files concerned, and the cure."""
 
     kind: str
     names: tuple[str, ...]
@@ -18,11 +18,11 @@ class Finding:
 
     def line(self) -> str:
         """The count, the first names, and the cure."""
-        more = f", and {len(self.names) - NAMED:,} more" if len(self.names) > NAMED else ""
-        return f"{len(self.names):,}: {', '.join(self.names[:NAMED])}{more}; do: {self.cure}"
+        more = f", and {len(self.names) - MAX_NAMES:,} more" if len(self.names) > MAX_NAMES else ""
+        return f"{len(self.names):,}: {', '.join(self.names[:MAX_NAMES])}{more}; do: {self.cure}"
 
 
-def found(kind: str, names: Iterable[str], cure: str) -> list[Finding]:
-    """A finding, where there is any file of that kind."""
-    known = tuple(names)
-    return [Finding(kind, known, cure)] if known else []
+def findings_of(kind: str, names: Iterable[str], cure: str) -> list[Finding]:
+    """One finding, or none without a file."""
+    files = tuple(names)
+    return [Finding(kind, files, cure)] if files else []

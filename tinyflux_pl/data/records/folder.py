@@ -29,8 +29,8 @@ class Folder(RecordSource):
     `size` is a side, or height and width.
     Captions come from `caption_file` (default: metadata.jsonl or metadata.json where there is one),
     else from `name.txt` beside `name.png`. `name.mask.png` is a mask; either all images have one or none.
-    The split is drawn from the images' bytes, so that copies of one image never part.
-    `decoded` is a file that remembers which images decoded whole: only new ones are judged at the next start.
+    The split is drawn from the images' bytes, so that copies of one image stay together.
+    `decoded` is a file that records which images decode: only new ones are checked at the next start.
     Raises CaptionError, ImageError (naming up to ten files, with the count) or UntrustedFile.
     """
 
@@ -51,12 +51,17 @@ class Folder(RecordSource):
         decoded: str | None = None,
     ) -> None:
         height, width = (size, size) if isinstance(size, int) else size
-        self.root, self.size, self.fit_mode, self.split = Path(root).expanduser(), (height, width), fit_mode, split
-        self.validation_fraction, self.skip_bad, self.max_pixels = validation_fraction, skip_bad, max_pixels
+        self.root = Path(root).expanduser()
+        self.size = (height, width)
+        self.fit_mode = fit_mode
+        self.split = split
+        self.validation_fraction = validation_fraction
+        self.skip_bad = skip_bad
+        self.max_pixels = max_pixels
         self.allow_missing_captions = allow_missing_captions
         self.image_shape = (height, width, 3)
-        known = split in SPLITS and fit_mode in ("crop", "pad")
-        if not known or not 0 <= validation_fraction < 1 or min(height, width) < 1:
+        is_choice = split in SPLITS and fit_mode in ("crop", "pad")
+        if not is_choice or not 0 <= validation_fraction < 1 or min(height, width) < 1:
             what = f"split={split}, fit_mode={fit_mode}, validation_fraction={validation_fraction}, size={size}"
             cure = f"split one of {SPLITS}, fit_mode crop or pad, fraction in [0, 1), size in pixels or [height, width]"
             raise ConfigError(what, where="data", cure=cure)
@@ -78,7 +83,7 @@ class Folder(RecordSource):
             bare = [e.path for e in entries if not e.mask_sha256]
             cure = f"add NAME{MASK_SUFFIX} beside them, or remove all masks"
             raise DataError(f"{listed(bare)} without a mask while others have one", where=str(self.root), cure=cure)
-        self._listing.decoded_before.save()
+        self._listing.validated.save()
 
     def __len__(self) -> int:
         return len(self._entries_of_split)
@@ -96,7 +101,7 @@ class Folder(RecordSource):
         return Record(image, entry.caption, identity, mask, entry.path, told)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the pixels, captions and their order depend on: not the root, not times, not file names."""
+        """Inputs of the pixels, captions and their order: not the root, times or file names."""
         return {
             "name": self.name,
             "content": fingerprints.of([[e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]),
@@ -108,7 +113,7 @@ class Folder(RecordSource):
         }
 
     def sample_keys(self) -> list[list[Any]]:
-        """What each record is made from: image, caption and mask by content, and how they are fitted."""
+        """Inputs of each record: image, caption and mask by content, and how they are fitted."""
         fitted = [DECODING_VERSION, *self.size, self.fit_mode]
         return [[*fitted, e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]
 
@@ -124,7 +129,7 @@ class Folder(RecordSource):
                 self._listing.require_whole(entry)
             except ImageError as error:
                 bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
-        self._listing.decoded_before.save()
+        self._listing.validated.save()
         if bad:
             raise self._listing.unusable(bad)
         masks = [e.mask_sha256 for e in self._entries_of_split if e.mask_sha256]

@@ -17,7 +17,7 @@ from tinyflux_pl.core.errors import DataError, ImageError
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.data.images.decode import content_of, decode, decode_mask, inspect
-from tinyflux_pl.data.images.decode_log import DecodedBefore
+from tinyflux_pl.data.images.decode_log import ValidatedImages
 from tinyflux_pl.data.images.formats import suffixes
 from tinyflux_pl.data.records import unused_files
 from tinyflux_pl.data.records.dataset_files import (
@@ -56,22 +56,22 @@ class FolderListing:
     ) -> None:
         self.root, self.skip_bad, self.max_pixels = root, skip_bad, max_pixels
         self._base = root.resolve()
-        self.decoded_before = DecodedBefore(decoded, max_pixels)
+        self.validated = ValidatedImages(decoded, max_pixels)
         self.table = table_in(root, caption_file)
         self.skipped: list[str] = []
         self.entries = self._entries(self.table)
 
     def marks(self, mask_sha256: str) -> bool:
         """If anything is foreground in a mask that was decoded."""
-        return self.decoded_before.holds(mask_sha256, MARKS)
+        return self.validated.holds(mask_sha256, MARKS)
 
     def require_whole(self, entry: Entry) -> None:
         """Decode an image and its mask, unless the same bytes decoded before; ImageError."""
-        if not self.decoded_before.holds(entry.sha256, entry.mask_sha256):
+        if not self.validated.holds(entry.sha256, entry.mask_sha256):
             _, mask = self.pixels(entry)
-            self.decoded_before.add(entry.sha256, entry.mask_sha256)
+            self.validated.add(entry.sha256, entry.mask_sha256)
             if mask is not None and mask.any():
-                self.decoded_before.add(entry.mask_sha256, MARKS)
+                self.validated.add(entry.mask_sha256, MARKS)
 
     def pixels(self, entry: Entry) -> tuple[np.ndarray, np.ndarray | None]:
         """Pixels (h, w, 3) and, where there is one, the mask (h, w) of the same size."""
@@ -128,7 +128,7 @@ class FolderListing:
             else:
                 entries.append(entry)
         if self.skip_bad:  # decoding took its time; a header alone is no reason to write where a run is refused
-            self.decoded_before.save()
+            self.validated.save()
         if bad and not self.skip_bad:
             raise self.unusable(bad)
         self.skipped = bad
@@ -139,7 +139,7 @@ class FolderListing:
         return entries
 
     def hint(self) -> str:
-        """What lies there and is not read, for a message that something is missing."""
+        """Files that are not read, for a message that something is missing."""
         kinds = ("needs an extra", "kind not read", "table not read", "caption alone")
         lines = (f"{f.kind}: {f.line()}" for f in self.findings if f.kind in kinds)
         return printable("".join(f"; {line}" for line in lines))
@@ -149,9 +149,9 @@ class FolderListing:
         name = f"{self.root}/{relative}"
         content = content_of(self._place(relative), name)
         sha256 = hashlib.sha256(content).hexdigest()
-        if not self.decoded_before.holds(sha256, HEADER):
+        if not self.validated.holds(sha256, HEADER):
             inspect(content, max_pixels=self.max_pixels, name=name)
-            self.decoded_before.add(sha256, HEADER)
+            self.validated.add(sha256, HEADER)
         return sha256
 
     def _caption(self, image: str) -> str:
@@ -159,9 +159,9 @@ class FolderListing:
         return text_of(self._place(text_name(image)), MAX_CAPTION_BYTES)
 
     def _place(self, relative: str) -> str | Path:
-        """Where a file lies; links are followed only within the folder."""
-        place = f"{self._base}/{relative}"  # no Path: of a hundred thousand it takes seconds
-        return inside(self.root, relative) if os.path.islink(place) else place
+        """The path of a file; links are followed only within the folder."""
+        path = f"{self._base}/{relative}"  # no Path: of a hundred thousand it takes seconds
+        return inside(self.root, relative) if os.path.islink(path) else path
 
 
 _SHARED: ContextVar[dict[tuple, FolderListing] | None] = ContextVar("listings", default=None)
@@ -181,16 +181,16 @@ def listing_of(
     root: Path, caption_file: str | None, skip_bad: bool, max_pixels: int, decoded: str | None
 ) -> FolderListing:
     """The listing of a folder, of an earlier call within `shared()` where there was one."""
-    said = (root, caption_file, skip_bad, max_pixels, decoded)
-    known = _SHARED.get()
-    if known is None:
-        return FolderListing(*said)
-    if said not in known:
-        known[said] = FolderListing(*said)
-    return known[said]
+    arguments = (root, caption_file, skip_bad, max_pixels, decoded)
+    listings = _SHARED.get()
+    if listings is None:
+        return FolderListing(*arguments)
+    if arguments not in listings:
+        listings[arguments] = FolderListing(*arguments)
+    return listings[arguments]
 
 
 def listed(names: Sequence[str]) -> str:
-    """How many files, and the first ten."""
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    return f"{len(names)} file{'s' if len(names) != 1 else ''} ({shown})"
+    """The number of files, and the first ten."""
+    first = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"{len(names)} file{'s' if len(names) != 1 else ''} ({first})"

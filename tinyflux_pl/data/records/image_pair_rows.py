@@ -1,4 +1,4 @@
-"""Which files of a folder belong together: a target, its references or its hole, and the caption."""
+"""Rows of a folder of image pairs: a target, its references or its mask, and the caption."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from tinyflux_pl.core.errors import CaptionError, DataError
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, Scan, inside, is_file, scanned, text_of
-from tinyflux_pl.data.records.finding import Finding, found
+from tinyflux_pl.data.records.finding import Finding, findings_of
 from tinyflux_pl.data.records.json_lines import TABLES, checked_caption, table_in
 from tinyflux_pl.data.records.unused_files import unread
 
@@ -72,12 +72,12 @@ def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding
     used = {path for row in rows for path in (row.target, *row.references, row.mask)}
     alone = [name for name in (*scan.images, *scan.masks) if Path(name).as_posix() not in used]
     captions = [n for n in scan.others if n.lower().endswith(".txt") and n not in texts]
-    known = {*texts, *captions}
+    explained = {*texts, *captions}
     cure = f"name them NAME{TARGET}.png, NAME{REFERENCE}.png, NAME{MASK}.png, or take them out"
     return [
-        *found("in no pair", alone, cure),
-        *found("caption alone", captions, f"name it NAME{CAPTION} as NAME{TARGET}.png is, or take it out"),
-        *unread(name for name in scan.others if name not in known),
+        *findings_of("in no pair", alone, cure),
+        *findings_of("caption alone", captions, f"name it NAME{CAPTION} as NAME{TARGET}.png is, or take it out"),
+        *unread(name for name in scan.others if name not in explained),
     ]
 
 
@@ -115,12 +115,12 @@ def _of_names(root: Path, scan: Scan, texts: set[str]) -> Iterator[PairRow]:
             entry = (role[2].lower().rstrip("0123456789"), int(role[3] or 0), name)
             members.setdefault(role[1], []).append(entry)
     captions = {name.removesuffix(name[-len(CAPTION) :]): name for name in scan.others if _is_caption(name)}
-    for stem, found_here in members.items():
-        references = tuple(name for role, _, name in sorted(found_here) if role == "ref")
-        mask = next((name for role, _, name in found_here if role == "mask"), "")
+    for stem, group in members.items():
+        references = tuple(name for role, _, name in sorted(group) if role == "ref")
+        mask = next((name for role, _, name in group if role == "mask"), "")
         caption = captions.get(stem, "")
         text = text_of(inside(root, caption), MAX_CAPTION_BYTES).strip() if caption else ""
-        for target in [name for role, _, name in found_here if role == "target"]:
+        for target in [name for role, _, name in group if role == "target"]:
             texts |= {caption} if caption else set()
             yield PairRow(target, references, mask, text)
 

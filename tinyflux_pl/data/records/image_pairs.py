@@ -1,4 +1,4 @@
-"""Pictures that belong together: a target with references (Kontext) or with a hole (Fill), and a caption."""
+"""Pairs of pictures: a target with references (Kontext) or with an inpaint mask (Fill), and a caption."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PairedImages(RecordSource):
     """Records of the pairs of a folder (see records.pair_rows), each scaled and cropped, never squashed.
 
     Targets have `size`, references `reference_size` (None: the targets'; Kontext's own are
-    reference_pictures.PREFERRED): a side, or height and width. A record's `references` are pixels, its `hole` is
+    resize_rules.PREFERRED): a side, or height and width. A record's `references` are pixels, its `hole` is
     (H, W) bool, True where to paint. The split is drawn from the targets' bytes. Raises DataError, CaptionError
     and ImageError as the folder deserves.
     """
@@ -45,7 +45,9 @@ class PairedImages(RecordSource):
         allow_missing_captions: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.root, self.split, self.max_pixels = Path(root).expanduser(), split, max_pixels
+        self.root = Path(root).expanduser()
+        self.split = split
+        self.max_pixels = max_pixels
         self.size = _sides(size)
         self.reference_size = self.size if reference_size is None else _sides(reference_size)
         self.allow_missing_captions = allow_missing_captions
@@ -64,8 +66,10 @@ class PairedImages(RecordSource):
             raise CaptionError(f"{len(bare)} pairs without a caption ({bare[0]} ...)", where=str(self.root), cure=cure)
         listed = track(rows, f"{self.name}/{split}: list", len(rows), "pair", leave=False)
         self._hashes = {path: self._hash(path) for row in listed for path in _files(row)}
-        held = held_out((self._hashes[row.target] for row in rows), validation_fraction)
-        chosen = [r for r in rows if split == "all" or (self._hashes[r.target] in held) == (split == "validation")]
+        validation = held_out((self._hashes[row.target] for row in rows), validation_fraction)
+        chosen = [
+            r for r in rows if split == "all" or (self._hashes[r.target] in validation) == (split == "validation")
+        ]
         if not chosen:
             cure = f"add pairs (two different targets at least), {BOTH_ALL.format(self.name)}"
             raise DataError(f"no pair is left for the split {split!r}", where=str(self.root), cure=cure)
@@ -94,12 +98,12 @@ class PairedImages(RecordSource):
         return Record(image, row.caption, identity, None, row.target, sizes, references, hole)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What pixels, captions and their order depend on: contents, sizes, decoding."""
+        """Inputs of the pixels, captions and their order: contents, sizes, decoding."""
         sizes = [list(self.size), list(self.reference_size)]
         return {"name": self.name, "content": fingerprints.of(self.sample_keys()), "count": len(self), "sizes": sizes}
 
     def sample_keys(self) -> list[list[Any]]:
-        """What each record is made from, by content."""
+        """Inputs of each record, by content."""
         fitted = [DECODING_VERSION, *self.size, *self.reference_size]
         return [[*fitted, row.caption, *(self._hashes[path] for path in _files(row))] for row in self.rows]
 

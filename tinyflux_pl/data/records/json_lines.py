@@ -14,12 +14,13 @@ from tinyflux_pl.core.errors import CaptionError, DataError
 from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, images_and_masks, inside, is_file, text_of
 
 TABLES = ("metadata.jsonl", "metadata.json")
-FILE_KEYS, CAPTION_KEYS = ("file_name", "image", "file"), ("text", "caption", "prompt")
+FILE_KEYS = ("file_name", "image", "file")
+CAPTION_KEYS = ("text", "caption", "prompt")
 CURE = 'write rows such as {"file_name": "a.png", "text": "a red circle"}'
 
 
 def table_in(root: Path, name: str | None = None) -> Path | None:
-    """The table of that name, else the first of TABLES that is there; CaptionError for what is no file."""
+    """The table of that name, else the first of TABLES that exists; CaptionError if it is not a file."""
     name = name if name is not None else next((n for n in TABLES if os.path.lexists(root / n)), None)
     if name is None:
         return None
@@ -27,7 +28,7 @@ def table_in(root: Path, name: str | None = None) -> Path | None:
     if not is_file(path):
         there = os.path.lexists(root / name)
         what = "not a regular file" if there else "no such file of captions"
-        cure = "mend or remove it" if there else "correct data.caption_file"
+        cure = "correct or remove it" if there else "correct data.caption_file"
         raise CaptionError(what, where=str(root / name), cure=cure)
     return path
 
@@ -38,21 +39,22 @@ def captions_by_image(root: Path, table: Path) -> dict[str, str]:
     A link to an image is an image of its own. Raises DataError for a row whose file is not there, CaptionError
     for two captions of one image.
     """
-    base, found = root.resolve(), dict[str, str]()
+    base = root.resolve()
+    captions: dict[str, str] = {}
     for file, caption in read_captions(table).items():
         image = inside(root, file)
         if not is_file(image):
             what = f"{table.name} names {file}, which is not there"
             raise DataError(what, where=str(table), cure=f"{_spelled(root, file)}correct the row")
-        place = (root / file).parent.resolve() / Path(file).name
-        name = (place if place.is_relative_to(base) else image).relative_to(base).as_posix()
-        if found.setdefault(name, caption) != caption:
+        path = (root / file).parent.resolve() / Path(file).name
+        name = (path if path.is_relative_to(base) else image).relative_to(base).as_posix()
+        if captions.setdefault(name, caption) != caption:
             raise CaptionError(f"{name} has two captions", where=str(table), cure="keep one row for each file")
-    return found
+    return captions
 
 
 def _spelled(root: Path, file: str) -> str:
-    """What the folder calls a file that a table spells in other letters: in another case, or composed otherwise."""
+    """A hint if the folder spells a name of the table in another case or Unicode composition."""
     alike = (name for name in images_and_masks(root)[0] if _letters(name) == _letters(file))
     return "".join(f"the folder calls it {name!a}, the table {file!a}: " for name in islice(alike, 1))
 
@@ -83,17 +85,17 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
                 where = f"{path}, line {number}"
                 yield where, *_file_and_caption(_parsed(line, where), where)
         return
-    whole = _parsed(text, str(path))
-    if isinstance(whole, dict):
-        whole = [
+    content = _parsed(text, str(path))
+    if isinstance(content, dict):
+        content = [
             {"file_name": name, "text": entry}
             if isinstance(entry, str)
             else {"file_name": name, **_object(entry, name)}
-            for name, entry in whole.items()
+            for name, entry in content.items()
         ]
-    if not isinstance(whole, list):
+    if not isinstance(content, list):
         raise CaptionError("neither a list nor a mapping", where=str(path), cure=CURE)
-    for number, entry in enumerate(whole):
+    for number, entry in enumerate(content):
         where = f"{path}, entry {number}"
         yield where, *_file_and_caption(entry, where)
 
@@ -106,12 +108,12 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name!r} stands there twice")
-        found[name] = value
-    return found
+        if name in unique:
+            raise ValueError(f"{name!r} occurs twice")
+        unique[name] = value
+    return unique
 
 
 def _object(entry: Any, where: str) -> dict[str, Any]:

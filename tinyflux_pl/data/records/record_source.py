@@ -1,4 +1,4 @@
-"""The base of every dataset: what it must say, and the usual answers to what it may say."""
+"""The base of every dataset: required methods, and defaults of the optional ones."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tinyflux_pl.data.records.finding import Finding
 class RecordSource(ABC):
     """An indexed source of records whose order never changes; reading is lazy.
 
-    `skipped` are files left out with the user's leave, with the reason; `findings` files not used.
+    `skipped` are files left out with the user's consent, with the reason; `findings` files not used.
     `kinds` counts the files that are read by suffix. `fit_mode` (crop | pad) is how pictures of other
-    shapes are fitted. `reads_files`: whether a record costs a read from disk. A dataset whose pictures can be
+    shapes are fitted. `reads_files`: a record costs a read from disk. A dataset whose pictures can be
     read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then report prompt accuracy by split.
     `grammar` says in a sentence which captions it has; "": any text.
     """
@@ -46,7 +46,7 @@ class RecordSource(ABC):
         """Everything that determines pictures and captions, as plain data: a cache of another one is stale."""
 
     def sample_keys(self) -> list[Any] | None:
-        """What each record was made from, as plain data, in order; None: unknown until the record is read."""
+        """The inputs of each record as plain data, in order; None if they are unknown until it is read."""
         return None
 
     def captions(self) -> list[tuple[str, str]] | None:
@@ -68,7 +68,7 @@ class RecordSource(ABC):
         return []
 
     def verifier(self) -> Any | None:
-        """What reads pictures back (core.protocols.Verifier); None where nothing can."""
+        """The verifier of these captions (core.protocols.Verifier); None if there is none."""
         return None
 
     def novelty(self, images: Tensor) -> dict[str, dict[float, float]] | None:
@@ -76,5 +76,5 @@ class RecordSource(ABC):
         return None
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """What a preview shows of decoded answers (B, ...): pictures (B, 3, H, W) and a caption for each."""
+        """Pictures (B, 3, H, W) of decoded samples (B, ...) for a preview, and a caption for each."""
         return images, list(captions)

@@ -1,4 +1,4 @@
-"""Which files of a folder of pictures are not read, or may be meant otherwise, and what to do."""
+"""Files of a folder of pictures that are not read, or perhaps not as intended, with the cure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from tinyflux_pl.data.images import formats as image_formats
-from tinyflux_pl.data.records.finding import Finding, found
+from tinyflux_pl.data.records.finding import Finding, findings_of
 
 TABLES = (
     *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".yaml"),
@@ -17,21 +17,21 @@ PICTURES_CURE = "save them as PNG or JPEG, or take them out"
 TABLE_CURE = "write NAME.txt beside NAME.png, or rows in metadata.jsonl; take out what is not needed"
 
 
-def unread(others: Iterable[str]) -> list[Finding]:
+def unread(files: Iterable[str]) -> list[Finding]:
     """Pictures of kinds that are not read, tables and archives, and files of any other kind."""
-    rest = list(others)
+    rest = list(files)
     optional = [suffix for kind in image_formats.OPTIONAL.values() for suffix in kind]
     pictures = [name for name in rest if image_formats.is_unread_picture(name)]
     extra = [name for name in pictures if os.path.splitext(name)[1].lower() in optional]
     tables = [name for name in rest if os.path.splitext(name)[1].lower() in TABLES]
-    known = {*pictures, *tables}
+    explained = {*pictures, *tables}
     return [
-        *found("needs an extra", extra, f"{image_formats.EXTRA}, or {PICTURES_CURE}"),
-        *found("kind not read", sorted({*pictures} - {*extra}), PICTURES_CURE),
-        *found("table not read", tables, TABLE_CURE),
-        *found(
+        *findings_of("needs an extra", extra, f"{image_formats.EXTRA}, or {PICTURES_CURE}"),
+        *findings_of("kind not read", sorted({*pictures} - {*extra}), PICTURES_CURE),
+        *findings_of("table not read", tables, TABLE_CURE),
+        *findings_of(
             "not used",
-            [name for name in rest if name not in known],
+            [name for name in rest if name not in explained],
             f"take them out, or rename those that are pictures ({', '.join(image_formats.suffixes())})",
         ),
     ]
@@ -61,9 +61,11 @@ def of_folder(
         differs = [n for n, image in first.items() if text_beside(image).strip() != captions.get(image, "").strip()]
     twins = [" = ".join(group) for group in stems.values() if len(group) > 1]
     return [
-        *found("one stem", twins, "rename one of each: they share NAME.txt and NAME.mask.png"),
-        *found("caption alone", alone, "name it NAME.txt as its picture NAME.png is called, or take it out"),
-        *found(".txt not read", differs, f"{table} says otherwise and is read: correct it, or remove one of the two"),
+        *findings_of("one stem", twins, "rename one of each: they share NAME.txt and NAME.mask.png"),
+        *findings_of("caption alone", alone, "name it NAME.txt as its picture NAME.png is called, or take it out"),
+        *findings_of(
+            ".txt not read", differs, f"{table} says otherwise and is read: correct it, or remove one of the two"
+        ),
         *unread(name for name in rest if name not in texts),
     ]
 

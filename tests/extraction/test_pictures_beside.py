@@ -87,5 +87,5 @@ def test_a_hole(cached):
 
 
 def test_sources_of_different_kinds_are_not_mixed(cached):
-    with pytest.raises(SpecMismatch, match="pictures beside the words"):
+    with pytest.raises(SpecMismatch, match="pictures beside the captions"):
         Mixture({0: cached("references")[1], 1: cached("hole")[1]})

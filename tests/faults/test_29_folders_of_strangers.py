@@ -50,7 +50,7 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
             "part": "x",
         },
         "another's dataset": {"_target_": f"{HOUSE}.data.cached_dataset.CachedDataset", "store": str(folder)},
-        "not a part of that group": {"_target_": f"{HOUSE}.data.shapes.Shapes", "count": 10, "size": 8},
+        "not a part of that group": {"_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes", "count": 10, "size": 8},
         "a network": {"_target_": f"{HOUSE}.nets.blocks.MLP", "width": 10**9},
         "a list": [RATE],
         "a name": "tinyflux_pl.diffusion.schedules.LearningRate",
@@ -126,5 +126,5 @@ def test_a_logger_stays_in_the_runs_folder_and_sends_no_file(options):
 
 def test_what_this_project_offers_and_what_the_user_chose_is_built():
     assert build_kept(RATE, "schedule", {}, "config.json")(0) == 1.0
-    stripes = {"_target_": f"{HOUSE}.data.shapes.Shapes", "count": 10, "size": 32}
+    stripes = {"_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes", "count": 10, "size": 32}
     assert len(build_kept(stripes, "schedule", stripes, "config.json")) == 10, "the command line names it"

@@ -55,7 +55,7 @@ def test_two_captions_of_one_image_are_an_error_however_it_is_spelled(tmp_path, 
 def test_a_mapping_may_not_name_a_file_twice(tmp_path):
     put(tmp_path / "a.png")
     (tmp_path / "metadata.json").write_text('{"a.png": "cat", "a.png": "dog"}')
-    with pytest.raises(CaptionError, match=r"'a\.png' stands there twice"):
+    with pytest.raises(CaptionError, match=r"'a\.png' occurs twice"):
         captions(tmp_path)
 
 

@@ -191,7 +191,7 @@ def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, 
     from tinyflux_pl.denoisers.tinyflux import TinyFluxDenoiser, load_reference, to_reference_keys
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.diffusion.paths import LinearPath
-    from tinyflux_pl.nets.tinyflux import grid_ids
+    from tinyflux_pl.nets.position_ids import grid_ids
     from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
     where = [line for line in real if line.startswith(("codec.", "text."))]

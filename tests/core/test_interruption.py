@@ -15,7 +15,7 @@ def test_a_signal_is_noted_and_met_at_the_next_poll(capfd):
     with interruption.listening():
         interruption.poll()
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert interruption.asked() == signal.SIGUSR1
+        assert interruption.requested_signal() == signal.SIGUSR1
         with pytest.raises(Interrupted, match="stopped by SIGUSR1") as error:
             interruption.poll()
     assert error.value.exit_code == 128 + signal.SIGUSR1
@@ -34,11 +34,11 @@ def test_handlers_are_put_back_and_an_old_request_is_forgotten():
 def test_a_library_that_sets_its_own_handler_loses_it_again():
     with interruption.listening():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        interruption.claim()
+        interruption.reinstall_handlers()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interruption.asked()
+        assert interruption.requested_signal()
     before = signal.getsignal(signal.SIGTERM)
-    interruption.claim()
+    interruption.reinstall_handlers()
     assert signal.getsignal(signal.SIGTERM) is before, "nobody listens"
 
 
@@ -69,7 +69,7 @@ def test_a_long_loop_stops_between_two_items():
         for item in track(range(9), "count", 9, "item"):
             done.append(item)
             if item == 3:
-                interruption.ask(signal.SIGTERM)
+                interruption.request_stop(signal.SIGTERM)
     assert done == [0, 1, 2, 3]
 
 

@@ -6,7 +6,7 @@ import torch
 
 from tests.pretended_gpu import PretendedGPU
 from tinyflux_pl.core import rng
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, TextEmbeddings
 
 
@@ -67,6 +67,6 @@ def test_noise_is_each_samples_own_to_the_bit():
     ids = [5, 2**62, 7, 11, 3]
     alone = [torch.randn(3, 8, 5, generator=rng.generator(1, "noise", i, 4)) for i in ids]
     with PretendedGPU() as gpu:
-        sent(rng.normal((3, 8, 5), 1, "noise", ids, 4, pinned=True), "cuda")
+        to_device(rng.normal((3, 8, 5), 1, "noise", ids, 4, pinned=True), "cuda")
     assert (gpu.sent, gpu.waited) == (1, 0)
     assert torch.equal(rng.normal((3, 8, 5), 1, "noise", ids, 4), torch.stack(alone))

@@ -15,7 +15,7 @@ from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers.flux_core import build
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.text.given_tokens import GivenTokens
+from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 from tinyflux_pl.text.registry import build_text
 
 LATENTS, TEXT, PATH = LatentSpec(4, 1), TextSpec(5 + 3, 7, 2, ids=3), LinearPath(noise_at=1)
@@ -160,7 +160,7 @@ def test_the_codec_normalises_channels_and_is_rebuilt():
 
 
 def test_conditions_keep_their_places_through_padding_dropout_and_choice():
-    text = GivenTokens(4, 3, [1.0], [2.0], [0.0], [1.0])
+    text = PrecomputedTokens(4, 3, [1.0], [2.0], [0.0], [1.0])
     assert isinstance(text, TextEncoder) and text.text_spec == TextSpec(4, 4, 1, ids=3)
     ids = torch.arange(24.0).reshape(2, 4, 3)
     mask = torch.tensor([[True] * 4, [True] * 2 + [False] * 2])

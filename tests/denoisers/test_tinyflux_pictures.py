@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.denoisers.test_tinyflux import LATENTS, PATH, denoiser, given
-from tinyflux_pl.codecs.holes import hole_channels
+from tinyflux_pl.codecs.inpaint_mask import inpaint_input
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
@@ -129,7 +129,7 @@ def test_the_channels_of_a_hole():
     codec = PixelFolding(4)
     images, holes = torch.rand(1, 3, 8, 8) * 2 - 1, torch.zeros(1, 1, 8, 8)
     holes[..., 1, 6] = 1
-    made = hole_channels(codec, images, holes)
+    made = inpaint_input(codec, images, holes)
     assert made.shape == (1, 48 + 16, 2, 2)
     assert made[0, 48:].nonzero().tolist() == [[1 * 4 + 2, 0, 1]]  # row 1, column 2 of the cell (0, 1)
     grey = images.clone()

@@ -11,7 +11,7 @@ from tinyflux_pl.cache.dataset import CachedDataset
 from tinyflux_pl.cache.mixture import Mixture
 from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.cache.store import CacheStore
-from tinyflux_pl.codecs.holes import hole_channels
+from tinyflux_pl.codecs.inpaint_mask import inpaint_input
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.data.records.image_pairs import PairedImages
@@ -81,7 +81,7 @@ def test_a_hole(cached):
     records, dataset = cached("hole")
     batch = Mixture({0: dataset}).__getitems__([2, 0])
     hole = torch.tensor(records[2].hole)[None, None].float()
-    torch.testing.assert_close(batch.inpaint[:1], hole_channels(CODEC, pixels(records[2].image), hole))
+    torch.testing.assert_close(batch.inpaint[:1], inpaint_input(CODEC, pixels(records[2].image), hole))
     assert batch.references == () and batch.to("cpu").inpaint is not None
     assert all(bool(torch.isfinite(loss)) for loss in losses(batch, True))
 

@@ -9,7 +9,7 @@ from tests.extraction.test_encode import Extractor, encode, extract, make
 from tinyflux_pl.cache.rebuild import ReusableRows, carry_over
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
-from tinyflux_pl.core.fingerprint import of, sample_id
+from tinyflux_pl.core.fingerprint import hash_json, sample_id
 from tinyflux_pl.data.records.record_source import RecordSource
 from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.text.hashed_words import HashedWords
@@ -32,7 +32,7 @@ class Chosen(RecordSource):
         return dataclasses.replace(record, caption=caption, sample_id=sample_id(record.image.tobytes(), caption))
 
     def fingerprint(self):
-        return {"content": of([self.indices, sorted(self.captions.items())])}
+        return {"content": hash_json([self.indices, sorted(self.captions.items())])}
 
 
 def parts(records):

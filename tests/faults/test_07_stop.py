@@ -126,7 +126,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
             small_runs.die(signal.SIGTERM)
             small_runs.die(signal.SIGTERM)
             print("still here")
-            interruption._asked = (interruption._asked[0], interruption._asked[1] - interruption.SAME_REQUEST)
+            interruption._request = (interruption._request[0], interruption._request[1] - interruption.SAME_REQUEST)
             small_runs.die(signal.SIGINT)
             print("and here")
 

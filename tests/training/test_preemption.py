@@ -55,7 +55,7 @@ def ended_by(folder, attack, error, accumulation=1, every=0, **chosen):
 
 
 def ask(_):
-    interruption.ask(signal.SIGTERM)
+    interruption.request_stop(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("backend", ["gloo", "nccl"])

@@ -109,7 +109,7 @@ def test_a_request_to_stop_is_met_between_batches_and_nothing_is_logged():
 
     def asking(*given):
         calls.append(1)
-        interruption.ask(15)
+        interruption.request_stop(15)
         return errors(*given)
 
     validation.grid.errors = asking

@@ -76,7 +76,7 @@ class Fitting:
         for source in self.sources:
             store = source.train.store
             groups = {name: store.groups()[name] for name in source.train.groups}
-            found[source.name] = fingerprint.of({"records": store.records, "total": store.total, **groups})[:12]
+            found[source.name] = fingerprint.hash_json({"records": store.records, "total": store.total, **groups})[:12]
         return found
 
     def _data(self) -> Any:

@@ -19,7 +19,7 @@ from tinyflux_pl.cache.sealed_json import GROUP_FILE, read_sealed, write_sealed
 from tinyflux_pl.cache.staleness import rebuild_hint, repair_hint
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore, DataError, SpecMismatch
-from tinyflux_pl.core.fingerprint import of
+from tinyflux_pl.core.fingerprint import hash_json
 
 CAPTION_BYTES = "captions.bytes"
 CAPTION_ENDS = "captions.ends"
@@ -145,7 +145,7 @@ class CacheGroup:
         return ""
 
     def _inputs(self, k: int) -> str:
-        return of({"fingerprint": self.fingerprint, "keys": self.keys.of(k)})
+        return hash_json({"fingerprint": self.fingerprint, "keys": self.keys.of(k)})
 
     def _require_same_layout(self, layout: dict[str, Any], shard: Path) -> None:
         stored = {n: [DTYPE_NAMES[dtype], list(shape)] for n, (dtype, shape) in self.layout().items()}

@@ -36,7 +36,7 @@ class Checkpoint:
     @property
     def hash(self) -> str:
         """Twelve hex digits that name these weights."""
-        return fingerprint.of(self.manifest["files"])[:12]
+        return fingerprint.hash_json(self.manifest["files"])[:12]
 
     def weights(self, which: str = "averaged") -> dict[str, Tensor]:
         """All of the network's tensors: `averaged` (EMA; raw for those that have no average) or `raw`."""

@@ -71,7 +71,7 @@ class AutoencoderKLCodec(Codec):
         self._model: Any = None
 
     @cached_property
-    def found(self) -> release.Found:
+    def found(self) -> release.WeightSource:
         """The files that hold the autoencoder, judged by their headers."""
         if self.weights is None:
             cure = "codec.weights=FOLDER, which holds vae/, or FILE.safetensors"

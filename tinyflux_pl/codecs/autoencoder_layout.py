@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinyflux_pl.weights import key_prefixes
 from tinyflux_pl.weights.headers import tensor_shapes
-from tinyflux_pl.weights.load_release import Original
+from tinyflux_pl.weights.load_release import KeyLayout
 
 PREFIXES = ("first_stage_model.", "vae.")  # of an autoencoder inside a whole checkpoint
 MOVED = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}  # by FLUX.2's files
@@ -58,4 +58,4 @@ def _moved(key: str) -> str:
     return next((new + key.removeprefix(old) for old, new in MOVED.items() if key.startswith(old)), key)
 
 
-ORIGINAL = Original("", to_diffusers, PREFIXES)
+ORIGINAL = KeyLayout("", to_diffusers, PREFIXES)

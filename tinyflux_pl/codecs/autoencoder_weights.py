@@ -16,12 +16,12 @@ from tinyflux_pl.weights.dequantize import require_network, require_plain_config
 from tinyflux_pl.weights.find_files import WeightFiles, fetch, weights_in
 from tinyflux_pl.weights.headers import tensor_shapes
 from tinyflux_pl.weights.known_releases import apposition, cure
-from tinyflux_pl.weights.load_release import Found
+from tinyflux_pl.weights.load_release import WeightSource
 
 STEMS = ("diffusion_pytorch_model",)
 
 
-def locate(weights: str, revision: str | None, subfolder: str, variant: str | None = None) -> Found:
+def locate(weights: str, revision: str | None, subfolder: str, variant: str | None = None) -> WeightSource:
     """The autoencoder's files and config.json: in a release, in the one around a file, or in a file that holds it.
 
     Raises what core.weight_folder.fetch and weights_in do, ConfigError for a file without an autoencoder, HubError
@@ -31,7 +31,7 @@ def locate(weights: str, revision: str | None, subfolder: str, variant: str | No
     if root.is_file():
         require_tensor_file(root)
         if holds_autoencoder(root):
-            return Found(WeightFiles((root,)), None, str(root))
+            return WeightSource(WeightFiles((root,)), None, str(root))
         if not (root.parent / subfolder / "config.json").is_file():
             held = tensor_shapes(root)
             require_network(held, str(root))  # which would tell more
@@ -47,7 +47,7 @@ def locate(weights: str, revision: str | None, subfolder: str, variant: str | No
     found = weights_in(folder, STEMS, variant, "codec.variant")
     if found is None:
         raise HubError("no safetensors weights", where=str(folder), cure=do)
-    return Found(found, config, str(folder))
+    return WeightSource(found, config, str(folder))
 
 
 def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tensor, Tensor] | None:
@@ -75,7 +75,9 @@ def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tens
     return mean, deviation
 
 
-def require_fit(skeleton: nn.Module, found: Found, original: release.Original, structure: dict[str, Any]) -> None:
+def require_fit(
+    skeleton: nn.Module, found: WeightSource, original: release.KeyLayout, structure: dict[str, Any]
+) -> None:
     """Raise what core.release.require_fit does, naming the release of a whole checkpoint where it is known."""
     try:
         release.require_fit(skeleton, found, original=original, structure=structure)

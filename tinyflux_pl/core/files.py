@@ -91,7 +91,7 @@ def indented(value: Any) -> bytes:
 
 def sealed(value: Mapping[str, Any]) -> bytes:
     """A JSON object together with its own hash, for `read_sealed`."""
-    return indented({**value, "seal": fingerprint.of(dict(value))})
+    return indented({**value, "seal": fingerprint.hash_json(dict(value))})
 
 
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:

@@ -16,13 +16,13 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
-def of(value: Any) -> str:
+def hash_json(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of plain data."""
     # file names may contain bytes that are not UTF-8, which Python represents as lone surrogates
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def of_tensors(tensors: Mapping[str, Tensor]) -> str:
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """sha256 (hex) over names, dtypes, shapes and bytes, in order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # A launcher passes on what its whole process group has already received: that is one request, not two.
 SAME_REQUEST = 2.0  # seconds
 
-_asked: tuple[int, float] | None = None  # the signal's number, and when it came
+_request: tuple[int, float] | None = None  # the signal's number, and when it came
 _listening = False
 
 
@@ -27,26 +27,26 @@ def listening() -> Generator[None]:
 
     The earlier handlers are restored afterwards. It does nothing outside the main thread, which alone gets signals.
     """
-    global _asked, _listening
+    global _request, _listening
     if threading.current_thread() is not threading.main_thread() or _listening:
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    _asked, _listening = None, True
+    _request, _listening = None, True
     try:
-        claim()
+        reinstall_handlers()
         yield
     finally:
-        _asked, _listening = None, False
+        _request, _listening = None, False
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def claim() -> None:
+def reinstall_handlers() -> None:
     """Set the handlers again where a library has set its own over them; nothing outside `listening`."""
     if _listening:
         for number in SIGNALS:
-            signal.signal(number, _note)
+            signal.signal(number, _on_signal)
 
 
 @contextmanager
@@ -69,28 +69,30 @@ def leave_to_parent() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # those that came while `postponed` are gone
 
 
-def asked() -> int:
+def requested_signal() -> int:
     """The number of the signal that requested a stop; 0 if none has."""
-    return 0 if _asked is None else _asked[0]
+    return 0 if _request is None else _request[0]
 
 
-def ask(number: int) -> None:
+def request_stop(number: int) -> None:
     """Request a stop as the signal of that number would; the first request counts."""
-    global _asked
-    _asked = _asked or (number, time.monotonic())
+    global _request
+    _request = _request or (number, time.monotonic())
 
 
 def poll() -> None:
     """Raise Interrupted if a stop was requested; call it where no work is half done."""
-    if number := asked():
+    if number := requested_signal():
         raise Interrupted(number)
 
 
-def _note(number: int, _: FrameType | None) -> None:
-    if _asked is None:
-        ask(number)
-        said = f"\n{signal.Signals(number).name}: stopping once the work so far is saved; send it again to stop now\n"
-        os.write(2, said.encode())  # not print: the handler may have come in the middle of one
-    elif time.monotonic() - _asked[1] > SAME_REQUEST:
+def _on_signal(number: int, _: FrameType | None) -> None:
+    if _request is None:
+        request_stop(number)
+        message = (
+            f"\n{signal.Signals(number).name}: stopping once the work so far is saved; send it again to stop now\n"
+        )
+        os.write(2, message.encode())  # not print: the handler may have come in the middle of one
+    elif time.monotonic() - _request[1] > SAME_REQUEST:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -34,7 +34,7 @@ def autocast(precision: str, device: torch.device | str) -> AbstractContextManag
     return torch.autocast(torch.device(device).type, DTYPES[precision])
 
 
-def exact(device: torch.device) -> AbstractContextManager[object]:
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Disable autocast; a no-op on the meta device, which has none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 

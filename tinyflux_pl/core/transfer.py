@@ -11,7 +11,7 @@ def pinned(tensor: Tensor) -> Tensor:
     return tensor.contiguous().pin_memory()  # rows that share their memory cannot be pinned as they are
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on the device; a copy to a GPU does not make the host wait.
 
     A copy to the CPU waits: an unfinished one could be read.

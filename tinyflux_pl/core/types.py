@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tinyflux_pl.core.transfer import pinned, sent
+from tinyflux_pl.core.transfer import pinned, to_device
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TextEmbeddings:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
         """Move to a device; `dtype` applies to tokens and pooled."""
         typed = self if dtype is None else replace(self, tokens=self.tokens.to(dtype), pooled=self.pooled.to(dtype))
-        return typed.each(lambda tensor: sent(tensor, device))
+        return typed.each(lambda tensor: to_device(tensor, device))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TextEmbeddings:
         """Apply `change` to every tensor."""
@@ -181,7 +181,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Move to a device (Lightning calls this); ids are read by the host and stay there."""
-        return self._each(lambda tensor: sent(tensor, device))
+        return self._each(lambda tensor: to_device(tensor, device))
 
     def pin_memory(self) -> Batch:
         """Move to page-locked memory (the DataLoader calls this)."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import CheckpointMismatch
-from tinyflux_pl.weights.load_release import Original
+from tinyflux_pl.weights.load_release import KeyLayout
 
 # original -> diffusers, without .weight and .bias; {i} is a block's number
 ENDS = {
@@ -119,4 +119,4 @@ def to_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return made | {key: torch.cat([parts[place] for place in sorted(parts)]) for key, parts in stacks.items()}
 
 
-ORIGINAL = Original("double_blocks.", to_diffusers)
+ORIGINAL = KeyLayout("double_blocks.", to_diffusers)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.packing import inpaint_channels, patchify, unpatchify
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
-from tinyflux_pl.weights.load_release import Original
+from tinyflux_pl.weights.load_release import KeyLayout
 
 REFERENCE_TIME = 10  # the first position id of the k-th reference is this times k + 1
 
@@ -30,7 +30,7 @@ def picture_ids(
         torch.cartesian_prod(torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1))
         for (height, width), time in zip(sizes, times, strict=True)
     ]
-    return sent(torch.cat(grids).float(), device)
+    return to_device(torch.cat(grids).float(), device)
 
 
 def text_ids(length: int, device: torch.device | str = "cpu") -> Float[Tensor, "l 4"]:
@@ -60,7 +60,7 @@ class Flux2Denoiser(ReleasedDenoiser):
     patch_size = 1
     released = DiffusersNetwork(
         "Flux2Transformer2DModel",
-        original=Original("double_blocks.", from_original),
+        original=KeyLayout("double_blocks.", from_original),
         overflows="the reference clips FLUX.2's residual streams at 65504 in it",
     )
     reads_references = True

@@ -17,7 +17,7 @@ from tinyflux_pl.denoisers.flux2 import picture_ids, text_ids
 from tinyflux_pl.denoisers.packing import patchify, unpatchify
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
-from tinyflux_pl.weights.load_release import Original
+from tinyflux_pl.weights.load_release import KeyLayout
 
 POSITION_SCALE = 0.5  # rows and columns count half, as the network was trained
 
@@ -39,7 +39,7 @@ class Flux3Denoiser(ReleasedDenoiser):
 
     name = "flux3"
     patch_size = 1
-    released = DiffusersNetwork("Flux3Transformer2DModel", original=Original("content_mode_blocks.", from_original))
+    released = DiffusersNetwork("Flux3Transformer2DModel", original=KeyLayout("content_mode_blocks.", from_original))
     reads_references = True
     lora_targets = (
         "mode_blocks.*.attn.to_[qkv]",

@@ -43,7 +43,7 @@ class DiffusersNetwork:
 
     kind: str
     subfolder: str = "transformer"
-    original: release.Original | None = None
+    original: release.KeyLayout | None = None
     overflows: str = ""
     unread: tuple[str, ...] = ()  # patterns of keys in files that are no weights of the network
 
@@ -91,7 +91,7 @@ class DiffusersNetwork:
         net.weight_files = () if found is None else found.weights.files
         return net
 
-    def _beside(self, found: release.Found) -> dict[str, Any] | None:
+    def _beside(self, found: release.WeightSource) -> dict[str, Any] | None:
         """The config.json beside the weights; of a file that was named itself, only if it is of this class."""
         config = found.config or {}
         kind = config.get("_class_name") or next(iter(config.get("architectures") or ()), self.kind)

@@ -13,7 +13,7 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
-from tinyflux_pl.weights.load_release import Original
+from tinyflux_pl.weights.load_release import KeyLayout
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ class SD3Denoiser(ReleasedDenoiser):
     """
 
     name = "sd3"
-    released = DiffusersNetwork("SD3Transformer2DModel", original=Original("joint_blocks.", from_original))
+    released = DiffusersNetwork("SD3Transformer2DModel", original=KeyLayout("joint_blocks.", from_original))
     lora_targets = (
         "transformer_blocks.*.attn.to_[qkv]",
         "transformer_blocks.*.attn.to_out.0",

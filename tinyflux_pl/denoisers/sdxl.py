@@ -11,13 +11,13 @@ from torch import Tensor
 from tinyflux_pl.core.errors import SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.diffusion.paths import EDMPath, VPPath
 from tinyflux_pl.diffusion.prediction import check_kind
-from tinyflux_pl.weights.load_release import Original
+from tinyflux_pl.weights.load_release import KeyLayout
 
 PREFIX = "model.diffusion_model."  # without which diffusers' table does not read a key
 
@@ -45,7 +45,7 @@ class SDXLDenoiser(ReleasedDenoiser):
     released = DiffusersNetwork(
         "UNet2DConditionModel",
         subfolder="unet",
-        original=Original("input_blocks.", from_original),
+        original=KeyLayout("input_blocks.", from_original),
         unread=("^v_pred$", "^ztsnr$"),  # read by app.release_settings
     )
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
@@ -96,7 +96,7 @@ class SDXLDenoiser(ReleasedDenoiser):
             sample=x_t.to(self.net.dtype),
             timestep=self.clock.network_time(t.float()),
             encoder_hidden_states=text_tokens,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": sent(sizes, x_t.device)},
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": to_device(sizes, x_t.device)},
             return_dict=False,
         )[0]
         return Prediction(output if self.sign == 1 else -output)

@@ -158,7 +158,7 @@ def build(
 ) -> TinyFluxDenoiser:
     """A denoiser whose widths come from the specs and whose ports from the experts that are present.
 
-    `inpaint` gives it an input for a picture with a hole (codecs.holes), whose weights begin at zero.
+    `inpaint` gives it an input for a picture with a hole (codecs.inpaint_mask), whose weights begin at zero.
     ConfigError for unknown keys.
     """
     derived = {

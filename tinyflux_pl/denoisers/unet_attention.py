@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from tinyflux_pl.core.errors import ConfigError
 
 HiddenStates = Float[Tensor, "b n d"]
-ToldStates = Float[Tensor, "b m c"]
+EncoderStates = Float[Tensor, "b m c"]
 
 
 def project(
-    attn: Any, hidden_states: HiddenStates, encoder_hidden_states: ToldStates | None
+    attn: Any, hidden_states: HiddenStates, encoder_hidden_states: EncoderStates | None
 ) -> tuple[Float[Tensor, "b heads n e"], Float[Tensor, "b heads m e"], Float[Tensor, "b heads m e"]]:
     """Query, key and value, heads apart, of one diffusers `Attention`."""
     source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
@@ -43,7 +43,7 @@ class UNetAttention:
         self,
         attn: Any,
         hidden_states: HiddenStates,
-        encoder_hidden_states: ToldStates | None = None,
+        encoder_hidden_states: EncoderStates | None = None,
         attention_mask: Tensor | None = None,
         **_: Any,
     ) -> HiddenStates:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 
 T_BUCKETS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 
@@ -15,7 +15,7 @@ def interpolate(buckets: Tensor, t: Tensor, t_buckets: Sequence[float] | Tensor 
 
     t_buckets (K,) rise, evenly or not. Nothing is fetched from the device.
     """
-    knots = sent(torch.as_tensor(t_buckets, dtype=torch.float32), t.device)
+    knots = to_device(torch.as_tensor(t_buckets, dtype=torch.float32), t.device)
     time = t.float().clamp(min=knots[0], max=knots[-1])
     right = torch.searchsorted(knots, time.contiguous()).clamp(1, len(knots) - 1)
     share = (time - knots[right - 1]) / (knots[right] - knots[right - 1])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import CaptureError
-from tinyflux_pl.core.precision import exact
+from tinyflux_pl.core.precision import no_autocast
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.types import Conditioning
 from tinyflux_pl.denoisers.unet import UNetDenoiser
@@ -44,7 +44,7 @@ class StatisticsAttention(UNetAttention):
             )
         layer = LayerStatistics(batch, self.grids[count], query.device)
         step = max(1, TILE // (batch * heads * count))
-        with exact(query.device):
+        with no_autocast(query.device):
             keys = key.float().transpose(-1, -2) * scale
             for start in range(0, count, step):
                 logits = query[:, :, start : start + step].float() @ keys

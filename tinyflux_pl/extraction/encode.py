@@ -14,7 +14,7 @@ from torch import Tensor
 from tinyflux_pl.cache.disk_space import require_disk_space
 from tinyflux_pl.cache.rebuild import ReusableRows
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
-from tinyflux_pl.codecs.holes import hole_channels
+from tinyflux_pl.codecs.inpaint_mask import inpaint_input
 from tinyflux_pl.core.precision import autocast
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, Extractor, Record, Records, TextEncoder
@@ -205,14 +205,14 @@ def _images(
 
 
 def _pictures_beside(block: list[Record], codec: Codec, device: torch.device | str) -> dict[str, Tensor]:
-    """What a denoiser is shown beside the words: reference.0, reference.1 ..., and inpaint (codecs.holes)."""
+    """What a denoiser is shown beside the words: reference.0, reference.1 ..., and inpaint (codecs.inpaint_mask)."""
     columns = {}
     for k in range(len(block[0].references)):
         shown = [replace(r, image=r.references[k]) for r in block]
         columns[f"reference.{k}"] = codec.encode(images_of(shown).to(device))
     if block[0].hole is not None:
         holes = torch.from_numpy(np.stack([np.asarray(r.hole, np.float32) for r in block]))[:, None]
-        columns["inpaint"] = hole_channels(codec, images_of(block).to(device), holes.to(device))
+        columns["inpaint"] = inpaint_input(codec, images_of(block).to(device), holes.to(device))
     return columns
 
 

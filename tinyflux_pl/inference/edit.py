@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tinyflux_pl.codecs.holes import hole_channels
+from tinyflux_pl.codecs.inpaint_mask import inpaint_input
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.files import sha256
 from tinyflux_pl.core.protocols import Codec
@@ -82,7 +82,7 @@ class Hole(Edit):
     def channels(self) -> Tensor:
         """What the network reads beside the noisy latents."""
         images = pictures.as_images(pictures.resized(self.pixels, *self.size))
-        return hole_channels(self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size)))
+        return inpaint_input(self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size)))
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         return Conditioning(text, inpaint=self.channels)

@@ -23,7 +23,7 @@ from tinyflux_pl.data.sequences.array_file import SUFFIXES
 from tinyflux_pl.data.sequences.pair_file import PairFile
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.sampling.loop import sample
-from tinyflux_pl.text.given_tokens import GivenTokens
+from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 
 NO_VECTOR = Moments((0.0,), (1.0,))  # what training without vectors leaves
 
@@ -33,7 +33,7 @@ class SequencePipeline:
 
     def __init__(self, pipeline: Pipeline) -> None:
         codec, text = pipeline.sampler.codec, pipeline.sampler.text
-        if not isinstance(codec, Identity) or not isinstance(text, GivenTokens):
+        if not isinstance(codec, Identity) or not isinstance(text, PrecomputedTokens):
             cure = 'give prompt="..." instead'
             raise ConfigError("this checkpoint takes prompts, not conditions", where="condition", cure=cure)
         self.pipeline, self.codec, self.text = pipeline, codec, text

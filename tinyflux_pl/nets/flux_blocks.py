@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core.precision import exact
+from tinyflux_pl.core.precision import no_autocast
 from tinyflux_pl.nets.attention import attend, attend_jointly, split_heads
 from tinyflux_pl.nets.modulation import Modulation, split_modulation
 from tinyflux_pl.nets.norms import EPS, rms_norm
@@ -164,7 +164,7 @@ class FinalLayer(nn.Module):
         """Tokens in the dtype of the weights, also under autocast; `vec` is not activated yet."""
         shift, scale = self.adaLN_modulation(vec)[:, None].chunk(2, -1)
         last = modulated(x, shift, scale)
-        with exact(last.device):
+        with no_autocast(last.device):
             return self.linear(last.to(self.linear.weight.dtype))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tinyflux_pl.core.precision import exact
+from tinyflux_pl.core.precision import no_autocast
 from tinyflux_pl.nets.attention import AttentionPrior
 from tinyflux_pl.nets.blocks import DoubleBlock, SingleBlock
 from tinyflux_pl.nets.embeddings import ScalarEmbedder, pool_text
@@ -175,7 +175,7 @@ class TinyFluxDeep(nn.Module):
         for block in self.single_blocks:
             tokens = self._run(block, tokens, vec, single_table, key_mask, prior)
         last = self.final_norm(tokens[:, txt.shape[1] :][:, :num_image_tokens])
-        with exact(last.device):  # so that the prediction is not rounded to bf16
+        with no_autocast(last.device):  # so that the prediction is not rounded to bf16
             out = self.final_linear(last.to(dtype))
         return (out, info) if return_expert_pred else out
 

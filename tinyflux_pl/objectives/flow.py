@@ -11,7 +11,7 @@ from torch import Tensor
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser, Expert
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
 from tinyflux_pl.diffusion import losses, prediction
 from tinyflux_pl.diffusion.weighting import Weighting
@@ -85,13 +85,13 @@ class FlowObjective:
         """The step's t, noise and conditioning: functions of (seed, stream, sample_id, step)."""
         ids, shape, device = batch.sample_ids.tolist(), batch.latents.shape[1:], batch.latents.device
         tokens = shape[1] * shape[2] // denoiser.patch_size**2
-        t = sent(self.timesteps(rng.uniform(self.seed, "t", ids, step), denoiser.path, tokens), device)
-        noise = sent(rng.normal(shape, self.seed, "noise", ids, step, pinned=device.type == "cuda"), device)
-        told = sent(rng.uniform(self.seed, "text_dropout", ids, step), device) >= self.text_dropout
+        t = to_device(self.timesteps(rng.uniform(self.seed, "t", ids, step), denoiser.path, tokens), device)
+        noise = to_device(rng.normal(shape, self.seed, "noise", ids, step, pinned=device.type == "cuda"), device)
+        told = to_device(rng.uniform(self.seed, "text_dropout", ids, step), device) >= self.text_dropout
         ports, masks, targets = {}, {}, {}
         for expert in self.experts:
             targets[expert.name] = expert.ports(batch.experts, t)
-            luck = sent(rng.uniform(self.seed, f"expert_dropout/{expert.name}", ids, step), device)
+            luck = to_device(rng.uniform(self.seed, f"expert_dropout/{expert.name}", ids, step), device)
             shown = (luck >= expert.dropout_at(step)) & told & batch.expert_present[expert.name]
             ports.update(targets[expert.name])
             masks.update(dict.fromkeys(targets[expert.name], shown))

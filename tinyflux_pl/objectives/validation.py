@@ -10,7 +10,7 @@ from torch import Tensor
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.diffusion import losses, prediction
 from tinyflux_pl.diffusion.paths import time_at
@@ -34,7 +34,7 @@ class FixedGrid:
         """`validation/loss` and one `validation/loss_t_<time>` for every time of the grid."""
         path = denoiser.path
         noise = rng.normal(batch.latents.shape[1:], self.seed, "validation", batch.sample_ids.tolist())
-        noise = sent(noise, batch.latents.device)
+        noise = to_device(noise, batch.latents.device)
         found: dict[str, Tensor] = {}
         for time in self.times:
             share = torch.full((len(batch),), time, dtype=torch.float64, device=noise.device)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import progress_toward
@@ -91,7 +91,7 @@ class Field:
         """dx/dt in x's dtype; one t for the whole batch, read here: it had better be on the host."""
         path = self.denoiser.path
         scale = self.guidance.scale_at(float(progress_toward(path, t[0], "data")))
-        t = sent(t, x.device)
+        t = to_device(t, x.device)
         if scale == 1 or self.both is None:
             self.nfe += 1
             return self._velocity(x, t, self.cond)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tinyflux_pl.core import interruption, rng
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser
-from tinyflux_pl.core.transfer import sent
+from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.grids import FINALS, SIGMAS, check_spacing, grid
 from tinyflux_pl.diffusion.guidance import Guidance
@@ -125,7 +125,7 @@ def _fresh(
     shape: tuple[int, int, int], seed: int, stream: str, ids: Sequence[int], device: torch.device
 ) -> Callable[[int], Tensor]:
     """Noise that an ancestral solver adds after a step: of each image its own, whatever its batch."""
-    return lambda index: sent(rng.normal(shape, seed, f"{stream}/ancestral", ids, step=index), device)
+    return lambda index: to_device(rng.normal(shape, seed, f"{stream}/ancestral", ids, step=index), device)
 
 
 def sample(
@@ -176,7 +176,7 @@ def sample(
             bare = None if null is None else null.to(device).expand(len(ids))
             uncond = None if bare is None else replace(cond, text=bare, ports={}, port_mask={})
             velocity = Field(denoiser, cond, uncond, settings.guidance)
-            x = sent(_noise(shape, cond.target_mask, seed, stream, ids), device)
+            x = to_device(_noise(shape, cond.target_mask, seed, stream, ids), device)
             if settings.start != "unit":
                 x = x * (path.sigma(times[:1]).item() if settings.start == "sigma" else float(settings.start))
             x = solve(
@@ -184,7 +184,7 @@ def sample(
             )  # CFG-Zero's first steps move nothing
             if stops_short:
                 last = times[-1:].expand(len(ids))
-                x, _ = to_data_and_noise("velocity", velocity(x, last), x, sent(last, device), path)
+                x, _ = to_data_and_noise("velocity", velocity(x, last), x, to_device(last, device), path)
             done.append(x)
     # outside inference mode, so that the result may enter autograd
     return torch.cat(done) if done else torch.empty(0, *shape, device=device)

@@ -7,11 +7,11 @@ from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.text.clip import ClipText
 from tinyflux_pl.text.clip_pair import ClipPairText
 from tinyflux_pl.text.clip_t5 import ClipT5
-from tinyflux_pl.text.given_tokens import GivenTokens
 from tinyflux_pl.text.hashed_words import HashedWords
 from tinyflux_pl.text.language_model import LanguageModelText
+from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 
-_ALL = (HashedWords, GivenTokens, ClipT5, ClipText, ClipPairText, LanguageModelText)
+_ALL = (HashedWords, PrecomputedTokens, ClipT5, ClipText, ClipPairText, LanguageModelText)
 ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in _ALL}
 
 

@@ -90,7 +90,7 @@ class DryRun(Callback):
             yield batch
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        interruption.claim()  # Lightning has set signal handlers of its own
+        interruption.reinstall_handlers()  # Lightning has set signal handlers of its own
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: FlowModule, batch: Batch, batch_idx: int) -> None:
         if batch_idx in (1, 2):

@@ -30,7 +30,7 @@ class Preemption(Callback):
         self._last_step = pl_module.step
         require_same_step(trainer, pl_module)
         # Lightning has set signal handlers that neither save nor end the run soon.
-        interruption.claim()
+        interruption.reinstall_handlers()
         poll(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
@@ -73,11 +73,11 @@ def poll(trainer: Trainer) -> None:
     Ranks communicate over CPU tensors, so that no host waits for its GPU.
     """
     if trainer.world_size > 1:
-        requested = torch.tensor(interruption.asked())
+        requested = torch.tensor(interruption.requested_signal())
         group = _cpu_group(torch.distributed.group.WORLD)
         torch.distributed.all_reduce(requested, torch.distributed.ReduceOp.MAX, group)
         if int(requested):
-            interruption.ask(int(requested))
+            interruption.request_stop(int(requested))
     try:
         interruption.poll()
     except Interrupted as stop:

@@ -11,7 +11,7 @@ from torch import nn
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.weights import key_prefixes
 from tinyflux_pl.weights.key_diff import Shapes, shapes_of
-from tinyflux_pl.weights.load_release import Found
+from tinyflux_pl.weights.load_release import WeightSource
 
 ANY: tuple[int, ...] = ()  # there, in whatever shape
 FLUX1 = {"vector_in.in_layer.weight|time_text_embed.text_embedder.linear_1.weight": ANY}
@@ -81,7 +81,7 @@ def require_same(asked: Shapes, given: Shapes, where: str) -> None:
 
 
 @contextmanager
-def recognised(net: nn.Module, found: Found) -> Generator[None]:
+def recognised(net: nn.Module, found: WeightSource) -> Generator[None]:
     """Let a CheckpointMismatch of the block name the release that the file is of, where that is known to be another."""
     try:
         yield

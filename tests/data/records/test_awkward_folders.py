@@ -205,6 +205,6 @@ def test_a_stop_is_met_between_two_images_wherever_all_are_read(tmp_path):
     for read in readers:
         read()
         with interruption.listening():
-            interruption.ask(signal.SIGTERM)
+            interruption.request_stop(signal.SIGTERM)
             with pytest.raises(Interrupted):
                 read()

@@ -14,7 +14,7 @@ from tinyflux_pl.app.caches.sources import SPLITS, build_records
 from tinyflux_pl.cache.staleness import plain
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError, DiskFull, ImageError
-from tinyflux_pl.core.fingerprint import of
+from tinyflux_pl.core.fingerprint import hash_json
 from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.data.images.mask_coverage import nothing_marked
 from tinyflux_pl.data.images.size_histogram import OriginalSizes
@@ -141,7 +141,7 @@ def require_readable(found: Survey, records: Any) -> None:
 
 def _identity(records: Any, text: TextEncoder | None) -> str:
     read_by = None if text is None else plain(text.fingerprint())
-    return of([VERSION, [field.name for field in fields(Audit)], plain(records.fingerprint()), read_by])
+    return hash_json([VERSION, [field.name for field in fields(Audit)], plain(records.fingerprint()), read_by])
 
 
 def _kept(path: Path, records: Any, text: TextEncoder | None) -> dict[str, Any] | None:

@@ -104,7 +104,7 @@ class Folder(RecordSource):
         """Inputs of the pixels, captions and their order: not the root, times or file names."""
         return {
             "name": self.name,
-            "content": fingerprints.of([[e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]),
+            "content": fingerprints.hash_json([[e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]),
             "count": len(self),
             "split": self.split,
             "size": self.size[0] if self.size[0] == self.size[1] else list(self.size),

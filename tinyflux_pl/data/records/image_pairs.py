@@ -100,7 +100,12 @@ class PairedImages(RecordSource):
     def fingerprint(self) -> dict[str, Any]:
         """Inputs of the pixels, captions and their order: contents, sizes, decoding."""
         sizes = [list(self.size), list(self.reference_size)]
-        return {"name": self.name, "content": fingerprints.of(self.sample_keys()), "count": len(self), "sizes": sizes}
+        return {
+            "name": self.name,
+            "content": fingerprints.hash_json(self.sample_keys()),
+            "count": len(self),
+            "sizes": sizes,
+        }
 
     def sample_keys(self) -> list[list[Any]]:
         """Inputs of each record, by content."""

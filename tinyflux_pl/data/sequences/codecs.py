@@ -12,7 +12,7 @@ from tinyflux_pl.codecs.identity import Identity
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.sequence_pairs import Moments
 from tinyflux_pl.data.sequences.records import PairRecords
-from tinyflux_pl.text.given_tokens import GivenTokens
+from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 
 
 def identity_for(records: Any) -> Identity:
@@ -23,7 +23,7 @@ def identity_for(records: Any) -> Identity:
     return Identity(source.shape.tokens, list(moments.mean), list(moments.spread), ids)
 
 
-def given_for(records: Any, store_dtype: str | None = None) -> GivenTokens:
+def given_for(records: Any, store_dtype: str | None = None) -> PrecomputedTokens:
     """The encoder of these pairs' conditions; ConfigError for records that are no pairs."""
     source = _pairs(records, "text=given")
     if store_dtype != "float32":
@@ -37,7 +37,7 @@ def given_for(records: Any, store_dtype: str | None = None) -> GivenTokens:
     shape = source.shape
     told = list(moments.mean), list(moments.spread), list(vector.mean), list(vector.spread)
     ids = _shared((p.condition_ids, p.condition_mask) for p in source.blocks())
-    return GivenTokens(shape.condition_tokens, shape.axes, *told, ids=ids, named=source.named)
+    return PrecomputedTokens(shape.condition_tokens, shape.axes, *told, ids=ids, named=source.named)
 
 
 def _shared(blocks: Iterable[tuple[Tensor, Tensor]]) -> list[list[float]] | None:

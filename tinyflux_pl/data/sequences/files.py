@@ -76,7 +76,7 @@ class Sequences(PairRecords):
 
     def fingerprint(self) -> dict[str, Any]:
         """The content of the pairs and their order: not the root, not times, not file names."""
-        content = fingerprints.of([identity for _, _, identity in self._rows])
+        content = fingerprints.hash_json([identity for _, _, identity in self._rows])
         return {"name": self.name, "content": content, "count": len(self), "split": self.split}
 
     def _chosen(self, rows: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

@@ -15,7 +15,7 @@ from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 
 
-class GivenTokens(TextEncoder):
+class PrecomputedTokens(TextEncoder):
     """Tokens (B, L, C + axes): C values, normalised by the training data's moments, then the position ids.
 
     The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with its position.
@@ -108,7 +108,7 @@ class GivenTokens(TextEncoder):
         """Plain data that decides the embeddings."""
         return {"text": self.name, **{name: value for name, value in self.config().items() if name != "ids"}}
 
-    def to(self, device: Any) -> "GivenTokens":
+    def to(self, device: Any) -> "PrecomputedTokens":
         """Set the device of the returned embeddings."""
         self.device = torch.device(device)
         return self

@@ -29,7 +29,7 @@ def test_what_was_not_written_by_this_version_says_nothing(kept):
 
 
 def test_the_words_are_bounded_and_it_says_so(monkeypatch):
-    monkeypatch.setattr(training_captions, "MOST_WORDS", 3)
+    monkeypatch.setattr(training_captions, "MAX_WORDS", 3)
     known = TrainingCaptions.of({"mine": (FreeText, ["a b c d e", "a b c", "a b"], 3)})
     assert list(known.words) == ["a", "b", "c"] and known.distinct == 5 and not known.all_words
     assert not TrainingCaptions.of({"mine": (FreeText, ["a"], 2)}).all_words, "only some captions were counted"

@@ -12,13 +12,13 @@ FULL = os.environ.get("FAULTS") == "full"
 
 
 def times(quick: int, full: int) -> int:
-    """How often a fault is tried: few times on every commit, all of them in `make faults`."""
+    """Repetitions of a fault: `quick` on every commit, `full` in `make faults`."""
     return full if FULL else quick
 
 
 @pytest.fixture
 def figure() -> Callable[[int, str, int, int], None]:
-    """Record what a fault test found, then hold it to it: figure(number, fault, passed, tried).
+    """Record the figures of a fault test, then assert them: figure(number, fault, passed, tried).
 
     `make faults` sets FAULTS_FIGURES to the file that docs/reliability.md's table is made from.
     """

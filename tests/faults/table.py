@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md, from the figures that `make faults` has collected."""
+"""Write the table of docs/reliability.md from the figures that `make faults` collected."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ import platform
 import sys
 from pathlib import Path
 
-START, END = "<!-- figures: written by `make faults` -->", "<!-- end of figures -->"
+START = "<!-- figures: written by `make faults` -->"
+END = "<!-- end of figures -->"
 FAULTS = 32
 
 
 def table(lines: list[dict]) -> str:
-    """A row a fault, in the order of their numbers; a fault with several tests has several rows."""
+    """One row for each figure, sorted by the number of the fault."""
     rows = ["| # | fault | held | note |", "|---|---|---|---|"]
-    for line in sorted(lines, key=lambda found: (found["number"], found["fault"])):
-        rows.append(f"| {line['number']} | {line['fault']} | {line['passed']}/{line['tried']} | {line['note']} |")
+    for line in sorted(lines, key=lambda line: (line["number"], line["fault"])):
+        cells = (line["number"], line["fault"], f"{line['passed']}/{line['tried']}", line["note"])
+        rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows)
 
 
 def main(figures: Path, document: Path) -> int:
+    """Update the document; 1 if a fault is missing or a figure is incomplete."""
     lines = [json.loads(line) for line in figures.read_text().splitlines()]
     missing = sorted(set(range(1, FAULTS + 1)) - {line["number"] for line in lines})
     date = datetime.date.today().isoformat()
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     form = "`make faults`" if os.environ.get("FAULTS") == "full" else "The quick form, as `make test` runs it"
-    said = f"{form}, {date}, {machine}, CPU." + (f" Not run: {missing}." if missing else "")
+    summary = f"{form}, {date}, {machine}, CPU." + (f" Not run: {missing}." if missing else "")
     text = document.read_text()
-    before, after = text.split(START)[0], text.split(END)[1]
-    document.write_text(f"{before}{START}\n{said}\n\n{table(lines)}\n{END}{after}")
+    before = text.split(START)[0]
+    after = text.split(END)[1]
+    document.write_text(f"{before}{START}\n{summary}\n\n{table(lines)}\n{END}{after}")
     return 1 if missing or any(line["passed"] != line["tried"] for line in lines) else 0
 
 

@@ -8,7 +8,7 @@ from tests.faults.conftest import times
 from tests.faults.saving import Saver, accepted, judged, killed_while_saving, staged
 
 
-def test_kill_at_random_instants(tmp_path, figure):
+def test_a_save_killed_at_a_random_instant_leaves_a_valid_checkpoint(tmp_path, figure):
     tried = times(20, 300)
     chance, passed, lost = random.Random(1), 0, 0
     started = time.monotonic()

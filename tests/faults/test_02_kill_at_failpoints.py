@@ -67,7 +67,7 @@ def named(changes: list[str]) -> list[int]:
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_kill_before_every_change(tmp_path, figure, background):
+def test_a_save_killed_before_any_change_leaves_a_valid_checkpoint(tmp_path, figure, background):
     prepared(tmp_path / "seen" / "checkpoints")
     seen = forks.run(lambda: third(tmp_path / "seen" / "checkpoints", background, tell), tmp_path / "log")
     assert seen.code == 0, seen.printed
@@ -86,7 +86,7 @@ def test_kill_before_every_change(tmp_path, figure, background):
     figure(2, f"kill before each change to the disk, {where}", len(passed), len(tried))
 
 
-def test_kill_in_the_middle_of_a_write(tmp_path, figure):
+def test_a_save_killed_during_a_write_leaves_a_valid_checkpoint(tmp_path, figure):
     prepared(tmp_path / "seen" / "checkpoints")
     size = (tmp_path / "seen" / "checkpoints" / "step_0000002" / WEIGHTS).stat().st_size
     tried, passed = (size - 1, size + 100, size * 3 // 2), 0  # claiming room for the weights; within the state

@@ -31,7 +31,7 @@ def elsewhere(request, tmp_path, monkeypatch):
         os.rmdir(folder)
 
 
-def test_kill_with_the_temporary_folder_elsewhere(elsewhere, tmp_path, figure):
+def test_a_save_works_with_the_temporary_folder_on_another_disk(elsewhere, tmp_path, figure):
     tried = times(6, 100)
     chance, passed = random.Random(3), 0
     folder = tmp_path / "checkpoints"

@@ -37,7 +37,7 @@ def stands(folder: Path, said: str, side: int) -> bool:
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_a_limit_at_any_offset(tmp_path, figure, background):
+def test_a_size_limit_at_any_offset_leaves_a_valid_checkpoint(tmp_path, figure, background):
     side, tried, passed = 64, 20, 0
     Saver(tmp_path / "checkpoints", background=False, side=side).save(1)
     largest = max(file.stat().st_size for file in (tmp_path / "checkpoints" / "step_0000001").iterdir())
@@ -55,7 +55,7 @@ def test_a_limit_at_any_offset(tmp_path, figure, background):
     figure(4, f"a write limit at {tried} offsets, {'in a thread' if background else 'in training'}", passed, tried)
 
 
-def test_no_space_at_any_change(tmp_path, figure):
+def test_a_full_disk_at_any_change_leaves_a_valid_checkpoint(tmp_path, figure):
     """Also where the disk says so late, at the fsync of what it had accepted."""
     side, passed = 64, 0
     Saver(tmp_path / "checkpoints", background=False, side=side).save(1)
@@ -84,7 +84,7 @@ def test_no_space_at_any_change(tmp_path, figure):
     figure(4, "no space from any change to the disk on", passed, len(tried))
 
 
-def test_a_real_disk_that_is_full(tmp_path, figure):
+def test_a_real_full_disk_leaves_a_valid_checkpoint(tmp_path, figure):
     """A small disk in memory, which is all the child sees; with 20 amounts of room left."""
     side, tried = 64, 20
     ended = forks.run(lambda: _on_small_disks(tmp_path, side, tried), tmp_path / "log")

@@ -105,13 +105,13 @@ def whole(root: Path) -> dict[str, Any]:
     return small_runs.outcome(small_runs.finished(root, "whole"))
 
 
-def test_a_cut_run_ends_as_the_whole_one(root: Path, whole: dict[str, Any], figure: Any) -> None:
+def test_a_resumed_run_ends_like_an_uninterrupted_one(root: Path, whole: dict[str, Any], figure: Any) -> None:
     cuts = [(name, workers) for name in CUTS for workers in (0, 2)] if FULL else list(QUICK)
     wrong = [line for cut in cuts for line in tried(root, whole, *cut)]
     figure(5, "a cut run resumed, to the bit", len(cuts) - len(wrong), len(cuts), "; ".join(wrong))
 
 
-def test_every_stream_moves_on_with_the_step_and_comes_back_with_it(figure: Any) -> None:
+def test_every_random_stream_is_a_function_of_the_step(figure: Any) -> None:
     """A stream that forgot its step would be equal in a cut run and in a whole one: equality does not see it."""
     import torch
 

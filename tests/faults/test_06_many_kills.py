@@ -27,7 +27,7 @@ def killed_once_it_drew(root: Path, micro_batches: int, pause: float) -> int:
         return child.kill().code
 
 
-def test_many_kills(tmp_path: Path, figure: Any) -> None:
+def test_a_run_killed_many_times_ends_like_an_uninterrupted_one(tmp_path: Path, figure: Any) -> None:
     small_runs.warm()
     whole = small_runs.outcome(small_runs.finished(tmp_path, "whole", *CHOSEN), STEPS)
     chance = random.Random(6)

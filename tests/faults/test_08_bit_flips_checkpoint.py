@@ -7,7 +7,7 @@ from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import CorruptCheckpoint
 
 
-def test_flipped_bits(tmp_path, figure):
+def test_every_flipped_bit_of_a_checkpoint_is_found(tmp_path, figure):
     saver = Saver(tmp_path, background=False, side=16)
     saver.save(1)
     saver.save(2)

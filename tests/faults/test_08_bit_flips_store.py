@@ -84,7 +84,7 @@ def test_a_run_finds_every_flip_at_its_first_read(world, flips, figure):
     figure(8, "bit flips in a cache found at first read", found, len(flips))
 
 
-def test_workers_find_it_too(world, flips, figure):
+def test_worker_processes_find_every_flip(world, flips, figure):
     shards = [flip for flip in flips if flip[0].suffix == ".safetensors"][: times(2, 10)]
     found = 0
     for flip in shards:
@@ -94,7 +94,7 @@ def test_workers_find_it_too(world, flips, figure):
     figure(8, "bit flips in a cache found by worker processes", found, len(shards))
 
 
-def test_training_stops_at_it_and_the_command_it_names_mends_it(world, flips, tmp_path, capsys, figure):
+def test_training_stops_at_a_flip_and_its_cure_repairs_it(world, flips, tmp_path, capsys, figure):
     """The command is obeyed word for word; the next extraction writes that shard alone, with the same bytes."""
     expected, held = caching.content(world), 0
     kinds = {flip[0].relative_to(world).parts[-2:]: flip for flip in flips}

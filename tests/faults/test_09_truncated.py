@@ -12,7 +12,7 @@ LENGTHS = 16
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST])
-def test_truncated_files(tmp_path, figure, capsys, name):
+def test_every_truncated_file_is_found(tmp_path, figure, capsys, name):
     saver = Saver(tmp_path, background=False, side=16)
     saver.save(1)
     saver.save(2)

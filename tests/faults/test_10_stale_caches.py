@@ -135,7 +135,7 @@ def stale(config, task):
     return None
 
 
-def test_each_change_is_named_and_harms_nothing(world, tmp_path, made, figure):
+def test_each_change_is_named_and_leaves_the_cache_intact(world, tmp_path, made, figure):
     held, tasks = 0, ("extract", "train") if FULL else ("extract",)
     plain = {task: caching.config(world, task=task) for task in tasks}
     for name, (change, overrides, says, _) in MUTATIONS.items():
@@ -151,7 +151,7 @@ def test_each_change_is_named_and_harms_nothing(world, tmp_path, made, figure):
     figure(10, "something that decides a cache changes: StaleCache names it", held, len(MUTATIONS))
 
 
-def test_a_rebuild_makes_the_affected_entries_alone(world, tmp_path, made, figure):
+def test_a_rebuild_recomputes_only_the_affected_rows(world, tmp_path, made, figure):
     totals = {"train": len(caching.store(world)), "validation": len(caching.store(world, "validation"))}
     held = 0
     for name in REBUILT:

@@ -53,7 +53,7 @@ HARMLESS = {
 STEPS = 3
 
 
-def test_nothing_is_made_again(world, tmp_path, monkeypatch, figure):
+def test_harmless_changes_recompute_nothing(world, tmp_path, monkeypatch, figure):
     rebuilt, seen = 0, []
     monkeypatch.setattr(report, "caches", lambda sources, skipped: seen.extend(sources))
     for name, (change, overrides) in HARMLESS.items():
@@ -85,7 +85,7 @@ def served(config, workers=0, rank=None, world=1):
     return made, [train.__getitems__(chosen).sample_ids.tolist() for chosen in rows]
 
 
-def test_workers_and_ranks_read_the_cache_that_is_there(world, tmp_path, figure):
+def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
     """Two worker processes, then two ranks that really start: nothing is made, the same samples are drawn."""
     root = caching.copied(world, tmp_path / "ranks")
     config = caching.config(root, task="train", pretrained=False)

@@ -84,7 +84,7 @@ def span(world, whole):
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_the_store_is_the_same_whenever_it_is_killed(world, whole, span, tmp_path, batch, figure):
+def test_an_extraction_killed_at_any_time_resumes_to_the_same_store(world, whole, span, tmp_path, batch, figure):
     wanted, kills, stores = times(3, 34), 0, 0
     drawn, (origin, config) = random.Random(batch), whole[batch]
     expected = caching.content(origin)
@@ -111,7 +111,7 @@ def test_features_do_not_depend_on_the_batch(whole, figure):
     figure(12, "features at batch sizes 3 and 8 within 1e-5 of those at 1", held, 2)
 
 
-def test_the_noise_of_a_sample_is_its_own(whole, noise, figure):
+def test_the_noise_of_a_sample_depends_on_the_sample_alone(whole, noise, figure):
     """Every teacher saw the same noise for a sample and a bucket, whatever was beside it."""
     assert len(noise) == 10 * len(caching.store(whole[1][0]))
     identical = sum(all(torch.equal(row, rows[0]) for row in rows) for rows in noise.values())

@@ -31,7 +31,7 @@ def worlds(tmp_path_factory):
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
-def test_one_is_refused_and_nothing_is_corrupt(worlds, tmp_path, rebuild, figure):
+def test_the_second_extractor_is_refused_and_nothing_is_corrupt(worlds, tmp_path, rebuild, figure):
     fresh, stale, expected = worlds
     tried, held = times(2, 10), 0
     for i in range(tried):
@@ -48,7 +48,7 @@ def test_one_is_refused_and_nothing_is_corrupt(worlds, tmp_path, rebuild, figure
     figure(13, f"two {'rebuilds' if rebuild else 'extractors'}, one directory: one refused, none corrupt", held, tried)
 
 
-def test_two_processes_that_train_one_run(tmp_path, figure):
+def test_two_processes_cannot_train_one_run(tmp_path, figure):
     """The second is refused before it reads, writes or removes anything; the first ends as if it had been alone."""
     small_runs.warm()
     alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))
@@ -82,7 +82,7 @@ def test_two_processes_that_train_one_run(tmp_path, figure):
     figure(13, "two processes, one run: one refused, the other as if alone", held, tried)
 
 
-def test_two_processes_that_start_one_new_run_at_once(tmp_path, figure):
+def test_two_processes_that_start_one_new_run_leave_one_run(tmp_path, figure):
     """Neither says resume: one trains as if alone, the other is refused, whichever of them looked first."""
     small_runs.warm()
     alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))

@@ -30,7 +30,7 @@ def poisoned(monkeypatch, root, name):
 
 
 @pytest.mark.parametrize(("fault", "says"), [(silent, "did not run|no self-attention ran"), (poisoned, "not finite")])
-def test_an_error_and_nothing_cached(world, tmp_path, monkeypatch, fault, says, figure):
+def test_a_teacher_without_output_is_an_error_and_nothing_is_cached(world, tmp_path, monkeypatch, fault, says, figure):
     held = 0
     for name in ("lune", "sol"):
         root = caching.copied(world, tmp_path / name)
@@ -44,7 +44,7 @@ def test_an_error_and_nothing_cached(world, tmp_path, monkeypatch, fault, says, 
     figure(14, f"a {fault.__name__} teacher raises, and nothing is cached", held, 2)
 
 
-def test_what_a_sound_teacher_caches_is_no_constant(world):
+def test_features_of_a_working_teacher_are_not_constant(world):
     caching.extract(world, pretrained=False)
     store = caching.store(world)
     for key in (key for group in ("lune", "sol") for key in store.layout(group)):

@@ -51,7 +51,7 @@ def whole(name: str, found: dict, size: list[int]) -> bool:
     return bool(values) and values[3:] == size and all(abs(a - b) < 20 for a, b in zip(values, RED, strict=False))
 
 
-def test_forty_hostile_images(tmp_path, figure):
+def test_forty_hostile_images_are_refused(tmp_path, figure):
     hostile_images.write(tmp_path / "set")
     seen = read(tmp_path / "set")
     named = {line.split(":")[0] for line in seen["skipped"]}

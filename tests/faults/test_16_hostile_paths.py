@@ -129,7 +129,7 @@ def watched() -> list[str]:
     return seen
 
 
-def test_hostile_paths(tmp_path, figure):
+def test_hostile_paths_are_refused(tmp_path, figure):
     def work() -> None:
         held = {}
         warm = dataset(tmp_path / "warm")

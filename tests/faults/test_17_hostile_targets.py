@@ -53,7 +53,7 @@ def from_the_line(words: list[str], part: str) -> None:
     build(plain(config[part]))
 
 
-def test_every_target_would_write_the_marker(tmp_path):
+def test_every_hostile_target_writes_the_marker_when_called(tmp_path):
     """Without this the others could not fail."""
 
     def work() -> None:
@@ -86,7 +86,7 @@ def test_every_target_would_write_the_marker(tmp_path):
     assert ended.code == 0, ended.printed
 
 
-def test_twenty_targets_in_four_places(tmp_path, marker, figure):
+def test_twenty_hostile_targets_are_refused_in_four_places(tmp_path, marker, figure):
     by_line, by_build = 0, 0
     chosen = targets(tmp_path / "evil", marker)
     for number, (name, arguments) in enumerate(chosen.items()):
@@ -100,7 +100,7 @@ def test_twenty_targets_in_four_places(tmp_path, marker, figure):
     figure(17, "20 targets in 4 places, on the real command line", by_line, 80 if FULL else 10)
 
 
-def test_a_target_that_only_the_second_job_of_a_sweep_would_build(tmp_path, marker, figure):
+def test_a_hostile_target_of_a_later_sweep_job_is_refused(tmp_path, marker, figure):
     """The first job is harmless and comes to its end; the second one's choice is what would run code."""
     chosen = list(targets(tmp_path / "evil", marker))
     names = chosen if FULL else chosen[:1]
@@ -117,14 +117,14 @@ def test_a_target_that_only_the_second_job_of_a_sweep_would_build(tmp_path, mark
     figure(17, "targets as the second choice of a sweep, on the real command line", held, len(names))
 
 
-def test_a_node_that_only_its_resolution_shows_is_refused_when_it_is_built(marker):
+def test_a_target_that_appears_by_interpolation_is_refused(marker):
     node = f"{{_target_: os.system, command: touch {marker}}}"
     hidden = OmegaConf.create({"codec": f'${{oc.decode:"{node}"}}', "list": ["${codec}"]})
     assert refused(build, plain(hidden)["codec"]) and refused(build, plain(hidden)["list"])
 
 
 @pytest.mark.parametrize("kind", HYDRA)
-def test_the_hydra_node(tmp_path, marker, kind):
+def test_hostile_hydra_nodes_are_refused(tmp_path, marker, kind):
     """As the root configuration, which alone may hold a search path."""
     node = json.loads(json.dumps(HYDRA[kind]).replace("MARKER", str(marker)))
     targets(tmp_path / "evil", marker)
@@ -145,7 +145,7 @@ def test_no_search_path_imports_a_module(tmp_path, marker, line, flags):
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch MARKER']", "!!python/name:os.system"])
-def test_yaml_makes_no_objects(tmp_path, marker, tag):
+def test_yaml_tags_construct_no_objects(tmp_path, marker, tag):
     words = written(tmp_path, {})
     file = tmp_path / "conf" / "experiment" / "evil.yaml"
     file.write_text(f"# @package _global_\nevil: {tag.replace('MARKER', str(marker))}\n")
@@ -153,7 +153,7 @@ def test_yaml_makes_no_objects(tmp_path, marker, tag):
         prepare(words, CONF, "train")
 
 
-def test_the_program_itself_answers_and_ends(tmp_path, marker):
+def test_the_program_refuses_and_exits(tmp_path, marker):
     (name, arguments), *_ = targets(tmp_path / "evil", marker).items()
     words = written(tmp_path, PLACES["nested"]({"_target_": name, **arguments}))
 

@@ -85,7 +85,7 @@ def attempts(tmp_path: Path, marker: Path):
             yield f"{name}: generate", lambda path=path: run("generate", tmp_path, f"checkpoint='{path}'", "prompt=x")
 
 
-def test_hostile_weights(tmp_path, figure):
+def test_hostile_weights_are_refused(tmp_path, figure):
     marker = tmp_path / "marker"
 
     def work():
@@ -110,7 +110,7 @@ def test_hostile_weights(tmp_path, figure):
     assert len(kinds) == 8 and len(lines) > 30
 
 
-def test_the_payload_is_live(tmp_path):
+def test_the_pickle_payload_works_when_unpickled(tmp_path):
     """Were one of them opened as pickles are, the test above would see it."""
     marker = tmp_path / "marker"
 

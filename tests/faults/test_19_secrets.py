@@ -190,7 +190,7 @@ def test_a_refused_run_names_no_folder_after_a_secret(tmp_path, figure):
     figure(19, "secrets in names that Hydra makes", sum(refused), len(refused))
 
 
-def test_the_environment_itself_is_what_a_run_reads_secrets_from(monkeypatch):
+def test_secrets_are_read_from_the_environment_alone(monkeypatch):
     from tinyflux_pl.config import redact
 
     assert all(redact.redact(f"<{value}>") == "<***>" for value in SECRETS.values())

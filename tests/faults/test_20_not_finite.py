@@ -46,7 +46,7 @@ def held(root, kind, value, optimizer, accumulation, micro_batch, attacked, *mor
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_20_nothing_that_is_not_finite_reaches_weights_or_averages(root, figure):
+def test_nonfinite_values_never_reach_weights_or_averages(root, figure):
     cases = CASES if FULL else FEW
     passed, tried = sum(held(root, *case) for case in cases), sum(len(case[-1]) for case in cases)
     figure(20, "NaN or Inf in loss, gradient, activation", passed, tried, "bits of weights, EMA and optimizer")
@@ -54,5 +54,5 @@ def test_20_nothing_that_is_not_finite_reaches_weights_or_averages(root, figure)
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", [("gradient", float("nan"), *ACCUMULATED), ("gradient", 1e30, "muon", 2, 1, (3,))])
-def test_20_nor_under_bf16_where_the_loss_is_sound_and_a_gradient_is_not_or_overflows_in_its_norm(root, case):
+def test_nonfinite_gradients_under_bf16_never_reach_the_weights(root, case):
     assert held(root, *case, "hardware.precision=bf16-mixed") == 1

@@ -51,14 +51,14 @@ def held(root, step, optimizer):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_21_a_batch_a_hundred_times_as_large_is_not_taken(root, figure):
+def test_a_step_with_a_hundredfold_batch_is_skipped(root, figure):
     cases = [(40 + 5 * i, ("muon", "adamw")[i % 2]) for i in range(times(2, 10))]
     passed = sum(bool(held(root, *case)) for case in cases)
     figure(21, "batch scaled x100", passed, len(cases), "loss back in its band in each of the next 5 steps")
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_resumed_run_knows_what_is_usual_and_refuses_the_same_batch(root):
+def test_a_resumed_run_remembers_usual_losses_and_skips_the_same_batch(root):
     """Cut two steps before the spike, and once more right after it: state goes through the checkpoints."""
     chosen = "steps=16", "hardware.accumulation=1", "callbacks.guard.warmup=8"
     whole = fitting(root, "whole", *chosen)

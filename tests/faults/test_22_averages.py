@@ -74,7 +74,7 @@ def moments(root):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_22_raw_and_averaged_weights_at_eight_moments(root, figure):
+def test_raw_and_averaged_weights_equal_those_of_an_uninterrupted_run(root, figure):
     fit = fitting(root, "whole", f"steps={STEPS}")
     whole = Steps(fit, set(range(STEPS + 1)))
     fit.fit()

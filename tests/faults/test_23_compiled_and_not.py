@@ -35,7 +35,7 @@ def stage(root: str, *asked: str) -> None:
     small_runs.training(Path(root), "mixed", *asked)()
 
 
-def test_compiled_then_not_and_back(tmp_path: Path, figure: Any) -> None:
+def test_a_run_resumes_between_compiled_and_eager(tmp_path: Path, figure: Any) -> None:
     small_runs.warm()
     whole = small_runs.finished(tmp_path, "whole", *CHOSEN, f"steps={LAST}")
     passed, faults = 0, []

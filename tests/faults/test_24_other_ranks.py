@@ -40,7 +40,7 @@ def torchrun(root: Path, name: str, *overrides: str, trap: Callable[[Path], None
         return [child.wait(small_runs.PATIENCE) for child in children]
 
 
-def test_one_rank_then_two_then_one(tmp_path: Path, figure: Any) -> None:
+def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path, figure: Any) -> None:
     small_runs.warm()
     whole = small_runs.draws(small_runs.finished(tmp_path, "whole"))
     with Child(small_runs.training(tmp_path, "broken", before=kill_after_step(14)), tmp_path / "killed.log") as child:
@@ -75,7 +75,7 @@ RECORDED = [[0, [1, 2]], [0, [3, 4]], [1, [5, 6]], [1, [7, 8]]]
         ([*RECORDED[:2], [2, [5, 6]], RECORDED[3]], "not at the same step"),
     ],
 )
-def test_what_a_rank_lacks_is_not_taken_for_what_a_kill_leaves(tmp_path: Path, second: Any, said: str | None) -> None:
+def test_missing_draws_of_a_rank_are_not_mistaken_for_a_kill(tmp_path: Path, second: Any, said: str | None) -> None:
     """The comparison itself: of two ranks' records no more may be left out than the step under way."""
     for rank, lines in enumerate(([*RECORDED, None], second)):
         (tmp_path / f"draws_000_{rank}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -84,7 +84,7 @@ def test_what_a_rank_lacks_is_not_taken_for_what_a_kill_leaves(tmp_path: Path, s
         assert drawn == [[step, ids * 2] for step, ids in RECORDED[: sum(line is not None for line in second)]]
 
 
-def test_two_ranks_at_once_make_one_cache_and_one_run(tmp_path: Path) -> None:
+def test_two_ranks_write_one_cache_and_one_run(tmp_path: Path) -> None:
     small_runs.warm()
     ended = torchrun(tmp_path, "two", "steps=12")
     assert [e.code for e in ended] == [0, 0], ended[0].printed[-3000:] + ended[1].printed[-3000:]

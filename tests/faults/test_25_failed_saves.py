@@ -14,7 +14,7 @@ from tinyflux_pl.core.errors import DiskFull
 SIDE, CHANGES = 64, 24  # fewer than a save makes, so that each one chosen does fail it
 
 
-def test_fifty_failures_in_a_row(tmp_path, figure):
+def test_a_run_survives_fifty_failed_saves(tmp_path, figure):
     folder, chance = tmp_path / "checkpoints", random.Random(25)
     Saver(folder, background=False, side=SIDE).save(1)
     tried, passed, step = times(25, 50), 0, 1

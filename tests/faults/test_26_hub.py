@@ -98,7 +98,7 @@ def changed(snapshot: Path) -> None:
     file.write_bytes(content)
 
 
-def test_four_faults_of_the_hub(cached, made, tmp_path, figure):
+def test_four_hub_failures_are_reported_with_a_cure(cached, made, tmp_path, figure):
     told = {"wrong hash": {}, "unpinned": {}, "offline": {}, "only pickles": {}}
     assert offline(lambda: encode(made[1]), tmp_path)["error"] == ""
     told["unpinned"] = offline(lambda: encode(made[1], "main"), tmp_path)

@@ -18,7 +18,7 @@ OLD = [("torch", "2.9.1+cu128"), ("torch", "2.9"), ("Hydra.Core", "1.3.7"), ("li
 GOOD = [("torch", "2.10"), ("torch", "2.13.0+cpu"), ("hydra-core", "1.3.8"), ("lightning", "2.6.6"), ("torchao", "1")]
 
 
-def test_lock_and_constraints_against_the_list(figure):
+def test_lock_and_constraints_hold_no_blocked_release(figure):
     held = [(name, release.version) for name, release in locked().items()]
     found = hits([*held, *pins().items(), *known_bad.installed()])
     listed = [f"{bad.name}=={version}" for bad, version in found]
@@ -27,17 +27,17 @@ def test_lock_and_constraints_against_the_list(figure):
 
 
 @pytest.mark.parametrize("release", STOLEN + OLD, ids="-".join)
-def test_a_bad_release_is_told(release):
+def test_a_blocked_release_is_reported(release):
     (bad, version), *_ = hits([release])
     assert version == release[1] and bad.why and bad.stole == (release in STOLEN or bad.name == "torchtriton")
 
 
 @pytest.mark.parametrize("release", GOOD, ids="-".join)
-def test_a_good_release_is_not(release):
+def test_a_safe_release_is_not_reported(release):
     assert not hits([release])
 
 
-def test_every_entry_says_why_and_holds_something():
+def test_every_entry_gives_a_reason_and_matches_a_version():
     assert all(bad.why and bad.name == bad.name.lower() for bad in KNOWN_BAD)
     assert all(bad.holds(bad.releases[0]) for bad in KNOWN_BAD if bad.releases)
 
@@ -58,7 +58,7 @@ def test_the_program_stops_before_a_hostile_release_is_imported(tmp_path, script
     assert not (tmp_path / "stolen").exists() and "Traceback" not in done.stderr
 
 
-def test_an_old_release_is_replaced_not_mourned(tmp_path, monkeypatch):
+def test_the_cure_for_a_blocked_release_is_the_constraints_file(tmp_path, monkeypatch):
     (tmp_path / "torch-2.9.1.dist-info").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "none"), str(ROOT / "LICENSE")])
     with pytest.raises(KnownBadPackage, match=r"CVE-2026-24747") as caught:

@@ -83,13 +83,13 @@ def test_a_downloaded_folder_of_configurations_runs_nothing(tmp_path, figure):
 
 
 @pytest.mark.parametrize("flags", FLAGS if FULL else FLAGS[:1], ids=" ".join)
-def test_no_flag_returns_before_the_configuration_is_judged(tmp_path, figure, flags):
+def test_no_flag_returns_before_the_configuration_is_checked(tmp_path, figure, flags):
     ended, reached = attacked(tmp_path, "by a choice that is typed", flags)
     assert not reached, ended.printed
     figure(28, f"a downloaded folder, {' '.join(flags)}", int(ended.code == 2 and "may not build" in ended.printed), 1)
 
 
-def test_a_sweep_of_a_file_without_harm_still_runs(tmp_path):
+def test_a_sweep_of_a_harmless_file_still_runs(tmp_path):
     EXPERIMENTS["harmless"] = {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"seed": "1,2"}}}}
     ended, reached = attacked(tmp_path, "harmless", [])
     assert ended.code == 0 and reached == ["reached"], ended.printed

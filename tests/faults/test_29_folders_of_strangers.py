@@ -66,7 +66,7 @@ def untouched(folder) -> bool:
     return kept and names == {"any.png", "secret.txt", "victim.png"}
 
 
-def test_a_resumed_runs_configuration_builds_nothing_of_a_strangers(tmp_path, figure):
+def test_a_resumed_configuration_builds_no_foreign_target(tmp_path, figure):
     attacks = hostile(tmp_path)
     now = {"schedule": RATE}
     held = 0
@@ -76,7 +76,7 @@ def test_a_resumed_runs_configuration_builds_nothing_of_a_strangers(tmp_path, fi
     figure(29, "config.json of a stranger's run, resumed", held, len(attacks))
 
 
-def test_a_replayed_bundle_builds_nothing_of_a_strangers(tmp_path, figure, monkeypatch):
+def test_a_replayed_bundle_builds_no_foreign_target(tmp_path, figure, monkeypatch):
     from tinyflux_pl.training.replay_bundle import Replay
 
     attacks = hostile(tmp_path)
@@ -98,7 +98,7 @@ def test_a_replayed_bundle_builds_nothing_of_a_strangers(tmp_path, figure, monke
 
 
 @pytest.mark.parametrize("place", ["{_target_: X}", "nested"])
-def test_no_configuration_reads_or_writes_through_a_function_of_the_house(tmp_path, figure, place):
+def test_no_configuration_reads_or_writes_files_through_our_functions(tmp_path, figure, place):
     attacks = {k: v for k, v in hostile(tmp_path).items() if isinstance(v, dict) and "_target_" in v}
     kinds = ("a picture saved", "a text read", "a trainer", "a profile written", "a table read", "weights read")
     chosen = {name: attacks[name] for name in (*kinds, "another's dataset")}
@@ -124,7 +124,7 @@ def test_a_logger_stays_in_the_runs_folder_and_sends_no_file(options):
     loggers.check({"mine": {"name": "digits/first", "version": "tensorboard", "config": {"a": 1}}})
 
 
-def test_what_this_project_offers_and_what_the_user_chose_is_built():
+def test_targets_of_the_project_and_of_the_user_are_built():
     assert build_kept(RATE, "schedule", {}, "config.json")(0) == 1.0
     stripes = {"_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes", "count": 10, "size": 32}
     assert len(build_kept(stripes, "schedule", stripes, "config.json")) == 10, "the command line names it"

@@ -77,7 +77,7 @@ def mended(folder: Path, elsewhere: Path) -> None:
     recipes.extract(configuration("extract", elsewhere, f"doctor='{folder}'", "repair=true"))
 
 
-def test_repair_touches_nothing_of_others(tmp_path, cache, figure, capsys):
+def test_repair_leaves_files_of_other_programs_alone(tmp_path, cache, figure, capsys):
     held = tried = 0
     for inside, kinds in ((False, ALONE), (True, INSIDE)):
         for number, (_, write) in enumerate(list(kinds.items())[: None if FULL else 3]):
@@ -96,7 +96,7 @@ def test_repair_touches_nothing_of_others(tmp_path, cache, figure, capsys):
     figure(30, "repair below data of other programs", held, tried)
 
 
-def test_what_is_damaged_of_ours_is_still_taken_out(tmp_path, cache, capsys):
+def test_repair_still_removes_damaged_parts_of_a_store(tmp_path, cache, capsys):
     folder = Path(shutil.copytree(cache, tmp_path / "store"))
     shards(folder)
     (record, *_) = sorted(folder.glob("encodings/shard_*.json"))

@@ -57,7 +57,7 @@ FOREIGN = ("results.json", "csv/metrics.csv", "samples/step_0000001.png", "skipp
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_no_run_begins_in_a_folder_of_somebody_else(tmp_path, name):
+def test_no_run_starts_in_a_foreign_folder(tmp_path, name):
     folder = tmp_path / "outputs" / "mine"
     (folder / name).parent.mkdir(parents=True)
     (folder / name).write_text("mine")

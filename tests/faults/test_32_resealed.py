@@ -103,7 +103,7 @@ def drawn(folder: Path, root: Path) -> None:
     recipes.generate(configuration("generate", root, f"checkpoint='{folder}'", "prompt=x", "sampler.steps=1"))
 
 
-def test_a_description_of_another_shape(trained, tmp_path, figure, monkeypatch):
+def test_a_resealed_description_of_another_shape_is_refused(trained, tmp_path, figure, monkeypatch):
     """And nobody is asked for anything that only such a description names."""
     asked: list[str] = []
     monkeypatch.setattr("tinyflux_pl.weights.hub._fetch", lambda name, *_: asked.append(name))
@@ -120,7 +120,7 @@ def test_a_description_of_another_shape(trained, tmp_path, figure, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [-5, 10**30, 2**63])
-def test_a_step_that_no_run_has_come_to(trained, tmp_path, step):
+def test_a_resealed_step_beyond_the_run_is_refused(trained, tmp_path, step):
     folder = resealed(trained, tmp_path / "copy")
     seal(folder, step)
     assert refused(lambda: drawn(folder, tmp_path))
@@ -129,7 +129,7 @@ def test_a_step_that_no_run_has_come_to(trained, tmp_path, step):
 
 
 @pytest.mark.parametrize("door", ["drawn", "resumed"])
-def test_weights_that_are_not_finite(trained, tmp_path, door):
+def test_resealed_nonfinite_weights_are_refused(trained, tmp_path, door):
     folder = resealed(trained, tmp_path / "outputs" / "copy" / "checkpoints" / "step_0000001")
     for name in (manifest.WEIGHTS, manifest.AVERAGED):
         tensors = {key: tensor.clone() for key, tensor in files.read_tensors(folder / name).items()}
@@ -144,7 +144,7 @@ def test_weights_that_are_not_finite(trained, tmp_path, door):
     assert refused(works[door])
 
 
-def test_another_network_is_told_before_a_weight_is_read(trained, tmp_path, monkeypatch):
+def test_another_network_is_reported_before_weights_are_read(trained, tmp_path, monkeypatch):
     folder = trained / "outputs" / "first" / "checkpoints" / "step_0000001"
     monkeypatch.setattr(directory.Checkpoint, "weights", lambda *_: pytest.fail("read"))
     wider = [line for line in SMALLEST if "num_single_layers" not in line] + ["model.num_single_layers=2"]
@@ -153,7 +153,7 @@ def test_another_network_is_told_before_a_weight_is_read(trained, tmp_path, monk
         recipes.train(configuration("train", tmp_path, *again))
 
 
-def test_a_training_state_that_unfolds(trained, tmp_path, figure):
+def test_a_training_state_that_expands_is_refused(trained, tmp_path, figure):
     """Packed zeros, a tensor of one number seen many times over, a name that is there twice."""
     state = {"step": 1, "optimizer": {"state": {}}, "callbacks": {}}
     torch.save(state, tmp_path / "state.pt")
@@ -176,7 +176,7 @@ def test_a_training_state_that_unfolds(trained, tmp_path, figure):
         training_state.read(tmp_path / "packed.pt")
 
 
-def test_a_manifest_of_samples_that_nobody_can_have(trained, tmp_path, figure):
+def test_a_manifest_with_an_impossible_number_of_samples_is_refused(trained, tmp_path, figure):
     (file, *_) = sorted(trained.glob("cache/**/train/manifest.json"))
     held = 0
     claims = ({"total": 10**12}, {"total": 10**9, "shard_size": 1}, {"total": 10**30}, {"total": -1}, {"shard_size": 0})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinyflux_pl.app.caches.sources import Source
-from tinyflux_pl.data.training_captions import MOST_CAPTIONS, TrainingCaptions
+from tinyflux_pl.data.training_captions import MAX_CAPTIONS, TrainingCaptions
 
 
 def of(sources: list[Source]) -> TrainingCaptions:
@@ -11,6 +11,6 @@ def of(sources: list[Source]) -> TrainingCaptions:
     found = {}
     for source in sources:
         store = source.train.store
-        every = -(-len(store) // MOST_CAPTIONS)
+        every = -(-len(store) // MAX_CAPTIONS)
         found[source.name] = source.train.records, store.captions(range(0, len(store), every)), len(store)
     return TrainingCaptions.of(found)

@@ -1,4 +1,6 @@
-"""The manifest of a cache store: its name, its number of samples, and the records that it was made from."""
+"""The manifest of a cache store: its name, its number of samples, and the records that it was made
+from.
+"""
 
 from __future__ import annotations
 

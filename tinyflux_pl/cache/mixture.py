@@ -29,12 +29,13 @@ PIXELWISE = (
 
 
 class Mixture(Dataset):
-    """Sources by dataset id; a batch may mix them. Indices run through the sources in order of their ids.
+    """Sources by dataset id; a batch may mix them. Indices run through the sources in order of
+    their ids.
 
     A source without an expert is marked absent in `expert_present`; one without masks counts as
-    foreground everywhere. Sources may differ in the size of their pictures, but not within a batch: give
-    `lengths`, `weights` and `shapes` to sample_order.
-    Raises SpecMismatch naming two sources whose shapes, codec, text encoder or teacher differ.
+    foreground everywhere. Sources may differ in the size of their pictures, but not within a batch:
+    give `lengths`, `weights` and `shapes` to sample_order. Raises SpecMismatch naming two sources
+    whose shapes, codec, text encoder or teacher differ.
     """
 
     def __init__(self, datasets: Mapping[int, CachedDataset], weights: Mapping[int, float] | None = None) -> None:

@@ -45,7 +45,9 @@ class ReusableRows:
         return [row for row in rows if self.rows[row] < 0]
 
     def merge(self, rows: Sequence[int], computed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Columns of the new rows: the old store's where they are reused, else `computed`, in order."""
+        """Columns of the new rows: the old store's where they are reused, else `computed`, in
+        order.
+        """
         source = self.rows[list(rows)]
         reused = torch.from_numpy(source >= 0)
         if self.old is None or not reused.any():

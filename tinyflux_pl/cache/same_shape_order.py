@@ -11,10 +11,12 @@ from tinyflux_pl.core import rng
 
 
 class SameShapeOrder(SampleOrder):
-    """A SampleOrder whose batches never mix shapes, a pure function of (seed, step) like its parent.
+    """A SampleOrder whose batches never mix shapes, a pure function of (seed, step) like its
+    parent.
 
-    Sources of one shape share a SampleOrder of their own. The shapes take turns by whole batches, evenly
-    spread in proportion to the summed weights of their sources (to their lengths without weights).
+    Sources of one shape share a SampleOrder of their own. The shapes take turns by whole batches,
+    evenly spread in proportion to the summed weights of their sources (to their lengths without
+    weights).
     """
 
     def __init__(

@@ -22,7 +22,8 @@ FILE = "keys.bin"
 def keys_of(records: Records) -> np.ndarray:
     """The keys (n, 16) uint8 of all records, in order.
 
-    Records that know their files' hashes implement `sample_keys()`; of others each image is read once.
+    Records that know their files' hashes implement `sample_keys()`; of others each image is read
+    once.
     """
     descriptions = records.sample_keys()
     if descriptions is not None:
@@ -77,7 +78,10 @@ class ShardKeys:
         return range(k * self.shard_size, min((k + 1) * self.shard_size, self.total))
 
     def table(self) -> np.ndarray:
-        """All keys (total, 16) uint8; empty if the store has none. CorruptStore if the file is damaged."""
+        """All keys (total, 16) uint8; empty if the store has none.
+
+        CorruptStore if the file is damaged.
+        """
         if self._table is None:
             content = self.file.read_bytes() if self.sha256 and self.file.is_file() else b""
             is_intact = len(content) == self.total * BYTES and hashlib.sha256(content).hexdigest() == self.sha256

@@ -44,7 +44,10 @@ class SampleOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps after which every sample has been drawn (with weights: as many samples); rounded up."""
+        """Steps after which every sample has been drawn (with weights: as many samples).
+
+        Rounded up.
+        """
         return -(-self.total // self.batch_size)
 
     def batch(self, step: int) -> list[int]:
@@ -63,7 +66,10 @@ class SampleOrder:
         return indices.tolist()
 
     def rank_slice(self, step: int, rank: int, world: int) -> list[int]:
-        """One rank's part of the step's global batch; the parts of all ranks, in order, are the batch."""
+        """One rank's part of the step's global batch.
+
+        The parts of all ranks, in order, are the batch.
+        """
         if self.batch_size % world:
             cure = f"choose a global batch that {world} divides"
             what = f"a global batch of {self.batch_size} does not divide among {world} ranks"
@@ -80,7 +86,10 @@ class SampleOrder:
         return samples
 
     def _permutation(self, stream: int, epoch: int, length: int) -> np.ndarray:
-        """The permutation of an epoch. Only the latest of each stream is cached: memory stays constant."""
+        """The permutation of an epoch.
+
+        Only the latest of each stream is cached: memory stays constant.
+        """
         cached = self._permutations.get(stream)
         if cached is None or cached[0] != epoch:
             generator = rng.generator(self.seed, "order", stream, epoch)

@@ -35,7 +35,8 @@ def shard_files(folder: Path) -> dict[Path, int]:
 
 
 class CacheGroup:
-    """Shards `shard_00000.safetensors` with a sealed `shard_00000.json` each: size, sha256, layout, inputs.
+    """Shards `shard_00000.safetensors` with a sealed `shard_00000.json` each: size, sha256, layout,
+    inputs.
 
     The record is written after the shard, and a shard without one does not count: kill -9 at any
     instant leaves either a complete shard or one that is still pending. `inputs` hashes the group's

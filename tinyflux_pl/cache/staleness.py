@@ -36,7 +36,9 @@ def plain(value: Any) -> Any:
 
 
 def differences(expected: Any, found: Any, part: str = "") -> list[str]:
-    """Differences of the cache (`found`) from the run (`expected`), as "codec.fold: cache 2, run 4"."""
+    """Differences of the cache (`found`) from the run (`expected`), as "codec.fold: cache 2, run
+    4".
+    """
     expected = plain(expected)
     found = plain(found)
     if isinstance(expected, dict) and isinstance(found, dict):

@@ -1,4 +1,6 @@
-"""Verification of a store on disk, part by part, and its repair: damaged parts are removed, the rest stays."""
+"""Verification of a store on disk, part by part, and its repair: damaged parts are removed, the
+rest stays.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ _SEAL = re.compile(rb'"seal": "[0-9a-f]{64}"')
 
 
 def is_store(folder: Path) -> bool:
-    """True if the folder is, or before it was damaged was, a store. Unrelated folders are left alone."""
+    """True if the folder is, or before it was damaged was, a store.
+
+    Unrelated folders are left alone.
+    """
     if _has_seal(folder / MANIFEST_FILE, b'"shard_size"'):
         return True
     parts = [path for name in (GROUP_FILE, "shard_*.json") for path in folder.glob(f"*/{name}")]
@@ -68,7 +73,9 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def foreign_files(root: Path) -> list[Path]:
-    """Files of other programs with the names of a store's: they stay, and block the store until moved."""
+    """Files of other programs with the names of a store's: they stay, and block the store until
+    moved.
+    """
     groups = (path for path in root.glob(f"*/{GROUP_FILE}") if is_group(path.parent))
     return sorted(path for path in (root / MANIFEST_FILE, root / AUDIT_FILE, *groups) if is_foreign(path))
 

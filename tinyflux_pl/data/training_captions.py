@@ -1,4 +1,6 @@
-"""The captions that a model was trained on, as its checkpoint keeps them: grammars, examples, words with counts."""
+"""The captions that a model was trained on, as stored in its checkpoint: grammars, examples, word
+counts.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from typing import Any
 from tinyflux_pl.core.errors import CaptionError
 from tinyflux_pl.text.hashed_words import words_of
 
-MOST_WORDS = 10_000  # that are kept, the most frequent: some 150 KiB of a checkpoint
-MOST_CAPTIONS = 100_000  # of a source that are counted, spread evenly over it
+MAX_WORDS = 10_000  # the most frequent ones are stored: some 150 KiB of a checkpoint
+MAX_CAPTIONS = 100_000  # of a source that are counted, spread evenly over it
 EXAMPLES = 6
 HELP = "help"  # the prompt that asks which prompts there are
 # modules with a `parse`, by the name of the records
@@ -21,7 +23,9 @@ PARSERS = {name: f"tinyflux_pl.data.tasks.{name}.grammar" for name in ("shapes",
 
 @dataclass(frozen=True)
 class SourceCaptions:
-    """One dataset: the name of its records, the grammar of its captions ("" for free text), examples, their number."""
+    """One dataset: the name of its records, the grammar of its captions ("" for free text),
+    examples, their number.
+    """
 
     records: str
     grammar: str
@@ -31,7 +35,8 @@ class SourceCaptions:
 
 @dataclass(frozen=True)
 class TrainingCaptions:
-    """Every source by name; the most frequent words of all with their counts, of `distinct` words in all.
+    """Every source by name; the most frequent words of all with their counts, of `distinct` words
+    in all.
 
     Not `complete`: of a very long source only some of the captions were counted.
     """
@@ -43,7 +48,7 @@ class TrainingCaptions:
 
     @classmethod
     def of(cls, sources: Mapping[str, tuple[Any, list[str], int]]) -> TrainingCaptions:
-        """From name -> (records, captions, how many there are beside those given too)."""
+        """From name -> (records, captions, their number before sampling)."""
         counts: Counter[str] = Counter()
         described = {}
         for name, (records, captions, total) in sources.items():
@@ -52,26 +57,26 @@ class TrainingCaptions:
             examples = list(dict.fromkeys(caption for caption in captions[: 20 * EXAMPLES] if caption))[:EXAMPLES]
             described[name] = SourceCaptions(records.name, records.grammar, examples, total)
         complete = all(len(captions) == total for _, captions, total in sources.values())
-        return cls(described, dict(counts.most_common(MOST_WORDS)), len(counts), complete)
+        return cls(described, dict(counts.most_common(MAX_WORDS)), len(counts), complete)
 
     def plain(self) -> dict[str, Any]:
-        """As a checkpoint keeps it."""
+        """Plain data for a checkpoint."""
         return asdict(self)
 
     @classmethod
-    def from_plain(cls, kept: Any) -> TrainingCaptions | None:
-        """From what a checkpoint keeps; None where it is of an earlier version, or was not written by this class."""
+    def from_plain(cls, stored: Any) -> TrainingCaptions | None:
+        """From a checkpoint's data; None for earlier versions and for data of another origin."""
         try:
-            sources = {str(name): SourceCaptions(**source) for name, source in kept["sources"].items()}
-            words = {str(word): int(count) for word, count in kept["words"].items()}
-            found = cls(sources, words, int(kept["distinct"]), bool(kept["complete"]))
+            sources = {str(name): SourceCaptions(**source) for name, source in stored["sources"].items()}
+            words = {str(word): int(count) for word, count in stored["words"].items()}
+            captions = cls(sources, words, int(stored["distinct"]), bool(stored["complete"]))
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
-        return found if all(_is_plain(source) for source in sources.values()) else None
+        return captions if all(_is_plain(source) for source in sources.values()) else None
 
     @property
     def all_words(self) -> bool:
-        """Whether a word that is not among `words` was in no caption at all."""
+        """True if a word that is not among `words` was in no caption at all."""
         return self.complete and self.distinct == len(self.words)
 
     def unseen(self, prompt: str) -> list[str]:
@@ -79,9 +84,12 @@ class TrainingCaptions:
         return [word for word in dict.fromkeys(words_of(prompt)) if word not in self.words]
 
     def objection(self, prompt: str) -> str:
-        """Why no dataset of the training has such captions; "" where one has, or where one holds free text."""
-        said = [_objection(source.records, prompt) for source in self.sources.values()]
-        return "" if "" in said else "; ".join(dict.fromkeys(said))
+        """Why no dataset of the training has such captions.
+
+        "" where one has, or where one holds free text.
+        """
+        objections = [_objection(source.records, prompt) for source in self.sources.values()]
+        return "" if "" in objections else "; ".join(dict.fromkeys(objections))
 
 
 def readable(records: Any, prompts: Iterable[str]) -> list[str]:

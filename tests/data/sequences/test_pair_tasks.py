@@ -6,7 +6,7 @@ import torch
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.data.sequences.codecs import identity_for
 from tinyflux_pl.data.tasks.bar_charts import COLUMNS, BarCharts
-from tinyflux_pl.data.tasks.digits.halves import DigitHalves, squares, whole
+from tinyflux_pl.data.tasks.digits.halves import DigitHalves, from_squares, to_squares
 from tinyflux_pl.data.tasks.digits.scans import split_of
 
 
@@ -18,8 +18,8 @@ def every(source):
 def test_halves_make_the_scan_and_stand_where_they_were(patch):
     source = DigitHalves("validation", patch)
     pairs = every(source)
-    scans = whole(torch.cat((pairs.condition, pairs.target), 1))
-    assert torch.equal(squares(scans, patch)[:, : source.shape.tokens], pairs.condition)
+    scans = from_squares(torch.cat((pairs.condition, pairs.target), 1))
+    assert torch.equal(to_squares(scans, patch)[:, : source.shape.tokens], pairs.condition)
     known = torch.from_numpy(split_of("validation")[0]).float() / 16
     assert all(bool((scan == known).flatten(1).all(1).any()) for scan in scans[100:])  # its last 100 are the house's
     rows = scans.unflatten(1, (-1, patch)).unflatten(3, (-1, patch)).transpose(2, 3)  # b r c p q
@@ -30,7 +30,7 @@ def test_halves_make_the_scan_and_stand_where_they_were(patch):
 
 def test_no_half_is_in_two_splits_and_none_is_the_judge_s():
     train, held = every(DigitHalves("train")), every(DigitHalves("validation"))
-    judged = squares(torch.from_numpy(split_of("reader")[0]).float() / 16, 2)
+    judged = to_squares(torch.from_numpy(split_of("reader")[0]).float() / 16, 2)
 
     def keys(tokens):
         return {scan.numpy().tobytes() for scan in tokens}

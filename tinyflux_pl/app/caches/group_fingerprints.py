@@ -22,7 +22,8 @@ def extractor_of(parts: Parts, name: str) -> Any:
 
 
 def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> str:
-    """Precision in which an expert's group is extracted: teacher.precision, else that of the cached group.
+    """Precision in which an expert's group is extracted: teacher.precision, else that of the cached
+    group.
 
     The precision of training decides it for a new group alone: cached features do not go stale with
     it.

@@ -48,7 +48,9 @@ def prepare(parts: Parts, rebuild: bool = False, sources: list[Source] | None = 
 
 
 def _lock_incomplete(sources: list[Source], rebuild: bool, locks: ExitStack) -> None:
-    """Lock the folder of each source that will be written, until the end: of two processes one continues."""
+    """Lock the folder of each source that will be written, until the end: of two processes one
+    continues.
+    """
     for source in sorted(sources, key=lambda source: source.folder):
         if rebuild or not source.is_complete:
             source.folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ OLD = ".old"
 
 
 class Replacement:
-    """The store at `root`, and the folder to write to: next to it while `rebuild` replaces an existing one."""
+    """The store at `root`, and the folder to write to: next to it while `rebuild` replaces an
+    existing one.
+    """
 
     def __init__(self, root: str | Path, rebuild: bool) -> None:
         self.root = Path(root)

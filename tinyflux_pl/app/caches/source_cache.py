@@ -1,4 +1,6 @@
-"""One split of one source: its records, the groups that the run needs, and the store that caches them."""
+"""One split of one source: its records, the groups that the run needs, and the store that caches
+them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def is_complete(folder: Path, groups: Sequence[str]) -> bool:
 
 @dataclass
 class SourceCache:
-    """The records of one split and the store that caches them; both are opened once and passed along.
+    """The records of one split and the store that caches them; both are opened once and passed
+    along.
 
     `groups` are those that the run needs, encodings first. Reading never creates anything: that is
     `create_store`, `begin_group` and `finish`, in this order, under the lock of the source's
@@ -145,7 +148,9 @@ class SourceCache:
         return reusable
 
     def finish(self) -> None:
-        """End a rebuild: carry over the valid shards of groups that this run does not need, then swap."""
+        """End a rebuild: carry over the valid shards of groups that this run does not need, then
+        swap.
+        """
         if not self._replacement.pending:
             return
         for description in sorted(self.folder.glob("*/group.json")):

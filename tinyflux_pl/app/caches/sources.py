@@ -1,4 +1,6 @@
-"""The sources of a run: the records and caches of each, opened once, and the datasets that they serve."""
+"""The sources of a run: the records and caches of each, opened once, and the datasets that they
+serve.
+"""
 
 from __future__ import annotations
 

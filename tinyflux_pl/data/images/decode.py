@@ -57,11 +57,11 @@ def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: s
 def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels of a file or of its bytes, upright by EXIF.
 
-    Transparency is composed on white; of an animation the first frame is read; 16-bit grey keeps its upper
-    8 bits; an embedded colour profile is converted to sRGB; CMYK and palettes are converted; LAB and
-    floating-point images are refused.
-    Raises ImageError, with the file's name, for damaged or truncated files and for images above
-    `max_pixels` (WebP and rotated TIFF: half of it; AVIF, HEIC, JPEG XL: a quarter).
+    Transparency is composed on white; of an animation the first frame is read; 16-bit grey keeps
+    its upper 8 bits; an embedded colour profile is converted to sRGB; CMYK and palettes are
+    converted; LAB and floating-point images are refused. Raises ImageError, with the file's name,
+    for damaged or truncated files and for images above `max_pixels` (WebP and rotated TIFF: half of
+    it; AVIF, HEIC, JPEG XL: a quarter).
     """
     name = name or _name(source)
     return _decoded(_content(source, name), max_pixels, name, image_pixels.picture)
@@ -76,7 +76,8 @@ def decode_mask(
 
 
 def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop") -> np.ndarray:
-    """Pixels of exactly `size` (side, or height and width), aspect ratio kept: LANCZOS (masks: BOX), centred.
+    """Pixels of exactly `size` (side, or height and width), aspect ratio kept: LANCZOS (masks:
+    BOX), centred.
 
     crop fills the frame and loses the edges; pad keeps everything and adds white (a mask: 0).
     """
@@ -121,7 +122,10 @@ def _content(source: str | Path | bytes, name: str) -> bytes:
 
 
 def content_of(source: str | Path | bytes, name: str) -> bytes:
-    """Bytes of a regular file of bounded size; markup and LFS pointers are refused, links not followed."""
+    """Bytes of a regular file of bounded size.
+
+    Markup and LFS pointers are refused, links not followed.
+    """
     if isinstance(source, bytes):
         content = source
     else:

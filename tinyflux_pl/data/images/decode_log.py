@@ -16,10 +16,11 @@ from tinyflux_pl.data.images.decode import DECODING_VERSION
 
 
 class ValidatedImages:
-    """Keys of contents that decoded without error, in one file between runs (or only in this process).
+    """Keys of contents that decoded without error, in one file between runs (or only in this
+    process).
 
-    A key holds the bytes' hashes, the limit on pixels and the versions of the decoders, so an entry is never
-    wrong. A file that is damaged counts as empty: its images are decoded again.
+    A key holds the bytes' hashes, the limit on pixels and the versions of the decoders, so an entry
+    is never wrong. A file that is damaged counts as empty: its images are decoded again.
     """
 
     def __init__(self, file: str | Path | None, max_pixels: int) -> None:

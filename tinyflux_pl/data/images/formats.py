@@ -38,7 +38,10 @@ STARTS = {
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read; those of the extra are registered with Pillow."""
+    """Pillow's names of the formats that are read.
+
+    Those of the extra are registered with Pillow.
+    """
     names = [name for name in BUILT_IN if name != "AVIF" or features.check("avif")]
     for name, package in PACKAGES.items():
         if find_spec(package) is not None:

@@ -17,8 +17,8 @@ STRAY = 0.01  # share of pixels that may be off: where a lossy format blurs an e
 def of_grey(values: np.ndarray, full: int, name: str, unit: int = 1) -> UInt8[np.ndarray, "h w"]:
     """Coverage of grey values from 0 to `full`, 255 or 65535.
 
-    Masks of 0 and `unit`, which show as black, are labels: 1 is foreground. So are 0 to 255 in a file
-    of 16 bits. ImageError for any other mask whose brightest value is next to black.
+    Masks of 0 and `unit`, which show as black, are labels: 1 is foreground. So are 0 to 255 in a
+    file of 16 bits. ImageError for any other mask whose brightest value is next to black.
     """
     most = int(values.max(initial=0))
     if most == 0 or (most == full and full == 255):
@@ -34,7 +34,8 @@ def of_grey(values: np.ndarray, full: int, name: str, unit: int = 1) -> UInt8[np
 
 
 def of_colour(pixels: UInt8[np.ndarray, "h w 3"], name: str) -> UInt8[np.ndarray, "h w"]:
-    """Coverage of a mask painted in one colour on black or on transparency: the amount of that colour.
+    """Coverage of a mask painted in one colour on black or on transparency: the amount of that
+    colour.
 
     ImageError for a mask of several colours, or of one and white: it is ambiguous.
     """

@@ -1,4 +1,6 @@
-"""A PNG without its text: text says nothing of the pixels, and readers refuse a file for how long it is."""
+"""A PNG without its text: text says nothing of the pixels, and readers refuse a file for how long
+it is.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,10 @@ def _may_turn(kind: bytes, body: memoryview) -> bool:
 
 
 def _unpacked(body: bytes, most: int) -> bytes | None:
-    """The data compressed after a name, a zero and the method; None if damaged or longer than `most`."""
+    """The data compressed after a name, a zero and the method.
+
+    None if damaged or longer than `most`.
+    """
     packed = body.partition(b"\0")[2][1:]
     unpacking = zlib.decompressobj()
     try:

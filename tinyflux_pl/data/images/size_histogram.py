@@ -12,7 +12,10 @@ RATIOS |= {":".join(reversed(name.split(":"))): 1 / ratio for name, ratio in RAT
 
 @dataclass
 class SizeBucket:
-    """Pictures of one aspect ratio and one range of sides; `lost` sums the share of each that is cropped."""
+    """Pictures of one aspect ratio and one range of sides.
+
+    `lost` sums the share of each that is cropped.
+    """
 
     count: int = 0
     lost: float = 0.0
@@ -20,7 +23,9 @@ class SizeBucket:
 
 
 class OriginalSizes:
-    """Counts pictures by aspect ratio (the nearest of RATIOS) and by octave of their side, sqrt(height * width)."""
+    """Counts pictures by aspect ratio (the nearest of RATIOS) and by octave of their side,
+    sqrt(height * width).
+    """
 
     def __init__(self, frame: tuple[int, int], mode: str = "crop") -> None:
         self.frame = frame
@@ -37,7 +42,9 @@ class OriginalSizes:
         bucket.enlarged += enlarged((height, width), self.frame, self.mode)
 
     def lines(self) -> list[tuple[str, str, int, float, int]]:
-        """(aspect ratio, sides, pictures, mean share lost, enlarged) of each bucket, the fullest first."""
+        """(aspect ratio, sides, pictures, mean share lost, enlarged) of each bucket, the fullest
+        first.
+        """
         ordered = sorted(self.buckets.items(), key=lambda item: (-item[1].count, item[0]))
         return [
             (name, f"{2**octave} to {2 ** (octave + 1) - 1}", b.count, b.lost / b.count, b.enlarged)
@@ -54,7 +61,10 @@ class OriginalSizes:
 
 
 def enlarged(size: Sequence[int], frame: tuple[int, int], mode: str) -> bool:
-    """True if fitting enlarges a picture: cropped, if one side is smaller; padded, only if both are."""
+    """True if fitting enlarges a picture: cropped, if one side is smaller.
+
+    Padded, only if both are.
+    """
     smaller = [side < edge for side, edge in zip(size, frame, strict=True)]
     return all(smaller) if mode == "pad" else any(smaller)
 

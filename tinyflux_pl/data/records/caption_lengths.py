@@ -29,7 +29,10 @@ def truncated_and_wordless(named: Sequence[tuple[str, str]], text: TextEncoder) 
 
 
 def check_captions(records: RecordSource, text: TextEncoder) -> list[Finding]:
-    """Findings for truncated captions; CaptionError for wordless ones, unless captions may be missing."""
+    """Findings for truncated captions.
+
+    CaptionError for wordless ones, unless captions may be missing.
+    """
     named = records.captions()
     if named is None:
         return []

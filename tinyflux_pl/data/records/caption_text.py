@@ -32,7 +32,10 @@ def text_of(path: str | Path, most: int) -> str:
 
 
 def decoded(content: bytes, where: str) -> str:
-    """The text of these bytes; CaptionError naming the encoding where it is not UTF-8, and for NUL."""
+    """The text of these bytes.
+
+    CaptionError naming the encoding where it is not UTF-8, and for NUL.
+    """
     name = encoding_of(content)
     if name:
         encoding = name.split(";")[0].split(" ")[0]

@@ -12,7 +12,9 @@ BOTH_ALL = (
 
 
 def held_out(contents: Iterable[str], fraction: float) -> set[str]:
-    """The hex hashes that, read as numbers in [0, 1), are below `fraction`: at least one of two, never all."""
+    """The hex hashes that, read as numbers in [0, 1), are below `fraction`: at least one of two,
+    never all.
+    """
     hashes = sorted(set(contents))
     if fraction <= 0 or len(hashes) < 2:
         return set()

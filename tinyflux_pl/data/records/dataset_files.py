@@ -18,7 +18,10 @@ CURE = "name files by paths relative to the dataset's folder, inside it"
 
 
 def inside(root: Path, relative: str) -> Path:
-    """The file that a dataset names; UntrustedFile if it leaves `root`, links included, or cannot be a name."""
+    """The file that a dataset names.
+
+    UntrustedFile if it leaves `root`, links included, or cannot be a name.
+    """
     try:
         return contained_join(root, relative)
     except RuntimeError as error:  # before Python 3.13; from then on reading it fails

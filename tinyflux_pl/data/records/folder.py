@@ -24,14 +24,15 @@ SPLITS = ("train", "validation", "all")
 
 
 class Folder(RecordSource):
-    """Records of the images under `root`, in the order of their paths; names with a leading dot are left out.
+    """Records of the images under `root`, in the order of their paths; names with a leading dot are
+    left out.
 
-    `size` is a side, or height and width.
-    Captions come from `caption_file` (default: metadata.jsonl or metadata.json where there is one),
-    else from `name.txt` beside `name.png`. `name.mask.png` is a mask; either all images have one or none.
-    The split is drawn from the images' bytes, so that copies of one image stay together.
-    `decoded` is a file that records which images decode: only new ones are checked at the next start.
-    Raises CaptionError, ImageError (naming up to ten files, with the count) or UntrustedFile.
+    `size` is a side, or height and width. Captions come from `caption_file` (default:
+    metadata.jsonl or metadata.json where there is one), else from `name.txt` beside `name.png`.
+    `name.mask.png` is a mask; either all images have one or none. The split is drawn from the
+    images' bytes, so that copies of one image stay together. `decoded` is a file that records which
+    images decode: only new ones are checked at the next start. Raises CaptionError, ImageError
+    (naming up to ten files, with the count) or UntrustedFile.
     """
 
     name = "folder"
@@ -122,7 +123,9 @@ class Folder(RecordSource):
         return [(e.path, e.caption) for e in self._entries_of_split]
 
     def check(self) -> None:
-        """Decode every image and mask once, so that a damaged one is named before work on the others is spent."""
+        """Decode every image and mask once, so that a damaged one is named before work on the
+        others is spent.
+        """
         bad = []
         for entry in track(self._entries_of_split, f"{self.name}/{self.split}: check", len(self), "image"):
             try:

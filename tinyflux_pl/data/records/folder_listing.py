@@ -1,4 +1,6 @@
-"""The images of a folder with their captions and masks: listed once for every split, each opened once."""
+"""The images of a folder with their captions and masks: listed once for every split, each opened
+once.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ HEADER = "header"  # and of a file whose header is that of an image
 
 @dataclass(frozen=True)
 class Entry:
-    """One image that was found: path relative to the root, hash of its bytes, caption, hash of its mask."""
+    """One image that was found: path relative to the root, hash of its bytes, caption, hash of its
+    mask.
+    """
 
     path: str
     sha256: str
@@ -46,9 +50,11 @@ class Entry:
 
 
 class FolderListing:
-    """`entries` of all usable images in the order of their paths, what was `skipped`, and `findings`.
+    """`entries` of all usable images in the order of their paths, what was `skipped`, and
+    `findings`.
 
-    Raises CaptionError, DataError, ImageError (naming up to ten files, with the count), UntrustedFile.
+    Raises CaptionError, DataError, ImageError (naming up to ten files, with the count),
+    UntrustedFile.
     """
 
     def __init__(

@@ -34,12 +34,13 @@ class PairRow:
 
 
 def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
-    """The pairs of a folder, from metadata.jsonl or metadata.json where there is one, else from names.
+    """The pairs of a folder, from metadata.jsonl or metadata.json where there is one, else from
+    names.
 
-    A row holds target, caption, and reference (one, or a list) or mask. By name, in letters of any case,
-    NAME_target.png goes with NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png and
-    NAME_caption.txt. Files that belong to no pair are findings. Raises DataError for a file that is not
-    there, CaptionError for a caption that is no text.
+    A row holds target, caption, and reference (one, or a list) or mask. By name, in letters of any
+    case, NAME_target.png goes with NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png
+    and NAME_caption.txt. Files that belong to no pair are findings. Raises DataError for a file
+    that is not there, CaptionError for a caption that is no text.
     """
     table, scan = table_in(root), scanned(root)
     texts: set[str] = set()
@@ -60,7 +61,10 @@ def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
 
 
 def mixed_kinds(rows: list[PairRow], root: Path) -> DataError | None:
-    """The error of pairs with different numbers of references, or some with a mask; None where all are alike."""
+    """The error of pairs with different numbers of references, or some with a mask.
+
+    None where all are alike.
+    """
     kinds = {(len(row.references), bool(row.mask)): row.target for row in rows}
     if len(kinds) < 2:
         return None

@@ -1,4 +1,6 @@
-"""Pairs of pictures: a target with references (Kontext) or with an inpaint mask (Fill), and a caption."""
+"""Pairs of pictures: a target with references (Kontext) or with an inpaint mask (Fill), and a
+caption.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,13 @@ SPLITS = ("train", "validation", "all")
 
 
 class PairedImages(RecordSource):
-    """Records of the pairs of a folder (see records.pair_rows), each scaled and cropped, never squashed.
+    """Records of the pairs of a folder (see records.pair_rows), each scaled and cropped, never
+    squashed.
 
     Targets have `size`, references `reference_size` (None: the targets'; Kontext's own are
-    resize_rules.PREFERRED): a side, or height and width. A record's `references` are pixels, its `hole` is
-    (H, W) bool, True where to paint. The split is drawn from the targets' bytes. Raises DataError, CaptionError
-    and ImageError as the folder deserves.
+    resize_rules.PREFERRED): a side, or height and width. A record's `references` are pixels, its
+    `hole` is (H, W) bool, True where to paint. The split is drawn from the targets' bytes. Raises
+    DataError, CaptionError and ImageError as the folder deserves.
     """
 
     name = "pairs"

@@ -20,7 +20,10 @@ CURE = 'write rows such as {"file_name": "a.png", "text": "a red circle"}'
 
 
 def table_in(root: Path, name: str | None = None) -> Path | None:
-    """The table of that name, else the first of TABLES that exists; CaptionError if it is not a file."""
+    """The table of that name, else the first of TABLES that exists.
+
+    CaptionError if it is not a file.
+    """
     name = name if name is not None else next((n for n in TABLES if os.path.lexists(root / n)), None)
     if name is None:
         return None
@@ -36,8 +39,8 @@ def table_in(root: Path, name: str | None = None) -> Path | None:
 def captions_by_image(root: Path, table: Path) -> dict[str, str]:
     """Path relative to `root`, as the folder itself spells it, -> caption.
 
-    A link to an image is an image of its own. Raises DataError for a row whose file is not there, CaptionError
-    for two captions of one image.
+    A link to an image is an image of its own. Raises DataError for a row whose file is not there,
+    CaptionError for two captions of one image.
     """
     base = root.resolve()
     captions: dict[str, str] = {}
@@ -67,7 +70,8 @@ def read_captions(path: Path) -> dict[str, str]:
     """Relative file name -> caption, from any of these:
 
     .jsonl, one object a line; .json, a list of such objects, or a mapping of file names to captions
-    or objects. Raises CaptionError naming the line or entry that does not fit, or names a file twice.
+    or objects. Raises CaptionError naming the line or entry that does not fit, or names a file
+    twice.
     """
     captions: dict[str, str] = {}
     for where, file, caption in _rows(path):
@@ -132,7 +136,9 @@ def _file_and_caption(entry: Any, where: str) -> tuple[str, str]:
 
 
 def checked_caption(caption: Any, file: str, where: str) -> str:
-    """The caption, if it is text that UTF-8 can hold, and no longer than one beside an image may be."""
+    """The caption, if it is text that UTF-8 can hold, and no longer than one beside an image may
+    be.
+    """
     if not isinstance(caption, str):
         raise CaptionError(f"the caption of {file} is not text: {str(caption)[:60]!r}", where=where, cure=CURE)
     try:

@@ -16,11 +16,12 @@ from tinyflux_pl.data.records.finding import Finding
 class RecordSource(ABC):
     """An indexed source of records whose order never changes; reading is lazy.
 
-    `skipped` are files left out with the user's consent, with the reason; `findings` files not used.
-    `kinds` counts the files that are read by suffix. `fit_mode` (crop | pad) is how pictures of other
-    shapes are fitted. `reads_files`: a record costs a read from disk. A dataset whose pictures can be
-    read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then report prompt accuracy by split.
-    `grammar` says in a sentence which captions it has; "": any text.
+    `skipped` are files left out with the user's consent, with the reason; `findings` files not
+    used. `kinds` counts the files that are read by suffix. `fit_mode` (crop | pad) is how pictures
+    of other shapes are fitted. `reads_files`: a record costs a read from disk. A dataset whose
+    pictures can be read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then
+    report prompt accuracy by split. `grammar` says in a sentence which captions it has; "": any
+    text.
     """
 
     name: str
@@ -43,10 +44,15 @@ class RecordSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines pictures and captions, as plain data: a cache of another one is stale."""
+        """Everything that determines pictures and captions, as plain data: a cache of another one
+        is stale.
+        """
 
     def sample_keys(self) -> list[Any] | None:
-        """The inputs of each record as plain data, in order; None if they are unknown until it is read."""
+        """The inputs of each record as plain data, in order.
+
+        None if they are unknown until it is read.
+        """
         return None
 
     def captions(self) -> list[tuple[str, str]] | None:
@@ -54,7 +60,9 @@ class RecordSource(ABC):
         return None
 
     def check(self) -> None:  # noqa: B027  (nothing to read is the usual answer)
-        """Read whatever may be damaged, and raise DataError naming all of it, before work is spent on the rest."""
+        """Read whatever may be damaged, and raise DataError naming all of it, before work is spent
+        on the rest.
+        """
 
     def require_one_kind(self) -> None:  # noqa: B027  (one kind is the usual answer)
         """Raise DataError where records differ in kind, so that no batch can hold them together."""
@@ -64,7 +72,9 @@ class RecordSource(ABC):
         return []
 
     def beside(self, caption: str) -> list[str]:
-        """generate.py's words for the pictures that a record of this caption shows beside it: reference=..., ..."""
+        """generate.py's words for the pictures that a record of this caption shows beside it:
+        reference=..., ...
+        """
         return []
 
     def verifier(self) -> Any | None:
@@ -72,7 +82,10 @@ class RecordSource(ABC):
         return None
 
     def novelty(self, images: Tensor) -> dict[str, dict[float, float]] | None:
-        """Quantiles of the distance from pictures (B, 3, H, W) to the nearest training picture; None: not known."""
+        """Quantiles of the distance from pictures (B, 3, H, W) to the nearest training picture.
+
+        None: not known.
+        """
         return None
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:

@@ -1,4 +1,6 @@
-"""The codec and the encoder of conditions that fit a source of pairs: widths and moments from its data."""
+"""The codec and the encoder of conditions that fit a source of pairs: widths and moments from its
+data.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +37,23 @@ def given_for(records: Any, store_dtype: str | None = None) -> PrecomputedTokens
     moments = Moments.over(p.condition[p.condition_mask] for p in source.blocks())
     vector = Moments.over(p.vector for p in source.blocks())
     shape = source.shape
-    told = list(moments.mean), list(moments.spread), list(vector.mean), list(vector.spread)
+    statistics = (moments.mean, moments.spread, vector.mean, vector.spread)
     ids = _shared((p.condition_ids, p.condition_mask) for p in source.blocks())
-    return PrecomputedTokens(shape.condition_tokens, shape.axes, *told, ids=ids, named=source.named)
+    widths = (shape.condition_tokens, shape.axes)
+    return PrecomputedTokens(*widths, *map(list, statistics), ids=ids, named=source.named)
 
 
 def _shared(blocks: Iterable[tuple[Tensor, Tensor]]) -> list[list[float]] | None:
-    """Where token i stands (tokens, A), if it stands there in every pair that has it; else None."""
-    known, seen = torch.zeros(()), torch.zeros((), dtype=torch.bool)
+    """Positions (tokens, A) of the tokens, if they are equal in all pairs; else None."""
+    positions = torch.zeros(())
+    seen = torch.zeros((), dtype=torch.bool)
     for ids, mask in blocks:
         first = ids[mask.int().argmax(0), torch.arange(ids.shape[1])]
-        known = torch.where(seen[..., None], known, first)
+        positions = torch.where(seen[..., None], positions, first)
         seen = seen | mask.any(0)
-        if bool(((ids != known).any(-1) & mask).any()):
+        if bool(((ids != positions).any(-1) & mask).any()):
             return None
-    return known.tolist()
+    return positions.tolist()
 
 
 def _pairs(records: Any, choice: str) -> PairRecords:

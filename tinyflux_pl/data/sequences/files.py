@@ -15,25 +15,28 @@ from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.sequences.array_file import SUFFIXES
 from tinyflux_pl.data.sequences.pair_file import PairFile
-from tinyflux_pl.data.sequences.records import BLOCK, PairRecords, joined, select
+from tinyflux_pl.data.sequences.records import BLOCK, PairRecords, concatenate, select
 from tinyflux_pl.data.sequences.verifier import NearestTarget
 
 SPLITS = ("train", "validation", "all")
-OTHERS = 1000  # targets that an answer is compared with
-NEAR = 32  # rows apart that are read together
+MAX_TARGETS = 1000  # that an answer is compared with
+MAX_GAP = 32  # rows apart that are still read together
 
 
 class Sequences(PairRecords):
     """The pairs of one file, or of every such file in a folder, padded to the longest.
 
     A pair belongs to `validation` where the hash of its content, as a number in [0, 1), is below
-    `validation_fraction`, so that copies of a pair never lie on both sides. Raises ConfigError and DataError.
+    `validation_fraction`, so that copies of a pair never lie on both sides. Raises ConfigError and
+    DataError.
     """
 
     name = "sequences"
 
     def __init__(self, root: str | Path, split: str = "train", validation_fraction: float = 0.05) -> None:
-        self.root, self.split, self.validation_fraction = Path(root).expanduser(), split, validation_fraction
+        self.root = Path(root).expanduser()
+        self.split = split
+        self.validation_fraction = validation_fraction
         if split not in SPLITS or not 0 <= validation_fraction < 1:
             what = f"split={split}, validation_fraction={validation_fraction}"
             raise ConfigError(what, where="data", cure=f"split one of {', '.join(SPLITS)}, fraction in [0, 1)")
@@ -55,24 +58,26 @@ class Sequences(PairRecords):
 
     def pairs(self, rows: Sequence[int]) -> Pairs:
         """These pairs of the split, in this order."""
-        parts, places = [], []
-        wanted = [(self._rows[row][0], self._rows[row][1], place) for place, row in enumerate(rows)]
-        for k, first, last in _runs(wanted):
-            mine = [(row, place) for file, row, place in wanted if file == k and first <= row <= last]
+        parts: list[Pairs] = []
+        positions: list[int] = []
+        requests = [(self._rows[row][0], self._rows[row][1], i) for i, row in enumerate(rows)]
+        for k, first, last in _runs(requests):
+            selected = [(row, i) for file, row, i in requests if file == k and first <= row <= last]
             block = self.files[k].pairs(slice(first, last + 1), self.shape)
-            parts.append(select(block, [row - first for row, _ in mine]))
-            places += [place for _, place in mine]
-        back = torch.tensor(places).argsort().tolist()
-        return select(joined(parts), back)
+            parts.append(select(block, [row - first for row, _ in selected]))
+            positions += [i for _, i in selected]
+        return select(concatenate(parts), torch.tensor(positions).argsort().tolist())
 
     def of_split(self, split: str) -> Sequences:
         """The other pairs of the same files."""
         return Sequences(self.root, split, self.validation_fraction)
 
     def judge(self) -> NearestTarget:
-        """Compares answers with up to OTHERS held-out targets, or with the split's own where none are held out."""
-        held = self._split("validation") if self.validation_fraction > 0 else self
-        return NearestTarget(held.pairs(range(min(OTHERS, len(held)))).truth)
+        """Compare answers with up to MAX_TARGETS held-out targets, or with the split's own where
+        none are held out.
+        """
+        source = self._split("validation") if self.validation_fraction > 0 else self
+        return NearestTarget(source.pairs(range(min(MAX_TARGETS, len(source)))).truth)
 
     def fingerprint(self) -> dict[str, Any]:
         """The content of the pairs and their order: not the root, not times, not file names."""
@@ -82,24 +87,25 @@ class Sequences(PairRecords):
     def _chosen(self, rows: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
         if self.split == "all":
             return rows
-        known = sorted({identity for _, _, identity in rows})
-        held = {i for i in known if i / 2**63 < self.validation_fraction}
-        if self.validation_fraction > 0 and len(known) > 1:
-            held = (held or {known[0]}) - ({known[-1]} if len(held) == len(known) else set())
+        identities = sorted({identity for _, _, identity in rows})
+        validation = {i for i in identities if i / 2**63 < self.validation_fraction}
+        if self.validation_fraction > 0 and len(identities) > 1:
+            last = {identities[-1]} if len(validation) == len(identities) else set()
+            validation = (validation or {identities[0]}) - last
         else:
-            held = set()
-        chosen = [row for row in rows if (row[2] in held) == (self.split == "validation")]
+            validation = set()
+        chosen = [row for row in rows if (row[2] in validation) == (self.split == "validation")]
         if not chosen:
             cure = "add pairs (two different ones at least) or set data.validation_fraction above 0"
             raise DataError(f"no pair is left for the split {self.split!r}", where=str(self.root), cure=cure)
         return chosen
 
 
-def _runs(wanted: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """(file, first row, last row) of what is read at once: rows that lie near each other."""
+def _runs(requests: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """(file, first row, last row) of blocks of nearby rows, each read at once."""
     runs: list[tuple[int, int, int]] = []
-    for k, row in sorted({(file, row) for file, row, _ in wanted}):
-        if runs and runs[-1][0] == k and row - runs[-1][2] <= NEAR:
+    for k, row in sorted({(file, row) for file, row, _ in requests}):
+        if runs and runs[-1][0] == k and row - runs[-1][2] <= MAX_GAP:
             runs[-1] = (k, runs[-1][1], row)
         else:
             runs.append((k, row, row))
@@ -112,11 +118,11 @@ def _files(root: Path) -> list[Path]:
     if not root.is_dir():
         cure = f"set data.root to a file that ends in {' or '.join(SUFFIXES)}, or to a folder of such"
         raise DataError("no such file or folder", where=str(root), cure=cure)
-    found = (p for p in root.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-    shown = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
-    if not shown:
+    files = (p for p in root.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+    visible = sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(root).parts))
+    if not visible:
         raise DataError(f"no file that ends in {' or '.join(SUFFIXES)}", where=str(root), cure="set data.root")
-    return shown
+    return visible
 
 
 def _common_shape(files: list[PairFile]) -> PairShape:
@@ -144,8 +150,9 @@ def _common_shape(files: list[PairFile]) -> PairShape:
 
 @lru_cache(maxsize=4096)
 def _identities(path: str, modified: int, size: int, shape: PairShape) -> tuple[int, ...]:
-    """The sample ids of a file; every number of it is read once, and judged."""
-    file, found = PairFile(path), []
+    """The sample ids of a file; every number of it is read once, and checked."""
+    file = PairFile(path)
+    identities: list[int] = []
     for start in range(0, len(file), BLOCK):
-        found += file.pairs(slice(start, min(start + BLOCK, len(file))), shape).identities()
-    return tuple(found)
+        identities += file.pairs(slice(start, min(start + BLOCK, len(file))), shape).identities()
+    return tuple(identities)

@@ -19,9 +19,10 @@ AXES, AXIS = 3, {"condition": 0, "target": 1}  # columns of default ids, and whi
 class PairFile:
     """Arrays by name: `condition` (M, L, C), `target` (M, N, D), and what may stand beside them.
 
-    `*_ids` (M, tokens, A) or, one set for all, (tokens, A); `*_mask` (M, tokens), true on real tokens; `vector`
-    (M, P); `label` (M,) whole numbers. Without `target` (needs_target=False) the target's length must be said by
-    `target_ids` or by the caller. Raises DataError naming what is missing, unknown or of the wrong shape.
+    `*_ids` (M, tokens, A) or, one set for all, (tokens, A); `*_mask` (M, tokens), true on real
+    tokens; `vector` (M, P); `label` (M,) whole numbers. Without `target` (needs_target=False) the
+    target's length must be said by `target_ids` or by the caller. Raises DataError naming what is
+    missing, unknown or of the wrong shape.
     """
 
     def __init__(self, path: str | Path, needs_target: bool = True) -> None:
@@ -59,14 +60,15 @@ class PairFile:
         return self.count
 
     def has(self, name: str) -> bool:
-        """Whether the file holds that array."""
+        """True if the file holds that array."""
         return name in self.file.shapes
 
     def pairs(self, rows: slice, shape: PairShape, known: dict[str, list[list[float]] | None] | None = None) -> Pairs:
-        """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the file's own.
+        """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the
+        file's own.
 
-        `known` are the ids (tokens, A) of `target` and `condition` where the file has none: by default the
-        index of a token; None for ids that only the file can tell.
+        `known` are the ids (tokens, A) of `target` and `condition` where the file has none: by
+        default the index of a token; None for ids that only the file can tell.
         """
         count = len(range(*rows.indices(len(self))))
         target_mask = self._mask("target_mask", rows, count, self.tokens or shape.tokens)
@@ -155,7 +157,7 @@ class PairFile:
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
-    """Whether a shape is as wanted, where a word stands for any number."""
+    """True if a shape is as expected, where a name stands for any number."""
     return len(shape) == len(wanted) and all(isinstance(w, str) or n == w for n, w in zip(shape, wanted, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Sequence pairs as records: targets in the place of pictures, and captions that name their conditions."""
+"""Sequence pairs as records: targets instead of pictures, and captions that name their conditions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinyflux_pl.data.records.record_source import RecordSource
 from tinyflux_pl.data.sequences.verifier import AnswerVerifier, answers_of
 
 BLOCK = 1024  # pairs at once; no result depends on it
-SHOWN = (32, 96)  # largest height and width of a sequence's picture, in channels and tokens
+MAX_FIELD = (32, 96)  # largest height and width of a sequence's picture, in channels and tokens
 _CAPTION = re.compile(r"(\w+)/(\d+)(?: \(.*\))?")
 _SPLITS = {"held_out": "validation"}  # as prompts call them
 
@@ -46,15 +46,15 @@ class PairRecords(RecordSource):
 
     @abstractmethod
     def judge(self) -> Any:
-        """What tells good answers: `claims`, and check(pairs, answers (B, N, D)) -> (B,) bool by claim and `all`."""
+        """The judge of answers; see sequences.verifier.Judge."""
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
         pair = self.pairs([index])
         caption = self._caption(index, pair.labels[0])
-        places = {"target_ids": pair.target_ids[0].numpy(), "target_mask": pair.target_mask[0].numpy()}
-        return Record(pair.truth[0, :, None].numpy(), caption, pair.identities()[0], None, caption, places)
+        attributes = {"target_ids": pair.target_ids[0].numpy(), "target_mask": pair.target_mask[0].numpy()}
+        return Record(pair.truth[0, :, None].numpy(), caption, pair.identities()[0], None, caption, attributes)
 
     def blocks(self) -> Iterator[Pairs]:
         """All pairs, BLOCK at a time."""
@@ -62,9 +62,9 @@ class PairRecords(RecordSource):
             yield self.pairs(range(start, min(start + BLOCK, len(self))))
 
     def sample_keys(self) -> list[list[Any]]:
-        """What tells each pair from any other, and its name, by which it is found again."""
-        told = (each for block in self.blocks() for each in zip(block.identities(), block.labels, strict=True))
-        return [[identity, self._caption(row, label)] for row, (identity, label) in enumerate(told)]
+        """The identity and the name of each pair."""
+        identified = (each for block in self.blocks() for each in zip(block.identities(), block.labels, strict=True))
+        return [[identity, self._caption(row, label)] for row, (identity, label) in enumerate(identified)]
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """The names of these pairs."""
@@ -79,26 +79,30 @@ class PairRecords(RecordSource):
 
     def named(self, captions: Sequence[str]) -> Pairs:
         """The pairs that these captions name; CaptionError for one that names none."""
-        places: dict[str, list[tuple[int, int]]] = {}
-        for place, caption in enumerate(captions):
+        by_split: dict[str, list[tuple[int, int]]] = {}
+        for position, caption in enumerate(captions):
             match = _CAPTION.fullmatch(caption)
             source = self._split(match[1]) if match and match[1] in ("train", "validation", self.split) else None
             if match is None or source is None or int(match[2]) >= len(source):
                 raise CaptionError(f"names no pair of {self.name}: {caption!r}", cure="write train/0 or validation/17")
-            places.setdefault(match[1], []).append((place, int(match[2])))
-        parts = [self._split(split).pairs([row for _, row in mine]) for split, mine in places.items()]
-        back = torch.tensor([place for mine in places.values() for place, _ in mine]).argsort()
-        return select(joined(parts), back.tolist())
+            by_split.setdefault(match[1], []).append((position, int(match[2])))
+        parts = [self._split(s).pairs([row for _, row in rows]) for s, rows in by_split.items()]
+        positions = [position for rows in by_split.values() for position, _ in rows]
+        return select(concatenate(parts), torch.tensor(positions).argsort().tolist())
 
     def verifier(self) -> AnswerVerifier:
-        """Reads answers by the captions that they were drawn for."""
+        """Compare answers with the pairs that their captions name."""
         return AnswerVerifier(self)
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """Answers (B, D, N, 1) as pictures (B, 3, H, W): a row of grey a channel, the true target in as many below."""
+        """Answers (B, D, N, 1) as pictures (B, 3, H, W): one grey row for each channel, the target
+        below.
+        """
         pairs = self.named(captions)
-        truth, answers = _field(pairs.truth), _field(answers_of(images))
-        low, high = truth.amin((1, 2), keepdim=True), truth.amax((1, 2), keepdim=True)
+        truth = _field(pairs.truth)
+        answers = _field(answers_of(images))
+        low = truth.amin((1, 2), keepdim=True)
+        high = truth.amax((1, 2), keepdim=True)
         both = torch.cat((answers, high.expand(-1, 1, truth.shape[2]), truth), 1)
         grey = ((both - low) / (high - low).clamp(min=1e-6)).mul(2).sub(1).clamp(-1, 1)
         return grey[:, None].expand(-1, 3, -1, -1), [f"{caption}: drawn, true" for caption in captions]
@@ -109,10 +113,10 @@ class PairRecords(RecordSource):
     def _split(self, split: str) -> PairRecords:
         if split == self.split:
             return self
-        known: dict[str, PairRecords] = self.__dict__.setdefault("_siblings", {})
-        if split not in known:
-            known[split] = self.of_split(split)
-        return known[split]
+        siblings: dict[str, PairRecords] = self.__dict__.setdefault("_siblings", {})
+        if split not in siblings:
+            siblings[split] = self.of_split(split)
+        return siblings[split]
 
 
 def select(pairs: Pairs, rows: list[int]) -> Pairs:
@@ -122,14 +126,14 @@ def select(pairs: Pairs, rows: list[int]) -> Pairs:
     return replace(pairs, **chosen, labels=[pairs.labels[row] for row in rows])
 
 
-def joined(parts: Sequence[Pairs]) -> Pairs:
-    """Several as one; all have targets."""
+def concatenate(parts: Sequence[Pairs]) -> Pairs:
+    """Concatenate pairs, all of which have targets."""
     names = [f.name for f in fields(Pairs) if f.name != "labels"]
     columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     return Pairs(**columns, labels=[label for part in parts for label in part.labels])
 
 
 def _field(sequences: Tensor) -> Tensor:
-    """(B, N, D) -> (B, D, N), averaged down to SHOWN."""
+    """(B, N, D) -> (B, D, N), averaged down to MAX_FIELD."""
     channels = sequences.mT
-    return F.adaptive_avg_pool2d(channels, (min(SHOWN[0], channels.shape[1]), min(SHOWN[1], channels.shape[2])))
+    return F.adaptive_avg_pool2d(channels, (min(MAX_FIELD[0], channels.shape[1]), min(MAX_FIELD[1], channels.shape[2])))

@@ -1,4 +1,6 @@
-"""Verifier of sequence pairs: the task's judge on the answers, on the true targets and on the mean target."""
+"""Verifier of sequence pairs: the task's judge on the answers, on the true targets and on the mean
+target.
+"""
 
 from __future__ import annotations
 

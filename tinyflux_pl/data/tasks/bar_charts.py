@@ -1,4 +1,4 @@
-"""A chart from a list of its bars: a task across domains, made by rule, whose every answer is known."""
+"""Bar charts from lists of bars: a synthetic sequence task with known answers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.sequences.records import PairRecords, answers_of, select
 
 SPLITS = ("train", "validation")
-COLUMNS, FEWEST = 6, 2
-HELD_OUT = 16
+COLUMNS = 6
+MIN_BARS = 2
+HELD_OUT = 16  # one chart in so many belongs to the validation split
 
 
 class BarCharts(PairRecords):
-    """2 to 6 tokens (column, height), in any order, to the 36 cells of a 6 x 6 chart: 1 inside a bar, -1 outside.
+    """2 to 6 tokens (column, height), in any order, to the 36 cells of a 6 x 6 chart.
 
-    The list stands at (i, 0, 0), the chart at (0, row, column), row 0 on top. Columns that the list
-    does not name are empty. Charts are drawn at random of 117,612, each in as many orders as its
-    bars allow. One chart in HELD_OUT belongs to the validation split, whatever the order of its
-    bars, and is never learned from.
+    Cells are 1 inside a bar and -1 outside. Positions of the list are (i, 0, 0), of the chart
+    (0, row, column), row 0 on top. Columns without a token are empty. Charts are drawn at random
+    from 117,612, each in as many orders as its bars allow. One chart in HELD_OUT, in any order of
+    its bars, belongs to the validation split and is never trained on.
     """
 
     name = "bar_charts"
@@ -46,11 +47,11 @@ class BarCharts(PairRecords):
         return self.count
 
     def pairs(self, rows: Sequence[int]) -> Pairs:
-        """Lists and charts; the label says the heights from left to right."""
-        return select(self._drawn, list(rows))
+        """Lists and charts; a label holds the heights from left to right."""
+        return select(self._pairs, list(rows))
 
     @cached_property
-    def _drawn(self) -> Pairs:
+    def _pairs(self) -> Pairs:
         condition = torch.zeros(self.count, COLUMNS, 2)
         mask = torch.zeros(self.count, COLUMNS, dtype=torch.bool)
         heights = torch.zeros(self.count, COLUMNS)
@@ -73,15 +74,16 @@ class BarCharts(PairRecords):
         )
 
     def _chart(self, i: int) -> tuple[Tensor, Tensor]:
-        """The columns of its bars, in the order in which they are told, and the heights of all columns."""
+        """The columns of the bars, in the order of the tokens, and the heights of all columns."""
         attempt = 0
         while True:
             g = rng.generator(0, f"bar_charts/{self.split}", i, attempt)
-            bars = int(torch.randint(FEWEST, COLUMNS + 1, (), generator=g))
-            columns, heights = torch.randperm(COLUMNS, generator=g)[:bars], torch.zeros(COLUMNS)
+            bars = int(torch.randint(MIN_BARS, COLUMNS + 1, (), generator=g))
+            columns = torch.randperm(COLUMNS, generator=g)[:bars]
+            heights = torch.zeros(COLUMNS)
             heights[columns] = torch.randint(1, COLUMNS + 1, (bars,), generator=g).float()
-            held = rng.derive(0, "bar_charts/held_out", int(_label(heights))) % HELD_OUT == 0
-            if held == (self.split == "validation"):
+            is_held_out = rng.derive(0, "bar_charts/held_out", int(_label(heights))) % HELD_OUT == 0
+            if is_held_out == (self.split == "validation"):
                 return columns, heights
             attempt += 1
 
@@ -93,12 +95,15 @@ class BarCharts(PairRecords):
         """Charts of another stream."""
         return BarCharts(split, *self.sizes)
 
-    def judge(self) -> ReadCharts:
-        """Compares charts cell by cell."""
-        return ReadCharts()
+    def judge(self) -> ChartJudge:
+        """Compare charts cell by cell."""
+        return ChartJudge()
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """The drawn chart beside the true one; the heights from left to right below them."""
+        """The answered chart next to the true one.
+
+        The heights from left to right as the caption.
+        """
         pairs = self.named(captions)
         both = [cells[..., 0].unflatten(1, (COLUMNS, -1)) for cells in (answers_of(images).float(), pairs.truth)]
         grey = torch.cat((both[0], both[0].new_ones(len(pairs), COLUMNS, 1), both[1]), 2).clamp(-1, 1)
@@ -110,12 +115,15 @@ def _label(heights: Tensor) -> str:
     return "".join(str(int(height)) for height in heights)
 
 
-class ReadCharts:
-    """Whether every cell of an answered chart is on its side of 0 (`all`), and whether all but two are."""
+class ChartJudge:
+    """`all`: every cell of an answered chart has the correct sign.
+
+    `all_but_two`: at most two do not.
+    """
 
     claims = ("all_but_two",)
 
     def check(self, pairs: Pairs, answers: Tensor) -> dict[str, Tensor]:
-        """answers (B, 36, 1); (B,) bool."""
+        """Mark answers (B, 36, 1): (B,) bool."""
         wrong = ((answers > 0) != (pairs.truth > 0)).flatten(1).sum(1)
         return {"all": wrong == 0, "all_but_two": wrong <= 2}

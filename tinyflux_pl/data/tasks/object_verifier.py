@@ -1,4 +1,6 @@
-"""The base of verifiers of drawn objects: find them, describe the picture, compare it with the prompt."""
+"""The base of verifiers of drawn objects: find them, describe the picture, compare it with the
+prompt.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class ObjectVerifier(PromptVerifier):
         self.min_fit = min_fit
 
     def read(self, images: Tensor) -> list[dict[str, Any]]:
-        """Images (B, 3, H, H) in [-1, 1] -> a description of each, with the `count` of parts and `fit`."""
+        """Images (B, 3, H, H) in [-1, 1] -> a description of each, with the `count` of parts and
+        `fit`.
+        """
         found = find_objects(images, self.side)
         counts = found.count.tolist()
         return [self.describe(parts, count) for parts, count in zip(found.to_list(), counts, strict=True)]

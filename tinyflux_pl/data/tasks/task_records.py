@@ -1,4 +1,6 @@
-"""The base of the built-in tasks: pictures of one side, captions of a grammar, everything from the index."""
+"""The base of the built-in tasks: pictures of one side, captions of a grammar, everything from the
+index.
+"""
 
 from __future__ import annotations
 

@@ -15,10 +15,14 @@ def caption_of(digit: int, template: int) -> str:
 
 
 def parse(caption: str) -> int:
-    """The digit that a caption names; CaptionError, with the grammar, if it names none or several."""
+    """The digit that a caption names.
+
+    CaptionError, with the grammar, if it names none or several.
+    """
     words = caption.lower().replace(",", " ").replace(".", " ").split()
-    found = {NAMES.index(w) for w in words if w in NAMES} | {int(w) for w in words if w.isdecimal() and len(w) == 1}
-    if len(found) != 1:
-        count = "several digits" if found else "no digit"
+    digits = {NAMES.index(w) for w in words if w in NAMES}
+    digits |= {int(w) for w in words if w.isdecimal() and len(w) == 1}
+    if len(digits) != 1:
+        count = "several digits" if digits else "no digit"
         raise CaptionError(f"not a caption of one digit: {caption!r} names {count}", cure=GRAMMAR)
-    return found.pop()
+    return digits.pop()

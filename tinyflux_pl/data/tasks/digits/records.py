@@ -63,7 +63,9 @@ class Digits(TaskRecords):
         return DigitVerifier()
 
     def novelty(self, images: Tensor) -> dict[str, dict[float, float]]:
-        """Distances of pictures (n, 3, H, H) to the nearest scan of this split, and those of held-out scans."""
+        """Distances of pictures (n, 3, H, H) to the nearest scan of this split, and those of
+        held-out scans.
+        """
         import torch
 
         from tinyflux_pl.data.tasks.digits.novelty import neighbour_distances

@@ -1,4 +1,6 @@
-"""The grammar of scenes: relations and counts of objects, their captions, and the parser of captions."""
+"""The grammar of scenes: relations and counts of objects, their captions, and the parser of
+captions.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ GRAMMAR = (
 
 @dataclass(frozen=True)
 class Scene:
-    """The (colour, shape) objects of a picture, and the relation of the first to the second, or None.
+    """The (colour, shape) objects of a picture, and the relation of the first to the second, or
+    None.
 
     Without a relation they are alike, or two that may stand anywhere.
     """

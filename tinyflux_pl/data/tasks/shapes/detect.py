@@ -1,8 +1,10 @@
-"""Finds flat objects on a plain ground and fits each with a drawn template: colour, shape, radius, centre.
+"""Finds flat objects on a plain ground and fits each with a drawn template: colour, shape, radius,
+centre.
 
-Reads pixels alone. Ground: the median of each channel. Objects: connected parts that differ from it. Shape,
-radius and sub-pixel centre: least squares against the drawing formula, blurred as the picture was. Colour: the
-nearest of the palette in OKLab (Ottosson, 2020), taken from the fit, so that edges do not dull it.
+Reads pixels alone. Ground: the median of each channel. Objects: connected parts that differ from
+it. Shape, radius and sub-pixel centre: least squares against the drawing formula, blurred as the
+picture was. Colour: the nearest of the palette in OKLab (Ottosson, 2020), taken from the fit, so
+that edges do not dull it.
 """
 
 from __future__ import annotations
@@ -17,21 +19,23 @@ from tinyflux_pl.data.tasks.shapes.render import PALETTE, SHAPES, coverage, mome
 
 BLUR = 0.7  # pixels, against noise; templates are blurred alike
 CONTRAST = 0.5  # of RGB distance in [-1, 1] units: above noise, well below any colour of the palette
-LEAST_AREA = 4  # pixels: what is smaller is a speck, not an object
+MIN_AREA = 4  # pixels: smaller parts are specks
 MARGIN = 2  # pixels around a part that belong to its fit
 WINDOW = 24  # pixels along the side of the square in which an object is fitted
 RADIUS_STEPS = (0.88, 0.94, 1.0, 1.06, 1.12)
 COLOUR_REACH = 0.17  # OKLab distance beyond which a colour has no name here
-OBJECTS_CAP = 8  # parts a picture; more than that is noise, and noise reads as nothing
+MAX_OBJECTS = 8  # parts of a picture; more than that is noise, which is not read
 CHUNK = 128  # pictures at a time, which bounds memory
 
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """N parts found in B pictures. `image`, `colour`, `shape` (N,) indices, colour -1 where none is near.
+    """N parts found in B pictures. `image`, `colour`, `shape` (N,) indices, colour -1 where none is
+    near.
 
-    `radius` (N,) and `centre` (N, 2) as (x, y), in pixels; `fit` (N,) the explained part of the contrast, at
-    most 1; `lead` (N,) by how much of it the best shape beats the second; `count` (B,) parts in each picture.
+    `radius` (N,) and `centre` (N, 2) as (x, y), in pixels; `fit` (N,) the explained part of the
+    contrast, at most 1; `lead` (N,) by how much of it the best shape beats the second; `count` (B,)
+    parts in each picture.
     """
 
     image: Tensor
@@ -54,13 +58,15 @@ class FoundObjects:
 
 
 def find_objects(images: Tensor, side: int) -> FoundObjects:
-    """Images (B, 3, H, H) in [-1, 1] -> every object in them, read at `side` pixels, to which others are resized."""
+    """Images (B, 3, H, H) in [-1, 1] -> every object in them, read at `side` pixels, to which
+    others are resized.
+    """
     images = images.detach().float().clamp(-1.0, 1.0)
     if images.shape[-1] != side:
         images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    found = [_find(chunk) for chunk in images.split(CHUNK)]
-    merged = {f.name: torch.cat([getattr(part, f.name) for part in found]) for f in fields(FoundObjects)}
-    merged["image"] = torch.cat([part.image + i * CHUNK for i, part in enumerate(found)])
+    chunks = [_find(chunk) for chunk in images.split(CHUNK)]
+    merged = {f.name: torch.cat([getattr(part, f.name) for part in chunks]) for f in fields(FoundObjects)}
+    merged["image"] = torch.cat([part.image + i * CHUNK for i, part in enumerate(chunks)])
     return FoundObjects(**merged)
 
 
@@ -70,27 +76,32 @@ def _find(images: Tensor) -> FoundObjects:
     contrast = _blurred(images - ground[:, :, None, None])
     labels = _labels(contrast.square().sum(1) > CONTRAST**2)
     picture, root, area = _parts(labels)
-    large = area >= LEAST_AREA
+    large = area >= MIN_AREA
     count = torch.bincount(picture[large], minlength=batch)
-    kept = large & (count[picture] <= OBJECTS_CAP)
-    picture, root = picture[kept], root[kept]
+    selected = large & (count[picture] <= MAX_OBJECTS)
+    picture = picture[selected]
+    root = root[selected]
 
-    own = (labels[picture] == root[:, None, None]).float()
-    others = ((labels[picture] > 0) & (own == 0)).float()
-    row_mass, column_mass = own.sum(2), own.sum(1)
+    own_pixels = (labels[picture] == root[:, None, None]).float()
+    other_parts = ((labels[picture] > 0) & (own_pixels == 0)).float()
+    row_mass = own_pixels.sum(2)
+    column_mass = own_pixels.sum(1)
     mass = row_mass.sum(1)
     line_y = torch.arange(height, device=images.device) + 0.5
     line_x = torch.arange(width, device=images.device) + 0.5
-    middle_x, middle_y = (column_mass * line_x).sum(1) / mass, (row_mass * line_y).sum(1) / mass
+    middle_x = (column_mass * line_x).sum(1) / mass
+    middle_y = (row_mass * line_y).sum(1) / mass
 
     # Windows of WINDOW pixels around each part, with the picture's own coordinates.
-    left, top = (middle_x.round().long() - WINDOW // 2), (middle_y.round().long() - WINDOW // 2)
+    left = middle_x.round().long() - WINDOW // 2
+    top = middle_y.round().long() - WINDOW // 2
     offsets = torch.arange(WINDOW, device=images.device)
-    columns, rows = left[:, None] + offsets, top[:, None] + offsets
+    columns = left[:, None] + offsets
+    rows = top[:, None] + offsets
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     index = (rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]).flatten(1)
 
-    near = F.max_pool2d(own[:, None], 2 * MARGIN + 1, 1, MARGIN)[:, 0] * (1.0 - others)
+    near = F.max_pool2d(own_pixels[:, None], 2 * MARGIN + 1, 1, MARGIN)[:, 0] * (1.0 - other_parts)
     weight = near.flatten(1).gather(1, index).view(-1, WINDOW, WINDOW) * inside
     window = contrast[picture].flatten(2).gather(2, index[:, None].expand(-1, 3, -1)).view(-1, 3, WINDOW, WINDOW)
     window = window * weight[:, None]
@@ -106,11 +117,15 @@ def _fit(
     colour = (window * core[:, None]).sum((2, 3)) / core.sum((1, 2))[:, None].clamp_min(1.0)
     cover = (window * colour[:, :, None, None]).sum(1) / colour.square().sum(1)[:, None, None].clamp_min(1e-6)
     mass = cover.sum((1, 2)).clamp_min(1e-6)
-    mean_x, mean_y = (cover.sum(1) * x).sum(1) / mass, (cover.sum(2) * y).sum(1) / mass
+    mean_x = (cover.sum(1) * x).sum(1) / mass
+    mean_y = (cover.sum(2) * y).sum(1) / mass
     energy = window.square().sum((1, 2, 3)).clamp_min(1e-6)
 
     def explained(shape: str, radius: Tensor, cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor]:
-        """Part of the window's energy that k templates, sharp then soft, explain (N, 2k); their colours (N, 2k, 3)."""
+        """Part of the window's energy that k templates, sharp then soft, explain (N, 2k).
+
+        Their colours (N, 2k, 3).
+        """
         dx = x[:, None, None, :] - cx[:, :, None, None]
         dy = y[:, None, :, None] - cy[:, :, None, None]
         sharp = _blurred(coverage(shape, dx, dy, radius[:, :, None, None]))
@@ -123,7 +138,8 @@ def _fit(
     fits, radii, centres, colours = [], [], [], []
     for shape, (area, below) in zip(SHAPES, moments(), strict=True):
         radius = (mass / area).sqrt()[:, None] * steps
-        cx, cy = mean_x[:, None].expand_as(radius), mean_y[:, None] - below * radius
+        cx = mean_x[:, None].expand_as(radius)
+        cy = mean_y[:, None] - below * radius
         score, shade = explained(shape, radius, cx, cy)
         best = score.argmax(1, keepdim=True)
         fits.append(score.gather(1, best)[:, 0])
@@ -133,7 +149,8 @@ def _fit(
         colours.append(shade.gather(1, best[..., None].expand(-1, -1, 3))[:, 0])
     score = torch.stack(fits, 1)
     top, shape_index = score.topk(2, dim=1)
-    best, each = shape_index[:, 0], torch.arange(len(score), device=window.device)
+    best = shape_index[:, 0]
+    each = torch.arange(len(score), device=window.device)
     shade = torch.stack(colours, 1)[each, best] + ground
     return FoundObjects(
         image=picture,
@@ -156,7 +173,9 @@ def _blurred(images: Tensor) -> Tensor:
 
 
 def _labels(mask: Tensor) -> Tensor:
-    """Connected parts (8 neighbours) of (B, H, W): each pixel gets the largest index of its part, 0 outside."""
+    """Connected parts (8 neighbours) of (B, H, W): each pixel gets the largest index of its part, 0
+    outside.
+    """
     index = torch.arange(1, mask[0].numel() + 1, device=mask.device, dtype=torch.float32).view(mask.shape[1:])
     labels = index * mask
     while True:
@@ -172,12 +191,15 @@ def _parts(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     flat = labels.flatten(1)
     areas = torch.zeros(len(flat), flat.shape[1] + 1, device=labels.device)
     areas.scatter_add_(1, flat.long(), torch.ones_like(flat))
-    picture, place = (flat == index).nonzero(as_tuple=True)
-    return picture, index[place], areas[picture, place + 1]
+    picture, position = (flat == index).nonzero(as_tuple=True)
+    return picture, index[position], areas[picture, position + 1]
 
 
 def _nearest_colour(rgb: Tensor) -> Tensor:
-    """Index of the nearest colour of the palette in OKLab, -1 beyond COLOUR_REACH; rgb (N, 3) in [-1, 1]."""
+    """Index of the nearest colour of the palette in OKLab, -1 beyond COLOUR_REACH.
+
+    Rgb (N, 3) in [-1, 1].
+    """
     palette = torch.tensor(list(PALETTE.values()), device=rgb.device) / 127.5 - 1.0
     distance, index = torch.cdist(oklab(rgb), oklab(palette)).min(1)
     return torch.where(distance <= COLOUR_REACH, index, -1)

@@ -1,4 +1,6 @@
-"""The grammar of one shape: colours, shapes, sizes and positions, their captions, and the parser of captions."""
+"""The grammar of one shape: colours, shapes, sizes and positions, their captions, and the parser of
+captions.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from tinyflux_pl.core.errors import CaptionError, ConfigError
 from tinyflux_pl.data.tasks.shapes.render import COLOURS, SHAPES
 
 SPLITS = ("train", "validation", "held_out")
-BASE = 32  # the side for which all lengths below are given; other sizes scale them
+BASE = 32  # the side that all lengths below refer to; other sizes scale them
 RADII = {"small": 3.6, "medium": 5.2, "large": 7.2}
 SIZES = tuple(RADII)
 CENTRES = (9.0, 16.0, 23.0)
@@ -49,7 +51,10 @@ def article(noun: str) -> str:
 
 
 def pairs_of(split: str) -> tuple[tuple[str, str], ...]:
-    """The colour and shape pairs that a split draws from; ConfigError for a split that does not exist."""
+    """The colour and shape pairs that a split draws from.
+
+    ConfigError for a split that does not exist.
+    """
     if split not in SPLITS:
         raise ConfigError(f"no such split: {split!r}", where="data.split", cure="choose one of " + ", ".join(SPLITS))
     return HELD_OUT_PAIRS if split == "held_out" else SEEN_PAIRS
@@ -66,7 +71,7 @@ def caption_of(attributes: dict[str, str], template: int) -> str:
         position=position,
         colour=article(colour),
         size_colour=article(f"{attributes['size']} {colour}"),
-        place=_placed(position),
+        place=_adverbial(position),
     )
 
 
@@ -77,16 +82,18 @@ def _short_caption(attributes: dict[str, str], template: int) -> str:
     if "position" not in attributes:
         return noun
     position = attributes["position"]
-    return (f"{noun}, {position}", f"{noun} {_placed(position)}", f"{position}: {noun}")[template % 3]
+    return (f"{noun}, {position}", f"{noun} {_adverbial(position)}", f"{position}: {noun}")[template % 3]
 
 
-def _placed(position: str) -> str:
+def _adverbial(position: str) -> str:
     """The position as an adverbial."""
     return _PLACES.get(position, f"in the {position}")
 
 
 def shortened(attributes: dict[str, str], uniform: float) -> dict[str, str]:
-    """All attributes, or for `uniform` in [0, 1) below SHORT_CAPTIONS the shape and a proper part of the rest."""
+    """All attributes, or for `uniform` in [0, 1) below SHORT_CAPTIONS the shape and a proper part
+    of the rest.
+    """
     if uniform >= SHORT_CAPTIONS:
         return attributes
     parts = 2 ** len(OPTIONAL) - 1
@@ -99,17 +106,17 @@ def shortened(attributes: dict[str, str], uniform: float) -> dict[str, str]:
 def _parse(caption: str) -> tuple[tuple[str, str], ...]:
     words = caption.lower().replace(",", " ").replace(":", " ").rstrip(" .").replace("center", "centre").split()
     words = [word for word in words if word not in _FILLERS]
-    known = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
-    stated = {name: [word for word in words if word in choices] for name, choices in known.items()}
-    rest = " ".join(w for w in words if not any(w in choices for choices in known.values()))
-    if why := _unclear(stated, rest):
-        raise CaptionError(f"not a caption of one shape: {caption!r} {why}", cure=GRAMMAR)
+    choices_of = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
+    stated = {name: [word for word in words if word in choices] for name, choices in choices_of.items()}
+    rest = " ".join(w for w in words if not any(w in choices for choices in choices_of.values()))
+    if reason := _objection(stated, rest):
+        raise CaptionError(f"not a caption of one shape: {caption!r} {reason}", cure=GRAMMAR)
     attributes = {name: values[0] for name, values in stated.items() if values}
     return tuple((attributes | ({"position": rest} if rest else {})).items())
 
 
-def _unclear(stated: dict[str, list[str]], rest: str) -> str:
-    """Why a caption does not describe one shape, or nothing."""
+def _objection(stated: dict[str, list[str]], rest: str) -> str:
+    """The reason why a caption does not describe one shape; "" if it does."""
     twice = [f"two values of {name} ({', '.join(values)})" for name, values in stated.items() if len(values) > 1]
     if twice:
         return f"has {' and '.join(twice)}"
@@ -119,8 +126,10 @@ def _unclear(stated: dict[str, list[str]], rest: str) -> str:
 
 
 def parse(caption: str) -> dict[str, str]:
-    """What a caption states: a shape, and those of colour, position and size that it names.
+    """The attributes that a caption states: a shape, and those of colour, position and size that it
+    names.
 
-    CaptionError, with the grammar, for a caption with no shape, with two values of one kind or another word.
+    CaptionError, with the grammar, for a caption with no shape, with two values of one kind or
+    another word.
     """
     return dict(_parse(caption))

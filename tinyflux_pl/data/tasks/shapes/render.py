@@ -1,4 +1,4 @@
-"""Antialiased flat shapes from signed distances: one formula for those who draw and those who read."""
+"""Antialiased flat shapes from signed distances: one formula for drawing and for detection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 DRAWING_VERSION = 1  # raise it whenever a picture or a caption would come out differently
 
-# Far apart in hue or in lightness, and each far from the light grey ground.
+# Far apart in hue or in lightness, and each far from the light grey background.
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (215, 35, 40),
     "orange": (255, 135, 15),
@@ -33,7 +33,8 @@ _SQUARE, _DIAMOND, _TRIANGLE, _CROSS_LENGTH, _CROSS_WIDTH = 0.90, 1.20, 1.32, 1.
 
 
 def signed_distance(shape: str, x: Any, y: Any, radius: Any) -> Any:
-    """Distance to the outline in pixels, negative inside; x right and y down from the shape's centre.
+    """Distance to the outline in pixels, negative inside; x right and y down from the shape's
+    centre.
 
     Takes numpy arrays or tensors that broadcast. The centre is that of the bounding box.
     """
@@ -56,7 +57,9 @@ def signed_distance(shape: str, x: Any, y: Any, radius: Any) -> Any:
 
 
 def coverage(shape: str, x: Any, y: Any, radius: Any) -> Any:
-    """The part of each pixel that the shape covers, in [0, 1]: a ramp one pixel wide along the outline."""
+    """The part of each pixel that the shape covers, in [0, 1]: a ramp one pixel wide along the
+    outline.
+    """
     return (0.5 - signed_distance(shape, x, y, radius)).clip(0.0, 1.0)
 
 
@@ -71,7 +74,9 @@ def moments() -> tuple[tuple[float, float], ...]:
 
 @lru_cache(maxsize=8)
 def pixel_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (1, size) and (size, 1) of the pixels' centres, in pixels from the top left corner."""
+    """Coordinates (1, size) and (size, 1) of the pixels' centres, in pixels from the top left
+    corner.
+    """
     line = np.arange(size, dtype=np.float32) + 0.5
     return line[None, :], line[:, None]
 
@@ -88,7 +93,9 @@ class ShapeInstance:
 
 
 def draw(objects: list[ShapeInstance], size: int, grey: float) -> tuple[np.ndarray, np.ndarray]:
-    """Objects over a plain grey ground -> image (size, size, 3) uint8, mask (size, size) float32 in [0, 1]."""
+    """Objects on a plain grey background -> image (size, size, 3) uint8, mask (size, size) float32
+    in [0, 1].
+    """
     across, down = pixel_grid(size)
     image = np.full((size, size, 3), grey, dtype=np.float32)
     mask = np.zeros((size, size), dtype=np.float32)

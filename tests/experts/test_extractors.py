@@ -135,7 +135,7 @@ def test_statistics_are_those_of_the_attention_maps(sol_teacher, samples, monkey
         expected.add(rows, 0)
         torch.testing.assert_close(layer.statistics(), expected.statistics(), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(layer.importance(), expected.importance(), atol=1e-5, rtol=1e-5)
-    monkeypatch.setattr(sol_attention, "TILE", 4 * 2 * 64 * 5)
+    monkeypatch.setattr(sol_attention, "TILE_SIZE", 4 * 2 * 64 * 5)
     tiled = capture_layers(denoiser, latents, t, cond)
     for found, expected in zip(summarise(tiled, 8), summarise(layers, 8), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
@@ -152,9 +152,9 @@ def test_watching_changes_neither_the_answer_nor_the_teacher(sol_teacher, sample
     denoiser, latents, t, cond = inputs(sol_teacher, samples)
     plain, before = denoiser(latents, t, cond).sample, denoiser.unet.attn_processors
     watcher = StatisticsAttention(sol_attention.grids_of(8, 8))
-    with sol_attention.watching(denoiser, watcher):
+    with sol_attention.recording(denoiser, watcher):
         torch.testing.assert_close(denoiser(latents, t, cond).sample, plain, rtol=0, atol=0)
-    with pytest.raises(RuntimeError), sol_attention.watching(denoiser, watcher):
+    with pytest.raises(RuntimeError), sol_attention.recording(denoiser, watcher):
         raise RuntimeError
     assert denoiser.unet.attn_processors == before
 

@@ -1,1 +1,1 @@
-"""Floor 4: checkpoints as verified directories, and key layouts."""
+"""Floor 4: checkpoints as verified directories."""

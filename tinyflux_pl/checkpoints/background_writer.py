@@ -1,4 +1,4 @@
-"""A thread that writes while training goes on: one piece of work at a time, and no failure lost."""
+"""A thread that writes while training continues: one job at a time, no failure lost."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from threading import Thread
 
 
 class BackgroundWriter:
-    """Runs what it is given in a thread; what the work raised is raised, as it was, by the next call.
+    """Runs one job in a thread; an exception of the job is re-raised by the next call.
 
-    The thread is no daemon: an interpreter that ends waits for it.
+    The thread is not a daemon: the interpreter waits for it at exit.
     """
 
     def __init__(self) -> None:
@@ -17,19 +17,19 @@ class BackgroundWriter:
         self._failure: BaseException | None = None
 
     def start(self, work: Callable[[], object]) -> None:
-        """Wait for the work before, raise its failure, then begin this one."""
+        """Wait for the previous job, raise its failure, then start this one."""
         self.wait()
         thread = Thread(target=self._run, args=(work,), name="checkpoint writer")
         thread.start()
         self._thread = thread
 
     def check(self) -> None:
-        """Raise what the last work raised, if it has ended already; wait for nothing."""
+        """Raise the failure of the last job if it has ended, without waiting."""
         if self._failure is not None:
             self.wait()
 
     def wait(self) -> None:
-        """Return once nothing is being written; raise what the last work raised, once."""
+        """Return once no job runs; raise the failure of the last one, once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, without its weights."""
+"""The configuration of a checkpoint, without its weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tinyflux_pl.core.errors import CorruptCheckpoint
 
 
 def config_of(path: str | Path) -> dict[str, Any]:
-    """config.json of a checkpoint's folder, or of the newest in a run's folder; its hash is verified, no other file's.
+    """config.json of a checkpoint's folder, or of the newest in a run's folder.
 
-    Raises as directory.read does.
+    Only this file's hash is verified. Raises as directory.read does.
     """
     folder = _folder(Path(path))
     manifest = sealed.read(folder)
@@ -22,14 +22,15 @@ def config_of(path: str | Path) -> dict[str, Any]:
     try:
         return files.read_object(folder / sealed.CONFIG)
     except OSError as error:
-        what = f"{sealed.CONFIG} cannot be read: {error}"
-        raise CorruptCheckpoint(what, where=str(folder), cure=sealed.CURE) from error
+        raise CorruptCheckpoint(
+            f"{sealed.CONFIG} cannot be read: {error}", where=str(folder), cure=sealed.CURE
+        ) from error
 
 
 def _folder(path: Path) -> Path:
     if (path / sealed.MANIFEST).is_file():
         return path
     for folder in (path / "checkpoints", path):
-        if folder.is_dir() and (found := directory.list_steps(folder)):
-            return found[-1]
-    return directory.read(path).path  # which says what it is instead
+        if folder.is_dir() and (steps := directory.list_steps(folder)):
+            return steps[-1]
+    return directory.read(path).path  # raises with the reason

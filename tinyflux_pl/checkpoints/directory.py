@@ -1,4 +1,4 @@
-"""A checkpoint is a directory: weights, averaged weights, training state, and a sealed manifest last."""
+"""A checkpoint directory: weights, averages, training state, and a sealed manifest written last."""
 
 from __future__ import annotations
 
@@ -30,34 +30,35 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Optimizer steps the weights have seen."""
+        """Optimizer steps of the weights."""
         return int(self.manifest["step"])
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits that name these weights."""
+        """Twelve hexadecimal digits that identify these weights."""
         return fingerprint.hash_json(self.manifest["files"])[:12]
 
     def weights(self, which: str = "averaged") -> dict[str, Tensor]:
-        """All of the network's tensors: `averaged` (EMA; raw for those that have no average) or `raw`."""
-        found = files.read_tensors(self.path / WEIGHTS)
+        """All tensors of the network: `averaged` (EMA; raw where there is no average) or `raw`."""
+        tensors = files.read_tensors(self.path / WEIGHTS)
         if which == "averaged" and AVERAGED in self.manifest["files"]:
-            found.update(files.read_tensors(self.path / AVERAGED))
-        return found
+            tensors.update(files.read_tensors(self.path / AVERAGED))
+        return tensors
 
     def state(self) -> dict[str, Any]:
         """Optimizer state and counters: tensors and plain types only.
 
-        Raises UntrustedFile for a file that asks for more than that, CorruptCheckpoint for one that is torn,
-        missing, or no training state.
+        Raises UntrustedFile for a file that needs more than that, CorruptCheckpoint for one that is
+        truncated, missing, or not a training state.
         """
         if STATE not in self.manifest["files"]:
-            raise CorruptCheckpoint("it holds no training state, only weights", where=str(self.path), cure=CURE)
+            raise CorruptCheckpoint("it has weights but no training state", where=str(self.path), cure=CURE)
         return training_state.read(self.path / STATE)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every raw weight, by the header alone, under the names of a network not compiled."""
-        return {plain_key(name): shape for name, shape in tensor_shapes(self.path / WEIGHTS).items()}
+        """Name -> shape of every raw weight, from the header alone, without torch.compile's prefixes."""
+        shapes = tensor_shapes(self.path / WEIGHTS)
+        return {plain_key(name): shape for name, shape in shapes.items()}
 
 
 def save(
@@ -69,14 +70,15 @@ def save(
     averaged: Mapping[str, Tensor] | None,
     state: dict[str, Any] | None,
 ) -> Checkpoint:
-    """Write beside the target, hash, manifest last, fsync, rename: the target is whole, or as it was before.
+    """Write into a staging folder, hash, manifest last, fsync, rename: the target is complete or unchanged.
 
-    `averaged` holds only those of `weights` that have an average: what is frozen is stored once. Removes what
-    killed writers left in the folder. Raises DiskFull.
+    `averaged` has only the tensors that have an average, so that frozen ones are stored once. Removes
+    the leftovers of killed writers. Raises DiskFull.
     """
     path = Path(path)
     folders.remove_leftovers(path.parent)
-    with folders.staged(path, sum(tensor.nbytes for tensor in _tensors([weights, averaged, state]))) as folder:
+    num_bytes = sum(tensor.nbytes for tensor in _tensors([weights, averaged, state]))
+    with folders.staged(path, num_bytes) as folder:
         files.save_tensors(folder / WEIGHTS, plain_keys(weights))
         if averaged is not None:
             files.save_tensors(folder / AVERAGED, plain_keys(averaged))
@@ -88,9 +90,10 @@ def save(
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Open and verify: the manifest and every file it lists are as they were written; else CorruptCheckpoint.
+    """Open a checkpoint and verify the manifest and every file it lists.
 
-    Raises UntrustedFile for a single file, such as a pickle: it is not opened.
+    Raises CorruptCheckpoint for any that changed, UntrustedFile for a single file, such as a pickle,
+    which is not opened.
     """
     path = Path(path)
     if path.is_file():
@@ -113,7 +116,7 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def verifies(path: str | Path) -> bool:
-    """Whether a whole checkpoint is there."""
+    """True if `path` is a complete checkpoint."""
     try:
         read(path)
     except (CorruptCheckpoint, UntrustedFile):
@@ -122,12 +125,12 @@ def verifies(path: str | Path) -> bool:
 
 
 def list_steps(folder: str | Path) -> list[Path]:
-    """Checkpoint directories of a run whose manifest is as it was written, oldest step first."""
+    """Checkpoint directories of a run with a valid manifest, oldest step first."""
     return _by_step(folder)[0]
 
 
 def newest_valid(folder: str | Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and one line for each passed over, whose step may be newer."""
+    """The newest valid checkpoint, and one line for each one rejected, which may be newer."""
     ordered, unreadable = _by_step(folder)
     rejected = [f"{path.name}: {error.what}" for path, error in unreadable.items()]
     for path in reversed(ordered):
@@ -138,28 +141,35 @@ def newest_valid(folder: str | Path) -> tuple[Checkpoint | None, list[str]]:
     return None, rejected
 
 
-def prune(folder: str | Path, keep: int, pattern: str, whole: Callable[[Path], bool] = verifies) -> list[Path]:
-    """Remove the oldest that match `pattern`, once `keep` newer ones are `whole`: one that is not, does not count."""
+def prune(folder: str | Path, keep: int, pattern: str, is_valid: Callable[[Path], bool] = verifies) -> list[Path]:
+    """Remove checkpoints that match `pattern` and are older than the newest `keep` valid ones.
+
+    Returns those removed. An invalid checkpoint does not count among the `keep`.
+    """
     keep = max(keep, 1)
     matching = [path for path in reversed(list_steps(folder)) if path.match(pattern)]
-    dropped: list[Path] = []
-    valid = 0
-    for path in matching if len(matching) > keep else []:
-        if valid < keep:
-            valid += whole(path)
+    if len(matching) <= keep:
+        return []
+    removed: list[Path] = []
+    num_valid = 0
+    for path in matching:
+        if num_valid < keep:
+            num_valid += is_valid(path)
         else:
             folders.remove_tree(path)
-            dropped.append(path)
-    return dropped
+            removed.append(path)
+    return removed
 
 
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Strict load, compiled or not; what is missing, unexpected or of another shape is listed."""
-    called = {plain_key(name): name for name in module.state_dict()}
-    own, tensors = plain_keys(module.state_dict()), plain_keys(tensors)
-    cure = "use the model= and experts= of the run that made the checkpoint"
-    require_match(shapes_of(own), shapes_of(tensors), where, cure)
-    module.load_state_dict({called[key]: tensor for key, tensor in tensors.items()}, strict=True)
+    """Load strictly, compiled or not; CheckpointMismatch lists missing, extra and mis-shaped keys."""
+    module_keys = {plain_key(name): name for name in module.state_dict()}
+    expected = plain_keys(module.state_dict())
+    tensors = plain_keys(tensors)
+    cure = "use the model= and experts= of the run that wrote the checkpoint"
+    require_match(shapes_of(expected), shapes_of(tensors), where, cure)
+    state = {module_keys[key]: tensor for key, tensor in tensors.items()}
+    module.load_state_dict(state, strict=True)
 
 
 def plain_key(key: str) -> str:
@@ -168,7 +178,7 @@ def plain_key(key: str) -> str:
 
 
 def plain_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under their names in a network that is not compiled."""
+    """The tensors under their names in a network that is not compiled."""
     return {plain_key(key): tensor for key, tensor in tensors.items()}
 
 
@@ -176,7 +186,7 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
     try:
         with open(path, "wb") as handle:
             torch.save(state, handle)
-    except RuntimeError as error:  # behind which torch hides what the disk said
+    except RuntimeError as error:  # torch's, which wraps the OSError of the disk
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise
@@ -186,12 +196,12 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping | list | tuple):
-        for held in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(held)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
 
 
 def _by_step(folder: str | Path) -> tuple[list[Path], dict[Path, CorruptCheckpoint]]:
-    """Directories that say their step, oldest first, and those that hold a checkpoint's files but do not."""
+    """Directories with a valid manifest, oldest step first, and the errors of the others."""
     steps: dict[Path, int] = {}
     unreadable: dict[Path, CorruptCheckpoint] = {}
     for path in sorted(Path(folder).glob("[!.]*/")):
@@ -206,7 +216,7 @@ def _by_step(folder: str | Path) -> tuple[list[Path], dict[Path, CorruptCheckpoi
 
 def _nearby(path: Path) -> str:
     for folder in (path, path / "checkpoints", path.parent):
-        found = list_steps(folder) if folder.is_dir() else []
-        if found:
-            return f"checkpoint={found[-1]}"
+        steps = list_steps(folder) if folder.is_dir() else []
+        if steps:
+            return f"checkpoint={steps[-1]}"
     return ""

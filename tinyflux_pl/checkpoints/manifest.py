@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds, sealed: names, sizes and hashes of its files, and the step."""
+"""The sealed manifest of a checkpoint: step, and names, sizes and hashes of its files."""
 
 from __future__ import annotations
 
@@ -9,60 +9,68 @@ from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptCheckpoint
 
 SCHEMA = 3
-READ = (2, 3)  # 2: the averages were a whole network, which held what is frozen once more
-WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST = (
-    "model.safetensors",
-    "ema.safetensors",
-    "state.pt",
-    "config.json",
-    "manifest.json",
-)
-MOST_STEPS = 10**12
+READABLE = (2, 3)  # in schema 2 the averages include the frozen tensors
+WEIGHTS = "model.safetensors"
+AVERAGED = "ema.safetensors"
+STATE = "state.pt"
+CONFIG = "config.json"
+MANIFEST = "manifest.json"
+MAX_STEP = 10**12
 CURE = "choose another checkpoint of the run, or train again"
 
 
 def write(folder: Path, step: int) -> dict[str, Any]:
-    """Make every file of `folder` durable, describe it, and write that last."""
-    listed = {}
+    """Flush every file of `folder` to disk, hash it, and write the manifest last."""
+    entries = {}
     for file in sorted(folder.iterdir()):
         files.fsync_file(file)
-        listed[file.name] = {"bytes": file.stat().st_size, "sha256": files.sha256(file)}
-    manifest = {"schema": SCHEMA, "step": step, "files": listed}
+        entries[file.name] = {"bytes": file.stat().st_size, "sha256": files.sha256(file)}
+    manifest = {"schema": SCHEMA, "step": step, "files": entries}
     (folder / MANIFEST).write_bytes(files.sealed(manifest))
     return manifest
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest, if it is as it was written; else CorruptCheckpoint. The files it lists are not looked at."""
+    """The manifest; CorruptCheckpoint if it changed. The files it lists are not read."""
     try:
         manifest = files.read_sealed(folder / MANIFEST)
     except (OSError, ValueError) as error:
-        what = f"{MANIFEST} is missing, torn or altered ({error})"
-        raise CorruptCheckpoint(what, where=str(folder), cure=CURE) from error
-    if manifest.get("schema") not in READ:
-        what = f"{MANIFEST} has schema {manifest.get('schema')}; this version reads {' and '.join(map(str, READ))}"
-        raise CorruptCheckpoint(what, where=str(folder), cure="use the version that made it")
+        raise CorruptCheckpoint(
+            f"{MANIFEST} is missing, torn or altered ({error})", where=str(folder), cure=CURE
+        ) from error
+    if manifest.get("schema") not in READABLE:
+        readable = " and ".join(map(str, READABLE))
+        raise CorruptCheckpoint(
+            f"{MANIFEST} has schema {manifest.get('schema')}; this version reads {readable}",
+            where=str(folder),
+            cure="use the version that wrote it",
+        )
     if (
         type(manifest.get("step")) is not int
-        or not 0 <= manifest["step"] <= MOST_STEPS
-        or not _names_files(manifest.get("files"))
+        or not 0 <= manifest["step"] <= MAX_STEP
+        or not _is_file_table(manifest.get("files"))
     ):
         raise CorruptCheckpoint(f"{MANIFEST} does not describe a checkpoint", where=str(folder), cure=CURE)
     return manifest
 
 
 def verify(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise CorruptCheckpoint unless every listed file is there with its size and its sha256."""
+    """Raise CorruptCheckpoint unless every listed file has its size and SHA-256."""
     for name, entry in manifest["files"].items():
         file = folder / name
         try:
-            whole = file.is_file() and entry == {"bytes": file.stat().st_size, "sha256": files.sha256(file)}
-        except OSError as error:  # a bad sector, a file that is not ours to read
+            intact = file.is_file() and entry == {
+                "bytes": file.stat().st_size,
+                "sha256": files.sha256(file),
+            }
+        except OSError as error:  # a bad sector, or no permission
             raise CorruptCheckpoint(f"{name} cannot be read: {error}", where=str(folder), cure=CURE) from error
-        if not whole:
+        if not intact:
             raise CorruptCheckpoint(f"{name} is missing, torn or altered", where=str(folder), cure=CURE)
 
 
-def _names_files(listed: Any) -> bool:
-    # Whoever can write a manifest can seal it, and a name is a path.
-    return isinstance(listed, dict) and {WEIGHTS, CONFIG} <= listed.keys() <= {WEIGHTS, AVERAGED, STATE, CONFIG}
+def _is_file_table(entries: Any) -> bool:
+    # A seal proves no origin, and a name is a path: only the known names are accepted.
+    required = {WEIGHTS, CONFIG}
+    allowed = {WEIGHTS, AVERAGED, STATE, CONFIG}
+    return isinstance(entries, dict) and required <= entries.keys() <= allowed

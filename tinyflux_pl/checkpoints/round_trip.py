@@ -1,4 +1,4 @@
-"""Whether a checkpoint holds, bit by bit, what it was written from."""
+"""Bitwise comparison of a checkpoint with the tensors that it was written from."""
 
 from __future__ import annotations
 
@@ -15,39 +15,43 @@ from tinyflux_pl.core.errors import CorruptCheckpoint
 def require_same(
     read: Checkpoint, weights: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None, optimizer: dict[str, Any]
 ) -> None:
-    """Raise CorruptCheckpoint naming the first part of `read` that is not what is given here."""
+    """Raise CorruptCheckpoint naming the first part of `read` that differs from the arguments."""
     pairs: list[tuple[str, Any, Any]] = [
         ("weights", plain_keys(weights), read.weights("raw")),
         ("optimizer", optimizer, read.state()["optimizer"]),
     ]
     if averaged is not None:
         pairs.append(("averages", plain_keys(averaged), read.weights("averaged")))
-    for name, saved, found in pairs:
-        if part := difference(saved, found, name):
+    for name, saved, loaded in pairs:
+        if part := difference(saved, loaded, name):
             raise CorruptCheckpoint(
-                f"{part} came back from the disk other than it was written",
+                f"{part} differs from what was written when it is read back",
                 where=str(read.path.parent),
                 cure="check the disk and its file system, or write elsewhere: paths.root=/another/disk",
             )
 
 
-def difference(saved: Any, found: Any, name: str) -> str:
-    """The name of the first part in which two nested containers of tensors and plain values differ, or nothing."""
+def difference(saved: Any, loaded: Any, name: str) -> str:
+    """Dotted name of the first difference of two nested containers of tensors and plain values, or ""."""
     if isinstance(saved, Tensor):
-        same = isinstance(found, Tensor) and saved.dtype == found.dtype and saved.shape == found.shape
-        return "" if same and torch.equal(_bits(saved), _bits(found)) else name
+        if not isinstance(loaded, Tensor):
+            return name
+        same_kind = saved.dtype == loaded.dtype and saved.shape == loaded.shape
+        return "" if same_kind and torch.equal(_as_bytes(saved), _as_bytes(loaded)) else name
     if isinstance(saved, Mapping):
-        if not isinstance(found, Mapping) or saved.keys() != found.keys():
+        if not isinstance(loaded, Mapping) or saved.keys() != loaded.keys():
             return name
-        return next(filter(None, (difference(saved[k], found[k], f"{name}.{k}") for k in saved)), "")
+        parts = (difference(saved[key], loaded[key], f"{name}.{key}") for key in saved)
+        return next(filter(None, parts), "")
     if isinstance(saved, list | tuple):
-        if not isinstance(found, list | tuple) or len(saved) != len(found):
+        if not isinstance(loaded, list | tuple) or len(saved) != len(loaded):
             return name
-        parts = enumerate(zip(saved, found, strict=True))
-        return next(filter(None, (difference(*pair, f"{name}.{i}") for i, pair in parts)), "")
-    return "" if saved == found else name
+        pairs = enumerate(zip(saved, loaded, strict=True))
+        parts = (difference(*pair, f"{name}.{index}") for index, pair in pairs)
+        return next(filter(None, parts), "")
+    return "" if saved == loaded else name
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    """Its bytes: numbers that are not finite must come back too."""
+def _as_bytes(tensor: Tensor) -> Tensor:
+    """The tensor's bytes, so that NaN equals NaN."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

@@ -1,4 +1,4 @@
-"""A copy of what training is about to change, in memory of its own."""
+"""Copy a training state to the host, so that training can go on while it is written."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ PLAIN = (bool, int, float, str)
 
 
 def snapshot(value: Any) -> Any:
-    """`value` with every tensor copied to the CPU, in plain containers and plain types all the way down.
+    """Copy `value` with every tensor on the CPU, in plain containers and plain types at every level.
 
-    Raises CheckpointMismatch for anything that a checkpoint could not be read back with.
+    Raises CheckpointMismatch for a type that could not be read back from a checkpoint.
     """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {snapshot(key): snapshot(held) for key, held in value.items()}
+        return {snapshot(key): snapshot(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(snapshot(held) for held in value)
+        return type(value)(snapshot(item) for item in value)
     for kind in PLAIN:
-        if isinstance(value, kind):  # numpy's float64 is a float, but would be pickled as what it is
+        if isinstance(value, kind):  # numpy's float64 is a float, but would be pickled as numpy's
             return kind(value)
     if value is None:
         return None
     raise CheckpointMismatch(
-        f"a {type(value).__name__} cannot be kept in a checkpoint",
+        f"a {type(value).__name__} cannot be stored in a checkpoint",
         where="the state of the optimizer or of a callback",
-        cure="keep tensors, numbers, strings, lists and dictionaries",
+        cure="store tensors, numbers, strings, lists and dictionaries",
     )

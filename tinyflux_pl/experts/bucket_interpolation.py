@@ -1,4 +1,4 @@
-"""Cached buckets -> what an expert says at t."""
+"""Interpolation of cached features between the times of their buckets."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,16 @@ T_BUCKETS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 
 
 def interpolate(buckets: Tensor, t: Tensor, t_buckets: Sequence[float] | Tensor = T_BUCKETS) -> Tensor:
-    """(B, K, ...) and t (B,) -> (B, ...) in fp32: linear between the two knots about t, constant beyond the ends.
+    """(B, K, ...) and t (B,) -> (B, ...) in fp32: linear between knots, constant beyond the ends.
 
-    t_buckets (K,) rise, evenly or not. Nothing is fetched from the device.
+    t_buckets (K,) are increasing, evenly spaced or not. Nothing is read from the device.
     """
     knots = to_device(torch.as_tensor(t_buckets, dtype=torch.float32), t.device)
     time = t.float().clamp(min=knots[0], max=knots[-1])
     right = torch.searchsorted(knots, time.contiguous()).clamp(1, len(knots) - 1)
-    share = (time - knots[right - 1]) / (knots[right] - knots[right - 1])
+    weight = (time - knots[right - 1]) / (knots[right] - knots[right - 1])
     rows = torch.arange(len(t), device=t.device)
-    low, high = buckets[rows, right - 1].float(), buckets[rows, right].float()
-    share = share.view(-1, *(1,) * (low.ndim - 1))
-    return (1 - share) * low + share * high
+    low = buckets[rows, right - 1].float()
+    high = buckets[rows, right].float()
+    weight = weight.view(-1, *(1,) * (low.ndim - 1))
+    return (1 - weight) * low + weight * high

@@ -1,4 +1,4 @@
-"""What every extractor does: noise the image at the teacher's own clock, run it in bounded batches, check."""
+"""The base of extractors: run a teacher on noised latents at each bucket, in bounded batches."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -23,9 +23,9 @@ CLOCKS = ("matched", "literal")
 class BucketExtractor(ABC):
     """Features of real noised latents, one set for each of the student's buckets.
 
-    At bucket t_k the teacher sees x = alpha(tau) latents + sigma(tau) noise with tau the time of its own
-    path at which the signal to noise ratio is the student's at t_k. The noise is a function of (seed,
-    sample, bucket) alone. clock="literal" repeats the original instead: pure noise, timestep 1000 t_k.
+    At bucket t_k the teacher's input is x = alpha(tau) latents + sigma(tau) noise, with tau the time of
+    the teacher's path at which its SNR equals the student's at t_k. The noise is a function of (seed,
+    sample, bucket) alone. clock="literal" repeats the original: pure noise, timestep 1000 t_k.
     """
 
     name: str
@@ -40,14 +40,22 @@ class BucketExtractor(ABC):
         clock: str = "matched",
     ) -> None:
         if clock not in CLOCKS:
-            raise ConfigError(f"no clock {clock!r}", where=f"experts.{self.name}.clock", cure=f"one of {CLOCKS}")
+            raise ConfigError(
+                f"no clock {clock!r}",
+                where=f"experts.{self.name}.clock",
+                cure=f"choose one of {', '.join(CLOCKS)}",
+            )
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}", where=f"experts.{self.name}", cure="at least 1")
-        self.teacher, self.student_path, self.clock = teacher, student_path, clock
-        self.t_buckets, self.seed, self.max_batch = tuple(float(t) for t in t_buckets), seed, max_batch
+        self.teacher = teacher
+        self.student_path = student_path
+        self.clock = clock
+        self.t_buckets = tuple(float(t) for t in t_buckets)
+        self.seed = seed
+        self.max_batch = max_batch
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the features; the batch size does not."""
+        """Plain data that determines the features; the batch size does not."""
         return {
             "expert": self.name,
             "version": 1,
@@ -64,15 +72,15 @@ class BucketExtractor(ABC):
         return self
 
     def copies(self, count: int) -> list["BucketExtractor"]:
-        """As many more like this one, each with a network of its own: to be used at the same time."""
-        made = [copy.copy(self) for _ in range(count)]
-        for extractor in made:
+        """Copies with networks of their own, for concurrent use."""
+        extractors = [copy.copy(self) for _ in range(count)]
+        for extractor in extractors:
             extractor.teacher = replace(self.teacher, network=copy.deepcopy(self.teacher.denoiser))
-        return made
+        return extractors
 
     @property
     def device(self) -> torch.device:
-        """Where the teacher runs."""
+        """The device of the teacher."""
         return self.teacher.device
 
     def times(self) -> Tensor:
@@ -84,35 +92,39 @@ class BucketExtractor(ABC):
 
     @torch.no_grad()
     def extract(self, latents: Tensor, text: TextEmbeddings, sample_ids: Sequence[int]) -> dict[str, Tensor]:
-        """The teacher's latents (B, C, H, W), its text and the samples' ids -> "name.column": (B, K, ...) fp32."""
-        buckets, device, dtype = len(self.t_buckets), self.teacher.device, self.teacher.dtype
-        times, clean = self.times(), latents.float().cpu()
-        pairs = [(row, k) for row in range(len(latents)) for k in range(buckets)]
+        """The teacher's latents (B, C, H, W) and text -> "name.column": (B, K, ...) fp32."""
+        num_buckets = len(self.t_buckets)
+        device, dtype = self.teacher.device, self.teacher.dtype
+        times = self.times()
+        clean = latents.float().cpu()
+        shape = latents.shape[1:]
+        pairs = [(row, k) for row in range(len(latents)) for k in range(num_buckets)]
         parts: list[dict[str, Tensor]] = []
         for start in range(0, len(pairs), self.max_batch):
-            rows, ks = (list(part) for part in zip(*pairs[start : start + self.max_batch], strict=True))
-            tau = times[ks]
-            shape = latents.shape[1:]
-            noise = torch.cat(
-                [rng.normal(shape, self.seed, "extraction", [sample_ids[r]], k) for r, k in zip(rows, ks, strict=True)]
-            )
-            matched = self.clock == "matched"
-            x = self.teacher.denoiser.path.interpolate(clean[rows], noise, tau) if matched else noise
-            told = text.select(torch.tensor(rows, device=text.tokens.device)).to(device, dtype)
-            parts.append(self.capture(x.to(device, dtype), tau.to(device), Conditioning(told)))
+            batch = pairs[start : start + self.max_batch]
+            rows = [row for row, _ in batch]
+            tau = times[[k for _, k in batch]]
+            noise = torch.cat([rng.normal(shape, self.seed, "extraction", [sample_ids[row]], k) for row, k in batch])
+            x = noise
+            if self.clock == "matched":
+                x = self.teacher.denoiser.path.interpolate(clean[rows], noise, tau)
+            row_text = text.select(torch.tensor(rows, device=text.tokens.device))
+            cond = Conditioning(row_text.to(device, dtype))
+            parts.append(self.capture(x.to(device, dtype), tau.to(device), cond))
         joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        return {f"{self.name}.{key}": value.unflatten(0, (len(latents), buckets)) for key, value in joined.items()}
+        sizes = (len(latents), num_buckets)
+        return {f"{self.name}.{key}": value.unflatten(0, sizes) for key, value in joined.items()}
 
     @abstractmethod
     def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
-        """One batch of the teacher's inputs -> column: (rows, ...), finite."""
+        """One batch of the teacher's inputs -> column: (rows, ...), all finite."""
 
 
-def require_finite(features: Tensor, what: str) -> Tensor:
-    """The features, or CaptureError: constants are never cached in place of what could not be captured."""
+def require_finite(features: Tensor, name: str) -> Tensor:
+    """Return the features; CaptureError, with their plural `name`, if any value is not finite."""
     if not bool(torch.isfinite(features).all()):
         raise CaptureError(
-            f"{what} are not finite",
+            f"{name} are not finite",
             where="the teacher's forward pass",
             cure="run the teacher in float32 or bfloat16, and check its weights and its latents",
         )

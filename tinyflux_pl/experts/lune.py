@@ -1,4 +1,4 @@
-"""Lune: what a flow teacher's middle block holds at t, for the student's conditioning vector."""
+"""Lune: features of a flow teacher's middle block at t, for the student's conditioning vector."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +20,10 @@ LOSSES = ("cosine", "huber", "soft", "hard")
 
 
 class Lune(CachedExpert):
-    """Fills the port `vec` with features (B, width), raw as the teacher gives them.
+    """Feeds the port `vec` with the teacher's raw features (B, width).
 
-    loss: cosine, 1 - cos; huber (delta 0.1); soft, the squared error of features / 10; hard, the squared error.
-    clock="literal" caches what the original did.
+    loss: cosine, 1 - cos; huber (delta 0.1); soft, the squared error of features / 10; hard, the
+    squared error. clock="literal" caches as the original did (experts.literal).
     """
 
     name = "lune"
@@ -42,29 +42,32 @@ class Lune(CachedExpert):
         clock: str = "matched",
     ) -> None:
         if loss not in LOSSES:
-            raise ConfigError(f"no loss {loss!r}", where="experts.lune.loss", cure=f"one of {LOSSES}")
+            choices = ", ".join(LOSSES)
+            raise ConfigError(f"no loss {loss!r}", where="experts.lune.loss", cure=f"choose one of {choices}")
         shapes: dict[str, tuple[int, ...]] = {"features": (width,)}
         super().__init__(shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock)
-        self.width, self.kind = width, loss
+        self.width = width
+        self.kind = loss
 
     def loss(self, heads: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         """Loss (B,) of heads["vec"] against targets["vec"]."""
-        found, wanted = heads["vec"].float(), targets["vec"].float()
+        predicted = heads["vec"].float()
+        target = targets["vec"].float()
         if self.kind == "cosine":
-            return 1 - F.cosine_similarity(found, wanted, dim=-1)
+            return 1 - F.cosine_similarity(predicted, target, dim=-1)
         if self.kind == "huber":
-            return per_sample(F.huber_loss(found, wanted, reduction="none", delta=HUBER_DELTA))
+            return per_sample(F.huber_loss(predicted, target, reduction="none", delta=HUBER_DELTA))
         scale = SOFT_TEMPERATURE if self.kind == "soft" else 1.0
-        return per_sample(torch.square((found - wanted) / scale))
+        return per_sample(torch.square((predicted - target) / scale))
 
     def port_options(self) -> dict[str, Any]:
-        """What a denoiser needs to know to open the port."""
+        """The option that opens the published network's own port for Lune."""
         return {"lune_dim": self.width}
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> LuneFeatures:
-        """What fills the cache for this expert."""
+        """The extractor of Lune's features."""
         return LuneFeatures(teacher, student_path, self.spec.t_buckets, seed, clock=self.clock)
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this expert."""
+        """Plain data that rebuilds this expert."""
         return {**super().config(), "width": self.width, "loss": self.kind}

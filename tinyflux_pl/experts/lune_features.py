@@ -11,33 +11,35 @@ from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.experts.feature_capture import BucketExtractor, require_finite
 
 
-class _Reached(Exception):
-    """The middle block has answered: nothing after it is needed."""
+class _MidBlockDone(Exception):
+    """Ends the forward pass after the middle block."""
 
 
 def mid_block_mean(denoiser: UNetDenoiser, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
     """Spatial mean (B, E) of the middle block's output, fp32.
 
-    The forward pass ends there: the up blocks, two thirds of Stable Diffusion's cost, cannot change it.
+    The forward pass ends there: the up blocks, two thirds of Stable Diffusion's cost, do not affect it.
     """
     block = denoiser.unet.mid_block
     if block is None:
         raise CaptureError("the teacher has no middle block", where=denoiser.name, cure="choose another teacher")
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def stop(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
-        found.append(output)
-        raise _Reached
+        outputs.append(output)
+        raise _MidBlockDone
 
     hook = block.register_forward_hook(stop)
     try:
         denoiser(x, t, cond)
-    except _Reached:
-        return require_finite(found[0].float().mean((2, 3)), "Lune's features")
+    except _MidBlockDone:
+        return require_finite(outputs[0].float().mean((2, 3)), "Lune's features")
     finally:
         hook.remove()
     raise CaptureError(
-        "the middle block did not run", where=denoiser.name, cure="do not compile or replace the teacher's forward"
+        "the middle block did not run",
+        where=denoiser.name,
+        cure="do not compile or replace the teacher's forward",
     )
 
 
@@ -47,5 +49,5 @@ class LuneFeatures(BucketExtractor):
     name = "lune"
 
     def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
-        """features (rows, E)."""
+        """features (rows, E), fp32."""
         return {"features": mid_block_mean(self.teacher.denoiser, x, tau, cond)}

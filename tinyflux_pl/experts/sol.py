@@ -1,4 +1,4 @@
-"""Sol: how a teacher's self-attention is spread at t, as a prior for the student's attention."""
+"""Sol: statistics of a teacher's self-attention at t, as a prior for the student's attention."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +16,13 @@ SCALES = ("density", "sum")
 
 
 class Sol(CachedExpert):
-    """Fills `prior_stats` (B, stats) and `prior_map` (B, size, size; the map sums to 1).
+    """Feeds `prior_stats` (B, stats) and `prior_map` (B, size, size; the map sums to 1).
 
     The loss is the squared error of the statistics plus that of the map. map_scale="density" compares
-    maps of mean 1, the scale on which the student's head answers: on the sums-to-one scale the error of
-    a map of 64 cells is 4096 times smaller and teaches nothing. "sum" compares the port as it is, as
-    the original does. Four statistics are those of experts.sol_statistics, three the original's, which its published
-    networks read. clock="literal" caches what the original did, with its three.
+    maps of mean 1, the scale of the student's head: on the scale of sum 1 the error of a map of 64
+    cells is 4096 times smaller and teaches nothing. "sum" compares the port as it is, as the original
+    does. Four statistics are those of experts.sol_statistics, three those of the original, which its
+    published networks read. clock="literal" caches as the original did, with its three.
     """
 
     name = "sol"
@@ -44,11 +44,19 @@ class Sol(CachedExpert):
         clock: str = "matched",
     ) -> None:
         if map_scale not in SCALES:
-            raise ConfigError(f"no map_scale {map_scale!r}", where="experts.sol.map_scale", cure=f"one of {SCALES}")
+            choices = ", ".join(SCALES)
+            raise ConfigError(
+                f"no map_scale {map_scale!r}",
+                where="experts.sol.map_scale",
+                cure=f"choose one of {choices}",
+            )
         shapes: dict[str, tuple[int, ...]] = {"stats": (stats,), "spatial": (size, size)}
         super().__init__(shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock)
-        self.stats, self.size, self.map_scale = stats, size, map_scale
-        self.stats_weight, self.map_weight = stats_weight, map_weight
+        self.stats = stats
+        self.size = size
+        self.map_scale = map_scale
+        self.stats_weight = stats_weight
+        self.map_weight = map_weight
 
     def loss(self, heads: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         """Loss (B,) of the two heads against the two ports."""
@@ -58,20 +66,30 @@ class Sol(CachedExpert):
         return self.stats_weight * per_sample(stats) + self.map_weight * per_sample(maps)
 
     def port_options(self) -> dict[str, Any]:
-        """What a denoiser needs to know to open the port."""
+        """The options that open the published network's own ports for Sol."""
         return {"sol": True, "num_sol_stats": self.stats}
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> SolAttention:
-        """What fills the cache for this expert; ConfigError if that has another number of statistics."""
-        if self.stats not in ((3,) if self.clock == "literal" else (3, 4)):
-            what = f"stats is {self.stats} with clock={self.clock}"
-            cure = "4 or 3 with clock=matched, 3 with clock=literal"
-            raise ConfigError(what, where="experts.sol.stats", cure=cure)
-        told = {"clock": self.clock, "size": self.size, "stats": self.stats}
-        return SolAttention(teacher, student_path, self.spec.t_buckets, seed, **told)
+        """The extractor of Sol's statistics; ConfigError for a number of them that it cannot compute."""
+        possible = (3,) if self.clock == "literal" else (3, 4)
+        if self.stats not in possible:
+            raise ConfigError(
+                f"stats is {self.stats} with clock={self.clock}",
+                where="experts.sol.stats",
+                cure="4 or 3 with clock=matched, 3 with clock=literal",
+            )
+        return SolAttention(
+            teacher,
+            student_path,
+            self.spec.t_buckets,
+            seed,
+            clock=self.clock,
+            size=self.size,
+            stats=self.stats,
+        )
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds this expert."""
+        """Plain data that rebuilds this expert."""
         return {
             **super().config(),
             "stats": self.stats,

@@ -1,4 +1,4 @@
-"""Sol's extractor: statistics of every self-attention of the teacher, streamed."""
+"""Sol's extractor: statistics of every self-attention of the teacher, computed in tiles."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -19,31 +19,31 @@ from tinyflux_pl.experts.literal import literal_map, literal_statistics
 from tinyflux_pl.experts.sol_statistics import LayerStatistics, area_map
 from tinyflux_pl.experts.teacher import Teacher
 
-TILE = 2**24  # attention values in memory at once: 64 MiB in fp32
+TILE_SIZE = 2**24  # attention values in memory at once: 64 MiB in fp32
 
 
 class StatisticsAttention(UNetAttention):
-    """The teacher's own attention, that also keeps its layer's statistics (and no map)."""
+    """The teacher's own attention, which also records each layer's statistics, but no attention map."""
 
     def __init__(self, grids: dict[int, tuple[int, int]]) -> None:
         self.grids = grids
         self.layers: list[LayerStatistics] = []
 
     def see(self, attn: Any, query: Tensor, key: Tensor) -> None:
-        """Keep the statistics of a self-attention from the projections that it attends with."""
-        if query.shape[2] > 1:  # a single token has nowhere to look
+        """Record the statistics of a self-attention from its projected query and key."""
+        if query.shape[2] > 1:  # attention over a single token has no statistics
             self.layers.append(self._layer(query, key, attn.scale))
 
     def _layer(self, query: Tensor, key: Tensor, scale: float) -> LayerStatistics:
         batch, heads, count, _ = query.shape
         if count not in self.grids:
             raise CaptureError(
-                f"a self-attention over {count} tokens is on none of the grids {sorted(self.grids.values())}",
+                f"a self-attention over {count} tokens fits none of {sorted(self.grids.values())}",
                 where="the teacher's UNet",
                 cure="choose a teacher that halves its resolution from level to level",
             )
         layer = LayerStatistics(batch, self.grids[count], query.device)
-        step = max(1, TILE // (batch * heads * count))
+        step = max(1, TILE_SIZE // (batch * heads * count))
         with no_autocast(query.device):
             keys = key.float().transpose(-1, -2) * scale
             for start in range(0, count, step):
@@ -53,7 +53,7 @@ class StatisticsAttention(UNetAttention):
 
 
 def grids_of(height: int, width: int) -> dict[int, tuple[int, int]]:
-    """Tokens -> grid, for latents halved (rounding up) from level to level."""
+    """Number of tokens -> (height, width), for latents halved (rounding up) at each level."""
     grids = {}
     while height * width > 1:
         grids[height * width] = (height, width)
@@ -62,11 +62,13 @@ def grids_of(height: int, width: int) -> dict[int, tuple[int, int]]:
 
 
 @contextmanager
-def watching(denoiser: UNetDenoiser, watcher: StatisticsAttention) -> Generator[None]:
-    """Put `watcher` at every self-attention; what was there comes back, whatever happens."""
+def recording(denoiser: UNetDenoiser, recorder: StatisticsAttention) -> Generator[None]:
+    """Install `recorder` at every self-attention inside the block."""
     before = dict(denoiser.unet.attn_processors)
-    names = {name: watcher if name.endswith("attn1.processor") else kept for name, kept in before.items()}
-    denoiser.unet.set_attn_processor(names)
+    processors = {
+        name: recorder if name.endswith("attn1.processor") else processor for name, processor in before.items()
+    }
+    denoiser.unet.set_attn_processor(processors)
     try:
         yield
     finally:
@@ -75,22 +77,24 @@ def watching(denoiser: UNetDenoiser, watcher: StatisticsAttention) -> Generator[
 
 def capture_layers(denoiser: UNetDenoiser, x: Tensor, t: Tensor, cond: Conditioning) -> list[LayerStatistics]:
     """Every self-attention's statistics in one forward pass; CaptureError if there is none."""
-    watcher = StatisticsAttention(grids_of(x.shape[-2], x.shape[-1]))
-    with watching(denoiser, watcher):
+    recorder = StatisticsAttention(grids_of(x.shape[-2], x.shape[-1]))
+    with recording(denoiser, recorder):
         denoiser(x, t, cond)
-    if not watcher.layers:
+    if not recorder.layers:
         raise CaptureError(
-            "no self-attention ran", where=denoiser.name, cure="choose a teacher with self-attention (attn1)"
+            "no self-attention ran",
+            where=denoiser.name,
+            cure="choose a teacher with self-attention (attn1)",
         )
-    return watcher.layers
+    return recorder.layers
 
 
 def summarise(
     layers: Sequence[LayerStatistics], size: int, literal: bool = False, stats: int = 4
 ) -> tuple[Tensor, Tensor]:
-    """Layers, equally weighted -> statistics (B, stats) and map (B, size, size) that sums to 1.
+    """Mean over layers: statistics (B, stats) and a map (B, size, size) of sum 1.
 
-    stats: 4, or the original's 3. literal: also its map.
+    stats: 4, or 3 as the original. literal: the original's map too.
     """
     statistics = torch.stack([layer.statistics() for layer in layers]).mean(0)
     if literal or stats == 3:
@@ -105,9 +109,10 @@ def summarise(
 
 
 class SolAttention(BucketExtractor):
-    """Extracts sol.stats (B, K, 4; locality, entropy, clustering, sparsity) and sol.spatial (B, K, size, size).
+    """Extracts sol.stats (B, K, 4) and sol.spatial (B, K, size, size).
 
-    With stats=3, and always with clock="literal": (B, K, 3), the original's locality, entropy and 1 - entropy.
+    The statistics are locality, entropy, clustering and sparsity. With stats=3, and always with
+    clock="literal", they are the original's locality, entropy and 1 - entropy.
     """
 
     name = "sol"
@@ -124,12 +129,14 @@ class SolAttention(BucketExtractor):
         stats: int = 4,
     ) -> None:
         super().__init__(teacher, student_path, t_buckets, seed, max_batch, clock)
-        self.size, self.stats = size, stats
+        self.size = size
+        self.stats = stats
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the statistics."""
-        three = {"stats": 3} if self.stats == 3 and self.clock == "matched" else {}
-        return {**super().fingerprint(), "size": self.size, **three}
+        """Plain data that determines the statistics."""
+        three_matched = self.stats == 3 and self.clock == "matched"
+        stats = {"stats": 3} if three_matched else {}  # absent from older caches otherwise
+        return {**super().fingerprint(), "size": self.size, **stats}
 
     def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
         """stats (rows, 4 or 3) and spatial (rows, size, size)."""

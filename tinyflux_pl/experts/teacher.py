@@ -1,4 +1,4 @@
-"""A teacher: a denoiser with the codec and the text that it reads, and where its weights come from."""
+"""Teachers: a frozen denoiser with its codec and text encoder, and the hash of its weights."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tinyflux_pl.weights.dequantize import plain
 from tinyflux_pl.weights.headers import known_sha256, tensor_shapes
 from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
-CURE = "use the weights made for this network"
+CURE = "use the weights of this network"
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "teachers"
 FLOW_TEACHERS: dict[str, dict[str, Any]] = {
     "lune": {"path": ("linear", {"noise_at": 1}), "prediction": "velocity", "time_scale": 1000.0, "shift": 2.0},
@@ -31,10 +31,10 @@ FLOW_TEACHERS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Teacher:
-    """`weights` is the sha256 of the file they came from; `shift` the one to sample this teacher with.
+    """`weights` is the SHA-256 of the weights' file; `shift` the timestep shift for sampling.
 
-    With `unread` the network is still an outline on the meta device, to which that file's weights come on
-    first use: comparing fingerprints takes none.
+    With `weights_file` the network is on the meta device, and the file is read on first use: comparing
+    fingerprints needs no weights.
     """
 
     network: UNetDenoiser
@@ -43,29 +43,30 @@ class Teacher:
     name: str
     weights: str
     shift: float = 1.0
-    unread: Path | None = None
+    weights_file: Path | None = None
 
     def __post_init__(self) -> None:
-        cure = "give the teacher the codec and the text encoder that it was trained with"
+        cure = "use the codec and the text encoder that the teacher was trained with"
         compare(self.network.latent_spec, self.codec.latent_spec, f"latents of teacher {self.name}", cure)
         compare(self.network.text_spec, self.text.text_spec, f"text of teacher {self.name}", cure)
         self.network.eval().requires_grad_(False)
 
     @property
     def denoiser(self) -> UNetDenoiser:
-        """The network with its weights."""
-        if self.unread is not None:
-            own, held = self.network.unet.state_dict(), read_tensors(self.unread)
-            found = plain(held, self.dtype, str(self.unread))
-            require_match(shapes_of(own), shapes_of(found), str(self.unread), CURE)
-            cast = {key: tensor.to(own[key].dtype) for key, tensor in found.items()}
+        """The network with its weights, read now if they were not yet."""
+        if self.weights_file is not None:
+            where = str(self.weights_file)
+            expected = self.network.unet.state_dict()
+            tensors = plain(read_tensors(self.weights_file), self.dtype, where)
+            require_match(shapes_of(expected), shapes_of(tensors), where, CURE)
+            cast = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
             self.network.unet.load_state_dict(cast, assign=True)
             self.network.eval().requires_grad_(False)
-            self.unread = None
+            self.weights_file = None
         return self.network
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the teacher's answers."""
+        """Plain data that determines the teacher's predictions."""
         path = self.network.path
         return {
             "teacher": self.name,
@@ -79,26 +80,26 @@ class Teacher:
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser lies."""
+        """The denoiser's device."""
         return next(self.denoiser.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the denoiser computes in."""
+        """The dtype of the denoiser's weights."""
         return next(self.network.parameters()).dtype
 
     def to(self, device: Any) -> "Teacher":
-        """Move the denoiser; codec and text are moved by who uses them."""
+        """Move the denoiser; the caller moves codec and text encoder where it uses them."""
         self.denoiser.to(device)
         return self
 
 
 def embedded(name: str, folder: str | Path | None = None) -> Teacher:
-    """The teacher `<folder>/<name>.safetensors` described by `<name>.json`; the project's own by default.
+    """Load `<folder>/<name>.safetensors`, described by `<name>.json`; the project's own by default.
 
-    The JSON holds denoiser ("unet"), config, path, prediction, codec, text, sha256 and recipe. Weights
-    in half precision are cast to fp32. Raises ConfigError if it is not there, CorruptCheckpoint if the
-    bytes are not those described, CheckpointMismatch if they do not fit the network.
+    The JSON has the keys denoiser ("unet"), config, path, prediction, codec, text, sha256 and recipe.
+    Weights in half precision are cast to fp32. Raises ConfigError if a file is missing,
+    CorruptCheckpoint if the bytes are not those described, CheckpointMismatch if they do not fit.
     """
     folder = ASSETS if folder is None else Path(folder)
     weights, description = folder / f"{name}.safetensors", folder / f"{name}.json"
@@ -110,18 +111,25 @@ def embedded(name: str, folder: str | Path | None = None) -> Teacher:
                 cure="train and export it with its recipe, or choose another teacher",
             )
     try:
-        told = json.loads(description.read_text())
-        digest, kind = told["sha256"], told["denoiser"]
-        path = build_path(told["path"]["name"], told["path"]["config"])
-        codec = build_codec(told["codec"]["name"], told["codec"]["config"])
-        text = build_text(told["text"]["name"], told["text"]["config"])
-        config = told["config"]
+        parts = json.loads(description.read_text())
+        digest = parts["sha256"]
+        kind = parts["denoiser"]
+        path = build_path(parts["path"]["name"], parts["path"]["config"])
+        codec = build_codec(parts["codec"]["name"], parts["codec"]["config"])
+        text = build_text(parts["text"]["name"], parts["text"]["config"])
+        config = parts["config"]
     except (KeyError, json.JSONDecodeError) as error:
         raise CorruptCheckpoint(
-            f"{description.name} does not describe a teacher: {error!r}", where=str(folder), cure="export it again"
+            f"{description.name} does not describe a teacher: {error!r}",
+            where=str(folder),
+            cure="export it again",
         ) from error
     if kind != "unet":
-        raise ConfigError(f"teacher {name!r} is a {kind!r}", where=str(description), cure="teachers are UNets: unet")
+        raise ConfigError(
+            f"teacher {name!r} is a {kind!r}",
+            where=str(description),
+            cure="teachers are UNets: unet",
+        )
     if known_sha256(weights) != digest:
         raise CorruptCheckpoint(
             f"{weights.name} is not the file that {description.name} describes",
@@ -152,22 +160,28 @@ def sd15_flow(
     Sol: v-prediction on the scaled-linear DDPM table. Weights load strictly: CheckpointMismatch.
     """
     if name not in FLOW_TEACHERS:
-        raise ConfigError(f"no flow teacher {name!r}", where="teacher", cure=f"one of {sorted(FLOW_TEACHERS)}")
+        choices = " or ".join(sorted(FLOW_TEACHERS))
+        raise ConfigError(f"no flow teacher {name!r}", where="teacher", cure=f"choose {choices}")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ConfigError(f"no dtype {dtype!r}", where="teacher.dtype", cure="float32, bfloat16 or float16")
     kind = FLOW_TEACHERS[name]
     prefix = f"{subfolder}/" if subfolder else ""
-    described = hub.resolve(unet, unet_revision, [f"{prefix}config.json"]) / subfolder / "config.json"
+    unet_folder = hub.resolve(unet, unet_revision, [f"{prefix}config.json"])
+    unet_config = unet_folder / subfolder / "config.json"
     file_name = weights_file or f"sd15-flow-{name}-unet.safetensors"
     file = hub.resolve(weights, weights_revision, [file_name])
     file = file / file_name if file.is_dir() else file
-    for needed in (described, file):
-        if not needed.is_file():
-            raise HubError(f"no {needed.name}", where=str(needed.parent), cure="check the teacher's unet and weights")
+    for required in (unet_config, file):
+        if not required.is_file():
+            raise HubError(
+                f"no {required.name}",
+                where=str(required.parent),
+                cure="check the teacher's unet and weights",
+            )
     path = build_path(*kind["path"])
     with torch.device("meta"):
-        outline = UNetDenoiser(
-            read_object(described),
+        network = UNetDenoiser(
+            read_object(unet_config),
             path,
             kind["prediction"],
             codec.latent_spec,
@@ -175,11 +189,12 @@ def sd15_flow(
             kind["time_scale"],
             masks_text=False,
         ).to(getattr(torch, dtype))
-    require_match(shapes_of(outline.unet.state_dict()), tensor_shapes(file), str(file), CURE)
-    return Teacher(outline, codec, text, name, known_sha256(file), kind["shift"], unread=file)
+    require_match(shapes_of(network.unet.state_dict()), tensor_shapes(file), str(file), CURE)
+    digest = known_sha256(file)
+    return Teacher(network, codec, text, name, digest, kind["shift"], weights_file=file)
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy weights in the module's own dtype; CheckpointMismatch names what is missing, extra or misshapen."""
+    """Load weights in the module's dtype; CheckpointMismatch for missing, extra or mis-shaped keys."""
     require_match(shapes_of(module.state_dict()), shapes_of(tensors), where, CURE)
     module.load_state_dict(tensors)

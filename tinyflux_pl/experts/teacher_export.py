@@ -1,4 +1,4 @@
-"""A trained UNet kept as an embedded teacher: half-precision weights, and a description with its recipe."""
+"""Export a trained UNet as an embedded teacher: fp16 weights, and a description with its recipe."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from tinyflux_pl.experts.teacher import ASSETS
 
 
 def export_teacher(checkpoint: Checkpoint, name: str, recipe: dict[str, Any], folder: str | Path | None = None) -> Path:
-    """Write `<folder>/<name>.safetensors` (averaged weights, fp16) and `<name>.json`; returns the weights' path.
+    """Write `<folder>/<name>.safetensors` (averaged weights, fp16) and `<name>.json`; return the first.
 
-    Raises ConfigError for a checkpoint that is not a UNet's: a teacher is read through its layers.
+    Raises ConfigError for a checkpoint that is not a UNet's: extractors read a UNet's layers.
     """
-    folder, config = ASSETS if folder is None else Path(folder), checkpoint.config
+    folder = ASSETS if folder is None else Path(folder)
+    config = checkpoint.config
     if config["denoiser"]["name"] != "unet":
         raise ConfigError(
-            f"a {config['denoiser']['name']!r} cannot be a teacher", where=str(checkpoint.path), cure="use model=unet"
+            f"a {config['denoiser']['name']!r} cannot be a teacher",
+            where=str(checkpoint.path),
+            cure="use model=unet",
         )
     weights = {k: v.to(torch.float16) for k, v in checkpoint.weights("averaged").items()}
     path = folder / f"{name}.safetensors"

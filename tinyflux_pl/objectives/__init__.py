@@ -1,1 +1,1 @@
-"""Floor 5: a batch and a denoiser in, named loss terms out."""
+"""Floor 5: objectives, from a batch and a denoiser to named loss terms."""

@@ -1,4 +1,4 @@
-"""Validation on a fixed grid: the same noise and the same times every time it is asked."""
+"""Validation on a fixed grid of times, with fixed noise."""
 
 from __future__ import annotations
 
@@ -19,28 +19,34 @@ from tinyflux_pl.diffusion.paths import time_at
 class FixedGrid:
     """Mean squared error of the prediction at each of `times`, without teachers.
 
-    `times` are fractions of the way from noise to data, so that a grid means the same on
-    every path. Noise depends on (seed, sample_id) alone.
+    `times` are fractions of the way from noise (0) to data (1), so that a grid means the same on every
+    path. Noise depends on (seed, sample_id) alone.
     """
 
     def __init__(self, times: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), seed: int = 0) -> None:
-        self.times, self.seed = tuple(times), seed
+        self.times = tuple(times)
+        self.seed = seed
         if not self.times or not all(0 <= time <= 1 for time in self.times):
-            cure = "one share of the way or more, each from 0 (noise) to 1 (data): [0.1, 0.5, 0.9]"
-            raise ConfigError(f"times are {list(times)}", where="callbacks.validation.times", cure=cure)
+            raise ConfigError(
+                f"times are {list(times)}",
+                where="callbacks.validation.times",
+                cure="one number or more, each from 0 (noise) to 1 (data): [0.1, 0.5, 0.9]",
+            )
 
     @torch.no_grad()
     def errors(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
-        """`validation/loss` and one `validation/loss_t_<time>` for every time of the grid."""
+        """Scalars: `validation/loss_t_<time>` for every time, and their mean `validation/loss`."""
         path = denoiser.path
         noise = rng.normal(batch.latents.shape[1:], self.seed, "validation", batch.sample_ids.tolist())
         noise = to_device(noise, batch.latents.device)
-        found: dict[str, Tensor] = {}
+        errors: dict[str, Tensor] = {}
         for time in self.times:
-            share = torch.full((len(batch),), time, dtype=torch.float64, device=noise.device)
-            t = time_at(path, share, "data").float()
+            progress = torch.full((len(batch),), time, dtype=torch.float64, device=noise.device)
+            t = time_at(path, progress, "data").float()
             target = prediction.target(denoiser.prediction, batch.latents, noise, t, path)
-            answer = denoiser(path.interpolate(batch.latents, noise, t), t, batch.conditioning())
-            error = losses.mse(answer.sample.float(), target)
-            found[f"validation/loss_t_{time:g}"] = losses.unpadded_mean(error, batch.target_mask).mean()
-        return {"validation/loss": torch.stack(list(found.values())).mean(), **found}
+            x_t = path.interpolate(batch.latents, noise, t)
+            output = denoiser(x_t, t, batch.conditioning())
+            error = losses.mse(output.sample.float(), target)
+            per_sample = losses.unpadded_mean(error, batch.target_mask)
+            errors[f"validation/loss_t_{time:g}"] = per_sample.mean()
+        return {"validation/loss": torch.stack(list(errors.values())).mean(), **errors}

@@ -1,4 +1,4 @@
-"""The one function that samplers see: a denoiser, its conditioning and guidance as dx/dt."""
+"""The function that solvers integrate: denoiser, conditioning and guidance as dx/dt."""
 
 from __future__ import annotations
 
@@ -18,50 +18,62 @@ NO_GUIDANCE = Guidance(scale=1.0)
 
 
 def batched(cond: Conditioning, uncond: Conditioning) -> Conditioning:
-    """Both as one batch, conditional rows first; a port that one side lacks is masked out there."""
-    rows = {"cond": len(cond.text), "uncond": len(uncond.text)}
-    ports, masks = {}, {}
+    """Concatenate both, conditional rows first; a port that one side lacks is masked out there."""
+    sides = (cond, uncond)
+    ports: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
     for name in {**cond.ports, **uncond.ports}:
         like = cond.ports[name] if name in cond.ports else uncond.ports[name]
-        values, present = [], []
-        for side, count in ((cond, rows["cond"]), (uncond, rows["uncond"])):
-            has = name in side.ports
-            values.append(side.ports[name] if has else like.new_zeros(count, *like.shape[1:]))
-            known = torch.full((count,), has, device=like.device)
-            present.append(side.port_mask.get(name, known) if has else known)
-        ports[name], masks[name] = torch.cat(values), torch.cat(present)
+        values: list[Tensor] = []
+        present: list[Tensor] = []
+        for side in sides:
+            count = len(side.text)
+            if name in side.ports:
+                everywhere = torch.full((count,), True, device=like.device)
+                values.append(side.ports[name])
+                present.append(side.port_mask.get(name, everywhere))
+            else:
+                values.append(like.new_zeros(count, *like.shape[1:]))
+                present.append(torch.full((count,), False, device=like.device))
+        ports[name] = torch.cat(values)
+        masks[name] = torch.cat(present)
     if len(cond.references) != len(uncond.references):
         raise _one_sided("a reference")
     return Conditioning(
         TextEmbeddings.cat([cond.text, uncond.text]),
         ports,
         masks,
-        _both("embedded guidance", cond.embedded_guidance, uncond.embedded_guidance),
+        _cat_pair("embedded guidance", cond.embedded_guidance, uncond.embedded_guidance),
         tuple(torch.cat(pair) for pair in zip(cond.references, uncond.references, strict=True)),
-        _both("a picture to fill", cond.inpaint, uncond.inpaint),
-        _both("a size", cond.size_ids, uncond.size_ids),
-        _both("a target's places", cond.target_ids, uncond.target_ids),
-        _both("a target's padding", cond.target_mask, uncond.target_mask),
+        _cat_pair("a picture to fill", cond.inpaint, uncond.inpaint),
+        _cat_pair("a size", cond.size_ids, uncond.size_ids),
+        _cat_pair("a target's places", cond.target_ids, uncond.target_ids),
+        _cat_pair("a target's padding", cond.target_mask, uncond.target_mask),
     )
 
 
-def _both(what: str, cond: Tensor | None, uncond: Tensor | None) -> Tensor | None:
+def _cat_pair(name: str, cond: Tensor | None, uncond: Tensor | None) -> Tensor | None:
     if cond is None and uncond is None:
         return None
     if cond is None or uncond is None:
-        raise _one_sided(what)
+        raise _one_sided(name)
     return torch.cat([cond, uncond])
 
 
-def _one_sided(what: str) -> ConfigError:
-    return ConfigError(f"{what} on one side only", where="sampling.field", cure="give it to both conditionings or none")
+def _one_sided(name: str) -> ConfigError:
+    return ConfigError(
+        f"{name} on one side only",
+        where="sampling.field",
+        cure="give it to both conditionings or none",
+    )
 
 
 class Field:
-    """field(x, t) -> dx/dt on the denoiser's path, whatever it predicts.
+    """field(x, t) -> dx/dt on the denoiser's path, for any kind of prediction.
 
-    Conditional and unconditional share one forward. `nfe` counts evaluations an image: 2 where
-    guidance needs both, 1 outside its interval or at scale 1. CFG-Zero's stillness is the loop's.
+    Conditional and unconditional share one forward pass. `nfe` counts evaluations per image: 2 where
+    guidance needs both, 1 outside its interval or at scale 1. The zero initialisation of CFG-Zero* is
+    part of the loop.
     """
 
     def __init__(
@@ -83,12 +95,14 @@ class Field:
                 where="sampling.field",
                 cure="expand the unconditional to the batch",
             )
-        self.denoiser, self.guidance, self.cond = denoiser, guidance, cond
+        self.denoiser = denoiser
+        self.guidance = guidance
+        self.cond = cond
         self.both = None if uncond is None else batched(cond, uncond)
         self.nfe = 0
 
     def __call__(self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        """dx/dt in x's dtype; one t for the whole batch, read here: it had better be on the host."""
+        """dx/dt in x's dtype; t is equal for the batch and read here: keep it on the CPU."""
         path = self.denoiser.path
         scale = self.guidance.scale_at(float(progress_toward(path, t[0], "data")))
         t = to_device(t, x.device)

@@ -1,4 +1,4 @@
-"""From noise to latents: the loop of previews, validation and final images alike."""
+"""The sampling loop, from noise to latents: one for previews, evaluation and final images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tinyflux_pl.core import interruption, rng
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
-from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.protocols import Denoiser, Path
 from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.grids import FINALS, SIGMAS, check_spacing, grid
@@ -30,12 +30,13 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How to draw: number of steps, solver (diffusion.solvers), guidance, and the grid's shift.
+    """Number of steps, solver (diffusion.solvers), guidance, and the grid of times.
 
-    shift > 1 spends more steps in noise; as a name it is a rule of diffusion.shifts.SHIFT_RULES, by the image's
-    tokens and the steps; [low, high, base, largest] is FLUX.1's rule with these numbers in place of its own. toward
-    "data" is the original TinyFlux's grid; spacing, offset, sigmas and final: see grids.grid. start: what is drawn
-    from is unit noise, has the deviation (sigma) of its first time, or is noise times a factor.
+    A shift above 1 spends more steps in noise. A name is a rule of diffusion.shifts.SHIFT_RULES, which
+    depends on the image's tokens and the steps; [low, high, base, largest] is FLUX.1's rule with these
+    numbers instead of its own. toward "data" is the original TinyFlux's grid; spacing, offset, sigmas
+    and final: see grids.grid. start: "unit" noise, noise scaled to the "sigma" of the first time, or
+    noise times a factor.
     """
 
     steps: int = 28
@@ -51,23 +52,33 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         solver_named(self.solver)
-        for name, known in (("sigmas", SIGMAS), ("final", FINALS)):
-            if getattr(self, name) not in known:
-                cure = f"one of {', '.join(known)}"
-                raise ConfigError(f"no {name} {getattr(self, name)!r}", where=f"sampler.{name}", cure=cure)
-        named = self.start in STARTS
-        if not named and (isinstance(self.start, str) or not 0 < self.start < float("inf")):
-            cure = f"{', '.join(STARTS)}, or a positive factor"
-            raise ConfigError(f"no start {self.start!r}", where="sampler.start", cure=cure)
+        _require_choice("sigmas", self.sigmas, SIGMAS)
+        _require_choice("final", self.final, FINALS)
+        is_name = self.start in STARTS
+        if not is_name and (isinstance(self.start, str) or not 0 < self.start < float("inf")):
+            raise ConfigError(
+                f"no start {self.start!r}",
+                where="sampler.start",
+                cure=f"{', '.join(STARTS)}, or a positive factor",
+            )
         check_spacing(self.spacing, self.steps, self.shift, self.toward)
         check_shift(self.shift, self.toward, "sampler", rules=True)
         if self.steps < 1:
             raise ConfigError(f"steps={self.steps}", where="sampler.steps", cure="at least 1")
 
 
+def _require_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f"no {key} {value!r}",
+            where=f"sampler.{key}",
+            cure=f"choose one of {', '.join(choices)}",
+        )
+
+
 @contextmanager
 def evaluating(denoiser: Denoiser) -> Generator[None]:
-    """Dropout off inside; every module's own mode restored afterwards, whatever happens."""
+    """Put every module into evaluation mode inside the block, and restore its mode afterwards."""
     modules = list(denoiser.modules()) if isinstance(denoiser, nn.Module) else []
     modes = [module.training for module in modules]
     try:
@@ -79,39 +90,52 @@ def evaluating(denoiser: Denoiser) -> Generator[None]:
             module.training = mode
 
 
-def _checked(
-    denoiser: Denoiser, told: TextEmbeddings | Conditioning, rows: int, shape: Sequence[int], guidance: Guidance
+def _prepare_conditioning(
+    denoiser: Denoiser,
+    text: TextEmbeddings | Conditioning,
+    rows: int,
+    shape: Sequence[int],
+    guidance: Guidance,
 ) -> Conditioning:
-    """What every one of `rows` images is told, on the text's device."""
+    """Conditioning of `rows` images on the text's device; raises for shapes that do not fit."""
     if shape[0] != denoiser.latent_spec.channels:
         raise SpecMismatch(
             f"latents of {shape[0]} channels for a denoiser of {denoiser.latent_spec.channels}",
             where="sample: shape",
             cure="shape is (channels, height, width) in the denoiser's latent cells",
         )
-    cond = told if isinstance(told, Conditioning) else Conditioning(told)
+    cond = text if isinstance(text, Conditioning) else Conditioning(text)
     if guidance.embedded is not None:
         if not denoiser.reads_guidance:
-            cure = "guidance.embedded=null; guidance.scale guides any network, at twice the cost"
-            raise ConfigError("this network has no guidance input", where="guidance.embedded", cure=cure)
+            raise ConfigError(
+                "this network has no guidance input",
+                where="guidance.embedded",
+                cure="guidance.embedded=null; guidance.scale guides any network, at twice the cost",
+            )
         cond = replace(cond, embedded_guidance=torch.full((1,), float(guidance.embedded)))
     device = cond.text.tokens.device
 
-    def spread(part: Any) -> Any:
+    def expand(part: Any) -> Any:
         if len(part) not in (1, rows):
             raise ConfigError(
-                f"{len(part)} prompts for {rows} images", where="sample", cure="one sample id a prompt, or one prompt"
+                f"{len(part)} prompts for {rows} images",
+                where="sample",
+                cure="one sample id a prompt, or one prompt",
             )
         part = part.to(device)
         if len(part) == rows:
             return part
-        return part.expand(rows) if isinstance(part, TextEmbeddings) else part.expand(rows, *part.shape[1:])
+        if isinstance(part, TextEmbeddings):
+            return part.expand(rows)
+        return part.expand(rows, *part.shape[1:])
 
-    return cond.rows(spread)
+    return cond.rows(expand)
 
 
-def _noise(shape: tuple[int, int, int], real: Tensor | None, seed: int, stream: str, ids: Sequence[int]) -> Tensor:
-    """What each image begins with; the padding of a sequence has none, and takes none from the other tokens."""
+def _initial_noise(
+    shape: tuple[int, int, int], real: Tensor | None, seed: int, stream: str, ids: Sequence[int]
+) -> Tensor:
+    """Noise of each image; of a sequence, real tokens (B, N) alone draw noise, and padding is 0."""
     if real is None:
         return rng.normal(shape, seed, stream, ids)
     x = torch.zeros(len(ids), *shape)
@@ -121,11 +145,12 @@ def _noise(shape: tuple[int, int, int], real: Tensor | None, seed: int, stream: 
     return x
 
 
-def _fresh(
+def _ancestral_noise(
     shape: tuple[int, int, int], seed: int, stream: str, ids: Sequence[int], device: torch.device
 ) -> Callable[[int], Tensor]:
-    """Noise that an ancestral solver adds after a step: of each image its own, whatever its batch."""
-    return lambda index: to_device(rng.normal(shape, seed, f"{stream}/ancestral", ids, step=index), device)
+    """Noise that an ancestral solver adds after a step, by its index; independent of the batch."""
+    stream = f"{stream}/ancestral"
+    return lambda index: to_device(rng.normal(shape, seed, stream, ids, step=index), device)
 
 
 def sample(
@@ -143,48 +168,66 @@ def sample(
 ) -> Float[Tensor, "b c h w"]:
     """Latents (B, C, H, W) in fp32 on the text's device, one for each sample id.
 
-    text, and each part of a whole conditioning, has one row an id or a single row for all; null is the text
-    encoder's null(), needed unless guidance.scale is 1: the unconditional is told the same pictures and sizes.
-    Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch, nor a sequence on its padding.
+    `text`, or each part of a Conditioning, has one row an id or a single row for all. `null` is the text
+    encoder's null(), needed unless guidance.scale is 1; the unconditional keeps references and sizes.
+    Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch; a sequence does not
+    depend on its padding.
     """
     settings = settings or SamplerSettings()
-    told = _checked(denoiser, text, len(sample_ids), shape, settings.guidance)
-    device, path = told.text.tokens.device, denoiser.path
+    cond = _prepare_conditioning(denoiser, text, len(sample_ids), shape, settings.guidance)
+    device, path = cond.text.tokens.device, denoiser.path
     tokens = shape[1] * shape[2] // denoiser.patch_size**2
-    shift = shift_for(settings.shift, tokens, settings.steps)
-    spaced = {name: getattr(settings, name) for name in ("offset", "sigmas", "final")}
-    times = grid(settings.steps, path, shift, settings.toward, settings.spacing, **spaced)
-    shares = progress_toward(path, times, "data").tolist()
-    moving = (i for i, share in enumerate(shares) if not settings.guidance.is_zero_init_step(share))
-    still = next(moving, len(times) - 1)
-    stops_short = (
-        settings.final == "data" and float(path.sigma(times[-1:])[0]) > 0
-    )  # as a VP table does: there the data is read off
+    times = grid(
+        settings.steps,
+        path,
+        shift_for(settings.shift, tokens, settings.steps),
+        settings.toward,
+        settings.spacing,
+        offset=settings.offset,
+        sigmas=settings.sigmas,
+        final=settings.final,
+    )
+    first_step = _first_moving_step(path, times, settings.guidance)
+    # As on a VP table, whose last sigma is above 0: the data is then computed from the prediction.
+    ends_before_data = settings.final == "data" and float(path.sigma(times[-1:])[0]) > 0
     solve = solver_named(settings.solver)
-    chunks = [slice(i, min(i + max_batch, len(sample_ids))) for i in range(0, len(sample_ids), max_batch)]
+    starts = range(0, len(sample_ids), max_batch)
+    chunks = [slice(start, min(start + max_batch, len(sample_ids))) for start in starts]
     done: list[Tensor] = []
 
     def on_step(index: int, _: Tensor) -> None:
         interruption.poll()
         if progress:
-            progress(len(done) * settings.steps + still + index + 1, len(chunks) * settings.steps)
+            steps_done = len(done) * settings.steps + first_step + index + 1
+            progress(steps_done, len(chunks) * settings.steps)
 
     with torch.inference_mode(), evaluating(denoiser):
         for rows in chunks:
             ids = list(sample_ids[rows])
-            cond = told.rows(lambda part, rows=rows: part[rows])
-            bare = None if null is None else null.to(device).expand(len(ids))
-            uncond = None if bare is None else replace(cond, text=bare, ports={}, port_mask={})
-            velocity = Field(denoiser, cond, uncond, settings.guidance)
-            x = to_device(_noise(shape, cond.target_mask, seed, stream, ids), device)
-            if settings.start != "unit":
-                x = x * (path.sigma(times[:1]).item() if settings.start == "sigma" else float(settings.start))
-            x = solve(
-                velocity, x, times[still:], path, on_step, _fresh(shape, seed, stream, ids, device)
-            )  # CFG-Zero's first steps move nothing
-            if stops_short:
+            chunk_cond = cond.rows(lambda part, rows=rows: part[rows])
+            uncond = None
+            if null is not None:
+                null_text = null.to(device).expand(len(ids))
+                uncond = replace(chunk_cond, text=null_text, ports={}, port_mask={})
+            velocity = Field(denoiser, chunk_cond, uncond, settings.guidance)
+            x = to_device(_initial_noise(shape, chunk_cond.target_mask, seed, stream, ids), device)
+            if settings.start == "sigma":
+                x = x * path.sigma(times[:1]).item()
+            elif settings.start != "unit":
+                x = x * float(settings.start)
+            noise = _ancestral_noise(shape, seed, stream, ids, device)
+            x = solve(velocity, x, times[first_step:], path, on_step, noise)
+            if ends_before_data:
                 last = times[-1:].expand(len(ids))
-                x, _ = to_data_and_noise("velocity", velocity(x, last), x, to_device(last, device), path)
+                output = velocity(x, last)
+                x, _ = to_data_and_noise("velocity", output, x, to_device(last, device), path)
             done.append(x)
     # outside inference mode, so that the result may enter autograd
     return torch.cat(done) if done else torch.empty(0, *shape, device=device)
+
+
+def _first_moving_step(path: Path, times: Tensor, guidance: Guidance) -> int:
+    """Index of the first step that CFG-Zero*'s zero initialisation does not skip."""
+    fractions = progress_toward(path, times, "data").tolist()
+    moving = (i for i, at in enumerate(fractions) if not guidance.is_zero_init_step(at))
+    return next(moving, len(times) - 1)

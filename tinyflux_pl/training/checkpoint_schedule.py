@@ -15,7 +15,7 @@ from torch import Tensor
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.background_writer import BackgroundWriter
 from tinyflux_pl.checkpoints.snapshot import snapshot
-from tinyflux_pl.checkpoints.verified import Verified
+from tinyflux_pl.checkpoints.verified import VerifiedCache
 from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.flow_module import FlowModule
@@ -55,7 +55,7 @@ class CheckpointSchedule(Callback):
         self.keep = keep
         self.background = background
         self._writer = BackgroundWriter()
-        self._verified = Verified()
+        self._verified = VerifiedCache()
         self._last: Path | None = None
         self._on_disk: set[Path] = set()
         self._last_step = -1

@@ -1,4 +1,4 @@
-"""The LightningDataModule: a mixture of cached sources in an order that is a function of the step."""
+"""The LightningDataModule: cached sources, in an order that is a function of the step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tinyflux_pl.core import interruption
 
 
 class CachedLatents(LightningDataModule):
-    """Batches `start_step` to `stop_step` of a run, and a validation set in its own order.
+    """The batches of steps `start_step` to `stop_step` of a run, and a validation set in its own order.
 
-    A run is one stream of micro-batches, not a sequence of restarted epochs: a resumed run
-    asks for the batches that come next. `accumulation` micro-batches make one step.
+    A run is one stream of micro-batches, not a sequence of epochs: a resumed run continues with the
+    next batch. One step has `accumulation` micro-batches.
     """
 
     def __init__(
@@ -38,20 +38,25 @@ class CachedLatents(LightningDataModule):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.train, self.validation, self.workers = train, validation, workers
+        self.train = train
+        self.validation = validation
+        self.workers = workers
         lengths = lengths or train.lengths
         self.order = sample_order(lengths, batch_size, seed, weights, train.shapes)
         self.accumulation = accumulation
-        self.start, self.stop = start_step * accumulation, stop_step * accumulation
+        self.start = start_step * accumulation  # in micro-batches
+        self.stop = stop_step * accumulation
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in which every sample has been drawn: rounded up, as the order's own micro-batches are."""
+        """Optimizer steps in which every sample is drawn, rounded up as the order rounds micro-batches."""
         return -(-self.order.steps_per_epoch // self.accumulation)
 
     def train_dataloader(self) -> DataLoader:
-        """The run's remaining micro-batches, this rank's share of each."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """The run's remaining micro-batches, this rank's part of each."""
+        rank, world = 0, 1
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         sampler = OrderedBatchSampler(self.order, self.start, self.stop, rank, world)
         return _Batches(
@@ -59,14 +64,14 @@ class CachedLatents(LightningDataModule):
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
-            pin_memory=on_gpu,  # so that the host need not wait for a batch to arrive there
+            pin_memory=on_gpu,  # so that the copy to the GPU is asynchronous
             worker_init_fn=_begin_worker if self.workers else None,
         )
 
     def validation_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
-        """Every `world`-th batch of the validation samples, in the order of the store, each of one shape."""
-        rows = batches_of_one_shape(self.validation, self.order.batch_size)
-        return DataLoader(self.validation, batch_sampler=rows[rank::world], collate_fn=collate)
+        """Every `world`-th validation batch, in the order of the store, each of one shape."""
+        rows = batches_of_one_shape(self.validation, self.order.batch_size)[rank::world]
+        return DataLoader(self.validation, batch_sampler=rows, collate_fn=collate)
 
 
 def batches_of_one_shape(dataset: Mixture | CachedDataset, size: int) -> list[list[int]]:
@@ -81,9 +86,9 @@ def batches_of_one_shape(dataset: Mixture | CachedDataset, size: int) -> list[li
 
 
 class _Batches(DataLoader):
-    """A DataLoader none of whose workers is ended by a signal before it has learnt to ignore it."""
+    """A DataLoader that postpones signals until its workers ignore them."""
 
-    def __iter__(self) -> Any:  # of a class private to torch
+    def __iter__(self) -> Any:  # torch's iterator class is private
         with interruption.postponed():
             return super().__iter__()
 

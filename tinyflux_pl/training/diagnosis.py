@@ -1,4 +1,4 @@
-"""A failing step computed once more: whose loss it is, and where the numbers first stop being finite."""
+"""Recompute a rejected step: loss by sample, and the first value that is not finite."""
 
 from __future__ import annotations
 
@@ -20,74 +20,89 @@ from tinyflux_pl.training.skipped_steps import Verdict
 
 @dataclass
 class Diagnosis:
-    """What the step gives now: terms as means over its micro-batches, samples as the objective weighs each."""
+    """The recomputed step: terms are means over micro-batches, samples are weighted by the objective."""
 
     verdict: Verdict
     terms: dict[str, float] = field(default_factory=dict)
     samples: dict[int, dict[str, float]] = field(default_factory=dict)
     groups: dict[str, float] = field(default_factory=dict)  # gradient norm by group of modules
-    inputs: list[str] = field(default_factory=list)  # what of the batch is not finite, and in which samples
-    weights: list[str] = field(default_factory=list)  # what of the network is not
-    output: str = ""  # the first module, in the order of computing, whose output is not finite
-    gradient: str = ""  # the first, in the order of going back, at whose output the gradient is not finite
+    # Names of what is not finite: batch tensors by sample, parameters, and the first module in forward
+    # order by its output, in backward order by its output's gradient.
+    inputs: list[str] = field(default_factory=list)
+    weights: list[str] = field(default_factory=list)
+    output: str = ""
+    gradient: str = ""
 
     @property
     def reproduced(self) -> bool:
-        """Whether the step would be refused again."""
+        """True if the step would be rejected again."""
         return bool(self.verdict.reasons)
 
 
 def diagnose(replay: Replay, denoiser: nn.Module, objective: FlowObjective, precision: str, device: str) -> Diagnosis:
-    """Loss and gradients of the bundle's step, exactly as training computes them, and their parts."""
+    """Compute loss and gradients of the bundle's step exactly as training does, and their parts."""
     denoiser.to(device).train()
-    step, batches = replay.verdict.step, [batch.to(device) for batch in replay.batches]
-    found = Diagnosis(replay.verdict)
-    found.inputs = [line for batch in batches for line in _unsound(batch)]
-    found.weights = [name for name, value in denoiser.named_parameters() if not value.isfinite().all()]
+    step = replay.verdict.step
+    batches = [batch.to(device) for batch in replay.batches]
+    diagnosis = Diagnosis(replay.verdict)
+    diagnosis.inputs = [line for batch in batches for line in _non_finite_inputs(batch)]
+    parameters = denoiser.named_parameters()
+    diagnosis.weights = [name for name, value in parameters if not value.isfinite().all()]
     total = torch.zeros((), device=device)
-    terms: dict[str, Tensor] = {}
-    with _watched(denoiser, found):
+    means: dict[str, Tensor] = {}
+    with _recording_non_finite(denoiser, diagnosis):
         for batch in batches:
-            torch.manual_seed(rng.derive(objective.seed, "dropout", int(batch.sample_ids[0]), step))  # as in training
+            # As in FlowModule.training_step.
+            first_id = int(batch.sample_ids[0])
+            torch.manual_seed(rng.derive(objective.seed, "dropout", first_id, step))
             with formats.autocast(precision, device):
-                given = objective.loss(denoiser, batch, step)
-                loss = torch.stack(list(given.values())).sum() / len(batches)
+                terms = objective.loss(denoiser, batch, step)
+                loss = torch.stack(list(terms.values())).sum() / len(batches)
             loss.backward()
             total = total + loss.detach()
-            terms = {name: terms.get(name, 0) + term.detach() / len(batches) for name, term in given.items()}
-    found.terms = {name: float(term) for name, term in terms.items()}
-    trained = {k: p.grad for k, p in denoiser.named_parameters() if p.grad is not None}
-    norm = torch.nn.utils.get_total_norm(list(trained.values()))
-    found.verdict = replace(replay.verdict, loss=float(total), norm=float(norm))
-    for name in dict.fromkeys(_group(name) for name in trained):
-        own = [gradient for k, gradient in trained.items() if _group(k) == name]
-        found.groups[name] = float(torch.nn.utils.get_total_norm(own))
+            for name, term in terms.items():
+                means[name] = means.get(name, 0) + term.detach() / len(batches)
+    diagnosis.terms = {name: float(term) for name, term in means.items()}
+    gradients = {k: p.grad for k, p in denoiser.named_parameters() if p.grad is not None}
+    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+    diagnosis.verdict = replace(replay.verdict, loss=float(total), norm=float(norm))
+    for group in dict.fromkeys(_group(name) for name in gradients):
+        of_group = [gradient for name, gradient in gradients.items() if _group(name) == group]
+        diagnosis.groups[group] = float(torch.nn.utils.get_total_norm(of_group))
     for batch in batches:
         with torch.no_grad(), formats.autocast(precision, device):
-            found.samples |= _by_sample(denoiser, objective, batch, step)
-    return found
+            diagnosis.samples |= _by_sample(denoiser, objective, batch, step)
+    return diagnosis
 
 
 def _by_sample(denoiser: nn.Module, objective: FlowObjective, batch: Batch, step: int) -> dict[int, dict[str, float]]:
+    """Sample id -> weighted terms of that sample."""
     draw = objective.draw(denoiser, batch, step)
-    answer, flow = objective.regress(denoiser, batch, draw)
-    found = {sample: {"flow": float(value)} for sample, value in zip(batch.sample_ids.tolist(), flow, strict=True)}
-    for i, terms in enumerate(found.values()):
+    output, flow = objective.regress(denoiser, batch, draw)
+    ids = batch.sample_ids.tolist()
+    samples = {sample: {"flow": float(value)} for sample, value in zip(ids, flow, strict=True)}
+    for row, terms in enumerate(samples.values()):
         for expert in objective.experts:
-            heads, targets = (
-                {k: v[i : i + 1] for k, v in whole.items()} for whole in (answer.heads, draw.targets[expert.name])
-            )
-            own = expert.losses(heads, targets, batch.expert_present[expert.name][i : i + 1])
-            terms[expert.name] = expert.weight_at(step) * float(own)
-    return found
+            heads = _row(output.heads, row)
+            targets = _row(draw.targets[expert.name], row)
+            present = batch.expert_present[expert.name][row : row + 1]
+            loss = expert.losses(heads, targets, present)
+            terms[expert.name] = expert.weight_at(step) * float(loss)
+    return samples
 
 
-def _unsound(batch: Batch) -> list[str]:
-    """What of a batch is not finite, with the samples that have it."""
-    held = {name: value for name, value in named_tensors(batch).items() if value.is_floating_point()}
-    bad = {name: ~value.isfinite().reshape(len(batch), -1).all(1) for name, value in held.items()}
-    ids = batch.sample_ids
-    return [f"{name} of sample {i}" for name, rows in bad.items() for i in ids[rows.cpu()].tolist()]
+def _row(tensors: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
+    return {name: tensor[row : row + 1] for name, tensor in tensors.items()}
+
+
+def _non_finite_inputs(batch: Batch) -> list[str]:
+    """The tensors of a batch that are not finite, by sample."""
+    lines = []
+    for name, value in named_tensors(batch).items():
+        if value.is_floating_point():
+            rows = ~value.isfinite().reshape(len(batch), -1).all(1)
+            lines += [f"{name} of sample {i}" for i in batch.sample_ids[rows.cpu()].tolist()]
+    return lines
 
 
 def _group(name: str) -> str:
@@ -97,24 +112,24 @@ def _group(name: str) -> str:
 
 
 @contextmanager
-def _watched(denoiser: nn.Module, found: Diagnosis) -> Iterator[None]:
-    """Note the first output and the first gradient that are not finite."""
+def _recording_non_finite(denoiser: nn.Module, diagnosis: Diagnosis) -> Iterator[None]:
+    """Record the first output and the first gradient that are not finite."""
 
-    def after(name: str) -> Any:
-        def look(gradient: Tensor) -> None:
-            if not found.gradient and not gradient.isfinite().all():
-                found.gradient = name
+    def hook_of(name: str) -> Any:
+        def check_gradient(gradient: Tensor) -> None:
+            if not diagnosis.gradient and not gradient.isfinite().all():
+                diagnosis.gradient = name
 
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             for tensor in _tensors(output):
-                if not found.output and not tensor.isfinite().all():
-                    found.output = name
+                if not diagnosis.output and not tensor.isfinite().all():
+                    diagnosis.output = name
                 if tensor.requires_grad:
-                    tensor.register_hook(look)
+                    tensor.register_hook(check_gradient)
 
         return hook
 
-    handles = [m.register_forward_hook(after(k or type(m).__name__)) for k, m in denoiser.named_modules()]
+    handles = [m.register_forward_hook(hook_of(k or type(m).__name__)) for k, m in denoiser.named_modules()]
     try:
         yield
     finally:
@@ -130,5 +145,5 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping):
         yield from _tensors(list(value.values()))
     elif isinstance(value, list | tuple):
-        for held in value:
-            yield from _tensors(held)
+        for item in value:
+            yield from _tensors(item)

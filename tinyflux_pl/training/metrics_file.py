@@ -1,4 +1,4 @@
-"""A run's log as one CSV file, whole however often the run was cut and resumed."""
+"""A run's metrics as one CSV file, continuous across interruptions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from tinyflux_pl.core import files
 
-TRAINING = "train/"  # what the columns of training itself begin with
+TRAINING = "train/"  # prefix of the columns of training itself
 
 
 class MetricsFile(Logger):
-    """`metrics.csv` in a folder of the run: a row a step, in the file when `log_metrics` returns."""
+    """`metrics.csv` in a folder of the run: one row a step, on disk when `log_metrics` returns."""
 
     def __init__(self, save_dir: str, folder: str = "csv") -> None:
         super().__init__()
-        self._save_dir, self.folder = save_dir, folder
+        self._save_dir = save_dir
+        self.folder = folder
         self.path = Path(save_dir) / folder / "metrics.csv"
         self._columns: list[str] = []
         self._last: dict[str, Any] = {}
@@ -43,26 +44,27 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """Nothing: config.json holds them."""
+        """Do nothing: config.json has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add values to the step's row, which is the last one or a new one."""
-        found = {name: float(value) for name, value in metrics.items()}
-        same = self._last.get("step") == step
-        before = self._line(self._last) if same else b""
-        self._last = {**self._last, **found} if same else {"step": step, **found}
+        """Add values to the step's row: the last one, or a new one."""
+        values = {name: float(value) for name, value in metrics.items()}
+        same_row = self._last.get("step") == step
+        before = self._line(self._last) if same_row else b""
+        self._last = {**self._last, **values} if same_row else {"step": step, **values}
         if new := [name for name in self._last if name not in self._columns]:
             rows = self.rows()
-            self._write([*self._columns, *new], [*(rows[:-1] if same else rows), self._last])
+            earlier = rows[:-1] if same_row else rows
+            self._write([*self._columns, *new], [*earlier, self._last])
             return
-        # One call, in place: a row that grew by cells is longer than it was, so a kill leaves the one or the other.
+        # One write, in place: a row only grows, so that a kill leaves either the old or the new row.
         line = self._line(self._last)
         with files.disk_full_explained(self.path, len(line)), open(self.path, "r+b") as file:
             size = os.fstat(file.fileno()).st_size
             try:
                 written = os.pwrite(file.fileno(), line, size - len(before))
-                if written < len(line):  # the kernel writes what fits, and calls that no error
+                if written < len(line):  # a short write on a full disk is not an error for the kernel
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             except OSError:
                 os.pwrite(file.fileno(), before, size - len(before))
@@ -70,25 +72,29 @@ class MetricsFile(Logger):
                 raise
 
     def rows(self) -> list[dict[str, str]]:
-        """What is in the file, as text; a last row without its end, which a kill or a full disk has torn, is none."""
+        """Rows as strings. A truncated last row is ignored."""
         if not self.path.is_file():
             return []
-        whole, end, _ = self.path.read_text().rpartition("\n")
-        return list(csv.DictReader(io.StringIO(whole + end, newline="")))
+        complete, end, _ = self.path.read_text().rpartition("\n")
+        return list(csv.DictReader(io.StringIO(complete + end, newline="")))
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Drop what a run resumed at `step` writes again: later rows, and in its own all but training's values."""
+        """Drop what a run resumed at `step` writes again: later rows, and this row's other columns.
+
+        The values of training in the row of `step` itself were logged before the checkpoint.
+        """
         rows = self.rows()
         if not rows:
             return
-        kept: list[dict[str, Any]] = [row for row in rows if int(row["step"]) < step]
+        remaining: list[dict[str, Any]] = [row for row in rows if int(row["step"]) < step]
         for row in rows:
-            trained = {name: value for name, value in row.items() if value and name.startswith(TRAINING)}
+            trained = {k: v for k, v in row.items() if v and k.startswith(TRAINING)}
             if int(row["step"]) == step and trained:
-                kept.append({"step": step, **trained})
-        self._last = kept[-1] if kept and kept[-1]["step"] == step else {}
-        self._write(list(rows[0]), kept)
+                remaining.append({"step": step, **trained})
+        has_row = remaining and remaining[-1]["step"] == step
+        self._last = remaining[-1] if has_row else {}
+        self._write(list(rows[0]), remaining)
 
     def _line(self, row: Mapping[str, Any]) -> bytes:
         return _text([], [row], self._columns)

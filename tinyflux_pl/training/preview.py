@@ -1,4 +1,4 @@
-"""Pictures while training: drawn by the sampler that generate.py uses, read by the same verifier."""
+"""Previews during training, with the sampler of generate.py and the verifier of the data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from tinyflux_pl.training.preemption import poll
 
 
 class Preview(Periodic):
-    """A captioned grid every `every_steps`, from the averaged weights, with prompt accuracy; rank 0 draws.
+    """A captioned grid every `every_steps` from the averaged weights, with prompt accuracy; on rank 0.
 
-    The accuracy is that of the prompts in `measured`, which the metric's verifier can read. `beside` are the data's
-    own pictures (B, 3, H, W) of the prompts, shown next to what is drawn.
+    The accuracy is over the prompts in `measured`, which the metric's verifier can read. `pictures` turns
+    samples that are not images into images and captions (sequences). `beside` are the data's own images
+    (B, 3, H, W) of the prompts, shown next to the samples.
     """
 
     def __init__(
@@ -39,12 +40,16 @@ class Preview(Periodic):
         beside: Any = None,
     ) -> None:
         super().__init__(every_steps)
-        self.folder, self.sampler, self.prompts = Path(folder), sampler, list(prompts)
-        self.average, self.metric, self.seed = average, metric, seed
-        self.measured = [i for i, prompt in enumerate(self.prompts) if measured is None or prompt in measured]
+        self.folder = Path(folder)
+        self.sampler = sampler
+        self.prompts = list(prompts)
+        self.average = average
+        self.metric = metric
+        self.seed = seed
+        self.measured = [index for index, prompt in enumerate(self.prompts) if measured is None or prompt in measured]
         self.beside = beside
-        self.pictures = pictures  # of what is drawn for the prompts, where that is no picture itself
-        self.picture: Path | None = None  # the last one
+        self.pictures = pictures
+        self.picture: Path | None = None  # the file of the last preview
 
     def perform(self, trainer: Trainer, pl_module: FlowModule) -> None:
         if trainer.is_global_zero:
@@ -58,22 +63,24 @@ class Preview(Periodic):
         super().perform(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: FlowModule, step: int) -> None:
-        """Sample, save, log; the raw weights and the training mode are back afterwards."""
+        """Sample, save and log a grid; raw weights and training mode are restored."""
         images = self.sample(pl_module, self.prompts)
         self.picture = self.folder / f"step_{step:07d}.png"
         grid = self._grid(images)
         self.folder.mkdir(parents=True, exist_ok=True)
         grid.save(self.picture)
-        said = f"step {step:,}: preview {self.picture}"
+        line = f"step {step:,}: preview {self.picture}"
         if self.metric is not None and self.measured:
             self.metric.reset()
-            self.metric.update(images[self.measured], [self.prompts[i] for i in self.measured])
-            found = {f"preview/accuracy_{k}": float(v) for k, v in self.metric.compute().items()}
+            prompts = [self.prompts[index] for index in self.measured]
+            self.metric.update(images[self.measured], prompts)
+            computed = self.metric.compute()
+            accuracy = {f"preview/accuracy_{k}": float(v) for k, v in computed.items()}
             for logger in trainer.loggers:
-                logger.log_metrics(found, step=step)
-            of = f"of {len(self.measured)} pictures show all that was asked for"
-            said = f"{said}; {found['preview/accuracy_all']:.0%} {of}"
-        progress.say(said)
+                logger.log_metrics(accuracy, step=step)
+            of_pictures = f"of {len(self.measured)} pictures show all that was asked for"
+            line = f"{line}; {accuracy['preview/accuracy_all']:.0%} {of_pictures}"
+        progress.say(line)
         for logger in trainer.loggers:
             _log_image(logger, grid, step)
 
@@ -85,8 +92,9 @@ class Preview(Periodic):
         return captioned_grid(images, self.prompts)
 
     def sample(self, pl_module: FlowModule, prompts: Sequence[str]) -> Any:
-        """Images (N, 3, H, W) from the averaged weights where they are kept."""
-        denoiser, training = pl_module.denoiser, pl_module.denoiser.training
+        """Images (N, 3, H, W) from the averaged weights, or the raw ones without averaging."""
+        denoiser = pl_module.denoiser
+        training = denoiser.training
         denoiser.eval()
         try:
             with pl_module.trainer.precision_plugin.forward_context():

@@ -1,4 +1,4 @@
-"""Validation: the averaged weights on the fixed grid, with the same bits on any number of ranks."""
+"""Validation of the averaged weights on a fixed grid, equal to the bit on any number of ranks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Validation(Periodic):
     """Mean errors over the validation samples, logged under the run's own step.
 
     Not Lightning's loop, which counts the batches of this process: a resumed run would validate at other
-    steps. While training, ranks share the batches; afterwards one rank takes them all.
+    steps. During training the ranks divide the batches; afterwards one rank computes all.
     """
 
     def __init__(self, grid: FixedGrid, data: CachedLatents, average: AveragedWeights, every_steps: int) -> None:
@@ -35,31 +35,36 @@ class Validation(Periodic):
         self.errors: dict[str, float] = {}  # of the last time
 
     def perform(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer.training else (0, 1)
+        rank, world = 0, 1
+        if trainer.training:
+            rank, world = trainer.global_rank, trainer.world_size
         denoiser, data = pl_module.denoiser, self.data
         device = next(denoiser.parameters()).device
-        count, loader = len(data.validation), data.validation_batches(rank, world)
+        count = len(data.validation)
+        loader = data.validation_batches(rank, world)
         sums = torch.zeros(len(data.validation_batches()), 1 + len(self.grid.times), device=device)
         names: list[str] = []
         try:
             with self.average.applied(denoiser), evaluating(denoiser), trainer.precision_plugin.forward_context():
                 for i, batch in enumerate(track(loader, "validate", len(loader), "batch", leave=False)):
-                    found = self.grid.errors(denoiser, batch.to(device))
-                    names = list(found)
-                    sums[rank + i * world] = torch.stack(list(found.values())) * len(batch)
+                    errors = self.grid.errors(denoiser, batch.to(device))
+                    names = list(errors)
+                    sums[rank + i * world] = torch.stack(list(errors.values())) * len(batch)
         except Interrupted:
             if world == 1:
                 raise
         if world > 1:
             poll(trainer)
-            torch.distributed.all_reduce(sums)  # each row is one rank's, the others add nothing to it
+            torch.distributed.all_reduce(sums)  # each row is one rank's; the others add 0
         means = sums.cpu().double().sum(0) / count
         self.errors = dict(zip(names, means.tolist(), strict=False))
-        odd = [f"{name} is {value}" for name, value in self.errors.items() if not math.isfinite(value)]
-        if odd:
-            log.warning("validation at step %d: %s; training goes on", pl_module.step, ", ".join(odd))
+        not_finite = [f"{name} is {value}" for name, value in self.errors.items() if not math.isfinite(value)]
+        if not_finite:
+            broken = ", ".join(not_finite)
+            log.warning("validation at step %d: %s; training goes on", pl_module.step, broken)
         if trainer.is_global_zero:
-            progress.say(f"step {pl_module.step:,}: validation loss {self.errors['validation/loss']:.4f}")
+            loss = self.errors["validation/loss"]
+            progress.say(f"step {pl_module.step:,}: validation loss {loss:.4f}")
         for logger in trainer.loggers:
             logger.log_metrics(self.errors, step=pl_module.step)
         super().perform(trainer, pl_module)

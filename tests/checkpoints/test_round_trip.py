@@ -37,4 +37,4 @@ def test_one_bit_is_named(saved):
     ):
         with pytest.raises(CorruptCheckpoint) as caught:
             require_same(read, *change)
-        assert caught.value.what.startswith(f"{name} came back")
+        assert caught.value.what.startswith(f"{name} differs")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tinyflux_pl.core.errors import MemoryPlanError
-from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, activations, growth, held
+from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, activations, growth, storage_bytes
 from tinyflux_pl.engine.memory_plan import MemoryPlan, Stage, generation, training, training_state
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 
@@ -52,9 +52,9 @@ def test_the_state_is_what_the_tensors_of_a_run_weigh(make):
     kept = [s for s in (*optimizer.state.values(), *getattr(optimizer, "muon", optimizer).state.values())]
     kept += list(optimizer.adamw.state.values()) if hasattr(optimizer, "adamw") else []
     moments = [t for state in kept for t in state.values() if torch.is_tensor(t) and t.numel() > 1]
-    assert planned.weights == held(list(net.parameters()), list(net.buffers()))
-    assert planned.gradients == held(gradients(net))
-    assert planned.optimizer == held(moments)
+    assert planned.weights == storage_bytes(list(net.parameters()), list(net.buffers()))
+    assert planned.gradients == storage_bytes(gradients(net))
+    assert planned.optimizer == storage_bytes(moments)
     assert planned.averages == sum(4 * p.numel() for p in net.parameters() if p.requires_grad)
     assert training_state(net, optimizer.param_groups, averaged=False).averages == 0
     assert training_state(net, optimizer.param_groups, ranks=2).gradients == 2 * planned.gradients
@@ -81,7 +81,7 @@ def test_views_and_what_was_there_do_not_count_but_their_end_does():
         assert count.live == new.nbytes
         del old, view, same
         assert count.live == new.nbytes - 4000
-    assert held([new, new[:5], new.view(2, 5)]) == 40
+    assert storage_bytes([new, new[:5], new.view(2, 5)]) == 40
 
 
 @pytest.mark.parametrize("make", [MuonAdamW, adamw])

@@ -11,7 +11,7 @@ from tinyflux_pl.text.hashed_words import HashedWords
 def test_places_are_named_by_their_last_part_alone(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     told = {"weights": str(tmp_path / "model.safetensors"), "parts": [str(tmp_path), "~/mine/sd35", "../x/y"]}
-    said = provenance.without_places({**told, "repository": "owner/name", "prompt": "left/right", "n": 3, "no": None})
+    said = provenance.strip_paths({**told, "repository": "owner/name", "prompt": "left/right", "n": 3, "no": None})
     assert said == {
         "weights": "model.safetensors",
         "parts": [tmp_path.name, "sd35", "y"],
@@ -25,12 +25,12 @@ def test_places_are_named_by_their_last_part_alone(tmp_path):
 def test_a_folder_that_looks_like_a_repository_is_a_place(tmp_path, monkeypatch):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert provenance.without_places("owner/name") == "name"
+    assert provenance.strip_paths("owner/name") == "name"
 
 
 def test_hashes_are_cut_and_other_text_is_not():
     digest = "0123456789abcdef" * 4
-    said = provenance.shortened({"a": digest, "b": f"{digest}+{digest}", "c": ["cafe", "red"]})
+    said = provenance.shorten_hashes({"a": digest, "b": f"{digest}+{digest}", "c": ["cafe", "red"]})
     assert said == {"a": digest[:16], "b": f"{digest[:16]}+{digest[:16]}", "c": ["cafe", "red"]}
 
 

@@ -1,4 +1,4 @@
-"""The accelerator that this machine has: which one, what torch calls it, how much memory it holds."""
+"""The accelerator of this machine: its kind, its name in torch and its memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TYPES = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}  # Lightning
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator: Lightning's name for it, the maker's, and its memory in bytes."""
+    """An accelerator: Lightning's name, the vendor's name, and total memory in bytes."""
 
     accelerator: str
     name: str
@@ -23,14 +23,14 @@ class Device:
 
 
 def detect() -> str:
-    """The best accelerator that torch can use here: gpu (CUDA or ROCm), mps (Apple), else cpu."""
+    """The best accelerator available to torch: gpu (CUDA or ROCm), mps (Apple), else cpu."""
     if torch.cuda.is_available():
         return "gpu"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def device_of(accelerator: str) -> str:
-    """torch's name of an accelerator's device: cpu, cuda or mps; ConfigError where there is no such device."""
+    """torch's device type of an accelerator: cpu, cuda or mps; ConfigError if it is not available."""
     device = TYPES[detect() if accelerator == AUTO else accelerator]
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
@@ -40,7 +40,7 @@ def device_of(accelerator: str) -> str:
 
 
 def describe(accelerator: str) -> Device:
-    """The device that `accelerator` names; ConfigError where there is none."""
+    """The device of `accelerator`; ConfigError if it is not available."""
     device = device_of(accelerator)
     if device == "cuda":
         name = torch.cuda.get_device_name()

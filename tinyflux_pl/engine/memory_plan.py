@@ -1,4 +1,4 @@
-"""What has to be in memory at once: arithmetic on counts, types and shapes, before anything is made."""
+"""Memory plans: bytes by stage, computed from counts, dtypes and shapes before anything is allocated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work: what it holds, in bytes, by name; `host` if that is not the accelerator's memory."""
+    """A stage of a run: bytes in memory by name; `host` if they are not in the accelerator's memory."""
 
     name: str
     rows: Mapping[str, int]
@@ -23,28 +23,32 @@ class Stage:
 
     @property
     def total(self) -> int:
-        """Bytes in memory at the worst moment."""
+        """Bytes in memory at the peak."""
         return sum(self.rows.values())
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The stages of a run, each with all that is in memory while it is at work."""
+    """The stages of a run, each with everything in memory during it."""
 
     stages: tuple[Stage, ...]
 
     def worst(self, host: bool = False) -> Stage:
-        """The stage that needs most of the accelerator's memory, or of the host's."""
-        return max((s for s in self.stages if s.host == host), key=lambda stage: stage.total)
+        """The stage with the highest peak in the accelerator's memory, or in the host's."""
+        stages = (stage for stage in self.stages if stage.host == host)
+        return max(stages, key=lambda stage: stage.total)
 
     def require(self, available: int, *, host: bool, there: int = 0, where: str, cure: str) -> None:
-        """Raise MemoryPlanError if a stage needs more than `available` bytes; `there` of them are in memory already."""
+        """Raise MemoryPlanError if a stage exceeds `available` bytes plus those allocated already (`there`)."""
         worst = self.worst(host)
         if worst.total - there <= available:
             return
-        largest = ", ".join(f"{what} {size(n)}" for what, n in sorted(worst.rows.items(), key=lambda row: -row[1])[:4])
+        rows = sorted(worst.rows.items(), key=lambda row: -row[1])
+        largest = ", ".join(f"{name} {size(count)}" for name, count in rows[:4])
+        needed = f"{size(worst.total)} ({largest})"
+        free = size(available + there)
         raise MemoryPlanError(
-            f"the stage {worst.name!r} needs {size(worst.total)} ({largest}) and {size(available + there)} are free",
+            f"the stage {worst.name!r} needs {needed} and {free} are free",
             where=where,
             cure=cure,
         )
@@ -52,7 +56,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Bytes that stay for the whole of a run."""
+    """Bytes that are in memory throughout a run."""
 
     weights: int
     gradients: int
@@ -61,32 +65,38 @@ class TrainingState:
     trained: int  # of the weights
 
     def rows(self) -> dict[str, int]:
-        """By name, without what is not there."""
-        named = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer}
-        return {what: n for what, n in {**named, "averages": self.averages}.items() if n}
+        """Bytes by name, without zeros."""
+        rows = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            "averages": self.averages,
+        }
+        return {name: count for name, count in rows.items() if count}
 
     @property
     def total(self) -> int:
-        """Everything."""
+        """Bytes of all rows."""
         return sum(self.rows().values())
 
     @property
     def snapshot(self) -> int:
-        """What a checkpoint holds: raw weights, optimizer, and averages of those that are trained."""
+        """Bytes of a checkpoint: raw weights, optimizer state, and averages of the trained weights."""
         return self.weights + self.optimizer + self.averages
 
 
 def training_state(
     module: nn.Module, groups: Iterable[Mapping[str, Any]], *, averaged: bool = True, ranks: int = 1
 ) -> TrainingState:
-    """The state of training a module (on the meta device, too) by an optimizer of these `param_groups`.
+    """The training state of a module (also on the meta device) with an optimizer of these `param_groups`.
 
-    The averages are kept in fp32; with more than one rank each gradient is held twice, once to be summed.
+    Averages are fp32; with more than one rank each gradient exists twice, once as a buffer to sum.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = sum(kept_values(group) * p.nbytes for group in groups for p in group["params"])
+    optimizer = sum(values_per_parameter(group) * p.nbytes for group in groups for p in group["params"])
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return TrainingState(
-        weights=sum(t.nbytes for t in {id(t): t for t in (*module.parameters(), *module.buffers())}.values()),
+        weights=sum(tensor.nbytes for tensor in tensors.values()),
         gradients=sum(p.nbytes for p in trained) * (2 if ranks > 1 else 1),
         optimizer=optimizer,
         averages=sum(p.numel() * 4 for p in trained) if averaged else 0,
@@ -94,25 +104,27 @@ def training_state(
     )
 
 
-def kept_values(group: Mapping[str, Any]) -> int:
-    """Values that an optimizer keeps for each parameter of a group: two moments for Adam's kind, one for a momentum."""
+def values_per_parameter(group: Mapping[str, Any]) -> int:
+    """State values of an optimizer per parameter value: two moments for Adam, one for momentum."""
     if "betas" in group:
         return 3 if group.get("amsgrad") else 2
     return 1 if group.get("momentum") else 0
 
 
 def training(state: TrainingState, working: Mapping[str, int], *, host: bool) -> MemoryPlan:
-    """The stages step, validation, preview (for those that `working` gives the bytes of) and save.
+    """The stages of `working` (name -> bytes of activations: step, validation, preview), and the save.
 
-    While averages stand in for the weights, the raw ones are kept beside them. A save first copies all that
-    it writes into the host's memory; `host` says that the run computes there.
+    While the module has the averages, a copy of the raw weights exists. A save first copies everything
+    it writes to the host; `host` says that the run computes there.
     """
-    aside = {"raw weights set aside": state.trained} if state.averages else {}
-    stages = [
-        Stage(name, {**state.rows(), **(aside if name != "step" else {}), "activations": n}, host)
-        for name, n in working.items()
-    ]
-    stages.append(Stage("save", {**(state.rows() if host else {}), "copy to write": state.snapshot}, host=True))
+    stages = []
+    for name, activations in working.items():
+        rows = state.rows()
+        if state.averages and name != "step":
+            rows["raw weights set aside"] = state.trained
+        stages.append(Stage(name, {**rows, "activations": activations}, host))
+    on_host = state.rows() if host else {}
+    stages.append(Stage("save", {**on_host, "copy to write": state.snapshot}, host=True))
     return MemoryPlan(tuple(stages))
 
 
@@ -126,24 +138,26 @@ def generation(
     sequential: bool = False,
     host: bool,
 ) -> MemoryPlan:
-    """The stages text, denoise and decode, from bytes of weights and the activations of the last two.
+    """The stages text, denoise and decode, from bytes of weights and of activations.
 
-    What was read stays to the end; `sequential` encoders are there one at a time and go.
+    Weights stay in memory to the end, except `sequential` encoders, which are loaded one at a time.
     """
-    told = {f"text: {name}": n for name, n in text.items()}
-    largest = dict(sorted(told.items(), key=lambda row: row[1])[-1:])
-    kept = {"denoiser": denoiser, **({} if sequential else told)}
+    encoders = {f"text: {name}": count for name, count in text.items()}
+    largest = dict(sorted(encoders.items(), key=lambda row: row[1])[-1:])
+    weights = {"denoiser": denoiser}
+    while_encoding = largest if sequential else encoders
+    resident = weights if sequential else {**weights, **encoders}
     return MemoryPlan(
         (
-            Stage("text", {"denoiser": denoiser, **(largest if sequential else told)}, host),
-            Stage("denoise", {**kept, "activations": drawing}, host),
-            Stage("decode", {**kept, "codec": codec, "activations": decoding}, host),
+            Stage("text", {**weights, **while_encoding}, host),
+            Stage("denoise", {**resident, "activations": drawing}, host),
+            Stage("decode", {**resident, "codec": codec, "activations": decoding}, host),
         )
     )
 
 
 def size(count: int) -> str:
-    """Bytes for a reader."""
+    """Format bytes as KiB, MiB or GiB."""
     for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
         if count >= unit:
             return f"{count / unit:.2f} {name}" if unit == GIB else f"{count / unit:.1f} {name}"

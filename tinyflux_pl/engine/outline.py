@@ -1,4 +1,4 @@
-"""A step on the meta device that has alive what a step on an accelerator has: no value is computed."""
+"""Count the memory of a step on the meta device as on an accelerator, without computing values."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from tinyflux_pl.engine.live_bytes import LiveBytes
 # Autocast's lists, as far as the networks here use them; it has none for the meta device.
 LOWER = {F.linear, F.conv1d, F.conv2d, torch.matmul, torch.bmm, torch.baddbmm, torch.addmm, torch.einsum}
 LOWER |= {Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.baddbmm, torch.conv2d, torch.conv1d}
-FIRST = 2  # samples of the smaller count: with one alone some tensors are views that are copies with more
+# Samples of the smaller count: with a single one, some tensors are views that are copies otherwise.
+FIRST = 2
 SINGLE = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax}
 
 
 class FusedAttention(torch.autograd.Function):
-    """Attention as fused kernels keep it for the backward pass: inputs, answer and one number a row."""
+    """Attention that saves what fused kernels save for backward: inputs, output and one number a row."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class FusedAttention(torch.autograd.Function):
 
 
 class Mixed(TorchFunctionMode):
-    """Inside, products are made in the type that a mixed precision makes them in, and attention is fused."""
+    """Inside, operations run in the dtypes of mixed precision, and attention is fused."""
 
     def __init__(self, precision: str) -> None:
         super().__init__()
@@ -57,11 +58,12 @@ class Mixed(TorchFunctionMode):
             args, kwargs = tree_map(_single, (args, kwargs))
         if not attends:
             return func(*args, **kwargs)
-        given = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
-        mask = given.get("attn_mask")
+        names = ("query", "key", "value", "attn_mask")
+        inputs = dict(zip(names, args, strict=False)) | kwargs
+        mask = inputs.get("attn_mask")
         if mask is not None and mask.dtype == torch.bool:
-            mask = mask.to(given["query"].dtype)  # as torch hands it to its kernels
-        return FusedAttention.apply(given["query"], given["key"], given["value"])
+            mask = mask.to(inputs["query"].dtype)  # as torch passes it to its kernels
+        return FusedAttention.apply(inputs["query"], inputs["key"], inputs["value"])
 
     def _lower(self, leaf: Any) -> Any:
         return leaf.to(self.dtype) if _wide(leaf) else leaf
@@ -77,21 +79,21 @@ def _single(leaf: Any) -> Any:
 
 @dataclass(frozen=True)
 class Linear:
-    """The most bytes alive at FIRST samples and at one more: what work with more of them takes."""
+    """Peak bytes at FIRST samples and at one more, extrapolated linearly."""
 
     first: int
     second: int
 
     def at(self, samples: int) -> int:
-        """The most bytes alive at once with so many samples."""
+        """Peak bytes with `samples` samples."""
         return max(0, self.first + (self.second - self.first) * (samples - FIRST))
 
 
 def step(module: nn.Module, loss: Callable[[int], Tensor], precision: str) -> Linear:
-    """Bytes that forward and backward pass have alive beside weights, gradients and the optimizer's state.
+    """Peak bytes of forward and backward pass, without weights, gradients and optimizer state.
 
-    `loss` of so many samples is that of the module, on the meta device. Gradients are there already, as in
-    every micro-batch but the first.
+    `loss(samples)` is the module's loss on the meta device. Gradients are allocated already, as in every
+    micro-batch but the first.
     """
     for parameter in module.parameters():
         parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
@@ -99,7 +101,7 @@ def step(module: nn.Module, loss: Callable[[int], Tensor], precision: str) -> Li
     def work(samples: int) -> None:
         with Mixed(precision):
             value = loss(samples)
-            # What Tensor.backward calls; that itself would leave the mode, and what is computed again be in fp32.
+            # Not Tensor.backward, which leaves the mode: recomputed blocks would be in fp32.
             _engine_run_backward(
                 (value,), (torch.ones_like(value),), False, False, (), allow_unreachable=True, accumulate_grad=True
             )
@@ -108,7 +110,7 @@ def step(module: nn.Module, loss: Callable[[int], Tensor], precision: str) -> Li
 
 
 def forward(module: nn.Module, evaluate: Callable[[int], Any], precision: str) -> Linear:
-    """Bytes that an evaluation of so many samples without gradients has alive."""
+    """Peak bytes of `evaluate(samples)` without gradients."""
 
     def work(samples: int) -> None:
         with torch.inference_mode(), Mixed(precision):
@@ -118,17 +120,17 @@ def forward(module: nn.Module, evaluate: Callable[[int], Any], precision: str) -
 
 
 def _at_full_depth(module: nn.Module, work: Callable[[], Any]) -> int:
-    """The most bytes alive, from runs of equal blocks cut to one and to two: a count of all takes too long."""
+    """Peak bytes, extrapolated from lists of equal blocks cut to one and to two blocks."""
     groups = _equal_blocks(module)
 
-    def peak(kept: dict[int, int]) -> int:
-        with ExitStack() as inside:
+    def peak(num_blocks: dict[int, int]) -> int:
+        with ExitStack() as stack:
             for number, lists in enumerate(groups):
                 for blocks in lists:
-                    inside.enter_context(_shortened(blocks, kept.get(number, 1)))
-            live = inside.enter_context(LiveBytes("meta"))
+                    stack.enter_context(_shortened(blocks, num_blocks.get(number, 1)))
+            count = stack.enter_context(LiveBytes("meta"))
             work()
-        return max((held for _, held in live.history), default=0)
+        return max((live for _, live in count.history), default=0)
 
     base = peak({})
     more = (peak({number: 2}) - base for number in range(len(groups)))
@@ -136,14 +138,14 @@ def _at_full_depth(module: nn.Module, work: Callable[[], Any]) -> int:
 
 
 def _equal_blocks(module: nn.Module) -> list[list[nn.ModuleList]]:
-    """Lists of three or more blocks with the same parameters, those of one kind and length together."""
-    found: dict[Any, list[nn.ModuleList]] = {}
+    """Lists of three or more equal blocks, grouped by kind of block and length."""
+    groups: dict[Any, list[nn.ModuleList]] = {}
     for blocks in module.modules():
         if isinstance(blocks, nn.ModuleList) and len(blocks) > 2:
             kinds = {_kind(block) for block in blocks}
             if len(kinds) == 1 and (kind := kinds.pop())[1]:
-                found.setdefault((kind, len(blocks)), []).append(blocks)
-    return list(found.values())
+                groups.setdefault((kind, len(blocks)), []).append(blocks)
+    return list(groups.values())
 
 
 def _kind(block: nn.Module) -> tuple[Any, ...]:
@@ -153,11 +155,11 @@ def _kind(block: nn.Module) -> tuple[Any, ...]:
 
 @contextmanager
 def _shortened(blocks: nn.ModuleList, count: int) -> Iterator[None]:
-    """Only the first blocks of a list, inside."""
-    whole = dict(blocks._modules)
-    for name in list(whole)[count:]:
+    """Cut a list to its first blocks inside the context."""
+    modules = dict(blocks._modules)
+    for name in list(modules)[count:]:
         del blocks._modules[name]
     try:
         yield
     finally:
-        blocks._modules.update(whole)
+        blocks._modules.update(modules)

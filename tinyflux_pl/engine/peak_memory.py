@@ -1,4 +1,4 @@
-"""How much memory a device has left, and how much a piece of work took of it."""
+"""Free memory of a device, and the peak that a block of work allocates."""
 
 from __future__ import annotations
 
@@ -20,52 +20,51 @@ LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.us
 
 @dataclass
 class Measured:
-    """Bytes that a piece of work took beyond what was held when it began; None where nothing can tell."""
+    """Peak bytes beyond those in use at the start; None where the system has no counter."""
 
     bytes: int | None = None
 
 
 @contextmanager
 def measured(device: torch.device | str) -> Generator[Measured]:
-    """Measure the block: the allocator's peak on an accelerator, the kernel's peak of resident memory on a CPU.
+    """Measure the block: the allocator's peak on an accelerator, the peak of resident memory on a CPU.
 
-    The peak of resident memory is Linux's VmHWM, reset at the start, after memory that was freed is given
-    back to the system: what an allocator has kept would hide what the work takes. Both are the process's own
-    counters, which a later reading starts from.
+    The latter is Linux's VmHWM, reset at the start, after freed memory is returned to the system: memory
+    cached by the allocator would hide what the block takes. Both counters belong to the process.
     """
-    found = Measured()
+    peak = Measured()
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        yield found
+        before = torch.cuda.memory_allocated()
+        yield peak
         torch.cuda.synchronize()
-        found.bytes = torch.cuda.max_memory_allocated() - held
+        peak.bytes = torch.cuda.max_memory_allocated() - before
         return
-    reset = _reset_peak()
-    held = _resident("VmRSS") if reset else 0
-    yield found
-    found.bytes = max(0, _resident("VmHWM") - held) if reset else None
+    has_counter = _reset_peak()
+    before = _resident("VmRSS") if has_counter else 0
+    yield peak
+    peak.bytes = max(0, _resident("VmHWM") - before) if has_counter else None
 
 
 def available_bytes(device: torch.device | str) -> int:
-    """Bytes that this process may still take on the device; on a CPU the limits of its control groups count."""
+    """Bytes that this process may still allocate; on a CPU within the limits of its control groups."""
     if torch.device(device).type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     if torch.device(device).type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if MEMORY.exists():
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMORY.read_text(), re.M)
-        free = int(found[1]) * 1024 if found else _physical()
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", MEMORY.read_text(), re.M)
+        free = int(match[1]) * 1024 if match else _physical()
     else:
         free = _physical()
     return min([free, *(left for _, left in _group_limits())])
 
 
 def total_bytes(device: torch.device | str) -> int:
-    """Bytes of memory that the device has, whoever uses them; on a CPU the limits of its control groups count."""
+    """Total bytes of memory of the device; on a CPU within the limits of its control groups."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
@@ -79,8 +78,8 @@ def _physical() -> int:
 
 
 def _group_limits() -> list[tuple[int, int]]:
-    """The limit of each control group that holds this process, and what is left below it."""
-    found = []
+    """(limit, bytes left) of each control group of this process."""
+    limits = []
     for line in OWN_CGROUP.read_text().splitlines() if OWN_CGROUP.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -91,28 +90,29 @@ def _group_limits() -> list[tuple[int, int]]:
                 break
             for limit, used in LIMITS:
                 if (group / limit).is_file() and (group / used).is_file():
-                    most = (group / limit).read_text().strip()
-                    if most.isdigit():
+                    text = (group / limit).read_text().strip()
+                    if text.isdigit():
                         in_use = int((group / used).read_text()) - _reclaimable(group)
-                        found.append((int(most), max(0, int(most) - in_use)))
-    return found
+                        limits.append((int(text), max(0, int(text) - in_use)))
+    return limits
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of cached files that count as used and go when they are in the way."""
+    """Bytes of cached files, which count as used but can be reclaimed."""
     if not (group / "memory.stat").is_file():
         return 0
-    found = re.search(r"^(?:total_)?inactive_file (\d+)", (group / "memory.stat").read_text(), re.M)
-    return int(found[1]) if found else 0
+    statistics = (group / "memory.stat").read_text()
+    match = re.search(r"^(?:total_)?inactive_file (\d+)", statistics, re.M)
+    return int(match[1]) if match else 0
 
 
 def _resident(field: str) -> int:
-    found = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.M)
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.M)
+    return int(match[1]) * 1024 if match else 0
 
 
 def _reset_peak() -> bool:
-    """Whether this system has a peak to reset (Linux 4.0, with a C library that gives memory back)."""
+    """Reset the peak; False where it cannot be (needs Linux 4.0 and glibc's malloc_trim)."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")

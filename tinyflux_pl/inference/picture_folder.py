@@ -1,4 +1,4 @@
-"""A folder of numbered pictures: each gets a name that nobody has, whoever else is writing there."""
+"""A folder of numbered images, safe for concurrent writers."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from PIL import Image
 from tinyflux_pl.core import files
 from tinyflux_pl.sampling.picture import save_png
 
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)  # file systems such as FAT have none
+# Errors of file systems without hard links, such as FAT.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
 class PictureFolder:
-    """image_0000.png and so on, and a grid beside them; the numbers go on from the pictures that are there.
+    """Writes image_0000.png and so on, and grids; numbers continue from the existing files.
 
-    No file is ever replaced: of two processes that want one name, one takes the next.
+    No file is ever replaced: of two processes that choose one name, one takes the next.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.first = self._next = self._free("image")
+        self.first = self._next = self._next_number("image")
 
     def add(self, picture: Image.Image, metadata: dict[str, Any]) -> Path:
         """Write the next picture."""
-        path = self._written(picture, metadata, (f"image_{n:04d}.png" for n in count(self._next)))
+        path = self._write(picture, metadata, (f"image_{n:04d}.png" for n in count(self._next)))
         self._next = int(path.stem.rpartition("_")[2]) + 1
         return path
 
     def add_grid(self, sheet: Image.Image, metadata: dict[str, Any]) -> Path:
-        """Write the sheet of what was added: grid.png, or with the number of its first picture."""
-        plain = [] if self.first else ["grid.png"]
+        """Write the grid of the added images: grid.png, or with the number of its first image."""
+        unnumbered = [] if self.first else ["grid.png"]
         numbers = count(max(self.first, 1))
-        names = chain(plain, (f"grid_{n:04d}.png" for n in numbers))
-        return self._written(sheet, metadata, names)
+        names = chain(unnumbered, (f"grid_{n:04d}.png" for n in numbers))
+        return self._write(sheet, metadata, names)
 
-    def _free(self, stem: str) -> int:
+    def _next_number(self, stem: str) -> int:
         pattern = re.compile(rf"{stem}_(\d+)\.png")
-        taken = [int(found[1]) for file in self.folder.glob("*.png") if (found := pattern.fullmatch(file.name))]
-        return max(taken, default=-1) + 1
+        matches = (pattern.fullmatch(file.name) for file in self.folder.glob("*.png"))
+        numbers = [int(match[1]) for match in matches if match]
+        return max(numbers, default=-1) + 1
 
-    def _written(self, picture: Image.Image, metadata: dict[str, Any], names: Iterable[str]) -> Path:
+    def _write(self, picture: Image.Image, metadata: dict[str, Any], names: Iterable[str]) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         staging = files.beside(self.folder / "picture.png")
         try:
@@ -60,9 +62,9 @@ class PictureFolder:
 
 
 def _moved_if_free(staging: Path, path: Path) -> bool:
-    """Give a finished file its name; False, and nothing happens, where the name is taken."""
+    """Move a finished file to `path`; return False, with no effect, if the name is in use."""
     try:
-        os.link(staging, path)  # unlike a rename, it refuses a name that is taken
+        os.link(staging, path)  # unlike a rename, it fails if the name is in use
     except FileExistsError:
         return False
     except OSError as error:

@@ -70,7 +70,7 @@ class Pipeline:
         sampler = ImageSampler(codec, text, SamplerSettings(), size, finite=True)
         kind = "published" if chosen.get("weights") else "random"
         model = {"name": denoiser.name, **chosen, **denoiser.config_dict()}
-        return cls(denoiser.eval(), sampler, provenance.without_places({"weights": kind, "model": model}))
+        return cls(denoiser.eval(), sampler, provenance.strip_paths({"weights": kind, "model": model}))
 
     @property
     def cell(self) -> int:

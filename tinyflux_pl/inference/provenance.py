@@ -1,4 +1,4 @@
-"""What a picture depends on, as its file says it: parts by name and content, never by where they lie."""
+"""Provenance of images: parts by name and content hash, never by path."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ import torch
 from tinyflux_pl.weights.headers import known_sha256
 
 LIBRARIES = ("tinyflux_pl", "torch", "diffusers", "transformers")
-DIGITS = 16  # of a sha256 of 64: enough to tell files apart
+DIGITS = 16  # of the 64 of a SHA-256: enough to identify a file
 
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Of the libraries that compute."""
-    found = {}
+    """Installed versions of the libraries that compute."""
+    installed = {}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # run from a checkout that was never installed
             continue
-    return found
+    return installed
 
 
 def device_name(device: torch.device) -> str:
-    """cpu, or the name of a GPU: other hardware rounds otherwise."""
+    """cpu, or the name of the GPU: results depend on the hardware's rounding."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def without_places(value: Any) -> Any:
-    """The same plain data; of each path its last name alone, since a path tells of a person and not of a picture."""
+def strip_paths(value: Any) -> Any:
+    """Reduce each path in plain data to its last component: a path is about a person, not an image."""
     if isinstance(value, Mapping):
-        return {str(key): without_places(part) for key, part in value.items()}
+        return {str(key): strip_paths(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [without_places(part) for part in value]
-    return Path(value).name if isinstance(value, str) and _is_place(value) else value
+        return [strip_paths(part) for part in value]
+    return Path(value).name if isinstance(value, str) and _is_path(value) else value
 
 
-def _is_place(text: str) -> bool:
-    # a repository's owner/name is no place of this machine, unless there is one
+def _is_path(text: str) -> bool:
+    # A repository's owner/name counts as a path only if such a file exists.
     if text.startswith(("/", "~", "./", "../")):
         return len(text) < 4096 and "\n" not in text
     try:
@@ -52,21 +52,22 @@ def _is_place(text: str) -> bool:
         return False
 
 
-def shortened(value: Any) -> Any:
-    """The same plain data with each sha256 cut to its first digits."""
+def shorten_hashes(value: Any) -> Any:
+    """Cut each SHA-256 in plain data to its first DIGITS digits."""
     if isinstance(value, Mapping):
-        return {key: shortened(part) for key, part in value.items()}
+        return {key: shorten_hashes(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [shortened(part) for part in value]
+        return [shorten_hashes(part) for part in value]
     hexadecimal = isinstance(value, str) and set(value) <= set("0123456789abcdef+")
     return "+".join(h[:DIGITS] for h in value.split("+")) if hexadecimal and len(value) >= 64 else value
 
 
 def part(thing: Any) -> dict[str, Any]:
-    """A codec or a text encoder: its configuration, and by hashes what its files hold."""
-    return without_places({"name": thing.name, **thing.config(), "content": shortened(thing.fingerprint())})
+    """Configuration and content hashes of a codec or a text encoder."""
+    content = shorten_hashes(thing.fingerprint())
+    return strip_paths({"name": thing.name, **thing.config(), "content": content})
 
 
 def contents(files: Sequence[Path]) -> dict[str, str]:
-    """Name -> sha256 of each file; a second or so a gigabyte, once a process."""
+    """File name -> first digits of its SHA-256, computed once a process."""
     return {file.name: known_sha256(file)[:DIGITS] for file in files}

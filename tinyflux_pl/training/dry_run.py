@@ -21,7 +21,7 @@ from tinyflux_pl.checkpoints.round_trip import require_same
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.engine import peak_memory
-from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, Moment, growth, held
+from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, Moment, growth, storage_bytes
 from tinyflux_pl.engine.memory_plan import MemoryPlan, training, training_state
 from tinyflux_pl.objectives.validation import FixedGrid
 from tinyflux_pl.sampling.loop import evaluating
@@ -213,7 +213,7 @@ class DryRun(Callback):
         parameters = list(module.denoiser.parameters())
         state = [parameters, list(module.denoiser.buffers()), [p.grad for p in parameters]]
         averages = {} if average is None else average.averages
-        total = held(*state, trainer.optimizers[0].state_dict(), averages)
+        total = storage_bytes(*state, trainer.optimizers[0].state_dict(), averages)
         on_host = module.device.type == "cpu"
         for name, measured in self.measured.items():
             if measured is not None and (on_host or name != "save"):

@@ -71,25 +71,25 @@ class AutoencoderKLCodec(Codec):
         self._model: Any = None
 
     @cached_property
-    def found(self) -> release.WeightSource:
+    def source(self) -> release.WeightSource:
         """The files that hold the autoencoder, judged by their headers."""
         if self.weights is None:
             cure = "codec.weights=FOLDER, which holds vae/, or FILE.safetensors"
             raise ConfigError("no weights for the autoencoder", where="codec.weights", cure=cure)
-        found = autoencoder_weights.locate(self.weights, self.revision, self.subfolder, self.variant)
-        if found.config is None and self.structure is None:
+        source = autoencoder_weights.locate(self.weights, self.revision, self.subfolder, self.variant)
+        if source.config is None and self.structure is None:
             cure = "give codec.structure, or a folder in diffusers' layout"
             raise ConfigError("a file alone does not say what it holds", where=self.weights, cure=cure)
-        config = self.structure if found.config is None else found.config
-        autoencoder_weights.require_fit(self._skeleton_of(config or {}), found, self.original, config or {})
-        return found
+        config = self.structure if source.config is None else source.config
+        autoencoder_weights.require_fit(self._skeleton_of(config or {}), source, self.original, config or {})
+        return source
 
     @cached_property
     def vae_config(self) -> dict[str, Any]:
         """config.json, or the structure given for a single file."""
         if self.weights is None and self.structure is not None:
             return self.structure
-        return self.found.config or self.structure or {}
+        return self.source.config or self.structure or {}
 
     @cached_property
     def latent_spec(self) -> LatentSpec:
@@ -101,11 +101,11 @@ class AutoencoderKLCodec(Codec):
     @cached_property
     def scale(self) -> float:
         """scaling_factor (diffusers' default where the config has none), over data_deviation."""
-        told = self.vae_config.get("scaling_factor", 0.18215)
-        if not isinstance(told, int | float) or not 0 < told < float("inf"):
+        factor = self.vae_config.get("scaling_factor", 0.18215)
+        if not isinstance(factor, int | float) or not 0 < factor < float("inf"):
             cure = "use the config.json that the autoencoder was published with"
-            raise ConfigError(f"scaling_factor is {told!r}", where=f"config.json of {self.name}", cure=cure)
-        return float(told) / self.data_deviation
+            raise ConfigError(f"scaling_factor is {factor!r}", where=f"config.json of {self.name}", cure=cure)
+        return float(factor) / self.data_deviation
 
     @cached_property
     def shift(self) -> float:
@@ -169,11 +169,11 @@ class AutoencoderKLCodec(Codec):
 
     @cached_property
     def _sha256(self) -> str:
-        return "+".join(known_sha256(file) for file in self.found.weights.files)
+        return "+".join(known_sha256(file) for file in self.source.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that decides the latents: hash of the weights, scale, shift, statistics, dtype, config."""
-        told = {
+        identity = {
             "codec": "autoencoder_kl",
             "weights": self._sha256,
             "scale": self.scale,
@@ -182,12 +182,12 @@ class AutoencoderKLCodec(Codec):
             **self._decided(),
         }
         names = ("latents_mean", "latents_std")
-        return told if self.statistics is None else {**told, **{name: self.vae_config[name] for name in names}}
+        return identity if self.statistics is None else {**identity, **{name: self.vae_config[name] for name in names}}
 
     def _decided(self) -> dict[str, Any]:
         """Settings of config.json that change the latents and differ from diffusers' defaults."""
-        told = {key: self.vae_config.get(key, usual) for key, usual in self.deciding.items()}
-        return {key: value for key, value in told.items() if value != self.deciding[key]}
+        settings = {key: self.vae_config.get(key, default) for key, default in self.deciding.items()}
+        return {key: value for key, value in settings.items() if value != self.deciding[key]}
 
     def to(self, device: Any) -> "AutoencoderKLCodec":
         """Move, now or when loaded."""
@@ -208,12 +208,12 @@ class AutoencoderKLCodec(Codec):
         import diffusers
 
         kind = getattr(diffusers, self.kind)
-        known = inspect.signature(kind.__init__).parameters
-        told = {key: value for key, value in config.items() if not key.startswith("_")}
-        name_unread(told.keys() - known.keys(), f"config.json of {self.weights}")
+        parameters = inspect.signature(kind.__init__).parameters
+        settings = {key: value for key, value in config.items() if not key.startswith("_")}
+        name_unread(settings.keys() - parameters.keys(), f"config.json of {self.weights}")
         try:
             with torch.device("meta"):
-                return kind(**{key: value for key, value in told.items() if key in known})
+                return kind(**{key: value for key, value in settings.items() if key in parameters})
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, ZeroDivisionError, RuntimeError) as error:
             what = f"not the structure of an {self.kind}: {str(error)[:200]}"
             cure = "use config.json and weights of one release, or check codec.structure"
@@ -228,7 +228,7 @@ class AutoencoderKLCodec(Codec):
             skeleton = nn.Module.to(self.skeleton(), getattr(torch, self.dtype))  # diffusers' own warns
             self._model = skeleton.eval()
         if self._model is None:
-            found, number = self.found, getattr(torch, self.dtype)
-            made = release.fill(self.skeleton(), found, number, self.original, self.vae_config)
-            self._model = made.to(self.device).eval().requires_grad_(False)
+            source, number = self.source, getattr(torch, self.dtype)
+            model = release.fill(self.skeleton(), source, number, self.original, self.vae_config)
+            self._model = model.to(self.device).eval().requires_grad_(False)
         return self._model

@@ -29,12 +29,12 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     own = {_moved(key): value for key, value in tensors.items()}
-    made = convert_ldm_vae_checkpoint(dict(own), structure)
-    made |= {key: value for key, value in own.items() if key.startswith("bn.")}
-    if made.get("bn.running_mean") is not None:
-        made.setdefault(COUNTED, torch.tensor(0))
-    kept = {_memory(value) for value in made.values() if value is not None}
-    return made | {key: value for key, value in own.items() if _memory(value) not in kept}
+    converted = convert_ldm_vae_checkpoint(dict(own), structure)
+    converted |= {key: value for key, value in own.items() if key.startswith("bn.")}
+    if converted.get("bn.running_mean") is not None:
+        converted.setdefault(COUNTED, torch.tensor(0))
+    used = {_memory(value) for value in converted.values() if value is not None}
+    return converted | {key: value for key, value in own.items() if _memory(value) not in used}
 
 
 def holds_autoencoder(file: Path) -> bool:

@@ -38,13 +38,13 @@ def track(items: Iterable[T], title: str, total: int, unit: str, weight: int = 1
     Raises Interrupted between two items.
     """
     done = 0
-    with bar(title, total, unit, leave=leave) as shown:
+    with bar(title, total, unit, leave=leave) as visible:
         for item in items:
             interruption.poll()
             yield item
             step = min(weight, total - done)
             done += step
-            shown.update(step)
+            visible.update(step)
 
 
 def say(line: str) -> None:

@@ -64,13 +64,13 @@ def require_usable(backend: str, device: str, dtype: torch.dtype, *, backward: b
     query = torch.zeros(1, 16, 2, 64, device=device, dtype=dtype, requires_grad=backward)
     try:
         with torch.set_grad_enabled(backward), _only_here():
-            told = dispatch_attention_fn(query, query, query, backend=AttentionBackendName(backend))
+            output = dispatch_attention_fn(query, query, query, backend=AttentionBackendName(backend))
             if backward:
-                told.sum().backward()
+                output.sum().backward()
     except Exception as error:  # each kernel has its own: missing packages, unsupported devices, failed compilation
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         use = "train" if backward else "run"
-        what = f"attention backend {backend} does not {use} on {device} in {dtype}: {said[:200]}"
+        what = f"attention backend {backend} does not {use} on {device} in {dtype}: {reason[:200]}"
         raise ConfigError(what, where=WHERE, cure=CURE) from error
 
 

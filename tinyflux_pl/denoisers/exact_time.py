@@ -26,10 +26,10 @@ class ExactTime:
         """The scalars of the next call, unscaled, in the order of the embedding's arguments; None is no argument."""
         self._scalars = scalars
 
-    def _replace(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _replace(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.in_turn:
             scalar, *rest = self._scalars
             self._scalars = tuple(rest)
-            return (given[0] if scalar is None else scalar.float() * self.scale,)
+            return (args[0] if scalar is None else scalar.float() * self.scale,)
         exact = [None if s is None else s.float() * self.scale for s in self._scalars]
-        return (*(e if e is not None else g for e, g in zip(exact, given, strict=False)), *given[len(exact) :])
+        return (*(e if e is not None else g for e, g in zip(exact, args, strict=False)), *args[len(exact) :])

@@ -65,23 +65,24 @@ def swapped(rows: Tensor) -> Tensor:
 
 def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any] | None = None) -> dict[str, Tensor]:
     """From the original layout; keys that it does not have are kept as they are."""
-    made: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     for key, value in tensors.items():
         stem, _, leaf = key.rpartition(".")
         block = re.fullmatch(r"(double_blocks|single_blocks)\.(\d+)\.(.+)", stem)
         if stem in ENDS:
-            made[f"{ENDS[stem]}.{leaf}"] = swapped(value) if stem == MODULATION else value
+            converted[f"{ENDS[stem]}.{leaf}"] = swapped(value) if stem == MODULATION else value
         elif block is None:
-            made[key] = value
+            converted[key] = value
         elif (block[1], block[3]) in STACKED:
             names = STACKED[block[1], block[3]]
             for name, part in zip(names, _parts(value, len(names)), strict=True):
-                made[f"{BLOCKS[block[1]][0]}.{block[2]}.{name}.{leaf}"] = part
+                converted[f"{BLOCKS[block[1]][0]}.{block[2]}.{name}.{leaf}"] = part
         elif block[3] in (inside := BLOCKS[block[1]][1]):
-            made[f"{BLOCKS[block[1]][0]}.{block[2]}.{inside[block[3]]}.{'weight' if leaf == 'scale' else leaf}"] = value
+            new_leaf = "weight" if leaf == "scale" else leaf
+            converted[f"{BLOCKS[block[1]][0]}.{block[2]}.{inside[block[3]]}.{new_leaf}"] = value
         else:
-            made[key] = value
-    return made
+            converted[key] = value
+    return converted
 
 
 def _parts(stacked: Tensor, count: int) -> list[Tensor]:
@@ -97,26 +98,26 @@ def to_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     ends = {new: old for old, new in ENDS.items()}
     blocks = {(new, inner): (old, name) for old, (new, names) in BLOCKS.items() for name, inner in names.items()}
     stacked = {
-        (BLOCKS[kind][0], part): (kind, name, place)
+        (BLOCKS[kind][0], part): (kind, name, index)
         for (kind, name), parts in STACKED.items()
-        for place, part in enumerate(parts)
+        for index, part in enumerate(parts)
     }
-    made: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     stacks: dict[str, dict[int, Tensor]] = {}
     for key, value in tensors.items():
         stem, _, leaf = key.rpartition(".")
         block, number, inner = (*stem.split(".", 2), "", "")[:3]
         if stem in ends:
-            made[f"{ends[stem]}.{leaf}"] = swapped(value) if ends[stem] == MODULATION else value
+            converted[f"{ends[stem]}.{leaf}"] = swapped(value) if ends[stem] == MODULATION else value
         elif (block, inner) in stacked:
-            kind, name, place = stacked[block, inner]
-            stacks.setdefault(f"{kind}.{number}.{name}.{leaf}", {})[place] = value
+            kind, name, index = stacked[block, inner]
+            stacks.setdefault(f"{kind}.{number}.{name}.{leaf}", {})[index] = value
         elif (block, inner) in blocks:
             kind, name = blocks[block, inner]
-            made[f"{kind}.{number}.{name}.{'scale' if name.endswith('_norm') else leaf}"] = value
+            converted[f"{kind}.{number}.{name}.{'scale' if name.endswith('_norm') else leaf}"] = value
         else:
             raise CheckpointMismatch(f"FLUX.1 has no {key}", where="flux1_layout", cure="give a FLUX.1 transformer")
-    return made | {key: torch.cat([parts[place] for place in sorted(parts)]) for key, parts in stacks.items()}
+    return converted | {key: torch.cat([parts[index] for index in sorted(parts)]) for key, parts in stacks.items()}
 
 
 ORIGINAL = KeyLayout("double_blocks.", to_diffusers)

@@ -58,29 +58,30 @@ class DiffusersNetwork:
         attention_backend: str = "native",
         random_weights: bool = False,
     ) -> Any:
-        """The network, in training mode like any new one.
+        """Build the network, in training mode.
 
-        The config.json beside the weights says what the network is; where there is none, `structure` does.
-        Without weights it is random if `random_weights` asks for that, else ConfigError; where the default
-        device is meta it is a skeleton, and no weight is read. Otherwise raises as core.release does.
+        The config.json beside the weights describes it; where there is none, `structure` does.
+        Without weights it is random with `random_weights`, else ConfigError; where the default device
+        is meta it is a skeleton, and no weight is read. Otherwise raises as weights.load_release does.
         """
-        number = check_dtype(dtype, "model.dtype", self.overflows)
-        found = None if weights is None else release.find(weights, revision, self.subfolder, variant=variant)
-        beside = None if found is None else self._beside(found)
-        where = None if beside is None or found is None else f"config.json of {found.where}"
-        known = self.keys(structure if beside is None else beside, where)
-        if found is not None and any(known.get(key, value) != value for key, value in structure.items()):
-            given, asked = (shapes_of(self.skeleton(told).state_dict()) for told in (known, structure))
-            known_releases.require_same(asked, given, found.where)
+        torch_dtype = check_dtype(dtype, "model.dtype", self.overflows)
+        source = None if weights is None else release.find(weights, revision, self.subfolder, variant=variant)
+        config = None if source is None else self._config_file(source)
+        where = None if config is None or source is None else f"config.json of {source.where}"
+        settings = self.keys(structure if config is None else config, where)
+        if source is not None and any(settings.get(key, value) != value for key, value in structure.items()):
+            found_shapes = shapes_of(self.skeleton(settings).state_dict())
+            expected_shapes = shapes_of(self.skeleton(structure).state_dict())
+            known_releases.require_same(expected_shapes, found_shapes, source.where)
         if torch.get_default_device().type == "meta":
-            return self._in(self.skeleton(known), number)
-        if found is not None:
+            return self._in(self.skeleton(settings), torch_dtype)
+        if source is not None:
             unread = (*(self._class()._keys_to_ignore_on_load_unexpected or ()), *self.unread)
-            net: Any = self.skeleton(known)
-            with known_releases.recognised(net, found):
-                release.fill(net, found, number, self.original, known, unread, self._wide())
+            net: Any = self.skeleton(settings)
+            with known_releases.recognised(net, source):
+                release.fill(net, source, torch_dtype, self.original, settings, unread, self._wide())
         elif random_weights:
-            net = self.random(known, number)
+            net = self.random(settings, torch_dtype)
         else:
             raise ConfigError(
                 f"no weights for {self.kind}",
@@ -88,19 +89,19 @@ class DiffusersNetwork:
                 cure="model.weights=FOLDER or FILE.safetensors (model.random_weights=true draws noise, for trials)",
             )
         attention_backend_of.choose(net, attention_backend)
-        net.weight_files = () if found is None else found.weights.files
+        net.weight_files = () if source is None else source.weights.files
         return net
 
-    def _beside(self, found: release.WeightSource) -> dict[str, Any] | None:
+    def _config_file(self, source: release.WeightSource) -> dict[str, Any] | None:
         """The config.json beside the weights; of a file that was named itself, only if it is of this class."""
-        config = found.config or {}
+        config = source.config or {}
         kind = config.get("_class_name") or next(iter(config.get("architectures") or ()), self.kind)
         if kind == self.kind:
-            return found.config
-        if found.named:
+            return source.config
+        if source.named:
             return None
         what = f"config.json describes a {kind}, not a {self.kind}"
-        raise CheckpointMismatch(what, where=found.where, cure=known_releases.cure(found.shapes()))
+        raise CheckpointMismatch(what, where=source.where, cure=known_releases.cure(source.shapes()))
 
     def skeleton(self, structure: dict[str, Any]) -> Any:
         """The network without values, on the meta device."""
@@ -117,28 +118,28 @@ class DiffusersNetwork:
         An unknown key is a ConfigError naming the nearest; in a config.json, which another version of diffusers
         may have written (`file` says where it lies), it is left out and named.
         """
-        known = list(inspect.signature(self._class().__init__).parameters)[1:]
-        told = {key: value for key, value in structure.items() if not key.startswith("_")}
-        for key in [key for key in told if key not in known]:
+        accepted = list(inspect.signature(self._class().__init__).parameters)[1:]
+        arguments = {key: value for key, value in structure.items() if not key.startswith("_")}
+        for key in [key for key in arguments if key not in accepted]:
             if file is None:
-                near = difflib.get_close_matches(key, known, n=1)
-                cure = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(known)}"
+                near = difflib.get_close_matches(key, accepted, n=1)
+                cure = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(accepted)}"
                 raise ConfigError(f"{self.kind} has no {key!r}", where="model.structure", cure=cure)
-            told.pop(key)
+            arguments.pop(key)
             name_unread([key], file)
-        return told
+        return arguments
 
     def _in(self, net: Any, dtype: torch.dtype) -> Any:
-        """The network in a type, but for what diffusers keeps in fp32."""
-        torch.nn.Module.to(net, dtype)  # diffusers' own only warns of what it should keep
+        """The network in a dtype, except for modules that diffusers keeps in fp32."""
+        torch.nn.Module.to(net, dtype)  # diffusers' method only warns about fp32 modules
         for name, module in net.named_modules():
             if name.rpartition(".")[2] in self._wide():
                 module.float()
         return net
 
     def _wide(self) -> tuple[str, ...]:
-        kept = self._class()._keep_in_fp32_modules or ()
-        return (kept,) if isinstance(kept, str) else tuple(kept)
+        wide_modules = self._class()._keep_in_fp32_modules or ()
+        return (wide_modules,) if isinstance(wide_modules, str) else tuple(wide_modules)
 
     def _class(self) -> Any:
         import diffusers

@@ -75,5 +75,5 @@ class LearningRate:
         if self.decay == "constant":
             return 1.0
         progress = min((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0)
-        left = 1 - progress if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-        return self.floor + (1 - self.floor) * left if self.floor_kind == "span" else max(left, self.floor)
+        remaining = 1 - progress if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.floor + (1 - self.floor) * remaining if self.floor_kind == "span" else max(remaining, self.floor)

@@ -47,8 +47,8 @@ class RotaryEmbedding(nn.Module):
         """cos and sin of id * frequency, fp32."""
         angles = []
         for index in range(len(self.axes)):
-            known = getattr(self, f"freqs_{index}") if self.in_checkpoint else self._known[index]
-            angles.append(ids[..., index, None].float() * known.to(ids.device))
+            frequencies = getattr(self, f"freqs_{index}") if self.in_checkpoint else self._known[index]
+            angles.append(ids[..., index, None].float() * frequencies.to(ids.device))
         angle = torch.cat(angles, -1)
         return torch.stack((angle.cos(), angle.sin()), -1)
 

@@ -36,15 +36,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise HubError("no config.json", where=str(folder), cure="give a folder in the transformers layout")
     config = read_object(path)
-    told = config.get("text_config", config)
-    for key, value in (*config.items(), *(told.items() if isinstance(told, dict) else ())):
+    text_config = config.get("text_config", config)
+    for key, value in (*config.items(), *(text_config.items() if isinstance(text_config, dict) else ())):
         if key == "transformers_weights" or (key.endswith("attn_implementation") and "/" in str(value)):
             what = f"config.json leads to other files or code: {key} is {value!r}"
             raise UntrustedFile(what, where=str(path), cure=f"take {key} out if you trust the rest of the folder")
     require_plain_config(config, folder)
-    if not isinstance(told, dict):
+    if not isinstance(text_config, dict):
         raise CorruptCheckpoint("text_config is no object", where=str(path), cure="fetch it again")
-    return told
+    return text_config
 
 
 def width_of(place: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None) -> int:
@@ -96,8 +96,9 @@ def deciding(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     So a file that spells a default out is the file that leaves it out. The end's id tells CLIP where to pool, and
     others nothing.
     """
-    told = built(kind, config)
-    unsaid = NEUTRAL if kind.startswith("CLIP") else NEUTRAL | {"eos_token_id"}
-    usual = type(told)().to_dict()
-    found = {key: value for key, value in told.to_dict().items() if key not in unsaid and not key.startswith("_")}
-    return {key: value for key, value in found.items() if value != usual.get(key)}
+    config_object = built(kind, config)
+    neutral = NEUTRAL if kind.startswith("CLIP") else NEUTRAL | {"eos_token_id"}
+    defaults = type(config_object)().to_dict()
+    entries = config_object.to_dict().items()
+    deciding = {key: value for key, value in entries if key not in neutral and not key.startswith("_")}
+    return {key: value for key, value in deciding.items() if value != defaults.get(key)}

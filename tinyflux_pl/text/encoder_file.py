@@ -72,14 +72,14 @@ def depth(file: Path) -> int:
 
 
 def own(
-    held: Mapping[str, Tensor], part: str, skeleton: Any, dtype: torch.dtype, where: str, *, prefix: str, alone: bool
+    tensors: Mapping[str, Tensor], part: str, skeleton: Any, dtype: torch.dtype, where: str, *, prefix: str, alone: bool
 ) -> dict[str, Tensor]:
     """An encoder's weights out of what files hold, under the names of `skeleton`, which is of transformers' class.
 
     What the reference leaves unread is left out; all else is there, to be judged. `alone`: a file without a folder
     around it. Raises what core.stored_weights.plain does.
     """
-    bare = key_prefixes.unwrapped(held, where)
+    bare = key_prefixes.unwrapped(tensors, where)
     inside = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}
     found = {key: v for key, v in inside.items() if not UNREAD.search(key) and not UNUSED[part].search(key)}
     found = plain(found, dtype, where)
@@ -100,10 +100,10 @@ def own(
     for one, other in (TIED, TIED[::-1]):
         if part == "t5xxl" and other in found:
             found.setdefault(one, found[other])
-    return {_known(key, expected): value for key, value in found.items()}
+    return {_key_in_skeleton(key, expected): value for key, value in found.items()}
 
 
-def _known(key: str, expected: Mapping[str, Tensor]) -> str:
+def _key_in_skeleton(key: str, expected: Mapping[str, Tensor]) -> str:
     """A key under the name that the class has; some versions of it put a name before all, and some do not."""
     names = (key, key.removeprefix("text_model."), f"text_model.{key}")
     return next((name for name in names if name in expected), key)
@@ -111,18 +111,18 @@ def _known(key: str, expected: Mapping[str, Tensor]) -> str:
 
 def from_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """OpenCLIP's keys -> transformers': query, key and value apart, the projection transposed."""
-    made: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     for key, value in tensors.items():
         stem, _, leaf = key.rpartition(".")
         block = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", stem)
         layer = f"text_model.encoder.layers.{block[1]}" if block else ""
         if key == "text_projection":
-            made["text_projection.weight"] = value.T.contiguous()
+            converted["text_projection.weight"] = value.T.contiguous()
         elif block and block[2] == "attn" and leaf in ("in_proj_weight", "in_proj_bias"):
             for name, part in zip("qkv", value.chunk(3), strict=True):
-                made[f"{layer}.self_attn.{name}_proj.{leaf.removeprefix('in_proj_')}"] = part
+                converted[f"{layer}.self_attn.{name}_proj.{leaf.removeprefix('in_proj_')}"] = part
         elif block and block[2] in OPEN_CLIP_LAYER:
-            made[f"{layer}.{OPEN_CLIP_LAYER[block[2]]}.{leaf}"] = value
+            converted[f"{layer}.{OPEN_CLIP_LAYER[block[2]]}.{leaf}"] = value
         else:
-            made[OPEN_CLIP.get(key, key)] = value
-    return made
+            converted[OPEN_CLIP.get(key, key)] = value
+    return converted

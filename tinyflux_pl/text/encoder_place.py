@@ -37,14 +37,14 @@ def locate(
     place = _in_or_around(root, subfolder, part) if root.is_file() else _folder(root, subfolder)
     source = (weights, revision) if tokenizer is None else (tokenizer, tokenizer_revision)
     prefix = f"{tokenizer_subfolder}/" if tokenizer_subfolder else ""
-    words = hub.resolve(*source, [prefix + name for name in BESIDE])
-    if tokenizer is None and words.is_dir():
-        return place, _folder(words, tokenizer_subfolder)
-    words = words.parent if words.is_file() else words
-    if not (words / tokenizer_subfolder).is_dir():
+    tokenizer_root = hub.resolve(*source, [prefix + name for name in BESIDE])
+    if tokenizer is None and tokenizer_root.is_dir():
+        return place, _folder(tokenizer_root, tokenizer_subfolder)
+    tokenizer_root = tokenizer_root.parent if tokenizer_root.is_file() else tokenizer_root
+    if not (tokenizer_root / tokenizer_subfolder).is_dir():
         cure = f"text.tokenizer=FOLDER that holds {prefix}: a whole release's folder, or a folder of tokenizers alone"
-        raise HubError(f"no tokenizer {tokenizer_subfolder!r} for {root.name}", where=str(words), cure=cure)
-    return place, words / tokenizer_subfolder
+        raise HubError(f"no tokenizer {tokenizer_subfolder!r} for {root.name}", where=str(tokenizer_root), cure=cure)
+    return place, tokenizer_root / tokenizer_subfolder
 
 
 def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
@@ -53,9 +53,9 @@ def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
     if encoder_file.prefix_of(file, part) is not None:
         return file
     if not subfolder or not (file.parent / subfolder / "config.json").is_file():
-        held = tensor_shapes(file)
-        require_network(held, str(file))  # which would tell more
-        what = f"this file{apposition(held)} holds no {part or 'text encoder'}"
+        shapes = tensor_shapes(file)
+        require_network(shapes, str(file))  # which would tell more
+        what = f"this file{apposition(shapes)} holds no {part or 'text encoder'}"
         cure = "release.weights=FOLDER of the whole pipeline, or name the encoder's place: text.weights, text.t5, ..."
         raise ConfigError(what, where=str(file), cure=cure)
     return file.parent / subfolder

@@ -22,13 +22,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def weight_files(place: Path, variant: str | None = None) -> WeightFiles:
     """The safetensors that will be read: a single file, or of a folder the shards of its index or the whole file."""
-    found = WeightFiles((place,)) if place.is_file() else weights_in(place, STEMS, variant, "text.variant")
-    if found is None:
+    weights = WeightFiles((place,)) if place.is_file() else weights_in(place, STEMS, variant, "text.variant")
+    if weights is None:
         cure = "only safetensors weights are read: convert them"
         raise HubError("no model.safetensors", where=str(place), cure=cure)
-    for file in found.files:
+    for file in weights.files:
         require_tensor_file(file)
-    return found
+    return weights
 
 
 def hash_of(place: Path, tokenizer: Path, variant: str | None = None) -> dict[str, str]:
@@ -45,9 +45,9 @@ def decides(kind: str, place: Path, structure: dict[str, Any] | None = None) -> 
 
 def tokenizer_for(kind: str, place: Path, folder: Path, structure: dict[str, Any] | None = None) -> Any:
     """A folder's tokenizer; CheckpointMismatch if it is of another kind of encoder."""
-    made = load_tokenizer(folder)
-    require_kind(made, kind, built(kind, described(place, structure)), folder)
-    return made
+    tokenizer = load_tokenizer(folder)
+    require_kind(tokenizer, kind, built(kind, described(place, structure)), folder)
+    return tokenizer
 
 
 def require_encoder(
@@ -65,8 +65,8 @@ def require_encoder(
     """
     _ = width_of(place, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)  # of this kind
     empty = _empty(kind, place, structure)
-    own = _own(weight_files(place, variant).outlines(), place, part, empty, torch.float32)
-    _require_match(kind, place, empty, own)
+    outlines = _own(weight_files(place, variant).outlines(), place, part, empty, torch.float32)
+    _require_match(kind, place, empty, outlines)
     require_ids(tokenizer, int(empty.get_input_embeddings().weight.shape[0]), kind)
 
 
@@ -85,13 +85,13 @@ def load_encoder(
     """
     number = getattr(torch, dtype)
     empty = _empty(kind, place, structure)
-    held = _own(weight_files(place, variant).tensors(), place, part, empty, number)
-    _require_match(kind, place, empty, held)
+    tensors = _own(weight_files(place, variant).tensors(), place, part, empty, number)
+    _require_match(kind, place, empty, tensors)
     with _quiet():
         model, report = type(empty).from_pretrained(
             None,
             config=empty.config,
-            state_dict=held,
+            state_dict=tensors,
             dtype=number,
             local_files_only=True,
             output_loading_info=True,
@@ -111,31 +111,32 @@ def _empty(kind: str, place: Path, structure: dict[str, Any] | None) -> Any:
     if place.is_dir() and (place / "adapter_config.json").exists():
         cure = "merge the adapter into the weights, or remove its files"
         raise UntrustedFile("an adapter lies beside the weights", where=str(place), cure=cure)
-    told = described(place, structure)
-    whole = told.get("text_config", told)
-    if not (place.is_file() and reads_chats(kind) and encoder_file.depth(place) < whole.get("num_hidden_layers", 0)):
-        return skeleton(kind, told)
-    inner = {key: value for key, value in whole.items() if key != "layer_types"}
-    made = skeleton(kind, {**inner, "num_hidden_layers": encoder_file.depth(place)})
-    made.norm = torch.nn.Identity()  # it normalises the last state, which is not there
-    return made
+    config = described(place, structure)
+    text_config = config.get("text_config", config)
+    layers = text_config.get("num_hidden_layers", 0)
+    if not (place.is_file() and reads_chats(kind) and encoder_file.depth(place) < layers):
+        return skeleton(kind, config)
+    inner = {key: value for key, value in text_config.items() if key != "layer_types"}
+    encoder = skeleton(kind, {**inner, "num_hidden_layers": encoder_file.depth(place)})
+    encoder.norm = torch.nn.Identity()  # it normalises the last state, which is not there
+    return encoder
 
 
-def _own(held: dict[str, Any], place: Path, part: str, empty: Any, dtype: torch.dtype) -> dict[str, Any]:
+def _own(tensors: dict[str, Any], place: Path, part: str, empty: Any, dtype: torch.dtype) -> dict[str, Any]:
     alone = place.is_file()
     prefix = (encoder_file.prefix_of(place, part) or "") if alone else ""
-    return encoder_file.own(held, part, empty, dtype, str(place), prefix=prefix, alone=alone)
+    return encoder_file.own(tensors, part, empty, dtype, str(place), prefix=prefix, alone=alone)
 
 
-def _require_match(kind: str, place: Path, empty: Any, held: dict[str, Any]) -> None:
+def _require_match(kind: str, place: Path, empty: Any, actual: dict[str, Any]) -> None:
     expected = empty.state_dict()
-    told = differences(shapes_of(expected), shapes_of(held))
-    packed = [key for key, value in held.items() if not value.is_floating_point() and key in expected]
-    if packed and not told:
-        told = f"{packed[0]} is packed as {held[packed[0]].dtype}"
-    if told:
+    mismatch = differences(shapes_of(expected), shapes_of(actual))
+    packed = [key for key, value in actual.items() if not value.is_floating_point() and key in expected]
+    if packed and not mismatch:
+        mismatch = f"{packed[0]} is packed as {actual[packed[0]].dtype}"
+    if mismatch:
         cure = "use a file and text.structures of one release" if place.is_file() else _CURE
-        raise CheckpointMismatch(f"{kind}: {told}", where=str(place), cure=cure)
+        raise CheckpointMismatch(f"{kind}: {mismatch}", where=str(place), cure=cure)
 
 
 _CURE = "use config.json and weights of one release"

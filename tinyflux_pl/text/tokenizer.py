@@ -52,13 +52,13 @@ def require_kind(tokenizer: Any, kind: str, config: Any, folder: Path) -> None:
 _CURE = "use encoder and tokenizer of one release"
 
 
-def _ids(told: Any) -> list[int]:
+def _ids(vocabulary_file: Any) -> list[int]:
     """The ids of a tokenizer.json, or of a table token -> id."""
-    model = told.get("model")
+    model = vocabulary_file.get("model")
     if not isinstance(model, dict):
-        return [-1, *map(int, told.values())]
+        return [-1, *map(int, vocabulary_file.values())]
     vocabulary = model["vocab"]
-    added = [int(token["id"]) for token in told.get("added_tokens") or ()]
+    added = [int(token["id"]) for token in vocabulary_file.get("added_tokens") or ()]
     own = vocabulary.values() if isinstance(vocabulary, dict) else (len(vocabulary) - 1,)
     return [-1, *map(int, own), *added]
 
@@ -90,7 +90,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
 
 def prompt_lengths(tokenizer: Any, prompts: Sequence[str], length: int, special: bool = True) -> list[PromptLength]:
     """Tokens of each prompt, a tokenizer's `special` ones among them: read, and beyond `length`."""
-    own = len(tokenizer("", add_special_tokens=special)["input_ids"])
-    read = tokenizer(list(prompts), add_special_tokens=special)["input_ids"]
-    counts = [len(ids) for ids in read]
-    return [PromptLength(min(n, length) if n > own else 0, max(n - length, 0)) for n in counts]
+    special_count = len(tokenizer("", add_special_tokens=special)["input_ids"])
+    token_ids = tokenizer(list(prompts), add_special_tokens=special)["input_ids"]
+    counts = [len(ids) for ids in token_ids]
+    return [PromptLength(min(n, length) if n > special_count else 0, max(n - length, 0)) for n in counts]

@@ -49,18 +49,20 @@ def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[st
     _require_formats(held, scale_of, where)
     _require_all_scales(held, scale_of, where)
     unread = {MARKER, *scale_of.values()}
-    made = {key: value for key, value in held.items() if not key.endswith((*UNREAD, FORMAT)) and key not in unread}
+    dequantized = {
+        key: value for key, value in held.items() if not key.endswith((*UNREAD, FORMAT)) and key not in unread
+    }
     for weight, scale in scale_of.items():
-        made[weight] = _unscaled(weight, held[weight], held[scale], where).to(dtype)
-    for key, value in made.items():
+        dequantized[weight] = _unscaled(weight, held[weight], held[scale], where).to(dtype)
+    for key, value in dequantized.items():
         if key.endswith("weight") and value.ndim >= 2 and not value.is_floating_point():
             raise CheckpointMismatch(f"{key[:200]} is packed as {value.dtype}", where=where, cure=CURE)
-    require_values(made, where)
-    for key, value in made.items() if dtype == torch.float16 else ():
+    require_values(dequantized, where)
+    for key, value in dequantized.items() if dtype == torch.float16 else ():
         if value.is_floating_point() and not value.is_meta and not bool(value.to(dtype).isfinite().all()):
             what = f"{key} holds what float16 cannot, numbers past 65504 or none"
             raise ConfigError(what, where=where, cure="choose the dtype bfloat16 or float32")
-    return made
+    return dequantized
 
 
 def require_values(held: Mapping[str, Tensor], where: str) -> None:
@@ -103,17 +105,17 @@ def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
 
 def _scales(held: Collection[str], where: str) -> dict[str, str]:
     """Weight -> the key of its scale; CheckpointMismatch for a scale without a weight, and for a second one."""
-    made: dict[str, str] = {}
+    scale_of: dict[str, str] = {}
     for key in held:
         end = next((end for end in SCALES if key.endswith(end)), "")
         weight = f"{key.removesuffix(end)}.weight"
         if end and weight not in held:
             raise CheckpointMismatch(f"a scale without a weight: {key[:200]}", where=where, cure=CURE)
-        if end and weight in made:
+        if end and weight in scale_of:
             raise CheckpointMismatch(f"two scales for {weight[:200]}", where=where, cure=CURE)
         if end:
-            made[weight] = key
-    return made
+            scale_of[weight] = key
+    return scale_of
 
 
 def _require_formats(held: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:

@@ -52,31 +52,31 @@ class WeightFiles:
         return self._followed(weight_files.tensor_shapes)
 
     def _values(self, file: Path) -> dict[str, Tensor]:
-        held = files.read_tensors(file)
+        tensors = files.read_tensors(file)
         if self.shard_of is not None:
-            require_values(held, str(file))
-        return held
+            require_values(tensors, str(file))
+        return tensors
 
     def _followed(self, read: Callable[[Path], dict[str, Value]]) -> dict[str, Value]:
         """The files' tensors, each key from the shard that the index names for it."""
         if self.shard_of is None:
             return {key: value for file in self.files for key, value in read(file).items()}
-        held: dict[str, Value] = {}
+        tensors: dict[str, Value] = {}
         unnamed: dict[str, str] = {}
         for file in self.files:
             for key, value in read(file).items():
                 if key not in self.shard_of:
                     unnamed[key] = f" in {file.name}"
                 elif self.shard_of[key] == file.name:
-                    held[key] = value
+                    tensors[key] = value
         where = str(self.files[0].parent)
-        if lost := {key: f" in {name}" for key, name in self.shard_of.items() if key not in held}:
+        if lost := {key: f" in {name}" for key, name in self.shard_of.items() if key not in tensors}:
             what = f"{len(lost):,} weights are not in the shard that the index names: {listed(lost)}"
             raise CorruptCheckpoint(what, where=where, cure="fetch the index and its shards again")
         if unnamed:
             what = f"{len(unnamed):,} weights that the index does not name: {listed(unnamed)}"
             raise CheckpointMismatch(what, where=where, cure="use index and shards of one release")
-        return held
+        return tensors
 
 
 def fetch(
@@ -84,7 +84,7 @@ def fetch(
     revision: str | None,
     subfolder: str,
     stems: Sequence[str],
-    beside: Sequence[str] = ("config.json",),
+    other_files: Sequence[str] = ("config.json",),
     variant: str | None = None,
 ) -> Path:
     """The local file or folder behind a name; of a repository come the network in `subfolder` and what is `beside` it.
@@ -98,10 +98,10 @@ def fetch(
     prefix = f"{subfolder}/" if subfolder else ""
     ends = PLAIN if variant is None else [end.format(variant) for end in NAMED]
     plain = [f"{stem}{end}" for stem in stems for end in ends]
-    root = hub.resolve(weights, revision, [prefix + name for name in (*beside, *plain)])
+    root = hub.resolve(weights, revision, [prefix + name for name in (*other_files, *plain)])
     if revision and variant is None and not root.is_file() and weights_in(root / subfolder, stems) is None:
         other = [f"{stem}{end}" for stem in stems for end in VARIANTS]
-        root = hub.resolve(weights, revision, [prefix + name for name in (*beside, *plain, *other)])
+        root = hub.resolve(weights, revision, [prefix + name for name in (*other_files, *plain, *other)])
     snapshots = sorted((root / "snapshots").glob("*")) if (root / "blobs").is_dir() else []
     if snapshots:
         cure = f"name one: {', '.join(str(folder) for folder in snapshots[:3])}"
@@ -127,12 +127,12 @@ def weights_in(
     for tried in (None, *variants[:1]) if variant is None else (variant,):
         for stem in stems:
             try:
-                found = _named(folder, stem, tried)
+                weights = _named(folder, stem, tried)
             except CorruptCheckpoint as error:  # perhaps another form is whole
                 torn = torn or error
                 continue
-            if found:
-                return found
+            if weights:
+                return weights
     if torn:
         raise torn
     if variant is not None:
@@ -158,13 +158,13 @@ def _is_there(folder: Path, stem: str) -> bool:
 def _named(folder: Path, stem: str, variant: str | None) -> WeightFiles | None:
     """The files of one stem in one form: those of its index, else the whole file."""
     between = f".{variant}" if variant else ""
-    index, whole = folder / f"{stem}.safetensors.index{between}.json", folder / f"{stem}{between}.safetensors"
+    index, single = folder / f"{stem}.safetensors.index{between}.json", folder / f"{stem}{between}.safetensors"
     if index.is_file():
         shard_of = _index(index)
         shards = tuple(folder / name for name in sorted(set(shard_of.values())))
         _require_shards(folder, shards, stem, variant)
         return WeightFiles(shards, variant, shard_of)
-    return WeightFiles((whole,), variant) if whole.is_file() else None
+    return WeightFiles((single,), variant) if single.is_file() else None
 
 
 def _index(index: Path) -> dict[str, str]:

@@ -20,23 +20,23 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
-def require_match(expected: Shapes, held: Shapes, where: str, cure: str) -> None:
+def require_match(expected: Shapes, actual: Shapes, where: str, cure: str) -> None:
     """Raise CheckpointMismatch unless keys and shapes agree; a few of each kind are named, those alike once."""
-    told = differences(expected, held)
-    if told:
-        raise CheckpointMismatch(f"the weights are not this network's; {told}", where=where, cure=cure)
+    what = differences(expected, actual)
+    if what:
+        raise CheckpointMismatch(f"the weights are not this network's; {what}", where=where, cure=cure)
 
 
-def differences(expected: Shapes, held: Shapes) -> str:
+def differences(expected: Shapes, actual: Shapes) -> str:
     """Keys of another shape, missing and unexpected in `held`; "" if there are none."""
-    shaped = [key for key in expected if key in held and held[key] != expected[key]]
-    missing, unexpected = [k for k in expected if k not in held], [k for k in held if k not in expected]
-    if held and len(missing) == len(expected):
-        such = _told(sorted(expected, key=_order)[0])
-        what = f"none of its {len(held):,} keys is one of the {len(expected):,} of this network, such as {such}"
+    shaped = [key for key in expected if key in actual and actual[key] != expected[key]]
+    missing, unexpected = [k for k in expected if k not in actual], [k for k in actual if k not in expected]
+    if actual and len(missing) == len(expected):
+        example = _shortened(sorted(expected, key=_order)[0])
+        what = f"none of its {len(actual):,} keys is one of the {len(expected):,} of this network, such as {example}"
         return f"{what}; it holds {listed({key: '' for key in unexpected})}"
     kinds = {
-        "of another shape": {key: f" {held[key]} for {expected[key]}" for key in shaped},
+        "of another shape": {key: f" {actual[key]} for {expected[key]}" for key in shaped},
         "missing": dict.fromkeys(missing, ""),
         "unexpected": dict.fromkeys(unexpected, ""),
     }
@@ -48,12 +48,12 @@ def listed(notes: Mapping[str, str]) -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for key in sorted(notes, key=_order):
         groups.setdefault((re.sub(r"\d+", "0", key), notes[key]), []).append(key)
-    told = [
-        f"{_told(keys[0])}{note}" + (f" (and {len(keys) - 1:,} alike)" if len(keys) > 1 else "")
+    names = [
+        f"{_shortened(keys[0])}{note}" + (f" (and {len(keys) - 1:,} alike)" if len(keys) > 1 else "")
         for (_, note), keys in groups.items()
     ]
-    left = _count(list(groups.values())[MOST_GROUPS:])
-    return ", ".join(told[:MOST_GROUPS]) + (f" and {left:,} more" if left else "")
+    num_omitted = _count(list(groups.values())[MOST_GROUPS:])
+    return ", ".join(names[:MOST_GROUPS]) + (f" and {num_omitted:,} more" if num_omitted else "")
 
 
 def _count(groups: Iterable[list[str]]) -> int:
@@ -65,5 +65,5 @@ def _order(key: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,9})", key[:1000])]
 
 
-def _told(key: str) -> str:
+def _shortened(key: str) -> str:
     return printable(key if len(key) <= MOST_LETTERS else f"{key[:MOST_LETTERS]}...")

@@ -19,33 +19,33 @@ PARTS = re.compile(  # that files which are no whole checkpoint hold side by sid
 )
 
 
-def unwrapped(held: Mapping[str, Value], where: str) -> dict[str, Value]:
+def unwrapped(tensors: Mapping[str, Value], where: str) -> dict[str, Value]:
     """Without the names that torch.compile, DDP and FSDP put into keys, and without counters.
 
     CheckpointMismatch where two keys become one.
     """
-    made: dict[str, Value] = {}
-    for key, value in held.items():
+    unwrapped_tensors: dict[str, Value] = {}
+    for key, value in tensors.items():
         name = PARALLEL.sub("", WRAPPERS.sub("", key))
         if COUNTERS.search(name):
             continue
-        if name in made:
+        if name in unwrapped_tensors:
             cure = "keep one of the two, or give the release's own file"
             raise CheckpointMismatch(f"two keys for one weight: {name[:200]}", where=where, cure=cure)
-        made[name] = value
-    return made
+        unwrapped_tensors[name] = value
+    return unwrapped_tensors
 
 
-def own(held: Mapping[str, Value], prefixes: Sequence[str], where: str) -> dict[str, Value]:
+def own(tensors: Mapping[str, Value], prefixes: Sequence[str], where: str) -> dict[str, Value]:
     """Those of one network, without wrappers and prefix: of a whole checkpoint its part, else all.
 
     In a file that is no whole checkpoint, what belongs to no known part stays, to be reported.
     """
-    bare = unwrapped(held, where)
+    bare = unwrapped(tensors, where)
     prefix = next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in bare)), "")
     if not prefix:
         return bare
-    made = unwrapped({k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}, where)
+    selected = unwrapped({k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}, where)
     if not any(key.startswith(WHOLE) for key in bare):
-        made |= {k: v for k, v in bare.items() if not k.startswith(prefix) and not PARTS.search(k)}
-    return made
+        selected |= {k: v for k, v in bare.items() if not k.startswith(prefix) and not PARTS.search(k)}
+    return selected

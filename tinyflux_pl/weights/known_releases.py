@@ -37,11 +37,11 @@ class Release:
     models: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...] | None]
 
-    def fits(self, held: Shapes) -> bool:
+    def fits(self, shapes: Shapes) -> bool:
         """True if the file has these shapes."""
         for names, shape in self.shapes.items():
-            found = next((held[name] for name in names.split("|") if name in held), None)
-            if (found is None) != (shape is None) or (shape and found != shape):
+            actual = next((shapes[name] for name in names.split("|") if name in shapes), None)
+            if (actual is None) != (shape is None) or (shape and actual != shape):
                 return False
         return True
 
@@ -67,10 +67,10 @@ RELEASES = (  # the first that fits
 )
 
 
-def release_of(held: Shapes) -> Release | None:
+def release_of(shapes: Shapes) -> Release | None:
     """The release whose shapes these are, alone or inside a whole checkpoint; None where it is not known."""
-    own = key_prefixes.own(held, key_prefixes.NETWORK, "")
-    return next((release for release in RELEASES if release.fits(own)), None)
+    network_shapes = key_prefixes.own(shapes, key_prefixes.NETWORK, "")
+    return next((release for release in RELEASES if release.fits(network_shapes)), None)
 
 
 def require_same(asked: Shapes, given: Shapes, where: str) -> None:

@@ -24,7 +24,7 @@ STEMS = ("diffusion_pytorch_model",)
 def locate(weights: str, revision: str | None, subfolder: str, variant: str | None = None) -> WeightSource:
     """The autoencoder's files and config.json: in a release, in the one around a file, or in a file that holds it.
 
-    Raises what core.weight_folder.fetch and weights_in do, ConfigError for a file without an autoencoder, HubError
+    Raises what weights.find_files.fetch and weights_in do, ConfigError for a file without an autoencoder, HubError
     for a folder that lacks weights or config.json, CheckpointMismatch for packed weights.
     """
     root = fetch(weights, revision, subfolder, STEMS, variant=variant)
@@ -78,7 +78,7 @@ def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tens
 def require_fit(
     skeleton: nn.Module, found: WeightSource, original: release.KeyLayout, structure: dict[str, Any]
 ) -> None:
-    """Raise what core.release.require_fit does, naming the release of a whole checkpoint where it is known."""
+    """Raise what weights.load_release.require_fit does, naming the release of a whole checkpoint where it is known."""
     try:
         release.require_fit(skeleton, found, original=original, structure=structure)
     except CheckpointMismatch as error:

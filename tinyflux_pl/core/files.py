@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, hashes, sealed JSON, bounded reads, contained paths."""
+"""Atomic writes, hashes, sealed JSON, bounded reads and contained paths."""
 
 from __future__ import annotations
 
@@ -74,55 +74,55 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """A JSON file of others that holds an object, as a config.json does; CorruptCheckpoint for anything else."""
+    """Read an untrusted JSON object, such as a config.json; CorruptCheckpoint for anything else."""
     try:
-        found = read_json(path)
+        content = read_json(path)
     except ValueError as error:
         raise CorruptCheckpoint(f"not JSON: {error}", where=str(path), cure="fetch it again") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise CorruptCheckpoint("not a JSON object", where=str(path), cure="fetch it again")
-    return found
+    return content
 
 
 def indented(value: Any) -> bytes:
-    """JSON as the house writes it: indented, keys sorted, no NaN."""
+    """Indented JSON with sorted keys and without NaN, as all files are written."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def sealed(value: Mapping[str, Any]) -> bytes:
-    """A JSON object together with its own hash, for `read_sealed`."""
+    """A JSON object with its hash, for `read_sealed`."""
     return indented({**value, "seal": fingerprint.hash_json(dict(value))})
 
 
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Replace `path` by a JSON object together with its own hash, atomically."""
+    """Replace `path` by a JSON object with its hash, atomically."""
     write_bytes(path, sealed(value))
 
 
 def read_sealed(path: str | Path) -> dict[str, Any]:
-    """Read what `sealed` made; raise ValueError if a single bit of it changed."""
+    """Read a sealed JSON object; ValueError if a single bit of it changed."""
     content = _bounded(path)
     value = _parsed(content)
     seal = value.pop("seal", None) if isinstance(value, dict) else None
     try:
-        whole = seal is not None and content == sealed(value)  # by the byte: a space that became a tab is rot too
+        intact = seal is not None and content == sealed(value)  # byte by byte: changed whitespace is damage too
     except RecursionError:
-        whole = False
-    if not whole:
+        intact = False
+    if not intact:
         raise ValueError("not what was written")
     return value
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file in place, readable by the group: for a folder that is staged as a whole."""
+    """Write a safetensors file in place, readable by the group: for a folder that is staged."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, path, dict(metadata or {}))
-    except SafetensorError as error:  # in which what the disk said is text
-        if said := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
+    except SafetensorError as error:  # which reports disk errors as text
+        if os_error := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(os_error[1]), os.strerror(int(os_error[1])), str(path)) from error
         raise
     os.chmod(path, 0o644)
 
@@ -136,8 +136,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file, on the CPU.
 
-    Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for what is torn or claims more than
-    it holds.
+    Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for a truncated file or a header that
+    claims more than the file holds.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -145,15 +145,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     require_tensor_file(path)
     try:
         return load_file(path)
-    except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:  # torch's, of odd types
+    except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:  # torch raises several types
         raise _torn(path, str(error)) from error
 
 
 def require_tensor_file(path: str | Path) -> None:
-    """Judge a safetensors file by its first bytes, before a library takes its word for the header's length.
+    """Check a safetensors file's first bytes, before a library trusts the header's length.
 
-    Raises UntrustedFile for a pickle, CheckpointMismatch for GGUF, CorruptCheckpoint for anything else that is not
-    safetensors.
+    Raises UntrustedFile for a pickle, CheckpointMismatch for GGUF, CorruptCheckpoint for any other format.
     """
     with open(path, "rb") as handle:
         head, size = handle.read(9), os.fstat(handle.fileno()).st_size
@@ -192,7 +191,7 @@ def contained_join(root: str | Path, relative: str) -> Path:
 
 
 def beside(path: Path) -> Path:
-    """A new hidden name next to `path`, for what is not whole yet."""
+    """A new hidden name next to `path`, for content that is still being written."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
@@ -204,7 +203,7 @@ def fsync_file(path: Path) -> None:
 
 @contextmanager
 def disk_full_explained(path: Path, needed: int) -> Generator[None]:
-    """Raise DiskFull, with the bytes needed and the bytes free, where the block fails for want of room."""
+    """Raise DiskFull, with the bytes needed and the bytes free, if the block fails because the disk is full."""
     try:
         yield
     except OSError as error:

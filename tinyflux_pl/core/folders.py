@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there, and the remains of writers that were killed."""
+"""Atomically written folders, and removal of what killed writers left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tinyflux_pl.core import files
 def staged(path: str | Path, needed: int = 0) -> Generator[Path]:
     """Yield a folder beside `path`; on success fsync its files and rename it into place, else remove it.
 
-    A folder that is at `path` already stays until the new one is whole; while the two change places it is
-    called `<name>.replaced-...`. Raises DiskFull, which says that `needed` bytes were to be written.
+    A folder already at `path` stays until the new one is complete; during the swap it is called
+    `<name>.replaced-...`. Raises DiskFull, which says that `needed` bytes were to be written.
     """
     path = Path(path)
     with files.disk_full_explained(path, needed):
@@ -43,7 +43,7 @@ def staged(path: str | Path, needed: int = 0) -> Generator[Path]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder so that it is whole until it is gone; what cannot be deleted yet is left to `remove_leftovers`.
+    """Remove a folder atomically; files that cannot be deleted yet are left to `remove_leftovers`.
 
     (A network file system keeps files that another process has open.)
     """
@@ -62,7 +62,7 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
         lock = os.open(staging, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # it is being written, or this file system knows no locks
+        except OSError:  # it is being written, or this file system has no locks
             continue
         else:
             shutil.rmtree(staging, ignore_errors=True)
@@ -73,7 +73,7 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 
 
 def _locked_folder(path: Path) -> tuple[Path, int]:
-    """A new folder beside `path`, and the handle that holds its lock; the kernel frees it if we are killed."""
+    """A new folder beside `path` and the handle of its lock, which the kernel frees if the process dies."""
     while True:
         staging = files.beside(path)
         staging.mkdir()

@@ -43,7 +43,7 @@ def listening() -> Generator[None]:
 
 
 def reinstall_handlers() -> None:
-    """Set the handlers again where a library has set its own over them; nothing outside `listening`."""
+    """Reinstall the handlers that a library has replaced; a no-op outside `listening`."""
     if _listening:
         for number in SIGNALS:
             signal.signal(number, _on_signal)
@@ -51,9 +51,9 @@ def reinstall_handlers() -> None:
 
 @contextmanager
 def postponed() -> Generator[None]:
-    """Inside, SIGNALS wait, here and in processes that are started: none ends a worker that does not ignore them yet.
+    """Block SIGNALS, here and in processes that are started, which do not ignore them yet.
 
-    They are met afterwards here, and dropped by `leave_to_parent` there.
+    They are delivered afterwards here, and dropped by `leave_to_parent` there.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -81,7 +81,7 @@ def request_stop(number: int) -> None:
 
 
 def poll() -> None:
-    """Raise Interrupted if a stop was requested; call it where no work is half done."""
+    """Raise Interrupted if a stop was requested; call it between units of work."""
     if number := requested_signal():
         raise Interrupted(number)
 

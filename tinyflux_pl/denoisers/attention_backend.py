@@ -31,7 +31,7 @@ def require_known(backend: str) -> None:
 
 
 def choose(net: Any, backend: str) -> None:
-    """Let every attention of `net` use `backend`; other networks, and those built later, are not concerned.
+    """Make every attention of `net` use `backend`; other networks are not affected.
 
     Raises as `require_known`, ConfigError for a network that has no choice, MissingDependency where the backend's
     package is not installed.
@@ -85,7 +85,7 @@ def _installed(backend: str) -> Generator[None]:
 
 @contextmanager
 def _only_here() -> Generator[None]:
-    """Without diffusers' word that all this is experimental, and without its choice for the whole process."""
+    """Silence diffusers' warning about experimental features, and restore its process-wide choice."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
     from diffusers.utils import logging
 

@@ -1,4 +1,4 @@
-"""The time in fp32 for networks of diffusers that would round it to the activations' type."""
+"""Times in fp32 for networks of diffusers that would round them to the activations' dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ExactTime:
-    """Hands an embedding of diffusers the scalars of this call as they are, in fp32.
+    """Pass the scalars of a call to an embedding of diffusers in fp32, without rounding.
 
     FLUX's transformers compute `timestep.to(hidden_states.dtype) * 1000`: in bf16, with 8 bits of mantissa,
     neighbouring times near 1 become one. The embedding itself takes its sinusoids in fp32, so it is enough

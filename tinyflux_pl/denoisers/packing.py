@@ -42,7 +42,7 @@ def image_ids(
 
 
 def inpaint_channels(latent_spec: LatentSpec) -> int:
-    """Channels of a picture with a hole: its latents, and the hole's pixels of each cell (codecs.inpaint_mask)."""
+    """Channels of the inpainting input: latents, and the mask's pixels of each cell (codecs.inpaint_mask)."""
     return latent_spec.channels + latent_spec.downsample**2
 
 

@@ -75,7 +75,7 @@ def published_file(weights: str, weights_file: str = "", revision: str | None = 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
     """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else, UntrustedFile for a pickle.
 
-    What is packed with scales is multiplied out, or refused with CheckpointMismatch (core.stored_weights).
+    Tensors packed with scales are dequantized, or refused with CheckpointMismatch (weights.dequantize).
     """
     return {key: value.float() for key, value in plain(files.read_tensors(file), torch.float32, str(file)).items()}
 

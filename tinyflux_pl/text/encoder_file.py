@@ -1,4 +1,4 @@
-"""A text encoder's keys in a file or a folder: which are its own, and how they come to transformers' names."""
+"""Select a text encoder's keys in a file or folder, and convert them to transformers' names."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def depth(file: Path) -> int:
 def own(
     tensors: Mapping[str, Tensor], part: str, skeleton: Any, dtype: torch.dtype, where: str, *, prefix: str, alone: bool
 ) -> dict[str, Tensor]:
-    """An encoder's weights out of what files hold, under the names of `skeleton`, which is of transformers' class.
+    """An encoder's weights from the files' tensors, under the names of `skeleton` (transformers' class).
 
-    What the reference leaves unread is left out; all else is there, to be judged. `alone`: a file without a folder
-    around it. Raises what core.stored_weights.plain does.
+    Keys that the reference does not read are left out; all others stay, to be checked. `alone`: a file without a folder
+    around it. Raises what weights.dequantize.plain does.
     """
     bare = key_prefixes.unwrapped(tensors, where)
     inside = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}

@@ -31,7 +31,7 @@ def locate(
 
     The encoder's is its folder, or the single file that holds it as `part` (encoder_file.PARTS); a file that does
     not leads to the folder around it. The tokenizer's folder may be in another release, `tokenizer`. Raises what
-    core.weight_folder.fetch does, ConfigError for a file without the encoder, HubError for a folder that is not there.
+    weights.find_files.fetch does, ConfigError for a file without the encoder, HubError for a folder that is not there.
     """
     root = fetch(weights, revision, subfolder, STEMS, BESIDE, variant)
     place = _in_or_around(root, subfolder, part) if root.is_file() else _folder(root, subfolder)

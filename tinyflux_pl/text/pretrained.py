@@ -1,4 +1,4 @@
-"""Pretrained encoders on disk: their files, their hash, and their weights, judged by headers before they are read."""
+"""Files, hashes and weights of pretrained encoders, checked by their headers before they are read."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def weight_files(place: Path, variant: str | None = None) -> WeightFiles:
 
 
 def hash_of(place: Path, tokenizer: Path, variant: str | None = None) -> dict[str, str]:
-    """sha256 of weights and of what decides the tokens, by file name."""
+    """SHA-256 of weights and of the files that decide the tokens, by file name."""
     vocabulary = [f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model", ".jinja")]
     vocabulary = [f for f in vocabulary if f.name != "config.json" and ".safetensors.index." not in f.name]
     return {f.name: known_sha256(f) for f in (*weight_files(place, variant).files, *vocabulary)}
@@ -58,9 +58,9 @@ def require_encoder(
     structure: dict[str, Any] | None = None,
     variant: str | None = None,
 ) -> None:
-    """Judge an encoder's files by their headers, and its tokenizer by its ids, before any weight is read.
+    """Check an encoder's files by their headers, and its tokenizer by its ids, before any weight is read.
 
-    Raises CheckpointMismatch for what is missing, unexpected, packed or of another shape, and for a tokenizer with
+    Raises CheckpointMismatch for keys missing, unexpected, packed or of another shape, and for a tokenizer with
     ids that the encoder lacks, CorruptCheckpoint for a torn file.
     """
     _ = width_of(place, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)  # of this kind
@@ -144,7 +144,7 @@ _CURE = "use config.json and weights of one release"
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Without transformers' bars and its list of weights that this encoder has no use for."""
+    """Silence transformers' progress bars and its list of unused weights."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -159,6 +159,6 @@ def _quiet() -> Generator[None]:
 
 
 def check_dtype(dtype: str, where: str) -> None:
-    """Raise ConfigError for a type that weights are not held in."""
+    """Raise ConfigError for an unknown dtype."""
     if dtype not in DTYPES:
         raise ConfigError(f"no dtype {dtype!r}", where=where, cure=f"choose {', '.join(DTYPES)}")

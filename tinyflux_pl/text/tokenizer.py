@@ -1,4 +1,4 @@
-"""A pretrained tokenizer: read from its folder without network, and judged against the encoder that it feeds."""
+"""Pretrained tokenizers: loaded from a folder without network, and checked against their encoder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _ids(vocabulary_file: Any) -> list[int]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's own tokenizer, without network."""
+    """Load a folder's tokenizer, without network."""
     from transformers import AutoTokenizer
 
     if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty one

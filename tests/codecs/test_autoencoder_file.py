@@ -61,7 +61,7 @@ def test_a_file_of_another_autoencoder_is_refused(release, tmp_path):
         codec(file, vae).encode(images)
 
 
-def test_without_weights_or_structure_it_says_what_to_give(tmp_path):
+def test_the_error_without_weights_or_structure_says_which_keys_to_give(tmp_path):
     save_file({"decoder.conv_in.weight": torch.ones(1)}, tmp_path / "ae.safetensors")
     with pytest.raises(ConfigError, match=r"codec\.structure"):
         AutoencoderKLCodec(str(tmp_path / "ae.safetensors")).encode(torch.zeros(1, 3, 16, 16))

@@ -153,7 +153,7 @@ def test_a_torn_autoencoder_is_refused_before_anything_is_decoded(release, tmp_p
         _ = AutoencoderKLCodec(str(tmp_path / "torn")).latent_spec
 
 
-def test_a_config_that_is_of_no_autoencoder_is_told_in_three_lines(release, tmp_path, capsys):
+def test_a_config_of_no_autoencoder_is_refused_in_three_lines(release, tmp_path, capsys):
     path = shutil.copytree(release[0], tmp_path / "odd") / "vae" / "config.json"
     whole = json.loads(path.read_text())
     for odd in ({"norm_num_groups": 3}, {"block_out_channels": "many"}, {"down_block_types": ["NoBlock2D"] * 3}):
@@ -212,7 +212,7 @@ def test_a_choice_between_two_variants(release, tmp_path, images):
 
 
 @pytest.mark.parametrize("values", [{"act_fn": "relu"}, {"norm_num_groups": 2}])
-def test_what_config_json_decides_is_in_the_fingerprint(release, tmp_path, values):
+def test_deciding_settings_of_config_json_are_in_the_fingerprint(release, tmp_path, values):
     path = shutil.copytree(release[0], tmp_path / "other") / "vae" / "config.json"
     whole, before = json.loads(path.read_text()), AutoencoderKLCodec(str(release[0])).fingerprint()
     path.write_text(
@@ -232,7 +232,7 @@ NOTHING = {"sample_size", "force_upcast", "batch_norm_momentum", "self"}
 
 
 @pytest.mark.parametrize("codec", [AutoencoderKLCodec, AutoencoderFlux2Codec])
-def test_every_setting_of_an_autoencoder_is_known_to_decide_or_not(codec):
+def test_every_setting_of_an_autoencoder_is_classified_as_deciding_or_not(codec):
     signature = inspect.signature(getattr(diffusers, codec.kind).__init__).parameters
     assert signature.keys() - NUMBERS - SHAPES - NOTHING == codec.deciding.keys()
     assert {key: signature[key].default for key in codec.deciding} == codec.deciding

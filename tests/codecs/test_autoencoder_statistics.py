@@ -66,7 +66,7 @@ def test_statistics_are_refused_where_shifts_are_left_out(tmp_path):
         _ = AutoencoderKLCodec(str(tmp_path), scaling="unshifted").latent_spec
 
 
-def test_what_a_config_says_and_nobody_reads_is_named(tmp_path, capsys):
+def test_unread_keys_of_a_config_are_named(tmp_path, capsys):
     releases.vae(tmp_path, latent_channels=4)
     edit(tmp_path, of_tomorrow=1)
     AutoencoderKLCodec(str(tmp_path)).skeleton()

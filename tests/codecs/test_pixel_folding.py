@@ -16,7 +16,7 @@ def test_folding_loses_nothing(fold):
     torch.testing.assert_close(codec.decode(latents), images, rtol=0, atol=2e-7)
 
 
-def test_a_cell_holds_its_own_pixels():
+def test_a_latent_cell_contains_the_pixels_of_its_square():
     images = torch.zeros(1, 3, 4, 4)
     images[0, 1, 2, 3] = 1.0  # green, lower right cell, upper right pixel
     latents = PixelFolding(2).encode(images)

@@ -98,7 +98,7 @@ def test_it_comes_back_from_plain_data(made):
     assert json.loads(json.dumps(again.config_dict())) == described
 
 
-def test_what_it_cannot_read_is_refused_and_never_left_out(made):
+def test_unreadable_conditioning_is_refused_instead_of_ignored(made):
     x, t, cond = asked(made)
     with pytest.raises(SpecMismatch, match="no such port"):
         made(x, t, replace(cond, ports={"nobody": x}))

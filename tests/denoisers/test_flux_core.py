@@ -38,7 +38,7 @@ def given(height=6, width=1):
 
 
 @torch.no_grad()
-def test_says_what_the_network_says():
+def test_the_denoiser_returns_the_output_of_its_network():
     made, (x, t, cond) = denoiser(), given(2, 3)
     assert isinstance(made, Denoiser)
     row, column = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -58,7 +58,7 @@ def test_the_clock_is_the_path_s():
 
 
 @torch.no_grad()
-def test_the_target_stands_where_it_is_told_and_its_padding_has_no_say():
+def test_target_ids_place_the_target_and_its_padding_has_no_influence():
     made, (x, t, cond) = denoiser(), given()
     mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
     ids = torch.randn(2, 6, 3)
@@ -88,7 +88,7 @@ def test_is_rebuilt_from_plain_data():
 
 
 @torch.no_grad()
-def test_the_guidance_input_is_what_was_asked_for_else_the_value_of_training():
+def test_the_guidance_input_defaults_to_the_training_value():
     made, (x, t, cond) = denoiser(guidance_embed=True, training_guidance=2.0), given()
     assert made.reads_guidance and not denoiser().reads_guidance
     own = made(x, t, cond).sample

@@ -60,7 +60,7 @@ def test_a_file_alone_takes_its_structure_from_the_configuration(folder, net, tm
         load(alone, {**STRUCTURE, "num_layers": 3})
 
 
-def test_weights_arrive_in_the_asked_type_and_what_was_read_is_not_copied(folder, net, monkeypatch):
+def test_weights_have_the_requested_dtype_and_are_not_copied_without_need(folder, net, monkeypatch):
     assert same(load(folder, dtype="bfloat16"), net, torch.bfloat16)
     read = files.read_tensors
     seen = []
@@ -69,7 +69,7 @@ def test_weights_arrive_in_the_asked_type_and_what_was_read_is_not_copied(folder
     assert {key: made[key].data_ptr() for key in made} == {key: value.data_ptr() for key, value in seen[0].items()}
 
 
-def test_what_diffusers_keeps_in_fp32_stays_so(folder, monkeypatch):
+def test_modules_that_diffusers_keeps_in_fp32_stay_in_fp32(folder, monkeypatch):
     from diffusers import FluxTransformer2DModel
 
     monkeypatch.setattr(FluxTransformer2DModel, "_keep_in_fp32_modules", ["norm_q"])
@@ -148,7 +148,7 @@ def test_unknown_keys_of_a_structure(folder, capsys):
     assert capsys.readouterr().out.count("of_tomorrow") == 1
 
 
-def test_half_precision_is_refused_with_what_to_use(folder):
+def test_half_precision_is_refused_with_a_cure(folder):
     with pytest.raises(ConfigError, match=r"overflows[\s\S]*model\.dtype=bfloat16"):
         load(folder, dtype="float16")
     with pytest.raises(ConfigError, match="float8"):
@@ -162,7 +162,7 @@ def changed(folder, change):
     return folder
 
 
-def test_a_file_of_mixed_types_becomes_the_type_that_was_asked_for(folder):
+def test_a_file_of_mixed_dtypes_is_loaded_in_the_requested_one(folder):
     kinds = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float64)
 
     def mixed(tensors):

@@ -73,7 +73,7 @@ def test_a_whole_sd3_checkpoint_loads_strictly(mmdit, tmp_path):
 
 
 @torch.no_grad()
-def test_sdxl_is_told_the_sizes(unet, tmp_path):
+def test_sdxl_reads_the_size_ids(unet, tmp_path):
     unet.save_pretrained(tmp_path / "unet")
     mine = sdxl.build(*XL, weights=str(tmp_path), structure={}, dtype="float32")
     x, t = drawn(2, 4, 8, 6), torch.tensor([0.7, 0.2])

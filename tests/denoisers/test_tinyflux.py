@@ -68,7 +68,7 @@ def test_patches_that_do_not_fit_are_refused():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 12), (4, 16)])
-def test_predicts_latents_and_what_its_heads_say(height, width):
+def test_predicts_latents_and_the_outputs_of_its_heads(height, width):
     made = denoiser()
     answer = made(*given(height, width))
     assert isinstance(made, Denoiser) and made.ports == ("vec", "prior_stats", "prior_map")

@@ -83,7 +83,7 @@ def test_a_new_network_can_have_the_input_and_is_rebuilt_with_it():
     assert fresh.inpaint_channels == 12 + 4 and not fresh.net.inpaint_in.weight.any()
 
 
-def test_holes_are_refused_where_nothing_reads_them_and_asked_for_where_something_does():
+def test_masked_pictures_are_refused_or_required_as_the_network_reads_them():
     x, t, cond = given()
     hole = torch.zeros(2, HOLE, 8, 8)
     with pytest.raises(ConfigError, match="fills no holes"):

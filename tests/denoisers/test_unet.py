@@ -76,7 +76,7 @@ def test_bf16_autocast_stays_close_and_trains(x, cond):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_the_net_is_told_the_index_into_its_table(x, cond):
+def test_the_unet_reads_the_index_into_its_table_as_time(x, cond):
     heard = []
     net = UNetDenoiser(small().unet_config, VPPath(), "v", LATENTS, TEXT, time_scale=999.0)
     net.unet.time_proj.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
@@ -84,7 +84,7 @@ def test_the_net_is_told_the_index_into_its_table(x, cond):
     assert heard[0].tolist() == [0.0, 999.0] and heard[0].dtype == torch.float32
 
 
-def test_attention_goes_only_where_it_is_asked_for():
+def test_attention_is_built_only_at_the_chosen_levels():
     def levels(net):
         names = [n for n in net.unet.attn_processors if n.endswith("attn1.processor")]
         return {name.split(".")[0] + name.split(".")[1] * (not name.startswith("mid")) for name in names}

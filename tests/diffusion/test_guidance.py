@@ -66,7 +66,7 @@ def test_rescale_restores_the_conditionals_deviation():
     assert torch.equal(g.rescale(guided, cond, 0.0), guided)
 
 
-def test_dynamic_threshold_bounds_what_overshoots_and_leaves_the_rest():
+def test_dynamic_threshold_changes_only_samples_beyond_the_bound():
     small, large = torch.full((1, 100), 0.5), torch.linspace(-4, 4, 100)[None]
     out = g.dynamic_threshold(torch.cat([small, large]), percentile=0.95)
     assert torch.equal(out[:1], small)

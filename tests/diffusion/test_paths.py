@@ -119,6 +119,6 @@ def test_half_precision_time_is_refused(path):
         (lambda: LinearPath(2), "TinyFlux"),
     ],
 )
-def test_bad_settings_are_told_the_valid_ones(make, says):
+def test_errors_on_bad_settings_list_the_valid_ones(make, says):
     with pytest.raises(ConfigError, match=says):
         make()

@@ -69,7 +69,7 @@ def test_stratified_visits_every_stratum_of_any_distribution_once(base, shift):
     assert torch.bucketize(plain, edges.contiguous()).bincount(minlength=16).max() > 1
 
 
-def test_stratified_takes_the_numbers_of_its_base_and_no_others():
+def test_stratified_accepts_only_the_parameters_of_its_base():
     path, u = LinearPath(1), torch.full((4,), 0.5)
     own = LogitNormal(mean=1.0, std=0.5, shift=2.0, toward="data")
     named = Stratified("logit_normal", mean=1.0, std=0.5, shift=2.0, toward="data")

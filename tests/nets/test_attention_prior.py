@@ -69,7 +69,7 @@ def test_query_and_key_norm_forget_the_size_of_their_input(parts):
         assert torch.allclose(attention(x, table), before, atol=1e-4)
 
 
-def test_masked_keys_do_not_exist():
+def test_masked_keys_have_no_influence():
     query, key, value = torch.randn(3, 2, 2, 7, 8)
     mask = torch.tensor([True] * 4 + [False] * 3).expand(2, 1, 1, 7)
     assert torch.allclose(attend(query, key, value, mask), attend(query, key[:, :, :4], value[:, :, :4]), atol=1e-6)

@@ -19,7 +19,7 @@ def test_map_is_read_like_a_bilinear_resize(height, width):
     assert torch.allclose(map_at_tokens(spatial, grid_ids(height, width)), resized, atol=1e-6)
 
 
-def test_each_sample_s_own_ids_are_read():
+def test_position_ids_may_differ_between_samples():
     spatial, ids = torch.rand(2, 8, 8), grid_ids(4, 6)
     order = torch.randperm(24)
     per_sample = torch.stack((ids[order], grid_ids(6, 4)))
@@ -49,7 +49,7 @@ def test_sigmoid_maps_keep_the_published_scales():
     assert said["spatial_pred"].max() < 1
 
 
-def test_teachers_are_shown_row_by_row():
+def test_port_masks_select_the_teacher_per_sample():
     shown = torch.tensor([True, False])
     time, pooled, t = torch.randn(2, 16), torch.randn(2, 8), torch.rand(2)
     lune = LunePredictor(16, 8, 16, 24, 16, 0.1).eval()

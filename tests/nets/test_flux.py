@@ -173,7 +173,7 @@ def test_autocast_keeps_the_stream_and_the_answer_in_fp32():
 
 
 @torch.no_grad()
-def test_guidance_is_heard_where_the_network_has_it_and_asked_for():
+def test_guidance_changes_the_output_and_is_required_where_the_network_reads_it():
     net, given = network(guidance_embed=True), inputs()
     low, high = (net(**given, guidance=torch.full((2,), g)) for g in (1.0, 4.0))
     assert not torch.allclose(low, high, atol=1e-3)
@@ -203,7 +203,7 @@ def test_sizes_of_known_configurations(params, keys, parameters):
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
     ],
 )
-def test_what_no_network_can_be_is_refused(changes, said):
+def test_impossible_sizes_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         replace(PARAMS, **changes)
 

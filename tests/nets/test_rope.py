@@ -32,7 +32,7 @@ def test_rotation_is_the_adjacent_pair_formula_and_keeps_norms():
     assert torch.allclose(out.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
 
 
-def test_frequencies_survive_bf16_weights_and_are_saved_only_for_the_published_layout():
+def test_frequencies_stay_fp32_and_are_saved_only_in_the_published_layout():
     ids = grid_ids(8, 8)
     for in_checkpoint in (False, True):
         rope = RotaryEmbedding((8, 12, 12), in_checkpoint=in_checkpoint)
@@ -41,7 +41,7 @@ def test_frequencies_survive_bf16_weights_and_are_saved_only_for_the_published_l
         assert bool(rope.state_dict()) is in_checkpoint
 
 
-def test_frequencies_are_made_once_and_go_where_the_module_goes():
+def test_frequencies_are_computed_once_and_move_with_the_module():
     ids, table = grid_ids(3, 4), RotaryEmbedding((8, 12, 12))(grid_ids(3, 4))
     with torch.device("meta"):
         outline = RotaryEmbedding((8, 12, 12))

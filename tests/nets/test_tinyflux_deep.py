@@ -178,7 +178,7 @@ def test_autocast_keeps_the_stream_and_the_answer_in_fp32():
 
 
 @torch.no_grad()
-def test_time_is_told_apart():
+def test_nearby_times_have_different_embeddings():
     embedder = TinyFluxDeep(TinyFluxConfig(**SIZES)).time_in
     near, far = embedder(torch.tensor([0.50, 0.51])), embedder(torch.tensor([0.0, 1.0]))
     assert torch.cosine_similarity(far[0], far[1], dim=0) < 0.9

@@ -80,7 +80,7 @@ def without(*ends):
         (lambda held: {k: v for k, v in held.items() if k != f"{LAYER}.bias"}, r"1 missing: .*fc1\.bias"),
     ],
 )
-def test_what_a_folder_cannot_mean_is_refused_by_its_headers(pipeline, tmp_path, change, says):
+def test_impossible_folders_are_refused_by_their_headers(pipeline, tmp_path, change, says):
     with pytest.raises(CheckpointMismatch, match=says):
         _ = ClipText(str(changed(pipeline, tmp_path / "odd", change))).text_spec
 
@@ -108,14 +108,14 @@ def config(folder, to, **values):
 @pytest.mark.parametrize(
     "values", [{"layer_norm_eps": 1e-3}, {"hidden_act": "gelu"}, {"num_attention_heads": 3}, {"eos_token_id": 2}]
 )
-def test_what_config_json_decides_is_in_the_fingerprint(pipeline, tmp_path, values):
+def test_deciding_settings_of_config_json_are_in_the_fingerprint(pipeline, tmp_path, values):
     before = ClipText(str(pipeline)).fingerprint()
     after = config(pipeline, tmp_path / "other", **values)
     assert {key for key in before if before[key] != after[key]} == {"config"}
     assert before["config"].keys() ^ after["config"].keys() <= values.keys()
 
 
-def test_what_changes_no_number_is_not_in_the_fingerprint(pipeline, tmp_path):
+def test_neutral_settings_are_not_in_the_fingerprint(pipeline, tmp_path):
     notes = {"transformers_version": "4.0.0", "_name_or_path": "x", "attention_dropout": 0.5, "torch_dtype": "float16"}
     spelled = {"layer_norm_eps": 1e-5, "initializer_factor": 2.0, "bos_token_id": 7}  # a default, and what nobody reads
     assert config(pipeline, tmp_path / "other", **notes, **spelled) == ClipText(str(pipeline)).fingerprint()
@@ -133,7 +133,7 @@ def test_t5_and_its_clip_have_their_configurations_in_the_fingerprint(tmp_path):
     assert after["config"]["t5"]["layer_norm_epsilon"] == 1e-3 and after["config"]["clip"] == before["config"]["clip"]
 
 
-def test_a_config_that_is_no_encoders_is_told_in_three_lines(pipeline, tmp_path):
+def test_a_config_of_no_encoder_is_refused_in_three_lines(pipeline, tmp_path):
     with pytest.raises(ConfigError, match=r"not the structure of a CLIPTextModel[\s\S]*do:"):
         config(pipeline, tmp_path / "odd", num_hidden_layers="two")
 

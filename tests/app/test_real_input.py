@@ -92,7 +92,8 @@ def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project, phot
 
 
 def test_latents_and_text_are_those_of_the_photograph_and_its_caption(project, real, photos):
-    from tinyflux_pl.data.images.decode import decode, fit
+    from tinyflux_pl.data.images.decode import decode
+    from tinyflux_pl.data.images.fit import fit
 
     config = configuration("extract", project, *real)
     codec = AutoencoderKLCodec(config["codec"]["weights"])

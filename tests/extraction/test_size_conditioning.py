@@ -11,7 +11,7 @@ from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.size_conditioning import size_ids
-from tinyflux_pl.data.images.decode import fit
+from tinyflux_pl.data.images.fit import fit
 from tinyflux_pl.data.records.folder import Folder
 from tinyflux_pl.data.records.image_pairs import PairedImages
 from tinyflux_pl.data.tasks.shapes.records import Shapes

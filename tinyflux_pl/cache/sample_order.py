@@ -117,7 +117,7 @@ class OrderedBatchSampler(Sampler[list[int]]):
 
 
 def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarray]:
-    """The source of each slot of a round (ROUND,), and turns before each slot (ROUND + 1, sources)."""
+    """Source of each slot of a round (ROUND,); turns before each slot (ROUND + 1, sources)."""
     weight = np.asarray(weights, dtype=np.float64)
     if weight.shape != (sources,) or not np.isfinite(weight).all() or (weight <= 0).any():
         cure = "give one positive weight for each source; leave a source out to weigh it 0"

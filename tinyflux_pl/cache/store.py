@@ -1,6 +1,6 @@
 """A cache store: samples encoded once, in hashed shards, gathered by index in constant memory.
 
-    store/manifest.json                        schema, name, total, shard size, fingerprint of the records
+    store/manifest.json                        schema, name, total, shard size, records' fingerprint
     store/keys.bin                             a key of 16 bytes for each sample, by its content
     store/<group>/group.json                   the group's own fingerprint, by parts
     store/<group>/shard_00000.safetensors      rows 0 .. shard_size - 1 of the group's tensors
@@ -83,10 +83,7 @@ class CacheStore:
 
     @classmethod
     def open(cls, root: str | Path, verify_on_read: bool = True) -> CacheStore:
-        """Open an existing store.
-
-        `verify_on_read` hashes each shard once, when it is first read.
-        """
+        """Open a store; `verify_on_read` hashes each shard when it is first read."""
         root = Path(root)
         return cls(root, Manifest.read(root), verify_on_read)
 
@@ -128,10 +125,7 @@ class CacheStore:
                 self._lock_depth = 0
 
     def begin_group(self, group: str, fingerprint: Mapping[str, Any], cure: str = "") -> None:
-        """Describe a group, or resume it.
-
-        StaleCache if the existing one was made from other inputs.
-        """
+        """Describe or resume a group; StaleCache if it was made from other inputs."""
         if not GROUP_NAME.fullmatch(group) or group in RESERVED_NAMES:
             raise DataError(f"not a valid group name: {group!r}", where=str(self.root))
         folder = self.root / group
@@ -151,7 +145,7 @@ class CacheStore:
         return [k for k in range(self.shards) if self.group(group).record(k) is None]
 
     def write_shard(self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None) -> None:
-        """Write rows(k) of a group: tensors (rows, ...), named with or without the group's prefix."""
+        """Write rows(k) of a group: tensors (rows, ...), with or without the group's prefix."""
         if k not in range(self.shards):
             raise DataError(f"shard {k} of {self.shards}", where=str(self.root))
         columns = {name.removeprefix(f"{group}."): tensor for name, tensor in tensors.items()}

@@ -42,7 +42,7 @@ def is_store(folder: Path) -> bool:
 
 
 def is_group(folder: Path) -> bool:
-    """True if the folder is, or was, a group: its description or the record of a shard has a seal."""
+    """True if the folder is, or was, a group: a file of it has a seal."""
     if _has_seal(folder / GROUP_FILE, b'"fingerprint"'):
         return True
     records = (path for path in shard_files(folder) if path.suffix == ".json")
@@ -50,7 +50,7 @@ def is_group(folder: Path) -> bool:
 
 
 def examine(root: Path) -> Iterator[tuple[Path, str]]:
-    """Hash every part again: (file, fault), "" for an intact one, NOT_WRITTEN for a pending shard."""
+    """Hash every part again: (file, fault), "" if intact, NOT_WRITTEN for a pending shard."""
     store, fault = _open(root)
     yield root / MANIFEST_FILE, fault
     keys_fault = ""

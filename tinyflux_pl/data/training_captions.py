@@ -93,7 +93,7 @@ class TrainingCaptions:
 
 
 def readable(records: Any, prompts: Iterable[str]) -> list[str]:
-    """The prompts that a dataset's verifier can read: all of free text, else those of its grammar."""
+    """Prompts that a dataset's verifier can read: all of free text, else those of its grammar."""
     return [prompt for prompt in prompts if not _objection(records.name, prompt)]
 
 

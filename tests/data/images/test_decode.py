@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from tinyflux_pl.core.errors import ConfigError, ImageError
 from tinyflux_pl.data.images import decode as image_decoding
 from tinyflux_pl.data.images import pixels as image_pixels
-from tinyflux_pl.data.images.decode import decode, decode_mask, fit, fit_mask, inspect
+from tinyflux_pl.data.images.decode import decode, decode_mask, inspect
+from tinyflux_pl.data.images.fit import fit, fit_mask
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -66,7 +66,8 @@ def run(config: dict[str, Any]) -> int:
         verify.repair(artifact.path)
         artifact.cure = "taken out; run your extraction or training again: it writes just these"
         if foreign := verify.foreign_files(artifact.path):
-            artifact.cure = f"{_moved(artifact.path, foreign)}; all else is taken out, and the next run writes it"
+            moved = _moved(artifact.path, foreign)
+            artifact.cure = f"{moved}; all else is taken out, and the next run writes it"
     _print(artifacts)
     for line in process_settings.apply():
         print(line)
@@ -156,7 +157,8 @@ def _cure(artifact: Artifact) -> str:
 
 def _moved(root: Path, foreign: list[Path]) -> str:
     names = ", ".join(str(path.relative_to(root)) for path in foreign)
-    return f"{names}: another program's, and never removed: move {'it' if len(foreign) == 1 else 'them'} elsewhere"
+    them = "it" if len(foreign) == 1 else "them"
+    return f"{names}: another program's, and never removed: move {them} elsewhere"
 
 
 def _state(artifact: Artifact) -> str:

@@ -83,7 +83,7 @@ class SourceCache:
         return self.exists and all(self.store.complete(group) for group in self.groups)
 
     def require_same_records(self) -> None:
-        """Raise StaleCache, naming the changed samples, if the store was made from other records."""
+        """Raise StaleCache, naming changed samples, if the store was made from other records."""
         try:
             self.store.require_records(len(self.records), self.records.fingerprint())
         except StaleCache as error:

@@ -76,7 +76,7 @@ def rule_named(name: str) -> ResizeRule:
 
 
 def natural_size(pixels: Pixels, cell: int, side: int) -> tuple[int, int]:
-    """(height, width) of the same aspect ratio, multiples of the cell, at most side x side pixels."""
+    """(height, width) of the same aspect ratio, in whole cells, at most side x side pixels."""
     height, width = pixels.shape[:2]
     scale = min(1.0, side / math.sqrt(height * width))
     rows, columns = (max(int(edge * scale) // cell, 1) * cell for edge in (height, width))

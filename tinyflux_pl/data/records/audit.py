@@ -1,4 +1,4 @@
-"""Audit of a dataset before training: unreadable files, duplicates, missing captions, empty masks."""
+"""Audit of a dataset before training: unreadable files, duplicates, captions, masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation split, decided by content hashes, so that copies of one file are never separated."""
+"""The validation split, by content hashes, so that copies of one file are never separated."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.size_conditioning import SIZE_IDS, size_ids
-from tinyflux_pl.data.images.decode import DECODING_VERSION, MAX_PIXELS, fit, fit_mask
+from tinyflux_pl.data.images.decode import DECODING_VERSION, MAX_PIXELS
+from tinyflux_pl.data.images.fit import fit, fit_mask
 from tinyflux_pl.data.images.mask_coverage import nothing_marked
 from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
 from tinyflux_pl.data.records.dataset_files import MASK_SUFFIX

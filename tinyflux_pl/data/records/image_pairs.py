@@ -15,7 +15,8 @@ from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageE
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.size_conditioning import SIZE_IDS, size_ids
-from tinyflux_pl.data.images.decode import DECODING_VERSION, MAX_PIXELS, content_of, decode, decode_mask, fit, fit_mask
+from tinyflux_pl.data.images.decode import DECODING_VERSION, MAX_PIXELS, content_of, decode, decode_mask
+from tinyflux_pl.data.images.fit import fit, fit_mask
 from tinyflux_pl.data.images.mask_coverage import nothing_marked
 from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
 from tinyflux_pl.data.records.dataset_files import inside
@@ -120,7 +121,7 @@ class PairedImages(RecordSource):
         return [(row.target, row.caption) for row in self.rows]
 
     def check(self) -> None:
-        """Read every pair once, so that a damaged one is named before work is spent on the others."""
+        """Read every pair once, so that damaged ones are reported before any work."""
         self.require_one_kind()
         order = track(range(len(self)), f"{self.name}/{self.split}: check", len(self), "pair")
         holes = [self[index].hole for index in order]

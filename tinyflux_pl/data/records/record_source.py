@@ -89,5 +89,5 @@ class RecordSource(ABC):
         return None
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """Pictures (B, 3, H, W) of decoded samples (B, ...) for a preview, and a caption for each."""
+        """Pictures (B, 3, H, W) of decoded samples (B, ...) for a preview, with captions."""
         return images, list(captions)

@@ -1,4 +1,4 @@
-"""Named arrays of a .npz or .safetensors file, judged by their headers before any of them is read."""
+"""Named arrays of a .npz or .safetensors file, checked by their headers before reading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tinyflux_pl.core.errors import DataError
 SUFFIXES = (".npz", ".safetensors")
 MAX_BYTES = 2**33  # of all arrays of one .npz, unpacked: it is read whole, a .safetensors file is mapped
 _KINDS = "fiub"
-# what reading a damaged or unusual archive raises: encrypted ones RuntimeError, unknown methods NotImplementedError
+# raised for damaged or unusual archives: RuntimeError for encrypted ones and, as its subclass
+# NotImplementedError, for unknown methods
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, RuntimeError)
 
 

@@ -1,4 +1,4 @@
-"""Sequence pairs as records: targets instead of pictures, and captions that name their conditions."""
+"""Sequence pairs as records: targets as images, and captions that name their conditions."""
 
 from __future__ import annotations
 

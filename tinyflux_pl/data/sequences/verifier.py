@@ -21,7 +21,7 @@ def answers_of(images: Tensor) -> Tensor:
 
 
 class Judge(Protocol):
-    """Marks answers (B, N, D) to the conditions of pairs: (B,) bool for each claim and for `all`."""
+    """Marks answers (B, N, D) to the conditions of pairs: (B,) bool by claim and `all`."""
 
     claims: tuple[str, ...]
 
@@ -50,7 +50,7 @@ class AnswerVerifier(PromptVerifier):
         self.claims = (*self.judge.claims, "truth", "mean")
 
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Mark answers (B, D, N, 1) to the conditions that the captions name: (B,) bool by claim."""
+        """Mark answers (B, D, N, 1) to the captions' conditions: (B,) bool by claim."""
         pairs = self.records.named(prompts)
         marks = self.judge.check(pairs, answers_of(images).cpu().float())
         mean = self._mean.expand(len(pairs), -1, -1)

@@ -1,4 +1,4 @@
-"""The share of pictures that satisfy their prompts, as a metric that sums over batches and ranks."""
+"""The share of pictures that satisfy their prompts: a metric that sums over batches and ranks."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tinyflux_pl.data.records.record_source import RecordSource
 
 @dataclass(frozen=True)
 class Example:
-    """A picture (size, size, 3) uint8 with its caption, mask (size, size) float32 and attributes."""
+    """A picture (size, size, 3) uint8, its caption, mask (size, size) float32 and attributes."""
 
     image: np.ndarray
     caption: str

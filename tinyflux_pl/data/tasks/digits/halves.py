@@ -1,4 +1,4 @@
-"""Lower halves of scanned digits from upper halves: a real sequence task with verifiable answers."""
+"""Lower halves of scanned digits from upper halves: a sequence task with verifiable answers."""
 
 from __future__ import annotations
 

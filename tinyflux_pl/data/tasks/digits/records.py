@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Digits(TaskRecords):
-    """Records of one scan each: white ink on black, every scanned pixel a square of image pixels."""
+    """Records of one scan each: white ink on black, each scanned pixel a square of pixels."""
 
     name = "digits"
     versions: ClassVar[dict[str, int]] = {"version": 1}

@@ -15,7 +15,8 @@ from tinyflux_pl.data.tasks.digits.grammar import parse
 from tinyflux_pl.data.tasks.digits.scans import INK, SIDE, split_of
 from tinyflux_pl.data.verifier import PromptVerifier
 
-# A picture is no digit if it is further from every scan than this times the distance between real scans.
+# A picture is no digit if it is further from every scan than this times the distance between
+# real scans.
 DISTANCE_FACTOR = 1.25
 DISTANCE_QUANTILE = 0.995
 
@@ -91,7 +92,7 @@ def _fitted() -> _Fitted:
     from sklearn.svm import SVC
 
     scans, digits = scans_of("reader")
-    # gamma 0.001 suits ink in 0..16 (scikit-learn's own example); here ink runs to 1, hence 16 squared.
+    # gamma 0.001 suits ink in 0..16 (scikit-learn's own example); here ink is in 0..1, hence 16^2
     classifier = SVC(C=10.0, gamma=0.001 * INK**2).fit(scans, digits)
     distances = _distances(scans, scans)
     distances[(digits[:, None] != digits[None, :]) | np.eye(len(digits), dtype=bool)] = np.inf

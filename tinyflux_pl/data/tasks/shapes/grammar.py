@@ -22,7 +22,8 @@ POSITIONS = {
 }
 CENTRE_JITTER, RADIUS_JITTER = 0.8, 0.04  # pixels, fraction
 
-# A Latin diagonal: each shape loses two of its eight colours, each colour one or two of its five shapes.
+# A Latin diagonal: each shape loses two of its eight colours, each colour one or two of its
+# five shapes.
 HELD_OUT_PAIRS = tuple((c, s) for i, c in enumerate(COLOURS) for j, s in enumerate(SHAPES) if (i + j) % 4 == 3)
 SEEN_PAIRS = tuple((c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT_PAIRS)
 

@@ -1,4 +1,4 @@
-"""Blocks worked on side by side on a CPU, where a small network gains little from threads within an operation."""
+"""Process blocks in several threads on a CPU, where small networks gain little from op threads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ R = TypeVar("R")
 
 
 def side_by_side(workers: Sequence[Any], work: Callable[[Any, T], R], blocks: Iterable[T]) -> Iterator[R]:
-    """work(worker, block) of every block, in their order; each worker is in one thread at a time.
+    """Yield work(worker, block) of every block in order; each worker runs in one thread at a time.
 
-    Several workers share the CPU's threads between them. A block is taken when there is a worker for it or will be
-    soon; what a thread raises is raised at its block's turn.
+    Several workers divide the CPU's threads among them. Blocks are submitted as workers become free;
+    exceptions are re-raised in block order.
     """
     if len(workers) == 1:
         yield from (work(workers[0], block) for block in blocks)
@@ -35,11 +35,11 @@ def side_by_side(workers: Sequence[Any], work: Callable[[Any, T], R], blocks: It
         finally:
             free.put(worker)
 
-    def share() -> None:
+    def divide_threads() -> None:
         torch.set_num_threads(max(1, threads // len(workers)))
 
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(len(workers), initializer=share)
+    pool = ThreadPoolExecutor(len(workers), initializer=divide_threads)
     try:
         for block in blocks:
             waiting.append(pool.submit(run, block))
@@ -49,4 +49,4 @@ def side_by_side(workers: Sequence[Any], work: Callable[[Any, T], R], blocks: It
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # new threads take the number that was set last
+        torch.set_num_threads(threads)  # new threads inherit the last value set

@@ -1,4 +1,4 @@
-"""Drawing from pictures: references beside the image (Kontext), or an image with a hole (Fill)."""
+"""Conditioning on images: references (FLUX.1 Kontext), or an image with an inpaint mask (FLUX.1 Fill)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LARGEST = 16
 
 
 class Edit(ABC):
-    """Called with words, of any rows, gives all that the denoiser is told; encoded on first use.
+    """Called with text embeddings, adds the images' conditioning; images are encoded on first use.
 
-    `size` (height, width) is that of the picture to draw where nobody asks for another.
+    `size` (height, width) is the default size of the image to sample.
     """
 
     size: tuple[int, int]
@@ -34,7 +34,7 @@ class Edit(ABC):
 
     @abstractmethod
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
-        """The conditioning of these words, each picture as a batch of one."""
+        """The conditioning of this text; each image is a batch of one."""
 
 
 class References(Edit):
@@ -57,7 +57,7 @@ class References(Edit):
 
     @cached_property
     def latents(self) -> tuple[Tensor, ...]:
-        """Of each picture, by the codec's mode."""
+        """The latents of each reference, by the mode of the codec's posterior."""
         return tuple(self.codec.encode(pictures.as_images(pixels)) for pixels in self.pixels)
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
@@ -80,7 +80,7 @@ class Hole(Edit):
 
     @cached_property
     def channels(self) -> Tensor:
-        """What the network reads beside the noisy latents."""
+        """The inpainting channels, which the network reads beside the noisy latents."""
         images = pictures.as_images(pictures.resized(self.pixels, *self.size))
         return inpaint_input(self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size)))
 

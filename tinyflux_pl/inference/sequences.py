@@ -1,4 +1,4 @@
-"""From a checkpoint and a file of conditions to a file of answers."""
+"""Sample target sequences for a file of conditions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.sampling.loop import sample
 from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 
-NO_VECTOR = Moments((0.0,), (1.0,))  # what training without vectors leaves
+NO_VECTOR = Moments((0.0,), (1.0,))  # of training without vectors
 
 
 class SequencePipeline:
@@ -34,19 +34,28 @@ class SequencePipeline:
     def __init__(self, pipeline: Pipeline) -> None:
         codec, text = pipeline.sampler.codec, pipeline.sampler.text
         if not isinstance(codec, Identity) or not isinstance(text, PrecomputedTokens):
-            cure = 'give prompt="..." instead'
-            raise ConfigError("this checkpoint takes prompts, not conditions", where="condition", cure=cure)
-        self.pipeline, self.codec, self.text = pipeline, codec, text
+            raise ConfigError(
+                "this checkpoint takes prompts, not conditions",
+                where="condition",
+                cure='give prompt="..." instead',
+            )
+        self.pipeline = pipeline
+        self.codec = codec
+        self.text = text
 
     def read(self, path: str | Path) -> Pairs:
-        """The conditions of a file, which stand where those of training stood unless it says otherwise.
+        """Read the conditions of a file; positions default to those used in training.
 
-        DataError where training does not tell and the file does not either.
+        DataError where neither the file nor training determines them.
         """
-        file, known = PairFile(path, needs_target=False), self.text.vector_moments != NO_VECTOR
-        if known and not file.has("vector"):
-            cure = f"give vector (pairs, {self.text.text_spec.pooled})"
-            raise DataError("no vector, and in training there was one", where=str(path), cure=cure)
+        file = PairFile(path, needs_target=False)
+        trained_with_vector = self.text.vector_moments != NO_VECTOR
+        if trained_with_vector and not file.has("vector"):
+            raise DataError(
+                "no vector, and in training there was one",
+                where=str(path),
+                cure=f"give vector (pairs, {self.text.text_spec.pooled})",
+            )
         shape = PairShape(
             tokens=file.tokens or self.codec.tokens,
             width=self.codec.latent_spec.channels,
@@ -55,9 +64,14 @@ class SequencePipeline:
             axes=file.axes,
             vector=self.text.text_spec.pooled,
         )
-        pairs = file.pairs(slice(0, len(file)), shape, {"target": self.codec.ids, "condition": self.text.ids})
-        if not known and bool(pairs.vector.any()):
-            raise DataError("a vector, and in training there was none", where=str(path), cure="leave vector out")
+        ids = {"target": self.codec.ids, "condition": self.text.ids}
+        pairs = file.pairs(slice(0, len(file)), shape, ids)
+        if not trained_with_vector and bool(pairs.vector.any()):
+            raise DataError(
+                "a vector, and in training there was none",
+                where=str(path),
+                cure="leave vector out",
+            )
         return pairs
 
     @torch.inference_mode()

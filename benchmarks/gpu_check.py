@@ -37,35 +37,39 @@ TOLERANCE = 1e-3  # of the loss, in fp32
 HEADER = ("row", "batch", "checkpointing", "planned GiB", "measured GiB", "measured / planned", "images/s")
 
 
-def configuration(asked: tuple[str, ...], root: str, *more: str) -> dict[str, Any]:
-    """The resolved configuration of train.py."""
+def settings(asked: tuple[str, ...], root: str, *more: str) -> Any:
+    """The typed configuration of train.py."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    from tinyflux_pl.config import schema
+
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides=[*EMBEDDED, *asked, *more, f"paths.root={root}", "run=gpu_check"])
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+        plain = OmegaConf.to_container(config, resolve=True)
+    return schema.read({**plain, "run_dir": root}, "train")
 
 
 class Trained:
     """A run's network, objective, optimizer and averages on a device, and batches of drawn pictures."""
 
-    def __init__(self, config: dict[str, Any], device: str, root: str) -> None:
+    def __init__(self, config: Any, device: str, root: str) -> None:
         from tinyflux_pl.app.caches.sources import open_sources
         from tinyflux_pl.app.components import Parts
         from tinyflux_pl.app.preflight import cache_needs, dry_run_setup
-        from tinyflux_pl.app.trainable import Learner
+        from tinyflux_pl.app.trainable import build_trainable
         from tinyflux_pl.config.build import build
         from tinyflux_pl.training.optimizers import build_optimizer
 
         self.config, self.device = config, device
-        parts = Parts.from_config({**config, "hardware": {**config["hardware"], "accelerator": "cpu"}})
-        length = parts.text.text_spec.length
+        cpu = config.hardware.replace(accelerator="cpu", devices=1)
+        parts = Parts.from_config(config.replace(hardware=cpu))
         samples = cache_needs.sampled(parts, open_sources(parts))
-        self.batch = dry_run_setup.batches(samples, length, config["seed"])
-        learner = Learner.of(parts, Path(root), 0, compiled=False)
-        self.denoiser, self.objective = learner.denoiser.to(device), learner.module.objective
-        self.optimizer = build_optimizer(self.denoiser, build(config["optimizer"]))
+        length = parts.text.text_spec.length
+        self.batch = dry_run_setup.batches(samples, length, config.seed)
+        trainable = build_trainable(parts, Path(root), 0, compiled=False)
+        self.denoiser, self.objective = trainable.denoiser.to(device), trainable.module.objective
+        self.optimizer = build_optimizer(self.denoiser, build(config.optimizer))
         self.averages = [p.detach().float().clone() for p in self.denoiser.parameters()]
 
     def loss(self, batch: Any, precision: str) -> torch.Tensor:
@@ -86,12 +90,12 @@ class Trained:
 
 def measure(asked: tuple[str, ...], device: str, root: str, *more: str) -> tuple[str, ...]:
     """One row: the plan, and what a few steps take."""
-    from tinyflux_pl.app import training_memory as training_plan
+    from tinyflux_pl.app.training_memory import choose_division
     from tinyflux_pl.core.precision import choose
 
-    config, plan = training_plan.divided(configuration(asked, root, *more))
+    config, plan = choose_division(settings(asked, root, *more))
     assert plan is not None, "a profile says its memory"
-    precision = choose(config["hardware"]["precision"], "cpu" if device == "cpu" else "gpu")
+    precision = choose(config.hardware.precision, "cpu" if device == "cpu" else "gpu")
     if device == "cpu":
         peak: float | None = None
     else:
@@ -110,7 +114,7 @@ def measure(asked: tuple[str, ...], device: str, root: str, *more: str) -> tuple
     if device != "cpu":
         peak = torch.cuda.max_memory_allocated() / 2**30
     found = ("-", "-") if peak is None else (f"{peak:.2f}", f"{peak / planned:.2f}")
-    shape = f"{config['hardware']['batch_size']} = {plan.sizes.on_rank} x {accumulation}"
+    shape = f"{config.hardware.batch_size} = {plan.sizes.on_rank} x {accumulation}"
     return (shape, "yes" if plan.gradient_checkpointing else "no", f"{planned:.2f}", *found, f"{rate:.1f}")
 
 
@@ -118,8 +122,9 @@ def difference(device: str, root: str) -> float:
     """How far the loss of one batch on the device is from the CPU's, as a share of it, in fp32."""
     losses = []
     for place in ("cpu", device):
-        config = configuration(ROWS["tiny"], root, "hardware.accumulation=1")
-        run = Trained({**config, "hardware": {**config["hardware"], "gradient_checkpointing": False}}, place, root)
+        config = settings(ROWS["tiny"], root, "hardware.accumulation=1")
+        hardware = config.hardware.replace(gradient_checkpointing=False)
+        run = Trained(config.replace(hardware=hardware), place, root)
         losses.append(float(run.loss(run.batch(16, True).to(place), "32-true").detach()))
     return abs(losses[1] - losses[0]) / losses[0]
 

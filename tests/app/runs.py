@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.config import schema
+from tinyflux_pl.config.schema import Task
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SHAPES = ("data.sources.shapes.train.count=48", "data.sources.shapes.validation.count=8", "data.shard_size=32")
 
@@ -34,6 +37,11 @@ def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
         config = compose(task, overrides=asked)
     quick = {"preflight": False} if task == "train" and not any(o.startswith("preflight=") for o in overrides) else {}
     return {**OmegaConf.to_container(config, resolve=True), **quick, "overrides": asked}
+
+
+def settings(task: Task, root: Path, *overrides: str) -> Any:
+    """The typed configuration of a task, as a recipe reads it."""
+    return schema.read(configuration(task, root, *overrides), task)
 
 
 def run(task: str, root: Path, *overrides: str) -> dict[str, Any]:

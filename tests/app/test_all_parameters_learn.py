@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.app.runs import configuration
+from tests.app.runs import settings
 from tinyflux_pl.app.training_memory import Planner
 
 SMALL = ("model.hidden_size=16", "model.num_attention_heads=1", "model.attention_head_dim=16")
@@ -24,7 +24,7 @@ CHOICES = {
 
 @pytest.mark.parametrize("asked", list(CHOICES.values()), ids=list(CHOICES))
 def test_every_trained_parameter_has_a_gradient(asked, tmp_path):
-    planner = Planner(configuration("train", tmp_path, *asked))
+    planner = Planner(settings("train", tmp_path, *asked))
     torch.autograd.backward(planner._loss(2))
     trained = {name: p for name, p in planner.denoiser.named_parameters() if p.requires_grad}
     assert len(trained) > 10

@@ -4,7 +4,7 @@ import pytest
 
 from tests import releases_flux1
 from tests.app.runs import SHAPES, run
-from tinyflux_pl.app import attention_kernel
+from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.weights import load_release as release
 
@@ -29,15 +29,15 @@ def test_training_needs_the_gradient_of_a_kernel_and_drawing_does_not(monkeypatc
 
     attend = attention_dispatch.dispatch_attention_fn
     monkeypatch.setattr(attention_dispatch, "dispatch_attention_fn", lambda *a, **k: attend(*a, **k).detach())
-    attention_kernel.require(MATH, "cpu")
+    require_attention_kernel(MATH, "cpu")
     with pytest.raises(ConfigError, match="does not train"):
-        attention_kernel.require(MATH, "cpu", "32-true")
+        require_attention_kernel(MATH, "cpu", "32-true")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_kernel_that_trains_is_taken(precision):
-    attention_kernel.require(MATH, "cpu", precision)
+    require_attention_kernel(MATH, "cpu", precision)
 
 
 def test_a_network_without_a_choice_is_not_asked():
-    attention_kernel.require({"hidden_size": 8}, "cpu", "32-true")
+    require_attention_kernel({"hidden_size": 8}, "cpu", "32-true")

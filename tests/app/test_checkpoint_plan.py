@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.app.runs import SMALLEST, configuration, run
-from tinyflux_pl.app import build_pipeline as pipelines
-from tinyflux_pl.app.checkpoint_plan import planned
+from tests.app.runs import SMALLEST, run, settings
+from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.inference_memory import plan as planned
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 from tinyflux_pl.engine import peak_memory
@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
 
 
 def asked(trained, *overrides):
-    return configuration("generate", trained, f"checkpoint='{trained}'", "sampler.steps=2", "hardware=cpu", *overrides)
+    return settings("generate", trained, f"checkpoint='{trained}'", "sampler.steps=2", "hardware=cpu", *overrides)
 
 
 def working(plan):
@@ -41,7 +41,7 @@ def test_the_checkpoints_own_guidance_counts_and_another_that_is_asked_for(train
 
 def test_the_plan_is_what_drawing_has_alive(trained):
     config = asked(trained, "prompt=night", "n=4", "hardware.precision=32-true")
-    made, plan = pipelines.pipeline(config), planned(config)
+    made, plan = pipeline(config), planned(config)
     made.sampler.images(made.denoiser, ["night"] * 4, seed=1)  # which reads what is read at first use
     with LiveBytes() as count:
         made.sampler.images(made.denoiser, ["night"] * 4, seed=1)
@@ -54,15 +54,15 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(trained, monkeypatch
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: plan.memory.worst(True).total - 1)
     monkeypatch.setattr(Checkpoint, "weights", None)
     with pytest.raises(MemoryPlanError, match="needs") as caught:
-        pipelines.pipeline(config)
+        pipeline(config)
     assert "height=" in caught.value.cure
 
 
 def test_as_many_are_drawn_at_once_as_fit(trained, monkeypatch, capsys):
     config = asked(trained, "prompt=night", "n=8")
-    three = planned({**config, "n": 3}).memory.worst(True).total
+    three = planned(config.replace(n=3)).memory.worst(True).total
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: three)
-    assert pipelines.pipeline(config).sampler.max_batch == 3
+    assert pipeline(config).sampler.max_batch == 3
     assert "3 of 8 images are drawn at once" in capsys.readouterr().out
 
 
@@ -83,6 +83,6 @@ def test_a_model_of_sequences_is_planned_too(tmp_path):
     asked = ("model=flux_core", "data=bar_charts", "data.count=64", *sizes, *QUICK, "steps=1", "run=y")
     run("train", tmp_path, *asked)
     place = (f"checkpoint='{tmp_path / 'outputs' / 'y'}'", "hardware=cpu")
-    config = configuration("generate", tmp_path, *place, "condition=nowhere.npz")
-    assert working(planned({**config, "batch_size": 2}))["denoise"] > 0
-    assert pipelines.pipeline(config).sampler.max_batch == 64
+    config = settings("generate", tmp_path, *place, "condition=nowhere.npz")
+    assert working(planned(config.replace(batch_size=2)))["denoise"] > 0
+    assert pipeline(config).sampler.max_batch == 64

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from PIL import Image
 
 from tinyflux_pl.app.preflight import dataset_survey
-from tinyflux_pl.app.preflight.dataset_survey import KEPT, Survey
+from tinyflux_pl.app.preflight.dataset_survey import SURVEY_FILE, Survey
 from tinyflux_pl.core import files
 from tinyflux_pl.data.images.size_histogram import OriginalSizes
 from tinyflux_pl.data.records.audit import Audit
@@ -22,9 +22,9 @@ def test_a_name_that_is_no_utf_8_is_kept_like_any_other(tmp_path):
     records = Folder(root, 16, split="all", allow_missing_captions=True)
     found = dataset_survey.survey("folder", "train", records, (16, 16), cache)
     assert len(found.audit.tiny) == 2 and len(found.audit.duplicates[0]) == 2
-    dataset_survey.keep(found, records, cache)
+    dataset_survey.save_survey(found, records, cache)
     again = dataset_survey.survey("folder", "train", records, (16, 16), cache)
-    assert again.kept and again.audit == found.audit
+    assert again.stored and again.audit == found.audit
 
 
 def test_what_is_too_long_to_be_read_back_is_not_kept(tmp_path, monkeypatch):
@@ -33,8 +33,8 @@ def test_what_is_too_long_to_be_read_back_is_not_kept(tmp_path, monkeypatch):
     names = [f"folder/picture_{i:07d}.png" for i in range(100)]
     found = Survey("many", "train", Audit(100, 100, tiny=names), OriginalSizes((64, 64)))
     monkeypatch.setattr(files, "JSON_LIMIT", 1000)
-    dataset_survey.keep(found, records, tmp_path)
-    assert not (tmp_path / KEPT).exists()
+    dataset_survey.save_survey(found, records, tmp_path)
+    assert not (tmp_path / SURVEY_FILE).exists()
     monkeypatch.setattr(files, "JSON_LIMIT", 2**20)
-    dataset_survey.keep(found, records, tmp_path)
-    assert files.read_sealed(tmp_path / KEPT)["audit"]["tiny"] == names
+    dataset_survey.save_survey(found, records, tmp_path)
+    assert files.read_sealed(tmp_path / SURVEY_FILE)["audit"]["tiny"] == names

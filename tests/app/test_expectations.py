@@ -1,6 +1,6 @@
 """What can be expected of a run on one's own pictures, and of teachers that have never seen such, is said first."""
 
-from tests.app.runs import SMALLEST, configuration, photographs, run
+from tests.app.runs import SMALLEST, photographs, run, settings
 from tinyflux_pl.app.preflight import expectations
 
 OWN = ("data=folder", "data.image_size=32", "data.validation_fraction=0.3")
@@ -21,11 +21,11 @@ def test_a_run_on_photographs_says_what_to_expect_and_shows_each_beside_the_data
 
 def test_embedded_teachers_are_recommended_for_nothing_that_they_do_not_know(tmp_path):
     asked = ("experts=lune_sol", f"data.root='{tmp_path}'")
-    (line,) = expectations.of_teachers(configuration("train", tmp_path, *OWN, *asked))
+    (line,) = expectations.of_teachers(settings("train", tmp_path, *OWN, *asked))
     assert "lune, sol" in line and "shapes, scenes, digits" in line and "experts=none" in line
-    assert expectations.of_teachers(configuration("train", tmp_path, *OWN, f"data.root='{tmp_path}'")) == []
+    assert expectations.of_teachers(settings("train", tmp_path, *OWN, f"data.root='{tmp_path}'")) == []
     for data in ("shapes", "scenes", "digits", "mixture"):
-        drawn = configuration("train", tmp_path, f"data={data}", "experts=lune_sol")
+        drawn = settings("train", tmp_path, f"data={data}", "experts=lune_sol")
         assert expectations.of_teachers(drawn) == [], data
 
 

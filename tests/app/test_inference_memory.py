@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests import releases_flux1
-from tests.app.runs import configuration, run
+from tests.app.runs import run, settings
 from tests.families import drawing
-from tinyflux_pl.app import build_pipeline as pipelines
-from tinyflux_pl.app.inference_memory import generation_plan
+from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.inference_memory import plan as plan_of
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.engine import peak_memory
@@ -20,7 +20,7 @@ TINY = (f"text.length={releases_flux1.TEXT_LENGTH}", "sampler.steps=2")
 
 
 def planned(root, *overrides):
-    return generation_plan(configuration("generate", root, *overrides))
+    return plan_of(settings("generate", root, *overrides))
 
 
 def working(plan):
@@ -72,8 +72,8 @@ def test_a_reference_is_counted_in_its_own_size(tmp_path):
 
 def test_the_plan_is_what_drawing_has_alive(folder, tmp_path):
     asked = ["model=flux1_dev", f"model.weights='{folder}'", "height=96", "width=64", *drawing.EXACT, *TINY]
-    config = configuration("generate", tmp_path, "prompt=night", *asked)
-    made, plan = pipelines.pipeline(config), generation_plan(config)
+    config = settings("generate", tmp_path, "prompt=night", *asked)
+    made, plan = pipeline(config), plan_of(config)
     draw = dict(prompts=["night"], seed=1)
     made.sampler.images(made.denoiser, **draw)  # which reads what is read at first use
     told = made.sampler.text.encode(["night"])
@@ -118,15 +118,15 @@ def test_the_cure_is_one_that_helps(asked, share, cure, tmp_path):
 @pytest.mark.parametrize("fits", [1, 3, 8])
 def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, capsys, fits):
     asked = ["model=flux1_dev", f"model.weights='{folder}'", "prompt=night", "n=8", "height=96", "width=96", *TINY]
-    config = configuration("generate", tmp_path, *asked)
-    exactly = generation_plan(config, fits)
+    config = settings("generate", tmp_path, *asked)
+    exactly = plan_of(config, fits)
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: exactly.memory.worst(exactly.host).total)
-    made = pipelines.pipeline(config)
+    made = pipeline(config)
     assert made.sampler.max_batch == fits
     assert (f"{fits} of 8 images are drawn at once" in capsys.readouterr().out) == (fits < 8)
     with pytest.raises(MemoryPlanError, match="batch_size=1"):
-        pipelines.pipeline({**config, "n": 16, "batch_size": 16})
-    assert pipelines.pipeline({**config, "batch_size": 1}).sampler.max_batch == 1
+        pipeline(config.replace(n=16, batch_size=16))
+    assert pipeline(config.replace(batch_size=1)).sampler.max_batch == 1
 
 
 @pytest.mark.parametrize("given", ["0", "-3", "many", "1.5", "true"])

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests import releases_stability
-from tests.app.runs import SHAPES, configuration, run
+from tests.app.runs import SHAPES, configuration, run, settings
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.hardware import decided
+from tinyflux_pl.app.hardware import resolve_auto
 from tinyflux_pl.config.diff import changes
 from tinyflux_pl.core.errors import ConfigError
 
@@ -66,9 +66,9 @@ def test_a_scheduler_file_that_changed_is_refused_by_its_key(trained, release, r
 
 
 def test_an_older_run_that_kept_none_of_it_is_held_against_its_checkpoint(trained, release, rewritten):
-    then = decided(configuration("train", trained, *asked(release, "steps=1")))
+    then = resolve_auto(settings("train", trained, *asked(release, "steps=1"))).plain
     assert then["path"] == {} and then["sampler"]["shift"] is None, "as older releases wrote it"
-    now = Parts.from_config(configuration("train", trained, *asked(release, "steps=1"))).config
+    now = Parts.from_config(settings("train", trained, *asked(release, "steps=1"))).config.plain
     assert [c.key for c in changes(then, now, 1)] == []
     file = trained / "outputs" / "x" / "config.json"
     before = file.read_text()

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from tests.app.runs import configuration, run
+from tests.app.runs import run, settings
 from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.caches.sources import datasets, open_sources
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import cache_needs
 from tinyflux_pl.cache.store import CacheStore
+from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, TextEmbeddings
@@ -31,7 +32,7 @@ def test_only_the_experts_that_a_source_has_are_extracted_and_served(tmp_path):
     config = run("extract", tmp_path, *MIXED)
     groups = {name: set(CacheStore.open(tmp_path / "cache" / name / "train").groups()) for name in ("shapes", "digits")}
     assert groups == {"shapes": {"encodings", "lune", "sol"}, "digits": {"encodings", "lune"}}
-    parts = Parts.from_config(config)
+    parts = Parts.from_config(schema.read(config, "extract"))
     train, _ = datasets(prepare(parts), in_memory=False)
     batch = train.__getitems__([0, 7, 5, 9])
     assert batch.dataset_ids.tolist() == [0, 1, 0, 1]
@@ -58,7 +59,7 @@ def test_only_the_experts_that_a_source_has_are_extracted_and_served(tmp_path):
 )
 def test_experts_that_do_not_fit_the_run_are_refused_before_anything_is_read(tmp_path, lines, where, says):
     with pytest.raises(ConfigError, match=says) as caught:
-        Parts.from_config(configuration("train", tmp_path, *MIXED, *lines))
+        Parts.from_config(settings("train", tmp_path, *MIXED, *lines))
     assert caught.value.where == where and caught.value.cure
 
 

@@ -19,7 +19,7 @@ LINE = f"{interpreter.command('extract.py')} data=folder data.root='my photos' e
 
 def test_the_words_are_those_that_decide_a_cache_with_the_flags():
     config = {"flags": ["--config-dir", "'my conf'"], "overrides": [*WORDS, "steps=3", "optimizer.lr=1", "run=x"]}
-    assert own_choices.words(config) == ["--config-dir", "'my conf'", *WORDS]
+    assert own_choices.words(config["flags"], config["overrides"]) == ["--config-dir", "'my conf'", *WORDS]
 
 
 @pytest.mark.parametrize("task", ["train", "extract"])

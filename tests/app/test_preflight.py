@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
-from tests.app.runs import configuration, photographs, run
+from tests.app.runs import configuration, photographs, run, settings
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import dataset_survey, disk_needs
 from tinyflux_pl.checkpoints import directory
@@ -46,7 +46,7 @@ def test_alone_over_caches_that_are_there_it_uses_them_and_changes_none(root, ca
     assert only(root, "run=x", "hardware.accumulation=2") == 0
     told = said(capsys)
     assert tree(root) == before
-    assert "few samples" not in told and "as found when their cache was made" in told
+    assert "few samples" not in told and "as surveyed when the cache was made" in told
     assert "8 = 4 samples x 2 accumulated x 1 rank" in told
 
 
@@ -143,19 +143,19 @@ def test_what_was_found_is_kept_with_the_cache_and_only_for_these_records(root, 
     config = configuration("train", root, *SMALL)
     cache = root / "cache" / "shapes" / "train"
     records, _ = dataset_survey.records_of(config["data"]["sources"]["shapes"])
-    text = Parts.from_config(config).text
+    text = Parts.from_config(settings("train", root, *SMALL)).text
 
     def survey(of, frame, read_by=text):
         return dataset_survey.survey("shapes", "train", of["train"], frame, cache, read_by)
 
     known = survey(records, (32, 32))
-    assert known.kept and known.audit.total == 48
-    assert not survey(records, (32, 32), HashedWords(width=16, length=5)).kept, "it may cut captions"
+    assert known.stored and known.audit.total == 48
+    assert not survey(records, (32, 32), HashedWords(width=16, length=5)).stored, "it may cut captions"
     smaller = configuration("train", root, "data.image_size=16")
     other, _ = dataset_survey.records_of(smaller["data"]["sources"]["shapes"])
-    assert not survey(other, (16, 16)).kept
-    kept = cache / dataset_survey.KEPT
+    assert not survey(other, (16, 16)).stored
+    kept = cache / dataset_survey.SURVEY_FILE
     content = kept.read_text()
     kept.write_text(content.replace('"total": 48', '"total": 49'))
-    assert not survey(records, (32, 32)).kept
+    assert not survey(records, (32, 32)).stored
     kept.write_text(content)

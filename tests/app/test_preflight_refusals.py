@@ -4,18 +4,20 @@ import json
 import os
 import re
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
-from tests.app.runs import configuration, run
+from tests.app.runs import configuration, run, settings
 from tinyflux_pl.app import batch_sizes
 from tinyflux_pl.app.caches.sources import open_sources
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.preflight.preflight import Preflight, cache_needs, disk_needs
-from tinyflux_pl.app.trainable import Learner
+from tinyflux_pl.app.preflight import cache_needs, disk_needs, dry_run_setup
+from tinyflux_pl.app.preflight.preflight import Preflight
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.config import schema
 from tinyflux_pl.core import errors
 from tinyflux_pl.engine import peak_memory
 
@@ -46,7 +48,7 @@ def test_a_disk_without_room_for_more_files_is_told(tmp_path, monkeypatch):
 
 def test_what_is_foretold_of_the_disk_is_what_is_written(root):
     config = configuration("train", root, *SMALL, "experts=lune_sol", "preflight=false")
-    parts = Parts.from_config(config)
+    parts = Parts.from_config(schema.read(config, "train"))
     (shapes,) = open_sources(parts)
     need, *experts = cache_needs.needs(shapes.train)
     assert need.rows == 0 and [(n.group, n.rows) for n in experts] == [("lune", 48), ("sol", 48)]
@@ -167,14 +169,14 @@ def test_memory_that_runs_out_all_the_same_is_told_likewise(root, monkeypatch):
 
 
 def test_nothing_of_the_copy_is_left_in_memory(root, monkeypatch):
-    copies, build = [], Learner.of.__func__
+    copies, build = [], dry_run_setup.build_trainable
 
-    def watched(cls, *args, **kwargs):
-        learner = build(cls, *args, **kwargs)
-        copies.extend(weakref.ref(part) for part in (learner.denoiser, learner.average, learner.module))
-        return learner
+    def watched(*args, **kwargs):
+        copy = build(*args, **kwargs)
+        copies.extend(weakref.ref(part) for part in (copy.denoiser, copy.average, copy.module))
+        return copy
 
-    monkeypatch.setattr(Learner, "of", classmethod(watched))
+    monkeypatch.setattr(dry_run_setup, "build_trainable", watched)
     assert only(root, "run=x") == 0
     assert len(copies) == 3 and all(copy() is None for copy in copies)
 
@@ -184,7 +186,7 @@ def test_nothing_of_the_copy_is_left_in_memory(root, monkeypatch):
 
 def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
-    parts = Parts.from_config(configuration("train", tmp_path, *SMALL, "preflight=true"))
+    parts = Parts.from_config(settings("train", tmp_path, *SMALL, "preflight=true"))
     waiting = Preflight(parts, 0)
     assert waiting.sources is None and not waiting.prepared and capsys.readouterr().out == ""
 
@@ -198,13 +200,13 @@ def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_the_batch_is_divided_among_the_ranks(hardware, sizes):
-    found = batch_sizes.sizes(hardware)
+    found = batch_sizes.sizes(SimpleNamespace(**hardware))
     assert (found.micro_batch, found.on_rank, found.accumulation, found.ranks) == sizes
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(errors.ConfigError) as caught:
-        batch_sizes.sizes({"batch_size": 9, "accumulation": 1, "devices": 2, "accelerator": "cpu"})
+        batch_sizes.sizes(SimpleNamespace(batch_size=9, accumulation=1, devices=2, accelerator="cpu"))
     assert "2 ranks" in caught.value.what
 
 

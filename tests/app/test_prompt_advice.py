@@ -94,4 +94,4 @@ def test_what_a_checkpoint_keeps_is_bounded_and_plain(made):
 
 def test_thousands_of_prompts_are_not_all_judged_aloud():
     known = TrainingCaptions({}, {"red": 1}, 1)
-    assert len(prompt_advice.notes(known, [f"word{i}" for i in range(1000)])) <= prompt_advice.PROMPTS + 1
+    assert len(prompt_advice.notes(known, [f"word{i}" for i in range(1000)])) <= prompt_advice.MAX_PROMPTS + 1

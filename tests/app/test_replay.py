@@ -47,7 +47,7 @@ def replayed(root, bundle, capsys):
 def poisoned(root):
     """A run some of whose cached latents are not finite; and the ids of those samples."""
     fit = fitting(root, "poisoned", *STOPS)
-    memory = fit.data.train.datasets[0]._memory
+    memory = fit.datamodule.train.datasets[0]._memory
     memory["latents"][::3, 0, 0, 0] = float("inf")
     return stopped(fit), set(memory["sample_ids"][::3].tolist())
 
@@ -81,13 +81,13 @@ def test_a_failure_that_is_not_the_newest_step_says_what_is_no_longer_what_it_fa
     code, printed = replayed(root, stopped(fit), capsys)
     assert code == 0 and "step 2, " in printed
     assert "the micro-batches were read from the caches again" in printed
-    assert "the weights are not those it failed with: steps after" in printed
+    assert "the weights are not those it failed with: later steps" in printed
 
 
 def test_weights_that_are_not_finite_are_named(root, capsys):
     fit = fitting(root, "broken_weights", *STOPS)
     with torch.no_grad():
-        fit.denoiser.net.txt_in.bias[0] = float("nan")
+        fit.trainable.denoiser.net.txt_in.bias[0] = float("nan")
     code, printed = replayed(root, stopped(fit), capsys)
     assert code == 1 and "not finite in the network: net.txt_in.bias" in printed
     assert "first output that is not finite: net.txt_in" in printed

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.app.runs import configuration
-from tinyflux_pl.app import report
-from tinyflux_pl.app import resume as resumption
+from tinyflux_pl.app import report, resume
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.config import schema
 from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
@@ -20,28 +20,49 @@ def config(tmp_path_factory):
     return configuration("train", tmp_path_factory.mktemp("project"), "run=x", "steps=100", "schedule.warmup_steps=20")
 
 
+def checkpoint_of(config):
+    return resume.checkpoint_to_continue(schema.read(config, "train"))
+
+
+def command(config):
+    return resume.command(schema.read(config, "train"))
+
+
+def continued_by(config):
+    return resume.continued_by(schema.read(config, "train"))
+
+
+OTHER_DIVISION = {
+    "devices": 7,
+    "accelerator": "gpu",
+    "strategy": "ddp",
+    "compile": True,
+    "accumulation": 2,
+}
+
+
 def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_otherwise(run_of, capsys):
     """Its masks belong to a micro-batch, not to a sample: not the last bits."""
     asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.1, "out": [1]}}})
-    for key in ("devices", "accelerator", "strategy", "compile", "accumulation"):
-        other = {**asked, "hardware": {**asked["hardware"], key: 7}}
+    for key, value in OTHER_DIVISION.items():
+        other = {**asked, "hardware": {**asked["hardware"], key: value}}
         with pytest.raises(ConfigError, match=rf"hardware\.{key} changed"):
-            resumption.checkpoint_of(other)
-    for key in ("workers", "threads", "gradient_checkpointing"):
-        assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], key: 7}}).step == 10
+            checkpoint_of(other)
+    for key, value in {"workers": 7, "threads": 7, "gradient_checkpointing": True}.items():
+        assert checkpoint_of({**asked, "hardware": {**asked["hardware"], key: value}}).step == 10
     asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.0}}})
-    assert resumption.checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
+    assert checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
 
 
 def test_without_a_checkpoint_a_named_run_starts_at_the_beginning(config, capsys):
-    assert resumption.checkpoint_of({**config, "resume": "auto"}) is None
+    assert checkpoint_of({**config, "resume": "auto"}) is None
     assert "starting at step 0" in capsys.readouterr().out
 
 
 def test_a_run_without_a_name_cannot_be_found_again(config):
     nameless = {**config, "resume": "auto", "overrides": ["steps=100"]}
-    with pytest.raises(ConfigError, match="without a name") as error:
-        resumption.checkpoint_of(nameless)
+    with pytest.raises(ConfigError, match="needs the name") as error:
+        checkpoint_of(nameless)
     assert "run=NAME" in str(error.value)
 
 
@@ -50,26 +71,26 @@ def test_checkpoints_that_are_all_broken_are_not_taken_for_none(config, tmp_path
     torn.mkdir(parents=True)
     (torn / "manifest.json").write_text("{")
     with pytest.raises(CorruptCheckpoint, match="no checkpoint of the run is valid"):
-        resumption.checkpoint_of({**config, "resume": "auto", "run_dir": str(tmp_path)})
+        checkpoint_of({**config, "resume": "auto", "run_dir": str(tmp_path)})
 
 
 def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
     asked = ["model=tiny", "resume=auto", "run=x", "steps=100", "callbacks.preview.prompts='[a, b]'"]
-    said = resumption.command({**config, "overrides": asked})
+    said = command({**config, "overrides": asked})
     line = "model=tiny steps=100 callbacks.preview.prompts='[a, b]' run=x resume=auto"
     assert said == f"{interpreter.command('train.py')} {line}"
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    assert resumption.command(config).startswith("torchrun --nproc_per_node=2 train.py ")
+    assert command(config).startswith("torchrun --nproc_per_node=2 train.py ")
 
 
 def test_the_command_keeps_the_configuration_folder_and_a_run_folder_elsewhere(config, monkeypatch):
     flags = ["--config-dir", "'/my conf'", "--config-name", "mine"]
-    said = resumption.command({**config, "flags": flags})
+    said = command({**config, "flags": flags})
     begun = interpreter.command("train.py")
     assert said.startswith(f"{begun} --config-dir '/my conf' --config-name mine ")
     assert "hydra.run.dir" not in said
-    away = resumption.command({**config, "run_dir": "/elsewhere/my run"})
+    away = command({**config, "run_dir": "/elsewhere/my run"})
     assert " hydra.run.dir='/elsewhere/my run' " in away
 
 
@@ -90,16 +111,16 @@ def test_the_flags_that_choose_a_configuration_are_told_to_the_recipe(tmp_path, 
 
 def test_a_branch_that_has_saved_nothing_goes_on_from_where_it_began(config):
     begun = {**config, "resume": "outputs/old one/checkpoints/step_0000010"}
-    assert resumption.command(begun).endswith("resume='outputs/old one/checkpoints/step_0000010'")
+    assert command(begun).endswith("resume='outputs/old one/checkpoints/step_0000010'")
 
 
 def test_a_sweeps_job_is_named_by_its_folder(config):
     job = {**config, "run_dir": f"{config['paths']['outputs']}/sweep-1/3"}
-    assert " run=sweep-1/3 resume=auto" in resumption.command(job)
+    assert " run=sweep-1/3 resume=auto" in command(job)
 
 
 def test_an_interruption_says_what_was_saved_and_how_to_go_on(config, tmp_path):
-    with pytest.raises(Interrupted) as error, resumption.continued_by({**config, "run_dir": str(tmp_path)}):
+    with pytest.raises(Interrupted) as error, continued_by({**config, "run_dir": str(tmp_path)}):
         raise Interrupted(signal.SIGTERM)
     assert "no step was taken yet" in str(error.value) and "resume=auto" in str(error.value)
     assert error.value.exit_code == 143
@@ -107,7 +128,7 @@ def test_an_interruption_says_what_was_saved_and_how_to_go_on(config, tmp_path):
 
 def test_ranks_after_the_first_leave_without_a_word(config, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit) as left, resumption.continued_by(config):
+    with pytest.raises(SystemExit) as left, continued_by(config):
         raise Interrupted(signal.SIGTERM)
     assert left.value.code == 0 and capsys.readouterr() == ("", "")
 
@@ -129,40 +150,40 @@ def run_of(config, tmp_path):
 
 def test_a_copy_of_a_configuration_beside_it_is_none(run_of):
     asked = run_of(10, {"config.json": {}, "config_old.json": {"seed": 7}, "config (copy).json": {"seed": 8}})
-    assert resumption.checkpoint_of(asked).step == 10
+    assert checkpoint_of(asked).step == 10
 
 
 def test_a_configuration_that_cannot_be_read_is_an_error_with_its_name(run_of, tmp_path):
     asked = run_of(10, {"config.json": {}})
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json cannot be read") as error:
-        resumption.checkpoint_of(asked)
+        checkpoint_of(asked)
     assert "resume_changed=true" in str(error.value)
-    assert resumption.checkpoint_of({**asked, "resume_changed": True}).step == 10
+    assert checkpoint_of({**asked, "resume_changed": True}).step == 10
 
 
 def test_a_configuration_is_written_after_the_last_one_whatever_was_deleted(run_of, tmp_path):
     asked = run_of(10, {"config.json": {}, "config_1.json": {}, "config_2.json": {"seed": 3, "from_step": 8}})
     (tmp_path / "run" / "config_1.json").unlink()
-    report.configuration(asked, 10)
+    report.save_configuration(schema.read(asked, "train"), 10)
     assert json.loads((tmp_path / "run" / "config_2.json").read_text())["seed"] == 3
     assert json.loads((tmp_path / "run" / "config_3.json").read_text())["from_step"] == 10
     with pytest.raises(ConfigError, match="seed changed"):
-        resumption.checkpoint_of(asked)
+        checkpoint_of(asked)
 
 
 def test_checkpoints_that_were_moved_to_another_disk_and_linked_are_those_of_the_run(run_of, tmp_path):
     asked = run_of(10, {"config.json": {}})
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "large disk")
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "large disk")
-    assert resumption.checkpoint_of(asked).step == 10
+    assert checkpoint_of(asked).step == 10
 
 
 def test_other_data_under_the_same_name_is_refused():
     class Checkpoint:
         path, config = "step_10", {"caches": {"shapes": "abc"}}
 
-    resumption.require_same_data(Checkpoint, {"shapes": "abc"}, allowed=False)
-    resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=True)
+    resume.require_same_data(Checkpoint, {"shapes": "abc"}, allowed=False)
+    resume.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=True)
     with pytest.raises(ConfigError, match="other samples than are now in shapes"):
-        resumption.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=False)
+        resume.require_same_data(Checkpoint, {"shapes": "abd"}, allowed=False)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import forks
 from tinyflux_pl.app import run_folder
-from tinyflux_pl.app.run_folder import leaving_no_trace
+from tinyflux_pl.app.run_folder import remove_empty_run_dir
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def run(tmp_path):
     (folder / "generate.log").touch()
 
     def recipe(leaves):
-        @leaving_no_trace
+        @remove_empty_run_dir
         def made(config):
             return leaves(folder)
 
@@ -54,10 +54,10 @@ def test_another_rank_than_the_first_removes_nothing(run, tmp_path, monkeypatch)
 
 def test_a_run_has_one_owner_and_leaves_no_lock(tmp_path):
     def second():
-        with run_folder.owned(tmp_path / "run"):
+        with run_folder.locked_run_dir(tmp_path / "run"):
             print("in")
 
-    with run_folder.owned(tmp_path / "run"):
+    with run_folder.locked_run_dir(tmp_path / "run"):
         refused = forks.run(second, tmp_path / "log")
         assert refused.code == 1 and f"is being trained by process {os.getpid()}" in refused.printed
         assert "in" not in refused.printed.splitlines()
@@ -67,7 +67,7 @@ def test_a_run_has_one_owner_and_leaves_no_lock(tmp_path):
 
 def test_a_killed_owner_keeps_nobody_out_even_while_its_workers_live(tmp_path):
     def work():
-        with run_folder.owned(tmp_path):
+        with run_folder.locked_run_dir(tmp_path):
             if not os.fork():  # as a DataLoader's worker, which notices within seconds that its parent is gone
                 (tmp_path / "worker").write_text(str(os.getpid()))
                 time.sleep(60)
@@ -80,7 +80,7 @@ def test_a_killed_owner_keeps_nobody_out_even_while_its_workers_live(tmp_path):
     worker = int((tmp_path / "worker").read_text())
     try:
         os.kill(worker, 0)
-        with run_folder.owned(tmp_path):
+        with run_folder.locked_run_dir(tmp_path):
             assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
     finally:
         os.kill(worker, signal.SIGKILL)
@@ -94,11 +94,11 @@ def test_who_is_refused_leaves_the_owners_log_where_it_is(run, tmp_path):
 
 
 def test_only_the_rank_that_writes_holds_the_folder(tmp_path, monkeypatch):
-    with run_folder.owned(tmp_path):
+    with run_folder.locked_run_dir(tmp_path):
         monkeypatch.setenv("RANK", "1")
 
         def second():
-            with run_folder.owned(tmp_path):
+            with run_folder.locked_run_dir(tmp_path):
                 print("in")
 
         assert forks.run(second, tmp_path / "log").printed == "in\n"
@@ -109,7 +109,7 @@ def test_where_no_locks_are_known_a_run_goes_on(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", unknown)
-    with run_folder.owned(tmp_path):
+    with run_folder.locked_run_dir(tmp_path):
         pass
 
 
@@ -126,9 +126,9 @@ def test_a_lock_whose_file_its_last_owner_has_just_removed_is_none(tmp_path, mon
     monkeypatch.setattr(fcntl, "lockf", removed_before)
 
     def second():
-        with run_folder.owned(tmp_path):
+        with run_folder.locked_run_dir(tmp_path):
             print("in")
 
-    with run_folder.owned(tmp_path):
+    with run_folder.locked_run_dir(tmp_path):
         assert (tmp_path / ".lock").exists() and len(calls) == 2  # to read it here would give up the lock
         assert forks.run(second, tmp_path / "log").code == 1

@@ -10,17 +10,17 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def test_a_run_that_was_trained_between_the_first_look_and_the_lock_is_refused(tmp_path, monkeypatch):
-    owned = recipes.owned
+    locked_run_dir = recipes.locked_run_dir
 
     @contextmanager
     def after_another(folder):
         done = folder / "checkpoints" / "step_0000004" / "manifest.json"
         done.parent.mkdir(parents=True)
         done.write_text("{}")
-        with owned(folder):
+        with locked_run_dir(folder):
             yield
 
-    monkeypatch.setattr(recipes, "owned", after_another)
+    monkeypatch.setattr(recipes, "locked_run_dir", after_another)
     with pytest.raises(ConfigError, match="already has checkpoints") as caught:
         recipes.train(configuration("train", tmp_path, *SMALLEST, "run=twice"))
     assert "resume=auto" in caught.value.cure and not (tmp_path / "outputs" / "twice" / "config.json").exists()

@@ -1,14 +1,16 @@
 """A warm-up that the run does not see the end of is told before the first step."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.app.preflights import only
-from tinyflux_pl.app.preflight.preflight import schedule_notes
+from tinyflux_pl.app.preflight import expectations
 
 
 @pytest.mark.parametrize(("warmup", "steps", "told"), [(100, 60, True), (60, 60, True), (59, 60, False), (0, 1, False)])
 def test_a_warmup_longer_than_the_run_is_told(warmup, steps, told):
-    notes = schedule_notes({"steps": steps, "schedule": {"warmup_steps": warmup}})
+    notes = expectations.of_schedule(SimpleNamespace(steps=steps, schedule={"warmup_steps": warmup}))
     assert bool(notes) is told
     assert all(f"warm-up of {warmup} steps" in note and "schedule.warmup_steps=" in note for note in notes)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.app.preflights import SMALL
-from tests.app.runs import configuration, run
+from tests.app.runs import run, settings
 from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.caches.sources import datasets, open_sources
 from tinyflux_pl.app.components import Parts
@@ -22,7 +22,7 @@ def root(tmp_path_factory):
 
 
 def parts_of(root, *overrides):
-    return Parts.from_config(configuration("train", root, *SMALL, *SOURCES, "experts=none", *overrides))
+    return Parts.from_config(settings("train", root, *SMALL, *SOURCES, "experts=none", *overrides))
 
 
 def test_a_complete_store_is_opened_once_from_the_checks_to_the_datasets(root, monkeypatch):

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from tests.app.runs import SMALLEST, configuration, run
+from tests.app.runs import SMALLEST, run, settings
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.trainable import Learner
+from tinyflux_pl.app.trainable import build_trainable
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, StaleCache
 
@@ -95,7 +95,7 @@ def test_a_finished_run_that_is_resumed_is_only_evaluated_again(root, whole, cap
     folder = root / "outputs" / "whole"
     before, log = json.loads((folder / "results.json").read_text()), (folder / "csv" / "metrics.csv").read_text()
     run("train", root, "experts=lune_sol", "run=whole", "hardware.precision=32-true", "resume=auto")
-    assert "nothing is left to train" in capsys.readouterr().out
+    assert "no step is left to train" in capsys.readouterr().out
     after = json.loads((folder / "results.json").read_text())
     times = {"seconds", "images_per_second", "peak_memory_bytes"}
     assert {k: v for k, v in after.items() if k not in times} == {k: v for k, v in before.items() if k not in times}
@@ -130,17 +130,17 @@ def test_steps_may_be_added_and_what_else_is_asked_for_with_leave(root, whole):
 
 
 def test_a_run_may_begin_at_a_checkpoint_of_another_and_has_one_history(root, whole, monkeypatch):
-    from tinyflux_pl.app.training_run import Fitting
+    from tinyflux_pl.app.training_run import TrainingRun
 
     earlier = root / "outputs" / "whole" / "checkpoints" / "step_0000004"
     chosen = ("experts=lune_sol", "hardware.precision=32-true")
     with pytest.raises(ConfigError, match="two histories"):
         run("train", root, *chosen, "run=whole", f"resume='{earlier}'")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
-        patch.setattr(Fitting, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        patch.setattr(TrainingRun, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
         run("train", root, *chosen, "run=branch", f"resume='{earlier}'")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
-        patch.setattr(Fitting, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        patch.setattr(TrainingRun, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
         run("train", root, *chosen, "run=branch", "resume=auto")
     run("train", root, *chosen, "run=branch", "resume=auto")  # nothing was saved yet: from where it began
     for which in ("raw", "averaged"):
@@ -200,5 +200,5 @@ def test_an_epoch_ends_with_the_step_that_has_drawn_every_sample(tmp_path):
 
 @pytest.mark.parametrize(("line", "clip"), [("callbacks.clip=null", None), ("callbacks.clip=0.5", 0.5)])
 def test_the_clip_that_is_asked_for_is_the_modules(tmp_path, line, clip):
-    parts = Parts.from_config(configuration("train", tmp_path, *SMALLEST, line))
-    assert Learner.of(parts, tmp_path, 0, compiled=False).module.clip == clip
+    parts = Parts.from_config(settings("train", tmp_path, *SMALLEST, line))
+    assert build_trainable(parts, tmp_path, 0, compiled=False).module.clip == clip

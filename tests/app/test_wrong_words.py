@@ -4,8 +4,7 @@ import pytest
 
 from tests.app.runs import CONF
 from tinyflux_pl.app.cli.check_line import prepare
-from tinyflux_pl.config import signatures
-from tinyflux_pl.config import unused_keys as read_keys
+from tinyflux_pl.config import signatures, unused_keys
 from tinyflux_pl.core.errors import ConfigError
 
 
@@ -79,7 +78,7 @@ def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path):
 
 def test_references_are_read_absolute_relative_and_through_select():
     raw = {"a": {"b": "${.c}", "c": "${d.e}"}, "f": "${oc.select:g.h,3}", "i": ["${a.b}", {"j": "${..k}"}]}
-    assert sorted(read_keys.references(raw)) == ["a.b", "a.c", "d.e", "g.h", "i.k"]
+    assert sorted(unused_keys.references(raw)) == ["a.b", "a.c", "d.e", "g.h", "i.k"]
 
 
 def test_names_of_the_same_node_come_before_those_of_another():

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from tinyflux_pl.config import schema as plain_keys
+from tinyflux_pl.config import schema
 from tinyflux_pl.config.bind import Keys
 from tinyflux_pl.config.quoting import is_path, is_prose
 
@@ -26,13 +26,13 @@ NESTED = {"data.sources": "shapes"}
 def plain(kind: type[Keys], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, annotation) of every plain key of a script's schema."""
     for name, hint in typing.get_type_hints(kind).items():
-        if name not in kind.__dataclass_fields__ or name == "others":
+        if name not in kind.__dataclass_fields__:
             continue
         key = f"{prefix}{name}"
         inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else hint
         if isinstance(inner, type) and issubclass(inner, Keys):
             yield from plain(inner, f"{key}.{NESTED[key]}." if key in NESTED else f"{key}.")
-        else:
+        elif hint is not Any and inner is not Any and hint is not schema.Node:
             yield key, hint
 
 
@@ -50,7 +50,7 @@ def wrong(hint: Any) -> tuple[str, ...]:
 
 def values(script: str, each: int = 3) -> Iterator[str]:
     """`key=wrong` for every plain key of a script, `each` of its wrong values in turn, and null where it is none."""
-    for place, (key, hint) in enumerate(plain(plain_keys.TASKS[script])):
+    for place, (key, hint) in enumerate(plain(schema.TASKS[script])):
         if is_path(key) or is_prose(key) or key.endswith((".train", ".validation")):
             continue
         offered = wrong(hint)

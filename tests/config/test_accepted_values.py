@@ -6,7 +6,7 @@ import pytest
 
 from tests.app.runs import SMALLEST, configuration, run
 from tests.house.test_conf_binds import composed, lines
-from tinyflux_pl.config import schema as plain_keys
+from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ def sound(tmp_path_factory):
 
 
 def check(config):
-    plain_keys.check(config, "train")
+    schema.read(config, "train")
 
 
 def changed(config, key, value):
@@ -45,9 +45,9 @@ def test_everything_that_the_project_offers_is_accepted(root):
             continue
         if not found.get("release") and left_to_a_release(found, root):
             with pytest.raises(ConfigError):
-                plain_keys.check(found, root)
+                schema.read(found, root)
             found["release"] = composed(root, ["model=sdxl"])["release"]
-        plain_keys.check(found, root)
+        schema.read(found, root)
 
 
 def left_to_a_release(config, root):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinyflux_pl.config import cross_checks as places_apart
+from tinyflux_pl.config import cross_checks
 from tinyflux_pl.core.errors import ConfigError
 
 PATHS = {"cache": "/disk/cache", "outputs": "/disk/outputs"}
@@ -14,8 +14,8 @@ def sources(first="/disk/cache/a", second="/disk/cache/b", root=None):
 
 
 def test_folders_side_by_side_are_fine():
-    places_apart.check(sources(root="/disk/photos"), PATHS)
-    places_apart.check(sources("/disk/cache/a", "/disk/cache/ab"), PATHS)
+    cross_checks.check(sources(root="/disk/photos"), PATHS)
+    cross_checks.check(sources("/disk/cache/a", "/disk/cache/ab"), PATHS)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_folders_side_by_side_are_fine():
 )
 def test_a_cache_within_another_is_refused_whichever_comes_first(first, second):
     with pytest.raises(ConfigError, match="lie in one another") as caught:
-        places_apart.check(sources(first, second), PATHS)
+        cross_checks.check(sources(first, second), PATHS)
     assert caught.value.where == "data.sources.two.cache"
 
 
@@ -32,11 +32,11 @@ def test_links_are_followed(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(ConfigError, match="lie in one another"):
-        places_apart.check(sources(str(tmp_path / "a"), str(tmp_path / "b")), PATHS)
+        cross_checks.check(sources(str(tmp_path / "a"), str(tmp_path / "b")), PATHS)
 
 
 @pytest.mark.parametrize("root", ["/disk", "/disk/cache", "/disk/outputs", "/disk/cache/a"])
 def test_a_dataset_that_holds_what_runs_write_is_refused(root):
     with pytest.raises(ConfigError, match="holds what runs write") as caught:
-        places_apart.check(sources(root=root), PATHS)
+        cross_checks.check(sources(root=root), PATHS)
     assert caught.value.where == "data.sources.one.train.root"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tests.app.runs import configuration
+from tests.app.runs import settings
 from tinyflux_pl.core import rng
 
 PROMPT = "a red circle left of the blue square"
@@ -19,7 +19,7 @@ def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> 
     from tinyflux_pl.app.build_pipeline import pipeline
 
     asked = [f"model={model}", f"model.weights='{folder}'", f"height={height}", f"width={width}", *EXACT, *overrides]
-    return pipeline(configuration("generate", folder, f"prompt='{PROMPT}'", *asked))
+    return pipeline(settings("generate", folder, f"prompt='{PROMPT}'", *asked))
 
 
 def theirs(kind: str, folder: Path) -> Any:

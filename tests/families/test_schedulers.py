@@ -206,20 +206,20 @@ def test_a_network_alone_follows_the_release_around_it(xl):
 def test_markers_in_a_single_file_are_followed_or_refused(tmp_path, markers):
     from safetensors.torch import save_file
 
-    from tests.app.runs import configuration
+    from tests.app.runs import settings
     from tinyflux_pl.app.release_settings import followed
 
     save_file({name: torch.zeros(0) for name in markers}, tmp_path / "xl.safetensors")
     asked = ("model=sdxl", f"model.weights='{tmp_path / 'xl.safetensors'}'", "prompt=red")
-    config = configuration("generate", tmp_path, *asked)
+    config = settings("generate", tmp_path, *asked)
     if "edm_mean" in markers:
         with pytest.raises(ConfigError, match="EDM network"):
             followed(config)
         return
     found = followed(config)
-    assert found["model"]["prediction"] == "v"
-    assert found["path"]["zero_terminal_snr"] == ("ztsnr" in markers)
-    assert found["sampler"]["spacing"] == ("trailing" if "ztsnr" in markers else "leading")
+    assert found.model["prediction"] == "v"
+    assert found.path["zero_terminal_snr"] == ("ztsnr" in markers)
+    assert found.sampler["spacing"] == ("trailing" if "ztsnr" in markers else "leading")
     assert followed(found) == found
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.app.runs import configuration
+from tests.app.runs import configuration, settings
 from tests.families.table import families
 from tinyflux_pl.app import release_settings
 from tinyflux_pl.app.run import generate
@@ -19,8 +19,8 @@ EPSILON = ("sdxl",)  # drawn at entries of a table of betas
 
 @pytest.mark.parametrize("name", families())
 def test_a_family_trains_at_its_own_shift(tmp_path, name):
-    config = release_settings.followed(configuration("train", tmp_path, f"model={name}"))
-    path, times = build(config["path"]), build(config["timesteps"])
+    config = release_settings.followed(settings("train", tmp_path, f"model={name}"))
+    path, times = build(config.path), build(config.timesteps)
     for tokens in (1024, 4096):
         if name in EPSILON:
             entries = times(U, path, tokens).double() * 999
@@ -29,7 +29,7 @@ def test_a_family_trains_at_its_own_shift(tmp_path, name):
                 and (entries - entries.round()).abs().max() < 1e-3
             )
         else:
-            shift = shift_for(config["sampler"]["shift"], tokens, 50)
+            shift = shift_for(config.sampler["shift"], tokens, 50)
             torch.testing.assert_close(times(U, path, tokens), LogitNormal(shift=shift)(U, path))
             assert (times.shift == "flux1") == (name in ("flux1_dev", "flux1_kontext", "flux1_fill"))
 

@@ -8,28 +8,30 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from tests.app.runs import configuration
+from tests.app.runs import settings
 from tests.faults.small_runs import SMALL
 from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.training_run import Fitting
+from tinyflux_pl.app.run import assemble
+from tinyflux_pl.app.training_run import TrainingRun
 from tinyflux_pl.checkpoints.directory import Checkpoint
 
 # nothing but steps, unless a test asks for it
 QUIET = ("callbacks.checkpoint.every_steps=0", "callbacks.preview.every_steps=0", "callbacks.validation.every_steps=0")
 
 
-def fitting(root: Path, name: str, *overrides: str, resumed: Checkpoint | None = None) -> Fitting:
+def fitting(root: Path, name: str, *overrides: str, resumed: Checkpoint | None = None) -> TrainingRun:
     """The run `name`, ready for `fit()`; its cache is shared by all runs below `root`."""
-    config = configuration("train", root, *SMALL, *QUIET, "logger=none", f"run={name}", *overrides)
+    config = settings("train", root, *SMALL, *QUIET, "logger=none", f"run={name}", *overrides)
     parts = Parts.from_config(config)
-    return Fitting(parts, prepare(parts), resumed)
+    return assemble(parts, prepare(parts), resumed)
 
 
-def bits(fit: Fitting) -> dict[str, torch.Tensor]:
+def bits(fit: TrainingRun) -> dict[str, torch.Tensor]:
     """Copies of the raw weights, the averages and the optimizer's tensors."""
-    found = {f"raw.{k}": v for k, v in fit.average.raw_weights(fit.denoiser).items()}
-    found |= {f"averaged.{k}": v for k, v in fit.average.averages.items()}
+    average = fit.trainable.average
+    found = {f"raw.{k}": v for k, v in average.raw_weights(fit.trainable.denoiser).items()}
+    found |= {f"averaged.{k}": v for k, v in average.averages.items()}
     _collect(fit.trainer.optimizers[0].state_dict(), "optimizer", found)
     return {name: value.detach().clone() for name, value in found.items()}
 
@@ -43,7 +45,7 @@ def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *pre
 class Steps(Callback):
     """Each step's loss, and the bits that the steps of `kept` left."""
 
-    def __init__(self, fit: Fitting, kept: set[int]) -> None:
+    def __init__(self, fit: TrainingRun, kept: set[int]) -> None:
         self.fit, self.kept = fit, kept
         self.losses: dict[int, float] = {}
         self.bits: dict[int, dict[str, torch.Tensor]] = {}

@@ -13,6 +13,7 @@ from tests.faults.forks import Child
 from tinyflux_pl.app import report
 from tinyflux_pl.app.caches import ranks, sources
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.config import schema
 from tinyflux_pl.training.datamodule import CachedLatents
 
 
@@ -75,7 +76,7 @@ def served(config, workers=0, rank=None, world=1):
     if rank is not None:
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         os.environ.update({key: str(value) for key, value in told.items()})
-    prepared = ranks.prepare_on_rank_zero(Parts.from_config(config))
+    prepared = ranks.prepare_on_rank_zero(Parts.from_config(schema.read(config, "train")))
     made = sum(n for source in prepared for cache in source.caches.values() for n in cache.new_rows.values())
     train, validation = sources.datasets(prepared, in_memory=False)
     data = CachedLatents(train, validation, 2, stop_step=STEPS, workers=workers)

@@ -30,7 +30,7 @@ def held(root, kind, value, optimizer, accumulation, micro_batch, attacked, *mor
     fit.fit()
     lines = [json.loads(line) for line in (fit.run_dir / "skipped.jsonl").read_text().splitlines()]
     named = [(line["step"], line["sample_ids"]) for line in lines]
-    counted = float(fit.module.guard.skipped) == len(named) == len(attacked)
+    counted = float(fit.trainable.guard.skipped) == len(named) == len(attacked)
     passed = 0
     for i, step in enumerate(attacked):
         before, after, later = (steps.bits[n] for n in (step, step + 1, step + 2))

@@ -75,6 +75,6 @@ def test_a_resumed_run_remembers_usual_losses_and_skips_the_same_batch(root):
     end.fit()
     assert not differing(bits(whole), bits(end))
     assert (whole.run_dir / "skipped.jsonl").read_bytes() == (end.run_dir / "skipped.jsonl").read_bytes()
-    one, other = whole.module.guard.state(), end.module.guard.state()
+    one, other = whole.trainable.guard.state(), end.trainable.guard.state()
     assert torch.equal(one["median"]["values"], other["median"]["values"]) and one["record"] == other["record"]
     assert float(one["skipped"]) == float(other["skipped"]) == 1

@@ -32,7 +32,7 @@ def saving_within(fit, place):
     """The same call, in the middle of which the run is saved."""
 
     def saving(*given, **options):
-        fit.checkpoints.save_now(fit.trainer, fit.module)
+        fit.callbacks.checkpoints.save_now(fit.trainer, fit.trainable.module)
         return place(*given, **options)
 
     return saving
@@ -45,8 +45,8 @@ def fails(*_, **__):
 def moments(root):
     """(moment, step, what was saved)."""
     fit = started(root, "whole_with_saves")
-    fit.validation.grid.errors = saving_within(fit, fit.validation.grid.errors)
-    fit.sampler.images = saving_within(fit, fit.sampler.images)
+    fit.callbacks.validation.grid.errors = saving_within(fit, fit.callbacks.validation.grid.errors)
+    fit.callbacks.sampler.images = saving_within(fit, fit.callbacks.sampler.images)
     fit.fit()
     yield "an interval", 4, at(fit, "step_0000004")[1]
     yield "an epoch", 12, at(fit, "epoch_00002")[1]
@@ -62,7 +62,7 @@ def moments(root):
     yield "an error between two micro-batches", 9, held
 
     fit = started(root, "cut", resumed=found)
-    fit.validation.grid.errors = fails
+    fit.callbacks.validation.grid.errors = fails
     with pytest.raises(Elsewhere):
         fit.fit()
     found, held = at(fit, "step_0000010")

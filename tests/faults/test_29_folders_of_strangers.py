@@ -14,7 +14,7 @@ from tinyflux_pl.app.replay import replay
 from tinyflux_pl.config import logger_endpoints as loggers
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.diff import ANOTHER_RUN, changes
-from tinyflux_pl.config.saved_nodes import build_kept
+from tinyflux_pl.config.saved_nodes import build_saved
 from tinyflux_pl.core.errors import ConfigError
 
 HOUSE = "tinyflux_pl"
@@ -125,6 +125,6 @@ def test_a_logger_stays_in_the_runs_folder_and_sends_no_file(options):
 
 
 def test_targets_of_the_project_and_of_the_user_are_built():
-    assert build_kept(RATE, "schedule", {}, "config.json")(0) == 1.0
+    assert build_saved(RATE, "schedule", {}, "config.json")(0) == 1.0
     stripes = {"_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes", "count": 10, "size": 32}
-    assert len(build_kept(stripes, "schedule", stripes, "config.json")) == 10, "the command line names it"
+    assert len(build_saved(stripes, "schedule", stripes, "config.json")) == 10, "the command line names it"

@@ -30,7 +30,7 @@ def content(folder: Path) -> dict[str, str]:
 
 def test_a_run_that_was_finished_while_the_second_start_waited_is_left_alone(tmp_path, figure, monkeypatch):
     """The second start finds no run, and owns its folder only after the first has come to its end."""
-    owned, tried, held = recipes.owned, times(1, 5), 0
+    owned, tried, held = recipes.locked_run_dir, times(1, 5), 0
     for number in range(tried):
         words = (*SMALLEST, f"run=twice_{number}", "steps=1")
         folder = tmp_path / "outputs" / f"twice_{number}"
@@ -39,13 +39,13 @@ def test_a_run_that_was_finished_while_the_second_start_waited_is_left_alone(tmp
 
         @contextmanager
         def late(run_dir, words=words, before=before):
-            monkeypatch.setattr(recipes, "owned", owned)
+            monkeypatch.setattr(recipes, "locked_run_dir", owned)
             run("train", tmp_path, *words)
             before.update(content(run_dir))
             with owned(run_dir):
                 yield
 
-        monkeypatch.setattr(recipes, "owned", late)
+        monkeypatch.setattr(recipes, "locked_run_dir", late)
         try:
             run("train", tmp_path, *words)
         except ConfigError as error:

@@ -1,19 +1,19 @@
-"""How a run divides its batch among ranks and micro-batches."""
+"""Division of a run's batch among ranks and micro-batches."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from tinyflux_pl.config.hardware_schema import Hardware
 from tinyflux_pl.core.errors import ConfigError
 
 
 @dataclass
 class Sizes:
-    """How a run divides its batch: samples of a micro-batch of all ranks and of one, and the ranks."""
+    """Samples of a micro-batch over all ranks, and on one rank; micro-batches a step; ranks."""
 
     micro_batch: int
     on_rank: int
@@ -21,28 +21,28 @@ class Sizes:
     ranks: int
 
 
-def sizes(hardware: dict[str, Any]) -> Sizes:
-    """How the batch is divided; ConfigError if it cannot be."""
-    micro_batch, odd = divmod(hardware["batch_size"], hardware["accumulation"])
-    ranks = _ranks(hardware)
-    if odd or not micro_batch or micro_batch % ranks:
+def sizes(hardware: Hardware) -> Sizes:
+    """Divide the batch; ConfigError if accumulation and ranks do not divide it."""
+    accumulation, ranks = int(hardware.accumulation), num_ranks(hardware)
+    micro_batch, remainder = divmod(hardware.batch_size, accumulation)
+    if remainder or not micro_batch or micro_batch % ranks:
         among = f" among {ranks} ranks" if ranks > 1 else ""
         raise ConfigError(
-            f"{hardware['accumulation']} micro-batches do not make a batch of {hardware['batch_size']}{among}",
+            f"{accumulation} micro-batches do not divide a batch of {hardware.batch_size}{among}",
             where="hardware.accumulation",
             cure="choose a batch_size that accumulation divides" + (f", and then {ranks}" if ranks > 1 else ""),
         )
-    return Sizes(micro_batch, micro_batch // ranks, hardware["accumulation"], ranks)
+    return Sizes(micro_batch, micro_batch // ranks, accumulation, ranks)
 
 
-def _ranks(hardware: dict[str, Any]) -> int:
-    """Processes that will train: what a launcher has started, else what Lightning will start."""
+def num_ranks(hardware: Hardware) -> int:
+    """Processes that will train: those a launcher started, else those Lightning will start."""
     started = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
     if started and ("LOCAL_RANK" in os.environ or "SLURM_STEP_ID" in os.environ):
         return int(started)
-    devices = hardware["devices"]
+    devices = hardware.devices
     if isinstance(devices, list):
         return len(devices)
-    if hardware["accelerator"] == "cpu":
+    if hardware.accelerator == "cpu":
         return max(1, int(devices)) if str(devices).isdigit() else 1
     return int(devices) if str(devices).isdigit() else max(1, torch.cuda.device_count())

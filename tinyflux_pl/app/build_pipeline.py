@@ -1,46 +1,51 @@
-"""Configuration to a pipeline: from a checkpoint of ours, or from published weights."""
+"""Pipelines from a configuration: of a checkpoint, or of published weights."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
-from tinyflux_pl.app import attention_kernel, release_settings
-from tinyflux_pl.app import inference_memory as generation_plan
+from tinyflux_pl.app import inference_memory, release_settings
+from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.config import signatures
 from tinyflux_pl.config.build import build
+from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core.errors import ConfigError
 
 
-def pipeline(config: dict[str, Any]) -> Any:
-    """The pipeline of `checkpoint`, or of `model` with its published weights, on the chosen hardware."""
-    from tinyflux_pl.app.checkpoint_plan import checkpoint_plan
-    from tinyflux_pl.inference.pipeline import Pipeline, device_of, open_checkpoint
+def pipeline(config: Generate) -> Any:
+    """The pipeline of `checkpoint`, or of `model` with its published weights, on its device."""
+    from tinyflux_pl.inference.pipeline import device_of
 
     config = release_settings.followed(config)
-    device_of(config["hardware"]["accelerator"])  # tells of a GPU that is not there, before weights are read
-    described = [name for name in ("model", "codec", "text", "path") if config[name]]
-    if config["checkpoint"] is not None:
-        if described:
-            raise ConfigError(
-                f"a checkpoint brings its own {', '.join(described)}",
-                where="generate",
-                cure=f"leave {', '.join(f'{name}=' for name in described)} out",
-            )
-        checkpoint = open_checkpoint(config["checkpoint"])
-        images = generation_plan.batch_size(config, functools.partial(checkpoint_plan, checkpoint, config))
-        made = Pipeline.from_checkpoint(checkpoint, config["weights"]).adjusted(batch_size=images)
-    else:
-        made = _published(config)
-    made = made.adjusted(config["height"], config["width"], config["sampler"], config["guidance"])
-    pictures = _pictures(config)
+    device_of(config.hardware.accelerator)  # raises for a missing GPU, before weights are read
+    built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
+    built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
+    pictures = {"references": config.references, "image": config.image, "mask": config.mask}
     if any(pictures.values()):
-        sized = config["height"] is not None or config["width"] is not None
-        made = made.editing(**pictures, keep_size=sized)
-    return made.on(config["hardware"]["accelerator"], config["hardware"]["precision"])
+        has_size = config.height is not None or config.width is not None
+        built = built.editing(**pictures, keep_size=has_size)
+    return built.on(config.hardware.accelerator, config.hardware.precision)
 
 
-def _published(config: dict[str, Any]) -> Any:
+def _of_checkpoint(config: Generate) -> Any:
+    from tinyflux_pl.inference.pipeline import Pipeline, open_checkpoint
+
+    described = ("model", "codec", "text", "path")
+    chosen = [name for name in described if getattr(config, name)]
+    if chosen:
+        raise ConfigError(
+            f"a checkpoint has its own {', '.join(chosen)}",
+            where="generate",
+            cure=f"leave {', '.join(f'{name}=' for name in chosen)} out",
+        )
+    checkpoint = open_checkpoint(config.checkpoint)
+    plan_images = functools.partial(inference_memory.checkpoint_plan, checkpoint, config)
+    images = inference_memory.batch_size(config, plan_images)
+    return Pipeline.from_checkpoint(checkpoint, config.weights).adjusted(batch_size=images)
+
+
+def _of_model(config: Generate) -> Any:
     import torch
 
     from tinyflux_pl.core import rng
@@ -48,34 +53,25 @@ def _published(config: dict[str, Any]) -> Any:
     from tinyflux_pl.inference.pipeline import Pipeline, device_of
     from tinyflux_pl.sampling.images import require_guided
 
-    model = config["model"] or {}
+    model = config.model
     if not model.get("weights") and not model.get("random_weights"):
         raise ConfigError(
             "no weights to draw from",
             where="checkpoint",
             cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
         )
-    attention_kernel.require(model, device_of(config["hardware"]["accelerator"]))
-    guidance = Guidance(**signatures.check(Guidance, _given(config["guidance"]), "guidance"))
-    require_guided(config["negative_prompt"], guidance)
-    generation_plan.check_size_of(config)
-    images = generation_plan.batch_size(config)
-    codec, text, path = (build(config[name], name) for name in ("codec", "text", "path"))
+    require_attention_kernel(model, device_of(config.hardware.accelerator))
+    chosen = {key: value for key, value in config.guidance.items() if value is not None}
+    guidance = Guidance(**signatures.check(Guidance, chosen, "guidance"))
+    require_guided(config.negative_prompt, guidance)
+    inference_memory.check_size_of(config)
+    images = inference_memory.batch_size(config)
+    codec, text, path = (build(getattr(config, k), k) for k in ("codec", "text", "path"))
+    specs = {"latent_spec": codec.latent_spec, "text_spec": text.text_spec}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.derive(config["seed"], "init"))  # of random weights; others do not see it
-        denoiser = build(model, "model", latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
-    side = denoiser.image_size or generation_plan.PUBLISHED_SIZE
-    chosen = {key: value for key, value in model.items() if key not in ("_target_", "structure")}
-    made = Pipeline.from_parts(denoiser, codec, text, (side, side), chosen)
-    return made.adjusted(batch_size=images)
-
-
-def _given(values: dict[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in (values or {}).items() if value is not None}
-
-
-def _pictures(config: dict[str, Any]) -> dict[str, Any]:
-    """What the picture is drawn from, beside the words."""
-    references = config["reference"] or []
-    given = [references] if isinstance(references, str) else list(references)
-    return {"references": given, "image": config["image"], "mask": config["mask"]}
+        torch.manual_seed(rng.derive(config.seed, "init"))  # for random weights
+        denoiser = build(model, "model", **specs, path=path)
+    side = denoiser.image_size or inference_memory.PUBLISHED_SIZE
+    origin = {k: value for k, value in model.items() if k not in ("_target_", "structure")}
+    parts = Pipeline.from_parts(denoiser, codec, text, (side, side), origin)
+    return parts.adjusted(batch_size=images)

@@ -1,46 +1,83 @@
-"""The hardware of a run: `auto` decided, and said in a line."""
+"""The hardware of a run: `auto` resolved, threads set, the device reported, its kernels tried."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
+from tinyflux_pl.config.hardware_schema import Hardware
+from tinyflux_pl.config.schema import Job
 from tinyflux_pl.engine.accelerator import AUTO, TYPES, describe, detect
 from tinyflux_pl.engine.memory_plan import size
 
-MOST_DRAWN = 64  # pictures at once
-# How a batch is divided where no memory is planned.
-UNDIVIDED = {"accumulation": 1, "gradient_checkpointing": False, "drawn_at_once": MOST_DRAWN}
+J = TypeVar("J", bound=Job)
+
+MAX_DRAWN = 64  # pictures drawn at once
+# The division of a batch where memory is not planned.
+UNDIVIDED = {"accumulation": 1, "gradient_checkpointing": False, "drawn_at_once": MAX_DRAWN}
 
 
-def chosen(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with its accelerator decided; says which, its memory and the precision.
+def set_up(config: J) -> J:
+    """The configuration with its accelerator resolved, after setting threads and printing the device.
 
-    Raises ConfigError where the accelerator is not there.
+    Raises ConfigError for an accelerator that this machine lacks.
     """
+    import torch
+
     from tinyflux_pl.core import precision
     from tinyflux_pl.core.rank import is_rank_zero
 
-    config = decided(config)
-    accelerator = config["hardware"]["accelerator"]
-    device, number = describe(accelerator), precision.choose(config["hardware"]["precision"], accelerator)
+    if config.hardware.threads:
+        torch.set_num_threads(config.hardware.threads)
+    config = resolve_auto(config)
+    accelerator = config.hardware.accelerator
+    device = describe(accelerator)
+    number_format = precision.choose(config.hardware.precision, accelerator)
     if is_rank_zero():
-        print(f"hardware: {device.name}, {size(device.total)} of memory, precision {number}")
+        memory = size(device.total)
+        print(f"hardware: {device.name}, {memory} of memory, precision {number_format}")
     return config
 
 
-def decided(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with `auto` decided where no plan is needed for it: the accelerator, and a CPU's batch."""
-    hardware = config["hardware"]
-    if hardware["accelerator"] == AUTO:
-        hardware = {**hardware, "accelerator": detect()}
-    if not planned(hardware):
-        hardware = {**hardware, **{k: v for k, v in UNDIVIDED.items() if hardware.get(k, AUTO) == AUTO}}
-    return {**config, "hardware": hardware}
+def resolve_auto(config: J) -> J:
+    """The configuration with `auto` resolved as far as that needs no memory plan."""
+    return config.replace(hardware=resolved(config.hardware))
 
 
-def planned(hardware: dict[str, Any]) -> bool:
-    """Whether memory is planned by arithmetic: on an accelerator, or where the user says how much there is.
+def resolved(hardware: Hardware) -> Hardware:
+    """The hardware with its accelerator detected and, on a CPU, its batch undivided."""
+    if hardware.accelerator == AUTO:
+        hardware = hardware.replace(accelerator=detect())
+    if not plans_memory(hardware):
+        auto = {k: v for k, v in UNDIVIDED.items() if getattr(hardware, k) == AUTO}
+        hardware = hardware.replace(**auto)
+    return hardware
 
-    A CPU shares its memory with all else; there the dry run counts, and nothing is divided by itself.
+
+def plans_memory(hardware: Hardware) -> bool:
+    """True if memory is planned by arithmetic: on an accelerator, or where memory_gb is set.
+
+    A CPU shares its memory with other programs; there the dry run measures, and `auto` divides
+    nothing.
     """
-    return TYPES[hardware["accelerator"]] != "cpu" or hardware.get("memory_gb") is not None
+    return TYPES[hardware.accelerator] != "cpu" or hardware.memory_gb is not None
+
+
+def require_attention_kernel(model: Mapping[str, Any], device: str, precision: str | None = None) -> None:
+    """Try the attention kernel that a model names on a few tokens, before weights are read.
+
+    `precision`, Lightning's name, is that of a training run: the kernel then has to run backwards
+    too, in that number format. Raises ConfigError or MissingDependency.
+    """
+    backend = model.get("attention_backend")
+    if backend is None:
+        return
+    import torch
+
+    from tinyflux_pl.core.precision import DTYPES, check_dtype
+    from tinyflux_pl.denoisers.attention_backend import require_usable
+
+    if precision is None:
+        require_usable(backend, device, check_dtype(model["dtype"], "model.dtype"))
+    else:
+        require_usable(backend, device, DTYPES.get(precision, torch.float32), backward=True)

@@ -1,29 +1,29 @@
-"""What of a command line decides the caches of its run: it belongs to every command that makes them."""
+"""The words of a command line that decide a run's caches: part of every command that makes them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyflux_pl.core.interpreter import choosing
 
-GROUPS = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed", "hardware", "experiment")
-GROUPS += ("debug",)
+GROUPS = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed")
+GROUPS += ("hardware", "experiment", "debug")
 
 
-def words(config: Mapping[str, Any]) -> list[str]:
-    """Flags and overrides as they were typed, without what caches do not depend on."""
-    chosen = [line for line in config.get("overrides", []) if line.lstrip("+~").startswith(GROUPS)]
-    return [*config.get("flags", []), *chosen]
+def words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Flags and overrides as they were typed, without those that caches do not depend on."""
+    chosen = [line for line in overrides if line.lstrip("+~").startswith(GROUPS)]
+    return [*flags, *chosen]
 
 
 def named(recipe: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
-    """The recipe, within which messages name the run's own choices in the commands that they give."""
+    """Decorate a recipe so that commands in its messages repeat the run's own choices."""
 
     @functools.wraps(recipe)
-    def naming(config: dict[str, Any]) -> Any:
-        with choosing(words(config)):
+    def with_choices(config: dict[str, Any]) -> Any:
+        with choosing(words(config.get("flags", []), config.get("overrides", []))):
             return recipe(config)
 
-    return naming
+    return with_choices

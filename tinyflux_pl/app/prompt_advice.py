@@ -1,66 +1,72 @@
-"""Which prompts a checkpoint was trained for: all of them on prompt=help, and what of a given one is new to it."""
+"""The prompts that a checkpoint was trained for: prompt=help, and notes on unfamiliar prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tinyflux_pl.app.report import shell
 from tinyflux_pl.checkpoints.description import config_of
+from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.data.training_captions import TrainingCaptions
 
-WORDS, PROMPTS = 60, 10  # words that the help lists, prompts that are judged one by one
+MAX_WORDS = 60  # that the help lists
+MAX_PROMPTS = 10  # that notes are made for
 
 
-def show(config: dict[str, Any]) -> None:
+def show(config: Generate) -> None:
     """Print what the checkpoint says of its captions; its weights are not read."""
-    if config["checkpoint"] is None:
-        if config["model"]:
+    if config.checkpoint is None:
+        if config.model:
             print("a published model takes free text; its own page says what it was trained on")
             return
-        cure = "checkpoint=FOLDER prompt=help"
-        raise ConfigError("prompt=help tells what a checkpoint was trained on", where="checkpoint", cure=cure)
-    known = captions_of(config["checkpoint"])
-    if known is None:
-        print("this checkpoint does not say what its captions were: an earlier version wrote it")
+        what = "prompt=help describes the training prompts of a checkpoint"
+        raise ConfigError(what, where="checkpoint", cure="checkpoint=FOLDER prompt=help")
+    captions = captions_of(config.checkpoint)
+    if captions is None:
+        print("this checkpoint, of an earlier version, does not describe its captions")
         return
-    for line in help_lines(known):
+    for line in help_lines(captions):
         print(printable(line))
 
 
-def help_lines(known: TrainingCaptions) -> list[str]:
-    """Source by source the grammar and examples, then the words."""
-    found = []
-    for name, source in known.sources.items():
-        found.append(f"data {name}: {source.captions:,} training captions")
-        found.append(f"  prompts: {source.grammar or 'free text, like the captions'}")
-        found += [f"  {shell(f'prompt={example}')}" for example in source.examples]
-    ordered = sorted(known.words, key=lambda word: -known.words[word])
-    listed = ", ".join(ordered[:WORDS])
-    more = f", and {known.distinct - WORDS:,} more" if known.distinct > WORDS else ""
-    return [*found, f"words, the most frequent first: {listed}{more}"]
+def help_lines(captions: TrainingCaptions) -> list[str]:
+    """Grammar and examples of each source, then the words."""
+    lines = []
+    for name, source in captions.sources.items():
+        lines.append(f"data {name}: {source.captions:,} training captions")
+        lines.append(f"  prompts: {source.grammar or 'free text, like the captions'}")
+        lines += [f"  {shell(f'prompt={example}')}" for example in source.examples]
+    ordered = sorted(captions.words, key=lambda word: -captions.words[word])
+    left = captions.distinct - MAX_WORDS
+    more = f", and {left:,} more" if left > 0 else ""
+    listed = ", ".join(ordered[:MAX_WORDS])
+    return [*lines, f"words, the most frequent first: {listed}{more}"]
 
 
-def notes(known: TrainingCaptions | None, prompts: Sequence[str]) -> list[str]:
-    """A line for each of the first prompts that has words, or a form, which no training caption had."""
-    found = []
-    if known is None:
-        return found
-    for prompt in list(dict.fromkeys(prompts))[:PROMPTS]:
-        new, objection = known.unseen(prompt), known.objection(prompt)
-        never = "in no training caption" if known.all_words else "not among the training captions' words that are known"
-        said = [f"{never}: {', '.join(new)}"] if new else []
-        said += [objection] if objection else []
-        if said:
-            found.append(f"{prompt!r}: {'; '.join(said)}")
-    if found:
-        found.append("such pictures may be empty or odd; prompt=help lists what was trained")
-    return found
+def notes(captions: TrainingCaptions | None, prompts: Sequence[str]) -> list[str]:
+    """A note for each of the first prompts with words or a form that no training caption had."""
+    if captions is None:
+        return []
+    lines = []
+    for prompt in list(dict.fromkeys(prompts))[:MAX_PROMPTS]:
+        problems = []
+        if unseen := captions.unseen(prompt):
+            never = "not among the training captions' words that are known"
+            if captions.all_words:
+                never = "in no training caption"
+            problems.append(f"{never}: {', '.join(unseen)}")
+        if objection := captions.objection(prompt):
+            problems.append(objection)
+        if problems:
+            lines.append(f"{prompt!r}: {'; '.join(problems)}")
+    if lines:
+        lines.append("such pictures may be empty or wrong; prompt=help lists the training prompts")
+    return lines
 
 
 def captions_of(path: str | Path) -> TrainingCaptions | None:
-    """What a checkpoint keeps of its captions, from its config.json alone."""
+    """The captions described in a checkpoint's config.json; None if it has none."""
     return TrainingCaptions.from_plain(config_of(path).get("captions"))

@@ -1,4 +1,4 @@
-"""The prompts that a run draws: for its previews, and for its closing evaluation."""
+"""Prompts of previews and of the final evaluation, and the pictures that belong to them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,45 @@ from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.cache.store import ENCODINGS
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.data.images.resize_rules import as_images
+from tinyflux_pl.data.training_captions import MAX_CAPTIONS, TrainingCaptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SEARCHED = 20_000  # captions of a split that are looked through for a prompt's own picture
+MAX_SEARCHED = 20_000  # captions of a split that are searched for a prompt's own picture
 
 
-def for_previews(config: dict[str, Any], sources: list[Source]) -> list[str]:
-    """Those that were asked for, else some of every source: training prompts where it has them, or captions."""
-    chosen = config["callbacks"]["preview"]
-    if chosen.get("prompts"):
-        return list(chosen["prompts"])
-    sources = of_first_size(sources)
-    per_source = -(-chosen["count"] // len(sources))
+def for_previews(config: Train, sources: list[Source]) -> list[str]:
+    """The configured prompts, else some of every source: training prompts, or captions."""
+    keys = config.callbacks.preview
+    if keys.prompts:
+        return list(keys.prompts)
+    sources = with_first_size(sources)
+    per_source = -(-keys.count // len(sources))
     prompts: list[str] = []
     for source in sources:
         records = source.train.records
         if records.prompt_splits:
-            prompts += records.prompts(per_source, records.prompt_splits[0], config["seed"])
+            prompts += records.prompts(per_source, records.prompt_splits[0], config.seed)
         else:
             store = source.validation.store
             prompts += store.captions(list(range(min(per_source, len(store)))))
-    return prompts[: chosen["count"]]
+    return prompts[: keys.count]
 
 
-def of_first_size(sources: list[Source]) -> list[Source]:
-    """The leading sources whose pictures have the size of the first: one grid of previews has one size."""
+def for_evaluation(config: Train, records: Any) -> dict[str, list[str]]:
+    """Split -> prompts whose pictures the data's verifier reads; empty for data without one."""
+    count = config.data.evaluation_prompts
+    if not count:
+        return {}
+    splits = records.prompt_splits
+    return {split: records.prompts(count, split, config.seed + 1) for split in splits}
+
+
+def with_first_size(sources: list[Source]) -> list[Source]:
+    """The leading sources with pictures of the first one's size: a preview grid has one size."""
     first = latent_shape(sources[0])
     return list(takewhile(lambda source: latent_shape(source) == first, sources))
 
@@ -45,46 +56,56 @@ def latent_shape(source: Source) -> tuple[int, ...]:
     return source.validation.store.layout(ENCODINGS)["latents"][1]
 
 
-def pictures_of_previews(config: dict[str, Any], sources: list[Source], validation: Any) -> Any:
-    """What previews are shown beside their words: the pictures of the samples whose captions they are."""
+def preview_conditions(config: Train, sources: list[Source], validation: Any) -> Any:
+    """The conditions of previews beside their text: references or masks of the same samples."""
     from tinyflux_pl.sampling.images import ShownPictures, words_only
 
-    if not any(name == "inpaint" or name.startswith("reference.") for name in validation.layout):
+    names = validation.layout
+    if not any(name == "inpaint" or name.startswith("reference.") for name in names):
         return words_only
-    sources = of_first_size(sources)
-    count, start, rows = config["callbacks"]["preview"]["count"], 0, []
+    sources = with_first_size(sources)
+    count = config.callbacks.preview.count
+    per_source = -(-count // len(sources))
+    rows: list[int] = []
+    start = 0
     for source in sources:
-        held = len(source.validation.store)
-        rows += range(start, start + min(-(-count // len(sources)), held))
-        start += held
+        size = len(source.validation.store)
+        rows += range(start, start + min(per_source, size))
+        start += size
     return ShownPictures(validation.__getitems__(rows[:count]))
 
 
-def own_pictures(sources: list[Source], prompts: Sequence[str]) -> Any:
-    """Of data read from files, without a verifier, a picture (B, 3, H, W) that has each prompt for its caption.
+def dataset_pictures(sources: list[Source], prompts: Sequence[str]) -> Tensor | None:
+    """A picture (B, 3, H, W) of the data for each prompt that is its caption, else white.
 
-    One to learn from where there is one, else one to validate with, else white. None for other data.
+    Training pictures come before validation pictures. None for data made by rule, and where no
+    prompt is a caption.
     """
     import torch
 
-    if any(source.train.records.prompt_splits or not source.train.records.reads_files for source in sources):
+    trains = [source.train.records for source in sources]
+    if any(records.prompt_splits or not records.reads_files for records in trains):
         return None
-    found: dict[str, Tensor] = {}
+    pictures: dict[str, Tensor] = {}
     for split in ("train", "validation"):
         for source in sources:
             store, records = source.caches[split].store, source.caches[split].records
-            for index, caption in enumerate(store.captions(range(min(len(store), SEARCHED)))):
-                if caption in prompts and caption not in found:
-                    found[caption] = as_images(records[index].image)[0]
-    if not found:
+            captions = store.captions(range(min(len(store), MAX_SEARCHED)))
+            for index, caption in enumerate(captions):
+                if caption in prompts and caption not in pictures:
+                    pictures[caption] = as_images(records[index].image)[0]
+    if not pictures:
         return None
-    white = torch.ones_like(next(iter(found.values())))
-    return torch.stack([found.get(prompt, white) for prompt in prompts])
+    white = torch.ones_like(next(iter(pictures.values())))
+    return torch.stack([pictures.get(prompt, white) for prompt in prompts])
 
 
-def for_evaluation(config: dict[str, Any], records: Any) -> dict[str, list[str]]:
-    """Split -> prompts whose pictures can be read back; none where the data cannot read."""
-    count = config["data"]["evaluation_prompts"]
-    if not count:
-        return {}
-    return {split: records.prompts(count, split, config["seed"] + 1) for split in records.prompt_splits}
+def training_captions(sources: list[Source]) -> TrainingCaptions:
+    """Grammars, examples and words of the sources; long sources are sampled evenly."""
+    captions = {}
+    for source in sources:
+        store = source.train.store
+        every = -(-len(store) // MAX_CAPTIONS)
+        sampled = store.captions(range(0, len(store), every))
+        captions[source.name] = source.train.records, sampled, len(store)
+    return TrainingCaptions.of(captions)

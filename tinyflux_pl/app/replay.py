@@ -1,49 +1,58 @@
-"""The recipe of `python train.py replay=BUNDLE`: a stopped run's last failing step, computed again."""
+"""The recipe of `train.py replay=BUNDLE`: computes the last failing step of a stopped run again."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from tinyflux_pl.app.components import build_objective
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.config.saved_nodes import build_kept
-from tinyflux_pl.core import precision as formats
+from tinyflux_pl.config.saved_nodes import build_saved
+from tinyflux_pl.config.schema import Train
+from tinyflux_pl.core import precision
 from tinyflux_pl.core.errors import ConfigError
 
-TITLES = ("loss by term", "loss by sample", "norm of the gradient")
-SHOWN = 16  # samples, and groups of modules, that the tables show: the worst
+if TYPE_CHECKING:
+    from tinyflux_pl.training.diagnosis import Diagnosis
+    from tinyflux_pl.training.replay_bundle import Replay
+
+MAX_ROWS = 16  # samples, and groups of modules, that the tables list: the worst
 
 
-def replay(config: dict[str, Any]) -> int:
-    """Bundle -> parts -> loss and gradients -> where they fail. 1 if they fail again, else 0."""
+def replay(config: Train) -> int:
+    """Bundle -> components -> loss and gradients -> where they fail. 1 if they fail again, else 0."""
     import torch
 
     from tinyflux_pl.inference.described_parts import network
     from tinyflux_pl.training.diagnosis import diagnose
     from tinyflux_pl.training.replay_bundle import Replay
 
-    bundle = Replay.read(config["replay"])
+    bundle = Replay.read(config.replay)
     run, file = bundle.config, str(bundle.checkpoint.path.parent)
 
-    def kept(group: str, node: Any, **extra: Any) -> Any:
-        return build_kept(node, group, config[group], file, **extra)
+    def saved(group: str, **objects: Any) -> Any:
+        return build_saved(run.get(group), group, config.plain[group], file, **objects)
 
-    experts = [kept("experts", node) for node in _node(run, "experts", file).values()]
-    timesteps = kept("timesteps", run.get("timesteps"))
-    told = {"timesteps": timesteps, "null_text": bundle.null_text, "experts": experts}
-    objective = kept("objective", run.get("objective"), **told)
+    nodes = _node(run, "experts", file)
+    offered = config.plain["experts"]
+    experts = [build_saved(node, "experts", offered, file) for node in nodes.values()]
+    objective = build_objective(saved, bundle.null_text, experts)
     denoiser: Any = network(bundle.checkpoint)
-    directory.load_weights(denoiser, bundle.checkpoint.weights("raw"), str(bundle.checkpoint.path))
+    weights = bundle.checkpoint.weights("raw")
+    directory.load_weights(denoiser, weights, str(bundle.checkpoint.path))
     hardware = _node(run, "hardware", file)
-    accelerator, asked = hardware.get("accelerator"), hardware.get("precision")
+    accelerator, configured = hardware.get("accelerator"), hardware.get("precision")
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    precision = formats.choose(asked, accelerator if device == "cuda" else "cpu")
-    found = diagnose(bundle, denoiser, objective, precision, device)
-    _show(bundle, found, f"on {device}, {precision}; the run: {accelerator}, {asked}")
-    return 1 if found.reproduced else 0
+    number_format = precision.choose(configured, accelerator if device == "cuda" else "cpu")
+    diagnosis = diagnose(bundle, denoiser, objective, number_format, device)
+    computed = f"on {device}, {number_format}; the run: {accelerator}, {configured}"
+    _print_tables(bundle, diagnosis)
+    for line in _lines(bundle, diagnosis, computed):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    return 1 if diagnosis.reproduced else 0
 
 
 def _node(run: dict[str, Any], name: str, where: str) -> dict[str, Any]:
@@ -53,45 +62,65 @@ def _node(run: dict[str, Any], name: str, where: str) -> dict[str, Any]:
     return run[name]
 
 
-def _show(bundle: Any, found: Any, place: str) -> None:
-    console, then, now = Console(), bundle.verdict, found.verdict
-    terms, samples, norms = (Table(title=title, title_justify="left", title_style="bold") for title in TITLES)
-    for table, columns in (
-        (terms, ("term", "value")),
-        (samples, ("sample", *found.terms)),
-        (norms, ("modules", "value")),
-    ):
-        for column in columns:
-            table.add_column(column, overflow="fold")
-    for name, value in found.terms.items():
+def _print_tables(bundle: Replay, diagnosis: Diagnosis) -> None:
+    """Loss by term, loss by sample, and gradient norms: the values that fail first."""
+    then, now = bundle.verdict, diagnosis.verdict
+    terms = _table("loss by term", "term", "value")
+    for name, value in diagnosis.terms.items():
         terms.add_row(name, _number(value))
-    terms.add_row("all", f"{_number(now.loss)} (in the run {_number(then.loss)}, limit {_number(now.loss_limit)})")
-    totals = {sample: sum(own.values()) for sample, own in found.samples.items()}
+    terms.add_row("all", _compared(now.loss, then.loss, now.loss_limit))
+    samples = _table("loss by sample", "sample", *diagnosis.terms)
+    totals = {sample: sum(values.values()) for sample, values in diagnosis.samples.items()}
     for sample in _worst(totals):
-        samples.add_row(str(sample), *(_number(value) for value in found.samples[sample].values()))
-    for name in _worst(found.groups):
-        norms.add_row(name, _number(found.groups[name]))
-    norms.add_row("all", f"{_number(now.norm)} (in the run {_number(then.norm)}, limit {_number(now.norm_limit)})")
+        values = diagnosis.samples[sample].values()
+        samples.add_row(str(sample), *(_number(value) for value in values))
+    norms = _table("norm of the gradient", "modules", "value")
+    for name in _worst(diagnosis.groups):
+        norms.add_row(name, _number(diagnosis.groups[name]))
+    norms.add_row("all", _compared(now.norm, then.norm, now.norm_limit))
     for table in (terms, samples, norms):
-        console.print(table)
-    lines = [f"step {then.step}, {len(then.sample_ids)} samples, computed {place}"]
-    again = "were read from the caches again, those that failed are gone"
-    lines.append(f"the micro-batches {again if bundle.read_again else 'are those that failed'}")
-    later = "not those it failed with: steps after it were taken"
-    lines.append(f"the weights are {later if bundle.moved else 'those it failed with'}")
-    lines += [f"not finite in the batch: {line}" for line in found.inputs[:SHOWN]]
-    lines += [f"not finite in the network: {name}" for name in found.weights[:SHOWN]]
-    lines.append(f"first output that is not finite: {found.output or 'none'}")
-    lines.append(f"first gradient that is not finite, going back: {found.gradient or 'none'}")
+        Console().print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _compared(now: float, then: float, limit: float) -> str:
+    return f"{_number(now)} (in the run {_number(then)}, limit {_number(limit)})"
+
+
+def _lines(bundle: Replay, diagnosis: Diagnosis, computed: str) -> list[str]:
+    """The conditions of the replay, the first values that are not finite, and the verdict."""
+    then, now = bundle.verdict, diagnosis.verdict
+    if bundle.read_again:
+        batches = "were read from the caches again: those that failed are gone"
+    else:
+        batches = "are those that failed"
+    weights = "not those it failed with: later steps were taken" if bundle.moved else "those it failed with"
     verdict = "; ".join(now.reasons) or "loss and gradient are finite and within their limits"
-    lines.append(f"{'reproduced' if found.reproduced else 'NOT reproduced'}: {verdict}")
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return [
+        f"step {then.step}, {len(then.sample_ids)} samples, computed {computed}",
+        f"the micro-batches {batches}",
+        f"the weights are {weights}",
+        *(f"not finite in the batch: {line}" for line in diagnosis.inputs[:MAX_ROWS]),
+        *(f"not finite in the network: {name}" for name in diagnosis.weights[:MAX_ROWS]),
+        f"first output that is not finite: {diagnosis.output or 'none'}",
+        f"first gradient that is not finite, going back: {diagnosis.gradient or 'none'}",
+        f"{'reproduced' if diagnosis.reproduced else 'NOT reproduced'}: {verdict}",
+    ]
 
 
 def _worst(values: dict[Any, float]) -> list[Any]:
-    """The keys of what is not finite, then of the largest."""
-    return sorted(values, key=lambda k: -values[k] if math.isfinite(values[k]) else -math.inf)[:SHOWN]
+    """The keys of values that are not finite, then of the largest."""
+
+    def order(key: Any) -> float:
+        return -values[key] if math.isfinite(values[key]) else -math.inf
+
+    return sorted(values, key=order)[:MAX_ROWS]
 
 
 def _number(value: float) -> str:

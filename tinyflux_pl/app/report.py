@@ -1,4 +1,4 @@
-"""What a person sees at the end: short tables, and where the pictures lie."""
+"""Reports for people: short tables, notes, and where files are."""
 
 from __future__ import annotations
 
@@ -6,138 +6,167 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app import tables
-from tinyflux_pl.app.inference_memory import GenerationPlan
 from tinyflux_pl.app.run_folder import configurations
-from tinyflux_pl.app.training_memory import TrainingPlan
 from tinyflux_pl.config.redact import redact_data
 from tinyflux_pl.core import files, interpreter
 from tinyflux_pl.data.training_captions import HELP
-from tinyflux_pl.engine.memory_plan import size
+from tinyflux_pl.engine.memory_plan import MemoryPlan, size
 
-SPLITS = {  # of the prompts of the closing evaluation
+if TYPE_CHECKING:
+    from tinyflux_pl.app.caches.sources import Source
+    from tinyflux_pl.app.inference_memory import GenerationPlan
+    from tinyflux_pl.app.training_plan import TrainingPlan
+    from tinyflux_pl.config.diff import Change
+    from tinyflux_pl.config.schema import Train
+
+SPLIT_NOTES = {  # for the prompts of the final evaluation
     "held_out": ", in combinations never seen in training",
     "short": ", for short prompts that leave something open",
 }
-SHOWN = 10  # skipped files that the closing table names
+MAX_SKIPPED = 10  # skipped files that a table names
 
 
-def configuration(config: dict[str, Any], step: int) -> None:
-    """Keep what the run was asked for beside its results, and the step it starts from; earlier ones stay."""
-    folder = Path(config["run_dir"])
+def save_configuration(config: Train, step: int) -> None:
+    """Store the configuration in the run's folder with its first step; earlier ones stay."""
+    folder = Path(config.run_dir)
     number = max(configurations(folder), default=-1) + 1
-    files.write_json(
-        folder / (f"config_{number}.json" if number else "config.json"), redact_data({**config, "from_step": step})
-    )
+    file = folder / (f"config_{number}.json" if number else "config.json")
+    files.write_json(file, redact_data({**config.plain, "from_step": step}))
 
 
-def changes(found: Sequence[Any]) -> None:
-    """What a resumed run was asked for differently, and what of it that changes."""
-    if not found:
+def changes(changed: Sequence[Change]) -> None:
+    """Keys that differ from the last start, and their effect on the run."""
+    if not changed:
         return
-    rows = [(c.key, f"{c.then} -> {c.now}; this changes {c.effect}") for c in found]
+    rows = [(c.key, f"{c.then} -> {c.now}; this changes {c.effect}") for c in changed]
     tables.show("changed since the run was last started (then -> now)", rows)
 
 
-def results(found: dict[str, Any], run_dir: Path) -> None:
+def results(values: dict[str, Any], run_dir: Path) -> None:
     """Write results.json and print the closing table."""
-    trained = found["images_per_second"]
-    speed = f", {trained:.0f} images/s while training" if trained else ""  # none where no step was left to take
-    files.write_json(run_dir / "results.json", _in_words(found))
+    files.write_json(run_dir / "results.json", _json_values(values))
+    rate = values["images_per_second"]
+    speed = f", {rate:.0f} images/s while training" if rate else ""  # 0: no step was left to take
     rows = [
-        ("model", f"{found['parameters']:,} parameters, {found['steps']:,} steps on data={found['data']}"),
-        ("experts", ", ".join(found["experts"]) or "none: trained without teachers"),
-        ("time", f"{found['seconds'] / 60:.1f} min{speed}"),
-        ("peak memory", f"{found['peak_memory_bytes'] / 2**30:.2f} GiB"),
-        ("validation loss", f"{found['validation_loss']:.4f}, mean squared error on pictures held back from training"),
+        (
+            "model",
+            f"{values['parameters']:,} parameters, {values['steps']:,} steps on data={values['data']}",
+        ),
+        ("experts", ", ".join(values["experts"]) or "none: trained without teachers"),
+        ("time", f"{values['seconds'] / 60:.1f} min{speed}"),
+        ("peak memory", f"{values['peak_memory_bytes'] / 2**30:.2f} GiB"),
+        (
+            "validation loss",
+            f"{values['validation_loss']:.4f}, mean squared error on held-out pictures",
+        ),
     ]
-    for name, claims in found["accuracies"].items():
-        detail = ", ".join(f"{claim} {value:.0%}" for claim, value in claims.items() if claim != "all")
-        kind = SPLITS.get(name.rpartition("/")[2], "")
-        rows.append(
-            (f"accuracy {name}", f"{claims['all']:.1%} of pictures show all that was asked for{kind} ({detail})")
-        )
-    for name, distances in found["novelty"].items():
-        shown = (
-            f"{kind.replace('_', ' ')} {at[0.5]:.2f} (nearest 1 %: {at[0.01]:.2f})" for kind, at in distances.items()
-        )
-        rows.append((f"distance {name}", f"to the nearest training picture: {', '.join(shown)}"))
-    rows += _skipped(found["skipped"])
-    rows += [("pictures", found["samples"]), ("checkpoint", found["checkpoint"])]
+    rows += [_accuracy_row(name, claims) for name, claims in values["accuracies"].items()]
+    rows += [_novelty_row(name, distances) for name, distances in values["novelty"].items()]
+    rows += _skipped_rows(values["skipped"])
+    rows += [("pictures", values["samples"]), ("checkpoint", values["checkpoint"])]
     tables.show("training is done", rows)
-    prompt = (found["prompts"] or ["a large red circle, top left"])[0]
-    asked = [*found.get("beside", ()), found.get("ask") or f"prompt={prompt}"]
-    words = [f"checkpoint={found['checkpoint']}", *asked, "n=4", "seed=1"]
-    tables.line("next: " + " ".join([interpreter.command("generate.py"), *(shell(word) for word in words)]))
-    if not found.get("ask"):
-        tables.line(f"      prompt={HELP} in it tells which prompts this model was trained for")
+    _next_command(values)
 
 
-def caches(sources: Sequence[Any], skipped: Sequence[str]) -> None:
-    """What was prepared, and where: of each group, how many entries were there and how many this run has made."""
-    rows = []
+def _accuracy_row(name: str, claims: dict[str, float]) -> tuple[str, str]:
+    detail = ", ".join(f"{claim} {value:.0%}" for claim, value in claims.items() if claim != "all")
+    note = SPLIT_NOTES.get(name.rpartition("/")[2], "")
+    text = f"{claims['all']:.1%} of pictures show everything in the prompt{note} ({detail})"
+    return f"accuracy {name}", text
+
+
+def _novelty_row(name: str, distances: dict[str, dict[float, float]]) -> tuple[str, str]:
+    kinds = (f"{kind.replace('_', ' ')} {at[0.5]:.2f} (nearest 1 %: {at[0.01]:.2f})" for kind, at in distances.items())
+    return f"distance {name}", f"to the nearest training picture: {', '.join(kinds)}"
+
+
+def _next_command(values: dict[str, Any]) -> None:
+    """The generate.py command that draws from the checkpoint."""
+    prompt = (values["prompts"] or ["a large red circle, top left"])[0]
+    condition = values.get("ask") or f"prompt={prompt}"
+    words = [f"checkpoint={values['checkpoint']}", *values.get("beside", ()), condition]
+    words += ["n=4", "seed=1"]
+    quoted = " ".join(shell(word) for word in words)
+    tables.line(f"next: {interpreter.command('generate.py')} {quoted}")
+    if not values.get("ask"):
+        tables.line(f"      prompt={HELP} lists the prompts that this model was trained for")
+
+
+def caches(sources: Sequence[Source], skipped: Sequence[str]) -> None:
+    """Where the caches are, and for each group how many entries were kept and newly made."""
+    rows: list[tuple[str, str]] = []
     for source in sources:
         for split, cache in source.caches.items():
             store = cache.store
             count = f"{store.total:,} sample{'s' if store.total != 1 else ''} in {store.root}"
             rows.append((f"{source.name}/{split}", count))
             for group in sorted(store.groups()):
-                made, left = cache.new_rows.get(group, 0), sum(len(store.rows(k)) for k in store.pending(group))
+                made = cache.new_rows.get(group, 0)
+                left = sum(len(store.rows(k)) for k in store.pending(group))
                 waiting = f", {left:,} left for a run with this expert" if left else ""
-                rows.append((f"  {group}", f"{store.total - made - left:,} kept, {made:,} made anew{waiting}"))
-        read = ", ".join(f"{n:,} {suffix}" for suffix, n in source.train.records.kinds.items())
-        rows += [(f"{source.name}: files", read)] if read else []
-        unused = dict.fromkeys(f for cache in source.caches.values() for f in cache.records.findings)
-        rows += [(f"{source.name}: {finding.kind}", finding.line()) for finding in unused]
-    tables.show("the caches are complete", [*rows, *_skipped(skipped)])
+                kept = store.total - made - left
+                rows.append((f"  {group}", f"{kept:,} kept, {made:,} made anew{waiting}"))
+        kinds = source.train.records.kinds.items()
+        if kinds:
+            text = ", ".join(f"{n:,} {suffix}" for suffix, n in kinds)
+            rows.append((f"{source.name}: files", text))
+        found = (f for cache in source.caches.values() for f in cache.records.findings)
+        for finding in dict.fromkeys(found):
+            rows.append((f"{source.name}: {finding.kind}", finding.line()))
+    tables.show("the caches are complete", [*rows, *_skipped_rows(skipped)])
 
 
-def pictures(paths: Sequence[Path], grid: Path | None, most: int) -> None:
-    """Where the images lie, and the sheet of the first `most` of them."""
+def pictures(paths: Sequence[Path], grid: Path | None, grid_size: int) -> None:
+    """Where the images are, and the sheet of the first `grid_size`."""
     rows = [("images", f"{len(paths):,} in {paths[0].parent}")]
     if grid is not None:
-        rows.append(("grid", f"{grid}{f', of the first {most}' if len(paths) > most else ''}"))
+        first = f", of the first {grid_size}" if len(paths) > grid_size else ""
+        rows.append(("grid", f"{grid}{first}"))
     tables.show("drawn", rows)
 
 
 def answers(path: Path, count: int) -> None:
-    """Where the answered conditions lie."""
+    """Where the answered conditions are."""
     tables.show("answered", [("pairs", f"{count:,} in {path}")])
 
 
-def plan(found: GenerationPlan) -> None:
-    """Weights of each part, and all that is in memory while each stage is at work."""
-    rows = [(p.name, f"{p.parameters:>15,} parameters  {p.dtype:<9} {size(p.bytes)}") for p in found.parts]
+def plan(generation: GenerationPlan) -> None:
+    """The weights of each part, and the memory of each stage of drawing."""
+    rows = [(p.name, f"{p.parameters:>15,} parameters  {p.dtype:<9} {size(p.bytes)}") for p in generation.parts]
     tables.show("weights", rows)
-    height, width = found.size
-    stages = [
-        (stage.name, f"{size(stage.total):>10}  {', '.join(f'{what} {size(n)}' for what, n in stage.rows.items())}")
-        for stage in found.memory.stages
+    height, width = generation.size
+    count = "1 image" if generation.images == 1 else f"{generation.images} images at once"
+    tables.show(f"in memory, {count} of {width} x {height}", _stage_rows(generation.memory))
+
+
+def division(training: TrainingPlan) -> None:
+    """The division of the batch, and the memory of each stage of training."""
+    tables.line(training.line)
+    title = f"planned memory, of {size(training.limit)} that may be used"
+    tables.show(title, _stage_rows(training.memory))
+
+
+def _stage_rows(memory: MemoryPlan) -> list[tuple[str, str]]:
+    return [
+        (
+            stage.name,
+            f"{size(stage.total):>10}  " + ", ".join(f"{name} {size(count)}" for name, count in stage.rows.items()),
+        )
+        for stage in memory.stages
     ]
-    many = "1 image" if found.images == 1 else f"{found.images} images at once"
-    tables.show(f"in memory, {many} of {width} x {height}", stages)
 
 
 def notes(lines: Sequence[str]) -> None:
-    """What is worth a second look and stops nothing."""
+    """Hints that stop nothing."""
     for line in lines:
         tables.line(f"note: {line}")
 
 
-def division(found: TrainingPlan) -> None:
-    """How a batch is divided so that it fits, and what each stage of training then takes."""
-    tables.line(found.line)
-    stages = [
-        (stage.name, f"{size(stage.total):>10}  {', '.join(f'{what} {size(n)}' for what, n in stage.rows.items())}")
-        for stage in found.memory.stages
-    ]
-    tables.show(f"planned memory, of {size(found.limit)} that may be used", stages)
-
-
 def shell(word: str) -> str:
-    """key=value as a shell takes it: bare where that is safe, else the value in quotes."""
+    """Quote key=value for a shell where needed, the value alone if possible."""
     key, _, value = word.partition("=")
     if shlex.quote(word) == word:
         return word
@@ -146,17 +175,17 @@ def shell(word: str) -> str:
     return f"{key}={shlex.quote(value)}"
 
 
-def _in_words(value: Any) -> Any:
-    """The same, with numbers that JSON does not know, such as the loss of a validation that overflowed, as words."""
+def _json_values(value: Any) -> Any:
+    """The value with NaN and infinity, which JSON lacks, as strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _in_words(held) for key, held in value.items()}
-    return [_in_words(held) for held in value] if isinstance(value, list | tuple) else value
+        return {key: _json_values(inner) for key, inner in value.items()}
+    return [_json_values(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _skipped(lines: Sequence[str]) -> list[tuple[str, str]]:
+def _skipped_rows(lines: Sequence[str]) -> list[tuple[str, str]]:
     if not lines:
         return []
-    more = [f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
-    return [(f"skipped {len(lines):,}", "\n".join([*lines[:SHOWN], *more]))]
+    more = [f"and {len(lines) - MAX_SKIPPED:,} more"] if len(lines) > MAX_SKIPPED else []
+    return [(f"skipped {len(lines):,}", "\n".join([*lines[:MAX_SKIPPED], *more]))]

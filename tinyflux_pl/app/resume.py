@@ -1,4 +1,4 @@
-"""Where a run begins: at a checkpoint, if the configuration still means the run that made it."""
+"""Resumption: the checkpoint that a run continues from, and the proof that it is the same run."""
 
 from __future__ import annotations
 
@@ -12,196 +12,222 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import report
+from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.run_folder import configurations
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.config.diff import ANOTHER_RUN, changes, drops
+from tinyflux_pl.checkpoints.directory import Checkpoint
+from tinyflux_pl.config.diff import ANOTHER_RUN, changes, has_dropout
 from tinyflux_pl.config.redact import redact_data
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 from tinyflux_pl.core.rank import is_rank_zero, launcher
 
 
-def checkpoint_of(config: dict[str, Any]) -> directory.Checkpoint | None:
-    """The checkpoint that `resume` asks for, verified and told; None for a run that begins.
+def checkpoint_to_continue(config: Train) -> Checkpoint | None:
+    """The verified checkpoint that `resume` names; None for a run that starts at step 0.
 
-    Raises ConfigError where the run cannot be continued as asked, CorruptCheckpoint where none is valid.
+    Raises ConfigError if it cannot be continued as configured, CorruptCheckpoint if none is valid.
     """
-    asked, run_dir = config["resume"], Path(config["run_dir"])
-    if not asked:
+    if not config.resume:
         return None
-    found = _newest(config, run_dir) if asked == "auto" else _named(Path(asked), run_dir)
-    if found is None:
-        _say(f"nothing to resume in {run_dir}: no checkpoint was written yet; starting at step 0")
+    run_dir = Path(config.run_dir)
+    newest = config.resume == "auto"
+    checkpoint = _newest(config, run_dir) if newest else _named(Path(config.resume), run_dir)
+    if checkpoint is None:
+        _print(f"nothing to resume in {run_dir}: no checkpoint yet; starting at step 0")
         return None
-    if found.step > config["steps"]:
+    if checkpoint.step > config.steps:
         raise ConfigError(
-            f"the checkpoint is {found.step - config['steps']} steps past the end of this run",
-            where=str(found.path),
-            cure=f"ask for more: steps={found.step} at least",
+            f"the checkpoint is {checkpoint.step - config.steps} steps past the end of this run",
+            where=str(checkpoint.path),
+            cure=f"use at least steps={checkpoint.step}",
         )
-    _require_same_run(config, found)
-    _say(f"resuming {found.path} at step {found.step} of {config['steps']}")
-    if found.step == config["steps"]:
-        _say("nothing is left to train: only the closing evaluation is made again")
-    return found
+    _require_same_run(config, checkpoint)
+    _print(f"resuming {checkpoint.path} at step {checkpoint.step} of {config.steps}")
+    if checkpoint.step == config.steps:
+        _print("no step is left to train: only the final evaluation runs again")
+    return checkpoint
 
 
-def require_same_network(checkpoint: directory.Checkpoint, parts: Any) -> None:
-    """Raise CheckpointMismatch, by the header of the weights alone, where the run asks for another network."""
+def require_same_network(checkpoint: Checkpoint, parts: Parts) -> None:
+    """Raise CheckpointMismatch if the run's network differs from the header of the weights."""
     import torch
 
     from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
     with torch.device("meta"):
         network = parts.denoiser()
-    asked = shapes_of(directory.plain_keys(network.state_dict()))
+    expected = shapes_of(directory.plain_keys(network.state_dict()))
     cure = "use the model= and experts= of the run that made the checkpoint"
-    require_match(asked, checkpoint.shapes(), str(checkpoint.path), cure)
+    require_match(expected, checkpoint.shapes(), str(checkpoint.path), cure)
 
 
-def require_same_path(checkpoint: directory.Checkpoint, parts: Any, allowed: bool) -> None:
-    """Raise ConfigError if the run now goes another path than the checkpoint describes.
+def require_same_path(checkpoint: Checkpoint, parts: Parts) -> None:
+    """Raise ConfigError if the run's path differs from the checkpoint's.
 
-    A path is chosen, or read from a release's scheduler: a file that may have changed since.
+    A path may come from a release's scheduler: a file that may have changed since.
     """
     described = checkpoint.config.get("path")
     settings = described.get("config") if isinstance(described, dict) else None
-    if allowed or not isinstance(described, dict) or not isinstance(settings, dict):
+    if parts.config.resume_changed or not isinstance(described, dict):
         return
-    then, now = {"path": described.get("name"), **settings}, {"path": parts.path.name, **parts.path.config()}
-    changed = [f"{key} {then[key]} -> {now[key]}" for key in then.keys() & now.keys() if then[key] != now[key]]
+    if not isinstance(settings, dict):
+        return
+    then = {"path": described.get("name"), **settings}
+    now = {"path": parts.path.name, **parts.path.config()}
+    changed = [f"{key} {then[key]} -> {now[key]}" for key in sorted(then.keys() & now.keys()) if then[key] != now[key]]
     if changed:
         raise ConfigError(
-            f"this would not be the same run: the path changed (then -> now): {', '.join(sorted(changed))}",
+            f"another run: the path changed (then -> now): {', '.join(changed)}",
             where=str(checkpoint.path),
-            cure="bring the release's scheduler file or the path= of the run back, or go on: resume_changed=true",
+            cure="restore the release's scheduler file or the run's path=, "
+            "or continue all the same: resume_changed=true",
         )
 
 
-def require_same_data(checkpoint: directory.Checkpoint, caches: Mapping[str, str], allowed: bool) -> None:
-    """Raise ConfigError if a source now holds other samples than those that the checkpoint was trained on."""
-    kept = checkpoint.config.get("caches", {})
-    then = kept if isinstance(kept, dict) else {}
-    changed = [name for name in sorted(then.keys() | caches.keys()) if then.get(name) != caches.get(name)]
+def require_same_data(checkpoint: Checkpoint, caches: Mapping[str, str], allowed: bool) -> None:
+    """Raise ConfigError if a source's samples or encodings differ from the checkpoint's.
+
+    `caches` are fingerprints by source; `allowed` skips the check.
+    """
+    stored = checkpoint.config.get("caches", {})
+    then = stored if isinstance(stored, dict) else {}
+    names = sorted(then.keys() | caches.keys())
+    changed = [name for name in names if then.get(name) != caches.get(name)]
     if changed and not allowed:
         raise ConfigError(
             f"the run was trained on other samples than are now in {', '.join(changed)}",
             where=str(checkpoint.path),
-            cure="bring the old data back, or go on all the same: resume_changed=true",
+            cure="restore the old data, or continue all the same: resume_changed=true",
         )
 
 
 @contextmanager
-def continued_by(config: dict[str, Any]) -> Generator[None]:
-    """Say, where the block is interrupted, what was saved and the command that goes on from there."""
+def continued_by(config: Train) -> Generator[None]:
+    """Add to an Interrupted error what was saved, and the command that continues the run."""
     try:
         yield
     except Interrupted as stop:
-        if not is_rank_zero():  # one rank speaks; and a launcher that saw another fail would kill it meanwhile
+        if not is_rank_zero():  # only rank 0 reports; an error here would make a launcher kill it
             sys.exit(0)
-        saved = directory.list_steps(Path(config["run_dir"]) / "checkpoints")
-        where = str(saved[-1]) if saved else f"{config['run_dir']}; no step was taken yet"
+        saved = directory.list_steps(Path(config.run_dir) / "checkpoints")
+        where = str(saved[-1]) if saved else f"{config.run_dir}; no step was taken yet"
         raise Interrupted(stop.number, where=where, cure=command(config)) from stop
 
 
-def command(config: dict[str, Any]) -> str:
-    """The line that continues this run: from its newest checkpoint, or while it has none, from where it began.
+def command(config: Train) -> str:
+    """The command that continues this run from its newest checkpoint.
 
-    With the flags that say which configuration it is, and without what a start alone decides.
+    Without one, it starts where the run started. Flags that choose the configuration are kept;
+    keys that concern a single start are not.
     """
-    own = ("run", "resume", "resume_changed")
-    words = [w for w in config.get("overrides", []) if w.partition("=")[0].lstrip("+") not in own]
-    outputs, run_dir = (Path(os.path.abspath(p)) for p in (config["paths"]["outputs"], config["run_dir"]))
+    start_only = ("run", "resume", "resume_changed")
+    lines = config.overrides
+    kept = [line for line in lines if line.partition("=")[0].lstrip("+") not in start_only]
+    outputs = Path(os.path.abspath(config.paths.outputs))
+    run_dir = Path(os.path.abspath(config.run_dir))
     inside = run_dir.is_relative_to(outputs)
-    name = run_dir.relative_to(outputs) if inside else config["run"]
+    name = run_dir.relative_to(outputs) if inside else config.run
     saved = directory.list_steps(run_dir / "checkpoints")
-    origin = "auto" if saved or not config["resume"] else config["resume"]
+    origin = "auto" if saved or not config.resume else config.resume
     folder = [] if inside else [f"hydra.run.dir={shlex.quote(str(run_dir))}"]
-    ends = [*folder, f"run={shlex.quote(str(name))}", f"resume={shlex.quote(origin)}"]
-    return " ".join([launcher(), *config.get("flags", []), *words, *ends])
+    ending = [*folder, f"run={shlex.quote(str(name))}", f"resume={shlex.quote(origin)}"]
+    return " ".join([launcher(), *config.flags, *kept, *ending])
 
 
-def _newest(config: dict[str, Any], run_dir: Path) -> directory.Checkpoint | None:
+def _newest(config: Train, run_dir: Path) -> Checkpoint | None:
+    """The newest valid checkpoint; without any, the one that the run started from."""
     folder = run_dir / "checkpoints"
-    named = any(word.partition("=")[0] == "run" for word in config.get("overrides", []))
-    if not run_dir.exists() and not named:
-        raise ConfigError("resume=auto of a run without a name", where=str(run_dir), cure="add run=NAME")
-    found, rejected = directory.newest_valid(folder)
+    has_name = any(line.partition("=")[0] == "run" for line in config.overrides)
+    if not run_dir.exists() and not has_name:
+        what = "resume=auto needs the name of the run"
+        raise ConfigError(what, where=str(run_dir), cure="add run=NAME")
+    checkpoint, rejected = directory.newest_valid(folder)
     for line in rejected:
-        _say(f"skipped {line}")
-    if found is None and rejected:
-        cure = "start anew under another name: run=NAME, without resume"
-        raise CorruptCheckpoint("no checkpoint of the run is valid", where=str(folder), cure=cure)
-    if found is None:  # perhaps the run began at a checkpoint of another, and has none of its own yet
-        asked = [then.get("resume") for _, then in _starts(run_dir, config["resume_changed"])]
-        origins = [path for path in asked if path not in (None, "auto")]
-        return _named(Path(origins[-1]), run_dir) if origins else None
-    return found
+        _print(f"skipped {line}")
+    if checkpoint is None and rejected:
+        cure = "start again under another name: run=NAME, without resume"
+        what = "no checkpoint of the run is valid"
+        raise CorruptCheckpoint(what, where=str(folder), cure=cure)
+    if checkpoint is not None:
+        return checkpoint
+    starts = _starts(run_dir, config.resume_changed)
+    origins = [then.get("resume") for _, then in starts]
+    origins = [path for path in origins if path not in (None, "auto")]
+    return _named(Path(str(origins[-1])), run_dir) if origins else None
 
 
-def _named(path: Path, run_dir: Path) -> directory.Checkpoint:
-    """A checkpoint of any run, from which this one may begin as long as it has no other of its own."""
-    found, (own, _) = directory.read(path), directory.newest_valid(run_dir / "checkpoints")
-    if own is not None and own.path.resolve() != found.path.resolve():
+def _named(path: Path, run_dir: Path) -> Checkpoint:
+    """A checkpoint of any run; ConfigError if this run has progressed from another one."""
+    checkpoint = directory.read(path)
+    newest, _ = directory.newest_valid(run_dir / "checkpoints")
+    if newest is not None and newest.path.resolve() != checkpoint.path.resolve():
         raise ConfigError(
-            f"this run has come to {own.path.name}; from {found.path.name} it would have two histories",
+            f"this run is already at {newest.path.name}; "
+            f"starting from {checkpoint.path.name} would give it two histories",
             where=str(run_dir),
-            cure=f"go on with resume=auto, or give the other history a name: run=NAME resume={path}",
+            cure=f"use resume=auto, or name the other history: run=NAME resume={path}",
         )
-    return found
+    return checkpoint
 
 
-def _require_same_run(config: dict[str, Any], found: directory.Checkpoint) -> None:
+def _require_same_run(config: Train, checkpoint: Checkpoint) -> None:
+    """Raise ConfigError if a key changed that makes it another run; print what changed."""
     if not is_rank_zero():
         return
-    # RUN/checkpoints/step_N, of which the folder in the middle may be a link to another disk
-    runs = [path.parent.parent for path in (found.path.absolute(), found.path.resolve())]
-    made = next((run for run in runs if configurations(run)), runs[-1])
-    kept = _in_force(made, found.step, config["resume_changed"])
-    if kept is None and not config["resume_changed"]:
+    # RUN/checkpoints/step_N; the folder in the middle may be a link to another disk
+    paths = (checkpoint.path.absolute(), checkpoint.path.resolve())
+    runs = [path.parent.parent for path in paths]
+    origin = next((run for run in runs if configurations(run)), runs[-1])
+    stored = _configuration_at(origin, checkpoint.step, config.resume_changed)
+    if stored is None and not config.resume_changed:
         raise ConfigError(
-            "the run of this checkpoint has no config.json, so nobody can say that this is the same run",
-            where=str(made),
-            cure="go on all the same: resume_changed=true",
+            "the run of this checkpoint has no config.json to compare with",
+            where=str(origin),
+            cure="continue all the same: resume_changed=true",
         )
-    where, then = kept or (made, config)
-    then, now = redact_data(then), json.loads(json.dumps(redact_data(config)))
-    network = found.config.get("denoiser")
-    dropout = drops(network if isinstance(network, dict) else {})
-    changed = changes(then, now, found.step, dropout)
+    where, then = stored or (origin, config.plain)
+    now = json.loads(json.dumps(redact_data(config.plain)))
+    network = checkpoint.config.get("denoiser")
+    dropout = has_dropout(network if isinstance(network, dict) else {})
+    changed = changes(redact_data(then), now, checkpoint.step, dropout)
     report.changes(changed)
     other = [change.key for change in changed if change.effect == ANOTHER_RUN]
-    if other and not config["resume_changed"]:
+    if other and not config.resume_changed:
         raise ConfigError(
-            f"this would not be the same run: {', '.join(other)} changed",
+            f"this would be another run: {', '.join(other)} changed",
             where=str(where),
-            cure="repeat the run's own choices, or go on all the same: resume_changed=true",
+            cure="repeat the run's choices, or continue all the same: resume_changed=true",
         )
 
 
-def _in_force(run_dir: Path, step: int, lenient: bool) -> tuple[Path, dict[str, Any]] | None:
-    """The configuration under which a run came to `step`: the last one that it was started with before."""
-    begun = [(path, asked) for path, asked in _starts(run_dir, lenient) if asked.get("from_step", 0) < step]
-    return begun[-1] if begun else None
+def _configuration_at(run_dir: Path, step: int, lenient: bool) -> tuple[Path, dict[str, Any]] | None:
+    """The file and configuration of the last start before `step`."""
+    starts = _starts(run_dir, lenient)
+    before = [(path, then) for path, then in starts if then.get("from_step", 0) < step]
+    return before[-1] if before else None
 
 
 def _starts(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
-    """What the run was asked for each time it was started; what cannot be read is an error, or `lenient`, left out."""
-    found = []
+    """The configurations of all starts; `lenient` leaves out unreadable ones instead of raising."""
+    starts = []
     for path in configurations(run_dir).values():
         try:
-            asked = files.read_json(path)
-            told = isinstance(asked, dict) and isinstance(asked.get("resume"), str | None)
-            if not told or type(asked.get("from_step", 0)) is not int:
-                raise ValueError("it does not describe the start of a run")
-            found.append((path, asked))
+            then = files.read_json(path)
+            if not isinstance(then, dict) or not isinstance(then.get("resume"), str | None):
+                raise ValueError("it is not the configuration of a run")
+            if type(then.get("from_step", 0)) is not int:
+                raise ValueError("from_step is not an integer")
+            starts.append((path, then))
         except (OSError, ValueError) as error:
             if not lenient:
-                cure = "bring it back, or go on without it: resume_changed=true"
-                raise ConfigError(f"{path.name} cannot be read: {error}", where=str(path), cure=cure) from error
-    return found
+                what = f"{path.name} cannot be read: {error}"
+                cure = "restore it, or continue without it: resume_changed=true"
+                raise ConfigError(what, where=str(path), cure=cure) from error
+    return starts
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     if is_rank_zero():
         print(line)

@@ -1,28 +1,117 @@
-"""The recipes: train, extract, generate."""
+"""The recipes behind the scripts: train, extract, generate."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app.own_choices import named
 from tinyflux_pl.app.preflight.verdict import with_verdict
-from tinyflux_pl.app.run_folder import leaving_no_trace, others_in, owned
-from tinyflux_pl.config import schema as plain_keys
+from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
+from tinyflux_pl.config import schema
+from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.rank import is_rank_zero
 
-UNREAD = ("optimizer", "schedule", "sampler", "guidance", "objective", "timesteps", "callbacks", "logger")
-UNREAD += ("steps", "resume")  # by extraction
-TRAINING_ONLY = ("timesteps",)  # a model chooses it in every script; nothing is drawn by it
+if TYPE_CHECKING:
+    from tinyflux_pl.app.caches.sources import Source
+    from tinyflux_pl.app.components import Parts
+    from tinyflux_pl.app.training_run import TrainingRun
+    from tinyflux_pl.checkpoints.directory import Checkpoint
+
+# Groups and keys that a script does not read.
+EXTRACTION_IGNORES = (
+    *("optimizer", "schedule", "sampler", "guidance", "objective", "timesteps", "callbacks"),
+    *("logger", "steps", "resume"),
+)
+DRAWING_IGNORES = ("timesteps",)  # a model chooses it in every script; nothing is drawn by it
+RANDOM_SEED = -1
+SEED_BITS = 31  # few enough digits to copy
 
 
-@leaving_no_trace
+@remove_empty_run_dir
+@with_verdict
 @named
-def extract(config: dict[str, Any]) -> int:
-    """Images and captions -> codec, text and experts -> cache; with `doctor`, caches and checkpoints verified."""
+def train(plain: dict[str, Any]) -> int:
+    """Caches -> datamodule -> module -> checkpoint -> pictures, read back."""
+    from tinyflux_pl.app import final_evaluation, hardware, report, resume, training_memory
+    from tinyflux_pl.app.caches.ranks import prepare_on_rank_zero
+    from tinyflux_pl.app.components import Parts
+    from tinyflux_pl.app.preflight.preflight import Preflight
+
+    config = schema.read(plain, "train")
+    if config.replay:
+        from tinyflux_pl.app.replay import replay
+
+        return replay(config)
+    if config.preflight == "plan":
+        report.division(training_memory.plan_without_device(config))
+        return 0
+    started = time.perf_counter()
+    require_new_run(config)
+    Parts.from_config(hardware.set_up(config)).check()
+    config, plan = training_memory.choose_division(config)
+    parts = Parts.from_config(config)
+    config = parts.config  # with the settings of a release's files: a resumption compares them
+    with locked_run_dir(Path(config.run_dir)), resume.continued_by(config):
+        require_new_run(config)  # again: another process may have trained it before the lock
+        checkpoint = resume.checkpoint_to_continue(config)
+        if checkpoint is not None:
+            resume.require_same_network(checkpoint, parts)
+            resume.require_same_path(checkpoint, parts)
+        start = checkpoint.step if checkpoint else 0
+        preflight = Preflight(parts, start, plan)
+        if preflight.only:
+            return 0
+        if is_rank_zero():
+            report.save_configuration(config, start)
+        sources = preflight.sources
+        if sources is None or not preflight.prepared:
+            sources = prepare_on_rank_zero(parts, sources)
+        preflight.save_surveys()
+        run = assemble(parts, sources, checkpoint)
+        run.fit()
+        if not is_rank_zero():
+            return 0
+        results = final_evaluation.evaluate(run, started)
+    report.results(results, Path(config.run_dir))
+    if config.export_teacher:
+        print(f"teacher: {final_evaluation.export_teacher(config, results)}")
+    return 0
+
+
+def assemble(parts: Parts, sources: list[Source], checkpoint: Checkpoint | None) -> TrainingRun:
+    """Datamodule, module, callbacks, loggers and trainer of a run."""
+    from tinyflux_pl.app import resume, training_run
+    from tinyflux_pl.app.trainable import build_trainable
+    from tinyflux_pl.training.trainer import make_trainer
+
+    config = parts.config
+    if checkpoint is not None:
+        caches = training_run.cache_fingerprints(sources)
+        resume.require_same_data(checkpoint, caches, config.resume_changed)
+    start = checkpoint.step if checkpoint else 0
+    run_dir, compiled = Path(config.run_dir), config.hardware.compile
+    trainable = build_trainable(parts, run_dir, start, compiled=compiled)  # with the LightningModule
+    datamodule = training_run.build_datamodule(config, sources, start)
+    callbacks = training_run.build_callbacks(parts, sources, trainable, datamodule, checkpoint)
+    loggers = training_run.build_loggers(config, start)
+    trainer = make_trainer(
+        config.hardware.plain,
+        run_dir=config.run_dir,
+        callbacks=callbacks.in_order,
+        loggers=loggers,
+    )
+    return training_run.TrainingRun(parts, sources, checkpoint, datamodule, trainable, callbacks, trainer)
+
+
+@remove_empty_run_dir
+@named
+def extract(plain: dict[str, Any]) -> int:
+    """Images and captions -> codec, text and experts -> cache; `doctor` verifies instead."""
     from tinyflux_pl.app import hardware, report
     from tinyflux_pl.app.caches import doctor
     from tinyflux_pl.app.caches.prepare import prepare
@@ -30,196 +119,122 @@ def extract(config: dict[str, Any]) -> int:
     from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight import expectations
 
-    plain_keys.check(config, "extract")
-    _require_read(
-        config, UNREAD, "extraction does not read", "it to train.py, which makes what the caches lack by itself"
-    )
-    if config["doctor"]:
+    config = schema.read(plain, "extract")
+    cure = "give it to train.py, which fills its caches by itself"
+    _refuse_ignored_keys(config.overrides, EXTRACTION_IGNORES, "extraction does not read", cure)
+    if config.doctor:
         return doctor.run(config)
-    _use_threads(config)
+    config = hardware.set_up(config)
     report.notes(expectations.of_teachers(config))
-    parts = Parts.from_config(hardware.chosen(config))
+    parts = Parts.from_config(config)
     parts.check_size()
-    sources = prepare(parts, rebuild=config["rebuild"])
+    sources = prepare(parts, rebuild=config.rebuild)
     report.caches(sources, skipped(sources))
     return 0
 
 
-@leaving_no_trace
-@with_verdict
-@named
-def train(config: dict[str, Any]) -> int:
-    """Cache -> datamodule -> module -> checkpoint -> pictures, read back."""
-    from tinyflux_pl.app import final_evaluation as closing_evaluation
-    from tinyflux_pl.app import hardware, report
-    from tinyflux_pl.app import resume as resumption
-    from tinyflux_pl.app import training_memory as training_plan
-    from tinyflux_pl.app.caches.ranks import prepare_on_rank_zero
-    from tinyflux_pl.app.components import Parts
-    from tinyflux_pl.app.preflight.preflight import Preflight
-    from tinyflux_pl.app.training_run import Fitting
-
-    plain_keys.check(config, "train")
-    if config["replay"]:
-        from tinyflux_pl.app.replay import replay
-
-        return replay(config)
-    if config["preflight"] == training_plan.ALONE:
-        report.division(training_plan.divided({**config, "hardware": training_plan.always(config["hardware"])})[1])
-        return 0
-    started = time.perf_counter()
-    _require_new_or_resumed(config)
-    _use_threads(config)
-    Parts.from_config(hardware.chosen(config)).check()
-    config, plan = training_plan.divided(config)
-    parts = Parts.from_config(config)
-    config = parts.config  # with what a release's files say: a later start is held against it
-    with owned(Path(config["run_dir"])), resumption.continued_by(config):
-        _require_new_or_resumed(config)  # again: another process may have trained it before this one had the folder
-        resumed = resumption.checkpoint_of(config)
-        if resumed is not None:
-            resumption.require_same_network(resumed, parts)
-            resumption.require_same_path(resumed, parts, config["resume_changed"])
-        preflight = Preflight(parts, resumed.step if resumed else 0, plan)
-        if preflight.only:
-            return 0
-        if is_rank_zero():
-            report.configuration(config, resumed.step if resumed else 0)
-        sources = preflight.sources
-        if not preflight.prepared:
-            sources = prepare_on_rank_zero(parts, sources)
-        preflight.remember()
-        fitting = Fitting(parts, sources, resumed)
-        fitting.fit()
-        if not is_rank_zero():
-            return 0
-        results = closing_evaluation.results_of(fitting, started)
-    report.results(results, Path(config["run_dir"]))
-    if config["export_teacher"]:
-        _keep_as_teacher(config, results)
-    return 0
-
-
-@leaving_no_trace
-def generate(config: dict[str, Any]) -> int:
-    """Checkpoint + prompt -> images, a grid, and how each was made."""
-    from tinyflux_pl.app import checkpoint_plan, drawing_seed, hardware, prompt_advice, report
-    from tinyflux_pl.app import inference_memory as generation_plan
+@remove_empty_run_dir
+def generate(plain: dict[str, Any]) -> int:
+    """Checkpoint or model, and prompts -> images, a grid, and how to draw each again."""
+    from tinyflux_pl.app import hardware, inference_memory, prompt_advice, report
     from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.pipeline import read_prompts
 
-    plain_keys.check(config, "generate")
-    _require_read(
-        config, TRAINING_ONLY, "drawing does not read", "sampler.shift and sampler.spacing, which say where steps lie"
-    )
-    if config["prompt"] == HELP:
+    config = schema.read(plain, "generate")
+    cure = "give sampler.shift and sampler.spacing, which place the steps"
+    _refuse_ignored_keys(config.overrides, DRAWING_IGNORES, "drawing does not read", cure)
+    if config.prompt == HELP:
         prompt_advice.show(config)
         return 0
-    config = drawing_seed.chosen(hardware.decided(config))
-    if generation_plan.only(config):
-        report.plan(checkpoint_plan.planned(config))
+    config = _with_seed(config)
+    if config.plan == "only":
+        report.plan(inference_memory.plan(hardware.resolve_auto(config)))
         return 0
-    _use_threads(config)
-    config = hardware.chosen(config)
-    if config["condition"] is not None:
-        return _answer(config)
-    prompts = read_prompts(config["prompt"], config["prompt_file"])
-    if config["checkpoint"] is not None:
-        report.notes(prompt_advice.notes(prompt_advice.captions_of(config["checkpoint"]), prompts))
-    folder = config["output"] or config["run_dir"]
-    chosen = {name: config[name] for name in ("n", "seed", "negative_prompt", "grid", "first")}
-    report.pictures(*pipeline(config).write(prompts, folder, **chosen), config["grid"])
+    config = hardware.set_up(config)
+    if config.condition is not None:
+        return _generate_sequences(config)
+    prompts = read_prompts(config.prompt, config.prompt_file)
+    if config.checkpoint is not None:
+        captions = prompt_advice.captions_of(config.checkpoint)
+        report.notes(prompt_advice.notes(captions, prompts))
+    paths, grid = pipeline(config).write(
+        prompts,
+        config.output or config.run_dir,
+        n=config.n,
+        seed=config.seed,
+        negative_prompt=config.negative_prompt,
+        grid=config.grid,
+        first=config.first,
+    )
+    report.pictures(paths, grid, config.grid)
     return 0
 
 
-def _answer(config: dict[str, Any]) -> int:
+def _generate_sequences(config: Generate) -> int:
     """A file of conditions -> a file of pairs, by a model of sequences."""
     from tinyflux_pl.app import report
     from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.inference.sequences import SequencePipeline
 
-    others = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask", "height", "width")
-    if given := [name for name in others if config[name] is not None] + ["first"] * bool(config["first"]):
-        what = f"{', '.join(given)} beside a condition"
-        raise ConfigError(what, where="the command line", cure="give condition= alone: its file says all")
-    where = config["output"] or config["run_dir"]
+    unused = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask")
+    unused += ("height", "width")
+    given = [name for name in unused if getattr(config, name) is not None]
+    given += ["first"] * bool(config.first)
+    if given:
+        what = f"condition= goes without {', '.join(given)}"
+        cure = "give condition= alone: its file holds every condition"
+        raise ConfigError(what, where="the command line", cure=cure)
     model = SequencePipeline(pipeline(config))
-    report.answers(*model.write(config["condition"], where, n=config["n"], seed=config["seed"]))
+    folder = config.output or config.run_dir
+    report.answers(*model.write(config.condition, folder, n=config.n, seed=config.seed))
     return 0
 
 
-def _check_training(config: dict[str, Any]) -> None:
-    from tinyflux_pl.app import hardware
+def _with_seed(config: Generate) -> Generate:
+    """The configuration with a random seed, printed, in place of -1."""
+    if config.seed != RANDOM_SEED:
+        return config
+    seed = secrets.randbits(SEED_BITS)
+    print(f"seed={seed} was drawn at random; give it to draw the same pictures again")
+    return config.replace(seed=seed)
+
+
+def _refuse_ignored_keys(overrides: Sequence[str], ignored: Sequence[str], what: str, cure: str) -> None:
+    """Raise ConfigError if the command line sets a key that the script does not read."""
+    for line in overrides:
+        key = line.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0].partition("@")[0] in ignored:
+            raise ConfigError(f"{what} {key}", where=key, cure=f"leave it out; {cure}")
+
+
+def _check_training(plain: dict[str, Any]) -> None:
     from tinyflux_pl.app.components import Parts
 
-    plain_keys.check(config, "train")
-    if not config["replay"]:
-        Parts.from_config(hardware.decided(config)).check()
+    config = schema.read(plain, "train")
+    if not config.replay:
+        Parts.from_config(config).check()
 
 
-def _check_extraction(config: dict[str, Any]) -> None:
-    from tinyflux_pl.app import hardware
+def _check_extraction(plain: dict[str, Any]) -> None:
     from tinyflux_pl.app.components import Parts
 
-    plain_keys.check(config, "extract")
-    if not config["doctor"]:
-        Parts.from_config(hardware.decided(config)).check_size()
+    config = schema.read(plain, "extract")
+    if not config.doctor:
+        Parts.from_config(config).check_size()
 
 
-def _check_drawing(config: dict[str, Any]) -> None:
+def _check_drawing(plain: dict[str, Any]) -> None:
     from tinyflux_pl.inference.pipeline import read_prompts
 
-    plain_keys.check(config, "generate")
-    if config["plan"] != "only" and config["condition"] is None:
-        read_prompts(config["prompt"], config["prompt_file"])
+    config = schema.read(plain, "generate")
+    if config.plan != "only" and config.condition is None:
+        read_prompts(config.prompt, config.prompt_file)
 
 
-# what a job would be refused for before its first step, as far as no file of weights is read: for sweeps
-CHECKS = {"train": _check_training, "extract": _check_extraction, "generate": _check_drawing}
-
-
-def _require_read(config: dict[str, Any], unread: Sequence[str], what: str, instead: str) -> None:
-    """Raise ConfigError where the command line itself asks for what the script does not read."""
-    for key in (line.lstrip("+~").partition("=")[0] for line in config.get("overrides", [])):
-        if key.partition(".")[0].partition("@")[0] in unread:
-            raise ConfigError(f"{what} {key}", where=key, cure=f"leave it out; give {instead}")
-
-
-def _use_threads(config: dict[str, Any]) -> None:
-    if config["hardware"]["threads"]:
-        import torch
-
-        torch.set_num_threads(int(config["hardware"]["threads"]))
-
-
-def _keep_as_teacher(config: dict[str, Any], results: dict[str, Any]) -> None:
-    from tinyflux_pl.checkpoints import directory
-    from tinyflux_pl.experts.teacher_export import export_teacher
-
-    name = config["export_teacher"]
-    recipe = {key: config[key] for key in ("seed", "steps", "optimizer", "schedule", "objective", "data", "hardware")}
-    recipe |= {"accuracies": results["accuracies"], "validation_loss": results["validation_loss"]}
-    print(f"teacher: {export_teacher(directory.read(results['checkpoint']), name, recipe)}")
-
-
-def _require_new_or_resumed(config: dict[str, Any]) -> None:
-    """Raise ConfigError for a run that has been made already, or a folder that holds something else."""
-
-    run_dir = Path(config["run_dir"])
-    if config["resume"] or not is_rank_zero():  # of several processes that train one run, the first writes
-        return
-    made = sorted((run_dir / "checkpoints").glob("[!.]*/manifest.json"))
-    if made or (run_dir / "results.json").is_file():
-        newest = f"has checkpoints (newest: {made[-1].parent.name})" if made else "came to its end"
-        raise ConfigError(
-            f"run {config['run']!r} already {newest}",
-            where=config["run_dir"],
-            cure="continue it with resume=auto, or choose another name: run=NAME",
-        )
-    if others := others_in(run_dir):
-        raise ConfigError(
-            f"the folder of run {config['run']!r} holds what no run has made: {', '.join(others[:3])}",
-            where=config["run_dir"],
-            cure="choose another name: run=NAME",
-        )
+# Everything that is checked before a job's first step without reading weights: for sweeps.
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "train": _check_training,
+    "extract": _check_extraction,
+    "generate": _check_drawing,
+}

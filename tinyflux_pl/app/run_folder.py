@@ -1,4 +1,4 @@
-"""The folder that Hydra makes for every job: one owner at a time, and gone again where nothing was to be left in it."""
+"""The folder that Hydra makes for a job: locked while it is trained in, removed if it stays empty."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.rank import is_rank_zero
 
 Recipe = Callable[[dict[str, Any]], int]
-LOCK = ".lock"  # holds the owner's process id, and its machine: the folder may be on a disk that several see
-WRITTEN = ("csv", "samples", "skipped.jsonl", "tensorboard", "wandb", "checkpoints")
-TAKEN = (errno.EAGAIN, errno.EACCES)  # what the system says of a lock that another process has
+LOCK = ".lock"  # holds the owner's process id and its machine: several may share the disk
+RUN_FILES = ("csv", "samples", "skipped.jsonl", "tensorboard", "wandb", "checkpoints")
+LOCKED_BY_OTHER = (errno.EAGAIN, errno.EACCES)
 
 
-def leaving_no_trace(recipe: Recipe) -> Recipe:
-    """The recipe; afterwards, or after an error, the run's folder goes if nothing was put into it."""
+def remove_empty_run_dir(recipe: Recipe) -> Recipe:
+    """Decorate a recipe to remove the run's folder, even after an error, if it is empty."""
 
     @functools.wraps(recipe)
     def wrapped(config: dict[str, Any]) -> int:
         try:
             return recipe(config)
         finally:
-            from tinyflux_pl.core.rank import is_rank_zero
-
             if is_rank_zero():
                 _remove_empty(Path(config["run_dir"]), Path(config["paths"]["root"]))
 
@@ -38,21 +38,19 @@ def leaving_no_trace(recipe: Recipe) -> Recipe:
 
 
 @contextmanager
-def owned(run_dir: Path) -> Generator[None]:
-    """Train in the folder alone: of two processes the second has a ConfigError with the first one's id.
+def locked_run_dir(run_dir: Path) -> Generator[None]:
+    """Lock the folder for training; ConfigError with the owner's id if another process has it.
 
-    The rank that writes holds it. The system frees the lock of a process that dies, and, unlike flock's, gives it
-    to no child: a worker that outlives a killed run for seconds would keep the next one out. Where a file system
-    knows no locks, nobody is kept out.
+    Rank 0 holds the lock. The system frees it when its process dies and, unlike flock, does not
+    pass it to children: a worker that outlives a killed run for seconds would block the next one.
+    On a file system without locks, nothing is locked.
     """
-    from tinyflux_pl.core.rank import is_rank_zero
-
     if not is_rank_zero():
         yield
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     with _locked(run_dir / LOCK) as lock:
-        with suppress(OSError):  # a full disk: whoever needs the room will say so
+        with suppress(OSError):  # a full disk is reported by the first real write
             lock.truncate(0)
             lock.write(f"{os.getpid()} on {os.uname().nodename}")
             lock.flush()
@@ -62,27 +60,45 @@ def owned(run_dir: Path) -> Generator[None]:
             (run_dir / LOCK).unlink(missing_ok=True)
 
 
-def configurations(run_dir: Path) -> dict[int, Path]:
-    """What the run was asked for each time it was started, by number: config.json, config_1.json and so on."""
-    named = ((re.fullmatch(r"config(?:_(\d+))?\.json", path.name), path) for path in run_dir.glob("config*.json"))
-    return dict(sorted((int(found[1] or 0), path) for found, path in named if found))
-
-
-def others_in(run_dir: Path) -> list[str]:
-    """Names in a folder that a run would write into, where none was started before: they are somebody else's."""
+def require_new_run(config: Train) -> None:
+    """Raise ConfigError, unless the run is resumed, if its folder has a run's files or other files."""
+    if config.resume or not is_rank_zero():  # rank 0 is the first to write
+        return
+    run_dir = Path(config.run_dir)
+    checkpoints = sorted((run_dir / "checkpoints").glob("[!.]*/manifest.json"))
+    if checkpoints or (run_dir / "results.json").is_file():
+        newest = f"has checkpoints (newest: {checkpoints[-1].parent.name})" if checkpoints else "is finished"
+        raise ConfigError(
+            f"run {config.run!r} already {newest}",
+            where=config.run_dir,
+            cure="continue it with resume=auto, or choose another name: run=NAME",
+        )
     if configurations(run_dir):
-        return []
-    return [name for name in WRITTEN if (run_dir / name).exists()]
+        return
+    foreign = [name for name in RUN_FILES if (run_dir / name).exists()]
+    if foreign:
+        raise ConfigError(
+            f"the folder of run {config.run!r} holds files of no run: {', '.join(foreign[:3])}",
+            where=config.run_dir,
+            cure="choose another name: run=NAME",
+        )
+
+
+def configurations(run_dir: Path) -> dict[int, Path]:
+    """Number of a start -> its configuration: config.json, config_1.json and so on."""
+    files = run_dir.glob("config*.json")
+    matches = ((re.fullmatch(r"config(?:_(\d+))?\.json", path.name), path) for path in files)
+    return dict(sorted((int(match[1] or 0), path) for match, path in matches if match))
 
 
 def _locked(path: Path) -> TextIOWrapper:
-    """The open file, locked, and still the one that has this name: the last owner may just have removed its own."""
+    """Open and lock the file; again, if the previous owner removed it meanwhile."""
     while True:
         file = path.open("a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in TAKEN:
+            if error.errno not in LOCKED_BY_OTHER:
                 return file
             file.seek(0)
             owner = file.read().strip() or "of unknown id"
@@ -90,22 +106,22 @@ def _locked(path: Path) -> TextIOWrapper:
             raise ConfigError(
                 f"this run is being trained by process {owner}",
                 where=str(path.parent),
-                cure="wait for it, or stop it and go on with resume=auto; another run has another name: run=NAME",
+                cure="wait for it, or stop it and continue with resume=auto; or choose another name: run=NAME",
             ) from error
-        if _is(path, file):
+        if _is_same_file(path, file):
             return file
         file.close()
 
 
-def _is(path: Path, file: TextIOWrapper) -> bool:
+def _is_same_file(path: Path, file: TextIOWrapper) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     return False
 
 
 def _remove_empty(run_dir: Path, root: Path) -> None:
-    """The folder with its empty log, and empty folders above it, up to `root`, which stays."""
-    if (run_dir / LOCK).exists():  # another process is at work there, and has that log open
+    """Remove the folder with its empty log, and empty folders above it below `root`."""
+    if (run_dir / LOCK).exists():  # another process trains there, and has that log open
         return
     for log in run_dir.glob("*.log"):
         if not log.stat().st_size:

@@ -1,89 +1,54 @@
-"""The memory of a training run by arithmetic, and how its batch is divided so that it fits: nothing is read."""
+"""The memory of a training run by arithmetic, and the division of its batch so that it fits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from tinyflux_pl.app.batch_sizes import Sizes, sizes
+from tinyflux_pl.app import hardware, release_settings
+from tinyflux_pl.app.batch_sizes import Sizes, num_ranks, sizes
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.hardware import MOST_DRAWN, decided, planned
-from tinyflux_pl.app.planned_config import weightless
+from tinyflux_pl.app.hardware import MAX_DRAWN
+from tinyflux_pl.app.planned_parts import codec_bytes, weightless
+from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.config.build import build
-from tinyflux_pl.core.errors import MemoryPlanError
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 from tinyflux_pl.engine import memory_plan, outline
 from tinyflux_pl.engine.accelerator import AUTO, describe
 from tinyflux_pl.engine.memory_plan import GIB, MemoryPlan
 
-ALONE = "plan"  # of the key preflight: print the plan and stop; needs neither weights nor the card
-SHARE = 0.9  # of the memory is planned with: the rest is the driver's, and what the allocator cannot join
-FEW = 8  # samples of a micro-batch, below which to compute activations twice costs less than to divide further
+if TYPE_CHECKING:
+    from tinyflux_pl.core.protocols import Objective
 
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How a run divides its batch, what that takes, and the bytes that it may take."""
-
-    sizes: Sizes
-    gradient_checkpointing: bool
-    drawn_at_once: int
-    memory: MemoryPlan
-    limit: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether every stage on the accelerator does."""
-        return self.memory.worst().total <= self.limit
-
-    @property
-    def line(self) -> str:
-        """The division in a line."""
-        many = f"{self.sizes.accumulation} accumulated" + (f" x {n} ranks" if (n := self.sizes.ranks) > 1 else "")
-        twice = "with" if self.gradient_checkpointing else "without"
-        batch = self.sizes.micro_batch * self.sizes.accumulation
-        needs = memory_plan.size(self.memory.worst().total)
-        return f"batch {batch} = {self.sizes.on_rank} samples x {many}, {twice} gradient checkpointing: {needs}"
-
-    def require(self, cure: str) -> None:
-        """Raise MemoryPlanError naming the stage that does not fit."""
-        if self.fits:
-            return
-        stage = self.memory.worst()
-        rows = sorted(stage.rows.items(), key=lambda row: -row[1])[:4]
-        largest = ", ".join(f"{name} {memory_plan.size(count)}" for name, count in rows)
-        what = f"the stage {stage.name!r} needs {memory_plan.size(stage.total)} ({largest})"
-        what += f" of the {memory_plan.size(self.limit)} that are planned with"
-        raise MemoryPlanError(what, where="hardware.memory_gb", cure=cure)
+USABLE_SHARE = 0.9  # of the memory; the driver and fragmentation take the rest
+# Micro-batch size below which checkpointing costs less than dividing further.
+SMALL_MICRO_BATCH = 8
 
 
 class Planner:
-    """Counts one configuration's training on the meta device, once for each way to compute."""
+    """Plans one configuration's training on the meta device."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = weightless(config)
-        self.hardware = config["hardware"]
-        self.codec, self.text = build(self.config["codec"]), build(self.config["text"])
-        experts = {name: build(node) for name, node in config["experts"].items()}
-        self.parts = Parts(self.config, self.codec, self.text, build(config["path"]), experts)
+    def __init__(self, config: Train) -> None:
+        from tinyflux_pl.training.optimizers import build_optimizer
+
+        self.hardware = config.hardware
+        self.config = release_settings.followed(weightless(config))
+        self.parts = Parts.built_from(self.config)
+        self.codec, self.text = self.parts.codec, self.parts.text
         self.precision = self.parts.precision
         with torch.device("meta"):
             self.denoiser = self.parts.student()
-        from tinyflux_pl.training.optimizers import build_optimizer
-
-        self.optimizer = build_optimizer(self.denoiser, build(config["optimizer"]))
-        self._growths: dict[bool, Any] = {}
+        self.optimizer = build_optimizer(self.denoiser, build(config.optimizer))
+        self._steps: dict[bool, Any] = {}  # gradient checkpointing -> its activations
 
     def plan(self) -> TrainingPlan:
-        """The division that is asked for, or where that is `auto` the first that fits.
-
-        Raises MemoryPlanError where none does.
-        """
+        """The configured division, or the first that fits; MemoryPlanError if none does."""
         plan = None
         for plan in self._candidates():
             if plan.fits:
@@ -93,69 +58,75 @@ class Planner:
         return plan
 
     def _candidates(self) -> Iterator[TrainingPlan]:
-        """From the fewest micro-batches on; activations are computed twice before micro-batches get small."""
-        asked, auto = self.hardware["gradient_checkpointing"], self.hardware["accumulation"] == AUTO
-        divided = [replace_accumulation(self.hardware, n) for n in self._counts()] if auto else [sizes(self.hardware)]
-        large = [one for one in divided if one.on_rank >= FEW] or divided[:1]
-        if asked != AUTO:
-            yield from (self._plan(one, bool(asked)) for one in divided)
+        """Plans with ever more micro-batches; checkpointing comes before small micro-batches."""
+        divisions = self._divisions()
+        checkpointing = self.hardware.gradient_checkpointing
+        if checkpointing != AUTO:
+            yield from (self._plan(division, bool(checkpointing)) for division in divisions)
             return
-        yield from (self._plan(one, False) for one in large)
-        yield from (self._plan(one, True) for one in divided)
+        large = [d for d in divisions if d.on_rank >= SMALL_MICRO_BATCH] or divisions[:1]
+        yield from (self._plan(division, False) for division in large)
+        yield from (self._plan(division, True) for division in divisions)
 
-    def _counts(self) -> list[int]:
-        """Numbers of micro-batches that divide the batch."""
-        batch, ranks = self.hardware["batch_size"], sizes({**self.hardware, "accumulation": 1}).ranks
-        return [n for n in range(1, batch // ranks + 1) if batch % n == 0 and batch // n % ranks == 0]
+    def _divisions(self) -> list[Sizes]:
+        if self.hardware.accumulation != AUTO:
+            return [sizes(self.hardware)]
+        batch, ranks = self.hardware.batch_size, num_ranks(self.hardware)
+        counts = [n for n in range(1, batch // ranks + 1) if batch % (n * ranks) == 0]
+        if not counts:
+            sizes(self.hardware.replace(accumulation=1))  # raises: the ranks do not divide it
+        return [Sizes(batch // n, batch // n // ranks, n, ranks) for n in counts]
 
     def _plan(self, division: Sizes, checkpointing: bool) -> TrainingPlan:
-        averaged, ranks = True, division.ranks
-        groups = self.optimizer.param_groups
-        state = memory_plan.training_state(self.denoiser, groups, averaged=averaged, ranks=ranks)
-        limit, codec = self._limit, {"codec": self._codec_bytes}
+        state = memory_plan.training_state(
+            self.denoiser, self.optimizer.param_groups, averaged=True, ranks=division.ranks
+        )
+        idle = memory_plan.training(state, {"preview": 0}, host=False).worst().total
+        drawn = self._drawn_at_once(idle + self._codec_bytes)
         working = {
             "step": self._step(checkpointing).at(division.on_rank),
             "validation": self._forward.at(division.micro_batch),
+            "preview": self._drawing(min(drawn, self.config.callbacks.preview.count)),
         }
-        beside = memory_plan.training(state, {"preview": 0}, host=False).worst().total + self._codec_bytes
-        asked = self.hardware.get("drawn_at_once", AUTO)
-        drawn = _largest(MOST_DRAWN, lambda count: beside + self._drawing(count) <= limit) if asked == AUTO else asked
-        working["preview"] = self._drawing(min(drawn, self.config["callbacks"]["preview"]["count"]))
         memory = memory_plan.training(state, working, host=False)
-        stages = tuple(s if s.host else replace(s, rows={**s.rows, **codec}) for s in memory.stages)
-        return TrainingPlan(division, checkpointing, drawn, MemoryPlan(stages), limit)
+        codec = {"codec": self._codec_bytes}
+        stages = (s if s.host else replace(s, rows={**s.rows, **codec}) for s in memory.stages)
+        return TrainingPlan(division, checkpointing, drawn, MemoryPlan(tuple(stages)), self._limit)
 
-    @property
+    def _drawn_at_once(self, idle: int) -> int:
+        """The configured number of pictures, or the largest that fits beside `idle` bytes."""
+        configured = self.hardware.drawn_at_once
+        if configured != AUTO:
+            return int(configured)
+        counts = range(MAX_DRAWN, 1, -1)
+        return next((n for n in counts if idle + self._drawing(n) <= self._limit), 1)
+
+    @cached_property
     def _limit(self) -> int:
-        """Bytes that may be planned with: the profile's memory, else that of the accelerator that is here."""
-        given = self.hardware.get("memory_gb")
-        total = given * GIB if given else describe(self.hardware["accelerator"]).total
-        return int(total * SHARE)
+        """Bytes to plan with: of the profile's memory, else of this machine's accelerator."""
+        given = self.hardware.memory_gb
+        total = given * GIB if given else describe(self.hardware.accelerator).total
+        return int(total * USABLE_SHARE)
 
     @cached_property
     def _codec_bytes(self) -> int:
-        skeleton = self.codec.skeleton()
-        if skeleton is None:
-            return 0
-        width = getattr(torch, self.codec.dtype).itemsize
-        return sum(parameter.numel() for parameter in skeleton.parameters()) * width
+        return codec_bytes(self.codec)
 
     def _step(self, checkpointing: bool) -> Any:
-        if checkpointing not in self._growths:
+        if checkpointing not in self._steps:
             if checkpointing:
                 self.denoiser.enable_gradient_checkpointing()
-            self._growths[checkpointing] = outline.step(self.denoiser, self._loss, self.precision)
-        return self._growths[checkpointing]
+            self._steps[checkpointing] = outline.step(self.denoiser, self._loss, self.precision)
+        return self._steps[checkpointing]
 
     @cached_property
-    def _objective(self) -> Any:
-        config = self.config
-        times, null = build(config["timesteps"]), self._text(1)
-        return build(config["objective"], timesteps=times, null_text=null, experts=list(self.parts.experts.values()))
+    def _objective(self) -> Objective:
+        return self.parts.objective(self._text(1), self.parts.experts.values())
 
     def _loss(self, samples: int) -> Tensor:
         batch = self._batch(samples).to("meta")
-        return torch.stack(list(self._objective.loss(self.denoiser, batch, 0).values())).sum()
+        terms = self._objective.loss(self.denoiser, batch, 0)
+        return torch.stack(list(terms.values())).sum()
 
     @cached_property
     def _forward(self) -> outline.Linear:
@@ -167,80 +138,86 @@ class Planner:
         return self.denoiser(batch.latents, batch.latents.new_ones(rows), cond)
 
     def _drawing(self, pictures: int) -> int:
-        """The larger of a guided evaluation and of the decoding of all of them."""
-        rows = pictures * (2 if self.config["guidance"].get("scale", 1) != 1 else 1)
+        """The larger of a guided evaluation and the decoding of all pictures."""
+        rows = pictures * (2 if self.config.guidance.get("scale", 1) != 1 else 1)
         return max(self._forward.at(rows), self._decoded.at(pictures))
 
     @cached_property
     def _decoded(self) -> outline.Linear:
-        codec, shape = build(self.config["codec"]).to("meta"), self._batch(1).latents.shape[1:]
-        codec.decode(torch.empty(1, *shape, device="meta"))  # which makes its skeleton: that is no activation
-        return outline.forward(nn.Module(), lambda n: codec.decode(torch.empty(n, *shape, device="meta")), "32-true")
+        codec = build(self.config.codec).to("meta")
+        shape = self._batch(1).latents.shape[1:]
+
+        def decode(count: int) -> Tensor:
+            return codec.decode(torch.empty(count, *shape, device="meta"))
+
+        decode(1)  # makes its skeleton: no activation
+        return outline.forward(nn.Module(), decode, "32-true")
 
     def _text(self, rows: int) -> TextEmbeddings:
         spec = self.text.text_spec
         mask = torch.ones(rows, spec.length, dtype=torch.bool)
-        return TextEmbeddings(torch.zeros(rows, spec.length, spec.width), mask, torch.zeros(rows, spec.pooled))
+        tokens = torch.zeros(rows, spec.length, spec.width)
+        return TextEmbeddings(tokens, mask, torch.zeros(rows, spec.pooled))
 
     def _batch(self, rows: int) -> Batch:
-        """So many samples of zeros, with captions of full length and all that the data may bring beside them."""
+        """Samples of zeros with captions of full length and every condition the data may have."""
         spec, (height, width) = self.codec.latent_spec, self.parts.image_size
-        latents = torch.zeros(rows, spec.channels, height // spec.downsample, width // spec.downsample)
-        experts, present = {}, {}
+        sides = (height // spec.downsample, width // spec.downsample)
+        latents = torch.zeros(rows, spec.channels, *sides)
+        experts: dict[str, Tensor] = {}
+        present: dict[str, Tensor] = {}
         for name, expert in self.parts.experts.items():
             for key, shape in expert.spec.shapes.items():
-                experts[f"{name}.{key}"] = torch.ones(rows, len(expert.spec.t_buckets), *shape)
+                times = len(expert.spec.t_buckets)
+                experts[f"{name}.{key}"] = torch.ones(rows, times, *shape)
             present[name] = torch.ones(rows, dtype=torch.bool)
-        beside: dict[str, Any] = {"size_ids": torch.zeros(rows, 6)}
-        holes = self.denoiser.inpaint_channels
-        if holes:
-            beside["inpaint"] = torch.zeros(rows, holes, *latents.shape[2:])
-        elif "reference_size" in self.config["data"] and self.denoiser.reads_references:
-            beside["references"] = (torch.zeros_like(latents),)
+        conditions: dict[str, Any] = {"size_ids": torch.zeros(rows, 6)}
+        channels = self.denoiser.inpaint_channels
+        if channels:
+            conditions["inpaint"] = torch.zeros(rows, channels, *sides)
+        elif "reference_size" in self.config.data.plain and self.denoiser.reads_references:
+            conditions["references"] = (torch.zeros_like(latents),)
         if ids := self.text.text_spec.ids:
-            cells = latents.shape[2] * latents.shape[3]
-            beside["target_ids"] = torch.zeros(rows, cells, ids)
-            beside["target_mask"] = torch.ones(rows, cells, dtype=torch.bool)
-        numbers = torch.arange(rows)
-        return Batch(latents, self._text(rows), numbers, numbers, [""] * rows, experts, present, **beside)
+            cells = sides[0] * sides[1]
+            conditions["target_ids"] = torch.zeros(rows, cells, ids)
+            conditions["target_mask"] = torch.ones(rows, cells, dtype=torch.bool)
+        text, index, captions = self._text(rows), torch.arange(rows), [""] * rows
+        return Batch(latents, text, index, index, captions, experts, present, **conditions)
 
     def _cure(self, plan: TrainingPlan) -> str:
         choices = []
-        if self.hardware["accumulation"] != AUTO and plan.sizes.on_rank > 1:
+        if self.hardware.accumulation != AUTO and plan.sizes.on_rank > 1:
             choices.append("hardware.accumulation=auto")
-        if self.hardware["gradient_checkpointing"] is False:
+        if self.hardware.gradient_checkpointing is False:
             choices.append("hardware.gradient_checkpointing=auto")
-        return ", or ".join([*choices, "smaller pictures (data.image_size=)", "a smaller model=", "a larger card"])
+        choices += ["smaller pictures (data.image_size=)", "a smaller model=", "a larger card"]
+        return ", or ".join(choices)
 
 
-def replace_accumulation(hardware: dict[str, Any], count: int) -> Sizes:
-    """How the batch is divided into so many micro-batches."""
-    return sizes({**hardware, "accumulation": count})
+def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
+    """The configuration with the `auto` keys of the batch's division chosen, and the plan for it.
 
-
-def divided(config: dict[str, Any]) -> tuple[dict[str, Any], TrainingPlan | None]:
-    """The configuration with every `auto` of how a batch is divided decided, and the plan that decided it.
-
-    Raises MemoryPlanError where nothing fits, or not what the user asks for.
+    No plan where memory is not planned. Raises MemoryPlanError if nothing fits.
     """
-    config = decided(config)
-    hardware = config["hardware"]
-    if not planned(hardware):
+    config = hardware.resolve_auto(config)
+    if not hardware.plans_memory(config.hardware):
         return config, None
     plan = Planner(config).plan()
-    found = {"accumulation": plan.sizes.accumulation, "gradient_checkpointing": plan.gradient_checkpointing}
-    found["drawn_at_once"] = plan.drawn_at_once
-    return {**config, "hardware": {**hardware, **found}}, plan
+    chosen = config.hardware.replace(
+        accumulation=plan.sizes.accumulation,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        drawn_at_once=plan.drawn_at_once,
+    )
+    return config.replace(hardware=chosen), plan
 
 
-def always(hardware: dict[str, Any]) -> dict[str, Any]:
-    """The hardware with its memory said, so that it is planned for: on a CPU that of this machine."""
-    known = decided({"hardware": hardware})["hardware"]
-    if planned(known):
-        return known
-    return {**hardware, "accelerator": "cpu", "memory_gb": describe("cpu").total / GIB}
-
-
-def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `most` that fits; 1 where none does."""
-    return next((n for n in range(most, 1, -1) if fits(n)), 1)
+def plan_without_device(config: Train) -> TrainingPlan:
+    """The plan of preflight=plan; without an accelerator, of this machine's main memory."""
+    resolved = hardware.resolved(config.hardware)
+    if not hardware.plans_memory(resolved):
+        memory = describe("cpu").total / GIB
+        resolved = config.hardware.replace(accelerator="cpu", memory_gb=memory)
+        config = config.replace(hardware=resolved)
+    _, plan = choose_division(config)
+    assert plan is not None, "its memory is set"
+    return plan

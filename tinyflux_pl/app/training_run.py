@@ -1,170 +1,203 @@
-"""A run of training: denoiser, objective, data, callbacks and trainer, wired together."""
+"""The pieces of a training run: datamodule, callbacks in their order, loggers."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tinyflux_pl.app import prompts as drawn_prompts
-from tinyflux_pl.app import resume as resumption
-from tinyflux_pl.app import source_captions as training_captions
+from tinyflux_pl.app import prompts
+from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.trainable import Learner
+from tinyflux_pl.app.trainable import Trainable
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.config import redact
 from tinyflux_pl.config.build import build
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core import fingerprint
-from tinyflux_pl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+
+    from tinyflux_pl.sampling.images import ImageSampler
+    from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+    from tinyflux_pl.training.datamodule import CachedLatents
+    from tinyflux_pl.training.preview import Preview
+    from tinyflux_pl.training.throughput import Throughput
+    from tinyflux_pl.training.validation import Validation
 
 
-class Fitting:
-    """One run over prepared sources, from a checkpoint if there is one."""
+@dataclass
+class RunCallbacks:
+    """The callbacks that the final evaluation reads, and all of them in the trainer's order."""
 
-    def __init__(self, parts: Parts, sources: list[Source], resumed: Checkpoint | None) -> None:
-        from tinyflux_pl.training.preemption import Preemption
-        from tinyflux_pl.training.throughput import Throughput
-        from tinyflux_pl.training.trainer import make_trainer
+    throughput: Throughput
+    checkpoints: CheckpointSchedule
+    preview: Preview
+    validation: Validation
+    sampler: ImageSampler  # of the previews
+    in_order: list[Callback]
 
-        self.parts, self.sources, self.config, self.resumed = parts, sources, parts.config, resumed
-        config, hardware = self.config, self.config["hardware"]
-        self.run_dir, self.image_size = Path(config["run_dir"]), parts.image_size
-        self.start = 0 if resumed is None else resumed.step
-        learner = Learner.of(parts, self.run_dir, self.start, compiled=hardware["compile"])
-        self.denoiser, self.average, self.module = learner.denoiser, learner.average, learner.module
-        resume = self._resume()
-        self.data = self._data()
-        shown = drawn_prompts.pictures_of_previews(config, sources, self.data.validation)
-        self.sampler = replace(parts.sampler(self.image_size), told=shown)
-        self.throughput = Throughput()
-        self.checkpoints, self.preview = self._checkpoint_schedule(), self._preview()
-        self.validation = self._validation()
-        logged, bar = self._log()
-        self.trainer = make_trainer(
-            hardware,
-            run_dir=str(self.run_dir),
-            # In this order: what settles a step, what may end the run there, what works with the step.
-            callbacks=[
-                *(self.average, *resume, self.throughput, logged, learner.guard),
-                *(Preemption(self.checkpoints), self.checkpoints, self.preview, self.validation, bar),
-            ],
-            loggers=self._loggers(),
-        )
+
+@dataclass
+class TrainingRun:
+    """Everything that `trainer.fit` needs, and what is read from it afterwards."""
+
+    parts: Parts
+    sources: list[Source]
+    checkpoint: Checkpoint | None  # the run continues from it
+    datamodule: CachedLatents
+    trainable: Trainable
+    callbacks: RunCallbacks
+    trainer: Trainer
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return Path(self.parts.config.run_dir)
 
     def fit(self) -> None:
-        """Take the steps that are left; every rank takes part."""
-        if self.start < self.config["steps"]:
-            self.trainer.fit(self.module, self.data)
+        """Take the remaining steps, if any, on every rank."""
+        if (self.checkpoint.step if self.checkpoint else 0) < self.parts.config.steps:
+            self.trainer.fit(self.trainable.module, self.datamodule)
 
     @property
     def last_checkpoint(self) -> Path:
-        """Of the last step."""
-        return self.checkpoints.last or self.resumed.path
+        """The checkpoint of the last step."""
+        path = self.callbacks.checkpoints.last or (self.checkpoint and self.checkpoint.path)
+        assert path is not None, "a run that took no step continued from a checkpoint"
+        return path
 
-    def _resume(self) -> list[Any]:
-        from tinyflux_pl.training.resume import Resume
 
-        if self.resumed is None:
-            return []
-        resumption.require_same_data(self.resumed, self._caches(), self.config["resume_changed"])
-        return [Resume(self.resumed, self.denoiser, self.average)]
+def build_datamodule(config: Train, sources: list[Source], start: int) -> CachedLatents:
+    """The micro-batches from step `start` on, and the validation set."""
+    from tinyflux_pl.training.datamodule import CachedLatents
 
-    def _caches(self) -> dict[str, str]:
-        """What this run trains on: source -> a hash of its samples and of how they were encoded."""
-        found = {}
-        for source in self.sources:
-            store = source.train.store
-            groups = {name: store.groups()[name] for name in source.train.groups}
-            found[source.name] = fingerprint.hash_json({"records": store.records, "total": store.total, **groups})[:12]
-        return found
+    train, validation = datasets(sources, config.data.in_memory)
+    return CachedLatents(
+        train,
+        validation,
+        sizes(config.hardware).micro_batch,
+        stop_step=config.steps,
+        start_step=start,
+        accumulation=int(config.hardware.accumulation),
+        seed=config.seed,
+        workers=config.hardware.workers,
+        lengths=[len(source.train.store) for source in sources],
+        weights=[source.weight for source in sources] if len(sources) > 1 else None,
+    )
 
-    def _data(self) -> Any:
-        from tinyflux_pl.training.datamodule import CachedLatents
 
-        config, hardware, sources = self.config, self.config["hardware"], self.sources
-        train, validation = datasets(sources, config["data"]["in_memory"])
-        micro_batch, odd = divmod(hardware["batch_size"], hardware["accumulation"])
-        if odd or not micro_batch:
-            raise ConfigError(
-                f"{hardware['accumulation']} micro-batches do not make a batch of {hardware['batch_size']}",
-                where="hardware.accumulation",
-                cure="choose a batch_size that accumulation divides",
-            )
-        return CachedLatents(
-            train,
-            validation,
-            micro_batch,
-            stop_step=config["steps"],
-            start_step=self.start,
-            accumulation=hardware["accumulation"],
-            seed=config["seed"],
-            workers=hardware["workers"],
-            lengths=[len(source.train.store) for source in sources],
-            weights=[source.weight for source in sources] if len(sources) > 1 else None,
-        )
+def build_callbacks(
+    parts: Parts,
+    sources: list[Source],
+    trainable: Trainable,
+    datamodule: CachedLatents,
+    checkpoint: Checkpoint | None,
+) -> RunCallbacks:
+    """The callbacks of a run; those that must see a step first come first."""
+    from tinyflux_pl.training.logged_metrics import LoggedMetrics
+    from tinyflux_pl.training.preemption import Preemption
+    from tinyflux_pl.training.progress_bar import RunBar
+    from tinyflux_pl.training.resume import Resume
+    from tinyflux_pl.training.throughput import Throughput
 
-    def _checkpoint_schedule(self) -> Any:
-        from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
+    config, average = parts.config, trainable.average
+    resume = [] if checkpoint is None else [Resume(checkpoint, trainable.denoiser, average)]
+    throughput = Throughput()
+    metrics = LoggedMetrics(config.callbacks.log_every_steps, throughput)
+    condition_fn = prompts.preview_conditions(config, sources, datamodule.validation)
+    sampler = replace(parts.sampler(parts.image_size), told=condition_fn)
+    checkpoints = _checkpoint_schedule(parts, sources, trainable, datamodule.steps_per_epoch)
+    preview = _preview(config, sources, sampler, trainable)
+    validation = _validation(config, datamodule, trainable)
+    # First those that complete a step, then those that may stop there, then those that use it.
+    completing = [average, *resume, throughput, metrics, trainable.guard]
+    stopping = [Preemption(checkpoints), checkpoints]
+    using = [preview, validation, RunBar(config.steps, metrics)]
+    in_order = [*completing, *stopping, *using]
+    return RunCallbacks(throughput, checkpoints, preview, validation, sampler, in_order)
 
-        described = {**self.parts.description(self.denoiser, self.image_size), "caches": self._caches()}
-        if self.parts.text.condition_argument is None:  # else captions only name pairs
-            described["captions"] = training_captions.of(self.sources).plain()
-        chosen, per_epoch = self.config["callbacks"]["checkpoint"], self.data.steps_per_epoch
-        return CheckpointSchedule(self.run_dir / "checkpoints", described, self.average, per_epoch, **chosen)
 
-    def _preview(self) -> Any:
-        from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
-        from tinyflux_pl.data.training_captions import readable
-        from tinyflux_pl.training.preview import Preview
+def build_loggers(config: Train, start: int) -> list[Logger]:
+    """Loggers in the run's folder.
 
-        records = self.sources[0].train.records
-        # One verifier cannot read the pictures of several sources.
-        verifier = records.verifier() if len(self.sources) == 1 else None
-        metric = None if verifier is None else PromptAccuracy(verifier, alone=True)
-        prompts = drawn_prompts.for_previews(self.config, self.sources)
-        every, folder = self.config["callbacks"]["preview"]["every_steps"], self.run_dir / "samples"
-        measured = None if metric is None else readable(records, prompts)
-        if measured is not None and len(measured) < len(prompts):
-            count = f"{len(prompts) - len(measured)} of {len(prompts)}"
-            print(f"previews: {count} prompts are drawn but not measured, since the data's verifier cannot read them")
-        return Preview(
-            folder,
-            self.sampler,
-            prompts,
-            self.average,
-            metric,
-            every,
-            self.config["seed"],
-            records.pictures,
-            measured,
-            drawn_prompts.own_pictures(self.sources, prompts),
-        )
+    A resumed run appends to the CSV file; other loggers write beside what they wrote before.
+    """
+    from tinyflux_pl.training.metrics_file import MetricsFile
 
-    def _validation(self) -> Any:
-        from tinyflux_pl.objectives.validation import FixedGrid
-        from tinyflux_pl.training.validation import Validation
+    loggers: list[Logger] = []
+    for name, node in config.logger.items():
+        if start and "version" in node:
+            node = {**node, "version": f"{node['version']}_from_{start:07d}"}
+        logger = build({**node, "save_dir": config.run_dir}, f"logger.{name}")
+        if isinstance(logger, MetricsFile):
+            logger.continue_from(start)
+        logger.log_hyperparams(redact.redact_data(config.plain))  # each job of a sweep has its own
+        loggers.append(logger)
+    return loggers
 
-        chosen = self.config["callbacks"]["validation"]
-        grid = FixedGrid(chosen["times"], self.config["seed"])
-        return Validation(grid, self.data, self.average, chosen["every_steps"])
 
-    def _log(self) -> tuple[Any, Any]:
-        from tinyflux_pl.training.logged_metrics import LoggedMetrics
-        from tinyflux_pl.training.progress_bar import RunBar
+def cache_fingerprints(sources: list[Source]) -> dict[str, str]:
+    """Source -> hash of its training samples and of their encodings."""
+    hashes = {}
+    for source in sources:
+        store = source.train.store
+        groups = {name: store.groups()[name] for name in source.train.groups}
+        content = {"records": store.records, "total": store.total, **groups}
+        hashes[source.name] = fingerprint.hash_json(content)[:12]
+    return hashes
 
-        logged = LoggedMetrics(self.config["callbacks"]["log_every_steps"], self.throughput)
-        return logged, RunBar(self.config["steps"], logged)
 
-    def _loggers(self) -> list[Any]:
-        """In the run's folder. The CSV file goes on where the checkpoint was; others write beside what was there."""
-        from tinyflux_pl.training.metrics_file import MetricsFile
+def _checkpoint_schedule(
+    parts: Parts, sources: list[Source], trainable: Trainable, steps_per_epoch: int
+) -> CheckpointSchedule:
+    from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 
-        loggers = []
-        for node in self.config["logger"].values():
-            later = {"version": f"{node['version']}_from_{self.start:07d}"} if self.start and "version" in node else {}
-            loggers.append(build({**node, "save_dir": str(self.run_dir), **later}))
-            if isinstance(loggers[-1], MetricsFile):
-                loggers[-1].continue_from(self.start)
-            loggers[-1].log_hyperparams(redact.redact_data(self.config))  # each job of a sweep has its own
-        return loggers
+    config = parts.config
+    description = parts.description(trainable.denoiser, parts.image_size)
+    description["caches"] = cache_fingerprints(sources)
+    if parts.text.condition_argument is None:  # else captions only name pairs
+        description["captions"] = prompts.training_captions(sources).plain()
+    folder = Path(config.run_dir) / "checkpoints"
+    options = config.callbacks.checkpoint.plain
+    return CheckpointSchedule(folder, description, trainable.average, steps_per_epoch, **options)
+
+
+def _preview(config: Train, sources: list[Source], sampler: ImageSampler, trainable: Trainable) -> Preview:
+    from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
+    from tinyflux_pl.data.training_captions import readable
+    from tinyflux_pl.training.preview import Preview
+
+    records = sources[0].train.records
+    # One verifier cannot read the pictures of several sources.
+    verifier = records.verifier() if len(sources) == 1 else None
+    metric = None if verifier is None else PromptAccuracy(verifier, alone=True)
+    drawn = prompts.for_previews(config, sources)
+    measured = None if metric is None else readable(records, drawn)
+    if measured is not None and len(measured) < len(drawn):
+        count = f"{len(drawn) - len(measured)} of {len(drawn)}"
+        print(f"previews: {count} prompts are not measured: the data's verifier cannot read them")
+    return Preview(
+        Path(config.run_dir) / "samples",
+        sampler,
+        drawn,
+        trainable.average,
+        metric,
+        config.callbacks.preview.every_steps,
+        config.seed,
+        records.pictures,
+        measured,
+        prompts.dataset_pictures(sources, drawn),
+    )
+
+
+def _validation(config: Train, datamodule: CachedLatents, trainable: Trainable) -> Validation:
+    from tinyflux_pl.objectives.validation import FixedGrid
+    from tinyflux_pl.training.validation import Validation
+
+    keys = config.callbacks.validation
+    grid = FixedGrid(keys.times, config.seed)
+    return Validation(grid, datamodule, trainable.average, keys.every_steps)

@@ -1,14 +1,16 @@
-"""A node of plain values as a frozen dataclass: names and types from its annotations, numbers within their range."""
+"""Bind plain nodes to frozen dataclasses: key names, types and ranges come from the annotations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from tinyflux_pl.config import signatures
 from tinyflux_pl.core.errors import ConfigError
+
+K = TypeVar("K", bound="Keys")
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,22 @@ class Range:
     below: float = math.inf
 
     def __contains__(self, value: float) -> bool:
-        finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large to be a float
+        finite = isinstance(value, int) or math.isfinite(value)  # an int may exceed every float
         return finite and self.least <= value <= self.most and self.above < value < self.below
 
     def __str__(self) -> str:
-        told = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}
-        return "a number " + " and ".join(f"{word} {n:g}" for word, n in told.items() if math.isfinite(n))
+        limits = {
+            "at least": self.least,
+            "at most": self.most,
+            "above": self.above,
+            "below": self.below,
+        }
+        finite = (f"{word} {n:g}" for word, n in limits.items() if math.isfinite(n))
+        return "a number " + " and ".join(finite)
 
 
 class NotEmpty:
-    """Any text but the empty one."""
+    """Any text except the empty string."""
 
     def __contains__(self, value: Any) -> bool:
         return value != ""
@@ -41,9 +49,12 @@ class NotEmpty:
 
 @dataclass(frozen=True)
 class Keys:
-    """One node. ConfigError for a value out of its range, which is what stands beside the type in Annotated."""
+    """Base of the typed nodes: a subclass declares its keys, with ranges in Annotated.
 
-    others: ClassVar[bool] = False  # whether the node may hold more
+    Raises ConfigError for a value out of its range.
+    """
+
+    open_ended: ClassVar[bool] = False  # True: undeclared keys are allowed, and stay in `plain`
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
@@ -53,40 +64,63 @@ class Keys:
                     if number is not None and number not in limit:
                         raise ConfigError(f"{name} is {value}", where=name, cure=str(limit))
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The node as plain containers, exactly as it was bound, undeclared keys included."""
+        return vars(self)["_plain"]
 
-def bind(kind: type[Keys], node: Any, where: str) -> Keys:
-    """The plain node as its class, the nodes in it too; ConfigError with the dotted key, `where` being the node's."""
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
-    _require_node(node, where, hints)
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, checked again; typed nodes may be given."""
+        values = {k: v.plain if isinstance(v, Keys) else v for k, v in changes.items()}
+        return bind(type(self), {**self.plain, **values}, "")
+
+
+def bind(kind: type[K], node: Any, where: str) -> K:
+    """Convert a plain node, and the nodes inside it, to a typed node.
+
+    `where` is the dotted key of the node. Raises ConfigError with the dotted key at fault.
+    """
+    hints = get_type_hints(kind)
+    hints = {name: hint for name, hint in hints.items() if name in kind.__dataclass_fields__}
+    _require_mapping(node, where, hints)
+    if not kind.open_ended:
+        _refuse_unknown_keys(node, where, hints)
+    declared = {name: value for name, value in node.items() if name in hints}
+    values = signatures.check(kind, declared, where, name=where or "the command")
+    for name, value in values.items():
+        key = _join(where, name)
+        is_dict = get_origin(hints[name]) is dict
+        inner = get_args(hints[name])[1] if is_dict else hints[name]
+        if not (isinstance(inner, type) and issubclass(inner, Keys)):
+            continue
+        if is_dict:
+            _require_mapping(value, key, ["NAME"])
+            values[name] = {k: bind(inner, v, _join(key, k)) for k, v in value.items()}
+        else:
+            values[name] = bind(inner, value, key)
+    try:
+        bound = kind(**values)
+    except ConfigError as error:
+        where = _join(where, error.where)
+        raise ConfigError(error.what, where=where, cure=error.cure) from None
+    vars(bound)["_plain"] = dict(node)
+    return bound
+
+
+def _refuse_unknown_keys(node: Mapping[str, Any], where: str, hints: Mapping[str, Any]) -> None:
     known = {_join(where, name) for name in hints}
-    for name in node if not kind.others else ():
+    for name in node:
         if name not in hints:
             key = _join(where, name)
-            raise ConfigError(
-                f"nothing reads {key}", where=key, cure=signatures.suggestion(key, known) + "leave it out"
-            )
-    given = {name: value for name, value in node.items() if name in hints}
-    values = signatures.check(kind, given, where, name=where or "the command")
-    for name, value in values.items():
-        place, hint = _join(where, name), hints[name]
-        several = get_origin(hint) is dict
-        inner = get_args(hint)[1] if several else hint
-        if isinstance(inner, type) and issubclass(inner, Keys):
-            if several:
-                _require_node(value, place, ["NAME"])
-                values[name] = {key: bind(inner, held, _join(place, key)) for key, held in value.items()}
-            else:
-                values[name] = bind(inner, value, place)
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        raise ConfigError(error.what, where=_join(where, error.where), cure=error.cure) from None
+            cure = signatures.suggestion(key, known) + "leave it out"
+            raise ConfigError(f"nothing reads {key}", where=key, cure=cure)
 
 
 def _join(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
 
 
-def _require_node(node: Any, where: str, keys: Iterable[str]) -> None:
+def _require_mapping(node: Any, where: str, keys: Iterable[str]) -> None:
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{where} is {node!r}", where=where, cure=f"it holds {', '.join(keys)}: {where}.KEY=...")
+        cure = f"it holds {', '.join(keys)}: {where}.KEY=..."
+        raise ConfigError(f"{where} is {node!r}", where=where, cure=cure)

@@ -10,9 +10,7 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tinyflux_pl.config import output_folders as folders
-from tinyflux_pl.config import schema as plain_keys
-from tinyflux_pl.config import unused_keys as read_keys
+from tinyflux_pl.config import output_folders, schema, unused_keys
 from tinyflux_pl.config.build import plain
 from tinyflux_pl.core.errors import ConfigError
 
@@ -23,15 +21,15 @@ def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[di
     found = []
     for number, config in enumerate(jobs):
         raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
-        read_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
+        unused_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
         with as_in_a_job(config, number) as filled:
-            folder = folders.of_a_job(filled, multirun=multirun)
+            folder = output_folders.of_a_job(filled, multirun=multirun)
             subfolder = str(OmegaConf.select(filled, "hydra.sweep.subdir"))
             with open_dict(filled):
                 del filled["hydra"]
             job = plain(filled)
-        plain_keys.check_plain(job, script)
-        folders.check_job(job)
+        schema.read_without_torch(job, cast(schema.Task, script))
+        output_folders.check_job(job)
         # By the job's own part: the sweep's may hold the time, which moves on while jobs are composed.
         if subfolder in numbers:
             what = f"jobs {numbers[subfolder]} and {number} of the sweep would share {folder}"

@@ -10,7 +10,7 @@ from typing import Any
 from tinyflux_pl.config import allowlist
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.renamed_targets import current_target
-from tinyflux_pl.config.saved_nodes import build_kept
+from tinyflux_pl.config.saved_nodes import build_saved
 from tinyflux_pl.core.errors import ConfigError
 
 # Of one start, not of the run.
@@ -68,7 +68,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout:
     return [Change(key, before.get(key), after.get(key), effect) for key, effect in zip(keys, effects, strict=True)]
 
 
-def drops(network: Mapping[str, Any]) -> bool:
+def has_dropout(network: Mapping[str, Any]) -> bool:
     """Whether the network that a checkpoint describes has dropout of its own."""
     return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
 
@@ -118,7 +118,7 @@ def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> b
     `then` is what a file says: it is compared, and built only where it names what this project offers.
     """
     try:
-        before = build_kept(then.get("schedule"), "schedule", now["schedule"], "config.json")
+        before = build_saved(then.get("schedule"), "schedule", now["schedule"], "config.json")
     except ConfigError:
         return False
     after = build(now["schedule"])

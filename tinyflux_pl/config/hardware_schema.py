@@ -1,4 +1,4 @@
-"""The keys of hardware: what computes, in which numbers, and how a batch is divided."""
+"""Keys of the node `hardware`: devices, number format, and the division of a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Hardware(Keys):
-    """What computes, in which numbers, and how a batch is divided."""
+    """Devices, number format, and the division of a batch."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: int | list[int] | Literal["auto"]
@@ -31,14 +31,22 @@ class Hardware(Keys):
         for name in ("accumulation", "drawn_at_once"):
             number = getattr(self, name)
             if number != "auto" and number < 1:
-                cure = "auto, or a whole number that is at least 1"
+                cure = "auto, or an integer of at least 1"
                 raise ConfigError(f"{name} is {number}", where=name, cure=cure)
         if self.accumulation != "auto" and self.batch_size % self.accumulation:
-            what = f"{self.accumulation} micro-batches do not make a batch of {self.batch_size}"
-            raise ConfigError(what, where="accumulation", cure="choose a batch_size that accumulation divides")
-        one_or_more = self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1)
-        if self.accelerator in ("auto", "cpu", "mps") and not one_or_more:
-            raise ConfigError(f"devices is {self.devices}", where="devices", cure="processes: hardware.devices=1")
-        if not one_or_more and self.devices != -1 and not isinstance(self.devices, list):
+            raise ConfigError(
+                f"{self.accumulation} micro-batches do not divide a batch of {self.batch_size}",
+                where="accumulation",
+                cure="choose a batch_size that accumulation divides",
+            )
+        self._check_devices()
+
+    def _check_devices(self) -> None:
+        devices, what = self.devices, f"devices is {self.devices}"
+        at_least_one = devices == "auto" or (isinstance(devices, int) and devices >= 1)
+        if self.accelerator in ("auto", "cpu", "mps") and not at_least_one:
+            cure = "a number of processes: hardware.devices=1"
+            raise ConfigError(what, where="devices", cure=cure)
+        if not at_least_one and devices != -1 and not isinstance(devices, list):
             cure = "a number such as hardware.devices=1, -1 for all, or a list such as hardware.devices=[0,1]"
-            raise ConfigError(f"devices is {self.devices}", where="devices", cure=cure)
+            raise ConfigError(what, where="devices", cure=cure)

@@ -22,12 +22,12 @@ LONGEST = 1000  # characters of a text, entries of a list
 DEEPEST = 8
 
 
-def build_kept(node: Any, group: str, now: Any, where: str, **extra: Any) -> Any:
+def build_saved(node: Any, group: str, now: Any, where: str, **extra: Any) -> Any:
     """Build the node of a group as a file has kept it; `now` is that group in the present configuration.
 
     Raise ConfigError for a target that neither conf/GROUP/ nor `now` names, or a value that is no plain one.
     """
-    require_kept(node, group, now, where)
+    require_saved(node, group, now, where)
     try:
         return build(node, **extra)
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -35,8 +35,8 @@ def build_kept(node: Any, group: str, now: Any, where: str, **extra: Any) -> Any
         raise ConfigError(what, where=where, cure="use a file that your own run has written") from error
 
 
-def require_kept(node: Any, group: str, now: Any, where: str) -> None:
-    """Raise ConfigError unless `build_kept` would build the node."""
+def require_saved(node: Any, group: str, now: Any, where: str) -> None:
+    """Raise ConfigError unless `build_saved` would build the node."""
     known = offered(group) | {name for _, name in allowlist.targets(now) if isinstance(name, str)}
     cure = f"choose it yourself, {group}=NAME, if this run is yours"
     if not isinstance(node, Mapping) or "_target_" not in node:

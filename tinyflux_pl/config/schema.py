@@ -1,27 +1,25 @@
-"""The keys of nodes without `_target_`: their types, and which of their values mean something."""
+"""The typed configuration of the three scripts: every plain key, its type and its range."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, overload
 
-from tinyflux_pl.config import cross_checks as places_apart
-from tinyflux_pl.config import logger_endpoints as loggers
-from tinyflux_pl.config import signatures
-from tinyflux_pl.config import target_nodes as built_nodes
+from tinyflux_pl.config import cross_checks, logger_endpoints, signatures, target_nodes
 from tinyflux_pl.config.bind import Keys, NotEmpty, Range, bind
 from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive, Seed
 from tinyflux_pl.config.hardware_schema import Hardware
 from tinyflux_pl.core.errors import ConfigError
 
 Text = Annotated[str, NotEmpty()]
+Node = dict[str, Any]  # arguments of a class, checked against its signature
 
 
 @dataclass(frozen=True)
 class Paths(Keys):
-    """Where everything lies."""
+    """Root of the project's files, and the folders of runs and caches."""
 
     root: Text
     outputs: Text
@@ -30,26 +28,32 @@ class Paths(Keys):
 
 @dataclass(frozen=True)
 class Source(Keys):
-    """One source of data; what its splits' targets take is judged by their signatures."""
+    """One dataset. The nodes of its splits are checked against their classes' signatures."""
 
     cache: Text
-    train: dict[str, Any]
-    validation: dict[str, Any]
+    train: Node
+    validation: Node
     weight: Annotated[float, Range(above=0)] = 1.0
-    experts: list[str] | None = None  # null: all that the run has
+    experts: list[str] | None = None  # None: every expert of the run
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for split in ("train", "validation"):
             if "_target_" not in (getattr(self, split) or {}):
-                raise ConfigError(f"{split} has no _target_", where=split, cure="name the class of its records")
+                cure = "name the class of its records"
+                raise ConfigError(f"{split} has no _target_", where=split, cure=cure)
+
+    @property
+    def splits(self) -> dict[str, Node]:
+        """Split -> the node of its records."""
+        return {"train": self.train, "validation": self.validation}
 
 
 @dataclass(frozen=True)
 class Data(Keys):
-    """What every dataset has."""
+    """Keys that every dataset has."""
 
-    others = True
+    open_ended = True
     name: str
     in_memory: bool
     evaluation_prompts: Count
@@ -57,70 +61,118 @@ class Data(Keys):
     shard_size: Positive
     sources: dict[str, Source]
     extraction_batch: Positive = 8
+    image_size: Any = None  # a side or [height, width], in pixels; None: the codec knows it
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sources:
-            raise ConfigError("no sources of data", where="sources", cure="choose data=shapes, folder, ...")
+            cure = "choose data=shapes, folder, ..."
+            raise ConfigError("no sources of data", where="sources", cure=cure)
+        if self.image_size is not None:
+            self._require_sides()
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """(height, width) in pixels; None where the codec knows it."""
+        size = self.image_size
+        if size is None:
+            return None
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    def _require_sides(self) -> None:
+        size = self.image_size
+        sides = size if isinstance(size, list) else [size, size]
+        if [type(side) for side in sides] != [int, int]:
+            cure = "give a side in pixels, or height and width: data.image_size=[48,64]"
+            raise ConfigError(f"not an image size: {size!r}", where="image_size", cure=cure)
 
 
 @dataclass(frozen=True)
 class Teacher(Keys):
-    """What every choice of teachers has."""
+    """Keys that every choice of teachers has, beside a node for each expert."""
 
-    others = True
+    open_ended = True
     width: Positive
     seed: Seed
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] | None = None
 
+    def node(self, expert: str) -> Node:
+        """The node of an expert's teacher; empty where there is none."""
+        return self.plain.get(expert) or {}
+
 
 @dataclass(frozen=True)
-class Train(Keys):
+class Job(Keys):
+    """Keys that every script has."""
+
+    open_ended = True
+    run: Annotated[str | int, NotEmpty()]
+    run_dir: str
+    paths: Paths
+    hardware: Hardware
+    codec: Node
+    text: Node
+    path: Node
+    model: Node
+    overrides: list[str] = dataclasses.field(default_factory=list, kw_only=True)
+    flags: list[str] = dataclasses.field(default_factory=list, kw_only=True)
+    release: Node | None = dataclasses.field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class DataJob(Job):
+    """Keys of the scripts that read data: extract.py and train.py."""
+
+    seed: Seed
+    data: Data
+    teacher: Teacher
+    experts: dict[str, Node]
+    timesteps: Node
+    objective: Node
+    optimizer: Node
+    schedule: Node
+    sampler: Node
+    guidance: Node
+
+
+@dataclass(frozen=True)
+class Train(DataJob):
     """train.py"""
 
-    others = True
-    seed: Seed
-    run: Annotated[str | int, NotEmpty()]
     steps: Positive
     preflight: bool | Literal["only", "plan"]
     export_teacher: Literal["lune", "sol"] | None
     replay: str | None
     resume: str | None
     resume_changed: bool
-    paths: Paths
-    hardware: Hardware
-    data: Data
-    teacher: Teacher
     callbacks: Callbacks
+    logger: dict[str, Node]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if str(self.resume).lower() in ("true", "yes", "on", "1", "latest", "last"):
-            cure = "resume=auto goes on from the newest valid checkpoint of run=NAME; a folder is given by its path"
+            cure = (
+                "resume=auto continues from the newest valid checkpoint of run=NAME; "
+                "a checkpoint folder is given by its path"
+            )
             raise ConfigError(f"resume is {self.resume}", where="resume", cure=cure)
 
 
 @dataclass(frozen=True)
-class Extract(Keys):
+class Extract(DataJob):
     """extract.py"""
 
-    others = True
-    seed: Seed
-    run: Annotated[str | int, NotEmpty()]
     rebuild: bool
     doctor: str | bool | None
     repair: bool
-    paths: Paths
-    hardware: Hardware
-    data: Data
-    teacher: Teacher
 
 
 @dataclass(frozen=True)
-class Generate(Keys):
+class Generate(Job):
     """generate.py"""
 
-    others = True
+    sampler: Node
+    guidance: Node
     prompt: str | None
     negative_prompt: str | None
     checkpoint: str | None
@@ -139,11 +191,16 @@ class Generate(Keys):
     height: Annotated[int | None, Range(least=1, most=2**16)]
     width: Annotated[int | None, Range(least=1, most=2**16)]
     output: str | None
-    run: Annotated[str | int, NotEmpty()]
-    paths: Paths
-    hardware: Hardware
+
+    @property
+    def references(self) -> list[str]:
+        """Files of the pictures to edit."""
+        if self.reference is None:
+            return []
+        return [self.reference] if isinstance(self.reference, str) else self.reference
 
 
+Task = Literal["train", "extract", "generate"]
 TASKS = {"train": Train, "extract": Extract, "generate": Generate}
 GROUPS = "paths codec text path timesteps objective optimizer schedule sampler guidance teacher experts data model"
 DRAWN = ("paths", "codec", "text", "path", "sampler", "guidance", "model", "hardware")
@@ -151,45 +208,64 @@ NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
 
 
 def fields(name: str) -> tuple[str, ...]:
-    """The keys that the schema of a script, or of the node `data` or `teacher`, declares."""
+    """The keys declared for a script, or for the node `data` or `teacher`."""
     kinds = {**TASKS, "data": Data, "teacher": Teacher}
     return tuple(field.name for field in dataclasses.fields(kinds[name]))
 
 
-def check(config: Mapping[str, Any], task: str) -> None:
-    """Raise ConfigError for the first plain value of a resolved configuration that the task cannot work with."""
-    check_plain(config, task)
-    if task != "extract":
-        _check_drawing(config, null=task == "generate" or bool(config.get("release")))
+@overload
+def read(config: Mapping[str, Any], task: Literal["train"]) -> Train: ...
+@overload
+def read(config: Mapping[str, Any], task: Literal["extract"]) -> Extract: ...
+@overload
+def read(config: Mapping[str, Any], task: Literal["generate"]) -> Generate: ...
 
 
-def check_plain(config: Mapping[str, Any], task: str) -> None:
-    """The part of `check` that needs no torch."""
+def read(config: Mapping[str, Any], task: Task) -> Train | Extract | Generate:
+    """The resolved configuration of a script, typed.
+
+    Raises ConfigError for the first plain value that the script cannot work with.
+    """
+    typed = read_without_torch(config, task)
+    if not isinstance(typed, Extract):
+        _check_sampler(typed, null_allowed=task == "generate" or bool(typed.release))
+    return typed
+
+
+def read_without_torch(config: Mapping[str, Any], task: Task) -> Train | Extract | Generate:
+    """As `read`, except for the values of sampler and guidance, whose classes import torch."""
     for name in NEEDED if task != "generate" else DRAWN:
         if name not in config:
-            raise ConfigError(f"there is no {name}", where=name, cure=f"choose one: {name}=..., without ~{name}")
+            cure = f"choose one: {name}=..., without ~{name}"
+            raise ConfigError(f"there is no {name}", where=name, cure=cure)
     for name in ("sampler", "guidance"):
-        if name in config and not isinstance(config[name], Mapping):
-            raise ConfigError(f"{name} is {config[name]!r}", where=name, cure=f"choose one: {name}=NAME")
-    bind(TASKS[task], config, "")
-    built_nodes.check(config, task)
-    if task != "generate":
-        places_apart.check(config["data"]["sources"], config["paths"])
-        loggers.check(config["logger"])
+        if not isinstance(config[name], Mapping):
+            cure = f"choose one: {name}=NAME"
+            raise ConfigError(f"{name} is {config[name]!r}", where=name, cure=cure)
+    typed = bind(TASKS[task], config, "")
+    target_nodes.check(config, task)
+    if isinstance(typed, DataJob):
+        cross_checks.check(config["data"]["sources"], config["paths"])
+        logger_endpoints.check(config["logger"])
+    return typed
 
 
-def _check_drawing(config: Mapping[str, Any], *, null: bool) -> None:
-    """Sampler and guidance, of which a checkpoint or a release may know what is `null` here."""
+def _check_sampler(config: Train | Generate, *, null_allowed: bool) -> None:
+    """Check sampler and guidance; `null_allowed`: a checkpoint or a release fills in null."""
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.sampling.loop import SamplerSettings
 
-    unsaid = [key for key, value in config["sampler"].items() if value is None and not null]
-    if unsaid:
-        what, where = "the sampler is a release's own, and model= names no release", f"sampler.{unsaid[0]}"
-        raise ConfigError(what, where=where, cure="choose sampler=euler or sampler=heun, or the model= of that release")
+    unset = [key for key, value in config.sampler.items() if value is None and not null_allowed]
+    if unset:
+        raise ConfigError(
+            "this sampler takes its settings from a release, and model= names no release",
+            where=f"sampler.{unset[0]}",
+            cure="choose sampler=euler or sampler=heun, or the model= of that release",
+        )
 
-    def told(kind: type, group: str, **more: Any) -> Any:
-        given = {key: value for key, value in config[group].items() if value is not None or not null}
-        return kind(**signatures.check(kind, given, group, tuple(more)), **more)
+    def settings(group: str, node: Node, kind: type, **objects: Any) -> Any:
+        values = {k: v for k, v in node.items() if v is not None or not null_allowed}
+        return kind(**signatures.check(kind, values, group, tuple(objects)), **objects)
 
-    told(SamplerSettings, "sampler", guidance=told(Guidance, "guidance"))
+    guidance = settings("guidance", config.guidance, Guidance)
+    settings("sampler", config.sampler, SamplerSettings, guidance=guidance)

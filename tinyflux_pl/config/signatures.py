@@ -1,4 +1,4 @@
-"""What a target takes: names with the nearest right one, and plain values in the types that it declares."""
+"""Checks of arguments against a target's signature: names, and plain values by their annotations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tinyflux_pl.config import open_keywords
 from tinyflux_pl.core.errors import ConfigError
 
 _REFUSED = object()
-_WORDS = {
-    int: "a whole number",
+_NAMES = {
+    int: "an integer",
     float: "a number",
     str: "text",
     bool: "true or false",
@@ -25,20 +25,20 @@ _WORDS = {
 
 
 def nearest(word: str, candidates: Collection[str], count: int = 1) -> list[str]:
-    """The closest candidates of a mistyped word, best first.
+    """The closest candidates to a mistyped dotted key, best first.
 
-    Those of the same node (that begin with the word, then that look like it), those with the same last part
-    elsewhere, those that look like it altogether. A word without dots may stand for a key deeper down, so there
-    the same last part comes first.
+    Candidates of the same node (with the word as prefix, then similar ones) come before those with
+    the same last part elsewhere, and those before similar ones anywhere. For a word without dots,
+    which may be a key deeper down, the same last part comes first.
     """
     parent, dot, leaf = word.rpartition(".")
     by_depth = sorted((c for c in candidates if c != word), key=lambda c: (c.count("."), c))
     same_leaf = [c for c in by_depth if c.rpartition(".")[2] == leaf]
     siblings = [c for c in by_depth if c.rpartition(".")[0] == parent]
     longer = sorted((c for c in siblings if len(leaf) > 1 and c.startswith(word)), key=lambda c: (len(c), c))
-    beside = longer + difflib.get_close_matches(word, siblings, n=count, cutoff=0.7)
-    whole = difflib.get_close_matches(word, by_depth, n=count, cutoff=0.7)
-    ranked = (beside + same_leaf if dot else same_leaf + beside) + whole
+    same_node = longer + difflib.get_close_matches(word, siblings, n=count, cutoff=0.7)
+    similar = difflib.get_close_matches(word, by_depth, n=count, cutoff=0.7)
+    ranked = (same_node + same_leaf if dot else same_leaf + same_node) + similar
     if not ranked:
         by_leaf: dict[str, str] = {}
         group = word.partition(".")[0]
@@ -50,7 +50,7 @@ def nearest(word: str, candidates: Collection[str], count: int = 1) -> list[str]
 
 
 def suggestion(word: str, candidates: Collection[str]) -> str:
-    """'did you mean ...? ' or nothing."""
+    """ "did you mean ...? " for the nearest candidate, or ""."""
     near = nearest(word, candidates)
     return f"did you mean {near[0]}? " if near else ""
 
@@ -64,23 +64,23 @@ def check(
     complete: bool = True,
     name: str | None = None,
 ) -> dict[str, Any]:
-    """The given values, fitted to the target's annotations; raise ConfigError on a wrong name or type.
+    """The values converted to the target's annotations; ConfigError for a wrong name or type.
 
-    `extra` are names given later by code; with `complete`, required names must all be there. `name` is what a
-    message calls the target, whose dotted name it is otherwise.
+    `extra` are names that code adds later; `complete` requires every parameter without a default.
+    `name` is the target's name in messages; None: its dotted name.
     """
     name = name or f"{target.__module__}.{target.__qualname__}"
     hints = _hints(target)
     named, open_ended = {}, False
     for key, parameter in inspect.signature(target).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            told = open_keywords.hints(target, hints.get(key))
-            open_ended = told is None
-            hints.update(told or {})
-            named |= {name: inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None) for name in told or {}}
+            keywords = open_keywords.hints(target, hints.get(key))
+            open_ended = keywords is None
+            hints.update(keywords or {})
+            named |= {name: inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None) for name in keywords or {}}
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             named[key] = parameter
-    offered = [key for key in named if key not in extra]  # the others are objects that code adds
+    offered = [key for key in named if key not in extra]
     takes = f"it takes: {', '.join(offered) or 'nothing'}"
     for key in (*given, *extra):
         if key not in named and not open_ended:
@@ -89,45 +89,46 @@ def check(
     missing = [k for k, p in named.items() if p.default is p.empty and k not in given and k not in extra]
     if complete and missing:
         raise ConfigError(f"{name} needs {', '.join(missing)}", where=where, cure=takes)
-    return {k: _fitted(v, hints.get(k, Any), f"{where}.{k}" if where else k, name) for k, v in given.items()}
+    return {k: _fitted(v, hints.get(k, Any), f"{where}.{k}" if where else k) for k, v in given.items()}
 
 
 def _hints(target: Any) -> dict[str, Any]:
-    """Annotations as objects; none where they name what only a type checker imports."""
+    """Annotations as objects; {} where they need names imported under TYPE_CHECKING alone."""
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
 
 
-def _fitted(value: Any, annotation: Any, where: str, name: str) -> Any:
+def _fitted(value: Any, annotation: Any, where: str) -> Any:
     fitted = fit(value, annotation)
     if fitted is _REFUSED:
-        key, wanted = where.rsplit(".", 1)[-1], _wanted(annotation)
-        raise ConfigError(f"{key} is {value!r}, {name} wants {wanted}", where=where, cure=f"give {where} {wanted}")
+        key, kind = where.rsplit(".", 1)[-1], _described(annotation)
+        what = f"{key} must be {kind}, got {value!r}"
+        raise ConfigError(what, where=where, cure=f"set {where} to {kind}")
     return fitted
 
 
-def _wanted(annotation: Any) -> str:
-    """The annotation for a reader."""
+def _described(annotation: Any) -> str:
+    """The annotation in words."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_wanted(a) for a in arguments)
+        return " or ".join(_described(a) for a in arguments)
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
     if origin in (tuple, list, Sequence):
-        return f"a list, each {_wanted(arguments[0])}" if arguments else "a list"
-    return _WORDS.get(annotation) or getattr(annotation, "__name__", str(annotation))
+        return f"a list, each {_described(arguments[0])}" if arguments else "a list"
+    return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation))
 
 
 def fit(value: Any, annotation: Any) -> Any:
-    """A plain value in the declared type (list -> tuple, int -> float, str -> Path), or the mark of refusal.
+    """A plain value in the declared type (list -> tuple, int -> float, str -> Path), or _REFUSED.
 
-    Only plain types are judged: an annotation that is a class of objects passes everything.
+    Annotations other than plain types accept every value.
     """
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]

@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tinyflux_pl.config import schema as plain_keys
-from tinyflux_pl.config import synonyms
+from tinyflux_pl.config import schema, synonyms
 from tinyflux_pl.config.signatures import nearest
 from tinyflux_pl.core.errors import ConfigError
 
 # set by the roots and by the models of conf/, beside the fields of the schema
 NAMED = ("task", "run", "run_dir", "overrides", "release", "hydra", "prompt", "negative_prompt")
-DRAWING = (*plain_keys.DRAWN, "timesteps")
+DRAWING = (*schema.DRAWN, "timesteps")
 # nodes that may hold any key which another one refers to
-OPEN = {"data": (*plain_keys.fields("data"), "image_size"), "teacher": plain_keys.fields("teacher")}
+OPEN = {"data": (*schema.fields("data"), "image_size"), "teacher": schema.fields("teacher")}
 _REFERENCE = re.compile(r"\$\{\s*(?:oc\.\w+:\s*)?(\.*[A-Za-z_][\w.\[\]-]*|\.+\w+)")
 
 
@@ -24,8 +23,8 @@ def check(raw: Mapping[str, Any], script: str) -> None:
 
     The first levels are judged here; what lies deeper belongs to a node with a schema or a signature of its own.
     """
-    groups = DRAWING if script == "generate" else (*plain_keys.NEEDED, "steps", "callbacks")
-    known = {*plain_keys.fields(script), *groups, *NAMED}
+    groups = DRAWING if script == "generate" else (*schema.NEEDED, "steps", "callbacks")
+    known = {*schema.fields(script), *groups, *NAMED}
     referred = set(references(raw))
     experts = raw.get("experts")
     for where, node in (("", raw), *((name, raw.get(name)) for name in OPEN)):

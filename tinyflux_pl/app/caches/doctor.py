@@ -17,6 +17,7 @@ from tinyflux_pl.app.cli import process_settings
 from tinyflux_pl.cache import verify
 from tinyflux_pl.cache.staleness import repair_command
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.config.schema import Extract
 from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
 from tinyflux_pl.core.progress import track
 
@@ -49,7 +50,7 @@ class Artifact:
         return not self.faults and not self.missing_shards
 
 
-def run(config: dict[str, Any]) -> int:
+def run(config: Extract) -> int:
     """Verify, print a table, and with `repair` remove damaged shards; 1 if damage is left.
 
     Shards that `repair` removed are written again by the next run, so they do not count.
@@ -61,7 +62,7 @@ def run(config: dict[str, Any]) -> int:
     for artifact in artifacts:
         artifact.cure = artifact.cure or _cure(artifact)
     damaged_caches = [a for a in artifacts if a.kind == CACHE and a.faults]
-    repaired = damaged_caches if config["repair"] else []
+    repaired = damaged_caches if config.repair else []
     for artifact in repaired:
         verify.repair(artifact.path)
         artifact.cure = "taken out; run your extraction or training again: it writes just these"
@@ -100,16 +101,16 @@ def find_artifacts(roots: list[Path]) -> list[Artifact]:
     return list(artifacts.values())
 
 
-def _roots(config: dict[str, Any]) -> list[Path]:
-    if str(config["doctor"]).lower() != "true":
-        folder = Path(str(config["doctor"])).expanduser()
+def _roots(config: Extract) -> list[Path]:
+    if str(config.doctor).lower() != "true":
+        folder = Path(str(config.doctor)).expanduser()
         if not folder.is_dir():
             cure = "name a folder that holds caches or checkpoints, or say doctor=true"
             raise DataError("no such folder", where=str(folder), cure=cure)
         return [folder]
-    caches = [Path(node["cache"]) for node in config["data"]["sources"].values()]
-    names = ("root", "cache", "outputs")  # the last two may be links
-    folders = [Path(config["paths"][name]) for name in names]
+    caches = [Path(node.cache) for node in config.data.sources.values()]
+    paths = config.paths
+    folders = [Path(path) for path in (paths.root, paths.cache, paths.outputs)]  # the last two may be links
     return [path for path in (*caches, *folders) if path.is_dir()]
 
 

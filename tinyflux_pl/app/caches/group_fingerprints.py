@@ -13,12 +13,12 @@ def encodings_fingerprint(parts: Parts) -> dict[str, Any]:
     """Fingerprint of the latents and text embeddings of the run's codec and text encoder."""
     from tinyflux_pl.extraction import encode
 
-    return encode.encodings_fingerprint(parts.codec, parts.text, parts.config["data"]["store_dtype"])
+    return encode.encodings_fingerprint(parts.codec, parts.text, parts.config.data.store_dtype)
 
 
 def extractor_of(parts: Parts, name: str) -> Any:
     """The extractor that fills an expert's group, with its teacher."""
-    return parts.experts[name].extractor(parts.teacher(name), parts.path, parts.config["teacher"]["seed"])
+    return parts.experts[name].extractor(parts.teacher(name), parts.path, parts.config.teacher.seed)
 
 
 def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> str:
@@ -30,9 +30,9 @@ def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> s
     """
     from tinyflux_pl.core import precision as formats
 
-    requested = parts.config["teacher"].get("precision")
+    requested = parts.config.teacher.precision
     if requested is not None:
-        return formats.choose(requested, parts.config["hardware"]["accelerator"])
+        return formats.choose(requested, parts.config.hardware.accelerator)
     try:
         cached = store.groups().get(name, {}) if store is not None else {}
     except CorruptStore:  # a rebuild reports it and starts over; any other run has stopped before
@@ -42,5 +42,5 @@ def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> s
 
 def expert_fingerprint(parts: Parts, extractor: Any, precision: str | None = None) -> dict[str, Any]:
     """Fingerprint of an expert's group, extracted in `precision` (None: that of training)."""
-    computed = {"dtype": parts.config["data"]["store_dtype"], "precision": precision or parts.precision}
+    computed = {"dtype": parts.config.data.store_dtype, "precision": precision or parts.precision}
     return {**extractor.fingerprint(), **computed}

@@ -147,9 +147,9 @@ def _num_workers(extractor: Any) -> int:
 
 
 def _store_dtype(parts: Parts) -> torch.dtype:
-    return getattr(torch, parts.config["data"]["store_dtype"])
+    return getattr(torch, parts.config.data.store_dtype)
 
 
 def _batch_size(parts: Parts) -> int:
     """Images that are encoded at once."""
-    return parts.config["data"].get("extraction_batch", 8)
+    return parts.config.data.extraction_batch

@@ -17,6 +17,7 @@ from tinyflux_pl.cache import sample_keys
 from tinyflux_pl.cache.rebuild import ReusableRows, carry_over
 from tinyflux_pl.cache.sealed_json import MANIFEST_FILE
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
+from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
 from tinyflux_pl.core.interpreter import choosing, extraction
 
@@ -41,7 +42,7 @@ class SourceCache:
     folder.
     """
 
-    config: dict[str, Any]
+    config: DataJob
     source: str
     split: str
     records: Any
@@ -50,7 +51,7 @@ class SourceCache:
     """Group -> rows that this run has encoded or extracted; the others were cached or reused."""
 
     def __post_init__(self) -> None:
-        self.folder = Path(self.config["data"]["sources"][self.source]["cache"]) / self.split
+        self.folder = Path(self.config.data.sources[self.source].cache) / self.split
         self.replacement: Replacement | None = None
 
     @property
@@ -92,9 +93,9 @@ class SourceCache:
 
     def cure(self) -> str:
         """The command that rebuilds the caches, and how to keep both the old and the new one."""
-        node = self.config["data"]["sources"][self.source]
-        other = shlex.quote(f"data.sources.{self.source}.cache={Path(node['cache'])}_2")
-        with choosing(own_choices.words(self.config)):
+        node = self.config.data.sources[self.source]
+        other = shlex.quote(f"data.sources.{self.source}.cache={Path(node.cache)}_2")
+        with choosing(own_choices.words(self.config.flags, self.config.overrides)):
             line = extraction("rebuild=true")
         return f"{line}; or keep both caches: add {other} to this run"
 
@@ -176,7 +177,7 @@ class SourceCache:
             folder,
             self.source,
             len(self.records),
-            self.config["data"]["shard_size"],
+            self.config.data.shard_size,
             self.records.fingerprint(),
             lambda: sample_keys.keys_of(self.records),
         )

@@ -53,16 +53,16 @@ def open_sources(parts: Parts, records: dict[str, dict[str, Any]] | None = None)
 
     `records`: source -> split -> records, where they have been built already.
     """
-    nodes = parts.config["data"]["sources"]
+    nodes = parts.config.data.sources
     if records is None:
-        records = {name: build_records(node) for name, node in nodes.items()}
+        records = {name: build_records(node.splits) for name, node in nodes.items()}
     sources = []
     for name, node in nodes.items():
         caches = {
             split: SourceCache(parts.config, name, split, records[name][split], groups)
             for split, groups in parts.groups(name).items()
         }
-        sources.append(Source(name, float(node.get("weight", 1.0)), caches))
+        sources.append(Source(name, node.weight, caches))
     return sources
 
 

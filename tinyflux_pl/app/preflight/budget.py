@@ -1,4 +1,4 @@
-"""What a run will take: samples, steps, hours and bytes, from its configuration and a dry_run."""
+"""The budget of a run: samples, steps, hours and bytes, from its configuration and a dry run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 from tinyflux_pl.app.batch_sizes import Sizes
 from tinyflux_pl.app.preflight.cache_needs import GroupNeed
-from tinyflux_pl.app.preflight.disk_needs import DiskNeed, times
+from tinyflux_pl.app.preflight.disk_needs import DiskNeed, num_events
 from tinyflux_pl.app.preflight.dry_run_setup import PREVIEW_STEPS
 from tinyflux_pl.cache.store import ENCODINGS
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.engine.memory_plan import Stage
 
 
 @dataclass
 class Budget:
-    """The figures of one run, from step `start` on; seconds by what they are spent on."""
+    """The figures of one run from step `start` on; `seconds` by kind of work."""
 
     samples: int
     validation_samples: int
@@ -26,23 +27,23 @@ class Budget:
     sizes: Sizes
     images_per_second: float
     seconds: dict[str, float]
-    memory: Stage  # the worst
-    caches_there: int  # bytes
+    memory: Stage  # the largest
+    cache_bytes: int  # of existing caches
     writes: list[DiskNeed]
 
     @property
     def epochs(self) -> float:
-        """Passes over the data, resumed ones too."""
+        """Passes over the data, those before a resumption included."""
         return self.steps * self.batch_size / self.samples
 
     @property
     def hours(self) -> float:
-        """All of it."""
+        """Hours of the whole run."""
         return sum(self.seconds.values()) / 3600
 
 
 def budget(
-    config: dict[str, Any],
+    config: Train,
     sizes: Sizes,
     start: int,
     dry_run: Any,
@@ -50,36 +51,42 @@ def budget(
     writes: list[DiskNeed],
     evaluated: int,
 ) -> Budget:
-    """Put the figures together; `evaluated` pictures are drawn at the end."""
-    took, callbacks, batch = dry_run.seconds, config["callbacks"], config["hardware"]["batch_size"]
-    samples, held = (
-        sum(n.total for n in caches if n.split == split and n.group == ENCODINGS) for split in ("train", "validation")
-    )
-    step = sizes.accumulation * (took["loading"] + took["micro_batch"]) + took["optimizer"]
-    drawing = took["preview"] * config["sampler"]["steps"] / PREVIEW_STEPS
-    batches = -(-held // sizes.micro_batch)
-    every = {name: times(start, config["steps"], callbacks[name]["every_steps"]) for name in ("validation", "preview")}
-    count = len(dry_run.stages.preview.prompts)
+    """The budget of a run; its final evaluation draws `evaluated` pictures."""
+    seconds, callbacks, batch_size = dry_run.seconds, config.callbacks, config.hardware.batch_size
+    samples = _num_samples(caches, "train")
+    validation_samples = _num_samples(caches, "validation")
+    micro_batch = seconds["loading"] + seconds["micro_batch"]
+    step = sizes.accumulation * micro_batch + seconds["optimizer"]
+    preview = seconds["preview"] * config.sampler["steps"] / PREVIEW_STEPS
+    validation = -(-validation_samples // sizes.micro_batch) * seconds["validation"]
+    validations = num_events(start, config.steps, callbacks.validation.every_steps)
+    previews = num_events(start, config.steps, callbacks.preview.every_steps)
     return Budget(
         samples=samples,
-        validation_samples=held,
+        validation_samples=validation_samples,
         start=start,
-        steps=config["steps"],
-        batch_size=batch,
+        steps=config.steps,
+        batch_size=batch_size,
         sizes=sizes,
-        images_per_second=batch / step,
+        images_per_second=batch_size / step,
         seconds={
-            "training": (config["steps"] - start) * step,
-            "validation": every["validation"] * batches * took["validation"],
-            "previews": every["preview"] * drawing,
-            "evaluation": evaluated / count * drawing,
+            "training": (config.steps - start) * step,
+            "validation": validations * validation,
+            "previews": previews * preview,
+            "evaluation": evaluated / len(dry_run.stages.preview.prompts) * preview,
         },
         memory=max(dry_run.plan.stages, key=lambda stage: stage.total),
-        caches_there=sum(_bytes(n) for n in caches),
+        cache_bytes=sum(_bytes(need) for need in caches),
         writes=writes,
     )
 
 
+def _num_samples(caches: Sequence[GroupNeed], split: str) -> int:
+    return sum(need.total for need in caches if need.split == split and need.group == ENCODINGS)
+
+
 def _bytes(need: GroupNeed) -> int:
     folder = need.store / need.group
-    return sum(file.stat().st_size for file in folder.glob("shard_*")) if folder.is_dir() else 0
+    if not folder.is_dir():
+        return 0
+    return sum(file.stat().st_size for file in folder.glob("shard_*"))

@@ -41,7 +41,7 @@ class GroupNeed:
 def needs(cache: SourceCache) -> list[GroupNeed]:
     """The groups of one split. Seals and sizes of all shards are checked: CorruptStore."""
     total = len(cache.records)
-    shard_size = cache.store.shard_size if cache.exists else cache.config["data"]["shard_size"]
+    shard_size = cache.store.shard_size if cache.exists else cache.config.data.shard_size
     cached = cache.store.groups() if cache.exists else {}
     group_needs = []
     for group in cache.groups:
@@ -81,7 +81,7 @@ def check_fingerprints(parts: Parts, sources: Sequence[Source]) -> None:
             require_equal(expected[group], cached[group], f"the cached {group!r}", str(cache.folder), cache.cure())
 
 
-def check_shards(sources: Sequence[Source], caches: Sequence[GroupNeed], seed: int, run: str) -> None:
+def check_shards(sources: Sequence[Source], caches: Sequence[GroupNeed], seed: int, run: str | int) -> None:
     """Hash one shard of each complete group: CorruptStore. The run's name decides which, so runs take turns."""
     incomplete = {(need.source, need.split, need.group) for need in caches if need.rows}
     for cache in [cache for source in sources for cache in source.caches.values()]:

@@ -1,8 +1,9 @@
-"""Every record of a run's data read once, before a cache is made of it: what is wrong, and of what sizes."""
+"""A survey of a run's data: every record is read once before the first cache is made from it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from tinyflux_pl.app.caches.sources import SPLITS, build_records
 from tinyflux_pl.cache.staleness import plain
+from tinyflux_pl.config.schema import Node
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError, DiskFull, ImageError
 from tinyflux_pl.core.fingerprint import hash_json
@@ -21,43 +23,48 @@ from tinyflux_pl.data.images.size_histogram import OriginalSizes
 from tinyflux_pl.data.records.audit import Audit, audit
 from tinyflux_pl.data.records.caption_lengths import require_words
 
-VERSION = 3  # raise it when a survey holds more than it did
-KEPT = "audit.json"  # in the cache's folder
-# What a strict reader refuses at once; taken out, all that is wrong is seen together.
-LENIENT = ("skip_bad", "allow_missing_captions")
+VERSION = 3  # raised whenever a survey gains content
+SURVEY_FILE = "audit.json"  # in the cache's folder
+MAX_NAMED = 10  # unreadable files that an error names
+# With these set, strict records do not raise at the first problem, so that all are seen together.
+LENIENT_KEYS = ("skip_bad", "allow_missing_captions")
 
 
 @dataclass
 class Survey:
-    """One split of one source."""
+    """The audit and picture sizes of one split of one source."""
 
     source: str
     split: str
     audit: Audit
     sizes: OriginalSizes
-    kept: bool = False  # as it was found when the cache was made
+    stored: bool = False  # read from the cache's folder
 
     @property
     def name(self) -> str:
-        """source/split."""
+        """source/split"""
         return f"{self.source}/{self.split}"
 
 
-class _Watched:
-    """Records that note what passes by."""
+class _SizeRecorder:
+    """Records that note the size of every picture read through them."""
 
     def __init__(self, records: Any, sizes: OriginalSizes) -> None:
-        self.records, self.sizes = records, sizes
-        self.skipped, self.name = list(records.skipped), records.name
-        self.pictures, self.fit_mode = True, sizes.mode
+        self.records = records
+        self.sizes = sizes
+        self.skipped = list(records.skipped)
+        self.name = records.name
+        self.fit_mode = sizes.mode
+        self.has_pictures = True
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Any:
         record = self.records[index]
-        self.pictures = record.image.dtype == np.uint8  # sequences have no size, and may well share a target
-        if self.pictures:
+        # Sequences have no size, and may share a target.
+        self.has_pictures = record.image.dtype == np.uint8
+        if self.has_pictures:
             self.sizes.add(*record.attributes.get("original_size", record.image.shape[:2]))
         return record
 
@@ -66,24 +73,27 @@ class _Watched:
 
 
 def records_of(
-    node: dict[str, Any], lenient: bool = False, write: bool = True
+    splits: Mapping[str, Any], lenient: bool = False, write: bool = True
 ) -> tuple[dict[str, Any], DataError | None]:
-    """The records of each split of a source; with `lenient`, what else is readable where they refuse, and the refusal.
+    """The records of each split of a source, given their nodes.
 
-    Without `write` they remember nothing on disk of what they decode.
+    With `lenient`, records that refuse are replaced by those still readable, and the refusal is
+    returned with them. Without `write`, nothing about decoded images is stored.
     """
-    nodes = {split: dict(node[split]) for split in SPLITS}
-    for each in nodes.values():
-        if "decoded" in each and not write:
-            each["decoded"] = None
+    nodes: dict[str, Node] = {split: dict(splits[split]) for split in SPLITS}
+    for node in nodes.values():
+        if "decoded" in node and not write:
+            node["decoded"] = None
     try:
         return build_records(nodes), None
     except DataError as error:
-        keys = [key for key in LENIENT if key in node[SPLITS[0]]]
+        keys = [key for key in LENIENT_KEYS if key in nodes[SPLITS[0]]]
         if not lenient or not keys:
             raise
-        for each in nodes.values():
-            each |= dict.fromkeys(keys, True) | ({"decoded": None} if "decoded" in each else {})
+        for node in nodes.values():
+            node |= dict.fromkeys(keys, True)
+            if "decoded" in node:
+                node["decoded"] = None
         try:
             return build_records(nodes), error
         except DataError:
@@ -91,63 +101,73 @@ def records_of(
 
 
 def survey(
-    source: str, split: str, records: Any, frame: tuple[int, int], cache: Path, text: TextEncoder | None = None
+    source: str,
+    split: str,
+    records: Any,
+    frame: tuple[int, int],
+    cache: Path,
+    text: TextEncoder | None = None,
 ) -> Survey:
-    """Read every record, unless what an earlier run found of the same ones lies with the cache."""
-    sizes = OriginalSizes(frame, records.fit_mode)
-    known = _kept(cache / KEPT, records, text)
-    if known is not None:
-        sizes.restore(known["sizes"])
-        skipped = list(records.skipped)
-        found = Audit(**{**known["audit"], "unreadable": skipped, "total": len(records) + len(skipped)})
-        return Survey(source, split, found, sizes, kept=True)
-    watched = _Watched(records, sizes)
-    found = audit(watched, text)
-    if not watched.pictures:
-        found = replace(found, duplicates=[], contradictions=[], tiny=[])
-    return Survey(source, split, found, sizes)
+    """Read every record, unless a survey of the same records is stored with the cache.
 
-
-def keep(found: Survey, records: Any, cache: Path, text: TextEncoder | None = None) -> None:
-    """Leave a survey with the finished cache of these records; a cache that others own stays as it is."""
-    if found.kept or not cache.is_dir() or not os.access(cache, os.W_OK):
-        return
-    told = {"audit": asdict(found.audit), "sizes": found.sizes.state()}
-    content = files.sealed({**told, "of": _identity(records, text)})
-    if len(content) <= files.JSON_LIMIT:  # what is longer could not be read back; found anew it only takes time
-        with suppress(OSError, DiskFull):  # it only saves time
-            files.write_bytes(cache / KEPT, content)
-
-
-def require_readable(found: Survey, records: Any) -> None:
-    """Raise ImageError naming what could not be read; files left out by the user's leave are not meant.
-
-    DataError where none of the masks marks anything, CaptionError for captions of which no word is read.
+    `frame` is the (height, width) that pictures are fitted to.
     """
-    if found.split == "train" and found.audit.masked and len(found.audit.empty_masks) == found.audit.masked:
-        raise nothing_marked(found.audit.masked, f"data.sources.{found.source}.{found.split}")
-    require_words(found.audit.wordless, records)
+    sizes = OriginalSizes(frame, records.fit_mode)
+    stored = _read_stored(cache / SURVEY_FILE, records, text)
+    if stored is not None:
+        sizes.restore(stored["sizes"])
+        skipped = list(records.skipped)
+        now = {"unreadable": skipped, "total": len(records) + len(skipped)}
+        return Survey(source, split, Audit(**{**stored["audit"], **now}), sizes, stored=True)
+    recorder = _SizeRecorder(records, sizes)
+    result = audit(recorder, text)
+    if not recorder.has_pictures:
+        result = replace(result, duplicates=[], contradictions=[], tiny=[])
+    return Survey(source, split, result, sizes)
+
+
+def save_survey(survey: Survey, records: Any, cache: Path, text: TextEncoder | None = None) -> None:
+    """Store a survey with the finished cache of these records; skipped for a read-only cache."""
+    if survey.stored or not cache.is_dir() or not os.access(cache, os.W_OK):
+        return
+    values = {"audit": asdict(survey.audit), "sizes": survey.sizes.state()}
+    content = files.sealed({**values, "of": _identity(records, text)})
+    if len(content) <= files.JSON_LIMIT:  # longer files are not read back
+        with suppress(OSError, DiskFull):  # only saves time
+            files.write_bytes(cache / SURVEY_FILE, content)
+
+
+def require_readable(survey: Survey, records: Any) -> None:
+    """Raise ImageError naming unreadable files that no option leaves out.
+
+    DataError if no mask marks anything, CaptionError for captions without a readable word.
+    """
+    result, where = survey.audit, f"data.sources.{survey.source}.{survey.split}"
+    if survey.split == "train" and result.masked and len(result.empty_masks) == result.masked:
+        raise nothing_marked(result.masked, where)
+    require_words(result.wordless, records)
     skipped = set(records.skipped)
-    bad = [line for line in found.audit.unreadable if line not in skipped]
+    bad = [line for line in result.unreadable if line not in skipped]
     if bad:
-        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise ImageError(
-            f"{len(bad)} unreadable: {'; '.join(bad[:10])}{more}",
-            where=f"data.sources.{found.source}.{found.split}",
-            cure="replace or remove them"
-            + (", or leave out unreadable images: data.skip_bad=true" if records.skip_bad is not None else ""),
-        )
+        more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+        cure = "replace or remove them"
+        if records.skip_bad is not None:
+            cure += ", or leave out unreadable images: data.skip_bad=true"
+        what = f"{len(bad)} unreadable: {'; '.join(bad[:MAX_NAMED])}{more}"
+        raise ImageError(what, where=where, cure=cure)
 
 
 def _identity(records: Any, text: TextEncoder | None) -> str:
-    read_by = None if text is None else plain(text.fingerprint())
-    return hash_json([VERSION, [field.name for field in fields(Audit)], plain(records.fingerprint()), read_by])
+    """Hash of all that a survey depends on."""
+    encoder = None if text is None else plain(text.fingerprint())
+    names = [field.name for field in fields(Audit)]
+    return hash_json([VERSION, names, plain(records.fingerprint()), encoder])
 
 
-def _kept(path: Path, records: Any, text: TextEncoder | None) -> dict[str, Any] | None:
-    """What was kept, if it is whole and of these records; it only saves time, so anything else is found anew."""
+def _read_stored(path: Path, records: Any, text: TextEncoder | None) -> dict[str, Any] | None:
+    """The stored survey of these records; None if it is damaged or of others."""
     try:
-        known = files.read_sealed(path)
+        stored = files.read_sealed(path)
     except (OSError, ValueError):
         return None
-    return known if known["of"] == _identity(records, text) else None
+    return stored if stored["of"] == _identity(records, text) else None

@@ -1,4 +1,4 @@
-"""What a run will write, place by place, compared with what the disks have room for."""
+"""The disk space that a run will write, compared with what the disks have free."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import Any
 
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.app.preflight.cache_needs import GroupNeed
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.errors import DiskFull, NotWritable
 from tinyflux_pl.engine.memory_plan import size
 
-CHECKPOINT_FILES, SLACK = 6, 1.02
-LOG_ROW, LOG_KEEP = 400, 2**20  # bytes of a logged row; of configuration, results and the like
+CHECKPOINT_FILES = 6
+SLACK = 1.02  # on bytes
+LOG_ROW = 400  # bytes of a logged row
+LOG_FILES = 2**20  # bytes of configuration, results and the like
+ELSEWHERE = "write elsewhere with paths.root=/another/disk"
 
 
 @dataclass(frozen=True)
@@ -27,85 +31,94 @@ class DiskNeed:
     files: int
 
 
-def run_needs(config: dict[str, Any], start: int, checkpoint: int, image_size: tuple[int, int]) -> list[DiskNeed]:
-    """Checkpoints (all that are kept, and one more while it is written), pictures and logs from step `start` on.
+def run_needs(config: Train, start: int, checkpoint: int, image_size: tuple[int, int]) -> list[DiskNeed]:
+    """Checkpoints, pictures and logs from step `start` on.
 
-    A checkpoint has `checkpoint` bytes; pictures are counted as if they did not compress.
+    A checkpoint has `checkpoint` bytes; one more than is kept exists while it is written.
+    Pictures are counted as if they did not compress.
     """
-    callbacks, folder, steps = config["callbacks"], Path(config["run_dir"]), config["steps"]
-    saves, previews = callbacks["checkpoint"], callbacks["preview"]
-    there = len(list((folder / "checkpoints").glob("[!.]*/manifest.json")))
-    kept = min(saves["keep"], times(start, steps, saves["every_steps"]) + there)
-    kept += saves["keep"] if saves["every_epochs"] else 0
-    written = max(0, kept - there) + 1
-    pictures = times(start, steps, previews["every_steps"])
-    pixels = 3 * image_size[0] * image_size[1] * previews["count"]
-    rows = (steps - start) // max(1, callbacks["log_every_steps"]) + 1
+    callbacks, folder, steps = config.callbacks, Path(config.run_dir), config.steps
+    saves, previews = callbacks.checkpoint, callbacks.preview
+    present = len(list((folder / "checkpoints").glob("[!.]*/manifest.json")))
+    kept = min(saves.keep, num_events(start, steps, saves.every_steps) + present)
+    kept += saves.keep if saves.every_epochs else 0
+    written = max(0, kept - present) + 1
+    pictures = num_events(start, steps, previews.every_steps)
+    picture_bytes = 3 * image_size[0] * image_size[1] * previews.count
+    rows = (steps - start) // max(1, callbacks.log_every_steps) + 1
+    logs = pictures * picture_bytes + rows * LOG_ROW + LOG_FILES
+    saved = (written * checkpoint, written * CHECKPOINT_FILES)
     return [
-        DiskNeed("checkpoints", folder / "checkpoints", written * checkpoint, written * CHECKPOINT_FILES),
-        DiskNeed("pictures and logs", folder, pictures * pixels + rows * LOG_ROW + LOG_KEEP, pictures + 8),
+        DiskNeed("checkpoints", folder / "checkpoints", *saved),
+        DiskNeed("pictures and logs", folder, logs, pictures + 8),
     ]
 
 
 def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[DiskNeed]:
-    """One need for each group that lacks rows, of the bytes that the samples' rows have."""
-    stores = {(c.source, c.split): c.store for source in samples for c in source.caches.values()}
-    return [
-        DiskNeed("caches", n.store, n.rows * stores[n.source, n.split].row_bytes[n.group], n.files)
-        for n in caches
-        if n.rows
-    ]
+    """The needs of groups that lack rows, sized by the rows of the samples' in-memory stores."""
+    caches_by_split = {(c.source, c.split): c for s in samples for c in s.caches.values()}
+    needs = []
+    for need in caches:
+        if need.rows:
+            store: Any = caches_by_split[need.source, need.split].store  # an InMemoryStore
+            num_bytes = need.rows * store.row_bytes[need.group]
+            needs.append(DiskNeed("caches", need.store, num_bytes, need.files))
+    return needs
 
 
 def require_room(needs: Sequence[DiskNeed]) -> None:
-    """Raise NotWritable or DiskFull unless every disk has room for all that goes to it, in bytes and in files."""
+    """Raise NotWritable, or DiskFull unless every disk has room for the bytes and files."""
     disks: dict[int, list[DiskNeed]] = {}
     for need in needs:
-        disks.setdefault(_place(need.folder).stat().st_dev, []).append(need)
-    for found in disks.values():
-        place = _place(found[0].folder)
-        wanted, count = round(sum(n.bytes for n in found) * SLACK), sum(n.files for n in found)
-        free, more = room(place)
-        if wanted > free:
+        disks.setdefault(_existing_folder(need.folder).stat().st_dev, []).append(need)
+    for on_disk in disks.values():
+        folder = _existing_folder(on_disk[0].folder)
+        num_bytes = round(sum(need.bytes for need in on_disk) * SLACK)
+        num_files = sum(need.files for need in on_disk)
+        free_bytes, free_files = room(folder)
+        if num_bytes > free_bytes:
             raise DiskFull(
-                f"the run will write {size(wanted)} ({listed(found)}) and {size(free)} are free",
-                where=str(place),
-                cure="free some space, write elsewhere with paths.root=/another/disk, "
-                "or keep less: callbacks.checkpoint.keep=1",
+                f"the run will write {size(num_bytes)} ({summary(on_disk)}), but {size(free_bytes)} are free",
+                where=str(folder),
+                cure=f"free some space, {ELSEWHERE}, or keep less: callbacks.checkpoint.keep=1",
             )
-        if more is not None and count > more:
+        if free_files is not None and num_files > free_files:
             raise DiskFull(
-                f"the run will write {count:,} files and the disk has room for {more:,} more",
-                where=str(place),
-                cure="remove files, write elsewhere with paths.root=/another/disk, or raise data.shard_size",
+                f"the run will write {num_files:,} files, but the disk has room for {free_files:,} more",
+                where=str(folder),
+                cure=f"remove files, {ELSEWHERE}, or raise data.shard_size",
             )
 
 
-def listed(needs: Sequence[DiskNeed]) -> str:
-    """What and how much, for a reader."""
-    kinds = dict.fromkeys(need.what for need in needs if need.bytes)
-    return ", ".join(f"{what} {size(sum(n.bytes for n in needs if n.what == what))}" for what in kinds)
+def summary(needs: Sequence[DiskNeed]) -> str:
+    """Kinds and sizes, as in "caches 1.2 GiB, checkpoints 300 MiB"."""
+    kinds: dict[str, int] = {}
+    for need in needs:
+        if need.bytes:
+            kinds[need.what] = kinds.get(need.what, 0) + need.bytes
+    return ", ".join(f"{kind} {size(count)}" for kind, count in kinds.items())
 
 
-def room(place: Path) -> tuple[int, int | None]:
-    """Bytes and files that this user may still write there; no number where files have no limit of their own."""
-    status = os.statvfs(place)
+def room(folder: Path) -> tuple[int, int | None]:
+    """Bytes and files that this user may still write; None: the number of files is unlimited."""
+    status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
 
 
-def times(start: int, steps: int, every: int) -> int:
-    """How often something that comes every so many steps, and at the end, comes after `start`."""
-    return (steps // every - start // every if every else 0) + bool(not every or steps % every)
+def num_events(start: int, steps: int, every: int) -> int:
+    """How often an event after every `every` steps, and at the end, happens after `start`."""
+    regular = steps // every - start // every if every else 0
+    return regular + bool(not every or steps % every)
 
 
-def _place(folder: Path) -> Path:
-    """The nearest folder that exists; raises NotWritable where nothing can be made in it."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise NotWritable("a file lies where a folder is needed", where=str(place), cure="move it, or choose run=NAME")
-    if not os.access(place, os.W_OK | os.X_OK):
-        cure = "change its permissions, or write elsewhere with paths.root=/another/disk"
-        raise NotWritable("this user may not write here", where=str(place), cure=cure)
-    return place
+def _existing_folder(folder: Path) -> Path:
+    """The nearest existing folder; NotWritable where nothing can be made in it."""
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        what, cure = "a file is where a folder is needed", "move it, or choose run=NAME"
+        raise NotWritable(what, where=str(folder), cure=cure)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        what, cure = "this user may not write here", f"change its permissions, or {ELSEWHERE}"
+        raise NotWritable(what, where=str(folder), cure=cure)
+    return folder

@@ -1,47 +1,68 @@
-"""What a run on a person's own pictures can be expected to learn, said before it starts."""
+"""Notes on what a run can be expected to learn, printed before it starts."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from tinyflux_pl.app.caches.sources import Source
+from tinyflux_pl.config.schema import DataJob, Node, Train
 from tinyflux_pl.data.training_captions import PARSERS
 
 EMBEDDED = "tinyflux_pl.experts.teacher.embedded"
 
 
-def of(config: dict[str, Any], sources: list[Source], parameters: int, size: tuple[int, int]) -> list[str]:
-    """Lines on the model's size beside the number and the size of the pictures; none for the project's own data."""
+def of_schedule(config: Train) -> list[str]:
+    """A note on a warm-up that is longer than the run."""
+    steps, warmup = config.steps, config.schedule.get("warmup_steps", 0)
+    if warmup < steps:
+        return []
+    return [
+        f"the warm-up of {warmup} steps is longer than the run of {steps}: the learning rate never "
+        f"reaches optimizer.lr; use schedule.warmup_steps={max(1, steps // 10)}"
+    ]
+
+
+def of_pictures(
+    config: Train,
+    sources: list[Source],
+    parameters: int,
+    size: tuple[int, int],
+) -> list[str]:
+    """Notes on a user's own pictures: their number, size and repetitions; [] for other data."""
     records = [source.train.records for source in sources]
     count = sum(len(each) for each in records if each.reads_files)
     if not count:
         return []
     height, width = size
-    seen = config["steps"] * config["hardware"]["batch_size"] / sum(len(each) for each in records)
+    drawn = config.steps * config.hardware.batch_size
+    repetitions = drawn / sum(len(each) for each in records)
     return [
         f"{count:,} pictures of your own to learn from, {parameters:,} parameters: {parameters / count:,.0f} a picture",
         f"pictures of {width} x {height} pixels are drawn, with no more detail than that (data.image_size)",
-        f"every picture is seen {seen:,.1f} times in {config['steps']:,} steps (steps)",
-        "a network that begins from nothing learns these pictures and the words of their captions, no others: "
-        "with few pictures it repeats them. Previews show each beside a picture of the data with the same caption",
+        f"every picture is seen {repetitions:,.1f} times in {config.steps:,} steps (steps)",
+        "a network trained from scratch learns only these pictures and the words of their "
+        "captions: with few pictures it repeats them. "
+        "Previews show each beside a picture of the data with the same caption",
     ]
 
 
-def of_teachers(config: dict[str, Any]) -> list[str]:
-    """A line where teachers that come with the project are shown pictures of a kind they have never seen."""
-    teachers = {name: config["teacher"].get(name) or {} for name in config["experts"]}
+def of_teachers(config: DataJob) -> list[str]:
+    """A note if the project's embedded teachers are shown pictures of a kind they never saw."""
+    teachers = {name: config.teacher.node(name) for name in config.experts}
     embedded = [name for name, node in teachers.items() if node.get("_target_") == EMBEDDED and not node["folder"]]
-    shown = {name: node for name, node in config["data"]["sources"].items() if node.get("experts") != []}
-    foreign = [name for name, node in shown.items() if not _drawn_by_rule(node["train"])]
+    foreign = [
+        name
+        for name, source in config.data.sources.items()
+        if source.experts != [] and not _is_drawn_by_rule(source.train)
+    ]
     if not embedded or not foreign:
         return []
     return [
-        f"the embedded teachers ({', '.join(embedded)}) learned from {', '.join(PARSERS)} alone and have never seen "
-        f"such pictures as data {', '.join(foreign)} has: experts=none, or teachers that know them (teacher=sd15_flow)"
+        f"the embedded teachers ({', '.join(embedded)}) were trained on {', '.join(PARSERS)} alone "
+        f"and have never seen such pictures as data {', '.join(foreign)} has: "
+        "experts=none, or teachers that know them (teacher=sd15_flow)"
     ]
 
 
-def _drawn_by_rule(node: dict[str, Any]) -> bool:
+def _is_drawn_by_rule(node: Node) -> bool:
     """True for records that lie in the package of a task with a grammar."""
     packages = {grammar.rpartition(".")[0] for grammar in PARSERS.values()}
     return node["_target_"].rsplit(".", 2)[0] in packages

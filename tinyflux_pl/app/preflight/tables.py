@@ -1,4 +1,4 @@
-"""The tables of a preflight: the data, the memory, the budget."""
+"""The tables of a preflight: data, memory, budget."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from tinyflux_pl.app import tables
 from tinyflux_pl.app.preflight.budget import Budget
 from tinyflux_pl.app.preflight.dataset_survey import Survey
-from tinyflux_pl.app.preflight.disk_needs import listed
+from tinyflux_pl.app.preflight.disk_needs import summary
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.data.records.finding import Finding
 from tinyflux_pl.engine.memory_plan import size
 
-FOUND = {
+LABELS = {  # field of an Audit -> its label
     "unreadable": "unreadable",
     "missing_captions": "no caption",
     "duplicates": "same picture twice",
@@ -22,71 +22,97 @@ FOUND = {
     "empty_masks": "mask without foreground",
     "cut_captions": "caption cut short",
 }
-NAMED, BUCKETS = 5, 12  # names in a row of findings, rows of sizes
+MAX_NAMES = 5  # in a row
+MAX_SIZES = 12  # rows
+
+Rows = list[tuple[str, str]]
 
 
-def dataset(surveys: Sequence[Survey], fit_modes: dict[str, str], findings: dict[str, Sequence[Finding]]) -> None:
-    """For each split what is wrong, by name, and the sizes its pictures have before they are fitted.
+def dataset(
+    surveys: Sequence[Survey],
+    fit_modes: dict[str, str],
+    findings: dict[str, Sequence[Finding]],
+) -> None:
+    """Problems by name, and the sizes of the pictures before they are fitted, for each split.
 
-    `findings` are, by source, files that are not used.
+    `findings` are files that are not used, by source.
     """
-    rows = []
+    rows: Rows = []
     for source, unused in findings.items():
-        rows += [(source, "files that are not used, or not as may be meant")] if unused else []
+        if unused:
+            rows.append((source, "files that are not used, or perhaps not as intended"))
         rows += [(f"  {finding.kind}", printable(finding.line())) for finding in unused]
     for survey in surveys:
-        note = ", as found when their cache was made" if survey.kept else ""
-        sound = "nothing wrong" if survey.audit.sound else f"{survey.audit.readable:,} readable"
-        rows.append((survey.name, f"{survey.audit.total:,} records, {sound}{note}"))
-        for kind, name in FOUND.items():
-            found = [" = ".join(f) if isinstance(f, list) else f for f in getattr(survey.audit, kind)]
-            more = f", and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
-            if found:
-                rows.append((f"  {name}", f"{len(found):,}: {printable(', '.join(found[:NAMED]))}{more}"))
-        how = "cropped" if fit_modes[survey.source] == "crop" else "white"
-        lines = survey.sizes.lines()
-        for ratio, side, count, lost, enlarged in lines[:BUCKETS]:
-            grown = f", {enlarged:,} enlarged" if enlarged else ""
-            rows.append((f"  {ratio}", f"{count:,} of {side} px, {lost:.0%} {how}{grown}"))
-        if more := lines[BUCKETS:]:
-            rows.append(("  other sizes", f"{sum(line[2] for line in more):,} in {len(more)} more ranges"))
+        rows += _problem_rows(survey)
+        rows += _size_rows(survey, "cropped" if fit_modes[survey.source] == "crop" else "white")
     tables.show("the data", rows)
 
 
+def _problem_rows(survey: Survey) -> Rows:
+    audit = survey.audit
+    note = ", as surveyed when the cache was made" if survey.stored else ""
+    state = "nothing wrong" if audit.sound else f"{audit.readable:,} readable"
+    rows = [(survey.name, f"{audit.total:,} records, {state}{note}")]
+    for field, label in LABELS.items():
+        names = [" = ".join(f) if isinstance(f, list) else f for f in getattr(audit, field)]
+        if names:
+            more = f", and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+            text = f"{len(names):,}: {printable(', '.join(names[:MAX_NAMES]))}{more}"
+            rows.append((f"  {label}", text))
+    return rows
+
+
+def _size_rows(survey: Survey, lost_as: str) -> Rows:
+    lines = survey.sizes.lines()
+    rows = []
+    for ratio, side, count, lost, enlarged in lines[:MAX_SIZES]:
+        grown = f", {enlarged:,} enlarged" if enlarged else ""
+        rows.append((f"  {ratio}", f"{count:,} of {side} px, {lost:.0%} {lost_as}{grown}"))
+    if more := lines[MAX_SIZES:]:
+        text = f"{sum(line[2] for line in more):,} in {len(more)} more ranges"
+        rows.append(("  other sizes", text))
+    return rows
+
+
 def memory(dry_run: Any, free: int, device: str) -> None:
-    """Each stage: predicted and measured; first what all of them hold."""
+    """The memory common to all stages, then each stage's, predicted and measured."""
     stages = dry_run.plan.stages
-    common = {k: n for k, n in stages[0].rows.items() if all(k in s.rows for s in stages if s.host == stages[0].host)}
-    rows = [("all along", f"{size(sum(common.values()))}: {_listed(common)}")]
+    alike = [stage for stage in stages if stage.host == stages[0].host]
+    common = {name: count for name, count in stages[0].rows.items() if all(name in stage.rows for stage in alike)}
+    rows = [("all along", f"{size(sum(common.values()))}: {_join_sizes(common)}")]
     for stage in stages:
-        found = dry_run.measured[stage.name]
-        measured = "no counter here to measure it" if found is None else f"{size(found)} measured"
+        count = dry_run.measured[stage.name]
+        measured = "not measurable here" if count is None else f"{size(count)} measured"
         where = " on the host" if stage.host and device != "cpu" else ""
-        own = _listed({what: count for what, count in stage.rows.items() if what not in common})
-        rows.append((stage.name, f"{size(stage.total)} predicted{where}, {measured}; {own}"))
+        specific = {name: count for name, count in stage.rows.items() if name not in common}
+        predicted = f"{size(stage.total)} predicted{where}"
+        rows.append((stage.name, f"{predicted}, {measured}; {_join_sizes(specific)}"))
     tables.show(f"memory ({device}: {size(free)} free)", rows)
 
 
-def budget(found: Budget, notes: Sequence[str]) -> None:
+def budget(budget: Budget, notes: Sequence[str]) -> None:
     """The closing table."""
-    sizes, left = found.sizes, found.steps - found.start
+    sizes, left = budget.sizes, budget.steps - budget.start
     ranks = f"{sizes.ranks} rank{'s' if sizes.ranks > 1 else ''}"
-    spent = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in found.seconds.items())
+    spent = ", ".join(f"{kind} {_duration(seconds)}" for kind, seconds in budget.seconds.items())
+    samples = f"{budget.samples:,} to train on, {budget.validation_samples:,} to validate with"
+    batch = f"{sizes.on_rank} samples x {sizes.accumulation} accumulated x {ranks}"
+    disk = f"to be written: {summary(budget.writes)}; existing caches: {size(budget.cache_bytes)}"
     rows = [
-        ("samples", f"{found.samples:,} to train on, {found.validation_samples:,} to validate with"),
-        ("steps", f"{left:,} of {found.steps:,}; {found.epochs:,.1f} epochs in all"),
-        ("batch", f"{found.batch_size:,} = {sizes.on_rank} samples x {sizes.accumulation} accumulated x {ranks}"),
-        ("rate", f"{found.images_per_second:,.1f} images a second"),
-        ("time", f"{_duration(3600 * found.hours)}: {spent}"),
-        ("memory", f"{size(found.memory.total)} at most, in the stage {found.memory.name}"),
-        ("disk", f"to be written: {listed(found.writes)}; caches that are there: {size(found.caches_there)}"),
+        ("samples", samples),
+        ("steps", f"{left:,} of {budget.steps:,}; {budget.epochs:,.1f} epochs in all"),
+        ("batch", f"{budget.batch_size:,} = {batch}"),
+        ("rate", f"{budget.images_per_second:,.1f} images a second"),
+        ("time", f"{_duration(3600 * budget.hours)}: {spent}"),
+        ("memory", f"at most {size(budget.memory.total)}, in the stage {budget.memory.name}"),
+        ("disk", disk),
         *(("note", note) for note in notes),
     ]
     tables.show("the budget", rows)
 
 
-def _listed(rows: dict[str, int]) -> str:
-    return ", ".join(f"{what} {size(count)}" for what, count in rows.items())
+def _join_sizes(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {size(count)}" for name, count in counts.items())
 
 
 def _duration(seconds: float) -> str:

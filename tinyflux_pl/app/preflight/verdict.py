@@ -1,4 +1,4 @@
-"""The last line of preflight=only: whether the run can start, and if not, why."""
+"""The last line of preflight=only: ready, or the reason why not."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ONLY = "only"
 
 
 def with_verdict(recipe: Callable[[dict[str, Any]], int]) -> Callable[[dict[str, Any]], int]:
-    """The recipe, which on preflight=only ends with a verdict; its exit code or its error stay what they are."""
+    """Decorate a recipe to print a verdict for preflight=only; code and errors pass through."""
 
     @functools.wraps(recipe)
-    def judged(config: dict[str, Any]) -> int:
+    def with_last_line(config: dict[str, Any]) -> int:
         if config.get("preflight") != ONLY:
             return recipe(config)
         try:
@@ -29,4 +29,4 @@ def with_verdict(recipe: Callable[[dict[str, Any]], int]) -> Callable[[dict[str,
         tables.line("preflight: ready; the same command without preflight=only starts the run")
         return code
 
-    return judged
+    return with_last_line

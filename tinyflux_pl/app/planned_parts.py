@@ -1,0 +1,76 @@
+"""Networks as a memory plan counts them: by structure, without weights that are not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tinyflux_pl.config.schema import Job, Node
+from tinyflux_pl.weights.hub import REPOSITORY
+
+J = TypeVar("J", bound=Job)
+
+# Keys that describe the network of a file without a config.json.
+STRUCTURES = ("structure", "structures")
+# Keys that name weights -> the key of their commit.
+WEIGHTS = {"weights": "revision", "t5": "t5_revision", "clip": "clip_revision"}
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """One network: its name, parameters, and the dtype and bytes of its weights."""
+
+    name: str
+    parameters: int
+    dtype: str
+    bytes: int
+
+
+def planned_parts(denoiser: Any, codec: Any, text: Any) -> list[PlannedPart]:
+    """The denoiser, and the networks of codec and text encoder, with their weights' bytes."""
+    dtype = str(next(denoiser.parameters()).dtype).removeprefix("torch.")
+    networks = [("denoiser", denoiser, dtype)]
+    if hasattr(codec, "skeleton"):
+        networks.append(("codec", codec.skeleton(), codec.dtype))
+    if hasattr(text, "skeletons"):
+        skeletons = text.skeletons().items()
+        networks += [(f"text: {name}", network, text.dtype) for name, network in skeletons]
+    return [_part(name, network, dtype) for name, network, dtype in networks]
+
+
+def _part(name: str, network: Any, dtype: str) -> PlannedPart:
+    from tinyflux_pl.core.precision import check_dtype
+
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return PlannedPart(name, count, dtype, count * check_dtype(dtype, name).itemsize)
+
+
+def codec_bytes(codec: Any) -> int:
+    """Bytes of the weights of a codec; 0 for one without weights."""
+    if not hasattr(codec, "skeleton"):
+        return 0
+    return _part("codec", codec.skeleton(), codec.dtype).bytes
+
+
+def weightless(config: J) -> J:
+    """The configuration without the names of unpinned repositories in codec and text.
+
+    They are removed only where a structure replaces them: other missing files stay errors.
+    """
+    nodes = {"codec": config.codec, "text": config.text}
+    return config.replace(**{name: _without_weights(node) for name, node in nodes.items()})
+
+
+def _without_weights(node: Node) -> Node:
+    if not any(node.get(key) for key in STRUCTURES):
+        return node
+    unpinned = [key for key, commit in WEIGHTS.items() if _is_unpinned(node.get(key), node.get(commit))]
+    return {**node, **dict.fromkeys(unpinned)}
+
+
+def _is_unpinned(weights: Any, revision: Any) -> bool:
+    """True for a repository without the commit that would fetch it; a wrong path stays an error."""
+    if not isinstance(weights, str) or revision is not None or not REPOSITORY.fullmatch(weights):
+        return False
+    return not Path(weights).expanduser().exists()

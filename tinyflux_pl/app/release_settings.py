@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tinyflux_pl.config.schema import DataJob, Generate, Node
+from tinyflux_pl.config.schema import DataJob, Extract, Generate, Node, Train
 from tinyflux_pl.core.errors import ConfigError, HubError
 
-J = TypeVar("J", DataJob, Generate)
+J = TypeVar("J", Train, Extract, DataJob, Generate)
 
 SCHEDULER = "scheduler/scheduler_config.json"
 INDEX = "model_index.json"

@@ -46,8 +46,8 @@ def optimizer_of(parts: Parts, module: torch.nn.Module) -> torch.optim.Optimizer
 def dry_run(parts: Parts, sizes: Sizes, start: int, sources: list[Source], longest_caption: int) -> DryRun:
     """Take a few steps from `start`, with captions of up to `longest_caption` tokens.
 
-    The checkpoint that it saves lies beside the run's own, and is removed. Raises MemoryPlanError, NotWritable, DiskFull,
-    CorruptCheckpoint.
+    The checkpoint that it saves lies beside the run's own, and is removed. Raises MemoryPlanError,
+    NotWritable, DiskFull, CorruptCheckpoint.
     """
     from tinyflux_pl.training.dry_run_fit import fit_dry_run
 

@@ -92,10 +92,10 @@ def test_containers_without_target_are_walked_and_configs_resolved():
     [
         (node("Outer", rate=1.0, knts=[1.0]), "takes no 'knts'", "did you mean knots?"),
         (node("Outer", rate=1.0, inner=node("Inner", widht=3)), "takes no 'widht'", "did you mean width?"),
-        (node("Outer", rate="fast"), "rate is 'fast'", "rate a number"),
+        (node("Outer", rate="fast"), "got 'fast'", "rate to a number"),
         (node("Outer", rate=1.0, inner=node("Inner", width=2.5)), "got 2.5", "inner.width to an integer"),
-        (node("Outer", rate=1.0, kind="c"), "kind is 'c'", "one of a, b"),
-        (node("Outer", rate=True), "rate is True", "number"),
+        (node("Outer", rate=1.0, kind="c"), "got 'c'", "one of a, b"),
+        (node("Outer", rate=True), "got True", "number"),
         (node("Outer", rate=1.0, inner=node("Inner", width=None)), "got None", "an integer"),
         (node("Outer", rate=1.0, _args_=[1]), "_args_", "parameter"),
         (node("Outer", rate=1.0, _partial_="yes"), "_partial_", "parameter"),

@@ -1,0 +1,88 @@
+"""Keys of the nodes `data` and `teacher`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tinyflux_pl.config.bind import Keys, NotEmpty, Range
+from tinyflux_pl.config.callback_schema import Count, Positive, Seed
+from tinyflux_pl.core.errors import ConfigError
+
+Text = Annotated[str, NotEmpty()]
+Node = dict[str, Any]  # arguments of a class, checked against its signature
+
+
+@dataclass(frozen=True)
+class Source(Keys):
+    """One dataset. The nodes of its splits are checked against their classes' signatures."""
+
+    cache: Text
+    train: Node
+    validation: Node
+    weight: Annotated[float, Range(above=0)] = 1.0
+    experts: list[str] | None = None  # None: every expert of the run
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for split in ("train", "validation"):
+            if "_target_" not in (getattr(self, split) or {}):
+                cure = "name the class of its records"
+                raise ConfigError(f"{split} has no _target_", where=split, cure=cure)
+
+    @property
+    def splits(self) -> dict[str, Node]:
+        """Split -> the node of its records."""
+        return {"train": self.train, "validation": self.validation}
+
+
+@dataclass(frozen=True)
+class Data(Keys):
+    """Keys that every dataset has."""
+
+    open_ended = True
+    name: str
+    in_memory: bool
+    evaluation_prompts: Count
+    store_dtype: Literal["float16", "bfloat16", "float32"]
+    shard_size: Positive
+    sources: dict[str, Source]
+    extraction_batch: Positive = 8
+    image_size: Any = None  # a side or [height, width], in pixels; None: the codec knows it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sources:
+            cure = "choose data=shapes, folder, ..."
+            raise ConfigError("no sources of data", where="sources", cure=cure)
+        if self.image_size is not None:
+            self._require_sides()
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """(height, width) in pixels; None where the codec knows it."""
+        size = self.image_size
+        if size is None:
+            return None
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    def _require_sides(self) -> None:
+        size = self.image_size
+        sides = size if isinstance(size, list) else [size, size]
+        if [type(side) for side in sides] != [int, int]:
+            cure = "give a side in pixels, or height and width: data.image_size=[48,64]"
+            raise ConfigError(f"not an image size: {size!r}", where="image_size", cure=cure)
+
+
+@dataclass(frozen=True)
+class Teacher(Keys):
+    """Keys that every choice of teachers has, beside a node for each expert."""
+
+    open_ended = True
+    width: Positive
+    seed: Seed
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] | None = None
+
+    def node(self, expert: str) -> Node:
+        """The node of an expert's teacher; empty where there is none."""
+        return self.plain.get(expert) or {}

@@ -31,11 +31,11 @@ def planned_parts(denoiser: Any, codec: Any, text: Any) -> list[PlannedPart]:
     """The denoiser, and the networks of codec and text encoder, with their weights' bytes."""
     dtype = str(next(denoiser.parameters()).dtype).removeprefix("torch.")
     networks = [("denoiser", denoiser, dtype)]
-    if hasattr(codec, "skeleton"):
-        networks.append(("codec", codec.skeleton(), codec.dtype))
-    if hasattr(text, "skeletons"):
-        skeletons = text.skeletons().items()
-        networks += [(f"text: {name}", network, text.dtype) for name, network in skeletons]
+    autoencoder = codec.skeleton()
+    if autoencoder is not None:
+        networks.append(("codec", autoencoder, codec.dtype))
+    skeletons = text.skeletons().items()
+    networks += [(f"text: {name}", network, text.dtype) for name, network in skeletons]
     return [_part(name, network, dtype) for name, network, dtype in networks]
 
 
@@ -48,9 +48,8 @@ def _part(name: str, network: Any, dtype: str) -> PlannedPart:
 
 def codec_bytes(codec: Any) -> int:
     """Bytes of the weights of a codec; 0 for one without weights."""
-    if not hasattr(codec, "skeleton"):
-        return 0
-    return _part("codec", codec.skeleton(), codec.dtype).bytes
+    autoencoder = codec.skeleton()
+    return 0 if autoencoder is None else _part("codec", autoencoder, codec.dtype).bytes
 
 
 def weightless(config: J) -> J:

@@ -26,11 +26,11 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
     """The mode of the pixels, and the way to sRGB."""
     try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        mode = SPACES.get(str(given.profile.xcolor_space).strip())
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = SPACES.get(str(source.profile.xcolor_space).strip())
         if mode is None:
             return None
         srgb = ImageCms.createProfile("sRGB")
-        return mode, ImageCms.buildTransform(given, srgb, mode, "RGB")
+        return mode, ImageCms.buildTransform(source, srgb, mode, "RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):  # what it says of damaged ones
         return None

@@ -33,9 +33,9 @@ class _Bits:
 
     def take(self, count: int) -> int:
         """The next `count` of them."""
-        found = self._value & ((1 << count) - 1)
+        value = self._value & ((1 << count) - 1)
         self._value >>= count
-        return found
+        return value
 
 
 def _side(bits: _Bits, small: int) -> int:

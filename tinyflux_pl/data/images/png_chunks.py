@@ -21,7 +21,9 @@ def without_text(content: bytes) -> tuple[bytes, bytes | None]:
     """
     if not content.startswith(SIGNATURE):
         return content, None
-    view, kept, profile = memoryview(content), [], None
+    view = memoryview(content)
+    chunks: list[memoryview] = []
+    profile = None
     start = position = len(SIGNATURE)
     while position + 12 <= len(content):
         end = position + 12 + int.from_bytes(view[position : position + 4], "big")
@@ -31,12 +33,12 @@ def without_text(content: bytes) -> tuple[bytes, bytes | None]:
         if kind == b"iCCP":
             profile = _unpacked(bytes(body), MAX_PROFILE)
         if kind == b"iCCP" or (kind in TEXT and not _may_turn(kind, body)):
-            kept.append(view[start:position])
+            chunks.append(view[start:position])
             start = end
         position = end
-    if not kept:
+    if not chunks:
         return content, None
-    return b"".join([SIGNATURE, *kept, view[start:]]), profile
+    return b"".join([SIGNATURE, *chunks, view[start:]]), profile
 
 
 def bit_depth(content: bytes) -> int:
@@ -63,7 +65,7 @@ def _unpacked(body: bytes, most: int) -> bytes | None:
     packed = body.partition(b"\0")[2][1:]
     unpacking = zlib.decompressobj()
     try:
-        found = unpacking.decompress(packed, most)
+        data = unpacking.decompress(packed, most)
     except zlib.error:
         return None
-    return found if unpacking.eof and found else None
+    return data if unpacking.eof and data else None

@@ -54,14 +54,15 @@ def scanned(root: Path) -> Scan:
             inside(root, lead + name)
             inner.remove(name)
         # a folder with an image's name too: opening it will tell
-        known, listed = suffixes(), set(files)
+        image_suffixes = suffixes()
+        listed = set(files)
         for name in (*inner, *files):
             if name.startswith("."):
                 continue
             lower = name.lower()
             if lower.endswith(MASK_SUFFIX):
                 masks.append(lead + name)
-            elif os.path.splitext(lower)[1] in known:
+            elif os.path.splitext(lower)[1] in image_suffixes:
                 images.append(lead + name)
             elif name in listed:
                 others.append(lead + name)

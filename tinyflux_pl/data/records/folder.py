@@ -99,8 +99,8 @@ class Folder(RecordSource):
         image = fit(pixels, self.size, self.fit_mode)
         identity = fingerprints.sample_id(image.tobytes(), entry.caption)
         original = list(pixels.shape[:2])
-        told = {"original_size": original, SIZE_IDS: size_ids(original, self.size, self.fit_mode)}
-        return Record(image, entry.caption, identity, mask, entry.path, told)
+        attributes = {"original_size": original, SIZE_IDS: size_ids(original, self.size, self.fit_mode)}
+        return Record(image, entry.caption, identity, mask, entry.path, attributes)
 
     def fingerprint(self) -> dict[str, Any]:
         """Inputs of the pixels, captions and their order: not the root, times or file names."""
@@ -144,8 +144,8 @@ class Folder(RecordSource):
         """The split's entries."""
         if self.split == "all":
             return entries
-        held = held_out((e.sha256 for e in entries), self.validation_fraction)
-        chosen = [e for e in entries if (e.sha256 in held) == (self.split == "validation")]
+        validation = held_out((e.sha256 for e in entries), self.validation_fraction)
+        chosen = [e for e in entries if (e.sha256 in validation) == (self.split == "validation")]
         if not chosen:
             cure = f"add images (two different ones at least), {BOTH_ALL.format(self.name)}"
             raise DataError(f"no image is left for the split {self.split!r}", where=str(self.root), cure=cure)

@@ -68,7 +68,7 @@ class FolderListing:
         self.entries = self._entries(self.table)
 
     def marks(self, mask_sha256: str) -> bool:
-        """If anything is foreground in a mask that was decoded."""
+        """True if a decoded mask marks anything."""
         return self.validated.holds(mask_sha256, MARKS)
 
     def require_whole(self, entry: Entry) -> None:

@@ -53,11 +53,11 @@ def of_folder(
         stems.setdefault(_stem(image), []).append(image)
     rest = [name for name in others if name != table]
     texts = {name for name in rest if os.path.splitext(name)[1].lower() == ".txt"}
-    beside = {name for name in texts if name.endswith(".txt") and _stem(name) in stems}
-    alone = sorted(texts - beside)
+    paired = {name for name in texts if name.endswith(".txt") and _stem(name) in stems}
+    alone = sorted(texts - paired)
     differs = []
     if captions is not None:
-        first = {name: stems[_stem(name)][0] for name in sorted(beside)}
+        first = {name: stems[_stem(name)][0] for name in sorted(paired)}
         differs = [n for n, image in first.items() if text_beside(image).strip() != captions.get(image, "").strip()]
     twins = [" = ".join(group) for group in stems.values() if len(group) > 1]
     return [

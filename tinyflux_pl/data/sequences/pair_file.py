@@ -103,8 +103,8 @@ class PairFile:
             "ids": [(count, tokens, "columns"), (tokens, "columns")],
         }.get(part or name, [(count, tokens, "channels")])
         if 0 in shape or not any(_fits(shape, each) for each in expected):
-            said = " or ".join(str(each).replace("'", "") for each in expected)
-            raise self._fault(f"{name} is {shape}, beside a condition of {count} pairs it must be {said}", "mend it")
+            allowed = " or ".join(str(each).replace("'", "") for each in expected)
+            raise self._fault(f"{name} is {shape}, beside a condition of {count} pairs it must be {allowed}", "mend it")
 
     def _values(self, name: str, rows: slice, mask: Tensor | None = None) -> Tensor:
         """These rows in fp32, zero in the padding whatever stands there."""
@@ -119,18 +119,18 @@ class PairFile:
         return values
 
     def _labels(self, rows: slice) -> list[str]:
-        given = self.file.rows("label", rows)
-        if given.is_floating_point() and not bool((given.isfinite() & (given == given.floor())).all()):
+        values = self.file.rows("label", rows)
+        if values.is_floating_point() and not bool((values.isfinite() & (values == values.floor())).all()):
             raise self._fault("label holds more than whole numbers", "store whole numbers, or leave it out")
-        return [str(int(n)) for n in given]
+        return [str(int(n)) for n in values]
 
     def _mask(self, name: str, rows: slice, count: int, tokens: int) -> Tensor:
         if not self.has(name):
             return torch.ones(count, tokens, dtype=torch.bool)
-        given = self.file.rows(name, rows)
-        if not bool(((given == 0) | (given == 1)).all()):
+        values = self.file.rows(name, rows)
+        if not bool(((values == 0) | (values == 1)).all()):
             raise self._fault(f"{name} holds more than 0 and 1", "store truth values, true on real tokens")
-        mask = given.bool()
+        mask = values.bool()
         if not bool(mask.any(1).all()):
             raise self._fault(f"{name} leaves a pair without any token", "leave such pairs out")
         return mask
@@ -145,20 +145,22 @@ class PairFile:
             ids = torch.zeros(tokens, self.axes)
             ids[:, AXIS[side] if AXIS[side] < self.axes else 0] = torch.arange(tokens, dtype=torch.float32)
         else:
-            told = known[side]
-            if told is None or len(told) < tokens:
-                longest = "differ from pair to pair" if told is None else f"are known for {len(told)} tokens"
+            positions = known[side]
+            if positions is None or len(positions) < tokens:
+                longest = "differ from pair to pair" if positions is None else f"are known for {len(positions)} tokens"
                 raise self._fault(f"no {name}, and in training they {longest}", f"give {name} (pairs, tokens, columns)")
-            ids = torch.tensor(told[:tokens], dtype=torch.float32)
+            ids = torch.tensor(positions[:tokens], dtype=torch.float32)
         return ids.expand(count, -1, -1).masked_fill(~mask[..., None], 0)
 
     def _fault(self, what: str, cure: str) -> DataError:
         return DataError(what, where=str(self.file.path), cure=cure)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
+def _fits(shape: tuple[int, ...], expected: tuple[int | str | None, ...]) -> bool:
     """True if a shape is as expected, where a name stands for any number."""
-    return len(shape) == len(wanted) and all(isinstance(w, str) or n == w for n, w in zip(shape, wanted, strict=True))
+    return len(shape) == len(expected) and all(
+        isinstance(w, str) or n == w for n, w in zip(shape, expected, strict=True)
+    )
 
 
 def _padded(values: Tensor, tokens: int) -> Tensor:

@@ -32,9 +32,9 @@ class ObjectVerifier(PromptVerifier):
         """Images (B, 3, H, H) in [-1, 1] -> a description of each, with the `count` of parts and
         `fit`.
         """
-        found = find_objects(images, self.side)
-        counts = found.count.tolist()
-        return [self.describe(parts, count) for parts, count in zip(found.to_list(), counts, strict=True)]
+        objects = find_objects(images, self.side)
+        counts = objects.count.tolist()
+        return [self.describe(parts, count) for parts, count in zip(objects.to_list(), counts, strict=True)]
 
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Claims that each picture satisfies: (B,) bool for every claim, and for `all` of them."""

@@ -44,15 +44,15 @@ def make(root, parts):
     return store
 
 
-def encode(store, parts, batch=4, kept=None):
-    return room.encode(store, *parts, torch.float32, "test", batch=batch, kept=kept)
+def encode(store, parts, batch=4, reusable=None):
+    return room.encode(store, *parts, torch.float32, "test", batch=batch, reusable=reusable)
 
 
-def extract(store, parts, extractor, shared=True, batch=4, kept=None, dtype=torch.float32, beside=()):
+def extract(store, parts, extractor, shared=True, batch=4, reusable=None, dtype=torch.float32, copies=()):
     records, codec, text = parts
     store.begin_group("lune", extractor.fingerprint())
-    said = (dtype, "32-true", "test", batch, kept, beside)
-    return room.extract(store, records, extractor, codec, text, shared, *said)
+    options = (dtype, "32-true", "test", batch, reusable, copies)
+    return room.extract(store, records, extractor, codec, text, shared, *options)
 
 
 def shards(root, group="encodings"):
@@ -112,10 +112,10 @@ def test_an_expert_is_added_without_encoding_again(tmp_path, parts, monkeypatch)
 @pytest.mark.parametrize("shared", [True, False])
 def test_extractors_side_by_side_write_the_bytes_of_one(tmp_path, parts, shared):
     roots, own = [], (Extractor(), [Extractor(), Extractor()])
-    for name, beside in (("alone", ()), ("beside", own[1])):
+    for name, copies in (("alone", ()), ("parallel", own[1])):
         store = make(tmp_path / name, parts)
         encode(store, parts)
-        extract(store, parts, own[0], shared, beside=beside)
+        extract(store, parts, own[0], shared, copies=copies)
         roots.append(store.root)
     assert shards(roots[0], "lune") == shards(roots[1], "lune") and any(e.calls for e in own[1])
 
@@ -143,8 +143,8 @@ def test_what_a_teacher_sees_is_rounded_as_the_store_rounds_whoever_encodes_it(t
             }
         )
         store.begin_group(name, {})
-        said = (torch.float16, "32-true", "test", 4)
-        room.extract(store, records, extractor, codec, text, shared, *said)
+        options = (torch.float16, "32-true", "test", 4)
+        room.extract(store, records, extractor, codec, text, shared, *options)
     for one, other in zip(seen[:6], seen[6:], strict=True):
         assert all(
             torch.equal(a, b) and a.is_contiguous() == b.is_contiguous() for a, b in zip(one, other, strict=True)

@@ -50,9 +50,9 @@ def built(root, records):
 def rebuilt(root, records, old):
     """With what can be kept of an old store; how many entries each group made."""
     store = make(root, parts(records))
-    made = [encode(store, parts(records), kept=ReusableRows(old, store, "encodings"))]
+    made = [encode(store, parts(records), reusable=ReusableRows(old, store, "encodings"))]
     store.begin_group("lune", Extractor().fingerprint())
-    return [*made, extract(store, parts(records), Extractor(), kept=ReusableRows(old, store, "lune"))]
+    return [*made, extract(store, parts(records), Extractor(), reusable=ReusableRows(old, store, "lune"))]
 
 
 def content(root):
@@ -90,7 +90,7 @@ def test_a_damaged_shard_is_not_copied_on(tmp_path):
     old, records = CacheStore.open(old.root), Chosen(range(20))
     new = make(tmp_path / "new", parts(records))
     kept = ReusableRows(old, new, "encodings")
-    assert encode(new, parts(records), kept=kept) == 8 and "shard_00001" in kept.faults[0]
+    assert encode(new, parts(records), reusable=kept) == 8 and "shard_00001" in kept.faults[0]
     built(tmp_path / "whole", records)
     assert (
         content(tmp_path / "new")[shard.relative_to(old.root)]
@@ -103,7 +103,7 @@ def test_a_damaged_shard_is_not_copied_on(tmp_path):
 def test_of_a_group_made_otherwise_nothing_is_kept(tmp_path):
     old, records = built(tmp_path / "old", Chosen(range(20))), Chosen(range(20))
     new = make(tmp_path / "new", parts(records))
-    assert encode(new, parts(records), kept=ReusableRows(old, new, "encodings")) == 0
+    assert encode(new, parts(records), reusable=ReusableRows(old, new, "encodings")) == 0
     new.begin_group("lune", {"teacher": "another"})
     assert ReusableRows(old, new, "lune").missing_rows(range(20)) == list(range(20))
 
@@ -120,7 +120,7 @@ def test_a_group_without_a_teacher_at_hand_goes_along_where_it_can(tmp_path):
     old = built(tmp_path / "old", Chosen(range(20)))
     records = Chosen(range(20), {17: "a red circle"})
     new = make(tmp_path / "new", parts(records))
-    encode(new, parts(records), kept=ReusableRows(old, new, "encodings"))
+    encode(new, parts(records), reusable=ReusableRows(old, new, "encodings"))
     new.begin_group("lune", old.groups()["lune"])
     carry_over(ReusableRows(old, new, "lune"), new)
     assert new.pending("lune") == [2]
@@ -152,11 +152,11 @@ def test_every_batch_has_the_same_shape_however_few_entries_are_made(tmp_path, m
     old, shapes, real = built(tmp_path / "old", Chosen(range(20))), [], PixelFolding.encode
     monkeypatch.setattr(PixelFolding, "encode", lambda self, images: shapes.append(len(images)) or real(self, images))
     new, extractor = make(tmp_path / "new", parts(records)), Extractor()
-    assert encode(new, parts(records), kept=ReusableRows(old, new, "encodings")) == 2
+    assert encode(new, parts(records), reusable=ReusableRows(old, new, "encodings")) == 2
     new.begin_group("lune", extractor.fingerprint())
     seen, answer = [], extractor.extract
     extractor.extract = lambda latents, told, ids: (
         seen.append((len(latents), len(told), len(ids))) or answer(latents, told, ids)
     )
-    assert extract(new, parts(records), extractor, shared, kept=ReusableRows(old, new, "lune")) == 2
+    assert extract(new, parts(records), extractor, shared, reusable=ReusableRows(old, new, "lune")) == 2
     assert set(shapes) == {4} and seen == [(4, 4, 4)] * 2

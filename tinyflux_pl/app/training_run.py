@@ -109,7 +109,7 @@ def build_callbacks(
     throughput = Throughput()
     metrics = LoggedMetrics(config.callbacks.log_every_steps, throughput)
     condition_fn = prompts.preview_conditions(config, sources, datamodule.validation)
-    sampler = replace(parts.sampler(parts.image_size), told=condition_fn)
+    sampler = replace(parts.sampler(parts.image_size), condition_fn=condition_fn)
     checkpoints = _checkpoint_schedule(parts, sources, trainable, datamodule.steps_per_epoch)
     preview = _preview(config, sources, sampler, trainable)
     validation = _validation(config, datamodule, trainable)

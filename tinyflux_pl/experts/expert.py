@@ -139,16 +139,16 @@ def merge_port_options(experts: Iterable[Expert]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     ports: dict[str, Any] = {}
     for expert in experts:
-        own = dict(expert.port_options())
-        own_ports = own.pop("ports", {})
-        if shared := sorted(ports.keys() & own_ports.keys()):
+        expert_options = dict(expert.port_options())
+        expert_ports = expert_options.pop("ports", {})
+        if shared := sorted(ports.keys() & expert_ports.keys()):
             raise ConfigError(
                 f"two experts feed the port {shared[0]!r}",
                 where=f"experts.{expert.name}",
                 cure="give the port of each expert a name of its own (`columns` of its class)",
             )
-        ports |= own_ports
-        options |= own
+        ports |= expert_ports
+        options |= expert_options
     return {**options, "ports": ports} if ports else options
 
 

@@ -26,7 +26,7 @@ BATCH = 8  # images that a codec encodes, and that a teacher sees with all their
 
 
 def encodings_fingerprint(codec: Codec, text: TextEncoder, dtype: str) -> dict[str, Any]:
-    """What decides the latents and the embeddings of a sample."""
+    """Fingerprint of everything that determines the stored latents and text embeddings."""
     return {"codec": codec.fingerprint(), "text": text.fingerprint(), "dtype": dtype}
 
 
@@ -40,15 +40,15 @@ def encode(
     title: str,
     device: torch.device | str = "cpu",
     batch: int = BATCH,
-    kept: ReusableRows | None = None,
+    reusable: ReusableRows | None = None,
 ) -> int:
     """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions.
 
-    Rows that are `kept` from an older store are copied; returns how many were made.
+    Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """
-    kept = kept or ReusableRows(None, store, ENCODINGS)
+    reusable = reusable or ReusableRows(None, store, ENCODINGS)
     pending = store.pending(ENCODINGS)
-    todo = _Blocks(store, kept, pending, f"{title}: encode", batch)
+    todo = _Blocks(store, reusable, pending, f"{title}: encode", batch)
     for k in pending:
         rows = store.rows(k)
         parts: list[dict[str, Tensor]] = []
@@ -58,9 +58,10 @@ def encode(
             parts.append(_images(read, codec, dtype, device, batch))
             captions += [r.caption for r in read]
         columns = _joined(parts)
-        if captions:  # a whole shard at once: encoders that share the memory are read anew for every call
+        if captions:  # a whole shard at once: encoders that share memory are read again for each call
             columns |= _texts(captions, text, dtype)
-        _write(store, ENCODINGS, k, kept.merge(rows, columns), kept.merge_captions(rows, captions), pending)
+        merged_captions = reusable.merge_captions(rows, captions)
+        _write(store, ENCODINGS, k, reusable.merge(rows, columns), merged_captions, pending)
     codec.free()
     text.free()
     return todo.close()
@@ -78,37 +79,37 @@ def extract(
     precision: str,
     title: str,
     batch: int = BATCH,
-    kept: ReusableRows | None = None,
-    beside: Sequence[Extractor] = (),
+    reusable: ReusableRows | None = None,
+    copies: Sequence[Extractor] = (),
 ) -> int:
     """Fill what is missing of an expert's group, from the teacher's own latents and text.
 
     Where the teacher reads the same codec and text as the student, the cached encodings serve.
-    `precision` is that of the teacher's forward pass; statistics are taken in fp32 all the same. Extractors
-    `beside` the first, with networks of their own, work on other blocks at the same time.
-    Rows that are `kept` from an older store are copied; returns how many were made.
+    `precision` is that of the teacher's forward pass; statistics are taken in fp32 all the same.
+    `copies` of the extractor, each with its own network, process other blocks in parallel.
+    Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """
     group = extractor.name
-    kept = kept or ReusableRows(None, store, group)
+    reusable = reusable or ReusableRows(None, store, group)
     pending = store.pending(group)
-    todo = _Blocks(store, kept, pending, f"{title}: {group}", batch)
+    todo = _Blocks(store, reusable, pending, f"{title}: {group}", batch)
 
-    def told(block: list[int]) -> tuple[int, Tensor, TextEmbeddings, list[int]]:
+    def inputs(block: list[int]) -> tuple[int, Tensor, TextEmbeddings, list[int]]:
         ids = store.gather("sample_ids", _filled(block, batch)).tolist()
         if shares_encodings:
             return len(block), *_cached(store, _filled(block, batch)), ids
         return len(block), *_encoded(_filled([records[i] for i in block], batch), codec, text, dtype), ids
 
-    @torch.inference_mode()  # which is a thread's own, as autocast is
-    def found(worker: Extractor, given: tuple[int, Tensor, TextEmbeddings, list[int]]) -> dict[str, Tensor]:
-        count, *known = given
+    @torch.inference_mode()  # set per thread, as autocast is
+    def features(worker: Extractor, block: tuple[int, Tensor, TextEmbeddings, list[int]]) -> dict[str, Tensor]:
+        count, *arguments = block
         with autocast(precision, worker.device):
-            columns = worker.extract(*known)
+            columns = worker.extract(*arguments)
         return {name: value[:count].to(dtype).cpu() for name, value in columns.items()}
 
     for k in pending:
-        parts = list(side_by_side([extractor, *beside], found, map(told, todo.of(k))))
-        _write(store, group, k, kept.merge(store.rows(k), _joined(parts)), None, pending)
+        parts = list(side_by_side([extractor, *copies], features, map(inputs, todo.of(k))))
+        _write(store, group, k, reusable.merge(store.rows(k), _joined(parts)), None, pending)
     return todo.close()
 
 
@@ -123,7 +124,7 @@ def images_of(records: list[Record]) -> Tensor:
 def columns_of(
     records: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype, device: torch.device | str
 ) -> dict[str, Tensor]:
-    """What `encode` would store of these records, captions apart."""
+    """Columns that `encode` would store of these records, without the captions."""
     columns = _images(records, codec, dtype, device, len(records)) | _texts([r.caption for r in records], text, dtype)
     codec.free()
     text.free()
@@ -131,12 +132,12 @@ def columns_of(
 
 
 class _Blocks:
-    """The rows that have to be made, shard by shard in blocks, behind one progress bar."""
+    """The rows still to be computed, in blocks shard by shard, behind one progress bar."""
 
-    def __init__(self, store: CacheStore, kept: ReusableRows, pending: list[int], title: str, batch: int) -> None:
-        self._rows = {k: len(kept.missing_rows(store.rows(k))) for k in pending}
+    def __init__(self, store: CacheStore, reusable: ReusableRows, pending: list[int], title: str, batch: int) -> None:
+        self._rows = {k: len(reusable.missing_rows(store.rows(k))) for k in pending}
         self._batch, self.total = batch, sum(self._rows.values())
-        blocks = (block for k in pending for block in _split(kept.missing_rows(store.rows(k)), batch))
+        blocks = (block for k in pending for block in _split(reusable.missing_rows(store.rows(k)), batch))
         self._bar = iter(track(blocks, title, self.total, "image", batch) if self.total else ())
 
     def of(self, k: int) -> Iterator[list[int]]:
@@ -175,11 +176,11 @@ def _write(
 def _texts(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "a prompt of .* is cut at")  # counted, of all captions at once
-        told = text.encode(captions)
+        embeddings = text.encode(captions)
     return {
-        "text.tokens": told.tokens.to(dtype).cpu(),
-        "text.mask": told.mask.cpu(),
-        "text.pooled": told.pooled.to(dtype).cpu(),
+        "text.tokens": embeddings.tokens.to(dtype).cpu(),
+        "text.mask": embeddings.mask.cpu(),
+        "text.pooled": embeddings.pooled.to(dtype).cpu(),
     }
 
 
@@ -195,21 +196,21 @@ def _images(
         masks = torch.from_numpy(np.stack([np.asarray(r.mask, np.float32) for r in block]))[:, None]
         columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[:, 0].to(dtype)
     if SIZE_IDS in block[0].attributes:
-        known = [r.attributes[SIZE_IDS] for r in block]
-        columns[SIZE_IDS] = torch.tensor(known, dtype=torch.int32)
+        size_ids = [r.attributes[SIZE_IDS] for r in block]
+        columns[SIZE_IDS] = torch.tensor(size_ids, dtype=torch.int32)
     for name in TARGET:
         if name in block[0].attributes:
             columns[name] = torch.from_numpy(np.stack([r.attributes[name] for r in block]))
-    beside = _pictures_beside(_filled(block, batch), codec, device)
-    return columns | {name: value[: len(block)].to(dtype).cpu() for name, value in beside.items()}
+    conditions = _image_conditions(_filled(block, batch), codec, device)
+    return columns | {name: value[: len(block)].to(dtype).cpu() for name, value in conditions.items()}
 
 
-def _pictures_beside(block: list[Record], codec: Codec, device: torch.device | str) -> dict[str, Tensor]:
-    """What a denoiser is shown beside the words: reference.0, reference.1 ..., and inpaint (codecs.inpaint_mask)."""
+def _image_conditions(block: list[Record], codec: Codec, device: torch.device | str) -> dict[str, Tensor]:
+    """Columns of image conditions: reference.0, reference.1 ..., and inpaint (codecs.inpaint_mask)."""
     columns = {}
     for k in range(len(block[0].references)):
-        shown = [replace(r, image=r.references[k]) for r in block]
-        columns[f"reference.{k}"] = codec.encode(images_of(shown).to(device))
+        references = [replace(r, image=r.references[k]) for r in block]
+        columns[f"reference.{k}"] = codec.encode(images_of(references).to(device))
     if block[0].hole is not None:
         holes = torch.from_numpy(np.stack([np.asarray(r.hole, np.float32) for r in block]))[:, None]
         columns["inpaint"] = inpaint_input(codec, images_of(block).to(device), holes.to(device))
@@ -228,5 +229,8 @@ def _encoded(block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.
     def as_stored(part: Tensor) -> Tensor:
         return part.to(dtype).float().contiguous()
 
-    told, latents = text.encode([r.caption for r in block]), codec.encode(images_of(block))
-    return as_stored(latents), TextEmbeddings(as_stored(told.tokens), told.mask, as_stored(told.pooled))
+    embeddings = text.encode([r.caption for r in block])
+    latents = codec.encode(images_of(block))
+    tokens = as_stored(embeddings.tokens)
+    pooled = as_stored(embeddings.pooled)
+    return as_stored(latents), TextEmbeddings(tokens, embeddings.mask, pooled)

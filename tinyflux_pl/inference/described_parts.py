@@ -79,7 +79,7 @@ def parts(checkpoint: Checkpoint, *, outline: bool = False) -> DescribedParts:
 
 
 def network(checkpoint: Checkpoint, *, outline: bool = False) -> nn.Module:
-    """The denoiser, newly initialised, once its skeleton has been held against the header of the weights.
+    """The denoiser, newly initialised after its skeleton has matched the header of the weights.
 
     `outline` is the skeleton itself, on the meta device.
     """
@@ -88,10 +88,10 @@ def network(checkpoint: Checkpoint, *, outline: bool = False) -> nn.Module:
     with explained(where):
         clock = build_path(config["path"]["name"], config["path"]["config"])
         described = config["denoiser"]["name"], config["denoiser"]["config"], clock
-        held = checkpoint.shapes()
-        with torch.device("meta"), _no_more_tensors_than(len(held)):
+        stored_shapes = checkpoint.shapes()
+        with torch.device("meta"), _no_more_tensors_than(len(stored_shapes)):
             skeleton = build_denoiser(*described)
-        require_match(shapes_of(plain_keys(skeleton.state_dict())), held, where, MISMATCH)
+        require_match(shapes_of(plain_keys(skeleton.state_dict())), stored_shapes, where, MISMATCH)
         if outline:
             return skeleton.eval()
         _require_room(skeleton, where)
@@ -100,13 +100,13 @@ def network(checkpoint: Checkpoint, *, outline: bool = False) -> nn.Module:
 
 @contextmanager
 def explained(where: str) -> Generator[None]:
-    """What Python says of values that do not fit, as an error with a cure."""
-    odd = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError)
+    """Re-raise errors of a construction from unsuitable values as CheckpointMismatch."""
+    unusual = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError)
     try:
         yield
-    except (*odd, RuntimeError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split())[:200]
-        what = f"config.json describes no network that can be built ({type(error).__name__}: {said})"
+    except (*unusual, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        what = f"config.json describes no network that can be built ({type(error).__name__}: {reason})"
         raise CheckpointMismatch(what, where=where, cure=CURE) from error
 
 
@@ -122,15 +122,15 @@ def _require_plain(config: Mapping[str, Any], where: str) -> None:
     left: list[tuple[str, Any, int]] = [("", config, 0)]
     count = 0
     while left:
-        place, value, depth = left.pop()
+        key_path, value, depth = left.pop()
         count += 1
         number = isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= LARGEST)
         long = isinstance(value, str) and len(value) > LONGEST
         if number or long or depth > DEEPEST or count > MOST:
-            what = f"config.json holds a value out of all bounds: {place[:80]} = {str(value)[:40]}"
+            what = f"config.json holds a value out of all bounds: {key_path[:80]} = {str(value)[:40]}"
             raise CheckpointMismatch(what, where=where, cure=CURE)
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-        left += [(f"{place}.{key}".lstrip("."), inner, depth + 1) for key, inner in pairs]
+        left += [(f"{key_path}.{key}".lstrip("."), inner, depth + 1) for key, inner in pairs]
 
 
 def _require_known(config: Mapping[str, Any], part: str, where: str) -> None:
@@ -153,12 +153,12 @@ def _fetched(repository: str) -> bool:
 @contextmanager
 def _no_more_tensors_than(most: int) -> Generator[None]:
     """A network under construction stops once it has more parameters than the file has tensors."""
-    made = 0
+    registered = 0
 
     def count(*_: Any) -> None:
-        nonlocal made
-        made += 1
-        if made > 2 * most + 64:  # some are made, then replaced
+        nonlocal registered
+        registered += 1
+        if registered > 2 * most + 64:  # some are created, then replaced
             raise ValueError(f"it describes more tensors than the {most:,} of the file")
 
     parameters = hooks.register_module_parameter_registration_hook(count)

@@ -45,19 +45,19 @@ class Pipeline:
         if weights not in WEIGHTS:
             raise ConfigError(f"no weights {weights!r}", where="weights", cure="choose " + " or ".join(WEIGHTS))
         checkpoint = path if isinstance(path, directory.Checkpoint) else open_checkpoint(path)
-        made = described_parts.parts(checkpoint)
+        parts = described_parts.parts(checkpoint)
         read = checkpoint.weights(weights)
         training_state.require_finite(read, str(checkpoint.path))
-        directory.load_weights(made.denoiser, read, str(checkpoint.path))
-        denoiser = made.denoiser
-        sampler = ImageSampler(made.codec, made.text, made.settings, made.image_size, finite=True)
+        directory.load_weights(parts.denoiser, read, str(checkpoint.path))
+        denoiser = parts.denoiser
+        sampler = ImageSampler(parts.codec, parts.text, parts.settings, parts.image_size, finite=True)
         origin = {"checkpoint": checkpoint.hash, "step": checkpoint.step, "weights": weights}
         origin["model"] = {
             "name": denoiser.name,
             "experts": checkpoint.config.get("experts"),
             "data": checkpoint.config.get("data"),
         }
-        return cls(denoiser.eval(), sampler, origin, trained=made.image_size)
+        return cls(denoiser.eval(), sampler, origin, trained=parts.image_size)
 
     @classmethod
     def from_parts(
@@ -104,7 +104,8 @@ class Pipeline:
         else:
             cure = "give reference= alone, or image= and mask= together"
             raise ConfigError("pictures that do not go together", where="reference, image, mask", cure=cure)
-        sampler = replace(self.sampler, image_size=size if keep_size else edit.size, told=edit)
+        image_size = size if keep_size else edit.size
+        sampler = replace(self.sampler, image_size=image_size, condition_fn=edit)
         return replace(self, sampler=sampler, origin={**self.origin, "pictures": edit.hashes})
 
     def adjusted(
@@ -116,8 +117,8 @@ class Pipeline:
         batch_size: int | None = None,
     ) -> Pipeline:
         """With other sampler settings, another size or number of images at once; what is None stays as it was."""
-        settings = replace(self.sampler.settings, **_given(sampler))
-        settings = replace(settings, guidance=replace(settings.guidance, **_given(guidance)))
+        settings = replace(self.sampler.settings, **_without_none(sampler))
+        settings = replace(settings, guidance=replace(settings.guidance, **_without_none(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
         check_size(*size, self.cell)
         self.denoiser.require_size(*size)
@@ -130,8 +131,8 @@ class Pipeline:
         """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training."""
         device = device_of(accelerator)
         self.denoiser.to(device)
-        held_in = self.origin.get("checkpoint") or ", ".join(map(str, self.denoiser.weight_files))
-        require_finite_weights(self.denoiser, f"{self.denoiser.name}: {held_in or 'random weights'}")
+        source = self.origin.get("checkpoint") or ", ".join(map(str, self.denoiser.weight_files))
+        require_finite_weights(self.denoiser, f"{self.denoiser.name}: {source or 'random weights'}")
         self.sampler.codec.to(device)
         self.sampler.text.to(device)
         chosen = formats.choose(precision, accelerator)
@@ -156,32 +157,33 @@ class Pipeline:
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one image")
         pictures, sheet = PictureFolder(folder), Grid(grid)
-        wanted = [(prompt, i) for prompt in prompts for i in range(first, first + n)]
-        asked = {"negative_prompt": negative_prompt, "seed": seed}
+        requests = [(prompt, i) for prompt in prompts for i in range(first, first + n)]
+        options = {"negative_prompt": negative_prompt, "seed": seed}
         paths: list[Path] = []
         described: dict[str, Any] = {}  # hashed once, when the first picture is there
         with formats.autocast(self.precision, next(self.denoiser.parameters()).device):
             batches = self.sampler.batches(
                 self.denoiser,
-                [prompt for prompt, _ in wanted],
+                [prompt for prompt, _ in requests],
                 negative_prompt=negative_prompt,
-                indices=[i for _, i in wanted],
+                indices=[i for _, i in requests],
                 seed=seed,
             )
-            for images in track(batches, "sample", len(wanted), "image", self.sampler.max_batch):
+            for images in track(batches, "sample", len(requests), "image", self.sampler.max_batch):
                 described = described or self.description()
                 for image in images:
-                    prompt, i = wanted[len(paths)]
-                    picture, said = to_picture(image), {**described, **asked, "prompt": prompt, "index": i}
-                    paths.append(pictures.add(picture, said))
+                    prompt, i = requests[len(paths)]
+                    picture = to_picture(image)
+                    metadata = {**described, **options, "prompt": prompt, "index": i}
+                    paths.append(pictures.add(picture, metadata))
                     sheet.add(picture, prompt)
         if not sheet.cells:
             return paths, None
-        made = {**described, **asked, "prompt": " | ".join(dict.fromkeys(sheet.captions))}
-        return paths, pictures.add_grid(sheet.sheet(n if len(prompts) > 1 else 0), made)
+        metadata = {**described, **options, "prompt": " | ".join(dict.fromkeys(sheet.captions))}
+        return paths, pictures.add_grid(sheet.sheet(n if len(prompts) > 1 else 0), metadata)
 
     def description(self) -> dict[str, Any]:
-        """All that the pictures depend on beside prompt, seed and index: no place, names and hashes only."""
+        """All that pictures depend on besides prompt, seed and index: names and hashes, no paths."""
         device = next(self.denoiser.parameters()).device
         model = {**self.origin["model"], "content": provenance.contents(self.denoiser.weight_files)}
         return {
@@ -198,7 +200,7 @@ class Pipeline:
         }
 
 
-def _given(values: dict[str, Any] | None) -> dict[str, Any]:
+def _without_none(values: dict[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (values or {}).items() if value is not None}
 
 
@@ -208,11 +210,11 @@ def open_checkpoint(path: str | Path) -> directory.Checkpoint:
     if (path / directory.MANIFEST).is_file() or not path.is_dir():
         return directory.read(path)
     for folder in (path / "checkpoints", path):
-        found, rejected = directory.newest_valid(folder)
-        if found is not None:
+        checkpoint, rejected = directory.newest_valid(folder)
+        if checkpoint is not None:
             for line in rejected:
                 print(f"skipped {line}")
-            return found
+            return checkpoint
         if rejected:
             raise CorruptCheckpoint("no valid checkpoint: " + "; ".join(rejected), where=str(folder))
     return directory.read(path)

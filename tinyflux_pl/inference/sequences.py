@@ -81,14 +81,16 @@ class SequencePipeline:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one answer")
         denoiser, settings = self.pipeline.denoiser, self.pipeline.sampler.settings
         device = next(denoiser.parameters()).device
-        told = self.text.embeddings(pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector).to(device)
-        wanted, size = [(row, i) for row in range(len(pairs)) for i in range(n)], self.pipeline.sampler.max_batch
+        condition = (pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector)
+        text = self.text.embeddings(*condition).to(device)
+        requests = [(row, i) for row in range(len(pairs)) for i in range(n)]
+        size = self.pipeline.sampler.max_batch
         drawn = []
-        for start in track(range(0, len(wanted), size), "sample", len(wanted), "answer", size):
-            some = wanted[start : start + size]
-            rows = torch.tensor([row for row, _ in some])
+        for start in track(range(0, len(requests), size), "sample", len(requests), "answer", size):
+            block = requests[start : start + size]
+            rows = torch.tensor([row for row, _ in block])
             cond = Conditioning(
-                told.select(rows.to(device)),
+                text.select(rows.to(device)),
                 target_ids=pairs.target_ids[rows].to(device),
                 target_mask=pairs.target_mask[rows].to(device),
             )
@@ -98,7 +100,7 @@ class SequencePipeline:
                     cond,
                     self.text.null().to(device) if settings.guidance.scale != 1 else None,
                     shape=(self.codec.latent_spec.channels, pairs.target_ids.shape[1], 1),
-                    sample_ids=[i for _, i in some],
+                    sample_ids=[i for _, i in block],
                     seed=seed,
                     settings=settings,
                     max_batch=size,
@@ -118,16 +120,16 @@ class SequencePipeline:
         if path.exists():
             raise DataError("there is such a file already", where=str(path), cure="choose another output=")
         answers = self.answers(pairs, n, seed)
-        places = ("condition", "condition_ids", "condition_mask", "target_ids", "target_mask")
-        tensors = {name: getattr(pairs, name).repeat_interleave(n, 0) for name in places}
+        repeated = ("condition", "condition_ids", "condition_mask", "target_ids", "target_mask")
+        tensors = {name: getattr(pairs, name).repeat_interleave(n, 0) for name in repeated}
         tensors |= {"vector": pairs.vector.repeat_interleave(n, 0), "target": answers}
         _write(path, tensors, self._provenance(condition, n, seed))
         return path, len(answers)
 
     def _provenance(self, condition: str | Path, n: int, seed: int) -> dict[str, Any]:
         settings = asdict(self.pipeline.sampler.settings)
-        made = {"condition": Path(condition).name, "sha256": files.sha256(condition), "n": n, "seed": seed}
-        return {**made, "settings": settings, "precision": self.pipeline.precision, **self.pipeline.origin}
+        request = {"condition": Path(condition).name, "sha256": files.sha256(condition), "n": n, "seed": seed}
+        return {**request, "settings": settings, "precision": self.pipeline.precision, **self.pipeline.origin}
 
 
 def _write(path: Path, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:

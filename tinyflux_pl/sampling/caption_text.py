@@ -31,22 +31,22 @@ def lines(text: str, pixels: int, room: float, most: int) -> list[str]:
     words = printable(text[:LONGEST]).split()
     if len(text) > LONGEST:
         words[-1] += CUT
-    found: list[str] = []
+    wrapped: list[str] = []
     for word in words:
-        joined = f"{found[-1]} {word}" if found else word
-        if found and width(joined, pixels) <= room:
-            found[-1] = joined
+        joined = f"{wrapped[-1]} {word}" if wrapped else word
+        if wrapped and width(joined, pixels) <= room:
+            wrapped[-1] = joined
             continue
         pieces = [word] if width(word, pixels) <= room else _pieces(word, pixels, room)
-        if found and len(pieces) > 1 and width(f"{found[-1]} {pieces[0]}", pixels) <= room:
-            found[-1] = f"{found[-1]} {pieces.pop(0)}"
-        found += pieces
-    if len(found) <= most:
-        return found
-    last = found[most - 1]
+        if wrapped and len(pieces) > 1 and width(f"{wrapped[-1]} {pieces[0]}", pixels) <= room:
+            wrapped[-1] = f"{wrapped[-1]} {pieces.pop(0)}"
+        wrapped += pieces
+    if len(wrapped) <= most:
+        return wrapped
+    last = wrapped[most - 1]
     while last and width(last + CUT, pixels) > room:
         last = last[:-1].rstrip()
-    return [*found[: most - 1], last + CUT]
+    return [*wrapped[: most - 1], last + CUT]
 
 
 def write(pen: ImageDraw, at: tuple[float, float], text: str, pixels: int, fill: str) -> None:
@@ -68,21 +68,21 @@ def _begins_right_to_left(text: str) -> bool:
 
 def _pieces(word: str, pixels: int, room: float) -> list[str]:
     """A word that is longer than a line, as in scripts without spaces, in pieces that fit."""
-    found = [""]
+    pieces = [""]
     for cluster in _clusters(word):
-        if found[-1] and width(found[-1] + cluster, pixels) > room:
-            found.append("")
-        found[-1] += cluster
-    return found
+        if pieces[-1] and width(pieces[-1] + cluster, pixels) > room:
+            pieces.append("")
+        pieces[-1] += cluster
+    return pieces
 
 
 def _clusters(word: str) -> Sequence[str]:
     """Characters with the marks that belong to them."""
-    found: list[str] = []
+    clusters: list[str] = []
     for character in word:
         marks = unicodedata.category(character).startswith("M") or character == JOINER
-        if found and (marks or found[-1].endswith(JOINER)):
-            found[-1] += character
+        if clusters and (marks or clusters[-1].endswith(JOINER)):
+            clusters[-1] += character
         else:
-            found.append(character)
-    return found
+            clusters.append(character)
+    return clusters

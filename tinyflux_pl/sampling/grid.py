@@ -69,11 +69,11 @@ def paired_grid(images: Tensor, references: Tensor, captions: Sequence[str]) -> 
     grid = Grid(most=len(images), largest=2 * LARGEST)
     for image, reference, caption in zip(images, references, captions, strict=True):
         drawn = to_picture(image)
-        known = to_picture(reference).resize(drawn.size)
+        target = to_picture(reference).resize(drawn.size)
         gap = max(1, drawn.width // 32)
-        pair = Image.new("RGB", (drawn.width + gap + known.width, drawn.height), "white")
+        pair = Image.new("RGB", (drawn.width + gap + target.width, drawn.height), "white")
         pair.paste(drawn, (0, 0))
-        pair.paste(known, (drawn.width + gap, 0))
+        pair.paste(target, (drawn.width + gap, 0))
         grid.add(pair, f"left drawn, right from the data: {caption}")
     return grid.sheet()
 

@@ -32,13 +32,13 @@ def require_guided(negative_prompt: str | None, guidance: Guidance) -> None:
 
 
 def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
-    """Nothing beside the words."""
+    """Conditioning by text alone."""
     return Conditioning(text)
 
 
 @dataclass(frozen=True)
 class ShownPictures:
-    """Beside the words of image i, the references or the hole of a batch's sample i, counted round."""
+    """Text, and for image i the references or inpainting channels of sample i (modulo the batch)."""
 
     batch: Batch
 
@@ -55,7 +55,8 @@ class ImageSampler:
     """Codec, text encoder and settings; the denoiser is given with each call.
 
     `image_size` is (height, width) in pixels. Image i of a call depends on (seed, i) and
-    its prompt, never on the batch it was drawn in. `told` adds to the words what else the denoiser is told.
+    its prompt, never on the batch it was drawn in. `condition_fn` adds the other conditions to the
+    text embeddings of a slice of the call's rows.
     """
 
     codec: Codec
@@ -63,7 +64,7 @@ class ImageSampler:
     settings: SamplerSettings
     image_size: tuple[int, int]
     max_batch: int = 64
-    told: Callable[[TextEmbeddings, slice], Conditioning] = words_only  # of these rows of a call
+    condition_fn: Callable[[TextEmbeddings, slice], Conditioning] = words_only
     finite: bool = False  # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -99,21 +100,23 @@ class ImageSampler:
         indices = list(indices if indices is not None else range(len(prompts)))
         # without guidance nobody asks for the unconditional, and an encoder may be gigabytes to read
         null = self.text.null().trimmed().to(device) if guided and negative_prompt is None else None
-        beside = [] if negative_prompt is None else [negative_prompt]
+        negatives = [] if negative_prompt is None else [negative_prompt]
         for first in range(0, len(prompts), ENCODED):
             block = prompts[first : first + ENCODED]
-            distinct = list(dict.fromkeys([*beside, *block]))
-            place, text = {prompt: i for i, prompt in enumerate(distinct)}, self.text.encode(distinct)
+            distinct = list(dict.fromkeys([*negatives, *block]))
+            index_of = {prompt: i for i, prompt in enumerate(distinct)}
+            text = self.text.encode(distinct)
             self._judge(text.tokens, "the text embeddings are", self.text.name)
             self._judge(text.pooled, "the pooled text embeddings are", self.text.name)
-            if beside:
+            if negatives:
                 null = text.select(slice(0, 1)).trimmed().to(device)
             for start in range(first, first + len(block), self.max_batch):
                 rows = slice(start, min(start + self.max_batch, first + len(block)))
-                words = text.select(torch.tensor([place[prompt] for prompt in prompts[rows]])).trimmed().to(device)
+                selected = torch.tensor([index_of[prompt] for prompt in prompts[rows]])
+                embeddings = text.select(selected).trimmed().to(device)
                 latents = sample(
                     denoiser,
-                    self.text.with_target_ids(self.told(words, rows), prompts[rows]),
+                    self.text.with_target_ids(self.condition_fn(embeddings, rows), prompts[rows]),
                     null,
                     shape=self.latent_shape(),
                     sample_ids=indices[rows],

@@ -55,10 +55,10 @@ HARMLESS = frozenset(
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a release says of its path, of what its network predicts, and of how it is drawn from.
+    """Path, kind of prediction and sampler settings that a release prescribes.
 
-    `path` is a registry name with its settings, `prediction` None where the family says it. `data_deviation`: of
-    the latents that an EDM network was trained on, by which the path wants them divided.
+    `path` is a registry name with its settings; `prediction` is None where the family decides it.
+    `data_deviation` is that of an EDM network's training latents, which the path divides by it.
     """
 
     path: tuple[str, dict[str, Any]]
@@ -72,14 +72,14 @@ class _File:
     """The settings of one scheduler, each read once; the rest is judged at the end."""
 
     kind: str
-    told: Mapping[str, Any]
+    settings: Mapping[str, Any]
     where: str
     seen: set[str] = field(default_factory=set)
 
     def take(self, key: str, default: Any) -> Any:
         """A setting, diffusers' default where it is left out or null."""
         self.seen.add(key)
-        value = self.told.get(key)
+        value = self.settings.get(key)
         return default if value is None else value
 
     def number(self, key: str, default: float) -> float:
@@ -89,19 +89,19 @@ class _File:
             raise self.refused(key, value, "")
         return value
 
-    def choice(self, key: str, default: str, known: Mapping[str, Any]) -> Any:
+    def choice(self, key: str, default: str, choices: Mapping[str, Any]) -> Any:
         """One of the values that are followed here; ConfigError for another."""
         value = self.take(key, default)
-        if not isinstance(value, str) or value not in known:
-            raise self.refused(key, value, f" (of {', '.join(known)})")
-        return known[value]
+        if not isinstance(value, str) or value not in choices:
+            raise self.refused(key, value, f" (of {', '.join(choices)})")
+        return choices[value]
 
     def only(self, **neutral: Any) -> None:
-        """Raise ConfigError for settings that are not the given ones, the only ones that are followed here."""
+        """Raise ConfigError for settings that differ from these, the only supported values."""
         for key, value in neutral.items():
-            given = self.take(key, value)
-            if given != value:
-                raise self.refused(key, given, "")
+            setting = self.take(key, value)
+            if setting != value:
+                raise self.refused(key, setting, "")
 
     def refused(self, key: str, value: Any, more: str) -> ConfigError:
         return ConfigError(
@@ -110,12 +110,12 @@ class _File:
 
     def close(self) -> None:
         """Name what has not been read, but for what such schedulers write and do not read themselves."""
-        unread = {key for key in self.told if not key.startswith("_")} - self.seen - HARMLESS
+        unread = {key for key in self.settings if not key.startswith("_")} - self.seen - HARMLESS
         name_unread(unread, self.where)
 
 
-def schedule_of(kind: str, told: Mapping[str, Any], where: str, spacing: str, dynamic_shift: str) -> Schedule:
-    """The schedule of a scheduler of class `kind` with the settings `told`.
+def schedule_of(kind: str, settings: Mapping[str, Any], where: str, spacing: str, dynamic_shift: str) -> Schedule:
+    """The schedule of a scheduler of class `kind` with these settings.
 
     `spacing` and `dynamic_shift` are the family's: how its pipeline spaces times before a shift, and by which rule
     of diffusion.shifts a shift depends on the image. ConfigError names the class or the setting that is not followed.
@@ -124,11 +124,11 @@ def schedule_of(kind: str, told: Mapping[str, Any], where: str, spacing: str, dy
     if reader is None:
         cure = f"one of {', '.join(READERS)}; or {CURE}"
         raise ConfigError(f"the release's scheduler {str(kind)[:60]} is not followed here", where=where, cure=cure)
-    file = _File(kind, told, where)
+    file = _File(kind, settings, where)
     file.only(num_train_timesteps=1000)
-    found = reader(file, spacing, dynamic_shift)
+    schedule = reader(file, spacing, dynamic_shift)
     file.close()
-    return found
+    return schedule
 
 
 def _flow(file: _File, spacing: str, dynamic_shift: str) -> Schedule:
@@ -138,25 +138,27 @@ def _flow(file: _File, spacing: str, dynamic_shift: str) -> Schedule:
     low, high = file.number("base_shift", 0.5), file.number("max_shift", 1.15)
     base, largest = file.number("base_image_seq_len", 256), file.number("max_image_seq_len", 4096)
     if file.take("use_dynamic_shifting", False):
-        own = [float(low), float(high), float(base), float(largest)]
-        shift = own if dynamic_shift == "flux1" and own != [0.5, 1.15, 256, 4096] else dynamic_shift
+        points = [float(low), float(high), float(base), float(largest)]
+        is_custom = dynamic_shift == "flux1" and points != [0.5, 1.15, 256, 4096]
+        shift = points if is_custom else dynamic_shift
         spacing = "table" if spacing == "sd3" else spacing
     return Schedule(("linear", {"noise_at": 1}), None, _sampler(solver="euler", shift=shift, spacing=spacing))
 
 
 def _table(file: _File, zero: float) -> tuple[str, dict[str, Any]]:
-    """The table of betas; `zero` is what stands in place of a terminal SNR of zero."""
+    """The table of betas; `zero` replaces a terminal SNR of zero."""
     file.only(trained_betas=None)
-    known = {"linear": "linear", "scaled_linear": "scaled_linear"}
-    told: dict[str, Any] = {"schedule": file.choice("beta_schedule", "linear", known)}
-    told |= {"beta_start": file.number("beta_start", 1e-4), "beta_end": file.number("beta_end", 0.02), "steps": 1000}
+    kinds = {"linear": "linear", "scaled_linear": "scaled_linear"}
+    table: dict[str, Any] = {"schedule": file.choice("beta_schedule", "linear", kinds)}
+    table |= {"beta_start": file.number("beta_start", 1e-4), "beta_end": file.number("beta_end", 0.02), "steps": 1000}
     if file.take("rescale_betas_zero_snr", False):
-        return "vp", {**told, "zero_terminal_snr": True, "terminal_alpha_bar": zero}
-    return "vp", {**told, "zero_terminal_snr": False}
+        return "vp", {**table, "zero_terminal_snr": True, "terminal_alpha_bar": zero}
+    return "vp", {**table, "zero_terminal_snr": False}
 
 
-def _spacing(file: _File, default: str, known: Mapping[str, str]) -> dict[str, Any]:
-    return {"spacing": file.choice("timestep_spacing", default, known), "offset": int(file.number("steps_offset", 0))}
+def _spacing(file: _File, default: str, spacings: Mapping[str, str]) -> dict[str, Any]:
+    spacing = file.choice("timestep_spacing", default, spacings)
+    return {"spacing": spacing, "offset": int(file.number("steps_offset", 0))}
 
 
 ALL = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
@@ -168,10 +170,10 @@ def _euler(file: _File, *_: str) -> Schedule:
     karras, exponential = file.take("use_karras_sigmas", False), file.take("use_exponential_sigmas", False)
     if karras or exponential:
         file.only(sigma_min=None, sigma_max=None)
-    told = {**spaced, "sigmas": "karras" if karras else "exponential" if exponential else "spaced"}
-    told["final"] = file.choice("final_sigmas_type", "zero", {"zero": "data", "sigma_min": "table"})
-    told["start"] = "unit" if spaced["spacing"] == "leading" else "sigma"
-    return Schedule(_table(file, TERMINAL), _kind(file), _sampler(solver="euler", **told))
+    settings = {**spaced, "sigmas": "karras" if karras else "exponential" if exponential else "spaced"}
+    settings["final"] = file.choice("final_sigmas_type", "zero", {"zero": "data", "sigma_min": "table"})
+    settings["start"] = "unit" if spaced["spacing"] == "leading" else "sigma"
+    return Schedule(_table(file, TERMINAL), _kind(file), _sampler(solver="euler", **settings))
 
 
 def _ancestral(file: _File, *_: str) -> Schedule:
@@ -199,9 +201,9 @@ def _dpm(file: _File, *_: str) -> Schedule:
     _multistep(file)
     file.only(use_karras_sigmas=False, use_exponential_sigmas=False, use_beta_sigmas=False, use_lu_lambdas=False)
     file.only(use_flow_sigmas=False, final_sigmas_type="zero", variance_type=None, use_dynamic_shifting=False)
-    known = {"leading": "leading_open", "trailing": "trailing", "linspace": "linspace_open"}
+    spacings = {"leading": "leading_open", "trailing": "trailing", "linspace": "linspace_open"}
     return Schedule(
-        _table(file, TERMINAL), _kind(file), _sampler(solver="dpmpp_2m", **_spacing(file, "linspace", known))
+        _table(file, TERMINAL), _kind(file), _sampler(solver="dpmpp_2m", **_spacing(file, "linspace", spacings))
     )
 
 
@@ -210,11 +212,12 @@ def _edm(file: _File, solver: str) -> Schedule:
     low, high, data = (
         file.number(key, value) for key, value in (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5))
     )
-    known = {"karras": "karras", "exponential": "exponential"}
+    sigmas = {"karras": "karras", "exponential": "exponential"}
     start = math.sqrt((high**2 + 1) / (high**2 + data**2))  # diffusers' first noise, as the network reads it
-    told = _sampler(solver=solver, start=start, spacing="whole", sigmas=file.choice("sigma_schedule", "karras", known))
+    chosen = file.choice("sigma_schedule", "karras", sigmas)
+    sampler = _sampler(solver=solver, start=start, spacing="whole", sigmas=chosen)
     kind = file.choice("prediction_type", "epsilon", {"epsilon": "epsilon", "v_prediction": "v"})
-    return Schedule(("edm", {"sigma_min": low, "sigma_max": high, "sigma_data": data}), kind, told, data)
+    return Schedule(("edm", {"sigma_min": low, "sigma_max": high, "sigma_data": data}), kind, sampler, data)
 
 
 def _edm_euler(file: _File, *_: str) -> Schedule:
@@ -230,10 +233,10 @@ def _kind(file: _File) -> str:
     return file.choice("prediction_type", "epsilon", KINDS)
 
 
-def _sampler(**told: Any) -> dict[str, Any]:
+def _sampler(**settings: Any) -> dict[str, Any]:
     """Everything of the sampler but its steps, as the YAML of a family leaves it open."""
     usual = {"shift": 1.0, "toward": "noise", "offset": 1, "sigmas": "spaced", "final": "data", "start": "unit"}
-    return {**usual, **told}
+    return {**usual, **settings}
 
 
 READERS = {

@@ -22,8 +22,8 @@ class Preview(Periodic):
     """A captioned grid every `every_steps` from the averaged weights, with prompt accuracy; on rank 0.
 
     The accuracy is over the prompts in `measured`, which the metric's verifier can read. `pictures` turns
-    samples that are not images into images and captions (sequences). `beside` are the data's own images
-    (B, 3, H, W) of the prompts, shown next to the samples.
+    samples that are not images into images and captions (sequences). `reference_images`
+    (B, 3, H, W) are the data's own images of the prompts, drawn next to the samples.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Preview(Periodic):
         seed: int = 0,
         pictures: Callable[[Any, Sequence[str]], tuple[Any, list[str]]] | None = None,
         measured: Sequence[str] | None = None,
-        beside: Any = None,
+        reference_images: Any = None,
     ) -> None:
         super().__init__(every_steps)
         self.folder = Path(folder)
@@ -47,7 +47,7 @@ class Preview(Periodic):
         self.metric = metric
         self.seed = seed
         self.measured = [index for index, prompt in enumerate(self.prompts) if measured is None or prompt in measured]
-        self.beside = beside
+        self.reference_images = reference_images
         self.pictures = pictures
         self.picture: Path | None = None  # the file of the last preview
 
@@ -85,8 +85,8 @@ class Preview(Periodic):
             _log_image(logger, grid, step)
 
     def _grid(self, images: Any) -> Any:
-        if self.beside is not None:
-            return paired_grid(images, self.beside, self.prompts)
+        if self.reference_images is not None:
+            return paired_grid(images, self.reference_images, self.prompts)
         if self.pictures is not None:
             return captioned_grid(*self.pictures(images, self.prompts))
         return captioned_grid(images, self.prompts)

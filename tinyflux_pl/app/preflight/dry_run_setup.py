@@ -91,7 +91,7 @@ def _stages(
     sampler = parts.sampler(parts.image_size)
     condition_fn = prompts.preview_conditions(config, sources, datasets(sources, False)[1])
     settings = replace(sampler.settings, steps=PREVIEW_STEPS)
-    sampler = replace(sampler, settings=settings, told=condition_fn)
+    sampler = replace(sampler, settings=settings, condition_fn=condition_fn)
     drawn = prompts.for_previews(config, sources)
     description = parts.description(trainable.denoiser, parts.image_size)
     return DryRunStages(

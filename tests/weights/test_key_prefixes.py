@@ -3,7 +3,7 @@
 import pytest
 
 from tinyflux_pl.core.errors import CheckpointMismatch
-from tinyflux_pl.weights.key_prefixes import NETWORK, own
+from tinyflux_pl.weights.key_prefixes import NETWORK, network_tensors
 
 
 @pytest.mark.parametrize(
@@ -27,24 +27,26 @@ from tinyflux_pl.weights.key_prefixes import NETWORK, own
 )
 def test_wrappers_and_prefixes_are_taken_off(prefix):
     keys = ("blocks.0.attn.to_q.weight", "norm.bias")
-    assert own({prefix + key: key for key in keys}, NETWORK, "f") == {key: key for key in keys}
+    assert network_tensors({prefix + key: key for key in keys}, NETWORK, "f") == {key: key for key in keys}
 
 
 def test_a_wrapper_around_a_block_is_taken_off():
-    assert own({"blocks.0._orig_mod.attn._checkpoint_wrapped_module.q": 1}, NETWORK, "f") == {"blocks.0.attn.q": 1}
+    assert network_tensors({"blocks.0._orig_mod.attn._checkpoint_wrapped_module.q": 1}, NETWORK, "f") == {
+        "blocks.0.attn.q": 1
+    }
 
 
 def test_of_a_whole_checkpoint_only_the_network_is_taken():
     whole = {"model.diffusion_model.a": 1, "first_stage_model.a": 2, "optimizer.state": 3, "model_ema.decay": 4}
-    assert own(whole, NETWORK, "f") == {"a": 1}
+    assert network_tensors(whole, NETWORK, "f") == {"a": 1}
 
 
 def test_beside_a_trainers_prefix_what_is_no_known_part_stays_to_be_reported():
     held = {"transformer.a": 1, "vae.a": 2, "text_encoder_2.a": 3, "stray.a": 4}
-    assert own(held, NETWORK, "f") == {"a": 1, "stray.a": 4}
+    assert network_tensors(held, NETWORK, "f") == {"a": 1, "stray.a": 4}
 
 
 @pytest.mark.parametrize("other", ["module.a", "_orig_mod.a"])
 def test_two_keys_for_one_weight_are_refused(other):
     with pytest.raises(CheckpointMismatch, match="two keys for one weight: a"):
-        own({"a": 1, other: 2}, NETWORK, "f")
+        network_tensors({"a": 1, other: 2}, NETWORK, "f")

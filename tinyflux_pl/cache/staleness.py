@@ -35,31 +35,31 @@ def plain(value: Any) -> Any:
     return json.loads(canonical(value))
 
 
-def differences(expected: Any, found: Any, part: str = "") -> list[str]:
-    """Differences of the cache (`found`) from the run (`expected`), as "codec.fold: cache 2, run
-    4".
-    """
+def differences(expected: Any, cached: Any, part: str = "") -> list[str]:
+    """Differences of `cached` from the run's `expected` values, as "codec.fold: cache 2, run 4"."""
     expected = plain(expected)
-    found = plain(found)
-    if isinstance(expected, dict) and isinstance(found, dict):
+    cached = plain(cached)
+    if isinstance(expected, dict) and isinstance(cached, dict):
         lines = []
-        for key in sorted(expected.keys() | found.keys()):
+        for key in sorted(expected.keys() | cached.keys()):
             name = f"{part}.{key}" if part else key
-            if key not in found:
+            if key not in cached:
                 lines.append(f"{name}: cache has none, run {_abbreviated(expected[key])}")
             elif key not in expected:
-                lines.append(f"{name}: cache {_abbreviated(found[key])}, run has none")
+                lines.append(f"{name}: cache {_abbreviated(cached[key])}, run has none")
             else:
-                lines += differences(expected[key], found[key], name)
+                lines += differences(expected[key], cached[key], name)
         return lines
-    if expected == found and type(expected) is type(found):
+    if expected == cached and type(expected) is type(cached):
         return []
-    return [f"{part or 'value'}: cache {_abbreviated(found)}, run {_abbreviated(expected)}"]
+    return [f"{part or 'value'}: cache {_abbreviated(cached)}, run {_abbreviated(expected)}"]
 
 
-def require_equal(expected: Mapping[str, Any], found: Mapping[str, Any], what: str, where: str, cure: str = "") -> None:
+def require_equal(
+    expected: Mapping[str, Any], cached: Mapping[str, Any], what: str, where: str, cure: str = ""
+) -> None:
     """Raise StaleCache, naming every differing part."""
-    lines = differences(dict(expected), dict(found))
+    lines = differences(dict(expected), dict(cached))
     if lines:
         message = f"{what} was made from other inputs: {'; '.join(lines)}"
         raise StaleCache(message, where=where, cure=cure or rebuild_hint())

@@ -97,8 +97,8 @@ class CacheStore:
     def require_records(self, total: int, records: Mapping[str, Any]) -> None:
         """Raise StaleCache if the store was made from other records than these."""
         expected = {"total": total, "records": records}
-        found = {"total": self.total, "records": self.records}
-        require_equal(expected, found, "the store", str(self.root))
+        stored = {"total": self.total, "records": self.records}
+        require_equal(expected, stored, "the store", str(self.root))
 
     def __len__(self) -> int:
         return self.total

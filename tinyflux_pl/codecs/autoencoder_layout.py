@@ -28,13 +28,13 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[
         return {_renamed(key): value for key, value in tensors.items()}
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    own = {_moved(key): value for key, value in tensors.items()}
-    converted = convert_ldm_vae_checkpoint(dict(own), structure)
-    converted |= {key: value for key, value in own.items() if key.startswith("bn.")}
+    moved = {_moved(key): value for key, value in tensors.items()}
+    converted = convert_ldm_vae_checkpoint(dict(moved), structure)
+    converted |= {key: value for key, value in moved.items() if key.startswith("bn.")}
     if converted.get("bn.running_mean") is not None:
         converted.setdefault(COUNTED, torch.tensor(0))
     used = {_memory(value) for value in converted.values() if value is not None}
-    return converted | {key: value for key, value in own.items() if _memory(value) not in used}
+    return converted | {key: value for key, value in moved.items() if _memory(value) not in used}
 
 
 def holds_autoencoder(file: Path) -> bool:
@@ -50,8 +50,8 @@ def _memory(value: Tensor) -> tuple[int, int]:
 
 def _renamed(key: str) -> str:
     """A key of diffusers, its attention's projections under today's names."""
-    found = re.fullmatch(r"(.*\.attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)", key)
-    return f"{found[1]}{OLD_ATTENTION[found[2]]}{found[3]}" if found else key
+    match = re.fullmatch(r"(.*\.attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)", key)
+    return f"{match[1]}{OLD_ATTENTION[match[2]]}{match[3]}" if match else key
 
 
 def _moved(key: str) -> str:

@@ -33,10 +33,10 @@ def locate(weights: str, revision: str | None, subfolder: str, variant: str | No
         if holds_autoencoder(root):
             return WeightSource(WeightFiles((root,)), None, str(root))
         if not (root.parent / subfolder / "config.json").is_file():
-            held = tensor_shapes(root)
-            require_network(held, str(root))  # which would tell more
+            shapes = tensor_shapes(root)
+            require_network(shapes, str(root))  # its message says more
             do = "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole pipeline"
-            raise ConfigError(f"this file{apposition(held)} holds no autoencoder", where=str(root), cure=do)
+            raise ConfigError(f"this file{apposition(shapes)} holds no autoencoder", where=str(root), cure=do)
         root = root.parent
     folder = root / subfolder
     do = "release.weights=FOLDER of the whole pipeline, or check codec.weights and codec.subfolder"
@@ -44,10 +44,10 @@ def locate(weights: str, revision: str | None, subfolder: str, variant: str | No
         raise HubError("no config.json", where=str(folder), cure=do)
     config = read_object(folder / "config.json")
     require_plain_config(config, folder)
-    found = weights_in(folder, STEMS, variant, "codec.variant")
-    if found is None:
+    files = weights_in(folder, STEMS, variant, "codec.variant")
+    if files is None:
         raise HubError("no safetensors weights", where=str(folder), cure=do)
-    return WeightSource(found, config, str(folder))
+    return WeightSource(files, config, str(folder))
 
 
 def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tensor, Tensor] | None:
@@ -56,34 +56,34 @@ def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tens
     ConfigError where there is one without the other, of another length than the channels, not positive, beside a
     shift_factor, or where `scaling` leaves shifts out: none of these says which latents are meant.
     """
-    given = [config.get(key) for key in ("latents_mean", "latents_std")]
-    if given == [None, None]:
+    statistics = [config.get(key) for key in ("latents_mean", "latents_std")]
+    if statistics == [None, None]:
         return None
     where = f"config.json of {name}"
-    wrong = "one of them is missing" if None in given else ""
+    wrong = "one of them is missing" if None in statistics else ""
     channels = config.get("latent_channels", 4)
-    sized = not wrong and all(isinstance(part, list | tuple) and len(part) == channels for part in given)
-    numbers = sized and all(isinstance(n, int | float) and math.isfinite(n) for part in given for n in part or ())
-    if not wrong and not (numbers and all(n > 0 for n in given[1] or ())):
+    sized = not wrong and all(isinstance(part, list | tuple) and len(part) == channels for part in statistics)
+    numbers = sized and all(isinstance(n, int | float) and math.isfinite(n) for part in statistics for n in part or ())
+    if not wrong and not (numbers and all(n > 0 for n in statistics[1] or ())):
         wrong = f"each must be {channels} finite numbers, the deviations positive"
     elif not wrong and (config.get("shift_factor") or scaling != "shifted"):
         wrong = "a shift_factor stands beside them" if config.get("shift_factor") else f"scaling={scaling}"
     if wrong:
         do = "use the config.json that the autoencoder was published with, or take them out of it"
         raise ConfigError(f"latents_mean and latents_std: {wrong}", where=where, cure=do)
-    mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in given)
+    mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in statistics)
     return mean, deviation
 
 
 def require_fit(
-    skeleton: nn.Module, found: WeightSource, original: release.KeyLayout, structure: dict[str, Any]
+    skeleton: nn.Module, source: WeightSource, original: release.KeyLayout, structure: dict[str, Any]
 ) -> None:
     """Raise what weights.load_release.require_fit does, naming the release of a whole checkpoint where it is known."""
     try:
-        release.require_fit(skeleton, found, original=original, structure=structure)
+        release.require_fit(skeleton, source, original=original, structure=structure)
     except CheckpointMismatch as error:
-        held = found.shapes()
-        if not apposition(held):
+        shapes = source.shapes()
+        if not apposition(shapes):
             raise
-        what = f"this file{apposition(held)} holds another autoencoder; {error.what}"
-        raise CheckpointMismatch(what, where=error.where, cure=cure(held)) from error
+        what = f"this file{apposition(shapes)} holds another autoencoder; {error.what}"
+        raise CheckpointMismatch(what, where=error.where, cure=cure(shapes)) from error

@@ -47,7 +47,7 @@ def staged_file(path: str | Path, needed: int = 0) -> Generator[Path]:
     path = Path(path)
     with disk_full_explained(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = beside(path)
+        staging = staging_path(path)
         try:
             yield staging
             fsync_file(staging)
@@ -190,7 +190,7 @@ def contained_join(root: str | Path, relative: str) -> Path:
     return target
 
 
-def beside(path: Path) -> Path:
+def staging_path(path: Path) -> Path:
     """A new hidden name next to `path`, for content that is still being written."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 

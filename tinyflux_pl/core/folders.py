@@ -47,7 +47,7 @@ def remove_tree(path: Path) -> None:
 
     (A network file system keeps files that another process has open.)
     """
-    hidden = files.beside(path)
+    hidden = files.staging_path(path)
     os.rename(path, hidden)
     files.fsync_directory(path.parent)
     shutil.rmtree(hidden, ignore_errors=True)
@@ -75,7 +75,7 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 def _locked_folder(path: Path) -> tuple[Path, int]:
     """A new folder beside `path` and the handle of its lock, which the kernel frees if the process dies."""
     while True:
-        staging = files.beside(path)
+        staging = files.staging_path(path)
         staging.mkdir()
         lock = os.open(staging, os.O_RDONLY)
         with suppress(OSError):  # a file system without locks: `remove_leftovers` then leaves every folder alone

@@ -10,4 +10,4 @@ _ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u206
 
 def printable(text: str) -> str:
     """The text with every character that would act on a terminal, or fail to encode, written as its escape."""
-    return _ACTIVE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

@@ -43,14 +43,20 @@ class Pairs:
 
     def identities(self) -> list[int]:
         """Each pair's sample id: 63 bits of the hash of its real tokens, their places and its vector."""
-        found = []
+        sample_ids = []
         for i in range(len(self)):
-            shown, real = self.condition_mask[i], self.target_mask[i]
-            parts = [self.condition[i][shown], self.condition_ids[i][shown], self.vector[i], self.target_ids[i][real]]
-            parts += [] if self.target is None else [self.target[i][real]]
+            condition_mask = self.condition_mask[i]
+            target_mask = self.target_mask[i]
+            parts = [
+                self.condition[i][condition_mask],
+                self.condition_ids[i][condition_mask],
+                self.vector[i],
+                self.target_ids[i][target_mask],
+            ]
+            parts += [] if self.target is None else [self.target[i][target_mask]]
             content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
-            found.append(sample_id(content, self.labels[i]))
-        return found
+            sample_ids.append(sample_id(content, self.labels[i]))
+        return sample_ids
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,16 @@ class Moments:
         """Of the rows of all blocks, in fp64; a channel that never changes has spread 1."""
         count, mean, squares = 0, torch.zeros(()), torch.zeros(())
         for block in blocks:
-            rows, here = block.double(), block.double().mean(0)
+            rows = block.double()
             if not len(rows):
                 continue
-            apart, total = here - mean, count + len(rows)
-            squares = squares + (rows - here).square().sum(0) + apart.square() * (count * len(rows) / total)
-            mean, count = mean + apart * (len(rows) / total), total
+            block_mean = rows.mean(0)
+            total = count + len(rows)
+            delta = block_mean - mean
+            within = (rows - block_mean).square().sum(0)
+            squares = squares + within + delta.square() * (count * len(rows) / total)
+            mean = mean + delta * (len(rows) / total)
+            count = total
         spread = (squares / max(count, 1)).sqrt()
         spread = torch.where(spread > 1e-6 * mean.abs().clamp(min=1e-6), spread, 1.0)
         return cls(tuple(mean.tolist()), tuple(spread.tolist()))

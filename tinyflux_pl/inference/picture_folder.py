@@ -50,7 +50,7 @@ class PictureFolder:
 
     def _write(self, picture: Image.Image, metadata: dict[str, Any], names: Iterable[str]) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        staging = files.beside(self.folder / "picture.png")
+        staging = files.staging_path(self.folder / "picture.png")
         try:
             save_png(picture, staging, metadata)
             for name in names:

@@ -36,7 +36,7 @@ PACKED = (  # what a key says of the format; the first that fits is named
 ADAPTER = re.compile(r"(^|[._])lora[_\d]|\.lora\.|hada_w\d|lokr_w\d|oft_blocks|dora_scale|\.alpha$")
 
 
-def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
+def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
     """The tensors of a file, those with scales multiplied out (in fp32, then `dtype`), the scales gone.
 
     What is not read: scales of activations. Tensors of the meta device, which stand for a file's headers, are
@@ -44,16 +44,16 @@ def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[st
     that lack their weight or are lacking, and for a LoRA, CorruptCheckpoint for weights that are all zeros,
     ConfigError where a weight is not finite in float16.
     """
-    require_network(held, where)
-    scale_of = _scales(held, where)
-    _require_formats(held, scale_of, where)
-    _require_all_scales(held, scale_of, where)
+    require_network(tensors, where)
+    scale_of = _scales(tensors, where)
+    _require_formats(tensors, scale_of, where)
+    _require_all_scales(tensors, scale_of, where)
     unread = {MARKER, *scale_of.values()}
     dequantized = {
-        key: value for key, value in held.items() if not key.endswith((*UNREAD, FORMAT)) and key not in unread
+        key: value for key, value in tensors.items() if not key.endswith((*UNREAD, FORMAT)) and key not in unread
     }
     for weight, scale in scale_of.items():
-        dequantized[weight] = _unscaled(weight, held[weight], held[scale], where).to(dtype)
+        dequantized[weight] = _unscaled(weight, tensors[weight], tensors[scale], where).to(dtype)
     for key, value in dequantized.items():
         if key.endswith("weight") and value.ndim >= 2 and not value.is_floating_point():
             raise CheckpointMismatch(f"{key[:200]} is packed as {value.dtype}", where=where, cure=CURE)
@@ -65,12 +65,12 @@ def plain(held: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[st
     return dequantized
 
 
-def require_values(held: Mapping[str, Tensor], where: str) -> None:
+def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise CorruptCheckpoint where matrices are there and half of their bytes or more are those of zeros alone.
 
     A download that stopped leaves such a file where room was reserved for it beforehand.
     """
-    matrices = {key: value for key, value in held.items() if value.ndim >= 2 and not value.is_meta}
+    matrices = {key: value for key, value in tensors.items() if value.ndim >= 2 and not value.is_meta}
     zeros = {key: value.nbytes for key, value in matrices.items() if _is_zero(value)}
     if zeros and 2 * sum(zeros.values()) >= sum(value.nbytes for value in matrices.values()):
         what = f"{len(zeros):,} of {len(matrices):,} matrices hold zeros alone: {listed(dict.fromkeys(zeros, ''))}"
@@ -82,16 +82,16 @@ def _is_zero(value: Tensor) -> bool:
     return not bool(numbers[:4096].any()) and not bool(numbers.any())  # of most, the first page tells
 
 
-def require_network(held: Collection[str], where: str) -> None:
+def require_network(keys: Collection[str], where: str) -> None:
     """Raise CheckpointMismatch for the keys of packed weights, and where most are a LoRA's."""
     for pattern, what in PACKED:
-        found = next((key for key in held if re.search(pattern, key)), None)
-        if found:
-            raise CheckpointMismatch(f"weights {what}: {found[:200]}", where=where, cure=CURE)
-    adapter = sum(bool(ADAPTER.search(key)) for key in held)
-    if adapter > len(held) / 2:
+        packed_key = next((key for key in keys if re.search(pattern, key)), None)
+        if packed_key:
+            raise CheckpointMismatch(f"weights {what}: {packed_key[:200]}", where=where, cure=CURE)
+    adapter = sum(bool(ADAPTER.search(key)) for key in keys)
+    if adapter > len(keys) / 2:
         cure = "give the network that it belongs to; to draw with it, merge it into those weights first"
-        what = f"{adapter} of {len(held)} tensors are a LoRA's, which is no network by itself"
+        what = f"{adapter} of {len(keys)} tensors are a LoRA's, which is no network by itself"
         raise CheckpointMismatch(what, where=where, cure=cure)
 
 
@@ -103,13 +103,13 @@ def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
         raise CheckpointMismatch(f"weights packed by {str(method)[:60]}", where=str(where), cure=CURE)
 
 
-def _scales(held: Collection[str], where: str) -> dict[str, str]:
+def _scales(keys: Collection[str], where: str) -> dict[str, str]:
     """Weight -> the key of its scale; CheckpointMismatch for a scale without a weight, and for a second one."""
     scale_of: dict[str, str] = {}
-    for key in held:
+    for key in keys:
         end = next((end for end in SCALES if key.endswith(end)), "")
         weight = f"{key.removesuffix(end)}.weight"
-        if end and weight not in held:
+        if end and weight not in keys:
             raise CheckpointMismatch(f"a scale without a weight: {key[:200]}", where=where, cure=CURE)
         if end and weight in scale_of:
             raise CheckpointMismatch(f"two scales for {weight[:200]}", where=where, cure=CURE)
@@ -118,26 +118,27 @@ def _scales(held: Collection[str], where: str) -> dict[str, str]:
     return scale_of
 
 
-def _require_formats(held: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
+def _require_formats(tensors: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
     """Raise CheckpointMismatch for a weight in a format that a product with its scale does not undo."""
-    for key in held:
+    for key in tensors:
         if not key.endswith(FORMAT):
             continue
-        told, weight = _format(held[key]), f"{key.removesuffix(FORMAT)}.weight"
-        if told not in FORMATS:
-            raise CheckpointMismatch(f"weights packed as {told}: {key[:200]}", where=where, cure=CURE)
-        if weight in held and weight not in scaled:
-            raise CheckpointMismatch(f"{weight[:200]} is {told} without a scale", where=where, cure=CURE)
+        stored_format = _format(tensors[key])
+        weight = f"{key.removesuffix(FORMAT)}.weight"
+        if stored_format not in FORMATS:
+            raise CheckpointMismatch(f"weights packed as {stored_format}: {key[:200]}", where=where, cure=CURE)
+        if weight in tensors and weight not in scaled:
+            raise CheckpointMismatch(f"{weight[:200]} is {stored_format} without a scale", where=where, cure=CURE)
 
 
-def _require_all_scales(held: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
+def _require_all_scales(tensors: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
     """Raise CheckpointMismatch where scales are announced, or there for some, and a float8 matrix has none."""
-    float8 = [key for key, value in held.items() if value.dtype in FLOAT8 and value.ndim >= 2]
+    float8 = [key for key, value in tensors.items() if value.dtype in FLOAT8 and value.ndim >= 2]
     bare = dict.fromkeys((key for key in float8 if key not in scaled), "")
-    if bare and (scaled or MARKER in held):
+    if bare and (scaled or MARKER in tensors):
         what = f"{len(bare):,} of {len(float8):,} float8 matrices lack their scale: {listed(bare)}"
         raise CheckpointMismatch(what, where=where, cure=CURE)
-    if MARKER in held and not scaled:
+    if MARKER in tensors and not scaled:
         raise CheckpointMismatch(f"{MARKER} says that there are scales, and none are there", where=where, cure=CURE)
 
 
@@ -155,14 +156,14 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
     return weight.float() * number.reshape(-1, *rows[1:])
 
 
-def _format(told: Tensor) -> str:
-    """The parsed JSON of a FORMAT; a meta tensor has no content and counts as readable."""
-    if told.is_meta:
+def _format(content: Tensor) -> str:
+    """The format that a FORMAT tensor names in JSON; a meta tensor has no content and counts as readable."""
+    if content.is_meta:
         return FORMATS[0]
     try:
-        said = json.loads(bytes(told.flatten()[:4096].tolist()))
-        more = sorted(set(said) - FORMAT_KEYS)
-        return str(said["format"])[:60] + (f" with {', '.join(more)[:60]}" if more else "")
+        description = json.loads(bytes(content.flatten()[:4096].tolist()))
+        extra = sorted(set(description) - FORMAT_KEYS)
+        return str(description["format"])[:60] + (f" with {', '.join(extra)[:60]}" if extra else "")
     except (ValueError, KeyError, TypeError, RecursionError):
         return "what its comfy_quant does not say"
 

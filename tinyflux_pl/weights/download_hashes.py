@@ -24,20 +24,21 @@ def check(folder: Path, names: Sequence[str], what: str) -> None:
     """
     path = folder.parent.parent / f".tinyflux_sha256_{folder.name}.json"
     record = _read(path)
-    found = dict(record)
+    updated = dict(record)
     for name in names:
-        digest, kept_as = known_sha256(folder / name), (folder / name).resolve().name
-        expected = record.get(name) or (kept_as if _SHA256.fullmatch(kept_as) else digest)
+        digest = known_sha256(folder / name)
+        stored_name = (folder / name).resolve().name
+        expected = record.get(name) or (stored_name if _SHA256.fullmatch(stored_name) else digest)
         if digest != expected:
             raise HubError(
                 f"{name} of {what} is not the file that was fetched: sha256 {digest[:16]}, recorded {expected[:16]}",
                 where=str(folder),
                 cure=f"if this change was not intended, remove {folder.parent.parent} and fetch it again",
             )
-        found[name] = digest
-    if found != record:
+        updated[name] = digest
+    if updated != record:
         try:
-            files.write_json(path, found)
+            files.write_json(path, updated)
         except OSError as error:  # a cache that is shared and read-only
             warnings.warn(f"the hashes of {what} cannot be recorded: {error}", stacklevel=2)
 

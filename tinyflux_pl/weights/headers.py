@@ -52,13 +52,13 @@ def outlines(path: str | Path) -> dict[str, Tensor]:
 
     Raises what `tensor_shapes` does, and CheckpointMismatch for a type that only packed weights have.
     """
-    made = {}
+    tensors = {}
     for name, (shape, kind) in _header(path).items():
         if kind not in TYPES:
             cure = "give the same release in bfloat16, float16, float32 or float8"
             raise CheckpointMismatch(f"{name[:200]} is packed as {kind}", where=str(path), cure=cure)
-        made[name] = torch.empty(shape, dtype=TYPES[kind], device="meta")
-    return made
+        tensors[name] = torch.empty(shape, dtype=TYPES[kind], device="meta")
+    return tensors
 
 
 def _header(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -59,12 +59,12 @@ def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
             cure="check the name, the revision and the network (HF_HUB_OFFLINE?), or download it and give the folder",
         ) from error
     names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
-    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in allow)]
-    if not wanted:
+    fetched = [name for name in names if any(fnmatch(name, pattern) for pattern in allow)]
+    if not fetched:
         raise HubError(
             f"{repository}@{revision[:8]} has none of {allow}",
             where=repository,
             cure="choose a revision with safetensors weights",
         )
-    fetch_record.check(folder, wanted, f"{repository}@{revision[:8]}")
+    fetch_record.check(folder, fetched, f"{repository}@{revision[:8]}")
     return folder

@@ -11,8 +11,11 @@ from tinyflux_pl.core.errors import CheckpointMismatch
 Value = TypeVar("Value")
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 PARALLEL = re.compile(r"^(?:module\.)+")  # of torch's data parallel wrappers
-WHOLE = ("model.diffusion_model.", "first_stage_model.")  # of network and autoencoder inside a whole checkpoint
-NETWORK = (WHOLE[0], "diffusion_model.", "transformer.", "unet.")  # and as trainers write a network alone
+CHECKPOINT_PREFIXES = (
+    "model.diffusion_model.",
+    "first_stage_model.",
+)  # of network and autoencoder inside a whole checkpoint
+NETWORK = (CHECKPOINT_PREFIXES[0], "diffusion_model.", "transformer.", "unet.")  # and as trainers write a network alone
 COUNTERS = re.compile(r"^model_ema\.(decay|num_updates)$")  # of an average of the weights that is not in the file
 PARTS = re.compile(  # that files which are no whole checkpoint hold side by side
     r"^(diffusion_model|transformer|unet|vae|conditioner|cond_stage_model|text_encoders?(_\d)?)\."
@@ -36,7 +39,7 @@ def unwrapped(tensors: Mapping[str, Value], where: str) -> dict[str, Value]:
     return unwrapped_tensors
 
 
-def own(tensors: Mapping[str, Value], prefixes: Sequence[str], where: str) -> dict[str, Value]:
+def network_tensors(tensors: Mapping[str, Value], prefixes: Sequence[str], where: str) -> dict[str, Value]:
     """Those of one network, without wrappers and prefix: of a whole checkpoint its part, else all.
 
     In a file that is no whole checkpoint, what belongs to no known part stays, to be reported.
@@ -46,6 +49,6 @@ def own(tensors: Mapping[str, Value], prefixes: Sequence[str], where: str) -> di
     if not prefix:
         return bare
     selected = unwrapped({k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}, where)
-    if not any(key.startswith(WHOLE) for key in bare):
+    if not any(key.startswith(CHECKPOINT_PREFIXES) for key in bare):
         selected |= {k: v for k, v in bare.items() if not k.startswith(prefix) and not PARTS.search(k)}
     return selected

@@ -69,42 +69,44 @@ RELEASES = (  # the first that fits
 
 def release_of(shapes: Shapes) -> Release | None:
     """The release whose shapes these are, alone or inside a whole checkpoint; None where it is not known."""
-    network_shapes = key_prefixes.own(shapes, key_prefixes.NETWORK, "")
+    network_shapes = key_prefixes.network_tensors(shapes, key_prefixes.NETWORK, "")
     return next((release for release in RELEASES if release.fits(network_shapes)), None)
 
 
-def require_same(asked: Shapes, given: Shapes, where: str) -> None:
+def require_same(expected: Shapes, actual: Shapes, where: str) -> None:
     """Raise CheckpointMismatch where both are known releases, and not the same one."""
-    own, found = release_of(asked), release_of(given)
-    if own and found and own is not found:
-        raise CheckpointMismatch(f"the weights of {found.name}, not of {own.name}", where=where, cure=cure(given))
+    expected_release = release_of(expected)
+    actual_release = release_of(actual)
+    if expected_release and actual_release and expected_release is not actual_release:
+        what = f"the weights of {actual_release.name}, not of {expected_release.name}"
+        raise CheckpointMismatch(what, where=where, cure=cure(actual))
 
 
 @contextmanager
-def recognised(net: nn.Module, found: WeightSource) -> Generator[None]:
+def recognised(net: nn.Module, source: WeightSource) -> Generator[None]:
     """Let a CheckpointMismatch of the block name the release that the file is of, where that is known to be another."""
     try:
         yield
     except CheckpointMismatch as error:
-        held = found.shapes()
-        release = release_of(held)
+        shapes = source.shapes()
+        release = release_of(shapes)
         if release is None or release is release_of(shapes_of(net.state_dict())):
             raise
         what = f"these are the weights of {release.name}; {error.what}"
-        raise CheckpointMismatch(what, where=error.where, cure=cure(held)) from error
+        raise CheckpointMismatch(what, where=error.where, cure=cure(shapes)) from error
 
 
-def cure(held: Shapes) -> str:
+def cure(shapes: Shapes) -> str:
     """Advice for such weights: the model= to choose, where one is known."""
-    release = release_of(held)
+    release = release_of(shapes)
     if release is None:
         return "give weights of the model that was chosen, or choose the model= of these weights"
     return _choice(release) or f"{release.name} has no model= here; give weights of the model that was chosen"
 
 
-def apposition(held: Shapes) -> str:
+def apposition(shapes: Shapes) -> str:
     """An apposition to "this file" in messages: its release and model; "" if unknown."""
-    release = release_of(held)
+    release = release_of(shapes)
     if release is None:
         return ""
     choice = _choice(release)

@@ -52,7 +52,7 @@ def dry_run(parts: Parts, sizes: Sizes, start: int, sources: list[Source], longe
     from tinyflux_pl.training.dry_run_fit import fit_dry_run
 
     folder = Path(parts.config.run_dir) / "checkpoints"
-    scratch = files.beside(folder / "preflight")
+    scratch = files.staging_path(folder / "preflight")
     trainable = build_trainable(parts, scratch, start, compiled=False)
     stages = _stages(parts, sizes, sources, longest_caption, trainable, scratch)
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -68,7 +68,7 @@ def three_text(folder, file, **changes):
 
 def read(file, part, skeleton):
     prefix = encoder_file.prefix_of(file, part)
-    return encoder_file.own(load_file(file), part, skeleton, torch.float32, "f", prefix=prefix, alone=True)
+    return encoder_file.encoder_weights(load_file(file), part, skeleton, torch.float32, "f", prefix=prefix, alone=True)
 
 
 def same(ours, theirs):

@@ -33,8 +33,9 @@ class ReferenceTinyFlux(TinyFluxDeep):
         if isinstance(answer, Tensor):
             return answer
         out, info = answer
-        said = info["lune"] or {}
-        return out, info | {key: said.get(key) for key in ("expert_signal", "expert_pred", "expert_used")}
+        expert_info = info["lune"] or {}
+        keys = ("expert_signal", "expert_pred", "expert_used")
+        return out, info | {key: expert_info.get(key) for key in keys}
 
 
 def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> ReferenceTinyFlux:
@@ -60,13 +61,13 @@ def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
 
 def published_file(weights: str, weights_file: str = "", revision: str | None = None) -> Path:
     """The safetensors file that `weights` names: itself, or `weights_file` in a folder or a pinned repository."""
-    wanted = [weights_file, "config.json"] if weights_file else None
-    found = hub.resolve(weights, revision, wanted) if wanted else hub.resolve(weights, revision)
-    file = found / weights_file if found.is_dir() else found
+    allow = [weights_file, "config.json"] if weights_file else None
+    path = hub.resolve(weights, revision, allow) if allow else hub.resolve(weights, revision)
+    file = path / weights_file if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise HubError(
             f"not a safetensors file: {file.name}",
-            where=str(found),
+            where=str(path),
             cure="name the file: model.weights=FILE.safetensors, or model.weights_file=NAME within the folder",
         )
     return file

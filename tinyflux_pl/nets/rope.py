@@ -27,16 +27,16 @@ class RotaryEmbedding(nn.Module):
             for index, dim in enumerate(axes):
                 self.register_buffer(f"freqs_{index}", frequencies(dim, theta))
         else:
-            self._place("cpu")
+            self._compute_frequencies("cpu")
 
-    def _place(self, device: torch.device | str) -> None:
-        self._known = [frequencies(dim, self.theta, "cpu").to(device) for dim in self.axes]
+    def _compute_frequencies(self, device: torch.device | str) -> None:
+        self._frequencies = [frequencies(dim, self.theta, "cpu").to(device) for dim in self.axes]
 
     def _apply(self, fn, recurse=True):
         exact = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         if not self.in_checkpoint:
-            self._place(fn(self._known[0]).device)
+            self._compute_frequencies(fn(self._frequencies[0]).device)
         for name, before in exact.items():
             moved = getattr(self, name)
             if moved.dtype != before.dtype:
@@ -47,7 +47,7 @@ class RotaryEmbedding(nn.Module):
         """cos and sin of id * frequency, fp32."""
         angles = []
         for index in range(len(self.axes)):
-            frequencies = getattr(self, f"freqs_{index}") if self.in_checkpoint else self._known[index]
+            frequencies = getattr(self, f"freqs_{index}") if self.in_checkpoint else self._frequencies[index]
             angles.append(ids[..., index, None].float() * frequencies.to(ids.device))
         angle = torch.cat(angles, -1)
         return torch.stack((angle.cos(), angle.sin()), -1)
@@ -61,6 +61,7 @@ def apply_rotary(x: Float[Tensor, "b h n d"], table: Float[Tensor, "*b1 n half 2
     """
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():
-        (even, odd), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
-        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
+        x0, x1 = pairs.unbind(-1)
+        cos, sin = table.unbind(-1)
+        return torch.stack((x0 * cos - x1 * sin, x1 * cos + x0 * sin), -1).flatten(-2)
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table)).flatten(-2)

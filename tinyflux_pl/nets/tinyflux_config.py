@@ -116,11 +116,11 @@ class TinyFluxConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TinyFluxConfig:
         """From plain data; an unknown key is a ConfigError that names the nearest one."""
-        known = [f.name for f in fields(cls)]
+        keys = [f.name for f in fields(cls)]
         for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                _refuse(f"no key {key!r}", f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(known)}")
+            if key not in keys:
+                near = difflib.get_close_matches(key, keys, n=1)
+                _refuse(f"no key {key!r}", f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(keys)}")
         return cls(**values)
 
     @classmethod
@@ -130,8 +130,8 @@ class TinyFluxConfig:
         v3 says use_expert_predictor, expert_dim, expert_hidden_dim, expert_dropout, and has neither a
         Sol prior nor T5 pooling. patch_size was a dead field: tokens were always single latent cells.
         """
-        known = {f.name for f in fields(cls)} - set(COMPATIBLE)
-        values: dict[str, Any] = {key: value for key, value in config.items() if key in known}
+        field_names = {f.name for f in fields(cls)} - set(COMPATIBLE)
+        values: dict[str, Any] = {key: value for key, value in config.items() if key in field_names}
         if "use_expert_predictor" in config and not config.get("use_lune_expert", False):
             values["use_lune_expert"] = bool(config["use_expert_predictor"])
             legacy = {"expert_dim": "lune_expert_dim", "expert_hidden_dim": "lune_hidden_dim"}

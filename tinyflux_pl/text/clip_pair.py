@@ -103,7 +103,7 @@ class ClipPairText(PretrainedText):
     def _described_by(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
         if self.weights is None or key in self._keys:
             return super()._described_by(key)
-        folder = self._places["first"][0].parent / SUBFOLDERS[key][0]  # a T5 that is dropped still has a width
+        folder = self._paths["first"][0].parent / SUBFOLDERS[key][0]  # a T5 that is dropped still has a width
         return (folder if (folder / "config.json").is_file() else None), self._structure(key)
 
     @cached_property

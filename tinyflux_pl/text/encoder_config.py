@@ -20,13 +20,13 @@ NEUTRAL = {  # what changes no number that an encoder gives: notes, training, ge
 }
 
 
-def described(place: Path | None, structure: dict[str, Any] | None) -> dict[str, Any]:
+def described(path: Path | None, structure: dict[str, Any] | None) -> dict[str, Any]:
     """An encoder's configuration: its folder's config.json, or `structure` where there is no folder."""
-    if place is not None and place.is_dir():
-        return read_config(place)
+    if path is not None and path.is_dir():
+        return read_config(path)
     if structure is None:
         cure = "give text.structures (text.structure), or a folder in transformers' layout"
-        raise ConfigError("a file alone does not say what its encoders are", where=str(place or "text"), cure=cure)
+        raise ConfigError("a file alone does not say what its encoders are", where=str(path or "text"), cure=cure)
     return structure
 
 
@@ -47,13 +47,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return text_config
 
 
-def width_of(place: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None) -> int:
+def width_of(path: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None) -> int:
     """The width that an encoder's description gives under `key`; CheckpointMismatch if it is another encoder's."""
-    config = described(place, structure)
+    config = described(path, structure)
     config = config.get("text_config", config)
     if key not in config:
         what = f"config.json describes {config.get('model_type', 'something without a type')}, not {encoder}"
-        raise CheckpointMismatch(what, where=str(place or "text"), cure=f"give a folder or a repository of {encoder}")
+        raise CheckpointMismatch(what, where=str(path or "text"), cure=f"give a folder or a repository of {encoder}")
     return config[key]
 
 
@@ -64,9 +64,11 @@ def skeleton(kind: str, config: dict[str, Any]) -> Any:
     """
     import transformers
 
-    cls, told = getattr(transformers, kind), built(kind, config)
+    configuration = built(kind, config)
     with torch.device("meta"):
-        return transformers.AutoModel.from_config(told) if reads_chats(kind) else cls(told)
+        if reads_chats(kind):
+            return transformers.AutoModel.from_config(configuration)
+        return getattr(transformers, kind)(configuration)
 
 
 def reads_chats(kind: str) -> bool:
@@ -79,11 +81,11 @@ def built(kind: str, config: dict[str, Any]) -> Any:
     import transformers
 
     cls = getattr(transformers, kind).config_class
-    told = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    entries = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
     try:
-        if reads_chats(kind) and "text_config" not in told:
-            return type(cls().get_text_config())(**told)
-        return cls(**told).get_text_config() if reads_chats(kind) else cls(**told)
+        if reads_chats(kind) and "text_config" not in entries:
+            return type(cls().get_text_config())(**entries)
+        return cls(**entries).get_text_config() if reads_chats(kind) else cls(**entries)
     except Exception as error:  # transformers' checks raise kinds of their own
         what = f"not the structure of a {kind}: {str(error).splitlines()[0][:200] if str(error) else 'it is empty'}"
         cure = "use config.json and weights of one release, or check text.structures (text.structure)"

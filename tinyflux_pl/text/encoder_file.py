@@ -57,7 +57,7 @@ def prefix_of(file: Path, part: str) -> str | None:
     """Prefix of an encoder's keys (see PARTS) in a safetensors file; None if it is not there."""
     keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
     if part == CHAT_PART:
-        return next((found[1] for key in keys if (found := CHAT.fullmatch(key))), None)
+        return next((match[1] for key in keys if (match := CHAT.fullmatch(key))), None)
     for prefix in PARTS.get(part, ()):
         if any(key.startswith(prefix) and ALWAYS[part].fullmatch(key, len(prefix)) for key in keys):
             return prefix
@@ -67,11 +67,11 @@ def prefix_of(file: Path, part: str) -> str | None:
 def depth(file: Path) -> int:
     """Number of a chat model's layers in a single file: image tools omit unused ones."""
     pattern = re.compile(rf"(?:text_encoders\.\w+\.transformer\.)?{TOWER.pattern}layers\.(\d+)\.")
-    found = (pattern.match(key) for key in key_prefixes.unwrapped(tensor_shapes(file), str(file)))
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    matches = (pattern.match(key) for key in key_prefixes.unwrapped(tensor_shapes(file), str(file)))
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
-def own(
+def encoder_weights(
     tensors: Mapping[str, Tensor], part: str, skeleton: Any, dtype: torch.dtype, where: str, *, prefix: str, alone: bool
 ) -> dict[str, Tensor]:
     """An encoder's weights from the files' tensors, under the names of `skeleton` (transformers' class).
@@ -81,26 +81,26 @@ def own(
     """
     bare = key_prefixes.unwrapped(tensors, where)
     inside = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}
-    found = {key: v for key, v in inside.items() if not UNREAD.search(key) and not UNUSED[part].search(key)}
-    found = plain(found, dtype, where)
+    weights = {key: v for key, v in inside.items() if not UNREAD.search(key) and not UNUSED[part].search(key)}
+    weights = plain(weights, dtype, where)
     expected = skeleton.state_dict()
     if part == CHAT_PART:
-        found = {TOWER.sub("", key, count=1): value for key, value in found.items()}
+        weights = {TOWER.sub("", key, count=1): value for key, value in weights.items()}
         if "norm.weight" not in expected:  # of a file without the last layers, which has no last state
-            found.pop("norm.weight", None)
-        return found
-    if "positional_embedding" in found:
-        found = from_open_clip(found)
+            weights.pop("norm.weight", None)
+        return weights
+    if "positional_embedding" in weights:
+        weights = from_open_clip(weights)
     if part == "clip_l" and alone:  # no file has its own projection: SDXL and FLUX.1 read none, SD3.5 the identity
-        found.pop("text_projection.weight", None)
+        weights.pop("text_projection.weight", None)
         if "text_projection.weight" in expected:
-            found["text_projection.weight"] = torch.eye(*expected["text_projection.weight"].shape)
+            weights["text_projection.weight"] = torch.eye(*expected["text_projection.weight"].shape)
     if part != "t5xxl" and "text_projection.weight" not in expected:
-        found.pop("text_projection.weight", None)
+        weights.pop("text_projection.weight", None)
     for one, other in (TIED, TIED[::-1]):
-        if part == "t5xxl" and other in found:
-            found.setdefault(one, found[other])
-    return {_key_in_skeleton(key, expected): value for key, value in found.items()}
+        if part == "t5xxl" and other in weights:
+            weights.setdefault(one, weights[other])
+    return {_key_in_skeleton(key, expected): value for key, value in weights.items()}
 
 
 def _key_in_skeleton(key: str, expected: Mapping[str, Tensor]) -> str:

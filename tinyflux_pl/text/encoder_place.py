@@ -14,7 +14,7 @@ from tinyflux_pl.weights.find_files import fetch
 from tinyflux_pl.weights.headers import tensor_shapes
 from tinyflux_pl.weights.known_releases import apposition
 
-BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")  # what describes an encoder, and what tokenizers are made of
+COMPANION_FILES = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration and vocabulary
 
 
 def locate(
@@ -27,24 +27,24 @@ def locate(
     tokenizer_revision: str | None = None,
     variant: str | None = None,
 ) -> tuple[Path, Path]:
-    """The places of an encoder and of its tokenizer in a local or fetched release; subfolders may be "".
+    """Paths of an encoder and of its tokenizer in a local or fetched release; subfolders may be "".
 
     The encoder's is its folder, or the single file that holds it as `part` (encoder_file.PARTS); a file that does
     not leads to the folder around it. The tokenizer's folder may be in another release, `tokenizer`. Raises what
     weights.find_files.fetch does, ConfigError for a file without the encoder, HubError for a folder that is not there.
     """
-    root = fetch(weights, revision, subfolder, STEMS, BESIDE, variant)
-    place = _in_or_around(root, subfolder, part) if root.is_file() else _folder(root, subfolder)
+    root = fetch(weights, revision, subfolder, STEMS, COMPANION_FILES, variant)
+    path = _in_or_around(root, subfolder, part) if root.is_file() else _folder(root, subfolder)
     source = (weights, revision) if tokenizer is None else (tokenizer, tokenizer_revision)
     prefix = f"{tokenizer_subfolder}/" if tokenizer_subfolder else ""
-    tokenizer_root = hub.resolve(*source, [prefix + name for name in BESIDE])
+    tokenizer_root = hub.resolve(*source, [prefix + name for name in COMPANION_FILES])
     if tokenizer is None and tokenizer_root.is_dir():
-        return place, _folder(tokenizer_root, tokenizer_subfolder)
+        return path, _folder(tokenizer_root, tokenizer_subfolder)
     tokenizer_root = tokenizer_root.parent if tokenizer_root.is_file() else tokenizer_root
     if not (tokenizer_root / tokenizer_subfolder).is_dir():
         cure = f"text.tokenizer=FOLDER that holds {prefix}: a whole release's folder, or a folder of tokenizers alone"
         raise HubError(f"no tokenizer {tokenizer_subfolder!r} for {root.name}", where=str(tokenizer_root), cure=cure)
-    return place, tokenizer_root / tokenizer_subfolder
+    return path, tokenizer_root / tokenizer_subfolder
 
 
 def _in_or_around(file: Path, subfolder: str, part: str) -> Path:

@@ -84,20 +84,20 @@ class LanguageModelText(PretrainedText):
             raise ConfigError(f"no weights for {self.kind}", where="text.weights", cure=cure)
         inside = (self.subfolder, self.tokenizer_subfolder, self.parts[key])
         tokenizer = (self.tokenizer, self.tokenizer_revision)
-        place, folder = locate(self.weights, self.revision, *inside, *tokenizer, variant=self.variant)
-        self._require_layers(place)
-        return place, folder
+        path, folder = locate(self.weights, self.revision, *inside, *tokenizer, variant=self.variant)
+        self._require_layers(path)
+        return path, folder
 
-    def _require_layers(self, place: Path) -> None:
+    def _require_layers(self, path: Path) -> None:
         """CheckpointMismatch if there are fewer layers than are read."""
         source = "config.json"
-        count = encoder_config.width_of(place, "num_hidden_layers", self.kind, self.structure)
-        if place.is_file():
+        count = encoder_config.width_of(path, "num_hidden_layers", self.kind, self.structure)
+        if path.is_file():
             source = "the file"
-            count = min(count, encoder_file.depth(place))
+            count = min(count, encoder_file.depth(path))
         if max(self.layers) > count:
             what = f"layer {max(self.layers)} is read and {source} has {count}"
-            raise CheckpointMismatch(what, where=str(place), cure=f"give a folder of {self.kind} in the right size")
+            raise CheckpointMismatch(what, where=str(path), cure=f"give a folder of {self.kind} in the right size")
 
     @cached_property
     def text_spec(self) -> TextSpec:

@@ -20,39 +20,39 @@ STEMS = ("model",)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def weight_files(place: Path, variant: str | None = None) -> WeightFiles:
+def weight_files(path: Path, variant: str | None = None) -> WeightFiles:
     """The safetensors that will be read: a single file, or of a folder the shards of its index or the whole file."""
-    weights = WeightFiles((place,)) if place.is_file() else weights_in(place, STEMS, variant, "text.variant")
+    weights = WeightFiles((path,)) if path.is_file() else weights_in(path, STEMS, variant, "text.variant")
     if weights is None:
         cure = "only safetensors weights are read: convert them"
-        raise HubError("no model.safetensors", where=str(place), cure=cure)
+        raise HubError("no model.safetensors", where=str(path), cure=cure)
     for file in weights.files:
         require_tensor_file(file)
     return weights
 
 
-def hash_of(place: Path, tokenizer: Path, variant: str | None = None) -> dict[str, str]:
+def hash_of(path: Path, tokenizer: Path, variant: str | None = None) -> dict[str, str]:
     """SHA-256 of weights and of the files that decide the tokens, by file name."""
     vocabulary = [f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model", ".jinja")]
     vocabulary = [f for f in vocabulary if f.name != "config.json" and ".safetensors.index." not in f.name]
-    return {f.name: known_sha256(f) for f in (*weight_files(place, variant).files, *vocabulary)}
+    return {f.name: known_sha256(f) for f in (*weight_files(path, variant).files, *vocabulary)}
 
 
-def decides(kind: str, place: Path, structure: dict[str, Any] | None = None) -> dict[str, Any]:
+def decides(kind: str, path: Path, structure: dict[str, Any] | None = None) -> dict[str, Any]:
     """The part of an encoder's configuration that decides its embeddings, for a fingerprint."""
-    return deciding(kind, described(place, structure))
+    return deciding(kind, described(path, structure))
 
 
-def tokenizer_for(kind: str, place: Path, folder: Path, structure: dict[str, Any] | None = None) -> Any:
+def tokenizer_for(kind: str, path: Path, folder: Path, structure: dict[str, Any] | None = None) -> Any:
     """A folder's tokenizer; CheckpointMismatch if it is of another kind of encoder."""
     tokenizer = load_tokenizer(folder)
-    require_kind(tokenizer, kind, built(kind, described(place, structure)), folder)
+    require_kind(tokenizer, kind, built(kind, described(path, structure)), folder)
     return tokenizer
 
 
 def require_encoder(
     kind: str,
-    place: Path,
+    path: Path,
     tokenizer: Path,
     part: str,
     structure: dict[str, Any] | None = None,
@@ -63,16 +63,16 @@ def require_encoder(
     Raises CheckpointMismatch for keys missing, unexpected, packed or of another shape, and for a tokenizer with
     ids that the encoder lacks, CorruptCheckpoint for a torn file.
     """
-    _ = width_of(place, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)  # of this kind
-    empty = _empty(kind, place, structure)
-    outlines = _own(weight_files(place, variant).outlines(), place, part, empty, torch.float32)
-    _require_match(kind, place, empty, outlines)
+    _ = width_of(path, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)  # of this kind
+    empty = _empty(kind, path, structure)
+    outlines = _encoder_weights(weight_files(path, variant).outlines(), path, part, empty, torch.float32)
+    _require_match(kind, path, empty, outlines)
     require_ids(tokenizer, int(empty.get_input_embeddings().weight.shape[0]), kind)
 
 
 def load_encoder(
     kind: str,
-    place: Path,
+    path: Path,
     dtype: str,
     device: torch.device,
     part: str = "",
@@ -84,9 +84,9 @@ def load_encoder(
     A release may hold weights that the encoder has no use for (T5's decoder, CLIP's image tower), and no others.
     """
     number = getattr(torch, dtype)
-    empty = _empty(kind, place, structure)
-    tensors = _own(weight_files(place, variant).tensors(), place, part, empty, number)
-    _require_match(kind, place, empty, tensors)
+    empty = _empty(kind, path, structure)
+    tensors = _encoder_weights(weight_files(path, variant).tensors(), path, part, empty, number)
+    _require_match(kind, path, empty, tensors)
     with _quiet():
         model, report = type(empty).from_pretrained(
             None,
@@ -103,40 +103,40 @@ def load_encoder(
         key for key in (*report["missing_keys"], *report["mismatched_keys"]) if not (cut and key == "norm.weight")
     ]:
         what = f"{kind}: not read: {', '.join(map(str, lost[:6]))}"
-        raise CheckpointMismatch(what, where=str(place), cure="use config.json and weights of one release")
+        raise CheckpointMismatch(what, where=str(path), cure="use config.json and weights of one release")
     return model.to(device).eval().requires_grad_(False)
 
 
-def _empty(kind: str, place: Path, structure: dict[str, Any] | None) -> Any:
-    if place.is_dir() and (place / "adapter_config.json").exists():
+def _empty(kind: str, path: Path, structure: dict[str, Any] | None) -> Any:
+    if path.is_dir() and (path / "adapter_config.json").exists():
         cure = "merge the adapter into the weights, or remove its files"
-        raise UntrustedFile("an adapter lies beside the weights", where=str(place), cure=cure)
-    config = described(place, structure)
+        raise UntrustedFile("an adapter lies beside the weights", where=str(path), cure=cure)
+    config = described(path, structure)
     text_config = config.get("text_config", config)
     layers = text_config.get("num_hidden_layers", 0)
-    if not (place.is_file() and reads_chats(kind) and encoder_file.depth(place) < layers):
+    if not (path.is_file() and reads_chats(kind) and encoder_file.depth(path) < layers):
         return skeleton(kind, config)
     inner = {key: value for key, value in text_config.items() if key != "layer_types"}
-    encoder = skeleton(kind, {**inner, "num_hidden_layers": encoder_file.depth(place)})
+    encoder = skeleton(kind, {**inner, "num_hidden_layers": encoder_file.depth(path)})
     encoder.norm = torch.nn.Identity()  # it normalises the last state, which is not there
     return encoder
 
 
-def _own(tensors: dict[str, Any], place: Path, part: str, empty: Any, dtype: torch.dtype) -> dict[str, Any]:
-    alone = place.is_file()
-    prefix = (encoder_file.prefix_of(place, part) or "") if alone else ""
-    return encoder_file.own(tensors, part, empty, dtype, str(place), prefix=prefix, alone=alone)
+def _encoder_weights(tensors: dict[str, Any], path: Path, part: str, empty: Any, dtype: torch.dtype) -> dict[str, Any]:
+    alone = path.is_file()
+    prefix = (encoder_file.prefix_of(path, part) or "") if alone else ""
+    return encoder_file.encoder_weights(tensors, part, empty, dtype, str(path), prefix=prefix, alone=alone)
 
 
-def _require_match(kind: str, place: Path, empty: Any, actual: dict[str, Any]) -> None:
+def _require_match(kind: str, path: Path, empty: Any, actual: dict[str, Any]) -> None:
     expected = empty.state_dict()
     mismatch = differences(shapes_of(expected), shapes_of(actual))
     packed = [key for key, value in actual.items() if not value.is_floating_point() and key in expected]
     if packed and not mismatch:
         mismatch = f"{packed[0]} is packed as {actual[packed[0]].dtype}"
     if mismatch:
-        cure = "use a file and text.structures of one release" if place.is_file() else _CURE
-        raise CheckpointMismatch(f"{kind}: {mismatch}", where=str(place), cure=cure)
+        cure = "use a file and text.structures of one release" if path.is_file() else _CURE
+        raise CheckpointMismatch(f"{kind}: {mismatch}", where=str(path), cure=cure)
 
 
 _CURE = "use config.json and weights of one release"

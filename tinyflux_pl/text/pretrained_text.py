@@ -67,24 +67,24 @@ class PretrainedText(TextEncoder):
         return False
 
     @cached_property
-    def _places(self) -> dict[str, tuple[Path, Path]]:
-        places = {}
+    def _paths(self) -> dict[str, tuple[Path, Path]]:
+        paths = {}
         for key in self._keys:
-            place, tokenizer = self._locate(key)
+            path, tokenizer = self._locate(key)
             structure = self._structure(key)
-            pretrained.require_encoder(self.kinds[key], place, tokenizer, self.parts[key], structure, self.variant)
-            places[key] = (place, tokenizer)
-        return places
+            pretrained.require_encoder(self.kinds[key], path, tokenizer, self.parts[key], structure, self.variant)
+            paths[key] = (path, tokenizer)
+        return paths
 
     def _described_by(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
-        """The place whose config.json describes a network (None: nothing on disk), and its structure."""
-        place = None if self._has_only_structures else self._places[key][0]
-        return place, self._structure(key)
+        """The path whose config.json describes a network (None: nothing on disk), and its structure."""
+        path = None if self._has_only_structures else self._paths[key][0]
+        return path, self._structure(key)
 
     def _width(self, key: str, name: str) -> int:
         """The entry `name` of a network's configuration."""
-        place, structure = self._described_by(key)
-        return encoder_config.width_of(place, name, self.kinds[key], structure)
+        path, structure = self._described_by(key)
+        return encoder_config.width_of(path, name, self.kinds[key], structure)
 
     def skeletons(self) -> Mapping[str, nn.Module]:
         """The networks without values, on the meta device."""
@@ -97,7 +97,7 @@ class PretrainedText(TextEncoder):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return load_tokenizer(self._places[self._tokenizer_key][1])
+        return load_tokenizer(self._paths[self._tokenizer_key][1])
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments: they rebuild this encoder."""
@@ -107,13 +107,13 @@ class PretrainedText(TextEncoder):
     @cached_property
     def _hashes(self) -> dict[str, dict[str, str]]:
         """SHA-256 of each network's weights and vocabulary, by file name."""
-        return {key: pretrained.hash_of(*places, self.variant) for key, places in self._places.items()}
+        return {key: pretrained.hash_of(*paths, self.variant) for key, paths in self._paths.items()}
 
     def _deciding_configs(self) -> dict[str, dict[str, Any]]:
         """The part of each network's config.json that decides its embeddings."""
         return {
-            key: pretrained.decides(self.kinds[key], place, self._structure(key))
-            for key, (place, _) in self._places.items()
+            key: pretrained.decides(self.kinds[key], path, self._structure(key))
+            for key, (path, _) in self._paths.items()
         }
 
     def to(self, device: torch.device | str) -> "PretrainedText":
@@ -131,9 +131,9 @@ class PretrainedText(TextEncoder):
         """Tokenizer and network, read on first use."""
         if key not in self._models:
             kind, part, structure = self.kinds[key], self.parts[key], self._structure(key)
-            place, folder = self._places[key]
-            tokenizer = pretrained.tokenizer_for(kind, place, folder, structure)
-            model = pretrained.load_encoder(kind, place, self.dtype, self.device, part, structure, self.variant)
+            path, folder = self._paths[key]
+            tokenizer = pretrained.tokenizer_for(kind, path, folder, structure)
+            model = pretrained.load_encoder(kind, path, self.dtype, self.device, part, structure, self.variant)
             self._models[key] = (tokenizer, model)
         return self._models[key]
 

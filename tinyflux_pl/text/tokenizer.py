@@ -59,8 +59,8 @@ def _ids(vocabulary_file: Any) -> list[int]:
         return [-1, *map(int, vocabulary_file.values())]
     vocabulary = model["vocab"]
     added = [int(token["id"]) for token in vocabulary_file.get("added_tokens") or ()]
-    own = vocabulary.values() if isinstance(vocabulary, dict) else (len(vocabulary) - 1,)
-    return [-1, *map(int, own), *added]
+    base_ids = vocabulary.values() if isinstance(vocabulary, dict) else (len(vocabulary) - 1,)
+    return [-1, *map(int, base_ids), *added]
 
 
 def load_tokenizer(folder: Path) -> Any:

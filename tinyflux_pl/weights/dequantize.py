@@ -157,7 +157,7 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
 
 
 def _format(content: Tensor) -> str:
-    """The format that a FORMAT tensor names in JSON; a meta tensor has no content and counts as readable."""
+    """The format that a FORMAT tensor names in JSON; a meta tensor counts as readable."""
     if content.is_meta:
         return FORMATS[0]
     try:

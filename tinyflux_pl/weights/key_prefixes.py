@@ -11,11 +11,10 @@ from tinyflux_pl.core.errors import CheckpointMismatch
 Value = TypeVar("Value")
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 PARALLEL = re.compile(r"^(?:module\.)+")  # of torch's data parallel wrappers
-CHECKPOINT_PREFIXES = (
-    "model.diffusion_model.",
-    "first_stage_model.",
-)  # of network and autoencoder inside a whole checkpoint
-NETWORK = (CHECKPOINT_PREFIXES[0], "diffusion_model.", "transformer.", "unet.")  # and as trainers write a network alone
+# of network and autoencoder inside a whole checkpoint
+CHECKPOINT_PREFIXES = ("model.diffusion_model.", "first_stage_model.")
+# of a network inside a whole checkpoint, and as trainers write it alone
+NETWORK = (CHECKPOINT_PREFIXES[0], "diffusion_model.", "transformer.", "unet.")
 COUNTERS = re.compile(r"^model_ema\.(decay|num_updates)$")  # of an average of the weights that is not in the file
 PARTS = re.compile(  # that files which are no whole checkpoint hold side by side
     r"^(diffusion_model|transformer|unet|vae|conditioner|cond_stage_model|text_encoders?(_\d)?)\."

@@ -146,9 +146,8 @@ def _own_tensors(
     ignored: Sequence[str],
 ) -> dict[str, Tensor]:
     """This network's tensors under its own keys, dequantized."""
-    renamed = plain(
-        key_prefixes.network_tensors(tensors, original.prefixes if original else NETWORK, where), dtype, where
-    )
+    prefixes = original.prefixes if original else NETWORK
+    renamed = plain(key_prefixes.network_tensors(tensors, prefixes, where), dtype, where)
     if original is not None and any(original.mark in key for key in renamed):
         try:
             converted = original.convert(dict(renamed), structure or {})

@@ -37,7 +37,7 @@ class Scan:
 
     images: list[str]
     masks: list[str]
-    others: list[str]
+    other_files: list[str]
 
 
 def scanned(root: Path) -> Scan:
@@ -45,7 +45,7 @@ def scanned(root: Path) -> Scan:
 
     Raises DataError for a folder that cannot be read.
     """
-    images, masks, others = [], [], []
+    images, masks, other_files = [], [], []
     for folder, inner, files in os.walk(root, onerror=_unreadable):
         inner[:] = [name for name in inner if not name.startswith(".")]
         below = os.path.relpath(folder, root)
@@ -65,8 +65,8 @@ def scanned(root: Path) -> Scan:
             elif os.path.splitext(lower)[1] in image_suffixes:
                 images.append(lead + name)
             elif name in listed:
-                others.append(lead + name)
-    return Scan(sorted(images), sorted(masks), sorted(others))
+                other_files.append(lead + name)
+    return Scan(sorted(images), sorted(masks), sorted(other_files))
 
 
 def images_and_masks(root: Path) -> tuple[list[str], list[str]]:

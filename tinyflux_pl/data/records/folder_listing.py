@@ -101,7 +101,7 @@ class FolderListing:
         return ImageError(f"{listed(bad)} unusable", where=str(self.root), cure=cure)
 
     def _read(self, path: str, expected: str) -> bytes:
-        content = content_of(self._place(path), str(self.root / path))
+        content = content_of(self._path_of(path), str(self.root / path))
         if hashlib.sha256(content).hexdigest() != expected:
             raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
         return content
@@ -109,12 +109,12 @@ class FolderListing:
     def _entries(self, described: Path | None) -> list[Entry]:
         captions = None if described is None else captions_by_image(self.root, described)
         scan = scanned(self.root)
-        images, masks, texts = scan.images, scan.masks, set(scan.others)
+        images, masks, texts = scan.images, scan.masks, set(scan.other_files)
         if alone := sorted(set(masks) - set(map(mask_of, images))):
             cure = f"call the mask of NAME.png NAME{MASK_SUFFIX}, or remove it"
             raise DataError(f"{listed(alone)}: masks that no image has", where=str(self.root), cure=cure)
         table = None if described is None else described.relative_to(self.root.resolve()).as_posix()
-        self.findings = unused_files.of_folder(images, scan.others, table, captions, self._caption)
+        self.findings = unused_files.of_folder(images, scan.other_files, table, captions, self._caption)
         known_masks = set(masks)
         strange = sorted(set(captions or ()) - set(images))
         entries, bad = [], [printable(f"{name}: has a caption, but is not read as an image") for name in strange]
@@ -153,7 +153,7 @@ class FolderListing:
     def _digest(self, relative: str) -> str:
         """The sha256 of a file whose header is that of an image; ImageError naming it otherwise."""
         name = f"{self.root}/{relative}"
-        content = content_of(self._place(relative), name)
+        content = content_of(self._path_of(relative), name)
         sha256 = hashlib.sha256(content).hexdigest()
         if not self.validated.holds(sha256, HEADER):
             inspect(content, max_pixels=self.max_pixels, name=name)
@@ -162,9 +162,9 @@ class FolderListing:
 
     def _caption(self, image: str) -> str:
         """The text of `name.txt` beside `name.png`."""
-        return text_of(self._place(text_name(image)), MAX_CAPTION_BYTES)
+        return text_of(self._path_of(text_name(image)), MAX_CAPTION_BYTES)
 
-    def _place(self, relative: str) -> str | Path:
+    def _path_of(self, relative: str) -> str | Path:
         """The path of a file; links are followed only within the folder."""
         path = f"{self._base}/{relative}"  # no Path: of a hundred thousand it takes seconds
         return inside(self.root, relative) if os.path.islink(path) else path

@@ -75,13 +75,13 @@ def mixed_kinds(rows: list[PairRow], root: Path) -> DataError | None:
 def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding]:
     used = {path for row in rows for path in (row.target, *row.references, row.mask)}
     alone = [name for name in (*scan.images, *scan.masks) if Path(name).as_posix() not in used]
-    captions = [n for n in scan.others if n.lower().endswith(".txt") and n not in texts]
+    captions = [n for n in scan.other_files if n.lower().endswith(".txt") and n not in texts]
     explained = {*texts, *captions}
     cure = f"name them NAME{TARGET}.png, NAME{REFERENCE}.png, NAME{MASK}.png, or take them out"
     return [
         *findings_of("in no pair", alone, cure),
         *findings_of("caption alone", captions, f"name it NAME{CAPTION} as NAME{TARGET}.png is, or take it out"),
-        *unread(name for name in scan.others if name not in explained),
+        *unread(name for name in scan.other_files if name not in explained),
     ]
 
 
@@ -118,7 +118,7 @@ def _of_names(root: Path, scan: Scan, texts: set[str]) -> Iterator[PairRow]:
         if role := ROLE.fullmatch(os.path.splitext(name)[0]):
             entry = (role[2].lower().rstrip("0123456789"), int(role[3] or 0), name)
             members.setdefault(role[1], []).append(entry)
-    captions = {name.removesuffix(name[-len(CAPTION) :]): name for name in scan.others if _is_caption(name)}
+    captions = {name.removesuffix(name[-len(CAPTION) :]): name for name in scan.other_files if _is_caption(name)}
     for stem, group in members.items():
         references = tuple(name for role, _, name in sorted(group) if role == "ref")
         mask = next((name for role, _, name in group if role == "mask"), "")

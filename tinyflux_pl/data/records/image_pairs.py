@@ -133,8 +133,8 @@ class PairedImages(RecordSource):
         if self._mixed is not None:
             raise self._mixed
 
-    def beside(self, caption: str) -> list[str]:
-        """generate.py's words for the pictures beside a record of this caption, or of another."""
+    def picture_overrides(self, caption: str) -> list[str]:
+        """Overrides for generate.py: pictures of the record with this caption, else of the first."""
         row = next((row for row in self.rows if row.caption == caption), self.rows[0])
         if row.mask:
             return [f"image={self.root / row.target}", f"mask={self.root / row.mask}"]

@@ -71,10 +71,8 @@ class RecordSource(ABC):
         """`count` prompts of one of `prompt_splits`, as a function of the seed."""
         return []
 
-    def beside(self, caption: str) -> list[str]:
-        """generate.py's words for the pictures that a record of this caption shows beside it:
-        reference=..., ...
-        """
+    def picture_overrides(self, caption: str) -> list[str]:
+        """Overrides for generate.py (reference=FILE, ...): pictures of a record with this caption."""
         return []
 
     def verifier(self) -> Any | None:

@@ -39,7 +39,7 @@ def unread(files: Iterable[str]) -> list[Finding]:
 
 def of_folder(
     images: Iterable[str],
-    others: Iterable[str],
+    other_files: Iterable[str],
     table: str | None,
     captions: Mapping[str, str] | None,
     text_beside: Callable[[str], str],
@@ -51,7 +51,7 @@ def of_folder(
     stems: dict[str, list[str]] = {}
     for image in images:
         stems.setdefault(_stem(image), []).append(image)
-    rest = [name for name in others if name != table]
+    rest = [name for name in other_files if name != table]
     texts = {name for name in rest if os.path.splitext(name)[1].lower() == ".txt"}
     paired = {name for name in texts if name.endswith(".txt") and _stem(name) in stems}
     alone = sorted(texts - paired)

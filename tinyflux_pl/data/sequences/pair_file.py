@@ -12,7 +12,7 @@ from tinyflux_pl.core.errors import DataError
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.sequences.array_file import ArrayFile
 
-KNOWN = ("target", "condition", "target_ids", "condition_ids", "target_mask", "condition_mask", "vector", "label")
+ARRAYS = ("target", "condition", "target_ids", "condition_ids", "target_mask", "condition_mask", "vector", "label")
 AXES, AXIS = 3, {"condition": 0, "target": 1}  # columns of default ids, and which of them counts a side's tokens
 
 
@@ -32,9 +32,9 @@ class PairFile:
         if missing := [name for name in needed if name not in shapes]:
             raise self._fault(f"no {' and no '.join(missing)}; it holds {_listed(shapes)}", "name the arrays so")
         for name in shapes:
-            if name not in KNOWN:
-                near = difflib.get_close_matches(name, KNOWN, n=1)
-                cure = f"did you mean {near[0]!r}?" if near else f"leave it out; arrays are {', '.join(KNOWN)}"
+            if name not in ARRAYS:
+                near = difflib.get_close_matches(name, ARRAYS, n=1)
+                cure = f"did you mean {near[0]!r}?" if near else f"leave it out; arrays are {', '.join(ARRAYS)}"
                 raise self._fault(f"unknown array {name!r}", cure)
         for name in ("condition", "target"):
             if name in shapes and len(shapes[name]) != 3:
@@ -44,7 +44,7 @@ class PairFile:
         self.count, self.condition_tokens, self.condition_width = shapes["condition"]
         self.width = shapes["target"][2] if "target" in shapes else None
         self.tokens = self._target_tokens()
-        for name in KNOWN:
+        for name in ARRAYS:
             if name in shapes:
                 self._check(name, shapes[name])
         axes = {shapes[name][-1] for name in ("target_ids", "condition_ids") if name in shapes}
@@ -63,11 +63,13 @@ class PairFile:
         """True if the file holds that array."""
         return name in self.file.shapes
 
-    def pairs(self, rows: slice, shape: PairShape, known: dict[str, list[list[float]] | None] | None = None) -> Pairs:
+    def pairs(
+        self, rows: slice, shape: PairShape, default_ids: dict[str, list[list[float]] | None] | None = None
+    ) -> Pairs:
         """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the
         file's own.
 
-        `known` are the ids (tokens, A) of `target` and `condition` where the file has none: by
+        `default_ids` are the ids (tokens, A) of `target` and `condition` where the file has none: by
         default the index of a token; None for ids that only the file can tell.
         """
         count = len(range(*rows.indices(len(self))))
@@ -76,10 +78,10 @@ class PairFile:
         target = self._values("target", rows, target_mask) if self.has("target") else None
         return Pairs(
             condition=_padded(self._values("condition", rows, condition_mask), shape.condition_tokens),
-            condition_ids=_padded(self._ids("condition", rows, condition_mask, known), shape.condition_tokens),
+            condition_ids=_padded(self._ids("condition", rows, condition_mask, default_ids), shape.condition_tokens),
             condition_mask=_padded(condition_mask[..., None], shape.condition_tokens)[..., 0],
             vector=self._values("vector", rows) if self.has("vector") else torch.zeros(count, shape.vector),
-            target_ids=_padded(self._ids("target", rows, target_mask, known), shape.tokens),
+            target_ids=_padded(self._ids("target", rows, target_mask, default_ids), shape.tokens),
             target_mask=_padded(target_mask[..., None], shape.tokens)[..., 0],
             labels=self._labels(rows) if self.has("label") else [""] * count,
             target=None if target is None else _padded(target, shape.tokens),
@@ -135,17 +137,19 @@ class PairFile:
             raise self._fault(f"{name} leaves a pair without any token", "leave such pairs out")
         return mask
 
-    def _ids(self, side: str, rows: slice, mask: Tensor, known: dict[str, list[list[float]] | None] | None) -> Tensor:
+    def _ids(
+        self, side: str, rows: slice, mask: Tensor, default_ids: dict[str, list[list[float]] | None] | None
+    ) -> Tensor:
         (count, tokens), name = mask.shape, f"{side}_ids"
         if self.has(name) and len(self.file.shapes[name]) == 3:
             return self._values(name, rows, mask)
         if self.has(name):
             ids = self._values(name, slice(None))
-        elif known is None:
+        elif default_ids is None:
             ids = torch.zeros(tokens, self.axes)
             ids[:, AXIS[side] if AXIS[side] < self.axes else 0] = torch.arange(tokens, dtype=torch.float32)
         else:
-            positions = known[side]
+            positions = default_ids[side]
             if positions is None or len(positions) < tokens:
                 longest = "differ from pair to pair" if positions is None else f"are known for {len(positions)} tokens"
                 raise self._fault(f"no {name}, and in training they {longest}", f"give {name} (pairs, tokens, columns)")

@@ -43,7 +43,7 @@ GRAMMAR = (
     + '), as in "a large red circle, top left" or "a red circle"'
 )  # fmt: skip
 _FILLERS = {"a", "an", "the", "in", "at", "on"}
-_PLACES = {"top": "at the top", "bottom": "at the bottom", "left": "on the left", "right": "on the right"}
+_ADVERBIALS = {"top": "at the top", "bottom": "at the bottom", "left": "on the left", "right": "on the right"}
 
 
 def article(noun: str) -> str:
@@ -88,7 +88,7 @@ def _short_caption(attributes: dict[str, str], template: int) -> str:
 
 def _adverbial(position: str) -> str:
     """The position as an adverbial."""
-    return _PLACES.get(position, f"in the {position}")
+    return _ADVERBIALS.get(position, f"in the {position}")
 
 
 def shortened(attributes: dict[str, str], uniform: float) -> dict[str, str]:

@@ -99,9 +99,8 @@ def test_the_precision_and_the_type_of_an_extraction_decide_an_expert_s_group():
     extractor = Lune(16).extractor(make_teacher("lune"), LinearPath(), seed=0)
 
     def fingerprint(precision="32-true", dtype="float16"):
-        return expert_fingerprint(
-            SimpleNamespace(config={"data": {"store_dtype": dtype}}, precision=precision), extractor
-        )
+        config = SimpleNamespace(data=SimpleNamespace(store_dtype=dtype))
+        return expert_fingerprint(SimpleNamespace(config=config, precision=precision), extractor)
 
     assert different(fingerprint(), fingerprint(precision="bf16-mixed")) == ["precision"]
     assert different(fingerprint(), fingerprint(dtype="float32")) == ["dtype"]

@@ -6,7 +6,7 @@ from tests import releases_flux1
 from tests.app.runs import SHAPES, run
 from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights import load_release
 
 MATH = {"attention_backend": "_native_math", "dtype": "float32"}
 
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 
 def test_training_with_a_kernel_that_this_device_lacks_is_refused_before_weights(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(release, "fill", None)
+    monkeypatch.setattr(load_release, "fill", None)
     network = ("model=flux1_schnell", f"model.weights='{folder}'", "text.length=16", "codec=flux1", *SHAPES)
     with pytest.raises(ConfigError, match=r"_native_cudnn does not train on cpu") as caught:
         run("train", tmp_path, *network, "model.attention_backend=_native_cudnn", "steps=1")

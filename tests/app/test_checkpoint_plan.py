@@ -3,8 +3,8 @@
 import pytest
 
 from tests.app.runs import SMALLEST, run, settings
+from tinyflux_pl.app import inference_memory
 from tinyflux_pl.app.build_pipeline import pipeline
-from tinyflux_pl.app.inference_memory import plan as planned
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 from tinyflux_pl.engine import peak_memory
@@ -29,19 +29,19 @@ def working(plan):
 
 
 def test_activations_and_decoding_grow_with_the_pictures(trained):
-    one, four = (working(planned(asked(trained, "prompt=night", f"n={n}"))) for n in (1, 4))
+    one, four = (working(inference_memory.plan(asked(trained, "prompt=night", f"n={n}"))) for n in (1, 4))
     assert one["denoise"] > 0 and one["decode"] > 0
     assert four["denoise"] == pytest.approx(4 * one["denoise"], rel=0.05) and four["decode"] >= 3.9 * one["decode"]
 
 
 def test_the_checkpoints_own_guidance_counts_and_another_that_is_asked_for(trained):
-    own, none = (working(planned(asked(trained, *more))) for more in ((), ("guidance.scale=1.0",)))
+    own, none = (working(inference_memory.plan(asked(trained, *more))) for more in ((), ("guidance.scale=1.0",)))
     assert own["denoise"] == pytest.approx(2 * none["denoise"], rel=0.05)
 
 
 def test_the_plan_is_what_drawing_has_alive(trained):
     config = asked(trained, "prompt=night", "n=4", "hardware.precision=32-true")
-    made, plan = pipeline(config), planned(config)
+    made, plan = pipeline(config), inference_memory.plan(config)
     made.sampler.images(made.denoiser, ["night"] * 4, seed=1)  # which reads what is read at first use
     with LiveBytes() as count:
         made.sampler.images(made.denoiser, ["night"] * 4, seed=1)
@@ -50,7 +50,7 @@ def test_the_plan_is_what_drawing_has_alive(trained):
 
 def test_what_cannot_fit_is_refused_before_a_weight_is_read(trained, monkeypatch):
     config = asked(trained, "prompt=night", "batch_size=1")
-    plan = planned(config)
+    plan = inference_memory.plan(config)
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: plan.memory.worst(True).total - 1)
     monkeypatch.setattr(Checkpoint, "weights", None)
     with pytest.raises(MemoryPlanError, match="needs") as caught:
@@ -60,7 +60,7 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(trained, monkeypatch
 
 def test_as_many_are_drawn_at_once_as_fit(trained, monkeypatch, capsys):
     config = asked(trained, "prompt=night", "n=8")
-    three = planned(config.replace(n=3)).memory.worst(True).total
+    three = inference_memory.plan(config.replace(n=3)).memory.worst(True).total
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: three)
     assert pipeline(config).sampler.max_batch == 3
     assert "3 of 8 images are drawn at once" in capsys.readouterr().out
@@ -84,5 +84,5 @@ def test_a_model_of_sequences_is_planned_too(tmp_path):
     run("train", tmp_path, *asked)
     place = (f"checkpoint='{tmp_path / 'outputs' / 'y'}'", "hardware=cpu")
     config = settings("generate", tmp_path, *place, "condition=nowhere.npz")
-    assert working(planned(config.replace(batch_size=2)))["denoise"] > 0
+    assert working(inference_memory.plan(config.replace(batch_size=2)))["denoise"] > 0
     assert pipeline(config).sampler.max_batch == 64

@@ -6,13 +6,13 @@ import torch
 from tests import releases_flux1
 from tests.app.runs import run, settings
 from tests.families import drawing
+from tinyflux_pl.app import inference_memory
 from tinyflux_pl.app.build_pipeline import pipeline
-from tinyflux_pl.app.inference_memory import plan as plan_of
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.engine import peak_memory
 from tinyflux_pl.engine.live_bytes import LiveBytes
-from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights import load_release
 
 MODELS = ("flux1_dev", "flux1_fill", "flux1_kontext", "flux1_schnell", "flux2_dev", "flux2_klein_4b")
 MODELS += ("flux2_klein_9b", "flux3", "sd35_large", "sd35_medium", "sdxl")
@@ -20,7 +20,7 @@ TINY = (f"text.length={releases_flux1.TEXT_LENGTH}", "sampler.steps=2")
 
 
 def planned(root, *overrides):
-    return plan_of(settings("generate", root, *overrides))
+    return inference_memory.plan(settings("generate", root, *overrides))
 
 
 def working(plan):
@@ -73,7 +73,7 @@ def test_a_reference_is_counted_in_its_own_size(tmp_path):
 def test_the_plan_is_what_drawing_has_alive(folder, tmp_path):
     asked = ["model=flux1_dev", f"model.weights='{folder}'", "height=96", "width=64", *drawing.EXACT, *TINY]
     config = settings("generate", tmp_path, "prompt=night", *asked)
-    made, plan = pipeline(config), plan_of(config)
+    made, plan = pipeline(config), inference_memory.plan(config)
     draw = dict(prompts=["night"], seed=1)
     made.sampler.images(made.denoiser, **draw)  # which reads what is read at first use
     told = made.sampler.text.encode(["night"])
@@ -90,7 +90,7 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, mo
     asked += ["height=64", "width=64"]
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: 1000)
     with monkeypatch.context() as patch:
-        patch.setattr(release, "fill", None)
+        patch.setattr(load_release, "fill", None)
         with pytest.raises(MemoryPlanError, match=r"(?s)'decode' needs .* denoiser .*plan=skip"):
             run("generate", tmp_path, *asked)
     run("generate", tmp_path, *asked, "plan=skip")
@@ -119,7 +119,7 @@ def test_the_cure_is_one_that_helps(asked, share, cure, tmp_path):
 def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, capsys, fits):
     asked = ["model=flux1_dev", f"model.weights='{folder}'", "prompt=night", "n=8", "height=96", "width=96", *TINY]
     config = settings("generate", tmp_path, *asked)
-    exactly = plan_of(config, fits)
+    exactly = inference_memory.plan(config, fits)
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: exactly.memory.worst(exactly.host).total)
     made = pipeline(config)
     assert made.sampler.max_batch == fits

@@ -13,7 +13,7 @@ import pytest
 from tests.app import kept_compositions, wrong_values
 from tinyflux_pl.app import run
 from tinyflux_pl.app.cli import command_line, standard_streams
-from tinyflux_pl.config import build as compose
+from tinyflux_pl.config import build
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, TinyFluxError, UntrustedFile
 
 GROUPS = ("model", "data", "experts", "hardware", "codec", "text", "path", "sampler", "guidance", "logger", "optimizer")
@@ -32,9 +32,9 @@ def answer(tmp_path, monkeypatch):
 
     def reached(config):
         for name in ("timesteps", "schedule", "optimizer", "objective", "logger", "codec", "text", "path", "model"):
-            compose.check_binds(config.get(name), (), name)
+            build.check_binds(config.get(name), (), name)
         for name, source in config["data"]["sources"].items() if "data" in config else ():
-            compose.check_binds(source["train"], (), f"data.sources.{name}.train")
+            build.check_binds(source["train"], (), f"data.sources.{name}.train")
         raise Accepted("a run would start", where="here", cure="nothing")
 
     monkeypatch.setattr("tinyflux_pl.app.components.Parts.from_config", reached)

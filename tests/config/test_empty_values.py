@@ -2,12 +2,12 @@
 
 import pytest
 
-from tinyflux_pl.app.cli.check_line import CONF, judge
+from tinyflux_pl.app.cli.check_line import CONF, check_line
 from tinyflux_pl.core.errors import ConfigError
 
 
 def jobs(*words):
-    return judge(list(words), CONF, "train").jobs
+    return check_line(list(words), CONF, "train").jobs
 
 
 @pytest.mark.parametrize(

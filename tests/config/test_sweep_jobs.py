@@ -5,18 +5,18 @@ import pytest
 from tests.app.runs import CONF
 from tinyflux_pl.app import run
 from tinyflux_pl.app.cli import command_line
-from tinyflux_pl.app.cli.check_line import judge
+from tinyflux_pl.app.cli.check_line import check_line
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 
 
 def refused(*argv):
     with pytest.raises(ConfigError) as caught:
-        judge(["-m", *argv], CONF, "train")
+        check_line(["-m", *argv], CONF, "train")
     return caught.value
 
 
 def test_each_job_has_its_own_values(tmp_path):
-    line = judge(["-m", "seed=0,1", "model=tiny,small", f"paths.root={tmp_path}"], CONF, "train")
+    line = check_line(["-m", "seed=0,1", "model=tiny,small", f"paths.root={tmp_path}"], CONF, "train")
     assert [(job["seed"], job["model"]["hidden_size"]) for job in line.jobs][::2] == [(0, 128), (1, 128)]
     assert len(line.jobs) == 4 and not any(tmp_path.iterdir())
 
@@ -38,11 +38,11 @@ def test_a_wrong_value_of_a_later_job_is_found(tmp_path, line, where):
 
 def test_names_that_are_long_enough_for_the_disk_pass(tmp_path):
     named = "hydra.sweep.subdir=${hydra.job.override_dirname}"
-    assert len(judge(["-m", "seed=0,1", named, "paths.root=."], CONF, "train").jobs) == 2
+    assert len(check_line(["-m", "seed=0,1", named, "paths.root=."], CONF, "train").jobs) == 2
 
 
 def test_what_only_the_parts_know_is_asked_for_every_job_and_the_job_is_named():
-    jobs = judge(["-m", "model.hidden_size=128,33"], CONF, "train").jobs
+    jobs = check_line(["-m", "model.hidden_size=128,33"], CONF, "train").jobs
     with pytest.raises(TinyFluxError, match="job 1 of 0 to 1, none of which was started"):
-        command_line._judge_jobs("train", jobs)
+        command_line._check_jobs("train", jobs)
     assert set(run.CHECKS) == {"train", "extract", "generate"}

@@ -135,11 +135,11 @@ def test_a_releases_scheduler_is_followed(xl, name, monkeypatch):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_followed_is_refused_by_name_before_weights_are_read(xl, name, monkeypatch):
-    from tinyflux_pl.weights import load_release as release
+    from tinyflux_pl.weights import load_release
 
     kind, settings, says = REFUSED[name]
     put(xl[0], kind, **settings)
-    monkeypatch.setattr(release, "fill", None)
+    monkeypatch.setattr(load_release, "fill", None)
     with pytest.raises(ConfigError, match=says) as error:
         ours(xl[0], 3)
     assert "scheduler_config.json" in error.value.where and len(str(error.value).splitlines()) == 3

@@ -10,7 +10,7 @@ import pytest
 
 from tests.house.pinned import locked, pins
 from tests.house.source import ROOT
-from tinyflux_pl.config import blocked_packages as known_bad
+from tinyflux_pl.config import blocked_packages
 from tinyflux_pl.config.blocked_packages import KNOWN_BAD, KnownBadPackage, hits
 
 STOLEN = [("lightning", "2.6.2"), ("lightning", "2.6.3"), ("pytorch_lightning", "2.6.3"), ("litellm", "1.82.8")]
@@ -20,9 +20,9 @@ GOOD = [("torch", "2.10"), ("torch", "2.13.0+cpu"), ("hydra-core", "1.3.8"), ("l
 
 def test_lock_and_constraints_hold_no_blocked_release(figure):
     held = [(name, release.version) for name, release in locked().items()]
-    found = hits([*held, *pins().items(), *known_bad.installed()])
+    found = hits([*held, *pins().items(), *blocked_packages.installed()])
     listed = [f"{bad.name}=={version}" for bad, version in found]
-    assert len(held) > 90 and {"torch", "lightning"} <= {name for name, _ in known_bad.installed()}
+    assert len(held) > 90 and {"torch", "lightning"} <= {name for name, _ in blocked_packages.installed()}
     figure(27, "lock, constraints and environment against the list of bad releases", len(held) - len(listed), len(held))
 
 
@@ -62,5 +62,5 @@ def test_the_cure_for_a_blocked_release_is_the_constraints_file(tmp_path, monkey
     (tmp_path / "torch-2.9.1.dist-info").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "none"), str(ROOT / "LICENSE")])
     with pytest.raises(KnownBadPackage, match=r"CVE-2026-24747") as caught:
-        known_bad.check()
+        blocked_packages.check()
     assert "passwords" not in caught.value.cure and 'constraints.txt "torch"' in caught.value.cure

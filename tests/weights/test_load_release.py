@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, UntrustedFile
-from tinyflux_pl.weights import hub
-from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights import hub, load_release
 
 REVISION = "0123456789" * 4
 
@@ -23,12 +22,12 @@ def test_of_a_repository_only_this_network_is_fetched(tmp_path, monkeypatch):
         return tmp_path
 
     monkeypatch.setattr(hub, "_fetch", fetch)
-    found = release.find("owner/name", REVISION, "transformer")
+    found = load_release.find("owner/name", REVISION, "transformer")
     assert found.weights.tensors().keys() == {"a"} and found.config is None
     ((name, revision, allow),) = asked
     assert (name, revision) == ("owner/name", REVISION) and all(line.startswith("transformer/") for line in allow)
     with pytest.raises(HubError, match="not pinned"):
-        release.find("owner/name", "main", "transformer")
+        load_release.find("owner/name", "main", "transformer")
 
 
 def test_an_index_leads_to_the_safetensors_beside_it_and_nowhere_else(tmp_path):
@@ -38,43 +37,43 @@ def test_an_index_leads_to_the_safetensors_beside_it_and_nowhere_else(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "outside.safetensors")
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "x-1.safetensors"}}))
-    assert release.find(str(folder), None, "").weights.tensors()["a"].tolist() == [1.0]
+    assert load_release.find(str(folder), None, "").weights.tensors()["a"].tolist() == [1.0]
     for elsewhere in ("../outside.safetensors", "/etc/x-1.safetensors", "x-1.bin"):
         index.write_text(json.dumps({"weight_map": {"a": elsewhere}}))
         with pytest.raises(UntrustedFile, match="names"):
-            release.find(str(folder), None, "")
+            load_release.find(str(folder), None, "")
     for none in ("{}", "[1]", "{"):
         index.write_text(none)
         with pytest.raises(CorruptCheckpoint, match="index"):
-            release.find(str(folder), None, "")
+            load_release.find(str(folder), None, "")
 
 
 def test_files_that_cannot_be_meant(tmp_path):
     (tmp_path / "net.bin").write_bytes(b"x")
     with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
-        release.find(str(tmp_path / "net.bin"), None, "")
+        load_release.find(str(tmp_path / "net.bin"), None, "")
     with pytest.raises(HubError, match=r"no safetensors weights: net\.bin"):
-        release.find(str(tmp_path), None, "")
+        load_release.find(str(tmp_path), None, "")
     for name in "ab":
         save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(HubError, match=r"2 safetensors and no index: a\.safetensors, b\.safetensors"):
-        release.find(str(tmp_path), None, "")
+        load_release.find(str(tmp_path), None, "")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CorruptCheckpoint, match="not JSON"):
-        release.find(str(tmp_path / "a.safetensors"), None, "")
+        load_release.find(str(tmp_path / "a.safetensors"), None, "")
 
 
 def test_keys_that_the_reference_ignores_are_accepted_and_no_weight_stays_empty(tmp_path):
     file = tmp_path / "net.safetensors"
     save_file({"weight": torch.ones(2, 2), "bias": torch.ones(2), "rope.cache": torch.ones(1)}, file)
-    found = release.find(str(file), None, "")
+    found = load_release.find(str(file), None, "")
     with torch.device("meta"):
         linear = torch.nn.Linear(2, 2)
         linear.register_buffer("table", torch.ones(1), persistent=False)
     with pytest.raises(CheckpointMismatch, match=r"1 unexpected: rope\.cache"):
-        release.fill(linear, found, torch.float32)
+        load_release.fill(linear, found, torch.float32)
     with pytest.raises(CheckpointMismatch, match="no release holds table"):
-        release.fill(linear, found, torch.float32, ignored=[r"^rope\."])
+        load_release.fill(linear, found, torch.float32, ignored=[r"^rope\."])
 
 
 def test_a_pipeline_of_another_kind_is_named(tmp_path):
@@ -82,13 +81,13 @@ def test_a_pipeline_of_another_kind_is_named(tmp_path):
     for name in ("flux1-dev", "ae"):
         save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(HubError, match=r"no unet/ in this FluxPipeline: ae\.safetensors, flux1-dev\.safetensors"):
-        release.find(str(tmp_path), None, "unet")
+        load_release.find(str(tmp_path), None, "unet")
 
 
 def test_what_lies_beside_a_file_that_was_named_does_not_forbid_it(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
     save_file({"a": torch.ones(1)}, tmp_path / "net.safetensors")
-    assert release.find(str(tmp_path / "net.safetensors"), None, "").weights.tensors().keys() == {"a"}
+    assert load_release.find(str(tmp_path / "net.safetensors"), None, "").weights.tensors().keys() == {"a"}
 
 
 def test_whole_numbers_are_no_weights(tmp_path):
@@ -97,10 +96,10 @@ def test_whole_numbers_are_no_weights(tmp_path):
     with torch.device("meta"):
         linear = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointMismatch, match=r"weight is packed as torch\.int8[\s\S]*bfloat16"):
-        release.fill(linear, release.find(str(file), None, ""), torch.float32)
+        load_release.fill(linear, release.find(str(file), None, ""), torch.float32)
 
 
 def test_a_folder_of_packed_weights_is_refused_before_they_are_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
     with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
-        release.find(str(tmp_path), None, "")
+        load_release.find(str(tmp_path), None, "")

@@ -22,7 +22,7 @@ TARGETS = {
 MARKERS = ("v_pred", "ztsnr")
 EDM_MARKERS = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 # Keys of model_index.json that are read, or change nothing here.
-KNOWN = frozenset(
+INDEX_KEYS = frozenset(
     [
         "scheduler",
         "unet",
@@ -126,7 +126,7 @@ def _with_index(config: J, files: ReleaseFiles) -> J:
     unread = {
         key
         for key, value in files.index.items()
-        if not key.startswith("_") and key not in KNOWN and value != [None, None]
+        if not key.startswith("_") and key not in INDEX_KEYS and value != [None, None]
     }
     name_unread(unread, f"{files.where}/{INDEX}")
     if files.index.get("is_distilled") and config.guidance.get("scale") not in (0, 1):

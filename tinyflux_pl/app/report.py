@@ -104,17 +104,17 @@ def caches(sources: Sequence[Source], skipped: Sequence[str]) -> None:
             count = f"{store.total:,} sample{'s' if store.total != 1 else ''} in {store.root}"
             rows.append((f"{source.name}/{split}", count))
             for group in sorted(store.groups()):
-                made = cache.new_rows.get(group, 0)
+                new = cache.new_rows.get(group, 0)
                 left = sum(len(store.rows(k)) for k in store.pending(group))
                 waiting = f", {left:,} left for a run with this expert" if left else ""
-                kept = store.total - made - left
-                rows.append((f"  {group}", f"{kept:,} kept, {made:,} made anew{waiting}"))
+                reused = store.total - new - left
+                rows.append((f"  {group}", f"{reused:,} kept, {new:,} made anew{waiting}"))
         kinds = source.train.records.kinds.items()
         if kinds:
             text = ", ".join(f"{n:,} {suffix}" for suffix, n in kinds)
             rows.append((f"{source.name}: files", text))
-        found = (f for cache in source.caches.values() for f in cache.records.findings)
-        for finding in dict.fromkeys(found):
+        findings = (f for cache in source.caches.values() for f in cache.records.findings)
+        for finding in dict.fromkeys(findings):
             rows.append((f"{source.name}: {finding.kind}", finding.line()))
     tables.show("the caches are complete", [*rows, *_skipped_rows(skipped)])
 

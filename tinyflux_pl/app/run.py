@@ -179,10 +179,10 @@ def _generate_sequences(config: Generate) -> int:
 
     unused = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask")
     unused += ("height", "width")
-    given = [name for name in unused if getattr(config, name) is not None]
-    given += ["first"] * bool(config.first)
-    if given:
-        what = f"condition= goes without {', '.join(given)}"
+    conflicting = [name for name in unused if getattr(config, name) is not None]
+    conflicting += ["first"] * bool(config.first)
+    if conflicting:
+        what = f"condition= goes without {', '.join(conflicting)}"
         cure = "give condition= alone: its file holds every condition"
         raise ConfigError(what, where="the command line", cure=cure)
     model = SequencePipeline(pipeline(config))

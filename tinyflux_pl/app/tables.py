@@ -1,4 +1,4 @@
-"""What is printed for people to read: titled rows of a label and a text, in which no path is ever broken."""
+"""Printed tables: titled rows of a label and a text, in which no path is ever broken."""
 
 from __future__ import annotations
 

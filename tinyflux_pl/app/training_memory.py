@@ -104,8 +104,8 @@ class Planner:
     @cached_property
     def _limit(self) -> int:
         """Bytes to plan with: of the profile's memory, else of this machine's accelerator."""
-        given = self.hardware.memory_gb
-        total = given * GIB if given else describe(self.hardware.accelerator).total
+        configured = self.hardware.memory_gb
+        total = configured * GIB if configured else describe(self.hardware.accelerator).total
         return int(total * USABLE_SHARE)
 
     @cached_property

@@ -1,7 +1,7 @@
-"""Which `_target_` a configuration may name: parts of the house, torch optimizers, Lightning loggers.
+"""Allowlist of `_target_`s: components of tinyflux_pl, torch optimizers, Lightning loggers.
 
-A name is judged as a string before anything is imported, and the object that it leads to is judged
-again, because `tinyflux_pl.some.module.os.system` starts well and ends badly.
+A name is checked as a string before anything is imported, and the object that it leads to is
+checked again, because `tinyflux_pl.some.module.os.system` begins with an allowed prefix.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _CURE = "name a part of tinyflux_pl that conf/ names, torch.optim.AdamW and kin,
 
 
 def targets(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted place, `_target_` value) of nested plain containers."""
+    """Every (dotted key, `_target_` value) of nested plain containers."""
     if isinstance(config, Mapping):
         for key, value in config.items():
             if key == "_target_":
@@ -73,42 +73,43 @@ def check_name(name: Any, where: str = "") -> None:
 
 
 def check_names(config: Any, where: str = "") -> None:
-    """Judge every target of a configuration by its name alone, before anything heavy is imported."""
-    for place, name in targets(config, where):
-        check_name(name, place)
+    """Check every target of a configuration by name, before anything heavy is imported."""
+    for key, name in targets(config, where):
+        check_name(name, key)
 
 
 def resolve(name: str, where: str = "") -> Any:
-    """Import an allowed target and judge the object: a class or function of the place that its name says."""
+    """Import an allowed target and check that the object is defined where its name says."""
     check_name(name, where)
     name = str(current_target(name))
     parts = name.split(".")
-    found, depth = _deepest_module(parts, where)
+    target, depth = _deepest_module(parts, where)
     for part in parts[depth:]:
-        found = getattr(found, part, None)
-        if found is None:
+        target = getattr(target, part, None)
+        if target is None:
             raise ConfigError(f"there is no {name}", where=where, cure="look for the class by its name in the room")
-        if inspect.ismodule(found):  # another module seen through an import, not a part of this one
+        if inspect.ismodule(target):  # a module that this one imports, not a part of it
             raise ConfigError(f"_target_ is an alias of another module: {name}", where=where, cure=_CURE)
-    origin = f"{getattr(found, '__module__', None) or ''}."
+    origin = f"{getattr(target, '__module__', None) or ''}."
     allowed = next((o for p, o in _ORIGIN.items() if name.startswith(p)), (HOUSE,))
     house = name.startswith(HOUSE)
-    kind = inspect.isclass(found) or (house and inspect.isroutine(found) and _BUILDERS.fullmatch(name))
-    if house and kind and inspect.isclass(found) and origin.startswith(_DATA):
+    builder = house and inspect.isroutine(target) and _BUILDERS.fullmatch(name)
+    kind = inspect.isclass(target) or builder
+    if house and kind and inspect.isclass(target) and origin.startswith(_DATA):
         from tinyflux_pl.data.records.record_source import RecordSource
 
-        kind = issubclass(found, RecordSource)  # the others read and write what a run keeps
+        kind = issubclass(target, RecordSource)  # other classes read and write stored files
     if not kind or not origin.startswith(allowed) or origin.startswith(CLOSED):
-        end = f"{origin}{getattr(found, '__qualname__', '?')}"
+        end = f"{origin}{getattr(target, '__qualname__', '?')}"
         raise ConfigError(f"_target_ {name} leads to {end}", where=where, cure=_CURE)
-    return found
+    return target
 
 
 def check(config: Any, where: str = "") -> None:
     """Raise ConfigError on the first target that is not allowed, by name (all first), then by object."""
     check_names(config, where)
-    for place, name in targets(config, where):
-        resolve(name, place)
+    for key, name in targets(config, where):
+        resolve(name, key)
 
 
 def _deepest_module(parts: list[str], where: str) -> tuple[Any, int]:

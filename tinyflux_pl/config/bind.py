@@ -70,7 +70,7 @@ class Keys:
         return vars(self)["_plain"]
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values, checked again; typed nodes may be given."""
+        """A copy with other values, checked again; typed nodes are accepted."""
         values = {k: v.plain if isinstance(v, Keys) else v for k, v in changes.items()}
         return bind(type(self), {**self.plain, **values}, "")
 
@@ -108,11 +108,11 @@ def bind(kind: type[K], node: Any, where: str) -> K:
 
 
 def _refuse_unknown_keys(node: Mapping[str, Any], where: str, hints: Mapping[str, Any]) -> None:
-    known = {_join(where, name) for name in hints}
+    keys = {_join(where, name) for name in hints}
     for name in node:
         if name not in hints:
             key = _join(where, name)
-            cure = signatures.suggestion(key, known) + "leave it out"
+            cure = signatures.suggestion(key, keys) + "leave it out"
             raise ConfigError(f"nothing reads {key}", where=key, cure=cure)
 
 

@@ -1,4 +1,4 @@
-"""Releases that must not be installed, and a look at what is installed before any of it is imported."""
+"""Package releases that must not be installed, checked before any of them is imported."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tinyflux_pl.core.errors import TinyFluxError
 
 
 class KnownBadPackage(TinyFluxError):
-    """An installed release that is known to steal, or to run what a file tells it."""
+    """An installed package version with a known compromise or remote-code vulnerability."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Bad:
-    """A package, by its normalised name, with what is bad of it: these releases, those below one, or all."""
+    """A package, by normalised name, and its bad versions: `releases`, all below one, or all."""
 
     name: str
     why: str
     releases: tuple[str, ...] = ()
     below: str = ""
-    stole: bool = False  # the release itself was hostile: what it could read is known to others
+    stole: bool = False  # the release itself was malicious: whatever it could read has leaked
 
     def holds(self, version: str) -> bool:
-        """Whether a version, local part and all, is one of them."""
+        """True if a version (a local part is ignored) is one of the bad ones."""
         if self.releases or self.below:
             public = version.partition("+")[0]
             return public in self.releases or (bool(self.below) and _release(public) < _release(self.below))
@@ -52,24 +52,25 @@ KNOWN_BAD = (
 
 
 def hits(releases: Iterable[tuple[str, str]]) -> list[tuple[Bad, str]]:
-    """Which of (name, version) are on the list, with the version; names in any spelling, the hostile first."""
-    told = [(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in releases]
-    found = [(bad, version) for name, version in told for bad in KNOWN_BAD if bad.name == name and bad.holds(version)]
-    return sorted(found, key=lambda hit: not hit[0].stole)
+    """Blocked releases among (name, version) pairs, malicious ones first; names in any spelling."""
+    normalized = [(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in releases]
+    pairs = ((bad, *release) for release in normalized for bad in KNOWN_BAD)
+    blocked = [(bad, v) for bad, name, v in pairs if bad.name == name and bad.holds(v)]
+    return sorted(blocked, key=lambda hit: not hit[0].stole)
 
 
 def installed() -> Iterator[tuple[str, str]]:
     """(name, version) of every distribution on the path, by the names of their folders: nothing is imported."""
-    for place in dict.fromkeys(sys.path):
+    for folder in dict.fromkeys(sys.path):
         try:
-            names = os.listdir(place or ".")
+            names = os.listdir(folder or ".")
         except OSError:  # an archive, or a folder that is not there
             continue
         for name in names:
             stem, kind = os.path.splitext(name)
-            found = stem.split("-")
-            if kind in (".dist-info", ".egg-info") and len(found) > 1:
-                yield found[0], found[1]
+            parts = stem.split("-")
+            if kind in (".dist-info", ".egg-info") and len(parts) > 1:
+                yield parts[0], parts[1]
 
 
 def check() -> None:
@@ -83,8 +84,8 @@ def check() -> None:
 
 def _release(version: str) -> tuple[int, ...]:
     """The numbers of a version, without zeros at their end."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    numbers = [int(part) for part in found[0].split(".")] if found else []
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    numbers = [int(part) for part in match[0].split(".")] if match else []
     while numbers and not numbers[-1]:
         numbers.pop()
     return tuple(numbers)

@@ -67,10 +67,10 @@ def _bind(node: Any, where: str, extra: Collection[str], *, complete: bool) -> N
     for key, value in node.items():
         _bind(value, _join(where, key), (), complete=complete)
     if "_target_" in node:
-        target, partial, given = _split(node, where)
+        target, partial, arguments = _split(node, where)
         # a nested target is an object by the time it arrives, so only plain values are typed here
-        values = {k: v for k, v in given.items() if not any(True for _ in allowlist.targets(v))}
-        objects = (*extra, *(k for k in given if k not in values))
+        values = {k: v for k, v in arguments.items() if not any(True for _ in allowlist.targets(v))}
+        objects = (*extra, *(k for k in arguments if k not in values))
         signatures.check(target, values, where, objects, complete=complete and not partial)
 
 
@@ -81,21 +81,22 @@ def _built(node: Any, where: str, extra: Mapping[str, Any]) -> Any:
         return node
     if "_target_" not in node:
         return {key: _built(value, _join(where, key), {}) for key, value in node.items()}
-    target, partial, given = _split(node, where)
-    values = {key: _built(value, _join(where, key), {}) for key, value in given.items()}
-    arguments = {**signatures.check(target, values, where, tuple(extra), complete=not partial), **extra}
-    return functools.partial(target, **arguments) if partial else target(**arguments)
+    target, partial, arguments = _split(node, where)
+    values = {key: _built(value, _join(where, key), {}) for key, value in arguments.items()}
+    kwargs = signatures.check(target, values, where, tuple(extra), complete=not partial)
+    kwargs |= extra
+    return functools.partial(target, **kwargs) if partial else target(**kwargs)
 
 
 def _split(node: Mapping[str, Any], where: str) -> tuple[Any, bool, dict[str, Any]]:
     """The target object, whether it is left partial, and its arguments."""
     partial = node.get("_partial_", False)
-    given = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
-    odd = [k for k in given if not isinstance(k, str) or k.startswith("_")]
-    if odd or not isinstance(partial, bool):
+    arguments = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
+    reserved = [k for k in arguments if not isinstance(k, str) or k.startswith("_")]
+    if reserved or not isinstance(partial, bool):
         raise ConfigError(
-            f"beside _target_ only _partial_ (true or false) is special, not {odd or partial!r}",
+            f"beside _target_ only _partial_ (true or false) is special, not {reserved or partial!r}",
             where=where,
             cure="name every argument by its parameter",
         )
-    return allowlist.resolve(node["_target_"], where), partial, given
+    return allowlist.resolve(node["_target_"], where), partial, arguments

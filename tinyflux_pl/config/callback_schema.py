@@ -68,7 +68,7 @@ class Guard(Keys):
 
 @dataclass(frozen=True)
 class Callbacks(Keys):
-    """What accompanies training."""
+    """callbacks: averages, checkpoints, previews, validation, the guard, clipping, logging."""
 
     ema: Average
     checkpoint: Saving

@@ -1,4 +1,4 @@
-"""A composed configuration, judged before Hydra starts the run: keys, plain values and folders. Needs no torch."""
+"""Checks of a composed configuration before the run: keys, values, folders. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyflux_pl.core.errors import ConfigError
 def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[dict[str, Any]]:
     """The jobs as plain containers; ConfigError for the first key, value or folder that a script cannot work with."""
     numbers: dict[str, int] = {}
-    found = []
+    containers: list[dict[str, Any]] = []
     for number, config in enumerate(jobs):
         raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
         unused_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
@@ -36,8 +36,8 @@ def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[di
             cure = "leave hydra.sweep.subdir='${hydra.job.num}'"
             raise ConfigError(what, where="hydra.sweep.subdir", cure=cure)
         numbers[subfolder] = number
-        found.append(job)
-    return found
+        containers.append(job)
+    return containers
 
 
 @contextmanager

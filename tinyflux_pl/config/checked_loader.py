@@ -1,7 +1,7 @@
-"""Hydra's own loader of configurations, each of which is judged before Hydra acts on it, by whatever door it came.
+"""Hydra's configuration loader with a check: no configuration is acted on before it has passed.
 
-Overrides reach Hydra from the command line, from hydra.sweeper.params of a file, from a sweeper's own search, and in
-the processes that a launcher starts. All of them are composed here.
+Overrides reach Hydra from the command line, from hydra.sweeper.params of a file, from a sweeper's
+own search, and in the processes that a launcher starts. All of them are composed here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from hydra._internal import hydra as entry
+from hydra._internal import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,11 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from tinyflux_pl.config import allowlist, hydra_node, redact
 from tinyflux_pl.core.errors import ConfigError
 
-DEEPEST = 64  # levels of nested nodes; an interpolation that holds itself has no end
+DEEPEST = 64  # levels of nested nodes; an interpolation of itself has no end
 
 
-class JudgedLoader(ConfigLoaderImpl):
-    """Raises ConfigError instead of returning a configuration that may not be acted on."""
+class CheckedLoader(ConfigLoaderImpl):
+    """Raises ConfigError instead of returning a configuration that is not allowed."""
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         try:
@@ -30,11 +30,11 @@ class JudgedLoader(ConfigLoaderImpl):
         except KeyError as error:  # of hydra.job.env_copy: refused below where the variable is there
             what = f"hydra.job.env_copy names {error}, which the environment lacks"
             raise ConfigError(what, where="hydra.job.env_copy", cure="leave it out") from error
-        judge(config)
+        check(config)
         return config
 
     def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:
-        """The search path is judged before a source of it is opened: opening pkg:// imports."""
+        """Check the search path before any entry is opened: opening pkg:// imports."""
         for override in parsed_overrides:
             if override.get_key_element().lstrip("+~") == hydra_node.SEARCH:
                 hydra_node.check_entries(override.value(), "an override")
@@ -48,31 +48,31 @@ class JudgedLoader(ConfigLoaderImpl):
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
 
-def judge(config: DictConfig) -> None:
+def check(config: DictConfig) -> None:
     """Raise ConfigError for a target, a secret or an act of Hydra that is not allowed, all resolved."""
     hydra_node.settle(config)
     job = resolved(config, without=("hydra",))
     allowlist.check_names(job)
     redact.check(job)
-    # what this machine is called and where the command was given is nobody's choice
+    # the machine's name and the working folder are not chosen by the configuration
     redact.check({"hydra": resolved(hydra_node.as_filled_by_hydra(config).hydra, ("runtime",))})
 
 
 @contextmanager
 def installed() -> Generator[None]:
-    """Hydra composes with the judged loader while the block runs."""
-    usual = entry.ConfigLoaderImpl
-    entry.ConfigLoaderImpl = JudgedLoader  # ty: ignore[invalid-assignment]
+    """Let Hydra compose with CheckedLoader while the block runs."""
+    original = hydra.ConfigLoaderImpl
+    hydra.ConfigLoaderImpl = CheckedLoader  # ty: ignore[invalid-assignment]
     try:
         yield
     finally:
-        entry.ConfigLoaderImpl = usual
+        hydra.ConfigLoaderImpl = original
 
 
 def resolved(node: Any, without: tuple[str, ...] = (), depth: int = 0) -> Any:
-    """Plain containers, in which what does not resolve yet stays as it is written."""
+    """Plain containers; a value that does not resolve yet stays as it is written."""
     if depth > DEEPEST:
-        what = "a ${...} of the configuration holds itself"
+        what = "a ${...} of the configuration refers to itself"
         raise ConfigError(what, where=str(node._get_full_key(None))[:200], cure="write the value out")
     if not isinstance(node, DictConfig | ListConfig):
         return node

@@ -14,9 +14,10 @@ SWEEPING = ("-m", "--multirun")
 def flags(argv: list[str], sweep: bool) -> list[str]:
     """The flags that say which configuration is composed, for one job of a `sweep` alone."""
     pairs = itertools.pairwise(argv)
-    found = [word for name, value in pairs if name in CHOOSING for word in (name, shlex.quote(value))]
+    chosen = ((name, shlex.quote(value)) for name, value in pairs if name in CHOOSING)
+    words = list(itertools.chain.from_iterable(chosen))
     by_file = sweep and not any(flag in SWEEPING for flag in argv)
-    return [*found, "hydra.mode=RUN"] if by_file else found
+    return [*words, "hydra.mode=RUN"] if by_file else words
 
 
 def override(line: str) -> str:

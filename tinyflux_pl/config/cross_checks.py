@@ -13,21 +13,24 @@ def check(sources: Mapping[str, Mapping[str, Any]], paths: Mapping[str, str]) ->
     """Raise ConfigError where a source's cache, or what runs write, lies in another source's cache or dataset."""
     caches: dict[str, Path] = {}
     for name, node in sources.items():
-        mine = _place(node["cache"])
+        new_cache = _absolute(node["cache"])
         for other, cache in caches.items():
-            if mine.is_relative_to(cache) or cache.is_relative_to(mine):
-                what = f"the caches of {other} and {name} lie in one another: {cache} and {mine}"
+            if new_cache.is_relative_to(cache) or cache.is_relative_to(new_cache):
+                both = f"{cache} and {new_cache}"
+                what = f"the caches of {other} and {name} lie in one another: {both}"
                 cure = "give each source a folder of its own"
                 raise ConfigError(what, where=f"data.sources.{name}.cache", cure=cure)
-        caches[name] = mine
+        caches[name] = new_cache
     for name, node in sources.items():
         root = node["train"].get("root")
-        for place in (node["cache"], paths["cache"], paths["outputs"]) if isinstance(root, str) and root else ():
-            if _place(place).is_relative_to(_place(root)):
-                what = f"the dataset {_place(root)} holds what runs write: {place}"
+        if not isinstance(root, str) or not root:
+            continue
+        for written in (node["cache"], paths["cache"], paths["outputs"]):
+            if _absolute(written).is_relative_to(_absolute(root)):
+                what = f"the dataset {_absolute(root)} holds what runs write: {written}"
                 cure = "give the images a folder of their own, or write elsewhere: paths.root=/another/folder"
                 raise ConfigError(what, where=f"data.sources.{name}.train.root", cure=cure)
 
 
-def _place(path: str) -> Path:
+def _absolute(path: str) -> Path:
     return Path(path).expanduser().resolve()

@@ -1,4 +1,4 @@
-"""What a resumed run is asked for differently, and what of the run that changes."""
+"""Differences between a run's configuration and the one that resumes it, with their effects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tinyflux_pl.config.renamed_targets import current_target
 from tinyflux_pl.config.saved_nodes import build_saved
 from tinyflux_pl.core.errors import ConfigError
 
-# Of one start, not of the run.
-UNTOLD = (
+# These describe one start of the run, not the run.
+IGNORED_KEYS = (
     "task",
     "run",
     "run_dir",
@@ -27,20 +27,21 @@ UNTOLD = (
     "preflight",
     "hydra",
 )
-# What a run computes does not depend on these. Any other key is taken to change it: a new one too.
-FREE = (
+# Keys that do not affect the result. Any other key, a new one too, is taken to change it.
+HARMLESS_KEYS = (
     *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
     *("hardware.memory_gb", "hardware.drawn_at_once"),
     *("callbacks.checkpoint", "callbacks.preview", "callbacks.validation", "callbacks.log_every_steps"),
     *("data.root", "data.in_memory", "data.evaluation_prompts", "data.shard_size", "data.extraction_batch"),
 )
-PLACES = ("cache", "root", "decoded")  # within data.sources: where files lie; what they hold has its own fingerprint
-# The same sums in another order: equal but for rounding.
+# Paths within data.sources; the contents of the files have a fingerprint of their own.
+LOCATION_KEYS = ("cache", "root", "decoded")
+# Keys that only change the order of sums: equal results up to rounding.
 ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumulation", "gradient_checkpointing")
-# Of these, those that divide a batch otherwise, and those that draw with another generator: strata of times belong to
-# a micro-batch, dropout's masks to a micro-batch and a generator.
+# DIVIDING: those of them that change the micro-batches, and so the strata of timesteps.
+# REDRAWN: those that change the micro-batches or the generator, and so the masks of dropout.
 DIVIDING = ("devices", "strategy", "accumulation")
-# What a configuration leaves to a release's scheduler, where it has no path of its own.
+# Keys that a configuration without a path leaves to the release's scheduler.
 LEFT_OPEN = ("path", "sampler", "model.prediction", "codec.data_deviation", "text.zero_null")
 REDRAWN = (*DIVIDING, "accelerator", "compile")
 NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
@@ -48,7 +49,7 @@ NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
 
 @dataclass(frozen=True)
 class Change:
-    """A key whose value is not what it was, and what of the run that changes."""
+    """A key whose value has changed, and the effect on the run."""
 
     key: str
     then: Any
@@ -57,11 +58,12 @@ class Change:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout: bool = False) -> list[Change]:
-    """What differs between two configurations, for a run that is `step` steps old, of a network with `dropout`."""
+    """Changed keys, for a run that is `step` steps old and a network with or without `dropout`."""
     before, after = _flat(then), _flat(now)
     before = _closed(before, after)
     before |= {key: value for key, value in _defaults(before, after).items() if value == after[key]}
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and _told(key)]
+    compared = filter(_is_compared, sorted(before | after))
+    keys = [key for key in compared if before.get(key) != after.get(key)]
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
     redrawn = REDRAWN if dropout else DIVIDING if _stratified(before) or _stratified(after) else ()
     effects = [_effect(key, same_rates, redrawn) for key in keys]
@@ -69,53 +71,56 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout:
 
 
 def has_dropout(network: Mapping[str, Any]) -> bool:
-    """Whether the network that a checkpoint describes has dropout of its own."""
+    """True if the network that a checkpoint describes has dropout."""
     return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
 
 
 def _defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Key -> what its target took for a key that an older release did not know, where the target is still the same."""
-    found = {}
+    """Default for each key that an older release lacked, if its target is the same."""
+    defaults: dict[str, Any] = {}
     for key in after.keys() - before.keys():
         node, _, name = key.rpartition(".")
         target = after.get(f"{node}._target_")
         if target is not None and target == before.get(f"{node}._target_"):
             parameter = inspect.signature(allowlist.resolve(target)).parameters.get(name)
             if parameter is not None and parameter.default is not parameter.empty:
-                found[key] = parameter.default
-    return found
+                defaults[key] = parameter.default
+    return defaults
 
 
 def _closed(before: dict[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's keys, with what older runs left unsaid as it is said now: the scheduler's part was not yet kept."""
+    """A run's keys, completed from `after`: older runs did not save the scheduler's settings."""
     if before.get("path") != {}:
         return before
-    said = {key: value for key, value in before.items() if key != "path"}
-    unsaid = {key: value for key, value in after.items() if _in(LEFT_OPEN, key) and said.get(key) is None}
-    return {**said, **unsaid}
+    saved = {key: value for key, value in before.items() if key != "path"}
+    left_open = ((key, value) for key, value in after.items() if _in(LEFT_OPEN, key))
+    unsaved = {key: value for key, value in left_open if saved.get(key) is None}
+    return {**saved, **unsaved}
 
 
 def _stratified(flat: Mapping[str, Any]) -> bool:
     return str(flat.get("timesteps._target_")).endswith(".Stratified")
 
 
-def _told(key: str) -> bool:
-    """Not what names this start, nor what only repeats the run's folder."""
-    return not _in(UNTOLD, key) and not (key.startswith("logger.") and key.endswith(".save_dir"))
+def _is_compared(key: str) -> bool:
+    """False for a key of one start alone, and for one that only repeats the run's folder."""
+    is_log_folder = key.startswith("logger.") and key.endswith(".save_dir")
+    return not _in(IGNORED_KEYS, key) and not is_log_folder
 
 
 def _effect(key: str, same_rates: bool, redrawn: Sequence[str]) -> str:
     group, _, rest = key.partition(".")
-    place = key.startswith("data.sources.") and key.rpartition(".")[2] in PLACES
-    if _in(FREE, key) or place or (group == "schedule" and same_rates):
+    is_location = key.startswith("data.sources.") and key.rpartition(".")[2] in LOCATION_KEYS
+    if _in(HARMLESS_KEYS, key) or is_location or (group == "schedule" and same_rates):
         return NOTHING
     return LAST_BITS if group == "hardware" and rest in ROUNDING and rest not in redrawn else ANOTHER_RUN
 
 
 def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:
-    """Whether both schedules give the steps already taken the same learning rates; a schedule of unknown kind does not.
+    """True if both schedules give the steps already taken the same learning rates.
 
-    `then` is what a file says: it is compared, and built only where it names what this project offers.
+    `then` comes from a file: its schedule is built only if this project offers its target, and
+    counts as different otherwise.
     """
     try:
         before = build_saved(then.get("schedule"), "schedule", now["schedule"], "config.json")

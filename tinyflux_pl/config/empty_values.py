@@ -1,4 +1,4 @@
-"""Empty mappings given on the command line, which Hydra merges into what is there: they would change nothing."""
+"""Empty mappings on the command line: Hydra merges them, so that they would change nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def check(overrides: Sequence[Override], config: Any) -> None:
     keys = [key for override in overrides for key in _empty(override)]
     node = OmegaConf.to_container(config, resolve=False) if keys else {}
     for key in keys:
-        kept = _at(node, key)
-        if isinstance(kept, Mapping) and kept:
-            names = list(map(str, kept))
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            what = f"{key}={{}} is merged into what is there, and would change nothing: {key} has {shown}"
+        current = _at(node, key)
+        if isinstance(current, Mapping) and current:
+            names = list(map(str, current))
+            entries = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            what = f"{key}={{}} is merged and would change nothing: {key} has {entries}"
             other = f"take an entry out by its name: ~{key}.NAME" if "." in key else f"choose another: {key}=NAME"
             cure = f"leave it out, or {other}"
             raise ConfigError(what, where=key, cure=cure)

@@ -1,4 +1,4 @@
-"""The logging nodes of Hydra, held to a short list: logging.config builds, imports and opens what it is told."""
+"""Allowlist for Hydra's logging nodes: logging.config can build, import and open anything."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ def check(node: Any, raw: Any, where: str) -> None:
     `raw` is the same node before its interpolations are resolved.
     """
     for section, value in node.items() if isinstance(node, Mapping) else ():
-        place = f"{where}.{section}"
+        key = f"{where}.{section}"
         if section in BUILT:
             for name, part in (value or {}).items():
-                _check_part(part, BUILT[section], f"{place}.{name}")
-                _check_file(part, _get(raw, section, name), f"{place}.{name}")
+                _check_part(part, BUILT[section], f"{key}.{name}")
+                _check_file(part, _get(raw, section, name), f"{key}.{name}")
         elif section not in SECTIONS:
-            raise ConfigError(
-                f"logging has no {section!r}", where=place, cure=f"one of {', '.join((*SECTIONS, *BUILT))}"
-            )
-        for inner, text in _texts(value, place):
+            cure = f"one of {', '.join((*SECTIONS, *BUILT))}"
+            raise ConfigError(f"logging has no {section!r}", where=key, cure=cure)
+        for inner, text in _texts(value, key):
             if "://" in text and text.partition("://")[0] in ("ext", "cfg") and text not in STREAMS:
                 cure = f"use {' or '.join(STREAMS)}"
                 raise ConfigError(f"logging may not import {text}", where=inner, cure=cure)

@@ -1,4 +1,4 @@
-"""The hydra node, judged before hydra.main: it builds callbacks, launcher, sweeper and logging itself."""
+"""Checks of the hydra node before hydra.main builds callbacks, launcher, sweeper and logging."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ LITERAL = ("_target_", "class", "()", *RUN)
 
 
 def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[str]) -> None:
-    """Raise ConfigError unless hydra.searchpath names folders alone: what follows pkg:// is imported.
+    """Raise ConfigError unless hydra.searchpath names folders alone: pkg://NAME is imported.
 
-    Judged before anything is composed, since composing does the importing. Of files, Hydra takes the
-    search path from the root configuration only, and from there with its interpolations resolved.
+    Checked before anything is composed, since composing does the importing. Of files, Hydra takes
+    the search path from the root configuration only, with its interpolations resolved.
     """
     entries: list[tuple[str, Any]] = []
     for line in lines:
         key, _, value = line.partition("=")
         if key.strip("+~ ") == SEARCH:
-            with suppress(HydraException):  # a line that cannot be read is told later
+            with suppress(HydraException):  # a line that cannot be read is reported later
                 value = OverridesParser.create().parse_overrides([line])[0].value()
             entries.append(("the command line", value))
     for folder in folders:
@@ -77,25 +77,27 @@ def check_entries(value: Any, where: str) -> None:
 def check(config: DictConfig) -> dict[str, Any]:
     """Raise ConfigError if Hydra would build, run, import or write anything that is not named here.
 
-    Judged twice: as it resolves now (callbacks are built in this state), and with the values that Hydra fills in
-    later. Returns the nodes that Hydra acts on, resolved: what it builds now, and the logging of the job later.
+    Checked twice: as it resolves now (callbacks are built in this state), and with the values that
+    Hydra fills in later. Returns the resolved nodes that Hydra uses: those it builds now, and the
+    logging of the job later.
     """
     job = OmegaConf.select(config, "hydra.job")
-    if job is not None and (_given(job, "env_set") or _given(job, "env_copy")):
-        what = "a configuration may not set environment variables: they decide which hosts are sent the user's tokens"
-        raise ConfigError(what, where="hydra.job.env_set", cure="set them in the shell, before the command")
-    if job is not None and _given(job, "chdir"):
-        what = "a run may not change its working folder: paths are relative to where the command was given"
+    if job is not None and (_may_be_set(job, "env_set") or _may_be_set(job, "env_copy")):
+        what = "a configuration may not set environment variables, which decide who receives tokens"
+        cure = "set them in the shell, before the command"
+        raise ConfigError(what, where="hydra.job.env_set", cure=cure)
+    if job is not None and _may_be_set(job, "chdir"):
+        what = "a run may not change its working folder: paths are relative to that of the command"
         raise ConfigError(what, where="hydra.job.chdir", cure="leave it false, and choose paths.root=")
     now = copy.deepcopy(config)
     built = _check_stage(now, strict=False)
-    OmegaConf.copy_cache(now, config)  # so that a time that was judged is the one that Hydra sees
+    OmegaConf.copy_cache(now, config)  # so that Hydra sees the very time that was checked
     logged = _check_stage(as_filled_by_hydra(config), strict=True)
     return {part: (built if part in BUILT else logged)[part] for part in built}
 
 
 def settle(config: DictConfig) -> None:
-    """Judge the hydra node, and leave in it what was judged: no ${...} is resolved again when Hydra acts on it."""
+    """Check the hydra node and write back the resolved values: no ${...} is resolved again."""
     nodes = check(config)
     for part in hydra_logging.NODES:
         raw = _raw(config, part)
@@ -109,8 +111,8 @@ def settle(config: DictConfig) -> None:
                 config.hydra[part] = node
 
 
-def _given(job: DictConfig, key: str) -> bool:
-    """Whether a key holds anything, or could once it is resolved."""
+def _may_be_set(job: DictConfig, key: str) -> bool:
+    """True if a key has a value, or may have one once it is resolved."""
     return OmegaConf.is_interpolation(job, key) or (key in job and bool(job[key]))
 
 
@@ -127,11 +129,12 @@ def _check_stage(config: DictConfig, *, strict: bool) -> dict[str, Any]:
     nodes: dict[str, Any] = {}
     try:
         for part in (*BUILT, *hydra_logging.NODES):
-            place = f"hydra.{part}"
+            key = f"hydra.{part}"
             if OmegaConf.is_interpolation(config.hydra, part):
                 cure = "write it out: no ${...} may decide what is built here"
-                raise ConfigError("an interpolation may not name what Hydra builds", where=place, cure=cure)
-            nodes[part] = _walk(OmegaConf.select(config, place), place, strict or part in BUILT)
+                what = "an interpolation may not name what Hydra builds"
+                raise ConfigError(what, where=key, cure=cure)
+            nodes[part] = _walk(OmegaConf.select(config, key), key, strict or part in BUILT)
         for part in BUILT:
             _check_targets(nodes[part], f"hydra.{part}")
         for part in hydra_logging.NODES:
@@ -154,10 +157,10 @@ def _check_targets(node: Any, where: str) -> None:
         if node.get(key):
             cure = "do that in the shell, before the command, or in the script of the job"
             raise ConfigError(f"a configuration may not say what {key} runs", where=f"{where}.{key}", cure=cure)
-    for place, name in allowlist.targets(node, where):
+    for key, name in allowlist.targets(node, where):
         if not isinstance(name, str) or name not in TARGETS:
             cure = "use Hydra's own launchers and sweepers, no callback"
-            raise ConfigError(f"Hydra may not build {name!r}", where=place, cure=cure)
+            raise ConfigError(f"Hydra may not build {name!r}", where=key, cure=cure)
     if where == "hydra.launcher":
         _check_lines(node, where)
 
@@ -181,7 +184,7 @@ def as_filled_by_hydra(config: DictConfig) -> DictConfig:
 
 
 def _walk(node: Any, where: str, strict: bool) -> Any:
-    """The node as plain containers; what does not resolve is None, or a ConfigError when strict."""
+    """The node as plain containers; an unresolvable value is None, or a ConfigError when strict."""
     if not isinstance(node, DictConfig | ListConfig):
         return node
     if node._is_none() or node._is_missing():
@@ -195,8 +198,8 @@ def _walk(node: Any, where: str, strict: bool) -> Any:
             value = node[key]
         except OmegaConfBaseException as error:
             if strict:
-                what = str(error).splitlines()[0]
-                raise ConfigError(f"cannot resolve: {what}", where=f"{where}.{key}", cure="mend the ${...}") from error
+                what = f"cannot resolve: {str(error).splitlines()[0]}"
+                raise ConfigError(what, where=f"{where}.{key}", cure="fix the ${...}") from error
             value = None
         if OmegaConf.is_interpolation(node, key) and (key in LITERAL or OmegaConf.is_config(value)):
             cure = "write it out: no ${...} may decide what is built here"

@@ -1,4 +1,4 @@
-"""Folders that a command writes to, judged before anything is drawn, read or made."""
+"""Checks of the folders that a command writes to, before anything is drawn, read or created."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
         parts = [str(OmegaConf.select(config, key)) for key in keys]
     except OmegaConfBaseException as error:
         what = f"cannot resolve the run's folder: {str(error).splitlines()[0]}"
-        raise ConfigError(what, where=" and ".join(keys), cure="mend the ${...} in that value") from error
+        cure = "fix the ${...} in that value"
+        raise ConfigError(what, where=" and ".join(keys), cure=cure) from error
     for key, part in zip(keys, parts, strict=True):
         if not part.strip():
             raise ConfigError(f"{key} is empty", where=key, cure="leave it out, or name a folder")
@@ -32,13 +33,13 @@ def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
 
 
 def check_job(job: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a place that the configuration names and that cannot be a folder to write into."""
-    for key, place in _texts(job):
-        if place.startswith("~") and is_path(key) and os.path.expanduser(place) == place:
-            what = f"{_short(place)}: there is no such user's home"
-            raise ConfigError(what, where=key, cure="write the whole path")
-    for name, place in job["paths"].items():
-        require(place, f"paths.{name}", written=name == "outputs")
+    """Raise ConfigError for a configured path that cannot be a folder to write into."""
+    for key, text in _texts(job):
+        if text.startswith("~") and is_path(key) and os.path.expanduser(text) == text:
+            what = f"{_short(text)}: there is no such user's home"
+            raise ConfigError(what, where=key, cure="write the full path")
+    for name, path in job["paths"].items():
+        require(path, f"paths.{name}", written=name == "outputs")
     if job.get("output") is not None:
         require(job["output"], "output")
 
@@ -52,9 +53,9 @@ def _texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield from _texts(value, key)
 
 
-def require(place: str | Path, key: str, *, written: bool = True) -> None:
-    """Raise ConfigError unless the place is a folder, or can be made one; `written`: that this user may write to."""
-    path = Path(place).absolute()
+def require(name: str | Path, key: str, *, written: bool = True) -> None:
+    """Raise ConfigError unless `name` is or can become a folder; if `written`, a writable one."""
+    path = Path(name).absolute()
     for folder in (path, *path.parents):
         try:
             mode = os.stat(folder).st_mode
@@ -62,18 +63,19 @@ def require(place: str | Path, key: str, *, written: bool = True) -> None:
             continue
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            what = f"{_short(place)} cannot be a folder: {why.lower()}"
+            what = f"{_short(name)} cannot be a folder: {why.lower()}"
             raise ConfigError(what, where=key, cure=f"name another folder: {_option(key)}") from error
         if not stat.S_ISDIR(mode):
             lies = "is a file, not a folder" if folder == path else f"lies below {folder}, which is a file"
-            raise ConfigError(f"{_short(place)} {lies}", where=key, cure=f"name a folder: {_option(key)}")
+            cure = f"name a folder: {_option(key)}"
+            raise ConfigError(f"{_short(name)} {lies}", where=key, cure=cure)
         longest = os.pathconf(folder, "PC_NAME_MAX")  # of a part of a path, in bytes
         if any(len(os.fsencode(part)) > longest for part in path.parts):
-            what = f"{_short(place)} is too long: a name may have {longest} bytes here"
+            what = f"{_short(name)} is too long: a name may have {longest} bytes here"
             raise ConfigError(what, where=key, cure=f"name a shorter one: {_option(key)}")
         if written and (why := _refusal(folder)):
             what = f"{folder} cannot be written to: {why}"
-            cure = f"give this user the right to it, or write elsewhere: {_option(key)}"
+            cure = f"change its permissions, or write elsewhere: {_option(key)}"
             raise ConfigError(what, where=key, cure=cure)
         return
 
@@ -88,12 +90,14 @@ def _refusal(folder: Path) -> str:
 
 
 def _option(key: str) -> str:
-    """How another place is given for a key."""
-    return {"run": "run=NAME, paths.outputs=FOLDER", "hydra.sweep.subdir": "hydra.sweep.subdir='${hydra.job.num}'"}.get(
-        key, f"{key}=FOLDER"
-    )
+    """The option that names another folder for a key."""
+    options = {
+        "run": "run=NAME, paths.outputs=FOLDER",
+        "hydra.sweep.subdir": "hydra.sweep.subdir='${hydra.job.num}'",
+    }
+    return options.get(key, f"{key}=FOLDER")
 
 
-def _short(place: str | Path) -> str:
-    text = str(place)
+def _short(path: str | Path) -> str:
+    text = str(path)
     return text if len(text) <= 120 else f"{text[:80]}... ({len(text.encode())} bytes)"

@@ -42,12 +42,12 @@ def quoted(override: str, *, multirun: bool = False) -> str:
 
 
 def is_prose(key: str) -> bool:
-    """Whether the last part of a dotted key names text written for a model or a reader."""
+    """True if the last part of a dotted key names text written for a model or a reader."""
     return key.lstrip("+").rsplit(".", 1)[-1] in PROSE
 
 
 def is_path(key: str) -> bool:
-    """Whether a dotted key names a file or folder."""
+    """True if a dotted key names a file or folder."""
     key = key.lstrip("+")
     if "." not in key:
         return key in PATHS

@@ -1,4 +1,4 @@
-"""Secrets stay in the environment: what is printed, logged or raised shows a mask instead."""
+"""Masking of secrets in printed text, log records and errors; secrets stay in the environment."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ _KEY = re.compile(
 
 
 def secrets() -> list[str]:
-    """What the environment holds under names that say token, key, secret or password, and the passwords of
-    its addresses (https://user:password@host), each also as an address or JSON writes it; longest first.
+    """Secrets of the environment, each also URL-quoted and JSON-escaped; longest first.
+
+    These are the values of variables named like token, key, secret or password, and the passwords
+    in addresses (https://user:password@host).
     """
-    found: set[str] = set()
+    values: set[str] = set()
     for name, value in os.environ.items():
-        held = [value, value.strip()] if _NAME.search(name.upper()) else _logins(value)
-        for secret in held:
-            found.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
-    return sorted((f for f in found if len(f) >= SHORTEST), key=len, reverse=True)
+        candidates = [value, value.strip()] if _NAME.search(name.upper()) else _logins(value)
+        for secret in candidates:
+            values.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
+    return sorted((v for v in values if len(v) >= SHORTEST), key=len, reverse=True)
 
 
 def _logins(value: str) -> list[str]:
     """The passwords, and users that are tokens, of the addresses in a text."""
-    return [unquote(part) for found in LOGIN.findall(value) for part in found if part]
+    return [unquote(part) for login in LOGIN.findall(value) for part in login if part]
 
 
 def redact(text: str) -> str:
@@ -70,21 +72,25 @@ def _names_secret(key: Any, value: Any) -> bool:
 
 
 def check(config: Any) -> None:
-    """Raise ConfigError if plain containers hold a secret: a configuration is kept beside the results.
+    """Raise ConfigError if plain containers hold a secret: configurations are saved with results.
 
-    Certain ones alone: values of the environment's secrets, tokens of known shape, logins in addresses, and
-    what is called api_key, password and the like.
+    Only certain ones: values of the environment's secrets, tokens of known shape, logins in
+    addresses, and values of keys such as api_key or password.
     """
-    known = secrets()
-    for place, value in _values(config):
-        named = isinstance(value, str) and len(value) >= SHORTEST and _KEY.search(place.rpartition(".")[2])
-        if named or (_without_certain(value, known) != value if isinstance(value, str) else str(value) in known):
+    certain = secrets()
+    for key, value in _values(config):
+        if isinstance(value, str):
+            named = len(value) >= SHORTEST and _KEY.search(key.rpartition(".")[2])
+            secret = named or _without_certain(value, certain) != value
+        else:
+            secret = str(value) in certain
+        if secret:
             cure = "keep it in the environment, as HF_TOKEN or WANDB_API_KEY; configurations are written to disk"
-            raise ConfigError("a secret stands in the configuration", where=redact(place), cure=cure)
+            raise ConfigError("a secret stands in the configuration", where=redact(key), cure=cure)
 
 
 def _values(value: Any, where: str = "") -> Iterator[tuple[str, str | int]]:
-    """(dotted place, value) of every text and whole number in plain containers, keys included."""
+    """(dotted key, value) of every text and integer in plain containers, keys included."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(key, str):
@@ -97,8 +103,8 @@ def _values(value: Any, where: str = "") -> Iterator[tuple[str, str | int]]:
         yield where, value
 
 
-def _without_certain(text: str, known: Sequence[str]) -> str:
-    for secret in known:
+def _without_certain(text: str, certain: Sequence[str]) -> str:
+    for secret in certain:
         text = text.replace(secret, MASK)
     for shape in SHAPES:
         text = shape.sub(MASK, text)

@@ -1,7 +1,7 @@
-"""Parts that a file of an earlier run describes: built from names that this project offers, and plain values alone.
+"""Components described by a file of an earlier run: offered targets and plain values only.
 
-Whoever sends a run's folder has written its config.json and replay.json. So a `_target_` in them is looked up, not
-followed: it has to be one that conf/ offers for that group, or that the present command line has chosen itself.
+The config.json and replay.json of a run's folder may come from anyone. So a `_target_` in them must
+be one that conf/ offers for that group, or that the present command line has chosen itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEEPEST = 8
 
 
 def build_saved(node: Any, group: str, now: Any, where: str, **extra: Any) -> Any:
-    """Build the node of a group as a file has kept it; `now` is that group in the present configuration.
+    """Build the node of a group from a saved file; `now` is the group in this configuration.
 
     Raise ConfigError for a target that neither conf/GROUP/ nor `now` names, or a value that is no plain one.
     """
@@ -37,16 +37,16 @@ def build_saved(node: Any, group: str, now: Any, where: str, **extra: Any) -> An
 
 def require_saved(node: Any, group: str, now: Any, where: str) -> None:
     """Raise ConfigError unless `build_saved` would build the node."""
-    known = offered(group) | {name for _, name in allowlist.targets(now) if isinstance(name, str)}
+    allowed = offered(group) | {name for _, name in allowlist.targets(now) if isinstance(name, str)}
     cure = f"choose it yourself, {group}=NAME, if this run is yours"
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{group} is not described in this file", where=where, cure=cure)
     for name in (name for _, name in allowlist.targets(node)):
-        if not isinstance(name, str) or current_target(name) not in known:
+        if not isinstance(name, str) or current_target(name) not in allowed:
             raise ConfigError(f"this file asks for {name!r} as {group}", where=where, cure=cure)
-    for place, value in _values(node):
+    for key, value in _values(node):
         if type(value) not in PLAIN or (isinstance(value, str) and len(value) > LONGEST):
-            what = f"{group}.{place} is no plain value in this file"
+            what = f"{group}.{key} is no plain value in this file"
             raise ConfigError(what, where=where, cure="use a file that your own run has written")
 
 
@@ -55,21 +55,21 @@ def offered(group: str) -> frozenset[str]:
     """The targets that this project's conf/GROUP/ names."""
     from omegaconf import OmegaConf
 
-    found: set[str] = set()
+    names: set[str] = set()
     for file in sorted((CONF / group).glob("*.yaml")):
         raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        found |= {name for _, name in allowlist.targets(raw) if isinstance(name, str)}
-    return frozenset(found)
+        names |= {name for _, name in allowlist.targets(raw) if isinstance(name, str)}
+    return frozenset(names)
 
 
-def _values(node: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """(dotted place, value) of every leaf; a container that is too deep or too long is one itself."""
+def _values(node: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf; a container that is too deep or too long is one itself."""
     pairs: Any = node.items() if isinstance(node, Mapping) else enumerate(node)
     if depth > DEEPEST or len(node) > LONGEST:
-        yield place, node
+        yield prefix, node
         return
     for key, value in pairs:
-        inner = f"{place}.{key}".lstrip(".")
+        inner = f"{prefix}.{key}".lstrip(".")
         if isinstance(value, Mapping | list):
             yield from _values(value, inner, depth + 1)
         else:

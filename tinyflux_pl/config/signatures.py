@@ -57,7 +57,7 @@ def suggestion(word: str, candidates: Collection[str]) -> str:
 
 def check(
     target: Any,
-    given: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     where: str,
     extra: Collection[str] = (),
     *,
@@ -82,14 +82,17 @@ def check(
             named[key] = parameter
     offered = [key for key in named if key not in extra]
     takes = f"it takes: {', '.join(offered) or 'nothing'}"
-    for key in (*given, *extra):
+    for key in (*arguments, *extra):
         if key not in named and not open_ended:
-            place = f"{where}.{key}" if where else key
-            raise ConfigError(f"{name} takes no {key!r}", where=place, cure=suggestion(key, offered) + takes)
-    missing = [k for k, p in named.items() if p.default is p.empty and k not in given and k not in extra]
+            full_key = f"{where}.{key}" if where else key
+            cure = suggestion(key, offered) + takes
+            raise ConfigError(f"{name} takes no {key!r}", where=full_key, cure=cure)
+    required = (k for k, p in named.items() if p.default is p.empty)
+    missing = [k for k in required if k not in arguments and k not in extra]
     if complete and missing:
         raise ConfigError(f"{name} needs {', '.join(missing)}", where=where, cure=takes)
-    return {k: _fitted(v, hints.get(k, Any), f"{where}.{k}" if where else k) for k, v in given.items()}
+    prefix = f"{where}." if where else ""
+    return {k: _fitted(v, hints.get(k, Any), f"{prefix}{k}") for k, v in arguments.items()}
 
 
 def _hints(target: Any) -> dict[str, Any]:

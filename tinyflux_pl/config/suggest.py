@@ -1,4 +1,4 @@
-"""The line composed once before Hydra runs it, so that a wrong key or choice meets the nearest right one."""
+"""Compose the line before Hydra runs it, to suggest the nearest key or choice for a wrong one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tinyflux_pl.config import allowlist, empty_values, signatures, synonyms
-from tinyflux_pl.config import sweep_jobs as sweep
+from tinyflux_pl.config import allowlist, empty_values, signatures, sweep_jobs, synonyms
 from tinyflux_pl.config.signatures import nearest, suggestion
 from tinyflux_pl.core.errors import ConfigError
 
-# what Hydra raises, and what it lets through of files that it did not expect
+# errors of Hydra, and those that it lets through for unexpected files
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, AttributeError)
 COMPOSING += (LookupError, AssertionError, RecursionError)
 
@@ -51,11 +50,11 @@ class KnownKeys:
 
     def groups(self, parent: str = "", depth: int = 3) -> list[str]:
         """Every group that has options, hydra's own included."""
-        found = []
+        names: list[str] = []
         for name in self.loader.list_groups(parent) if depth else []:
             group = f"{parent}/{name}" if parent else name
-            found += ([group] if self.choices(group) else []) + self.groups(group, depth - 1)
-        return found
+            names += ([group] if self.choices(group) else []) + self.groups(group, depth - 1)
+        return names
 
     def compose(self, lines: list[str]) -> DictConfig:
         """The composed configuration, hydra node included; raise ConfigError."""
@@ -67,7 +66,7 @@ class KnownKeys:
             raise explained(error) from error
 
     def is_group(self, override: Override) -> bool:
-        """Whether Hydra would read this override as a choice."""
+        """True if Hydra would read this override as the choice of a group."""
         dictionary = not override.is_sweep_override() and isinstance(override.value(), dict)
         return not dictionary and bool(self.choices(override.key_or_group))
 
@@ -76,38 +75,41 @@ class KnownKeys:
         if override.is_delete():
             return
         options = self.choices(override.key_or_group)
-        for value in (v for given in sweep.values(override) for v in (given if isinstance(given, list) else [given])):
+        chosen: list[Any] = []
+        for value in sweep_jobs.values(override):
+            chosen += value if isinstance(value, list) else [value]
+        for value in chosen:
             if value is None or str(value) not in options:
-                said = "null" if value is None else value
+                text = "null" if value is None else value
                 raise ConfigError(
-                    f"{override.key_or_group}={said}: there is no such choice",
+                    f"{override.key_or_group}={text}: there is no such choice",
                     where=f"conf/{override.key_or_group}/",
                     cure=f"{suggestion(str(value), options)}there are: {', '.join(options)}",
                 )
 
-    def check_key(self, override: Override, known: dict[str, Any]) -> None:
+    def check_key(self, override: Override, keys: dict[str, Any]) -> None:
         """Raise ConfigError naming the nearest key or group; or how to add what the node's target takes."""
         key = override.key_or_group
-        if key in known and override.package is None:
+        if key in keys and override.package is None:
             return
-        if _takes(known.get(key.rpartition(".")[0]), key.rpartition(".")[2]):
+        if _takes(keys.get(key.rpartition(".")[0]), key.rpartition(".")[2]):
             cure = f"it can be added: +{key}=..."
             raise ConfigError(f"conf/ does not list {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
-        cure = f"{self.meant(key, known)}all keys: --cfg job"
+        cure = f"{self.advice(key, keys)}all keys: --cfg job"
         raise ConfigError(f"unknown key: {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
 
-    def meant(self, key: str, known: dict[str, Any]) -> str:
-        """What the writer of an unknown key probably wants: another name, or the choice that brings the key."""
-        if told := synonyms.advice(key, known):
-            return told
+    def advice(self, key: str, keys: dict[str, Any]) -> str:
+        """Advice on an unknown key: another name, or the choice of a group that has the key."""
+        if advice := synonyms.advice(key, keys):
+            return advice
         group, _, rest = key.partition(".")
         listed = {choice: self._listed(group, choice) for choice in self.choices(group)} if rest else {}
-        if bringing := [choice for choice, keys in listed.items() if rest in keys]:
+        if bringing := [choice for choice, names in listed.items() if rest in names]:
             return f"it comes with {' or '.join(f'{group}={choice}' for choice in bringing[:4])}; "
-        if near := suggestion(key, {*known, *self.groups()}):
+        if near := suggestion(key, {*keys, *self.groups()}):
             return near
-        for choice, keys in listed.items():
-            if near := nearest(rest, keys):
+        for choice, names in listed.items():
+            if near := nearest(rest, names):
                 return f"did you mean {group}.{near[0]}, which comes with {group}={choice}? "
         return ""
 
@@ -146,31 +148,32 @@ def composed(
 
     Raise ConfigError on a value that cannot be read, an unknown key, group or choice.
     """
-    with known_keys(root, config_name, config_dir, lines) as known:
-        overrides = _parsed(lines, known.loader)
+    with known_keys(root, config_name, config_dir, lines) as loaded:
+        overrides = _parsed(lines, loaded.loader)
         if not multirun:
-            sweep.require_multirun(overrides)
-        groups = [o for o in overrides if known.is_group(o)]
+            sweep_jobs.require_multirun(overrides)
+        groups = [o for o in overrides if loaded.is_group(o)]
         for override in groups:
-            known.check_choice(override)
-        jobs = sweep.jobs(overrides)
+            loaded.check_choice(override)
+        jobs = sweep_jobs.jobs(overrides)
         try:
-            configs = [known.compose(job) for job in jobs]
+            configs = [loaded.compose(job) for job in jobs]
         except ConfigError:  # Hydra's own answer, where ours is no better
             added = [o in groups or o.is_add() or o.is_force_add() for o in overrides]
-            base = [line for line, kept in zip(jobs[0], added, strict=True) if kept]
-            keys = dict(dotted(OmegaConf.to_container(known.compose(base), resolve=False)))
-            for override in (o for o, kept in zip(overrides, added, strict=True) if not kept):
-                known.check_key(override, keys)
+            base = [line for line, is_added in zip(jobs[0], added, strict=True) if is_added]
+            keys = dict(dotted(OmegaConf.to_container(loaded.compose(base), resolve=False)))
+            for override, is_added in zip(overrides, added, strict=True):
+                if not is_added:
+                    loaded.check_key(override, keys)
             raise
         for job, config in zip(jobs, configs, strict=True):
             if any("{" in line for line in job):
-                empty_values.check(_parsed(job, known.loader), config)
+                empty_values.check(_parsed(job, loaded.loader), config)
         return configs
 
 
 def _takes(node: Any, name: str) -> bool:
-    """Whether a node's target has such a parameter, and its name is no slip of one that the node lists."""
+    """True if the node's target accepts `name` and it is not a likely typo of a listed key."""
     if not isinstance(node, dict) or "_target_" not in node or get_close_matches(name, node, n=1, cutoff=0.75):
         return False
     target = allowlist.resolve(node["_target_"])
@@ -182,15 +185,16 @@ def _takes(node: Any, name: str) -> bool:
 
 
 def _parsed(lines: list[str], loader: ConfigLoaderImpl) -> list[Override]:
-    parser, found = OverridesParser.create(config_loader=loader), []
+    parser = OverridesParser.create(config_loader=loader)
+    overrides: list[Override] = []
     for line in lines:
         try:
-            found += parser.parse_overrides([line])
+            overrides += parser.parse_overrides([line])
         except COMPOSING as error:
             key = line.split("=", 1)[0]
             cure = f"""quote it: '{key}="..."'""" if "=" in line else "write key=value; a choice is group=name"
             raise ConfigError(f"cannot read {line!r}", where="the command line", cure=cure) from error
-    return found
+    return overrides
 
 
 def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

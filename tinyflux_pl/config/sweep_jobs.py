@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from tinyflux_pl.core.errors import ConfigError
 
-MOST = 64  # jobs that are judged in every combination; of more, each value is judged once
+MOST = 64  # jobs that are checked in every combination; of more, each value is checked once
 
 
 def jobs(overrides: Sequence[Override]) -> list[list[str]]:
@@ -20,8 +20,8 @@ def jobs(overrides: Sequence[Override]) -> list[list[str]]:
     if math.prod(map(len, choices)) <= MOST:
         return [list(job) for job in product(*choices)]
     first = [options[0] for options in choices]
-    others = [(place, line) for place, options in enumerate(choices) for line in options[1:]]
-    return [first, *([*first[:place], line, *first[place + 1 :]] for place, line in others)]
+    changes = [(index, line) for index, options in enumerate(choices) for line in options[1:]]
+    return [first, *([*first[:index], line, *first[index + 1 :]] for index, line in changes)]
 
 
 def lines(override: Override) -> list[str]:
@@ -38,10 +38,10 @@ def values(override: Override) -> list[Any]:
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):
         return [sweep.start]
-    found = list(islice(override.sweep_string_iterator(), MOST))
-    if not found:
+    swept = list(islice(override.sweep_string_iterator(), MOST))
+    if not swept:
         raise ConfigError(f"nothing matches {override.input_line}", where="the command line", cure="name the choices")
-    return found
+    return swept
 
 
 def require_multirun(overrides: Sequence[Override]) -> None:

@@ -1,4 +1,4 @@
-"""Names that other programs use for what is called otherwise here, or does not exist."""
+"""Names that other programs use for keys of this project, and for features that it lacks."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ ABSENT = {
 COUNTED = "training is counted in steps of hardware.batch_size pictures: "
 
 
-def advice(key: str, known: Collection[str]) -> str:
-    """What the writer of an unknown key probably wants, of what is known: a sentence, or nothing."""
+def advice(key: str, keys: Collection[str]) -> str:
+    """Advice on an unknown key, given the existing `keys`; "" if there is none."""
     word = key.rpartition(".")[2].lower().replace("-", "_")
-    for reason, words in ABSENT.items():
-        if word in words.split():
+    for reason, synonyms in ABSENT.items():
+        if word in synonyms.split():
             return f"{reason}; "
-    for name, words in NAMES.items():
-        if word in words.split() and name in known and name != key:
+    for name, synonyms in NAMES.items():
+        if word in synonyms.split() and name in keys and name != key:
             return f"{COUNTED if 'epoch' in word else ''}did you mean {name}? "
     return ""

@@ -32,7 +32,7 @@ def check(config: Mapping[str, Any], task: str) -> None:
             _require_class(node, f"{group}.{name}")
 
 
-def _require_class(node: Any, place: str) -> None:
+def _require_class(node: Any, key: str) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
-        cure = f"choose one: {place.partition('.')[0]}=NAME (--help lists them), or leave {place} out"
-        raise ConfigError(f"{place} is {node!r}, which names no class", where=place, cure=cure)
+        cure = f"choose one: {key.partition('.')[0]}=NAME (--help lists them), or leave {key} out"
+        raise ConfigError(f"{key} is {node!r}, which names no class", where=key, cure=cure)

@@ -21,38 +21,41 @@ _REFERENCE = re.compile(r"\$\{\s*(?:oc\.\w+:\s*)?(\.*[A-Za-z_][\w.\[\]-]*|\.+\w+
 def check(raw: Mapping[str, Any], script: str) -> None:
     """Raise ConfigError for the first key of an unresolved configuration that nothing reads.
 
-    The first levels are judged here; what lies deeper belongs to a node with a schema or a signature of its own.
+    The first levels are checked here; deeper keys belong to nodes with their own schema or
+    signature.
     """
     groups = DRAWING if script == "generate" else (*schema.NEEDED, "steps", "callbacks")
-    known = {*schema.fields(script), *groups, *NAMED}
+    first_level = {*schema.fields(script), *groups, *NAMED}
     referred = set(references(raw))
     experts = raw.get("experts")
     for where, node in (("", raw), *((name, raw.get(name)) for name in OPEN)):
         taught = experts if where == "teacher" and isinstance(experts, Mapping) else ()
-        names = {*known} if not where else {*OPEN[where], *taught, "lune", "sol"} if where == "teacher" else OPEN[where]
+        names = {*OPEN[where], *taught} if where else {*first_level}
+        if where == "teacher":
+            names |= {"lune", "sol"}
         for name in node if isinstance(node, Mapping) else ():
             key = f"{where}.{name}" if where else str(name)
             if name not in names and not _refers(referred, key):
                 raise unread(key, [*(f"{where}.{n}" if where else n for n in names), *_leaves(raw)])
 
 
-def unread(key: str, known: list[str]) -> ConfigError:
+def unread(key: str, keys: list[str]) -> ConfigError:
     """The error for a key that nothing reads, with the one that was probably meant."""
-    near = synonyms.advice(key, known) or "".join(f"did you mean {n}? " for n in nearest(key, known))
+    near = synonyms.advice(key, keys) or "".join(f"did you mean {n}? " for n in nearest(key, keys))
     return ConfigError(f"nothing reads {key}", where=key, cure=f"{near}leave it out; all keys: --cfg job")
 
 
-def references(node: Any, place: tuple[str, ...] = ()) -> Iterator[str]:
+def references(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
     """Every dotted key that some ${...} of nested plain containers refers to, relative ones made absolute."""
     if isinstance(node, Mapping | list | tuple):
         pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
         for name, value in pairs:
-            yield from references(value, (*place, str(name)))
+            yield from references(value, (*path, str(name)))
     elif isinstance(node, str):
-        for found in _REFERENCE.findall(node):
-            dots = len(found) - len(found.lstrip("."))
-            base = place[: len(place) - dots] if dots else ()
-            yield ".".join((*base, *re.split(r"[.\[\]]+", found.strip(".[]"))))
+        for reference in _REFERENCE.findall(node):
+            dots = len(reference) - len(reference.lstrip("."))
+            base = path[: len(path) - dots] if dots else ()
+            yield ".".join((*base, *re.split(r"[.\[\]]+", reference.strip(".[]"))))
 
 
 def _refers(referred: set[str], key: str) -> bool:

@@ -13,7 +13,7 @@ SCRIPTS = ("train", "extract", "generate")
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_key_and_every_choice_has_its_line(script):
-    page = help_text.of(script, [CONF])
+    page = help_text.help_page(script, [CONF])
     lines = (CONF / f"{script}.yaml").read_text().splitlines()
     keys = list(help_text.own_keys(lines))
     assert keys and all(word for _, _, word in keys), [key for key, _, word in keys if not word]
@@ -26,7 +26,7 @@ def test_every_key_and_every_choice_has_its_line(script):
 
 
 def test_a_page_names_what_its_script_reads_and_nothing_else():
-    pages = {script: help_text.of(script, [CONF]) for script in SCRIPTS}
+    pages = {script: help_text.help_page(script, [CONF]) for script in SCRIPTS}
     assert "\n  resume=null" in pages["train"] and "\n  doctor=null" in pages["extract"]
     assert "\n  prompt=null" in pages["generate"] and "\noptimizer=" in pages["train"]
     for absent in ("\noptimizer=", "\nschedule=", "\nlogger=", "\n  steps="):
@@ -37,7 +37,7 @@ def test_a_page_names_what_its_script_reads_and_nothing_else():
 def test_choices_of_a_folder_of_ones_own_are_listed(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("# @package _global_\n# My own network.\nmodel: {}\n")
-    page = help_text.of("train", [CONF, tmp_path])
+    page = help_text.help_page("train", [CONF, tmp_path])
     assert "  mine" in page and "My own network." in page
 
 

@@ -28,11 +28,11 @@ def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> s
     The precision of training decides it for a new group alone: cached features do not go stale with
     it.
     """
-    from tinyflux_pl.core import precision as formats
+    from tinyflux_pl.core import precision
 
     requested = parts.config.teacher.precision
     if requested is not None:
-        return formats.choose(requested, parts.config.hardware.accelerator)
+        return precision.choose(requested, parts.config.hardware.accelerator)
     try:
         cached = store.groups().get(name, {}) if store is not None else {}
     except CorruptStore:  # a rebuild reports it and starts over; any other run has stopped before

@@ -1,6 +1,6 @@
-"""The command line as Hydra may read it, judged: flags, overrides, and every job that they start.
+"""Check the command line before Hydra reads it: flags, overrides, and every job that they start.
 
-Everything here runs before torch is imported, so that a wrong word is answered at once.
+Everything here runs before torch is imported, so that a mistake is reported at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FOLDERS = ("--config-path", "-cp", "--config-dir", "-cd")
 
 @dataclass(frozen=True)
 class Line:
-    """A command line that was judged: what Hydra may read, and the jobs of it as plain containers."""
+    """A checked command line: the arguments for Hydra, and its jobs as plain containers."""
 
     arguments: list[str]
     jobs: list[dict[str, Any]]
@@ -33,16 +33,20 @@ class Line:
 
 
 def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
-    """The line that Hydra may read: flags first, free text quoted, folders absolute; idempotent.
+    """Arguments for Hydra: flags first, free text quoted, folders absolute; idempotent.
 
     Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not allowed.
     """
-    return judge(argv, root, config_name).arguments
+    return check_line(argv, root, config_name).arguments
 
 
-def judge(argv: list[str], root: Path, script: str) -> Line:
-    """The same with the jobs that it starts. Of the project's own configuration every plain value is judged too."""
-    own, multirun = root == CONF, any(flag in argv for flag in ("-m", "--multirun"))
+def check_line(argv: list[str], root: Path, script: str) -> Line:
+    """As `prepare`, with the jobs that the line starts.
+
+    For the project's own configuration every plain value is checked too.
+    """
+    is_project_conf = root == CONF
+    multirun = any(flag in argv for flag in ("-m", "--multirun"))
     flags, overrides = _split(decoded(argv))
     overrides = [quoted(o, multirun=multirun) for o in overrides]
     args = _flags(flags)
@@ -61,11 +65,11 @@ def judge(argv: list[str], root: Path, script: str) -> Line:
 
     from omegaconf import OmegaConf
 
-    from tinyflux_pl.config import check_config as judged
+    from tinyflux_pl.config import check_config
     from tinyflux_pl.config.suggest import composed, missing_keys
 
     several = multirun or any(line.lstrip("+").startswith("hydra.mode=") for line in overrides)
-    shown = args.cfg or args.help or args.info
+    display_only = args.cfg or args.help or args.info
     configs = composed(root, config_name, overrides, args.config_dir, multirun=several)
     for config in configs:
         hydra_node.check(config)
@@ -75,22 +79,25 @@ def judge(argv: list[str], root: Path, script: str) -> Line:
         allowlist.check_names(job)
         _check_home(job.get("paths"))
         missing = missing_keys(job)
-        if missing and not shown:
+        if missing and not display_only:
             raise ConfigError(
                 f"{' and '.join(missing)} must be given",
                 where=f"conf/{config_name}.yaml",
                 cure=f"add {' '.join(f'{m}=...' for m in missing)}",
             )
-    jobs = judged.check(configs, script, multirun=multirun) if own and not shown else []
+    jobs: list[dict[str, Any]] = []
+    if is_project_conf and not display_only:
+        jobs = check_config.check(configs, script, multirun=multirun)
     return Line([*flags, *overrides], jobs, multirun)
 
 
 def _check_home(paths: Any) -> None:
-    """Raise ConfigError for a place that begins with ~: Hydra would make a folder of that name."""
-    for name, place in paths.items() if isinstance(paths, dict) else ():
-        if str(place).startswith("~"):
-            what = f"{place} would be a folder called ~"
-            raise ConfigError(what, where=f"paths.{name}", cure="write ${oc.env:HOME}, or the whole path")
+    """Raise ConfigError for a path that begins with ~: Hydra would create a folder of that name."""
+    for name, path in paths.items() if isinstance(paths, dict) else ():
+        if str(path).startswith("~"):
+            what = f"{path} would be a folder called ~"
+            cure = "write ${oc.env:HOME}, or the full path"
+            raise ConfigError(what, where=f"paths.{name}", cure=cure)
 
 
 def added_folders(arguments: Sequence[str]) -> list[Path]:
@@ -123,18 +130,19 @@ def _flags(flags: list[str]) -> Any:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    known = {name: action.nargs == 0 for action in parser._actions for name in action.option_strings}
+    options = {name for action in parser._actions for name in action.option_strings}
     for token in flags:
-        if token.startswith("--") and token not in known:
+        if token.startswith("--") and token not in options:
             name = token.lstrip("-")
             raise ConfigError(
                 f"unknown flag: {token}", where="the command line", cure=f"write {name}=... without dashes"
             )
     try:
-        with redirect_stderr(io.StringIO()) as said:
+        with redirect_stderr(io.StringIO()) as stderr:
             args = parser.parse_args(flags)
     except SystemExit:
-        what = said.getvalue().strip().rpartition("error: ")[2] or f"no such flags: {' '.join(flags)}"
+        message = stderr.getvalue().strip().rpartition("error: ")[2]
+        what = message or f"no such flags: {' '.join(flags)}"
         cure = "--help names the flags; a flag's value follows it"
         raise ConfigError(what, where="the command line", cure=cure) from None
     if args.experimental_rerun:

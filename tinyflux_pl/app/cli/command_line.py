@@ -1,4 +1,4 @@
-"""The entry that the root scripts share: the line judged, Hydra started, errors told in three lines."""
+"""Entry point of the root scripts: check the line, start Hydra, report errors in three lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app.cli import help_text, process_settings, standard_streams
-from tinyflux_pl.app.cli.check_line import CONF, added_folders, judge, prepare
+from tinyflux_pl.app.cli.check_line import CONF, added_folders, check_line, prepare
 from tinyflux_pl.app.cli.job_isolation import isolated
-from tinyflux_pl.config import blocked_packages as known_bad
-from tinyflux_pl.config import command_words as typed_line
-from tinyflux_pl.config import redact
+from tinyflux_pl.config import blocked_packages, command_words, redact
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
 from tinyflux_pl.core.printable import printable
@@ -35,18 +33,18 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
     process_settings.apply()
     redact.install()
     try:
-        known_bad.check()
-    except known_bad.KnownBadPackage as error:
+        blocked_packages.check()
+    except blocked_packages.KnownBadPackage as error:
         sys.exit(_report(error))
     if sys.argv[1:] in (["--help"], ["-h"]):
-        print(help_text.of(config_name, [root]))
+        print(help_text.help_page(config_name, [root]))
         return
 
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from tinyflux_pl.config import checked_loader as judged_loader
+    from tinyflux_pl.config import checked_loader
 
     # Hydra then hands us its errors rather than printing and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -57,13 +55,13 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
 
     task.__module__ = config_name  # Hydra takes the job's name from it
     try:
-        with judged_loader.installed():
-            line = judge(sys.argv[1:], root, config_name)
+        with checked_loader.installed():
+            line = check_line(sys.argv[1:], root, config_name)
             if any(flag in line.arguments for flag in ("--help", "-h")):
-                print(help_text.of(config_name, [root, *added_folders(line.arguments)]))
+                print(help_text.help_page(config_name, [root, *added_folders(line.arguments)]))
                 return
             if main is None and len(line.jobs) > 1 and _run_here(line.arguments):
-                _judge_jobs(config_name, line.jobs)
+                _check_jobs(config_name, line.jobs)
             sys.argv[1:] = line.arguments
             hydra.main(version_base=None, config_path=str(root), config_name=config_name)(task)()
     except TinyFluxError as error:
@@ -77,7 +75,7 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
         codes.append(141)
     except OSError as error:  # Hydra's, at a folder that cannot be made
         codes.append(_report(error if hasattr(error, "reported") else _of_the_system(error)))
-    except Exception as error:  # nobody expected it: its traceback, masked
+    except Exception as error:  # unexpected: its traceback, masked
         codes.append(_report(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -87,17 +85,17 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
 
 
 def _run_here(arguments: Sequence[str]) -> bool:
-    """Whether Hydra's own launcher runs the jobs, on this machine: another one may have another GPU."""
+    """True if Hydra's own launcher runs the jobs here: another machine may have another GPU."""
     return not any(a.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper=")) for a in arguments)
 
 
-def _judge_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
+def _check_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
     """Raise the first error that a job of a sweep would meet before its first step, with the job's number."""
-    from tinyflux_pl.app import run as recipes
+    from tinyflux_pl.app.run import CHECKS
 
     for number, job in enumerate(jobs):
         try:
-            recipes.CHECKS[name](job)
+            CHECKS[name](job)
         except TinyFluxError as error:
             error.args = (f"job {number} of 0 to {len(jobs) - 1}, none of which was started: {error}",)
             raise
@@ -111,9 +109,9 @@ def _of_the_system(error: OSError) -> TinyFluxError:
 
 
 def _recipe(name: str) -> Callable[[dict[str, Any]], Any]:
-    from tinyflux_pl.app import run as recipes
+    from tinyflux_pl.app import run
 
-    return getattr(recipes, name)
+    return getattr(run, name)
 
 
 def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -> Any:
@@ -129,15 +127,16 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
         # Hydra's folder, also in a sweep, where every job has its own; short to read and to type.
         folder = Path(HydraConfig.get().runtime.output_dir)
         folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-        overrides = [typed_line.override(line) for line in HydraConfig.get().overrides.task]
+        overrides = [command_words.override(line) for line in HydraConfig.get().overrides.task]
         resolved = plain(config)
         redact.check(resolved)
-        said = {"run_dir": str(folder), "overrides": overrides, "flags": typed_line.flags(sys.argv[1:], sweep)}
+        flags = command_words.flags(sys.argv[1:], sweep)
+        context = {"run_dir": str(folder), "overrides": overrides, "flags": flags}
         with isolated() if sweep else nullcontext():
-            result = _called(main, {**resolved, **said})
+            result = _called(main, {**resolved, **context})
     except BrokenPipeError:
         raise
-    except Exception as error:  # told here, masked: W&B and Hydra would print the traceback as it is
+    except Exception as error:  # reported here, masked: W&B and Hydra would print the raw traceback
         code = _report(error)
         codes.append(code)
         if sweep and not isinstance(error, Interrupted):
@@ -149,7 +148,7 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
 
 
 def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """The recipe's result; a full disk or a missing right is told alike, whether a library met it or we did."""
+    """The recipe's result. A full disk or a missing permission raises DiskFull or NotWritable."""
     try:
         with interruption.listening():
             return main(config)

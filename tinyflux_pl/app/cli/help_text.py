@@ -23,8 +23,8 @@ more
   before anything is read. README.md and docs/ explain the rest."""
 
 
-def of(script: str, folders: Sequence[Path]) -> str:
-    """The page of a script whose configurations lie in `folders`, the first of which holds its root."""
+def help_page(script: str, folders: Sequence[Path]) -> str:
+    """Help page of a script with configurations in `folders`; the first one holds its root."""
     lines = _text(folders[0] / f"{script}.yaml").splitlines()
     about = list(_head(lines))
     prose = [line for line in about if not line.startswith("python ")]
@@ -45,17 +45,20 @@ def of(script: str, folders: Sequence[Path]) -> str:
 def own_keys(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """(key, value, comment) of the plain keys of a root."""
     for line in lines:
-        found = _KEY.match(line)
-        if found and found[2] and found[1] not in HIDDEN and not (found[3] or "").startswith("not read"):
-            yield found[1], found[2], found[3] or ""
+        match = _KEY.match(line)
+        if match is None or not match[2] or match[1] in HIDDEN:
+            continue
+        comment = match[3] or ""
+        if not comment.startswith("not read"):
+            yield match[1], match[2], comment
 
 
 def groups(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(group, default choice) of a root, in its order; without those that its comment says nothing reads."""
     for line in lines:
-        found = _DEFAULT.match(line)
-        if found and found[1] not in HIDDEN and "# not read" not in line:
-            yield found[1], found[2]
+        match = _DEFAULT.match(line)
+        if match and match[1] not in HIDDEN and "# not read" not in line:
+            yield match[1], match[2]
 
 
 def choices(folders: Sequence[Path], group: str) -> list[tuple[str, str]]:

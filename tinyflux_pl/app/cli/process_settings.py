@@ -1,4 +1,4 @@
-"""What this process asks of the C library and of OpenMP, where the user asked for nothing: set before torch loads."""
+"""Defaults for the C library and OpenMP, set before torch loads unless the user has set them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _done: list[str] = []
 
 
 def apply(environment: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Set what nobody has set, once; returns what stands now, in words.
+    """Set unset variables, once; return a description of the settings in force.
 
-    Threads that spin for long take the processor from a busy neighbour, and from each other. Pages that are given
-    back after every step are asked for, and cleared, again in the next.
+    Threads that spin for long take the processor from other processes, and from each other. Pages
+    that are returned after every step are requested, and cleared, again in the next.
     """
     if _done:
         return list(_done)
-    waiting = _asked(environment, WAITING, WAITING_OF)
+    waiting = _set_by_user(environment, WAITING, WAITING_OF)
     if not waiting:
         environment["GOMP_SPINCOUNT"] = str(SPINS)
     _done.append(f"threads that wait: {waiting or f'GOMP_SPINCOUNT={SPINS} (set here)'}")
-    allocating = _asked(environment, ALLOCATING, ALLOCATING_OF)
+    allocating = _set_by_user(environment, ALLOCATING, ALLOCATING_OF)
     if allocating:
         _done.append(f"freed memory: as {allocating} says")
     elif _keep_pages():
@@ -40,10 +40,10 @@ def apply(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     return list(_done)
 
 
-def _asked(environment: MutableMapping[str, str], names: tuple[str, ...], prefix: str) -> str:
-    """What the user has set of these variables."""
-    given = [name for name in sorted(environment) if name in names or name.startswith(prefix)]
-    return ", ".join(f"{name}={environment[name]}" for name in given)
+def _set_by_user(environment: MutableMapping[str, str], names: tuple[str, ...], prefix: str) -> str:
+    """The variables of these names that the user has set, as NAME=VALUE."""
+    variables = [name for name in sorted(environment) if name in names or name.startswith(prefix)]
+    return ", ".join(f"{name}={environment[name]}" for name in variables)
 
 
 def _keep_pages() -> bool:

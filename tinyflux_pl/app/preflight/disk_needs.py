@@ -106,7 +106,7 @@ def room(folder: Path) -> tuple[int, int | None]:
 
 
 def num_events(start: int, steps: int, every: int) -> int:
-    """How often an event after every `every` steps, and at the end, happens after `start`."""
+    """Number of events after `start`: one every `every` steps, and one at the end."""
     regular = steps // every - start // every if every else 0
     return regular + bool(not every or steps % every)
 

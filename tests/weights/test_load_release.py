@@ -96,7 +96,7 @@ def test_whole_numbers_are_no_weights(tmp_path):
     with torch.device("meta"):
         linear = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointMismatch, match=r"weight is packed as torch\.int8[\s\S]*bfloat16"):
-        load_release.fill(linear, release.find(str(file), None, ""), torch.float32)
+        load_release.fill(linear, load_release.find(str(file), None, ""), torch.float32)
 
 
 def test_a_folder_of_packed_weights_is_refused_before_they_are_read(tmp_path):

@@ -9,8 +9,7 @@ import pytest
 from tests.house import source
 
 DIALECT = set(
-    "told untold found held made given own whole others mine shown asked said beside odd luck wanted known lot apart "
-    "place places what".split()
+    ["told", "untold", "found", "held", "made", "given", "own", "whole", "others", "mine", "shown", "asked", "said", "beside", "odd", "luck", "wanted", "known", "lot", "apart", "place", "places", "what"]
 )
 # `what`, `where` and `cure` are the three lines of an error (core/errors.py), set wherever one is raised
 ERROR_FIELDS = {"what"}

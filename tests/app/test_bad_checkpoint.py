@@ -61,7 +61,7 @@ def test_a_checkpoint_of_another_shape_lists_the_keys(trained, tmp_path):
         (("checkpoint='{root}/outputs/first'",), "prompt"),
         (("checkpoint='{root}/outputs/first'", "prompt=x", "height=33"), "such as height=32"),
         (("checkpoint='{root}/outputs/first'", "prompt=x", "n=0"), "at least 1"),
-        (("checkpoint='{root}/outputs/first'", "prompt=x", "model=tiny"), "brings its own model"),
+        (("checkpoint='{root}/outputs/first'", "prompt=x", "model=tiny"), "has its own model"),
         (("prompt=x",), "checkpoint=FOLDER"),
         (("checkpoint='{root}/outputs/first'", "prompt_file='{root}/none.txt'"), "no such file"),
     ],

@@ -20,10 +20,12 @@ def test_a_run_on_photographs_says_what_to_expect_and_shows_each_beside_the_data
 
 
 def test_embedded_teachers_are_recommended_for_nothing_that_they_do_not_know(tmp_path):
-    asked = ("experts=lune_sol", f"data.root='{tmp_path}'")
-    (line,) = expectations.of_teachers(settings("train", tmp_path, *OWN, *asked))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    root = f"data.root='{photos}'"
+    (line,) = expectations.of_teachers(settings("train", tmp_path, *OWN, root, "experts=lune_sol"))
     assert "lune, sol" in line and "shapes, scenes, digits" in line and "experts=none" in line
-    assert expectations.of_teachers(settings("train", tmp_path, *OWN, f"data.root='{tmp_path}'")) == []
+    assert expectations.of_teachers(settings("train", tmp_path, *OWN, root)) == []
     for data in ("shapes", "scenes", "digits", "mixture"):
         drawn = settings("train", tmp_path, f"data={data}", "experts=lune_sol")
         assert expectations.of_teachers(drawn) == [], data

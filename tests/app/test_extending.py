@@ -52,4 +52,4 @@ def test_the_page_s_dataset_and_loss_train_with_the_experts(added, tmp_path):
 def test_every_file_that_the_page_names_is_there():
     named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|yaml))`", PAGE))
     missing = [name for name in named if not any((CONF.parent / base / name).is_file() for base in ("", "tinyflux_pl"))]
-    assert len(named) > 8 and not missing
+    assert len(named) >= 8 and not missing

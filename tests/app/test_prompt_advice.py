@@ -71,7 +71,7 @@ def test_checkpoints_of_earlier_versions_draw_and_say_that_they_say_nothing(made
     weights = told.weights("raw")
     directory.save(tmp_path / "old", step=2, config=older, weights=weights, averaged=None, state=None)
     run("generate", tmp_path, f"checkpoint='{tmp_path}/old'", "prompt=help")
-    assert "does not say" in capsys.readouterr().out
+    assert "does not describe its captions" in capsys.readouterr().out
     run("generate", tmp_path, f"checkpoint='{tmp_path}/old'", "prompt=a red dog", "run=drawn")
     assert "note:" not in capsys.readouterr().out
     assert (tmp_path / "outputs" / "drawn" / "image_0000.png").is_file()

@@ -66,7 +66,7 @@ def test_other_ranks_wait_until_the_caches_lack_nothing(looks, monkeypatch):
 
 def test_a_rank_that_waits_is_stopped_by_a_signal(looks, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(interruption, "_asked", None)
+    monkeypatch.setattr(interruption, "_request", None)
     interruption.request_stop(signal.SIGTERM)
     with pytest.raises(Interrupted):
         ranks.prepare_on_rank_zero(None)

@@ -134,7 +134,7 @@ def test_questions_that_the_model_cannot_take_are_refused(root, whole):
         file = root / "ids.npz"
         run("generate", root, f"checkpoint='{whole}'", f"condition='{file}'", "prompt='a circle'", "run=both")
     for more in ("height=32", "width=8", "reference=a.png", "negative_prompt=blurry"):
-        with pytest.raises(ConfigError, match=f"{more.partition('=')[0]} beside a condition"):
+        with pytest.raises(ConfigError, match=f"condition= goes without {more.partition('=')[0]}"):
             run("generate", root, f"checkpoint='{whole}'", f"condition='{root / 'ids.npz'}'", more, "run=both")
     with pytest.raises(ConfigError, match="condition=FILE"):
         run("generate", root, f"checkpoint='{whole}'", "prompt='a circle'", "run=words")
@@ -168,7 +168,7 @@ def test_the_same_network_learns_pictures_from_words(tmp_path):
 @pytest.mark.parametrize("model", ["tiny", "unet"])
 def test_a_network_that_reads_no_places_is_refused(root, model):
     patch = ["model.patch_size=1"] if model == "tiny" else []
-    with pytest.raises(SpecMismatch, match="reads no places"):
+    with pytest.raises(SpecMismatch, match="reads no token positions"):
         run("train", root, *chosen(root, model)[1:], f"model={model}", *patch)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.app import kept_compositions, wrong_values
-from tinyflux_pl.app import run
 from tinyflux_pl.app.cli import command_line, standard_streams
+from tinyflux_pl.app.hardware import resolve_auto
 from tinyflux_pl.config import build
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, TinyFluxError, UntrustedFile
 
@@ -31,6 +31,7 @@ def answer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def reached(config):
+        config = config.plain
         for name in ("timesteps", "schedule", "optimizer", "objective", "logger", "codec", "text", "path", "model"):
             build.check_binds(config.get(name), (), name)
         for name, source in config["data"]["sources"].items() if "data" in config else ():
@@ -40,7 +41,7 @@ def answer(tmp_path, monkeypatch):
     monkeypatch.setattr("tinyflux_pl.app.components.Parts.from_config", reached)
     monkeypatch.setattr("tinyflux_pl.app.build_pipeline.pipeline", reached)
     monkeypatch.setattr("tinyflux_pl.app.prompt_advice.captions_of", lambda checkpoint: None)
-    monkeypatch.setattr(run, "_use_threads", lambda config: None)
+    monkeypatch.setattr("tinyflux_pl.app.hardware.set_up", lambda config: resolve_auto(config))
     gc.collect()
     gc.freeze()  # torch's objects are not looked through again at every composition
 

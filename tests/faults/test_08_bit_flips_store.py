@@ -15,6 +15,7 @@ from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.caches import doctor
 from tinyflux_pl.cache.dataset import CachedDataset, collate
 from tinyflux_pl.cache.store import CacheStore
+from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import CorruptStore
 
 EXPERTS = ("lune", "sol")
@@ -59,7 +60,7 @@ def rows_of(root, workers=0):
 
 
 def test_doctor_finds_every_flip(world, flips, tmp_path, capsys, figure):
-    config = configuration("extract", tmp_path, f"doctor='{world / 'cache'}'")
+    config = schema.read(configuration("extract", tmp_path, f"doctor='{world / 'cache'}'"), "extract")
     assert doctor.run(config) == 0
     found = 0
     for file, *where in flips:

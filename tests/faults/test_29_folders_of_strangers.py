@@ -88,7 +88,8 @@ def test_a_replayed_bundle_builds_no_foreign_target(tmp_path, figure, monkeypatc
             checkpoint = SimpleNamespace(config={}, path=tmp_path / "checkpoint")
             bundle = SimpleNamespace(config=run, checkpoint=checkpoint, null_text=None)
             monkeypatch.setattr(Replay, "read", lambda path, bundle=bundle: bundle)
-            chosen = {"replay": str(tmp_path), "experts": {}, "timesteps": RATE, "objective": {}}
+            plain = {"experts": {}, "timesteps": RATE, "objective": {}}
+            chosen = SimpleNamespace(replay=str(tmp_path), plain=plain)
             tried += 1
             try:
                 replay(chosen)

@@ -38,7 +38,8 @@ def plain(kind: type[Keys], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def wrong(hint: Any) -> tuple[str, ...]:
     """Values that no member of an annotation allows."""
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)  # int | Literal is the latter
+    members = typing.get_args(hint) if union else (hint,)
     kinds = {m for m in members if m in WRONG}
     if any(typing.get_origin(m) is typing.Literal for m in members):
         kinds.add(str)

@@ -132,7 +132,7 @@ def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("given", ["0", "-3", "many", "1.5", "true"])
 def test_a_batch_size_that_is_none_is_refused(folder, tmp_path, given):
     for asked in (("model=flux1_dev", f"model.weights='{folder}'", *TINY), (f"checkpoint='{tmp_path}'",)):
-        with pytest.raises(ConfigError, match="batch_size (is|must be)"):
+        with pytest.raises(ConfigError, match=r"batch_size (is|must be)"):
             run("generate", tmp_path, *asked, "prompt=night", f"batch_size={given}")
 
 

@@ -126,6 +126,6 @@ def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(tmp_path
 @pytest.mark.parametrize("batch", ["0", "-3", "many", "2.5"])
 def test_a_batch_that_is_no_number_of_images_is_refused_before_anything_is_written(world, tmp_path, batch):
     fresh = caching.copied(world, tmp_path / "fresh", caches=False)
-    with pytest.raises(ConfigError, match="extraction_batch (is|must be)"):
+    with pytest.raises(ConfigError, match=r"extraction_batch (is|must be)"):
         caching.extract(fresh, f"data.extraction_batch={batch}", pretrained=False)
     assert not (fresh / "cache").exists()

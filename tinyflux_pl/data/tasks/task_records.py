@@ -1,6 +1,4 @@
-"""The base of the built-in tasks: pictures of one side, captions of a grammar, everything from the
-index.
-"""
+"""The base of the built-in tasks: square pictures and captions, each a function of its index."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.data.records.record_source import RecordSource
 
@@ -31,12 +30,17 @@ class TaskRecords(RecordSource):
 
     A task implements `example` and `balanced_captions`. `versions` are the parts of its fingerprint
     that are raised whenever pictures or captions change; `options` names the attributes in it.
+    `min_size` is the smallest side in pixels.
     """
 
     versions: ClassVar[dict[str, int]]
+    min_size: ClassVar[int]
     options: ClassVar[tuple[str, ...]] = ("name", "split", "count", "size", "seed")
 
     def __init__(self, split: str, count: int, size: int, seed: int = 0) -> None:
+        if count < 1 or size < self.min_size:
+            what = f"{self.name}: count {count}, size {size}"
+            raise ConfigError(what, where="data", cure=f"count >= 1 and size >= {self.min_size}")
         self.split = split
         self.count = count
         self.size = size

@@ -22,6 +22,7 @@ class Digits(TaskRecords):
 
     name = "digits"
     versions: ClassVar[dict[str, int]] = {"version": 1}
+    min_size = SIDE
     options = ("name", "split", "count", "size")
     prompt_splits = ("train",)
     grammar = GRAMMAR

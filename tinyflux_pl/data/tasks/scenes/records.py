@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.data.tasks.scenes.grammar import (
     BASE,
     CELL_JITTER,
@@ -51,14 +50,12 @@ class Scenes(TaskRecords):
     name = "scenes"
     versions: ClassVar[dict[str, int]] = {"drawing": DRAWING_VERSION, "scenes": SCENES_VERSION}
     prompt_splits = ("train", "held_out")
+    min_size = BASE
     grammar = GRAMMAR
 
     def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
-        self.pairs = pairs_of(split)
-        if count < 1 or size < BASE:
-            what = f"scenes: count {count}, size {size}"
-            raise ConfigError(what, where="data", cure=f"count >= 1 and size >= {BASE}")
         super().__init__(split, count, size, seed)
+        self.pairs = pairs_of(split)
 
     def example(self, index: int, seed: int) -> Example:
         """A random scene with random colours, places and caption."""

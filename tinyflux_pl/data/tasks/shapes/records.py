@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.data.tasks.shapes.grammar import (
     BASE,
     CAPTIONS_VERSION,
@@ -34,8 +33,6 @@ from tinyflux_pl.data.tasks.task_records import Example, TaskRecords, balanced
 if TYPE_CHECKING:
     from tinyflux_pl.data.tasks.shapes.verifier import ShapeVerifier
 
-MIN_SIZE = 16
-
 
 class Shapes(TaskRecords):
     """Records of one shape on a light background.
@@ -48,14 +45,12 @@ class Shapes(TaskRecords):
     name = "shapes"
     versions: ClassVar[dict[str, int]] = {"drawing": DRAWING_VERSION, "captions": CAPTIONS_VERSION}
     prompt_splits = ("train", "held_out", "short")
+    min_size = 16
     grammar = GRAMMAR
 
     def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
-        self.pairs = pairs_of(split)
-        if count < 1 or size < MIN_SIZE:
-            what = f"shapes: count {count}, size {size}"
-            raise ConfigError(what, where="data", cure=f"count >= 1 and size >= {MIN_SIZE}")
         super().__init__(split, count, size, seed)
+        self.pairs = pairs_of(split)
 
     def example(self, index: int, seed: int) -> Example:
         """A shape with random colour, position, size, background and caption."""

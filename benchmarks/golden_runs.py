@@ -3,10 +3,11 @@
     python benchmarks/golden_runs.py record golden     # before the change
     python benchmarks/golden_runs.py compare golden    # after it, on the same machine
 
-`record` trains, resumes and samples small models of several kinds on one thread in fp32, and hashes every tensor of
-caches and checkpoints, the losses and the pictures. `compare` does the same again and prints the differences. Then it
-opens the recorded caches and checkpoints: the resumed run must end on the recorded weights, and the sampled pictures
-must have the recorded pixels. Exit status 1 means that something differs.
+`record` trains, resumes and samples small models of several kinds on one thread in fp32, and hashes
+every tensor of caches and checkpoints, the losses and the pictures. `compare` does the same again
+and prints the differences. Then it opens the recorded caches and checkpoints: the resumed run must
+end on the recorded weights, and the sampled pictures must have the recorded pixels. Exit status 1
+means that something differs.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ PROMPTS = "data.evaluation_prompts=4"
 
 def counts(source: str) -> tuple[str, ...]:
     """Overrides for a drawn dataset of 64 training and 32 validation pictures."""
-    return (f"data.sources.{source}.train.count=64", f"data.sources.{source}.validation.count=32", PROMPTS)
+    return (
+        f"data.sources.{source}.train.count=64",
+        f"data.sources.{source}.validation.count=32",
+        PROMPTS,
+    )
 
 
 RUNS = {
@@ -65,7 +70,9 @@ def run_script(script: str, *arguments: str) -> None:
     command = [sys.executable, str(ROOT / script), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{script} {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        )
 
 
 def train(name: str, out: Path, steps: int, *more: str) -> None:
@@ -77,7 +84,13 @@ def train(name: str, out: Path, steps: int, *more: str) -> None:
 def sample(out: Path) -> None:
     """Two pictures from the newest checkpoint of the resumed run, in out/sampled."""
     newest = sorted((out / "outputs" / RESUMED / "checkpoints").iterdir())[-1]
-    settings = ("n=2", "sampler.steps=4", "hardware=cpu", "hardware.precision=32-true", "hardware.threads=1")
+    settings = (
+        "n=2",
+        "sampler.steps=4",
+        "hardware=cpu",
+        "hardware.precision=32-true",
+        "hardware.threads=1",
+    )
     run_script("generate.py", f"checkpoint={newest}", PROMPT, f"output={out}/sampled", *settings)
 
 
@@ -101,14 +114,23 @@ def output_hashes(out: Path) -> dict[str, str]:
     """A hash for each tensor and picture, and the text of each loss, by relative path."""
     hashes = {}
     for file in sorted(out.rglob("*.safetensors")):
-        hashes |= {f"{file.relative_to(out)}:{key}": value for key, value in tensor_hashes(file).items()}
+        hashes |= {
+            f"{file.relative_to(out)}:{key}": value for key, value in tensor_hashes(file).items()
+        }
     for file in sorted(out.rglob("*.png")):
         with Image.open(file) as image:
             hashes[str(file.relative_to(out))] = digest(image.tobytes())
     for file in sorted(out.rglob("metrics.csv")):
         for row in csv.DictReader(file.open()):
-            losses = {key: value for key, value in row.items() if value and ("loss" in key or "flow" in key)}
-            hashes |= {f"{file.relative_to(out)}:{row['step']}:{key}": value for key, value in losses.items()}
+            losses = {
+                key: value
+                for key, value in row.items()
+                if value and ("loss" in key or "flow" in key)
+            }
+            hashes |= {
+                f"{file.relative_to(out)}:{row['step']}:{key}": value
+                for key, value in losses.items()
+            }
     return hashes
 
 
@@ -129,18 +151,28 @@ def reopen(recorded: Path, out: Path) -> dict[str, str]:
     shutil.copytree(recorded / "outputs" / "before_resumption", out / "outputs" / RESUMED)
     times = {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")}
     train(RESUMED, out, STEPS + MORE_STEPS, "resume=auto")
-    rewritten = [file for file, time in times.items() if not file.exists() or file.stat().st_mtime_ns != time]
+    rewritten = [
+        file for file, time in times.items() if not file.exists() or file.stat().st_mtime_ns != time
+    ]
     if rewritten:
         raise SystemExit(f"the recorded cache was not accepted: {rewritten[0]} was written again")
     sample(out)
     hashes = output_hashes(out)
-    return {key: value for key, value in hashes.items() if key.startswith((f"outputs/{RESUMED}/", "sampled/"))}
+    return {
+        key: value
+        for key, value in hashes.items()
+        if key.startswith((f"outputs/{RESUMED}/", "sampled/"))
+    }
 
 
 def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
     """One line for each entry that is missing, new or different."""
     keys = sorted(expected.keys() | actual.keys())
-    return [f"{key}: {expected.get(key)} -> {actual.get(key)}" for key in keys if expected.get(key) != actual.get(key)]
+    return [
+        f"{key}: {expected.get(key)} -> {actual.get(key)}"
+        for key in keys
+        if expected.get(key) != actual.get(key)
+    ]
 
 
 def compare(folder: Path, expected: dict[str, str]) -> int:
@@ -162,7 +194,9 @@ def compare(folder: Path, expected: dict[str, str]) -> int:
 
 def main() -> None:
     """Record or compare."""
-    parser = argparse.ArgumentParser(description="Record small runs, or compare with recorded ones.")
+    parser = argparse.ArgumentParser(
+        description="Record small runs, or compare with recorded ones."
+    )
     parser.add_argument("action", choices=("record", "compare"))
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()

@@ -1,10 +1,12 @@
-"""Holds the memory plan against a real card: peak memory and images a second of training, as a markdown table.
+"""Holds the memory plan against a real card: peak memory and images a second of training, as a
+markdown table.
 
-    python benchmarks/gpu_check.py                       # on the GPU that is here; about three minutes
-    python benchmarks/gpu_check.py --device cpu --only tiny
+    python benchmarks/gpu_check.py                       # on the GPU that is here; about three
+    minutes python benchmarks/gpu_check.py --device cpu --only tiny
 
-Needs no weights and no network: pictures are drawn by rule, networks are newly initialised, and the codec and
-the words are the embedded ones. Then the loss of one batch on the device is compared with the CPU's.
+Needs no weights and no network: pictures are drawn by rule, networks are newly initialised, and the
+codec and the words are the embedded ones. Then the loss of one batch on the device is compared with
+the CPU's.
 """
 
 from __future__ import annotations
@@ -34,7 +36,15 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 STEPS = 3  # timed, after one that is not
 TOLERANCE = 1e-3  # of the loss, in fp32
-HEADER = ("row", "batch", "checkpointing", "planned GiB", "measured GiB", "measured / planned", "images/s")
+HEADER = (
+    "row",
+    "batch",
+    "checkpointing",
+    "planned GiB",
+    "measured GiB",
+    "measured / planned",
+    "images/s",
+)
 
 
 def settings(asked: tuple[str, ...], root: str, *more: str) -> Any:
@@ -45,13 +55,17 @@ def settings(asked: tuple[str, ...], root: str, *more: str) -> Any:
     from tinyflux_pl.config import schema
 
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        config = compose("train", overrides=[*EMBEDDED, *asked, *more, f"paths.root={root}", "run=gpu_check"])
+        config = compose(
+            "train", overrides=[*EMBEDDED, *asked, *more, f"paths.root={root}", "run=gpu_check"]
+        )
         plain = OmegaConf.to_container(config, resolve=True)
     return schema.read({**plain, "run_dir": root}, "train")
 
 
 class Trained:
-    """A run's network, objective, optimizer and averages on a device, and batches of drawn pictures."""
+    """A run's network, objective, optimizer and averages on a device, and batches of drawn
+    pictures.
+    """
 
     def __init__(self, config: Any, device: str, root: str) -> None:
         from tinyflux_pl.app.caches.sources import open_sources
@@ -115,7 +129,13 @@ def measure(asked: tuple[str, ...], device: str, root: str, *more: str) -> tuple
         peak = torch.cuda.max_memory_allocated() / 2**30
     found = ("-", "-") if peak is None else (f"{peak:.2f}", f"{peak / planned:.2f}")
     shape = f"{config.hardware.batch_size} = {plan.sizes.on_rank} x {accumulation}"
-    return (shape, "yes" if plan.gradient_checkpointing else "no", f"{planned:.2f}", *found, f"{rate:.1f}")
+    return (
+        shape,
+        "yes" if plan.gradient_checkpointing else "no",
+        f"{planned:.2f}",
+        *found,
+        f"{rate:.1f}",
+    )
 
 
 def difference(device: str, root: str) -> float:
@@ -135,8 +155,12 @@ def _wait(device: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cuda", "cpu"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cuda", "cpu")
+    )
     parser.add_argument("--only", choices=tuple(ROWS), help="one row")
     parser.add_argument("--override", action="append", default=[], help="key=value for every row")
     arguments = parser.parse_args(argv)
@@ -148,7 +172,10 @@ def main(argv: list[str] | None = None) -> int:
             cells = measure(ROWS[row], arguments.device, root, *arguments.override)
             print(f"| {' | '.join((row, *cells))} |", flush=True)
         found = difference(arguments.device, root)
-    print(f"\nthe loss of one batch in fp32: {found:.1e} of it apart from the CPU's (at most {TOLERANCE:g})")
+    print(
+        f"\nthe loss of one batch in fp32: {found:.1e} of it apart from the CPU's (at most "
+        f"{TOLERANCE:g})"
+    )
     return int(found > TOLERANCE)
 
 

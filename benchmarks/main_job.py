@@ -2,13 +2,14 @@
 
     python benchmarks/main_job.py [--seconds 20] [--threads 2]
 
-The peer of the network is diffusers' FluxTransformer2DModel of the same width, depth and tokens; of the
-cached batch, indexing tensors that lie in memory; of sampling, two forwards a step, one for each side of
-guidance; of Muon, torch's own; of a teacher, one copy with all threads within each operation; of trimmed words, the
-same step with every caption padded to 24 words, as the unconditional's padding once made it. Rounds alternate
-(A B A B), figures are medians. How threads wait is a setting of the process:
-run this once as it is and once under `GOMP_SPINCOUNT=1000`, alone and beside a busy neighbour; and the allocator once
-as it is and once under `MALLOC_TRIM_THRESHOLD_=536870912 MALLOC_MMAP_THRESHOLD_=33554432`.
+The peer of the network is diffusers' FluxTransformer2DModel of the same width, depth and tokens; of
+the cached batch, indexing tensors that lie in memory; of sampling, two forwards a step, one for
+each side of guidance; of Muon, torch's own; of a teacher, one copy with all threads within each
+operation; of trimmed words, the same step with every caption padded to 24 words, as the
+unconditional's padding once made it. Rounds alternate (A B A B), figures are medians. How threads
+wait is a setting of the process: run this once as it is and once under `GOMP_SPINCOUNT=1000`, alone
+and beside a busy neighbour; and the allocator once as it is and once under
+`MALLOC_TRIM_THRESHOLD_=536870912 MALLOC_MMAP_THRESHOLD_=33554432`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 BATCH, TOKENS, WORDS, WIDTH, IMAGES = 64, 64, 12, 128, 64
 
 
-def rounds(first: Callable[[], None], second: Callable[[], None], seconds: float) -> tuple[float, float]:
+def rounds(
+    first: Callable[[], None], second: Callable[[], None], seconds: float
+) -> tuple[float, float]:
     """Median seconds a call of each, taken in turns for about `seconds`."""
     first(), second()
     taken: tuple[list[float], list[float]] = ([], [])
@@ -47,7 +50,12 @@ def tiny() -> torch.nn.Module:
     from tinyflux_pl.denoisers.tinyflux import build
     from tinyflux_pl.diffusion.paths import LinearPath
 
-    sizes = {"hidden_size": WIDTH, "num_attention_heads": 4, "attention_head_dim": 32, "axes_dims_rope": (8, 12, 12)}
+    sizes = {
+        "hidden_size": WIDTH,
+        "num_attention_heads": 4,
+        "attention_head_dim": 32,
+        "axes_dims_rope": (8, 12, 12),
+    }
     depth = {"num_double_layers": 2, "num_single_layers": 4, "patch_size": 2}
     return build(LatentSpec(12, 2), TextSpec(128, 24, 128), LinearPath(), **sizes, **depth)
 
@@ -76,9 +84,15 @@ def training_step(seconds: float, precision: str) -> tuple[float, float]:
     optimizers = adamw(ours), adamw(theirs)
     x, t = torch.randn(BATCH, 12, 16, 16), torch.rand(BATCH)
     text = TextEmbeddings(
-        torch.randn(BATCH, WORDS, 128), torch.ones(BATCH, WORDS, dtype=torch.bool), torch.randn(BATCH, 128)
+        torch.randn(BATCH, WORDS, 128),
+        torch.ones(BATCH, WORDS, dtype=torch.bool),
+        torch.randn(BATCH, 128),
     )
-    tokens, image_ids, text_ids = torch.randn(BATCH, TOKENS, 48), torch.zeros(TOKENS, 3), torch.zeros(WORDS, 3)
+    tokens, image_ids, text_ids = (
+        torch.randn(BATCH, TOKENS, 48),
+        torch.zeros(TOKENS, 3),
+        torch.zeros(WORDS, 3),
+    )
 
     def step(optimizer: torch.optim.Optimizer, forward: Callable[[], torch.Tensor]) -> None:
         with autocast(precision, "cpu"):
@@ -106,7 +120,9 @@ def training_step(seconds: float, precision: str) -> tuple[float, float]:
 
 
 def trimmed_words(seconds: float, precision: str) -> tuple[float, float]:
-    """A training step with the words that there are, and with captions padded to the encoder's length."""
+    """A training step with the words that there are, and with captions padded to the encoder's
+    length.
+    """
     from tinyflux_pl.training.optimizers import adamw
 
     net = tiny()
@@ -166,7 +182,15 @@ def sampling(seconds: float, precision: str) -> tuple[float, float]:
 
     def batched() -> None:
         with autocast(precision, "cpu"):
-            sample(ours, text, null, shape=(12, 16, 16), sample_ids=range(images), seed=0, settings=settings)
+            sample(
+                ours,
+                text,
+                null,
+                shape=(12, 16, 16),
+                sample_ids=range(images),
+                seed=0,
+                settings=settings,
+            )
 
     @torch.inference_mode()
     def twice() -> None:
@@ -174,7 +198,9 @@ def sampling(seconds: float, precision: str) -> tuple[float, float]:
         with autocast(precision, "cpu"):
             for i in range(steps):
                 t = torch.full((images,), i / steps)
-                cond, uncond = (ours(x, t, Conditioning(told)).sample.float() for told in (text, none))
+                cond, uncond = (
+                    ours(x, t, Conditioning(told)).sample.float() for told in (text, none)
+                )
                 x = x + (uncond + 3.0 * (cond - uncond)) / steps
 
     return rounds(batched, twice, seconds)
@@ -195,7 +221,9 @@ def muon_step(seconds: float) -> tuple[float, float]:
 
 
 def teacher(name: str, seconds: float, precision: str) -> tuple[float, float]:
-    """IMAGES pictures of 32 x 32 shown to an embedded teacher at ten times each: copies side by side, and one."""
+    """IMAGES pictures of 32 x 32 shown to an embedded teacher at ten times each: copies side by
+    side, and one.
+    """
     from tinyflux_pl.diffusion.paths import LinearPath
     from tinyflux_pl.experts.lune_features import LuneFeatures
     from tinyflux_pl.experts.sol_attention import SolAttention
@@ -220,7 +248,9 @@ def teacher(name: str, seconds: float, precision: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="for each part")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     arguments = parser.parse_args()
@@ -229,15 +259,47 @@ def main() -> None:
     from tinyflux_pl.training.throughput import peak_memory_bytes
 
     precision = choose("auto", "cpu")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {precision}, batch {BATCH}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {precision}, batch {BATCH}"
+    )
     rows = [
-        ("training step", BATCH, "images/s", "diffusers Flux", training_step(arguments.seconds, precision)),
-        ("trimmed words", BATCH, "images/s", "24 words", trimmed_words(arguments.seconds, precision)),
+        (
+            "training step",
+            BATCH,
+            "images/s",
+            "diffusers Flux",
+            training_step(arguments.seconds, precision),
+        ),
+        (
+            "trimmed words",
+            BATCH,
+            "images/s",
+            "24 words",
+            trimmed_words(arguments.seconds, precision),
+        ),
         ("cached batch", BATCH, "samples/s", "in memory", cached_batch(arguments.seconds)),
-        ("sampling, 8 steps", 16, "images/s", "two forwards", sampling(arguments.seconds, precision)),
+        (
+            "sampling, 8 steps",
+            16,
+            "images/s",
+            "two forwards",
+            sampling(arguments.seconds, precision),
+        ),
         ("Muon", 1, "steps/s", "torch.optim.Muon", muon_step(arguments.seconds)),
-        ("Lune's features", IMAGES, "images/s", "one copy", teacher("lune", arguments.seconds, precision)),
-        ("Sol's statistics", IMAGES, "images/s", "one copy", teacher("sol", arguments.seconds, precision)),
+        (
+            "Lune's features",
+            IMAGES,
+            "images/s",
+            "one copy",
+            teacher("lune", arguments.seconds, precision),
+        ),
+        (
+            "Sol's statistics",
+            IMAGES,
+            "images/s",
+            "one copy",
+            teacher("sol", arguments.seconds, precision),
+        ),
     ]
     for name, count, unit, against, (mine, other) in rows:
         rate, ratio = f"{count / mine:12,.0f} {unit:<10}", other / mine

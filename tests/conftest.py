@@ -1,11 +1,15 @@
-"""One thread, no network: set before torch is first imported. Other processes import this tree, as tests do."""
+"""One thread, no network: set before torch is first imported. Other processes import this tree, as
+tests do.
+"""
 
 import os
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # more threads than cores make every test several times slower
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", WANDB_MODE="offline", HF_HUB_DISABLE_TELEMETRY="1")
+os.environ.update(
+    HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", WANDB_MODE="offline", HF_HUB_DISABLE_TELEMETRY="1"
+)
 
 # A script that is started from elsewhere would import what is installed: perhaps another checkout.
 TREE = str(Path(__file__).resolve().parents[1])

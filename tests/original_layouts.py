@@ -1,4 +1,6 @@
-"""Weights under the keys of the original releases: diffusers' and transformers' names turned back, for tests."""
+"""Weights under the keys of the original releases: diffusers' and transformers' names turned back,
+for tests.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,22 @@ VAE = (
 
 
 def vae_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of ae.safetensors, where attention was made of 1 x 1 convolutions and the decoder counts upwards."""
+    """The keys of ae.safetensors, where attention was made of 1 x 1 convolutions and the decoder
+    counts upwards.
+    """
     levels = len({key.split(".")[2] for key in tensors if key.startswith("decoder.up_blocks.")})
     made = {}
     for key, value in tensors.items():
         if "bn.running_mean" in tensors:  # FLUX.2's
-            key = re.sub("^post_quant", "decoder.post_quant", re.sub("^quant", "encoder.quant", key))
+            key = re.sub(
+                "^post_quant", "decoder.post_quant", re.sub("^quant", "encoder.quant", key)
+            )
         key = re.sub(r"up_blocks\.(\d)", lambda m: f"up_blocks.{levels - 1 - int(m[1])}", key)
         for pattern, new in VAE:
             key = re.sub(pattern, new, key)
-        made[key] = value[..., None, None] if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", key) else value
+        made[key] = (
+            value[..., None, None] if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", key) else value
+        )
     return {key: value.contiguous() for key, value in made.items()}
 
 
@@ -56,12 +64,15 @@ ENDS = {
 
 
 def ldm_key(key: str) -> str:
-    """A key of diffusers' UNet of three levels with two layers each, as Stability's files have it."""
+    """A key of diffusers' UNet of three levels with two layers each, as Stability's files have
+    it.
+    """
     stem, _, leaf = key.rpartition(".")
     if stem in ENDS:
         return f"{ENDS[stem]}.{leaf}"
     side, level, kind, layer, rest = re.fullmatch(
-        r"(down|mid|up)_block(?:s\.(\d))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.+)", stem
+        r"(down|mid|up)_block(?:s\.(\d))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.+)",
+        stem,
     ).groups()
     rest = RESNET.get(rest, rest) if kind == "resnets" else rest
     number = int(layer)
@@ -73,7 +84,9 @@ def ldm_key(key: str) -> str:
         return f"output_blocks.{3 * int(level) + 2}.{1 if level == '2' else 2}.conv.{leaf}"
     place = int(kind == "attentions")
     block = (
-        f"input_blocks.{1 + 3 * int(level) + number}" if side == "down" else f"output_blocks.{3 * int(level) + number}"
+        f"input_blocks.{1 + 3 * int(level) + number}"
+        if side == "down"
+        else f"output_blocks.{3 * int(level) + number}"
     )
     return f"{block}.{place}.{rest}.{leaf}"
 
@@ -85,7 +98,9 @@ def sd3_original(net) -> dict[str, torch.Tensor]:
     def take(new: str, *old: str) -> None:
         for leaf in ("weight", "bias"):
             if f"{old[0]}.{leaf}" in held:
-                made[f"{new}.{leaf}"] = torch.cat([held.pop(f"{key}.{leaf}") for key in old]).clone()
+                made[f"{new}.{leaf}"] = torch.cat(
+                    [held.pop(f"{key}.{leaf}") for key in old]
+                ).clone()
 
     def halves(new: str, old: str) -> None:
         take(new, old)
@@ -112,7 +127,9 @@ def sd3_original(net) -> dict[str, torch.Tensor]:
         take(f"{new}.context_block.attn.ln_q", f"{old}.attn.norm_added_q")
         take(f"{new}.context_block.attn.ln_k", f"{old}.attn.norm_added_k")
         take(f"{new}.x_block.adaLN_modulation.1", f"{old}.norm1.linear")
-        (halves if i == last else take)(f"{new}.context_block.adaLN_modulation.1", f"{old}.norm1_context.linear")
+        (halves if i == last else take)(
+            f"{new}.context_block.adaLN_modulation.1", f"{old}.norm1_context.linear"
+        )
         for stream, word in (("x_block", "ff"), ("context_block", "ff_context")):
             take(f"{new}.{stream}.mlp.fc1", f"{old}.{word}.net.0.proj")
             take(f"{new}.{stream}.mlp.fc2", f"{old}.{word}.net.2")
@@ -134,7 +151,9 @@ OPEN_CLIP = {
 
 
 def open_clip_original(encoder: Any) -> dict[str, Tensor]:
-    """A projected CLIP's weights under OpenCLIP's keys: query, key and value in one, the projection transposed."""
+    """A projected CLIP's weights under OpenCLIP's keys: query, key and value in one, the projection
+    transposed.
+    """
     held = dict(encoder.state_dict())
     made = {new: held.pop(old) for old, new in OPEN_CLIP.items()}
     made["text_projection"] = held.pop("text_projection.weight").T.contiguous()
@@ -155,14 +174,21 @@ def open_clip_original(encoder: Any) -> dict[str, Tensor]:
 
 
 def clip_published(encoder: Any) -> dict[str, Tensor]:
-    """A CLIP under the keys of the releases, which an unprojected one of today's transformers has shortened."""
+    """A CLIP under the keys of the releases, which an unprojected one of today's transformers has
+    shortened.
+    """
     held = encoder.state_dict()
-    named = {key if key.startswith("text_") else f"text_model.{key}": value for key, value in held.items()}
+    named = {
+        key if key.startswith("text_") else f"text_model.{key}": value
+        for key, value in held.items()
+    }
     return {**named, "text_model.embeddings.position_ids": torch.arange(77)[None]}
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with a prefix to each key, each with its own memory, as safetensors want them."""
+    """The same tensors with a prefix to each key, each with its own memory, as safetensors want
+    them.
+    """
     return {prefix + key: value.detach().clone().contiguous() for key, value in tensors.items()}
 
 
@@ -178,13 +204,23 @@ def sdxl_file(pipeline: Any) -> dict[str, Tensor]:
 
 
 def sd35_file(pipeline: Any, t5: bool = True) -> dict[str, Tensor]:
-    """SD3.5 as image tools pack it, with all its encoders; their first has no projection of its own."""
-    first = {k: v for k, v in clip_published(pipeline.text_encoder).items() if k != "text_projection.weight"}
+    """SD3.5 as image tools pack it, with all its encoders; their first has no projection of its
+    own.
+    """
+    first = {
+        k: v
+        for k, v in clip_published(pipeline.text_encoder).items()
+        if k != "text_projection.weight"
+    }
     return {
         **under("model.diffusion_model.", sd3_original(pipeline.transformer)),
         **under("first_stage_model.", vae_original(pipeline.vae.state_dict())),
         **under("text_encoders.clip_l.transformer.", first),
         **under("text_encoders.clip_g.transformer.", clip_published(pipeline.text_encoder_2)),
-        **(under("text_encoders.t5xxl.transformer.", pipeline.text_encoder_3.state_dict()) if t5 else {}),
+        **(
+            under("text_encoders.t5xxl.transformer.", pipeline.text_encoder_3.state_dict())
+            if t5
+            else {}
+        ),
         "text_encoders.clip_l.logit_scale": torch.tensor(4.6),
     }

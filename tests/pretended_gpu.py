@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 class PretendedGPU(TorchFunctionMode):
     """Inside, tensors that are moved to "cuda", and what is made of them, say that they are there.
 
-    `sent` counts the copies from the host, `waited` those for which the host would wait: whose memory is not
-    pinned, or that are not `non_blocking`. `unsafe` counts those back, of which the host may read too early.
+    `sent` counts the copies from the host, `waited` those for which the host would wait: whose
+    memory is not pinned, or that are not `non_blocking`. `unsafe` counts those back, of which the
+    host may read too early.
     """
 
     def __init__(self) -> None:
@@ -23,16 +24,24 @@ class PretendedGPU(TorchFunctionMode):
         self._pinned: list[Tensor] = []  # kept, so that no other tensor takes their identity
         self._there: list[Tensor] = []
 
-    def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, given: Any = (), named: Any = None
+    ) -> Any:
         named = dict(named or {})
         if function == Tensor.device.__get__ and self._is(given[0], self._there):
             return torch.device("cuda:0")
         if function is Tensor.pin_memory:
             assert given[0].is_contiguous(), "rows that share their memory cannot be pinned"
-            return given[0] if self._is(given[0], self._pinned) else self._kept(given[0].clone(), self._pinned)
+            return (
+                given[0]
+                if self._is(given[0], self._pinned)
+                else self._kept(given[0].clone(), self._pinned)
+            )
         if function is torch.empty and named.pop("pin_memory", False):
             return self._kept(function(*given, **named), self._pinned)
-        if function is Tensor.to and any(str(value).startswith("cuda") for value in (*given[1:], *named.values())):
+        if function is Tensor.to and any(
+            str(value).startswith("cuda") for value in (*given[1:], *named.values())
+        ):
             if not self._is(given[0], self._there):
                 self.sent += 1
                 self.waited += not (self._is(given[0], self._pinned) and named.get("non_blocking"))
@@ -40,7 +49,9 @@ class PretendedGPU(TorchFunctionMode):
         if function is Tensor.to and self._is(given[0], self._there):
             self.unsafe += bool(named.get("non_blocking"))
         result = function(*given, **named)
-        if function is not Tensor.to and any(self._is(one, self._there) for one in tree_leaves((given, named))):
+        if function is not Tensor.to and any(
+            self._is(one, self._there) for one in tree_leaves((given, named))
+        ):
             for made in tree_leaves(result):
                 if isinstance(made, Tensor):
                     self._kept(made, self._there)

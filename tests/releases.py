@@ -23,7 +23,9 @@ def tokenizer(begin: list[str] | None, end: str, pad: str) -> tuple[Any, dict[st
     template = " ".join([*(begin or []), "$A", end])
     used = [(token, vocabulary[token]) for token in [*(begin or []), end]]
     made.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end, pad_token=pad, unk_token="<unk>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token=end, pad_token=pad, unk_token="<unk>"
+    )
     return fast, vocabulary
 
 
@@ -75,9 +77,16 @@ def clip(folder: Path, seed: int = 1) -> Path:
     torch.manual_seed(seed)
     fast, vocabulary = tokenizer(["<s>"], "<e>", "<e>")
     vision = CLIPVisionConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        image_size=8,
+        patch_size=4,
     )
-    CLIPModel(CLIPConfig(text_config=clip_text(vocabulary), vision_config=vision.to_dict())).save_pretrained(folder)
+    CLIPModel(
+        CLIPConfig(text_config=clip_text(vocabulary), vision_config=vision.to_dict())
+    ).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 
@@ -94,7 +103,9 @@ def sd15_text(folder: Path, seed: int = 2) -> Path:
 
 
 def vae(folder: Path, seed: int = 3, **config: Any) -> Any:
-    """vae/ of a diffusers release; returns the autoencoder. Four levels, as in the real ones, unless told."""
+    """vae/ of a diffusers release; returns the autoencoder. Four levels, as in the real ones,
+    unless told.
+    """
     from diffusers import AutoencoderKL
 
     torch.manual_seed(seed)
@@ -111,7 +122,9 @@ def vae(folder: Path, seed: int = 3, **config: Any) -> Any:
 
 def flux1_vae(folder: Path, seed: int = 3) -> Any:
     """FLUX.1's: 16 channels, its scale and shift, no convolutions around the latents."""
-    flux = dict(use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159)
+    flux = dict(
+        use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
+    )
     return vae(folder, seed, latent_channels=16, **flux)
 
 
@@ -154,7 +167,9 @@ def flow_weights(folder: Path) -> Path:
 
 
 def all_of(root: Path) -> list[str]:
-    """Everything that codec=flux1, text=flan_t5_clip and teacher=sd15_flow read; the overrides that point there."""
+    """Everything that codec=flux1, text=flan_t5_clip and teacher=sd15_flow read; the overrides that
+    point there.
+    """
     flux1_vae(root / "flux1")
     return [
         "codec=flux1",

@@ -12,19 +12,37 @@ from tests.releases import WORDS
 
 ROLES = ["<bos>", "<pad>", "<unk>", "[sys]", "[user]", "[end]", "[assistant]", "[think]", "[IMG]"]
 TEMPLATE = (
-    "{bos}{{% for message in messages %}}{{{{ '[sys] ' if message.role == 'system' else '[user] ' }}}}"
+    "{bos}{{% for message in messages %}}{{{{ '[sys] ' if message.role == 'system' else '[user] ' "
+    "}}}}"
     "{{% if message.content is string %}}{{{{ message.content }}}}"
-    "{{% else %}}{{% for part in message.content %}}{{{{ part.text }}}}{{% endfor %}}{{% endif %}} [end] {{% endfor %}}"
-    "{{% if add_generation_prompt %}}[assistant] {{% if enable_thinking is defined and not enable_thinking %}}"
+    "{{% else %}}{{% for part in message.content %}}{{{{ part.text }}}}{{% endfor %}}{{% endif %}} "
+    "[end] {{% endfor %}}"
+    "{{% if add_generation_prompt %}}[assistant] {{% if enable_thinking is defined and not "
+    "enable_thinking %}}"
     "[think] {{% endif %}}{{% endif %}}"
 )
 
 
 def chat_tokenizer(folder: Path, bos: bool = False) -> Any:
-    """A fast tokenizer over a few words with a chat template, saved; Mistral's begins every text itself."""
+    """A fast tokenizer over a few words with a chat template, saved; Mistral's begins every text
+    itself.
+    """
     from transformers import PreTrainedTokenizerFast
 
-    words = [*ROLES, *WORDS, "You", "are", "an", "AI", "that", "reasons", "about", "image", "descriptions", "."]
+    words = [
+        *ROLES,
+        *WORDS,
+        "You",
+        "are",
+        "an",
+        "AI",
+        "that",
+        "reasons",
+        "about",
+        "image",
+        "descriptions",
+        ".",
+    ]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(
@@ -68,17 +86,31 @@ def qwen3(folder: Path, seed: int = 0, hidden: int = 8, layers: int = 4) -> Any:
 
 
 def mistral3(folder: Path, seed: int = 1, hidden: int = 8, layers: int = 4) -> Any:
-    """text_encoder/ and tokenizer/ of FLUX.2 dev: a Mistral with an image tower that stays unused."""
-    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig, PixtralVisionConfig
+    """text_encoder/ and tokenizer/ of FLUX.2 dev: a Mistral with an image tower that stays
+    unused.
+    """
+    from transformers import (
+        Mistral3Config,
+        Mistral3ForConditionalGeneration,
+        MistralConfig,
+        PixtralVisionConfig,
+    )
 
     torch.manual_seed(seed)
     vision = PixtralVisionConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, head_dim=8, image_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        head_dim=8,
+        image_size=8,
         patch_size=4,
-    )  # fmt: skip
+    )
     text = MistralConfig(**language_model("mistral", hidden, layers))
     made = Mistral3ForConditionalGeneration(
-        Mistral3Config(text_config=text.to_dict(), vision_config=vision.to_dict(), image_token_index=8)
+        Mistral3Config(
+            text_config=text.to_dict(), vision_config=vision.to_dict(), image_token_index=8
+        )
     )
     made.save_pretrained(folder / "text_encoder")
     chat_tokenizer(folder / "tokenizer", bos=True)
@@ -91,9 +123,21 @@ def qwen3_vl(folder: Path, seed: int = 2, hidden: int = 8, layers: int = 4) -> A
 
     torch.manual_seed(seed)
     text = language_model("qwen3_vl_text", hidden, layers)
-    text["rope_parameters"] = {"rope_type": "default", "mrope_section": [1, 1, 0], "rope_theta": 1e4}
-    vision = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=1, out_hidden_size=hidden, patch_size=4,
-                  num_position_embeddings=16, deepstack_visual_indexes=[])  # fmt: skip
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "mrope_section": [1, 1, 0],
+        "rope_theta": 1e4,
+    }
+    vision = dict(
+        depth=1,
+        hidden_size=8,
+        intermediate_size=8,
+        num_heads=1,
+        out_hidden_size=hidden,
+        patch_size=4,
+        num_position_embeddings=16,
+        deepstack_visual_indexes=[],
+    )
     made = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision))
     made.save_pretrained(folder / "text_encoder")
     chat_tokenizer(folder / "tokenizer")
@@ -105,7 +149,9 @@ def flux2_vae(folder: Path, seed: int = 3) -> Any:
     from diffusers import AutoencoderKLFlux2
 
     torch.manual_seed(seed)
-    made = AutoencoderKLFlux2(block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, layers_per_block=1)
+    made = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, layers_per_block=1
+    )
     made.bn.running_mean.normal_()
     made.bn.running_var.uniform_(0.5, 2.0)
     made.save_pretrained(folder / "vae")
@@ -120,7 +166,9 @@ def scheduler(**config: Any) -> Any:
 
 
 def flux2(folder: Path, guided: bool, seed: int = 4) -> Any:
-    """A whole pipeline as diffusers saves it: dev (guided: Mistral, a guidance input) or klein (Qwen3)."""
+    """A whole pipeline as diffusers saves it: dev (guided: Mistral, a guidance input) or klein
+    (Qwen3).
+    """
     from diffusers import Flux2KleinPipeline, Flux2Pipeline, Flux2Transformer2DModel
     from transformers import AutoTokenizer
 
@@ -151,7 +199,9 @@ def flux2(folder: Path, guided: bool, seed: int = 4) -> Any:
 
 
 def flux3(folder: Path, seed: int = 5, flow_map: bool = False) -> Any:
-    """transformer/, vae/, text_encoder/ and tokenizer/ of FLUX.3; returns (transformer, vae, text encoder)."""
+    """transformer/, vae/, text_encoder/ and tokenizer/ of FLUX.3; returns (transformer, vae, text
+    encoder).
+    """
     from diffusers import Flux3Transformer2DModel
 
     encoder, vae = qwen3_vl(folder), flux2_vae(folder)

@@ -76,10 +76,16 @@ def sdxl(folder: Path) -> Any:
 
 def sd35(folder: Path, dual: tuple[int, ...] = ()) -> Any:
     """SD3.5 as diffusers saves it, large or (with dual attention) medium; returns its pipeline."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
     from transformers import T5EncoderModel
 
-    latents = dict(use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609)
+    latents = dict(
+        use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609
+    )
     vae = releases.vae(folder, latent_channels=16, **latents)
     (first, words), (second, words_2) = clip_text(True, 7), clip_text(True, 8)
     releases.flan_t5(folder / "t5", width=32)

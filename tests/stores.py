@@ -8,7 +8,11 @@ import torch
 from tinyflux_pl.cache.sample_keys import digest
 from tinyflux_pl.cache.store import CacheStore
 
-PARTS = {"codec": {"name": "pixels", "fold": 4}, "text": {"name": "hashed", "width": 6}, "image_size": 32}
+PARTS = {
+    "codec": {"name": "pixels", "fold": 4},
+    "text": {"name": "hashed", "width": 6},
+    "image_size": 32,
+}
 CAPTIONS = ["a red circle", "", "zwei grüne Kreise", "円", "x" * 300, "a\nline", "\u2028"]
 
 
@@ -34,10 +38,14 @@ def keys(rows: range) -> np.ndarray:
 
 def written(root: Path, total: int = 7, shard_size: int = 3) -> CacheStore:
     """Both groups, whole."""
-    store = CacheStore.create(root, "toy", total, shard_size, {"seed": 1}, lambda: keys(range(total)))
+    store = CacheStore.create(
+        root, "toy", total, shard_size, {"seed": 1}, lambda: keys(range(total))
+    )
     store.begin_group("encodings", PARTS)
     for k in store.pending("encodings"):
-        store.write_shard("encodings", k, tensors(store.rows(k)), [CAPTIONS[i % 7] for i in store.rows(k)])
+        store.write_shard(
+            "encodings", k, tensors(store.rows(k)), [CAPTIONS[i % 7] for i in store.rows(k)]
+        )
     store.begin_group("lune", {"teacher": "t", "buckets": [0.25, 0.75]})
     for k in store.pending("lune"):
         features = torch.stack([torch.full((2, 8), float(i)) for i in store.rows(k)])

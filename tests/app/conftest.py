@@ -19,13 +19,16 @@ data: {root: photos, sizes: [32, 64]}
 checkpoint: null
 """,
     "generate.yaml": "defaults: [hydra: quiet, _self_]\ncheckpoint: ???\nprompt: null\n",
-    "model/tiny.yaml": "_target_: tinyflux_pl.nets.tinyflux.TinyFluxDeep\ndepth: 2\noptimizer: {lr: 0.1}\n",
-    "model/base.yaml": "_target_: tinyflux_pl.nets.tinyflux.TinyFluxDeep\ndepth: 8\noptimizer: {lr: 0.1}\n",
+    "model/tiny.yaml": "_target_: tinyflux_pl.nets.tinyflux.TinyFluxDeep\ndepth: 2\noptimizer: "
+    "{lr: 0.1}\n",
+    "model/base.yaml": "_target_: tinyflux_pl.nets.tinyflux.TinyFluxDeep\ndepth: 8\noptimizer: "
+    "{lr: 0.1}\n",
     "experts/none.yaml": "{}\n",
     "experts/lune.yaml": "lune: {width: 64}\n",
     "experts/lune_sol.yaml": "lune: {width: 64}\nsol: {width: 4}\n",
     "experiment/long.yaml": "# @package _global_\nsteps: 1000\n",
-    "hydra/quiet.yaml": "# @package hydra\nrun: {dir: run}\nsweep: {dir: sweep}\njob: {chdir: false}\n",
+    "hydra/quiet.yaml": "# @package hydra\nrun: {dir: run}\nsweep: {dir: sweep}\njob: {chdir: "
+    "false}\n",
 }
 
 

@@ -7,7 +7,10 @@ SMALL = (*SMALLEST, "data.evaluation_prompts=0", "data.shard_size=64")
 
 
 def tree(root):
-    return {p.relative_to(root): p.read_bytes() if p.is_file() else None for p in sorted(root.rglob("*"))}
+    return {
+        p.relative_to(root): p.read_bytes() if p.is_file() else None
+        for p in sorted(root.rglob("*"))
+    }
 
 
 def only(root, *overrides):

@@ -10,7 +10,11 @@ from tinyflux_pl.config import schema
 from tinyflux_pl.config.schema import Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-SHAPES = ("data.sources.shapes.train.count=48", "data.sources.shapes.validation.count=8", "data.shard_size=32")
+SHAPES = (
+    "data.sources.shapes.train.count=48",
+    "data.sources.shapes.validation.count=8",
+    "data.shard_size=32",
+)
 
 
 SMALLEST = (
@@ -26,7 +30,9 @@ SMALLEST = (
 
 
 def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
-    """The resolved configuration of a task with everything written below `root`; no preflight unless asked for."""
+    """The resolved configuration of a task with everything written below `root`; no preflight
+    unless asked for.
+    """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -35,7 +41,11 @@ def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     asked = [*small, f"paths.root='{root}'", *overrides]
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(task, overrides=asked)
-    quick = {"preflight": False} if task == "train" and not any(o.startswith("preflight=") for o in overrides) else {}
+    quick = (
+        {"preflight": False}
+        if task == "train" and not any(o.startswith("preflight=") for o in overrides)
+        else {}
+    )
     return {**OmegaConf.to_container(config, resolve=True), **quick, "overrides": asked}
 
 
@@ -54,7 +64,9 @@ def run(task: str, root: Path, *overrides: str) -> dict[str, Any]:
 
 
 def photographs(folder: Path, names: Sequence[str], side: int = 96) -> Path:
-    """Real photographs that scikit-image ships, reduced, as PNG and JPEG with a .txt beside each."""
+    """Real photographs that scikit-image ships, reduced, as PNG and JPEG with a .txt beside
+    each.
+    """
     from PIL import Image
     from skimage import data
 

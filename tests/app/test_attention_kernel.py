@@ -16,9 +16,17 @@ def folder(tmp_path_factory):
     return releases_flux1.flux1(tmp_path_factory.mktemp("release"), "schnell")
 
 
-def test_training_with_a_kernel_that_this_device_lacks_is_refused_before_weights(folder, tmp_path, monkeypatch):
+def test_training_with_a_kernel_that_this_device_lacks_is_refused_before_weights(
+    folder, tmp_path, monkeypatch
+):
     monkeypatch.setattr(load_release, "fill", None)
-    network = ("model=flux1_schnell", f"model.weights='{folder}'", "text.length=16", "codec=flux1", *SHAPES)
+    network = (
+        "model=flux1_schnell",
+        f"model.weights='{folder}'",
+        "text.length=16",
+        "codec=flux1",
+        *SHAPES,
+    )
     with pytest.raises(ConfigError, match=r"_native_cudnn does not train on cpu") as caught:
         run("train", tmp_path, *network, "model.attention_backend=_native_cudnn", "steps=1")
     assert caught.value.where == "model.attention_backend" and not (tmp_path / "cache").exists()
@@ -28,7 +36,9 @@ def test_training_needs_the_gradient_of_a_kernel_and_drawing_does_not(monkeypatc
     from diffusers.models import attention_dispatch
 
     attend = attention_dispatch.dispatch_attention_fn
-    monkeypatch.setattr(attention_dispatch, "dispatch_attention_fn", lambda *a, **k: attend(*a, **k).detach())
+    monkeypatch.setattr(
+        attention_dispatch, "dispatch_attention_fn", lambda *a, **k: attend(*a, **k).detach()
+    )
     require_attention_kernel(MATH, "cpu")
     with pytest.raises(ConfigError, match="does not train"):
         require_attention_kernel(MATH, "cpu", "32-true")

@@ -36,7 +36,11 @@ def test_a_name_that_is_taken(trained):
 def test_the_entry_leaves_a_taken_run_alone(trained):
     before = shards(trained / "outputs" / "first")
     done = entry("train", "run=first", f"paths.root={trained}", "seed=5")
-    assert done.returncode == 2 and "already has checkpoints" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "already has checkpoints" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     after = shards(trained / "outputs" / "first")
     assert {p: c for p, c in after.items() if p in before} == before
 
@@ -50,7 +54,11 @@ def test_a_checkpoint_of_another_shape_lists_the_keys(trained, tmp_path):
     directory.save(tmp_path / "other", **saved)
     with refused(errors.CheckpointMismatch) as caught:
         run("generate", tmp_path, f"checkpoint='{tmp_path}/other'", "prompt=x")
-    for key in ("missing: net.img_in.bias", "unexpected: net.surplus", "net.img_in.weight (16, 47) for (16, 48)"):
+    for key in (
+        "missing: net.img_in.bias",
+        "unexpected: net.surplus",
+        "net.img_in.weight (16, 47) for (16, 48)",
+    ):
         assert key in caught.value.what
 
 
@@ -126,11 +134,14 @@ def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")
     monkeypatch.undo()
-    monkeypatch.setattr(PixelFolding, "encode", lambda *_: pytest.fail("everything is encoded already"))
+    monkeypatch.setattr(
+        PixelFolding, "encode", lambda *_: pytest.fail("everything is encoded already")
+    )
     run("extract", tmp_path, *SMALLEST)  # goes on with the old cache
     after = {p.relative_to(tmp_path): c for p, c in shards(tmp_path / "cache").items()}
     assert {p: c for p, c in after.items() if p in before} == before
-    run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")  # takes over what the stopped one made
+    # takes over what the stopped one made
+    run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")
     store = CacheStore.open(tmp_path / "cache" / "shapes" / "train")
     assert store.gather("latents", [0]).shape == (1, 48, 8, 8) and not shard_faults(store)
     assert not list(tmp_path.rglob("*.new")) and not list(tmp_path.rglob("*.old"))
@@ -149,7 +160,9 @@ def test_a_full_disk_leaves_the_checkpoints_whole(trained, tmp_path, file):
     before = shards(root / "outputs" / "first" / "checkpoints")
     sizes = {p.name: len(c) for p, c in before.items()}
     size = sizes[file] - 1_000
-    assert file == "model.safetensors" or sizes["model.safetensors"] < size, "the state is what does not fit"
+    assert file == "model.safetensors" or sizes["model.safetensors"] < size, (
+        "the state is what does not fit"
+    )
     with refused(errors.DiskFull), room_for(size):
         run(
             "train",

@@ -1,4 +1,6 @@
-"""What a person may get wrong: each is answered by what, where and what to do, and harms nothing that is there."""
+"""What a person may get wrong: each is answered by what, where and what to do, and harms nothing
+that is there.
+"""
 
 import json
 import os
@@ -61,14 +63,22 @@ def shards(root):
     ],
 )
 def test_a_wrong_word_meets_the_right_one(line, near):
-    given = ["experts=lune"] if line.startswith("experts.") else ["data=folder"] if "data" in line else []
+    given = (
+        ["experts=lune"]
+        if line.startswith("experts.")
+        else ["data=folder"]
+        if "data" in line
+        else []
+    )
     with refused(errors.ConfigError) as caught:
         prepare([*given, line], CONF, "train")
     assert near in caught.value.cure
 
 
 def entry(script, *argv, cwd=ROOT):
-    return subprocess.run([sys.executable, ROOT / f"{script}.py", *argv], cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, ROOT / f"{script}.py", *argv], cwd=cwd, capture_output=True, text=True
+    )
 
 
 def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
@@ -76,7 +86,10 @@ def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
     line = ("data=folder", f"data.root={photos}", "debug=fast", f"paths.root={tmp_path}")
     done = entry("extract", *line)
     assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
-    assert [s.split(":")[0].strip() for s in done.stderr.strip().splitlines()[-2:]] == ["where", "do"]
+    assert [s.split(":")[0].strip() for s in done.stderr.strip().splitlines()[-2:]] == [
+        "where",
+        "do",
+    ]
     assert "1 file (coins.png) without a caption" in done.stderr
 
 
@@ -84,7 +97,10 @@ def test_the_entry_prints_three_lines_and_no_traceback(tmp_path, photos):
     ("overrides", "says"),
     [
         (("model=as_trained",), "generate.py"),
-        (("model.patch_size=2", "data.image_size=42"), "multiples of 4, such as data.image_size=40"),
+        (
+            ("model.patch_size=2", "data.image_size=42"),
+            "multiples of 4, such as data.image_size=40",
+        ),
         (("data.image_size=large",), "data.image_size=[48,64]"),
         (("data.image_size=[48]",), "data.image_size=[48,64]"),
         (("objective.error=l3",), "huber"),
@@ -133,7 +149,10 @@ def test_bad_images_are_named_before_the_first_is_encoded(tmp_path, photos):
     bad = spoil(photos)
     with refused(errors.ImageError) as caught:
         run("extract", tmp_path, *folder(photos))
-    assert all(name in caught.value.what for name in bad[1:]) and "data.skip_bad=true" in caught.value.cure
+    assert (
+        all(name in caught.value.what for name in bad[1:])
+        and "data.skip_bad=true" in caught.value.cure
+    )
     for name in bad[1:]:
         (photos / name).unlink()
     with refused(errors.ImageError) as caught:  # whole by its header, damaged inside
@@ -172,7 +191,9 @@ def obeyed(error, root):
     """Run the command that an error names, word for word."""
     command = re.match(r"(.*? extract\.py .*?); or keep both", error.cure)[1]
     interpreter, script, *line = shlex.split(command)
-    assert os.path.abspath(interpreter) == os.path.abspath(sys.executable) and script == "extract.py"
+    assert (
+        os.path.abspath(interpreter) == os.path.abspath(sys.executable) and script == "extract.py"
+    )
     assert any(str(root) in word for word in line) and line[-1] == "rebuild=true"
     overrides = prepare(line, CONF, "extract")
     with initialize_config_dir(str(CONF), version_base=None):
@@ -192,7 +213,9 @@ def obeyed(error, root):
     ],
     ids=["codec", "text", "size", "fit", "clock", "teacher"],
 )
-def test_a_cache_of_other_inputs_says_what_differs_and_the_named_command_mends_it(tmp_path, photos, changed, says):
+def test_a_cache_of_other_inputs_says_what_differs_and_the_named_command_mends_it(
+    tmp_path, photos, changed, says
+):
     base = (*folder(photos), "experts=lune", "model.patch_size=1")
     run("extract", tmp_path, *base)
     before = shards(tmp_path / "cache")
@@ -211,7 +234,16 @@ def test_keeping_both_caches_works_as_it_is_told(tmp_path, photos):
     with refused(errors.StaleCache) as caught:
         run("train", tmp_path, "steps=1", *base, "codec.fold=4", "model.patch_size=1")
     (other,) = shlex.split(re.search(r"add (.+) to this run", caught.value.cure)[1])
-    run("train", tmp_path, "steps=1", *base, "codec.fold=4", "model.patch_size=1", quoted(other), "run=two")
+    run(
+        "train",
+        tmp_path,
+        "steps=1",
+        *base,
+        "codec.fold=4",
+        "model.patch_size=1",
+        quoted(other),
+        "run=two",
+    )
     run("train", tmp_path, "steps=1", *base, "run=one")
     assert (tmp_path / "my caches_2" / "train").is_dir(), "beside the old one, not in it"
 
@@ -224,7 +256,12 @@ def test_sols_statistics_are_three_with_the_original_s_clock_and_four_else(tmp_p
 
 def test_a_teacher_that_cannot_be_read_is_found_before_the_images_are_encoded(tmp_path, photos):
     (tmp_path / "sd15" / "unet").mkdir(parents=True)
-    chosen = ("experts=lune", "teacher=sd15_flow", f"teacher.unet='{tmp_path}/sd15'", f"teacher.weights='{tmp_path}'")
+    chosen = (
+        "experts=lune",
+        "teacher=sd15_flow",
+        f"teacher.unet='{tmp_path}/sd15'",
+        f"teacher.weights='{tmp_path}'",
+    )
     with refused(errors.HubError):
         run("extract", tmp_path, *folder(photos), *chosen)
     assert not list(tmp_path.rglob("shard_*"))

@@ -1,4 +1,6 @@
-"""Memory for drawing from a checkpoint: weights, activations and decoding, planned before a weight is read."""
+"""Memory for drawing from a checkpoint: weights, activations and decoding, planned before a weight
+is read.
+"""
 
 import pytest
 
@@ -10,7 +12,11 @@ from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 from tinyflux_pl.engine import peak_memory
 from tinyflux_pl.engine.live_bytes import LiveBytes
 
-QUICK = ("callbacks.validation.every_steps=0", "callbacks.preview.count=1", "data.evaluation_prompts=0")
+QUICK = (
+    "callbacks.validation.every_steps=0",
+    "callbacks.preview.count=1",
+    "data.evaluation_prompts=0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +27,14 @@ def trained(tmp_path_factory):
 
 
 def asked(trained, *overrides):
-    return settings("generate", trained, f"checkpoint='{trained}'", "sampler.steps=2", "hardware=cpu", *overrides)
+    return settings(
+        "generate",
+        trained,
+        f"checkpoint='{trained}'",
+        "sampler.steps=2",
+        "hardware=cpu",
+        *overrides,
+    )
 
 
 def working(plan):
@@ -29,29 +42,42 @@ def working(plan):
 
 
 def test_activations_and_decoding_grow_with_the_pictures(trained):
-    one, four = (working(inference_memory.plan(asked(trained, "prompt=night", f"n={n}"))) for n in (1, 4))
+    one, four = (
+        working(inference_memory.plan(asked(trained, "prompt=night", f"n={n}"))) for n in (1, 4)
+    )
     assert one["denoise"] > 0 and one["decode"] > 0
-    assert four["denoise"] == pytest.approx(4 * one["denoise"], rel=0.05) and four["decode"] >= 3.9 * one["decode"]
+    assert (
+        four["denoise"] == pytest.approx(4 * one["denoise"], rel=0.05)
+        and four["decode"] >= 3.9 * one["decode"]
+    )
 
 
 def test_the_checkpoints_own_guidance_counts_and_another_that_is_asked_for(trained):
-    own, none = (working(inference_memory.plan(asked(trained, *more))) for more in ((), ("guidance.scale=1.0",)))
+    own, none = (
+        working(inference_memory.plan(asked(trained, *more)))
+        for more in ((), ("guidance.scale=1.0",))
+    )
     assert own["denoise"] == pytest.approx(2 * none["denoise"], rel=0.05)
 
 
 def test_the_plan_is_what_drawing_has_alive(trained):
     config = asked(trained, "prompt=night", "n=4", "hardware.precision=32-true")
     made, plan = pipeline(config), inference_memory.plan(config)
-    made.sampler.images(made.denoiser, ["night"] * 4, seed=1)  # which reads what is read at first use
+    # which reads what is read at first use
+    made.sampler.images(made.denoiser, ["night"] * 4, seed=1)
     with LiveBytes() as count:
         made.sampler.images(made.denoiser, ["night"] * 4, seed=1)
-    assert max(working(plan).values()) == pytest.approx(max(live for _, live in count.history), rel=0.3)
+    assert max(working(plan).values()) == pytest.approx(
+        max(live for _, live in count.history), rel=0.3
+    )
 
 
 def test_what_cannot_fit_is_refused_before_a_weight_is_read(trained, monkeypatch):
     config = asked(trained, "prompt=night", "batch_size=1")
     plan = inference_memory.plan(config)
-    monkeypatch.setattr(peak_memory, "available_bytes", lambda device: plan.memory.worst(True).total - 1)
+    monkeypatch.setattr(
+        peak_memory, "available_bytes", lambda device: plan.memory.worst(True).total - 1
+    )
     monkeypatch.setattr(Checkpoint, "weights", None)
     with pytest.raises(MemoryPlanError, match="needs") as caught:
         pipeline(config)
@@ -80,7 +106,15 @@ def test_a_size_that_cannot_be_cut_into_tokens_is_named(trained, plan):
 
 def test_a_model_of_sequences_is_planned_too(tmp_path):
     sizes = ("model.hidden_size=32", "model.num_heads=2", "model.axes_dim=[4,6,6]", "model.depth=1")
-    asked = ("model=flux_core", "data=bar_charts", "data.count=64", *sizes, *QUICK, "steps=1", "run=y")
+    asked = (
+        "model=flux_core",
+        "data=bar_charts",
+        "data.count=64",
+        *sizes,
+        *QUICK,
+        "steps=1",
+        "run=y",
+    )
     run("train", tmp_path, *asked)
     place = (f"checkpoint='{tmp_path / 'outputs' / 'y'}'", "hardware=cpu")
     config = settings("generate", tmp_path, *place, "condition=nowhere.npz")

@@ -1,4 +1,6 @@
-"""What was found of a dataset is kept with its cache, whatever its files are called and however many they are."""
+"""What was found of a dataset is kept with its cache, whatever its files are called and however
+many they are.
+"""
 
 import os
 from types import SimpleNamespace

@@ -1,4 +1,6 @@
-"""The doctor finds every cache and checkpoint below a folder, says what is wrong with each, and mends caches."""
+"""The doctor finds every cache and checkpoint below a folder, says what is wrong with each, and
+mends caches.
+"""
 
 import os
 import shutil
@@ -13,13 +15,22 @@ from tinyflux_pl.app.caches import doctor
 from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import CorruptStore, DataError
 
-PLACES = {"folder/train": "cache", "folder/validation": "cache", "checkpoints/step_0000001": "checkpoint"}
+PLACES = {
+    "folder/train": "cache",
+    "folder/validation": "cache",
+    "checkpoints/step_0000001": "checkpoint",
+}
 
 
 # a model's release, a web page's manifest, shards and keys of other programs
 FOREIGN = (
     *("release/model.safetensors", "release/config.json", "page/manifest.json", "page/config.json"),
-    *("keys/keys.bin", "users/admins/group.json", "wds/train/shard_00001.tar", "wds/train/shard_last.json"),
+    *(
+        "keys/keys.bin",
+        "users/admins/group.json",
+        "wds/train/shard_00001.tar",
+        "wds/train/shard_last.json",
+    ),
 )
 
 
@@ -49,9 +60,15 @@ def examined(tmp_path, capsys, monkeypatch):
 
     def run(folder, *overrides):
         capsys.readouterr()
-        code = recipes.extract(configuration("extract", tmp_path / "elsewhere", f"doctor='{folder}'", *overrides))
+        code = recipes.extract(
+            configuration("extract", tmp_path / "elsewhere", f"doctor='{folder}'", *overrides)
+        )
         said = capsys.readouterr().out
-        rows = [[cell.strip() for cell in line.split("│")] for line in said.splitlines() if line.startswith("│")]
+        rows = [
+            [cell.strip() for cell in line.split("│")]
+            for line in said.splitlines()
+            if line.startswith("│")
+        ]
         return code, said, {row[2].split("/")[-1]: row[5] for row in rows if row[1]}
 
     return run
@@ -111,12 +128,16 @@ def test_a_store_that_lost_its_manifest_is_still_a_store(root, examined, lost):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "encodings/group.json"])
-def test_another_programs_file_in_the_place_of_a_description_is_named_and_stays(root, examined, name):
+def test_another_programs_file_in_the_place_of_a_description_is_named_and_stays(
+    root, examined, name
+):
     whole, train = caching.content(root), root / "cache" / "folder" / "train"
     (train / name).write_text('{"short_name": "page", "icons": []}')
     for asked in ((), ("repair=true",)):
         code, said, states = examined(root, *asked)
-        assert code == 1 and f"{name}: another program's, and never removed: move it elsewhere" in said
+        assert (
+            code == 1 and f"{name}: another program's, and never removed: move it elsewhere" in said
+        )
         assert f"{name.split('/')[-1]} is another program's" in states["train"]
         assert f"doctor={train}" not in said, "which would not mend it"
     with pytest.raises(CorruptStore, match="another program's") as caught:
@@ -149,7 +170,9 @@ def test_doctor_true_looks_at_the_sources_and_under_the_root(root, capsys, monke
     assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
     elsewhere = root.parent / "another disk"
     (root / "cache" / "folder").rename(elsewhere)
-    config = caching.config(root, "doctor=true", f"data.sources.folder.cache='{elsewhere}'", pretrained=False)
+    config = caching.config(
+        root, "doctor=true", f"data.sources.folder.cache='{elsewhere}'", pretrained=False
+    )
     assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
 
 
@@ -166,7 +189,9 @@ def test_the_command_line_takes_a_folder_as_it_is_written(made, tmp_path):
 
 
 def test_a_cache_that_the_project_only_links_to_is_examined_too(root, tmp_path, capsys):
-    """As on a cluster, where cache and outputs lie on another disk; the data chosen here is another."""
+    """As on a cluster, where cache and outputs lie on another disk; the data chosen here is
+    another.
+    """
     project, disk = tmp_path / "project", tmp_path / "disk"
     project.mkdir(), disk.mkdir()
     for name in ("cache", "outputs"):
@@ -190,5 +215,9 @@ def test_a_folder_that_cannot_be_read_is_not_called_whole(root, examined, monkey
 
     monkeypatch.setattr(os, "scandir", scandir)
     code, said, states = examined(root)
-    assert code == 1 and states["folder"] == "cannot be read: Permission denied" and "make it readable" in said
+    assert (
+        code == 1
+        and states["folder"] == "cannot be read: Permission denied"
+        and "make it readable" in said
+    )
     assert states["step_0000001"] == "whole", "the others are examined all the same"

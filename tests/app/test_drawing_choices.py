@@ -1,4 +1,6 @@
-"""Seed, index, guidance and size of a drawing: used as they were meant, or refused before weights are read."""
+"""Seed, index, guidance and size of a drawing: used as they were meant, or refused before weights
+are read.
+"""
 
 import json
 
@@ -60,10 +62,15 @@ def test_a_random_seed_is_printed_and_recorded(release, tmp_path, capsys):
 def test_guidance_of_zero_draws_the_prompt_without_guidance(release, tmp_path):
     (zero,) = draw(release, tmp_path, "guidance.scale=0.0")
     (one,) = draw(release, tmp_path, "guidance.scale=1.0")
-    assert np.array_equal(pixels(zero), pixels(one)) and made(zero)["settings"]["guidance"]["scale"] == 1.0
+    assert (
+        np.array_equal(pixels(zero), pixels(one))
+        and made(zero)["settings"]["guidance"]["scale"] == 1.0
+    )
 
 
-def test_a_negative_prompt_without_guidance_is_refused_before_weights_are_read(release, tmp_path, monkeypatch):
+def test_a_negative_prompt_without_guidance_is_refused_before_weights_are_read(
+    release, tmp_path, monkeypatch
+):
     from tinyflux_pl.weights import load_release as weights
 
     monkeypatch.setattr(weights, "fill", None)
@@ -78,7 +85,9 @@ def test_a_weight_that_is_not_finite_is_named(release, tmp_path):
     tensors = load_file(spoiled / "unet" / NET)
     tensors["conv_out.weight"].view(-1)[0] = float("nan")
     save_file(tensors, spoiled / "unet" / NET)
-    with pytest.raises(NumericsError, match=r"weights are not finite: net\.conv_out\.weight") as error:
+    with pytest.raises(
+        NumericsError, match=r"weights are not finite: net\.conv_out\.weight"
+    ) as error:
         draw(spoiled, tmp_path)
     assert str(spoiled / "unet" / NET) in str(error.value.where)
 
@@ -104,10 +113,16 @@ def test_the_stage_of_a_part_whose_weights_are_not_finite_is_named(release, tmp_
     spoiled = shutil.copytree(release, tmp_path / "spoiled")
     (file,) = (spoiled / part).glob("*.safetensors")
     tensors = load_file(file)
-    key = next(key for key in sorted(tensors) if "decoder" in key or "embed_tokens" in key or "token_embedding" in key)
+    key = next(
+        key
+        for key in sorted(tensors)
+        if "decoder" in key or "embed_tokens" in key or "token_embedding" in key
+    )
     tensors[key].fill_(float("inf"))
     save_file(tensors, file)
-    with pytest.raises(NumericsError, match={"vae": "the picture is", "text_encoder": "text embeddings"}[part]):
+    with pytest.raises(
+        NumericsError, match={"vae": "the picture is", "text_encoder": "text embeddings"}[part]
+    ):
         draw(spoiled, tmp_path)
 
 

@@ -1,4 +1,6 @@
-"""What can be expected of a run on one's own pictures, and of teachers that have never seen such, is said first."""
+"""What can be expected of a run on one's own pictures, and of teachers that have never seen such,
+is said first.
+"""
 
 from tests.app.runs import SMALLEST, photographs, run, settings
 from tinyflux_pl.app.preflight import expectations
@@ -11,9 +13,22 @@ def test_a_run_on_photographs_says_what_to_expect_and_shows_each_beside_the_data
 
     photos = photographs(tmp_path / "photos", ["coffee", "rocket", "astronaut", "chelsea"])
     quick = ("callbacks.validation.every_steps=0", "callbacks.preview.every_steps=0", "steps=2")
-    run("train", tmp_path, *SMALLEST, *OWN, *quick, f"data.root='{photos}'", "callbacks.preview.count=1", "run=x")
+    run(
+        "train",
+        tmp_path,
+        *SMALLEST,
+        *OWN,
+        *quick,
+        f"data.root='{photos}'",
+        "callbacks.preview.count=1",
+        "run=x",
+    )
     said = capsys.readouterr().out
-    assert "pictures of your own to learn from" in said and "a picture" in said and "32 x 32 pixels" in said
+    assert (
+        "pictures of your own to learn from" in said
+        and "a picture" in said
+        and "32 x 32 pixels" in said
+    )
     assert "embedded teachers" not in said, "no experts were asked for"
     sheet = Image.open(tmp_path / "outputs" / "x" / "samples" / "step_0000002.png")
     assert sheet.width > 1.5 * 128, "two pictures side by side"
@@ -32,6 +47,10 @@ def test_embedded_teachers_are_recommended_for_nothing_that_they_do_not_know(tmp
 
 
 def test_the_projects_own_data_need_no_such_words(tmp_path, capsys):
-    quick = ("callbacks.validation.every_steps=0", "callbacks.preview.every_steps=0", "data.evaluation_prompts=0")
+    quick = (
+        "callbacks.validation.every_steps=0",
+        "callbacks.preview.every_steps=0",
+        "data.evaluation_prompts=0",
+    )
     run("train", tmp_path, *SMALLEST, *quick, "steps=1", "run=x")
     assert "your own" not in capsys.readouterr().out

@@ -29,13 +29,26 @@ def added(monkeypatch):
 def trained(root, *overrides):
     with initialize_config_dir(str(CONF), version_base=None):
         config = OmegaConf.to_container(
-            compose("train", ["debug=fast", "model=tiny", "experts=lune_sol", f"paths.root='{root}'", *overrides])
+            compose(
+                "train",
+                [
+                    "debug=fast",
+                    "model=tiny",
+                    "experts=lune_sol",
+                    f"paths.root='{root}'",
+                    *overrides,
+                ],
+            )
         )
     stripes = OmegaConf.create(EXAMPLES["conf/data/stripes.yaml"])
-    config["data"] = OmegaConf.to_container(OmegaConf.create({"data": stripes, "paths": config["paths"]}))["data"]
+    config["data"] = OmegaConf.to_container(
+        OmegaConf.create({"data": stripes, "paths": config["paths"]})
+    )["data"]
     for split in ("train", "validation"):
         config["data"]["sources"]["stripes"][split]["count"] = 40
-    recipes.train({**OmegaConf.to_container(OmegaConf.create(config), resolve=True), "overrides": []})
+    recipes.train(
+        {**OmegaConf.to_container(OmegaConf.create(config), resolve=True), "overrides": []}
+    )
 
 
 def test_the_page_s_dataset_and_loss_train_with_the_experts(added, tmp_path):
@@ -51,5 +64,9 @@ def test_the_page_s_dataset_and_loss_train_with_the_experts(added, tmp_path):
 
 def test_every_file_that_the_page_names_is_there():
     named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|yaml))`", PAGE))
-    missing = [name for name in named if not any((CONF.parent / base / name).is_file() for base in ("", "tinyflux_pl"))]
+    missing = [
+        name
+        for name in named
+        if not any((CONF.parent / base / name).is_file() for base in ("", "tinyflux_pl"))
+    ]
     assert len(named) >= 8 and not missing

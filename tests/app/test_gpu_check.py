@@ -12,4 +12,8 @@ def test_the_table_has_a_row_and_the_losses_agree(capsys):
     assert script["main"](["--device=cpu", "--only=tiny", *small]) == 0
     told = capsys.readouterr().out
     row = next(line for line in told.splitlines() if line.startswith("| tiny |"))
-    assert row.count("|") == len(script["HEADER"]) + 1 and "4 = 4 x 1" in row and "0.0e+00 of it apart" in told
+    assert (
+        row.count("|") == len(script["HEADER"]) + 1
+        and "4 = 4 x 1" in row
+        and "0.0e+00 of it apart" in told
+    )

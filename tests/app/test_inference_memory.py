@@ -1,4 +1,6 @@
-"""Memory for drawing, planned from structures alone: what is counted, and what is refused before weights are read."""
+"""Memory for drawing, planned from structures alone: what is counted, and what is refused before
+weights are read.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,14 @@ from tinyflux_pl.engine import peak_memory
 from tinyflux_pl.engine.live_bytes import LiveBytes
 from tinyflux_pl.weights import load_release
 
-MODELS = ("flux1_dev", "flux1_fill", "flux1_kontext", "flux1_schnell", "flux2_dev", "flux2_klein_4b")
+MODELS = (
+    "flux1_dev",
+    "flux1_fill",
+    "flux1_kontext",
+    "flux1_schnell",
+    "flux2_dev",
+    "flux2_klein_4b",
+)
 MODELS += ("flux2_klein_9b", "flux3", "sd35_large", "sd35_medium", "sdxl")
 TINY = (f"text.length={releases_flux1.TEXT_LENGTH}", "sampler.steps=2")
 
@@ -38,25 +47,41 @@ def test_each_model_is_planned_at_full_size_without_weights(model, tmp_path):
     weights = {part.name: part.bytes for part in plan.parts}
     assert weights["denoiser"] > 4e9 and weights["codec"] > 3e8 and len(weights) > 2
     assert all(stage.rows["denoiser"] == weights["denoiser"] for stage in plan.memory.stages)
-    assert plan.size == (1024, 1024) and working(plan)["denoise"] > 2**27 and working(plan)["decode"] > 2**30
+    assert (
+        plan.size == (1024, 1024)
+        and working(plan)["denoise"] > 2**27
+        and working(plan)["decode"] > 2**30
+    )
 
 
 def test_a_published_tinyflux_is_planned_too(tmp_path):
-    plan = planned(tmp_path, "model=deep_v42", "codec=pixels", "text=hashed", "height=64", "width=64")
-    assert plan.parts[0].bytes > 2**29 and working(plan)["denoise"] > 2**20 and plan.size == (64, 64)
+    plan = planned(
+        tmp_path, "model=deep_v42", "codec=pixels", "text=hashed", "height=64", "width=64"
+    )
+    assert (
+        plan.parts[0].bytes > 2**29 and working(plan)["denoise"] > 2**20 and plan.size == (64, 64)
+    )
 
 
 def test_pictures_guidance_and_references_make_it_more(tmp_path):
     one = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0"))
     guided = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=4.0"))
     four = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0", "n=4"))
-    smaller = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0", "height=512", "width=512"))
-    assert guided["denoise"] == pytest.approx(2 * one["denoise"], rel=0.02) and guided["decode"] == one["decode"]
+    smaller = working(
+        planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0", "height=512", "width=512")
+    )
+    assert (
+        guided["denoise"] == pytest.approx(2 * one["denoise"], rel=0.02)
+        and guided["decode"] == one["decode"]
+    )
     assert four["denoise"] == pytest.approx(4 * one["denoise"], rel=0.02)
     assert smaller["decode"] == pytest.approx(one["decode"] / 4, rel=0.05)
     asked = ("model=flux1_kontext", "height=512", "width=512")
-    alone, beside = (working(planned(tmp_path, *asked, *more)) for more in ((), ("reference=photo.png",)))
-    assert beside["denoise"] > 3 * alone["denoise"]  # by the release's rule it has four times the image's pixels
+    alone, beside = (
+        working(planned(tmp_path, *asked, *more)) for more in ((), ("reference=photo.png",))
+    )
+    # by the release's rule it has four times the image's pixels
+    assert beside["denoise"] > 3 * alone["denoise"]
 
 
 def test_a_reference_is_counted_in_its_own_size(tmp_path):
@@ -71,7 +96,14 @@ def test_a_reference_is_counted_in_its_own_size(tmp_path):
 
 
 def test_the_plan_is_what_drawing_has_alive(folder, tmp_path):
-    asked = ["model=flux1_dev", f"model.weights='{folder}'", "height=96", "width=64", *drawing.EXACT, *TINY]
+    asked = [
+        "model=flux1_dev",
+        f"model.weights='{folder}'",
+        "height=96",
+        "width=64",
+        *drawing.EXACT,
+        *TINY,
+    ]
     config = settings("generate", tmp_path, "prompt=night", *asked)
     made, plan = pipeline(config), inference_memory.plan(config)
     draw = dict(prompts=["night"], seed=1)
@@ -82,11 +114,19 @@ def test_the_plan_is_what_drawing_has_alive(folder, tmp_path):
     )
     with LiveBytes() as count:
         made.sampler.images(made.denoiser, **draw)
-    assert max(working(plan).values()) == pytest.approx(max(live for _, live in count.history), rel=0.1)
+    assert max(working(plan).values()) == pytest.approx(
+        max(live for _, live in count.history), rel=0.1
+    )
 
 
 def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, monkeypatch):
-    asked = ["model=flux1_dev", f"model.weights='{folder}'", "prompt=night", f"output='{tmp_path / 'drawn'}'", *TINY]
+    asked = [
+        "model=flux1_dev",
+        f"model.weights='{folder}'",
+        "prompt=night",
+        f"output='{tmp_path / 'drawn'}'",
+        *TINY,
+    ]
     asked += ["height=64", "width=64"]
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: 1000)
     with monkeypatch.context() as patch:
@@ -117,10 +157,20 @@ def test_the_cure_is_one_that_helps(asked, share, cure, tmp_path):
 
 @pytest.mark.parametrize("fits", [1, 3, 8])
 def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, capsys, fits):
-    asked = ["model=flux1_dev", f"model.weights='{folder}'", "prompt=night", "n=8", "height=96", "width=96", *TINY]
+    asked = [
+        "model=flux1_dev",
+        f"model.weights='{folder}'",
+        "prompt=night",
+        "n=8",
+        "height=96",
+        "width=96",
+        *TINY,
+    ]
     config = settings("generate", tmp_path, *asked)
     exactly = inference_memory.plan(config, fits)
-    monkeypatch.setattr(peak_memory, "available_bytes", lambda device: exactly.memory.worst(exactly.host).total)
+    monkeypatch.setattr(
+        peak_memory, "available_bytes", lambda device: exactly.memory.worst(exactly.host).total
+    )
     made = pipeline(config)
     assert made.sampler.max_batch == fits
     assert (f"{fits} of 8 images are drawn at once" in capsys.readouterr().out) == (fits < 8)
@@ -131,7 +181,10 @@ def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("given", ["0", "-3", "many", "1.5", "true"])
 def test_a_batch_size_that_is_none_is_refused(folder, tmp_path, given):
-    for asked in (("model=flux1_dev", f"model.weights='{folder}'", *TINY), (f"checkpoint='{tmp_path}'",)):
+    for asked in (
+        ("model=flux1_dev", f"model.weights='{folder}'", *TINY),
+        (f"checkpoint='{tmp_path}'",),
+    ):
         with pytest.raises(ConfigError, match=r"batch_size (is|must be)"):
             run("generate", tmp_path, *asked, "prompt=night", f"batch_size={given}")
 

@@ -32,9 +32,26 @@ def rewritten(release):
 
 
 def asked(release, *overrides):
-    network = ("model=sdxl", f"model.weights='{release}'", "model.dtype=float32", "data.image_size=32")
-    small = ("hardware.batch_size=2", "callbacks.validation.every_steps=0", "callbacks.preview.count=1")
-    return (*network, *small, "data.evaluation_prompts=0", "sampler.steps=1", *SHAPES, "run=x", *overrides)
+    network = (
+        "model=sdxl",
+        f"model.weights='{release}'",
+        "model.dtype=float32",
+        "data.image_size=32",
+    )
+    small = (
+        "hardware.batch_size=2",
+        "callbacks.validation.every_steps=0",
+        "callbacks.preview.count=1",
+    )
+    return (
+        *network,
+        *small,
+        "data.evaluation_prompts=0",
+        "sampler.steps=1",
+        *SHAPES,
+        "run=x",
+        *overrides,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +75,18 @@ def test_the_run_keeps_what_the_scheduler_said(trained):
         ({"rescale_betas_zero_snr": True}, "path.zero_terminal_snr"),
     ],
 )
-def test_a_scheduler_file_that_changed_is_refused_by_its_key(trained, release, rewritten, values, key):
+def test_a_scheduler_file_that_changed_is_refused_by_its_key(
+    trained, release, rewritten, values, key
+):
     rewritten(**values)
     with pytest.raises(ConfigError) as caught:
         run("train", trained, *asked(release, "steps=2", "resume=auto"))
     assert key in caught.value.what and "resume_changed=true" in caught.value.cure
 
 
-def test_an_older_run_that_kept_none_of_it_is_held_against_its_checkpoint(trained, release, rewritten):
+def test_an_older_run_that_kept_none_of_it_is_held_against_its_checkpoint(
+    trained, release, rewritten
+):
     then = resolve_auto(settings("train", trained, *asked(release, "steps=1"))).plain
     assert then["path"] == {} and then["sampler"]["shift"] is None, "as older releases wrote it"
     now = Parts.from_config(settings("train", trained, *asked(release, "steps=1"))).config.plain
@@ -76,7 +97,9 @@ def test_an_older_run_that_kept_none_of_it_is_held_against_its_checkpoint(traine
     rewritten(beta_end=0.02)
     try:
         with pytest.raises(ConfigError, match=r"beta_end 0.012 -> 0.02"):
-            recipes.train(configuration("train", trained, *asked(release, "steps=2", "resume=auto")))
+            recipes.train(
+                configuration("train", trained, *asked(release, "steps=2", "resume=auto"))
+            )
     finally:
         file.write_text(before)
 

@@ -1,4 +1,6 @@
-"""A source of a mixture has the experts that it is given, and no others: nothing stands in for the rest."""
+"""A source of a mixture has the experts that it is given, and no others: nothing stands in for the
+rest.
+"""
 
 import pytest
 import torch
@@ -30,7 +32,10 @@ MIXED = (
 
 def test_only_the_experts_that_a_source_has_are_extracted_and_served(tmp_path):
     config = run("extract", tmp_path, *MIXED)
-    groups = {name: set(CacheStore.open(tmp_path / "cache" / name / "train").groups()) for name in ("shapes", "digits")}
+    groups = {
+        name: set(CacheStore.open(tmp_path / "cache" / name / "train").groups())
+        for name in ("shapes", "digits")
+    }
     assert groups == {"shapes": {"encodings", "lune", "sol"}, "digits": {"encodings", "lune"}}
     parts = Parts.from_config(schema.read(config, "extract"))
     train, _ = datasets(prepare(parts), in_memory=False)
@@ -51,42 +56,76 @@ def test_only_the_experts_that_a_source_has_are_extracted_and_served(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "where", "says"),
     [
-        (("experts=lune", "data.sources.digits.experts=[sol]"), "data.sources.digits.experts", "'sol'"),
-        (("experts=none", "data.sources.digits.experts=[lune]"), "data.sources.digits.experts", "the run has none"),
+        (
+            ("experts=lune", "data.sources.digits.experts=[sol]"),
+            "data.sources.digits.experts",
+            "'sol'",
+        ),
+        (
+            ("experts=none", "data.sources.digits.experts=[lune]"),
+            "data.sources.digits.experts",
+            "the run has none",
+        ),
         (("data.sources.digits.experts=[lnue]",), "data.sources.digits.experts", "'lnue'"),
-        (("data.sources.digits.experts=[]", "data.sources.shapes.experts=[lune]"), "experts.sol", "no source has"),
+        (
+            ("data.sources.digits.experts=[]", "data.sources.shapes.experts=[lune]"),
+            "experts.sol",
+            "no source has",
+        ),
     ],
 )
-def test_experts_that_do_not_fit_the_run_are_refused_before_anything_is_read(tmp_path, lines, where, says):
+def test_experts_that_do_not_fit_the_run_are_refused_before_anything_is_read(
+    tmp_path, lines, where, says
+):
     with pytest.raises(ConfigError, match=says) as caught:
         Parts.from_config(settings("train", tmp_path, *MIXED, *lines))
     assert caught.value.where == where and caught.value.cure
 
 
 def test_what_stands_in_an_absent_expert_s_rows_changes_neither_loss_nor_gradient():
-    """Features, targets and the map as a weight: whatever numbers the absent rows hold, the step is the same."""
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "attention_head_dim": 16, "axes_dims_rope": (4, 6, 6)}
+    """Features, targets and the map as a weight: whatever numbers the absent rows hold, the step is
+    the same.
+    """
+    sizes = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "axes_dims_rope": (4, 6, 6),
+    }
     depth = {"num_double_layers": 1, "num_single_layers": 1, "patch_size": 1}
     torch.manual_seed(0)
-    net = build(LatentSpec(2, 2), TextSpec(4, 3, 4), LinearPath(), lune_dim=3, sol=True, **sizes, **depth)
+    net = build(
+        LatentSpec(2, 2), TextSpec(4, 3, 4), LinearPath(), lune_dim=3, sol=True, **sizes, **depth
+    )
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    null = TextEmbeddings(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 4))
+    null = TextEmbeddings(
+        torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 4)
+    )
     objective = FlowObjective(
-        Uniform(), null, [Lune(3, ramp_steps=0, dropout=0.0), Sol(ramp_steps=0, dropout=0.0)], map_weighting=True
+        Uniform(),
+        null,
+        [Lune(3, ramp_steps=0, dropout=0.0), Sol(ramp_steps=0, dropout=0.0)],
+        map_weighting=True,
     )
     present = torch.tensor([True, False, True, False])
     shapes = {"lune.features": (3,), "sol.stats": (4,), "sol.spatial": (8, 8)}
     real = {key: torch.rand(4, 10, *shape) for key, shape in shapes.items()}
 
     def step(filled, told=present):
-        rows = {k: torch.where(told.view(4, *(1,) * (v.ndim - 1)), v, filled) for k, v in real.items()}
-        text = TextEmbeddings(torch.ones(4, 3, 4), torch.ones(4, 3, dtype=torch.bool), torch.ones(4, 4))
+        rows = {
+            k: torch.where(told.view(4, *(1,) * (v.ndim - 1)), v, filled) for k, v in real.items()
+        }
+        text = TextEmbeddings(
+            torch.ones(4, 3, 4), torch.ones(4, 3, dtype=torch.bool), torch.ones(4, 4)
+        )
         latents = torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
         some = {"lune": told, "sol": told}
         ids = torch.arange(4)
-        batch = Batch(latents, text, ids, torch.zeros(4).long(), ["x"] * 4, experts=rows, expert_present=some)
+        batch = Batch(
+            latents, text, ids, torch.zeros(4).long(), ["x"] * 4, experts=rows, expert_present=some
+        )
         net.zero_grad()
         torch.manual_seed(2)  # the dropout of the network itself
         terms = objective.loss(net, batch, 5)

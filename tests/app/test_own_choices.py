@@ -1,4 +1,6 @@
-"""Messages that send the user to extract.py name the interpreter that runs and the choices of the run."""
+"""Messages that send the user to extract.py name the interpreter that runs and the choices of the
+run.
+"""
 
 import pytest
 import torch
@@ -18,8 +20,15 @@ LINE = f"{interpreter.command('extract.py')} data=folder data.root='my photos' e
 
 
 def test_the_words_are_those_that_decide_a_cache_with_the_flags():
-    config = {"flags": ["--config-dir", "'my conf'"], "overrides": [*WORDS, "steps=3", "optimizer.lr=1", "run=x"]}
-    assert own_choices.words(config["flags"], config["overrides"]) == ["--config-dir", "'my conf'", *WORDS]
+    config = {
+        "flags": ["--config-dir", "'my conf'"],
+        "overrides": [*WORDS, "steps=3", "optimizer.lr=1", "run=x"],
+    }
+    assert own_choices.words(config["flags"], config["overrides"]) == [
+        "--config-dir",
+        "'my conf'",
+        *WORDS,
+    ]
 
 
 @pytest.mark.parametrize("task", ["train", "extract"])
@@ -58,11 +67,18 @@ def test_what_lacks_is_made_by_the_runs_own_command(store, tmp_path):
 
 def test_what_is_stale_is_made_anew_by_the_runs_own_command(store):
     store.begin_group("encodings", {"codec": 1})
-    assert cure_of(lambda: store.begin_group("encodings", {"codec": 2})).endswith(f": {LINE} rebuild=true")
-    assert cure_of(lambda: require_equal({"a": 1}, {}, "it", "here")).endswith(f": {LINE} rebuild=true")
+    assert cure_of(lambda: store.begin_group("encodings", {"codec": 2})).endswith(
+        f": {LINE} rebuild=true"
+    )
+    assert cure_of(lambda: require_equal({"a": 1}, {}, "it", "here")).endswith(
+        f": {LINE} rebuild=true"
+    )
 
 
 def test_where_the_choices_are_not_known_the_message_says_that_they_belong_there(tmp_path):
     with pytest.raises(DataError) as caught:
         CacheStore.open(tmp_path)
-    assert caught.value.cure == f"make one: {interpreter.command('extract.py')} (the choices of your run)"
+    assert (
+        caught.value.cure
+        == f"make one: {interpreter.command('extract.py')} (the choices of your run)"
+    )

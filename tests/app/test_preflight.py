@@ -1,4 +1,6 @@
-"""A run that would fail later is stopped before it begins; one that goes is told what it takes, and not changed."""
+"""A run that would fail later is stopped before it begins; one that goes is told what it takes, and
+not changed.
+"""
 
 import random
 import re
@@ -66,7 +68,10 @@ def test_false_says_nothing_but_still_judges(root, capsys, monkeypatch):
 def test_another_word_is_refused(tmp_path):
     with pytest.raises(errors.ConfigError) as caught:
         run("train", tmp_path, *SMALL, "preflight=maybe")
-    assert caught.value.where == "preflight" and "true or false or one of only, plan" in caught.value.cure
+    assert (
+        caught.value.where == "preflight"
+        and "true or false or one of only, plan" in caught.value.cure
+    )
 
 
 # that it changes nothing
@@ -81,7 +86,12 @@ def test_a_run_with_it_ends_with_the_same_bits_as_one_without(root):
         with open(root / "outputs" / name / "csv" / "metrics.csv") as rows:
             kept = [i for i, name in enumerate(rows.readline().split(",")) if "second" not in name]
             logged = [[line.strip().split(",")[i] for i in kept] for line in rows]
-        ends[asked] = (checkpoint.weights("raw"), checkpoint.weights("averaged"), checkpoint.state(), logged)
+        ends[asked] = (
+            checkpoint.weights("raw"),
+            checkpoint.weights("averaged"),
+            checkpoint.state(),
+            logged,
+        )
     (raw, averaged, state, logged), other = ends["true"], ends["false"]
     assert all(torch.equal(raw[k], other[0][k]) for k in raw)
     assert all(torch.equal(averaged[k], other[1][k]) for k in averaged)
@@ -92,7 +102,10 @@ def test_a_run_with_it_ends_with_the_same_bits_as_one_without(root):
 def test_torch_and_numpy_draw_on_as_if_there_had_been_none(root):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     only(root, "run=x")
-    assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
+    assert (
+        torch.equal(before[0], torch.get_rng_state())
+        and (before[1] == np.random.get_state()[1]).all()
+    )
 
 
 def test_a_dry_run_leaves_the_global_generators_as_they_were():
@@ -114,14 +127,22 @@ def test_everything_that_is_wrong_with_a_folder_is_told_together(tmp_path, capsy
     (photos / "rocket.txt").unlink()
     (photos / "copy.png").write_bytes((photos / "coffee.png").read_bytes())
     (photos / "copy.txt").write_text("something else")
-    chosen = ("data=folder", f"data.root='{photos}'", "data.image_size=16", "data.validation_fraction=0.3")
+    chosen = (
+        "data=folder",
+        f"data.root='{photos}'",
+        "data.image_size=16",
+        "data.validation_fraction=0.3",
+    )
     root = tmp_path / "project"
     root.mkdir()
     with pytest.raises(errors.DataError):
         only(root, *chosen)
     told = said(capsys)
     assert list(root.iterdir()) == []
-    assert re.search(r"unreadable \d: .*page\.jpg: a web page", told) and "camera.jpg: truncated" in told
+    assert (
+        re.search(r"unreadable \d: .*page\.jpg: a web page", told)
+        and "camera.jpg: truncated" in told
+    )
     assert "no caption 1: rocket.jpg" in told
     assert re.search(r"other caption 1: (copy|coffee)\.png = (copy|coffee)\.png", told)
     assert re.search(r"3:2 3 of 32 to 63 px, 33% cropped", told)
@@ -132,10 +153,18 @@ def test_a_damaged_image_is_refused_by_name_before_the_cache_is_begun(tmp_path):
     photos = photographs(tmp_path / "photos", ("coffee", "rocket", "coins", "camera"), side=32)
     whole = (photos / "camera.jpg").read_bytes()
     (photos / "camera.jpg").write_bytes(whole[: len(whole) * 2 // 3])
-    chosen = (*SMALL, "data=folder", f"data.root='{photos}'", "data.image_size=16", "preflight=true")
+    chosen = (
+        *SMALL,
+        "data=folder",
+        f"data.root='{photos}'",
+        "data.image_size=16",
+        "preflight=true",
+    )
     with pytest.raises(errors.ImageError) as caught:
         run("train", tmp_path, *chosen)
-    assert "camera.jpg: truncated" in caught.value.what and "data.skip_bad=true" in caught.value.cure
+    assert (
+        "camera.jpg: truncated" in caught.value.what and "data.skip_bad=true" in caught.value.cure
+    )
     assert not list(tmp_path.rglob("manifest.json"))
 
 
@@ -150,7 +179,9 @@ def test_what_was_found_is_kept_with_the_cache_and_only_for_these_records(root, 
 
     known = survey(records, (32, 32))
     assert known.stored and known.audit.total == 48
-    assert not survey(records, (32, 32), HashedWords(width=16, length=5)).stored, "it may cut captions"
+    assert not survey(records, (32, 32), HashedWords(width=16, length=5)).stored, (
+        "it may cut captions"
+    )
     smaller = configuration("train", root, "data.image_size=16")
     other, _ = dataset_survey.records_of(smaller["data"]["sources"]["shapes"])
     assert not survey(other, (16, 16)).stored

@@ -1,4 +1,6 @@
-"""What a preflight stops: no room, no right to write, damaged or stale caches, too little memory; and its ranks."""
+"""What a preflight stops: no room, no right to write, damaged or stale caches, too little memory;
+and its ranks.
+"""
 
 import json
 import os
@@ -34,7 +36,11 @@ def test_a_disk_without_room_is_told_before_any_time_is_spent(tmp_path, monkeypa
     monkeypatch.setattr(disk_needs, "room", lambda _: (300_000, None))
     with pytest.raises(errors.DiskFull) as caught:
         run("train", tmp_path, *SMALL, "run=x", "preflight=true")
-    assert "caches" in caught.value.what and "checkpoints" in caught.value.what and "293.0 KiB" in caught.value.what
+    assert (
+        "caches" in caught.value.what
+        and "checkpoints" in caught.value.what
+        and "293.0 KiB" in caught.value.what
+    )
     assert "paths.root" in caught.value.cure and not (tmp_path / "cache").exists()
 
 
@@ -66,7 +72,8 @@ def test_what_is_foretold_of_the_disk_is_what_is_written(root):
     written = next(n for n in preflight.writes if n.what == "checkpoints")
     assert written.files == 3 * disk_needs.CHECKPOINT_FILES
     real = sum(f.stat().st_size for f in checkpoint.iterdir())
-    assert real <= written.bytes / 3 and written.bytes / 3 - real < 2**21  # two are kept, one is in flight
+    # two are kept, one is in flight
+    assert real <= written.bytes / 3 and written.bytes / 3 - real < 2**21
 
 
 def test_what_lies_in_the_way_of_the_checkpoints_is_told(root):
@@ -147,7 +154,11 @@ def test_activations_that_do_not_fit_are_told_with_the_keys_that_help(root, monk
     assert "hardware.gradient_checkpointing=true" in caught.value.cure
     found = re.search(r"hardware.accumulation=(\d+)", caught.value.cure)
     assert found and 1 < int(found[1]) <= 16
-    cured = (f"hardware.accumulation={found[1]}", "hardware.batch_size=16", "callbacks.preview.count=1")
+    cured = (
+        f"hardware.accumulation={found[1]}",
+        "hardware.batch_size=16",
+        "callbacks.preview.count=1",
+    )
     assert only(root, "run=big", *cured) == 0
 
 
@@ -164,7 +175,10 @@ def test_memory_that_runs_out_all_the_same_is_told_likewise(root, monkeypatch):
     monkeypatch.setattr(FlowObjective, "loss", hungry)
     with pytest.raises(errors.MemoryPlanError) as caught:
         run("train", root, *SMALL, "run=hungry", "preflight=true")
-    assert "2.00 GiB" in caught.value.what and "hardware.gradient_checkpointing=true" in caught.value.cure
+    assert (
+        "2.00 GiB" in caught.value.what
+        and "hardware.gradient_checkpointing=true" in caught.value.cure
+    )
     assert not (root / "outputs" / "hungry" / "checkpoints").exists()
 
 
@@ -195,8 +209,14 @@ def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
     ("hardware", "sizes"),
     [
         ({"batch_size": 32, "accumulation": 2, "devices": 2, "accelerator": "cpu"}, (16, 8, 2, 2)),
-        ({"batch_size": 32, "accumulation": 1, "devices": [1, 3], "accelerator": "gpu"}, (32, 16, 1, 2)),
-        ({"batch_size": 8, "accumulation": 1, "devices": "auto", "accelerator": "cpu"}, (8, 8, 1, 1)),
+        (
+            {"batch_size": 32, "accumulation": 1, "devices": [1, 3], "accelerator": "gpu"},
+            (32, 16, 1, 2),
+        ),
+        (
+            {"batch_size": 8, "accumulation": 1, "devices": "auto", "accelerator": "cpu"},
+            (8, 8, 1, 1),
+        ),
     ],
 )
 def test_the_batch_is_divided_among_the_ranks(hardware, sizes):
@@ -206,7 +226,9 @@ def test_the_batch_is_divided_among_the_ranks(hardware, sizes):
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(errors.ConfigError) as caught:
-        batch_sizes.sizes(SimpleNamespace(batch_size=9, accumulation=1, devices=2, accelerator="cpu"))
+        batch_sizes.sizes(
+            SimpleNamespace(batch_size=9, accumulation=1, devices=2, accelerator="cpu")
+        )
     assert "2 ranks" in caught.value.what
 
 

@@ -1,4 +1,6 @@
-"""A checkpoint says which prompts it was trained for, and what of a prompt is new to it; no weight is read for it."""
+"""A checkpoint says which prompts it was trained for, and what of a prompt is new to it; no weight
+is read for it.
+"""
 
 import json
 
@@ -17,7 +19,9 @@ ASKED = "callbacks.preview.prompts=[a red circle,a dog]"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run whose previews were asked for a prompt that the verifier reads, and for one that it does not."""
+    """A run whose previews were asked for a prompt that the verifier reads, and for one that it
+    does not.
+    """
     root = tmp_path_factory.mktemp("project")
     run("train", root, *SMALLEST, *QUICK, "run=x", ASKED)
     return root
@@ -69,7 +73,9 @@ def test_checkpoints_of_earlier_versions_draw_and_say_that_they_say_nothing(made
     told = directory.read(checkpoint(made))
     older = {key: value for key, value in told.config.items() if key != "captions"}
     weights = told.weights("raw")
-    directory.save(tmp_path / "old", step=2, config=older, weights=weights, averaged=None, state=None)
+    directory.save(
+        tmp_path / "old", step=2, config=older, weights=weights, averaged=None, state=None
+    )
     run("generate", tmp_path, f"checkpoint='{tmp_path}/old'", "prompt=help")
     assert "does not describe its captions" in capsys.readouterr().out
     run("generate", tmp_path, f"checkpoint='{tmp_path}/old'", "prompt=a red dog", "run=drawn")
@@ -78,20 +84,36 @@ def test_checkpoints_of_earlier_versions_draw_and_say_that_they_say_nothing(made
 
 
 def test_new_words_and_missing_attributes_are_told_before_drawing(made, tmp_path, capsys):
-    run("generate", tmp_path, f"checkpoint='{checkpoint(made)}'", "prompt=a red dog", "run=drawn", "grid=0")
+    run(
+        "generate",
+        tmp_path,
+        f"checkpoint='{checkpoint(made)}'",
+        "prompt=a red dog",
+        "run=drawn",
+        "grid=0",
+    )
     said = capsys.readouterr().out
     assert "in no training caption: dog" in said and "names no shape" in said
-    assert sorted(path.name for path in (tmp_path / "outputs" / "drawn").glob("*.png")) == ["image_0000.png"]
+    assert sorted(path.name for path in (tmp_path / "outputs" / "drawn").glob("*.png")) == [
+        "image_0000.png"
+    ]
 
 
 def test_what_a_checkpoint_keeps_is_bounded_and_plain(made):
     kept = json.loads((checkpoint(made) / "config.json").read_text())["captions"]
     known = TrainingCaptions.from_plain(kept)
-    assert known is not None and known.sources["shapes"].captions == 48 and len(known.sources["shapes"].examples) <= 6
+    assert (
+        known is not None
+        and known.sources["shapes"].captions == 48
+        and len(known.sources["shapes"].examples) <= 6
+    )
     listed = prompt_advice.help_lines(known)[-1]
     assert listed.index("a, ") < listed.index("circle"), "the most frequent first"
 
 
 def test_thousands_of_prompts_are_not_all_judged_aloud():
     known = TrainingCaptions({}, {"red": 1}, 1)
-    assert len(prompt_advice.notes(known, [f"word{i}" for i in range(1000)])) <= prompt_advice.MAX_PROMPTS + 1
+    assert (
+        len(prompt_advice.notes(known, [f"word{i}" for i in range(1000)]))
+        <= prompt_advice.MAX_PROMPTS + 1
+    )

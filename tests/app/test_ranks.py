@@ -1,4 +1,6 @@
-"""Which process is rank 0, by what each launcher sets; and that the others wait until the caches lack nothing."""
+"""Which process is rank 0, by what each launcher sets; and that the others wait until the caches
+lack nothing.
+"""
 
 import signal
 
@@ -23,7 +25,8 @@ def alone(monkeypatch):
     [
         ({}, True),
         ({"RANK": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "2", "LOCAL_RANK": "0", "NODE_RANK": "0"}, False),  # torchrun, on the second machine
+        # torchrun, on the second machine
+        ({"RANK": "2", "LOCAL_RANK": "0", "NODE_RANK": "0"}, False),
         ({"LOCAL_RANK": "1"}, False),  # Lightning's own launcher
         ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
         ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, True),
@@ -49,7 +52,9 @@ def looks(monkeypatch):
 
     monkeypatch.setattr(ranks, "_incomplete_stores", look)
     monkeypatch.setattr(ranks, "POLL_SECONDS", 0)
-    monkeypatch.setattr(ranks.prepare, "prepare", lambda parts, sources=None: done.append("prepare"))
+    monkeypatch.setattr(
+        ranks.prepare, "prepare", lambda parts, sources=None: done.append("prepare")
+    )
     return done
 
 

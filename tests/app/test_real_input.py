@@ -1,4 +1,6 @@
-"""Photographs through the real kinds of codec, text encoders and teachers, from files to pictures."""
+"""Photographs through the real kinds of codec, text encoders and teachers, from files to
+pictures.
+"""
 
 import json
 import shutil
@@ -44,7 +46,14 @@ def photos(tmp_path_factory):
 def project(tmp_path_factory, real, photos):
     """Extracted, then trained, as two commands do it."""
     root = tmp_path_factory.mktemp("project")
-    chosen = (*real, "data=folder", f"data.root='{photos}'", "experts=lune_sol", "model=tiny", *SMALL)
+    chosen = (
+        *real,
+        "data=folder",
+        f"data.root='{photos}'",
+        "experts=lune_sol",
+        "model=tiny",
+        *SMALL,
+    )
     run("extract", root, *chosen)
     before = shards(root)
     run("train", root, *chosen, "run=photos")
@@ -88,7 +97,9 @@ def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project, phot
     torch.testing.assert_close(spatial.sum((2, 3)), torch.ones(count, BUCKETS), atol=1e-2, rtol=0)
     for key in ("lune.features", "sol.stats", "sol.spatial"):
         rows = everything(store, key).float()
-        assert rows.isfinite().all() and (rows.flatten(1).std(0) > 0).any(), f"{key} is the same for all photographs"
+        assert rows.isfinite().all() and (rows.flatten(1).std(0) > 0).any(), (
+            f"{key} is the same for all photographs"
+        )
 
 
 def test_latents_and_text_are_those_of_the_photograph_and_its_caption(project, real, photos):
@@ -99,24 +110,49 @@ def test_latents_and_text_are_those_of_the_photograph_and_its_caption(project, r
     codec = AutoencoderKLCodec(config["codec"]["weights"])
     text = ClipT5(config["text"]["t5"], config["text"]["clip"], length=16)
     store = read(project)
-    row, caption = next((i, c) for i, c in enumerate(store.captions(range(len(store)))) if "coffee" in c)
-    pixels = torch.from_numpy(fit(decode(photos / "coffee.jpg"), 64).copy()).permute(2, 0, 1)[None].float()
+    row, caption = next(
+        (i, c) for i, c in enumerate(store.captions(range(len(store)))) if "coffee" in c
+    )
+    pixels = (
+        torch.from_numpy(fit(decode(photos / "coffee.jpg"), 64).copy())
+        .permute(2, 0, 1)[None]
+        .float()
+    )
     latents = codec.encode(pixels / 127.5 - 1)
-    torch.testing.assert_close(everything(store, "latents")[row].float(), latents[0], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(
+        everything(store, "latents")[row].float(), latents[0], atol=2e-3, rtol=2e-3
+    )
     told = text.encode([caption])
-    torch.testing.assert_close(everything(store, "text.tokens")[row].float(), told.tokens[0], atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(everything(store, "text.pooled")[row].float(), told.pooled[0], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(
+        everything(store, "text.tokens")[row].float(), told.tokens[0], atol=2e-3, rtol=2e-3
+    )
+    torch.testing.assert_close(
+        everything(store, "text.pooled")[row].float(), told.pooled[0], atol=2e-3, rtol=2e-3
+    )
 
 
 def test_training_ran_on_it_and_the_checkpoint_draws(project):
     folder = project / "outputs" / "photos"
     results = json.loads((folder / "results.json").read_text())
-    assert results["steps"] == 8 and results["experts"] == ["lune", "sol"] and results["prompt_accuracy"] is None
+    assert (
+        results["steps"] == 8
+        and results["experts"] == ["lune", "sol"]
+        and results["prompt_accuracy"] is None
+    )
     header = (folder / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"train/flow", "train/lune", "train/sol"} <= set(header)
-    early, late = (directory.read(folder / "checkpoints" / f"step_{n:07d}").weights("raw") for n in (4, 8))
+    early, late = (
+        directory.read(folder / "checkpoints" / f"step_{n:07d}").weights("raw") for n in (4, 8)
+    )
     assert not torch.equal(early["net.img_in.weight"], late["net.img_in.weight"])
-    run("generate", project, f"checkpoint='{folder}'", "prompt='a photograph, [red]'", "n=2", "run=drawn")
+    run(
+        "generate",
+        project,
+        f"checkpoint='{folder}'",
+        "prompt='a photograph, [red]'",
+        "n=2",
+        "run=drawn",
+    )
     pictures = [Image.open(project / "outputs" / "drawn" / f"image_{i:04d}.png") for i in range(2)]
     assert [p.size for p in pictures] == [(64, 64)] * 2
     assert not np.array_equal(*(np.asarray(p) for p in pictures))
@@ -139,7 +175,13 @@ def masked(tmp_path_factory, photos):
 
 
 def test_metadata_masks_and_rectangles(tmp_path, real, masked):
-    chosen = ("data=folder", f"data.root='{masked}'", "data.image_size=[48,64]", "experts=lune_sol", "run=wide")
+    chosen = (
+        "data=folder",
+        f"data.root='{masked}'",
+        "data.image_size=[48,64]",
+        "experts=lune_sol",
+        "run=wide",
+    )
     run("train", tmp_path, *real, *chosen, "model=tiny", *SMALL)
     store = read(tmp_path)
     assert sorted(store.captions(range(len(store))))[0].startswith("the ")
@@ -147,7 +189,9 @@ def test_metadata_masks_and_rectangles(tmp_path, real, masked):
     assert everything(store, "sol.spatial").shape[1:] == (BUCKETS, 8, 8)
     masks = everything(store, "masks").float()
     assert masks.shape[1:] == (6, 8)
-    assert (masks[..., 0] == 1).all() and (masks[..., -1] == 0).all(), "the masks lie as the pictures do"
+    assert (masks[..., 0] == 1).all() and (masks[..., -1] == 0).all(), (
+        "the masks lie as the pictures do"
+    )
     folder = tmp_path / "outputs" / "wide"
     run("generate", tmp_path, f"checkpoint='{folder}'", "prompt=x", "run=drawn")
     assert Image.open(tmp_path / "outputs" / "drawn" / "image_0000.png").size == (64, 48)
@@ -159,10 +203,19 @@ def test_masks_weigh_the_loss(tmp_path, masked):
     for foreground in (2.0, 0.5):
         root = tmp_path / str(foreground)
         chosen = ("data=folder", f"data.root='{masked}'", "data.image_size=16", "run=x", "steps=1")
-        run("train", root, *chosen, f"objective.foreground={foreground}", "objective.background=0.5", *SMALL)
+        run(
+            "train",
+            root,
+            *chosen,
+            f"objective.foreground={foreground}",
+            "objective.background=0.5",
+            *SMALL,
+        )
         rows = (root / "outputs" / "x" / "csv" / "metrics.csv").read_text().splitlines()
         column = rows[0].split(",").index("train/flow")
-        first.append(next(float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column]))
+        first.append(
+            next(float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column])
+        )
     assert first[0] > 1.2 * first[1]
 
 
@@ -185,8 +238,12 @@ PUBLISHED = (
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, beside, monkeypatch):
-    """model=deep_v42 model.weights=FILE equals load_reference and the sampling loop with the original's settings."""
+def test_published_weights_draw_what_the_reference_network_does(
+    tmp_path, real, beside, monkeypatch
+):
+    """model=deep_v42 model.weights=FILE equals load_reference and the sampling loop with the
+    original's settings.
+    """
     from tinyflux_pl.config.build import build
     from tinyflux_pl.core.types import Conditioning
     from tinyflux_pl.denoisers.tinyflux import TinyFluxDenoiser, load_reference, to_reference_keys
@@ -200,7 +257,9 @@ def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, 
     assert parts["codec"]["scaling"] == "unshifted" and parts["sampler"]["toward"] == "data"
     codec, text, path = (build(parts[name]) for name in ("codec", "text", "path"))
     torch.manual_seed(0)
-    net = build(parts["model"], latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path).net
+    net = build(
+        parts["model"], latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path
+    ).net
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.05)
     weights, file = to_reference_keys(net), tmp_path / "published" / "step_1.safetensors"
@@ -211,30 +270,65 @@ def test_published_weights_draw_what_the_reference_network_does(tmp_path, real, 
 
     drawn = []
     decode = AutoencoderKLCodec.decode
-    monkeypatch.setattr(AutoencoderKLCodec, "decode", lambda self, z: (drawn.append(z.clone()), decode(self, z))[1])
-    chosen = ("prompt='a red circle, [left]'", "n=2", "seed=3", "height=32", "width=48", "run=published")
+    monkeypatch.setattr(
+        AutoencoderKLCodec, "decode", lambda self, z: (drawn.append(z.clone()), decode(self, z))[1]
+    )
+    chosen = (
+        "prompt='a red circle, [left]'",
+        "n=2",
+        "seed=3",
+        "height=32",
+        "width=48",
+        "run=published",
+    )
     how = ("hardware.precision=32-true",)
     run("generate", tmp_path, *PUBLISHED, *where, f"model.weights='{file}'", *chosen, *how)
     monkeypatch.undo()
 
     reference = load_reference(net.config.to_dict(), weights)
-    denoiser = TinyFluxDenoiser(reference.config, codec.latent_spec, text.text_spec, LinearPath(noise_at=0))
+    denoiser = TinyFluxDenoiser(
+        reference.config, codec.latent_spec, text.text_spec, LinearPath(noise_at=0)
+    )
     denoiser.net = reference
-    settings = SamplerSettings(steps=28, solver="euler", shift=3.0, toward="data", guidance=Guidance(scale=5.0))
-    told, negative = (text.encode([words]) for words in ("a red circle, [left]", "blurry, distorted, low quality"))
+    settings = SamplerSettings(
+        steps=28, solver="euler", shift=3.0, toward="data", guidance=Guidance(scale=5.0)
+    )
+    told, negative = (
+        text.encode([words]) for words in ("a red circle, [left]", "blurry, distorted, low quality")
+    )
     assert told.mask.all() and told.tokens.shape[1] == parts["text"]["length"]
     x = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():  # as it was trained: without a mask, over all that T5 says of the padding too
+    # as it was trained: without a mask, over all that T5 says of the padding too
+    with torch.no_grad():
         answer = denoiser(x.mT.reshape(1, 16, 4, 6), torch.tensor([0.3]), Conditioning(told)).sample
         plain = reference(x, told.tokens, told.pooled, torch.tensor([0.3]), img_ids=grid_ids(4, 6))
     torch.testing.assert_close(answer.flatten(2).mT, plain, atol=1e-5, rtol=1e-5)
     expected = sample(
-        denoiser, told, negative, shape=(16, 4, 6), sample_ids=[0, 1], seed=3, settings=settings, max_batch=64
+        denoiser,
+        told,
+        negative,
+        shape=(16, 4, 6),
+        sample_ids=[0, 1],
+        seed=3,
+        settings=settings,
+        max_batch=64,
     )
-    torch.testing.assert_close(drawn[-1], expected, atol=1e-5, rtol=1e-5)  # the plan decodes before it
+    # the plan decodes before it
+    torch.testing.assert_close(drawn[-1], expected, atol=1e-5, rtol=1e-5)
     picture = np.asarray(Image.open(tmp_path / "outputs" / "published" / "image_0001.png"))
-    pixels = codec.decode(expected).clamp(-1, 1)[1].add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
+    pixels = (
+        codec.decode(expected)
+        .clamp(-1, 1)[1]
+        .add(1)
+        .mul(127.5)
+        .round()
+        .byte()
+        .permute(1, 2, 0)
+        .numpy()
+    )
     assert picture.shape == (32, 48, 3) and np.abs(picture.astype(int) - pixels).max() <= 1
-    said = json.loads(Image.open(tmp_path / "outputs" / "published" / "image_0001.png").text["tinyflux_pl"])
+    said = json.loads(
+        Image.open(tmp_path / "outputs" / "published" / "image_0001.png").text["tinyflux_pl"]
+    )
     assert said["prompt"] == "a red circle, [left]" and said["settings"]["toward"] == "data"
     assert said["settings"]["guidance"]["negative"] == "blurry, distorted, low quality"

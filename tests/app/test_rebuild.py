@@ -1,4 +1,6 @@
-"""`rebuild=true` through the whole recipe: what goes along, what is damaged, what was stopped, what is loaded."""
+"""`rebuild=true` through the whole recipe: what goes along, what is damaged, what was stopped, what
+is loaded.
+"""
 
 import pytest
 
@@ -21,7 +23,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def root(world, tmp_path):
-    """A copy, one caption of which was changed after the extraction; and what that does to the training split."""
+    """A copy, one caption of which was changed after the extraction; and what that does to the
+    training split.
+    """
     root = caching.copied(world, tmp_path / "world")
     number = int(caching.store(root).captions([3])[0].split()[-1])
     (root / "data" / f"{number:03d}.txt").write_text("a red square")
@@ -51,7 +55,9 @@ def test_the_closing_table_counts_by_split_and_group(root, capsys):
 
 
 def test_a_group_that_was_not_asked_for_goes_along(root, table):
-    """Sol's shards are kept where all of their samples are; its other shards wait for a run with Sol."""
+    """Sol's shards are kept where all of their samples are; its other shards wait for a run with
+    Sol.
+    """
     caching.extract(root, "rebuild=true", "experts=lune", pretrained=False)
     assert table[-1].train.new_rows == {"encodings": 1, "lune": 1}
     store = caching.store(root)
@@ -63,7 +69,9 @@ def test_a_group_that_was_not_asked_for_goes_along(root, table):
     assert caching.content(root) == caching.content(fresh)
 
 
-@pytest.mark.parametrize("damaged", ["encodings/shard_00000.safetensors", "sol/group.json", "keys.bin"])
+@pytest.mark.parametrize(
+    "damaged", ["encodings/shard_00000.safetensors", "sol/group.json", "keys.bin"]
+)
 def test_nothing_damaged_is_copied_on(root, table, capsys, damaged):
     file = root / "cache" / "folder" / "train" / damaged
     content = bytearray(file.read_bytes())
@@ -71,7 +79,10 @@ def test_nothing_damaged_is_copied_on(root, table, capsys, damaged):
     file.write_bytes(content)
     caching.extract(root, "rebuild=true", pretrained=False)
     made = {"encodings": 1, "lune": 1, "sol": 1}
-    made |= {"encodings/shard_00000.safetensors": {"encodings": 4}, "sol/group.json": {"sol": 4}}.get(damaged, {})
+    made |= {
+        "encodings/shard_00000.safetensors": {"encodings": 4},
+        "sol/group.json": {"sol": 4},
+    }.get(damaged, {})
     made = dict.fromkeys(made, 4) if damaged == "keys.bin" else made
     assert table[-1].train.new_rows == made
     assert "nothing is kept of" in capsys.readouterr().out
@@ -80,7 +91,9 @@ def test_nothing_damaged_is_copied_on(root, table, capsys, damaged):
     assert caching.content(root) == caching.content(fresh)
 
 
-def test_a_rebuild_that_was_stopped_goes_on_and_the_old_cache_serves_until_then(root, table, monkeypatch):
+def test_a_rebuild_that_was_stopped_goes_on_and_the_old_cache_serves_until_then(
+    root, table, monkeypatch
+):
     before, real, written = caching.content(root), CacheStore.write_shard, []
 
     def stops(self, *arguments):
@@ -103,7 +116,9 @@ def test_a_rebuild_that_was_stopped_goes_on_and_the_old_cache_serves_until_then(
 
 def test_what_an_earlier_rebuild_of_other_inputs_left_is_not_used(root, monkeypatch):
     real = CacheStore.write_shard
-    monkeypatch.setattr(CacheStore, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(
+        CacheStore, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
+    )
     with pytest.raises(KeyboardInterrupt):
         caching.extract(root, "rebuild=true", "data.fit_mode=pad", pretrained=False)
     monkeypatch.setattr(CacheStore, "write_shard", real)
@@ -113,10 +128,18 @@ def test_what_an_earlier_rebuild_of_other_inputs_left_is_not_used(root, monkeypa
     assert caching.content(root) == caching.content(fresh)
 
 
-def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(tmp_path, monkeypatch, table):
+def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(
+    tmp_path, monkeypatch, table
+):
     real = releases.all_of(tmp_path / "releases")
     photos = photographs(tmp_path / "photos", ("coffee", "rocket", "coins", "camera"), side=32)
-    chosen = (*real, "data=folder", f"data.root='{photos}'", "data.image_size=32", "experts=lune_sol")
+    chosen = (
+        *real,
+        "data=folder",
+        f"data.root='{photos}'",
+        "data.image_size=32",
+        "experts=lune_sol",
+    )
     run_recipe("extract", tmp_path, *chosen, "hardware.precision=32-true")
     monkeypatch.setattr(teacher, "read_tensors", None)
     run_recipe("extract", tmp_path, *chosen, "hardware.precision=32-true")
@@ -124,7 +147,9 @@ def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(tmp_path
 
 
 @pytest.mark.parametrize("batch", ["0", "-3", "many", "2.5"])
-def test_a_batch_that_is_no_number_of_images_is_refused_before_anything_is_written(world, tmp_path, batch):
+def test_a_batch_that_is_no_number_of_images_is_refused_before_anything_is_written(
+    world, tmp_path, batch
+):
     fresh = caching.copied(world, tmp_path / "fresh", caches=False)
     with pytest.raises(ConfigError, match=r"extraction_batch (is|must be)"):
         caching.extract(fresh, f"data.extraction_batch={batch}", pretrained=False)

@@ -1,4 +1,6 @@
-"""A released network moves as much in bf16-mixed as in fp32, since its weights are trained in fp32."""
+"""A released network moves as much in bf16-mixed as in fp32, since its weights are trained in
+fp32.
+"""
 
 import pytest
 import torch
@@ -18,8 +20,18 @@ def release(tmp_path_factory):
 
 def trained(root, release, name, *overrides) -> Checkpoint:
     network = ("model=flux1_schnell", f"model.weights='{release}'", "text.length=16", "codec=flux1")
-    rate = ("optimizer=adamw", f"optimizer.lr={RATE}", "optimizer.weight_decay=0", "schedule=constant")
-    small = (*rate, "schedule.warmup_steps=0", "hardware.batch_size=2", "callbacks.validation.every_steps=0")
+    rate = (
+        "optimizer=adamw",
+        f"optimizer.lr={RATE}",
+        "optimizer.weight_decay=0",
+        "schedule=constant",
+    )
+    small = (
+        *rate,
+        "schedule.warmup_steps=0",
+        "hardware.batch_size=2",
+        "callbacks.validation.every_steps=0",
+    )
     off = ("callbacks.preview.count=1", "data.evaluation_prompts=0", "sampler.steps=1", *SHAPES)
     run("train", root, *network, *small, *off, f"steps={STEPS}", f"run={name}", *overrides)
     return directory.read(root / "outputs" / name / "checkpoints" / f"step_{STEPS:07d}")
@@ -36,15 +48,23 @@ def moved(checkpoint, start) -> float:
 def test_as_many_entries_move_in_bf16_as_in_fp32_and_checkpoints_hold_them(tmp_path, release):
     start = releases_flux1.transformer("schnell").state_dict()
     assert start["x_embedder.weight"].dtype == torch.float32
-    single = trained(tmp_path, release, "single", "hardware.precision=32-true", "model.dtype=float32")
-    mixed = trained(tmp_path, release, "mixed", "hardware.precision=bf16-mixed", "model.dtype=bfloat16")
+    single = trained(
+        tmp_path, release, "single", "hardware.precision=32-true", "model.dtype=float32"
+    )
+    mixed = trained(
+        tmp_path, release, "mixed", "hardware.precision=bf16-mixed", "model.dtype=bfloat16"
+    )
     assert {value.dtype for value in mixed.weights("raw").values()} == {torch.float32}
     shares = moved(single, start), moved(mixed, start)
     assert shares[0] > 0.9 and shares[1] == pytest.approx(shares[0], abs=0.02)
 
 
 def test_a_run_in_bf16_resumes_to_the_bit(tmp_path, release):
-    asked = ("hardware.precision=bf16-mixed", "callbacks.checkpoint.every_steps=4", "callbacks.checkpoint.keep=9")
+    asked = (
+        "hardware.precision=bf16-mixed",
+        "callbacks.checkpoint.every_steps=4",
+        "callbacks.checkpoint.keep=9",
+    )
     whole = trained(tmp_path, release, "whole", *asked)
     halfway = tmp_path / "outputs" / "whole" / "checkpoints" / "step_0000004"
     again = trained(tmp_path, release, "again", *asked, f"resume='{halfway}'")

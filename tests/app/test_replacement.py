@@ -41,11 +41,15 @@ def calls(monkeypatch, act):
 
 def test_the_new_store_takes_the_old_one_s_place(root):
     Replacement(root, rebuild=True).finish()
-    assert len(CacheStore.open(root)) == 4 and sorted(p.name for p in root.parent.iterdir()) == ["train"]
+    assert len(CacheStore.open(root)) == 4 and sorted(p.name for p in root.parent.iterdir()) == [
+        "train"
+    ]
 
 
 @pytest.mark.parametrize("last", range(5))
-def test_stopped_before_any_call_one_whole_store_is_there_at_the_next_start(root, monkeypatch, last):
+def test_stopped_before_any_call_one_whole_store_is_there_at_the_next_start(
+    root, monkeypatch, last
+):
     def stop(n):
         if n == last:
             raise KeyboardInterrupt

@@ -57,13 +57,17 @@ def test_a_bundle_reproduces_the_failure_and_names_samples_and_module(root, pois
     told = json.loads((bundle / "replay.json").read_text())["found"]
     code, printed = replayed(root, bundle, capsys)
     assert code == 1 and "reproduced: loss is" in printed and "NOT" not in printed
-    assert "the micro-batches are those that failed" in printed and "the weights are those" in printed
+    assert (
+        "the micro-batches are those that failed" in printed and "the weights are those" in printed
+    )
     ours = [i for i in told["sample_ids"] if i in bad]
     assert ours and all(f"not finite in the batch: latents of sample {i}" in printed for i in ours)
     assert "first output that is not finite: net.img_in" in printed
     assert {"flow", "lune"} <= set(printed.split())
     by_sample = printed.split("loss by sample")[1].split("norm of the gradient")[0]
-    rows = {int(line.split("│")[1]): line for line in by_sample.splitlines() if line.startswith("│")}
+    rows = {
+        int(line.split("│")[1]): line for line in by_sample.splitlines() if line.startswith("│")
+    }
     assert rows.keys() == set(told["sample_ids"])
     assert all(("nan" in line or "inf" in line) == (sample in bad) for sample, line in rows.items())
 
@@ -75,9 +79,12 @@ def test_it_needs_neither_the_cache_nor_the_run(root, poisoned, tmp_path, capsys
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_failure_that_is_not_the_newest_step_says_what_is_no_longer_what_it_failed_with(root, capsys):
+def test_a_failure_that_is_not_the_newest_step_says_what_is_no_longer_what_it_failed_with(
+    root, capsys
+):
     fit = fitting(root, "older", *STOPS)
-    fit.trainer.callbacks.insert(0, Attack("loss", float("nan"), {0, 1, 2}))  # and step 3 is taken, before the log
+    # and step 3 is taken, before the log
+    fit.trainer.callbacks.insert(0, Attack("loss", float("nan"), {0, 1, 2}))
     code, printed = replayed(root, stopped(fit), capsys)
     assert code == 0 and "step 2, " in printed
     assert "the micro-batches were read from the caches again" in printed
@@ -93,15 +100,24 @@ def test_weights_that_are_not_finite_are_named(root, capsys):
     assert "first output that is not finite: net.txt_in" in printed
 
 
-def test_what_was_not_in_data_or_weights_is_not_reproduced_and_the_loss_is_the_runs_to_the_bit(root, capsys):
-    """A gradient that broke on its way: the replay's own numbers are whole, and the loss is the same."""
+def test_what_was_not_in_data_or_weights_is_not_reproduced_and_the_loss_is_the_runs_to_the_bit(
+    root, capsys
+):
+    """A gradient that broke on its way: the replay's own numbers are whole, and the loss is the
+    same.
+    """
     fit = fitting(root, "transient", *STOPS)
-    fit.trainer.callbacks.insert(0, Attack("gradient", float("nan"), set(range(2, 20)), micro_batch=1))
+    fit.trainer.callbacks.insert(
+        0, Attack("gradient", float("nan"), set(range(2, 20)), micro_batch=1)
+    )
     bundle = stopped(fit)
     told = json.loads((bundle / "replay.json").read_text())["found"]
     code, printed = replayed(root, bundle, capsys)
     assert code == 0 and "NOT reproduced" in printed
-    assert math_same(printed, told["loss"]) and "first gradient that is not finite, going back: none" in printed
+    assert (
+        math_same(printed, told["loss"])
+        and "first gradient that is not finite, going back: none" in printed
+    )
 
 
 def math_same(printed, loss):
@@ -110,9 +126,15 @@ def math_same(printed, loss):
 
 def test_a_spike_is_reproduced_against_the_limits_of_the_run(root, capsys):
     # medians known after two steps, and factors that ordinary steps exceed
-    low = "callbacks.guard.warmup=2", "callbacks.guard.norm_factor=1.01", "callbacks.guard.loss_factor=1.01"
+    low = (
+        "callbacks.guard.warmup=2",
+        "callbacks.guard.norm_factor=1.01",
+        "callbacks.guard.loss_factor=1.01",
+    )
     code, printed = replayed(root, stopped(fitting(root, "spikes", *STOPS, *low)), capsys)
-    assert code == 1 and "its limit" in printed and "first output that is not finite: none" in printed
+    assert (
+        code == 1 and "its limit" in printed and "first output that is not finite: none" in printed
+    )
 
 
 def test_a_folder_that_is_no_bundle_is_an_error(root, tmp_path):

@@ -17,7 +17,13 @@ from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, Interrupted
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    return configuration("train", tmp_path_factory.mktemp("project"), "run=x", "steps=100", "schedule.warmup_steps=20")
+    return configuration(
+        "train",
+        tmp_path_factory.mktemp("project"),
+        "run=x",
+        "steps=100",
+        "schedule.warmup_steps=20",
+    )
 
 
 def checkpoint_of(config):
@@ -41,16 +47,24 @@ OTHER_DIVISION = {
 }
 
 
-def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_otherwise(run_of, capsys):
+def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_otherwise(
+    run_of, capsys
+):
     """Its masks belong to a micro-batch, not to a sample: not the last bits."""
-    asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.1, "out": [1]}}})
+    asked = run_of(
+        10,
+        {"config.json": {}},
+        described={"denoiser": {"config": {"lune_dropout": 0.1, "out": [1]}}},
+    )
     for key, value in OTHER_DIVISION.items():
         other = {**asked, "hardware": {**asked["hardware"], key: value}}
         with pytest.raises(ConfigError, match=rf"hardware\.{key} changed"):
             checkpoint_of(other)
     for key, value in {"workers": 7, "threads": 7, "gradient_checkpointing": True}.items():
         assert checkpoint_of({**asked, "hardware": {**asked["hardware"], key: value}}).step == 10
-    asked = run_of(10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.0}}})
+    asked = run_of(
+        10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.0}}}
+    )
     assert checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
 
 
@@ -75,7 +89,13 @@ def test_checkpoints_that_are_all_broken_are_not_taken_for_none(config, tmp_path
 
 
 def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
-    asked = ["model=tiny", "resume=auto", "run=x", "steps=100", "callbacks.preview.prompts='[a, b]'"]
+    asked = [
+        "model=tiny",
+        "resume=auto",
+        "run=x",
+        "steps=100",
+        "callbacks.preview.prompts='[a, b]'",
+    ]
     said = command({**config, "overrides": asked})
     line = "model=tiny steps=100 callbacks.preview.prompts='[a, b]' run=x resume=auto"
     assert said == f"{interpreter.command('train.py')} {line}"
@@ -138,7 +158,13 @@ def run_of(config, tmp_path):
     """Makes `RUN/checkpoints/step_N`, under the configurations that the run was started with."""
 
     def made(step, started, folder=tmp_path / "run", described=None):
-        saved = dict(step=step, config=described or {}, weights={"w": torch.ones(1)}, averaged=None, state=None)
+        saved = dict(
+            step=step,
+            config=described or {},
+            weights={"w": torch.ones(1)},
+            averaged=None,
+            state=None,
+        )
         directory.save(folder / "checkpoints" / f"step_{step:07d}", **saved)
         for name, changed in started.items():
             asked = {**copy.deepcopy(config), "from_step": 0, **changed}
@@ -149,7 +175,9 @@ def run_of(config, tmp_path):
 
 
 def test_a_copy_of_a_configuration_beside_it_is_none(run_of):
-    asked = run_of(10, {"config.json": {}, "config_old.json": {"seed": 7}, "config (copy).json": {"seed": 8}})
+    asked = run_of(
+        10, {"config.json": {}, "config_old.json": {"seed": 7}, "config (copy).json": {"seed": 8}}
+    )
     assert checkpoint_of(asked).step == 10
 
 
@@ -163,7 +191,9 @@ def test_a_configuration_that_cannot_be_read_is_an_error_with_its_name(run_of, t
 
 
 def test_a_configuration_is_written_after_the_last_one_whatever_was_deleted(run_of, tmp_path):
-    asked = run_of(10, {"config.json": {}, "config_1.json": {}, "config_2.json": {"seed": 3, "from_step": 8}})
+    asked = run_of(
+        10, {"config.json": {}, "config_1.json": {}, "config_2.json": {"seed": 3, "from_step": 8}}
+    )
     (tmp_path / "run" / "config_1.json").unlink()
     report.save_configuration(schema.read(asked, "train"), 10)
     assert json.loads((tmp_path / "run" / "config_2.json").read_text())["seed"] == 3
@@ -172,7 +202,9 @@ def test_a_configuration_is_written_after_the_last_one_whatever_was_deleted(run_
         checkpoint_of(asked)
 
 
-def test_checkpoints_that_were_moved_to_another_disk_and_linked_are_those_of_the_run(run_of, tmp_path):
+def test_checkpoints_that_were_moved_to_another_disk_and_linked_are_those_of_the_run(
+    run_of, tmp_path
+):
     asked = run_of(10, {"config.json": {}})
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "large disk")
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "large disk")

@@ -1,4 +1,6 @@
-"""The folder that Hydra makes for a job goes again if the job leaves nothing in it; whatever it leaves stays."""
+"""The folder that Hydra makes for a job goes again if the job leaves nothing in it; whatever it
+leaves stays.
+"""
 
 import errno
 import fcntl
@@ -68,7 +70,8 @@ def test_a_run_has_one_owner_and_leaves_no_lock(tmp_path):
 def test_a_killed_owner_keeps_nobody_out_even_while_its_workers_live(tmp_path):
     def work():
         with run_folder.locked_run_dir(tmp_path):
-            if not os.fork():  # as a DataLoader's worker, which notices within seconds that its parent is gone
+            # as a DataLoader's worker, which notices within seconds that its parent is gone
+            if not os.fork():
                 (tmp_path / "worker").write_text(str(os.getpid()))
                 time.sleep(60)
                 os._exit(0)
@@ -114,7 +117,9 @@ def test_where_no_locks_are_known_a_run_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_lock_whose_file_its_last_owner_has_just_removed_is_none(tmp_path, monkeypatch):
-    """Between opening and locking the last owner may remove the file: whoever comes next would lock another one."""
+    """Between opening and locking the last owner may remove the file: whoever comes next would lock
+    another one.
+    """
     lock, calls = fcntl.lockf, []
 
     def removed_before(file, how):
@@ -130,5 +135,6 @@ def test_a_lock_whose_file_its_last_owner_has_just_removed_is_none(tmp_path, mon
             print("in")
 
     with run_folder.locked_run_dir(tmp_path):
-        assert (tmp_path / ".lock").exists() and len(calls) == 2  # to read it here would give up the lock
+        # to read it here would give up the lock
+        assert (tmp_path / ".lock").exists() and len(calls) == 2
         assert forks.run(second, tmp_path / "log").code == 1

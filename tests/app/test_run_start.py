@@ -9,7 +9,9 @@ from tinyflux_pl.app import run as recipes
 from tinyflux_pl.core.errors import ConfigError
 
 
-def test_a_run_that_was_trained_between_the_first_look_and_the_lock_is_refused(tmp_path, monkeypatch):
+def test_a_run_that_was_trained_between_the_first_look_and_the_lock_is_refused(
+    tmp_path, monkeypatch
+):
     locked_run_dir = recipes.locked_run_dir
 
     @contextmanager
@@ -23,4 +25,7 @@ def test_a_run_that_was_trained_between_the_first_look_and_the_lock_is_refused(t
     monkeypatch.setattr(recipes, "locked_run_dir", after_another)
     with pytest.raises(ConfigError, match="already has checkpoints") as caught:
         recipes.train(configuration("train", tmp_path, *SMALLEST, "run=twice"))
-    assert "resume=auto" in caught.value.cure and not (tmp_path / "outputs" / "twice" / "config.json").exists()
+    assert (
+        "resume=auto" in caught.value.cure
+        and not (tmp_path / "outputs" / "twice" / "config.json").exists()
+    )

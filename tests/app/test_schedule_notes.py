@@ -8,11 +8,17 @@ from tests.app.preflights import only
 from tinyflux_pl.app.preflight import expectations
 
 
-@pytest.mark.parametrize(("warmup", "steps", "told"), [(100, 60, True), (60, 60, True), (59, 60, False), (0, 1, False)])
+@pytest.mark.parametrize(
+    ("warmup", "steps", "told"), [(100, 60, True), (60, 60, True), (59, 60, False), (0, 1, False)]
+)
 def test_a_warmup_longer_than_the_run_is_told(warmup, steps, told):
-    notes = expectations.of_schedule(SimpleNamespace(steps=steps, schedule={"warmup_steps": warmup}))
+    notes = expectations.of_schedule(
+        SimpleNamespace(steps=steps, schedule={"warmup_steps": warmup})
+    )
     assert bool(notes) is told
-    assert all(f"warm-up of {warmup} steps" in note and "schedule.warmup_steps=" in note for note in notes)
+    assert all(
+        f"warm-up of {warmup} steps" in note and "schedule.warmup_steps=" in note for note in notes
+    )
 
 
 def test_preflight_prints_it(tmp_path, capsys):

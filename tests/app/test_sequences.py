@@ -1,4 +1,6 @@
-"""Sequences through the real configuration: from a file of pairs to a checkpoint, and from it to answers."""
+"""Sequences through the real configuration: from a file of pairs to a checkpoint, and from it to
+answers.
+"""
 
 import json
 
@@ -18,15 +20,24 @@ PAIRS, LONGEST = 60, 7
 
 
 def pairs(shift=0.0):
-    """Targets of 1 to 7 tokens and conditions of 1 to 5: a target is its condition's mean, told at its own places."""
+    """Targets of 1 to 7 tokens and conditions of 1 to 5: a target is its condition's mean, told at
+    its own places.
+    """
     random = np.random.default_rng(0)
     condition = random.normal(size=(PAIRS, 5, 3)).astype(np.float32)
     condition_mask = np.arange(5)[None] < random.integers(1, 6, (PAIRS, 1))
     target_mask = np.arange(LONGEST)[None] < random.integers(1, LONGEST + 1, (PAIRS, 1))
-    mean = (condition * condition_mask[..., None]).sum(1, keepdims=True) / condition_mask.sum(1)[:, None, None]
+    mean = (condition * condition_mask[..., None]).sum(1, keepdims=True) / condition_mask.sum(1)[
+        :, None, None
+    ]
     target = 50.0 + shift + np.repeat(mean[..., :2], LONGEST, 1)
     places = random.integers(0, 20, (PAIRS, LONGEST, 3)).astype(np.float32)
-    found = {"condition": condition, "condition_mask": condition_mask, "target": target, "target_mask": target_mask}
+    found = {
+        "condition": condition,
+        "condition_mask": condition_mask,
+        "target": target,
+        "target_mask": target_mask,
+    }
     return {**found, "target_ids": places}
 
 
@@ -39,7 +50,14 @@ def root(tmp_path_factory):
 
 def chosen(root, name, *more):
     file = f"data.root='{root / 'pairs.npz'}'"
-    return ("model=flux_core", "data=sequences", file, "data.validation_fraction=0.2", f"run={name}", *more)
+    return (
+        "model=flux_core",
+        "data=sequences",
+        file,
+        "data.validation_fraction=0.2",
+        f"run={name}",
+        *more,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +66,36 @@ def whole(root):
     return root / "outputs" / "whole"
 
 
-def test_a_network_with_a_guidance_input_trains_and_is_drawn_from_at_the_guidance_that_is_asked_for(root):
-    guided = ("model.guidance_embed=true", "model.training_guidance=3.5", "hardware.precision=32-true")
+def test_a_network_with_a_guidance_input_trains_and_is_drawn_from_at_the_guidance_that_is_asked_for(
+    root,
+):
+    guided = (
+        "model.guidance_embed=true",
+        "model.training_guidance=3.5",
+        "hardware.precision=32-true",
+    )
     run("train", root, *chosen(root, "guided", *guided))
     trained = Pipeline.from_checkpoint(root / "outputs" / "guided")
     assert trained.denoiser.reads_guidance and trained.denoiser.training_guidance == 3.5
     answers = {}
     for asked in ("null", "3.5", "9.0"):
-        line = (f"checkpoint={root / 'outputs' / 'guided'}", f"condition={root / 'pairs.npz'}", "n=1", "weights=raw")
-        run("generate", root, *line, f"output={root / asked}.safetensors", f"guidance.embedded={asked}")
+        line = (
+            f"checkpoint={root / 'outputs' / 'guided'}",
+            f"condition={root / 'pairs.npz'}",
+            "n=1",
+            "weights=raw",
+        )
+        run(
+            "generate",
+            root,
+            *line,
+            f"output={root / asked}.safetensors",
+            f"guidance.embedded={asked}",
+        )
         answers[asked] = load_file(root / f"{asked}.safetensors")["target"]
-    assert torch.equal(answers["null"], answers["3.5"]) and not torch.equal(answers["3.5"], answers["9.0"])
+    assert torch.equal(answers["null"], answers["3.5"]) and not torch.equal(
+        answers["3.5"], answers["9.0"]
+    )
 
 
 def test_a_run_leaves_measures_pictures_and_a_checkpoint(root, whole):
@@ -66,10 +103,16 @@ def test_a_run_leaves_measures_pictures_and_a_checkpoint(root, whole):
     accuracies = results["accuracies"]
     assert set(accuracies) == {"sequences/held_out", "sequences/train"}
     assert set(accuracies["sequences/held_out"]) == {"all", "truth", "mean"}
-    assert accuracies["sequences/held_out"]["truth"] == 1.0 and accuracies["sequences/held_out"]["mean"] < 1.0
+    assert (
+        accuracies["sequences/held_out"]["truth"] == 1.0
+        and accuracies["sequences/held_out"]["mean"] < 1.0
+    )
     assert results["prompt_accuracy_held_out"] == accuracies["sequences/held_out"]["all"]
     assert results["ask"] == "condition=FILE.npz" and results["validation_loss"] > 0
-    assert sorted(p.name for p in (whole / "samples").glob("*.png")) == ["step_0000004.png", "step_0000008.png"]
+    assert sorted(p.name for p in (whole / "samples").glob("*.png")) == [
+        "step_0000004.png",
+        "step_0000008.png",
+    ]
 
 
 def test_the_checkpoint_s_codec_knows_the_training_data_s_moments(root, whole):
@@ -78,12 +121,18 @@ def test_the_checkpoint_s_codec_knows_the_training_data_s_moments(root, whole):
     told = train.pairs(range(len(train)))
     real = told.target[told.target_mask]
     assert config["codec"]["config"]["mean"] == pytest.approx(real.double().mean(0).tolist())
-    assert config["codec"]["config"]["ids"] is None and config["codec"]["config"]["tokens"] == LONGEST
+    assert (
+        config["codec"]["config"]["ids"] is None and config["codec"]["config"]["tokens"] == LONGEST
+    )
     assert config["path"]["config"] == {"noise_at": 1} and config["denoiser"]["name"] == "flux_core"
 
 
 def test_a_resumed_run_ends_with_the_same_bits(root, whole):
-    run("train", root, *chosen(root, "broken", "hardware.precision=32-true", "steps=4", "schedule.total_steps=8"))
+    run(
+        "train",
+        root,
+        *chosen(root, "broken", "hardware.precision=32-true", "steps=4", "schedule.total_steps=8"),
+    )
     run("train", root, *chosen(root, "broken", "hardware.precision=32-true", "resume=auto"))
     one, other = (
         directory.read(root / "outputs" / name / "checkpoints" / "step_0000008").weights("averaged")
@@ -105,37 +154,84 @@ def test_answers_are_whole_pairs_that_depend_on_condition_and_seed_alone(root, w
     common = (f"checkpoint='{whole}'", "seed=3")
     for name, n in (("asked", 2), ("last", 1)):
         out = f"output='{root / f'{name}.safetensors'}'"
-        run("generate", root, *common, f"condition='{root / f'{name}.npz'}'", out, f"n={n}", f"run=made_{name}")
+        run(
+            "generate",
+            root,
+            *common,
+            f"condition='{root / f'{name}.npz'}'",
+            out,
+            f"n={n}",
+            f"run=made_{name}",
+        )
     made, last = load_file(root / "asked.safetensors"), load_file(root / "last.safetensors")
-    assert made["target"].shape == (12, LONGEST, 2) and (made["target"][~made["target_mask"]] == 0).all()
+    assert (
+        made["target"].shape == (12, LONGEST, 2)
+        and (made["target"][~made["target_mask"]] == 0).all()
+    )
     assert torch.allclose(made["target"][10], last["target"][0], atol=1e-4)
     assert not torch.allclose(made["target"][10], made["target"][11], atol=1e-2)
     assert torch.equal(
-        made["target_ids"][10][made["target_mask"][10]], torch.tensor(asked["target_ids"][5])[made["target_mask"][10]]
+        made["target_ids"][10][made["target_mask"][10]],
+        torch.tensor(asked["target_ids"][5])[made["target_mask"][10]],
     )
     assert made["target"][made["target_mask"]].mean() == pytest.approx(50.0, abs=2.0)
     again = Sequences(root / "asked.safetensors", "all", 0.0)
     assert len(again) == 12 and again.shape.tokens == LONGEST
-    assert len(SequencePipeline(Pipeline.from_checkpoint(whole)).read(root / "asked.safetensors")) == 12
+    assert (
+        len(SequencePipeline(Pipeline.from_checkpoint(whole)).read(root / "asked.safetensors"))
+        == 12
+    )
 
 
 def test_questions_that_the_model_cannot_take_are_refused(root, whole):
     asked = {k: v[:6] for k, v in pairs().items() if k != "target"}
     refused = {
-        "ids": ({k: v for k, v in asked.items() if k != "target_ids"}, DataError, "differ from pair to pair"),
-        "width": ({**asked, "condition": asked["condition"][..., :2]}, SpecMismatch, "condition is 2 wide"),
-        "vector": ({**asked, "vector": np.ones((6, 1))}, DataError, "a vector, and in training there was none"),
+        "ids": (
+            {k: v for k, v in asked.items() if k != "target_ids"},
+            DataError,
+            "differ from pair to pair",
+        ),
+        "width": (
+            {**asked, "condition": asked["condition"][..., :2]},
+            SpecMismatch,
+            "condition is 2 wide",
+        ),
+        "vector": (
+            {**asked, "vector": np.ones((6, 1))},
+            DataError,
+            "a vector, and in training there was none",
+        ),
     }
     for name, (content, kind, said) in refused.items():
         np.savez(root / f"{name}.npz", **content)
         with pytest.raises(kind, match=said):
-            run("generate", root, f"checkpoint='{whole}'", f"condition='{root / f'{name}.npz'}'", f"run=no_{name}")
+            run(
+                "generate",
+                root,
+                f"checkpoint='{whole}'",
+                f"condition='{root / f'{name}.npz'}'",
+                f"run=no_{name}",
+            )
     with pytest.raises(ConfigError, match="condition= alone"):
         file = root / "ids.npz"
-        run("generate", root, f"checkpoint='{whole}'", f"condition='{file}'", "prompt='a circle'", "run=both")
+        run(
+            "generate",
+            root,
+            f"checkpoint='{whole}'",
+            f"condition='{file}'",
+            "prompt='a circle'",
+            "run=both",
+        )
     for more in ("height=32", "width=8", "reference=a.png", "negative_prompt=blurry"):
         with pytest.raises(ConfigError, match=f"condition= goes without {more.partition('=')[0]}"):
-            run("generate", root, f"checkpoint='{whole}'", f"condition='{root / 'ids.npz'}'", more, "run=both")
+            run(
+                "generate",
+                root,
+                f"checkpoint='{whole}'",
+                f"condition='{root / 'ids.npz'}'",
+                more,
+                "run=both",
+            )
     with pytest.raises(ConfigError, match="condition=FILE"):
         run("generate", root, f"checkpoint='{whole}'", "prompt='a circle'", "run=words")
 

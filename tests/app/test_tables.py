@@ -1,4 +1,6 @@
-"""What is printed for people: no path is broken, whatever the width; labels stand before their texts."""
+"""What is printed for people: no path is broken, whatever the width; labels stand before their
+texts.
+"""
 
 import sys
 
@@ -10,7 +12,9 @@ LONG = "/a/very/long/path/" + "x" * 200 + "/step_0001500"
 
 def test_a_path_is_never_broken_whatever_the_width(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    tables.show("title", [("checkpoint", LONG), ("note", "many words " * 10), ("two", f"one\nin {LONG} it")])
+    tables.show(
+        "title", [("checkpoint", LONG), ("note", "many words " * 10), ("two", f"one\nin {LONG} it")]
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "title" and sum(LONG in line for line in lines) == 2
     assert all(len(line) <= 40 for line in lines if LONG not in line)
@@ -38,8 +42,14 @@ def test_the_closing_line_can_be_run_and_names_the_checkpoint_whole(tmp_path, mo
     report.results(RESULTS, tmp_path)
     said = capsys.readouterr().out.splitlines()
     line = next(line for line in said if line.startswith("next: "))
-    assert line.startswith("next: bin/python generate.py ") and f"checkpoint={LONG}" in line and "n=4" in line
-    assert "never seen" in " ".join(" ".join(said).split()) and sum(LONG in line for line in said) == 2
+    assert (
+        line.startswith("next: bin/python generate.py ")
+        and f"checkpoint={LONG}" in line
+        and "n=4" in line
+    )
+    assert (
+        "never seen" in " ".join(" ".join(said).split()) and sum(LONG in line for line in said) == 2
+    )
 
 
 RESULTS = {
@@ -51,7 +61,10 @@ RESULTS = {
     "seconds": 3.0,
     "peak_memory_bytes": 2**30,
     "validation_loss": 0.5,
-    "accuracies": {"shapes/train": {"all": 0.5, "colour": 1.0}, "shapes/held_out": {"all": 0.25, "colour": 0.5}},
+    "accuracies": {
+        "shapes/train": {"all": 0.5, "colour": 1.0},
+        "shapes/held_out": {"all": 0.25, "colour": 0.5},
+    },
     "novelty": {},
     "skipped": [],
     "samples": "samples/step.png",

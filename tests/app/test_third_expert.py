@@ -1,4 +1,6 @@
-"""The expert of docs/extending.md, one class and one YAML, trains and samples with no other change."""
+"""The expert of docs/extending.md, one class and one YAML, trains and samples with no other
+change.
+"""
 
 import os
 import re
@@ -92,7 +94,11 @@ def test_a_checkpoint_samples_without_the_teacher(trained):
 
 
 def batch_of(samples):
-    text = TextEmbeddings(torch.randn(samples, 3, 4), torch.ones(samples, 3, dtype=torch.bool), torch.randn(samples, 4))
+    text = TextEmbeddings(
+        torch.randn(samples, 3, 4),
+        torch.ones(samples, 3, dtype=torch.bool),
+        torch.randn(samples, 4),
+    )
     return Batch(
         latents=torch.randn(samples, WIDTH, 4, 4),
         text=text,
@@ -110,7 +116,9 @@ def test_its_teacher_is_dropped_out_on_schedule_and_the_head_takes_over(palette)
     options = merge_port_options([expert])
     net = build(LatentSpec(WIDTH, 4), TextSpec(4, 3, 4), LinearPath(), **options, **SIZES).eval()
     torch.nn.init.normal_(net.net.final_linear.weight)
-    null = TextEmbeddings(torch.zeros(1, 3, 4), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 4))
+    null = TextEmbeddings(
+        torch.zeros(1, 3, 4), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 4)
+    )
     objective = FlowObjective(Uniform(), null, [expert], text_dropout=0.0)
     batch = batch_of(4)
     for block in net.net.double_blocks:  # adaLN-Zero would hide the conditioning vector

@@ -36,7 +36,9 @@ def whole(root):
 
 
 def weights(root, name, step=8, which="raw"):
-    return directory.read(root / "outputs" / name / "checkpoints" / f"step_{step:07d}").weights(which)
+    return directory.read(root / "outputs" / name / "checkpoints" / f"step_{step:07d}").weights(
+        which
+    )
 
 
 def test_a_run_leaves_results_pictures_and_checkpoints(root, whole):
@@ -46,7 +48,10 @@ def test_a_run_leaves_results_pictures_and_checkpoints(root, whole):
     assert 0 <= results["prompt_accuracy"] <= 1 and results["steps"] == 8
     assert results["validation_loss"] > 0
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step_0000004", "step_0000008"}
-    assert sorted(p.name for p in (folder / "samples").glob("*.png")) == ["step_0000004.png", "step_0000008.png"]
+    assert sorted(p.name for p in (folder / "samples").glob("*.png")) == [
+        "step_0000004.png",
+        "step_0000008.png",
+    ]
     assert (folder / "csv" / "metrics.csv").read_text().count("\n") > 2
 
 
@@ -56,7 +61,9 @@ def test_a_validation_that_is_not_finite_is_told_and_ends_no_run(root, monkeypat
 
     honest = FixedGrid.errors
     nan = float("nan")
-    monkeypatch.setattr(FixedGrid, "errors", lambda *given: {k: v * nan for k, v in honest(*given).items()})
+    monkeypatch.setattr(
+        FixedGrid, "errors", lambda *given: {k: v * nan for k, v in honest(*given).items()}
+    )
     run("train", root, "run=blind", "hardware.precision=32-true")
     folder = root / "outputs" / "blind"
     results = json.loads((folder / "results.json").read_text())
@@ -67,8 +74,16 @@ def test_a_validation_that_is_not_finite_is_told_and_ends_no_run(root, monkeypat
 
 
 def test_experts_are_learned_from_and_logged(root, whole):
-    header = (root / "outputs" / "whole" / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"train/flow", "train/lune", "train/sol", "train/gradient_norm", "validation/loss_t_0.5"} <= set(header)
+    header = (
+        (root / "outputs" / "whole" / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    )
+    assert {
+        "train/flow",
+        "train/lune",
+        "train/sol",
+        "train/gradient_norm",
+        "validation/loss_t_0.5",
+    } <= set(header)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(root, whole):
@@ -81,7 +96,11 @@ def test_a_resumed_run_ends_with_the_same_bits(root, whole):
 
 
 def test_raw_and_averaged_weights_differ_and_both_moved(root, whole):
-    early, raw, averaged = weights(root, "whole", 4), weights(root, "whole"), weights(root, "whole", 8, "averaged")
+    early, raw, averaged = (
+        weights(root, "whole", 4),
+        weights(root, "whole"),
+        weights(root, "whole", 8, "averaged"),
+    )
     key = next(k for k in raw if k.endswith("img_in.weight"))
     assert not torch.equal(raw[key], averaged[key]) and not torch.equal(raw[key], early[key])
 
@@ -93,34 +112,66 @@ def test_a_finished_run_is_never_overwritten(root, whole):
 
 def test_a_finished_run_that_is_resumed_is_only_evaluated_again(root, whole, capsys):
     folder = root / "outputs" / "whole"
-    before, log = json.loads((folder / "results.json").read_text()), (folder / "csv" / "metrics.csv").read_text()
+    before, log = (
+        json.loads((folder / "results.json").read_text()),
+        (folder / "csv" / "metrics.csv").read_text(),
+    )
     run("train", root, "experts=lune_sol", "run=whole", "hardware.precision=32-true", "resume=auto")
     assert "no step is left to train" in capsys.readouterr().out
     after = json.loads((folder / "results.json").read_text())
     times = {"seconds", "images_per_second", "peak_memory_bytes"}
-    assert {k: v for k, v in after.items() if k not in times} == {k: v for k, v in before.items() if k not in times}
+    assert {k: v for k, v in after.items() if k not in times} == {
+        k: v for k, v in before.items() if k not in times
+    }
     assert (folder / "csv" / "metrics.csv").read_text() == log
 
 
 def test_a_change_that_makes_another_run_is_shown_and_refused(root, whole, capsys):
-    folder, asked = root / "outputs" / "whole", ("experts=lune_sol", "run=whole", "resume=auto", "steps=12")
+    folder, asked = (
+        root / "outputs" / "whole",
+        ("experts=lune_sol", "run=whole", "resume=auto", "steps=12"),
+    )
     kept = sorted(path.name for path in folder.glob("config*.json"))
-    changed = ("hardware.precision=32-true", "schedule.total_steps=8", "optimizer.lr=0.5", "hardware.workers=1")
+    changed = (
+        "hardware.precision=32-true",
+        "schedule.total_steps=8",
+        "optimizer.lr=0.5",
+        "hardware.workers=1",
+    )
     with pytest.raises(ConfigError, match=r"optimizer\.lr changed") as error:
         run("train", root, *asked, *changed)
     shown = capsys.readouterr().out
     assert "resume_changed=true" in str(error.value) and "workers" not in str(error.value)
-    assert "optimizer.lr" in shown and "another run" in shown and "hardware.workers" in shown and "nothing" in shown
+    assert (
+        "optimizer.lr" in shown
+        and "another run" in shown
+        and "hardware.workers" in shown
+        and "nothing" in shown
+    )
     assert sorted(path.name for path in folder.glob("config*.json")) == kept
 
 
 def test_steps_may_be_added_and_what_else_is_asked_for_with_leave(root, whole):
-    chosen = ("experts=lune_sol", "run=longer", "hardware.precision=32-true", "schedule.total_steps=16")
+    chosen = (
+        "experts=lune_sol",
+        "run=longer",
+        "hardware.precision=32-true",
+        "schedule.total_steps=16",
+    )
     run("train", root, *chosen, "steps=4")
     run("train", root, *chosen, "steps=6", "resume=auto")
-    run("train", root, *chosen, "steps=8", "resume=auto", "optimizer.weight_decay=0.5", "resume_changed=true")
+    run(
+        "train",
+        root,
+        *chosen,
+        "steps=8",
+        "resume=auto",
+        "optimizer.weight_decay=0.5",
+        "resume_changed=true",
+    )
     folder = root / "outputs" / "longer"
-    # A branch is compared with what was asked for when its checkpoint was made, not with what came later.
+    # A branch is compared with what was asked for when its checkpoint was made, not with what came
+    # later.
     branch = ("run=branch_of_6", f"resume='{folder}/checkpoints/step_0000006'", "steps=6")
     run("train", root, *chosen, *branch)
     assert directory.read(folder / "checkpoints" / "step_0000008").step == 8
@@ -137,17 +188,23 @@ def test_a_run_may_begin_at_a_checkpoint_of_another_and_has_one_history(root, wh
     with pytest.raises(ConfigError, match="two histories"):
         run("train", root, *chosen, "run=whole", f"resume='{earlier}'")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
-        patch.setattr(TrainingRun, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        patch.setattr(
+            TrainingRun, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose"))
+        )
         run("train", root, *chosen, "run=branch", f"resume='{earlier}'")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
-        patch.setattr(TrainingRun, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        patch.setattr(
+            TrainingRun, "fit", lambda _: (_ for _ in ()).throw(RuntimeError("on purpose"))
+        )
         run("train", root, *chosen, "run=branch", "resume=auto")
-    run("train", root, *chosen, "run=branch", "resume=auto")  # nothing was saved yet: from where it began
+    # nothing was saved yet: from where it began
+    run("train", root, *chosen, "run=branch", "resume=auto")
     for which in ("raw", "averaged"):
         one, other = weights(root, "whole", which=which), weights(root, "branch", which=which)
         assert all(torch.equal(one[k], other[k]) for k in one)
     with open(root / "outputs" / "branch" / "csv" / "metrics.csv") as log:
-        assert log.read().splitlines()[1].startswith("4,")  # its preview and validation, then its own steps
+        # its preview and validation, then its own steps
+        assert log.read().splitlines()[1].startswith("4,")
 
 
 def test_a_cache_of_another_codec_is_named_not_used(root, whole):
@@ -161,12 +218,25 @@ def test_a_checkpoint_draws_without_teachers_and_says_how(root, whole):
 
     checkpoint = root / "outputs" / "whole" / "checkpoints" / "step_0000008"
     for name in ("one", "two"):
-        chosen = (f"checkpoint='{checkpoint}'", "prompt='a large red circle, top left'", "n=2", "seed=1")
+        chosen = (
+            f"checkpoint='{checkpoint}'",
+            "prompt='a large red circle, top left'",
+            "n=2",
+            "seed=1",
+        )
         run("generate", root, *chosen, f"run={name}")
     folder = root / "outputs" / "one"
-    assert sorted(p.name for p in folder.glob("*.png")) == ["grid.png", "image_0000.png", "image_0001.png"]
+    assert sorted(p.name for p in folder.glob("*.png")) == [
+        "grid.png",
+        "image_0000.png",
+        "image_0001.png",
+    ]
     said = json.loads(Image.open(folder / "image_0001.png").text["tinyflux_pl"])
-    assert said["prompt"] == "a large red circle, top left" and said["seed"] == 1 and said["index"] == 1
+    assert (
+        said["prompt"] == "a large red circle, top left"
+        and said["seed"] == 1
+        and said["index"] == 1
+    )
     assert said["checkpoint"] == directory.read(checkpoint).hash and said["settings"]["steps"] == 2
     again = root / "outputs" / "two"
     for name in ("image_0000.png", "image_0001.png"):
@@ -180,13 +250,21 @@ def test_pictures_drawn_into_a_folder_again_go_beside_those_that_are_there(root,
     run("generate", root, *chosen, "n=2", "seed=1")
     kept = {file.name: file.read_bytes() for file in tmp_path.glob("*.png")}
     run("generate", root, *chosen, "seed=2")
-    assert {file.name for file in tmp_path.glob("*.png")} - set(kept) == {"image_0002.png", "grid_0002.png"}
+    assert {file.name for file in tmp_path.glob("*.png")} - set(kept) == {
+        "image_0002.png",
+        "grid_0002.png",
+    }
     assert all((tmp_path / name).read_bytes() == content for name, content in kept.items())
 
 
 def test_an_epoch_ends_with_the_step_that_has_drawn_every_sample(tmp_path):
     """48 samples in batches of 32: after two steps, not after one."""
-    sized = "hardware.batch_size=32", "hardware.accumulation=2", "steps=2", "callbacks.checkpoint.every_steps=0"
+    sized = (
+        "hardware.batch_size=32",
+        "hardware.accumulation=2",
+        "steps=2",
+        "callbacks.checkpoint.every_steps=0",
+    )
     quick = (
         *SMALLEST,
         "data.evaluation_prompts=0",
@@ -198,7 +276,9 @@ def test_an_epoch_ends_with_the_step_that_has_drawn_every_sample(tmp_path):
     assert saved == {"epoch_00001", "step_0000002"}
 
 
-@pytest.mark.parametrize(("line", "clip"), [("callbacks.clip=null", None), ("callbacks.clip=0.5", 0.5)])
+@pytest.mark.parametrize(
+    ("line", "clip"), [("callbacks.clip=null", None), ("callbacks.clip=0.5", 0.5)]
+)
 def test_the_clip_that_is_asked_for_is_the_modules(tmp_path, line, clip):
     parts = Parts.from_config(settings("train", tmp_path, *SMALLEST, line))
     assert build_trainable(parts, tmp_path, 0, compiled=False).module.clip == clip

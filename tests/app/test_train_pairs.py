@@ -1,4 +1,6 @@
-"""Whole small runs on pairs of pictures: cached, trained, previewed with their pictures, and drawn from."""
+"""Whole small runs on pairs of pictures: cached, trained, previewed with their pictures, and drawn
+from.
+"""
 
 import json
 import shlex
@@ -26,15 +28,31 @@ def pairs(root, hole):
 
 @pytest.mark.parametrize("variant", ["kontext", "fill"])
 def test_flux1_learns_from_pairs_and_draws_from_pictures(tmp_path, variant, capsys):
-    release, data = releases_flux1.flux1(tmp_path / "release", variant), pairs(tmp_path / "data", variant == "fill")
-    network = (f"model=flux1_{variant}", f"model.weights='{release}'", "text.length=16", "sampler.steps=2")
+    release, data = (
+        releases_flux1.flux1(tmp_path / "release", variant),
+        pairs(tmp_path / "data", variant == "fill"),
+    )
+    network = (
+        f"model=flux1_{variant}",
+        f"model.weights='{release}'",
+        "text.length=16",
+        "sampler.steps=2",
+    )
     exact = ("model.dtype=float32", "text.dtype=float32", "optimizer=adamw")
-    source = ("data=pairs", f"data.root='{data}'", "data.image_size=32", "data.validation_fraction=0.3")
-    made = run("train", tmp_path, *network, *exact, *source, "steps=2", "callbacks.preview.every_steps=2")
+    source = (
+        "data=pairs",
+        f"data.root='{data}'",
+        "data.image_size=32",
+        "data.validation_fraction=0.3",
+    )
+    made = run(
+        "train", tmp_path, *network, *exact, *source, "steps=2", "callbacks.preview.every_steps=2"
+    )
     (checkpoint,) = (tmp_path / made["run_dir"] / "checkpoints").glob("step_*")
     assert list((tmp_path / made["run_dir"] / "samples").glob("*.png"))
     told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
-    asked = [word for word in shlex.split(told) if "=" in word]  # what the run says to do next can be done
+    # what the run says to do next can be done
+    asked = [word for word in shlex.split(told) if "=" in word]
     assert asked[0] == f"checkpoint={checkpoint}" and "prompt=a red circle" in asked
     words = [word for word in asked[1:] if not word.startswith("n=")]
     where = (f"checkpoint='{checkpoint}'", f"output='{tmp_path / 'drawn'}'")
@@ -42,5 +60,8 @@ def test_flux1_learns_from_pairs_and_draws_from_pictures(tmp_path, variant, caps
     picture = Image.open(tmp_path / "drawn" / "image_0000.png")
     assert picture.size == SIDE
     wanted = {"kontext": ["ref"], "fill": ["target", "mask"]}[variant]
-    found = [name.split("_")[1].removesuffix(".png") for name, _ in json.loads(picture.info["tinyflux_pl"])["pictures"]]
+    found = [
+        name.split("_")[1].removesuffix(".png")
+        for name, _ in json.loads(picture.info["tinyflux_pl"])["pictures"]
+    ]
     assert found == wanted

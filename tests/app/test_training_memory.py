@@ -1,4 +1,6 @@
-"""How a batch is divided: by the profile's memory, by the user's own numbers, and on a CPU not at all."""
+"""How a batch is divided: by the profile's memory, by the user's own numbers, and on a CPU not at
+all.
+"""
 
 import pytest
 
@@ -30,7 +32,9 @@ def test_the_published_size_fits_the_profiles_at_512_pixels(profile, memory, tmp
     assert chosen.gradient_checkpointing is plan.gradient_checkpointing
     if memory == 12:  # and what the profile asked for before does not fit
         given = ("hardware.accumulation=2", "hardware.gradient_checkpointing=true")
-        with pytest.raises(MemoryPlanError, match=r"(?s)'step' needs .*hardware\.accumulation=auto"):
+        with pytest.raises(
+            MemoryPlanError, match=r"(?s)'step' needs .*hardware\.accumulation=auto"
+        ):
             divided(tmp_path, *asked, *given)
 
 
@@ -47,14 +51,22 @@ def test_the_division_follows_the_memory_and_keeps_the_global_batch(tmp_path):
 
 
 def test_what_the_user_asks_for_is_kept_or_refused(tmp_path):
-    chosen, _ = divided(tmp_path, *LARGE, "hardware.accumulation=8", "hardware.gradient_checkpointing=true")
+    chosen, _ = divided(
+        tmp_path, *LARGE, "hardware.accumulation=8", "hardware.gradient_checkpointing=true"
+    )
     assert (chosen.accumulation, chosen.gradient_checkpointing) == (8, True)
     with pytest.raises(MemoryPlanError, match="accumulation=auto"):
         divided(tmp_path, *LARGE, "hardware.memory_gb=0.1", "hardware.accumulation=1")
 
 
 def test_weights_of_a_release_are_planned_in_fp32(tmp_path):
-    size = ("model=sd35_medium", "data.image_size=64", "optimizer=adamw", "hardware=h100", "hardware.batch_size=1")
+    size = (
+        "model=sd35_medium",
+        "data.image_size=64",
+        "optimizer=adamw",
+        "hardware=h100",
+        "hardware.batch_size=1",
+    )
     planner = training_memory.Planner(settings("train", tmp_path, *size))
     count = sum(parameter.numel() for parameter in planner.denoiser.parameters())
     assert planner.config.model["dtype"] == "bfloat16"

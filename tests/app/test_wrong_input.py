@@ -1,4 +1,6 @@
-"""Whatever is typed, stands in a file, or is set in the environment: three lines and exit code 2, no traceback."""
+"""Whatever is typed, stands in a file, or is set in the environment: three lines and exit code 2,
+no traceback.
+"""
 
 import gc
 import io
@@ -14,9 +16,27 @@ from tests.app import kept_compositions, wrong_values
 from tinyflux_pl.app.cli import command_line, standard_streams
 from tinyflux_pl.app.hardware import resolve_auto
 from tinyflux_pl.config import build
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, HubError, TinyFluxError, UntrustedFile
+from tinyflux_pl.core.errors import (
+    CheckpointMismatch,
+    CorruptCheckpoint,
+    HubError,
+    TinyFluxError,
+    UntrustedFile,
+)
 
-GROUPS = ("model", "data", "experts", "hardware", "codec", "text", "path", "sampler", "guidance", "logger", "optimizer")
+GROUPS = (
+    "model",
+    "data",
+    "experts",
+    "hardware",
+    "codec",
+    "text",
+    "path",
+    "sampler",
+    "guidance",
+    "logger",
+    "optimizer",
+)
 
 
 class Accepted(TinyFluxError):
@@ -27,12 +47,24 @@ class Accepted(TinyFluxError):
 
 @pytest.fixture
 def answer(tmp_path, monkeypatch):
-    """(script, words) -> (exit code, what is printed to stderr), in this process; no run goes beyond its checks."""
+    """(script, words) -> (exit code, what is printed to stderr), in this process; no run goes
+    beyond its checks.
+    """
     monkeypatch.chdir(tmp_path)
 
     def reached(config):
         config = config.plain
-        for name in ("timesteps", "schedule", "optimizer", "objective", "logger", "codec", "text", "path", "model"):
+        for name in (
+            "timesteps",
+            "schedule",
+            "optimizer",
+            "objective",
+            "logger",
+            "codec",
+            "text",
+            "path",
+            "model",
+        ):
             build.check_binds(config.get(name), (), name)
         for name, source in config["data"]["sources"].items() if "data" in config else ():
             build.check_binds(source["train"], (), f"data.sources.{name}.train")
@@ -71,7 +103,9 @@ def judged(answer, script, *words):
     except BaseException as error:
         return f"{script} {words}: raised {type(error).__name__}: {error}"[:300]
     lines = text.strip().splitlines()
-    three = len(lines) == 3 and lines[1].startswith("  where: ") and lines[2].startswith("  do:    ")
+    three = (
+        len(lines) == 3 and lines[1].startswith("  where: ") and lines[2].startswith("  do:    ")
+    )
     return "" if code == 2 and three else f"{script} {words}: {code} {text.strip()[-400:]}"
 
 
@@ -82,13 +116,23 @@ def cases(tmp_path):
     """(script, words) of every wrong input."""
     for script in ("train", "extract", "generate"):
         each = {"train": 2, "extract": 0, "generate": 3}[script]
-        yield from ((script, *GIVEN[script], line) for line in wrong_values.values(script, each) if each)
+        yield from (
+            (script, *GIVEN[script], line) for line in wrong_values.values(script, each) if each
+        )
     for group in GROUPS:
         for choice in ("nothing", "[1]", "null"):
             yield ("train", f"{group}={choice}")
-    for key in ("steps", "hardware.batch_size", "callbacks.ema.decay", "model.hidden_size", "data.image_size"):
+    for key in (
+        "steps",
+        "hardware.batch_size",
+        "callbacks.ema.decay",
+        "model.hidden_size",
+        "data.image_size",
+    ):
         yield from (("train", f"{slip}=1") for slip in wrong_values.slips(key))
-    yield from (("generate", *GIVEN["generate"], f"{slip}=1") for slip in wrong_values.slips("height"))
+    yield from (
+        ("generate", *GIVEN["generate"], f"{slip}=1") for slip in wrong_values.slips("height")
+    )
     yield from (("train", *line.split(" ")) for line in wrong_values.LINES)
     folder = tmp_path / "conf"
     for number, (name, text) in enumerate(wrong_values.FILES.items()):
@@ -105,13 +149,18 @@ def cases(tmp_path):
     for place in ("taken", "taken/below", "/proc/x", "a" * 300, "/dev/null"):
         yield ("generate", *GIVEN["generate"], f"output={place}")
         yield ("train", f"paths.root={place}")
-    yield from (("generate", "checkpoint=x", *words) for words in ((), ("prompt=a", "prompt_file=b"), ("steps=3",)))
+    yield from (
+        ("generate", "checkpoint=x", *words)
+        for words in ((), ("prompt=a", "prompt_file=b"), ("steps=3",))
+    )
     yield ("extract", "optimizer.lr=1")
     yield ("extract", "epochs=3")
 
 
 def test_every_wrong_input_is_answered_in_three_lines_with_exit_code_2(answer, tmp_path):
-    """One in twenty is composed by Hydra from nothing; for the others what does not depend on them is kept."""
+    """One in twenty is composed by Hydra from nothing; for the others what does not depend on them
+    is kept.
+    """
     found, memory = [], {}
     for number, (script, *words) in enumerate(cases(tmp_path)):
         with nullcontext() if number % 20 == 0 else kept_compositions.kept(memory):
@@ -122,20 +171,33 @@ def test_every_wrong_input_is_answered_in_three_lines_with_exit_code_2(answer, t
 
 def test_what_is_right_reaches_the_run(answer):
     """Else the test above would pass with everything refused."""
-    for script, words in (("train", ("steps=3", "experts=lune_sol")), ("generate", GIVEN["generate"]), ("extract", ())):
+    for script, words in (
+        ("train", ("steps=3", "experts=lune_sol")),
+        ("generate", GIVEN["generate"]),
+        ("extract", ()),
+    ):
         assert answer(script, *words)[0] == Accepted.exit_code
 
 
 @pytest.mark.parametrize(
     "words",
-    [("train", "data.sources={}"), ("extract", "epochs=3"), ("generate", "checkpoint=x", "prompt=a", "n=word")],
+    [
+        ("train", "data.sources={}"),
+        ("extract", "epochs=3"),
+        ("generate", "checkpoint=x", "prompt=a", "n=word"),
+    ],
 )
 def test_a_process_of_its_own_answers_as_this_one_does(tmp_path, words):
     script, *line = words
     asked = [sys.executable, str(kept_compositions.CONF.parent / f"{script}.py"), *line]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path)
     lines = done.stderr.strip().splitlines()
-    assert done.returncode == 2 and len(lines) == 3 and not done.stdout and not list(tmp_path.iterdir())
+    assert (
+        done.returncode == 2
+        and len(lines) == 3
+        and not done.stdout
+        and not list(tmp_path.iterdir())
+    )
 
 
 ENVIRONMENT = [
@@ -154,7 +216,13 @@ def test_a_variable_that_is_no_number_is_named(answer, monkeypatch, name, value)
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("HYDRA_FULL_ERROR", "0"), ("HOME", ""), ("COLUMNS", "x"), ("TERM", "dumb"), ("TMPDIR", "/nowhere")],
+    [
+        ("HYDRA_FULL_ERROR", "0"),
+        ("HOME", ""),
+        ("COLUMNS", "x"),
+        ("TERM", "dumb"),
+        ("TMPDIR", "/nowhere"),
+    ],
 )
 def test_an_odd_environment_changes_no_answer(answer, monkeypatch, name, value):
     monkeypatch.setenv(name, value)

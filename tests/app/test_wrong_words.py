@@ -1,4 +1,6 @@
-"""A word that is none of ours: what was probably meant, of the same group first, and never a key that nothing reads."""
+"""A word that is none of ours: what was probably meant, of the same group first, and never a key
+that nothing reads.
+"""
 
 import pytest
 
@@ -48,7 +50,14 @@ def test_the_word_that_was_meant_is_named(script, line, advice):
     assert advice in refused(script, *line).cure
 
 
-UNREAD = ("+epochs=5", "+lora=x", "+notes=hello", "+data.fold=3", "+teacher.depth=3", "+hardware.batchsize=3")
+UNREAD = (
+    "+epochs=5",
+    "+lora=x",
+    "+notes=hello",
+    "+data.fold=3",
+    "+teacher.depth=3",
+    "+hardware.batchsize=3",
+)
 UNREAD += ("+callbacks.ema.rate=1", "+paths.logs=x", "+a.b.c=1", "++stesp=3")
 
 
@@ -69,20 +78,30 @@ def test_a_parameter_that_the_network_does_not_have_is_not_advised():
 def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "wide.yaml").write_text(
-        "# @package _global_\nwide: 64\ndata: {side: 32, image_size: '${.side}'}\nmodel: {hidden_size: '${wide}'}\n"
+        "# @package _global_\nwide: 64\ndata: {side: 32, image_size: '${.side}'}\nmodel: "
+        "{hidden_size: '${wide}'}\n"
     )
     assert prepare(["--config-dir", str(tmp_path), "experiment=wide"], CONF, "train")
     (tmp_path / "experiment" / "slip.yaml").write_text("# @package _global_\nstesp: 64\n")
-    assert "nothing reads stesp" in refused("train", "--config-dir", str(tmp_path), "experiment=slip").what
+    assert (
+        "nothing reads stesp"
+        in refused("train", "--config-dir", str(tmp_path), "experiment=slip").what
+    )
 
 
 def test_references_are_read_absolute_relative_and_through_select():
-    raw = {"a": {"b": "${.c}", "c": "${d.e}"}, "f": "${oc.select:g.h,3}", "i": ["${a.b}", {"j": "${..k}"}]}
+    raw = {
+        "a": {"b": "${.c}", "c": "${d.e}"},
+        "f": "${oc.select:g.h,3}",
+        "i": ["${a.b}", {"j": "${..k}"}],
+    }
     assert sorted(unused_keys.references(raw)) == ["a.b", "a.c", "d.e", "g.h", "i.k"]
 
 
 def test_names_of_the_same_node_come_before_those_of_another():
     assert signatures.nearest("gpu", ["cpu", "gpu_12gb", "gpu_24gb"]) == ["gpu_12gb"]
     assert signatures.nearest("steps", ["seed", "plan", "sampler.steps"]) == ["sampler.steps"]
-    assert signatures.nearest("optimizer.wieght_decay", ["optimizer.weight_decay", "data.weight"])[0].startswith("opt")
+    assert signatures.nearest("optimizer.wieght_decay", ["optimizer.weight_decay", "data.weight"])[
+        0
+    ].startswith("opt")
     assert signatures.nearest("data.foo", ["schedule.floor", "data.name"]) == ["data.name"]

@@ -12,7 +12,8 @@ from tinyflux_pl.config import schema
 from tinyflux_pl.config.bind import Keys
 from tinyflux_pl.config.quoting import is_path, is_prose
 
-# of each kind of value, what is none; a place takes any text, so that its wrong values stand in files
+# of each kind of value, what is none; a place takes any text, so that its wrong values stand in
+# files
 NUMBER = ("word", "nan", "[1]", "{a: 1}", "''", "true", "1e999", "-inf", "9" * 40)
 WRONG: dict[Any, tuple[str, ...]] = {
     int: (*NUMBER, "1.5"),
@@ -38,7 +39,8 @@ def plain(kind: type[Keys], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def wrong(hint: Any) -> tuple[str, ...]:
     """Values that no member of an annotation allows."""
-    union = typing.get_origin(hint) in (types.UnionType, typing.Union)  # int | Literal is the latter
+    # int | Literal is the latter
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     members = typing.get_args(hint) if union else (hint,)
     kinds = {m for m in members if m in WRONG}
     if any(typing.get_origin(m) is typing.Literal for m in members):
@@ -46,16 +48,24 @@ def wrong(hint: Any) -> tuple[str, ...]:
     if not kinds:  # lists
         return ("word", "5", "{a: 1}", "[{a: 1}]", "''")
     shared = set.intersection(*(set(WRONG[kind]) for kind in kinds))
-    return tuple(value for value in dict.fromkeys(itertools.chain(*(WRONG[k] for k in kinds))) if value in shared)
+    return tuple(
+        value
+        for value in dict.fromkeys(itertools.chain(*(WRONG[k] for k in kinds)))
+        if value in shared
+    )
 
 
 def values(script: str, each: int = 3) -> Iterator[str]:
-    """`key=wrong` for every plain key of a script, `each` of its wrong values in turn, and null where it is none."""
+    """`key=wrong` for every plain key of a script, `each` of its wrong values in turn, and null
+    where it is none.
+    """
     for place, (key, hint) in enumerate(plain(schema.TASKS[script])):
         if is_path(key) or is_prose(key) or key.endswith((".train", ".validation")):
             continue
         offered = wrong(hint)
-        yield from (f"{key}={offered[(place + i) % len(offered)]}" for i in range(min(each, len(offered))))
+        yield from (
+            f"{key}={offered[(place + i) % len(offered)]}" for i in range(min(each, len(offered)))
+        )
         if type(None) not in typing.get_args(hint):
             yield f"{key}=null"
 
@@ -145,12 +155,52 @@ LINES = (
         "@",
         "%",
     ),
-    *("model@x=tiny", "model@=tiny", "steps='", 'steps="', "steps=[", "steps={", "steps=${", "steps=${nope}"),
-    *("steps=${steps}", "steps=???", "steps=", "run=${run}", "paths.root=${paths.root}", "model=${nope}", "model="),
+    *(
+        "model@x=tiny",
+        "model@=tiny",
+        "steps='",
+        'steps="',
+        "steps=[",
+        "steps={",
+        "steps=${",
+        "steps=${nope}",
+    ),
+    *(
+        "steps=${steps}",
+        "steps=???",
+        "steps=",
+        "run=${run}",
+        "paths.root=${paths.root}",
+        "model=${nope}",
+        "model=",
+    ),
     *("hydra.run.dir=${nope}", "hydra=5", "hydra.mode=NOPE", "hydra.run.dir=", "hydra.job=5"),
-    *("seed=1,2", "model=tiny,small", "steps=range(3)", "steps=choice(1,2)", "steps=glob(*)", "data.image_size=48,64"),
-    *("+epochs=5", "++epochs=5", "epochs=5", "+lora=x", "+model.depth=3", "model.depht=3", "+data.foo=1", "+x.y=1"),
-    *("+hardware.foo=1", "+callbacks.foo=1", "+optimizer.foo=1", "+sampler.foo=1", "+guidance.foo=1", "+teacher.foo=1"),
+    *(
+        "seed=1,2",
+        "model=tiny,small",
+        "steps=range(3)",
+        "steps=choice(1,2)",
+        "steps=glob(*)",
+        "data.image_size=48,64",
+    ),
+    *(
+        "+epochs=5",
+        "++epochs=5",
+        "epochs=5",
+        "+lora=x",
+        "+model.depth=3",
+        "model.depht=3",
+        "+data.foo=1",
+        "+x.y=1",
+    ),
+    *(
+        "+hardware.foo=1",
+        "+callbacks.foo=1",
+        "+optimizer.foo=1",
+        "+sampler.foo=1",
+        "+guidance.foo=1",
+        "+teacher.foo=1",
+    ),
     *(
         "+logger.foo=1",
         "+experts.foo=1",
@@ -160,7 +210,13 @@ LINES = (
         "+schedule.foo=1",
         "+paths.foo=1",
     ),
-    *("resume=true", "experts.lune.weight=1", "logger.wandb.offline=false", "codec=[1]", "experts={lune: 1}"),
+    *(
+        "resume=true",
+        "experts.lune.weight=1",
+        "logger.wandb.offline=false",
+        "codec=[1]",
+        "experts={lune: 1}",
+    ),
     *("data.sources={}", "++data.sources={}", "data={sources:{}}", "model={}", "hydra.job={}"),
     *(
         "model={hidden_size:32,_target_:{}}",
@@ -169,10 +225,42 @@ LINES = (
         "experts=lune ++experts={}",
     ),
     *("hardware.batch_size=5 hardware.accumulation=2", "run=" + "a" * 300, "run=\udce9"),
-    *("paths.root=~nobody/x", "paths.root=/dev/null/x", "paths.outputs=/proc/x", "hydra.run.dir=/dev/null"),
-    *("--nope", "--cfg", "--cfg=x", "--package", "--info=x", "--config-name=nope", "--config-name=../../x", "-x"),
-    *("--config-path=/nowhere", "--config-dir=/nowhere", "--config-dir", "--", "-", "--steps=3", "--multirun=5"),
-    *("-m steps=1,x", "-m steps=1,2,0", "-m model=tiny,tinny", "-m steps=range(1)", "-m steps=interval(1,2)"),
-    *("-m seed=0,1 hydra.sweep.subdir=x", "-m seed=0,1 hydra.sweep.subdir=" + "b" * 300, "-m hydra/sweeper=nope"),
+    *(
+        "paths.root=~nobody/x",
+        "paths.root=/dev/null/x",
+        "paths.outputs=/proc/x",
+        "hydra.run.dir=/dev/null",
+    ),
+    *(
+        "--nope",
+        "--cfg",
+        "--cfg=x",
+        "--package",
+        "--info=x",
+        "--config-name=nope",
+        "--config-name=../../x",
+        "-x",
+    ),
+    *(
+        "--config-path=/nowhere",
+        "--config-dir=/nowhere",
+        "--config-dir",
+        "--",
+        "-",
+        "--steps=3",
+        "--multirun=5",
+    ),
+    *(
+        "-m steps=1,x",
+        "-m steps=1,2,0",
+        "-m model=tiny,tinny",
+        "-m steps=range(1)",
+        "-m steps=interval(1,2)",
+    ),
+    *(
+        "-m seed=0,1 hydra.sweep.subdir=x",
+        "-m seed=0,1 hydra.sweep.subdir=" + "b" * 300,
+        "-m hydra/sweeper=nope",
+    ),
     *("-m hydra/launcher=nope", "-m seed=choice()", "-m seed=1,2 hydra.sweep.dir=/dev/null"),
 )

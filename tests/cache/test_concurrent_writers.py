@@ -1,4 +1,6 @@
-"""Writers: one at a time, killed at any instant, on a disk that fills; what was there is never harmed."""
+"""Writers: one at a time, killed at any instant, on a disk that fills; what was there is never
+harmed.
+"""
 
 import os
 import random
@@ -23,7 +25,9 @@ def test_two_writers_one_store_one_is_refused_and_a_dead_ones_lock_is_free(tmp_p
         "import sys, time; from tinyflux_pl.cache.store import CacheStore\n"
         "with CacheStore.open(sys.argv[1]).writing(): print('held', flush=True); time.sleep(60)"
     )
-    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(DataError, match=f"written by process {other.pid}"):
@@ -40,10 +44,13 @@ def test_kill_9_at_any_instant_leaves_counted_shards_whole(tmp_path):
         "import sys, torch; from tinyflux_pl.cache.store import CacheStore\n"
         "s = CacheStore.create(sys.argv[1], 'toy', 800, 2, {}); s.begin_group('encodings', {})\n"
         "print('on', flush=True)\n"
-        "for k in s.pending('encodings'): s.write_shard('encodings', k, {'x': torch.full((2, 9000), float(k))})"
+        "for k in s.pending('encodings'): s.write_shard('encodings', k, {'x': torch.full((2, "
+        "9000), float(k))})"
     )
     drawn = random.Random(0)
-    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     child.stdout.readline()
     counts = []
     for _ in range(8):  # stop it at random instants and look; then kill it for good
@@ -78,20 +85,28 @@ def test_a_full_disk_is_said_before_and_during_and_harms_nothing_old(tmp_path, m
     with pytest.raises(DiskFull):
         store.write_shard("sol", 0, {"stats": torch.ones(3, 4)})
     assert {f.split("/")[0] for f in shard_faults(store)} == {"sol"}  # only what is pending
-    assert store.complete("encodings") and store.complete("lune") and store.pending("sol") == [0, 1, 2]
+    assert (
+        store.complete("encodings") and store.complete("lune") and store.pending("sol") == [0, 1, 2]
+    )
 
 
 def test_the_owner_is_named_though_it_has_not_said_yet_who_it_is(tmp_path):
-    """Between taking the lock and writing its id, the file still names an owner that was killed, or nobody."""
+    """Between taking the lock and writing its id, the file still names an owner that was killed, or
+    nobody.
+    """
     program = (
         "import fcntl, os, sys, time\n"
-        "lock = open(sys.argv[1], 'a+'); fcntl.flock(lock, fcntl.LOCK_EX); print('held', flush=True)\n"
-        "time.sleep(0.3); lock.truncate(0); lock.write(str(os.getpid())); lock.flush(); time.sleep(60)"
+        "lock = open(sys.argv[1], 'a+'); fcntl.flock(lock, fcntl.LOCK_EX); print('held', "
+        "flush=True)\n"
+        "time.sleep(0.3); lock.truncate(0); lock.write(str(os.getpid())); lock.flush(); "
+        "time.sleep(60)"
     )
     gone = subprocess.Popen(["true"])
     gone.wait()
     (tmp_path / ".lock").write_text(str(gone.pid))
-    owner = subprocess.Popen([sys.executable, "-c", program, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert owner.stdout.readline() == "held\n"
         with pytest.raises(DataError, match=f"written by process {owner.pid}"), locked(tmp_path):
@@ -105,7 +120,9 @@ def test_the_owner_is_named_though_it_has_not_said_yet_who_it_is(tmp_path):
 
 
 def test_a_shard_that_is_being_replaced_does_not_count(tmp_path, monkeypatch):
-    """Killed between the shard and its record: other bytes of the same size may not pass under the old record."""
+    """Killed between the shard and its record: other bytes of the same size may not pass under the
+    old record.
+    """
     from tinyflux_pl.cache import shards as cache_group
 
     store, real = written(tmp_path), cache_group.files.write_tensors
@@ -125,11 +142,15 @@ def test_a_shard_that_is_being_replaced_does_not_count(tmp_path, monkeypatch):
 
 
 def test_a_writer_is_refused_while_the_whole_source_is_held(tmp_path):
-    """The lock of the folder above the splits: of two processes one goes on, whichever split it begins with."""
+    """The lock of the folder above the splits: of two processes one goes on, whichever split it
+    begins with.
+    """
     from tests.app.runs import run
 
     source = tmp_path / "cache" / "shapes"
     source.mkdir(parents=True)
     with locked(source), pytest.raises(DataError, match=f"written by process {os.getpid()}"):
         run("extract", tmp_path)
-    assert not [path for path in source.rglob("*") if path.name != ".lock"], "refused before anything was written"
+    assert not [path for path in source.rglob("*") if path.name != ".lock"], (
+        "refused before anything was written"
+    )

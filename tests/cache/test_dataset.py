@@ -1,4 +1,6 @@
-"""Cached samples come back as batches: in order, fp32, trimmed; sources mix and absent experts are absent."""
+"""Cached samples come back as batches: in order, fp32, trimmed; sources mix and absent experts are
+absent.
+"""
 
 import pickle
 
@@ -17,7 +19,9 @@ from tinyflux_pl.training.datamodule import batches_of_one_shape
 CODEC, TEXT = {"name": "pixels"}, {"name": "hashed"}
 
 
-def make(root, total, first=0, experts=(), masks=False, codec=CODEC, channels=4, buckets=(0.5,), side=2):
+def make(
+    root, total, first=0, experts=(), masks=False, codec=CODEC, channels=4, buckets=(0.5,), side=2
+):
     store = CacheStore.create(root, root.name, total, 3, {})
     store.begin_group("encodings", {"codec": codec, "text": TEXT, "root": str(root)})
     for k in range(store.shards):
@@ -42,14 +46,22 @@ def make(root, total, first=0, experts=(), masks=False, codec=CODEC, channels=4,
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_batch_is_the_samples_asked_for_in_order(tmp_path, in_memory):
-    data = CachedDataset(make(tmp_path, 8, experts=("lune",), masks=True), ("lune",), in_memory, dataset_id=3)
+    data = CachedDataset(
+        make(tmp_path, 8, experts=("lune",), masks=True), ("lune",), in_memory, dataset_id=3
+    )
     indices = [6, 1, 1, 4]
     batch = data.__getitems__(indices)
     assert len(data) == 8 and len(batch) == 4 and batch.sample_ids.tolist() == indices
-    assert batch.captions == [f"caption {i}" for i in indices] and batch.dataset_ids.tolist() == [3] * 4
-    assert batch.latents.dtype == batch.text.tokens.dtype == batch.text.pooled.dtype == torch.float32
+    assert (
+        batch.captions == [f"caption {i}" for i in indices]
+        and batch.dataset_ids.tolist() == [3] * 4
+    )
+    assert (
+        batch.latents.dtype == batch.text.tokens.dtype == batch.text.pooled.dtype == torch.float32
+    )
     assert batch.latents[:, 0, 0, 0].tolist() == batch.text.pooled[:, 0].tolist() == indices
-    assert batch.text.tokens.shape == (4, 3, 5) and batch.text.mask.sum(1).tolist() == [3, 2, 2, 1]  # longest is 3
+    # longest is 3
+    assert batch.text.tokens.shape == (4, 3, 5) and batch.text.mask.sum(1).tolist() == [3, 2, 2, 1]
     assert batch.experts["lune.features"][:, 0, 0].tolist() == [7.0, 2.0, 2.0, 5.0]
     assert batch.expert_present["lune"].all() and batch.masks.unique().tolist() == [0.25]
     assert data[5].captions == ["caption 5"]
@@ -57,7 +69,11 @@ def test_a_batch_is_the_samples_asked_for_in_order(tmp_path, in_memory):
 
 def test_only_the_groups_asked_for_are_served(tmp_path):
     batch = CachedDataset(make(tmp_path, 4, experts=("lune", "sol")), ("sol",)).__getitems__([0])
-    assert set(batch.experts) == {"sol.features"} and set(batch.expert_present) == {"sol"} and batch.masks is None
+    assert (
+        set(batch.experts) == {"sol.features"}
+        and set(batch.expert_present) == {"sol"}
+        and batch.masks is None
+    )
 
 
 def test_an_unfinished_or_absent_group_is_refused(tmp_path):
@@ -74,7 +90,12 @@ def test_an_unfinished_or_absent_group_is_refused(tmp_path):
 def test_a_data_loader_serves_the_order_with_or_without_workers(tmp_path, workers):
     data = CachedDataset(make(tmp_path, 8, experts=("lune",)), ("lune",))
     order = SampleOrder([8], 4, seed=0)
-    loader = DataLoader(data, batch_sampler=OrderedBatchSampler(order, 0, 4), collate_fn=collate, num_workers=workers)
+    loader = DataLoader(
+        data,
+        batch_sampler=OrderedBatchSampler(order, 0, 4),
+        collate_fn=collate,
+        num_workers=workers,
+    )
     assert [b.sample_ids.tolist() for b in loader] == [order.batch(s) for s in range(4)]
 
 
@@ -88,14 +109,21 @@ def test_a_dataset_travels_to_a_worker_without_its_data(tmp_path):
 def test_a_mixture_serves_sources_side_by_side_and_marks_what_is_absent(tmp_path):
     one = CachedDataset(make(tmp_path / "one", 5, experts=("lune",)), ("lune",))
     two = CachedDataset(make(tmp_path / "two", 4, first=100, masks=True), ())
-    three = CachedDataset(make(tmp_path / "three", 2, first=200, experts=("lune", "sol")), ("lune", "sol"))
+    three = CachedDataset(
+        make(tmp_path / "three", 2, first=200, experts=("lune", "sol")), ("lune", "sol")
+    )
     mixture = Mixture({7: two, 2: one, 9: three}, weights={2: 1.0, 7: 2.0, 9: 1.0})
-    assert len(mixture) == 11 and mixture.lengths == [5, 4, 2] and mixture.weights == [1.0, 2.0, 1.0]
+    assert (
+        len(mixture) == 11 and mixture.lengths == [5, 4, 2] and mixture.weights == [1.0, 2.0, 1.0]
+    )
     batch = mixture.__getitems__([8, 0, 10, 5, 4])
     assert batch.sample_ids.tolist() == [103, 0, 201, 100, 4]
     assert batch.dataset_ids.tolist() == [7, 2, 9, 7, 2]
     assert batch.captions == ["caption 103", "caption 0", "caption 201", "caption 100", "caption 4"]
-    assert batch.latents[:, 0, 0, 0].tolist() == torch.tensor([103, 0, 201, 100, 4]).bfloat16().tolist()
+    assert (
+        batch.latents[:, 0, 0, 0].tolist()
+        == torch.tensor([103, 0, 201, 100, 4]).bfloat16().tolist()
+    )
     assert batch.text.mask.sum(1).tolist() == [4, 1, 2, 1, 1]
     assert batch.expert_present["lune"].tolist() == [False, True, True, False, True]
     assert batch.expert_present["sol"].tolist() == [False, False, True, False, False]

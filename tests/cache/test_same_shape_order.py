@@ -1,4 +1,6 @@
-"""Where sources differ in shape, each batch holds one shape, and the order stays a function of (seed, step)."""
+"""Where sources differ in shape, each batch holds one shape, and the order stays a function of
+(seed, step).
+"""
 
 from collections import Counter
 
@@ -31,7 +33,9 @@ def test_a_batch_never_mixes_shapes_and_weights_hold():
 def test_a_batch_depends_on_seed_and_step_alone():
     forward = [order().batch(step) for step in range(5000)]
     backwards = order()
-    assert [backwards.batch(step) for step in (4999, 4097, 3, 77)] == [forward[step] for step in (4999, 4097, 3, 77)]
+    assert [backwards.batch(step) for step in (4999, 4097, 3, 77)] == [
+        forward[step] for step in (4999, 4097, 3, 77)
+    ]
     assert [order(seed=1).batch(step) for step in range(20)] != forward[:20]
 
 

@@ -45,7 +45,9 @@ def test_another_content_is_another_key(change):
 
 
 def test_where_a_sample_lies_is_no_part_of_its_key():
-    moved = dataclasses.replace(WHOLE, source="b.png", attributes={**WHOLE.attributes, "colour": "blue"})
+    moved = dataclasses.replace(
+        WHOLE, source="b.png", attributes={**WHOLE.attributes, "colour": "blue"}
+    )
     assert key_of_record(moved) == key_of_record(WHOLE) and len(key_of_record(WHOLE)) == 16
 
 

@@ -1,4 +1,6 @@
-"""The order of samples is a function of (seed, step): complete, repeatable, and blind to ranks and resumption."""
+"""The order of samples is a function of (seed, step): complete, repeatable, and blind to ranks and
+resumption.
+"""
 
 from collections import Counter
 
@@ -9,7 +11,9 @@ from tinyflux_pl.cache.sample_order import OrderedBatchSampler, SampleOrder
 from tinyflux_pl.core.errors import ConfigError
 
 
-@pytest.mark.parametrize(("lengths", "batch"), [([10], 4), ([7, 6], 5), ([3], 8), ([1], 1), ([16], 4)])
+@pytest.mark.parametrize(
+    ("lengths", "batch"), [([10], 4), ([7, 6], 5), ([3], 8), ([1], 1), ([16], 4)]
+)
 def test_nothing_is_lost_or_repeated_within_an_epoch(lengths, batch):
     order, total = SampleOrder(lengths, batch, seed=3), sum(lengths)
     stream = [i for step in range(6 * total) for i in order.batch(step)]
@@ -29,7 +33,9 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 def test_the_stream_does_not_depend_on_the_batch_size():
     small, large = SampleOrder([10], 2, seed=0), SampleOrder([10], 6, seed=0)
-    assert [i for s in range(30) for i in small.batch(s)] == [i for s in range(10) for i in large.batch(s)]
+    assert [i for s in range(30) for i in small.batch(s)] == [
+        i for s in range(10) for i in large.batch(s)
+    ]
 
 
 def test_resuming_at_any_step_continues_the_same_sequence():
@@ -61,11 +67,17 @@ def test_weights_hold_in_every_stretch_and_each_source_keeps_its_epochs():
         own = [i - first for i, s in zip(stream, sources, strict=True) if s == source]
         epochs = [own[e : e + length] for e in range(0, len(own) - length + 1, length)]
         assert all(sorted(e) == list(range(length)) for e in epochs) and epochs[0] != epochs[1]
-    assert SampleOrder([100, 7, 30], 10, seed=0, weights=[1.0, 2.0, 7.0]).batch(1234) == stream[12340:12350]
-    assert all(len({sources[s * 10 + j] for j in range(10)}) > 1 for s in range(2000))  # batches mix sources
+    assert (
+        SampleOrder([100, 7, 30], 10, seed=0, weights=[1.0, 2.0, 7.0]).batch(1234)
+        == stream[12340:12350]
+    )
+    # batches mix sources
+    assert all(len({sources[s * 10 + j] for j in range(10)}) > 1 for s in range(2000))
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, 1e-9]])
+@pytest.mark.parametrize(
+    "weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, 1e-9]]
+)
 def test_weights_that_cannot_be_kept_are_refused(weights):
     with pytest.raises(ConfigError):
         SampleOrder([5, 5], 2, 0, weights)

@@ -1,4 +1,6 @@
-"""The store gives back what was written, adds to it, and refuses what is stale or would poison it."""
+"""The store gives back what was written, adds to it, and refuses what is stale or would poison
+it.
+"""
 
 import json
 import tracemalloc
@@ -20,10 +22,14 @@ def test_gives_back_rows_in_any_order_bit_for_bit_and_in_their_own_types(tmp_pat
             rows = store.gather(key, indices)
             assert rows.dtype == whole.dtype and torch.equal(rows, whole[indices]), key
         assert store.captions(indices) == [CAPTIONS[int(i)] for i in indices]
-    assert torch.equal(store.gather("text.tokens", [6, 0], first=2), expected["text.tokens"][[6, 0], :2])
+    assert torch.equal(
+        store.gather("text.tokens", [6, 0], first=2), expected["text.tokens"][[6, 0], :2]
+    )
     assert store.gather("lune.features", [4, 2])[:, 0, 0].tolist() == [4.0, 2.0]
     assert store.layout("lune") == {"lune.features": (torch.float32, (2, 8))}
-    assert (store.total, store.shards, store.rows(2)) == (7, 3, range(6, 7)) and shard_faults(store) == []
+    assert (store.total, store.shards, store.rows(2)) == (7, 3, range(6, 7)) and shard_faults(
+        store
+    ) == []
 
 
 def test_the_first_entries_of_a_few_rows_cost_no_copy_of_their_shard(tmp_path):
@@ -111,7 +117,9 @@ def test_writing_refuses_what_would_poison_the_store(tmp_path):
         store.write_shard("encodings", 0, {"latents": torch.full((2, 3), float("nan"))}, ["a", "b"])
     store.write_shard("encodings", 0, tensors(range(2)), ["a", "b"])
     with pytest.raises(SpecMismatch, match="latents"):
-        store.write_shard("encodings", 1, {**tensors(range(2, 4)), "latents": torch.ones(2, 4, 3, 4)}, ["a", "b"])
+        store.write_shard(
+            "encodings", 1, {**tensors(range(2, 4)), "latents": torch.ones(2, 4, 3, 4)}, ["a", "b"]
+        )
     assert store.pending("encodings") == [1]
     for name in ("../out", "text", ""):
         with pytest.raises(DataError, match="not a valid group name"):
@@ -125,7 +133,9 @@ def test_the_manifest_is_plain_json(tmp_path):
 
 
 @pytest.mark.parametrize("schema", [1, 3])
-def test_a_store_of_another_schema_is_refused_with_the_command_that_writes_it_anew(tmp_path, schema):
+def test_a_store_of_another_schema_is_refused_with_the_command_that_writes_it_anew(
+    tmp_path, schema
+):
     from tinyflux_pl.cache.sealed_json import read_sealed, write_sealed
     from tinyflux_pl.core.errors import CorruptStore
 

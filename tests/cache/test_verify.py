@@ -65,9 +65,13 @@ def test_truncated_shards_are_refused_named_and_taken_out_alone(tmp_path):
     assert faults(tmp_path) == {"lune/shard_00001.safetensors": verify.NOT_WRITTEN}
 
 
-@pytest.mark.parametrize("lost", ["manifest.json", "keys.bin", "lune/group.json", "encodings/group.json"])
+@pytest.mark.parametrize(
+    "lost", ["manifest.json", "keys.bin", "lune/group.json", "encodings/group.json"]
+)
 def test_shards_outlive_their_description(tmp_path, lost):
-    """What describes them is written again by the next run; the shards say themselves what they were made from."""
+    """What describes them is written again by the next run; the shards say themselves what they
+    were made from.
+    """
     written(tmp_path)
     (tmp_path / lost).write_bytes(b"{}")
     assert [path.name for path, _ in verify.repair(tmp_path)] == [lost.split("/")[-1]]
@@ -79,10 +83,15 @@ def test_shards_outlive_their_description(tmp_path, lost):
 
 def test_a_lost_description_lends_no_shard_to_other_inputs(tmp_path):
     written(tmp_path)
-    for lost, others, teacher in (("lune/group.json", range(7), "u"), ("manifest.json", range(5, 12), "t")):
+    for lost, others, teacher in (
+        ("lune/group.json", range(7), "u"),
+        ("manifest.json", range(5, 12), "t"),
+    ):
         (tmp_path / lost).write_bytes(b"{}")
         verify.repair(tmp_path)
-        store = CacheStore.create(tmp_path, "toy", 7, 3, {"seed": 1}, lambda others=others: keys(others))
+        store = CacheStore.create(
+            tmp_path, "toy", 7, 3, {"seed": 1}, lambda others=others: keys(others)
+        )
         (tmp_path / "lune" / "group.json").unlink(missing_ok=True)
         store.begin_group("lune", {"teacher": teacher, "buckets": [0.25, 0.75]})
         assert store.pending("lune") == [0, 1, 2]
@@ -137,7 +146,8 @@ def test_a_header_that_fits_its_hash_and_not_its_bytes_is_refused(tmp_path, shap
     shard.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
     record = files.read_sealed(shard.with_suffix(".json"))
     files.write_sealed(
-        shard.with_suffix(".json"), {**record, "sha256": files.sha256(shard), "size": shard.stat().st_size}
+        shard.with_suffix(".json"),
+        {**record, "sha256": files.sha256(shard), "size": shard.stat().st_size},
     )
     with pytest.raises(CorruptStore, match="its header is damaged"):
         CacheStore.open(tmp_path).gather("latents", [0])
@@ -147,7 +157,8 @@ def test_a_store_that_is_being_written_is_not_repaired(tmp_path):
     root = tmp_path / "train"
     written(root)
     (root / "lune" / "shard_00000.json").write_text("{}")
-    with locked(tmp_path), pytest.raises(DataError, match="is being written by process"):  # as an extraction holds it
+    # as an extraction holds it
+    with locked(tmp_path), pytest.raises(DataError, match="is being written by process"):
         verify.repair(root)
     assert (root / "lune" / "shard_00000.json").exists()
     assert len(verify.repair(root)) == 1
@@ -171,11 +182,16 @@ def test_what_is_sealed_and_still_no_store_is_named(tmp_path, name, changed):
     """As others may have made it; doctor ends, and says which file."""
     written(tmp_path)
     held = {**files.read_sealed(tmp_path / name), **changed}
-    files.write_sealed(tmp_path / name, {key: value for key, value in held.items() if value is not None})
+    files.write_sealed(
+        tmp_path / name, {key: value for key, value in held.items() if value is not None}
+    )
     with pytest.raises(CorruptStore) as caught:
         read_all(tmp_path)
     assert caught.value.where.endswith(name) or "keys.bin" in caught.value.where
-    assert any(place in (name, "keys.bin", name.replace(".json", ".safetensors")) for place in faults(tmp_path))
+    assert any(
+        place in (name, "keys.bin", name.replace(".json", ".safetensors"))
+        for place in faults(tmp_path)
+    )
 
 
 def test_a_folder_in_a_files_place_is_named(tmp_path):

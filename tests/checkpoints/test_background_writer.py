@@ -55,5 +55,7 @@ def test_an_interpreter_that_ends_finishes_what_is_being_written(tmp_path):
         "BackgroundWriter().start(lambda: (time.sleep(0.3), Path(sys.argv[1]).write_text('done')))",
         "raise RuntimeError('training failed')",
     )
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines), str(tmp_path / "file")], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), str(tmp_path / "file")], capture_output=True
+    )
     assert done.returncode == 1 and (tmp_path / "file").read_text() == "done"

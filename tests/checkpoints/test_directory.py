@@ -16,7 +16,9 @@ def write(path, step=1, value=0.0):
     weights = {"w": torch.full((3, 2), value), "b": torch.zeros(3)}
     averaged = {"w": torch.full((3, 2), value + 1), "b": torch.zeros(3)}
     state = {"step": step, "optimizer": {"state": {0: torch.ones(2)}}}
-    return directory.save(path, step=step, config={"name": "x"}, weights=weights, averaged=averaged, state=state)
+    return directory.save(
+        path, step=step, config={"name": "x"}, weights=weights, averaged=averaged, state=state
+    )
 
 
 def test_round_trip_keeps_raw_and_averaged_apart(tmp_path):
@@ -28,7 +30,9 @@ def test_round_trip_keeps_raw_and_averaged_apart(tmp_path):
     assert found.step == 1 and found.config == {"name": "x"}
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "ema.safetensors", "state.pt", "config.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "ema.safetensors", "state.pt", "config.json", "manifest.json"]
+)
 @pytest.mark.parametrize("fault", ["flip", "truncate", "remove"])
 def test_a_damaged_file_is_found_and_an_older_checkpoint_chosen(tmp_path, file, fault):
     write(tmp_path / "step_1", 1)
@@ -49,7 +53,9 @@ def test_a_damaged_file_is_found_and_an_older_checkpoint_chosen(tmp_path, file, 
     assert len(rejected) == 1 and "step_2" in rejected[0]
 
 
-@pytest.mark.parametrize("left", ["model.safetensors", "ema.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize(
+    "left", ["model.safetensors", "ema.safetensors", "state.pt", "manifest.json"]
+)
 def test_what_is_left_of_a_checkpoint_is_named(tmp_path, left):
     write(tmp_path / "step_1", 1)
     write(tmp_path / "step_2", 2)
@@ -94,7 +100,11 @@ def test_pruning_counts_only_what_verifies(tmp_path):
     assert directory.prune(tmp_path, 1, "step_*") == [tmp_path / "step_1"]
     assert directory.prune(tmp_path, 1, "step_*") == []
     write(tmp_path / "step_6", 6)
-    assert [p.name for p in directory.prune(tmp_path, 1, "step_*")] == ["step_4", "step_3", "step_2"]
+    assert [p.name for p in directory.prune(tmp_path, 1, "step_*")] == [
+        "step_4",
+        "step_3",
+        "step_2",
+    ]
     # of step_5 nobody can say how old it is
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_5", "step_6"]
 
@@ -113,7 +123,14 @@ def test_a_torn_manifest_is_named_and_stops_nobody(tmp_path):
         (tmp_path / name / "manifest.json").write_bytes(content)
     assert [p.name for p in directory.list_steps(tmp_path)] == ["step_1"]
     found, rejected = directory.newest_valid(tmp_path)
-    assert found.step == 1 and [line[:2] for line in rejected] == ["a:", "b:", "c:", "d:", "e:", "f:"]
+    assert found.step == 1 and [line[:2] for line in rejected] == [
+        "a:",
+        "b:",
+        "c:",
+        "d:",
+        "e:",
+        "f:",
+    ]
     with pytest.raises(CorruptCheckpoint, match=r"manifest\.json is missing, torn or altered"):
         directory.read(tmp_path / "b")
 
@@ -134,7 +151,9 @@ def test_a_torn_manifest_is_named_and_stops_nobody(tmp_path):
 def test_whoever_seals_a_manifest_is_still_not_believed(tmp_path, change):
     write(tmp_path / "run" / "step_1", 1)
     write(tmp_path / "run" / "step_2", 2)
-    (tmp_path / "run" / "stolen.json").write_bytes((tmp_path / "run" / "step_2" / "config.json").read_bytes())
+    (tmp_path / "run" / "stolen.json").write_bytes(
+        (tmp_path / "run" / "step_2" / "config.json").read_bytes()
+    )
     forged = manifest.read(tmp_path / "run" / "step_2")
     change(forged)
     files.write_sealed(tmp_path / "run" / "step_2" / "manifest.json", forged)
@@ -206,7 +225,9 @@ def test_a_writer_holds_its_folder_against_others(tmp_path):
 
 def test_a_state_that_is_none_is_told(tmp_path):
     weights = {"w": torch.zeros(1)}
-    found = directory.save(tmp_path / "a", step=1, config={}, weights=weights, averaged=None, state={"step": 1})
+    found = directory.save(
+        tmp_path / "a", step=1, config={}, weights=weights, averaged=None, state={"step": 1}
+    )
     with pytest.raises(CorruptCheckpoint, match="not a training state"):
         found.state()
 
@@ -220,8 +241,15 @@ def test_a_file_is_not_opened_as_a_checkpoint(tmp_path):
 def test_the_manifest_says_what_is_there(tmp_path):
     found = write(tmp_path / "step_1")
     told = json.loads((tmp_path / "step_1" / "manifest.json").read_text())
-    assert told.pop("seal") and told == found.manifest == directory.read(tmp_path / "step_1").manifest
-    assert sorted(told["files"]) == ["config.json", "ema.safetensors", "model.safetensors", "state.pt"]
+    assert (
+        told.pop("seal") and told == found.manifest == directory.read(tmp_path / "step_1").manifest
+    )
+    assert sorted(told["files"]) == [
+        "config.json",
+        "ema.safetensors",
+        "model.safetensors",
+        "state.pt",
+    ]
 
 
 def test_a_folder_that_is_no_checkpoint_names_the_nearest_one(tmp_path):

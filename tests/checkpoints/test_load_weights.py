@@ -18,8 +18,12 @@ def test_compiled_networks_save_and_load_plain_keys(tmp_path, inner):
     compiled, plain = network(True), network(False)
     weights = compiled.state_dict()
     assert any("_orig_mod" in key for key in weights)
-    saved = directory.save(tmp_path / "a", step=1, config={}, weights=weights, averaged=weights, state=None)
-    assert saved.weights("raw").keys() == saved.weights("averaged").keys() == plain.state_dict().keys()
+    saved = directory.save(
+        tmp_path / "a", step=1, config={}, weights=weights, averaged=weights, state=None
+    )
+    assert (
+        saved.weights("raw").keys() == saved.weights("averaged").keys() == plain.state_dict().keys()
+    )
     directory.load_weights(plain, saved.weights("raw"), "here")
     assert all(map(torch.equal, plain.state_dict().values(), weights.values()))
     directory.load_weights(network(True), plain.state_dict(), "here")

@@ -1,4 +1,6 @@
-"""A checkpoint is hashed once, and again as soon as a file of it is another; one that is not is_valid never passes."""
+"""A checkpoint is hashed once, and again as soon as a file of it is another; one that is not
+is_valid never passes.
+"""
 
 import os
 
@@ -13,13 +15,17 @@ from tinyflux_pl.checkpoints.verified import VerifiedCache
 def saved(tmp_path):
     weights = {"w": torch.ones(3)}
     path = tmp_path / "step_1"
-    return directory.save(path, step=1, config={}, weights=weights, averaged=weights, state=None).path
+    return directory.save(
+        path, step=1, config={}, weights=weights, averaged=weights, state=None
+    ).path
 
 
 @pytest.fixture
 def hashed(monkeypatch):
     asked, real = [], manifest.verify
-    monkeypatch.setattr(manifest, "verify", lambda *given: (asked.append(given[0]), real(*given))[1])
+    monkeypatch.setattr(
+        manifest, "verify", lambda *given: (asked.append(given[0]), real(*given))[1]
+    )
     return asked
 
 
@@ -34,7 +40,8 @@ def test_a_changed_file_is_seen_and_its_repair_too(saved, hashed, name):
     assert is_valid(saved)
     content, times = file.read_bytes(), file.stat()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + 1))  # of the same size, within one tick of the clock
+    # of the same size, within one tick of the clock
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
     assert not is_valid(saved) and not is_valid(saved)
     file.write_bytes(content)
     assert is_valid(saved)

@@ -35,7 +35,9 @@ def codec(file, vae, **changes):
     return AutoencoderKLCodec(str(file), structure={**structure, **changes})
 
 
-@pytest.mark.parametrize(("layout", "prefix"), [(dict, ""), (original, ""), (original, "first_stage_model.")])
+@pytest.mark.parametrize(
+    ("layout", "prefix"), [(dict, ""), (original, ""), (original, "first_stage_model.")]
+)
 def test_a_file_in_either_layout_is_the_folder(release, tmp_path, layout, prefix):
     folder, vae = release
     tensors = {prefix + key: value.contiguous() for key, value in layout(vae.state_dict()).items()}
@@ -44,7 +46,9 @@ def test_a_file_in_either_layout_is_the_folder(release, tmp_path, layout, prefix
     made, whole = codec(tmp_path / "ae.safetensors", vae), AutoencoderKLCodec(str(folder))
     images = torch.rand(1, 3, 16, 24) * 2 - 1
     torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
-    torch.testing.assert_close(made.decode(made.encode(images)), whole.decode(whole.encode(images)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        made.decode(made.encode(images)), whole.decode(whole.encode(images)), rtol=0, atol=0
+    )
     assert made.latent_spec == whole.latent_spec and made.fingerprint()["scale"] == 0.3611
 
 
@@ -75,7 +79,10 @@ def test_a_variant_alone_is_read_and_the_plain_weights_win(release, tmp_path):
     folder, vae = release
     half = shutil.copytree(folder, tmp_path / "half")
     (half / "vae" / f"{STEM}.safetensors").unlink()
-    save_file({k: v.half() for k, v in vae.state_dict().items()}, half / "vae" / f"{STEM}.fp16.safetensors")
+    save_file(
+        {k: v.half() for k, v in vae.state_dict().items()},
+        half / "vae" / f"{STEM}.fp16.safetensors",
+    )
     images = torch.rand(1, 3, 16, 16) * 2 - 1
     made, whole = AutoencoderKLCodec(str(half)), AutoencoderKLCodec(str(folder))
     assert not torch.equal(made.encode(images), whole.encode(images))
@@ -83,26 +90,39 @@ def test_a_variant_alone_is_read_and_the_plain_weights_win(release, tmp_path):
     assert made.fingerprint() != whole.fingerprint()
     shutil.copy(folder / "vae" / f"{STEM}.safetensors", half / "vae")
     both = AutoencoderKLCodec(str(half))
-    assert torch.equal(both.encode(images), whole.encode(images)) and both.fingerprint() == whole.fingerprint()
+    assert (
+        torch.equal(both.encode(images), whole.encode(images))
+        and both.fingerprint() == whole.fingerprint()
+    )
 
 
 def test_a_file_without_an_autoencoder_leads_to_the_release_around_it(release, tmp_path):
     folder, _ = release
     around = shutil.copytree(folder, tmp_path / "around")
     save_file({"double_blocks.0.x": torch.ones(1)}, around / "flux1-dev.safetensors")
-    made = AutoencoderKLCodec(str(around / "flux1-dev.safetensors"), structure={"block_out_channels": [1]})
+    made = AutoencoderKLCodec(
+        str(around / "flux1-dev.safetensors"), structure={"block_out_channels": [1]}
+    )
     assert made.fingerprint() == AutoencoderKLCodec(str(folder)).fingerprint()
     assert made.latent_spec.channels == 6
     (around / "flux1-dev.safetensors").rename(tmp_path / "flux1-dev.safetensors")
-    with pytest.raises(ConfigError, match=r"holds no autoencoder[\s\S]*codec\.weights=[\s\S]*release\.weights="):
-        AutoencoderKLCodec(str(tmp_path / "flux1-dev.safetensors")).encode(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(
+        ConfigError, match=r"holds no autoencoder[\s\S]*codec\.weights=[\s\S]*release\.weights="
+    ):
+        AutoencoderKLCodec(str(tmp_path / "flux1-dev.safetensors")).encode(
+            torch.zeros(1, 3, 16, 16)
+        )
 
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_flux2s_own_file_is_the_folder(tmp_path, counted):
     vae = releases_flux2.flux2_vae(tmp_path)
     tensors = original(vae.state_dict())
-    assert {"encoder.quant_conv.weight", "decoder.post_quant_conv.bias", "bn.running_mean"} < tensors.keys()
+    assert {
+        "encoder.quant_conv.weight",
+        "decoder.post_quant_conv.bias",
+        "bn.running_mean",
+    } < tensors.keys()
     if not counted:
         del tensors["bn.num_batches_tracked"]
     save_file(tensors, tmp_path / "ae.safetensors")
@@ -110,10 +130,16 @@ def test_flux2s_own_file_is_the_folder(tmp_path, counted):
     made = AutoencoderFlux2Codec(str(tmp_path / "ae.safetensors"), structure=structure)
     whole, images = AutoencoderFlux2Codec(str(tmp_path)), torch.rand(1, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
-    torch.testing.assert_close(made.decode(made.encode(images)), whole.decode(whole.encode(images)), rtol=0, atol=0)
-    save_file({k: v for k, v in tensors.items() if k != "bn.running_var"}, tmp_path / "torn.safetensors")
+    torch.testing.assert_close(
+        made.decode(made.encode(images)), whole.decode(whole.encode(images)), rtol=0, atol=0
+    )
+    save_file(
+        {k: v for k, v in tensors.items() if k != "bn.running_var"}, tmp_path / "torn.safetensors"
+    )
     with pytest.raises(CheckpointMismatch, match=r"1 missing: bn\.running_var"):
-        AutoencoderFlux2Codec(str(tmp_path / "torn.safetensors"), structure=structure).encode(images)
+        AutoencoderFlux2Codec(str(tmp_path / "torn.safetensors"), structure=structure).encode(
+            images
+        )
 
 
 COUNTED = {"model_ema.decay": torch.tensor(0.999), "model_ema.num_updates": torch.tensor(7)}
@@ -130,10 +156,14 @@ def test_counters_and_the_prefixes_of_trainers_are_left_unread(release, tmp_path
     torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("stray", ["model_ema.encoderconv_inweight", "loss.logvar", "vae.decoder.conv_in.weight_scale"])
+@pytest.mark.parametrize(
+    "stray", ["model_ema.encoderconv_inweight", "loss.logvar", "vae.decoder.conv_in.weight_scale"]
+)
 def test_what_is_no_part_of_the_autoencoder_is_named(release, tmp_path, stray):
     _, vae = release
-    tensors = {f"vae.{key}": value.contiguous() for key, value in original(vae.state_dict()).items()}
+    tensors = {
+        f"vae.{key}": value.contiguous() for key, value in original(vae.state_dict()).items()
+    }
     save_file({**tensors, stray: torch.ones(3)}, tmp_path / "ae.safetensors")
     with pytest.raises(CheckpointMismatch, match=r"1 unexpected|scale of shape \(3,\)"):
         codec(tmp_path / "ae.safetensors", vae).encode(torch.zeros(1, 3, 16, 16))

@@ -28,8 +28,16 @@ def test_latents_are_the_pipelines(vae):
     with torch.no_grad():
         expected = Flux2KleinPipeline._encode_vae_image(stand_in, images, torch.Generator())
     torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
-    assert codec.latent_spec == LatentSpec(channels=16, downsample=16) and latents.shape == (2, 16, 2, 3)
-    mean, std = model.bn.running_mean.view(1, -1, 1, 1), (model.bn.running_var + model.bn.eps).sqrt().view(1, -1, 1, 1)
+    assert codec.latent_spec == LatentSpec(channels=16, downsample=16) and latents.shape == (
+        2,
+        16,
+        2,
+        3,
+    )
+    mean, std = (
+        model.bn.running_mean.view(1, -1, 1, 1),
+        (model.bn.running_var + model.bn.eps).sqrt().view(1, -1, 1, 1),
+    )
     with torch.no_grad():
         drawn = model.decode(Flux2KleinPipeline._unpatchify_latents(latents * std + mean)).sample
     torch.testing.assert_close(codec.decode(latents), drawn, atol=1e-5, rtol=1e-5)

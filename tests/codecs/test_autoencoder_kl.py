@@ -35,7 +35,9 @@ def test_latents_are_shifted_and_scaled_by_the_releases_own_numbers(release, ima
     mode = vae.encode(images).latent_dist.mode()
     torch.testing.assert_close(codec.encode(images), (mode - 0.1159) * 0.3611, rtol=1e-5, atol=1e-6)
     assert codec.latent_spec == LatentSpec(6, 4)
-    torch.testing.assert_close(codec.decode(codec.encode(images)), vae.decode(mode).sample, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        codec.decode(codec.encode(images)), vae.decode(mode).sample, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_unshifted_leaves_the_shift_out_both_ways(release, images):
@@ -43,7 +45,9 @@ def test_unshifted_leaves_the_shift_out_both_ways(release, images):
     codec = AutoencoderKLCodec(str(folder), scaling="unshifted")
     mode = vae.encode(images).latent_dist.mode()
     torch.testing.assert_close(codec.encode(images), mode * 0.3611, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(codec.decode(codec.encode(images)), vae.decode(mode).sample, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        codec.decode(codec.encode(images)), vae.decode(mode).sample, rtol=1e-4, atol=1e-5
+    )
     assert codec.fingerprint() != AutoencoderKLCodec(str(folder)).fingerprint()
 
 
@@ -121,7 +125,9 @@ def test_weights_of_another_shape_and_torn_files_are_named(release, tmp_path, im
     file = tmp_path / "broken" / "vae" / WEIGHTS
     tensors = load_file(file)
     save_file({**tensors, "encoder.conv_in.bias": torch.zeros(9)}, file)
-    with pytest.raises(CheckpointMismatch, match=r"of another shape: encoder\.conv_in\.bias \(9,\) for \(8,\)"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"of another shape: encoder\.conv_in\.bias \(9,\) for \(8,\)"
+    ):
         AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
@@ -131,10 +137,22 @@ def test_weights_of_another_shape_and_torn_files_are_named(release, tmp_path, im
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: {k: v for k, v in t.items() if k != "encoder.conv_in.bias"}, r"1 missing: encoder\.conv_in\.bias"),
-        (lambda t: {**t, "decoder.extra.weight": torch.ones(1)}, r"1 unexpected: decoder\.extra\.weight"),
-        (lambda t: {**t, "encoder.conv_in.weight_scale": torch.ones(2, 2)}, r"scale of shape \(2, 2\)"),
-        (lambda t: {**t, "encoder.nowhere.weight_scale": torch.ones(1)}, "a scale without a weight"),
+        (
+            lambda t: {k: v for k, v in t.items() if k != "encoder.conv_in.bias"},
+            r"1 missing: encoder\.conv_in\.bias",
+        ),
+        (
+            lambda t: {**t, "decoder.extra.weight": torch.ones(1)},
+            r"1 unexpected: decoder\.extra\.weight",
+        ),
+        (
+            lambda t: {**t, "encoder.conv_in.weight_scale": torch.ones(2, 2)},
+            r"scale of shape \(2, 2\)",
+        ),
+        (
+            lambda t: {**t, "encoder.nowhere.weight_scale": torch.ones(1)},
+            "a scale without a weight",
+        ),
     ],
 )
 def test_an_autoencoder_of_another_kind_is_refused_by_its_headers(release, tmp_path, change, says):
@@ -149,14 +167,20 @@ def test_an_autoencoder_of_another_kind_is_refused_by_its_headers(release, tmp_p
 def test_a_torn_autoencoder_is_refused_before_anything_is_decoded(release, tmp_path):
     file = shutil.copytree(release[0], tmp_path / "torn") / "vae" / WEIGHTS
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(CorruptCheckpoint, match=r"not a whole safetensors file[\s\S]*fetch it again"):
+    with pytest.raises(
+        CorruptCheckpoint, match=r"not a whole safetensors file[\s\S]*fetch it again"
+    ):
         _ = AutoencoderKLCodec(str(tmp_path / "torn")).latent_spec
 
 
 def test_a_config_of_no_autoencoder_is_refused_in_three_lines(release, tmp_path, capsys):
     path = shutil.copytree(release[0], tmp_path / "odd") / "vae" / "config.json"
     whole = json.loads(path.read_text())
-    for odd in ({"norm_num_groups": 3}, {"block_out_channels": "many"}, {"down_block_types": ["NoBlock2D"] * 3}):
+    for odd in (
+        {"norm_num_groups": 3},
+        {"block_out_channels": "many"},
+        {"down_block_types": ["NoBlock2D"] * 3},
+    ):
         path.write_text(json.dumps({**whole, **odd}))
         with pytest.raises(ConfigError, match=r"not the structure of an AutoencoderKL[\s\S]*do:"):
             AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
@@ -169,7 +193,10 @@ def test_a_config_of_no_autoencoder_is_refused_in_three_lines(release, tmp_path,
 
 
 def test_scaled_float8_in_a_folder_is_multiplied_out(release, tmp_path, images):
-    paths = [shutil.copytree(release[0], tmp_path / name) / "vae" / WEIGHTS for name in ("packed", "meant")]
+    paths = [
+        shutil.copytree(release[0], tmp_path / name) / "vae" / WEIGHTS
+        for name in ("packed", "meant")
+    ]
     key, tensors = "decoder.mid_block.resnets.0.conv1", load_file(paths[0])
     scale = tensors[f"{key}.weight"].abs().amax((1, 2, 3)) / 448
     packed = (tensors[f"{key}.weight"] / scale[:, None, None, None]).to(torch.float8_e4m3fn)
@@ -201,12 +228,16 @@ def test_a_choice_between_two_variants(release, tmp_path, images):
         save_file(changed, folder / f"diffusion_pytorch_model.{name}.safetensors")
     with pytest.raises(HubError, match=r"fp16, non_ema[\s\S]*codec\.variant=fp16"):
         _ = AutoencoderKLCodec(str(tmp_path / "variants")).latent_spec
-    made = {name: AutoencoderKLCodec(str(tmp_path / "variants"), variant=name) for name in ("fp16", "non_ema")}
+    made = {
+        name: AutoencoderKLCodec(str(tmp_path / "variants"), variant=name)
+        for name in ("fp16", "non_ema")
+    }
     assert not torch.equal(*(codec.encode(images) for codec in made.values()))
     assert made["fp16"].fingerprint() != made["non_ema"].fingerprint()
     assert build_codec("sdxl", made["non_ema"].config()).variant == "non_ema"
     with pytest.raises(
-        HubError, match=r"no weights of the variant bf16; there are: fp16, non_ema[\s\S]*codec\.variant"
+        HubError,
+        match=r"no weights of the variant bf16; there are: fp16, non_ema[\s\S]*codec\.variant",
     ):
         _ = AutoencoderKLCodec(str(tmp_path / "variants"), variant="bf16").latent_spec
 
@@ -216,17 +247,39 @@ def test_deciding_settings_of_config_json_are_in_the_fingerprint(release, tmp_pa
     path = shutil.copytree(release[0], tmp_path / "other") / "vae" / "config.json"
     whole, before = json.loads(path.read_text()), AutoencoderKLCodec(str(release[0])).fingerprint()
     path.write_text(
-        json.dumps({**whole, "_diffusers_version": "0.1", "sample_size": 7, "mid_block_add_attention": True})
+        json.dumps(
+            {
+                **whole,
+                "_diffusers_version": "0.1",
+                "sample_size": 7,
+                "mid_block_add_attention": True,
+            }
+        )
     )
-    assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == before  # none of these changes a number
+    # none of these changes a number
+    assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == before
     path.write_text(json.dumps({**whole, **values}))
     assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == {**before, **values}
 
 
-# of diffusers' classes: numbers of their own in the fingerprint; told by shapes; without effect on latents
+# of diffusers' classes: numbers of their own in the fingerprint; told by shapes; without effect on
+# latents
 NUMBERS = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}
-SHAPES = {"in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "latent_channels"}
-SHAPES |= {"layers_per_block", "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention", "patch_size"}
+SHAPES = {
+    "in_channels",
+    "out_channels",
+    "down_block_types",
+    "up_block_types",
+    "block_out_channels",
+    "latent_channels",
+}
+SHAPES |= {
+    "layers_per_block",
+    "use_quant_conv",
+    "use_post_quant_conv",
+    "mid_block_add_attention",
+    "patch_size",
+}
 SHAPES |= {"decoder_block_out_channels"}
 NOTHING = {"sample_size", "force_upcast", "batch_norm_momentum", "self"}
 
@@ -242,4 +295,6 @@ def test_large_batches_are_taken_in_parts(release, images, monkeypatch):
     codec = AutoencoderKLCodec(str(release[0]))
     whole = codec.encode(images), codec.decode(codec.encode(images))
     monkeypatch.setattr("tinyflux_pl.codecs.autoencoder_kl.PIXELS", 1)
-    torch.testing.assert_close((codec.encode(images), codec.decode(whole[0])), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        (codec.encode(images), codec.decode(whole[0])), whole, rtol=1e-5, atol=1e-6
+    )

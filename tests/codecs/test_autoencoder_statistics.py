@@ -1,4 +1,6 @@
-"""Mean and deviation of each latent channel, and other numbers in an autoencoder's config.json: used, or refused."""
+"""Mean and deviation of each latent channel, and other numbers in an autoencoder's config.json:
+used, or refused.
+"""
 
 import json
 
@@ -33,7 +35,8 @@ def test_latents_are_normalised_by_each_channels_mean_and_deviation(tmp_path, im
         mode = vae.encode(images).latent_dist.mode()
         latents = (mode - mean) * 0.5 / deviation
         torch.testing.assert_close(codec.encode(images), latents, rtol=1e-5, atol=1e-6)
-        image = vae.decode(latents * deviation / 0.5 + mean).sample  # as diffusers' SDXL pipeline does
+        # as diffusers' SDXL pipeline does
+        image = vae.decode(latents * deviation / 0.5 + mean).sample
         torch.testing.assert_close(codec.decode(latents), image, rtol=1e-5, atol=1e-5)
     assert codec.fingerprint() != plain
 

@@ -1,4 +1,6 @@
-"""A value that could only fail later is refused at once: what it is, where it stands, and what it may be."""
+"""A value that could only fail later is refused at once: what it is, where it stands, and what it
+may be.
+"""
 
 import copy
 
@@ -115,7 +117,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD.items() for value in values]
+)
 def test_a_value_that_could_not_work_is_refused_by_its_key(sound, key, value):
     assert refused(changed(sound, key, value)).where.startswith(key)
 
@@ -150,12 +154,16 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in GOOD.items() for value in values])
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in GOOD.items() for value in values]
+)
 def test_what_works_is_accepted(sound, key, value):
     check(changed(sound, key, value))
 
 
-@pytest.mark.parametrize("section", ["data", "hardware", "callbacks", "logger", "experts", "teacher"])
+@pytest.mark.parametrize(
+    "section", ["data", "hardware", "callbacks", "logger", "experts", "teacher"]
+)
 def test_a_group_that_was_taken_out_is_missed_at_once(sound, section):
     error = refused({name: node for name, node in sound.items() if name != section})
     assert error.where == section and f"{section}=" in error.cure
@@ -168,13 +176,17 @@ def test_a_group_that_was_taken_out_is_missed_at_once(sound, section):
 def test_two_sources_may_not_write_one_cache(sound, cache):
     known = sound["data"]["sources"]["shapes"]
     error = refused(
-        changed(sound, "data.sources.other", {**known, "cache": cache.format(shapes=known["cache"])}),
+        changed(
+            sound, "data.sources.other", {**known, "cache": cache.format(shapes=known["cache"])}
+        ),
     )
     assert error.where == "data.sources.other.cache" and "shapes" in error.what
     check(changed(sound, "data.sources.other", {**known, "cache": known["cache"] + "_2"}))
 
 
-@pytest.mark.parametrize(("root", "inside"), [(".", "cache"), ("cache", "cache"), ("outputs/red", "outputs")])
+@pytest.mark.parametrize(
+    ("root", "inside"), [(".", "cache"), ("cache", "cache"), ("outputs/red", "outputs")]
+)
 def test_what_a_run_writes_does_not_lie_in_what_it_reads(sound, tmp_path, root, inside):
     """Its previews would be read as pictures of the set, and its shards as pairs."""
     places = {"root": str(tmp_path), "cache": f"{tmp_path}/cache", "outputs": f"{tmp_path}/outputs"}
@@ -202,7 +214,9 @@ def test_a_configuration_does_not_choose_whom_the_users_keys_are_sent_to(sound, 
 
 
 @pytest.mark.parametrize("task", ["train", "extract"])
-@pytest.mark.parametrize("line", ["data.shard_size=abc", "hardware.threads=-1", "hardware.accumulation=0"])
+@pytest.mark.parametrize(
+    "line", ["data.shard_size=abc", "hardware.threads=-1", "hardware.accumulation=0"]
+)
 def test_recipes_ask_before_anything_is_made(tmp_path, task, line):
     with pytest.raises(ConfigError):
         run(task, tmp_path, *SMALLEST, line)

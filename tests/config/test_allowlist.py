@@ -47,12 +47,32 @@ DANGEROUS = [
     "tinyflux_pl.diffusion.paths.__builtins__",
 ]
 MALFORMED = [
-    *("", "os", ".os.system", "os..system", "os.system ", "os/system", "tinyflux_pl.", "tinyflux_plx.evil.Run"),
-    *("${evil}", 3, None, ["os.system"], {"a": "os.system"}, "ｏs.system", "tinyflux_pl.diffusion\nos.system"),
+    *(
+        "",
+        "os",
+        ".os.system",
+        "os..system",
+        "os.system ",
+        "os/system",
+        "tinyflux_pl.",
+        "tinyflux_plx.evil.Run",
+    ),
+    *(
+        "${evil}",
+        3,
+        None,
+        ["os.system"],
+        {"a": "os.system"},
+        "ｏs.system",
+        "tinyflux_pl.diffusion\nos.system",
+    ),
 ]
 PLACES = {
     "top": lambda n: n,
-    "nested": lambda n: {"_target_": "tinyflux_pl.diffusion.paths.LinearPath", "a": {"b": {"c": n}}},
+    "nested": lambda n: {
+        "_target_": "tinyflux_pl.diffusion.paths.LinearPath",
+        "a": {"b": {"c": n}},
+    },
     "partial": lambda n: {**n, "_partial_": True},
     "list": lambda n: {"x": [1, [{"y": n}]]},
     "tuple": lambda n: ({"y": n},),
@@ -76,7 +96,10 @@ def test_a_forbidden_name_is_not_even_imported(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError):
         allowlist.check(
-            {"a": {"_target_": "tinyflux_pl.diffusion.paths.LinearPath"}, "b": {"_target_": "evil_on_import.X"}}
+            {
+                "a": {"_target_": "tinyflux_pl.diffusion.paths.LinearPath"},
+                "b": {"_target_": "evil_on_import.X"},
+            }
         )
     assert "evil_on_import" not in sys.modules
 
@@ -91,7 +114,9 @@ def test_an_alias_is_judged_by_what_it_leads_to(monkeypatch):
         allowlist.check({"_target_": target})
 
 
-@pytest.mark.parametrize("closed", ["core.files:write_bytes", "cache.store:CacheStore", "app.run:train"])
+@pytest.mark.parametrize(
+    "closed", ["core.files:write_bytes", "cache.store:CacheStore", "app.run:train"]
+)
 def test_what_a_closed_room_defines_is_refused_wherever_it_is_imported(monkeypatch, closed):
     """Under a name of an open room, as an import there would give it."""
     import importlib
@@ -100,7 +125,10 @@ def test_what_a_closed_room_defines_is_refused_wherever_it_is_imported(monkeypat
 
     module, name = closed.split(":")
     monkeypatch.setattr(
-        paths, "Harmless", getattr(importlib.import_module(f"tinyflux_pl.{module}"), name), raising=False
+        paths,
+        "Harmless",
+        getattr(importlib.import_module(f"tinyflux_pl.{module}"), name),
+        raising=False,
     )
     target = "tinyflux_pl.diffusion.paths.Harmless"
     allowlist.check_name(target)  # the string alone looks right
@@ -110,7 +138,9 @@ def test_what_a_closed_room_defines_is_refused_wherever_it_is_imported(monkeypat
 
 @pytest.mark.parametrize("target", sorted(n for n in allowlist.NAMED if n.startswith("torch.")))
 def test_every_named_optimizer_resolves(target):
-    assert issubclass(allowlist.resolve(target), torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler)
+    assert issubclass(
+        allowlist.resolve(target), torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler
+    )
 
 
 def test_every_named_lightning_class_resolves():

@@ -58,8 +58,14 @@ def node(name: str, **given):
 
 
 def test_nested_nodes_are_built_innermost_first():
-    outer = build(node("Outer", rate=0.5, inner=node("Inner", width=3), parts={"x": [node("Inner")]}))
-    assert outer.inner == Inner(3) and outer.parts == {"x": [Inner()]} and built[:3] == ["inner", "inner", "outer"]
+    outer = build(
+        node("Outer", rate=0.5, inner=node("Inner", width=3), parts={"x": [node("Inner")]})
+    )
+    assert (
+        outer.inner == Inner(3)
+        and outer.parts == {"x": [Inner()]}
+        and built[:3] == ["inner", "inner", "outer"]
+    )
 
 
 def test_plain_values_arrive_in_the_declared_type():
@@ -91,9 +97,17 @@ def test_containers_without_target_are_walked_and_configs_resolved():
     ("wrong", "what", "cure"),
     [
         (node("Outer", rate=1.0, knts=[1.0]), "takes no 'knts'", "did you mean knots?"),
-        (node("Outer", rate=1.0, inner=node("Inner", widht=3)), "takes no 'widht'", "did you mean width?"),
+        (
+            node("Outer", rate=1.0, inner=node("Inner", widht=3)),
+            "takes no 'widht'",
+            "did you mean width?",
+        ),
         (node("Outer", rate="fast"), "got 'fast'", "rate to a number"),
-        (node("Outer", rate=1.0, inner=node("Inner", width=2.5)), "got 2.5", "inner.width to an integer"),
+        (
+            node("Outer", rate=1.0, inner=node("Inner", width=2.5)),
+            "got 2.5",
+            "inner.width to an integer",
+        ),
         (node("Outer", rate=1.0, kind="c"), "got 'c'", "one of a, b"),
         (node("Outer", rate=True), "got True", "number"),
         (node("Outer", rate=1.0, inner=node("Inner", width=None)), "got None", "an integer"),
@@ -104,7 +118,11 @@ def test_containers_without_target_are_walked_and_configs_resolved():
 def test_a_wrong_key_or_value_is_named_before_anything_is_built(judge, wrong, what, cure):
     with pytest.raises(ConfigError) as caught:
         judge({"parts": {"x": wrong}})
-    assert what in caught.value.what and cure in caught.value.cure and caught.value.where.startswith("parts.x")
+    assert (
+        what in caught.value.what
+        and cure in caught.value.cure
+        and caught.value.where.startswith("parts.x")
+    )
     assert not built
 
 

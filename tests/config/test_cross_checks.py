@@ -20,7 +20,11 @@ def test_folders_side_by_side_are_fine():
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("/disk/cache/a", "/disk/cache/a"), ("/disk/cache", "/disk/cache/b"), ("/disk/cache/b/c", "/disk/cache/b")],
+    [
+        ("/disk/cache/a", "/disk/cache/a"),
+        ("/disk/cache", "/disk/cache/b"),
+        ("/disk/cache/b/c", "/disk/cache/b"),
+    ],
 )
 def test_a_cache_within_another_is_refused_whichever_comes_first(first, second):
     with pytest.raises(ConfigError, match="lie in one another") as caught:

@@ -11,7 +11,13 @@ from tinyflux_pl.config.diff import ANOTHER_RUN, LAST_BITS, NOTHING, changes
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    return configuration("train", tmp_path_factory.mktemp("project"), "run=x", "steps=100", "schedule.warmup_steps=20")
+    return configuration(
+        "train",
+        tmp_path_factory.mktemp("project"),
+        "run=x",
+        "steps=100",
+        "schedule.warmup_steps=20",
+    )
 
 
 def effects(config, step=10, **changed):
@@ -33,7 +39,13 @@ def test_the_same_configuration_has_no_changes(config):
 @pytest.mark.parametrize(
     "key",
     [
-        *("seed", "model__hidden_size", "optimizer__lr", "objective__text_dropout", "hardware__batch_size"),
+        *(
+            "seed",
+            "model__hidden_size",
+            "optimizer__lr",
+            "objective__text_dropout",
+            "hardware__batch_size",
+        ),
         *("hardware__precision", "callbacks__ema__decay", "data__image_size", "timesteps__mean"),
         *("data__sources__shapes__train__count", "callbacks__guard__warmup"),
     ],
@@ -42,12 +54,16 @@ def test_what_makes_another_run(config, key):
     assert list(effects(config, **{key: 7}).values()) == [ANOTHER_RUN]
 
 
-@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
+@pytest.mark.parametrize(
+    "key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"]
+)
 def test_what_changes_the_order_of_sums(config, key):
     assert effects(config, **{f"hardware__{key}": 7}) == {f"hardware.{key}": LAST_BITS}
 
 
-@pytest.mark.parametrize("key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"])
+@pytest.mark.parametrize(
+    "key", ["devices", "accelerator", "strategy", "threads", "compile", "accumulation"]
+)
 def test_strata_of_times_follow_the_micro_batches_and_make_it_another_run(config, key):
     drawn = {**config, "timesteps": {"_target_": "tinyflux_pl.diffusion.timesteps.Stratified"}}
     expected = ANOTHER_RUN if key in ("devices", "strategy", "accumulation") else LAST_BITS
@@ -57,8 +73,18 @@ def test_strata_of_times_follow_the_micro_batches_and_make_it_another_run(config
 @pytest.mark.parametrize(
     "key",
     [
-        *("steps", "callbacks__preview__every_steps", "callbacks__log_every_steps", "hardware__workers"),
-        *("data__sources__shapes__cache", "data__evaluation_prompts", "sampler__steps", "paths__outputs"),
+        *(
+            "steps",
+            "callbacks__preview__every_steps",
+            "callbacks__log_every_steps",
+            "hardware__workers",
+        ),
+        *(
+            "data__sources__shapes__cache",
+            "data__evaluation_prompts",
+            "sampler__steps",
+            "paths__outputs",
+        ),
     ],
 )
 def test_what_changes_nothing(config, key):
@@ -71,13 +97,15 @@ def test_what_belongs_to_one_start_is_not_told(config, key):
 
 
 def test_an_expert_that_was_not_there_makes_another_run(config):
-    assert set(effects(config, experts={"lune": {"_target_": "tinyflux_pl.experts.lune.Lune"}}).values()) == {
-        ANOTHER_RUN
-    }
+    assert set(
+        effects(config, experts={"lune": {"_target_": "tinyflux_pl.experts.lune.Lune"}}).values()
+    ) == {ANOTHER_RUN}
 
 
 def test_a_schedule_is_judged_by_the_steps_already_taken(config):
-    """Longer training changes a cosine that has begun to fall, not one still warming up, nor a constant rate."""
+    """Longer training changes a cosine that has begun to fall, not one still warming up, nor a
+    constant rate.
+    """
     assert effects(config, 50, schedule__total_steps=200) == {"schedule.total_steps": ANOTHER_RUN}
     assert effects(config, 20, schedule__total_steps=200) == {"schedule.total_steps": NOTHING}
     constant = copy.deepcopy(config)

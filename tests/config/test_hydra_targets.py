@@ -7,14 +7,16 @@ from tests.app.cli.test_command_line import refused
 ATTACKS = {
     "callback": "+hydra.callbacks.x={_target_: os.system, command: touch owned}",
     "callback key": "+hydra.callbacks.x._target_=builtins.exec",
-    "nested": "+hydra.callbacks.x={_target_: tinyflux_pl.diffusion.paths.LinearPath, y: {_target_: os.system}}",
+    "nested": "+hydra.callbacks.x={_target_: tinyflux_pl.diffusion.paths.LinearPath, y: {_target_: "
+    "os.system}}",
     "list": "+hydra.callbacks.x=[{_target_: os.system}]",
     "decoded": "+hydra.callbacks.x='${oc.decode:\"{_target_: os.system}\"}'",
     "launcher": "hydra.launcher._target_=os.system",
     "sweeper": "hydra.sweeper._target_=os.system",
     "alias": "+hydra.callbacks.x._target_=tinyflux_pl.core.files.os.system",
     "handler": "hydra.job_logging.handlers.console.class=logging.handlers.SocketHandler",
-    "file": "hydra.job_logging.handlers.file.filename=/etc/profile.d/x.sh",  # with a format that is a command
+    # with a format that is a command
+    "file": "hydra.job_logging.handlers.file.filename=/etc/profile.d/x.sh",
     "import": "hydra.job_logging.handlers.console.stream=ext://os.system",
     "search space": "+hydra.sweeper.custom_search_space=os.system",  # Optuna's imports and calls it
     "commands": "+hydra.launcher.setup=[touch owned]",  # Slurm's runs them
@@ -41,9 +43,12 @@ IN_A_FILE = {
 
 
 BY_ALIAS = {  # what it resolves to is allowed now, and could be anything in the next job of a sweep
-    "handler": "hydra: {job: {name: logging.NullHandler}, job_logging: {handlers: {x: {class: '${hydra.job.name}'}}}}",
-    "factory": "hydra: {job: {name: logging.Formatter}, job_logging: {formatters: {x: {'()': '${hydra.job.name}'}}}}",
-    "launcher": "a: hydra._internal.core_plugins.basic_launcher.BasicLauncher\nhydra: {launcher: {_target_: '${a}'}}",
+    "handler": "hydra: {job: {name: logging.NullHandler}, job_logging: {handlers: {x: {class: "
+    "'${hydra.job.name}'}}}}",
+    "factory": "hydra: {job: {name: logging.Formatter}, job_logging: {formatters: {x: {'()': "
+    "'${hydra.job.name}'}}}}",
+    "launcher": "a: hydra._internal.core_plugins.basic_launcher.BasicLauncher\nhydra: {launcher: "
+    "{_target_: '${a}'}}",
 }
 
 

@@ -49,7 +49,9 @@ def test_a_text_passes_the_grammar_as_it_was_typed(key, text):
 
 def test_a_prompt_arrives_as_it_was_typed(conf):
     for text in TEXTS[1:6:2]:
-        line = prepare([f"{key}={text}" for key in ("prompt", "negative_prompt", "+notes")], conf, "train")
+        line = prepare(
+            [f"{key}={text}" for key in ("prompt", "negative_prompt", "+notes")], conf, "train"
+        )
         config = composed(conf, line)
         assert (config.prompt, config.negative_prompt, config.notes) == (text, text, text)
 
@@ -62,8 +64,12 @@ def test_paths_with_odd_characters(conf, flags):
         assert (config.data.root, config.checkpoint) == (value, value)
 
 
-@pytest.mark.parametrize("key", ["checkpoint", "data.root", "+paths.root", "+data.sources.a.cache", "+replay"])
-def test_a_tilde_is_the_users_home_which_no_shell_writes_behind_an_equals_sign(conf, monkeypatch, key):
+@pytest.mark.parametrize(
+    "key", ["checkpoint", "data.root", "+paths.root", "+data.sources.a.cache", "+replay"]
+)
+def test_a_tilde_is_the_users_home_which_no_shell_writes_behind_an_equals_sign(
+    conf, monkeypatch, key
+):
     monkeypatch.setenv("HOME", "/home of/me")
     config = composed(conf, prepare([f"{key}=~/x's (1)"], conf, "train"))
     assert OmegaConf.select(config, key.lstrip("+")) == "/home of/me/x's (1)"
@@ -85,21 +91,36 @@ def test_every_key_that_names_a_file_takes_odd_characters(conf, key):
 
 
 def test_paths_may_interpolate_and_prose_never_does(conf):
-    line = prepare(["data.root=${checkpoint}/x", "checkpoint=there", "prompt=${checkpoint}"], conf, "train")
+    line = prepare(
+        ["data.root=${checkpoint}/x", "checkpoint=there", "prompt=${checkpoint}"], conf, "train"
+    )
     assert composed(conf, line).data.root == "there/x"
     assert composed(conf, line).prompt == "${checkpoint}"
 
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("'a, b'", "a, b"), ('"a, b"', "a, b"), (r"'it\'s, so'", "it's, so"), ("null", None), ("'null'", "null")],
+    [
+        ("'a, b'", "a, b"),
+        ('"a, b"', "a, b"),
+        (r"'it\'s, so'", "it's, so"),
+        ("null", None),
+        ("'null'", "null"),
+    ],
 )
 def test_what_the_user_quoted_is_left_right(conf, typed, meant):
     assert composed(conf, prepare([f"prompt={typed}"], conf, "train")).prompt == meant
 
 
 def test_only_free_text_keys_are_quoted():
-    for line in ("steps=3", "data.sizes=[1,2]", "model=tiny,base", "~prompt", "path=linear", "experts=lune"):
+    for line in (
+        "steps=3",
+        "data.sizes=[1,2]",
+        "model=tiny,base",
+        "~prompt",
+        "path=linear",
+        "experts=lune",
+    ):
         assert quoted(line) == line
 
 

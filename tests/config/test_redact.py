@@ -1,4 +1,6 @@
-"""Secrets of the environment and of known shapes appear nowhere; everything else appears as it is."""
+"""Secrets of the environment and of known shapes appear nowhere; everything else appears as it
+is.
+"""
 
 import io
 import json
@@ -21,7 +23,15 @@ WANDB = "0123456789abcdef" * 2 + "01234567"
 @pytest.mark.parametrize(
     "name",
     [
-        *("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_SECRETS", "APIKEY", "GH_TOKEN"),
+        *(
+            "HF_TOKEN",
+            "WANDB_API_KEY",
+            "AWS_SECRET_ACCESS_KEY",
+            "DB_PASSWORD",
+            "MY_SECRETS",
+            "APIKEY",
+            "GH_TOKEN",
+        ),
         *("GITHUB_PAT", "MYSQL_PWD", "PGPASSWORD"),
     ],
 )
@@ -32,7 +42,16 @@ def test_values_of_secret_variables_are_masked(monkeypatch, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["TOKENIZERS_PARALLELISM", "KEYBOARD_LAYOUT", "HOME_DIRECTORY", "PWD", "OLDPWD", "PATH", "PATTERN"]
+    "name",
+    [
+        "TOKENIZERS_PARALLELISM",
+        "KEYBOARD_LAYOUT",
+        "HOME_DIRECTORY",
+        "PWD",
+        "OLDPWD",
+        "PATH",
+        "PATTERN",
+    ],
 )
 def test_other_variables_are_not(monkeypatch, name):
     monkeypatch.setenv(name, "an ordinary value")
@@ -92,7 +111,15 @@ def test_a_secret_in_a_configuration_is_refused_by_its_place(monkeypatch, value)
     with pytest.raises(ConfigError, match="a secret stands in the configuration") as caught:
         redact.check({"a": [{"b": "fine"}, {"b": value}]})
     assert caught.value.where == "a.1.b" and value not in str(caught.value)
-    redact.check({"prompt": "the secret is abcdefghij", "revision": WANDB, "api_key": "mine", "n": 3, "none": None})
+    redact.check(
+        {
+            "prompt": "the secret is abcdefghij",
+            "revision": WANDB,
+            "api_key": "mine",
+            "n": 3,
+            "none": None,
+        }
+    )
 
 
 @pytest.mark.parametrize("key", ["api_key", "password", "HF_TOKEN", "wandb_api_key"])
@@ -100,7 +127,9 @@ def test_what_stands_under_a_secrets_name_is_one_whatever_it_looks_like(key):
     with pytest.raises(ConfigError, match="a secret stands in the configuration") as caught:
         redact.check({"logger": {"wandb": {key: WANDB}}})
     assert caught.value.where == f"logger.wandb.{key}" and WANDB not in str(caught.value)
-    redact.check({"tokenizer": "google/flan-t5-base", "num_key_value_heads": 8, "strip_token": "[IMG]"})
+    redact.check(
+        {"tokenizer": "google/flan-t5-base", "num_key_value_heads": 8, "strip_token": "[IMG]"}
+    )
 
 
 def test_a_secret_that_is_a_number_is_one_too(monkeypatch):
@@ -118,18 +147,38 @@ def test_streams_are_masked_write_by_write_and_are_otherwise_themselves(monkeypa
     print("a sentinel-secret", 3, file=stream)
     stream.writelines(["b sentinel-secret\n", "\x1b[1mbold\r"])
     assert under.getvalue() == "a *** 3\nb ***\n\x1b[1mbold\r"
-    assert stream.write("sentinel-secret") == 15 and stream.getvalue() is not None and not stream.isatty()
+    assert (
+        stream.write("sentinel-secret") == 15
+        and stream.getvalue() is not None
+        and not stream.isatty()
+    )
 
 
 def test_containers(monkeypatch):
     monkeypatch.setenv("X_TOKEN", "sentinel-secret")
-    data = {"a": ["sentinel-secret", 1, None], "api_key": "short", "b": ("x sentinel-secret",), "key": 3}
-    assert redact.redact_data(data) == {"a": ["***", 1, None], "api_key": "***", "b": ("x ***",), "key": 3}
+    data = {
+        "a": ["sentinel-secret", 1, None],
+        "api_key": "short",
+        "b": ("x sentinel-secret",),
+        "key": 3,
+    }
+    assert redact.redact_data(data) == {
+        "a": ["***", 1, None],
+        "api_key": "***",
+        "b": ("x ***",),
+        "key": 3,
+    }
 
 
 @pytest.fixture
 def installed():
-    kept = logging.getLogRecordFactory(), sys.excepthook, threading.excepthook, sys.stdout, sys.stderr
+    kept = (
+        logging.getLogRecordFactory(),
+        sys.excepthook,
+        threading.excepthook,
+        sys.stdout,
+        sys.stderr,
+    )
     redact.install()
     redact.install()
     assert isinstance(sys.stdout, redact.Masked) and sys.stdout.stream is kept[3]
@@ -166,17 +215,24 @@ def test_uncaught_errors_of_program_and_threads_are_masked(tmp_path):
     file = tmp_path / "crash.py"
     file.write_text(CRASH)
     secret = {"X_TOKEN": "sentinel-secret"}
-    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env={**os.environ, **secret})
+    done = subprocess.run(
+        [sys.executable, str(file)], capture_output=True, text=True, env={**os.environ, **secret}
+    )
     assert done.returncode == 1 and done.stderr.count("RuntimeError: with ***") == 2
     assert "sentinel-secret" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "off"), ("wrap", "wrap")])
 def test_the_console_is_not_copied_before_it_is_masked_unless_the_user_says_so(own, expected):
-    program = "import os; from tinyflux_pl.config import redact; redact.install(); print(os.environ['WANDB_CONSOLE'])"
+    program = (
+        "import os; from tinyflux_pl.config import redact; redact.install(); "
+        "print(os.environ['WANDB_CONSOLE'])"
+    )
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_CONSOLE"}
     environment |= {} if own is None else {"WANDB_CONSOLE": own}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
     assert done.stdout == f"{expected}\n", done.stderr
 
 
@@ -194,8 +250,14 @@ crash()
 
 
 def test_both_streams_are_masked_and_no_uncaught_error_acts_on_the_terminal():
-    environment = {**os.environ, "X_TOKEN": "sentinel-secret", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", LOUD], capture_output=True, text=True, env=environment)
+    environment = {
+        **os.environ,
+        "X_TOKEN": "sentinel-secret",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOUD], capture_output=True, text=True, env=environment
+    )
     assert "out ***" in done.stdout and "err ***" in done.stderr and "lines ***" in done.stderr
     assert "sentinel-secret" not in done.stdout + done.stderr
     assert done.stderr.count(r"RuntimeError: a caption: \x1b[2J") == 2 and "\x1b" not in done.stderr

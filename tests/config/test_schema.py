@@ -1,4 +1,6 @@
-"""Keys without a `_target_`: a wrong type, range or choice is refused before anything is built or read."""
+"""Keys without a `_target_`: a wrong type, range or choice is refused before anything is built or
+read.
+"""
 
 import pytest
 
@@ -67,7 +69,11 @@ TRAINING = [
     ("guidance.interval=0.5", "a number"),
     ("guidance=as_trained", "a number"),
 ]
-EXTRACTING = [("rebuild=perhaps", "true or false"), ("repair=5", "true or false"), ("doctor=7", "text")]
+EXTRACTING = [
+    ("rebuild=perhaps", "true or false"),
+    ("repair=5", "true or false"),
+    ("doctor=7", "text"),
+]
 DRAWING = [
     ("n=0", "at least 1"),
     ("n=few", "an integer"),
@@ -99,15 +105,21 @@ def key_of(line):
     return line.lstrip("+").partition("=")[0]
 
 
-@pytest.mark.parametrize(("task", "line", "cure"), [(task, *case) for task, cases in CASES.items() for case in cases])
-def test_a_wrong_value_is_refused_by_its_dotted_key_before_anything_is_built(tmp_path, monkeypatch, task, line, cure):
+@pytest.mark.parametrize(
+    ("task", "line", "cure"), [(task, *case) for task, cases in CASES.items() for case in cases]
+)
+def test_a_wrong_value_is_refused_by_its_dotted_key_before_anything_is_built(
+    tmp_path, monkeypatch, task, line, cure
+):
     def reached(*_, **__):
         raise AssertionError("the run went on")
 
     monkeypatch.setattr(components.Parts, "from_config", reached)
     monkeypatch.setattr(build_pipeline, "pipeline", reached)
     given = () if task != "generate" or line.startswith("checkpoint") else ("checkpoint=nowhere",)
-    config = configuration(task, tmp_path, *given, *(("prompt=x",) if task == "generate" else ()), line)
+    config = configuration(
+        task, tmp_path, *given, *(("prompt=x",) if task == "generate" else ()), line
+    )
     with pytest.raises(ConfigError) as caught:
         getattr(recipes, task)(config)
     error = caught.value
@@ -118,11 +130,15 @@ def test_a_wrong_value_is_refused_by_its_dotted_key_before_anything_is_built(tmp
 @pytest.mark.parametrize("hardware", ["cpu", "ddp", "gpu_12gb", "h100"])
 def test_what_conf_offers_passes(tmp_path, task, hardware):
     for line in ((), ("hardware.devices=[0,1]",), ("hardware.devices=auto",)):
-        schema.read(configuration(task, tmp_path, f"hardware={hardware}", *line[: hardware != "cpu"]), task)
+        schema.read(
+            configuration(task, tmp_path, f"hardware={hardware}", *line[: hardware != "cpu"]), task
+        )
 
 
 def test_a_value_that_only_a_checkpoint_knows_may_be_null_for_drawing(tmp_path):
-    drawn = configuration("generate", tmp_path, "checkpoint=x", "guidance.scale=2", "sampler.steps=4", "height=64")
+    drawn = configuration(
+        "generate", tmp_path, "checkpoint=x", "guidance.scale=2", "sampler.steps=4", "height=64"
+    )
     schema.read(drawn, "generate")
 
 
@@ -134,8 +150,21 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_is_built(tmp_path, monk
     assert caught.value.where == "hardware.accelerator" and not (tmp_path / "cache").exists()
 
 
-UNREAD = ("optimizer.lr=1e-4", "+optimizer.x=1", "schedule=constant", "sampler.steps=3", "guidance.scale=2", "steps=3")
-UNREAD += ("objective.error=huber", "timesteps=beta", "callbacks.ema.decay=0.9", "logger=none", "++resume=auto")
+UNREAD = (
+    "optimizer.lr=1e-4",
+    "+optimizer.x=1",
+    "schedule=constant",
+    "sampler.steps=3",
+    "guidance.scale=2",
+    "steps=3",
+)
+UNREAD += (
+    "objective.error=huber",
+    "timesteps=beta",
+    "callbacks.ema.decay=0.9",
+    "logger=none",
+    "++resume=auto",
+)
 
 
 @pytest.mark.parametrize("line", UNREAD)
@@ -158,4 +187,6 @@ def test_an_experiment_may_set_what_extraction_does_not_read(tmp_path, monkeypat
 
     monkeypatch.setattr(components.Parts, "from_config", reached)
     with pytest.raises(WentOn):
-        recipes.extract(configuration("extract", tmp_path, "data=digit_halves", "experiment=flux_core_digits"))
+        recipes.extract(
+            configuration("extract", tmp_path, "data=digit_halves", "experiment=flux_core_digits")
+        )

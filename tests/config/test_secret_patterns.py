@@ -1,4 +1,6 @@
-"""Tokens of many issuers are masked and refused; names, numbers and words that look like some are not."""
+"""Tokens of many issuers are masked and refused; names, numbers and words that look like some are
+not.
+"""
 
 import pytest
 
@@ -31,7 +33,10 @@ TOKENS = {
     "bot": "123456789:" + "AA" + BODY[:33],
     "web token": "eyJ" + "hbGciOiJIUzI1NiJ9" + "." + BODY + "." + BODY,
     "tracker": "eyJhcGlf" + BODY,
-    "private key": "-----BEGIN " + "OPENSSH PRIVATE KEY-----\n" + BODY + "\n-----END OPENSSH PRIVATE KEY-----",
+    "private key": "-----BEGIN "
+    + "OPENSSH PRIVATE KEY-----\n"
+    + BODY
+    + "\n-----END OPENSSH PRIVATE KEY-----",
     "a torn private key": "-----BEGIN " + "RSA PRIVATE KEY-----\n" + BODY,
 }
 HOLDERS = {
@@ -65,9 +70,20 @@ def test_what_stands_behind_a_label_is_masked(text):
 @pytest.mark.parametrize(
     "text",
     [
-        *("sk-learn_digits_and_their_captions_of_1997", "task-specific-conditioning-with-many-words-12"),
-        *("risk-averse-sampling-of-a-thousand-pictures-1", "outputs/2026-11-28_10-20-30/checkpoints/step_0000500"),
-        *("https://hub.invalid/black-forest-labs/FLUX.1-dev", HEX, "user@host.invalid:/data", "eyJ is how it begins"),
+        *(
+            "sk-learn_digits_and_their_captions_of_1997",
+            "task-specific-conditioning-with-many-words-12",
+        ),
+        *(
+            "risk-averse-sampling-of-a-thousand-pictures-1",
+            "outputs/2026-11-28_10-20-30/checkpoints/step_0000500",
+        ),
+        *(
+            "https://hub.invalid/black-forest-labs/FLUX.1-dev",
+            HEX,
+            "user@host.invalid:/data",
+            "eyJ is how it begins",
+        ),
         *("a basic shape", "the bearer of a torch", "photo_12345678:AAB", "a pwd that is printed"),
     ],
 )

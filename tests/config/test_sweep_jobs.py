@@ -1,4 +1,6 @@
-"""A sweep is judged as a whole before its first job: values, folders, and what parts say of each other."""
+"""A sweep is judged as a whole before its first job: values, folders, and what parts say of each
+other.
+"""
 
 import pytest
 
@@ -16,8 +18,13 @@ def refused(*argv):
 
 
 def test_each_job_has_its_own_values(tmp_path):
-    line = check_line(["-m", "seed=0,1", "model=tiny,small", f"paths.root={tmp_path}"], CONF, "train")
-    assert [(job["seed"], job["model"]["hidden_size"]) for job in line.jobs][::2] == [(0, 128), (1, 128)]
+    line = check_line(
+        ["-m", "seed=0,1", "model=tiny,small", f"paths.root={tmp_path}"], CONF, "train"
+    )
+    assert [(job["seed"], job["model"]["hidden_size"]) for job in line.jobs][::2] == [
+        (0, 128),
+        (1, 128),
+    ]
     assert len(line.jobs) == 4 and not any(tmp_path.iterdir())
 
 
@@ -28,8 +35,12 @@ def test_each_job_has_its_own_values(tmp_path):
         (["seed=0,1", "hardware.batch_size=8,16,many"], "hardware.batch_size"),
         (["model=tiny,small", "callbacks.ema.decay=0.9,2"], "callbacks.ema.decay"),
         (["seed=0,1", "hydra.sweep.subdir=same"], "hydra.sweep.subdir"),
-        (["seed=0,1", "hydra.sweep.subdir=${hydra.job.override_dirname}_" + "x" * 250], "hydra.sweep.subdir"),
-        (["seed=" + ",".join(map(str, range(70))), "steps=1,0"], "steps"),  # beyond the product that is judged
+        (
+            ["seed=0,1", "hydra.sweep.subdir=${hydra.job.override_dirname}_" + "x" * 250],
+            "hydra.sweep.subdir",
+        ),
+        # beyond the product that is judged
+        (["seed=" + ",".join(map(str, range(70))), "steps=1,0"], "steps"),
     ],
 )
 def test_a_wrong_value_of_a_later_job_is_found(tmp_path, line, where):

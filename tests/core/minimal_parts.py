@@ -47,10 +47,21 @@ class MinimalPath:
 class MinimalDenoiser:
     """Predicts zero data; no torch module."""
 
-    name, lora_targets, prediction, ports, patch_size, image_size = "minimal", (), "x0", ("vec",), 1, None
+    name, lora_targets, prediction, ports, patch_size, image_size = (
+        "minimal",
+        (),
+        "x0",
+        ("vec",),
+        1,
+        None,
+    )
     reads_guidance = reads_references = reads_position_ids = False
     reference_size, inpaint_channels, overflows, weight_files = None, 0, "", ()
-    path, latent_spec, text_spec = MinimalPath(), LatentSpec(CHANNELS, 1), TextSpec(WIDTH, LENGTH, WIDTH)
+    path, latent_spec, text_spec = (
+        MinimalPath(),
+        LatentSpec(CHANNELS, 1),
+        TextSpec(WIDTH, LENGTH, WIDTH),
+    )
 
     def __init__(self):
         self.weight = nn.Parameter(torch.zeros(1))
@@ -174,4 +185,6 @@ def batch():
     experts = {"minimal.features": torch.ones(2, 2, 1)}
     present = {"minimal": torch.ones(2, dtype=torch.bool)}
     latents = torch.ones(2, CHANNELS, 4, 4)
-    return Batch(latents, MinimalText().encode(captions), numbers, numbers, captions, experts, present)
+    return Batch(
+        latents, MinimalText().encode(captions), numbers, numbers, captions, experts, present
+    )

@@ -24,7 +24,15 @@ def test_sealed_json_comes_back_and_no_bit_of_it_may_change(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"3", b"[" * 100_000, b'{"seal": 3}', b'{"a": NaN, "seal": "x"}', b" " * (files.JSON_LIMIT + 1)]
+    "content",
+    [
+        b"",
+        b"3",
+        b"[" * 100_000,
+        b'{"seal": 3}',
+        b'{"a": NaN, "seal": "x"}',
+        b" " * (files.JSON_LIMIT + 1),
+    ],
 )
 def test_what_was_never_sealed_is_a_value_error(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
@@ -41,7 +49,9 @@ def test_deep_json_does_not_end_the_process(tmp_path):
         files.read_sealed(tmp_path / "x.json")
 
 
-def header(length: int, text: bytes = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') -> bytes:
+def header(
+    length: int, text: bytes = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+) -> bytes:
     return struct.pack("<Q", length) + text + b"\0\0\0\0"
 
 
@@ -55,7 +65,10 @@ def header(length: int, text: bytes = b'{"w":{"dtype":"F32","shape":[1],"data_of
         (header(2**63), CorruptCheckpoint),
         (header(53), CorruptCheckpoint),
         (header(54)[:-1], CorruptCheckpoint),
-        (header(54, b'{"w":{"dtype":"F9","shape":[1],"data_offsets":[0,4]}}  '[:54]), CorruptCheckpoint),
+        (
+            header(54, b'{"w":{"dtype":"F9","shape":[1],"data_offsets":[0,4]}}  '[:54]),
+            CorruptCheckpoint,
+        ),
         (header(54, b'{"w":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}'), CorruptCheckpoint),
     ],
 )
@@ -83,18 +96,28 @@ def test_any_length_of_header_is_safetensors(tmp_path, count):
     save_file(tensors, path)
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
-    path.write_bytes(struct.pack("<Q", 0x480) + raw[8 : 8 + length].ljust(0x480) + raw[8 + length :])
+    path.write_bytes(
+        struct.pack("<Q", 0x480) + raw[8 : 8 + length].ljust(0x480) + raw[8 + length :]
+    )
     if length <= 0x480:
         assert path.read_bytes()[:2] == b"\x80\x04"
         assert files.read_tensors(path).keys() == tensors.keys()
 
 
-@pytest.mark.parametrize(("number", "said"), [(28, "disk is full"), (122, "quota"), (27, "ulimit -f")])
+@pytest.mark.parametrize(
+    ("number", "said"), [(28, "disk is full"), (122, "quota"), (27, "ulimit -f")]
+)
 def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path, monkeypatch, number, said):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1234})())
-    with pytest.raises(DiskFull) as caught, files.staged_file(tmp_path / "a" / "x", needed=5_000_000):
+    with (
+        pytest.raises(DiskFull) as caught,
+        files.staged_file(tmp_path / "a" / "x", needed=5_000_000),
+    ):
         raise OSError(number, "no")
-    assert said in caught.value.what and "needs 5,000,000 bytes, 1,234 bytes are free" in caught.value.what
+    assert (
+        said in caught.value.what
+        and "needs 5,000,000 bytes, 1,234 bytes are free" in caught.value.what
+    )
     assert not any((tmp_path / "a").iterdir())
 
 

@@ -25,7 +25,9 @@ def test_a_signal_is_noted_and_met_at_the_next_poll(capfd):
 def test_handlers_are_put_back_and_an_old_request_is_forgotten():
     before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
     with interruption.listening():
-        assert all(signal.getsignal(number) is not before[number] for number in interruption.SIGNALS)
+        assert all(
+            signal.getsignal(number) is not before[number] for number in interruption.SIGNALS
+        )
         os.kill(os.getpid(), signal.SIGTERM)
     assert {number: signal.getsignal(number) for number in interruption.SIGNALS} == before
     interruption.poll()

@@ -1,4 +1,6 @@
-"""A minimal part built from each protocol alone runs through the real callers: objective, sampler, extraction, ..."""
+"""A minimal part built from each protocol alone runs through the real callers: objective, sampler,
+extraction, ...
+"""
 
 import pytest
 import torch
@@ -16,7 +18,16 @@ from tests.core.minimal_parts import (
 )
 from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
-from tinyflux_pl.core.protocols import Codec, Denoiser, Expert, Extractor, Path, Records, TextEncoder, Verifier
+from tinyflux_pl.core.protocols import (
+    Codec,
+    Denoiser,
+    Expert,
+    Extractor,
+    Path,
+    Records,
+    TextEncoder,
+    Verifier,
+)
 from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.timesteps import LogitNormal
@@ -36,7 +47,8 @@ PARTS = (
     (MinimalExpert, Expert),
     (MinimalVerifier, Verifier),
 )
-STRUCTURAL = [(part, protocol) for part, protocol in PARTS if protocol not in part.__mro__]  # without defaults
+# without defaults
+STRUCTURAL = [(part, protocol) for part, protocol in PARTS if protocol not in part.__mro__]
 
 
 @pytest.mark.parametrize(("part", "protocol"), PARTS)
@@ -47,7 +59,9 @@ def test_a_minimal_part_has_every_member_of_its_protocol(part, protocol):
 @pytest.mark.parametrize(("part", "protocol"), STRUCTURAL)
 def test_a_minimal_part_has_no_member_beyond_its_protocol(part, protocol):
     members = {name for name in dir(part) if not name.startswith("_")}
-    assert members == {name for name in (*dir(protocol), *protocol.__annotations__) if not name.startswith("_")}
+    assert members == {
+        name for name in (*dir(protocol), *protocol.__annotations__) if not name.startswith("_")
+    }
 
 
 @pytest.mark.parametrize("protocol", [Codec, TextEncoder])
@@ -78,7 +92,9 @@ def test_the_sampler_accepts_minimal_parts_and_reaches_their_data(solver, rule):
 
 def test_extraction_accepts_minimal_parts(tmp_path):
     records, codec, text, expert = MinimalRecords(), MinimalCodec(), MinimalText(), MinimalExpert()
-    store = CacheStore.create(tmp_path, "minimal", len(records), 2, records.fingerprint(), lambda: keys_of(records))
+    store = CacheStore.create(
+        tmp_path, "minimal", len(records), 2, records.fingerprint(), lambda: keys_of(records)
+    )
     store.begin_group(ENCODINGS, extraction.encodings_fingerprint(codec, text, "float32"))
     assert extraction.encode(store, records, codec, text, torch.float32, "minimal", batch=2) == 4
     extractor = expert.extractor(None, MinimalPath(), 0)
@@ -92,7 +108,10 @@ def test_extraction_accepts_minimal_parts(tmp_path):
 def test_prompt_accuracy_counts_every_claim_of_a_minimal_verifier():
     metric = PromptAccuracy(MinimalVerifier())
     metric.update(torch.stack([torch.ones(3, 4, 4), -torch.ones(3, 4, 4)]), ["a", "b"])
-    assert {name: float(share) for name, share in metric.compute().items()} == {"all": 0.5, "bright": 0.5}
+    assert {name: float(share) for name, share in metric.compute().items()} == {
+        "all": 0.5,
+        "bright": 0.5,
+    }
 
 
 def test_optional_members_have_their_documented_defaults():

@@ -12,9 +12,13 @@ from tinyflux_pl.core.types import Batch, TextEmbeddings
 
 def whole_batch():
     """A batch with every part there is; the rows of its text share their memory."""
-    text = TextEmbeddings(torch.ones(1, 3, 4), torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 2)).expand(2)
+    text = TextEmbeddings(
+        torch.ones(1, 3, 4), torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 2)
+    ).expand(2)
     real = torch.ones(2, 16, dtype=torch.bool)
-    batch = Batch(torch.ones(2, 3, 4, 4), text, torch.arange(2), torch.zeros(2, dtype=torch.long), ["a", "b"])
+    batch = Batch(
+        torch.ones(2, 3, 4, 4), text, torch.arange(2), torch.zeros(2, dtype=torch.long), ["a", "b"]
+    )
     return replace(
         batch,
         experts={"lune.features": torch.ones(2, 10, 3)},
@@ -45,7 +49,10 @@ def test_a_batch_goes_to_a_gpu_from_pinned_memory_and_its_ids_stay():
             assert moved.latents.device.type == moved.text.mask.device.type == "cuda"
             assert moved.sample_ids.device.type == moved.dataset_ids.device.type == "cpu"
         assert (gpu.sent, gpu.waited) == (len(tensors(batch)) - 2, 0)
-        assert all(torch.equal(one, other) for one, other in zip(tensors(batch), tensors(moved), strict=True))
+        assert all(
+            torch.equal(one, other)
+            for one, other in zip(tensors(batch), tensors(moved), strict=True)
+        )
 
 
 def test_what_comes_back_is_waited_for():
@@ -59,7 +66,10 @@ def test_text_is_rounded_where_it_is_asked_for():
     text = whole_batch().text
     with PretendedGPU() as gpu:
         moved = text.to("cuda", torch.bfloat16)
-    assert moved.tokens.dtype == moved.pooled.dtype == torch.bfloat16 and moved.mask.dtype == torch.bool
+    assert (
+        moved.tokens.dtype == moved.pooled.dtype == torch.bfloat16
+        and moved.mask.dtype == torch.bool
+    )
     assert (gpu.sent, gpu.waited) == (3, 0)
 
 

@@ -32,7 +32,9 @@ def test_the_attention_backend_is_the_one_that_was_named(folder):
 def test_a_kernel_is_tried_on_the_device_before_weights_are_read():
     require_usable("native", "cpu", torch.bfloat16)
     require_usable("_native_math", "cpu", torch.float32)
-    with pytest.raises(ConfigError, match=r"_native_cudnn does not run on cpu[\s\S]*attention_backend=native"):
+    with pytest.raises(
+        ConfigError, match=r"_native_cudnn does not run on cpu[\s\S]*attention_backend=native"
+    ):
         require_usable("_native_cudnn", "cpu", torch.float32)
     with pytest.raises(MissingDependency, match="xformers"):
         require_usable("xformers", "cpu", torch.float32)

@@ -1,4 +1,6 @@
-"""What every registered denoiser promises, whatever its family: a new one is held to it by its line in the registry."""
+"""What every registered denoiser promises, whatever its family: a new one is held to it by its line
+in the registry.
+"""
 
 import json
 from dataclasses import replace
@@ -20,7 +22,9 @@ from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 
 RANDOM = {"dtype": "float32", "random_weights": True}
 STRAIGHT = LinearPath(noise_at=1)
-TOKENS = dict(in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2)
+TOKENS = dict(
+    in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2
+)
 TOKENS |= dict(joint_attention_dim=24, axes_dims_rope=(4, 4, 4, 4))
 FLUX2 = dict(**TOKENS, timestep_guidance_channels=16, guidance_embeds=True)
 FLUX3 = dict(**TOKENS, cond_in_channels=16, timestep_channels=16)
@@ -34,11 +38,15 @@ SMALL = {
     "tinyflux": test_tinyflux.denoiser,
     "flux_core": test_flux_core.denoiser,
     "unet": test_unet.small,
-    "flux1": released(flux1, LatentSpec(16, 8), TextSpec(T5_WIDTH, 6, CLIP_WIDTH), STRAIGHT, STRUCTURE),
+    "flux1": released(
+        flux1, LatentSpec(16, 8), TextSpec(T5_WIDTH, 6, CLIP_WIDTH), STRAIGHT, STRUCTURE
+    ),
     "flux2": released(flux2, LatentSpec(16, 16), TextSpec(24, 6, 0), STRAIGHT, FLUX2),
     "flux3": released(flux3, LatentSpec(16, 16), TextSpec(24, 6, 0), STRAIGHT, FLUX3),
     "sd3": released(sd3, LatentSpec(16, 8), TextSpec(32, 9, 20), STRAIGHT, releases_stability.SD35),
-    "sdxl": released(sdxl, LatentSpec(4, 8), TextSpec(24, 77, 10), VPPath(), releases_stability.SDXL),
+    "sdxl": released(
+        sdxl, LatentSpec(4, 8), TextSpec(24, 77, 10), VPPath(), releases_stability.SDXL
+    ),
 }
 
 
@@ -57,7 +65,9 @@ def asked(made, rows=3):
     x = torch.randn(rows, made.latent_spec.channels, 8, 8, generator=draw)
     spec = made.text_spec
     tokens = torch.randn(rows, spec.length, spec.width, generator=draw)
-    text = TextEmbeddings(tokens, torch.ones(rows, spec.length).bool(), torch.randn(rows, spec.pooled, generator=draw))
+    text = TextEmbeddings(
+        tokens, torch.ones(rows, spec.length).bool(), torch.randn(rows, spec.pooled, generator=draw)
+    )
     return x, torch.linspace(0.2, 0.9, rows), Conditioning(text)
 
 
@@ -107,7 +117,10 @@ def test_unreadable_conditioning_is_refused_instead_of_ignored(made):
             made(x, t, replace(cond, inpaint=x))
     if made.reads_references:
         with torch.no_grad():
-            before, after = made(x, t, cond).sample, made(x, t, replace(cond, references=(x.flip(0),))).sample
+            before, after = (
+                made(x, t, cond).sample,
+                made(x, t, replace(cond, references=(x.flip(0),))).sample,
+            )
         assert after.shape == x.shape and not torch.allclose(before, after, atol=1e-5)
     else:
         with pytest.raises(ConfigError, match="no reference pictures"):

@@ -22,7 +22,9 @@ def small(variant="dev", **options):
 
 
 def words(length=6):
-    told = TextEmbeddings(torch.randn(2, length, T5_WIDTH), torch.ones(2, length).bool(), torch.randn(2, CLIP_WIDTH))
+    told = TextEmbeddings(
+        torch.randn(2, length, T5_WIDTH), torch.ones(2, length).bool(), torch.randn(2, CLIP_WIDTH)
+    )
     return Conditioning(told, embedded_guidance=torch.tensor([3.5, 1.0]))
 
 
@@ -108,7 +110,9 @@ def test_padding_is_attended_to_so_trimming_it_changes_nothing(x):
 def test_without_a_word_the_guidance_input_is_that_of_training(x):
     made, cond = small(training_guidance=2.0), words()
     told = Conditioning(cond.text, embedded_guidance=torch.full((2,), 2.0))
-    torch.testing.assert_close(made(x, T, Conditioning(cond.text)).sample, made(x, T, told).sample, rtol=0, atol=0)
+    torch.testing.assert_close(
+        made(x, T, Conditioning(cond.text)).sample, made(x, T, told).sample, rtol=0, atol=0
+    )
     assert not torch.allclose(made(x, T, cond).sample, made(x, T, told).sample, atol=1e-4)
 
 
@@ -127,10 +131,26 @@ def test_the_clock_stays_in_fp32_where_the_network_is_in_bf16(x):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Flux1Denoiser(releases_flux1.transformer(), LatentSpec(4, 8), TEXT, PATH), "latent channels is 16"),
-        (lambda: Flux1Denoiser(releases_flux1.transformer(), LATENTS, TextSpec(7, 6, CLIP_WIDTH), PATH), "text width"),
-        (lambda: Flux1Denoiser(releases_flux1.transformer(), LATENTS, TextSpec(T5_WIDTH, 6, 7), PATH), "pooled width"),
-        (lambda: Flux1Denoiser(releases_flux1.transformer(), LATENTS, TEXT, LinearPath()), "noise at t = 1"),
+        (
+            lambda: Flux1Denoiser(releases_flux1.transformer(), LatentSpec(4, 8), TEXT, PATH),
+            "latent channels is 16",
+        ),
+        (
+            lambda: Flux1Denoiser(
+                releases_flux1.transformer(), LATENTS, TextSpec(7, 6, CLIP_WIDTH), PATH
+            ),
+            "text width",
+        ),
+        (
+            lambda: Flux1Denoiser(
+                releases_flux1.transformer(), LATENTS, TextSpec(T5_WIDTH, 6, 7), PATH
+            ),
+            "pooled width",
+        ),
+        (
+            lambda: Flux1Denoiser(releases_flux1.transformer(), LATENTS, TEXT, LinearPath()),
+            "noise at t = 1",
+        ),
     ],
 )
 def test_parts_of_another_release_are_refused(make, says):
@@ -157,7 +177,9 @@ def test_it_is_rebuilt_from_plain_data(x):
     again.load_state_dict(made.state_dict())
     assert again.config_dict() == made.config_dict() and again.reference_size == "preferred"
     cond = words()
-    torch.testing.assert_close(again.eval()(x, T, cond).sample, made(x, T, cond).sample, rtol=0, atol=0)
+    torch.testing.assert_close(
+        again.eval()(x, T, cond).sample, made(x, T, cond).sample, rtol=0, atol=0
+    )
 
 
 def test_lora_targets_name_every_linear_layer_of_attention_and_mlp():
@@ -166,21 +188,35 @@ def test_lora_targets_name_every_linear_layer_of_attention_and_mlp():
     linear = {n for n, m in small().net.named_modules() if isinstance(m, torch.nn.Linear)}
     hit = {n for n in linear if any(fnmatch(n, pattern) for pattern in Flux1Denoiser.lora_targets)}
     assert all(any(fnmatch(n, pattern) for n in linear) for pattern in Flux1Denoiser.lora_targets)
-    assert {n for n in linear if ".attn." in n} <= hit and not any("norm" in n or "embed" in n for n in hit)
+    assert {n for n in linear if ".attn." in n} <= hit and not any(
+        "norm" in n or "embed" in n for n in hit
+    )
 
 
 def test_original_keys_are_those_that_diffusers_converts():
-    """diffusers' converter splits by rows of 3072: tensors of full height and no width go through both."""
+    """diffusers' converter splits by rows of 3072: tensors of full height and no width go through
+    both.
+    """
     from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 
-    full = {"num_layers": 2, "num_single_layers": 2, "attention_head_dim": 128, "num_attention_heads": 24}
+    full = {
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+    }
     with torch.device("meta"):
         from diffusers import FluxTransformer2DModel
 
-        shapes = {k: v.shape for k, v in FluxTransformer2DModel(**full, guidance_embeds=True).state_dict().items()}
+        shapes = {
+            k: v.shape
+            for k, v in FluxTransformer2DModel(**full, guidance_embeds=True).state_dict().items()
+        }
     thin = {key: torch.randn(shape[0], *([2] * (len(shape) - 1))) for key, shape in shapes.items()}
     original = flux1_layout.to_original(thin)
-    assert "double_blocks.1.img_attn.norm.query_norm.scale" in original and len(original) < len(thin)
+    assert "double_blocks.1.img_attn.norm.query_norm.scale" in original and len(original) < len(
+        thin
+    )
     converted = convert_flux_transformer_checkpoint_to_diffusers(dict(original))
     for made in (converted, flux1_layout.to_diffusers(original)):
         assert made.keys() == thin.keys() and all(torch.equal(made[key], thin[key]) for key in thin)
@@ -190,9 +226,18 @@ def test_original_keys_are_those_that_diffusers_converts():
 @torch.no_grad()
 def test_a_single_original_file_gives_the_same_network(tmp_path, x, prefix):
     original = flux1_layout.to_original(releases_flux1.transformer().state_dict())
-    save_file({prefix + key: value for key, value in original.items()}, tmp_path / "flux1-dev.safetensors")
-    told = dict(structure=releases_flux1.STRUCTURE, weights=str(tmp_path / "flux1-dev.safetensors"), dtype="float32")
+    save_file(
+        {prefix + key: value for key, value in original.items()}, tmp_path / "flux1-dev.safetensors"
+    )
+    told = dict(
+        structure=releases_flux1.STRUCTURE,
+        weights=str(tmp_path / "flux1-dev.safetensors"),
+        dtype="float32",
+    )
     made, cond = build(LATENTS, TEXT, PATH, **told), words()
     torch.testing.assert_close(made(x, T, cond).sample, small()(x, T, cond).sample, rtol=0, atol=0)
     made.net.save_pretrained(tmp_path / "again")
-    assert load_file(tmp_path / "again" / "diffusion_pytorch_model.safetensors").keys() == made.net.state_dict().keys()
+    assert (
+        load_file(tmp_path / "again" / "diffusion_pytorch_model.safetensors").keys()
+        == made.net.state_dict().keys()
+    )

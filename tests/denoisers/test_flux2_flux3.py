@@ -1,4 +1,6 @@
-"""FLUX.2 and FLUX.3 around diffusers' networks: tokens, ids, references, clock, original key layout."""
+"""FLUX.2 and FLUX.3 around diffusers' networks: tokens, ids, references, clock, original key
+layout.
+"""
 
 import pytest
 import torch
@@ -57,19 +59,27 @@ def test_flux2_with_references_is_the_networks_own_answer(dev):
         txt_ids=pipeline._prepare_text_ids(told().text.tokens)[0],
         return_dict=False,
     )[0][:, :6]
-    torch.testing.assert_close(answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5
+    )
     assert not torch.allclose(answer, mine(x, t, told(embedded_guidance=scale)).sample, atol=1e-3)
 
 
 @torch.no_grad()
 def test_flux3_with_references_is_the_networks_own_answer(three):
-    from diffusers.modular_pipelines.flux3.before_denoise import Flux3TextRoPEInputsStep, _prepare_image_ids
+    from diffusers.modular_pipelines.flux3.before_denoise import (
+        Flux3TextRoPEInputsStep,
+        _prepare_image_ids,
+    )
 
     folder, net = three
     mine = flux3.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
     x, t = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3])
     references = (drawn(2, 16, 3, 2, seed=2), drawn(2, 16, 1, 4, seed=3))
-    ids = [_prepare_image_ids(r.shape[-2], r.shape[-1], 0.5, l_coord=-1 - k) for k, r in enumerate(references)]
+    ids = [
+        _prepare_image_ids(r.shape[-2], r.shape[-1], 0.5, l_coord=-1 - k)
+        for k, r in enumerate(references)
+    ]
     expected = net(
         hidden_states=x.flatten(2).transpose(1, 2),
         encoder_hidden_states=told().text.tokens,
@@ -81,7 +91,9 @@ def test_flux3_with_references_is_the_networks_own_answer(three):
         return_dict=False,
     )[0]
     answer = mine(x, t, told(references=references)).sample
-    torch.testing.assert_close(answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -91,7 +103,10 @@ def test_flux3_reads_each_text_at_its_own_length(three):
     short = TextEmbeddings(long.tokens[:, :4], long.mask[:, :4], long.pooled)
     both = TextEmbeddings.cat([long.select(slice(0, 1)), short.select(slice(1, 2))])
     apart = torch.cat(
-        [mine(x[:1], t[:1], Conditioning(long[:1])).sample, mine(x[1:], t[1:], Conditioning(short[1:])).sample]
+        [
+            mine(x[:1], t[:1], Conditioning(long[:1])).sample,
+            mine(x[1:], t[1:], Conditioning(short[1:])).sample,
+        ]
     )
     torch.testing.assert_close(mine(x, t, Conditioning(both)).sample, apart, atol=1e-5, rtol=1e-5)
 
@@ -103,7 +118,11 @@ def test_time_is_not_rounded_in_bf16(family, dev, three):
     mine = module.build(LATENT, TEXT, PATH, weights=str(folder), dtype="bfloat16", structure={})
     near = torch.tensor([0.9990, 0.9991])  # one value in bf16
     seen = []
-    embedder = mine.net.time_guidance_embed.timestep_embedder if family == "flux2" else mine.net.timestep_embedder
+    embedder = (
+        mine.net.time_guidance_embed.timestep_embedder
+        if family == "flux2"
+        else mine.net.timestep_embedder
+    )
     embedder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     mine(drawn(2, 16, 2, 2), near, told())
     assert near.bfloat16().unique().numel() == 1 and not torch.equal(*seen[0])
@@ -124,13 +143,19 @@ def original_layout(kind: str, net) -> dict[str, torch.Tensor]:
         for name in ("time", "guidance") if kind == "flux2" else ("time",):
             prefix = "time_guidance_embed." if kind == "flux2" else ""
             word = "timestep" if name == "time" else name
-            take(f"{name}_in.{layer}_layer.weight", f"{prefix}{word}_embedder.linear_{number}.weight")
+            take(
+                f"{name}_in.{layer}_layer.weight", f"{prefix}{word}_embedder.linear_{number}.weight"
+            )
     take("txt_in.weight", "context_embedder.weight")
     if kind == "flux2":
         take("img_in.weight", "x_embedder.weight")
         take("final_layer.linear.weight", "proj_out.weight")
         halves("final_layer.adaLN_modulation.1.weight", "norm_out.linear.weight")
-        for name in ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"):
+        for name in (
+            "double_stream_modulation_img",
+            "double_stream_modulation_txt",
+            "single_stream_modulation",
+        ):
             take(f"{name}.lin.weight", f"{name}.linear.weight")
         for i in range(2):
             old, new = f"transformer_blocks.{i}", f"double_blocks.{i}"
@@ -139,9 +164,14 @@ def original_layout(kind: str, net) -> dict[str, torch.Tensor]:
                 ("txt", "add_{}_proj", "to_add_out", "added_", "ff_context"),
             )
             for stream, each, out, added, mlp in streams:
-                take(f"{new}.{stream}_attn.qkv.weight", *(f"{old}.attn.{each.format(c)}.weight" for c in "qkv"))
+                take(
+                    f"{new}.{stream}_attn.qkv.weight",
+                    *(f"{old}.attn.{each.format(c)}.weight" for c in "qkv"),
+                )
                 take(f"{new}.{stream}_attn.proj.weight", f"{old}.attn.{out}.weight")
-                take(f"{new}.{stream}_attn.norm.query_norm.scale", f"{old}.attn.norm_{added}q.weight")
+                take(
+                    f"{new}.{stream}_attn.norm.query_norm.scale", f"{old}.attn.norm_{added}q.weight"
+                )
                 take(f"{new}.{stream}_attn.norm.key_norm.scale", f"{old}.attn.norm_{added}k.weight")
                 take(f"{new}.{stream}_mlp.0.weight", f"{old}.{mlp}.linear_in.weight")
                 take(f"{new}.{stream}_mlp.2.weight", f"{old}.{mlp}.linear_out.weight")
@@ -186,14 +216,26 @@ def test_a_single_file_in_the_original_layout_loads_strictly(family, prefix, dev
     tensors = {prefix + key: value for key, value in original_layout(family, net).items()}
     write_tensors(tmp_path / "one.safetensors", tensors)
     mine = module.build(
-        LATENT, TEXT, PATH, weights=str(tmp_path / "one.safetensors"), dtype="float32", structure=structure
+        LATENT,
+        TEXT,
+        PATH,
+        weights=str(tmp_path / "one.safetensors"),
+        dtype="float32",
+        structure=structure,
     )
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in mine.net.state_dict().items())
-    lost = tensors.pop(next(key for key in tensors if key.endswith("blocks.1.norm.query_norm.scale")))
+    lost = tensors.pop(
+        next(key for key in tensors if key.endswith("blocks.1.norm.query_norm.scale"))
+    )
     write_tensors(tmp_path / "lacking.safetensors", {**tensors, f"{prefix}stray.weight": lost})
     with pytest.raises(CheckpointMismatch, match=r"1 missing: .*norm_q.*1 unexpected: .*stray"):
         module.build(
-            LATENT, TEXT, PATH, weights=str(tmp_path / "lacking.safetensors"), dtype="float32", structure=structure
+            LATENT,
+            TEXT,
+            PATH,
+            weights=str(tmp_path / "lacking.safetensors"),
+            dtype="float32",
+            structure=structure,
         )
 
 
@@ -204,7 +246,9 @@ def test_an_input_for_holes_changes_nothing_until_it_is_trained(dev):
     x, t, hole = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3]), drawn(2, 16 + 256, 2, 3, seed=5)
     assert torch.equal(wide(x, t, told(inpaint=hole)).sample, base(x, t, told()).sample)
     wide.inpaint_in.weight.normal_()
-    assert not torch.allclose(wide(x, t, told(inpaint=hole)).sample, base(x, t, told()).sample, atol=1e-3)
+    assert not torch.allclose(
+        wide(x, t, told(inpaint=hole)).sample, base(x, t, told()).sample, atol=1e-3
+    )
     again = build_denoiser(wide.name, wide.config_dict(), PATH)
     again.load_state_dict(wide.state_dict())
     with pytest.raises(ConfigError, match="was given none"):

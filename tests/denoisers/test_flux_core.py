@@ -1,4 +1,6 @@
-"""The adapter of sequences: clock, places, padding, specs, rebuilding, and the codec and encoder beside it."""
+"""The adapter of sequences: clock, places, padding, specs, rebuilding, and the codec and encoder
+beside it.
+"""
 
 import json
 from dataclasses import replace
@@ -19,7 +21,13 @@ from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 from tinyflux_pl.text.registry import build_text
 
 LATENTS, TEXT, PATH = LatentSpec(4, 1), TextSpec(5 + 3, 7, 2, ids=3), LinearPath(noise_at=1)
-SIZES = {"hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6]}
+SIZES = {
+    "hidden_size": 32,
+    "num_heads": 2,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [4, 6, 6],
+}
 
 
 def denoiser(path=PATH, text=TEXT, **changes):
@@ -45,7 +53,15 @@ def test_the_denoiser_returns_the_output_of_its_network():
     ids = torch.stack((torch.zeros(6), row, column), -1)[None]
     tokens = cond.text.tokens
     alone = made.net(
-        x.flatten(2).mT, ids, tokens[..., :5], tokens[..., 5:], t, cond.text.pooled, None, None, cond.text.mask
+        x.flatten(2).mT,
+        ids,
+        tokens[..., :5],
+        tokens[..., 5:],
+        t,
+        cond.text.pooled,
+        None,
+        None,
+        cond.text.mask,
     )
     assert torch.equal(made(x, t, cond).sample, alone.mT.reshape(x.shape))
 
@@ -115,8 +131,14 @@ def test_any_number_of_axes_has_places_of_its_own(axes, columns):
     made = denoiser(text=TextSpec(5 + columns, 7, 2, ids=columns), axes_dim=axes)
     seen = []
     made.net.pe_embedder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
-    text = TextEmbeddings(torch.randn(2, 7, 5 + columns), torch.ones(2, 7, dtype=torch.bool), torch.randn(2, 2))
-    assert made(torch.randn(2, 4, 2, 3), torch.tensor([0.1, 0.2]), Conditioning(text)).sample.isfinite().all()
+    text = TextEmbeddings(
+        torch.randn(2, 7, 5 + columns), torch.ones(2, 7, dtype=torch.bool), torch.randn(2, 2)
+    )
+    assert (
+        made(torch.randn(2, 4, 2, 3), torch.tensor([0.1, 0.2]), Conditioning(text))
+        .sample.isfinite()
+        .all()
+    )
     target = seen[0][0, 7:]
     assert target.unique(dim=0).shape == (6, columns) and (target[:, :-2] == 0).all()
     assert target[4].tolist() == ([4.0] if columns == 1 else [0.0] * (columns - 2) + [1.0, 1.0])
@@ -132,7 +154,9 @@ def test_lora_targets_name_linear_layers_of_every_kind():
     from fnmatch import fnmatchcase
 
     made = denoiser()
-    linear = {name for name, module in made.net.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {
+        name for name, module in made.net.named_modules() if isinstance(module, torch.nn.Linear)
+    }
     for pattern in made.lora_targets:
         assert any(fnmatchcase(name, pattern) for name in linear), pattern
 
@@ -143,13 +167,26 @@ def test_muon_takes_the_matrices_of_the_blocks():
     made = denoiser()
     names = {id(p): name for name, p in made.named_parameters()}
     hidden, edge, _ = ({names[id(p)] for p in part} for part in split_by_role(made))
-    assert {name.split(".")[-2] for name in hidden} == {"qkv", "proj", "0", "2", "linear1", "linear2"}
-    assert len(hidden) == 2 * 4 + 2 and all("blocks" not in name or ".lin." in name for name in edge)
+    assert {name.split(".")[-2] for name in hidden} == {
+        "qkv",
+        "proj",
+        "0",
+        "2",
+        "linear1",
+        "linear2",
+    }
+    assert len(hidden) == 2 * 4 + 2 and all(
+        "blocks" not in name or ".lin." in name for name in edge
+    )
 
 
 def test_the_codec_normalises_channels_and_is_rebuilt():
     codec = Identity(6, [1.0, -2.0], [2.0, 0.5], [[0.0, 0.0, 1.0]])
-    assert isinstance(codec, Codec) and codec.latent_spec == LatentSpec(2, 1) and codec.image_size == (6, 1)
+    assert (
+        isinstance(codec, Codec)
+        and codec.latent_spec == LatentSpec(2, 1)
+        and codec.image_size == (6, 1)
+    )
     target = torch.randn(3, 2, 6, 1)
     latents = codec.encode(target)
     assert torch.allclose(latents[:, 1], (target[:, 1] + 2.0) / 0.5)
@@ -165,7 +202,9 @@ def test_conditions_keep_their_places_through_padding_dropout_and_choice():
     ids = torch.arange(24.0).reshape(2, 4, 3)
     mask = torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
     told = text.embeddings(torch.full((2, 4, 1), 5.0), ids, mask, torch.zeros(2, 1))
-    assert (told.tokens[mask][:, 0] == 2.0).all() and torch.equal(told.tokens[mask][:, 1:], ids[mask])
+    assert (told.tokens[mask][:, 0] == 2.0).all() and torch.equal(
+        told.tokens[mask][:, 1:], ids[mask]
+    )
     assert (told.tokens[~mask] == 0).all()
     dropped = told.where(torch.tensor([True, False]), text.null())
     assert torch.equal(dropped.tokens[0], told.tokens[0]) and (dropped.tokens[1] == 0).all()

@@ -29,7 +29,9 @@ def folder(tmp_path, net):
 
 def same(made, net, dtype=torch.float32):
     own, given = made.state_dict(), net.state_dict()
-    return own.keys() == given.keys() and all(torch.equal(own[key], given[key].to(dtype)) for key in own)
+    return own.keys() == given.keys() and all(
+        torch.equal(own[key], given[key].to(dtype)) for key in own
+    )
 
 
 def load(weights, structure=None, **options):
@@ -66,7 +68,9 @@ def test_weights_have_the_requested_dtype_and_are_not_copied_without_need(folder
     seen = []
     monkeypatch.setattr(files, "read_tensors", lambda path: seen.append(read(path)) or seen[-1])
     made = load(folder).state_dict()
-    assert {key: made[key].data_ptr() for key in made} == {key: value.data_ptr() for key, value in seen[0].items()}
+    assert {key: made[key].data_ptr() for key in made} == {
+        key: value.data_ptr() for key, value in seen[0].items()
+    }
 
 
 def test_modules_that_diffusers_keeps_in_fp32_stay_in_fp32(folder, monkeypatch):
@@ -106,7 +110,9 @@ def test_an_original_file_that_lacks_or_adds_a_key_is_named(tmp_path, net):
     tensors = to_original(net.state_dict())
     lacking = {k: v for k, v in tensors.items() if k != "double_blocks.1.img_mlp.0.bias"}
     save_file(lacking, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointMismatch, match=r"1 missing: transformer_blocks\.1\.ff\.net\.0\.proj\.bias"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"1 missing: transformer_blocks\.1\.ff\.net\.0\.proj\.bias"
+    ):
         load(tmp_path / "a.safetensors", STRUCTURE)
     save_file({**tensors, "double_blocks.1.lora.weight": torch.ones(1)}, tmp_path / "b.safetensors")
     with pytest.raises(CheckpointMismatch, match=r"1 unexpected: double_blocks\.1\.lora\.weight"):
@@ -166,13 +172,17 @@ def test_a_file_of_mixed_dtypes_is_loaded_in_the_requested_one(folder):
     kinds = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float64)
 
     def mixed(tensors):
-        return {key: value.to(kinds[i % len(kinds)]) for i, (key, value) in enumerate(tensors.items())}
+        return {
+            key: value.to(kinds[i % len(kinds)]) for i, (key, value) in enumerate(tensors.items())
+        }
 
     read = load_file(changed(folder, mixed) / "transformer" / f"{STEM}.safetensors")
     for dtype in (torch.bfloat16, torch.float32):
         made = load(folder, dtype=str(dtype).removeprefix("torch."))
         assert {p.dtype for p in made.parameters()} == {dtype} and made.dtype == dtype
-        assert all(torch.equal(value, read[key].to(dtype)) for key, value in made.state_dict().items())
+        assert all(
+            torch.equal(value, read[key].to(dtype)) for key, value in made.state_dict().items()
+        )
 
 
 def test_scaled_float8_reaches_the_network_multiplied_out(folder, net):
@@ -191,8 +201,14 @@ def test_scaled_float8_reaches_the_network_multiplied_out(folder, net):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda t: {**t, "optimizer.state.0.exp_avg": torch.ones(1)}, r"1 unexpected: optimizer\.state\.0\.exp_avg"),
-        (lambda t: {f"x.{i}.lora_A.weight": torch.ones(1) for i in range(9)}, "9 of 9 tensors are a LoRA's"),
+        (
+            lambda t: {**t, "optimizer.state.0.exp_avg": torch.ones(1)},
+            r"1 unexpected: optimizer\.state\.0\.exp_avg",
+        ),
+        (
+            lambda t: {f"x.{i}.lora_A.weight": torch.ones(1) for i in range(9)},
+            "9 of 9 tensors are a LoRA's",
+        ),
         (lambda t: {**t, "proj_out.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
         (
             lambda t: {k: v.to(torch.int8) if k == "proj_out.weight" else v for k, v in t.items()},
@@ -211,5 +227,9 @@ def test_a_variant_and_links_into_a_cache(folder, net, tmp_path):
     blob.parent.mkdir()
     file.rename(blob)
     (folder / "transformer" / f"{STEM}.fp16.safetensors").symlink_to(blob)
-    for place in (folder, folder / "transformer", folder / "transformer" / f"{STEM}.fp16.safetensors"):
+    for place in (
+        folder,
+        folder / "transformer",
+        folder / "transformer" / f"{STEM}.fp16.safetensors",
+    ):
         assert same(load(place), net)

@@ -1,4 +1,6 @@
-"""SDXL and SD3.5 around diffusers' networks: sizes, seams, single files in the original key layout."""
+"""SDXL and SD3.5 around diffusers' networks: sizes, seams, single files in the original key
+layout.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def told(spec: TextSpec, **more) -> Conditioning:
     mask = torch.ones(2, spec.length, dtype=torch.bool)
-    return Conditioning(TextEmbeddings(drawn(2, spec.length, spec.width), mask, drawn(2, spec.pooled)), **more)
+    return Conditioning(
+        TextEmbeddings(drawn(2, spec.length, spec.width), mask, drawn(2, spec.pooled)), **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,26 +54,46 @@ def structure(net) -> dict:
 def single_file(net, tmp_path, lacking: str = "") -> str:
     """A whole original checkpoint: the network under its prefix, and something of another part."""
     made = unet_original(net) if hasattr(net, "conv_in") else sd3_original(net)
-    tensors = {f"model.diffusion_model.{key}": value for key, value in made.items() if not (lacking and lacking in key)}
+    tensors = {
+        f"model.diffusion_model.{key}": value
+        for key, value in made.items()
+        if not (lacking and lacking in key)
+    }
     if lacking:
         tensors["model.diffusion_model.stray.weight"] = torch.zeros(1)
-    write_tensors(tmp_path / FILE, {**tensors, "first_stage_model.encoder.conv_in.weight": torch.zeros(2)})
+    write_tensors(
+        tmp_path / FILE, {**tensors, "first_stage_model.encoder.conv_in.weight": torch.zeros(2)}
+    )
     return str(tmp_path / FILE)
 
 
 def test_a_whole_sdxl_checkpoint_loads_strictly(unet, tmp_path):
-    mine = sdxl.build(*XL, weights=single_file(unet, tmp_path), structure=structure(unet), dtype="float32")
-    assert all(torch.equal(value, unet.state_dict()[key]) for key, value in mine.net.state_dict().items())
+    mine = sdxl.build(
+        *XL, weights=single_file(unet, tmp_path), structure=structure(unet), dtype="float32"
+    )
+    assert all(
+        torch.equal(value, unet.state_dict()[key]) for key, value in mine.net.state_dict().items()
+    )
     lacking = single_file(unet, tmp_path, "input_blocks.1.0.in_layers.0.bias")
-    with pytest.raises(CheckpointMismatch, match=r"1 missing: .*resnets\.0\.norm1\.bias; 1 unexpected: .*stray"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"1 missing: .*resnets\.0\.norm1\.bias; 1 unexpected: .*stray"
+    ):
         sdxl.build(*XL, weights=lacking, structure=structure(unet))
 
 
 def test_a_whole_sd3_checkpoint_loads_strictly(mmdit, tmp_path):
-    mine = sd3.build(*THREE, weights=single_file(mmdit, tmp_path), structure=structure(mmdit), dtype="float32")
-    assert all(torch.equal(value, mmdit.state_dict()[key]) for key, value in mine.net.state_dict().items())
+    mine = sd3.build(
+        *THREE, weights=single_file(mmdit, tmp_path), structure=structure(mmdit), dtype="float32"
+    )
+    assert all(
+        torch.equal(value, mmdit.state_dict()[key]) for key, value in mine.net.state_dict().items()
+    )
     with pytest.raises(CheckpointMismatch):
-        sd3.build(*THREE, weights=single_file(mmdit, tmp_path, "1.x_block.mlp.fc2.bias"), structure=structure(mmdit))
+        sd3.build(
+            *THREE,
+            weights=single_file(mmdit, tmp_path, "1.x_block.mlp.fc2.bias"),
+            structure=structure(mmdit),
+        )
 
 
 @torch.no_grad()

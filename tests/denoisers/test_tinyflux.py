@@ -137,7 +137,9 @@ def test_lora_targets_name_linear_layers_of_every_kind():
     from fnmatch import fnmatchcase
 
     made = denoiser()
-    linear = {name for name, module in made.net.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {
+        name for name, module in made.net.named_modules() if isinstance(module, torch.nn.Linear)
+    }
     for pattern in made.lora_targets:
         assert any(fnmatchcase(name, pattern) for name in linear), pattern
 

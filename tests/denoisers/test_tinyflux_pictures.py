@@ -1,4 +1,6 @@
-"""TinyFlux told pictures: references along the sequence, a picture with a hole along the channels."""
+"""TinyFlux told pictures: references along the sequence, a picture with a hole along the
+channels.
+"""
 
 from dataclasses import replace
 
@@ -71,7 +73,9 @@ def test_the_input_is_more_columns_of_img_in():
     made(x, t, told(cond, inpaint=hole))
     weight = torch.cat([made.net.img_in.weight, made.net.inpaint_in.weight], 1)
     tokens = patchify(torch.cat([x, hole], 1), 2)
-    torch.testing.assert_close(seen[0], tokens @ weight.T + made.net.img_in.bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        seen[0], tokens @ weight.T + made.net.img_in.bias, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_new_network_can_have_the_input_and_is_rebuilt_with_it():
@@ -79,7 +83,14 @@ def test_a_new_network_can_have_the_input_and_is_rebuilt_with_it():
     again = build_denoiser("tinyflux", made.config_dict(), PATH)
     assert made.inpaint_channels == again.inpaint_channels == HOLE
     again.load_state_dict(made.state_dict())
-    fresh = build(LatentSpec(12, 2), TextSpec(12, 7, 10), PATH, inpaint=True, num_double_layers=1, num_single_layers=1)
+    fresh = build(
+        LatentSpec(12, 2),
+        TextSpec(12, 7, 10),
+        PATH,
+        inpaint=True,
+        num_double_layers=1,
+        num_single_layers=1,
+    )
     assert fresh.inpaint_channels == 12 + 4 and not fresh.net.inpaint_in.weight.any()
 
 
@@ -107,7 +118,9 @@ def test_references_tell_by_content_place_and_order():
     for other in (alone, swapped, moved):
         assert not torch.allclose(both, other, atol=1e-5)
     # one sample's references are nothing to its neighbour
-    mixed = made(x, t, told(cond, references=(torch.stack([first[0], second[1, :, :4]]), second))).sample
+    mixed = made(
+        x, t, told(cond, references=(torch.stack([first[0], second[1, :, :4]]), second))
+    ).sample
     torch.testing.assert_close(mixed[0], both[0], rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +130,9 @@ def test_an_attention_map_is_not_of_the_references():
     made = denoiser()
     x, t, cond = given()
     seen = []
-    made.net.double_blocks[0].attn.spatial_to_mod.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    made.net.double_blocks[0].attn.spatial_to_mod.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
     made(x, t, cond)
     made(x, t, told(cond, references=(torch.randn(2, 6, 16, 16),)))
     alone, beside = seen
@@ -131,7 +146,8 @@ def test_the_channels_of_a_hole():
     holes[..., 1, 6] = 1
     made = inpaint_input(codec, images, holes)
     assert made.shape == (1, 48 + 16, 2, 2)
-    assert made[0, 48:].nonzero().tolist() == [[1 * 4 + 2, 0, 1]]  # row 1, column 2 of the cell (0, 1)
+    # row 1, column 2 of the cell (0, 1)
+    assert made[0, 48:].nonzero().tolist() == [[1 * 4 + 2, 0, 1]]
     grey = images.clone()
     grey[..., 1, 6] = 0
     torch.testing.assert_close(made[:, :48], codec.encode(grey))

@@ -17,7 +17,9 @@ SIZE = {"block_out_channels": (8, 16), "attention_head_dim": 2, "norm_num_groups
 def small(attention_levels=(True, True), **changes):
     torch.manual_seed(0)
     path = LinearPath(noise_at=1)
-    return build_unet(LATENTS, TEXT, path, "velocity", attention_levels=attention_levels, **{**SIZE, **changes})
+    return build_unet(
+        LATENTS, TEXT, path, "velocity", attention_levels=attention_levels, **{**SIZE, **changes}
+    )
 
 
 @pytest.fixture
@@ -87,10 +89,18 @@ def test_the_unet_reads_the_index_into_its_table_as_time(x, cond):
 def test_attention_is_built_only_at_the_chosen_levels():
     def levels(net):
         names = [n for n in net.unet.attn_processors if n.endswith("attn1.processor")]
-        return {name.split(".")[0] + name.split(".")[1] * (not name.startswith("mid")) for name in names}
+        return {
+            name.split(".")[0] + name.split(".")[1] * (not name.startswith("mid")) for name in names
+        }
 
     assert levels(small((False, True))) == {"down_blocks1", "mid_block", "up_blocks0"}
-    assert levels(small((True, True))) == {"down_blocks0", "down_blocks1", "mid_block", "up_blocks0", "up_blocks1"}
+    assert levels(small((True, True))) == {
+        "down_blocks0",
+        "down_blocks1",
+        "mid_block",
+        "up_blocks0",
+        "up_blocks1",
+    }
     with pytest.raises(ConfigError, match="attention_levels"):
         small((True,))
 
@@ -99,7 +109,9 @@ def test_it_is_rebuilt_from_its_config(x, cond):
     net, t = small().eval(), torch.tensor([0.2, 0.7])
     again = UNetDenoiser.from_config(net.config_dict(), net.path)
     again.load_state_dict(net.state_dict())
-    torch.testing.assert_close(net(x, t, cond).sample, again.eval()(x, t, cond).sample, rtol=0, atol=0)
+    torch.testing.assert_close(
+        net(x, t, cond).sample, again.eval()(x, t, cond).sample, rtol=0, atol=0
+    )
     assert again.config_dict() == net.config_dict()
 
 
@@ -116,6 +128,9 @@ def test_parts_that_do_not_fit_are_refused_at_construction():
 
 
 def test_blocks_whose_attention_is_another_are_refused():
-    config = {**small().unet_config, "down_block_types": ["AttnDownBlock2D", "CrossAttnDownBlock2D"]}
+    config = {
+        **small().unet_config,
+        "down_block_types": ["AttnDownBlock2D", "CrossAttnDownBlock2D"],
+    }
     with pytest.raises(ConfigError, match="down_blocks"):
         UNetDenoiser(config, LinearPath(1), "velocity", LATENTS, TEXT)

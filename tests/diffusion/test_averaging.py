@@ -72,7 +72,8 @@ def test_averages_updated_in_chunks_equal_those_updated_one_by_one(monkeypatch, 
     values[-1].fill_(float("nan"))
     lerp_(kept, values, decay)
     assert (
-        all(torch.equal(one, other) for one, other in zip(kept, averages, strict=True)) and kept[3][0, 0, 0].signbit()
+        all(torch.equal(one, other) for one, other in zip(kept, averages, strict=True))
+        and kept[3][0, 0, 0].signbit()
     )
 
 
@@ -98,7 +99,8 @@ class Launches(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, given=(), named=None):
         name = function.name().split("::")[1].split(".")[0]
         if not any(
-            word in name for word in ("view", "slice", "detach", "alias", "empty", "rand", "normal", "_to_copy")
+            word in name
+            for word in ("view", "slice", "detach", "alias", "empty", "rand", "normal", "_to_copy")
         ):
             self.names.append(name)
         return function(*given, **(named or {}))
@@ -106,7 +108,10 @@ class Launches(TorchDispatchMode):
 
 def test_decays():
     assert decay_at(0, 0.999) == 0.999
-    assert decay_at(0, 0.999, "warmup") == pytest.approx(0.1) and decay_at(10**6, 0.999, "warmup") == 0.999
+    assert (
+        decay_at(0, 0.999, "warmup") == pytest.approx(0.1)
+        and decay_at(10**6, 0.999, "warmup") == 0.999
+    )
     assert decay_at(0, 0.999, "power") == 0.0, "the first power average is the weights themselves"
     assert decay_at(99, 0.999, "power", power=1.0) == pytest.approx(0.99**2)
     with pytest.raises(ConfigError, match="warmup"):

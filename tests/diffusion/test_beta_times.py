@@ -22,9 +22,13 @@ def test_quantiles_are_those_of_the_law(a, b):
 
 def test_the_default_leans_to_noise_on_every_path():
     share = Beta()(EVEN, LinearPath(noise_at=1))
-    assert share.mean() == pytest.approx(0.5556, abs=1e-3) and share.std() == pytest.approx(0.2119, abs=1e-3)
+    assert share.mean() == pytest.approx(0.5556, abs=1e-3) and share.std() == pytest.approx(
+        0.2119, abs=1e-3
+    )
     assert torch.allclose(Beta()(EVEN, LinearPath(noise_at=0)), 1 - share, atol=1e-6)
-    assert torch.allclose(Beta(shift=3.0)(EVEN, LinearPath(noise_at=1)), flux_shift(share, 3.0), atol=1e-5)
+    assert torch.allclose(
+        Beta(shift=3.0)(EVEN, LinearPath(noise_at=1)), flux_shift(share, 3.0), atol=1e-5
+    )
     ends = Beta()(torch.tensor([2**-25, 1 - 2**-25]), LinearPath(noise_at=1))
     assert ends.min() >= 1e-4 and ends.max() <= 1 - 1e-4
 

@@ -1,4 +1,6 @@
-"""Guidance rules reduce to what they should, and the object says when to ask for the unconditional."""
+"""Guidance rules reduce to what they should, and the object says when to ask for the
+unconditional.
+"""
 
 import pytest
 import torch
@@ -33,7 +35,8 @@ def test_zero_star_of_equals_is_itself_and_ignores_the_unconditionals_length():
     cond, uncond = draws(2)
     torch.testing.assert_close(g.cfg_zero(cond, cond, 4.0), cond)
     torch.testing.assert_close(g.cfg_zero(cond, uncond, 4.0), g.cfg_zero(cond, 7 * uncond, 4.0))
-    residual = g.cfg_zero(cond, uncond, 0.0)  # the fitted unconditional: cond - fit is orthogonal to it
+    # the fitted unconditional: cond - fit is orthogonal to it
+    residual = g.cfg_zero(cond, uncond, 0.0)
     assert ((cond - residual) * residual).flatten(1).sum(1).abs().max() < 1e-3
 
 
@@ -56,13 +59,17 @@ def test_apg_on_velocities_is_apg_on_x0(path):
     found = g.Guidance(4.0, "apg", norm_limit=2.0, eta=0.3).combine(cond, uncond, x, t, path, 4.0)
     x0s = [to_data_and_noise("velocity", v, x, t, path)[0] for v in (cond, uncond)]
     x0 = g.apg(*x0s, 4.0, x0s[0], 0.3, torch.full((3,), 2.0))
-    torch.testing.assert_close(found, convert(x0, x, t, path, "x0", "velocity"), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        found, convert(x0, x, t, path, "x0", "velocity"), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_rescale_restores_the_conditionals_deviation():
     cond, uncond = draws(2)
     guided = g.cfg(cond, uncond, 8.0)
-    torch.testing.assert_close(g.rescale(guided, cond, 1.0).flatten(1).std(1), cond.flatten(1).std(1))
+    torch.testing.assert_close(
+        g.rescale(guided, cond, 1.0).flatten(1).std(1), cond.flatten(1).std(1)
+    )
     assert torch.equal(g.rescale(guided, cond, 0.0), guided)
 
 
@@ -86,7 +93,9 @@ def test_interval_and_curve_over_the_way():
     for peak in (0.2, 0.5, 0.8):
         curve = g.Guidance(5.0, curve="triangle", peak=peak)
         scales = [curve.scale_at((i + 0.5) / 1000) for i in range(1000)]
-        assert sum(scales) / 1000 == pytest.approx(5.0, abs=0.01) and max(scales) == pytest.approx(9.0, abs=0.05)
+        assert sum(scales) / 1000 == pytest.approx(5.0, abs=0.01) and max(scales) == pytest.approx(
+            9.0, abs=0.05
+        )
 
 
 def test_standing_still_is_only_cfg_zeros():

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.diffusion.paths import LinearPath, VPPath, build_path, match_log_snr, progress_toward, time_at
+from tinyflux_pl.diffusion.paths import (
+    LinearPath,
+    VPPath,
+    build_path,
+    match_log_snr,
+    progress_toward,
+    time_at,
+)
 
 PATHS = {
     "tinyflux": LinearPath(0),
@@ -46,7 +53,9 @@ def test_vp_is_stable_diffusions_table():
 def test_zero_terminal_snr_ends_in_pure_noise():
     path = PATHS["zero_snr"]
     assert float(path.alpha(torch.ones(1))) < 1e-6
-    assert float(path.alpha(torch.zeros(1))) == pytest.approx(float(PATHS["sd"].alpha(torch.zeros(1))))
+    assert float(path.alpha(torch.zeros(1))) == pytest.approx(
+        float(PATHS["sd"].alpha(torch.zeros(1)))
+    )
     assert torch.isfinite(path.log_snr(torch.tensor([0.0, 1.0]))).all()
 
 
@@ -68,7 +77,9 @@ def test_time_of_log_snr_is_the_inverse(path, dtype, tolerance):
 def test_velocity_is_the_derivative_of_the_interpolation(path):
     data, noise, t = torch.randn(61, 5).double(), torch.randn(61, 5).double(), inner()
     step = 1e-7
-    slope = (path.interpolate(data, noise, t + step) - path.interpolate(data, noise, t - step)) / (2 * step)
+    slope = (path.interpolate(data, noise, t + step) - path.interpolate(data, noise, t - step)) / (
+        2 * step
+    )
     torch.testing.assert_close(path.velocity(data, noise, t), slope, rtol=1e-4, atol=1e-5)
 
 
@@ -81,10 +92,16 @@ def test_time_broadcasts_over_any_trailing_dimensions(path, shape):
 
 def test_match_equates_signal_to_noise_and_mirrors_the_two_linear_clocks():
     t = torch.tensor([0.1, 0.5, 0.8])
-    torch.testing.assert_close(match_log_snr(PATHS["tinyflux"], PATHS["flux"], t), torch.tensor([0.9, 0.5, 0.2]))
+    torch.testing.assert_close(
+        match_log_snr(PATHS["tinyflux"], PATHS["flux"], t), torch.tensor([0.9, 0.5, 0.2])
+    )
     mapped = match_log_snr(PATHS["tinyflux"], PATHS["sd"], t)
-    torch.testing.assert_close(PATHS["sd"].log_snr(mapped), PATHS["tinyflux"].log_snr(t), rtol=1e-4, atol=1e-4)
-    assert (mapped.diff() < 0).all(), "later on TinyFlux's clock is cleaner, hence earlier on DDPM's"
+    torch.testing.assert_close(
+        PATHS["sd"].log_snr(mapped), PATHS["tinyflux"].log_snr(t), rtol=1e-4, atol=1e-4
+    )
+    assert (mapped.diff() < 0).all(), (
+        "later on TinyFlux's clock is cleaner, hence earlier on DDPM's"
+    )
 
 
 def test_match_beyond_a_table_stops_at_its_end():

@@ -22,7 +22,9 @@ def case(dtype=torch.float64, edge=0.01):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_perfect_prediction_gives_back_data_and_noise(path, kind):
     data, noise, t = case()
-    x0, found = to_data_and_noise(kind, target(kind, data, noise, t, path), path.interpolate(data, noise, t), t, path)
+    x0, found = to_data_and_noise(
+        kind, target(kind, data, noise, t, path), path.interpolate(data, noise, t), t, path
+    )
     torch.testing.assert_close(x0, data, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found, noise, rtol=1e-4, atol=1e-4)
 
@@ -33,7 +35,9 @@ def test_round_trip_of_an_imperfect_prediction(path, kinds):
     _, x_t, t = case()
     output = torch.randn(x_t.shape, dtype=x_t.dtype, generator=torch.Generator().manual_seed(1))
     there = convert(output, x_t, t, path, *kinds)
-    torch.testing.assert_close(convert(there, x_t, t, path, *reversed(kinds)), output, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        convert(there, x_t, t, path, *reversed(kinds)), output, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)

@@ -12,12 +12,16 @@ def test_without_warmup_a_ramp_is_constant():
 
 def test_cosine_warmup_is_honoured_with_every_decay():
     for decay in ("cosine", "linear", "constant"):
-        assert LearningRate(100, 10, decay, warmup_kind="cosine")(1) == pytest.approx(0.0244717, abs=1e-6)
+        assert LearningRate(100, 10, decay, warmup_kind="cosine")(1) == pytest.approx(
+            0.0244717, abs=1e-6
+        )
 
 
 def test_the_floor_holds_after_the_end():
     for kind in ("span", "clip"):
-        assert LearningRate(100, 10, "linear", floor=0.2, floor_kind=kind)(1000) == pytest.approx(0.2)
+        assert LearningRate(100, 10, "linear", floor=0.2, floor_kind=kind)(1000) == pytest.approx(
+            0.2
+        )
 
 
 def test_warmup_as_long_as_training_does_not_divide_by_zero():

@@ -11,7 +11,12 @@ from tinyflux_pl.diffusion.paths import LinearPath, VPPath, expand_like
 from tinyflux_pl.diffusion.solvers import SOLVERS, solver_named
 
 MEAN, STD = 2.0, 0.5
-PATHS = {"tinyflux": LinearPath(0), "flux": LinearPath(1), "vp": VPPath(), "zero_snr": VPPath(zero_terminal_snr=True)}
+PATHS = {
+    "tinyflux": LinearPath(0),
+    "flux": LinearPath(1),
+    "vp": VPPath(),
+    "zero_snr": VPPath(zero_terminal_snr=True),
+}
 ORDERS = {"euler": 0.9, "heun": 1.8, "dpmpp_2m": 1.8}
 
 EXACT = [name for name in SOLVERS if name != "euler_ancestral"]  # which adds noise anew
@@ -40,9 +45,13 @@ class Exact:
 
 
 def even_in_log_snr(path, steps):
-    """A grid on which every solver shows its own order: no step is infinitely long, no clock has a kink."""
+    """A grid on which every solver shows its own order: no step is infinitely long, no clock has a
+    kink.
+    """
     ends = path.log_snr(torch.tensor([path.t_noise, path.t_data], dtype=torch.float64)).clamp(-8, 8)
-    return path.time_of_log_snr(torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64))
+    return path.time_of_log_snr(
+        torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64)
+    )
 
 
 def error(name, path, times):
@@ -79,14 +88,18 @@ def test_euler_on_the_linear_path_is_the_plain_step():
     times, state = grid(7, path, 3.0), x
     for i in range(7):
         state = state + (times[i + 1] - times[i]) * Exact(path)(state, times[i].expand(4))
-    torch.testing.assert_close(SOLVERS["euler"](Exact(path), x, times, path), state, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        SOLVERS["euler"](Exact(path), x, times, path), state, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name, calls", [("euler", 8), ("heun", 15), ("dpmpp_2m", 8)])
 def test_evaluations_and_never_at_clean_data(name, calls):
     path, seen = PATHS["flux"], []
     field = Exact(path)
-    SOLVERS[name](field, torch.randn(2, 1), grid(8, path), path, lambda i, x: seen.append((i, x.shape)))
+    SOLVERS[name](
+        field, torch.randn(2, 1), grid(8, path), path, lambda i, x: seen.append((i, x.shape))
+    )
     assert field.calls == calls and path.t_data not in field.times
     assert seen == [(i, (2, 1)) for i in range(8)]
 
@@ -102,11 +115,15 @@ def test_fp32_agrees_with_fp64(name, path):
 
 
 def test_statistics_at_eight_shifted_steps_are_the_published_ones():
-    """diffusers' DPM-Solver++ with use_flow_sigmas and flow_shift 3 gives a deviation of 0.370 on this field."""
+    """diffusers' DPM-Solver++ with use_flow_sigmas and flow_shift 3 gives a deviation of 0.370 on
+    this field.
+    """
     path, x = PATHS["flux"], torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
     x = (x - x.mean()) / x.std()
     out = SOLVERS["dpmpp_2m"](Exact(path), x, grid(8, path, 3.0), path)
-    assert float(out.mean()) == pytest.approx(2.0, abs=0.003) and float(out.std()) == pytest.approx(0.370, abs=0.01)
+    assert float(out.mean()) == pytest.approx(2.0, abs=0.003) and float(out.std()) == pytest.approx(
+        0.370, abs=0.01
+    )
 
 
 def test_unknown_solver_names_the_valid_ones():

@@ -6,7 +6,13 @@ import torch
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.grids import grid
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath, progress_toward
-from tinyflux_pl.diffusion.shifts import flux_shift, flux_unshift, resolution_shift, shift_time, step_shift
+from tinyflux_pl.diffusion.shifts import (
+    flux_shift,
+    flux_unshift,
+    resolution_shift,
+    shift_time,
+    step_shift,
+)
 from tinyflux_pl.diffusion.timesteps import (
     DISTRIBUTIONS,
     LogitNormal,
@@ -21,9 +27,13 @@ U = (torch.arange(4000) + 0.5) / 4000
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
-@pytest.mark.parametrize("make", [Uniform, LogitNormal, Mode, lambda **k: Stratified(LogitNormal(**k))])
+@pytest.mark.parametrize(
+    "make", [Uniform, LogitNormal, Mode, lambda **k: Stratified(LogitNormal(**k))]
+)
 def test_shift_above_one_favours_noise_whatever_the_clock(path, make):
-    plain, pushed = (progress_toward(path, make(shift=s)(U, path), "noise").mean() for s in (1.0, 3.0))
+    plain, pushed = (
+        progress_toward(path, make(shift=s)(U, path), "noise").mean() for s in (1.0, 3.0)
+    )
     assert pushed > plain + 0.1
     back = progress_toward(path, make(shift=3.0, toward="data")(U, path), "noise").mean()
     assert back < plain - 0.1
@@ -56,10 +66,14 @@ def test_mode_without_scale_is_uniform_and_with_it_prefers_the_middle():
 @pytest.mark.parametrize("base", sorted(DISTRIBUTIONS))
 @pytest.mark.parametrize("shift", [None, 3.0])
 def test_stratified_visits_every_stratum_of_any_distribution_once(base, shift):
-    """One time in each of 16 shares of equal mass, whose edges are the distribution's own quantiles."""
+    """One time in each of 16 shares of equal mass, whose edges are the distribution's own
+    quantiles.
+    """
     numbers = {} if shift is None or base == "table" else {"shift": shift}
     path, own = LinearPath(1), DISTRIBUTIONS[base](**numbers)
-    t = Stratified(base, **numbers)(torch.rand(16, generator=torch.Generator().manual_seed(0)), path)
+    t = Stratified(base, **numbers)(
+        torch.rand(16, generator=torch.Generator().manual_seed(0)), path
+    )
     edges = own(torch.arange(1, 16) / 16, path)
     if edges[0] > edges[-1]:
         edges = edges.flip(0)
@@ -74,7 +88,11 @@ def test_stratified_accepts_only_the_parameters_of_its_base():
     own = LogitNormal(mean=1.0, std=0.5, shift=2.0, toward="data")
     named = Stratified("logit_normal", mean=1.0, std=0.5, shift=2.0, toward="data")
     assert torch.equal(named(u, path), Stratified(own)(u, path))
-    for base, numbers in (("uniform", {"mean": 0.0}), ("table", {"shift": 2.0}), (own, {"mean": 0.0})):
+    for base, numbers in (
+        ("uniform", {"mean": 0.0}),
+        ("table", {"shift": 2.0}),
+        (own, {"mean": 0.0}),
+    ):
         with pytest.raises(ConfigError, match=f"has no {next(iter(numbers))}"):
             Stratified(base, **numbers)
     with pytest.raises(ConfigError, match="no distribution 'gauss'") as caught:
@@ -94,9 +112,14 @@ def test_the_table_s_entries_come_equally_often_and_exactly():
 @pytest.mark.parametrize("kind", [Uniform, LogitNormal, Mode, lambda **k: Stratified("beta", **k)])
 def test_a_shift_by_rule_follows_the_image_s_tokens(kind):
     path = LinearPath(1)
-    for rule, shift in (("flux1", resolution_shift), ("flux2", lambda tokens: step_shift(tokens, 50))):
+    for rule, shift in (
+        ("flux1", resolution_shift),
+        ("flux2", lambda tokens: step_shift(tokens, 50)),
+    ):
         for tokens in (256, 4096):
-            torch.testing.assert_close(kind(shift=rule)(U, path, tokens), kind(shift=shift(tokens))(U, path))
+            torch.testing.assert_close(
+                kind(shift=rule)(U, path, tokens), kind(shift=shift(tokens))(U, path)
+            )
     with pytest.raises(ConfigError, match="needs to know the image"):
         kind(shift="flux1")(U, path)
     with pytest.raises(ConfigError, match="shift='sd9'"):
@@ -106,7 +129,8 @@ def test_a_shift_by_rule_follows_the_image_s_tokens(kind):
 def test_shift_round_trip():
     t = torch.linspace(0, 1, 11)
     torch.testing.assert_close(flux_unshift(flux_shift(t, 3.0), 3.0), t)
-    assert resolution_shift(4096) == pytest.approx(3.1582, abs=1e-4)  # exp(1.15): FLUX.1 at 1024 pixels
+    # exp(1.15): FLUX.1 at 1024 pixels
+    assert resolution_shift(4096) == pytest.approx(3.1582, abs=1e-4)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)

@@ -35,7 +35,8 @@ def test_object_chooses_the_form():
     assert torch.equal(Weighting()(log_snr, "velocity"), torch.ones(2))
     assert torch.equal(Weighting("min_snr", 2.0)(log_snr, "v"), min_snr(log_snr, "v", 2.0))
     torch.testing.assert_close(
-        Weighting("min_snr_literal")(log_snr, "velocity"), torch.tensor([1.0, 5 / torch.tensor(4.0).exp()])
+        Weighting("min_snr_literal")(log_snr, "velocity"),
+        torch.tensor([1.0, 5 / torch.tensor(4.0).exp()]),
     )
 
 

@@ -1,4 +1,6 @@
-"""Memory planned: counts by hand, the same on the meta device, and predictions against what is really alive."""
+"""Memory planned: counts by hand, the same on the meta device, and predictions against what is
+really alive.
+"""
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ class Net(nn.Module):
     def __init__(self, width=64):
         super().__init__()
         self.first = nn.Linear(16, width)
-        self.blocks = nn.ModuleList(nn.ModuleDict({"mlp": nn.Linear(width, width)}) for _ in range(3))
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"mlp": nn.Linear(width, width)}) for _ in range(3)
+        )
         self.last = nn.Linear(width, 16)
         self.frozen = nn.Linear(16, 16).requires_grad_(False)
         self.register_buffer("table", torch.zeros(100))
@@ -49,7 +53,10 @@ def test_the_state_is_what_the_tensors_of_a_run_weigh(make):
     with torch.device("meta"):
         outline = Net()
         planned = training_state(outline, make(outline).param_groups)
-    kept = [s for s in (*optimizer.state.values(), *getattr(optimizer, "muon", optimizer).state.values())]
+    kept = [
+        s
+        for s in (*optimizer.state.values(), *getattr(optimizer, "muon", optimizer).state.values())
+    ]
     kept += list(optimizer.adamw.state.values()) if hasattr(optimizer, "adamw") else []
     moments = [t for state in kept for t in state.values() if torch.is_tensor(t) and t.numel() > 1]
     assert planned.weights == storage_bytes(list(net.parameters()), list(net.buffers()))
@@ -67,7 +74,8 @@ def test_live_bytes_are_those_of_the_tensors_made(device):
         out = net(x)
         between = count.live
         del out
-    # kept: the inputs of every trained linear, and of GELU; and the answer itself. GELU's own answers are gone.
+    # kept: the inputs of every trained linear, and of GELU; and the answer itself. GELU's own
+    # answers are gone.
     assert between == 8 * 128 * 4 * (16 + 64 + 3 * (64 + 64) + 16) and count.live == 0
 
 
@@ -138,7 +146,11 @@ def test_too_little_memory_is_told_with_the_largest_parts():
 def test_what_drawing_reads_stays_and_encoders_that_take_turns_go():
     text = {"t5": 9_000, "clip": 200}
     kept = generation(24_000, text, 300, drawing=500, decoding=3_000, host=True)
-    assert [(s.name, s.total) for s in kept.stages] == [("text", 33_200), ("denoise", 33_700), ("decode", 36_500)]
+    assert [(s.name, s.total) for s in kept.stages] == [
+        ("text", 33_200),
+        ("denoise", 33_700),
+        ("decode", 36_500),
+    ]
     turns = generation(24_000, text, 300, drawing=500, decoding=3_000, sequential=True, host=True)
     assert [s.total for s in turns.stages] == [33_000, 24_500, 27_300]
     with pytest.raises(MemoryPlanError, match="'text' needs"):
@@ -150,7 +162,9 @@ def test_attention_on_the_meta_device_counts_as_a_fused_kernel_makes_it(masked):
     def attend(device):
         query, key = (torch.zeros(2, 4, n, 16, device=device) for n in (64, 2048))
         mask = torch.ones(64, 2048, dtype=torch.bool, device=device) if masked else None
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value=key, attn_mask=mask).square()
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value=key, attn_mask=mask
+        ).square()
 
     with LiveBytes() as count:
         attend("cpu")

@@ -1,4 +1,6 @@
-"""A step outlined on the meta device: bytes as an accelerator has them, extrapolated over equal blocks."""
+"""A step outlined on the meta device: bytes as an accelerator has them, extrapolated over equal
+blocks.
+"""
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x):
-        q, k, v = self.qkv(F.layer_norm(x, (WIDTH,))).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(F.layer_norm(x, (WIDTH,))).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        )
         return x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -57,13 +61,17 @@ def test_deep_networks_are_extrapolated_to_what_all_blocks_take(checkpointed, mo
 
 
 def test_checkpointing_keeps_less_and_more_samples_take_more():
-    whole, spared = (outline.step(net, loss_of(net), "bf16-mixed") for net in (outlined(6), outlined(6, True)))
+    whole, spared = (
+        outline.step(net, loss_of(net), "bf16-mixed") for net in (outlined(6), outlined(6, True))
+    )
     assert 2 * spared.at(32) < whole.at(32) and whole.at(32) > 8 * whole.at(2)
 
 
 def test_a_mixed_step_keeps_half_of_what_products_are_made_of():
     net = outlined(4)
-    mixed, single = (outline.step(net, loss_of(net), precision).at(64) for precision in ("bf16-mixed", "32-true"))
+    mixed, single = (
+        outline.step(net, loss_of(net), precision).at(64) for precision in ("bf16-mixed", "32-true")
+    )
     assert 0.5 < mixed / single < 0.9
 
 
@@ -78,5 +86,7 @@ def test_the_outline_is_what_a_step_on_the_cpu_has_alive():
 
 
 def test_without_gradients_depth_does_not_matter():
-    shallow, deep = (outline.forward(net, loss_of(net), "32-true") for net in (outlined(3), outlined(9)))
+    shallow, deep = (
+        outline.forward(net, loss_of(net), "32-true") for net in (outlined(3), outlined(9))
+    )
     assert deep.at(16) == pytest.approx(shallow.at(16), rel=0.05)

@@ -10,7 +10,9 @@ from tinyflux_pl.text.hashed_words import HashedWords
 
 def make_teacher(name):
     codec, text = PixelFolding(2), HashedWords(16, 6)
-    path, prediction, scale = (LinearPath(noise_at=1), "velocity", 1000.0) if name == "lune" else (VPPath(), "v", 999.0)
+    path, prediction, scale = (
+        (LinearPath(noise_at=1), "velocity", 1000.0) if name == "lune" else (VPPath(), "v", 999.0)
+    )
     torch.manual_seed(0)
     denoiser = build_unet(
         codec.latent_spec,

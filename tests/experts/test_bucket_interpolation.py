@@ -6,7 +6,9 @@ from tinyflux_pl.experts.bucket_interpolation import T_BUCKETS, interpolate
 def test_knots_are_met_exactly_and_between_them_it_is_linear():
     knots = torch.tensor(T_BUCKETS)
     table = (3 * knots - 1)[None, :, None].expand(12, -1, 2)
-    torch.testing.assert_close(interpolate(table[:10], knots), (3 * knots - 1)[:, None].expand(-1, 2))
+    torch.testing.assert_close(
+        interpolate(table[:10], knots), (3 * knots - 1)[:, None].expand(-1, 2)
+    )
     t = torch.linspace(0.05, 0.95, 12)
     torch.testing.assert_close(interpolate(table, t), (3 * t - 1)[:, None].expand(-1, 2))
 

@@ -1,4 +1,6 @@
-"""The teachers that come with the project: whole, small, and sampled on their own they follow prompts."""
+"""The teachers that come with the project: whole, small, and sampled on their own they follow
+prompts.
+"""
 
 import json
 

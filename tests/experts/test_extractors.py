@@ -9,7 +9,12 @@ from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.experts import sol_attention
 from tinyflux_pl.experts.lune_features import LuneFeatures, mid_block_mean
 from tinyflux_pl.experts.sol import Sol
-from tinyflux_pl.experts.sol_attention import SolAttention, StatisticsAttention, capture_layers, summarise
+from tinyflux_pl.experts.sol_attention import (
+    SolAttention,
+    StatisticsAttention,
+    capture_layers,
+    summarise,
+)
 from tinyflux_pl.extraction.lanes import side_by_side
 
 STUDENT = LinearPath(noise_at=0)
@@ -33,18 +38,27 @@ def test_shapes_and_names(lune_teacher, sol_teacher, samples):
     features = lune(lune_teacher).extract(*samples)
     assert {k: tuple(v.shape) for k, v in features.items()} == {"lune.features": (4, 3, 16)}
     attention = sol(sol_teacher).extract(*samples)
-    assert {k: tuple(v.shape) for k, v in attention.items()} == {"sol.stats": (4, 3, 4), "sol.spatial": (4, 3, 8, 8)}
+    assert {k: tuple(v.shape) for k, v in attention.items()} == {
+        "sol.stats": (4, 3, 4),
+        "sol.spatial": (4, 3, 8, 8),
+    }
     torch.testing.assert_close(attention["sol.spatial"].sum((2, 3)), torch.ones(4, 3))
 
 
-def test_copies_have_networks_of_their_own_and_say_the_same_at_the_same_time(lune_teacher, sol_teacher, samples):
+def test_copies_have_networks_of_their_own_and_say_the_same_at_the_same_time(
+    lune_teacher, sol_teacher, samples
+):
     for teacher, extractor in ((lune_teacher, lune), (sol_teacher, sol)):
         first = extractor(teacher)
         workers = [first, *first.copies(2)]
         nets = {id(worker.teacher.denoiser.unet) for worker in workers}
         assert len(nets) == 3 and len({id(worker.teacher.text) for worker in workers}) == 1
-        expected, *found = side_by_side(workers, lambda worker, _: worker.extract(*samples), range(9))
-        assert len(found) == 8 and all(torch.equal(f[k], v) for f in found for k, v in expected.items())
+        expected, *found = side_by_side(
+            workers, lambda worker, _: worker.extract(*samples), range(9)
+        )
+        assert len(found) == 8 and all(
+            torch.equal(f[k], v) for f in found for k, v in expected.items()
+        )
 
 
 @pytest.mark.parametrize("max_batch", [1, 5, 12])
@@ -59,12 +73,16 @@ def test_batch_size_and_company_change_nothing(lune_teacher, sol_teacher, sample
             torch.testing.assert_close(alone[key], value[2:3], atol=1e-5, rtol=1e-4)
 
 
-def test_the_teacher_sees_the_image_at_the_students_signal_to_noise(lune_teacher, sol_teacher, samples):
+def test_the_teacher_sees_the_image_at_the_students_signal_to_noise(
+    lune_teacher, sol_teacher, samples
+):
     latents, text, ids = samples
     for teacher in (lune_teacher, sol_teacher):
         seen = []
         extractor = lune(teacher)
-        extractor.capture = lambda x, tau, cond, seen=seen: seen.append((x, tau)) or {"features": x.mean((2, 3))}
+        extractor.capture = lambda x, tau, cond, seen=seen: (
+            seen.append((x, tau)) or {"features": x.mean((2, 3))}
+        )
         extractor.extract(latents, text, ids)
         ((x, tau),) = seen
         path = teacher.denoiser.path
@@ -74,24 +92,37 @@ def test_the_teacher_sees_the_image_at_the_students_signal_to_noise(lune_teacher
             expected = path.interpolate(latents[sample : sample + 1], noise, tau[row : row + 1])
             torch.testing.assert_close(x[row : row + 1], expected)
             if abs(STUDENT.log_snr(t)) < 5:  # inside Sol's table
-                torch.testing.assert_close(path.log_snr(tau[row : row + 1]), STUDENT.log_snr(t), atol=2e-3, rtol=1e-3)
-    assert lune(lune_teacher).times().tolist() == pytest.approx([0.95, 0.5, 0.05])  # noise is at the other end
+                torch.testing.assert_close(
+                    path.log_snr(tau[row : row + 1]), STUDENT.log_snr(t), atol=2e-3, rtol=1e-3
+                )
+    # noise is at the other end
+    assert lune(lune_teacher).times().tolist() == pytest.approx([0.95, 0.5, 0.05])
 
 
 def test_features_follow_the_image_the_words_and_the_seed(lune_teacher, samples):
     latents, text, ids = samples
     before = lune(lune_teacher).extract(*samples)["lune.features"]
-    torch.testing.assert_close(lune(lune_teacher).extract(*samples)["lune.features"], before, rtol=0, atol=0)
-    assert not torch.allclose(lune(lune_teacher).extract(latents + 0.5, text, ids)["lune.features"], before, atol=1e-3)
+    torch.testing.assert_close(
+        lune(lune_teacher).extract(*samples)["lune.features"], before, rtol=0, atol=0
+    )
+    assert not torch.allclose(
+        lune(lune_teacher).extract(latents + 0.5, text, ids)["lune.features"], before, atol=1e-3
+    )
     other = text.select(torch.tensor([1, 2, 3, 0]))
-    assert not torch.allclose(lune(lune_teacher).extract(latents, other, ids)["lune.features"], before, atol=1e-4)
-    assert not torch.allclose(lune(lune_teacher, seed=8).extract(*samples)["lune.features"], before, atol=1e-3)
+    assert not torch.allclose(
+        lune(lune_teacher).extract(latents, other, ids)["lune.features"], before, atol=1e-4
+    )
+    assert not torch.allclose(
+        lune(lune_teacher, seed=8).extract(*samples)["lune.features"], before, atol=1e-3
+    )
 
 
 def test_the_literal_clock_ignores_the_image_and_runs_backwards(lune_teacher, sol_teacher, samples):
     latents, text, ids = samples
     told = []
-    lune_teacher.denoiser.unet.time_proj.register_forward_pre_hook(lambda m, args: told.append(args[0]))
+    lune_teacher.denoiser.unet.time_proj.register_forward_pre_hook(
+        lambda m, args: told.append(args[0])
+    )
     first = lune(lune_teacher, clock="literal").extract(*samples)["lune.features"]
     torch.testing.assert_close(
         lune(lune_teacher, clock="literal").extract(latents + 1, text, ids)["lune.features"], first
@@ -114,7 +145,9 @@ def test_stopping_at_the_middle_is_exact_and_spares_the_rest(lune_teacher, sampl
     denoiser(latents, t, cond)
     hook.remove()
     assert later == [1]
-    torch.testing.assert_close(mid_block_mean(denoiser, latents, t, cond), kept[0].mean((2, 3)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        mid_block_mean(denoiser, latents, t, cond), kept[0].mean((2, 3)), rtol=0, atol=0
+    )
     assert later == [1]
     assert not denoiser.unet.mid_block._forward_hooks
 
@@ -180,7 +213,9 @@ def test_what_cannot_be_captured_is_an_error(lune_teacher, sol_teacher, samples)
         "up_block_types": ["UpBlock2D"] * 2,
         "mid_block_type": None,
     }
-    blind = UNetDenoiser(config, LinearPath(1), "velocity", sol_teacher.denoiser.latent_spec, text_spec(sol_teacher))
+    blind = UNetDenoiser(
+        config, LinearPath(1), "velocity", sol_teacher.denoiser.latent_spec, text_spec(sol_teacher)
+    )
     t, cond = torch.full((4,), 0.5), Conditioning(text)
     with pytest.raises(CaptureError, match="no self-attention"):
         capture_layers(blind, latents, t, cond)
@@ -202,7 +237,9 @@ def test_the_fingerprint_says_what_decides_the_features(lune_teacher):
     assert lune(lune_teacher).fingerprint() != base
 
 
-def test_three_statistics_on_the_matched_clock_are_the_originals_of_the_noised_image(sol_teacher, samples):
+def test_three_statistics_on_the_matched_clock_are_the_originals_of_the_noised_image(
+    sol_teacher, samples
+):
     four, three = sol(sol_teacher), sol(sol_teacher, stats=3)
     told, found = four.extract(*samples), three.extract(*samples)
     assert found["sol.stats"].shape[-1] == 3
@@ -210,7 +247,10 @@ def test_three_statistics_on_the_matched_clock_are_the_originals_of_the_noised_i
     torch.testing.assert_close(found["sol.stats"][..., 2], 1 - told["sol.stats"][..., 1])
     torch.testing.assert_close(found["sol.spatial"], told["sol.spatial"])
     assert three.fingerprint() != four.fingerprint() and "stats" not in four.fingerprint()
-    assert sol(sol_teacher, stats=3, clock="literal").fingerprint() == sol(sol_teacher, clock="literal").fingerprint()
+    assert (
+        sol(sol_teacher, stats=3, clock="literal").fingerprint()
+        == sol(sol_teacher, clock="literal").fingerprint()
+    )
 
 
 @pytest.mark.parametrize(("stats", "clock"), [(3, "matched"), (4, "matched"), (3, "literal")])

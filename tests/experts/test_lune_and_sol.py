@@ -23,7 +23,9 @@ def test_ports_are_the_buckets_at_t(cached):
     vec = Lune(16).ports(cached, t)["vec"]
     assert vec.dtype == torch.float32
     torch.testing.assert_close(vec[0], cached["lune.features"][0, 0].float())
-    torch.testing.assert_close(vec[1], cached["lune.features"][1, 4:6].float().mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        vec[1], cached["lune.features"][1, 4:6].float().mean(0), atol=1e-5, rtol=1e-4
+    )
     torch.testing.assert_close(vec[2], cached["lune.features"][2, -1].float())
     prior = Sol().ports(cached, t)
     assert prior["prior_stats"].shape == (3, 4) and prior["prior_map"].shape == (3, 8, 8)
@@ -47,13 +49,17 @@ def test_specs():
 
 def test_the_weight_ramps_from_nothing():
     lune = Lune(weight=0.1, ramp_steps=1000)
-    assert [lune.weight_at(step) for step in (0, 500, 1000, 5000)] == pytest.approx([0, 0.05, 0.1, 0.1])
+    assert [lune.weight_at(step) for step in (0, 500, 1000, 5000)] == pytest.approx(
+        [0, 0.05, 0.1, 0.1]
+    )
     assert Lune(weight=0.1, ramp_steps=0).weight_at(0) == pytest.approx(0.1)
 
 
 def test_the_teacher_is_withdrawn_on_schedule():
     sol = Sol(dropout=0.1, dropout_end=1.0, dropout_steps=100)
-    assert [sol.dropout_at(step) for step in (0, 50, 100, 900)] == pytest.approx([0.1, 0.55, 1.0, 1.0])
+    assert [sol.dropout_at(step) for step in (0, 50, 100, 900)] == pytest.approx(
+        [0.1, 0.55, 1.0, 1.0]
+    )
     assert [Sol(dropout=0.2).dropout_at(step) for step in (0, 10**6)] == pytest.approx([0.2, 0.2])
 
 
@@ -66,7 +72,9 @@ def test_lune_losses_are_per_sample_zero_at_the_teacher_and_teach(kind):
     assert loss.shape == (3,) and (loss > 0).all()
     loss[0].backward()
     assert found.grad[0].any() and not found.grad[1:].any()
-    torch.testing.assert_close(lune.loss({"vec": target}, {"vec": target}), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        lune.loss({"vec": target}, {"vec": target}), torch.zeros(3), atol=1e-6, rtol=0
+    )
 
 
 def test_sols_map_loss_does_not_vanish(cached):
@@ -77,7 +85,9 @@ def test_sols_map_loss_does_not_vanish(cached):
     ideal = {"prior_stats": targets["prior_stats"], "prior_map": targets["prior_map"] * 64}
     torch.testing.assert_close(Sol().loss(ideal, targets), torch.zeros(3), atol=1e-6, rtol=0)
     same_scale = {"prior_stats": targets["prior_stats"], "prior_map": torch.full((3, 8, 8), 1 / 64)}
-    torch.testing.assert_close(Sol(map_scale="sum").loss(same_scale, targets) * 64**2, density, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        Sol(map_scale="sum").loss(same_scale, targets) * 64**2, density, rtol=1e-3, atol=1e-5
+    )
 
 
 def test_absent_samples_are_left_out_of_the_mean():
@@ -85,11 +95,15 @@ def test_absent_samples_are_left_out_of_the_mean():
     found = torch.tensor([1.0, 5.0, 3.0])[:, None].expand(3, 4)
     present = torch.tensor([True, False, True])
     assert lune.losses({"vec": found}, {"vec": target}, present).item() == pytest.approx(5.0)
-    assert lune.losses({"vec": found}, {"vec": target}, torch.zeros(3, dtype=torch.bool)).item() == 0
+    assert (
+        lune.losses({"vec": found}, {"vec": target}, torch.zeros(3, dtype=torch.bool)).item() == 0
+    )
 
 
 def test_they_are_rebuilt_from_their_config():
-    lune = Lune(16, weight=0.3, ramp_steps=7, dropout=0.2, dropout_end=0.9, dropout_steps=5, loss="huber")
+    lune = Lune(
+        16, weight=0.3, ramp_steps=7, dropout=0.2, dropout_end=0.9, dropout_steps=5, loss="huber"
+    )
     sol = Sol(stats=3, size=4, map_scale="sum", map_weight=0.5)
     for expert in (lune, sol):
         again = type(expert)(**expert.config())
@@ -98,7 +112,8 @@ def test_they_are_rebuilt_from_their_config():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"loss": "l2"}, {"dropout": 1.5}, {"dropout_end": 1.0}, {"weight": -1}, {"ramp_steps": -1}]
+    "changes",
+    [{"loss": "l2"}, {"dropout": 1.5}, {"dropout_end": 1.0}, {"weight": -1}, {"ramp_steps": -1}],
 )
 def test_wrong_settings_are_refused(changes):
     with pytest.raises(ConfigError):

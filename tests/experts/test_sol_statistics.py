@@ -40,7 +40,9 @@ def test_uniform_attention():
     places = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
     expected = 1 - torch.cdist(places, places).mean().item() / math.hypot(7, 7)
     assert found["locality"] == pytest.approx(expected, abs=1e-5)
-    torch.testing.assert_close(area_map(layer.importance() / COUNT, 8), torch.full((1, 8, 8), 1 / COUNT))
+    torch.testing.assert_close(
+        area_map(layer.importance() / COUNT, 8), torch.full((1, 8, 8), 1 / COUNT)
+    )
 
 
 def test_identity_attention():
@@ -53,7 +55,9 @@ def test_identity_attention():
 
 def test_everyone_looks_at_one_corner():
     found, layer = measure(looking_at([(0, 0)]))
-    assert found["entropy"] == pytest.approx(0, abs=1e-4) and found["sparsity"] == pytest.approx(1, abs=1e-5)
+    assert found["entropy"] == pytest.approx(0, abs=1e-4) and found["sparsity"] == pytest.approx(
+        1, abs=1e-5
+    )
     assert found["locality"] < 0.55  # on average half the diagonal away
     spatial = area_map(layer.importance() / COUNT, 8)
     assert spatial[0, 0, 0] == pytest.approx(1) and spatial.sum() == pytest.approx(1)
@@ -78,7 +82,9 @@ def different(first, second):
 
 
 def test_clustering_is_no_function_of_the_others():
-    """One step and two steps away: on the same side the keys touch, on opposite sides they do not."""
+    """One step and two steps away: on the same side the keys touch, on opposite sides they do
+    not.
+    """
     grid, touching, apart = (16, 16), torch.eye(256), torch.eye(256)
     for query in range(256):
         if 2 <= query % 16 < 14:
@@ -108,7 +114,9 @@ def test_entropy_and_sparsity_are_no_functions_of_each_other():
         return -(row.clamp_min(1e-30) * row.clamp_min(1e-30).log()).sum().item()
 
     def peak(height):
-        return torch.cat([torch.tensor([height]), torch.full((COUNT - 1,), (1 - height) / (COUNT - 1))])
+        return torch.cat(
+            [torch.tensor([height]), torch.full((COUNT - 1,), (1 - height) / (COUNT - 1))]
+        )
 
     flat = torch.zeros(COUNT)
     flat[:16] = 1 / 16
@@ -144,7 +152,9 @@ def test_on_random_attention_no_statistic_is_fixed_by_the_other_three():
 
 @pytest.mark.parametrize("tile", [1, 5, 64, 100])
 def test_tiles_change_nothing(tile):
-    rows = torch.softmax(torch.randn(COUNT, COUNT, generator=torch.Generator().manual_seed(1)) * 3, -1)
+    rows = torch.softmax(
+        torch.randn(COUNT, COUNT, generator=torch.Generator().manual_seed(1)) * 3, -1
+    )
     whole, tiled = measure(rows, tile=COUNT)[1], measure(rows, tile=tile)[1]
     torch.testing.assert_close(whole.statistics(), tiled.statistics())
     torch.testing.assert_close(whole.importance(), tiled.importance())

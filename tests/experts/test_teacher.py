@@ -38,12 +38,19 @@ def test_an_exported_teacher_comes_back_in_fp32(name, tmp_path, request, samples
     weights = export(teacher, tmp_path)
     again = embedded(name, tmp_path)
     assert again.dtype == torch.float32 and again.weights == sha256(weights)
-    assert again.denoiser.path == teacher.denoiser.path and again.denoiser.prediction == teacher.denoiser.prediction
-    assert not again.denoiser.training and not any(p.requires_grad for p in again.denoiser.parameters())
+    assert (
+        again.denoiser.path == teacher.denoiser.path
+        and again.denoiser.prediction == teacher.denoiser.prediction
+    )
+    assert not again.denoiser.training and not any(
+        p.requires_grad for p in again.denoiser.parameters()
+    )
     latents, text, _ = samples
     t, cond = torch.full((4,), 0.4), Conditioning(text)
     teacher.denoiser.half().float()
-    torch.testing.assert_close(again.denoiser(latents, t, cond).sample, teacher.denoiser(latents, t, cond).sample)
+    torch.testing.assert_close(
+        again.denoiser(latents, t, cond).sample, teacher.denoiser(latents, t, cond).sample
+    )
     canonical(again.fingerprint())  # plain data
 
 
@@ -76,7 +83,9 @@ def test_teachers_reject_a_codec_or_text_that_they_were_not_trained_with(lune_te
 
 @pytest.fixture
 def release(tmp_path, lune_teacher):
-    """Stable Diffusion 1.5's layout: unet/config.json; and a flow release: one file of bare UNet keys."""
+    """Stable Diffusion 1.5's layout: unet/config.json; and a flow release: one file of bare UNet
+    keys.
+    """
     unet = lune_teacher.denoiser.unet
     unet.save_config(tmp_path / "sd15" / "unet")
     tensors = {k: v.half() for k, v in unet.state_dict().items()}
@@ -87,13 +96,23 @@ def release(tmp_path, lune_teacher):
 
 def load(release, name, weights=None, **changes):
     file = weights or str(release / f"sd15-flow-{name}-unet.safetensors")
-    return sd15_flow(name, str(release / "sd15"), file, PixelFolding(2), HashedWords(16, 6), **changes)
+    return sd15_flow(
+        name, str(release / "sd15"), file, PixelFolding(2), HashedWords(16, 6), **changes
+    )
 
 
 def test_published_flow_teachers_have_their_own_clocks(release, lune_teacher, samples):
     lune, sol = load(release, "lune"), load(release, "sol")
-    assert (lune.denoiser.path.name, lune.denoiser.path.noise_at, lune.denoiser.prediction) == ("linear", 1, "velocity")
-    assert (sol.denoiser.path.name, sol.denoiser.prediction, sol.denoiser.time_scale) == ("vp", "v", 999.0)
+    assert (lune.denoiser.path.name, lune.denoiser.path.noise_at, lune.denoiser.prediction) == (
+        "linear",
+        1,
+        "velocity",
+    )
+    assert (sol.denoiser.path.name, sol.denoiser.prediction, sol.denoiser.time_scale) == (
+        "vp",
+        "v",
+        999.0,
+    )
     assert (lune.shift, sol.shift) == (2.0, 1.0)
     assert not lune.denoiser.masks_text
     latents, text, _ = samples
@@ -101,7 +120,9 @@ def test_published_flow_teachers_have_their_own_clocks(release, lune_teacher, sa
     lune_teacher.denoiser.half().float()
     t = torch.full((4,), 0.4)
     expected = lune_teacher.denoiser(latents, t, Conditioning(full)).sample
-    torch.testing.assert_close(lune.denoiser(latents, t, Conditioning(text)).sample, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        lune.denoiser(latents, t, Conditioning(text)).sample, expected, atol=1e-5, rtol=1e-4
+    )
     assert load(release, "lune", dtype="bfloat16").dtype == torch.bfloat16
 
 
@@ -114,7 +135,9 @@ def test_flow_weights_load_strictly(release):
     tensors = load_file(file)
     gone = tensors.pop("conv_in.bias")
     write_tensors(file, {**tensors, "conv_in.offset": gone})
-    with pytest.raises(CheckpointMismatch, match=r"1 missing: conv_in\.bias; 1 unexpected: conv_in\.offset"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"1 missing: conv_in\.bias; 1 unexpected: conv_in\.offset"
+    ):
         load(release, "lune")
     write_tensors(file, {**tensors, "conv_in.bias": gone[:-1]})
     with pytest.raises(CheckpointMismatch, match=r"conv_in\.bias \(7,\) for \(8,\)"):

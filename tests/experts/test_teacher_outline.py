@@ -1,4 +1,6 @@
-"""A published teacher is an outline until it is used: its fingerprint takes no weights, its file is hashed once."""
+"""A published teacher is an outline until it is used: its fingerprint takes no weights, its file is
+hashed once.
+"""
 
 import os
 
@@ -35,7 +37,9 @@ def release(tmp_path_factory):
 
 def load(release, dtype="float32"):
     text = HashedWords(releases.CLIP_WIDTH, 6)
-    return sd15_flow("lune", str(release / "sd15"), str(release / "experts"), FourChannels(), text, dtype=dtype)
+    return sd15_flow(
+        "lune", str(release / "sd15"), str(release / "experts"), FourChannels(), text, dtype=dtype
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -46,10 +50,17 @@ def test_weights_come_on_first_use_and_change_no_fingerprint(release, monkeypatc
     before = teacher.fingerprint()
     assert not read and next(teacher.network.parameters()).is_meta
     teacher.to("cpu")
-    assert len(read) == 1 and teacher.fingerprint() == before and teacher.device == torch.device("cpu")
+    assert (
+        len(read) == 1 and teacher.fingerprint() == before and teacher.device == torch.device("cpu")
+    )
     assert before["weights"] == sha256(release / "experts" / "sd15-flow-lune-unet.safetensors")
-    assert not any(p.is_meta or p.requires_grad for p in (*teacher.denoiser.parameters(), *teacher.denoiser.buffers()))
-    assert not teacher.denoiser.training and teacher.dtype == getattr(torch, dtype) and len(read) == 1
+    assert not any(
+        p.is_meta or p.requires_grad
+        for p in (*teacher.denoiser.parameters(), *teacher.denoiser.buffers())
+    )
+    assert (
+        not teacher.denoiser.training and teacher.dtype == getattr(torch, dtype) and len(read) == 1
+    )
     weights = real(read[0])
     for name, value in teacher.denoiser.unet.state_dict().items():
         assert torch.equal(value, weights[name].to(value.dtype)), name
@@ -61,7 +72,9 @@ def test_what_the_outline_was_filled_with_draws_as_the_network_itself(release):
     text = teacher.text.encode(["a red circle", "blue"])
     with torch.no_grad():
         expected = whole(x, t * 1000, text.tokens, return_dict=False)[0]
-        torch.testing.assert_close(teacher.denoiser(x, t, Conditioning(text)).sample, expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            teacher.denoiser(x, t, Conditioning(text)).sample, expected, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_weights_that_do_not_fit_are_found_without_reading_them(release, tmp_path, monkeypatch):

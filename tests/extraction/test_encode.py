@@ -48,7 +48,9 @@ def encode(store, parts, batch=4, reusable=None):
     return room.encode(store, *parts, torch.float32, "test", batch=batch, reusable=reusable)
 
 
-def extract(store, parts, extractor, shared=True, batch=4, reusable=None, dtype=torch.float32, copies=()):
+def extract(
+    store, parts, extractor, shared=True, batch=4, reusable=None, dtype=torch.float32, copies=()
+):
     records, codec, text = parts
     store.begin_group("lune", extractor.fingerprint())
     options = (dtype, "32-true", "test", batch, reusable, copies)
@@ -67,7 +69,9 @@ def test_the_store_holds_what_the_codec_and_the_text_encoder_say(tmp_path, parts
     told = [records[i] for i in (0, 9, 21)]
     assert batch.captions == [r.caption for r in told]
     assert batch.sample_ids.tolist() == [r.sample_id for r in told]
-    pixels = codec.decode(batch.latents).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = (
+        codec.decode(batch.latents).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    )
     assert all((pixels[i] == told[i].image).all() for i in range(3))
     assert torch.equal(batch.text.pooled, text.encode(batch.captions).pooled)
     assert batch.masks.shape == (3, 16, 16) and 0 < float(batch.masks.mean()) < 0.5
@@ -104,7 +108,9 @@ def test_an_expert_is_added_without_encoding_again(tmp_path, parts, monkeypatch)
     assert shards(tmp_path / "s") == before and store.complete("lune")
     assert extractor.calls == 6  # 8 + 8 + 6 rows, four at a time
     batch = CachedDataset(store, ["lune"]).__getitems__([3])
-    assert batch.experts["lune.features"].shape == (1, 2, 1) and bool(batch.expert_present["lune"][0])
+    assert batch.experts["lune.features"].shape == (1, 2, 1) and bool(
+        batch.expert_present["lune"][0]
+    )
     extract(store, parts, extractor)
     assert extractor.calls == 6  # complete: nothing left to do
 
@@ -147,7 +153,8 @@ def test_what_a_teacher_sees_is_rounded_as_the_store_rounds_whoever_encodes_it(t
         room.extract(store, records, extractor, codec, text, shared, *options)
     for one, other in zip(seen[:6], seen[6:], strict=True):
         assert all(
-            torch.equal(a, b) and a.is_contiguous() == b.is_contiguous() for a, b in zip(one, other, strict=True)
+            torch.equal(a, b) and a.is_contiguous() == b.is_contiguous()
+            for a, b in zip(one, other, strict=True)
         )
     told = text.encode(["red"]).tokens
     assert not torch.equal(told, told.half().float()), "rounding changes them"

@@ -1,4 +1,6 @@
-"""Everything that decides an entry of a cache is in its key or its fingerprint, each input by itself."""
+"""Everything that decides an entry of a cache is in its key or its fingerprint, each input by
+itself.
+"""
 
 from types import SimpleNamespace
 
@@ -26,7 +28,9 @@ from tinyflux_pl.text.hashed_words import HashedWords
 def draw(file, seed, mode="RGB"):
     pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
-    picture = picture if mode == "RGB" else Image.fromarray((pixels[..., 0] > 127).astype(np.uint8) * 255)
+    picture = (
+        picture if mode == "RGB" else Image.fromarray((pixels[..., 0] > 127).astype(np.uint8) * 255)
+    )
     picture.save(file)
 
 
@@ -51,7 +55,9 @@ CHANGES = {  # what is done to the files, what is asked for; None: the version o
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_each_input_of_a_folder_is_in_its_samples_keys_and_in_its_fingerprint(pictures, monkeypatch, name):
+def test_each_input_of_a_folder_is_in_its_samples_keys_and_in_its_fingerprint(
+    pictures, monkeypatch, name
+):
     change, options = CHANGES[name]
     asked = {"size": 16, "split": "all"}
     before = Folder(pictures, **asked)
@@ -72,12 +78,16 @@ def test_each_input_of_a_pair_is_in_its_key(tmp_path, monkeypatch):
         for kind in ("target", "reference"):
             draw(tmp_path / f"{i}_{kind}.png", 10 * i + len(kind))
     rows = "\n".join(
-        f'{{"target": "{i}_target.png", "reference": "{i}_reference.png", "caption": "make it {i}"}}' for i in range(2)
+        f'{{"target": "{i}_target.png", "reference": "{i}_reference.png", "caption": "make it '
+        f'{i}"}}'
+        for i in range(2)
     )
     (tmp_path / "metadata.jsonl").write_text(rows)
 
     def keys(**options):
-        return keys_of(PairedImages(tmp_path, **{"size": 16, "reference_size": 16, "split": "all", **options}))
+        return keys_of(
+            PairedImages(tmp_path, **{"size": 16, "reference_size": 16, "split": "all", **options})
+        )
 
     whole = keys()
     assert (keys(size=24) != whole).any(1).all() and (keys(reference_size=24) != whole).any(1).all()
@@ -113,17 +123,29 @@ def test_the_type_that_a_teacher_computes_in_decides_its_features():
 
 
 def test_the_type_and_scaling_of_an_autoencoder_decide_the_latents(tmp_path):
-    releases.vae(tmp_path, block_out_channels=(8, 8, 16), latent_channels=4, scaling_factor=0.5, shift_factor=0.1)
+    releases.vae(
+        tmp_path,
+        block_out_channels=(8, 8, 16),
+        latent_channels=4,
+        scaling_factor=0.5,
+        shift_factor=0.1,
+    )
     plain = AutoencoderKLCodec(str(tmp_path)).fingerprint()
-    assert different(plain, AutoencoderKLCodec(str(tmp_path), dtype="bfloat16").fingerprint()) == ["dtype"]
-    assert "shift" in different(plain, AutoencoderKLCodec(str(tmp_path), scaling="unshifted").fingerprint())
+    assert different(plain, AutoencoderKLCodec(str(tmp_path), dtype="bfloat16").fingerprint()) == [
+        "dtype"
+    ]
+    assert "shift" in different(
+        plain, AutoencoderKLCodec(str(tmp_path), scaling="unshifted").fingerprint()
+    )
 
 
 def test_the_length_and_the_type_of_text_encoders_decide_the_embeddings(tmp_path):
     folders = str(releases.flan_t5(tmp_path / "t5")), str(releases.clip(tmp_path / "clip"))
     plain = ClipT5(*folders, length=12).fingerprint()
     assert different(plain, ClipT5(*folders, length=16).fingerprint()) == ["length"]
-    assert different(plain, ClipT5(*folders, length=12, dtype="bfloat16").fingerprint()) == ["dtype"]
+    assert different(plain, ClipT5(*folders, length=12, dtype="bfloat16").fingerprint()) == [
+        "dtype"
+    ]
 
 
 @pytest.mark.parametrize(("one", "other"), [((16, 6), (16, 8)), ((16, 6), (24, 6))])

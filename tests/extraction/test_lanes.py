@@ -38,7 +38,9 @@ def test_two_workers_work_at_the_same_time_with_the_threads_divided():
 
 def test_blocks_are_taken_as_they_are_needed():
     taken, found = [], []
-    for answer in side_by_side("ab", lambda _, block: block, (taken.append(i) or i for i in range(50))):
+    for answer in side_by_side(
+        "ab", lambda _, block: block, (taken.append(i) or i for i in range(50))
+    ):
         found.append(answer)
         assert len(taken) <= len(found) + 3
     assert found == list(range(50))

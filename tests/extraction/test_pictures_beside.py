@@ -1,4 +1,6 @@
-"""Pairs from a folder to a loss: what a denoiser is shown beside the words comes back from the cache row by row."""
+"""Pairs from a folder to a loss: what a denoiser is shown beside the words comes back from the
+cache row by row.
+"""
 
 import functools
 
@@ -61,7 +63,9 @@ def losses(batch, inpaint):
         made.net.final_linear.weight.normal_()
         made.net.img_in.weight.normal_()
     objective = FlowObjective(Uniform(), TEXT.null())
-    return objective.loss(made, batch, 0)["flow"], FixedGrid().errors(made, batch)["validation/loss"]
+    return objective.loss(made, batch, 0)["flow"], FixedGrid().errors(made, batch)[
+        "validation/loss"
+    ]
 
 
 def test_references(cached):
@@ -74,14 +78,19 @@ def test_references(cached):
             torch.testing.assert_close(batch.references[k][row], expected)
     told = losses(batch, False)
     without = losses(type(batch)(**{**vars(batch), "references": ()}), False)
-    assert all(bool(torch.isfinite(a)) and not torch.equal(a, b) for a, b in zip(told, without, strict=True))
+    assert all(
+        bool(torch.isfinite(a)) and not torch.equal(a, b)
+        for a, b in zip(told, without, strict=True)
+    )
 
 
 def test_a_hole(cached):
     records, dataset = cached("hole")
     batch = Mixture({0: dataset}).__getitems__([2, 0])
     hole = torch.tensor(records[2].hole)[None, None].float()
-    torch.testing.assert_close(batch.inpaint[:1], inpaint_input(CODEC, pixels(records[2].image), hole))
+    torch.testing.assert_close(
+        batch.inpaint[:1], inpaint_input(CODEC, pixels(records[2].image), hole)
+    )
     assert batch.references == () and batch.to("cpu").inpaint is not None
     assert all(bool(torch.isfinite(loss)) for loss in losses(batch, True))
 

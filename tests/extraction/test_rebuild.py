@@ -1,4 +1,6 @@
-"""A rebuild makes the affected entries and no others, and ends with the bytes of a cache made from nothing."""
+"""A rebuild makes the affected entries and no others, and ends with the bytes of a cache made from
+nothing.
+"""
 
 import dataclasses
 
@@ -29,7 +31,9 @@ class Chosen(RecordSource):
     def __getitem__(self, i):
         record = self.shapes[self.indices[i]]
         caption = self.captions.get(self.indices[i], record.caption)
-        return dataclasses.replace(record, caption=caption, sample_id=sample_id(record.image.tobytes(), caption))
+        return dataclasses.replace(
+            record, caption=caption, sample_id=sample_id(record.image.tobytes(), caption)
+        )
 
     def fingerprint(self):
         return {"content": hash_json([self.indices, sorted(self.captions.items())])}
@@ -52,11 +56,18 @@ def rebuilt(root, records, old):
     store = make(root, parts(records))
     made = [encode(store, parts(records), reusable=ReusableRows(old, store, "encodings"))]
     store.begin_group("lune", Extractor().fingerprint())
-    return [*made, extract(store, parts(records), Extractor(), reusable=ReusableRows(old, store, "lune"))]
+    return [
+        *made,
+        extract(store, parts(records), Extractor(), reusable=ReusableRows(old, store, "lune")),
+    ]
 
 
 def content(root):
-    return {p.relative_to(root): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".lock"}
+    return {
+        p.relative_to(root): p.read_bytes()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.name != ".lock"
+    }
 
 
 CHANGES = {
@@ -68,7 +79,10 @@ CHANGES = {
     "reversed": (Chosen(reversed(range(20))), 0),
     "one twice": (Chosen([*range(20), 4]), 0),
     "others altogether": (Chosen(range(20, 40)), 20),
-    "reordered, one removed, one added, one edited": (Chosen([*range(19, 0, -1), 33], {5: "a red circle"}), 2),
+    "reordered, one removed, one added, one edited": (
+        Chosen([*range(19, 0, -1), 33], {5: "a red circle"}),
+        2,
+    ),
 }
 
 
@@ -97,7 +111,9 @@ def test_a_damaged_shard_is_not_copied_on(tmp_path):
         == content(tmp_path / "whole")[shard.relative_to(old.root)]
     )
     (old.root / "lune" / "group.json").write_bytes(b"{}")
-    assert ReusableRows(CacheStore.open(old.root), new, "lune").missing_rows(range(20)) == list(range(20))
+    assert ReusableRows(CacheStore.open(old.root), new, "lune").missing_rows(range(20)) == list(
+        range(20)
+    )
 
 
 def test_of_a_group_made_otherwise_nothing_is_kept(tmp_path):
@@ -124,11 +140,16 @@ def test_a_group_without_a_teacher_at_hand_goes_along_where_it_can(tmp_path):
     new.begin_group("lune", old.groups()["lune"])
     carry_over(ReusableRows(old, new, "lune"), new)
     assert new.pending("lune") == [2]
-    assert torch.equal(new.gather("lune.features", range(16)), old.gather("lune.features", range(16)))
+    assert torch.equal(
+        new.gather("lune.features", range(16)), old.gather("lune.features", range(16))
+    )
 
 
 def test_a_rebuild_that_was_stopped_goes_on(tmp_path, monkeypatch):
-    old, records = built(tmp_path / "old", Chosen(range(20))), Chosen([*range(10, 20), *range(20, 30)])
+    old, records = (
+        built(tmp_path / "old", Chosen(range(20))),
+        Chosen([*range(10, 20), *range(20, 30)]),
+    )
     real, written = CacheStore.write_shard, []
 
     def dies_on_the_second(self, *arguments):
@@ -147,10 +168,16 @@ def test_a_rebuild_that_was_stopped_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_every_batch_has_the_same_shape_however_few_entries_are_made(tmp_path, monkeypatch, shared):
-    """Kernels round by the shape of a batch: else what is made alone would differ in its last bits."""
+    """Kernels round by the shape of a batch: else what is made alone would differ in its last
+    bits.
+    """
     records = Chosen(range(20), {7: "a small blue cross, left", 19: "a red circle"})
     old, shapes, real = built(tmp_path / "old", Chosen(range(20))), [], PixelFolding.encode
-    monkeypatch.setattr(PixelFolding, "encode", lambda self, images: shapes.append(len(images)) or real(self, images))
+    monkeypatch.setattr(
+        PixelFolding,
+        "encode",
+        lambda self, images: shapes.append(len(images)) or real(self, images),
+    )
     new, extractor = make(tmp_path / "new", parts(records)), Extractor()
     assert encode(new, parts(records), reusable=ReusableRows(old, new, "encodings")) == 2
     new.begin_group("lune", extractor.fingerprint())
@@ -158,5 +185,8 @@ def test_every_batch_has_the_same_shape_however_few_entries_are_made(tmp_path, m
     extractor.extract = lambda latents, told, ids: (
         seen.append((len(latents), len(told), len(ids))) or answer(latents, told, ids)
     )
-    assert extract(new, parts(records), extractor, shared, reusable=ReusableRows(old, new, "lune")) == 2
+    assert (
+        extract(new, parts(records), extractor, shared, reusable=ReusableRows(old, new, "lune"))
+        == 2
+    )
     assert set(shapes) == {4} and seen == [(4, 4, 4)] * 2

@@ -39,7 +39,9 @@ def folder(tmp_path):
 
 def cached(root, records):
     codec, text = PixelFolding(4), HashedWords(width=8, length=4)
-    store = CacheStore.create(root, "s", len(records), 3, records.fingerprint(), lambda: keys_of(records))
+    store = CacheStore.create(
+        root, "s", len(records), 3, records.fingerprint(), lambda: keys_of(records)
+    )
     store.begin_group("encodings", encodings_fingerprint(codec, text, "float32"))
     encode(store, records, codec, text, torch.float32, "s")
     return CachedDataset(CacheStore.open(root))

@@ -11,14 +11,26 @@ from tests.app.runs import settings
 from tinyflux_pl.core import rng
 
 PROMPT = "a red circle left of the blue square"
-EXACT = ("hardware.precision=32-true", "model.dtype=float32", "codec.dtype=float32", "text.dtype=float32")
+EXACT = (
+    "hardware.precision=32-true",
+    "model.dtype=float32",
+    "codec.dtype=float32",
+    "text.dtype=float32",
+)
 
 
 def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> Any:
     """Our pipeline in fp32 as generate.py makes it from a folder."""
     from tinyflux_pl.app.build_pipeline import pipeline
 
-    asked = [f"model={model}", f"model.weights='{folder}'", f"height={height}", f"width={width}", *EXACT, *overrides]
+    asked = [
+        f"model={model}",
+        f"model.weights='{folder}'",
+        f"height={height}",
+        f"width={width}",
+        *EXACT,
+        *overrides,
+    ]
     return pipeline(settings("generate", folder, f"prompt='{PROMPT}'", *asked))
 
 
@@ -27,7 +39,9 @@ def theirs(kind: str, folder: Path) -> Any:
     import diffusers
 
     diffusers.utils.logging.disable_progress_bar()
-    made = getattr(diffusers, kind).from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
+    made = getattr(diffusers, kind).from_pretrained(
+        str(folder), local_files_only=True, low_cpu_mem_usage=False
+    )
     made.set_progress_bar_config(disable=True)
     return made
 

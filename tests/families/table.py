@@ -1,4 +1,6 @@
-"""The table of docs/families.md: one line a family, from its configuration, its structure and what was measured."""
+"""The table of docs/families.md: one line a family, from its configuration, its structure and what
+was measured.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from tests.house.source import ROOT
 
 FILE = ROOT / "docs" / "families.md"
 CONF = ROOT / "conf"
-HEAD = "| model= | network (diffusers) | parameters | text= | codec= | sampler= | guidance= | final image |"
+HEAD = (
+    "| model= | network (diffusers) | parameters | text= | codec= | sampler= | guidance= | final "
+    "image |"
+)
 WRITE = bool(os.environ.get("FAMILIES_WRITE"))
 LARGEST = 1e-4
 
@@ -22,7 +27,9 @@ LARGEST = 1e-4
 def families() -> list[str]:
     """Every conf/model that comes from a release."""
     return sorted(
-        f.stem for f in (CONF / "model").glob("*.yaml") if re.search(r"^release:|- flux|- sd", f.read_text(), re.M)
+        f.stem
+        for f in (CONF / "model").glob("*.yaml")
+        if re.search(r"^release:|- flux|- sd", f.read_text(), re.M)
     )
 
 
@@ -37,7 +44,9 @@ class Family:
 
     @classmethod
     def of(cls, name: str) -> Family:
-        """Composed as generate.py composes it; the full-size network is counted on the meta device."""
+        """Composed as generate.py composes it; the full-size network is counted on the meta
+        device.
+        """
         import torch
         from omegaconf import OmegaConf
 
@@ -47,7 +56,9 @@ class Family:
             config = compose("generate", [f"model={name}"], return_hydra_config=True)
         model: Any = OmegaConf.to_container(config.model)
         denoiser = vars(__import__(resolve(model["_target_"], "").__module__, fromlist=["_"]))
-        released = next(c.released for c in denoiser.values() if isinstance(c, type) and "released" in vars(c))
+        released = next(
+            c.released for c in denoiser.values() if isinstance(c, type) and "released" in vars(c)
+        )
         parameters = sum(p.numel() for p in released.skeleton(model["structure"]).parameters())
         assert torch.get_default_device().type == "cpu"
         return cls(name, released.kind, parameters, dict(config.hydra.runtime.choices))
@@ -60,9 +71,11 @@ class Family:
 
 
 def check(name: str, measured: float) -> None:
-    """Assert that the docs hold the family's line, and that what was measured keeps the bound it states.
+    """Assert that the docs hold the family's line, and that what was measured keeps the bound it
+    states.
 
-    With FAMILIES_WRITE=1 the line is written instead, its bound the power of ten above three times the measured.
+    With FAMILIES_WRITE=1 the line is written instead, its bound the power of ten above three times
+    the measured.
     """
     family, text = Family.of(name), FILE.read_text()
     found = re.search(rf"^\| {re.escape(name)} \|.*<= (\S+) \|$", text, re.M)
@@ -70,7 +83,9 @@ def check(name: str, measured: float) -> None:
         bound = 10.0 ** math.ceil(math.log10(max(3 * measured, 1e-7)))
         FILE.write_text(_with_line(text, name, family.line(bound)))
         return
-    assert found, f"docs/families.md has no line of {name}: FAMILIES_WRITE=1 python -m pytest tests/families"
+    assert found, (
+        f"docs/families.md has no line of {name}: FAMILIES_WRITE=1 python -m pytest tests/families"
+    )
     bound = float(found[1])
     assert found[0] == family.line(bound), f"docs/families.md is out of date: {family.line(bound)}"
     assert measured <= bound <= LARGEST, f"{name}: measured {measured:.1e}, documented {bound:.0e}"
@@ -87,4 +102,6 @@ def _with_line(text: str, name: str, line: str) -> str:
     rule, *rows = rest.strip("\n").split("\n\n")[0].split("\n")
     kept = [row for row in rows if not row.startswith(f"| {name} |")]
     after = rest.strip("\n").partition("\n\n")[2]
-    return head + "\n".join([HEAD, rule, *sorted([*kept, line])]) + ("\n\n" + after if after else "\n")
+    return (
+        head + "\n".join([HEAD, rule, *sorted([*kept, line])]) + ("\n\n" + after if after else "\n")
+    )

@@ -1,4 +1,6 @@
-"""FLUX.1 and SD3.5 releases with another shift draw as diffusers draws them, or are refused by name."""
+"""FLUX.1 and SD3.5 releases with another shift draw as diffusers draws them, or are refused by
+name.
+"""
 
 import json
 
@@ -15,7 +17,11 @@ from tinyflux_pl.core.errors import ConfigError
     [
         (dict(shift=6.0), 6.0, "even"),
         (dict(use_dynamic_shifting=True), "flux1", "even"),
-        (dict(use_dynamic_shifting=True, max_shift=1.3, base_image_seq_len=128), [0.5, 1.3, 128, 4096], "even"),
+        (
+            dict(use_dynamic_shifting=True, max_shift=1.3, base_image_seq_len=128),
+            [0.5, 1.3, 128, 4096],
+            "even",
+        ),
     ],
 )
 def test_flux1_follows_its_shift(tmp_path, settings, shift, spacing):
@@ -25,25 +31,33 @@ def test_flux1_follows_its_shift(tmp_path, settings, shift, spacing):
     assert (made.sampler.settings.shift, made.sampler.settings.spacing) == (shift, spacing)
     pipeline = drawing.theirs("FluxPipeline", folder)
     packed = pipeline._pack_latents(drawing.noise(made), 1, 16, HEIGHT // 8, WIDTH // 8)
-    told = dict(height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16)
+    told = dict(
+        height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16
+    )
     image = pipeline(prompt=drawing.PROMPT, latents=packed, guidance_scale=3.5, **told).images
     assert drawing.difference(drawing.draw(made), image) <= 1e-4
 
 
-@pytest.mark.parametrize("settings", [dict(shift=6.0), dict(use_dynamic_shifting=True, base_shift=0.6)])
+@pytest.mark.parametrize(
+    "settings", [dict(shift=6.0), dict(use_dynamic_shifting=True, base_shift=0.6)]
+)
 def test_sd35_follows_its_shift(tmp_path, settings):
     releases_stability.sd35(tmp_path)
     put(tmp_path, "FlowMatchEulerDiscreteScheduler", **settings)
     asked = ("sampler.steps=3", "text.t5_length=16")
     made = drawing.ours("sd35_large", tmp_path, HEIGHT, WIDTH, *asked)
     pipeline = drawing.theirs("StableDiffusion3Pipeline", tmp_path)
-    told = dict(height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16)
+    told = dict(
+        height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16
+    )
     latents = drawing.noise(made)
     image = pipeline(prompt=drawing.PROMPT, latents=latents, guidance_scale=3.5, **told).images
     assert drawing.difference(drawing.draw(made), image) <= 1e-4
 
 
-@pytest.mark.parametrize("setting", [dict(use_karras_sigmas=True), dict(shift_terminal=0.1), dict(invert_sigmas=True)])
+@pytest.mark.parametrize(
+    "setting", [dict(use_karras_sigmas=True), dict(shift_terminal=0.1), dict(invert_sigmas=True)]
+)
 def test_flow_settings_that_are_not_followed_are_refused(tmp_path, setting):
     (tmp_path / "scheduler").mkdir()
     told = {"_class_name": "FlowMatchEulerDiscreteScheduler", **setting}

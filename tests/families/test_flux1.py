@@ -1,4 +1,6 @@
-"""FLUX.1 from disk to image, beside diffusers' own pipelines on the same weights, noise and prompt."""
+"""FLUX.1 from disk to image, beside diffusers' own pipelines on the same weights, noise and
+prompt.
+"""
 
 import numpy as np
 import pytest
@@ -10,7 +12,13 @@ from tests.families import drawing, table
 
 HEIGHT, WIDTH, STEPS = 32, 48, 3
 LENGTH = releases_flux1.TEXT_LENGTH
-SIZE = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS, max_sequence_length=LENGTH, output_type="pt")
+SIZE = dict(
+    height=HEIGHT,
+    width=WIDTH,
+    num_inference_steps=STEPS,
+    max_sequence_length=LENGTH,
+    output_type="pt",
+)
 SMALL = (f"text.length={LENGTH}", f"sampler.steps={STEPS}")
 SCHNELL = {**releases_flux1.STRUCTURE, **releases_flux1.VARIANTS["schnell"]}
 PARAMETERS = {
@@ -56,11 +64,15 @@ def packed(latents):
     return FluxPipeline._pack_latents(latents, *latents.shape)
 
 
-@pytest.mark.parametrize(("variant", "guided"), [("dev", dict(guidance_scale=3.5)), ("schnell", {})])
+@pytest.mark.parametrize(
+    ("variant", "guided"), [("dev", dict(guidance_scale=3.5)), ("schnell", {})]
+)
 def test_text_to_image_is_diffusers(folder, variant, guided):
     made = drawing.ours(f"flux1_{variant}", folder(variant), HEIGHT, WIDTH, *SMALL)
     reference = drawing.theirs("FluxPipeline", folder(variant))
-    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **guided).images
+    image = reference(
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **guided
+    ).images
     table.check(f"flux1_{variant}", drawing.difference(drawing.draw(made), image))
 
 
@@ -68,14 +80,18 @@ def test_true_guidance_is_diffusers(folder):
     made = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL, "guidance.scale=2.5")
     reference = drawing.theirs("FluxPipeline", folder("dev"))
     told = dict(guidance_scale=3.5, true_cfg_scale=2.5, negative_prompt="blue")
-    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **told).images
+    image = reference(
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **told
+    ).images
     assert drawing.difference(drawing.draw(made, negative_prompt="blue"), image) <= table.LARGEST
 
 
 def test_each_component_is_diffusers(folder):
     made = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL)
     reference = drawing.theirs("FluxPipeline", folder("dev"))
-    tokens, pooled, ids = reference.encode_prompt([drawing.PROMPT, "red"], max_sequence_length=LENGTH)
+    tokens, pooled, ids = reference.encode_prompt(
+        [drawing.PROMPT, "red"], max_sequence_length=LENGTH
+    )
     told = made.sampler.text.encode([drawing.PROMPT, "red"])
     assert not ids.any() and bool(told.mask.all())
     torch.testing.assert_close((told.tokens, told.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5)
@@ -107,8 +123,12 @@ def test_kontext_is_diffusers(folder, picture):
     options = (*SMALL, "model.reference_size=as_is", f"reference='{picture}'")
     made = drawing.ours("flux1_kontext", folder("kontext"), HEIGHT, WIDTH, *options)
     reference = drawing.theirs("FluxKontextPipeline", folder("kontext"))
-    edited = dict(image=Image.open(picture), max_area=HEIGHT * WIDTH, _auto_resize=False, guidance_scale=2.5)
-    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **edited).images
+    edited = dict(
+        image=Image.open(picture), max_area=HEIGHT * WIDTH, _auto_resize=False, guidance_scale=2.5
+    )
+    image = reference(
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **edited
+    ).images
     table.check("flux1_kontext", drawing.difference(drawing.draw(made), image))
 
 
@@ -117,7 +137,9 @@ def test_fill_is_diffusers(folder, picture, hole):
     made = drawing.ours("flux1_fill", folder("fill"), HEIGHT, WIDTH, *options)
     reference = drawing.theirs("FluxFillPipeline", folder("fill"))
     filled = dict(image=Image.open(picture), mask_image=Image.open(hole), guidance_scale=30.0)
-    image = reference(prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **filled).images
+    image = reference(
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **filled
+    ).images
     table.check("flux1_fill", drawing.difference(drawing.draw(made), image))
 
 
@@ -135,14 +157,33 @@ def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tm
     from tinyflux_pl.denoisers.flux1_layout import to_original
 
     release = folder("schnell")
-    asked = ("model=flux1_schnell", "prompt='a red circle'", "height=32", "width=48", "sampler.steps=1", *SMALL[:1])
-    run("generate", tmp_path, *asked, *drawing.EXACT, f"model.weights='{release}'", f"output='{tmp_path / 'a'}'")
+    asked = (
+        "model=flux1_schnell",
+        "prompt='a red circle'",
+        "height=32",
+        "width=48",
+        "sampler.steps=1",
+        *SMALL[:1],
+    )
+    run(
+        "generate",
+        tmp_path,
+        *asked,
+        *drawing.EXACT,
+        f"model.weights='{release}'",
+        f"output='{tmp_path / 'a'}'",
+    )
     tensors = load_file(release / "transformer" / "diffusion_pytorch_model.safetensors")
     save_file(to_original(tensors), tmp_path / "flux1-schnell.safetensors")
     structure = [
-        f"model.structure.{key}={str(list(v) if isinstance(v, tuple) else v).lower()}" for key, v in SCHNELL.items()
+        f"model.structure.{key}={str(list(v) if isinstance(v, tuple) else v).lower()}"
+        for key, v in SCHNELL.items()
     ]
-    alone = (f"model.weights='{tmp_path / 'flux1-schnell.safetensors'}'", f"release.weights='{release}'", *structure)
+    alone = (
+        f"model.weights='{tmp_path / 'flux1-schnell.safetensors'}'",
+        f"release.weights='{release}'",
+        *structure,
+    )
     run("generate", tmp_path, *asked, *drawing.EXACT, *alone, f"output='{tmp_path / 'b'}'")
     first, second = (Image.open(tmp_path / place / "image_0000.png") for place in "ab")
     assert first.size == (48, 32) and first.tobytes() == second.tobytes()
@@ -152,8 +193,18 @@ def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tm
 def test_a_reference_is_told_in_the_picture_and_sets_its_size(folder, picture, tmp_path):
     from tests.app.runs import run
 
-    asked = ("model=flux1_kontext", "prompt='night'", "sampler.steps=1", "model.reference_size=as_is", *SMALL[:1])
-    where = (f"model.weights='{folder('kontext')}'", f"output='{tmp_path}'", f"reference=['{picture}','{picture}']")
+    asked = (
+        "model=flux1_kontext",
+        "prompt='night'",
+        "sampler.steps=1",
+        "model.reference_size=as_is",
+        *SMALL[:1],
+    )
+    where = (
+        f"model.weights='{folder('kontext')}'",
+        f"output='{tmp_path}'",
+        f"reference=['{picture}','{picture}']",
+    )
     run("generate", tmp_path, *asked, *drawing.EXACT, *where)
     made = Image.open(tmp_path / "image_0000.png")
     assert made.size == (48, 32) and picture.name in made.text["tinyflux_pl"]
@@ -173,15 +224,24 @@ def test_the_plan_needs_no_weights(tmp_path, capsys):
     ("asked", "says"),
     [
         (["model=flux1_dev"], "no weights to draw from"),
-        (["model=flux1_dev", "model.weights=FOLDER", "reference=PICTURE"], "not trained on references"),
-        (["model=flux1_dev", "model.weights=FOLDER", "image=PICTURE", "mask=PICTURE"], "fills no holes"),
+        (
+            ["model=flux1_dev", "model.weights=FOLDER", "reference=PICTURE"],
+            "not trained on references",
+        ),
+        (
+            ["model=flux1_dev", "model.weights=FOLDER", "image=PICTURE", "mask=PICTURE"],
+            "fills no holes",
+        ),
         (["model=flux1_dev", "model.weights=FOLDER", "image=PICTURE"], "do not go together"),
         (["model=flux1_dev", "model.weights=FOLDER", "hardware.precision=16-mixed"], "overflows"),
         (["model=flux1_dev", "model.weights=FOLDER", "path=linear"], "noise at t = 1"),
         (["model=flux1_dev", "model.weights=FOLDER", "codec=pixels"], "latent channels"),
         (["model=flux1_dev", "model.weights=FOLDER", "text.dtype=float16"], "overflows"),
         (
-            ["model=flux1_dev", "model.weights=FOLDER/transformer/diffusion_pytorch_model.safetensors"],
+            [
+                "model=flux1_dev",
+                "model.weights=FOLDER/transformer/diffusion_pytorch_model.safetensors",
+            ],
             "release.weights",
         ),
     ],
@@ -190,7 +250,10 @@ def test_what_cannot_be_drawn_says_why(folder, picture, tmp_path, asked, says):
     from tests.app.runs import run
     from tinyflux_pl.core.errors import TinyFluxError
 
-    told = [line.replace("FOLDER", str(folder("dev"))).replace("=PICTURE", f"='{picture}'") for line in asked]
+    told = [
+        line.replace("FOLDER", str(folder("dev"))).replace("=PICTURE", f"='{picture}'")
+        for line in asked
+    ]
     with pytest.raises(TinyFluxError, match=says):
         run("generate", tmp_path, "prompt=x", *SMALL[:1], *told)
 
@@ -201,6 +264,8 @@ def test_a_negative_prompt_or_an_embedded_guidance_that_does_nothing_is_refused(
     made = drawing.ours("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL)
     with pytest.raises(ConfigError, match=r"guidance\.scale=1"):
         drawing.draw(made, negative_prompt="blue")
-    made = drawing.ours("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL, "guidance=embedded")
+    made = drawing.ours(
+        "flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL, "guidance=embedded"
+    )
     with pytest.raises(ConfigError, match="no guidance input"):
         drawing.draw(made)

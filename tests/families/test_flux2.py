@@ -1,4 +1,6 @@
-"""FLUX.2 from disk to image, beside diffusers' own pipelines on the same weights, noise and prompt."""
+"""FLUX.2 from disk to image, beside diffusers' own pipelines on the same weights, noise and
+prompt.
+"""
 
 import numpy as np
 import pytest
@@ -10,7 +12,13 @@ from tests.families import drawing, table
 
 HEIGHT, WIDTH, STEPS = 32, 48, 3
 LENGTH, LAYERS = 64, (1, 2, 4)
-SIZE = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS, max_sequence_length=LENGTH, output_type="pt")
+SIZE = dict(
+    height=HEIGHT,
+    width=WIDTH,
+    num_inference_steps=STEPS,
+    max_sequence_length=LENGTH,
+    output_type="pt",
+)
 SMALL = (f"text.length={LENGTH}", f"text.layers={list(LAYERS)}", f"sampler.steps={STEPS}")
 PARAMETERS = {
     "flux2_dev": (32_223_281_152, 32.22),
@@ -42,7 +50,11 @@ def pictures(tmp_path_factory):
 
 
 def reference(pipeline, made, **told):
-    given = {"prompt": drawing.PROMPT, "latents": drawing.noise(made), "text_encoder_out_layers": LAYERS}
+    given = {
+        "prompt": drawing.PROMPT,
+        "latents": drawing.noise(made),
+        "text_encoder_out_layers": LAYERS,
+    }
     return pipeline(**{**SIZE, **given, "guidance_scale": 4.0, **told}).images
 
 
@@ -56,7 +68,9 @@ def test_dev_is_diffusers(dev):
 def test_klein_is_diffusers(klein, size):
     folder, pipeline = klein
     made = drawing.ours(f"flux2_klein_{size}", folder, HEIGHT, WIDTH, *SMALL)
-    table.check(f"flux2_klein_{size}", drawing.difference(drawing.draw(made), reference(pipeline, made)))
+    table.check(
+        f"flux2_klein_{size}", drawing.difference(drawing.draw(made), reference(pipeline, made))
+    )
 
 
 def test_references_are_diffusers(klein, pictures):
@@ -79,7 +93,9 @@ def test_the_grid_of_times_is_the_schedulers(side, steps):
 
     tokens = (side // 16) ** 2
     scheduler = releases_flux2.scheduler(use_dynamic_shifting=True, time_shift_type="exponential")
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=compute_empirical_mu(tokens, steps))
+    scheduler.set_timesteps(
+        sigmas=np.linspace(1.0, 1 / steps, steps), mu=compute_empirical_mu(tokens, steps)
+    )
     times = grid(steps, LinearPath(noise_at=1), shift_for("flux2", tokens, steps))
     torch.testing.assert_close(times, scheduler.sigmas, rtol=1e-5, atol=1e-5)
 

@@ -1,4 +1,6 @@
-"""FLUX.3 from disk to image, beside diffusers' modular pipeline on the same weights, noise and prompt."""
+"""FLUX.3 from disk to image, beside diffusers' modular pipeline on the same weights, noise and
+prompt.
+"""
 
 from types import SimpleNamespace
 
@@ -33,15 +35,27 @@ def reference(folder, parts, latents, **more):
     pipeline.update_components(transformer=net, vae=vae, text_encoder=encoder, scheduler=scheduler)
     pipeline.tokenizer = processor  # the real one is a processor, which wants packages for pictures
     pipeline.set_progress_bar_config(disable=True)
-    told = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS, latents=latents, output_type="pt", **more)
-    return pipeline(prompt=drawing.PROMPT, text_encoder_out_layers=(1, 2, 4), **told, output="images")
+    told = dict(
+        height=HEIGHT,
+        width=WIDTH,
+        num_inference_steps=STEPS,
+        latents=latents,
+        output_type="pt",
+        **more,
+    )
+    return pipeline(
+        prompt=drawing.PROMPT, text_encoder_out_layers=(1, 2, 4), **told, output="images"
+    )
 
 
 def test_text_to_image_is_diffusers(release):
     folder, parts = release
     small = ("text.layers=[1,2,4]", f"sampler.steps={STEPS}")
     made = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
-    table.check("flux3", drawing.difference(drawing.draw(made), reference(folder, parts, drawing.noise(made))))
+    table.check(
+        "flux3",
+        drawing.difference(drawing.draw(made), reference(folder, parts, drawing.noise(made))),
+    )
 
 
 def test_two_references_are_diffusers(release, tmp_path):
@@ -51,9 +65,15 @@ def test_two_references_are_diffusers(release, tmp_path):
         pixels = np.random.default_rng(k).integers(0, 255, (9, 9, 3), np.uint8)
         Image.fromarray(pixels).resize(size).save(tmp_path / f"{k}.png")
         files.append(tmp_path / f"{k}.png")
-    small = ("text.layers=[1,2,4]", f"sampler.steps={STEPS}", f"reference=[{','.join(map(str, files))}]")
+    small = (
+        "text.layers=[1,2,4]",
+        f"sampler.steps={STEPS}",
+        f"reference=[{','.join(map(str, files))}]",
+    )
     made = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
-    image = reference(folder, parts, drawing.noise(made), image=[Image.open(file) for file in files])
+    image = reference(
+        folder, parts, drawing.noise(made), image=[Image.open(file) for file in files]
+    )
     assert drawing.difference(drawing.draw(made), image) <= table.LARGEST
 
 

@@ -12,22 +12,35 @@ from tests.families import drawing
 
 REVISION = "0123456789" * 4
 BESIDE = {  # that no one asked for: other formats, a variant, the original file, a LoRA
-    "unet/diffusion_pytorch_model.bin", "unet/model.onnx", "sd_xl_base_1.0.safetensors", "offset_lora.safetensors",
-    "unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16.safetensors", "README.md", "evil.py",
-}  # fmt: skip
+    "unet/diffusion_pytorch_model.bin",
+    "unet/model.onnx",
+    "sd_xl_base_1.0.safetensors",
+    "offset_lora.safetensors",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "text_encoder/model.fp16.safetensors",
+    "README.md",
+    "evil.py",
+}
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub that holds one repository in tmp_path/remote, and keeps what is fetched as the real client does."""
+    """A hub that holds one repository in tmp_path/remote, and keeps what is fetched as the real
+    client does.
+    """
     remote, cache = tmp_path / "remote", tmp_path / "models--owner--name"
     remote.mkdir()
 
     def snapshot_download(repository, revision, allow_patterns):
         assert (repository, revision) == ("owner/name", REVISION)
-        names = [file.relative_to(remote).as_posix() for file in remote.rglob("*") if file.is_file()]
+        names = [
+            file.relative_to(remote).as_posix() for file in remote.rglob("*") if file.is_file()
+        ]
         for name in filter_repo_objects(names, allow_patterns=allow_patterns):
-            blob, link = cache / "blobs" / name.replace("/", "_"), cache / "snapshots" / revision / name
+            blob, link = (
+                cache / "blobs" / name.replace("/", "_"),
+                cache / "snapshots" / revision / name,
+            )
             blob.parent.mkdir(parents=True, exist_ok=True)
             link.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(remote / name, blob)

@@ -23,8 +23,16 @@ LEADING = dict(timestep_spacing="leading")
 EDM = dict(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
 COSXL = dict(sigma_min=0.002, sigma_max=120.0, sigma_data=1.0, sigma_schedule="exponential")
 FOLLOWED: dict[str, tuple[str, dict[str, Any], int]] = {  # scheduler, settings, steps
-    "v-prediction": ("EulerDiscreteScheduler", {**TABLE, **V, "timestep_spacing": "leading", "steps_offset": 1}, 3),
-    "no offset": ("EulerDiscreteScheduler", {**TABLE, "timestep_spacing": "leading", "steps_offset": 0}, 3),
+    "v-prediction": (
+        "EulerDiscreteScheduler",
+        {**TABLE, **V, "timestep_spacing": "leading", "steps_offset": 1},
+        3,
+    ),
+    "no offset": (
+        "EulerDiscreteScheduler",
+        {**TABLE, "timestep_spacing": "leading", "steps_offset": 0},
+        3,
+    ),
     "other betas": (
         "EulerDiscreteScheduler",
         {"beta_start": 0.001, "beta_end": 0.03, "timestep_spacing": "leading"},
@@ -33,14 +41,34 @@ FOLLOWED: dict[str, tuple[str, dict[str, Any], int]] = {  # scheduler, settings,
     "zero terminal SNR": ("EulerDiscreteScheduler", {**TABLE, **V, **ZERO, **TRAILING}, 4),
     "linspace": ("EulerDiscreteScheduler", {**TABLE, "timestep_spacing": "linspace"}, 4),
     "Karras": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "use_karras_sigmas": True}, 4),
-    "exponential": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "use_exponential_sigmas": True}, 4),
-    "the table's end": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "final_sigmas_type": "sigma_min"}, 4),
+    "exponential": (
+        "EulerDiscreteScheduler",
+        {**TABLE, **TRAILING, "use_exponential_sigmas": True},
+        4,
+    ),
+    "the table's end": (
+        "EulerDiscreteScheduler",
+        {**TABLE, **TRAILING, "final_sigmas_type": "sigma_min"},
+        4,
+    ),
     "Lightning, 4 steps": ("EulerDiscreteScheduler", {**TABLE, **TRAILING}, 4),
-    "Lightning, 1 step": ("EulerDiscreteScheduler", {**TABLE, **TRAILING, "prediction_type": "sample"}, 1),
+    "Lightning, 1 step": (
+        "EulerDiscreteScheduler",
+        {**TABLE, **TRAILING, "prediction_type": "sample"},
+        1,
+    ),
     "Turbo, 1 step": ("EulerAncestralDiscreteScheduler", {**TABLE, **TRAILING}, 1),
     "Turbo, 4 steps": ("EulerAncestralDiscreteScheduler", {**TABLE, **TRAILING}, 4),
-    "DDIM": ("DDIMScheduler", {**TABLE, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}, 4),
-    "DDIM, zero terminal SNR": ("DDIMScheduler", {**TABLE, **V, **ZERO, **TRAILING, "clip_sample": False}, 4),
+    "DDIM": (
+        "DDIMScheduler",
+        {**TABLE, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1},
+        4,
+    ),
+    "DDIM, zero terminal SNR": (
+        "DDIMScheduler",
+        {**TABLE, **V, **ZERO, **TRAILING, "clip_sample": False},
+        4,
+    ),
     "DPM-Solver++": ("DPMSolverMultistepScheduler", {**TABLE}, 5),
     "DPM-Solver++, leading": (
         "DPMSolverMultistepScheduler",
@@ -69,7 +97,11 @@ REFUSED = {
         {**TABLE, "num_train_timesteps": 500},
         "num_train_timesteps=500",
     ),
-    "a word for a number": ("EulerDiscreteScheduler", {**TABLE, "beta_end": "large"}, "beta_end=large"),
+    "a word for a number": (
+        "EulerDiscreteScheduler",
+        {**TABLE, "beta_end": "large"},
+        "beta_end=large",
+    ),
 }
 
 
@@ -84,7 +116,9 @@ def put(folder, kind, **settings):
     index = json.loads((folder / "model_index.json").read_text())
     index["scheduler"] = ["diffusers", kind]
     (folder / "model_index.json").write_text(json.dumps(index))
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": kind, **settings}))
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps({"_class_name": kind, **settings})
+    )
 
 
 def edit(file, **changes):
@@ -155,7 +189,9 @@ def test_what_is_asked_for_wins_over_the_release(xl):
 
 
 def test_settings_that_nobody_reads_are_named_once_and_usual_ones_are_not(xl, capsys):
-    relics = dict(clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True, trained_betas=None)
+    relics = dict(
+        clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True, trained_betas=None
+    )
     put(xl[0], "EulerDiscreteScheduler", **TABLE, **relics, of_tomorrow=1)
     edit(xl[0] / "model_index.json", of_the_day_after=True)
     ours(xl[0], 3)
@@ -186,7 +222,9 @@ def test_playground_is_diffusers_with_its_latents_statistics(xl, tmp_path, monke
 
     folder = shutil.copytree(xl[0], tmp_path / "playground")
     put(folder, "EDMDPMSolverMultistepScheduler", **EDM)
-    statistics = dict(latents_mean=[-1.6, 1.9, -1.4, 2.5], latents_std=[8.5, 5.9, 6.5, 5.2], scaling_factor=0.5)
+    statistics = dict(
+        latents_mean=[-1.6, 1.9, -1.4, 2.5], latents_std=[8.5, 5.9, 6.5, 5.2], scaling_factor=0.5
+    )
     edit(folder / "vae" / "config.json", **statistics)
     pipeline = drawing.theirs("StableDiffusionXLPipeline", folder)
     assert isinstance(pipeline.scheduler, diffusers.EDMDPMSolverMultistepScheduler)
@@ -224,6 +262,8 @@ def test_markers_in_a_single_file_are_followed_or_refused(tmp_path, markers):
 
 
 def test_a_step_distilled_release_is_not_drawn_with_guidance(tmp_path):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True}))
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True})
+    )
     with pytest.raises(ConfigError, match=r"step-distilled[\s\S]*guidance=none sampler\.steps=4"):
         drawing.ours("flux2_klein_4b", tmp_path, HEIGHT, WIDTH)

@@ -18,7 +18,10 @@ from tinyflux_pl.denoisers.flux1_layout import to_original
 
 HEIGHT, WIDTH = 32, 48
 SHORT = ("sampler.steps=2",)
-SDXL = {"input_blocks.0.0.weight": torch.ones(320, 4, 3, 3), "label_emb.0.0.weight": torch.ones(1280, 2816)}
+SDXL = {
+    "input_blocks.0.0.weight": torch.ones(320, 4, 3, 3),
+    "label_emb.0.0.weight": torch.ones(1280, 2816),
+}
 SDXL = {f"model.diffusion_model.{key}": value for key, value in SDXL.items()}  # of its first layers
 UNSAID = ("architectures", "dtype", "transformers_version", "model_type")
 
@@ -26,14 +29,29 @@ UNSAID = ("architectures", "dtype", "transformers_version", "model_type")
 def told(key, folder):
     """What a folder's config.json says, as a command line says it of a file."""
     config = json.loads((folder / "config.json").read_text())
-    said = {k: v for k, v in config.items() if not k.startswith("_") and k not in UNSAID and v is not None}
-    return [f"++{key}.{k}={json.dumps(v).replace(chr(34), '')}" for k, v in said.items() if not isinstance(v, dict)]
+    said = {
+        k: v
+        for k, v in config.items()
+        if not k.startswith("_") and k not in UNSAID and v is not None
+    }
+    return [
+        f"++{key}.{k}={json.dumps(v).replace(chr(34), '')}"
+        for k, v in said.items()
+        if not isinstance(v, dict)
+    ]
 
 
 def structures(folder, network, **encoders):
     """Everything that a tiny release differs in from the published one."""
     lines = told("model.structure", folder / network) + told("codec.structure", folder / "vae")
-    return [*lines, *(line for key, name in encoders.items() for line in told(f"text.structures.{key}", folder / name))]
+    return [
+        *lines,
+        *(
+            line
+            for key, name in encoders.items()
+            for line in told(f"text.structures.{key}", folder / name)
+        ),
+    ]
 
 
 def image(model, weights, *overrides):
@@ -49,8 +67,15 @@ def alone(folder, name, tensors):
 
 def test_sdxl_in_one_file(tmp_path):
     pipeline = releases_stability.sdxl(tmp_path / "release")
-    extra = {"model_ema.diffusion_modelinput_blocks00weight": torch.ones(1), "optimizer.state.0.step": torch.ones(1)}
-    file = alone(tmp_path / "file", "sd_xl_base_1.0.safetensors", {**original_layouts.sdxl_file(pipeline), **extra})
+    extra = {
+        "model_ema.diffusion_modelinput_blocks00weight": torch.ones(1),
+        "optimizer.state.0.step": torch.ones(1),
+    }
+    file = alone(
+        tmp_path / "file",
+        "sd_xl_base_1.0.safetensors",
+        {**original_layouts.sdxl_file(pipeline), **extra},
+    )
     small = structures(tmp_path / "release", "unet", first="text_encoder", second="text_encoder_2")
     words = f"text.tokenizer='{tmp_path / 'release'}'"
     expected = image("sdxl", tmp_path / "release")
@@ -58,7 +83,9 @@ def test_sdxl_in_one_file(tmp_path):
     with pytest.raises(HubError, match=r"no tokenizer[\s\S]*text\.tokenizer=FOLDER"):
         image("sdxl", file, *small)
     shutil.move(file, tmp_path / "release")  # where the repository itself has it
-    torch.testing.assert_close(image("sdxl", tmp_path / "release" / file.name, *small), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        image("sdxl", tmp_path / "release" / file.name, *small), expected, rtol=0, atol=1e-5
+    )
     torch.testing.assert_close(image("sdxl", tmp_path / "release"), expected, rtol=0, atol=1e-5)
 
 
@@ -93,7 +120,10 @@ def fp8(tensors, scaled):
         if scaled and inside:
             made[key.replace(".weight", ".scale_weight")] = scale
             made[key.replace(".weight", ".scale_input")] = torch.ones(())
-    return {**made, **({"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)} if scaled else {})}, meant
+    return {
+        **made,
+        **({"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)} if scaled else {}),
+    }, meant
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -120,20 +150,38 @@ def test_flux1_in_float8_in_one_file(flux, tmp_path, scaled):
     release = shutil.copytree(flux, tmp_path / "release")
     save_file(meant, tmp_path / "meant.safetensors")
     rest = (*small, "text.length=16", f"release.weights='{release}'")
-    torch.testing.assert_close(made, image("flux1_dev", tmp_path / "meant.safetensors", *rest), rtol=0, atol=1e-5)
-    assert float((made - image("flux1_dev", release, "text.length=16")).abs().max()) > 1e-5  # float8 is not exact
+    torch.testing.assert_close(
+        made, image("flux1_dev", tmp_path / "meant.safetensors", *rest), rtol=0, atol=1e-5
+    )
+    # float8 is not exact
+    assert float((made - image("flux1_dev", release, "text.length=16")).abs().max()) > 1e-5
 
 
 def test_generate_draws_from_one_file(tmp_path):
     pipeline = releases_stability.sdxl(tmp_path / "release")
-    file = alone(tmp_path / "file", "sd_xl_base_1.0.safetensors", original_layouts.sdxl_file(pipeline))
+    file = alone(
+        tmp_path / "file", "sd_xl_base_1.0.safetensors", original_layouts.sdxl_file(pipeline)
+    )
     small = structures(tmp_path / "release", "unet", first="text_encoder", second="text_encoder_2")
     asked = ("model=sdxl", "prompt='a red circle'", "height=32", "width=48", *SHORT, *drawing.EXACT)
-    run("generate", tmp_path, *asked, f"model.weights='{tmp_path / 'release'}'", f"output='{tmp_path / 'a'}'")
-    where = (f"model.weights='{file}'", f"text.tokenizer='{tmp_path / 'release'}'", f"output='{tmp_path / 'b'}'")
+    run(
+        "generate",
+        tmp_path,
+        *asked,
+        f"model.weights='{tmp_path / 'release'}'",
+        f"output='{tmp_path / 'a'}'",
+    )
+    where = (
+        f"model.weights='{file}'",
+        f"text.tokenizer='{tmp_path / 'release'}'",
+        f"output='{tmp_path / 'b'}'",
+    )
     run("generate", tmp_path, *asked, *small, *where)
-    first, second = (np.asarray(Image.open(tmp_path / place / "image_0000.png"), int) for place in "ab")
-    assert first.shape == (32, 48, 3) and first.std() > 1 and abs(first - second).max() <= 1  # of 255
+    first, second = (
+        np.asarray(Image.open(tmp_path / place / "image_0000.png"), int) for place in "ab"
+    )
+    # of 255
+    assert first.shape == (32, 48, 3) and first.std() > 1 and abs(first - second).max() <= 1
 
 
 def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
@@ -151,9 +199,15 @@ def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        ({"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.ones(1)}, r"1 of 1 tensors are a LoRA's"),
+        (
+            {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.ones(1)},
+            r"1 of 1 tensors are a LoRA's",
+        ),
         ({"double_blocks.0.img_attn.qkv.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
-        ({"double_blocks.0.img_attn.qkv.weight": torch.ones(1)}, r"holds no autoencoder[\s\S]*release\.weights="),
+        (
+            {"double_blocks.0.img_attn.qkv.weight": torch.ones(1)},
+            r"holds no autoencoder[\s\S]*release\.weights=",
+        ),
         (SDXL, r"this file, of SDXL \(model=sdxl\), holds no autoencoder"),
         (
             {**SDXL, "first_stage_model.decoder.conv_in.weight": torch.ones(1)},

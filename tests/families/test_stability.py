@@ -1,4 +1,6 @@
-"""SDXL and SD3.5 from disk to image, beside diffusers' own pipelines on the same weights, noise and prompt."""
+"""SDXL and SD3.5 from disk to image, beside diffusers' own pipelines on the same weights, noise and
+prompt.
+"""
 
 import numpy as np
 import pytest
@@ -39,7 +41,10 @@ def reference(pipeline, made, **told):
 def test_sdxl_is_diffusers(xl):
     folder, pipeline = xl
     made = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
-    table.check("sdxl", drawing.difference(drawing.draw(made), reference(pipeline, made, guidance_scale=5.0)))
+    table.check(
+        "sdxl",
+        drawing.difference(drawing.draw(made), reference(pipeline, made, guidance_scale=5.0)),
+    )
 
 
 def test_sdxl_with_a_negative_prompt_is_diffusers(xl):
@@ -53,7 +58,9 @@ def test_sd35_is_diffusers(three):
     size, folder, pipeline = three
     made = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
     told = {"guidance_scale": {"large": 3.5, "medium": 4.5}[size], "max_sequence_length": T5_LENGTH}
-    table.check(f"sd35_{size}", drawing.difference(drawing.draw(made), reference(pipeline, made, **told)))
+    table.check(
+        f"sd35_{size}", drawing.difference(drawing.draw(made), reference(pipeline, made, **told))
+    )
 
 
 def test_sd35_without_t5_is_diffusers(three):
@@ -61,7 +68,12 @@ def test_sd35_without_t5_is_diffusers(three):
     made = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3, "text.drop_t5=true")
     encoder, pipeline.text_encoder_3 = pipeline.text_encoder_3, None
     try:
-        image = reference(pipeline, made, guidance_scale=made.sampler.settings.guidance.scale, max_sequence_length=16)
+        image = reference(
+            pipeline,
+            made,
+            guidance_scale=made.sampler.settings.guidance.scale,
+            max_sequence_length=16,
+        )
     finally:
         pipeline.text_encoder_3 = encoder
     assert drawing.difference(drawing.draw(made), image) <= table.LARGEST
@@ -95,13 +107,18 @@ def test_the_grids_of_times_are_the_schedulers(steps, xl):
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(steps)
     torch.testing.assert_close(
-        grid(steps, LinearPath(noise_at=1), 3.0, spacing="sd3"), scheduler.sigmas, rtol=1e-5, atol=1e-6
+        grid(steps, LinearPath(noise_at=1), 3.0, spacing="sd3"),
+        scheduler.sigmas,
+        rtol=1e-5,
+        atol=1e-6,
     )
     euler = xl[1].scheduler
     euler.set_timesteps(steps)
     path, times = VPPath(), grid(steps, VPPath(), spacing="leading")
     assert np.array_equal((times.double() * 999).round().numpy(), euler.timesteps.numpy())
-    torch.testing.assert_close(path.sigma(times) / path.alpha(times), euler.sigmas[:-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        path.sigma(times) / path.alpha(times), euler.sigmas[:-1], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
@@ -109,5 +126,7 @@ def test_parameters_at_full_size(model, tmp_path):
     exact, billions = PARAMETERS[model]
     assert table.Family.of(model).parameters == exact
     structure = configuration("generate", tmp_path, f"model={model}")["model"]["structure"]
-    positions = structure.get("pos_embed_max_size", 0) ** 2 * structure.get("caption_projection_dim", 0)
+    positions = structure.get("pos_embed_max_size", 0) ** 2 * structure.get(
+        "caption_projection_dim", 0
+    )
     assert round((exact + positions) / 1e9, 2) == billions

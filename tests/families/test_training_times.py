@@ -1,4 +1,6 @@
-"""A released family trains at the times that its release draws at, unless another distribution is asked for."""
+"""A released family trains at the times that its release draws at, unless another distribution is
+asked for.
+"""
 
 import pytest
 import torch
@@ -31,7 +33,9 @@ def test_a_family_trains_at_its_own_shift(tmp_path, name):
         else:
             shift = shift_for(config.sampler["shift"], tokens, 50)
             torch.testing.assert_close(times(U, path, tokens), LogitNormal(shift=shift)(U, path))
-            assert (times.shift == "flux1") == (name in ("flux1_dev", "flux1_kontext", "flux1_fill"))
+            assert (times.shift == "flux1") == (
+                name in ("flux1_dev", "flux1_kontext", "flux1_fill")
+            )
 
 
 def test_the_published_tinyflux_trains_at_its_own_shift(tmp_path):
@@ -39,13 +43,20 @@ def test_the_published_tinyflux_trains_at_its_own_shift(tmp_path):
     assert times == LogitNormal(shift=3.0, toward="data")
 
 
-@pytest.mark.parametrize("line", [("timesteps=uniform", "model=flux1_dev"), ("model=sdxl", "timesteps=uniform")])
+@pytest.mark.parametrize(
+    "line", [("timesteps=uniform", "model=flux1_dev"), ("model=sdxl", "timesteps=uniform")]
+)
 def test_a_distribution_that_is_asked_for_wins(tmp_path, line):
     assert build(configuration("train", tmp_path, *line)["timesteps"]) == Uniform()
 
 
 def test_every_family_s_times_can_be_stratified(tmp_path):
-    line = ("model=flux1_dev", "timesteps=stratified", "timesteps.base=logit_normal", "timesteps.shift=flux1")
+    line = (
+        "model=flux1_dev",
+        "timesteps=stratified",
+        "timesteps.base=logit_normal",
+        "timesteps.shift=flux1",
+    )
     times = build(configuration("train", tmp_path, *line)["timesteps"])
     drawn = times(torch.full((64,), 0.5), LinearPath(1), 4096)
     torch.testing.assert_close(drawn, LogitNormal(shift="flux1")(U, LinearPath(1), 4096))

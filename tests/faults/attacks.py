@@ -11,19 +11,24 @@ KINDS = ("loss", "gradient", "activation")
 
 
 class Attack(Callback):
-    """In the given steps, and there in the given micro-batch, one number of the `kind` becomes `value`.
+    """In the given steps, and there in the given micro-batch, one number of the `kind` becomes
+    `value`.
 
-    A poisoned loss has finite gradients, a poisoned gradient a finite loss. Keeps copies of what `look(trainer)`
-    returns before each attacked step, and the samples of all its micro-batches.
+    A poisoned loss has finite gradients, a poisoned gradient a finite loss. Keeps copies of what
+    `look(trainer)` returns before each attacked step, and the samples of all its micro-batches.
     """
 
-    def __init__(self, kind: str, value: float, steps: set[int], micro_batch: int = 0, look: Any = None) -> None:
+    def __init__(
+        self, kind: str, value: float, steps: set[int], micro_batch: int = 0, look: Any = None
+    ) -> None:
         self.kind, self.value, self.steps, self.micro_batch = kind, value, steps, micro_batch
         self.look, self.before, self.sample_ids = look, [], []
         self._in_step, self._step = 0, -1
         self._undo: list[Any] = []
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._in_step = 0 if pl_module.step != self._step else self._in_step + 1
         self._step = pl_module.step
         if self._step not in self.steps:
@@ -62,7 +67,11 @@ class Attack(Callback):
         return parameter.register_hook(poisoned).remove
 
     def _activation(self, pl_module: Any) -> Any:
-        inner = next(m for name, m in pl_module.denoiser.named_modules() if name.endswith(("mlp.fc1", "0.mlp")))
+        inner = next(
+            m
+            for name, m in pl_module.denoiser.named_modules()
+            if name.endswith(("mlp.fc1", "0.mlp"))
+        )
 
         def poisoned(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
             output = output.clone()

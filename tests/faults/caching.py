@@ -1,4 +1,6 @@
-"""A small world to extract from: pictures, captions, random weights of every kind; all of it in one folder."""
+"""A small world to extract from: pictures, captions, random weights of every kind; all of it in one
+folder.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ PARTS = ("data", "teachers", "flux1", "t5", "clip")
 
 
 def make(root: Path, pictures: int = len(COLOURS), pretrained: bool = True) -> Path:
-    """Pictures with captions, the two teachers, and with `pretrained` an autoencoder, a T5 and a CLIP."""
+    """Pictures with captions, the two teachers, and with `pretrained` an autoencoder, a T5 and a
+    CLIP.
+    """
     for i in range(pictures):
         draw(root, i, i)
     for name, path, prediction, scale in (
@@ -71,14 +75,26 @@ def teacher(root: Path, name: str, path: Any, prediction: str, scale: float, see
     weights = root / "teachers" / f"{name}.safetensors"
     files.write_tensors(weights, denoiser.state_dict())
     told = {part.name: {"name": part.name, "config": part.config()} for part in (path, codec, text)}
-    described = {"path": told[path.name], "codec": told[codec.name], "text": told[text.name], "denoiser": "unet"}
-    described |= {"config": denoiser.config_dict(), "prediction": prediction, "sha256": files.sha256(weights)}
+    described = {
+        "path": told[path.name],
+        "codec": told[codec.name],
+        "text": told[text.name],
+        "denoiser": "unet",
+    }
+    described |= {
+        "config": denoiser.config_dict(),
+        "prediction": prediction,
+        "sha256": files.sha256(weights),
+    }
     files.write_json(weights.with_suffix(".json"), described)
 
 
 def alter(weights: Path, change: float = 1e-2) -> None:
     """Other weights in a file; a description beside it is told their hash."""
-    tensors = {key: value + change if value.is_floating_point() else value for key, value in read(weights).items()}
+    tensors = {
+        key: value + change if value.is_floating_point() else value
+        for key, value in read(weights).items()
+    }
     files.write_tensors(weights, tensors, {"format": "pt"})
     described = weights.with_suffix(".json")
     if described.exists():
@@ -95,10 +111,20 @@ def chosen(root: Path, pretrained: bool = True) -> list[str]:
     """The overrides that name this world."""
     own = ["text.width=16"]
     if pretrained:
-        own = ["codec=flux1", f"codec.weights='{root / 'flux1'}'", "text=flan_t5_clip", f"text.t5='{root / 't5'}'"]
+        own = [
+            "codec=flux1",
+            f"codec.weights='{root / 'flux1'}'",
+            "text=flan_t5_clip",
+            f"text.t5='{root / 't5'}'",
+        ]
         own += [f"text.clip='{root / 'clip'}'", "text.length=16"]
     folders = [f"teacher.{name}.folder='{root / 'teachers'}'" for name in ("lune", "sol")]
-    small = ["data.image_size=32", "data.shard_size=3", "data.validation_fraction=0.2", "data.extraction_batch=2"]
+    small = [
+        "data.image_size=32",
+        "data.shard_size=3",
+        "data.validation_fraction=0.2",
+        "data.extraction_batch=2",
+    ]
     return [
         "data=folder",
         f"data.root='{root / 'data'}'",
@@ -111,13 +137,17 @@ def chosen(root: Path, pretrained: bool = True) -> list[str]:
     ]
 
 
-def config(root: Path, *overrides: str, task: str = "extract", pretrained: bool = True) -> dict[str, Any]:
+def config(
+    root: Path, *overrides: str, task: str = "extract", pretrained: bool = True
+) -> dict[str, Any]:
     """The configuration of a task in this world; its caches lie in the world's folder, too."""
     return configuration(task, root, *chosen(root, pretrained), *overrides)
 
 
 def moved(config: dict[str, Any], root: Path, target: Path) -> dict[str, Any]:
-    """The configuration of one world for its copy in another place: composing takes longer than running."""
+    """The configuration of one world for its copy in another place: composing takes longer than
+    running.
+    """
     return json.loads(json.dumps(config).replace(str(root), str(target)))
 
 
@@ -128,13 +158,19 @@ def extract(root: Path, *overrides: str, pretrained: bool = True) -> None:
 
 def copied(root: Path, target: Path, caches: bool = True) -> Path:
     """The world in another place, with or without its caches."""
-    return shutil.copytree(root, target, ignore=None if caches else shutil.ignore_patterns("cache", "outputs"))
+    return shutil.copytree(
+        root, target, ignore=None if caches else shutil.ignore_patterns("cache", "outputs")
+    )
 
 
 def content(root: Path) -> dict[str, bytes]:
     """Every file of the world's caches."""
     stores = root / "cache"
-    found = (p for p in sorted(stores.rglob("*")) if p.is_file() and p.name not in (".lock", "decoded.bin"))
+    found = (
+        p
+        for p in sorted(stores.rglob("*"))
+        if p.is_file() and p.name not in (".lock", "decoded.bin")
+    )
     return {str(p.relative_to(stores)): p.read_bytes() for p in found}
 
 

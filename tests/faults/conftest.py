@@ -25,7 +25,13 @@ def figure() -> Callable[[int, str, int, int], None]:
 
     def record(number: int, fault: str, passed: int, tried: int, note: str = "") -> None:
         if path := os.environ.get("FAULTS_FIGURES"):
-            line = {"number": number, "fault": fault, "passed": passed, "tried": tried, "note": note}
+            line = {
+                "number": number,
+                "fault": fault,
+                "passed": passed,
+                "tried": tried,
+                "note": note,
+            }
             with open(path, "a") as lines:
                 lines.write(json.dumps(line) + "\n")
         assert passed == tried, f"fault {number}, {fault}: {passed} of {tried}"

@@ -1,4 +1,6 @@
-"""Something happens just before the n-th system call that changes a folder; production code knows nothing of it."""
+"""Something happens just before the n-th system call that changes a folder; production code knows
+nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ Action = Callable[[int, str, str], None]
 
 
 def before_changes(folder: Path, act: Action) -> None:
-    """Call act(n, kind, path) before each change below `folder`: for a forked child, as it cannot be undone.
+    """Call act(n, kind, path) before each change below `folder`: for a forked child, as it cannot
+    be undone.
 
-    Kinds are Python's audit events, `os.rename` with the new name last, and `fsync`, which has no event.
-    A file opened to be read is no change.
+    Kinds are Python's audit events, `os.rename` with the new name last, and `fsync`, which has no
+    event. A file opened to be read is no change.
     """
     inside, counter = os.path.realpath(folder), iter(range(10**9))
     fsync = os.fsync
@@ -54,7 +57,9 @@ def die_at(chosen: Callable[[int, str, str], bool]) -> Action:
 
 
 def fail_at(chosen: Callable[[int, str, str], bool], error: int) -> Action:
-    """Refuse the changes that are `chosen`, as the system does with this errno; removing is never refused."""
+    """Refuse the changes that are `chosen`, as the system does with this errno; removing is never
+    refused.
+    """
 
     def act(n: int, kind: str, path: str) -> None:
         if kind not in ("os.remove", "os.rmdir") and chosen(n, kind, path):

@@ -1,4 +1,6 @@
-"""Children of one warm process: forked, so that imports are paid once, and killed when a test says so."""
+"""Children of one warm process: forked, so that imports are paid once, and killed when a test says
+so.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: its exit code (minus the signal's number if one killed it), and what it printed."""
+    """How a child ended: its exit code (minus the signal's number if one killed it), and what it
+    printed.
+    """
 
     code: int
     printed: str
@@ -62,7 +66,9 @@ class Child:
             if time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-                raise AssertionError(f"a child ran longer than {timeout} s:\n{self.log.read_text()[-3000:]}")
+                raise AssertionError(
+                    f"a child ran longer than {timeout} s:\n{self.log.read_text()[-3000:]}"
+                )
             time.sleep(0.002)
         return Ended(int(self._code or 0), self.log.read_text(errors="replace"))
 

@@ -38,17 +38,35 @@ def chunk(name: bytes, content: bytes, crc: int | None = None) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
 
 
-def png(width: int, height: int, depth: int = 8, *extra: bytes, rows: bytes = b"", crc: int | None = None) -> bytes:
+def png(
+    width: int,
+    height: int,
+    depth: int = 8,
+    *extra: bytes,
+    rows: bytes = b"",
+    crc: int | None = None,
+) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
     body = chunk(b"IDAT", zlib.compress(rows), crc)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(extra) + body + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(extra) + body + chunk(b"IEND", b"")
+    )
 
 
 def gif_bomb() -> bytes:
     """Eighty bytes whose canvas Pillow allocates while it reads the header."""
     size = struct.pack("<HH", 13000, 13700)
     control = b"\x21\xf9\x04\x09\0\0\0\0"
-    return b"GIF89a" + size + b"\xf0\0\0" + bytes(6) + control + b",\0\0\0\0" + size + b"\0\x02\x02\x4c\x01\0;"
+    return (
+        b"GIF89a"
+        + size
+        + b"\xf0\0\0"
+        + bytes(6)
+        + control
+        + b",\0\0\0\0"
+        + size
+        + b"\0\x02\x02\x4c\x01\0;"
+    )
 
 
 def webp_bomb() -> bytes:
@@ -85,7 +103,9 @@ def with_text(size: int) -> bytes:
 def turned(width: int = SIDE, height: int = SIDE, kind: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(red(width, height), kind, exif=exif, **({"compress_level": 1} if kind == "PNG" else {}))
+    return encoded(
+        red(width, height), kind, exif=exif, **({"compress_level": 1} if kind == "PNG" else {})
+    )
 
 
 def sixteen_bit_rgb() -> bytes:
@@ -111,7 +131,8 @@ REFUSED: dict[str, bytes] = {
     "page.jpg": b"\n<!DOCTYPE html><html>404</html>",
     "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "lfs.png": b"version https://git-lfs.github.com/spec/v1\n",
-    "\x1b[2J\u202ewords.png": b"hello",  # a name that would clear a terminal and turn its text around
+    # a name that would clear a terminal and turn its text around
+    "\x1b[2J\u202ewords.png": b"hello",
     "zeros.bmp": bytes(4096),
     "bomb.png": png(65535, 65535),
     "bomb_slight.png": png(LIMIT + 1, LIMIT + 1, rows=b"\0"),
@@ -142,7 +163,9 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 KEPT: dict[str, bytes] = {
     "bomb_text.png": png(SIDE, SIDE, 8, chunk(b"zTXt", b"a\0\0" + TEXT_BOMB), rows=RED_ROWS),
     "bomb_profile.png": png(SIDE, SIDE, 8, chunk(b"iCCP", b"a\0\0" + TEXT_BOMB), rows=RED_ROWS),
-    "bomb_texts.png": png(SIDE, SIDE, 8, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20)))] * 80, rows=RED_ROWS),
+    "bomb_texts.png": png(
+        SIDE, SIDE, 8, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20)))] * 80, rows=RED_ROWS
+    ),
     "cmyk.jpg": encoded(red(mode="CMYK"), "JPEG"),
     "deep.png": sixteen_bit_rgb(),
     "moving_gif.png": animated("GIF"),
@@ -153,14 +176,17 @@ KEPT: dict[str, bytes] = {
     "profile.jpg": encoded(red(), "JPEG", icc_profile=bytes(2**20)),
     "\x1b[31mname\nof\u202etwo.png": with_text(900_000),
 }
-LARGEST: dict[str, Callable[[], bytes]] = {  # at the limit itself: whole, and as costly as a picture may be
+# at the limit itself: whole, and as costly as a picture may be
+LARGEST: dict[str, Callable[[], bytes]] = {
     "turned.png": lambda: turned(LIMIT, LIMIT, "PNG"),
     "clear.png": lambda: encoded(Image.new("RGBA", (LIMIT, LIMIT), (*RED, 255)), compress_level=1),
     "scans.jpg": lambda: encoded(red(LIMIT, LIMIT), "JPEG", progressive=True),
     "large.webp": lambda: encoded(red(LIMIT // 2, LIMIT), "WEBP", method=0, quality=50),
     "cmyk.jpg": lambda: encoded(red(LIMIT, LIMIT, "CMYK"), "JPEG"),
     "clear.tif": lambda: encoded(red(LIMIT, LIMIT, "RGBA"), "TIFF", compression="tiff_lzw"),
-    "turned.tif": lambda: encoded(red(LIMIT // 2, LIMIT, "RGBA"), "TIFF", compression="tiff_lzw", tiffinfo={274: 6}),
+    "turned.tif": lambda: encoded(
+        red(LIMIT // 2, LIMIT, "RGBA"), "TIFF", compression="tiff_lzw", tiffinfo={274: 6}
+    ),
     "grey.png": lambda: encoded(Image.new("I;16", (LIMIT, LIMIT), 200 << 8), compress_level=1),
 }
 assert len(REFUSED) + len(SPECIAL) + len(KEPT) == 40
@@ -180,7 +206,11 @@ def bind(path: Path) -> None:
 def write(folder: Path) -> None:
     """All forty, each with a caption beside it, and three ordinary pictures."""
     folder.mkdir(parents=True)
-    for name, content in {**REFUSED, **KEPT, **{f"good_{i}.png": encoded(red()) for i in range(3)}}.items():
+    for name, content in {
+        **REFUSED,
+        **KEPT,
+        **{f"good_{i}.png": encoded(red()) for i in range(3)},
+    }.items():
         (folder / name).write_bytes(content)
     for name, make in SPECIAL.items():
         make(folder / name)

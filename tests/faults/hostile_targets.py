@@ -1,4 +1,6 @@
-"""Twenty `_target_`s that would write a marker if they were ever called, and the doors of the hydra node."""
+"""Twenty `_target_`s that would write a marker if they were ever called, and the doors of the hydra
+node.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Touch:
 
 
 def targets(folder: Path, marker: Path) -> dict[str, dict[str, Any]]:
-    """Name -> arguments with which it writes the marker; `_args_` are by position, as Hydra would pass them."""
+    """Name -> arguments with which it writes the marker; `_args_` are by position, as Hydra would
+    pass them.
+    """
     touch = f"touch '{marker}'"
     code = f"open({str(marker)!r}, 'w').close()"
     (folder / "evil_module.py").write_text(f"{code}\nCLASS = int\n")
@@ -48,8 +52,13 @@ def targets(folder: Path, marker: Path) -> dict[str, dict[str, Any]]:
         "torch.load": {"f": str(folder / "evil.pt"), "weights_only": False},
         "torch.save": {"obj": 1, "f": str(marker)},
         "torch.hub.load": {"repo_or_dir": str(folder), "model": "evil", "source": "local"},
-        "hydra.utils.instantiate": {"config": {"_target_": "builtins.open", "file": str(marker), "mode": "w"}},
-        "tinyflux_pl.diffusion.paths.torch.load": {"f": str(folder / "evil.pt"), "weights_only": False},
+        "hydra.utils.instantiate": {
+            "config": {"_target_": "builtins.open", "file": str(marker), "mode": "w"}
+        },
+        "tinyflux_pl.diffusion.paths.torch.load": {
+            "f": str(folder / "evil.pt"),
+            "weights_only": False,
+        },
         "tinyflux_pl.core.files.write_bytes": {"path": str(marker), "content": "x"},
     }
 
@@ -58,12 +67,22 @@ PLACES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "top": lambda node: {"codec": node},
     "nested": lambda node: {"codec": {"fold": {"deep": [1, {"deeper": node}]}}},
     "partial": lambda node: {"optimizer": {**node, "_partial_": True}},
-    "alias": lambda node: {"evil": {"name": node["_target_"]}, "codec": {**node, "_target_": "${evil.name}"}},
+    "alias": lambda node: {
+        "evil": {"name": node["_target_"]},
+        "codec": {**node, "_target_": "${evil.name}"},
+    },
 }
 HYDRA: dict[str, dict[str, Any]] = {  # under the hydra node; MARKER is replaced
-    "callback": {"callbacks": {"evil": {"_target_": "builtins.open", "file": "MARKER", "mode": "w"}}},
-    "callback of the house": {"callbacks": {"evil": {"_target_": "tinyflux_pl.core.files.write_bytes"}}},
-    "callback by alias": {"job": {"name": "os.system"}, "callbacks": {"evil": {"_target_": "${hydra.job.name}"}}},
+    "callback": {
+        "callbacks": {"evil": {"_target_": "builtins.open", "file": "MARKER", "mode": "w"}}
+    },
+    "callback of the house": {
+        "callbacks": {"evil": {"_target_": "tinyflux_pl.core.files.write_bytes"}}
+    },
+    "callback by alias": {
+        "job": {"name": "os.system"},
+        "callbacks": {"evil": {"_target_": "${hydra.job.name}"}},
+    },
     "environment": {"job": {"env_set": {"HF_ENDPOINT": "https://evil.invalid"}}},
     "launcher": {"launcher": {"_target_": "subprocess.run", "args": ["touch", "MARKER"]}},
     "sweeper": {"sweeper": {"_target_": "os.system", "command": "touch MARKER"}},
@@ -79,5 +98,8 @@ HYDRA: dict[str, dict[str, Any]] = {  # under the hydra node; MARKER is replaced
     "factory": {"job_logging": {"filters": {"evil": {"()": "evil_module.CLASS"}}}},
     "stream": {"hydra_logging": {"handlers": {"console": {"stream": "ext://evil_module.CLASS"}}}},
     "search path": {"searchpath": ["pkg://evil_module"]},
-    "search path by alias": {"job": {"name": "pkg://evil_module"}, "searchpath": ["${hydra.job.name}"]},
+    "search path by alias": {
+        "job": {"name": "pkg://evil_module"},
+        "searchpath": ["${hydra.job.name}"],
+    },
 }

@@ -1,4 +1,6 @@
-"""A very small TinyFlux in the run's own trainer, for faults of its numbers, and all its bits at any moment."""
+"""A very small TinyFlux in the run's own trainer, for faults of its numbers, and all its bits at
+any moment.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,16 @@ from tinyflux_pl.app.training_run import TrainingRun
 from tinyflux_pl.checkpoints.directory import Checkpoint
 
 # nothing but steps, unless a test asks for it
-QUIET = ("callbacks.checkpoint.every_steps=0", "callbacks.preview.every_steps=0", "callbacks.validation.every_steps=0")
+QUIET = (
+    "callbacks.checkpoint.every_steps=0",
+    "callbacks.preview.every_steps=0",
+    "callbacks.validation.every_steps=0",
+)
 
 
-def fitting(root: Path, name: str, *overrides: str, resumed: Checkpoint | None = None) -> TrainingRun:
+def fitting(
+    root: Path, name: str, *overrides: str, resumed: Checkpoint | None = None
+) -> TrainingRun:
     """The run `name`, ready for `fit()`; its cache is shared by all runs below `root`."""
     config = settings("train", root, *SMALL, *QUIET, "logger=none", f"run={name}", *overrides)
     parts = Parts.from_config(config)
@@ -36,10 +44,14 @@ def bits(fit: TrainingRun) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in found.items()}
 
 
-def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *prefixes: str) -> list[str]:
+def differing(
+    one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *prefixes: str
+) -> list[str]:
     """Names of the tensors that are not the same to the bit."""
     names = [n for n in one.keys() | other.keys() if n.startswith(prefixes or ("",))]
-    return sorted(n for n in names if n not in one or n not in other or not torch.equal(one[n], other[n]))
+    return sorted(
+        n for n in names if n not in one or n not in other or not torch.equal(one[n], other[n])
+    )
 
 
 class Steps(Callback):

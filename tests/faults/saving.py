@@ -1,4 +1,6 @@
-"""A run that does nothing but save, and what has to be true of its folder whatever happened to it."""
+"""A run that does nothing but save, and what has to be true of its folder whatever happened to
+it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SIDE = 512  # a square matrix of fp32: 1 MiB, four times in a checkpoint
 
 
 class Saver:
-    """The callback of the house on a module whose every number is the step; no trainer around it."""
+    """The callback of the house on a module whose every number is the step; no trainer around
+    it.
+    """
 
     is_global_zero, callbacks, guard = True, (), None
 
@@ -30,7 +34,9 @@ class Saver:
         self.denoiser, self.step = nn.Linear(side, side, bias=False), 0
         self.optimizers = [torch.optim.AdamW(self.denoiser.parameters())]
         self.average = AveragedWeights()
-        self.schedule = CheckpointSchedule(folder, {"name": "x"}, self.average, 1, 1, 0, keep, background)
+        self.schedule = CheckpointSchedule(
+            folder, {"name": "x"}, self.average, 1, 1, 0, keep, background
+        )
 
     def save(self, step: int) -> None:
         """As at the end of an optimizer step."""
@@ -59,8 +65,12 @@ def save_for_ever(folder: Path, background: bool, side: int = SIDE) -> Callable[
     return work
 
 
-def killed_while_saving(folder: Path, background: bool, log: Path, chance: random.Random, seconds: float) -> Ended:
-    """SIGKILL a saving child up to `seconds` after one of its first three saves, or before the first."""
+def killed_while_saving(
+    folder: Path, background: bool, log: Path, chance: random.Random, seconds: float
+) -> Ended:
+    """SIGKILL a saving child up to `seconds` after one of its first three saves, or before the
+    first.
+    """
     log.write_text("")  # a child killed at once says nothing; it must not seem to repeat another
     saves = chance.randrange(4)
     with Child(save_for_ever(folder, background), log) as child:
@@ -76,7 +86,9 @@ def accepted(printed: str) -> int:
 
 
 def judged(folder: Path) -> Checkpoint:
-    """The newest checkpoint, after an assertion that nothing torn has a name and that each number is the step's."""
+    """The newest checkpoint, after an assertion that nothing torn has a name and that each number
+    is the step's.
+    """
     found, rejected = directory.newest_valid(folder)
     assert found is not None and not rejected, rejected
     step, state = found.step, found.state()

@@ -1,4 +1,6 @@
-"""Whole runs of a very small TinyFlux through the real configuration, cut where a test says, and compared."""
+"""Whole runs of a very small TinyFlux through the real configuration, cut where a test says, and
+compared.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,19 @@ from tests.faults.forks import Child
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import Interrupted
 
-# Intervals that share no step with the cuts of a test unless the test means it; six steps make an epoch.
+# Intervals that share no step with the cuts of a test unless the test means it; six steps make an
+# epoch.
 SMALL = (
     *("model.hidden_size=32", "model.num_attention_heads=2", "model.attention_head_dim=16"),
     *("model.axes_dims_rope=[4,6,6]", "model.num_double_layers=1", "model.num_single_layers=1"),
     *("model.lune_hidden_dim=32", "model.sol_hidden_dim=32", "hardware.precision=32-true"),
     *("steps=40", "schedule.warmup_steps=5", "hardware.batch_size=8", "hardware.accumulation=2"),
     *("callbacks.checkpoint.every_steps=10", "callbacks.validation.every_steps=8"),
-    *("callbacks.preview.every_steps=12", "callbacks.preview.count=2", "callbacks.log_every_steps=5"),
+    *(
+        "callbacks.preview.every_steps=12",
+        "callbacks.preview.count=2",
+        "callbacks.log_every_steps=5",
+    ),
     *("preflight=false", "data.evaluation_prompts=2", "data.sources.shapes.validation.count=20"),
 )
 
@@ -49,10 +56,12 @@ def training(
     ranks: dict[str, str] | None = None,
     through_command_line: bool = False,
 ) -> Callable[[], None]:
-    """A whole run, for a child: records what it draws, and lets `before(run_dir)` lay its trap first.
+    """A whole run, for a child: records what it draws, and lets `before(run_dir)` lay its trap
+    first.
 
-    `ranks` are the variables by which a launcher tells a process which rank it is. Through the command line,
-    the process ends as train.py does; else the configuration is composed and its recipe called.
+    `ranks` are the variables by which a launcher tells a process which rank it is. Through the
+    command line, the process ends as train.py does; else the configuration is composed and its
+    recipe called.
     """
     folder = root / "outputs" / name
     attempt = len(list(folder.glob("draws_*_0.jsonl")))
@@ -68,7 +77,14 @@ def training(
             if through_command_line:
                 from tinyflux_pl.app.cli import command_line
 
-                chosen = [*SHAPES, "debug=fast", f"paths.root={root}", *SMALL, f"run={name}", *overrides]
+                chosen = [
+                    *SHAPES,
+                    "debug=fast",
+                    f"paths.root={root}",
+                    *SMALL,
+                    f"run={name}",
+                    *overrides,
+                ]
                 sys.argv = ["train.py", *chosen]
                 return command_line.run("train")
             with interruption.listening():
@@ -110,7 +126,9 @@ def record_draws(file: Path) -> None:
 
 
 def draws(folder: Path) -> list[list[Any]]:
-    """[step, sample ids of all ranks] of every micro-batch that counts: what was drawn again later is dropped."""
+    """[step, sample ids of all ranks] of every micro-batch that counts: what was drawn again later
+    is dropped.
+    """
     kept: list[list[Any]] = []
     for attempt in range(len(list(folder.glob("draws_*_0.jsonl")))):
         drawn = _side_by_side(sorted(folder.glob(f"draws_{attempt:03d}_*")))
@@ -122,9 +140,9 @@ def draws(folder: Path) -> list[list[Any]]:
 def _side_by_side(files: Sequence[Path]) -> list[list[Any]]:
     """An attempt's lines, of all ranks together.
 
-    Ranks wait for each other at the end of every step. So only if one was killed may another have drawn more
-    than it, and then only in one step, the one under way: those lines are left out, and as that step was not
-    taken, they have to be drawn again.
+    Ranks wait for each other at the end of every step. So only if one was killed may another have
+    drawn more than it, and then only in one step, the one under way: those lines are left out, and
+    as that step was not taken, they have to be drawn again.
     """
     ranks = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
     killed = any(lines[-1:] != [None] for lines in ranks)
@@ -132,10 +150,16 @@ def _side_by_side(files: Sequence[Path]) -> list[list[Any]]:
     common = min(map(len, ranks))
     ahead = {line[0] for lines in ranks for line in lines[common:]}
     together = list(zip(*(lines[:common] for lines in ranks), strict=True))
-    assert all(len({step for step, _ in parts}) == 1 for parts in together), "ranks are not at the same step"
+    assert all(len({step for step, _ in parts}) == 1 for parts in together), (
+        "ranks are not at the same step"
+    )
     last = together[-1][0][0] if together else None
-    assert not ahead or killed, f"a rank that nothing killed has not drawn all of step {sorted(ahead)}"
-    assert len(ahead) <= 1 and (last is None or ahead <= {last, last + 1}), f"a rank lacks the steps {sorted(ahead)}"
+    assert not ahead or killed, (
+        f"a rank that nothing killed has not drawn all of step {sorted(ahead)}"
+    )
+    assert len(ahead) <= 1 and (last is None or ahead <= {last, last + 1}), (
+        f"a rank lacks the steps {sorted(ahead)}"
+    )
     return [[parts[0][0], [i for part in parts for i in part[1]]] for parts in together]
 
 
@@ -145,7 +169,9 @@ def _append(file: Path, value: Any) -> None:
 
 
 def outcome(folder: Path, step: int = 40) -> dict[str, Any]:
-    """All that a run leaves which must not depend on where it was cut: hashes, log, pictures, results."""
+    """All that a run leaves which must not depend on where it was cut: hashes, log, pictures,
+    results.
+    """
     from tinyflux_pl.checkpoints import directory
 
     checkpoint = directory.read(folder / "checkpoints" / f"step_{step:07d}")
@@ -158,8 +184,14 @@ def outcome(folder: Path, step: int = 40) -> dict[str, Any]:
         "state": _digest(checkpoint.state()),
         "log": log,
         "draws": draws(folder),
-        "pictures": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (folder / "samples").glob("*.png")},
-        "results": {k: results[k] for k in ("validation_loss", "accuracies", "steps", "prompts", "parameters")},
+        "pictures": {
+            p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in (folder / "samples").glob("*.png")
+        },
+        "results": {
+            k: results[k]
+            for k in ("validation_loss", "accuracies", "steps", "prompts", "parameters")
+        },
     }
 
 
@@ -180,7 +212,9 @@ def _digest(value: Any) -> str:
 
     def add(node: Any) -> None:
         if isinstance(node, torch.Tensor):
-            digest.update(f"{node.dtype}{tuple(node.shape)}".encode() + node.contiguous().numpy().tobytes())
+            digest.update(
+                f"{node.dtype}{tuple(node.shape)}".encode() + node.contiguous().numpy().tobytes()
+            )
         elif isinstance(node, dict):
             for key in sorted(node, key=str):
                 digest.update(str(key).encode())

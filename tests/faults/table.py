@@ -29,7 +29,11 @@ def main(figures: Path, document: Path) -> int:
     missing = sorted(set(range(1, FAULTS + 1)) - {line["number"] for line in lines})
     date = datetime.date.today().isoformat()
     machine = f"{platform.machine()}, Python {platform.python_version()}"
-    form = "`make faults`" if os.environ.get("FAULTS") == "full" else "The quick form, as `make test` runs it"
+    form = (
+        "`make faults`"
+        if os.environ.get("FAULTS") == "full"
+        else "The quick form, as `make test` runs it"
+    )
     summary = f"{form}, {date}, {machine}, CPU." + (f" Not run: {missing}." if missing else "")
     text = document.read_text()
     before = text.split(START)[0]

@@ -29,4 +29,6 @@ def test_a_save_killed_at_a_random_instant_leaves_a_valid_checkpoint(tmp_path, f
         lost = max(lost, missing)
     saved = [judged(tmp_path / name).step for name in ("thread", "training")]
     assert min(saved) > tried / 4, f"the children hardly saved: {saved}"
-    figure(1, "SIGKILL at random instants while saving", passed, tried, f"{lost} interval lost at most")
+    figure(
+        1, "SIGKILL at random instants while saving", passed, tried, f"{lost} interval lost at most"
+    )

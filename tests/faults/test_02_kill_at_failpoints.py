@@ -29,7 +29,9 @@ NAMED = {
 
 
 def prepared(folder: Path) -> Saver:
-    """Two checkpoints, of which a third will displace the older, and the remains of a killed writer."""
+    """Two checkpoints, of which a third will displace the older, and the remains of a killed
+    writer.
+    """
     saver = Saver(folder, background=False, side=64)
     for step in (1, 2):
         saver.save(step)
@@ -59,7 +61,11 @@ def named(changes: list[str]) -> list[int]:
     """Where in the list the named points are; a missing one is an error, as is one out of order."""
     found: list[int] = []
     for name, what in NAMED.items():
-        later = (i for i, line in enumerate(changes) if i > max(found, default=-1) and re.search(what, line))
+        later = (
+            i
+            for i, line in enumerate(changes)
+            if i > max(found, default=-1) and re.search(what, line)
+        )
         place = next(later, None)
         assert place is not None, f"no {name!r} after the points before it:\n" + "\n".join(changes)
         found.append(place)
@@ -69,7 +75,9 @@ def named(changes: list[str]) -> list[int]:
 @pytest.mark.parametrize("background", [True, False])
 def test_a_save_killed_before_any_change_leaves_a_valid_checkpoint(tmp_path, figure, background):
     prepared(tmp_path / "seen" / "checkpoints")
-    seen = forks.run(lambda: third(tmp_path / "seen" / "checkpoints", background, tell), tmp_path / "log")
+    seen = forks.run(
+        lambda: third(tmp_path / "seen" / "checkpoints", background, tell), tmp_path / "log"
+    )
     assert seen.code == 0, seen.printed
     changes = re.findall(r"^change \d+ (.*)$", seen.printed, re.MULTILINE)
     points, passed = named(changes), set()
@@ -77,7 +85,10 @@ def test_a_save_killed_before_any_change_leaves_a_valid_checkpoint(tmp_path, fig
     for i in tried:
         folder = tmp_path / str(i) / "checkpoints"
         prepared(folder)
-        ended = forks.run(lambda f=folder, i=i: third(f, background, die_at(lambda n, *_: n == i)), tmp_path / "log")
+        ended = forks.run(
+            lambda f=folder, i=i: third(f, background, die_at(lambda n, *_: n == i)),
+            tmp_path / "log",
+        )
         assert ended.code == -signal.SIGKILL, ended.printed
         if survives(folder):
             passed.add(i)
@@ -89,13 +100,15 @@ def test_a_save_killed_before_any_change_leaves_a_valid_checkpoint(tmp_path, fig
 def test_a_save_killed_during_a_write_leaves_a_valid_checkpoint(tmp_path, figure):
     prepared(tmp_path / "seen" / "checkpoints")
     size = (tmp_path / "seen" / "checkpoints" / "step_0000002" / WEIGHTS).stat().st_size
-    tried, passed = (size - 1, size + 100, size * 3 // 2), 0  # claiming room for the weights; within the state
+    # claiming room for the weights; within the state
+    tried, passed = (size - 1, size + 100, size * 3 // 2), 0
     for limit in tried:
         folder = tmp_path / str(limit) / "checkpoints"
         prepared(folder)
 
         def work(folder=folder, limit=limit):
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the kernel then kills whoever writes beyond the limit
+            # the kernel then kills whoever writes beyond the limit
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             third(folder, True, lambda *_: None)
 

@@ -17,7 +17,9 @@ MEMORY = Path("/dev/shm")  # where there is none, only the folder that does not 
 
 @pytest.fixture(params=["memory", "missing"])
 def elsewhere(request, tmp_path, monkeypatch):
-    """TMPDIR in memory, on a file system of its own; or a folder that is not there, which any use would trip over."""
+    """TMPDIR in memory, on a file system of its own; or a folder that is not there, which any use
+    would trip over.
+    """
     if request.param == "memory":
         if not MEMORY.is_dir() or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
             pytest.skip("no other file system to put TMPDIR on")
@@ -43,6 +45,10 @@ def test_a_save_works_with_the_temporary_folder_on_another_disk(elsewhere, tmp_p
         ended = killed_while_saving(folder, background, tmp_path / "log", chance, one_save)
         assert ended.code == -signal.SIGKILL, ended.printed
         missing = max(before, accepted(ended.printed)) - judged(folder).step
-        passed += missing <= int(background) and (not elsewhere.exists() or not any(elsewhere.iterdir()))
+        passed += missing <= int(background) and (
+            not elsewhere.exists() or not any(elsewhere.iterdir())
+        )
     assert judged(folder).step > tried / 2
-    figure(3, f"SIGKILL with TMPDIR {'in memory' if elsewhere.exists() else 'missing'}", passed, tried)
+    figure(
+        3, f"SIGKILL with TMPDIR {'in memory' if elsewhere.exists() else 'missing'}", passed, tried
+    )

@@ -1,4 +1,6 @@
-"""4: no room for a checkpoint: the one before stays, and the error says what was needed and what is free."""
+"""4: no room for a checkpoint: the one before stays, and the error says what was needed and what is
+free.
+"""
 
 import ctypes
 import errno
@@ -17,7 +19,9 @@ from tinyflux_pl.core.errors import DiskFull
 
 NEW_USERS, NEW_MOUNTS = 0x10000000, 0x00020000
 REMOUNT, PRIVATE = 0x20, (1 << 18) | 0x4000
-needs = re.compile(r"no room to write step_0000002: .*; it needs ([\d,]+) bytes, ([\d,]+) bytes are free")
+needs = re.compile(
+    r"no room to write step_0000002: .*; it needs ([\d,]+) bytes, ([\d,]+) bytes are free"
+)
 
 
 def refused(folder: Path, background: bool, side: int) -> str:
@@ -30,7 +34,9 @@ def refused(folder: Path, background: bool, side: int) -> str:
 
 
 def stands(folder: Path, said: str, side: int) -> bool:
-    """The old checkpoint loads, nothing is left over, and the error says that 4 such matrices were to be written."""
+    """The old checkpoint loads, nothing is left over, and the error says that 4 such matrices were
+    to be written.
+    """
     found = needs.search(said)
     enough = found is not None and int(found[1].replace(",", "")) >= 4 * 4 * side * side
     return judged(folder).step == 1 and not staged(folder) and enough
@@ -40,19 +46,28 @@ def stands(folder: Path, said: str, side: int) -> bool:
 def test_a_size_limit_at_any_offset_leaves_a_valid_checkpoint(tmp_path, figure, background):
     side, tried, passed = 64, 20, 0
     Saver(tmp_path / "checkpoints", background=False, side=side).save(1)
-    largest = max(file.stat().st_size for file in (tmp_path / "checkpoints" / "step_0000001").iterdir())
+    largest = max(
+        file.stat().st_size for file in (tmp_path / "checkpoints" / "step_0000001").iterdir()
+    )
     for i in range(tried):
 
         def work(limit=largest * i // tried):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             said = refused(tmp_path / "checkpoints", background, side)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            )
             print(said)
 
         ended = forks.run(work, tmp_path / "log")
         assert ended.code == 0, ended.printed
         passed += stands(tmp_path / "checkpoints", ended.printed, side)
-    figure(4, f"a write limit at {tried} offsets, {'in a thread' if background else 'in training'}", passed, tried)
+    figure(
+        4,
+        f"a write limit at {tried} offsets, {'in a thread' if background else 'in training'}",
+        passed,
+        tried,
+    )
 
 
 def test_a_full_disk_at_any_change_leaves_a_valid_checkpoint(tmp_path, figure):
@@ -110,7 +125,9 @@ def _on_small_disks(place: Path, side: int, tried: int) -> None:
     Saver(folder, background=False, side=side).save(1)
     used = sum(-(-file.stat().st_size // 4096) for file in folder.rglob("*") if file.is_file())
     for i in range(tried):
-        assert not _mount(system, disk, f"{4 * (used + used * i // tried)}k", REMOUNT), os.strerror(ctypes.get_errno())
+        assert not _mount(system, disk, f"{4 * (used + used * i // tried)}k", REMOUNT), os.strerror(
+            ctypes.get_errno()
+        )
         said = refused(folder, i % 2 == 0, side)
         assert not _mount(system, disk, "8m", REMOUNT)
         print("stands" if stands(folder, said, side) else said)

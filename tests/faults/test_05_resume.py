@@ -33,7 +33,9 @@ def kill_after_step(step: int, number: int = signal.SIGKILL) -> Callable[[Path],
     return trap
 
 
-def at_call(where: str, name: str, call: int, do: Callable[[], None], after: bool = False) -> Callable[[Path], None]:
+def at_call(
+    where: str, name: str, call: int, do: Callable[[], None], after: bool = False
+) -> Callable[[Path], None]:
     """In the call-th call of a class's method, given as module:Class."""
 
     def trap(_: Path) -> None:
@@ -73,19 +75,32 @@ LOSS = "objectives.flow:FlowObjective", "loss"
 SAVE = "training.checkpoint_schedule:CheckpointSchedule", "_write"
 
 # Where it is cut -> (the trap, the exit code or None for a SIGKILL, the step that it resumes from).
-# Saved every 10 steps, validated every 8 (5 batches), drawn every 12; six steps of two micro-batches an epoch.
+# Saved every 10 steps, validated every 8 (5 batches), drawn every 12; six steps of two
+# micro-batches an epoch.
 CUTS: dict[str, tuple[Callable[[Path], None], int, int]] = {
     "killed in mid-epoch": (kill_after_step(13), -9, 10),
     "killed at an epoch's end": (kill_after_step(24), -9, 20),
     "killed in mid-accumulation": (at_call(*LOSS, 54, small_runs.die), -9, 20),
     "killed in validation": (at_call(*VALIDATE, 8, small_runs.die), -9, 10),
-    "killed after validation": (at_call("training.validation:Validation", "perform", 3, small_runs.die, True), -9, 20),
+    "killed after validation": (
+        at_call("training.validation:Validation", "perform", 3, small_runs.die, True),
+        -9,
+        20,
+    ),
     "killed in a preview": (at_call(*DRAW, 2, small_runs.die), -9, 20),
-    "killed after a preview": (at_call("training.preview:Preview", "perform", 2, small_runs.die, True), -9, 20),
+    "killed after a preview": (
+        at_call("training.preview:Preview", "perform", 2, small_runs.die, True),
+        -9,
+        20,
+    ),
     "killed while saving": (at_call(*MANIFEST, 2, small_runs.die), -9, 10),
     "killed before the first save": (kill_after_step(7), -9, 0),
     "stopped in mid-epoch": (kill_after_step(13, signal.SIGTERM), 143, 13),
-    "stopped in validation": (at_call(*VALIDATE, 7, lambda: small_runs.die(signal.SIGTERM)), 143, 16),
+    "stopped in validation": (
+        at_call(*VALIDATE, 7, lambda: small_runs.die(signal.SIGTERM)),
+        143,
+        16,
+    ),
     "stopped in a preview": (at_call(*DRAW, 2, lambda: small_runs.die(signal.SIGTERM)), 143, 24),
     "a step that fails": (at_call(*LOSS, 54, fail), 1, 26),
     "a full disk": (at_call(*MANIFEST, 2, disk_full), 1, 10),
@@ -105,14 +120,18 @@ def whole(root: Path) -> dict[str, Any]:
     return small_runs.outcome(small_runs.finished(root, "whole"))
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(root: Path, whole: dict[str, Any], figure: Any) -> None:
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    root: Path, whole: dict[str, Any], figure: Any
+) -> None:
     cuts = [(name, workers) for name in CUTS for workers in (0, 2)] if FULL else list(QUICK)
     wrong = [line for cut in cuts for line in tried(root, whole, *cut)]
     figure(5, "a cut run resumed, to the bit", len(cuts) - len(wrong), len(cuts), "; ".join(wrong))
 
 
 def test_every_random_stream_is_a_function_of_the_step(figure: Any) -> None:
-    """A stream that forgot its step would be equal in a cut run and in a whole one: equality does not see it."""
+    """A stream that forgot its step would be equal in a cut run and in a whole one: equality does
+    not see it.
+    """
     import torch
 
     from tests.objectives.test_flow import NULL, Expert, Spy, make_batch
@@ -122,10 +141,17 @@ def test_every_random_stream_is_a_function_of_the_step(figure: Any) -> None:
 
     held = 0
     for name, of in STREAMS.items():
-        objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=0.5 if name == "text dropout" else 0.0)
+        objective = FlowObjective(
+            Uniform(), NULL, [Expert(0.5)], text_dropout=0.5 if name == "text dropout" else 0.0
+        )
         one, again, later = (of(objective.draw(Spy(), make_batch(), step)) for step in (3, 3, 4))
         held += torch.equal(one, again) and not torch.equal(one, later)
-    figure(5, "times, noise and dropout: other at the next step, the same at the same step", held, len(STREAMS))
+    figure(
+        5,
+        "times, noise and dropout: other at the next step, the same at the same step",
+        held,
+        len(STREAMS),
+    )
 
 
 def tried(root: Path, whole: dict[str, Any], cut: str, workers: int) -> list[str]:

@@ -1,4 +1,6 @@
-"""SIGTERM in any phase: saved, at most one step lost, gone in ten seconds; the printed command ends the run alike."""
+"""SIGTERM in any phase: saved, at most one step lost, gone in ten seconds; the printed command ends
+the run alike.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from tinyflux_pl.checkpoints import directory
 
 SECONDS = 10.0  # the promise
 REPEATS = times(1, 10)
-# Phase -> (what runs in it, the calls of it in a run that lie in the phase): see SMALL for the run's intervals.
+# Phase -> (what runs in it, the calls of it in a run that lie in the phase): see SMALL for the
+# run's intervals.
 PHASES: dict[str, tuple[tuple[str, str], range]] = {
     "training": (LOSS, range(1, 81)),
     "validation": (VALIDATE, range(1, 26)),
@@ -37,7 +40,9 @@ PHASES: dict[str, tuple[tuple[str, str], range]] = {
 BEFORE_TRAINING = ("extraction", "dry run")
 
 
-def asked_to_stop(where: tuple[str, str], call: int, chance: random.Random) -> Callable[[Path], None]:
+def asked_to_stop(
+    where: tuple[str, str], call: int, chance: random.Random
+) -> Callable[[Path], None]:
     """A SIGTERM that comes at any moment after the call began."""
     delay = chance.random() / 100
 
@@ -71,20 +76,32 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
         if phase == "extraction":  # it needs caches that are not made yet, of several shards
             chosen = [f"paths.cache={root}/cache_{k}", "data.shard_size=8"]
         trap = asked_to_stop(where, chance.choice(calls), chance)
-        work = small_runs.training(root, folder.name, *chosen, before=trap, through_command_line=True)
+        work = small_runs.training(
+            root, folder.name, *chosen, before=trap, through_command_line=True
+        )
         with Child(work, root / f"{folder.name}.log") as child:
             ended = child.wait(small_runs.PATIENCE)
             seconds = time.monotonic() - float(ended.printed.partition("asked at ")[2].split()[0])
         slowest, fault = max(slowest, seconds), judged(folder, phase, ended.printed)
         if ended.code != 143 or seconds > SECONDS or fault:
-            wrong.append(f"{k}: exit code {ended.code}, {seconds:.1f} s, {fault}\n{ended.printed[-1500:]}")
+            wrong.append(
+                f"{k}: exit code {ended.code}, {seconds:.1f} s, {fault}\n{ended.printed[-1500:]}"
+            )
         else:
             followed(folder, ended.printed)
             if phase not in BEFORE_TRAINING:
-                different = small_runs.differences(*map(small_runs.outcome, (root / "outputs" / "whole", folder)))
+                different = small_runs.differences(
+                    *map(small_runs.outcome, (root / "outputs" / "whole", folder))
+                )
                 wrong += [f"{k}: resumed with other {name}" for name in different]
     note = f"the slowest took {slowest:.1f} s to end" + "; ".join(["", *wrong])
-    figure(7, f"SIGTERM during {phase}: saved, ended, resumed to the bit", REPEATS - len(wrong), REPEATS, note)
+    figure(
+        7,
+        f"SIGTERM during {phase}: saved, ended, resumed to the bit",
+        REPEATS - len(wrong),
+        REPEATS,
+        note,
+    )
 
 
 def judged(folder: Path, phase: str, printed: str) -> str:
@@ -97,7 +114,11 @@ def judged(folder: Path, phase: str, printed: str) -> str:
     saved = directory.newest_valid(folder / "checkpoints")[0]
     step = 0 if saved is None else saved.step
     # the step under way is finished before the run ends, or was not begun
-    return "" if step >= drawn[-1] and f"step_{step:07d}" in printed else f"step {step} is saved, {drawn[-1]} was begun"
+    return (
+        ""
+        if step >= drawn[-1] and f"step_{step:07d}" in printed
+        else f"step {step} is saved, {drawn[-1]} was begun"
+    )
 
 
 def followed(folder: Path, printed: str) -> None:
@@ -118,7 +139,9 @@ def followed(folder: Path, printed: str) -> None:
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
-    """Not while it may be the same request, passed on by a launcher; but then without waiting for anything."""
+    """Not while it may be the same request, passed on by a launcher; but then without waiting for
+    anything.
+    """
     from tinyflux_pl.core import interruption
 
     def work() -> None:
@@ -126,17 +149,26 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
             small_runs.die(signal.SIGTERM)
             small_runs.die(signal.SIGTERM)
             print("still here")
-            interruption._request = (interruption._request[0], interruption._request[1] - interruption.SAME_REQUEST)
+            interruption._request = (
+                interruption._request[0],
+                interruption._request[1] - interruption.SAME_REQUEST,
+            )
             small_runs.die(signal.SIGINT)
             print("and here")
 
     with Child(work, tmp_path / "log") as child:
         ended = child.wait(small_runs.PATIENCE)
-    assert ended.code == -signal.SIGINT and "still here" in ended.printed and "and here" not in ended.printed
+    assert (
+        ended.code == -signal.SIGINT
+        and "still here" in ended.printed
+        and "and here" not in ended.printed
+    )
 
 
 def test_a_signal_to_the_whole_group_spares_the_workers(root: Path) -> None:
-    """As Ctrl-C and cluster managers send it: workers that died of it would take the run with them."""
+    """As Ctrl-C and cluster managers send it: workers that died of it would take the run with
+    them.
+    """
 
     def to_all() -> None:
         os.killpg(0, signal.SIGTERM)
@@ -147,7 +179,9 @@ def test_a_signal_to_the_whole_group_spares_the_workers(root: Path) -> None:
         os.setpgid(0, 0)
         at_call(*LOSS, 30, to_all)(folder)
 
-    with Child(small_runs.training(root, "group", "hardware.workers=2", before=trap), root / "group.log") as child:
+    with Child(
+        small_runs.training(root, "group", "hardware.workers=2", before=trap), root / "group.log"
+    ) as child:
         ended = child.wait(small_runs.PATIENCE)
     assert ended.code == 143 and "step_0000015" in ended.printed, ended.printed[-3000:]
     assert "workers alive: 2" in ended.printed, ended.printed[-3000:]

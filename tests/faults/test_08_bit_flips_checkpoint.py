@@ -26,7 +26,9 @@ def test_every_flipped_bit_of_a_checkpoint_is_found(tmp_path, figure):
         except CorruptCheckpoint as error:
             found, rejected = directory.newest_valid(tmp_path)
             said = file.name in error.what and len(rejected) == 1 and file.name in rejected[0]
-            detected += said and found is not None and found.step == 1 and "step_0000002" in rejected[0]
+            detected += (
+                said and found is not None and found.step == 1 and "step_0000002" in rejected[0]
+            )
         file.write_bytes(whole)
     assert judged(tmp_path).step == 2
     figure(8, "bit flips in a checkpoint", detected, tried)

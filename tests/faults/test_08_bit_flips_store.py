@@ -1,4 +1,6 @@
-"""Fault 8, caches: any bit of a store flips; `doctor` finds it, and so does the first read of a run."""
+"""Fault 8, caches: any bit of a store flips; `doctor` finds it, and so does the first read of a
+run.
+"""
 
 import os
 import random
@@ -60,13 +62,18 @@ def rows_of(root, workers=0):
 
 
 def test_doctor_finds_every_flip(world, flips, tmp_path, capsys, figure):
-    config = schema.read(configuration("extract", tmp_path, f"doctor='{world / 'cache'}'"), "extract")
+    config = schema.read(
+        configuration("extract", tmp_path, f"doctor='{world / 'cache'}'"), "extract"
+    )
     assert doctor.run(config) == 0
     found = 0
     for file, *where in flips:
         capsys.readouterr()
         with Flipped(file, *where):
-            code, said = doctor.run(config), "".join(capsys.readouterr().out.split()).replace("│", "")
+            code, said = (
+                doctor.run(config),
+                "".join(capsys.readouterr().out.split()).replace("│", ""),
+            )
         found += code == 1 and file.stem in said and "repair=true" in said
     assert doctor.run(config) == 0
     figure(8, "bit flips in a cache found by doctor", found, len(flips))
@@ -89,14 +96,19 @@ def test_worker_processes_find_every_flip(world, flips, figure):
     shards = [flip for flip in flips if flip[0].suffix == ".safetensors"][: times(2, 10)]
     found = 0
     for flip in shards:
-        with Flipped(*flip), pytest.raises(CorruptStore, match=r"is not that of what was written|damaged"):
+        with (
+            Flipped(*flip),
+            pytest.raises(CorruptStore, match=r"is not that of what was written|damaged"),
+        ):
             rows_of(world, workers=1)
         found += 1
     figure(8, "bit flips in a cache found by worker processes", found, len(shards))
 
 
 def test_training_stops_at_a_flip_and_its_cure_repairs_it(world, flips, tmp_path, capsys, figure):
-    """The command is obeyed word for word; the next extraction writes that shard alone, with the same bytes."""
+    """The command is obeyed word for word; the next extraction writes that shard alone, with the
+    same bytes.
+    """
     expected, held = caching.content(world), 0
     kinds = {flip[0].relative_to(world).parts[-2:]: flip for flip in flips}
     chosen = random.Random(1).sample(sorted(kinds), times(3, 12))
@@ -108,7 +120,10 @@ def test_training_stops_at_a_flip_and_its_cure_repairs_it(world, flips, tmp_path
             caching.extract(root, pretrained=False)
             rows_of(root)
         words = shlex.split(caught.value.cure.split(";")[0])
-        assert os.path.abspath(words[0]) == os.path.abspath(sys.executable) and words[1] == "extract.py"
+        assert (
+            os.path.abspath(words[0]) == os.path.abspath(sys.executable)
+            and words[1] == "extract.py"
+        )
         assert words[2].startswith("doctor=") and words[3] == "repair=true"
         assert recipes.extract(configuration("extract", tmp_path, *words[2:])) == 0
         shards = {p: p.stat().st_mtime_ns for p in (root / "cache").rglob("shard_*.safetensors")}

@@ -18,7 +18,9 @@ def test_every_truncated_file_is_found(tmp_path, figure, capsys, name):
     saver.save(2)
     file, refused = tmp_path / "step_0000002" / name, 0
     whole = file.read_bytes()
-    lengths = sorted({len(whole) * i // (LENGTHS - 1) for i in range(LENGTHS - 1)} | {len(whole) - 1})
+    lengths = sorted(
+        {len(whole) * i // (LENGTHS - 1) for i in range(LENGTHS - 1)} | {len(whole) - 1}
+    )
     assert len(lengths) == LENGTHS and lengths[0] == 0
     for length in lengths:
         file.write_bytes(whole[:length])

@@ -1,4 +1,6 @@
-"""Fault 10: whatever decides a cache changes; each change is named, and the rebuild makes what it affects, no more."""
+"""Fault 10: whatever decides a cache changes; each change is named, and the rebuild makes what it
+affects, no more.
+"""
 
 import json
 import re
@@ -30,7 +32,8 @@ def edit_image(root):
     number = trained_on(root)
     hashes = {p: files.sha256(p) for p in (root / "data").glob("*.png")}
     before = held_out(hashes.values(), FRACTION)
-    for seed in range(1000, 1100):  # the split is drawn from the content: another picture that changes no split
+    # the split is drawn from the content: another picture that changes no split
+    for seed in range(1000, 1100):
         file = caching.draw(root, number, seed)
         if held_out({**hashes, file: files.sha256(file)}.values(), FRACTION) == before:
             return
@@ -72,20 +75,66 @@ def altered(*parts):
     return lambda root: caching.alter(root.joinpath(*parts))
 
 
-# name: what is done to the files, what to the command line, what the error says, which entries are affected
+# name: what is done to the files, what to the command line, what the error says, which entries are
+# affected
 MUTATIONS = {
-    "image": (edit_image, (), r"records\.content: .*new or changed: 1 of 4 samples \(\d+\.png\)", ONE),
+    "image": (
+        edit_image,
+        (),
+        r"records\.content: .*new or changed: 1 of 4 samples \(\d+\.png\)",
+        ONE,
+    ),
     "caption": (edit_caption, (), r"records\.content: .*new or changed: 1 of 4 samples", ONE),
-    "codec weights": (altered("flux1", "vae", "diffusion_pytorch_model.safetensors"), (), r"codec\.weights", ENCODED),
-    "text weights": (altered("t5", "model.safetensors"), (), r"text\.t5\.model\.safetensors", ENCODED),
-    "Lune's weights": (altered("teachers", "lune.safetensors"), (), r"'lune'.*teacher\.weights", {"train/lune": ALL}),
-    "Sol's weights": (altered("teachers", "sol.safetensors"), (), r"'sol'.*teacher\.weights", {"train/sol": ALL}),
+    "codec weights": (
+        altered("flux1", "vae", "diffusion_pytorch_model.safetensors"),
+        (),
+        r"codec\.weights",
+        ENCODED,
+    ),
+    "text weights": (
+        altered("t5", "model.safetensors"),
+        (),
+        r"text\.t5\.model\.safetensors",
+        ENCODED,
+    ),
+    "Lune's weights": (
+        altered("teachers", "lune.safetensors"),
+        (),
+        r"'lune'.*teacher\.weights",
+        {"train/lune": ALL},
+    ),
+    "Sol's weights": (
+        altered("teachers", "sol.safetensors"),
+        (),
+        r"'sol'.*teacher\.weights",
+        {"train/sol": ALL},
+    ),
     "tokenizer": (edit_tokenizer, (), r"text\.t5\.tokenizer\.json", ENCODED),
-    "resolution": (None, ("data.image_size=48",), r"records\.size: cache 32, run 48", ENCODED | EXPERTS),
-    "crop": (None, ("data.fit_mode=pad",), r'records\.fit: cache "crop", run "pad"', ENCODED | EXPERTS),
-    "dtype": (None, ("data.store_dtype=float32",), 'dtype: cache "float16", run "float32"', ENCODED | EXPERTS),
+    "resolution": (
+        None,
+        ("data.image_size=48",),
+        r"records\.size: cache 32, run 48",
+        ENCODED | EXPERTS,
+    ),
+    "crop": (
+        None,
+        ("data.fit_mode=pad",),
+        r'records\.fit: cache "crop", run "pad"',
+        ENCODED | EXPERTS,
+    ),
+    "dtype": (
+        None,
+        ("data.store_dtype=float32",),
+        'dtype: cache "float16", run "float32"',
+        ENCODED | EXPERTS,
+    ),
     "scale and shift": (edit_scale, (), r"codec\.scale: .*codec\.shift: ", ENCODED),
-    "codec config": (configured("flux1", "vae", act_fn="relu"), (), r"codec\.act_fn: .*relu", ENCODED),
+    "codec config": (
+        configured("flux1", "vae", act_fn="relu"),
+        (),
+        r"codec\.act_fn: .*relu",
+        ENCODED,
+    ),
     "text config": (
         configured("t5", layer_norm_epsilon=1e-3),
         (),
@@ -93,13 +142,38 @@ MUTATIONS = {
         ENCODED,
     ),
     "buckets": (None, ("experts.lune.t_buckets=[0.2,0.8]",), r"t_buckets", {"train/lune": ALL}),
-    "clock": (None, ("experts.lune.clock=literal",), 'clock: cache "matched", run "literal"', {"train/lune": ALL}),
-    "precision": (None, ("teacher.precision=bf16-mixed",), 'precision: cache "32-true", run "bf16-mixed"', EXPERTS),
-    "codec's dtype": (None, ("codec.dtype=bfloat16",), 'codec.dtype: cache "float32", run "bfloat16"', ENCODED),
-    "text's dtype": (None, ("text.dtype=bfloat16",), 'text.dtype: cache "float32", run "bfloat16"', ENCODED),
+    "clock": (
+        None,
+        ("experts.lune.clock=literal",),
+        'clock: cache "matched", run "literal"',
+        {"train/lune": ALL},
+    ),
+    "precision": (
+        None,
+        ("teacher.precision=bf16-mixed",),
+        'precision: cache "32-true", run "bf16-mixed"',
+        EXPERTS,
+    ),
+    "codec's dtype": (
+        None,
+        ("codec.dtype=bfloat16",),
+        'codec.dtype: cache "float32", run "bfloat16"',
+        ENCODED,
+    ),
+    "text's dtype": (
+        None,
+        ("text.dtype=bfloat16",),
+        'text.dtype: cache "float32", run "bfloat16"',
+        ENCODED,
+    ),
     "text's length": (None, ("text.length=12",), "text.length: cache 16, run 12", ENCODED),
     "map size": (None, ("experts.sol.size=4",), r"'sol'.*size: cache 8, run 4", {"train/sol": ALL}),
-    "masks": (add_masks, (), r"records\.content: .*new or changed: 4 of 4 samples", ENCODED | EXPERTS),
+    "masks": (
+        add_masks,
+        (),
+        r"records\.content: .*new or changed: 4 of 4 samples",
+        ENCODED | EXPERTS,
+    ),
     "seed": (None, ("teacher.seed=1",), r"'lune'.*seed: cache 0, run 1", EXPERTS),
 }
 REBUILT = tuple(MUTATIONS) if FULL else ("caption", "Sol's weights")
@@ -143,16 +217,24 @@ def test_each_change_is_named_and_leaves_the_cache_intact(world, tmp_path, made,
         if change:
             change(root)
         before = caching.content(root)
-        configs = {t: caching.config(world, *overrides, task=t) for t in tasks} if overrides else plain
+        configs = (
+            {t: caching.config(world, *overrides, task=t) for t in tasks} if overrides else plain
+        )
         errors = [stale(caching.moved(configs[task], world, root), task) for task in tasks]
-        named = all(error and re.search(says, error.what) and "rebuild=true" in error.cure for error in errors)
+        named = all(
+            error and re.search(says, error.what) and "rebuild=true" in error.cure
+            for error in errors
+        )
         assert named, f"{name}: {errors}"
         held += caching.content(root) == before and not made
     figure(10, "something that decides a cache changes: StaleCache names it", held, len(MUTATIONS))
 
 
 def test_a_rebuild_recomputes_only_the_affected_rows(world, tmp_path, made, figure):
-    totals = {"train": len(caching.store(world)), "validation": len(caching.store(world, "validation"))}
+    totals = {
+        "train": len(caching.store(world)),
+        "validation": len(caching.store(world, "validation")),
+    }
     held = 0
     for name in REBUILT:
         change, overrides, _, affected = MUTATIONS[name]
@@ -160,7 +242,9 @@ def test_a_rebuild_recomputes_only_the_affected_rows(world, tmp_path, made, figu
         if change:
             change(root)
         caching.extract(root, *overrides, "rebuild=true")
-        expected = {group: totals[group.split("/")[0]] if n == ALL else n for group, n in affected.items()}
+        expected = {
+            group: totals[group.split("/")[0]] if n == ALL else n for group, n in affected.items()
+        }
         assert made.pop() == expected, name
         fresh = caching.copied(root, tmp_path / "fresh" / root.name, caches=False)
         caching.extract(fresh, *overrides)
@@ -168,4 +252,9 @@ def test_a_rebuild_recomputes_only_the_affected_rows(world, tmp_path, made, figu
         made.clear()
         caching.extract(root, *overrides)
         held += made.pop() == {}
-    figure(10, "the rebuild makes just what is affected, bit for bit as from nothing", held, len(REBUILT))
+    figure(
+        10,
+        "the rebuild makes just what is affected, bit for bit as from nothing",
+        held,
+        len(REBUILT),
+    )

@@ -46,8 +46,14 @@ def in_another_order(root: Path) -> Path:
 
 HARMLESS = {
     "mtime": (touched, ()),
-    "moved root": (lambda root: Path(shutil.move(root, root.with_name("elsewhere [2], moved"))), ()),
-    "batch size": (None, ("hardware.batch_size=4", "hardware.accumulation=2", "data.extraction_batch=3")),
+    "moved root": (
+        lambda root: Path(shutil.move(root, root.with_name("elsewhere [2], moved"))),
+        (),
+    ),
+    "batch size": (
+        None,
+        ("hardware.batch_size=4", "hardware.accumulation=2", "data.extraction_batch=3"),
+    ),
     "order": (in_another_order, ()),
     "precision of training": (None, ("hardware.precision=bf16-mixed",)),
 }
@@ -68,16 +74,25 @@ def test_harmless_changes_recompute_nothing(world, tmp_path, monkeypatch, figure
         rebuilt += any(n for cache in source.caches.values() for n in cache.new_rows.values())
         seen.clear()
     tried = len(HARMLESS)
-    figure(11, "mtime, moved root, batch size, order: nothing is made again", tried - rebuilt, tried)
+    figure(
+        11, "mtime, moved root, batch size, order: nothing is made again", tried - rebuilt, tried
+    )
 
 
 def served(config, workers=0, rank=None, world=1):
-    """What a training run does with the caches before its first step, and the ids of its first micro-batches."""
+    """What a training run does with the caches before its first step, and the ids of its first
+    micro-batches.
+    """
     if rank is not None:
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         os.environ.update({key: str(value) for key, value in told.items()})
     prepared = ranks.prepare_on_rank_zero(Parts.from_config(schema.read(config, "train")))
-    made = sum(n for source in prepared for cache in source.caches.values() for n in cache.new_rows.values())
+    made = sum(
+        n
+        for source in prepared
+        for cache in source.caches.values()
+        for n in cache.new_rows.values()
+    )
     train, validation = sources.datasets(prepared, in_memory=False)
     data = CachedLatents(train, validation, 2, stop_step=STEPS, workers=workers)
     if rank is None:
@@ -87,10 +102,16 @@ def served(config, workers=0, rank=None, world=1):
 
 
 def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
-    """Two worker processes, then two ranks that really start: nothing is made, the same samples are drawn."""
+    """Two worker processes, then two ranks that really start: nothing is made, the same samples are
+    drawn.
+    """
     root = caching.copied(world, tmp_path / "ranks")
     config = caching.config(root, task="train", pretrained=False)
-    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "cache").rglob("*") if p.is_file()}
+    before = {
+        p: (p.stat().st_mtime_ns, p.read_bytes())
+        for p in (root / "cache").rglob("*")
+        if p.is_file()
+    }
     made, alone = served(config)
     with_workers = served(config, workers=2)
 
@@ -103,9 +124,18 @@ def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
         assert ended.code == 0, ended.printed[-2000:]
     shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     together = [one + other for one, other in zip(shares[0][1], shares[1][1], strict=True)]
-    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "cache").rglob("*") if p.is_file()}
+    after = {
+        p: (p.stat().st_mtime_ns, p.read_bytes())
+        for p in (root / "cache").rglob("*")
+        if p.is_file()
+    }
     held = [
         made == 0 and with_workers == (0, alone),
         [share[0] for share in shares] == [0, 0] and together == alone and before == after,
     ]
-    figure(11, "2 workers, 2 ranks: nothing is made again, the same samples drawn", sum(held), len(held))
+    figure(
+        11,
+        "2 workers, 2 ranks: nothing is made again, the same samples drawn",
+        sum(held),
+        len(held),
+    )

@@ -39,7 +39,9 @@ def noise():
 
 @pytest.fixture(scope="module")
 def whole(world, noise):
-    """Batch size -> the world with the cache of a run that nobody disturbed, and its configuration."""
+    """Batch size -> the world with the cache of a run that nobody disturbed, and its
+    configuration.
+    """
     found = {}
     for batch in BATCHES:
         root = caching.copied(world, world.with_name(f"whole_{batch}"))
@@ -57,7 +59,9 @@ def begun(root, child):
 
 
 def killed_until_done(root, config, moments):
-    """Extract, killed at the next moment, again and again until it ends by itself; how many kills it took."""
+    """Extract, killed at the next moment, again and again until it ends by itself; how many kills
+    it took.
+    """
     for kills, moment in enumerate(moments):
         with Child(lambda: recipes.extract(config), root / f"{kills}.log") as child:
             begun(root, child)
@@ -84,7 +88,9 @@ def span(world, whole):
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_an_extraction_killed_at_any_time_resumes_to_the_same_store(world, whole, span, tmp_path, batch, figure):
+def test_an_extraction_killed_at_any_time_resumes_to_the_same_store(
+    world, whole, span, tmp_path, batch, figure
+):
     wanted, kills, stores = times(3, 34), 0, 0
     drawn, (origin, config) = random.Random(batch), whole[batch]
     expected = caching.content(origin)
@@ -96,7 +102,13 @@ def test_an_extraction_killed_at_any_time_resumes_to_the_same_store(world, whole
         kills += killed_until_done(root, caching.moved(config, origin, root), moments)
         assert caching.content(root) == expected
         stores += 1
-    figure(12, f"killed while extracting, batch {batch}: the same store", kills, wanted, f"{stores} stores")
+    figure(
+        12,
+        f"killed while extracting, batch {batch}: the same store",
+        kills,
+        wanted,
+        f"{stores} stores",
+    )
 
 
 def test_features_do_not_depend_on_the_batch(whole, figure):
@@ -105,9 +117,13 @@ def test_features_do_not_depend_on_the_batch(whole, figure):
     for other in others:
         assert torch.equal(other.gather("latents", rows), first.gather("latents", rows))
         keys = [key for group in ("lune", "sol") for key in first.layout(group)]
-        held += all((other.gather(k, rows) - first.gather(k, rows)).abs().max() <= 1e-5 for k in keys)
+        held += all(
+            (other.gather(k, rows) - first.gather(k, rows)).abs().max() <= 1e-5 for k in keys
+        )
         for key in keys:
-            assert first.gather(key, rows).flatten(1).std(0).max() > 0, f"{key} is the same for every picture"
+            assert first.gather(key, rows).flatten(1).std(0).max() > 0, (
+                f"{key} is the same for every picture"
+            )
     figure(12, "features at batch sizes 3 and 8 within 1e-5 of those at 1", held, 2)
 
 

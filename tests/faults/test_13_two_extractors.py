@@ -1,4 +1,6 @@
-"""Fault 13: two extractors in one directory, or two trainings of one run: one is refused, the other's work is whole."""
+"""Fault 13: two extractors in one directory, or two trainings of one run: one is refused, the
+other's work is whole.
+"""
 
 import re
 import shutil
@@ -19,7 +21,9 @@ REFUSED = re.compile(r"written by process (\d+)")
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """One without a cache, one whose cache is stale (a caption was changed since), and the caches to come."""
+    """One without a cache, one whose cache is stale (a caption was changed since), and the caches
+    to come.
+    """
     fresh = caching.make(tmp_path_factory.mktemp("world") / "fresh", pictures=12, pretrained=False)
     stale, whole = (caching.copied(fresh, fresh.with_name(name)) for name in ("stale", "whole"))
     caching.extract(stale, pretrained=False)
@@ -38,24 +42,36 @@ def test_the_second_extractor_is_refused_and_nothing_is_corrupt(worlds, tmp_path
         root = caching.copied(stale if rebuild else fresh, tmp_path / str(i))
         config = caching.config(root, f"rebuild={str(rebuild).lower()}", pretrained=False)
         work = lambda config=config: recipes.extract(config)  # noqa: E731
-        with Child(work, tmp_path / f"{i}.first") as first, Child(work, tmp_path / f"{i}.second") as second:
+        with (
+            Child(work, tmp_path / f"{i}.first") as first,
+            Child(work, tmp_path / f"{i}.second") as second,
+        ):
             ended = {first.pid: first.wait(), second.pid: second.wait()}
         ((owner, done),) = ((pid, end) for pid, end in ended.items() if end.code == 0)
         (refused,) = (end for end in ended.values() if end is not done)
         assert REFUSED.search(refused.printed)[1] == str(owner)
         faults = [found for split in ("train", "validation") for found in examined(root, split)]
         held += not faults and caching.content(root) == expected[rebuild]
-    figure(13, f"two {'rebuilds' if rebuild else 'extractors'}, one directory: one refused, none corrupt", held, tried)
+    figure(
+        13,
+        f"two {'rebuilds' if rebuild else 'extractors'}, one directory: one refused, none corrupt",
+        held,
+        tried,
+    )
 
 
 def test_two_processes_cannot_train_one_run(tmp_path, figure):
-    """The second is refused before it reads, writes or removes anything; the first ends as if it had been alone."""
+    """The second is refused before it reads, writes or removes anything; the first ends as if it
+    had been alone.
+    """
     small_runs.warm()
     alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))
     tried, held = times(1, 5), 0
     for i in range(tried):
         name = f"run_{i}"
-        folder, there, go = (tmp_path / part for part in (f"outputs/{name}", f"{name}.there", f"{name}.go"))
+        folder, there, go = (
+            tmp_path / part for part in (f"outputs/{name}", f"{name}.there", f"{name}.go")
+        )
 
         def pause(there=there, go=go):
             there.touch()
@@ -63,8 +79,13 @@ def test_two_processes_cannot_train_one_run(tmp_path, figure):
                 time.sleep(0.01)
 
         trap = at_call(*LOSS, 30, pause)  # in the fifteenth step, after one checkpoint
-        with Child(small_runs.training(tmp_path, name, before=trap), tmp_path / f"{name}.first") as first:
-            while not (there.exists() and (folder / "checkpoints" / "step_0000010").exists()) and first.alive():
+        with Child(
+            small_runs.training(tmp_path, name, before=trap), tmp_path / f"{name}.first"
+        ) as first:
+            while (
+                not (there.exists() and (folder / "checkpoints" / "step_0000010").exists())
+                and first.alive()
+            ):
                 time.sleep(0.01)
             before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
             work = lambda name=name: recipes.train(  # noqa: E731
@@ -83,16 +104,22 @@ def test_two_processes_cannot_train_one_run(tmp_path, figure):
 
 
 def test_two_processes_that_start_one_new_run_leave_one_run(tmp_path, figure):
-    """Neither says resume: one trains as if alone, the other is refused, whichever of them looked first."""
+    """Neither says resume: one trains as if alone, the other is refused, whichever of them looked
+    first.
+    """
     small_runs.warm()
     alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))
     tried, held = times(1, 5), 0
     for i in range(tried):
         name = f"start_{i}"
         work = small_runs.training(tmp_path, name)
-        with Child(work, tmp_path / f"{name}.a") as one, Child(work, tmp_path / f"{name}.b") as other:
+        with (
+            Child(work, tmp_path / f"{name}.a") as one,
+            Child(work, tmp_path / f"{name}.b") as other,
+        ):
             ended = [one.wait(small_runs.PATIENCE), other.wait(small_runs.PATIENCE)]
-        (tmp_path / "outputs" / name / "draws_000_0.jsonl").unlink()  # both wrote to it before either was refused
+        # both wrote to it before either was refused
+        (tmp_path / "outputs" / name / "draws_000_0.jsonl").unlink()
         refused = [end for end in ended if end.code]
         said = ("is being trained by process", "already has checkpoints")
         found = small_runs.outcome(tmp_path / "outputs" / name)

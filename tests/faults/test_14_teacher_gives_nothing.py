@@ -1,4 +1,6 @@
-"""Fault 14: a teacher of which nothing can be captured, or that answers NaN: an error, and nothing is cached."""
+"""Fault 14: a teacher of which nothing can be captured, or that answers NaN: an error, and nothing
+is cached.
+"""
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ def world(tmp_path):
 
 
 def silent(monkeypatch, root, name):
-    """A forward pass that reaches no block: what a compiled or replaced network looks like to a hook."""
+    """A forward pass that reaches no block: what a compiled or replaced network looks like to a
+    hook.
+    """
     monkeypatch.setattr(UNetDenoiser, "forward", lambda self, x_t, t, cond: Prediction(x_t))
 
 
@@ -29,8 +33,12 @@ def poisoned(monkeypatch, root, name):
     caching.alter(file, 0.0)
 
 
-@pytest.mark.parametrize(("fault", "says"), [(silent, "did not run|no self-attention ran"), (poisoned, "not finite")])
-def test_a_teacher_without_output_is_an_error_and_nothing_is_cached(world, tmp_path, monkeypatch, fault, says, figure):
+@pytest.mark.parametrize(
+    ("fault", "says"), [(silent, "did not run|no self-attention ran"), (poisoned, "not finite")]
+)
+def test_a_teacher_without_output_is_an_error_and_nothing_is_cached(
+    world, tmp_path, monkeypatch, fault, says, figure
+):
     held = 0
     for name in ("lune", "sol"):
         root = caching.copied(world, tmp_path / name)

@@ -1,4 +1,6 @@
-"""Fault 15: hostile images in a real folder: none crashes, each is named, whole ones are kept, memory is bounded."""
+"""Fault 15: hostile images in a real folder: none crashes, each is named, whole ones are kept,
+memory is bounded.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ MOST = 500 * 2**20  # bytes of memory, the interpreter and its libraries among t
 READER = """
 import json, re, resource, sys
 from pathlib import Path
-def peak():  # getrusage counts what the process was before it became this one: Linux can say it exactly
+# getrusage counts what the process was before it became this one: Linux can say it exactly
+def peak():
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) * 1024
@@ -33,13 +36,18 @@ try:
 except ImageError as error:
     raised = str(error)
 records = Folder(sys.argv[1], size=8, split="all", skip_bad=True)
-found = {r.source: [*r.image.reshape(-1, 3).mean(0), *r.attributes["original_size"]] for r in records}
-json.dump({"raised": raised, "skipped": records.skipped, "found": found, "start": start, "peak": peak()}, sys.stdout)
+found = {
+    r.source: [*r.image.reshape(-1, 3).mean(0), *r.attributes["original_size"]] for r in records
+}
+out = {"raised": raised, "skipped": records.skipped, "found": found, "start": start}
+json.dump({**out, "peak": peak()}, sys.stdout)
 """
 
 
 def read(folder: Path) -> dict:
-    done = subprocess.run([sys.executable, "-c", READER, str(folder)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READER, str(folder)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, "a hostile picture makes the reader say something"
     return json.loads(done.stdout)
@@ -48,20 +56,31 @@ def read(folder: Path) -> dict:
 def whole(name: str, found: dict, size: list[int]) -> bool:
     """Whether an odd picture was kept as it is: red, and of its own size."""
     values = found.get(name)
-    return bool(values) and values[3:] == size and all(abs(a - b) < 20 for a, b in zip(values, RED, strict=False))
+    return (
+        bool(values)
+        and values[3:] == size
+        and all(abs(a - b) < 20 for a, b in zip(values, RED, strict=False))
+    )
 
 
 def test_forty_hostile_images_are_refused(tmp_path, figure):
     hostile_images.write(tmp_path / "set")
     seen = read(tmp_path / "set")
     named = {line.split(":")[0] for line in seen["skipped"]}
-    refused = [name for name in (*REFUSED, *SPECIAL) if printable(name) in named and name not in seen["found"]]
+    refused = [
+        name
+        for name in (*REFUSED, *SPECIAL)
+        if printable(name) in named and name not in seen["found"]
+    ]
     kept = [name for name in KEPT if whole(name, seen["found"], [SIDE, SIDE])]
     by_header = len(REFUSED) + len(SPECIAL) - len(ONLY_WHOLE)
     assert f"{by_header} files" in seen["raised"] and "skip_bad=true" in seen["raised"]
     assert {f"good_{i}.png" for i in range(3)} <= set(seen["found"])
     assert seen["peak"] < MOST
-    note = f"peak {seen['peak'] / 2**20:.0f} MiB of memory, {seen['start'] / 2**20:.0f} MiB of it before the first file"
+    note = (
+        f"peak {seen['peak'] / 2**20:.0f} MiB of memory, {seen['start'] / 2**20:.0f} MiB of it "
+        "before the first file"
+    )
     figure(15, "40 hostile images", len(refused) + len(kept), 40, note)
 
 

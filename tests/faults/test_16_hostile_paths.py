@@ -1,4 +1,6 @@
-"""Fault 16: paths that lead out of a dataset are refused, and nothing outside is opened meanwhile."""
+"""Fault 16: paths that lead out of a dataset are refused, and nothing outside is opened
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ LINKED: dict[str, Callable[[Path, Path], object]] = {  # as a dataset may hold i
     "image": lambda root, outside: (root / "evil.png").symlink_to(outside / BAIT),
     "folder": lambda root, outside: (root / "evil").symlink_to(outside / "out"),
     "caption beside": lambda root, outside: swap(root / "0.txt", outside / "bait.txt"),
-    "table of captions": lambda root, outside: (root / "metadata.jsonl").symlink_to(outside / "bait.jsonl"),
+    "table of captions": lambda root, outside: (root / "metadata.jsonl").symlink_to(
+        outside / "bait.jsonl"
+    ),
 }
 KEYS = ("file_name", "image", "file")
 
@@ -70,10 +74,15 @@ def dataset(place: Path) -> Path:
 
 
 def attempts(root: Path, name: str, outside: Path) -> list[Callable[[], object]]:
-    """A hostile name through every door: each key, each form of the table, and the option that names it."""
+    """A hostile name through every door: each key, each form of the table, and the option that
+    names it.
+    """
     name, rows = name.format(outside=outside), []
     for key in KEYS:
-        rows += [("metadata.jsonl", json.dumps({key: name, "text": "x"})), ("list.json", [{key: name, "text": "x"}])]
+        rows += [
+            ("metadata.jsonl", json.dumps({key: name, "text": "x"})),
+            ("list.json", [{key: name, "text": "x"}]),
+        ]
     rows += [("mapping.json", {name: "x"}), ("objects.json", {name: {"text": "x"}})]
 
     def told(file: str, content: object) -> Callable[[], object]:
@@ -89,7 +98,9 @@ def attempts(root: Path, name: str, outside: Path) -> list[Callable[[], object]]
 
     def paired(row: dict) -> Callable[[], object]:
         def read() -> object:
-            (root / "metadata.json").write_text(json.dumps([{"target": "0.png", "caption": "x", **row}]))
+            (root / "metadata.json").write_text(
+                json.dumps([{"target": "0.png", "caption": "x", **row}])
+            )
             try:
                 return PairedImages(root, size=8, split="all")[0]
             finally:
@@ -97,7 +108,11 @@ def attempts(root: Path, name: str, outside: Path) -> list[Callable[[], object]]
 
         return read
 
-    pairs = [{"target": name, "reference": "0.png"}, {"reference": name}, {"reference": ["0.png", name]}]
+    pairs = [
+        {"target": name, "reference": "0.png"},
+        {"reference": name},
+        {"reference": ["0.png", name]},
+    ]
     rows_of_pairs = [*pairs, *([{"mask": name}] if name else [])]
     assert paired({"reference": "0.png"})(), "a sound pair is read"
     return [
@@ -113,16 +128,22 @@ def tried(work: Callable[[], object], root: Path, opened: list[str]) -> bool:
     try:
         work()
     except TinyFluxError as error:
-        return bool(error.cure) and not [path for path in opened if not Path(path).is_relative_to(root)]
+        return bool(error.cure) and not [
+            path for path in opened if not Path(path).is_relative_to(root)
+        ]
     return False
 
 
 def watched() -> list[str]:
-    """Every path that is opened or listed from now on, as it really is. For a child: a hook stays for good."""
+    """Every path that is opened or listed from now on, as it really is. For a child: a hook stays
+    for good.
+    """
     seen: list[str] = []
 
     def hook(event: str, arguments: tuple) -> None:
-        if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | bytes | os.PathLike):
+        if event in ("open", "os.listdir", "os.scandir") and isinstance(
+            arguments[0], str | bytes | os.PathLike
+        ):
             seen.append(os.path.realpath(os.fsdecode(arguments[0])))
 
     sys.addaudithook(hook)
@@ -133,7 +154,8 @@ def test_hostile_paths_are_refused(tmp_path, figure):
     def work() -> None:
         held = {}
         warm = dataset(tmp_path / "warm")
-        assert Folder(warm, size=8, split="all")[0].caption == "a red square"  # its imports are done now
+        # its imports are done now
+        assert Folder(warm, size=8, split="all")[0].caption == "a red square"
         opened = watched()
         for number, name in enumerate(NAMED):
             root = dataset(tmp_path / f"named_{number}")
@@ -143,14 +165,20 @@ def test_hostile_paths_are_refused(tmp_path, figure):
         for kind, make in LINKED.items():
             root = dataset(tmp_path / kind)
             make(root, root.parent)
-            held[f"link: {kind}"] = tried(lambda root=root: Folder(root, size=8, split="all")[0], root, opened)
+            held[f"link: {kind}"] = tried(
+                lambda root=root: Folder(root, size=8, split="all")[0], root, opened
+            )
             if kind != "caption beside":  # pairs have theirs under another name
-                held[f"link: {kind}"] &= tried(lambda root=root: PairedImages(root, size=8, split="all"), root, opened)
+                held[f"link: {kind}"] &= tried(
+                    lambda root=root: PairedImages(root, size=8, split="all"), root, opened
+                )
         root = dataset(tmp_path / "pair")
         for name in ("a_target.png", "a_ref.png"):
             (root / name).write_bytes((root / "0.png").read_bytes())
         swap(root / "a_caption.txt", tmp_path / "pair" / "bait.txt")
-        held["link: caption beside"] &= tried(lambda: PairedImages(root, size=8, split="all"), root, opened)
+        held["link: caption beside"] &= tried(
+            lambda: PairedImages(root, size=8, split="all"), root, opened
+        )
         (tmp_path / "held.json").write_text(json.dumps(held))
 
     ended = forks.run(work, tmp_path / "log")
@@ -169,7 +197,9 @@ def test_a_link_that_stays_inside_is_read(tmp_path, kind):
         (inside / name).write_bytes((tmp_path / name).read_bytes())
     (inside / "out").mkdir()
     LINKED[kind](root, inside)
-    records = {r.source: r.caption for r in Folder(root, size=8, split="all", allow_missing_captions=True)}
+    records = {
+        r.source: r.caption for r in Folder(root, size=8, split="all", allow_missing_captions=True)
+    }
     first = "" if kind == "table of captions" else "a red square"
     first = "a secret" if kind in ("caption beside", "table of captions") else first
     more = {"evil.png": ""} if kind == "image" else {}

@@ -1,4 +1,6 @@
-"""Fault 17: a configuration that names code to run is refused, on the command line and by the builder."""
+"""Fault 17: a configuration that names code to run is refused, on the command line and by the
+builder.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def refused(work: Any, *arguments: Any) -> bool:
 
 
 def from_the_line(words: list[str], part: str) -> None:
-    """What `python train.py` does with them up to the first object: a name that misleads is told by what it is."""
+    """What `python train.py` does with them up to the first object: a name that misleads is told by
+    what it is.
+    """
     prepare(words, CONF, "train")
     (config,) = composed(CONF, "train", words[2:], words[1])
     build(plain(config[part]))
@@ -94,14 +98,17 @@ def test_twenty_hostile_targets_are_refused_in_four_places(tmp_path, marker, fig
             content = make({"_target_": name, **arguments})
             part = "optimizer" if kind == "partial" else "codec"
             by_build += refused(build, plain(OmegaConf.create(content))[part])
-            if FULL or place == number / 2 % len(PLACES):  # composing the real configuration takes half a second
+            # composing the real configuration takes half a second
+            if FULL or place == number / 2 % len(PLACES):
                 by_line += refused(from_the_line, written(tmp_path, content), part)
     figure(17, "20 targets in 4 places, at the builder", by_build, 80)
     figure(17, "20 targets in 4 places, on the real command line", by_line, 80 if FULL else 10)
 
 
 def test_a_hostile_target_of_a_later_sweep_job_is_refused(tmp_path, marker, figure):
-    """The first job is harmless and comes to its end; the second one's choice is what would run code."""
+    """The first job is harmless and comes to its end; the second one's choice is what would run
+    code.
+    """
     chosen = list(targets(tmp_path / "evil", marker))
     names = chosen if FULL else chosen[:1]
     harmless, held = "tinyflux_pl.denoisers.tinyflux.build", 0
@@ -109,12 +116,25 @@ def test_a_hostile_target_of_a_later_sweep_job_is_refused(tmp_path, marker, figu
 
         def work(name: str = name) -> None:
             sweep = ["--multirun", f"model._target_={harmless},{name}"]
-            sys.argv = ["train.py", *sweep, "debug=fast", "preflight=only", f"paths.root={tmp_path / 'root'}"]
+            sys.argv = [
+                "train.py",
+                *sweep,
+                "debug=fast",
+                "preflight=only",
+                f"paths.root={tmp_path / 'root'}",
+            ]
             run("train")
 
         ended = forks.run(work, tmp_path / "log", timeout=600)
-        held += ended.code == 2 and name in ended.printed and "Traceback" not in ended.printed and not marker.exists()
-    figure(17, "targets as the second choice of a sweep, on the real command line", held, len(names))
+        held += (
+            ended.code == 2
+            and name in ended.printed
+            and "Traceback" not in ended.printed
+            and not marker.exists()
+        )
+    figure(
+        17, "targets as the second choice of a sweep, on the real command line", held, len(names)
+    )
 
 
 def test_a_target_that_appears_by_interpolation_is_refused(marker):
@@ -136,7 +156,9 @@ def test_hostile_hydra_nodes_are_refused(tmp_path, marker, kind):
     assert "hydra" in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ["[pkg://evil_module]", r"[pkg\://evil_module]", "['pkg://evil_module']", "[zip://a]"])
+@pytest.mark.parametrize(
+    "line", ["[pkg://evil_module]", r"[pkg\://evil_module]", "['pkg://evil_module']", "[zip://a]"]
+)
 @pytest.mark.parametrize("flags", [[], ["-m"], ["--cfg", "job"], ["--info"]])
 def test_no_search_path_imports_a_module(tmp_path, marker, line, flags):
     targets(tmp_path / "evil", marker)
@@ -144,7 +166,9 @@ def test_no_search_path_imports_a_module(tmp_path, marker, line, flags):
         prepare([*flags, f"hydra.searchpath={line}"], CONF, "train")
 
 
-@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch MARKER']", "!!python/name:os.system"])
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system ['touch MARKER']", "!!python/name:os.system"]
+)
 def test_yaml_tags_construct_no_objects(tmp_path, marker, tag):
     words = written(tmp_path, {})
     file = tmp_path / "conf" / "experiment" / "evil.yaml"

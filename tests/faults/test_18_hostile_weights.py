@@ -1,4 +1,6 @@
-"""18: weights that would run code, or lie about their size: refused with a cure at every door, and nothing is run."""
+"""18: weights that would run code, or lie about their size: refused with a cure at every door, and
+nothing is run.
+"""
 
 import os
 import re
@@ -34,7 +36,9 @@ class Payload:
 def hostile(folder: Path, marker: Path) -> dict[str, Path]:
     """The files, by what is wrong with them; none of them was made by opening another."""
     payload = {"state_dict": {"w": torch.zeros(2)}, "x": Payload(marker)}
-    found = {f"a pickle as {ending}": folder / f"weights{ending}" for ending in (".ckpt", ".pt", ".bin")}
+    found = {
+        f"a pickle as {ending}": folder / f"weights{ending}" for ending in (".ckpt", ".pt", ".bin")
+    }
     for path in found.values():
         torch.save(payload, path, _use_new_zipfile_serialization=path.suffix != ".bin")
     for name, content in {
@@ -46,9 +50,17 @@ def hostile(folder: Path, marker: Path) -> dict[str, Path]:
         found[name] = folder / f"{name.replace(' ', '_')}.safetensors"
         found[name].write_bytes(content)
     os.truncate(found["a header of 200 MB"], 300 * 10**6)  # which the file could hold
-    lightning = {"hyper_parameters": {"_instantiator": "builtins.exec", "source": f"open({str(marker)!r}, 'w')"}}
+    lightning = {
+        "hyper_parameters": {
+            "_instantiator": "builtins.exec",
+            "source": f"open({str(marker)!r}, 'w')",
+        }
+    }
     found["_instantiator"] = folder / "lightning.ckpt"
-    torch.save({**lightning, "state_dict": {}, "pytorch-lightning_version": "2.6.6"}, found["_instantiator"])
+    torch.save(
+        {**lightning, "state_dict": {}, "pytorch-lightning_version": "2.6.6"},
+        found["_instantiator"],
+    )
     return found
 
 
@@ -82,7 +94,10 @@ def attempts(tmp_path: Path, marker: Path):
         else:
             forged = as_state(tmp_path / f"forged_{i}", path.read_bytes())
             yield f"{name}: state.pt", lambda forged=forged: directory.read(forged).state()
-            yield f"{name}: generate", lambda path=path: run("generate", tmp_path, f"checkpoint='{path}'", "prompt=x")
+            yield (
+                f"{name}: generate",
+                lambda path=path: run("generate", tmp_path, f"checkpoint='{path}'", "prompt=x"),
+            )
 
 
 def test_hostile_weights_are_refused(tmp_path, figure):
@@ -98,7 +113,10 @@ def test_hostile_weights_are_refused(tmp_path, figure):
                 print(f"LET IN {name}")
             except (UntrustedFile, CorruptCheckpoint, HubError) as error:
                 quiet = not seen and not marker.exists()
-                print(f"{'refused' if quiet and error.cure else 'RUN'} {name}: {type(error).__name__} {seen}")
+                print(
+                    f"{'refused' if quiet and error.cure else 'RUN'} {name}: "
+                    f"{type(error).__name__} {seen}"
+                )
 
     ended = forks.run(work, tmp_path / "log")
     assert ended.code == 0, ended.printed
@@ -106,7 +124,13 @@ def test_hostile_weights_are_refused(tmp_path, figure):
     wrong = [line for line in lines if not line.startswith("refused")]
     assert not wrong and not marker.exists(), "\n".join(wrong)
     kinds = {line.split(":")[0] for line in lines}
-    figure(18, "hostile weights at every door", len(lines) - len(wrong), len(lines), f"{len(kinds)} files")
+    figure(
+        18,
+        "hostile weights at every door",
+        len(lines) - len(wrong),
+        len(lines),
+        f"{len(kinds)} files",
+    )
     assert len(kinds) == 8 and len(lines) > 30
 
 

@@ -1,4 +1,6 @@
-"""Fault 19: secrets of a run that fails stand in no byte that it leaves behind, and in no configuration."""
+"""Fault 19: secrets of a run that fails stand in no byte that it leaves behind, and in no
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +44,30 @@ def environment(monkeypatch):
 
 def forms(secret: str) -> list[bytes]:
     """A secret as it is, as an address writes it, as a basic login sends it."""
-    return [secret.encode(), quote(secret, safe="").encode(), base64.b64encode(secret.encode()).rstrip(b"=")]
+    return [
+        secret.encode(),
+        quote(secret, safe="").encode(),
+        base64.b64encode(secret.encode()).rstrip(b"="),
+    ]
 
 
 def leaks(folder: Path) -> list[str]:
-    """secret: file, for every file or folder that holds one or is named after one; PNG's text is read too."""
+    """secret: file, for every file or folder that holds one or is named after one; PNG's text is
+    read too.
+    """
     found = []
     for path in folder.rglob("*"):
-        content = str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b"")
+        content = str(path.relative_to(folder)).encode() + (
+            path.read_bytes() if path.is_file() else b""
+        )
         if path.suffix == ".png":
             with Image.open(path) as image:
                 content += repr(image.info).encode()
-        found += [f"{name}: {path.name}" for name, value in SECRETS.items() if any(f in content for f in forms(value))]
+        found += [
+            f"{name}: {path.name}"
+            for name, value in SECRETS.items()
+            if any(f in content for f in forms(value))
+        ]
     return found
 
 
@@ -81,7 +95,9 @@ def babble() -> None:
 
 
 def failing(error: Callable[[str], Exception]) -> Callable[..., None]:
-    """A training step that fails at its sixth call, with secrets in its error, in the cause and in a note."""
+    """A training step that fails at its sixth call, with secrets in its error, in the cause and in
+    a note.
+    """
     from tinyflux_pl.training.flow_module import FlowModule
 
     usual, calls = FlowModule.training_step, []
@@ -92,7 +108,9 @@ def failing(error: Callable[[str], Exception]) -> Callable[..., None]:
             return usual(self, *arguments, **named)
         babble()
         try:
-            raise ConnectionError(f"401 from {LOGIN}, Authorization: Bearer {SECRETS['SOME_SERVICE_TOKEN']}")
+            raise ConnectionError(
+                f"401 from {LOGIN}, Authorization: Bearer {SECRETS['SOME_SERVICE_TOKEN']}"
+            )
         except ConnectionError as cause:
             failure = error(f"upload failed: {list(SECRETS.values())}")
             failure.add_note(f"tried {SECRETS['HF_TOKEN']}")
@@ -106,7 +124,10 @@ def fails(folder: Path, error: Callable[[str], Exception], words: list[str]) -> 
         from tinyflux_pl.training.flow_module import FlowModule
 
         FlowModule.training_step = failing(error)
-        board = "{_target_: lightning.pytorch.loggers.TensorBoardLogger, save_dir: x, name: '', version: tensorboard}"
+        board = (
+            "{_target_: lightning.pytorch.loggers.TensorBoardLogger, save_dir: x, name: '', "
+            "version: tensorboard}"
+        )
         loggers = ["logger=wandb", f"+logger.tensorboard={board}"]
         told = ["debug=fast", "preflight=false", *SHAPES, f"paths.root={folder}", "run=x"]
         sys.argv = ["train.py", *told, *loggers, *words]
@@ -128,11 +149,17 @@ def test_no_secret_in_any_byte_of_a_failing_run(tmp_path, monkeypatch, figure, k
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     ended = fails(tmp_path, error, words)
-    assert ended.code == 1 and "upload failed" in ended.printed and "401 from" in ended.printed, ended.printed
+    assert ended.code == 1 and "upload failed" in ended.printed and "401 from" in ended.printed, (
+        ended.printed
+    )
     assert ended.printed.count("cannot reach") >= 6, "libraries were heard"
     names = {path.name for path in tmp_path.rglob("*")}
     kept = {"config.json", "manifest.json", "metrics.csv", "train.log"}
-    assert kept <= names and any(n.startswith("events.out") for n in names) and any(n.endswith(".wandb") for n in names)
+    assert (
+        kept <= names
+        and any(n.startswith("events.out") for n in names)
+        and any(n.endswith(".wandb") for n in names)
+    )
     found = leaks(tmp_path)
     hidden = len(SECRETS) - len({leak.split(":")[0] for leak in found})
     figure(19, f"4 secrets through a failing run: {kind}", hidden, len(SECRETS), "; ".join(found))
@@ -154,11 +181,14 @@ def test_a_secret_in_the_configuration_is_refused_before_anything_is_written(tmp
         run("train")
 
     ended = forks.run(work, tmp_path / "printed.log")
-    assert ended.code == 2 and "a secret stands in the configuration" in ended.printed, ended.printed
+    assert ended.code == 2 and "a secret stands in the configuration" in ended.printed, (
+        ended.printed
+    )
     assert not leaks(tmp_path) and not list(tmp_path.glob("**/config.json"))
 
 
-NAMING = {  # where Hydra makes folders and files before a run could refuse, and what its logs would hold
+# where Hydra makes folders and files before a run could refuse, and what its logs would hold
+NAMING = {
     "the run's folder": "run=${oc.env:HF_TOKEN}",
     "the folder itself": "hydra.run.dir=${paths.root}/${oc.env:SOME_SERVICE_TOKEN}",
     "the job's name": "hydra.job.name=${oc.env:HF_TOKEN}",
@@ -178,7 +208,11 @@ def test_a_refused_run_names_no_folder_after_a_secret(tmp_path, figure):
 
         def work(folder: Path = folder, place: str = place) -> None:
             sweep = ["--multirun", "seed=0"] if place.startswith("a ") and place != "a key" else []
-            word = NAMING[place].replace("KEY", SECRETS["HF_TOKEN"]) if place == "a key" else NAMING[place]
+            word = (
+                NAMING[place].replace("KEY", SECRETS["HF_TOKEN"])
+                if place == "a key"
+                else NAMING[place]
+            )
             sys.argv = ["train.py", *sweep, "debug=fast", f"paths.root={folder}", word]
             run("train")
 

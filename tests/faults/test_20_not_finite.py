@@ -1,4 +1,6 @@
-"""NaN and Inf in the loss, a gradient, an activation: at step 1, at step 50, in the middle of an accumulated step."""
+"""NaN and Inf in the loss, a gradient, an activation: at step 1, at step 50, in the middle of an
+accumulated step.
+"""
 
 import json
 
@@ -11,7 +13,9 @@ from tests.faults.numbers import Steps, differing, fitting
 VALUES = (float("nan"), float("inf"))
 # optimizer, micro-batches a step, the one that is attacked, attacked steps
 PLAIN, ACCUMULATED = ("muon", 1, 0, (1, 50)), ("adamw", 2, 1, (3,))
-CASES = [(kind, value, *place) for kind in KINDS for value in VALUES for place in (PLAIN, ACCUMULATED)]
+CASES = [
+    (kind, value, *place) for kind in KINDS for value in VALUES for place in (PLAIN, ACCUMULATED)
+]
 FEW = [CASES[i] for i in (1, 4, 6, 11)]  # every kind, both values and both places
 
 
@@ -22,7 +26,11 @@ def root(tmp_path_factory):
 
 def held(root, kind, value, optimizer, accumulation, micro_batch, attacked, *more):
     """In how many of the attacked steps one bad number left no trace but its line."""
-    chosen = f"steps={attacked[-1] + 2}", f"hardware.accumulation={accumulation}", f"optimizer={optimizer}"
+    chosen = (
+        f"steps={attacked[-1] + 2}",
+        f"hardware.accumulation={accumulation}",
+        f"optimizer={optimizer}",
+    )
     fit = fitting(root, f"{kind}_{value}_{optimizer}", *chosen, *more)
     attack = Attack(kind, value, set(attacked), micro_batch)
     steps = Steps(fit, {step + i for step in attacked for i in range(3)})
@@ -49,10 +57,18 @@ def held(root, kind, value, optimizer, accumulation, micro_batch, attacked, *mor
 def test_nonfinite_values_never_reach_weights_or_averages(root, figure):
     cases = CASES if FULL else FEW
     passed, tried = sum(held(root, *case) for case in cases), sum(len(case[-1]) for case in cases)
-    figure(20, "NaN or Inf in loss, gradient, activation", passed, tried, "bits of weights, EMA and optimizer")
+    figure(
+        20,
+        "NaN or Inf in loss, gradient, activation",
+        passed,
+        tried,
+        "bits of weights, EMA and optimizer",
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", [("gradient", float("nan"), *ACCUMULATED), ("gradient", 1e30, "muon", 2, 1, (3,))])
+@pytest.mark.parametrize(
+    "case", [("gradient", float("nan"), *ACCUMULATED), ("gradient", 1e30, "muon", 2, 1, (3,))]
+)
 def test_nonfinite_gradients_under_bf16_never_reach_the_weights(root, case):
     assert held(root, *case, "hardware.precision=bf16-mixed") == 1

@@ -1,4 +1,6 @@
-"""One batch a hundred times as large as the others: not taken, named, and forgotten five steps later."""
+"""One batch a hundred times as large as the others: not taken, named, and forgotten five steps
+later.
+"""
 
 import json
 import statistics
@@ -32,7 +34,13 @@ def root(tmp_path_factory):
 
 
 def held(root, step, optimizer):
-    fit = fitting(root, f"spike_{step}", f"steps={step + 6}", "hardware.accumulation=1", f"optimizer={optimizer}")
+    fit = fitting(
+        root,
+        f"spike_{step}",
+        f"steps={step + 6}",
+        "hardware.accumulation=1",
+        f"optimizer={optimizer}",
+    )
     spike, steps = Larger(step), Steps(fit, {step, step + 1})
     fit.trainer.callbacks.insert(0, spike)
     fit.fit()
@@ -54,12 +62,20 @@ def held(root, step, optimizer):
 def test_a_step_with_a_hundredfold_batch_is_skipped(root, figure):
     cases = [(40 + 5 * i, ("muon", "adamw")[i % 2]) for i in range(times(2, 10))]
     passed = sum(bool(held(root, *case)) for case in cases)
-    figure(21, "batch scaled x100", passed, len(cases), "loss back in its band in each of the next 5 steps")
+    figure(
+        21,
+        "batch scaled x100",
+        passed,
+        len(cases),
+        "loss back in its band in each of the next 5 steps",
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_resumed_run_remembers_usual_losses_and_skips_the_same_batch(root):
-    """Cut two steps before the spike, and once more right after it: state goes through the checkpoints."""
+    """Cut two steps before the spike, and once more right after it: state goes through the
+    checkpoints.
+    """
     chosen = "steps=16", "hardware.accumulation=1", "callbacks.guard.warmup=8"
     whole = fitting(root, "whole", *chosen)
     whole.trainer.callbacks.insert(0, Larger(12))
@@ -74,7 +90,12 @@ def test_a_resumed_run_remembers_usual_losses_and_skips_the_same_batch(root):
     end = fitting(root, "parts", *chosen, resumed=resumed)
     end.fit()
     assert not differing(bits(whole), bits(end))
-    assert (whole.run_dir / "skipped.jsonl").read_bytes() == (end.run_dir / "skipped.jsonl").read_bytes()
+    assert (whole.run_dir / "skipped.jsonl").read_bytes() == (
+        end.run_dir / "skipped.jsonl"
+    ).read_bytes()
     one, other = whole.trainable.guard.state(), end.trainable.guard.state()
-    assert torch.equal(one["median"]["values"], other["median"]["values"]) and one["record"] == other["record"]
+    assert (
+        torch.equal(one["median"]["values"], other["median"]["values"])
+        and one["record"] == other["record"]
+    )
     assert float(one["skipped"]) == float(other["skipped"]) == 1

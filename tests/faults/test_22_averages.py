@@ -1,4 +1,6 @@
-"""Raw and averaged weights in what is saved at any moment are those of the uninterrupted run at that step."""
+"""Raw and averaged weights in what is saved at any moment are those of the uninterrupted run at
+that step.
+"""
 
 import pytest
 import torch
@@ -81,9 +83,22 @@ def test_raw_and_averaged_weights_equal_those_of_an_uninterrupted_run(root, figu
     passed = tried = 0
     for moment, step, held in moments(root):
         wanted = {k: v for k, v in whole.bits[step].items() if k.startswith(("raw.", "averaged."))}
-        apart = any(not torch.equal(held[k], held[k.replace("raw.", "averaged.")]) for k in held if k[:4] == "raw.")
+        apart = any(
+            not torch.equal(held[k], held[k.replace("raw.", "averaged.")])
+            for k in held
+            if k[:4] == "raw."
+        )
         wrong = differing(wanted, held)
         if wrong or not apart:
-            print(f"{moment}: {len(wrong)} tensors differ, such as {wrong[:3]}; raw and averaged are apart: {apart}")
+            print(
+                f"{moment}: {len(wrong)} tensors differ, such as {wrong[:3]}; raw and averaged are "
+                f"apart: {apart}"
+            )
         passed, tried = passed + (apart and not wrong), tried + 1
-    figure(22, "raw and averaged weights saved at 8 moments", passed, tried, "against the bits of every step")
+    figure(
+        22,
+        "raw and averaged weights saved at 8 moments",
+        passed,
+        tried,
+        "against the bits of every step",
+    )

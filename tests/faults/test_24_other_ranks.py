@@ -25,25 +25,42 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def torchrun(root: Path, name: str, *overrides: str, trap: Callable[[Path], None] | None = None) -> list[Ended]:
+def torchrun(
+    root: Path, name: str, *overrides: str, trap: Callable[[Path], None] | None = None
+) -> list[Ended]:
     """Two ranks on this machine, as torchrun starts them; the trap is in the second."""
     port = free_port()
-    works = []  # both before either starts: the first would count as an attempt of its own for the second
+    # both before either starts: the first would count as an attempt of its own for the second
+    works = []
     for rank in (0, 1):
-        said = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        said = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "GROUP_RANK": 0,
+            "WORLD_SIZE": 2,
+            "LOCAL_WORLD_SIZE": 2,
+        }
         said |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
         ranks = {key: str(value) for key, value in said.items()}
-        works.append(small_runs.training(root, name, *TWO, *overrides, before=trap if rank else None, ranks=ranks))
+        works.append(
+            small_runs.training(
+                root, name, *TWO, *overrides, before=trap if rank else None, ranks=ranks
+            )
+        )
     with ExitStack() as stack:
         logs = [root / f"{name}_{rank}.log" for rank in (0, 1)]
-        children = [stack.enter_context(Child(work, log)) for work, log in zip(works, logs, strict=True)]
+        children = [
+            stack.enter_context(Child(work, log)) for work, log in zip(works, logs, strict=True)
+        ]
         return [child.wait(small_runs.PATIENCE) for child in children]
 
 
 def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path, figure: Any) -> None:
     small_runs.warm()
     whole = small_runs.draws(small_runs.finished(tmp_path, "whole"))
-    with Child(small_runs.training(tmp_path, "broken", before=kill_after_step(14)), tmp_path / "killed.log") as child:
+    with Child(
+        small_runs.training(tmp_path, "broken", before=kill_after_step(14)), tmp_path / "killed.log"
+    ) as child:
         assert child.wait(small_runs.PATIENCE).code == -9
     # Only the second rank is asked to stop; both do, at the same step.
     stop = kill_after_step(23, signal.SIGTERM)
@@ -55,8 +72,13 @@ def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path, figure: Any) -
     found = small_runs.draws(folder)
     same = sum(one == other for one, other in zip(whole, found, strict=False))
     lost = {(s, i) for s, ids in whole for i in ids} - {(s, i) for s, ids in found for i in ids}
-    note = f"{len(lost)} samples lost, {sum(len(ids) for _, ids in found) - sum(len(ids) for _, ids in whole)} repeated"
-    figure(24, "ranks 1, 2, 1: samples of each micro-batch", same, max(len(whole), len(found)), note)
+    note = (
+        f"{len(lost)} samples lost, "
+        f"{sum(len(ids) for _, ids in found) - sum(len(ids) for _, ids in whole)} repeated"
+    )
+    figure(
+        24, "ranks 1, 2, 1: samples of each micro-batch", same, max(len(whole), len(found)), note
+    )
 
 
 RECORDED = [[0, [1, 2]], [0, [3, 4]], [1, [5, 6]], [1, [7, 8]]]
@@ -75,13 +97,21 @@ RECORDED = [[0, [1, 2]], [0, [3, 4]], [1, [5, 6]], [1, [7, 8]]]
         ([*RECORDED[:2], [2, [5, 6]], RECORDED[3]], "not at the same step"),
     ],
 )
-def test_missing_draws_of_a_rank_are_not_mistaken_for_a_kill(tmp_path: Path, second: Any, said: str | None) -> None:
-    """The comparison itself: of two ranks' records no more may be left out than the step under way."""
+def test_missing_draws_of_a_rank_are_not_mistaken_for_a_kill(
+    tmp_path: Path, second: Any, said: str | None
+) -> None:
+    """The comparison itself: of two ranks' records no more may be left out than the step under
+    way.
+    """
     for rank, lines in enumerate(([*RECORDED, None], second)):
-        (tmp_path / f"draws_000_{rank}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        (tmp_path / f"draws_000_{rank}.jsonl").write_text(
+            "".join(f"{json.dumps(line)}\n" for line in lines)
+        )
     with nullcontext() if said is None else pytest.raises(AssertionError, match=said):
         drawn = small_runs.draws(tmp_path)
-        assert drawn == [[step, ids * 2] for step, ids in RECORDED[: sum(line is not None for line in second)]]
+        assert drawn == [
+            [step, ids * 2] for step, ids in RECORDED[: sum(line is not None for line in second)]
+        ]
 
 
 def test_two_ranks_write_one_cache_and_one_run(tmp_path: Path) -> None:

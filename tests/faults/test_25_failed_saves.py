@@ -1,4 +1,6 @@
-"""25: one save after another fails, in any way a save can; a valid checkpoint is there after each."""
+"""25: one save after another fails, in any way a save can; a valid checkpoint is there after
+each.
+"""
 
 import errno
 import random
@@ -49,4 +51,10 @@ def test_a_run_survives_fifty_failed_saves(tmp_path, figure):
         passed += found is not None and bool((found.weights("raw")["weight"] == found.step).all())
     assert sum(failed.values()) == tried and min(failed.values()) >= tried // 10, failed
     Saver(folder, background=False, side=SIDE).save(step + 1)
-    figure(25, "failed saves in a row, keep=2", passed, tried, ", ".join(f"{n} {how}" for how, n in failed.items()))
+    figure(
+        25,
+        "failed saves in a row, keep=2",
+        passed,
+        tried,
+        ", ".join(f"{n} {how}" for how, n in failed.items()),
+    )

@@ -47,7 +47,9 @@ def encode(clip: Path, revision: str | None = COMMIT) -> None:
 
 
 def offline(work: Callable[[], None], folder: Path) -> dict:
-    """`work` in a child whose hub is the cache below `folder` and no network; what it did, and what it opened."""
+    """`work` in a child whose hub is the cache below `folder` and no network; what it did, and what
+    it opened.
+    """
 
     def child() -> None:
         import pickle
@@ -59,7 +61,10 @@ def offline(work: Callable[[], None], folder: Path) -> dict:
 
         def hook(event: str, arguments: tuple) -> None:
             pickled = event == "open" and str(arguments[0]).endswith(PICKLES)
-            if event in ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "os.system") or pickled:
+            if (
+                event in ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "os.system")
+                or pickled
+            ):
                 opened.append(f"{event} {arguments[0]}")
 
         hub.HF_HUB_OFFLINE, hub.HF_HUB_CACHE = True, str(folder / "hub")
@@ -115,10 +120,18 @@ def test_four_hub_failures_are_reported_with_a_cure(cached, made, tmp_path, figu
         "offline": ("HubError", "could not fetch"),
         "only pickles": ("HubError", "only safetensors weights are read"),
     }
-    held = [k for k, (kind, why) in clear.items() if told[k]["error"] == kind and why in told[k]["what"]]
+    held = [
+        k for k, (kind, why) in clear.items() if told[k]["error"] == kind and why in told[k]["what"]
+    ]
     cured = [k for k in held if "do:" in told[k]["what"] and not told[k]["opened"]]
     assert not (cached / "marker").exists()
-    figure(26, "4 faults of the hub, 0 pickles opened", len(cured), 4, "; ".join(set(clear) - set(cured)))
+    figure(
+        26,
+        "4 faults of the hub, 0 pickles opened",
+        len(cured),
+        4,
+        "; ".join(set(clear) - set(cured)),
+    )
 
 
 def index_of_pickles(snapshot: Path) -> None:
@@ -143,19 +156,39 @@ def told_by_config(**keys: object) -> Callable[[Path], None]:
 
 def code_in_the_tokenizer(snapshot: Path) -> None:
     file = snapshot / "tokenizer_config.json"
-    code = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}
+    code = {
+        "tokenizer_class": "EvilTokenizer",
+        "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]},
+    }
     file.write_text(json.dumps({**json.loads(file.read_text()), **code}))
-    (snapshot / "evil.py").write_text(f"open({str(snapshot / 'marker')!r}, 'w')\nclass EvilTokenizer: pass\n")
+    (snapshot / "evil.py").write_text(
+        f"open({str(snapshot / 'marker')!r}, 'w')\nclass EvilTokenizer: pass\n"
+    )
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "an index that names a pickle": (index_of_pickles, "names 'pytorch_model.bin' as weights"),
     "an index that leads away": (index_that_leads_away, "as weights"),
-    "an index of something else": (lambda s: (s / "model.safetensors.index.json").write_text("[1]"), "JSON object"),
-    "other weights by config": (told_by_config(transformers_weights="other.safetensors"), "leads to other files"),
-    "code by config": (told_by_config(attn_implementation="evil/kernel"), "leads to other files or code"),
-    "an adapter": (lambda s: (s / "adapter_config.json").write_text("{}"), "an adapter lies beside"),
-    "a tokenizer that is none": (lambda s: (s / "tokenizer.json").write_text("{"), "not a vocabulary"),
+    "an index of something else": (
+        lambda s: (s / "model.safetensors.index.json").write_text("[1]"),
+        "JSON object",
+    ),
+    "other weights by config": (
+        told_by_config(transformers_weights="other.safetensors"),
+        "leads to other files",
+    ),
+    "code by config": (
+        told_by_config(attn_implementation="evil/kernel"),
+        "leads to other files or code",
+    ),
+    "an adapter": (
+        lambda s: (s / "adapter_config.json").write_text("{}"),
+        "an adapter lies beside",
+    ),
+    "a tokenizer that is none": (
+        lambda s: (s / "tokenizer.json").write_text("{"),
+        "not a vocabulary",
+    ),
     "a config that is none": (lambda s: (s / "config.json").write_text("[]"), "not a JSON object"),
 }
 
@@ -170,7 +203,9 @@ def test_a_release_that_leads_to_pickles_or_code_is_refused(cached, made, tmp_pa
 
 
 def test_code_beside_a_tokenizer_is_not_run(cached, made, tmp_path):
-    """transformers has a class for T5's; for a tokenizer that says nothing else it would need the code."""
+    """transformers has a class for T5's; for a tokenizer that says nothing else it would need the
+    code.
+    """
     code_in_the_tokenizer(cached)
     assert offline(lambda: encode(made[1]), tmp_path)["error"] == ""
     (cached / "config.json").unlink()

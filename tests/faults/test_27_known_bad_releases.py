@@ -1,4 +1,6 @@
-"""Fault 27: no release that is known to be bad is locked, pinned or installed, and none is ever imported."""
+"""Fault 27: no release that is known to be bad is locked, pinned or installed, and none is ever
+imported.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,51 @@ from tests.house.source import ROOT
 from tinyflux_pl.config import blocked_packages
 from tinyflux_pl.config.blocked_packages import KNOWN_BAD, KnownBadPackage, hits
 
-STOLEN = [("lightning", "2.6.2"), ("lightning", "2.6.3"), ("pytorch_lightning", "2.6.3"), ("litellm", "1.82.8")]
-OLD = [("torch", "2.9.1+cu128"), ("torch", "2.9"), ("Hydra.Core", "1.3.7"), ("lightning", "2.5"), ("torchtriton", "9")]
-GOOD = [("torch", "2.10"), ("torch", "2.13.0+cpu"), ("hydra-core", "1.3.8"), ("lightning", "2.6.6"), ("torchao", "1")]
+STOLEN = [
+    ("lightning", "2.6.2"),
+    ("lightning", "2.6.3"),
+    ("pytorch_lightning", "2.6.3"),
+    ("litellm", "1.82.8"),
+]
+OLD = [
+    ("torch", "2.9.1+cu128"),
+    ("torch", "2.9"),
+    ("Hydra.Core", "1.3.7"),
+    ("lightning", "2.5"),
+    ("torchtriton", "9"),
+]
+GOOD = [
+    ("torch", "2.10"),
+    ("torch", "2.13.0+cpu"),
+    ("hydra-core", "1.3.8"),
+    ("lightning", "2.6.6"),
+    ("torchao", "1"),
+]
 
 
 def test_lock_and_constraints_hold_no_blocked_release(figure):
     held = [(name, release.version) for name, release in locked().items()]
     found = hits([*held, *pins().items(), *blocked_packages.installed()])
     listed = [f"{bad.name}=={version}" for bad, version in found]
-    assert len(held) > 90 and {"torch", "lightning"} <= {name for name, _ in blocked_packages.installed()}
-    figure(27, "lock, constraints and environment against the list of bad releases", len(held) - len(listed), len(held))
+    assert len(held) > 90 and {"torch", "lightning"} <= {
+        name for name, _ in blocked_packages.installed()
+    }
+    figure(
+        27,
+        "lock, constraints and environment against the list of bad releases",
+        len(held) - len(listed),
+        len(held),
+    )
 
 
 @pytest.mark.parametrize("release", STOLEN + OLD, ids="-".join)
 def test_a_blocked_release_is_reported(release):
     (bad, version), *_ = hits([release])
-    assert version == release[1] and bad.why and bad.stole == (release in STOLEN or bad.name == "torchtriton")
+    assert (
+        version == release[1]
+        and bad.why
+        and bad.stole == (release in STOLEN or bad.name == "torchtriton")
+    )
 
 
 @pytest.mark.parametrize("release", GOOD, ids="-".join)
@@ -47,14 +77,22 @@ def test_the_program_stops_before_a_hostile_release_is_imported(tmp_path, script
     """As lightning 2.6.3 was: what it would steal is stolen by the import itself."""
     (tmp_path / "lightning-2.6.3.dist-info").mkdir()
     (tmp_path / "lightning").mkdir()
-    (tmp_path / "lightning" / "__init__.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w').close()\n")
+    (tmp_path / "lightning" / "__init__.py").write_text(
+        f"open({str(tmp_path / 'stolen')!r}, 'w').close()\n"
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     control = subprocess.run([sys.executable, "-c", "import lightning"], env=environment)
-    assert control.returncode == 0 and (tmp_path / "stolen").exists(), "the import itself would steal"
+    assert control.returncode == 0 and (tmp_path / "stolen").exists(), (
+        "the import itself would steal"
+    )
     (tmp_path / "stolen").unlink()
     words = [sys.executable, str(ROOT / script)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2 and "lightning 2.6.3 must not be used" in done.stderr and "change every" in done.stderr
+    assert (
+        done.returncode == 2
+        and "lightning 2.6.3 must not be used" in done.stderr
+        and "change every" in done.stderr
+    )
     assert not (tmp_path / "stolen").exists() and "Traceback" not in done.stderr
 
 

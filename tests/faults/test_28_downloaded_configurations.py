@@ -1,4 +1,6 @@
-"""Fault 28: one downloaded folder of configurations, by every door of Hydra: nothing runs, nothing is overwritten."""
+"""Fault 28: one downloaded folder of configurations, by every door of Hydra: nothing runs, nothing
+is overwritten.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from tests.faults.conftest import FULL
 from tests.faults.hostile_configurations import EXPERIMENTS, FOLDERS
 from tinyflux_pl.app.cli.command_line import run
 
-QUICK = ("a filter of a sweep", "an environment of a sweep", "a formatter that is a file", "by a package")
+QUICK = (
+    "a filter of a sweep",
+    "an environment of a sweep",
+    "a formatter that is a file",
+    "by a package",
+)
 FLAGS = (["--hydra-help"], ["--info", "all"], ["--cfg", "hydra"], ["--help"], ["--multirun"])
 
 
@@ -35,7 +42,9 @@ def attacked(folder: Path, name: str, flags: list[str]) -> tuple[forks.Ended, li
     for file, text in files_of(folder, name).items():
         (folder / "conf" / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / "conf" / file).write_text(text)
-    (folder / "evil_module.py").write_text(f"open({str(folder / 'marker')!r}, 'w').close()\nCLASS = int\n")
+    (folder / "evil_module.py").write_text(
+        f"open({str(folder / 'marker')!r}, 'w').close()\nCLASS = int\n"
+    )
     victims = [folder / "victim", folder / "victim.log"]
     for victim in victims:
         victim.write_text("mine")
@@ -86,11 +95,18 @@ def test_a_downloaded_folder_of_configurations_runs_nothing(tmp_path, figure):
 def test_no_flag_returns_before_the_configuration_is_checked(tmp_path, figure, flags):
     ended, reached = attacked(tmp_path, "by a choice that is typed", flags)
     assert not reached, ended.printed
-    figure(28, f"a downloaded folder, {' '.join(flags)}", int(ended.code == 2 and "may not build" in ended.printed), 1)
+    figure(
+        28,
+        f"a downloaded folder, {' '.join(flags)}",
+        int(ended.code == 2 and "may not build" in ended.printed),
+        1,
+    )
 
 
 def test_a_sweep_of_a_harmless_file_still_runs(tmp_path):
-    EXPERIMENTS["harmless"] = {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"seed": "1,2"}}}}
+    EXPERIMENTS["harmless"] = {
+        "hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"seed": "1,2"}}}
+    }
     ended, reached = attacked(tmp_path, "harmless", [])
     assert ended.code == 0 and reached == ["reached"], ended.printed
     assert (tmp_path / "reached").read_text().endswith("1"), "the folder of the second job"

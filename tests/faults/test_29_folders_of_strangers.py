@@ -1,4 +1,6 @@
-"""Fault 29: a run's folder, a replay bundle or a configuration of a stranger: no file is read, sent or overwritten."""
+"""Fault 29: a run's folder, a replay bundle or a configuration of a stranger: no file is read, sent
+or overwritten.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,31 @@ RATE = {"_target_": f"{HOUSE}.diffusion.schedules.LearningRate", "total_steps": 
 
 
 def hostile(folder) -> dict[str, dict[str, Any]]:
-    """Nodes that overwrite `victim.png`, or bring `secret.txt` into a run; all of functions of the house."""
+    """Nodes that overwrite `victim.png`, or bring `secret.txt` into a run; all of functions of the
+    house.
+    """
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "any.png")
     (folder / "secret.txt").write_text("mine")
     (folder / "victim.png").write_text("mine")
-    pixels = {"_target_": f"{HOUSE}.data.images.resize_rules.read_picture", "file": str(folder / "any.png")}
+    pixels = {
+        "_target_": f"{HOUSE}.data.images.resize_rules.read_picture",
+        "file": str(folder / "any.png"),
+    }
     images = {"_target_": f"{HOUSE}.data.images.resize_rules.as_images", "pixels": pixels}
-    grid = {"_target_": f"{HOUSE}.sampling.picture.captioned_grid", "images": images, "captions": ["x"], "columns": 1}
+    grid = {
+        "_target_": f"{HOUSE}.sampling.picture.captioned_grid",
+        "images": images,
+        "captions": ["x"],
+        "columns": 1,
+    }
     saved = {"picture": grid, "path": str(folder / "victim.png"), "metadata": {}}
     text = {"_target_": "pathlib.Path", "_args_": [str(folder / "secret.txt")]}
     return {
         "a picture saved": {"_target_": f"{HOUSE}.sampling.picture.save_png", **saved},
-        "the same, deeper": {**RATE, "floor": {"_target_": f"{HOUSE}.sampling.picture.save_png", **saved}},
+        "the same, deeper": {
+            **RATE,
+            "floor": {"_target_": f"{HOUSE}.sampling.picture.save_png", **saved},
+        },
         "a text read": {"_target_": f"{HOUSE}.data.records.dataset_files.text_of", "path": text},
         "a trainer": {"_target_": "lightning.pytorch.Trainer", "default_root_dir": str(folder)},
         "a profile written": {
@@ -49,8 +64,15 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
             "file": str(folder / "secret.txt"),
             "part": "x",
         },
-        "another's dataset": {"_target_": f"{HOUSE}.data.cached_dataset.CachedDataset", "store": str(folder)},
-        "not a part of that group": {"_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes", "count": 10, "size": 8},
+        "another's dataset": {
+            "_target_": f"{HOUSE}.data.cached_dataset.CachedDataset",
+            "store": str(folder),
+        },
+        "not a part of that group": {
+            "_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes",
+            "count": 10,
+            "size": 8,
+        },
         "a network": {"_target_": f"{HOUSE}.nets.blocks.MLP", "width": 10**9},
         "a list": [RATE],
         "a name": "tinyflux_pl.diffusion.schedules.LearningRate",
@@ -62,7 +84,9 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
 
 def untouched(folder) -> bool:
     names = {path.name for path in folder.iterdir()}
-    kept = (folder / "victim.png").read_text() == "mine" and (folder / "secret.txt").read_text() == "mine"
+    kept = (folder / "victim.png").read_text() == "mine" and (
+        folder / "secret.txt"
+    ).read_text() == "mine"
     return kept and names == {"any.png", "secret.txt", "victim.png"}
 
 
@@ -100,8 +124,17 @@ def test_a_replayed_bundle_builds_no_foreign_target(tmp_path, figure, monkeypatc
 
 @pytest.mark.parametrize("place", ["{_target_: X}", "nested"])
 def test_no_configuration_reads_or_writes_files_through_our_functions(tmp_path, figure, place):
-    attacks = {k: v for k, v in hostile(tmp_path).items() if isinstance(v, dict) and "_target_" in v}
-    kinds = ("a picture saved", "a text read", "a trainer", "a profile written", "a table read", "weights read")
+    attacks = {
+        k: v for k, v in hostile(tmp_path).items() if isinstance(v, dict) and "_target_" in v
+    }
+    kinds = (
+        "a picture saved",
+        "a text read",
+        "a trainer",
+        "a profile written",
+        "a table read",
+        "weights read",
+    )
     chosen = {name: attacks[name] for name in (*kinds, "another's dataset")}
     held = 0
     for node in chosen.values():
@@ -114,7 +147,12 @@ def test_no_configuration_reads_or_writes_files_through_our_functions(tmp_path, 
 
 LOGGERS = [
     *({"version": "../../x"}, {"name": "/etc"}, {"folder": "a/../../b"}, {"sub_dir": "../x"}),
-    *({"config": "/etc/passwd"}, {"save_code": True}, {"artifact_location": "s3://evil"}, {"dir": "/"}),
+    *(
+        {"config": "/etc/passwd"},
+        {"save_code": True},
+        {"artifact_location": "s3://evil"},
+        {"dir": "/"},
+    ),
 ]
 
 
@@ -128,4 +166,6 @@ def test_a_logger_stays_in_the_runs_folder_and_sends_no_file(options):
 def test_targets_of_the_project_and_of_the_user_are_built():
     assert build_saved(RATE, "schedule", {}, "config.json")(0) == 1.0
     stripes = {"_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes", "count": 10, "size": 32}
-    assert len(build_saved(stripes, "schedule", stripes, "config.json")) == 10, "the command line names it"
+    assert len(build_saved(stripes, "schedule", stripes, "config.json")) == 10, (
+        "the command line names it"
+    )

@@ -1,4 +1,6 @@
-"""Fault 30: the doctor's repair below folders of others: sharded data, manifests and notes of other programs stay."""
+"""Fault 30: the doctor's repair below folders of others: sharded data, manifests and notes of other
+programs stay.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,12 @@ def torn(folder: Path) -> None:
 
 
 # what lies in the folder by itself, and what lies in the middle of a cache of ours
-ALONE: dict[str, Callable[[Path], None]] = {"shards": shards, "keys": described, "groups": grouped, "torn": torn}
+ALONE: dict[str, Callable[[Path], None]] = {
+    "shards": shards,
+    "keys": described,
+    "groups": grouped,
+    "torn": torn,
+}
 INSIDE: dict[str, Callable[[Path], None]] = {
     "shards": shards,
     "a group": lambda folder: written(folder, "users/group.json", {"fingerprint": {}}),

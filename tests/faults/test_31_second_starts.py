@@ -1,4 +1,6 @@
-"""Fault 31: a command given twice, or into a folder of somebody else: nothing that is there is overwritten."""
+"""Fault 31: a command given twice, or into a folder of somebody else: nothing that is there is
+overwritten.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,18 @@ def trained(tmp_path_factory):
 
 def content(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
-def test_a_run_that_was_finished_while_the_second_start_waited_is_left_alone(tmp_path, figure, monkeypatch):
-    """The second start finds no run, and owns its folder only after the first has come to its end."""
+def test_a_run_that_was_finished_while_the_second_start_waited_is_left_alone(
+    tmp_path, figure, monkeypatch
+):
+    """The second start finds no run, and owns its folder only after the first has come to its
+    end.
+    """
     owned, tried, held = recipes.locked_run_dir, times(1, 5), 0
     for number in range(tried):
         words = (*SMALLEST, f"run=twice_{number}", "steps=1")
@@ -53,7 +62,13 @@ def test_a_run_that_was_finished_while_the_second_start_waited_is_left_alone(tmp
     figure(31, "a second start after the first came to its end", held, tried)
 
 
-FOREIGN = ("results.json", "csv/metrics.csv", "samples/step_0000001.png", "skipped.jsonl", "checkpoints/mine.txt")
+FOREIGN = (
+    "results.json",
+    "csv/metrics.csv",
+    "samples/step_0000001.png",
+    "skipped.jsonl",
+    "checkpoints/mine.txt",
+)
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -67,7 +82,9 @@ def test_no_run_starts_in_a_foreign_folder(tmp_path, name):
 
 
 def test_two_commands_that_draw_into_one_folder_keep_every_picture(trained, tmp_path, figure):
-    """Both have looked at what is there before either writes; a grid of the user's own is there already."""
+    """Both have looked at what is there before either writes; a grid of the user's own is there
+    already.
+    """
     tried, held = times(1, 5), 0
     for number in range(tried):
         folder, go = tmp_path / f"drawn_{number}", tmp_path / f"go_{number}"
@@ -86,7 +103,13 @@ def test_two_commands_that_draw_into_one_folder_keep_every_picture(trained, tmp_
                 return batches(self, *given, **named)
 
             ImageSampler.batches = after_both
-            chosen = (f"checkpoint='{trained}/outputs/first'", "prompt=x", "n=3", f"seed={seed}", "sampler.steps=1")
+            chosen = (
+                f"checkpoint='{trained}/outputs/first'",
+                "prompt=x",
+                "n=3",
+                f"seed={seed}",
+                "sampler.steps=1",
+            )
             recipes.generate(configuration("generate", tmp_path, *chosen, f"output='{folder}'"))
 
         with (

@@ -1,4 +1,6 @@
-"""Fault 32: checkpoints and caches that a stranger has changed and sealed again: refused in three lines, in time."""
+"""Fault 32: checkpoints and caches that a stranger has changed and sealed again: refused in three
+lines, in time.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,13 @@ SHAPES = {  # place in config.json -> what stands there
     **{
         f"{part} {kind}": set_at(part, value)
         for part in ("path", "denoiser", "codec", "text", "sampler")
-        for kind, value in (("null", None), ("a list", []), ("a number", 3), ("a text", "x"), ("empty", {}))
+        for kind, value in (
+            ("null", None),
+            ("a list", []),
+            ("a number", 3),
+            ("a text", "x"),
+            ("empty", {}),
+        )
     },
     "no such denoiser": set_at("denoiser.name", "os.system"),
     "a name that is a list": set_at("denoiser.name", ["tinyflux"]),
@@ -65,17 +73,28 @@ SHAPES = {  # place in config.json -> what stands there
     "guidance that is a list": set_at("sampler.guidance", [1]),
     "an option that is unknown": set_at("codec.config.surplus", 1),
     "a codec from the hub": lambda config: config.update(
-        codec={"name": "autoencoder_kl", "config": {"weights": "stranger/vae", "revision": "0" * 40}}
+        codec={
+            "name": "autoencoder_kl",
+            "config": {"weights": "stranger/vae", "revision": "0" * 40},
+        }
     ),
     "a text encoder from the hub": lambda config: config.update(
         text={"name": "clip_t5", "config": {"t5": "stranger/t5", "t5_revision": "0" * 40}}
     ),
 }
-QUICK = ("denoiser null", "codec a list", "a million layers", "a width of 10^30", "sampler steps of 10^30")
+QUICK = (
+    "denoiser null",
+    "codec a list",
+    "a million layers",
+    "a width of 10^30",
+    "sampler steps of 10^30",
+)
 QUICK += ("a size of 10^9", "a codec from the hub", "a width of text")
 
 
-def resealed(trained: Path, folder: Path, change: Callable[[dict[str, Any]], None] = lambda config: None) -> Path:
+def resealed(
+    trained: Path, folder: Path, change: Callable[[dict[str, Any]], None] = lambda config: None
+) -> Path:
     """A copy of the checkpoint, changed, with a seal that is right."""
     shutil.copytree(trained / "outputs" / "first" / "checkpoints" / "step_0000001", folder)
     config = json.loads((folder / "config.json").read_text())
@@ -100,7 +119,9 @@ def refused(work: Callable[[], Any]) -> bool:
 
 
 def drawn(folder: Path, root: Path) -> None:
-    recipes.generate(configuration("generate", root, f"checkpoint='{folder}'", "prompt=x", "sampler.steps=1"))
+    recipes.generate(
+        configuration("generate", root, f"checkpoint='{folder}'", "prompt=x", "sampler.steps=1")
+    )
 
 
 def test_a_resealed_description_of_another_shape_is_refused(trained, tmp_path, figure, monkeypatch):
@@ -116,7 +137,13 @@ def test_a_resealed_description_of_another_shape_is_refused(trained, tmp_path, f
         except Exception as error:
             held, name = False, f"{name}: {error!r}"
         failed += [] if held else [name]
-    figure(32, "descriptions sealed again, drawn from", len(names) - len(failed), len(names), "; ".join(failed)[:2000])
+    figure(
+        32,
+        "descriptions sealed again, drawn from",
+        len(names) - len(failed),
+        len(names),
+        "; ".join(failed)[:2000],
+    )
 
 
 @pytest.mark.parametrize("step", [-5, 10**30, 2**63])
@@ -147,7 +174,9 @@ def test_resealed_nonfinite_weights_are_refused(trained, tmp_path, door):
 def test_another_network_is_reported_before_weights_are_read(trained, tmp_path, monkeypatch):
     folder = trained / "outputs" / "first" / "checkpoints" / "step_0000001"
     monkeypatch.setattr(directory.Checkpoint, "weights", lambda *_: pytest.fail("read"))
-    wider = [line for line in SMALLEST if "num_single_layers" not in line] + ["model.num_single_layers=2"]
+    wider = [line for line in SMALLEST if "num_single_layers" not in line] + [
+        "model.num_single_layers=2"
+    ]
     again = ("run=again", f"resume='{folder}'", "resume_changed=true", "steps=2", *wider)
     with pytest.raises(TinyFluxError, match="the weights are not this network's"):
         recipes.train(configuration("train", tmp_path, *again))
@@ -170,7 +199,9 @@ def test_a_training_state_that_expands_is_refused(trained, tmp_path, figure):
     (tmp_path / "torn.pt").write_bytes((tmp_path / "large.pt").read_bytes()[:-100])
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     names = ("packed", "expanded", "list", "step", "torn", "old", "none")
-    held = sum(refused(lambda name=name: training_state.read(tmp_path / f"{name}.pt")) for name in names)
+    held = sum(
+        refused(lambda name=name: training_state.read(tmp_path / f"{name}.pt")) for name in names
+    )
     figure(32, "training states that are none, or unfold", held, len(names))
     with pytest.raises(UntrustedFile, match="it was not opened"):
         training_state.read(tmp_path / "packed.pt")
@@ -179,7 +210,13 @@ def test_a_training_state_that_expands_is_refused(trained, tmp_path, figure):
 def test_a_manifest_with_an_impossible_number_of_samples_is_refused(trained, tmp_path, figure):
     (file, *_) = sorted(trained.glob("cache/**/train/manifest.json"))
     held = 0
-    claims = ({"total": 10**12}, {"total": 10**9, "shard_size": 1}, {"total": 10**30}, {"total": -1}, {"shard_size": 0})
+    claims = (
+        {"total": 10**12},
+        {"total": 10**9, "shard_size": 1},
+        {"total": 10**30},
+        {"total": -1},
+        {"shard_size": 0},
+    )
     for number, claim in enumerate(claims):
         folder = Path(shutil.copytree(file.parent, tmp_path / str(number)))
         told = files.read_sealed(folder / "manifest.json")

@@ -50,6 +50,9 @@ def locked() -> dict[str, Locked]:
 def requirements(*extras: str) -> list[Requirement]:
     """What pyproject.toml asks for, with some of its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *(line for e in extras for line in project["optional-dependencies"][e])]
+    lines = [
+        *project["dependencies"],
+        *(line for e in extras for line in project["optional-dependencies"][e]),
+    ]
     found = [Requirement(line) for line in lines]
     return [r for r in found if canonicalize_name(r.name) != canonicalize_name(project["name"])]

@@ -40,13 +40,18 @@ def offered(root: str) -> set[str]:
     """The groups of a root's defaults list."""
     entries = OmegaConf.load(CONF / f"{root}.yaml").defaults
     keys = (next(iter(e)) if OmegaConf.is_config(e) else str(e) for e in entries)
-    return {k.removeprefix("override ").removeprefix("optional ").lstrip("/").split("@")[0] for k in keys}
+    return {
+        k.removeprefix("override ").removeprefix("optional ").lstrip("/").split("@")[0]
+        for k in keys
+    }
 
 
 def lines(root: str) -> list[list[str]]:
     """Command lines that between them make every choice of a root at least once."""
     groups = {g: o for g, o in options().items() if g in offered(root)}
-    side_by_side = zip_longest(*([f"{g}={o}" for o in os] for g, os in groups.items() if g not in RECIPES))
+    side_by_side = zip_longest(
+        *([f"{g}={o}" for o in os] for g, os in groups.items() if g not in RECIPES)
+    )
     alone = [[f"{g}={o}"] for g in RECIPES for o in groups.get(g, [])]
     return [[], *([choice for choice in row if choice] for row in side_by_side), *alone]
 
@@ -54,11 +59,14 @@ def lines(root: str) -> list[list[str]]:
 def composed(root: str, line: list[str]) -> dict:
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(root, line, return_hydra_config=True)
-    with_output = OmegaConf.merge(config, {"hydra": {"runtime": {"output_dir": "out"}, "job": {"num": 0, "id": "0"}}})
+    with_output = OmegaConf.merge(
+        config, {"hydra": {"runtime": {"output_dir": "out"}, "job": {"num": 0, "id": "0"}}}
+    )
     HydraConfig.instance().set_config(with_output)
     try:
         job = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
-        for key in missing_keys(OmegaConf.to_container(job)):  # what only a user can say: a folder, a checkpoint
+        # what only a user can say: a folder, a checkpoint
+        for key in missing_keys(OmegaConf.to_container(job)):
             OmegaConf.update(job, key, "given")
         return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     finally:
@@ -103,12 +111,15 @@ def hidden(config: dict) -> set[str]:
     found = set()
     for place, node in [("", config), *dotted(config)]:
         if isinstance(node, dict) and str(node.get("_target_")).startswith(allowlist.HOUSE):
-            idle = {"floor", "floor_kind"} if node.get("decay") == "constant" else set()  # a rate that does not fall
+            # a rate that does not fall
+            idle = {"floor", "floor_kind"} if node.get("decay") == "constant" else set()
             names = plain_parameters(allowlist.resolve(node["_target_"])) - node.keys() - idle
             found |= {f"{place}.{name}" for name in names}
     for place, kind in (("sampler", SamplerSettings), ("guidance", Guidance)):
         found |= {
-            f"{place}.{name}" for name in plain_parameters(kind) - config.get(place, {}).keys() if place in config
+            f"{place}.{name}"
+            for name in plain_parameters(kind) - config.get(place, {}).keys()
+            if place in config
         }
     return found
 
@@ -116,8 +127,14 @@ def hidden(config: dict) -> set[str]:
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_plain_parameter_is_listed(root):
     """So that --cfg shows it, and a person may set it without a +."""
-    missing = {f"{root}.py {' '.join(line)}": found for line in lines(root) if (found := hidden(composed(root, line)))}
-    assert not missing, "\n".join(f"{line}: {', '.join(sorted(names))}" for line, names in missing.items())
+    missing = {
+        f"{root}.py {' '.join(line)}": found
+        for line in lines(root)
+        if (found := hidden(composed(root, line)))
+    }
+    assert not missing, "\n".join(
+        f"{line}: {', '.join(sorted(names))}" for line, names in missing.items()
+    )
 
 
 def test_every_file_of_conf_is_reached():

@@ -1,4 +1,6 @@
-"""The pinned environment holds every dependency, agrees with pyproject, and is installed by hash, torch apart."""
+"""The pinned environment holds every dependency, agrees with pyproject, and is installed by hash,
+torch apart.
+"""
 
 import re
 from importlib import metadata
@@ -11,7 +13,8 @@ from tests.house.pinned import locked, pins, requirements
 from tests.house.source import ROOT
 
 FORMATS = {"pillow-heif", "pillow-jxl-plugin"}  # of an extra that no test needs
-APART = {"torch", "torchvision", "ruff", "ty", *FORMATS}  # torch, what may not come, and tools of `make lint`
+# torch, what may not come, and tools of `make lint`
+APART = {"torch", "torchvision", "ruff", "ty", *FORMATS}
 ELSEWHERE = {"colorama", "httpx2-jsfetch"}  # wanted on other platforms alone
 TORCHVISION_NEVER = "0.0.0"
 
@@ -36,7 +39,9 @@ def test_the_lock_is_the_constraints_with_hashes():
 
 
 def test_the_lock_is_closed():
-    """Nothing that is installed here needs a distribution which neither the lock nor torch brings."""
+    """Nothing that is installed here needs a distribution which neither the lock nor torch
+    brings.
+    """
     held, seen = set(locked()), set()
     waiting = [r for r in requirements("test") if canonicalize_name(r.name) != "torch"]
     waiting += [r for r in map(Requirement, metadata.requires("torch") or []) if not cuda(r)]
@@ -51,7 +56,9 @@ def test_the_lock_is_closed():
 
 
 def wanted(requirement: Requirement) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({**default_environment(), "extra": ""})
+    return requirement.marker is None or requirement.marker.evaluate(
+        {**default_environment(), "extra": ""}
+    )
 
 
 def cuda(requirement: Requirement) -> bool:
@@ -63,11 +70,17 @@ def test_makefile_installs_by_hash_and_lets_nothing_choose_another_torch():
     assert f"TORCH := torch=={pins()['torch']}" in text and "LOCK := requirements-test.lock" in text
     recipes = [line.strip() for line in text.splitlines() if line.startswith("\t$(PIP)")]
     by_hash = [line for line in recipes if "--require-hashes" in line]
-    assert len(by_hash) == 2 and "-r $(LOCK)" in by_hash[1] and "--no-deps --no-build-isolation" in by_hash[1]
+    assert (
+        len(by_hash) == 2
+        and "-r $(LOCK)" in by_hash[1]
+        and "--no-deps --no-build-isolation" in by_hash[1]
+    )
     for line in recipes:
         assert line in by_hash or "--no-deps" in line or "-c constraints.txt" in line, line
     wanted_by_torch = re.search(r"TORCH_WANTS := (.+)", text)[1].split()
-    needs = [r for r in map(Requirement, metadata.requires("torch") or []) if wanted(r) and not cuda(r)]
+    needs = [
+        r for r in map(Requirement, metadata.requires("torch") or []) if wanted(r) and not cuda(r)
+    ]
     assert {canonicalize_name(r.name) for r in needs} <= set(wanted_by_torch), (
         "torch wants more than the lock holds: make lock"
     )

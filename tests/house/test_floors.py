@@ -1,4 +1,6 @@
-"""Imports run downward, heavy packages sleep until they are needed, each framework has one importer."""
+"""Imports run downward, heavy packages sleep until they are needed, each framework has one
+importer.
+"""
 
 import ast
 import textwrap
@@ -17,7 +19,16 @@ FLOORS = {
     **dict.fromkeys(("extraction", "training", "inference", "config"), 6),
     "app": 7,
 }
-LAZY = ("diffusers", "transformers", "peft", "torchao", "sklearn", "skimage", "bitsandbytes", "wandb")
+LAZY = (
+    "diffusers",
+    "transformers",
+    "peft",
+    "torchao",
+    "sklearn",
+    "skimage",
+    "bitsandbytes",
+    "wandb",
+)
 PRETRAINED = ("diffusers", "transformers", "peft", "torchao")
 
 
@@ -51,12 +62,16 @@ def test_imports_run_downward():
             if there not in FLOORS:
                 continue  # a name of the package itself, such as __version__
             if not here or not allowed(here, there):
-                wrong.append(f"{source.name(file)}:{line}: {here or 'the package'} may not import {there}")
+                wrong.append(
+                    f"{source.name(file)}:{line}: {here or 'the package'} may not import {there}"
+                )
     assert not wrong, "\n".join(wrong)
 
 
 def test_no_circle_of_imports_at_any_depth():
-    """Imports inside functions and under TYPE_CHECKING count: a circle that runs late is a circle."""
+    """Imports inside functions and under TYPE_CHECKING count: a circle that runs late is a
+    circle.
+    """
     modules = {source.module_of(file): file for file in source.files()}
     graph = {module: imported_modules(file, modules) - {module} for module, file in modules.items()}
     circles = [sorted(group) for group in strongly_connected(graph) if len(group) > 1]
@@ -98,12 +113,15 @@ def strongly_connected(graph):
 
 
 def test_a_circle_is_seen():
-    assert [sorted(g) for g in strongly_connected({"a": {"b"}, "b": {"a"}, "c": {"a"}}) if len(g) > 1] == [["a", "b"]]
+    assert [
+        sorted(g) for g in strongly_connected({"a": {"b"}, "b": {"a"}, "c": {"a"}}) if len(g) > 1
+    ] == [["a", "b"]]
 
 
 def test_heavy_packages_are_imported_inside_functions():
     wrong = [
-        f"{source.name(file)}:{line}: import {module.split('.')[0]} inside the function that needs it"
+        f"{source.name(file)}:{line}: import {module.split('.')[0]} inside the function that needs "
+        "it"
         for file in source.files()
         for module, line, on_import in source.imports(file)
         if on_import and module.split(".")[0] in LAZY
@@ -135,7 +153,9 @@ def test_the_roof_is_thin_and_stands_on_app_alone():
         assert len(script.read_text().splitlines()) <= 30, f"{script.name} is a recipe: 30 lines"
         for node in ast.walk(source.tree(script)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tinyflux_pl"):
-                assert (node.module or "").startswith("tinyflux_pl.app"), f"{script.name} imports {node.module}"
+                assert (node.module or "").startswith("tinyflux_pl.app"), (
+                    f"{script.name} imports {node.module}"
+                )
 
 
 @pytest.mark.parametrize(

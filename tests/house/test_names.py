@@ -1,4 +1,6 @@
-"""What the house does not do: vague names, a second clock, a family test, an unpickled file, a swallowed error."""
+"""What the house does not do: vague names, a second clock, a family test, an unpickled file, a
+swallowed error.
+"""
 
 import ast
 import os
@@ -13,20 +15,32 @@ import pytest
 from tests.house import source
 
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "stuff"}
-# Path owns the clock: `1 - t` in any other file is a second one, and so is arithmetic with t_noise or t_data.
-# Networks may hold the reference's own formula.
+# Path owns the clock: `1 - t` in any other file is a second one, and so is arithmetic with t_noise
+# or t_data. Networks may hold the reference's own formula.
 CLOCK = re.compile(
     r"\b1(?:\.0?)?\s*-\s*(?:t|time|timesteps?)\b(?!\s*[\w(\[.])"
     r"|\bt_(?:noise|data)\s*[-+*/]|[-+*/]\s*(?:\w+\s*\.\s*)*t_(?:noise|data)\b"
 )
 OWNS_THE_CLOCK = ("diffusion", "nets")
-FAMILY = re.compile(r"\b(?:family|model_type|model_family|arch)\b\s*(?:==|!=|in\b)|\bmatch\s+\S*family\b")
+FAMILY = re.compile(
+    r"\b(?:family|model_type|model_family|arch)\b\s*(?:==|!=|in\b)|\bmatch\s+\S*family\b"
+)
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
 PLACE = re.compile(
     r"(?<![\w.])/(?:work|home|root|opt|mnt|data)/\w|file:///|https?://(?:localhost|127\.|10\.|192\.168\.)"
 )
 TEXTS = ("*.py", "*.yaml", "*.md", "*.toml", "*.txt", "Makefile", "run")
-SKIPPED = {".venv", ".git", "outputs", "cache", "multirun", "wandb", "shared", ".pytest_cache", ".ruff_cache"}
+SKIPPED = {
+    ".venv",
+    ".git",
+    "outputs",
+    "cache",
+    "multirun",
+    "wandb",
+    "shared",
+    ".pytest_cache",
+    ".ruff_cache",
+}
 
 
 def code_lines(file: Path):
@@ -87,14 +101,21 @@ def test_nothing_is_unpickled():
         wrong += [
             f"{source.name(file)}:{line}: {module}"
             for module, line, _ in source.imports(file)
-            if module.split(".")[0] in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+            if module.split(".")[0]
+            in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
         ]
         for name, call in calls(file):
             given = {k.arg: ast.unparse(k.value) for k in call.keywords}
             place = f"{source.name(file)}:{call.lineno}: {name}"
-            if name in ("torch.load", "load_from_checkpoint") and given.get("weights_only") != "True":
+            if (
+                name in ("torch.load", "load_from_checkpoint")
+                and given.get("weights_only") != "True"
+            ):
                 wrong.append(f"{place} without weights_only=True")
-            if given.get("allow_pickle", "False") != "False" or given.get("trust_remote_code", "False") != "False":
+            if (
+                given.get("allow_pickle", "False") != "False"
+                or given.get("trust_remote_code", "False") != "False"
+            ):
                 wrong.append(f"{place} trusts a file")
             if name in ("eval", "exec"):
                 wrong.append(place)
@@ -106,8 +127,13 @@ def test_no_error_is_swallowed_and_no_weight_is_left_out():
     for file in source.files():
         for node in ast.walk(source.tree(file)):
             if isinstance(node, ast.ExceptHandler):
-                everything = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
-                handled = any(isinstance(n, ast.Raise) for n in ast.walk(node)) or node.name is not None
+                everything = node.type is None or ast.unparse(node.type) in (
+                    "Exception",
+                    "BaseException",
+                )
+                handled = (
+                    any(isinstance(n, ast.Raise) for n in ast.walk(node)) or node.name is not None
+                )
                 if node.type is None or (everything and not handled):
                     wrong.append(f"{source.name(file)}:{node.lineno}: except without a type")
         for name, call in calls(file):
@@ -128,7 +154,9 @@ def test_nothing_is_left_unfinished():
     ]
     for file in source.files():
         wrong += [
-            f"{source.name(file)}: NotImplementedError" for name, _ in calls(file) if name == "NotImplementedError"
+            f"{source.name(file)}: NotImplementedError"
+            for name, _ in calls(file)
+            if name == "NotImplementedError"
         ]
     assert not wrong, "\n".join(wrong)
 
@@ -163,7 +191,15 @@ def test_the_clock_rule_sees_a_second_clock(line):
 
 @pytest.mark.parametrize(
     "line",
-    ["1 - text_mask", "1 - t_mask", "1 - threshold", "11 - t", "1 - t . alpha", "n1 - t", "path . t_noise , 1 - x"],
+    [
+        "1 - text_mask",
+        "1 - t_mask",
+        "1 - threshold",
+        "11 - t",
+        "1 - t . alpha",
+        "n1 - t",
+        "path . t_noise , 1 - x",
+    ],
 )
 def test_the_clock_rule_sees_nothing_else(line):
     assert not CLOCK.search(line)

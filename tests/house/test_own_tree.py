@@ -12,7 +12,9 @@ PRINT = "import tinyflux_pl; print(tinyflux_pl.__file__)"
 def test_a_script_that_lies_elsewhere_imports_the_tree_under_test(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(PRINT)
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert Path(done.stdout.strip()) == Path(tinyflux_pl.__file__), done.stderr
 
 

@@ -1,4 +1,6 @@
-"""The repositories that a checkpoint may fetch are those that conf/ offers, no fewer and no more."""
+"""The repositories that a checkpoint may fetch are those that conf/ offers, no fewer and no
+more.
+"""
 
 import re
 
@@ -21,7 +23,10 @@ def named():
     for file in sorted(CONF.rglob("*.yaml")):
         for key, value in dotted(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
             name = DEFAULT.sub(r"\1", value).strip() if isinstance(value, str) else ""
-            if hub.REPOSITORY.fullmatch(name) and key.rpartition(".")[0].split(".")[0] != "defaults":
+            if (
+                hub.REPOSITORY.fullmatch(name)
+                and key.rpartition(".")[0].split(".")[0] != "defaults"
+            ):
                 found.setdefault(name, f"{file.relative_to(CONF)}: {key}")
     return found
 

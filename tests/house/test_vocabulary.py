@@ -1,4 +1,6 @@
-"""Names are the field's terms, docstrings are statements: the private vocabulary of earlier versions stays out."""
+"""Names are the field's terms, docstrings are statements: the private vocabulary of earlier
+versions stays out.
+"""
 
 import ast
 import re
@@ -10,17 +12,45 @@ from tests.house import source
 
 DIALECT = frozenset(
     [
-        *("told", "untold", "found", "held", "made", "given", "own", "whole", "others", "mine", "shown"),
-        *("asked", "said", "beside", "odd", "luck", "wanted", "known", "lot", "apart", "place", "places", "what"),
+        *(
+            "told",
+            "untold",
+            "found",
+            "held",
+            "made",
+            "given",
+            "own",
+            "whole",
+            "others",
+            "mine",
+            "shown",
+        ),
+        *(
+            "asked",
+            "said",
+            "beside",
+            "odd",
+            "luck",
+            "wanted",
+            "known",
+            "lot",
+            "apart",
+            "place",
+            "places",
+            "what",
+        ),
     ]
 )
-# `what`, `where` and `cure` are the three lines of an error (core/errors.py), set wherever one is raised
+# `what`, `where` and `cure` are the three lines of an error (core/errors.py), set wherever one is
+# raised
 ERROR_FIELDS = {"what"}
 RELATIVE = re.compile(r"^(?:What|Whether|Which|Who|Whose|How)\b")
 
 
 def bound_names(tree):
-    """(name, line) of every variable, parameter, function, class and attribute that a file defines."""
+    """(name, line) of every variable, parameter, function, class and attribute that a file
+    defines.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node.lineno
@@ -41,8 +71,14 @@ def docstrings(tree):
 
 def dialect_in(file):
     """Lines of a file that define a name of the private vocabulary."""
-    names = ((name, line) for name, line in bound_names(source.tree(file)) if name not in ERROR_FIELDS)
-    return [f"{source.name(file)}:{line}: {name}" for name, line in names if name.strip("_").lower() in DIALECT]
+    names = (
+        (name, line) for name, line in bound_names(source.tree(file)) if name not in ERROR_FIELDS
+    )
+    return [
+        f"{source.name(file)}:{line}: {name}"
+        for name, line in names
+        if name.strip("_").lower() in DIALECT
+    ]
 
 
 def riddles_in(file):
@@ -65,7 +101,9 @@ def test_docstrings_are_statements():
     assert not offences, f"{len(offences)}\n" + "\n".join(offences[:200])
 
 
-@pytest.mark.parametrize("line", ["told = 1", "def _found(): ...", "self.kept = 2", "OTHERS = 3", "lambda own: own"])
+@pytest.mark.parametrize(
+    "line", ["told = 1", "def _found(): ...", "self.kept = 2", "OTHERS = 3", "lambda own: own"]
+)
 def test_the_vocabulary_rule_sees_each_kind_of_definition(line):
     names = {name.strip("_").lower() for name, _ in bound_names(ast.parse(line))}
     assert names & (DIALECT | {"kept"})

@@ -1,4 +1,6 @@
-"""Pictures that a drawing starts from: what of them is kept, and which are refused before they are encoded."""
+"""Pictures that a drawing starts from: what of them is kept, and which are refused before they are
+encoded.
+"""
 
 import numpy as np
 import pytest
@@ -23,8 +25,13 @@ def picture(path, width, height):
 def test_references_keep_their_order_and_the_first_says_the_size(tmp_path):
     files = [picture(tmp_path / "a" / "x.png", 33, 20), picture(tmp_path / "b" / "x.png", 16, 16)]
     edit = References(PixelFolding(2), files, "as_is", 4, (16, 16))
-    assert edit.size == (20, 32) and [tuple(part.shape) for part in edit.latents] == [(1, 12, 10, 16), (1, 12, 8, 8)]
-    assert [name for name, _ in edit.hashes] == ["x.png", "x.png"] and edit.hashes[0] != edit.hashes[1]
+    assert edit.size == (20, 32) and [tuple(part.shape) for part in edit.latents] == [
+        (1, 12, 10, 16),
+        (1, 12, 8, 8),
+    ]
+    assert [name for name, _ in edit.hashes] == ["x.png", "x.png"] and edit.hashes[
+        0
+    ] != edit.hashes[1]
 
 
 def test_a_photograph_beside_a_small_network_is_refused(tmp_path):

@@ -20,18 +20,29 @@ def test_numbers_go_on_from_what_is_there(tmp_path):
     assert [first.add(PICTURE, {}).name for _ in range(2)] == ["image_0000.png", "image_0001.png"]
     assert first.add_grid(PICTURE, {}).name == "grid.png"
     later = PictureFolder(tmp_path)
-    assert later.add(PICTURE, {}).name == "image_0002.png" and later.add_grid(PICTURE, {}).name == "grid_0002.png"
+    assert (
+        later.add(PICTURE, {}).name == "image_0002.png"
+        and later.add_grid(PICTURE, {}).name == "grid_0002.png"
+    )
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "a file system without links"])
 def test_two_writers_of_one_folder_keep_all_pictures(tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.setattr(os, "link", refuse)
-    one, other = PictureFolder(tmp_path), PictureFolder(tmp_path)  # both have looked before either writes
-    written = [writer.add(PICTURE, {"by": i}) for _ in range(3) for i, writer in enumerate((one, other))]
+    # both have looked before either writes
+    one, other = PictureFolder(tmp_path), PictureFolder(tmp_path)
+    written = [
+        writer.add(PICTURE, {"by": i}) for _ in range(3) for i, writer in enumerate((one, other))
+    ]
     grids = [one.add_grid(PICTURE, {}), other.add_grid(PICTURE, {})]
-    assert len({*written, *grids}) == 8 and names(tmp_path) == sorted(path.name for path in (*written, *grids))
-    assert [Image.open(path).text["tinyflux_pl"] for path in written] == ['{"by": 0}', '{"by": 1}'] * 3
+    assert len({*written, *grids}) == 8 and names(tmp_path) == sorted(
+        path.name for path in (*written, *grids)
+    )
+    assert [Image.open(path).text["tinyflux_pl"] for path in written] == [
+        '{"by": 0}',
+        '{"by": 1}',
+    ] * 3
 
 
 def test_a_grid_of_the_users_own_stays(tmp_path):

@@ -1,4 +1,6 @@
-"""What a picture's file says: names and hashes of all that decides it, and nothing of this machine's folders."""
+"""What a picture's file says: names and hashes of all that decides it, and nothing of this
+machine's folders.
+"""
 
 from pathlib import Path
 
@@ -10,8 +12,13 @@ from tinyflux_pl.text.hashed_words import HashedWords
 
 def test_places_are_named_by_their_last_part_alone(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    told = {"weights": str(tmp_path / "model.safetensors"), "parts": [str(tmp_path), "~/mine/sd35", "../x/y"]}
-    said = provenance.strip_paths({**told, "repository": "owner/name", "prompt": "left/right", "n": 3, "no": None})
+    told = {
+        "weights": str(tmp_path / "model.safetensors"),
+        "parts": [str(tmp_path), "~/mine/sd35", "../x/y"],
+    }
+    said = provenance.strip_paths(
+        {**told, "repository": "owner/name", "prompt": "left/right", "n": 3, "no": None}
+    )
     assert said == {
         "weights": "model.safetensors",
         "parts": [tmp_path.name, "sd35", "y"],

@@ -1,4 +1,6 @@
-"""The PNG of a published release's picture: which weights, parts and formats drew it, and no folder of the machine."""
+"""The PNG of a published release's picture: which weights, parts and formats drew it, and no folder
+of the machine.
+"""
 
 import hashlib
 import json
@@ -9,7 +11,14 @@ from PIL import Image
 from tests import releases_stability
 from tests.app.runs import run
 
-DRAW = ("model=sd35_large", "prompt=red", "height=32", "width=48", "sampler.steps=1", "text.t5_length=16")
+DRAW = (
+    "model=sd35_large",
+    "prompt=red",
+    "height=32",
+    "width=48",
+    "sampler.steps=1",
+    "text.t5_length=16",
+)
 EXACT = ("hardware.precision=32-true", "text.dtype=float32")
 
 
@@ -23,7 +32,15 @@ def release(tmp_path_factory):
 def draw(release, root, *overrides):
     """The metadata of the one picture, as its file holds them."""
     folder = root / f"drawn_{len(list(root.glob('drawn_*')))}"
-    run("generate", root, *DRAW, *EXACT, f"model.weights='{release}'", f"output='{folder}'", *overrides)
+    run(
+        "generate",
+        root,
+        *DRAW,
+        *EXACT,
+        f"model.weights='{release}'",
+        f"output='{folder}'",
+        *overrides,
+    )
     with Image.open(folder / "image_0000.png") as picture:
         return picture.text["tinyflux_pl"]
 
@@ -45,13 +62,18 @@ def test_a_published_picture_names_model_content_formats_and_dropped_encoders(re
     (weights,) = (release / "transformer").glob("*.safetensors")
     assert said["weights"] == "published" and said["model"]["name"] == "sd3"
     assert said["model"]["content"] == {weights.name: sha256(weights)[:16]}
-    assert said["model"]["dtype"] == said["text"]["dtype"] == "float32" and said["precision"] == "32-true"
+    assert (
+        said["model"]["dtype"] == said["text"]["dtype"] == "float32"
+        and said["precision"] == "32-true"
+    )
     assert said["text"]["drop_t5"] is True and said["text"]["t5_length"] == 16
     assert said["text"]["content"] and said["codec"]["content"]
     assert said["versions"]["torch"] and said["device"] == "cpu"
     for place in (release.parent, tmp_path):
         assert str(place) not in text
-    assert not [found for found in texts(said) if isinstance(found, str) and found.startswith(("/", "~"))]
+    assert not [
+        found for found in texts(said) if isinstance(found, str) and found.startswith(("/", "~"))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +90,9 @@ def before(release, tmp_path_factory):
         ("sampler.steps=2", "settings", "steps"),
     ],
 )
-def test_what_changes_a_published_picture_changes_its_metadata(release, before, tmp_path, changed, node, key):
+def test_what_changes_a_published_picture_changes_its_metadata(
+    release, before, tmp_path, changed, node, key
+):
     after = json.loads(draw(release, tmp_path, "model.dtype=float32", changed))
     assert before[node][key] != after[node][key]
 

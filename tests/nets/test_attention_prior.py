@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tinyflux_pl.nets.attention import AttentionPrior, JointAttention, SelfAttention, attend, split_heads
+from tinyflux_pl.nets.attention import (
+    AttentionPrior,
+    JointAttention,
+    SelfAttention,
+    attend,
+    split_heads,
+)
 from tinyflux_pl.nets.position_ids import grid_ids
 from tinyflux_pl.nets.rope import RotaryEmbedding, apply_rotary
 
@@ -33,7 +39,10 @@ def test_joint_attention_tempers_image_queries_and_gains_image_tokens(parts):
     attention = JointAttention(32, 2, 16, qk_norm=False, prior=True)
     gain = waken(attention.spatial_to_mod)(prior.importance)
     txt_out, img_out = attention(txt, img, table, None, prior)
-    (tq, tk, tv), (iq, ik, iv) = split_heads(attention.txt_qkv(txt), 2), split_heads(attention.img_qkv(img), 2)
+    (tq, tk, tv), (iq, ik, iv) = (
+        split_heads(attention.txt_qkv(txt), 2),
+        split_heads(attention.img_qkv(img), 2),
+    )
     iq, ik = apply_rotary(iq, table[5:]) * gain, apply_rotary(ik, table[5:]) * gain
     key, value = torch.cat((tk, ik), 2), torch.cat((tv, iv), 2)
     image = softmax_attention(iq, key, value, prior.temperature[..., None, None])
@@ -56,7 +65,10 @@ def test_self_attention_tempers_every_query(parts):
 
 def test_a_new_gain_is_one(parts):
     *_, prior = parts
-    assert torch.equal(JointAttention(32, 2, 16, True, True).spatial_to_mod(prior.importance), torch.ones(2, 2, 12, 1))
+    assert torch.equal(
+        JointAttention(32, 2, 16, True, True).spatial_to_mod(prior.importance),
+        torch.ones(2, 2, 12, 1),
+    )
 
 
 def test_query_and_key_norm_forget_the_size_of_their_input(parts):
@@ -72,12 +84,18 @@ def test_query_and_key_norm_forget_the_size_of_their_input(parts):
 def test_masked_keys_have_no_influence():
     query, key, value = torch.randn(3, 2, 2, 7, 8)
     mask = torch.tensor([True] * 4 + [False] * 3).expand(2, 1, 1, 7)
-    assert torch.allclose(attend(query, key, value, mask), attend(query, key[:, :, :4], value[:, :, :4]), atol=1e-6)
+    assert torch.allclose(
+        attend(query, key, value, mask), attend(query, key[:, :, :4], value[:, :, :4]), atol=1e-6
+    )
 
 
 def test_half_precision_on_cpu_is_computed_in_fp32():
     query, key, value = torch.randn(3, 2, 2, 7, 8).bfloat16()
-    wide = F.scaled_dot_product_attention(query.float(), key.float(), value.float()).transpose(1, 2).flatten(2)
+    wide = (
+        F.scaled_dot_product_attention(query.float(), key.float(), value.float())
+        .transpose(1, 2)
+        .flatten(2)
+    )
     with torch.autocast("cpu", torch.bfloat16):
         out = attend(query, key, value)
     assert out.dtype == torch.bfloat16

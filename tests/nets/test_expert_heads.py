@@ -1,4 +1,6 @@
-"""Sol's maps live on one scale, are read at tokens as an image resize would, and teachers are chosen by row."""
+"""Sol's maps live on one scale, are read at tokens as an image resize would, and teachers are
+chosen by row.
+"""
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ def sol(map_kind):
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 16), (8, 12), (4, 16), (5, 3)])
 def test_map_is_read_like_a_bilinear_resize(height, width):
     spatial = torch.rand(2, 8, 8)
-    resized = F.interpolate(spatial[:, None], (height, width), mode="bilinear", align_corners=False).flatten(1)
+    resized = F.interpolate(
+        spatial[:, None], (height, width), mode="bilinear", align_corners=False
+    ).flatten(1)
     assert torch.allclose(map_at_tokens(spatial, grid_ids(height, width)), resized, atol=1e-6)
 
 
@@ -45,7 +49,9 @@ def test_sigmoid_maps_keep_the_published_scales():
     time, pooled, t = torch.randn(1, 16), torch.randn(1, 8), torch.tensor([0.25])
     said = head(time, pooled, t, None, teacher)
     blend = torch.sigmoid(head.blend_gate)
-    assert torch.allclose(said["spatial_importance"], blend * head.geometric_map(t) + (1 - blend) / 64, atol=1e-6)
+    assert torch.allclose(
+        said["spatial_importance"], blend * head.geometric_map(t) + (1 - blend) / 64, atol=1e-6
+    )
     assert said["spatial_pred"].max() < 1
 
 
@@ -59,9 +65,15 @@ def test_port_masks_select_the_teacher_per_sample():
     assert torch.equal(mixed[0], with_both["expert_signal"][0])
     assert torch.equal(mixed[1], without["expert_signal"][1])
     assert not torch.allclose(mixed[0], without["expert_signal"][0])
-    head, stats, spatial = sol("density"), torch.rand(2, 4), torch.rand(2, 64).softmax(-1).view(2, 8, 8)
+    head, stats, spatial = (
+        sol("density"),
+        torch.rand(2, 4),
+        torch.rand(2, 64).softmax(-1).view(2, 8, 8),
+    )
     torch.nn.init.normal_(head.stat_to_temperature[2].weight)
-    full, none, some = (head(time, pooled, t, stats, spatial, m) for m in (None, shown & False, shown))
+    full, none, some = (
+        head(time, pooled, t, stats, spatial, m) for m in (None, shown & False, shown)
+    )
     for name in ("temperature", "spatial_importance"):
         assert torch.equal(some[name][0], full[name][0])
         assert torch.equal(some[name][1], none[name][1])

@@ -29,7 +29,10 @@ def test_the_terms_have_the_shapes_of_vector_and_image_tokens():
     vector, tokens, predictions = answer(ports(), TEACHERS, {})
     assert vector.shape == (2, 6)
     assert tokens.shape == (2, 6, 6)
-    assert {name: p.shape[1:] for name, p in predictions.items()} == {"style": (5,), "layout": (4, 4)}
+    assert {name: p.shape[1:] for name, p in predictions.items()} == {
+        "style": (5,),
+        "layout": (4, 4),
+    }
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["vector", "tokens"])
@@ -51,7 +54,9 @@ def test_predictions_do_not_depend_on_the_teacher():
     assert all(torch.equal(with_teacher[name], without[name]) for name in PORTS)
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "picture", "width": 3}, {"kind": "map", "width": 0}], ids=["kind", "width"])
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "picture", "width": 3}, {"kind": "map", "width": 0}], ids=["kind", "width"]
+)
 def test_a_port_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError):
         ExpertPorts({"x": wrong}, 9, 6)

@@ -1,4 +1,6 @@
-"""What Flux promises beyond the original: padding, ids, a start that can learn, and clear refusals."""
+"""What Flux promises beyond the original: padding, ids, a start that can learn, and clear
+refusals.
+"""
 
 from dataclasses import replace
 
@@ -69,7 +71,10 @@ def test_padding_of_either_side_changes_nothing():
     for row in range(2):
         n, length = int(img_mask[row].sum()), int(txt_mask[row].sum())
         cuts = {"img": n, "img_ids": n, "txt": length, "txt_ids": length}
-        alone = {k: v[row : row + 1, : cuts[k]] if k in cuts else v[row : row + 1] for k, v in given.items()}
+        alone = {
+            k: v[row : row + 1, : cuts[k]] if k in cuts else v[row : row + 1]
+            for k, v in given.items()
+        }
         assert torch.allclose(net(**alone)[0], out[row, :n], atol=1e-5)
     assert not torch.allclose(net(**given)[img_mask], out[img_mask], atol=1e-3)
 
@@ -112,7 +117,9 @@ def test_each_side_is_a_set_placed_by_its_ids():
     assert torch.allclose(net(**shuffled), net(**given)[:, order], atol=1e-5)
     turned = {**given, "txt": given["txt"].flip(1), "txt_ids": given["txt_ids"].flip(1)}
     assert torch.allclose(net(**turned), net(**given), atol=1e-5)
-    assert not torch.allclose(net(**{**turned, "txt_ids": given["txt_ids"]}), net(**given), atol=1e-4)
+    assert not torch.allclose(
+        net(**{**turned, "txt_ids": given["txt_ids"]}), net(**given), atol=1e-4
+    )
 
 
 def test_a_new_network_is_silent_with_closed_gates_and_learns():
@@ -164,7 +171,9 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient():
 @torch.no_grad()
 def test_autocast_keeps_the_stream_and_the_answer_in_fp32():
     net, given, streams = network(), inputs(), []
-    hook = net.double_blocks[1].register_forward_pre_hook(lambda module, args: streams.extend(args[:2]))
+    hook = net.double_blocks[1].register_forward_pre_hook(
+        lambda module, args: streams.extend(args[:2])
+    )
     with torch.autocast("cpu", torch.bfloat16):
         out = net(**given)
     hook.remove()
@@ -183,7 +192,9 @@ def test_guidance_changes_the_output_and_is_required_where_the_network_reads_it(
     assert torch.equal(without(**given, guidance=torch.ones(2)), without(**given))
 
 
-@pytest.mark.parametrize(("params", "keys", "parameters"), [(DEV, 780, 11_901_408_320), (README, None, 142_997_506)])
+@pytest.mark.parametrize(
+    ("params", "keys", "parameters"), [(DEV, 780, 11_901_408_320), (README, None, 142_997_506)]
+)
 def test_sizes_of_known_configurations(params, keys, parameters):
     with torch.device("meta"):
         net = Flux(params)

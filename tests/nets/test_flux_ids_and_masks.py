@@ -20,9 +20,14 @@ def test_ids_without_a_batch_serve_all_samples():
 @pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.float32])
 def test_masks_of_numbers_and_one_for_all_samples_are_masks(kind):
     net, given = network(), inputs()
-    masks = {"img_mask": torch.tensor([[1, 1, 1, 1, 0, 0]]), "txt_mask": torch.tensor([[1, 1, 0, 0, 0]])}
+    masks = {
+        "img_mask": torch.tensor([[1, 1, 1, 1, 0, 0]]),
+        "txt_mask": torch.tensor([[1, 1, 0, 0, 0]]),
+    }
     truth = {name: mask.bool().expand(2, -1) for name, mask in masks.items()}
-    assert torch.equal(net(**given, **{name: mask.to(kind) for name, mask in masks.items()}), net(**given, **truth))
+    assert torch.equal(
+        net(**given, **{name: mask.to(kind) for name, mask in masks.items()}), net(**given, **truth)
+    )
 
 
 def test_a_sample_that_is_all_padding_answers_nothing_and_spoils_no_gradient():
@@ -40,4 +45,6 @@ def test_a_sample_that_is_all_padding_answers_nothing_and_spoils_no_gradient():
 def test_no_condition_is_one_that_is_all_padding():
     net, given = network(), inputs()
     none = net(**{**given, "txt": given["txt"][:, :0], "txt_ids": given["txt_ids"][:, :0]})
-    assert torch.allclose(none, net(**given, txt_mask=torch.zeros(2, 5, dtype=torch.bool)), atol=1e-5)
+    assert torch.allclose(
+        none, net(**given, txt_mask=torch.zeros(2, 5, dtype=torch.bool)), atol=1e-5
+    )

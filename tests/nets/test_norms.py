@@ -33,7 +33,11 @@ def test_mixed_precision_keeps_each_gradient_in_its_own_dtype():
     out = rms_norm(x, scale, shift)
     out.sum().backward()
     assert out.dtype == torch.float32
-    assert [t.grad.dtype for t in (x, scale, shift)] == [torch.float32, torch.bfloat16, torch.bfloat16]
+    assert [t.grad.dtype for t in (x, scale, shift)] == [
+        torch.float32,
+        torch.bfloat16,
+        torch.bfloat16,
+    ]
 
 
 def test_half_precision_statistics_do_not_overflow():

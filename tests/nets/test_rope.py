@@ -46,13 +46,20 @@ def test_frequencies_are_computed_once_and_move_with_the_module():
     with torch.device("meta"):
         outline = RotaryEmbedding((8, 12, 12))
     rope = copy.deepcopy(RotaryEmbedding((8, 12, 12)).half())
-    for made in (outline, outline.to_empty(device="cpu"), rope, rope.to("meta").to_empty(device="cpu")):
+    for made in (
+        outline,
+        outline.to_empty(device="cpu"),
+        rope,
+        rope.to("meta").to_empty(device="cpu"),
+    ):
         assert torch.equal(made(ids), table) and not list(made.buffers())
     there = rope.to("meta")
     with Calls() as calls:
         assert there(ids.to("meta")).is_meta
     assert "aten::_to_copy" in calls.seen, "the ids themselves"
-    assert calls.seen.count("aten::_to_copy") == 1 and not {"aten::arange", "aten::pow"} & set(calls.seen)
+    assert calls.seen.count("aten::_to_copy") == 1 and not {"aten::arange", "aten::pow"} & set(
+        calls.seen
+    )
 
 
 class Calls(TorchDispatchMode):
@@ -68,5 +75,7 @@ class Calls(TorchDispatchMode):
 
 
 def test_bf16_input_is_rotated_in_fp32():
-    out = apply_rotary(torch.ones(1, 1, 4, 8).bfloat16(), RotaryEmbedding((2, 2, 4))(grid_ids(2, 2)))
+    out = apply_rotary(
+        torch.ones(1, 1, 4, 8).bfloat16(), RotaryEmbedding((2, 2, 4))(grid_ids(2, 2))
+    )
     assert out.dtype == torch.float32

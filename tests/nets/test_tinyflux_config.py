@@ -40,16 +40,30 @@ def test_a_dictionary_and_back_through_json():
 
 
 def test_reference_ignores_what_versions_ignored():
-    config = TinyFluxConfig.reference({"patch_size": 2, "t5_pool_mode": "attention", "qk_norm": True, "_metadata": {}})
+    config = TinyFluxConfig.reference(
+        {"patch_size": 2, "t5_pool_mode": "attention", "qk_norm": True, "_metadata": {}}
+    )
     assert (config.patch_size, config.num_sol_stats, config.time_scale) == (1, 3, 1.0)
-    assert not config.qk_norm and config.reference_layout and config.use_lune_expert and config.use_t5_vec
+    assert (
+        not config.qk_norm
+        and config.reference_layout
+        and config.use_lune_expert
+        and config.use_t5_vec
+    )
 
 
 def test_v3_and_v41_names_of_the_expert():
-    v3 = TinyFluxConfig.reference({"use_expert_predictor": True, "expert_dim": 96, "expert_hidden_dim": 32})
+    v3 = TinyFluxConfig.reference(
+        {"use_expert_predictor": True, "expert_dim": 96, "expert_hidden_dim": 32}
+    )
     assert (v3.use_lune_expert, v3.lune_expert_dim, v3.lune_hidden_dim) == (True, 96, 32)
     assert not v3.use_sol_prior and not v3.use_t5_vec
-    both = {"use_expert_predictor": True, "expert_dim": 96, "use_lune_expert": True, "lune_expert_dim": 80}
+    both = {
+        "use_expert_predictor": True,
+        "expert_dim": 96,
+        "use_lune_expert": True,
+        "lune_expert_dim": 80,
+    }
     v41 = TinyFluxConfig.reference(both)
     assert (v41.lune_expert_dim, v41.use_sol_prior) == (80, True)
     assert not TinyFluxConfig.reference({"use_expert_predictor": False}).use_lune_expert

@@ -57,7 +57,9 @@ def test_padded_text_never_reaches_the_image(changes):
     mask = torch.tensor([[True, True, True, False, False], [True] * 4 + [False]])
     out = net(**given, encoder_attention_mask=mask)
     noisy = given["encoder_hidden_states"].masked_fill(~mask[..., None], 1e4)
-    assert torch.equal(net(**{**given, "encoder_hidden_states": noisy}, encoder_attention_mask=mask), out)
+    assert torch.equal(
+        net(**{**given, "encoder_hidden_states": noisy}, encoder_attention_mask=mask), out
+    )
     first = {k: v[:1] if k != "img_ids" else v for k, v in given.items()}
     short = {**first, "encoder_hidden_states": first["encoder_hidden_states"][:, :3]}
     assert torch.allclose(net(**short), out[:1], atol=1e-5)
@@ -66,7 +68,11 @@ def test_padded_text_never_reaches_the_image(changes):
 
 @torch.no_grad()
 def test_text_that_is_all_padding_is_finite():
-    assert network()(**inputs(), encoder_attention_mask=torch.zeros(2, 5, dtype=torch.bool)).isfinite().all()
+    assert (
+        network()(**inputs(), encoder_attention_mask=torch.zeros(2, 5, dtype=torch.bool))
+        .isfinite()
+        .all()
+    )
 
 
 @torch.no_grad()
@@ -103,10 +109,17 @@ def test_a_rectangle_is_not_read_as_a_square():
 def test_teachers_are_used_sample_by_sample():
     net, given = network(), inputs()
     lune = {"lune_features": torch.randn(2, 14)}
-    sol = {"sol_stats": torch.rand(2, 4), "sol_spatial": torch.rand(2, 64).softmax(-1).view(2, 8, 8)}
+    sol = {
+        "sol_stats": torch.rand(2, 4),
+        "sol_spatial": torch.rand(2, 64).softmax(-1).view(2, 8, 8),
+    }
     shown = torch.tensor([True, False])
     for teacher, mask in ((lune, "lune_mask"), (sol, "sol_mask")):
-        with_teacher, alone, mixed = net(**given, **teacher), net(**given), net(**given, **teacher, **{mask: shown})
+        with_teacher, alone, mixed = (
+            net(**given, **teacher),
+            net(**given),
+            net(**given, **teacher, **{mask: shown}),
+        )
         assert not torch.allclose(with_teacher, alone, atol=1e-3)
         assert torch.allclose(mixed[0], with_teacher[0], atol=1e-6)
         assert torch.allclose(mixed[1], alone[1], atol=1e-6)
@@ -167,7 +180,9 @@ def test_every_parameter_of_a_new_network_is_used():
 @torch.no_grad()
 def test_autocast_keeps_the_stream_and_the_answer_in_fp32():
     net, given, streams = network(), inputs(), []
-    hook = net.double_blocks[1].register_forward_pre_hook(lambda module, args: streams.extend(args[:2]))
+    hook = net.double_blocks[1].register_forward_pre_hook(
+        lambda module, args: streams.extend(args[:2])
+    )
     with torch.autocast("cpu", torch.bfloat16):
         out = net(**given)
     hook.remove()
@@ -194,7 +209,9 @@ def test_heads_have_temperatures_of_their_own():
 
 def test_frozen_experts_do_not_learn():
     net = network(freeze_lune=True, freeze_sol=True)
-    assert not any(p.requires_grad for p in [*net.lune_predictor.parameters(), *net.sol_prior.parameters()])
+    assert not any(
+        p.requires_grad for p in [*net.lune_predictor.parameters(), *net.sol_prior.parameters()]
+    )
     assert net.img_in.weight.requires_grad
 
 

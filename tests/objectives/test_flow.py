@@ -14,7 +14,9 @@ from tinyflux_pl.experts import lune, sol
 from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.objectives.validation import FixedGrid
 
-NULL = TextEmbeddings(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.full((1, 4), -7.0))
+NULL = TextEmbeddings(
+    torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.full((1, 4), -7.0)
+)
 
 
 class Spy(torch.nn.Module):
@@ -120,21 +122,38 @@ def test_a_step_is_drawn_for_a_gpu_without_waiting_for_it_and_sends_the_null_tex
     assert gpu.waited == 0
     assert copies == [4 + 3, 4, 4], "t, noise and two dice; at first the parts of the null text"
     assert torch.equal(here.noise, there.noise) and torch.equal(here.t, there.t)
-    assert torch.equal(here.cond.text.pooled, there.cond.text.pooled) and objective.null_text is NULL
+    assert (
+        torch.equal(here.cond.text.pooled, there.cond.text.pooled) and objective.null_text is NULL
+    )
 
 
-@pytest.mark.parametrize("path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"])
+@pytest.mark.parametrize(
+    "path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"]
+)
 def test_a_whole_step_reads_nothing_from_the_device(path):
     """Nothing on the meta device can be read: whoever tried would fail."""
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "attention_head_dim": 16, "axes_dims_rope": (4, 6, 6)}
+    sizes = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "axes_dims_rope": (4, 6, 6),
+    }
     depth = {"num_double_layers": 1, "num_single_layers": 1, "patch_size": 2}
     with torch.device("meta"):
-        net = build(LatentSpec(2, 2), TextSpec(4, 3, 4), path, lune_dim=3, sol=True, **sizes, **depth)
+        net = build(
+            LatentSpec(2, 2), TextSpec(4, 3, 4), path, lune_dim=3, sol=True, **sizes, **depth
+        )
     cached = {"lune.features": (3,), "sol.stats": (4,), "sol.spatial": (8, 8)}
     experts = {name: torch.rand(4, 10, *shape) for name, shape in cached.items()}
     present = {name: torch.ones(4, dtype=torch.bool) for name in ("lune", "sol")}
-    told = {**vars(make_batch(4, masks=torch.ones(4, 4, 4))), "experts": experts, "expert_present": present}
-    objective = FlowObjective(LogitNormal(), NULL, [lune.Lune(3), sol.Sol()], map_weighting=True, weighting="min_snr")
+    told = {
+        **vars(make_batch(4, masks=torch.ones(4, 4, 4))),
+        "experts": experts,
+        "expert_present": present,
+    }
+    objective = FlowObjective(
+        LogitNormal(), NULL, [lune.Lune(3), sol.Sol()], map_weighting=True, weighting="min_snr"
+    )
     terms = objective.loss(net, Batch(**told).to("meta"), 3)
     torch.stack(list(terms.values())).sum().backward()
     assert terms.keys() == {"flow", "lune", "sol"} and all(term.is_meta for term in terms.values())
@@ -158,12 +177,17 @@ def test_a_source_without_the_expert_teaches_nothing_about_it():
     assert objective.loss(Spy(), absent, 0)["lune"] == 0.0
 
 
-@pytest.mark.parametrize("path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"])
+@pytest.mark.parametrize(
+    "path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"]
+)
 @pytest.mark.parametrize("prediction", ["velocity", "epsilon", "x0", "v"])
 def test_the_right_answer_costs_nothing(path, prediction):
     from tinyflux_pl.diffusion import prediction as algebra
 
-    objective, batch = FlowObjective(Uniform(), NULL, text_dropout=0.0), make_batch(8, experts=False)
+    objective, batch = (
+        FlowObjective(Uniform(), NULL, text_dropout=0.0),
+        make_batch(8, experts=False),
+    )
     spy = Spy(path, prediction)
     draw = objective.draw(spy, batch, 0)
     truth = algebra.target(prediction, batch.latents, draw.noise, draw.t, path)
@@ -181,7 +205,9 @@ def test_masks_weigh_foreground_four_times_the_background():
     draw = objective.draw(spy, batch, 0)
     _, weighted = objective.regress(spy, batch, draw)
     _, plain = objective.regress(spy, make_batch(8, experts=False), draw)
-    assert torch.allclose(weighted[:4], 2.0 * plain[:4]) and torch.allclose(weighted[4:], 0.5 * plain[4:])
+    assert torch.allclose(weighted[:4], 2.0 * plain[:4]) and torch.allclose(
+        weighted[4:], 0.5 * plain[4:]
+    )
 
 
 def test_validation_is_the_same_every_time_and_names_its_times():
@@ -203,7 +229,13 @@ def test_a_grid_point_is_the_same_noise_level_on_either_clock():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("text_dropout", 3), ("text_dropout", -0.1), ("huber_delta", 0), ("huber_delta", float("nan")), ("error", "l3")],
+    [
+        ("text_dropout", 3),
+        ("text_dropout", -0.1),
+        ("huber_delta", 0),
+        ("huber_delta", float("nan")),
+        ("error", "l3"),
+    ],
 )
 def test_an_option_without_a_meaning_is_refused(key, value):
     with pytest.raises(ConfigError) as caught:
@@ -215,5 +247,8 @@ def test_an_option_without_a_meaning_is_refused(key, value):
 def test_a_validation_grid_lies_between_noise_and_data(times):
     with pytest.raises(ConfigError) as caught:
         FixedGrid(times)
-    assert caught.value.where == "callbacks.validation.times" and "0 (noise) to 1 (data)" in caught.value.cure
+    assert (
+        caught.value.where == "callbacks.validation.times"
+        and "0 (noise) to 1 (data)" in caught.value.cure
+    )
     FixedGrid([0, 1])

@@ -18,7 +18,7 @@ class Sol(Expert):
         return torch.tensor(0.0)
 
 
-def test_the_importance_map_moves_the_loss_to_where_the_teacher_looked_and_not_for_dropped_prompts():
+def test_importance_map_weights_the_loss_by_the_teacher_except_for_dropped_prompts():
     batch = make_batch(64, experts=False)
     corner = torch.zeros(64, 10, 2, 2)
     corner[:, :, 0, 0] = 1.0
@@ -43,10 +43,14 @@ def test_the_weight_by_the_importance_map_does_not_fade_with_the_teacher_s_dropo
     corner = torch.zeros(8, 10, 2, 2)
     corner[:, :, 0, 0] = 1.0
     present = torch.arange(8) < 6  # a source without the expert has no map, whatever its zeros say
-    batch = Batch(**{**vars(batch), "experts": {"sol.spatial": corner}, "expert_present": {"sol": present}})
+    batch = Batch(
+        **{**vars(batch), "experts": {"sol.spatial": corner}, "expert_present": {"sol": present}}
+    )
     errors = []
     for dropout in (0.0, 1.0):
-        objective = FlowObjective(Uniform(), NULL, [Sol(dropout)], text_dropout=0.0, map_weighting=True)
+        objective = FlowObjective(
+            Uniform(), NULL, [Sol(dropout)], text_dropout=0.0, map_weighting=True
+        )
         draw = objective.draw(Spy(), batch, 0)
         assert bool(draw.cond.port_mask["prior_map"].any()) == (dropout == 0)
         errors.append(objective.regress(Spy(), batch, draw)[1])

@@ -15,7 +15,9 @@ MASK = torch.tensor([[True] * 5, [True, True, False, False, False], [True] * 4 +
 
 
 class Wrong:
-    """A denoiser that is right but for `error`, added where the batch is padding or where it is not."""
+    """A denoiser that is right but for `error`, added where the batch is padding or where it is
+    not.
+    """
 
     name, prediction, path, patch_size = "wrong", "velocity", LinearPath(noise_at=1), 1
 
@@ -30,7 +32,11 @@ class Wrong:
 
 
 def batch():
-    found = {"sample_ids": torch.arange(3), "dataset_ids": torch.zeros(3, dtype=torch.long), "captions": ["x"] * 3}
+    found = {
+        "sample_ids": torch.arange(3),
+        "dataset_ids": torch.zeros(3, dtype=torch.long),
+        "captions": ["x"] * 3,
+    }
     ids = torch.randn(3, 5, 3)
     return Batch(torch.randn(3, 2, 5, 1), TEXT, **found, target_ids=ids, target_mask=MASK)
 
@@ -49,12 +55,16 @@ def test_a_sample_s_mean_does_not_depend_on_its_padding():
     error = torch.rand(3, 2, 5, 1)
     found = unpadded_mean(error, MASK)
     assert found[1] == pytest.approx(float(error[1, :, :2].mean()))
-    assert torch.allclose(unpadded_mean(error, torch.ones(3, 5, dtype=torch.bool)), error.mean((1, 2, 3)))
+    assert torch.allclose(
+        unpadded_mean(error, torch.ones(3, 5, dtype=torch.bool)), error.mean((1, 2, 3))
+    )
     assert torch.equal(unpadded_mean(error, None), error.flatten(1).mean(1))
 
 
 class Reader(Wrong):
-    """A denoiser that answers with the mean of the words that it may read, and remembers how many it was given."""
+    """A denoiser that answers with the mean of the words that it may read, and remembers how many
+    it was given.
+    """
 
     def __init__(self):
         self.widths = []
@@ -68,7 +78,9 @@ class Reader(Wrong):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
 def test_the_padding_of_the_unconditional_lengthens_no_batch_and_changes_no_loss(dropout):
-    real = TextEmbeddings(torch.randn(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.randn(1, 4))
+    real = TextEmbeddings(
+        torch.randn(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.randn(1, 4)
+    )
     made, reader = batch(), Reader()
     objective = FlowObjective(Uniform(), real.padded(24), text_dropout=dropout)
     found = objective.loss(reader, made, 0)["flow"]

@@ -61,13 +61,17 @@ def tiny_unet():
         config = json.loads(file.metadata()["config"])
     weights = {k.removeprefix("model."): v for k, v in data.items() if k.startswith("model.")}
     specs = (LatentSpec(4, 8), TextSpec(24, 7, 24))
-    lune = UNetDenoiser(config, LinearPath(1), "velocity", *specs, time_scale=1000.0, masks_text=False)
+    lune = UNetDenoiser(
+        config, LinearPath(1), "velocity", *specs, time_scale=1000.0, masks_text=False
+    )
     sol = UNetDenoiser(config, VPPath(), "v", *specs, time_scale=999.0, masks_text=False)
     for net in (lune, sol):
         net.unet.load_state_dict(weights)
         net.eval().requires_grad_(False)
     hidden = data["input.clip_hidden"]
-    cond = Conditioning(TextEmbeddings(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool), hidden[:, 0]))
+    cond = Conditioning(
+        TextEmbeddings(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool), hidden[:, 0])
+    )
     return data, lune, sol, cond
 
 

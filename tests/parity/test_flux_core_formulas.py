@@ -1,4 +1,6 @@
-"""Flux beside its formulas, written out again here: sizes, axes, depths and biases that no recorded case holds."""
+"""Flux beside its formulas, written out again here: sizes, axes, depths and biases that no recorded
+case holds.
+"""
 
 import math
 
@@ -7,8 +9,23 @@ import torch
 
 from tinyflux_pl.nets.flux import Flux, FluxParams
 
-BASE = dict(in_channels=4, out_channels=3, vec_in_dim=5, context_in_dim=7, hidden_size=32, mlp_ratio=2.0, num_heads=2)
-BASE |= dict(depth=2, depth_single_blocks=2, axes_dim=[4, 6, 6], theta=10_000, qkv_bias=True, guidance_embed=False)
+BASE = dict(
+    in_channels=4,
+    out_channels=3,
+    vec_in_dim=5,
+    context_in_dim=7,
+    hidden_size=32,
+    mlp_ratio=2.0,
+    num_heads=2,
+)
+BASE |= dict(
+    depth=2,
+    depth_single_blocks=2,
+    axes_dim=[4, 6, 6],
+    theta=10_000,
+    qkv_bias=True,
+    guidance_embed=False,
+)
 
 
 def silu(x):
@@ -21,7 +38,9 @@ def gelu(x):
 
 def normed(x, shift, scale):
     apart = x - x.mean(-1, keepdim=True)
-    return (1 + scale[:, None]) * apart / (apart.square().mean(-1, keepdim=True) + 1e-6).sqrt() + shift[:, None]
+    return (1 + scale[:, None]) * apart / (
+        apart.square().mean(-1, keepdim=True) + 1e-6
+    ).sqrt() + shift[:, None]
 
 
 class Formulas:
@@ -45,7 +64,11 @@ class Formulas:
         query, key, value = qkv.unflatten(-1, (3, self.p.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
         def unit(x, part):
-            return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * self.w[f"{name}.{part}_norm.scale"]
+            return (
+                x
+                / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+                * self.w[f"{name}.{part}_norm.scale"]
+            )
 
         return unit(query, "query"), unit(key, "key"), value
 
@@ -65,7 +88,9 @@ class Formulas:
             qkv = self.linear(f"{name}.{s}_attn.qkv", normed(x, *told[s][:2]))
             parts.append(self.heads(f"{name}.{s}_attn.norm", qkv))
         both = self.attention(*(torch.cat(part, 2) for part in zip(*parts, strict=True)))
-        said = dict(zip(streams, both.split([x.shape[1] for x in streams.values()], 1), strict=True))
+        said = dict(
+            zip(streams, both.split([x.shape[1] for x in streams.values()], 1), strict=True)
+        )
         found = {}
         for s, x in streams.items():
             _, _, gate, shift, scale, last = told[s]
@@ -76,7 +101,9 @@ class Formulas:
 
     def single(self, name, x, vec):
         shift, scale, gate = self.linear(f"{name}.modulation.lin", silu(vec)).chunk(3, -1)
-        qkv, mlp = self.linear(f"{name}.linear1", normed(x, shift, scale)).tensor_split([3 * x.shape[-1]], -1)
+        qkv, mlp = self.linear(f"{name}.linear1", normed(x, shift, scale)).tensor_split(
+            [3 * x.shape[-1]], -1
+        )
         both = torch.cat((self.attention(*self.heads(f"{name}.norm", qkv)), gelu(mlp)), -1)
         return x + gate[:, None] * self.linear(f"{name}.linear2", both)
 
@@ -100,7 +127,9 @@ class Formulas:
 
 CHANGES = {
     "as it is": {},
-    "guidance, no bias, other widths": dict(guidance_embed=True, qkv_bias=False, in_channels=6, out_channels=1),
+    "guidance, no bias, other widths": dict(
+        guidance_embed=True, qkv_bias=False, in_channels=6, out_channels=1
+    ),
     "one axis": dict(axes_dim=[16]),
     "eight axes": dict(axes_dim=[2] * 8),
     "four axes, FLUX.2's theta": dict(axes_dim=[4] * 4, theta=2000),
@@ -115,15 +144,27 @@ CHANGES = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", CHANGES)
-@pytest.mark.parametrize(("batch", "tokens", "length", "told"), [(2, 6, 5, True), (3, 1, 9, False), (1, 7, 0, True)])
+@pytest.mark.parametrize(
+    ("batch", "tokens", "length", "told"), [(2, 6, 5, True), (3, 1, 9, False), (1, 7, 0, True)]
+)
 def test_the_prediction_is_that_of_the_formulas(case, batch, tokens, length, told):
     params = FluxParams(**{**BASE, **CHANGES[case]})
     net, axes = Flux(params).eval(), len(params.axes_dim)
     for parameter in net.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
-    given = [torch.randn(batch, tokens, params.in_channels), torch.randint(0, 600, (batch, tokens, axes))]
-    given += [torch.randn(batch, length, params.context_in_dim), 99 * torch.randn(batch, length, axes)]
-    given += [torch.rand(batch), torch.randn(batch, params.vec_in_dim) if told else None, 5 * torch.rand(batch)]
+    given = [
+        torch.randn(batch, tokens, params.in_channels),
+        torch.randint(0, 600, (batch, tokens, axes)),
+    ]
+    given += [
+        torch.randn(batch, length, params.context_in_dim),
+        99 * torch.randn(batch, length, axes),
+    ]
+    given += [
+        torch.rand(batch),
+        torch.randn(batch, params.vec_in_dim) if told else None,
+        5 * torch.rand(batch),
+    ]
     found, expected = net(*given), Formulas(params, net.state_dict())(*given)
     assert found.shape == (batch, tokens, params.out_channels)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()

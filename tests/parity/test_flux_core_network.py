@@ -1,4 +1,6 @@
-"""Flux equals the public original: embeddings, every block, predictions, gradients, schedule, times, sampler."""
+"""Flux equals the public original: embeddings, every block, predictions, gradients, schedule,
+times, sampler.
+"""
 
 import json
 from pathlib import Path
@@ -28,8 +30,12 @@ class Case:
 
     def __init__(self):
         found, metadata = tensors("small")
-        self.inputs = {k.removeprefix("input."): v for k, v in found.items() if k.startswith("input.")}
-        self.recorded = {k.removeprefix("output."): v for k, v in found.items() if k.startswith("output.")}
+        self.inputs = {
+            k.removeprefix("input."): v for k, v in found.items() if k.startswith("input.")
+        }
+        self.recorded = {
+            k.removeprefix("output."): v for k, v in found.items() if k.startswith("output.")
+        }
         weights = {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}
         self.net = Flux(FluxParams(**json.loads(metadata["config"])))
         self.net.load_state_dict(weights, strict=True)
@@ -70,11 +76,17 @@ def test_intermediates(case):
     blocks = [("double", i, b) for i, b in enumerate(net.double_blocks)]
     blocks += [("single", i, b) for i, b in enumerate(net.single_blocks)]
     hooks = [
-        block.register_forward_hook(lambda m, i, out, key=f"{kind}{index}": seen.__setitem__(key, out))
+        block.register_forward_hook(
+            lambda m, i, out, key=f"{kind}{index}": seen.__setitem__(key, out)
+        )
         for kind, index, block in blocks
     ]
-    hooks.append(net.time_in.register_forward_hook(lambda m, i, out: seen.__setitem__("time_in_out", out)))
-    hooks.append(net.pe_embedder.register_forward_hook(lambda m, i, out: seen.__setitem__("pe", out)))
+    hooks.append(
+        net.time_in.register_forward_hook(lambda m, i, out: seen.__setitem__("time_in_out", out))
+    )
+    hooks.append(
+        net.pe_embedder.register_forward_hook(lambda m, i, out: seen.__setitem__("pe", out))
+    )
     net(**case.inputs)
     for hook in hooks:
         hook.remove()
@@ -108,7 +120,11 @@ def test_gradients(case):
 @pytest.mark.parametrize(("steps", "tokens"), [(24, 1024), (28, 4096), (4, 24), (8, 256)])
 def test_shifted_schedules(schedule, steps, tokens):
     path = LinearPath(noise_at=1)
-    close(grid(steps, path, resolution_shift(tokens)), schedule[f"output.schedule_n{steps}_l{tokens}"], 1e-6)
+    close(
+        grid(steps, path, resolution_shift(tokens)),
+        schedule[f"output.schedule_n{steps}_l{tokens}"],
+        1e-6,
+    )
     if tokens == 1024:
         close(grid(steps, path), schedule["output.schedule_n24_l1024_noshift"], 1e-6)
 
@@ -116,11 +132,17 @@ def test_shifted_schedules(schedule, steps, tokens):
 def test_beta_times(schedule):
     torch.manual_seed(0)
     raw = torch.distributions.Beta(2.5, 2.0).sample((16,))
-    assert torch.equal(Beta().from_beta(raw, LinearPath(noise_at=1)), schedule["output.beta_t_seed0_b16"])
+    assert torch.equal(
+        Beta().from_beta(raw, LinearPath(noise_at=1)), schedule["output.beta_t_seed0_b16"]
+    )
 
 
 def test_euler_trajectory(schedule):
-    path, data, noise = LinearPath(noise_at=1), schedule["input.euler_z0"], schedule["input.euler_z1"]
+    path, data, noise = (
+        LinearPath(noise_at=1),
+        schedule["input.euler_z0"],
+        schedule["input.euler_z1"],
+    )
     told, losses = 0.1 * schedule["input.euler_y"].mean(1, keepdim=True), []
 
     def field(x, t):

@@ -64,7 +64,9 @@ def test_sampling_grid_of_the_original(schedules, steps, shift):
     if (key := f"sampler_t.{steps}.{shift}") in schedules:
         close(grid(steps, TINYFLUX, float(shift), toward="data"), schedules[key])
     if (key := f"sampler_t_bf16.{steps}.{shift}") in schedules:
-        coarse = shifts.flux_shift(torch.linspace(0, 1, steps + 1, dtype=torch.bfloat16), float(shift))
+        coarse = shifts.flux_shift(
+            torch.linspace(0, 1, steps + 1, dtype=torch.bfloat16), float(shift)
+        )
         assert torch.equal(coarse.float(), schedules[key])
 
 
@@ -78,7 +80,10 @@ def test_sampling_grid_of_the_original(schedules, steps, shift):
         ("lr.linear_min0.1", {"decay": "linear", "floor": 0.1, "floor_kind": "clip"}),
         ("trainer_lr.constant.linear_warmup", {"decay": "constant", "floor": 0.1}),
         ("trainer_lr.cosine.linear_warmup", {"decay": "cosine", "floor": 0.1}),
-        ("trainer_lr.cosine.cosine_warmup", {"decay": "cosine", "floor": 0.1, "warmup_kind": "cosine"}),
+        (
+            "trainer_lr.cosine.cosine_warmup",
+            {"decay": "cosine", "floor": 0.1, "warmup_kind": "cosine"},
+        ),
         ("trainer_lr.linear.linear_warmup", {"decay": "linear", "floor": 0.1}),
     ],
 )
@@ -115,14 +120,20 @@ def test_velocity_of_the_linear_path_and_back():
 def test_v_and_epsilon_on_a_variance_preserving_path():
     f = fixture("tinyfluxfn_predictions")
     data, noise, other, t = f["data"], f["noise"], f["other"], f["t"]
-    path = Coefficients(f["alpha"].sqrt(), (1 - f["alpha"]).sqrt())  # the fixture holds alpha squared
-    close(expand_like(path.alpha(t), data) * data + expand_like(path.sigma(t), noise) * noise, f["vpred_x_t"])
+    # the fixture holds alpha squared
+    path = Coefficients(f["alpha"].sqrt(), (1 - f["alpha"]).sqrt())
+    close(
+        expand_like(path.alpha(t), data) * data + expand_like(path.sigma(t), noise) * noise,
+        f["vpred_x_t"],
+    )
     close(prediction.target("v", data, noise, t, path), f["vpred_velocity"])
     x0, found_noise = prediction.to_data_and_noise("v", other, data, t, path)
     close(x0, f["vpred_data_from_velocity"])
     close(found_noise, f["vpred_noise_from_velocity"])
     close(prediction.convert(other, data, t, path, "v", "epsilon"), f["vpred_to_eps"])
-    close(prediction.to_data_and_noise("epsilon", other, data, t, path)[0], f["eps_data_from_noise"])
+    close(
+        prediction.to_data_and_noise("epsilon", other, data, t, path)[0], f["eps_data_from_noise"]
+    )
     close(prediction.convert(other, data, t, path, "epsilon", "v"), f["eps_to_vpred"])
 
 
@@ -143,7 +154,10 @@ def test_main_loss_and_its_weights(loss_case):
     elements = losses.huber(f["pred"], f["target"], 0.1).flatten(2).transpose(1, 2)
     close(elements, f["huber.elem0.1"])
     close(losses.masked_mean(error, f["mask"]).mean(), f["main.mse_mask"])
-    close(losses.masked_mean(error, f["soft_mask"], 3.0, 0.25).mean(), f["main.mse_softmask_fg3_bg0.25"])
+    close(
+        losses.masked_mean(error, f["soft_mask"], 3.0, 0.25).mean(),
+        f["main.mse_softmask_fg3_bg0.25"],
+    )
     for side in (5, 8):
         weight = losses.spatial_weight(f[f"spatial{side}"], 8, 8)
         close((error * weight[:, None]).mean(), f[f"main.mse_spatial{side}"])
@@ -154,14 +168,20 @@ def test_main_loss_and_its_weights(loss_case):
 
 def test_every_option_of_the_main_loss_together(loss_case):
     f = loss_case
-    error = losses.huber(f["pred"], f["target"], 0.1) * losses.spatial_weight(f["spatial5"], 8, 8)[:, None]
+    error = (
+        losses.huber(f["pred"], f["target"], 0.1)
+        * losses.spatial_weight(f["spatial5"], 8, 8)[:, None]
+    )
     weight = weighting.min_snr_literal(TINYFLUX.log_snr(f["t"]))
     close((losses.masked_mean(error, f["mask"]) * weight).mean(), f["main.huber_all"])
 
 
 @pytest.mark.parametrize("gamma", ["1.0", "5.0"])
 def test_literal_min_snr(loss_case, gamma):
-    close(weighting.min_snr_literal(TINYFLUX.log_snr(loss_case["snr.t"]), float(gamma)), loss_case[f"snr.w.{gamma}"])
+    close(
+        weighting.min_snr_literal(TINYFLUX.log_snr(loss_case["snr.t"]), float(gamma)),
+        loss_case[f"snr.w.{gamma}"],
+    )
 
 
 def test_distillation_losses(loss_case):
@@ -189,7 +209,10 @@ def fluxflow():
 
 @pytest.mark.parametrize(
     "name, settings",
-    [("linear", {"schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}), ("scaled_linear", {})],
+    [
+        ("linear", {"schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
+        ("scaled_linear", {}),
+    ],
 )
 def test_vp_tables_of_fluxflow(fluxflow, name, settings):
     path, t = VPPath(**settings), torch.arange(1000, dtype=torch.float64) / 999
@@ -213,15 +236,21 @@ def test_v_targets_of_fluxflow(fluxflow):
     ],
 )
 def test_dpmpp_2m_walks_as_diffusers_does(fluxflow, case, settings, count):
-    """v = x / 2 + sin(timestep / 100) / 10, a field that no data has, so every coefficient matters."""
+    """v = x / 2 + sin(timestep / 100) / 10, a field that no data has, so every coefficient
+    matters.
+    """
     path, expected = VPPath(**settings), fluxflow[f"output.traj_{case}{count}"]
     grid = fluxflow[f"output.{case}_timesteps_{count}"].double() / 999
 
     def field(x, t):
-        return prediction.convert(x / 2 + expand_like((t * 9.99).sin(), x) / 10, x, t, path, "v", "velocity")
+        return prediction.convert(
+            x / 2 + expand_like((t * 9.99).sin(), x) / 10, x, t, path, "v", "velocity"
+        )
 
     states = []
-    x = solvers.dpmpp_2m(field, expected[0].double(), grid, path, lambda _, state: states.append(state))
+    x = solvers.dpmpp_2m(
+        field, expected[0].double(), grid, path, lambda _, state: states.append(state)
+    )
     last = grid[-1:].expand(2)
     states.append(prediction.to_data_and_noise("velocity", field(x, last), x, last, path)[0])
     close(torch.stack(states), expected[1:], 1e-4)
@@ -233,4 +262,7 @@ def test_losses_of_the_fluxflow_autoencoder():
     close(losses.hinge_critic(real, fake), f["output.d_hinge"])
     close(losses.hinge_generator(fake), f["output.g_hinge"])
     for bits in (0.0, 0.1, 0.5):
-        close(losses.kl(f["input.mu"], f["input.logvar"], bits).mean(), f[f"output.kl_fb{bits}_normTrue"])
+        close(
+            losses.kl(f["input.mu"], f["input.logvar"], bits).mean(),
+            f[f"output.kl_fb{bits}_normTrue"],
+        )

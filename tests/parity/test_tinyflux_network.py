@@ -54,7 +54,11 @@ def close(found, expected, tolerance=1e-5):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "how"),
-    [("no_experts", {}), ("no_experts_txt_ids", {"txt_ids": True}), ("with_experts", {"teachers": True})],
+    [
+        ("no_experts", {}),
+        ("no_experts_txt_ids", {"txt_ids": True}),
+        ("with_experts", {"teachers": True}),
+    ],
 )
 def test_outputs_and_what_the_heads_say(case, name, how):
     out, info = case.run(**how)
@@ -77,11 +81,18 @@ def test_intermediates(case):
         return lambda module, inputs, output: seen.__setitem__(name, output)
 
     net = case.net
-    hooks = [net.time_in.register_forward_hook(keep("time_emb")), net.vector_in.register_forward_hook(keep("clip_vec"))]
+    hooks = [
+        net.time_in.register_forward_hook(keep("time_emb")),
+        net.vector_in.register_forward_hook(keep("clip_vec")),
+    ]
     for name, index in (("0", 0), ("last", len(net.double_blocks) - 1)):
         hooks.append(net.double_blocks[index].register_forward_hook(keep(f"double_blocks.{name}")))
     hooks.append(net.single_blocks[0].register_forward_hook(keep("single_blocks.0")))
-    hooks.append(net.single_blocks[0].register_forward_pre_hook(lambda m, i: seen.__setitem__("activated", i[1])))
+    hooks.append(
+        net.single_blocks[0].register_forward_pre_hook(
+            lambda m, i: seen.__setitem__("activated", i[1])
+        )
+    )
     try:
         case.run(teachers=True)
         close(seen["activated"], F.silu(case.recorded["intermediate.with_experts.vec"]))
@@ -89,7 +100,11 @@ def test_intermediates(case):
     finally:
         for hook in hooks:
             hook.remove()
-    expected = {k.removeprefix("intermediate.no_experts."): v for k, v in case.recorded.items() if "no_experts." in k}
+    expected = {
+        k.removeprefix("intermediate.no_experts."): v
+        for k, v in case.recorded.items()
+        if "no_experts." in k
+    }
     close(seen["activated"], F.silu(expected["vec"]))
     for name in ("time_emb", "clip_vec"):
         close(seen[name], expected[name])
@@ -106,8 +121,13 @@ def training_loss(case):
     out, info = case.run(teachers=True)
     t = case.inputs["timestep"]
     snr = (t / (1 - t).clamp(min=1e-5)) ** 2
-    loss = ((out - case.target).square().mean((1, 2)) * snr.clamp(max=5) / snr.clamp(min=1e-5)).mean()
-    loss = loss + 0.1 * (1 - F.cosine_similarity(info["lune"]["pred"], case.inputs["lune_features"])).mean()
+    loss = (
+        (out - case.target).square().mean((1, 2)) * snr.clamp(max=5) / snr.clamp(min=1e-5)
+    ).mean()
+    loss = (
+        loss
+        + 0.1 * (1 - F.cosine_similarity(info["lune"]["pred"], case.inputs["lune_features"])).mean()
+    )
     if info["sol"] is not None:
         loss = loss + 0.05 * F.mse_loss(info["sol"]["stats_pred"], case.inputs["sol_stats"])
         loss = loss + 0.05 * F.mse_loss(info["sol"]["spatial_pred"], case.inputs["sol_spatial"])
@@ -190,5 +210,9 @@ def test_wrong_weights_are_named_by_kind():
     weights["txt_in.bias"] = torch.zeros(3)
     with pytest.raises(CheckpointMismatch) as error:
         load_reference(case.config, weights)
-    for part in ("1 missing: img_in.weight", "1 unexpected: surplus", "1 of another shape: txt_in.bias (3,) for (64,)"):
+    for part in (
+        "1 missing: img_in.weight",
+        "1 unexpected: surplus",
+        "1 of another shape: txt_in.bias (3,) for (64,)",
+    ):
         assert part in error.value.what

@@ -1,4 +1,6 @@
-"""What the loop tells a denoiser beside the words: guidance input, pictures, sizes, a shift by rule."""
+"""What the loop tells a denoiser beside the words: guidance input, pictures, sizes, a shift by
+rule.
+"""
 
 import math
 
@@ -31,18 +33,35 @@ class Listening(Gaussian):
 
 def drawn(denoiser, text, null=None, ids=(0, 1, 2), max_batch=2, **settings):
     chosen = SamplerSettings(steps=2, solver="euler", **{"guidance": PLAIN, **settings})
-    return sample(denoiser, text, null, shape=SHAPE, sample_ids=ids, seed=0, settings=chosen, max_batch=max_batch)
+    return sample(
+        denoiser,
+        text,
+        null,
+        shape=SHAPE,
+        sample_ids=ids,
+        seed=0,
+        settings=chosen,
+        max_batch=max_batch,
+    )
 
 
 def test_every_part_comes_by_rows_and_one_row_serves_all():
     denoiser = Listening()
-    pictures = (torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 2, 4, 4), torch.full((1, 2, 2, 2), 9.0))
+    pictures = (
+        torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 2, 4, 4),
+        torch.full((1, 2, 2, 2), 9.0),
+    )
     told = Conditioning(
-        prompt(0.0, 1.0, 2.0), references=pictures, inpaint=torch.ones(1, 6, 4, 4), size_ids=torch.eye(6)[:3]
+        prompt(0.0, 1.0, 2.0),
+        references=pictures,
+        inpaint=torch.ones(1, 6, 4, 4),
+        size_ids=torch.eye(6)[:3],
     )
     drawn(denoiser, told)
     first, last = denoiser.told[0], denoiser.told[-1]
-    assert first.references[0][:, 0, 0, 0].tolist() == [0, 1] and last.references[0][:, 0, 0, 0].tolist() == [2]
+    assert first.references[0][:, 0, 0, 0].tolist() == [0, 1] and last.references[0][
+        :, 0, 0, 0
+    ].tolist() == [2]
     assert len(first.references[1]) == 2 and len(last.references[1]) == 1 and len(last.inpaint) == 1
     assert last.size_ids.tolist() == [[0, 0, 1, 0, 0, 0]] and last.text.pooled[:, 0].tolist() == [2]
 
@@ -57,7 +76,10 @@ def test_the_unconditional_is_told_the_same_pictures_and_other_words():
     )
     drawn(denoiser, told, prompt(0.0), ids=(0,), guidance=Guidance(3.0, embedded=2.5))
     both = denoiser.told[0]
-    assert both.text.pooled[:, 0].tolist() == [1, 0] and both.embedded_guidance.tolist() == [2.5, 2.5]
+    assert both.text.pooled[:, 0].tolist() == [1, 0] and both.embedded_guidance.tolist() == [
+        2.5,
+        2.5,
+    ]
     for part in (both.references[0], both.inpaint, both.size_ids):
         assert len(part) == 2 and torch.equal(part[0], part[1])
 
@@ -69,7 +91,9 @@ def test_a_guidance_input_goes_only_where_there_is_one():
     drawn(denoiser, prompt(1.0))
     assert denoiser.told[-1].embedded_guidance is None
     with pytest.raises(ConfigError, match="no guidance input"):
-        drawn(Gaussian(LinearPath(1), "velocity"), prompt(1.0), guidance=Guidance(1.0, embedded=3.5))
+        drawn(
+            Gaussian(LinearPath(1), "velocity"), prompt(1.0), guidance=Guidance(1.0, embedded=3.5)
+        )
 
 
 def test_a_shift_by_rule_counts_the_images_tokens():
@@ -77,9 +101,9 @@ def test_a_shift_by_rule_counts_the_images_tokens():
     drawn(denoiser, prompt(1.0), ids=(0,), shift="flux1")
     shift = resolution_shift(4)  # 4 x 4 cells in patches of 2 x 2
     assert denoiser.times == pytest.approx([1.0, shift * 0.5 / (1 + (shift - 1) * 0.5)])
-    assert math.log(resolution_shift(256)) == pytest.approx(0.5) and math.log(resolution_shift(4096)) == pytest.approx(
-        1.15
-    )
+    assert math.log(resolution_shift(256)) == pytest.approx(0.5) and math.log(
+        resolution_shift(4096)
+    ) == pytest.approx(1.15)
     with pytest.raises(ConfigError, match="flux1"):
         SamplerSettings(shift="flux")
 

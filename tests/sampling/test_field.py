@@ -14,7 +14,9 @@ from tinyflux_pl.sampling.field import Field, batched
 
 def words(rows, length, value=1.0):
     return TextEmbeddings(
-        torch.full((rows, length, 2), value), torch.ones(rows, length, dtype=torch.bool), torch.full((rows, 3), value)
+        torch.full((rows, length, 2), value),
+        torch.ones(rows, length, dtype=torch.bool),
+        torch.full((rows, 3), value),
     )
 
 
@@ -51,7 +53,9 @@ def test_state_stays_fp32_under_a_half_precision_denoiser():
 
 def test_both_branches_in_one_forward_padded_and_masked_to_one_length():
     denoiser = Known(LinearPath())
-    field = Field(denoiser, Conditioning(words(2, 5, 4.0)), Conditioning(words(2, 1, 2.0)), Guidance(3.0))
+    field = Field(
+        denoiser, Conditioning(words(2, 5, 4.0)), Conditioning(words(2, 1, 2.0)), Guidance(3.0)
+    )
     out = field(torch.zeros(2, 2, 4, 4), torch.full((2,), 0.5))
     assert len(denoiser.seen) == 1 and field.nfe == 2
     x, t, cond = denoiser.seen[0]
@@ -63,13 +67,17 @@ def test_both_branches_in_one_forward_padded_and_masked_to_one_length():
 
 def test_no_unconditional_outside_the_interval_or_at_scale_one():
     guidance = Guidance(3.0, interval=(0.4, 0.6))
-    field = Field(Known(LinearPath(1)), Conditioning(words(1, 2)), Conditioning(words(1, 2)), guidance)
+    field = Field(
+        Known(LinearPath(1)), Conditioning(words(1, 2)), Conditioning(words(1, 2)), guidance
+    )
     x, counts = torch.zeros(1, 2, 4, 4), []
     for t in (0.9, 0.5, 0.1):
         field(x, torch.tensor([t]))
         counts.append(field.nfe)
     assert counts == [1, 3, 4]
-    single = Field(Known(LinearPath()), Conditioning(words(1, 2)), Conditioning(words(1, 2)), Guidance(1.0))
+    single = Field(
+        Known(LinearPath()), Conditioning(words(1, 2)), Conditioning(words(1, 2)), Guidance(1.0)
+    )
     single(x, torch.tensor([0.5]))
     assert single.nfe == 1
 
@@ -83,7 +91,9 @@ def test_the_interval_counts_from_noise_on_every_clock():
 
 
 def test_a_port_of_one_side_is_masked_on_the_other():
-    cond = Conditioning(words(2, 3), {"vec": torch.ones(2, 6)}, {"vec": torch.tensor([True, False])})
+    cond = Conditioning(
+        words(2, 3), {"vec": torch.ones(2, 6)}, {"vec": torch.tensor([True, False])}
+    )
     both = batched(cond, Conditioning(words(2, 3)))
     assert both.port_mask["vec"].tolist() == [True, False, False, False]
     assert both.ports["vec"].sum(1).tolist() == [6, 6, 0, 0]
@@ -92,13 +102,24 @@ def test_a_port_of_one_side_is_masked_on_the_other():
 @pytest.mark.parametrize(
     "make, says",
     [
-        (lambda: Field(Known(LinearPath()), Conditioning(words(1, 2)), None, Guidance(2.0)), "null"),
         (
-            lambda: Field(Known(LinearPath()), Conditioning(words(2, 2)), Conditioning(words(1, 2)), Guidance(2.0)),
+            lambda: Field(Known(LinearPath()), Conditioning(words(1, 2)), None, Guidance(2.0)),
+            "null",
+        ),
+        (
+            lambda: Field(
+                Known(LinearPath()),
+                Conditioning(words(2, 2)),
+                Conditioning(words(1, 2)),
+                Guidance(2.0),
+            ),
             "expand",
         ),
         (
-            lambda: batched(Conditioning(words(1, 2), embedded_guidance=torch.ones(1)), Conditioning(words(1, 2))),
+            lambda: batched(
+                Conditioning(words(1, 2), embedded_guidance=torch.ones(1)),
+                Conditioning(words(1, 2)),
+            ),
             "both",
         ),
     ],

@@ -36,7 +36,9 @@ def test_every_script_is_drawn_in_its_own_letters(sentence):
     assert np.asarray(written(sentence)).min() < 128, "ink"
     letters = next(text.strip() for text, _ in parts if text.strip())
     face = next(face for text, face in parts if text.strip())
-    assert bytes(face.getmask(letters[0])) != bytes(face.getmask(fonts.NO_CHARACTER)), "not the box of a gap"
+    assert bytes(face.getmask(letters[0])) != bytes(face.getmask(fonts.NO_CHARACTER)), (
+        "not the box of a gap"
+    )
 
 
 def test_a_character_that_no_font_has_is_written_as_its_code_point():
@@ -52,7 +54,9 @@ def test_without_the_fonts_what_is_left_shows_code_points(monkeypatch):
         fonts.faces.cache_clear()
 
 
-@pytest.mark.parametrize("text", ["a red circle " * 40, "红色的圆形" * 60, "x" * 2000, "", "one", "\x1b[31mred"])
+@pytest.mark.parametrize(
+    "text", ["a red circle " * 40, "红色的圆形" * 60, "x" * 2000, "", "one", "\x1b[31mred"]
+)
 def test_lines_fit_and_a_text_that_is_cut_says_so(text):
     lines = caption_text.lines(text, 12, 128, 3)
     assert len(lines) <= 3 and all(caption_text.width(line, 12) <= 128 for line in lines)
@@ -62,7 +66,9 @@ def test_lines_fit_and_a_text_that_is_cut_says_so(text):
 
 
 def test_space_stays_between_words_of_different_directions():
-    """Drawn with the run that goes from right to left, it would change sides and two words would touch."""
+    """Drawn with the run that goes from right to left, it would change sides and two words would
+    touch.
+    """
     parts = [text for text, _ in fonts.runs("a دائرة b", 12)]
     assert parts == ["a", " ", "دائرة", " ", "b"]
 
@@ -71,7 +77,9 @@ def test_a_grid_holds_so_many_pictures_and_no_more():
     grid = Grid(most=3)
     for i in range(10):
         grid.add(Image.new("RGB", (1024, 512)), str(i))
-    assert grid.captions == ["0", "1", "2"] and {cell.size for cell in grid.cells} == {(LARGEST, LARGEST // 2)}
+    assert grid.captions == ["0", "1", "2"] and {cell.size for cell in grid.cells} == {
+        (LARGEST, LARGEST // 2)
+    }
     sheet = grid.sheet()
     assert sheet.width < 3 * (LARGEST + 20)
 
@@ -80,7 +88,9 @@ def test_small_pictures_keep_their_pixels():
     image = torch.rand(1, 3, 8, 8) * 2 - 1
     sheet = np.asarray(captioned_grid(image, ["a"]))
     exact = image[0].add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
-    assert (sheet[8 : 8 + 128, 8 : 8 + 128] == np.kron(exact, np.ones((16, 16, 1), np.uint8)))[:-1, :-1].all()
+    assert (sheet[8 : 8 + 128, 8 : 8 + 128] == np.kron(exact, np.ones((16, 16, 1), np.uint8)))[
+        :-1, :-1
+    ].all()
 
 
 def written(text):

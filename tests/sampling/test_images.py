@@ -1,4 +1,6 @@
-"""Prompts to images: what is encoded, how often, and that neither batch nor repetition changes a picture."""
+"""Prompts to images: what is encoded, how often, and that neither batch nor repetition changes a
+picture.
+"""
 
 import pytest
 import torch
@@ -45,7 +47,10 @@ def sampler(max_batch=64, guidance=2.0):
 
 @pytest.mark.parametrize("negative", [None, "a cross"])
 def test_a_picture_does_not_depend_on_how_many_are_drawn_at_once(denoiser, negative):
-    prompts, options = [RED, BLUE, BLUE, RED, RED], {"indices": [0, 0, 1, 1, 2], "seed": 3, "negative_prompt": negative}
+    prompts, options = (
+        [RED, BLUE, BLUE, RED, RED],
+        {"indices": [0, 0, 1, 1, 2], "seed": 3, "negative_prompt": negative},
+    )
     whole = sampler().images(denoiser, prompts, **options)
     for size in (1, 2, 3):
         turns = list(sampler(size).batches(denoiser, prompts, **options))

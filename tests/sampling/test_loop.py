@@ -19,7 +19,9 @@ PLAIN = Guidance(1.0)
 
 
 class Gaussian(DenoiserModule):
-    """The exact denoiser of N(m, 0.5^2), m being the pooled text's value, with a Dropout beside it."""
+    """The exact denoiser of N(m, 0.5^2), m being the pooled text's value, with a Dropout beside
+    it.
+    """
 
     name = "gaussian"
     latent_spec, text_spec = LatentSpec(2, 8), TextSpec(2, 8, 3)
@@ -47,7 +49,9 @@ class Gaussian(DenoiserModule):
 
 def prompt(*values):
     pooled = torch.tensor(values)[:, None].expand(-1, 3)
-    return TextEmbeddings(torch.zeros(len(values), 4, 2), torch.ones(len(values), 4, dtype=torch.bool), pooled)
+    return TextEmbeddings(
+        torch.zeros(len(values), 4, 2), torch.ones(len(values), 4, dtype=torch.bool), pooled
+    )
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
@@ -65,10 +69,16 @@ def prompt(*values):
 def test_samples_have_the_datas_mean_and_deviation(path, prediction, solver):
     settings = SamplerSettings(steps=40, solver=solver, guidance=PLAIN)
     out = sample(
-        Gaussian(path, prediction), prompt(2.0), shape=SHAPE, sample_ids=range(200), seed=0, settings=settings,
+        Gaussian(path, prediction),
+        prompt(2.0),
+        shape=SHAPE,
+        sample_ids=range(200),
+        seed=0,
+        settings=settings,
         max_batch=200,
-    )  # fmt: skip
-    # Stable Diffusion's table starts at alpha 0.068, so pure noise is 0.14 below the marginal's mean
+    )
+    # Stable Diffusion's table starts at alpha 0.068, so pure noise is 0.14 below the marginal's
+    # mean
     assert float(out.mean()) == pytest.approx(2.0, abs=0.08)
     assert float(out.std()) == pytest.approx(0.5, abs=0.06)
     assert out.dtype == torch.float32 and not out.is_inference()
@@ -80,9 +90,15 @@ def test_an_image_depends_on_its_id_and_not_on_its_batch():
 
     def draw(select, max_batch):
         return sample(
-            denoiser, text.select(torch.tensor(select)), prompt(0.0), shape=SHAPE,
-            sample_ids=[ids[i] for i in select], seed=1, settings=SamplerSettings(steps=4), max_batch=max_batch,
-        )  # fmt: skip
+            denoiser,
+            text.select(torch.tensor(select)),
+            prompt(0.0),
+            shape=SHAPE,
+            sample_ids=[ids[i] for i in select],
+            seed=1,
+            settings=SamplerSettings(steps=4),
+            max_batch=max_batch,
+        )
 
     whole = draw([0, 1, 2, 3, 4], 5)
     torch.testing.assert_close(draw([0, 1, 2, 3, 4], 2), whole)
@@ -93,16 +109,23 @@ def test_seed_and_stream_matter_and_repeat():
     def draw(**changes):
         arguments = {"seed": 0, "stream": "sampling", **changes}
         return sample(
-            Gaussian(LinearPath(), "velocity"), prompt(1.0), prompt(0.0), shape=SHAPE, sample_ids=[4],
-            settings=SamplerSettings(steps=2), **arguments,
-        )  # fmt: skip
+            Gaussian(LinearPath(), "velocity"),
+            prompt(1.0),
+            prompt(0.0),
+            shape=SHAPE,
+            sample_ids=[4],
+            settings=SamplerSettings(steps=2),
+            **arguments,
+        )
 
     assert torch.equal(draw(), draw())
     assert not torch.equal(draw(), draw(seed=1)) and not torch.equal(draw(), draw(stream="preview"))
 
 
 def test_one_step_starts_from_the_rooms_noise():
-    """One Euler step of the exact x0 at pure noise is the mean, whatever the noise; half a step keeps half of it."""
+    """One Euler step of the exact x0 at pure noise is the mean, whatever the noise; half a step
+    keeps half of it.
+    """
     seen = []
     denoiser = Gaussian(LinearPath(), "velocity")
     denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
@@ -121,11 +144,19 @@ def test_cfg_zero_stands_exactly_still_without_asking(path, solver):
     guidance = Guidance(3.0, "cfg_zero", zero_until=0.35)
     settings = SamplerSettings(steps=10, solver=solver, guidance=guidance)
     sample(
-        denoiser, prompt(2.0), prompt(0.0), shape=SHAPE, sample_ids=[9], seed=3, settings=settings,
+        denoiser,
+        prompt(2.0),
+        prompt(0.0),
+        shape=SHAPE,
+        sample_ids=[9],
+        seed=3,
+        settings=settings,
         progress=lambda done, total: counted.append((done, total)),
-    )  # fmt: skip
+    )
     x, t = seen[0]
-    assert torch.equal(x[:1], rng.normal(SHAPE, 3, "sampling", [9])) and float(t[0]) == pytest.approx(0.6)
+    assert torch.equal(x[:1], rng.normal(SHAPE, 3, "sampling", [9])) and float(
+        t[0]
+    ) == pytest.approx(0.6)
     assert counted == [(done, 10) for done in range(5, 11)]
 
 
@@ -137,9 +168,15 @@ def test_a_device_is_never_waited_for(path, solver):
     guidance = Guidance(3.0, interval=(0.1, 0.9), curve="triangle")
     settings = SamplerSettings(steps=4, solver=solver, guidance=guidance)
     out = sample(
-        Gaussian(path, "velocity"), text, null, shape=SHAPE, sample_ids=[1, 2, 3], seed=0, settings=settings,
+        Gaussian(path, "velocity"),
+        text,
+        null,
+        shape=SHAPE,
+        sample_ids=[1, 2, 3],
+        seed=0,
+        settings=settings,
         max_batch=2,
-    )  # fmt: skip
+    )
     assert out.is_meta and out.shape == (3, *SHAPE)
 
 
@@ -149,10 +186,16 @@ def test_guidance_moves_beyond_the_condition_away_from_null():
         text, null = prompt(2.0), prompt(1.0)
         return float(
             sample(
-                Gaussian(LinearPath(), "velocity"), text, null, shape=SHAPE, sample_ids=range(50), seed=0,
-                settings=settings, max_batch=50,
+                Gaussian(LinearPath(), "velocity"),
+                text,
+                null,
+                shape=SHAPE,
+                sample_ids=range(50),
+                seed=0,
+                settings=settings,
+                max_batch=50,
             ).mean()
-        )  # fmt: skip
+        )
 
     assert mean(3.0) > mean(1.0) + 1
 
@@ -160,7 +203,14 @@ def test_guidance_moves_beyond_the_condition_away_from_null():
 def test_training_draws_from_global_randomness_are_untouched():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    sample(Gaussian(LinearPath(), "velocity"), prompt(1.0), prompt(0.0), shape=SHAPE, sample_ids=[1], seed=0)
+    sample(
+        Gaussian(LinearPath(), "velocity"),
+        prompt(1.0),
+        prompt(0.0),
+        shape=SHAPE,
+        sample_ids=[1],
+        seed=0,
+    )
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -178,9 +228,16 @@ def test_progress_counts_every_step_of_every_batch():
     denoiser = Gaussian(LinearPath(), "velocity")
     settings = SamplerSettings(steps=3, solver="euler")
     sample(
-        denoiser, prompt(1.0), prompt(0.0), shape=SHAPE, sample_ids=[1, 2, 3], seed=0, settings=settings,
-        max_batch=2, progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+        denoiser,
+        prompt(1.0),
+        prompt(0.0),
+        shape=SHAPE,
+        sample_ids=[1, 2, 3],
+        seed=0,
+        settings=settings,
+        max_batch=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert seen == [(i, 6) for i in range(1, 7)]
     assert denoiser.rows == [4, 4, 4, 2, 2, 2]
 
@@ -210,11 +267,17 @@ def test_settings_name_the_valid_values(settings, says):
         SamplerSettings(**settings)
 
 
-@pytest.mark.parametrize("path, evaluations", [(LinearPath(0), 5), (VPPath(), 6)], ids=["linear", "vp"])
+@pytest.mark.parametrize(
+    "path, evaluations", [(LinearPath(0), 5), (VPPath(), 6)], ids=["linear", "vp"]
+)
 def test_a_table_that_stops_short_of_data_is_followed_to_the_data(path, evaluations):
-    """The last state of Stable Diffusion's table still holds 3 percent of noise: one more evaluation reads x0 off."""
+    """The last state of Stable Diffusion's table still holds 3 percent of noise: one more
+    evaluation reads x0 off.
+    """
     states, denoiser = [], Gaussian(path, "velocity")
-    denoiser.register_forward_hook(lambda _, inputs, output: states.append((inputs[0], inputs[1], output.sample)))
+    denoiser.register_forward_hook(
+        lambda _, inputs, output: states.append((inputs[0], inputs[1], output.sample))
+    )
     settings = SamplerSettings(steps=5, solver="euler", guidance=PLAIN)
     out = sample(denoiser, prompt(0.0), shape=SHAPE, sample_ids=[1, 2], seed=0, settings=settings)
     assert len(states) == evaluations

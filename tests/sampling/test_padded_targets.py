@@ -14,16 +14,23 @@ NULL = TextEmbeddings(torch.zeros(1, 1, 8), torch.ones(1, 1, dtype=torch.bool), 
 
 
 def conditions(lengths):
-    """As many samples as lengths of (target, condition), all padded, with noise where the padding is."""
+    """As many samples as lengths of (target, condition), all padded, with noise where the padding
+    is.
+    """
     generator = torch.Generator().manual_seed(0)
     many = len(lengths)
-    mask, words = torch.zeros(many, LONGEST, dtype=torch.bool), torch.zeros(many, WORDS, dtype=torch.bool)
+    mask, words = (
+        torch.zeros(many, LONGEST, dtype=torch.bool),
+        torch.zeros(many, WORDS, dtype=torch.bool),
+    )
     for row, (target, told) in enumerate(lengths):
         mask[row, torch.randperm(LONGEST, generator=generator)[:target]] = True
         words[row, :told] = True
     tokens = torch.randn(many, WORDS, 8, generator=generator)
     text = TextEmbeddings(tokens, words, torch.randn(many, 2, generator=generator))
-    return Conditioning(text, target_ids=torch.randn(many, LONGEST, 3, generator=generator), target_mask=mask)
+    return Conditioning(
+        text, target_ids=torch.randn(many, LONGEST, 3, generator=generator), target_mask=mask
+    )
 
 
 def drawn(cond, ids, scale, solver="heun"):
@@ -38,8 +45,12 @@ def test_an_answer_is_the_same_padded_and_alone(scale, solver):
     both = drawn(cond, [3, 4, 5, 4], scale, solver)
     for row, i in enumerate([3, 4, 5, 4]):
         real, told = cond.target_mask[row], cond.text.mask[row]
-        text = TextEmbeddings(cond.text.tokens[row : row + 1, told], told[None, told], cond.text.pooled[row : row + 1])
-        alone = drawn(Conditioning(text, target_ids=cond.target_ids[row : row + 1, real]), [i], scale, solver)
+        text = TextEmbeddings(
+            cond.text.tokens[row : row + 1, told], told[None, told], cond.text.pooled[row : row + 1]
+        )
+        alone = drawn(
+            Conditioning(text, target_ids=cond.target_ids[row : row + 1, real]), [i], scale, solver
+        )
         torch.testing.assert_close(both[row][:, real], alone[0], rtol=1e-4, atol=1e-4)
         assert (both[row][:, ~real] == 0).all()
 

@@ -1,4 +1,6 @@
-"""The encoders of FLUX.2 and FLUX.3 in single files, as image tools write them, say what the folder says."""
+"""The encoders of FLUX.2 and FLUX.3 in single files, as image tools write them, say what the folder
+says.
+"""
 
 import re
 
@@ -19,12 +21,17 @@ OTHERS = re.compile(r"vision_tower|visual|multi_modal_projector|lm_head")
 
 @pytest.fixture(scope="module", params=MAKERS)
 def release(request, tmp_path_factory):
-    """The choice of text, its folder, and its tensors as image tools write them: model.layers..., the text alone."""
+    """The choice of text, its folder, and its tensors as image tools write them: model.layers...,
+    the text alone.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     MAKERS[request.param](folder)
     held = load_file(folder / "text_encoder" / "model.safetensors")
     text = {key: value for key, value in held.items() if not OTHERS.search(key)}
-    bare = {re.sub(r"^(model\.language_model\.|language_model\.model\.|model\.)", "", k): v for k, v in text.items()}
+    bare = {
+        re.sub(r"^(model\.language_model\.|language_model\.model\.|model\.)", "", k): v
+        for k, v in text.items()
+    }
     return request.param, folder, {f"model.{key}": value for key, value in bare.items()}
 
 
@@ -32,7 +39,12 @@ def file_of(release, to, tensors, layers=(1, 2, 3), **changed):
     choice, folder, _ = release
     save_file({key: value.contiguous() for key, value in tensors.items()}, to)
     structure = read_object(folder / "text_encoder" / "config.json")
-    words = {"tokenizer": str(folder), "structure": structure, "revision": None, "layers": list(layers)}
+    words = {
+        "tokenizer": str(folder),
+        "structure": structure,
+        "revision": None,
+        "layers": list(layers),
+    }
     return encoder(choice, to, **{**words, **changed})
 
 
@@ -47,8 +59,13 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("prefix", ["", "text_encoders.some_4b.transformer.", "_orig_mod."])
 def test_a_file_of_the_text_alone_is_the_folder(release, tmp_path, prefix):
-    more = {"tekken_model": torch.ones(9, dtype=torch.uint8), "model.diffusion_model.x": torch.ones(1)}
-    tensors = {f"{prefix}{key}": value for key, value in release[2].items()} | (more if "." in prefix[:-1] else {})
+    more = {
+        "tekken_model": torch.ones(9, dtype=torch.uint8),
+        "model.diffusion_model.x": torch.ones(1),
+    }
+    tensors = {f"{prefix}{key}": value for key, value in release[2].items()} | (
+        more if "." in prefix[:-1] else {}
+    )
     made = file_of(release, tmp_path / "f.safetensors", tensors, layers=(1, 2, 4))
     same(made, whole(release, (1, 2, 4)))
     assert made.text_spec == whole(release, (1, 2, 4)).text_spec
@@ -59,7 +76,11 @@ def test_a_file_of_the_text_alone_is_the_folder(release, tmp_path, prefix):
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_layers_that_nothing_reads_may_be_left_out(release, tmp_path, norm):
-    left = {k: v for k, v in release[2].items() if ".layers.3." not in k and (norm or k != "model.norm.weight")}
+    left = {
+        k: v
+        for k, v in release[2].items()
+        if ".layers.3." not in k and (norm or k != "model.norm.weight")
+    }
     same(file_of(release, tmp_path / "f.safetensors", left), whole(release))
     made = file_of(release, tmp_path / "g.safetensors", left, layers=(1, 2, 4))
     with pytest.raises(CheckpointMismatch, match="layer 4 is read and the file has 3"):
@@ -76,7 +97,9 @@ def test_scaled_float8_is_multiplied_out_in_files_and_folders(release, tmp_path)
             meant[key] = made[key].float() * scale
         else:
             made[key] = meant[key] = value
-    one, other = (file_of(release, tmp_path / f"{n}.safetensors", t) for n, t in (("a", made), ("b", meant)))
+    one, other = (
+        file_of(release, tmp_path / f"{n}.safetensors", t) for n, t in (("a", made), ("b", meant))
+    )
     same(one, other)
     torch.testing.assert_close(
         one.encode(PROMPTS[:1]).tokens, whole(release).encode(PROMPTS[:1]).tokens, rtol=1, atol=1
@@ -92,6 +115,8 @@ def test_what_is_missing_or_too_much_is_named(release, tmp_path):
     with pytest.raises(CheckpointMismatch, match=r"1 unexpected: layers\.1\.mlp\.novel\.weight"):
         _ = file_of(release, tmp_path / "b.safetensors", more).text_spec
     with pytest.raises(ConfigError, match="holds no language_model"):
-        _ = file_of(release, tmp_path / "c.safetensors", {"shared.weight": torch.ones(2, 2)}).text_spec
+        _ = file_of(
+            release, tmp_path / "c.safetensors", {"shared.weight": torch.ones(2, 2)}
+        ).text_spec
     with pytest.raises(HubError, match=r"no tokenizer[\s\S]*text\.tokenizer=FOLDER"):
         _ = file_of(release, tmp_path / "d.safetensors", release[2], tokenizer=None).text_spec

@@ -1,4 +1,6 @@
-"""The two CLIPs and T5: lengths, the unconditional, what is refused. (Equality with diffusers: tests/families.)"""
+"""The two CLIPs and T5: lengths, the unconditional, what is refused. (Equality with diffusers:
+tests/families.)
+"""
 
 import pytest
 import torch
@@ -20,10 +22,14 @@ def folder(tmp_path_factory):
 
 
 def test_sd35_reads_three_encoders_one_after_another(folder):
-    text = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16, sequential=True, batch_size=1)
+    text = ClipPairText(
+        folder, pooled="both", zero_null=False, t5_length=16, sequential=True, batch_size=1
+    )
     told = text.encode(PROMPTS)
     assert text.text_spec == TextSpec(width=32, length=93, pooled=20)
-    assert told.tokens.shape == (2, 93, 32) and told.pooled.shape == (2, 20) and bool(told.mask.all())
+    assert (
+        told.tokens.shape == (2, 93, 32) and told.pooled.shape == (2, 20) and bool(told.mask.all())
+    )
     assert not told.tokens[:, :77, 24:].any() and not text._models
     together = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16).encode(PROMPTS)
     torch.testing.assert_close(told.tokens, together.tokens, atol=1e-5, rtol=1e-5)
@@ -31,7 +37,9 @@ def test_sd35_reads_three_encoders_one_after_another(folder):
 
 
 def test_without_t5_its_tokens_are_zero_and_nothing_of_it_is_hashed(folder):
-    text = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16, drop_t5=True, dtype="float16")
+    text = ClipPairText(
+        folder, pooled="both", zero_null=False, t5_length=16, drop_t5=True, dtype="float16"
+    )
     assert not text.encode(PROMPTS).tokens[:, 77:].any()
     assert "t5" not in text.fingerprint() and text.text_spec.width == 32
 
@@ -57,7 +65,9 @@ def test_saved_and_rebuilt(folder):
     text = ClipPairText(folder, pooled="second")
     again = build_text(text.name, text.config())
     assert again.fingerprint() == text.fingerprint()
-    assert text.fingerprint() != ClipPairText(folder, pooled="second", zero_null=False).fingerprint()
+    assert (
+        text.fingerprint() != ClipPairText(folder, pooled="second", zero_null=False).fingerprint()
+    )
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -1,4 +1,6 @@
-"""Text encoders out of single files, beside what diffusers' own conversion makes of the same random weights."""
+"""Text encoders out of single files, beside what diffusers' own conversion makes of the same random
+weights.
+"""
 
 import json
 import shutil
@@ -15,14 +17,20 @@ from tinyflux_pl.text.clip_pair import ClipPairText
 from tinyflux_pl.text.clip_t5 import ClipT5
 
 PROMPTS = ["a red circle", "blue square left of the red circle"]
-FLUX1 = dict(t5="text_encoder_2", t5_tokenizer="tokenizer_2", clip="text_encoder", clip_tokenizer="tokenizer")
+FLUX1 = dict(
+    t5="text_encoder_2", t5_tokenizer="tokenizer_2", clip="text_encoder", clip_tokenizer="tokenizer"
+)
 SD3 = dict(pooled="both", zero_null=False, t5_length=16)
 
 
 def structure(folder, name):
     """What a config.json says, as a configuration would."""
     unsaid = ("architectures", "dtype", "transformers_version", "model_type")
-    return {k: v for k, v in json.loads((folder / name / "config.json").read_text()).items() if k not in unsaid}
+    return {
+        k: v
+        for k, v in json.loads((folder / name / "config.json").read_text()).items()
+        if k not in unsaid
+    }
 
 
 def structures(folder, **names):
@@ -63,12 +71,16 @@ def xl_text(folder, file, **changes):
 
 def three_text(folder, file, **changes):
     told = structures(folder, first="text_encoder", second="text_encoder_2", t5="text_encoder_3")
-    return ClipPairText(str(file), **{"tokenizer": str(folder), "structures": told, **SD3, **changes})
+    return ClipPairText(
+        str(file), **{"tokenizer": str(folder), "structures": told, **SD3, **changes}
+    )
 
 
 def read(file, part, skeleton):
     prefix = encoder_file.prefix_of(file, part)
-    return encoder_file.encoder_weights(load_file(file), part, skeleton, torch.float32, "f", prefix=prefix, alone=True)
+    return encoder_file.encoder_weights(
+        load_file(file), part, skeleton, torch.float32, "f", prefix=prefix, alone=True
+    )
 
 
 def same(ours, theirs):
@@ -81,7 +93,10 @@ def test_sdxls_encoders_are_those_of_the_folder(xl):
     made, whole = xl_text(folder, file), ClipPairText(str(folder))
     assert made.text_spec == whole.text_spec
     same(made.encode(PROMPTS), whole.encode(PROMPTS))
-    assert [made.fingerprint()[key] != whole.fingerprint()[key] for key in ("first", "second")] == [True, True]
+    assert [made.fingerprint()[key] != whole.fingerprint()[key] for key in ("first", "second")] == [
+        True,
+        True,
+    ]
     assert {k: v.num_parameters() for k, v in made.skeletons().items()} == {
         k: v.num_parameters() for k, v in whole.skeletons().items()
     }
@@ -94,15 +109,22 @@ def test_sd35s_encoders_are_those_of_the_folder(three):
     same(made.encode(PROMPTS), whole.encode(PROMPTS))
 
 
-@pytest.mark.parametrize(("part", "place"), [("clip_l", "text_encoder"), ("clip_g", "text_encoder_2")])
+@pytest.mark.parametrize(
+    ("part", "place"), [("clip_l", "text_encoder"), ("clip_g", "text_encoder_2")]
+)
 @pytest.mark.parametrize("release", ["xl", "three"])
 def test_they_are_what_diffusers_makes_of_the_file(release, part, place, request):
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
     folder, pipeline, file = request.getfixturevalue(release)
     original = getattr(pipeline, place)
-    whole = sdxl_file(pipeline) if release == "xl" else sd35_file(pipeline)  # theirs tells the two CLIPs by width
-    checkpoint = {k: v for k, v in whole.items() if k.startswith(tuple(filter(None, encoder_file.PARTS[part])))}
+    # theirs tells the two CLIPs by width
+    whole = sdxl_file(pipeline) if release == "xl" else sd35_file(pipeline)
+    checkpoint = {
+        k: v
+        for k, v in whole.items()
+        if k.startswith(tuple(filter(None, encoder_file.PARTS[part])))
+    }
     theirs = create_diffusers_clip_model_from_ldm(
         type(original), checkpoint, subfolder=place, config=str(folder), torch_dtype=torch.float32
     ).state_dict()
@@ -121,10 +143,15 @@ def test_t5_is_what_diffusers_makes_of_the_file(three):
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory):
-    """FLUX.1's encoders as image tools hand them out: one file each, and both inside a whole checkpoint."""
+    """FLUX.1's encoders as image tools hand them out: one file each, and both inside a whole
+    checkpoint.
+    """
     from transformers import CLIPTextModel, T5EncoderModel
 
-    folder, files = releases_flux1.flux1(tmp_path_factory.mktemp("flux1")), tmp_path_factory.mktemp("files")
+    folder, files = (
+        releases_flux1.flux1(tmp_path_factory.mktemp("flux1")),
+        tmp_path_factory.mktemp("files"),
+    )
     clip = clip_published(CLIPTextModel.from_pretrained(folder / "text_encoder"))
     t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_2").state_dict()
     shared = {key: value for key, value in t5.items() if key != "encoder.embed_tokens.weight"}
@@ -139,7 +166,11 @@ def flux(tmp_path_factory):
     }
     save_file(whole, files / "flux1-dev-fp8.safetensors")
     told = structures(folder, t5="text_encoder_2", clip="text_encoder")
-    return folder, files, dict(structures=told, tokenizer=str(folder), subfolders=FLUX1, length=16, masked=False)
+    return (
+        folder,
+        files,
+        dict(structures=told, tokenizer=str(folder), subfolders=FLUX1, length=16, masked=False),
+    )
 
 
 @pytest.mark.parametrize("names", [("t5xxl_fp16", "clip_l"), ("flux1-dev-fp8", "flux1-dev-fp8")])
@@ -154,7 +185,10 @@ def test_flux1s_encoders_from_files_of_their_own_or_from_a_whole_one(flux, names
 
 def test_float8_with_scales_is_multiplied_out(flux, tmp_path):
     _, files, told = flux
-    held, made = load_file(files / "t5xxl_fp16.safetensors"), {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
+    held, made = (
+        load_file(files / "t5xxl_fp16.safetensors"),
+        {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)},
+    )
     near = dict(held)
     for key, value in held.items():
         if value.ndim == 2 and "block" in key and "relative" not in key:
@@ -168,7 +202,8 @@ def test_float8_with_scales_is_multiplied_out(flux, tmp_path):
     save_file(near, tmp_path / "near.safetensors")
     clip = str(files / "clip_l.safetensors")
     texts = [
-        ClipT5(str(tmp_path / f"{name}.safetensors"), clip, **told) for name in ("t5xxl_fp8_e4m3fn_scaled", "near")
+        ClipT5(str(tmp_path / f"{name}.safetensors"), clip, **told)
+        for name in ("t5xxl_fp8_e4m3fn_scaled", "near")
     ]
     same(*(text.encode(PROMPTS) for text in texts))
 
@@ -208,12 +243,15 @@ def test_what_a_file_lacks_or_has_too_much_is_named(xl, tmp_path):
         xl_text(folder, tmp_path / "a.safetensors").encode(PROMPTS)
     stray = "conditioner.embedders.0.transformer.text_model.encoder.layers.7.mlp.fc1.bias"
     save_file({**tensors, stray: torch.ones(24)}, tmp_path / "b.safetensors")
-    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: text_model\.encoder\.layers\.7\.mlp\.fc1\.bias"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"1 unexpected: text_model\.encoder\.layers\.7\.mlp\.fc1\.bias"
+    ):
         xl_text(folder, tmp_path / "b.safetensors").encode(PROMPTS)
     told = structures(folder, first="text_encoder", second="text_encoder_2")
     told["first"]["intermediate_size"] = 25
     with pytest.raises(
-        CheckpointMismatch, match=r"of another shape: encoder\.layers\.0\.mlp\.fc1\.bias \(24,\) for \(25,\)"
+        CheckpointMismatch,
+        match=r"of another shape: encoder\.layers\.0\.mlp\.fc1\.bias \(24,\) for \(25,\)",
     ):
         xl_text(folder, tmp_path / "b.safetensors", structures=told).encode(PROMPTS)
 

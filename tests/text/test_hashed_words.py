@@ -37,7 +37,9 @@ def test_spelling_counts_and_case_and_punctuation_do_not(encoder):
 
 
 def test_order_is_visible_in_tokens_and_in_pooled(encoder):
-    told = encoder.encode(["red circle blue square", "blue circle red square", "red circle blue square"])
+    told = encoder.encode(
+        ["red circle blue square", "blue circle red square", "red circle blue square"]
+    )
     assert torch.equal(told.pooled[0], told.pooled[2])
     assert torch.nn.functional.cosine_similarity(told.pooled[0], told.pooled[1], dim=0) < 0.9
     first, second = encoder.encode(["red red"]).tokens[0, :2]
@@ -59,7 +61,9 @@ def test_another_process_gives_the_same_vectors(encoder):
         "print(repr(H(64, 8).encode(['red circle']).pooled.double().sum().item()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    there = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     assert float(there.stdout) == here
 
 
@@ -74,7 +78,9 @@ def test_null_is_the_empty_prompt_and_has_one_token(encoder):
 def test_a_long_prompt_is_cut_with_a_warning(encoder):
     with pytest.warns(UserWarning, match="10 words is cut at 8"):
         cut = encoder.encode(["a b c d e f g h i j"])
-    torch.testing.assert_close(cut.tokens, encoder.encode(["a b c d e f g h"]).tokens, rtol=0, atol=0)
+    torch.testing.assert_close(
+        cut.tokens, encoder.encode(["a b c d e f g h"]).tokens, rtol=0, atol=0
+    )
 
 
 def test_it_is_rebuilt_from_its_name_and_config(encoder):

@@ -18,10 +18,18 @@ LENGTH = 24
 
 
 def encoder(choice: str, folder, **changed) -> LanguageModelText:
-    """What conf/text/<choice>.yaml describes, on a small checkpoint: fewer layers, shorter, fp32."""
+    """What conf/text/<choice>.yaml describes, on a small checkpoint: fewer layers, shorter,
+    fp32.
+    """
     node = yaml.safe_load((CONF / "text" / f"{choice}.yaml").read_text())
     node.pop("_target_")
-    small = {"variant": None, "weights": str(folder), "layers": [1, 2, 4], "length": LENGTH, "dtype": "float32"}
+    small = {
+        "variant": None,
+        "weights": str(folder),
+        "layers": [1, 2, 4],
+        "length": LENGTH,
+        "dtype": "float32",
+    }
     return LanguageModelText(**{**node, **small, **changed})
 
 
@@ -47,7 +55,10 @@ def test_klein_reads_three_layers_of_qwen3(qwen3):
         model, reloaded(folder), PROMPTS, max_sequence_length=LENGTH, hidden_states_layers=[1, 2, 4]
     )
     torch.testing.assert_close(told.tokens, expected, atol=1e-5, rtol=1e-5)
-    assert text.text_spec == TextSpec(width=24, length=LENGTH, pooled=0) and told.pooled.shape == (3, 0)
+    assert text.text_spec == TextSpec(width=24, length=LENGTH, pooled=0) and told.pooled.shape == (
+        3,
+        0,
+    )
     assert bool(told.mask.all())  # the transformer attends to the padding
     assert not torch.allclose(told.tokens[0], told.tokens[1])
 
@@ -72,11 +83,18 @@ def test_flux3_rounds_each_prompt_up_and_gives_padding_position_one(tmp_path):
     model = releases.qwen3_vl(tmp_path)
     text = encoder("qwen3_vl", tmp_path, pad_multiple=5)
     tokenizer = reloaded(tmp_path)
-    processor = SimpleNamespace(tokenizer=tokenizer, apply_chat_template=tokenizer.apply_chat_template)
+    processor = SimpleNamespace(
+        tokenizer=tokenizer, apply_chat_template=tokenizer.apply_chat_template
+    )
     lengths = set()
     for prompt in PROMPTS:
         expected = Flux3TextEncoderStep._get_qwen3_vl_prompt_embeds(
-            model, processor, prompt, max_sequence_length=LENGTH, pad_multiple=5, hidden_states_layers=(1, 2, 4)
+            model,
+            processor,
+            prompt,
+            max_sequence_length=LENGTH,
+            pad_multiple=5,
+            hidden_states_layers=(1, 2, 4),
         )
         torch.testing.assert_close(text.encode([prompt]).tokens, expected, atol=1e-5, rtol=1e-5)
         lengths.add(expected.shape[1])
@@ -106,8 +124,14 @@ def test_saved_and_rebuilt_it_says_the_same(qwen3):
     text = encoder("qwen3", qwen3[0])
     again = build_text(text.name, text.config())
     assert torch.equal(again.encode(PROMPTS[:1]).tokens, text.encode(PROMPTS[:1]).tokens)
-    assert again.fingerprint() == text.fingerprint() != encoder("qwen3", qwen3[0], layers=[1, 2, 3]).fingerprint()
-    torch.testing.assert_close(text.null().tokens[0], text.encode(PROMPTS).tokens[2], atol=1e-5, rtol=1e-5)
+    assert (
+        again.fingerprint()
+        == text.fingerprint()
+        != encoder("qwen3", qwen3[0], layers=[1, 2, 3]).fingerprint()
+    )
+    torch.testing.assert_close(
+        text.null().tokens[0], text.encode(PROMPTS).tokens[2], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_what_cannot_be_is_refused(qwen3):
@@ -126,6 +150,8 @@ def test_the_template_of_a_chat_is_part_of_the_fingerprint_and_is_fetched(tmp_pa
     template.write_text(template.read_text() + "!")
     assert encoder("qwen3", tmp_path).fingerprint() != before
     asked = []
-    monkeypatch.setattr(hub, "_fetch", lambda name, revision, allow: asked.extend(allow) or tmp_path)
+    monkeypatch.setattr(
+        hub, "_fetch", lambda name, revision, allow: asked.extend(allow) or tmp_path
+    )
     _ = encoder("qwen3", "owner/name", revision="0123456789" * 4).text_spec
     assert "tokenizer/*.jinja" in asked and "text_encoder/model-*.safetensors" in asked

@@ -45,10 +45,13 @@ def test_tokens_are_t5s_and_pooled_is_clips(both, t5, clip):
     assert told.mask.sum(1).tolist() == [4, 8, 1]  # words and the end
     reference = T5ForConditionalGeneration.from_pretrained(t5).eval().encoder
     ids = AutoTokenizer.from_pretrained(t5)([PROMPTS[1]], return_tensors="pt")["input_ids"]
-    torch.testing.assert_close(told.tokens[1, :8], reference(input_ids=ids).last_hidden_state[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        told.tokens[1, :8], reference(input_ids=ids).last_hidden_state[0], atol=1e-5, rtol=1e-5
+    )
     read = AutoTokenizer.from_pretrained(clip)([PROMPTS[1]], return_tensors="pt")["input_ids"]
     hidden = CLIPModel.from_pretrained(clip).eval().text_model(input_ids=read).last_hidden_state
-    torch.testing.assert_close(told.pooled[1], hidden[0, -1], atol=1e-5, rtol=1e-5)  # at the end token
+    # at the end token
+    torch.testing.assert_close(told.pooled[1], hidden[0, -1], atol=1e-5, rtol=1e-5)
 
 
 def test_neighbours_in_the_batch_change_nothing(both):
@@ -60,7 +63,9 @@ def test_neighbours_in_the_batch_change_nothing(both):
 
 
 def test_null_is_the_empty_prompt(both):
-    torch.testing.assert_close(both.null().tokens[0], both.encode(PROMPTS).tokens[2], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        both.null().tokens[0], both.encode(PROMPTS).tokens[2], atol=1e-6, rtol=1e-5
+    )
 
 
 def test_sequential_never_holds_both_and_says_the_same(both, t5, clip, monkeypatch):
@@ -69,8 +74,12 @@ def test_sequential_never_holds_both_and_says_the_same(both, t5, clip, monkeypat
     one = ClipT5(str(t5), str(clip), length=12, sequential=True)
     held = []
     load = pretrained.load_encoder
-    monkeypatch.setattr(pretrained, "load_encoder", lambda *a: (held.append(len(one._models)), load(*a))[1])
-    torch.testing.assert_close(one.encode(PROMPTS).pooled, both.encode(PROMPTS).pooled, atol=1e-6, rtol=1e-5)
+    monkeypatch.setattr(
+        pretrained, "load_encoder", lambda *a: (held.append(len(one._models)), load(*a))[1]
+    )
+    torch.testing.assert_close(
+        one.encode(PROMPTS).pooled, both.encode(PROMPTS).pooled, atol=1e-6, rtol=1e-5
+    )
     assert held[:2] == [0, 0] and not one._models
 
 
@@ -90,8 +99,14 @@ def test_a_long_prompt_is_cut_with_a_warning(t5, clip):
 def test_stable_diffusions_clip_gives_all_77_states_unmasked(pipeline):
     text = ClipText(str(pipeline))
     told = text.encode(PROMPTS)
-    assert text.text_spec == TextSpec(12, 77, 12) and told.tokens.shape == (3, 77, 12) and told.mask.all()
-    read = AutoTokenizer.from_pretrained(pipeline / "tokenizer")(PROMPTS, padding="max_length", max_length=77)
+    assert (
+        text.text_spec == TextSpec(12, 77, 12)
+        and told.tokens.shape == (3, 77, 12)
+        and told.mask.all()
+    )
+    read = AutoTokenizer.from_pretrained(pipeline / "tokenizer")(
+        PROMPTS, padding="max_length", max_length=77
+    )
     model = CLIPTextModel.from_pretrained(pipeline / "text_encoder").eval()
     expected = model(input_ids=torch.tensor(read["input_ids"])).last_hidden_state
     torch.testing.assert_close(told.tokens, expected, atol=1e-5, rtol=1e-5)
@@ -113,7 +128,10 @@ def test_the_fingerprint_follows_weights_and_vocabulary(pipeline, tmp_path):
     assert ClipText(str(copy)).fingerprint() != before
     file = copy / "text_encoder" / "model.safetensors"
     save_file({k: v + 1 for k, v in load_file(file).items()}, file, {"format": "pt"})
-    assert ClipText(str(copy)).fingerprint()["files"]["model.safetensors"] != before["files"]["model.safetensors"]
+    assert (
+        ClipText(str(copy)).fingerprint()["files"]["model.safetensors"]
+        != before["files"]["model.safetensors"]
+    )
 
 
 def test_missing_weights_and_pickles_are_refused(pipeline, tmp_path):
@@ -138,7 +156,9 @@ def test_weights_of_another_shape_and_torn_files_are_named(t5, clip, tmp_path):
     file = copy / "model.safetensors"
     tensors = load_file(file)
     save_file({**tensors, "shared.weight": torch.zeros(3, 4)}, file, {"format": "pt"})
-    with pytest.raises(CheckpointMismatch, match=r"of another shape: .*shared\.weight \(3, 4\) for \(\d+, 16\)"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"of another shape: .*shared\.weight \(3, 4\) for \(\d+, 16\)"
+    ):
         ClipT5(str(copy), str(clip), length=8).encode(["a"])
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
@@ -173,7 +193,9 @@ def test_a_variant_alone_is_read_and_the_plain_weights_win(pipeline, tmp_path):
     for name, half in zip(names, halves, strict=True):
         save_file({k: v.half() for k, v in half.items()}, folder / name, {"format": "pt"})
     weight_map = {key: name for name, half in zip(names, halves, strict=True) for key in half}
-    (folder / "model.safetensors.index.fp16.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.fp16.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     whole, made = ClipText(str(pipeline)).encode(PROMPTS), ClipText(str(copy))
     assert set(names) < made.fingerprint()["files"].keys()
     torch.testing.assert_close(made.encode(PROMPTS).tokens, whole.tokens, rtol=1e-2, atol=1e-2)

@@ -1,4 +1,6 @@
-"""Encoders in folders are judged like single files: packed weights, strange keys, tokenizers, what configs decide."""
+"""Encoders in folders are judged like single files: packed weights, strange keys, tokenizers, what
+configs decide.
+"""
 
 import json
 import shutil
@@ -28,7 +30,9 @@ def changed(folder, to, change):
     held = load_file(file)
     if not any(key.startswith("text_model.") for key in held):
         held = {f"text_model.{key}": value for key, value in held.items()}
-    save_file({key: value.contiguous() for key, value in change(held).items()}, file, {"format": "pt"})
+    save_file(
+        {key: value.contiguous() for key, value in change(held).items()}, file, {"format": "pt"}
+    )
     return to
 
 
@@ -39,7 +43,9 @@ def packed(name, dtype, most, rows):
         made = dict(held) if meant else {**held, **(MARKER if dtype != torch.int8 else {})}
         for key, value in held.items():
             if value.ndim == 2 and ".layers." in key:
-                scale = value.abs().amax(1, keepdim=True) / most if rows else value.abs().max() / most
+                scale = (
+                    value.abs().amax(1, keepdim=True) / most if rows else value.abs().max() / most
+                )
                 number = (value / scale).round() if dtype == torch.int8 else value / scale
                 made[key] = number.to(dtype).float() * scale if meant else number.to(dtype)
                 made |= {} if meant else {key.replace(".weight", f".{name}"): scale}
@@ -49,7 +55,9 @@ def packed(name, dtype, most, rows):
 
 
 @pytest.mark.parametrize("name", ["scale_weight", "weight_scale"])
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float8_e4m3fn, 448), (torch.float8_e5m2, 57344), (torch.int8, 127)])
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float8_e4m3fn, 448), (torch.float8_e5m2, 57344), (torch.int8, 127)]
+)
 @pytest.mark.parametrize("rows", [False, True])
 def test_scales_in_a_folder_are_multiplied_out(pipeline, tmp_path, name, dtype, most, rows):
     pack = packed(name, dtype, most, rows)
@@ -57,13 +65,18 @@ def test_scales_in_a_folder_are_multiplied_out(pipeline, tmp_path, name, dtype, 
     other = ClipText(str(changed(pipeline, tmp_path / "other", lambda held: pack(held, True))))
     assert torch.equal(one.encode(PROMPTS).tokens, other.encode(PROMPTS).tokens)
     torch.testing.assert_close(
-        one.encode(PROMPTS).tokens, ClipText(str(pipeline)).encode(PROMPTS).tokens, rtol=0.3, atol=0.3
+        one.encode(PROMPTS).tokens,
+        ClipText(str(pipeline)).encode(PROMPTS).tokens,
+        rtol=0.3,
+        atol=0.3,
     )
 
 
 def without(*ends):
     pack = packed("scale_weight", torch.float8_e4m3fn, 448, False)
-    return lambda held: {key: value for key, value in pack(held, False).items() if not key.endswith(ends)}
+    return lambda held: {
+        key: value for key, value in pack(held, False).items() if not key.endswith(ends)
+    }
 
 
 @pytest.mark.parametrize(
@@ -74,10 +87,16 @@ def without(*ends):
         (without("q_proj.weight"), "a scale without a weight"),
         (lambda held: {**held, **MARKER}, "says that there are scales"),
         (lambda held: {**held, f"{LAYER}.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
-        (lambda held: {**held, f"{LAYER}.weight": held[f"{LAYER}.weight"].to(torch.int8)}, "packed as torch.int8"),
+        (
+            lambda held: {**held, f"{LAYER}.weight": held[f"{LAYER}.weight"].to(torch.int8)},
+            "packed as torch.int8",
+        ),
         (lambda held: {**held, f"{LAYER}.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
         (lambda held: {**held, f"{LAYER}.extra": torch.ones(1)}, r"1 unexpected: .*fc1\.extra"),
-        (lambda held: {k: v for k, v in held.items() if k != f"{LAYER}.bias"}, r"1 missing: .*fc1\.bias"),
+        (
+            lambda held: {k: v for k, v in held.items() if k != f"{LAYER}.bias"},
+            r"1 missing: .*fc1\.bias",
+        ),
     ],
 )
 def test_impossible_folders_are_refused_by_their_headers(pipeline, tmp_path, change, says):
@@ -92,8 +111,12 @@ def test_a_shard_of_zeros_is_refused(pipeline, tmp_path):
     names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     halves = [dict(list(held.items())[i::2]) for i in (0, 1)]
     save_file(halves[0], folder / names[0], {"format": "pt"})
-    save_file({k: torch.zeros_like(v) for k, v in halves[1].items()}, folder / names[1], {"format": "pt"})
-    index = {"weight_map": {key: name for name, half in zip(names, halves, strict=True) for key in half}}
+    save_file(
+        {k: torch.zeros_like(v) for k, v in halves[1].items()}, folder / names[1], {"format": "pt"}
+    )
+    index = {
+        "weight_map": {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CorruptCheckpoint, match=r"hold zeros alone[\s\S]*00002-of-00002"):
         ClipText(str(tmp_path / "zeros")).encode(PROMPTS)
@@ -106,7 +129,13 @@ def config(folder, to, **values):
 
 
 @pytest.mark.parametrize(
-    "values", [{"layer_norm_eps": 1e-3}, {"hidden_act": "gelu"}, {"num_attention_heads": 3}, {"eos_token_id": 2}]
+    "values",
+    [
+        {"layer_norm_eps": 1e-3},
+        {"hidden_act": "gelu"},
+        {"num_attention_heads": 3},
+        {"eos_token_id": 2},
+    ],
 )
 def test_deciding_settings_of_config_json_are_in_the_fingerprint(pipeline, tmp_path, values):
     before = ClipText(str(pipeline)).fingerprint()
@@ -116,9 +145,18 @@ def test_deciding_settings_of_config_json_are_in_the_fingerprint(pipeline, tmp_p
 
 
 def test_neutral_settings_are_not_in_the_fingerprint(pipeline, tmp_path):
-    notes = {"transformers_version": "4.0.0", "_name_or_path": "x", "attention_dropout": 0.5, "torch_dtype": "float16"}
-    spelled = {"layer_norm_eps": 1e-5, "initializer_factor": 2.0, "bos_token_id": 7}  # a default, and what nobody reads
-    assert config(pipeline, tmp_path / "other", **notes, **spelled) == ClipText(str(pipeline)).fingerprint()
+    notes = {
+        "transformers_version": "4.0.0",
+        "_name_or_path": "x",
+        "attention_dropout": 0.5,
+        "torch_dtype": "float16",
+    }
+    # a default, and what nobody reads
+    spelled = {"layer_norm_eps": 1e-5, "initializer_factor": 2.0, "bos_token_id": 7}
+    assert (
+        config(pipeline, tmp_path / "other", **notes, **spelled)
+        == ClipText(str(pipeline)).fingerprint()
+    )
 
 
 def test_t5_and_its_clip_have_their_configurations_in_the_fingerprint(tmp_path):
@@ -130,7 +168,10 @@ def test_t5_and_its_clip_have_their_configurations_in_the_fingerprint(tmp_path):
     assert ClipT5(str(t5), str(clip), length=8).fingerprint() == before
     file.write_text(json.dumps({**told, "layer_norm_epsilon": 1e-3}))
     after = ClipT5(str(t5), str(clip), length=8).fingerprint()
-    assert after["config"]["t5"]["layer_norm_epsilon"] == 1e-3 and after["config"]["clip"] == before["config"]["clip"]
+    assert (
+        after["config"]["t5"]["layer_norm_epsilon"] == 1e-3
+        and after["config"]["clip"] == before["config"]["clip"]
+    )
 
 
 def test_a_config_of_no_encoder_is_refused_in_three_lines(pipeline, tmp_path):
@@ -147,9 +188,13 @@ def words(folder, to, change):
     return ClipText(str(to))
 
 
-def test_a_tokenizer_with_ids_that_the_encoder_lacks_is_refused_before_weights_are_read(pipeline, tmp_path):
+def test_a_tokenizer_with_ids_that_the_encoder_lacks_is_refused_before_weights_are_read(
+    pipeline, tmp_path
+):
     text = words(pipeline, tmp_path / "more", lambda told: told["model"]["vocab"].update(novel=99))
-    with pytest.raises(CheckpointMismatch, match=r"ids up to 99, and CLIPTextModel embeddings of \d+ only"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"ids up to 99, and CLIPTextModel embeddings of \d+ only"
+    ):
         _ = text.text_spec
     torn = words(pipeline, tmp_path / "torn", lambda told: told.update(model={"vocab": 3}))
     with pytest.raises(CorruptCheckpoint, match=r"not a vocabulary[\s\S]*tokenizer\.json"):

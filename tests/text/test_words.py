@@ -1,4 +1,6 @@
-"""Captions that differ have words that differ, in every script; those of ASCII stay what they were."""
+"""Captions that differ have words that differ, in every script; those of ASCII stay what they
+were.
+"""
 
 import itertools
 import re
@@ -59,7 +61,9 @@ ALIKE = [
 def test_captions_that_differ_share_no_embedding(captions):
     told = HashedWords(width=32).encode(captions)
     for i, k in itertools.combinations(range(len(captions)), 2):
-        same = torch.equal(told.tokens[i], told.tokens[k]) and torch.equal(told.pooled[i], told.pooled[k])
+        same = torch.equal(told.tokens[i], told.tokens[k]) and torch.equal(
+            told.pooled[i], told.pooled[k]
+        )
         assert not same, (captions[i], captions[k])
 
 

@@ -1,4 +1,6 @@
-"""The smallest run that is a real one: a network of two layers, samples in memory, Lightning's trainer."""
+"""The smallest run that is a real one: a network of two layers, samples in memory, Lightning's
+trainer.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,20 @@ class Net(nn.Module):
 
     def forward(self, x_t: Any, t: Any, cond: Any) -> Prediction:
         told = self.img_in(torch.cat([x_t.flatten(1), t[:, None]], 1))
-        return Prediction(self.final_linear(nn.functional.silu(self.blocks[0]["mlp"](told))).reshape(x_t.shape))
+        return Prediction(
+            self.final_linear(nn.functional.silu(self.blocks[0]["mlp"](told))).reshape(x_t.shape)
+        )
 
 
 class Samples:
-    """Batches out of memory; sample i has the id 1000 + i, and what `scale` says its latents are multiplied by."""
+    """Batches out of memory; sample i has the id 1000 + i, and what `scale` says its latents are
+    multiplied by.
+    """
 
     def __init__(self, count: int = 64) -> None:
-        self.latents = torch.randn(count, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+        self.latents = torch.randn(
+            count, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(1)
+        )
         self.scale = torch.ones(count)
 
     @property
@@ -70,7 +78,9 @@ class Samples:
 
 
 def null_text() -> TextEmbeddings:
-    return TextEmbeddings(torch.zeros(1, 2, 3), torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 3))
+    return TextEmbeddings(
+        torch.zeros(1, 2, 3), torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 3)
+    )
 
 
 class Small:
@@ -96,11 +106,17 @@ class Small:
         torch.manual_seed(0)
         self.net, self.samples = net or Net(), samples or Samples()
         bundle = ReplayBundle(folder, {"seed": 0}, {})
-        self.guard = guard_class(bundle, **{"log_every": 5, "warmup": 8, **options}) if guarded else None
+        self.guard = (
+            guard_class(bundle, **{"log_every": 5, "warmup": 8, **options}) if guarded else None
+        )
         self.average = AveragedWeights(decay=0.9)
         objective = FlowObjective(Uniform(), null_text())
-        self.module = FlowModule(self.net, objective, optimizer, lambda step: 1 / (1 + step), start, guard=self.guard)
-        self.data = CachedLatents(self.samples, self.samples, batch_size, steps, start, accumulation)
+        self.module = FlowModule(
+            self.net, objective, optimizer, lambda step: 1 / (1 + step), start, guard=self.guard
+        )
+        self.data = CachedLatents(
+            self.samples, self.samples, batch_size, steps, start, accumulation
+        )
         own = [self.average, self.guard] if guarded else [self.average]
         self.trainer = Trainer(
             accelerator="cpu",
@@ -133,7 +149,9 @@ class Small:
                     collect(held)
 
         optimizer = self.trainer.optimizers[0]
-        states = (optimizer.muon, optimizer.adamw) if isinstance(optimizer, MuonAdamW) else (optimizer,)
+        states = (
+            (optimizer.muon, optimizer.adamw) if isinstance(optimizer, MuonAdamW) else (optimizer,)
+        )
         collect([{k: v for k, v in self.net.state_dict().items()}][0])
         collect(self.average.averages)
         for one in states:
@@ -143,7 +161,9 @@ class Small:
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     """Equal to the bit, NaN beside NaN."""
-    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for a, b in zip(one, other, strict=True)
+    )
 
 
 def skipped_lines(folder: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""Checkpoints by step and by epoch, a bounded number of each kind, written while training goes on."""
+"""Checkpoints by step and by epoch, a bounded number of each kind, written while training goes
+on.
+"""
 
 import weakref
 
@@ -15,7 +17,9 @@ from tinyflux_pl.training.optimizers import MuonAdamW
 
 
 def schedule(folder, average=None, **changed):
-    return CheckpointSchedule(folder, {}, average, **{"steps_per_epoch": 3, "every_steps": 4, **changed})
+    return CheckpointSchedule(
+        folder, {}, average, **{"steps_per_epoch": 3, "every_steps": 4, **changed}
+    )
 
 
 def names(folder):
@@ -42,7 +46,9 @@ def test_a_checkpoint_that_rots_does_not_count_among_those_that_stay(tmp_path, m
         kept.on_train_batch_end(trainer, module)
         if step == 3:
             (tmp_path / "step_0000003" / "model.safetensors").write_bytes(b"rotten")
-    assert names(tmp_path) == ["step_0000002", "step_0000003", "step_0000004"], "two that verify, and none is lost"
+    assert names(tmp_path) == ["step_0000002", "step_0000003", "step_0000004"], (
+        "two that verify, and none is lost"
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -54,7 +60,9 @@ def test_what_is_not_finite_is_never_saved(tmp_path, module, trainer, where, val
     target = module.denoiser.weight if where == "weights" else average.averages["bias"]
     target.data.view(-1)[1] = value
     module.step = 4
-    with pytest.raises(NumericsError, match="weight is not finite" if where == "weights" else "average of bias"):
+    with pytest.raises(
+        NumericsError, match="weight is not finite" if where == "weights" else "average of bias"
+    ):
         kept.on_train_batch_end(trainer, module)
     assert not list(tmp_path.iterdir())
 
@@ -67,11 +75,16 @@ def test_a_run_that_begins_in_the_middle_of_a_step_saves_nothing_yet(tmp_path, m
     assert kept.last is None and names(tmp_path) == []
 
 
-def test_training_goes_on_and_what_is_written_is_what_was_there(tmp_path, module, trainer, held_back):
+def test_training_goes_on_and_what_is_written_is_what_was_there(
+    tmp_path, module, trainer, held_back
+):
     average = AveragedWeights()
     average.averages = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
     kept = schedule(tmp_path, average)
-    trainer.optimizers[0].state[module.denoiser.bias] = {"step": torch.tensor(4.0), "exp_avg": torch.ones(2)}
+    trainer.optimizers[0].state[module.denoiser.bias] = {
+        "step": torch.tensor(4.0),
+        "exp_avg": torch.ones(2),
+    }
     weights = {name: tensor.clone() for name, tensor in module.denoiser.state_dict().items()}
     module.step = 4
     kept.on_train_batch_end(trainer, module)  # returns, although the disk does nothing
@@ -112,7 +125,9 @@ def test_one_copy_at_a_time_is_in_memory(tmp_path, module, trainer, monkeypatch)
 
 def test_save_now_waits_and_does_nothing_twice(tmp_path, module, trainer, monkeypatch):
     written, save = [], directory.save
-    monkeypatch.setattr(directory, "save", lambda path, **named: (written.append(path.name), save(path, **named)))
+    monkeypatch.setattr(
+        directory, "save", lambda path, **named: (written.append(path.name), save(path, **named))
+    )
     kept = schedule(tmp_path, every_epochs=1)
     module.step = 12
     kept.on_train_batch_end(trainer, module)
@@ -133,7 +148,10 @@ def test_a_run_that_took_no_step_leaves_what_it_came_from(tmp_path, module, trai
     resumed = schedule(tmp_path)
     resumed.on_train_start(trainer, module)
     resumed.save_now(trainer, module)
-    assert directory.read(tmp_path / "step_0000005").hash == before and resumed.last.name == "step_0000005"
+    assert (
+        directory.read(tmp_path / "step_0000005").hash == before
+        and resumed.last.name == "step_0000005"
+    )
     (tmp_path / "step_0000005" / "state.pt").unlink()  # torn since: now it is written again
     resumed.save_now(trainer, module)
     assert directory.read(tmp_path / "step_0000005").hash != before
@@ -160,7 +178,12 @@ def test_while_the_averages_are_in_place_the_raw_weights_are_saved(tmp_path, mod
 
 
 def test_two_optimizers_in_one_come_back(tmp_path, module, trainer):
-    net = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"mlp": nn.Linear(4, 4)})]), "img_in": nn.Linear(4, 4)})
+    net = nn.ModuleDict(
+        {
+            "blocks": nn.ModuleList([nn.ModuleDict({"mlp": nn.Linear(4, 4)})]),
+            "img_in": nn.Linear(4, 4),
+        }
+    )
     optimizer = MuonAdamW(net)
     for p in net.parameters():
         p.grad = torch.ones_like(p)

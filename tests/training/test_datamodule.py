@@ -34,7 +34,10 @@ def test_workers_ignore_what_asks_the_run_to_stop(number):
     for worker in workers:
         os.kill(worker.pid, number)
     drawn += [batch.sample_ids.tolist() for batch in batches]
-    assert drawn == [batch.sample_ids.tolist() for batch in alone.train_dataloader()] and len(drawn) == 40
+    assert (
+        drawn == [batch.sample_ids.tolist() for batch in alone.train_dataloader()]
+        and len(drawn) == 40
+    )
 
 
 @pytest.mark.parametrize("number", interruption.SIGNALS)
@@ -47,7 +50,9 @@ def test_a_signal_ends_no_worker_that_has_only_just_started(monkeypatch, number)
 
     monkeypatch.setattr(interruption, "leave_to_parent", late)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    batches = iter(CachedLatents(Samples(), Samples(), 4, stop_step=8, workers=2).train_dataloader())
+    batches = iter(
+        CachedLatents(Samples(), Samples(), 4, stop_step=8, workers=2).train_dataloader()
+    )
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
     for worker in batches._workers:
         os.kill(worker.pid, number)

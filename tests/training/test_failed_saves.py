@@ -12,14 +12,17 @@ def test_a_failure_is_raised_by_what_comes_next(tmp_path, module, trainer, full,
     kept = schedule(tmp_path)
     module.step = 4
     kept.on_train_batch_end(trainer, module)
-    module.step = 5 if call == "next step" else 8  # at once: what is trained until the next save would be lost
+    # at once: what is trained until the next save would be lost
+    module.step = 5 if call == "next step" else 8
     kept._writer._thread.join()
     with pytest.raises(DiskFull, match="no room") as caught:
         kept.last if call == "last" else kept.on_train_batch_end(trainer, module)
     assert caught.value.where.endswith("step_0000004") and caught.value.cure
 
 
-def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(tmp_path, module, trainer, full):
+def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(
+    tmp_path, module, trainer, full
+):
     full.append(4)
     kept = schedule(tmp_path)
     module.step = 4
@@ -34,7 +37,9 @@ def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(tmp_path,
         kept.on_train_end(trainer, module)
 
 
-def test_an_exception_finishes_what_is_being_written(tmp_path, module, trainer, held_back, full, capsys):
+def test_an_exception_finishes_what_is_being_written(
+    tmp_path, module, trainer, held_back, full, capsys
+):
     kept = schedule(tmp_path)
     module.step = 4
     kept.on_train_batch_end(trainer, module)

@@ -15,7 +15,9 @@ from tinyflux_pl.training.throughput import Throughput
 
 
 def measured_and_applied_norm(folder, clip):
-    """The gradient norm that the guard is given, and that of the gradients left for the optimizer."""
+    """The gradient norm that the guard is given, and that of the gradients left for the
+    optimizer.
+    """
     small = Small(folder, 1)
     small.module.clip = clip
     check_step, norms = small.guard.check_step, []
@@ -41,7 +43,9 @@ def test_a_gradient_above_clip_is_scaled_down_and_others_are_unchanged(tmp_path)
 
 
 class Recorder(Callback):
-    """Notes the module's state at each hook, as (hook, step, step_complete, names of step_metrics)."""
+    """Notes the module's state at each hook, as (hook, step, step_complete, names of
+    step_metrics).
+    """
 
     def __init__(self, name, events):
         self.name, self.events = name, events
@@ -107,7 +111,9 @@ def test_every_hook_of_training_names_the_module_that_it_hooks_into():
         module = importlib.import_module(info.name)
         for owner in vars(module).values():
             if inspect.isclass(owner) and owner.__module__ == info.name:
-                hooks += [(owner.__name__, f) for f in vars(owner).values() if inspect.isfunction(f)]
+                hooks += [
+                    (owner.__name__, f) for f in vars(owner).values() if inspect.isfunction(f)
+                ]
     annotations = {
         f"{owner}.{hook.__name__}": hook.__annotations__["pl_module"]
         for owner, hook in hooks

@@ -21,7 +21,9 @@ class Rows:
 
 
 class Steps:
-    """Feeds a callback with steps whose loss is the step's number, plus a part that micro-batches differ by."""
+    """Feeds a callback with steps whose loss is the step's number, plus a part that micro-batches
+    differ by.
+    """
 
     def __init__(self, start=0, every=4, micro_batches=2):
         self.module = SimpleNamespace(step=start, step_complete=True, step_metrics={}, guard=None)
@@ -43,7 +45,9 @@ class Steps:
                     self.logged.on_before_optimizer_step(
                         self.trainer, self.module, SimpleNamespace(param_groups=groups)
                     )
-                    self.module.step_metrics["gradient_norm"] = torch.tensor(10.0 * self.module.step)
+                    self.module.step_metrics["gradient_norm"] = torch.tensor(
+                        10.0 * self.module.step
+                    )
                     self.module.step += 1
                 self.logged.on_train_batch_end(self.trainer, self.module)
         return self
@@ -65,7 +69,7 @@ def test_a_run_cut_anywhere_logs_the_same(cut):
     assert first.rows + second.to(12).rows == whole.rows
 
 
-def test_a_step_whose_row_cannot_be_written_is_step_complete_and_the_run_that_goes_on_writes_the_row():
+def test_step_whose_row_cannot_be_written_completes_and_the_resumed_run_writes_the_row():
     """Else a logger that fails would cost the steps since the last checkpoint."""
     whole, first = Steps().to(12), Steps().to(7)
 
@@ -84,15 +88,28 @@ def test_a_step_whose_row_cannot_be_written_is_step_complete_and_the_run_that_go
 
 def test_a_refused_step_spoils_no_mean():
     steps = Steps(micro_batches=1)
-    steps.module.guard = SimpleNamespace(step_accepted=torch.tensor(True), skipped=torch.tensor(0.0))
+    steps.module.guard = SimpleNamespace(
+        step_accepted=torch.tensor(True), skipped=torch.tensor(0.0)
+    )
     steps.to(2)
-    steps.module.step_metrics = {"loss": torch.tensor(float("nan")), "gradient_norm": torch.tensor(float("nan"))}
-    steps.module.guard = SimpleNamespace(step_accepted=torch.tensor(False), skipped=torch.tensor(1.0))
+    steps.module.step_metrics = {
+        "loss": torch.tensor(float("nan")),
+        "gradient_norm": torch.tensor(float("nan")),
+    }
+    steps.module.guard = SimpleNamespace(
+        step_accepted=torch.tensor(False), skipped=torch.tensor(1.0)
+    )
     steps.module.step += 1
     steps.logged.on_train_batch_end(steps.trainer, steps.module)
-    steps.module.guard = SimpleNamespace(step_accepted=torch.tensor(True), skipped=torch.tensor(1.0))
+    steps.module.guard = SimpleNamespace(
+        step_accepted=torch.tensor(True), skipped=torch.tensor(1.0)
+    )
     ((step, row),) = steps.to(4).rows
-    assert step == 4 and row["train/loss"] == pytest.approx((0 + 1 + 3) / 3) and row["train/skipped_steps"] == 1
+    assert (
+        step == 4
+        and row["train/loss"] == pytest.approx((0 + 1 + 3) / 3)
+        and row["train/skipped_steps"] == 1
+    )
 
 
 def test_zero_means_never():

@@ -23,7 +23,10 @@ def gradients(parameters, seed):
 def test_steps_are_those_of_torch_up_to_bf16():
     ours, theirs = weights(), weights()
     options = dict(lr=0.02, momentum=0.9, weight_decay=0.1)
-    one, other = Muon(ours, **options), torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options)
+    one, other = (
+        Muon(ours, **options),
+        torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options),
+    )
     for step in range(4):
         for parameters, optimizer in ((ours, one), (theirs, other)):
             gradients(parameters, 10 + step)
@@ -44,7 +47,9 @@ def test_a_kernel_is_stepped_as_its_matrix():
 
 @pytest.mark.parametrize("shape", [(3, 20, 50), (3, 50, 20)])
 def test_singular_values_come_near_one(shape):
-    found = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))).float())
+    found = torch.linalg.svdvals(
+        orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))).float()
+    )
     assert found.min() > 0.6 and found.max() < 1.3
 
 
@@ -66,7 +71,9 @@ def test_a_refused_step_touches_no_bit():
     optimizer = Muon(parameters, weight_decay=0.5)
     gradients(parameters, 1)
     optimizer.step()
-    before = [(p.detach().clone(), optimizer.state[p]["momentum_buffer"].clone()) for p in parameters]
+    before = [
+        (p.detach().clone(), optimizer.state[p]["momentum_buffer"].clone()) for p in parameters
+    ]
     optimizer.found_inf = torch.tensor(1.0)
     for parameter in parameters:
         parameter.grad.fill_(torch.nan)

@@ -1,4 +1,6 @@
-"""The guard: what it refuses, that a refused step changes nothing, that nothing waits, and when it stops."""
+"""The guard: what it refuses, that a refused step changes nothing, that nothing waits, and when it
+stops.
+"""
 
 import functools
 import math
@@ -58,7 +60,9 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path, kind, value, 
     assert all(value.isfinite().all() for value in run.bits())
     found = skipped_lines(tmp_path)
     assert [line["step"] for line in found] == [0, 6] and float(run.guard.skipped) == 2
-    assert [line["sample_ids"] for line in found] == attack.sample_ids and len(found[0]["sample_ids"]) == 4
+    assert [line["sample_ids"] for line in found] == attack.sample_ids and len(
+        found[0]["sample_ids"]
+    ) == 4
     reasons = " ".join(found[1]["reasons"])
     assert {"loss": "loss is", "gradient": "gradient is", "activation": "loss is"}[kind] in reasons
     if kind == "loss":
@@ -68,12 +72,17 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path, kind, value, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_bad_micro_batch_of_three_refuses_the_whole_step_and_names_all_its_samples(tmp_path, kind):
+def test_one_bad_micro_batch_of_three_refuses_the_whole_step_and_names_all_its_samples(
+    tmp_path, kind
+):
     attack = Attack(kind, NAN, {2}, micro_batch=1)
     run, watch = watched(tmp_path, 4, attacks=(attack,), accumulation=3)
     run.run()
     assert same(watch.bits[3], watch.bits[2]) and not same(watch.bits[4], watch.bits[3])
-    assert skipped_lines(tmp_path)[0]["sample_ids"] == attack.sample_ids[0] and len(attack.sample_ids[0]) == 12
+    assert (
+        skipped_lines(tmp_path)[0]["sample_ids"] == attack.sample_ids[0]
+        and len(attack.sample_ids[0]) == 12
+    )
 
 
 def test_learning_rate_steps_and_order_go_on(tmp_path):
@@ -95,10 +104,14 @@ def test_a_batch_a_hundred_times_as_large_is_refused_once_the_medians_are_known(
     run, watch = watched(tmp_path, 24, samples=samples)
     run.run()
     steps = [line["step"] for line in skipped_lines(tmp_path)]
-    assert 20 in steps and all(set(late) & {i - 1000 for i in line["sample_ids"]} for line in skipped_lines(tmp_path))
+    assert 20 in steps and all(
+        set(late) & {i - 1000 for i in line["sample_ids"]} for line in skipped_lines(tmp_path)
+    )
     assert same(watch.bits[21], watch.bits[20])
     assert "above" in skipped_lines(tmp_path)[0]["reasons"][0]
-    assert float(run.guard.median.values.isfinite().sum()) == 2 * (24 - len(steps)), "what is refused is no measure"
+    assert float(run.guard.median.values.isfinite().sum()) == 2 * (24 - len(steps)), (
+        "what is refused is no measure"
+    )
 
 
 def drawn_at(step):
@@ -115,7 +128,14 @@ def test_the_limits_do_not_hold_before_the_warm_up_nor_without_a_factor(tmp_path
 
 
 # Operations that copy a value from the device to the host, and so wait for it.
-WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal.default", "unique")
+WAITING = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "is_nonzero",
+    "equal.default",
+    "unique",
+)
 # Of tensors on the host, which wait for nothing: a sample id, and torch's seed of a DataLoader.
 HOST_READS = {
     ("tinyflux_pl.training.flow_module", "training_step"),
@@ -165,7 +185,9 @@ def test_factors_that_refuse_half_of_all_steps_and_lbfgs_are_refused(tmp_path):
 
 
 def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
-    """Two ranks of two samples each; in steps 3 and 4 the loss of the second one's is not finite."""
+    """Two ranks of two samples each; in steps 3 and 4 the loss of the second one's is not
+    finite.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -176,10 +198,20 @@ def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
                 super().on_train_batch_start(trainer, *given)
 
     def rank(number):
-        told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
-        os.environ.update({k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        told = {
+            "RANK": number,
+            "LOCAL_RANK": number,
+            "WORLD_SIZE": 2,
+            "LOCAL_WORLD_SIZE": 2,
+            "GROUP_RANK": 0,
+        }
+        os.environ.update(
+            {k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+        )
         os.environ["TORCHELASTIC_RUN_ID"] = "guard"
-        run = Small(tmp_path, 20, ranks=2, attacks=(SecondRank("loss", NAN, {3, 4}),), max_consecutive=1)
+        run = Small(
+            tmp_path, 20, ranks=2, attacks=(SecondRank("loss", NAN, {3, 4}),), max_consecutive=1
+        )
         with pytest.raises(NumericsError, match="2 steps in a row were skipped, up to step 4"):
             run.run()
         assert run.module.step == 5 and all(value.isfinite().all() for value in run.bits())
@@ -194,5 +226,7 @@ def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
     assert same(one, other)
     replay = Replay.read(tmp_path / "replay_0000004")
     assert (
-        [len(batch) for batch in replay.batches] == [2, 2] and replay.read_again and len(skipped_lines(tmp_path)) == 2
+        [len(batch) for batch in replay.batches] == [2, 2]
+        and replay.read_again
+        and len(skipped_lines(tmp_path)) == 2
     )

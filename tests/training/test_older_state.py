@@ -1,4 +1,6 @@
-"""Runs of older versions, which trained a parameter that nothing reads, go on now that it is frozen."""
+"""Runs of older versions, which trained a parameter that nothing reads, go on now that it is
+frozen.
+"""
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ def sgd(module):
 
 
 def net(frozen):
-    """With a matrix and a bias in the middle that no forward pass reads, as deep_v42's spatial_to_qk_scale."""
+    """With a matrix and a bias in the middle that no forward pass reads, as deep_v42's
+    spatial_to_qk_scale.
+    """
     torch.manual_seed(0)
     made = Net()
     made.img_in.never_read = torch.nn.Linear(1, 4).requires_grad_(not frozen)

@@ -10,11 +10,29 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.denoisers.unet import build_unet
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.training.optimizers import MuonAdamW, adamw, build_optimizer, skip_step_if, split_by_role
+from tinyflux_pl.training.optimizers import (
+    MuonAdamW,
+    adamw,
+    build_optimizer,
+    skip_step_if,
+    split_by_role,
+)
 
 GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
 # every optimizer of the allowlist that takes one loss a step; Muon alone takes matrices only
-TORCH = ("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop")
+TORCH = (
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "ASGD",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+)
 KINDS = {
     "adamw": adamw,
     "muon": MuonAdamW,
@@ -46,7 +64,9 @@ def test_roles():
     net = Net()
     hidden, edge, plain = split_by_role(net)
     assert [id(p) for p in hidden] == [id(net.blocks[0]["mlp"].weight)]
-    assert {id(p) for p in edge} == {id(m.weight) for m in (net.img_in, net.kernel, net.final_linear, net.modulation)}
+    assert {id(p) for p in edge} == {
+        id(m.weight) for m in (net.img_in, net.kernel, net.final_linear, net.modulation)
+    }
     assert all(p.ndim == 1 for p in plain) and len(plain) == 5
 
 
@@ -60,17 +80,31 @@ def test_muon_takes_the_kernels_attention_and_feed_forward_of_a_unet():
     assert "unet.down_blocks.0.resnets.0.conv1.weight" in hidden
     assert "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight" in hidden
     assert "unet.up_blocks.0.attentions.1.transformer_blocks.0.ff.net.2.weight" in hidden
-    readers = ("conv_in", "conv_out", "time_embedding", "class_embedding", "time_emb_proj", "conv_shortcut")
+    readers = (
+        "conv_in",
+        "conv_out",
+        "time_embedding",
+        "class_embedding",
+        "time_emb_proj",
+        "conv_shortcut",
+    )
     assert all(not any(reader in name for reader in readers) for name in hidden)
     assert all(any(reader in name for name in edge) for reader in readers)
 
 
 def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_alone():
-    for optimizer in (adamw(net := Net(), weight_decay=0.1), MuonAdamW(net := Net(), weight_decay=0.1)):
+    for optimizer in (
+        adamw(net := Net(), weight_decay=0.1),
+        MuonAdamW(net := Net(), weight_decay=0.1),
+    ):
         decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
-        assert all(decay[id(p)] == (0.0 if p.ndim < 2 else 0.1) for p in net.parameters() if id(p) in decay)
+        assert all(
+            decay[id(p)] == (0.0 if p.ndim < 2 else 0.1) for p in net.parameters() if id(p) in decay
+        )
         owned = optimizer.param_groups
-        assert not {id(p) for g in owned for p in g["params"]} & {id(p) for p in net.frozen.parameters()}
+        assert not {id(p) for g in owned for p in g["params"]} & {
+            id(p) for p in net.frozen.parameters()
+        }
 
 
 def test_a_network_without_blocks_is_told_to_take_another_optimizer():
@@ -103,7 +137,9 @@ def test_restoring_continues_with_the_same_bits():
     for net, optimizer in ((whole, first), (broken, third)):
         fill(net, 9)
         optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), broken.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.parameters(), broken.parameters(), strict=True)
+    )
 
 
 def bits(net, optimizer):
@@ -127,12 +163,16 @@ def bits(net, optimizer):
 
 
 def same(one, other):
-    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for a, b in zip(one, other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e4])
-def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_if_it_had_not_been(kind, poison):
+def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_if_it_had_not_been(
+    kind, poison
+):
     torch.manual_seed(0)
     spared, attacked = Net(), Net()
     attacked.load_state_dict(spared.state_dict())
@@ -150,7 +190,10 @@ def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_i
                 if step:
                     assert same(before, bits(net, optimizer))
                 else:  # state that a first step makes is made; the weights stay
-                    assert all(torch.equal(a, b) for a, b in zip(spared.parameters(), net.parameters(), strict=True))
+                    assert all(
+                        torch.equal(a, b)
+                        for a, b in zip(spared.parameters(), net.parameters(), strict=True)
+                    )
             else:
                 fill(net, step)
                 skip_step_if(optimizer, GOOD)
@@ -170,7 +213,9 @@ def test_a_good_step_with_the_guard_is_the_step_without_it(kind):
             if net is guarded:
                 skip_step_if(optimizer, GOOD)
             optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(free.parameters(), guarded.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(free.parameters(), guarded.parameters(), strict=True)
+    )
 
 
 def test_a_refusal_is_no_part_of_what_is_saved():

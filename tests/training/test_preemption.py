@@ -1,4 +1,6 @@
-"""How a run ends early: at a step, saved, unless what would be saved is not one whole, sound step."""
+"""How a run ends early: at a step, saved, unless what would be saved is not one whole, sound
+step.
+"""
 
 import functools
 import os
@@ -44,13 +46,20 @@ def ended_by(folder, attack, error, accumulation=1, every=0, **chosen):
     """Run until `error` comes out; the steps that are saved."""
     small = Small(folder, 6, accumulation=accumulation, guarded=False, **chosen)
     checkpoints = CheckpointSchedule(folder / "checkpoints", {}, small.average, 1, every_steps=0)
-    small.trainer.callbacks += [LoggedMetrics(every, Throughput()), Preemption(checkpoints), checkpoints, attack]
+    small.trainer.callbacks += [
+        LoggedMetrics(every, Throughput()),
+        Preemption(checkpoints),
+        checkpoints,
+        attack,
+    ]
     with interruption.listening(), pytest.raises(error):
         small.run()
     saved = [directory.read(path) for path in directory.list_steps(folder / "checkpoints")]
     for checkpoint in saved:
         weights = checkpoint.weights("raw")
-        assert all(torch.equal(value, weights[name]) for name, value in small.net.state_dict().items())
+        assert all(
+            torch.equal(value, weights[name]) for name, value in small.net.state_dict().items()
+        )
     return [checkpoint.step for checkpoint in saved]
 
 
@@ -68,11 +77,17 @@ def test_ranks_ask_each_other_without_a_gpu(monkeypatch, backend):
 
     monkeypatch.setattr(torch.distributed, "group", SimpleNamespace(WORLD=world))
     monkeypatch.setattr(torch.distributed, "get_backend", lambda group: backend)
-    monkeypatch.setattr(torch.distributed, "new_group", lambda backend: made.append(backend) or "of the hosts")
+    monkeypatch.setattr(
+        torch.distributed, "new_group", lambda backend: made.append(backend) or "of the hosts"
+    )
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     for _ in range(2):
         with interruption.listening(), pytest.raises(Interrupted) as stop:
-            poll(SimpleNamespace(world_size=2, strategy=SimpleNamespace(root_device=torch.device("cuda"))))
+            poll(
+                SimpleNamespace(
+                    world_size=2, strategy=SimpleNamespace(root_device=torch.device("cuda"))
+                )
+            )
         assert stop.value.everywhere
     assert asked == [("cpu", world if backend == "gloo" else "of the hosts")] * 2
     assert made == ([] if backend == "gloo" else ["gloo"]), "once"
@@ -84,7 +99,9 @@ def test_a_request_is_met_after_the_step_under_way(tmp_path, accumulation):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_is_ours_not_lightnings_which_would_leave_in_the_middle_of_a_step(tmp_path, number):
+def test_a_signal_is_ours_not_lightnings_which_would_leave_in_the_middle_of_a_step(
+    tmp_path, number
+):
     asked = []
 
     def kill(_):
@@ -101,7 +118,9 @@ def test_an_error_in_a_step_saves_the_one_before(tmp_path, hook):
 
 
 def test_an_error_after_a_step_saves_it(tmp_path):
-    assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError) == [3]
+    assert ended_by(
+        tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError
+    ) == [3]
 
 
 def test_a_logger_that_fails_loses_no_step(tmp_path, monkeypatch):
@@ -127,21 +146,38 @@ def test_half_a_step_is_not_saved(tmp_path):
 
 
 def test_nothing_is_saved_before_the_first_step(tmp_path):
-    assert ended_by(tmp_path, At("on_train_batch_start", 0, failing(ValueError("on purpose"))), ValueError) == []
+    assert (
+        ended_by(
+            tmp_path, At("on_train_batch_start", 0, failing(ValueError("on purpose"))), ValueError
+        )
+        == []
+    )
 
 
 def test_ranks_that_begin_at_different_steps_are_refused(tmp_path):
-    """One of them saw no checkpoint, or an older one: each would train on samples that are the others'."""
+    """One of them saw no checkpoint, or an older one: each would train on samples that are the
+    others'.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
     def rank(number):
-        told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
-        os.environ.update({k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        told = {
+            "RANK": number,
+            "LOCAL_RANK": number,
+            "WORLD_SIZE": 2,
+            "LOCAL_WORLD_SIZE": 2,
+            "GROUP_RANK": 0,
+        }
+        os.environ.update(
+            {k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+        )
         os.environ["TORCHELASTIC_RUN_ID"] = "steps"
         small = Small(tmp_path, 6, ranks=2, start=0 if number else 3)
-        small.trainer.callbacks.append(Preemption(CheckpointSchedule(tmp_path, {}, small.average, 1)))
+        small.trainer.callbacks.append(
+            Preemption(CheckpointSchedule(tmp_path, {}, small.average, 1))
+        )
         with pytest.raises(CheckpointMismatch, match="from step 0 to step 3"):
             small.run()
 
@@ -165,7 +201,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 class Overflows(MuonAdamW):
-    """Whose fourth step makes weights, or only their averages, that are not finite, of a sound gradient."""
+    """Whose fourth step makes weights, or only their averages, that are not finite, of a sound
+    gradient.
+    """
 
     taken = 0
 
@@ -180,7 +218,9 @@ class Overflows(MuonAdamW):
 def test_weights_that_a_step_itself_has_broken_push_no_sound_ones_out(tmp_path, every):
     Overflows.taken = 0
     small = Small(tmp_path, 40, optimizer=Overflows)
-    kept = CheckpointSchedule(tmp_path / "checkpoints", {}, small.average, 1, every_steps=every, keep=1)
+    kept = CheckpointSchedule(
+        tmp_path / "checkpoints", {}, small.average, 1, every_steps=every, keep=1
+    )
     small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(kept), kept]
     with pytest.raises(NumericsError, match=r"step 4.*blocks\.0|step 4.*bias"):
         small.run()
@@ -200,11 +240,15 @@ def test_averages_that_are_not_finite_are_not_saved(tmp_path):
     small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(kept), spoils, kept]
     with pytest.raises(NumericsError, match=r"the average of img_in\.bias"):
         small.run()
-    assert [path.name for path in directory.list_steps(tmp_path / "checkpoints")] == ["step_0000002"]
+    assert [path.name for path in directory.list_steps(tmp_path / "checkpoints")] == [
+        "step_0000002"
+    ]
 
 
 def test_a_full_disk_is_not_tried_again(tmp_path):
-    assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(DiskFull("full"))), DiskFull) == []
+    assert (
+        ended_by(tmp_path, At("on_train_batch_end", 3, failing(DiskFull("full"))), DiskFull) == []
+    )
 
 
 def test_a_save_that_had_failed_is_not_told_as_this_one(tmp_path, monkeypatch, capsys):
@@ -239,6 +283,13 @@ def test_a_save_that_had_failed_is_not_told_as_this_one(tmp_path, monkeypatch, c
 
 
 def test_a_save_that_fails_is_told_and_does_not_hide_the_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(directory, "save", lambda *_, **__: failing(OSError("no such device"))(None))
-    assert ended_by(tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError) == []
+    monkeypatch.setattr(
+        directory, "save", lambda *_, **__: failing(OSError("no such device"))(None)
+    )
+    assert (
+        ended_by(
+            tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError
+        )
+        == []
+    )
     assert "step 3 could not be saved: no such device" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""What a step draws is a function of the step too: a stream that forgot its step would repeat itself every epoch."""
+"""What a step draws is a function of the step too: a stream that forgot its step would repeat
+itself every epoch.
+"""
 
 import functools
 
@@ -26,7 +28,9 @@ STREAMS = {
 def test_every_stream_of_a_step_is_drawn_anew_for_the_next_step(stream):
     text_dropout = 0.5 if stream == "text dropout" else 0.0
     objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=text_dropout)
-    one, again, later = (STREAMS[stream](objective.draw(Spy(), make_batch(), step)) for step in (3, 3, 4))
+    one, again, later = (
+        STREAMS[stream](objective.draw(Spy(), make_batch(), step)) for step in (3, 3, 4)
+    )
     assert torch.equal(one, again) and not torch.equal(one, later)
 
 
@@ -71,7 +75,9 @@ def test_a_network_s_own_dropout_is_a_function_of_seed_sample_and_step():
 
     def mask(step, first=1000, seed=0):
         objective = FlowObjective(Uniform(), NULL, seed=seed)
-        module = FlowModule(net, objective, functools.partial(adamw), lambda step: 1.0, start_step=step)
+        module = FlowModule(
+            net, objective, functools.partial(adamw), lambda step: 1.0, start_step=step
+        )
         batch = make_batch(4, experts=False)
         batch.sample_ids[0] = first
         module.training_step(batch, 0)

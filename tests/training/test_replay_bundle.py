@@ -44,7 +44,9 @@ def full(seed):
 
 def equal(one, other):
     if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+        return one.dtype == other.dtype and torch.equal(
+            one.view(torch.uint8), other.view(torch.uint8)
+        )
     if isinstance(one, Batch | TextEmbeddings):
         return all(equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
     if isinstance(one, dict):
@@ -56,7 +58,9 @@ def equal(one, other):
 
 @pytest.fixture
 def bundle(tmp_path):
-    return ReplayBundle(tmp_path, {"seed": 3, "objective": {"_target_": "x"}}, {"denoiser": {"name": "net"}})
+    return ReplayBundle(
+        tmp_path, {"seed": 3, "objective": {"_target_": "x"}}, {"denoiser": {"name": "net"}}
+    )
 
 
 def test_everything_comes_back_to_the_bit(bundle):
@@ -65,7 +69,10 @@ def test_everything_comes_back_to_the_bit(bundle):
     replay = Replay.read(bundle.folder(7))
     assert len(replay.batches) == 2 and all(map(equal, replay.batches, batches))
     assert (
-        equal(replay.null_text, null_text()) and replay.moved and replay.read_again and replay.config == bundle.config
+        equal(replay.null_text, null_text())
+        and replay.moved
+        and replay.read_again
+        and replay.config == bundle.config
     )
     assert replay.checkpoint.step == 7 and replay.checkpoint.config == bundle.description
     assert equal(replay.checkpoint.weights("raw"), dict(net.state_dict()))
@@ -95,4 +102,6 @@ def test_a_steps_batches_are_those_that_the_ranks_were_given():
     data = CachedLatents(Samples(), Samples(), 4, stop_step=9, accumulation=3)
     found = load_batches(data, 2, accumulation=3, world=2)
     drawn = [data.order.rank_slice(i, rank, 2) for i in (6, 7, 8) for rank in (0, 1)]
-    assert [batch.sample_ids.tolist() for batch in found] == [[1000 + i for i in part] for part in drawn]
+    assert [batch.sample_ids.tolist() for batch in found] == [
+        [1000 + i for i in part] for part in drawn
+    ]

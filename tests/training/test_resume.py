@@ -23,7 +23,9 @@ def run(folder, steps, start=0, optimizer=MuonAdamW, **chosen):
     if start:
         found, _ = directory.newest_valid(folder / "checkpoints")
         small.trainer.callbacks.append(Resume(found, small.net, small.average))
-    small.trainer.callbacks.append(CheckpointSchedule(folder / "checkpoints", {}, small.average, 1, every_steps=0))
+    small.trainer.callbacks.append(
+        CheckpointSchedule(folder / "checkpoints", {}, small.average, 1, every_steps=0)
+    )
     return small.run()
 
 
@@ -54,16 +56,26 @@ def test_a_network_with_frozen_parts_goes_on_to_the_bit(tmp_path, layout):
     assert kept.keys() == whole.average.averages.keys() and "img_in.weight" not in kept
     if layout == "stored twice":  # as versions did that wrote schema 2
         found = directory.read(folder)
-        parts = {"weights": found.weights("raw"), "averaged": found.weights("averaged"), "state": found.state()}
+        parts = {
+            "weights": found.weights("raw"),
+            "averaged": found.weights("averaged"),
+            "state": found.state(),
+        }
         directory.save(folder, step=3, config={}, **parts)
         files.write_sealed(folder / manifest.MANIFEST, {**manifest.read(folder), "schema": 2})
         assert "img_in.weight" in files.read_tensors(folder / manifest.AVERAGED)
     again = run(tmp_path / "cut", 7, start=3, net=partly_frozen())
-    assert same(whole.bits(), again.bits()) and again.average.averages.keys() == whole.average.averages.keys()
+    assert (
+        same(whole.bits(), again.bits())
+        and again.average.averages.keys() == whole.average.averages.keys()
+    )
     saved, net = directory.newest_valid(tmp_path / "cut" / "checkpoints")[0], Net()
     net.register_buffer("fixed", torch.zeros(3))
-    directory.load_weights(net, saved.weights("averaged"), "here")  # by whoever wants the averages and nothing else
-    assert torch.equal(net.img_in.weight, partly_frozen().img_in.weight) and torch.equal(net.fixed, torch.arange(3.0))
+    # by whoever wants the averages and nothing else
+    directory.load_weights(net, saved.weights("averaged"), "here")
+    assert torch.equal(net.img_in.weight, partly_frozen().img_in.weight) and torch.equal(
+        net.fixed, torch.arange(3.0)
+    )
 
 
 class Dropping(Net):
@@ -84,7 +96,9 @@ def test_dropout_inside_the_network_goes_on_to_the_bit(tmp_path):
 
 
 def test_a_resumed_run_does_not_hold_on_to_the_files_it_came_from(tmp_path):
-    """Averages that are still mapped from them would keep the room on the disk that pruning gives back."""
+    """Averages that are still mapped from them would keep the room on the disk that pruning gives
+    back.
+    """
     run(tmp_path, 3)
     found, _ = directory.newest_valid(tmp_path / "checkpoints")
     small = Small(tmp_path, 4, start=3)
@@ -103,7 +117,9 @@ def test_averages_find_their_weights_where_a_part_of_the_network_is_compiled(tmp
     Resume(found, small.net, small.average)
     kept = found.weights("averaged")
     assert "img_in._orig_mod.weight" in small.average.averages
-    assert all(torch.equal(v, kept[directory.plain_key(k)]) for k, v in small.average.averages.items())
+    assert all(
+        torch.equal(v, kept[directory.plain_key(k)]) for k, v in small.average.averages.items()
+    )
 
 
 def test_learning_rates_are_those_asked_for_now(tmp_path):
@@ -163,7 +179,11 @@ def test_checkpoints_keyed_by_the_class_names_of_earlier_versions_still_open(tmp
 
 def test_stateful_callbacks_have_keys_of_their_own():
     keys = [LoggedMetrics.checkpoint_key, NonFiniteGuard.checkpoint_key]
-    assert sorted(keys) == ["LoggedMetrics", "NonFiniteGuard"], "keys are in files: never change them"
-    callbacks = [c for c in StatefulCallback.__subclasses__() if c.__module__.startswith("tinyflux_pl")]
+    assert sorted(keys) == ["LoggedMetrics", "NonFiniteGuard"], (
+        "keys are in files: never change them"
+    )
+    callbacks = [
+        c for c in StatefulCallback.__subclasses__() if c.__module__.startswith("tinyflux_pl")
+    ]
     assert {c.checkpoint_key for c in callbacks} == set(keys)
     assert len(callbacks) == len(keys)

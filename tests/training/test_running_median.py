@@ -18,9 +18,15 @@ def test_limits_are_those_of_the_last_accepted(size):
         if len(accepted[0]) < 3:
             assert limits == [float("inf")] * 2
         else:
-            expected = [statistics.median_low(row[-size:]) * f for row, f in zip(accepted, (2.0, 3.0), strict=True)]
+            expected = [
+                statistics.median_low(row[-size:]) * f
+                for row, f in zip(accepted, (2.0, 3.0), strict=True)
+            ]
             assert limits == pytest.approx(expected)
-        values, keep = [draw.random(), draw.choice([draw.random(), float("nan"), 1e30])], draw.random() < 0.7
+        values, keep = (
+            [draw.random(), draw.choice([draw.random(), float("nan"), 1e30])],
+            draw.random() < 0.7,
+        )
         keep = keep and values[1] < 1e9
         median.push(torch.tensor(values), torch.tensor(keep))
         if keep:

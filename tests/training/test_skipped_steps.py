@@ -1,4 +1,6 @@
-"""Skipped steps: told at log points, counted against two bounds, through resumption, never twice."""
+"""Skipped steps: told at log points, counted against two bounds, through resumption, never
+twice.
+"""
 
 import functools
 import json
@@ -34,7 +36,9 @@ class At(Callback):
 def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path):
     attack = Attack("gradient", NAN, set(range(3, 100)), look=lambda: run.bits())
     run = Small(tmp_path, 40, attacks=(attack,), max_consecutive=10)
-    with pytest.raises(NumericsError, match="12 steps in a row were skipped, up to step 14") as error:
+    with pytest.raises(
+        NumericsError, match="12 steps in a row were skipped, up to step 14"
+    ) as error:
         run.run()
     assert run.module.step == 15, "the first log point after the eleventh"
     assert same(run.bits(), attack.before[0]) and "replay=" in str(error.value)
@@ -44,9 +48,18 @@ def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path
 
 
 @pytest.mark.parametrize("room", [4, 3])
-def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_room_for(tmp_path, monkeypatch, room):
-    """They are on the device, where accumulation is chosen for want of room; what is not kept is read again."""
-    run = Small(tmp_path, 20, attacks=(Attack("loss", NAN, set(range(3, 20)), micro_batch=3),), accumulation=4)
+def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_room_for(
+    tmp_path, monkeypatch, room
+):
+    """They are on the device, where accumulation is chosen for want of room; what is not kept is
+    read again.
+    """
+    run = Small(
+        tmp_path,
+        20,
+        attacks=(Attack("loss", NAN, set(range(3, 20)), micro_batch=3),),
+        accumulation=4,
+    )
     one = sum(t.nbytes for t in named_tensors(run.samples.__getitems__([0, 1, 2, 3])).values())
     monkeypatch.setattr(nonfinite_guard, "MAX_BATCH_BYTES", room * one)
     seen, kept = [], []
@@ -62,11 +75,17 @@ def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_roo
     replay = Replay.read(tmp_path / "replay_0000014")
     assert replay.read_again == (room < 4) and not replay.moved
     ids = [i for batch in replay.batches for i in batch.sample_ids.tolist()]
-    assert ids == replay.verdict.sample_ids == [1000 + i for k in range(56, 60) for i in run.data.order.batch(k)]
+    assert (
+        ids
+        == replay.verdict.sample_ids
+        == [1000 + i for k in range(56, 60) for i in run.data.order.batch(k)]
+    )
 
 
 def test_ten_in_a_row_do_not(tmp_path):
-    run = Small(tmp_path, 20, attacks=(Attack("loss", INF, set(range(3, 13))),), max_consecutive=10).run()
+    run = Small(
+        tmp_path, 20, attacks=(Attack("loss", INF, set(range(3, 13))),), max_consecutive=10
+    ).run()
     assert float(run.guard.skipped) == 10 and run.module.step == 20
 
 
@@ -84,17 +103,25 @@ def test_too_many_at_the_very_end_are_no_success(tmp_path):
 
 
 @pytest.mark.parametrize("log_every", [0, 1000])
-def test_without_log_points_a_run_is_stopped_all_the_same_and_its_verdicts_do_not_pile_up(tmp_path, log_every):
-    run = Small(tmp_path, 200, attacks=(Attack("loss", NAN, set(range(70, 200))),), log_every=log_every)
+def test_without_log_points_a_run_is_stopped_all_the_same_and_its_verdicts_do_not_pile_up(
+    tmp_path, log_every
+):
+    run = Small(
+        tmp_path, 200, attacks=(Attack("loss", NAN, set(range(70, 200))),), log_every=log_every
+    )
     held = []
-    run.trainer.callbacks.append(At("on_train_batch_end", lambda *_: held.append(len(run.guard._window))))
+    run.trainer.callbacks.append(
+        At("on_train_batch_end", lambda *_: held.append(len(run.guard._window)))
+    )
     with pytest.raises(NumericsError, match="58 steps in a row"):
         run.run()
     assert run.module.step == 128 and max(held) < 64
 
 
 def test_while_every_step_is_refused_no_older_checkpoint_goes(tmp_path):
-    """Weights that exploded in a step whose own numbers were sound: what was there before is what is left to resume."""
+    """Weights that exploded in a step whose own numbers were sound: what was there before is what
+    is left to resume.
+    """
 
     class Explodes(MuonAdamW):
         def step(self, closure=None):
@@ -111,31 +138,45 @@ def test_while_every_step_is_refused_no_older_checkpoint_goes(tmp_path):
     steps = [directory.read(path).step for path in directory.list_steps(tmp_path / "checkpoints")]
     assert steps == list(range(9, run.module.step)), "of the ninth step the weights are sound"
     again = Small(tmp_path / "sound", 20, attacks=(Attack("loss", NAN, {5}),), start=0)
-    kept = CheckpointSchedule(tmp_path / "sound" / "checkpoints", {}, again.average, 1, every_steps=1, keep=2)
+    kept = CheckpointSchedule(
+        tmp_path / "sound" / "checkpoints", {}, again.average, 1, every_steps=1, keep=2
+    )
     again.trainer.callbacks += [LoggedMetrics(5, Throughput()), kept]
     again.run()
-    assert len(directory.list_steps(tmp_path / "sound" / "checkpoints")) == 2, "and then they go as before"
+    assert len(directory.list_steps(tmp_path / "sound" / "checkpoints")) == 2, (
+        "and then they go as before"
+    )
 
 
 def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
     """Cut in a window, between two skips in a row, with the medians just known."""
     steps, stateless = {9, 12, 13, 14, 15}, functools.partial(torch.optim.SGD, lr=0.1)
-    options = {"attacks": (Attack("gradient", INF, steps),), "max_consecutive": 3, "optimizer": stateless}
+    options = {
+        "attacks": (Attack("gradient", INF, steps),),
+        "max_consecutive": 3,
+        "optimizer": stateless,
+    }
     whole = Small(tmp_path / "whole", 24, **options)
     with pytest.raises(NumericsError) as one:
         whole.run()
     first = Small(tmp_path / "cut", 13, **options).run()
     kept = first.guard.state()
-    assert torch.load(saved(tmp_path / "state.pt", kept), weights_only=True)["record"]["consecutive"] == 1
+    assert (
+        torch.load(saved(tmp_path / "state.pt", kept), weights_only=True)["record"]["consecutive"]
+        == 1
+    )
     second = Small(tmp_path / "cut", 24, start=13, net=first.net, **options)
     second.guard.restore(kept)
     with pytest.raises(NumericsError) as two:
         second.run()
     assert str(one.value).replace("whole", "cut") == str(two.value)
     assert (
-        skipped_lines(tmp_path / "whole") == skipped_lines(tmp_path / "cut") and second.module.step == whole.module.step
+        skipped_lines(tmp_path / "whole") == skipped_lines(tmp_path / "cut")
+        and second.module.step == whole.module.step
     )
-    assert same([*whole.guard.state()["median"].values()], [*second.guard.state()["median"].values()])
+    assert same(
+        [*whole.guard.state()["median"].values()], [*second.guard.state()["median"].values()]
+    )
     assert float(whole.guard.skipped) == float(second.guard.skipped) == 5, "as the log counts them"
 
 
@@ -148,7 +189,10 @@ def test_after_a_stop_the_run_may_be_resumed_and_skip_as_many_again(tmp_path):
     run = Small(tmp_path, 40, attacks=(Attack("loss", NAN, set(range(3, 100))),))
     with pytest.raises(NumericsError):
         run.run()
-    assert run.guard.state()["record"]["consecutive"] == 0 and not run.guard.state()["record"]["excess"]
+    assert (
+        run.guard.state()["record"]["consecutive"] == 0
+        and not run.guard.state()["record"]["excess"]
+    )
 
 
 def test_steps_that_are_taken_again_are_not_listed_twice(tmp_path):
@@ -178,17 +222,26 @@ def test_an_exception_in_a_step_still_tells_what_was_skipped_before(tmp_path):
 
 def test_steps_beyond_the_last_thousand_are_forgotten(tmp_path):
     """One skip in 400 for ever is no reason to stop; the same number within a thousand steps is."""
-    rare, dense = (SkippedSteps(tmp_path / f"{i}.jsonl", max_consecutive=10, max_recent=3) for i in range(2))
+    rare, dense = (
+        SkippedSteps(tmp_path / f"{i}.jsonl", max_consecutive=10, max_recent=3) for i in range(2)
+    )
     for step in range(6000):
         loss = NAN if step % 400 == 0 else 1.0
         rare.add([Verdict(step, [1], loss, 1.0, INF, INF)], write=False)
     assert not rare.excess and rare.recent == [5200, 5600]
     for step in range(0, 6000, 2):
-        dense.add([Verdict(step, [1], NAN if step in (1000, 1200, 1500, 1998) else 1.0, 1.0, INF, INF)], write=False)
+        dense.add(
+            [Verdict(step, [1], NAN if step in (1000, 1200, 1500, 1998) else 1.0, 1.0, INF, INF)],
+            write=False,
+        )
     assert dense.excess == "4 of the last 1000 steps were skipped, up to step 1998"
 
 
 def test_the_verdicts_that_were_read_are_not_read_again(tmp_path):
     run = Small(tmp_path, 12, attacks=(Attack("loss", NAN, {2}),), max_recent=1, log_every=5).run()
     run.guard._read_verdicts()
-    assert run.guard.record.recent == [2] and run.guard._window == [] and len(skipped_lines(tmp_path)) == 1
+    assert (
+        run.guard.record.recent == [2]
+        and run.guard._window == []
+        and len(skipped_lines(tmp_path)) == 1
+    )

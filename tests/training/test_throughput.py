@@ -46,7 +46,9 @@ def test_loading_and_step_count_and_previews_and_checkpoints_do_not(tmp_path, cl
     small = Small(tmp_path, 4, samples=Slow(), batch_size=4, guarded=False, attacks=(step,))
     small.trainer.callbacks += [throughput, logged, checkpoints, preview, seen]
     small.run()
-    assert rates[1::2] == pytest.approx([8 / (2 * STEP + LOAD), 8 / (2 * STEP + 2 * LOAD)]), "from the first batch on"
+    assert rates[1::2] == pytest.approx([8 / (2 * STEP + LOAD), 8 / (2 * STEP + 2 * LOAD)]), (
+        "from the first batch on"
+    )
     assert throughput.images_per_second == pytest.approx(16 / (4 * STEP + 3 * LOAD))
 
 

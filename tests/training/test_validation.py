@@ -1,4 +1,6 @@
-"""Validation: a mean over samples, the same bits on any number of ranks, at the steps that are due."""
+"""Validation: a mean over samples, the same bits on any number of ranks, at the steps that are
+due.
+"""
 
 import json
 from types import SimpleNamespace
@@ -33,9 +35,18 @@ def ready(rank=0, world=1, every=2):
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     ranks = {"global_rank": rank, "is_global_zero": rank == 0, "world_size": world}
     trainer = SimpleNamespace(
-        loggers=[Rows()], callbacks=[], precision_plugin=plugin, training=True, strategy=strategy, **ranks
+        loggers=[Rows()],
+        callbacks=[],
+        precision_plugin=plugin,
+        training=True,
+        strategy=strategy,
+        **ranks,
     )
-    return Validation(FixedGrid((0.2, 0.8), 0), data, average, every), trainer, SimpleNamespace(denoiser=net, step=4)
+    return (
+        Validation(FixedGrid((0.2, 0.8), 0), data, average, every),
+        trainer,
+        SimpleNamespace(denoiser=net, step=4),
+    )
 
 
 def test_it_is_the_mean_over_samples_of_the_averaged_weights():
@@ -46,7 +57,9 @@ def test_it_is_the_mean_over_samples_of_the_averaged_weights():
     with torch.no_grad(), validation.average.applied(module.denoiser):
         each = [grid.errors(module.denoiser, samples.__getitems__([i])) for i in range(COUNT)]
     for name in each[0]:
-        assert validation.errors[name] == pytest.approx(sum(float(e[name]) for e in each) / COUNT, rel=1e-5)
+        assert validation.errors[name] == pytest.approx(
+            sum(float(e[name]) for e in each) / COUNT, rel=1e-5
+        )
     assert trainer.loggers[0] == [(4, validation.errors)]
     assert all(torch.equal(a, b) for a, b in zip(before, module.denoiser.parameters(), strict=True))
     assert isinstance(module.denoiser, nn.Module) and module.denoiser.training
@@ -60,7 +73,9 @@ def test_ranks_share_the_batches_and_find_the_same_bits(tmp_path, world):
     def share(rank):
         def work():
             store = f"file://{tmp_path}/meet"
-            torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+            torch.distributed.init_process_group(
+                "gloo", init_method=store, rank=rank, world_size=world
+            )
             validation, trainer, module = ready(rank, world)
             seen, loss = [], validation.grid.errors
             validation.grid.errors = lambda net, batch: seen.append(len(batch)) or loss(net, batch)
@@ -70,7 +85,9 @@ def test_ranks_share_the_batches_and_find_the_same_bits(tmp_path, world):
         return work
 
     children = [Child(share(rank), tmp_path / f"{rank}.log") for rank in range(world)]
-    assert [child.wait().code for child in children] == [0] * world, (tmp_path / "0.log").read_text()
+    assert [child.wait().code for child in children] == [0] * world, (
+        tmp_path / "0.log"
+    ).read_text()
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
     assert found[0][0] == validation.errors and sum(samples for _, samples in found) == COUNT
 
@@ -116,4 +133,8 @@ def test_a_request_to_stop_is_met_between_batches_and_nothing_is_logged():
     raw = module.denoiser.img_in.weight.detach().clone()
     with interruption.listening(), pytest.raises(Interrupted):
         validation.perform(trainer, module)
-    assert len(calls) == 1 and trainer.loggers[0] == [] and torch.equal(module.denoiser.img_in.weight, raw)
+    assert (
+        len(calls) == 1
+        and trainer.loggers[0] == []
+        and torch.equal(module.denoiser.img_in.weight, raw)
+    )

@@ -1,4 +1,6 @@
-"""What files keep in place of plain numbers: float8 with and without scales is read, packed formats are named."""
+"""What files keep in place of plain numbers: float8 with and without scales is read, packed formats
+are named.
+"""
 
 import json
 
@@ -6,7 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, UntrustedFile
+from tinyflux_pl.core.errors import (
+    CheckpointMismatch,
+    ConfigError,
+    CorruptCheckpoint,
+    UntrustedFile,
+)
 from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.weights.dequantize import plain, require_plain_config
 
@@ -51,7 +58,8 @@ def test_scaled_float8_is_multiplied_by_its_scale(name, rows):
     made = plain(held, torch.float32, "f")
     assert made.keys() == {"a.weight", "a.bias"} and made["a.weight"].dtype == torch.float32
     torch.testing.assert_close(made["a.weight"], held["a.weight"].float() * scale, rtol=0, atol=0)
-    torch.testing.assert_close(made["a.weight"], weight, rtol=0.07, atol=1e-6)  # and not 448 / max times too large
+    # and not 448 / max times too large
+    torch.testing.assert_close(made["a.weight"], weight, rtol=0.07, atol=1e-6)
     assert plain(held, torch.bfloat16, "f")["a.weight"].dtype == torch.bfloat16
 
 
@@ -62,8 +70,12 @@ def test_int8_is_multiplied_by_its_scale(rows):
     packed = (weight / scale.reshape(-1, 1)).round().to(torch.int8)
     made = plain({"a.weight": packed, "a.weight_scale": scale}, torch.float32, "f")
     assert made.keys() == {"a.weight"}
-    torch.testing.assert_close(made["a.weight"], packed.float() * scale.reshape(-1, 1), rtol=0, atol=0)
-    torch.testing.assert_close(made["a.weight"], weight, rtol=0, atol=float(weight.abs().max()) / 127)
+    torch.testing.assert_close(
+        made["a.weight"], packed.float() * scale.reshape(-1, 1), rtol=0, atol=0
+    )
+    torch.testing.assert_close(
+        made["a.weight"], weight, rtol=0, atol=float(weight.abs().max()) / 127
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +83,10 @@ def test_int8_is_multiplied_by_its_scale(rows):
     [
         (["a.scale_weight"], r"1 of 2 float8 matrices lack their scale: a\.weight"),
         (["a.scale_weight", "b.scale_weight"], r"2 of 2 float8 matrices lack their scale"),
-        (["a.scale_weight", "b.scale_weight", "a.weight", "b.weight"], "says that there are scales, and none"),
+        (
+            ["a.scale_weight", "b.scale_weight", "a.weight", "b.weight"],
+            "says that there are scales, and none",
+        ),
     ],
 )
 def test_scales_that_are_announced_and_lacking_are_refused(lost, says):
@@ -86,7 +101,11 @@ def test_scales_that_are_announced_and_lacking_are_refused(lost, says):
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
 def test_whole_numbers_without_a_scale_are_no_weights(dtype):
     with pytest.raises(CheckpointMismatch, match=r"a\.weight is packed as torch\.u?int"):
-        plain({"a.weight": torch.ones(4, 4, dtype=dtype), "b.weight": torch.ones(4, 4)}, torch.float32, "f")
+        plain(
+            {"a.weight": torch.ones(4, 4, dtype=dtype), "b.weight": torch.ones(4, 4)},
+            torch.float32,
+            "f",
+        )
     counted = {"position_ids": torch.arange(4)[None], "b.weight": torch.ones(4, 4)}
     assert plain(counted, torch.float32, "f").keys() == counted.keys()
 
@@ -99,7 +118,11 @@ def test_a_scale_that_is_no_positive_number_is_refused(scale):
 
 
 def test_headers_are_judged_as_far_as_they_tell():
-    held = {"a.weight": scaled(matrix(4, 6), 1e-5), "a.scale_weight": torch.tensor(1e-5), "a.bias": torch.ones(4)}
+    held = {
+        "a.weight": scaled(matrix(4, 6), 1e-5),
+        "a.scale_weight": torch.tensor(1e-5),
+        "a.bias": torch.ones(4),
+    }
     outline = {key: value.to("meta") for key, value in held.items()}
     made = plain(outline, torch.float16, "f")
     assert {key: (value.shape, value.is_meta) for key, value in made.items()} == {
@@ -107,17 +130,26 @@ def test_headers_are_judged_as_far_as_they_tell():
         "a.bias": ((4,), True),
     }
     with pytest.raises(CheckpointMismatch, match="a scale without a weight"):
-        plain({key: value for key, value in outline.items() if key != "a.weight"}, torch.float16, "f")
+        plain(
+            {key: value for key, value in outline.items() if key != "a.weight"}, torch.float16, "f"
+        )
 
 
 def test_weights_of_zeros_alone_are_a_download_that_stopped():
-    zeros = {"a.weight": torch.zeros(4, 4), "b.weight": torch.zeros(4, 4).to(FP8), "c.bias": torch.ones(4)}
-    with pytest.raises(CorruptCheckpoint, match=r"2 of 2 matrices hold zeros alone[\s\S]*fetch it again"):
+    zeros = {
+        "a.weight": torch.zeros(4, 4),
+        "b.weight": torch.zeros(4, 4).to(FP8),
+        "c.bias": torch.ones(4),
+    }
+    with pytest.raises(
+        CorruptCheckpoint, match=r"2 of 2 matrices hold zeros alone[\s\S]*fetch it again"
+    ):
         plain(zeros, torch.float32, "f")
     with pytest.raises(CorruptCheckpoint, match=r"1 of 2 matrices"):
         plain({"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(4, 4)}, torch.float32, "f")
     few = {"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(2, 4), "c.bias": torch.zeros(4)}
-    assert plain(few, torch.float32, "f").keys() == few.keys()  # a layer that begins at zero is a layer
+    # a layer that begins at zero is a layer
+    assert plain(few, torch.float32, "f").keys() == few.keys()
 
 
 def test_the_norms_own_scales_are_no_scales_of_weights():
@@ -128,32 +160,105 @@ def test_the_norms_own_scales_are_no_scales_of_weights():
 @pytest.mark.parametrize(
     ("held", "says"),
     [
-        ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(2, 2)}, r"scale of shape \(2, 2\)"),
-        ({"a.weight": torch.ones(4, 4, dtype=torch.uint8), "a.weight_scale": torch.ones(1)}, "uint8"),
-        ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(4, dtype=torch.uint8)}, "scale of uint8"),
-        ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.weight_zero_point": torch.zeros(4)}, "zero points"),
-        ({"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.comfy_quant": told(ROTATED)}, "int8.* with rotated"),
-        ({"a.weight": INT8, "a.comfy_quant": told({"format": "int8_tensorwise"})}, "without a scale"),
         (
-            {"a.weight_packed": torch.ones(4, 1, dtype=torch.int32), "a.weight_scale": torch.ones(4)},
+            {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(2, 2)},
+            r"scale of shape \(2, 2\)",
+        ),
+        (
+            {"a.weight": torch.ones(4, 4, dtype=torch.uint8), "a.weight_scale": torch.ones(1)},
+            "uint8",
+        ),
+        (
+            {
+                "a.weight": torch.ones(4, 4).to(FP8),
+                "a.weight_scale": torch.ones(4, dtype=torch.uint8),
+            },
+            "scale of uint8",
+        ),
+        (
+            {
+                "a.weight": INT8,
+                "a.weight_scale": torch.ones(4),
+                "a.weight_zero_point": torch.zeros(4),
+            },
+            "zero points",
+        ),
+        (
+            {"a.weight": INT8, "a.weight_scale": torch.ones(4), "a.comfy_quant": told(ROTATED)},
+            "int8.* with rotated",
+        ),
+        (
+            {"a.weight": INT8, "a.comfy_quant": told({"format": "int8_tensorwise"})},
+            "without a scale",
+        ),
+        (
+            {
+                "a.weight_packed": torch.ones(4, 1, dtype=torch.int32),
+                "a.weight_scale": torch.ones(4),
+            },
             "compressed-tensors",
         ),
-        ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.qkv.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
-        ({"a.weight": torch.ones(4, 6).to(FP8), "a.weight_scale": torch.ones(6)}, r"scale of shape \(6,\)"),
-        ({"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.q.scale_weight": torch.ones(1)}, "a scale without a weight"),
-        ({"a.weight": INT8, "a.scale_weight": torch.ones(1), "a.weight_scale": torch.ones(1)}, "two scales"),
-        ({"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale_inv": torch.ones(1, 1)}, "scales of blocks"),
-        ({"a.weight": torch.ones(4, 2, dtype=torch.uint8), "a.weight_scale_2": torch.ones(1)}, "NVFP4"),
+        (
+            {"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.qkv.weight_scale": torch.ones(3)},
+            r"scale of shape \(3,\)",
+        ),
+        (
+            {"a.weight": torch.ones(4, 6).to(FP8), "a.weight_scale": torch.ones(6)},
+            r"scale of shape \(6,\)",
+        ),
+        (
+            {"a.qkv.weight": torch.ones(6, 4).to(FP8), "a.q.scale_weight": torch.ones(1)},
+            "a scale without a weight",
+        ),
+        (
+            {"a.weight": INT8, "a.scale_weight": torch.ones(1), "a.weight_scale": torch.ones(1)},
+            "two scales",
+        ),
+        (
+            {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale_inv": torch.ones(1, 1)},
+            "scales of blocks",
+        ),
+        (
+            {"a.weight": torch.ones(4, 2, dtype=torch.uint8), "a.weight_scale_2": torch.ones(1)},
+            "NVFP4",
+        ),
         ({"a.weight": torch.ones(4, 4).to(FP8), "a.pre_quant_scale": torch.ones(4)}, "smoothed"),
-        ({"a.weight": torch.ones(8, 1, dtype=torch.uint8), "a.weight.absmax": torch.ones(1)}, "bitsandbytes"),
-        ({"a.weight.quant_state.bitsandbytes__nf4": torch.ones(8, dtype=torch.uint8)}, "bitsandbytes"),
+        (
+            {"a.weight": torch.ones(8, 1, dtype=torch.uint8), "a.weight.absmax": torch.ones(1)},
+            "bitsandbytes",
+        ),
+        (
+            {"a.weight.quant_state.bitsandbytes__nf4": torch.ones(8, dtype=torch.uint8)},
+            "bitsandbytes",
+        ),
         ({"a.weight": torch.ones(4, 4, dtype=torch.int8), "a.SCB": torch.ones(4)}, "bitsandbytes"),
-        ({"a.qweight": torch.ones(4, 4, dtype=torch.int32), "a.wscales": torch.ones(4)}, "SVDQuant"),
+        (
+            {"a.qweight": torch.ones(4, 4, dtype=torch.int32), "a.wscales": torch.ones(4)},
+            "SVDQuant",
+        ),
         ({"a.weight._data": torch.ones(4, 4).to(FP8), "a.weight._scale": torch.ones(4)}, "quanto"),
-        ({"a.weight": torch.ones(4, 4).to(FP8), "a.comfy_quant": told({"format": "mxfp8"})}, "mxfp8"),
-        ({"a.weight": torch.ones(4, 4).to(FP8), "a.comfy_quant": torch.ones(3, dtype=torch.uint8)}, "comfy_quant"),
-        ({"a.weight": torch.ones(1), "a.comfy_quant": torch.full((4096,), ord("["), dtype=torch.uint8)}, "comfy_quant"),
-        ({"a.weight": torch.ones(()).to(FP8), "a.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
+        (
+            {"a.weight": torch.ones(4, 4).to(FP8), "a.comfy_quant": told({"format": "mxfp8"})},
+            "mxfp8",
+        ),
+        (
+            {
+                "a.weight": torch.ones(4, 4).to(FP8),
+                "a.comfy_quant": torch.ones(3, dtype=torch.uint8),
+            },
+            "comfy_quant",
+        ),
+        (
+            {
+                "a.weight": torch.ones(1),
+                "a.comfy_quant": torch.full((4096,), ord("["), dtype=torch.uint8),
+            },
+            "comfy_quant",
+        ),
+        (
+            {"a.weight": torch.ones(()).to(FP8), "a.weight_scale": torch.ones(3)},
+            r"scale of shape \(3,\)",
+        ),
     ],
 )
 def test_packed_weights_are_refused_by_name(held, says):
@@ -164,7 +269,10 @@ def test_packed_weights_are_refused_by_name(held, says):
 @pytest.mark.parametrize(
     "keys",
     [
-        ["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "lora_unet_double_blocks_0_img_attn_qkv.alpha"],
+        [
+            "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",
+            "lora_unet_double_blocks_0_img_attn_qkv.alpha",
+        ],
         [
             "transformer.transformer_blocks.0.attn.to_q.lora_A.weight",
             "transformer.transformer_blocks.0.attn.to_q.lora_B.weight",
@@ -175,7 +283,9 @@ def test_packed_weights_are_refused_by_name(held, says):
     ],
 )
 def test_a_lora_is_told_for_what_it_is(keys):
-    with pytest.raises(CheckpointMismatch, match=rf"{len(keys)} of {len(keys)} tensors are a LoRA's"):
+    with pytest.raises(
+        CheckpointMismatch, match=rf"{len(keys)} of {len(keys)} tensors are a LoRA's"
+    ):
         plain({key: torch.ones(1) for key in keys}, torch.bfloat16, "f")
 
 

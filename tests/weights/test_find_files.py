@@ -1,4 +1,6 @@
-"""Which files of a folder hold a network: as the libraries save them, as the hub's client keeps them."""
+"""Which files of a folder hold a network: as the libraries save them, as the hub's client keeps
+them.
+"""
 
 import json
 
@@ -22,7 +24,9 @@ def put(folder, *names, value=1.0):
 
 
 def index(folder, name, *shards):
-    (folder / name).write_text(json.dumps({"weight_map": {str(i): shard for i, shard in enumerate(shards)}}))
+    (folder / name).write_text(
+        json.dumps({"weight_map": {str(i): shard for i, shard in enumerate(shards)}})
+    )
 
 
 def names(folder, stem=STEM):
@@ -31,7 +35,13 @@ def names(folder, stem=STEM):
 
 
 def test_the_plain_weights_win_over_variants_beside_them(tmp_path):
-    put(tmp_path, f"{STEM}.safetensors", f"{STEM}.fp16.safetensors", f"{STEM}.non_ema.safetensors", "other.safetensors")
+    put(
+        tmp_path,
+        f"{STEM}.safetensors",
+        f"{STEM}.fp16.safetensors",
+        f"{STEM}.non_ema.safetensors",
+        "other.safetensors",
+    )
     assert names(tmp_path) == (None, [f"{STEM}.safetensors"])
 
 
@@ -47,7 +57,8 @@ def test_a_variant_is_read_where_it_is_alone(tmp_path):
     "shards",
     [
         ("model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"),
-        ("model-00001-of-00002.fp16.safetensors", "model-00002-of-00002.fp16.safetensors"),  # of older versions
+        # of older versions
+        ("model-00001-of-00002.fp16.safetensors", "model-00002-of-00002.fp16.safetensors"),
     ],
 )
 def test_shards_of_a_variant_beside_plain_shards(tmp_path, shards):
@@ -55,7 +66,8 @@ def test_shards_of_a_variant_beside_plain_shards(tmp_path, shards):
     index(tmp_path, "model.safetensors.index.fp16.json", *shards)
     assert names(tmp_path, "model") == ("fp16", list(shards))
     plain = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-    index(tmp_path, "model.safetensors.index.json", *plain)  # which a client brings along with the variant
+    # which a client brings along with the variant
+    index(tmp_path, "model.safetensors.index.json", *plain)
     assert names(tmp_path, "model") == ("fp16", list(shards))
     put(tmp_path, *plain)
     assert names(tmp_path, "model") == (None, list(plain))
@@ -64,7 +76,10 @@ def test_shards_of_a_variant_beside_plain_shards(tmp_path, shards):
 def test_a_shard_that_is_missing_is_named(tmp_path):
     put(tmp_path, "model-00001-of-00002.safetensors")
     index(
-        tmp_path, "model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+        tmp_path,
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
     )
     with pytest.raises(CorruptCheckpoint, match=r"model-00002-of-00002\.safetensors is missing"):
         names(tmp_path, "model")
@@ -77,7 +92,10 @@ def test_nothing_is_made_of_other_files(tmp_path):
 
 def cache(root):
     """A snapshot as the hub's client keeps it: links into blobs that are named by their hash."""
-    blobs, snapshot = root / "models--owner--name" / "blobs", root / "models--owner--name" / "snapshots" / REVISION
+    blobs, snapshot = (
+        root / "models--owner--name" / "blobs",
+        root / "models--owner--name" / "snapshots" / REVISION,
+    )
     put(blobs, "0a1b")
     (snapshot / "transformer").mkdir(parents=True)
     (snapshot / "transformer" / f"{STEM}.safetensors").symlink_to(blobs / "0a1b")
@@ -119,7 +137,9 @@ def test_of_a_repository_variants_come_only_where_there_is_nothing_else(tmp_path
 
 def shards(folder, *parts, weight_map=None):
     """Shards with an index that names each key's first place, unless told otherwise."""
-    named = {f"{STEM}-{i:05}-of-{len(parts):05}.safetensors": part for i, part in enumerate(parts, 1)}
+    named = {
+        f"{STEM}-{i:05}-of-{len(parts):05}.safetensors": part for i, part in enumerate(parts, 1)
+    }
     for name, part in named.items():
         save_file({key: value.clone() for key, value in part.items()}, folder / name)
     first = {key: name for name in reversed(named) for key in named[name]}
@@ -134,8 +154,15 @@ ONES, ZEROS = torch.ones(2, 2), torch.zeros(2, 2)
 def test_of_a_key_in_two_shards_the_one_that_the_index_names_counts(tmp_path):
     shards(tmp_path, {"a": ONES}, {"a": 2 * ONES, "b": ONES})
     assert weights_in(tmp_path, (STEM,)).tensors()["a"].tolist() == ONES.tolist()
-    shards(tmp_path, {"a": ONES}, {"a": 2 * ONES, "b": ONES}, weight_map=lambda first, names: {**first, "a": names[1]})
-    with pytest.raises(CheckpointMismatch, match=r"does not name diffusion_pytorch_model-00001-of-00002"):
+    shards(
+        tmp_path,
+        {"a": ONES},
+        {"a": 2 * ONES, "b": ONES},
+        weight_map=lambda first, names: {**first, "a": names[1]},
+    )
+    with pytest.raises(
+        CheckpointMismatch, match=r"does not name diffusion_pytorch_model-00001-of-00002"
+    ):
         weights_in(tmp_path, (STEM,))  # of the first nothing is read
 
 
@@ -164,14 +191,18 @@ def test_of_a_key_in_two_shards_the_one_that_the_index_names_counts(tmp_path):
         (({"a": ONES}, {"b": ONES}), lambda *_: {}, CorruptCheckpoint, "names no weights"),
     ],
 )
-def test_an_index_that_does_not_say_what_is_there_is_refused(tmp_path, parts, weight_map, error, says):
+def test_an_index_that_does_not_say_what_is_there_is_refused(
+    tmp_path, parts, weight_map, error, says
+):
     shards(tmp_path, *parts, weight_map=weight_map)
     with pytest.raises(error, match=rf"{says}[\s\S]*do:"):
         weights_in(tmp_path, (STEM,)).tensors()
 
 
 def test_headers_are_read_through_the_index_too(tmp_path):
-    shards(tmp_path, {"a": ONES}, {"a": torch.ones(3, 3), "b": torch.ones(1, dtype=torch.float8_e5m2)})
+    shards(
+        tmp_path, {"a": ONES}, {"a": torch.ones(3, 3), "b": torch.ones(1, dtype=torch.float8_e5m2)}
+    )
     found = weights_in(tmp_path, (STEM,))
     assert found.shapes() == {"a": (2, 2), "b": (1,)}
     assert {key: (v.device.type, v.dtype) for key, v in found.outlines().items()} == {
@@ -185,10 +216,17 @@ def test_a_choice_between_variants_is_made_by_the_configuration(tmp_path):
     with pytest.raises(HubError, match=r"fp16, non_ema[\s\S]*choose one: model\.variant=fp16"):
         weights_in(tmp_path, (STEM,), key="model.variant")
     for name in ("fp16", "non_ema"):
-        assert weights_in(tmp_path, (STEM,), name).files == (tmp_path / f"{STEM}.{name}.safetensors",)
+        assert weights_in(tmp_path, (STEM,), name).files == (
+            tmp_path / f"{STEM}.{name}.safetensors",
+        )
     put(tmp_path, f"{STEM}.safetensors")
-    assert weights_in(tmp_path, (STEM,)).variant is None and weights_in(tmp_path, (STEM,), "fp16").variant == "fp16"
-    with pytest.raises(HubError, match=r"no weights of the variant bf16; there are: plain, fp16, non_ema"):
+    assert (
+        weights_in(tmp_path, (STEM,)).variant is None
+        and weights_in(tmp_path, (STEM,), "fp16").variant == "fp16"
+    )
+    with pytest.raises(
+        HubError, match=r"no weights of the variant bf16; there are: plain, fp16, non_ema"
+    ):
         weights_in(tmp_path, (STEM,), "bf16")
     with pytest.raises(ConfigError, match="no variant"):
         fetch(str(tmp_path), None, "", (STEM,), variant="../fp16")
@@ -196,7 +234,9 @@ def test_a_choice_between_variants_is_made_by_the_configuration(tmp_path):
 
 def test_of_a_repository_only_the_variant_that_is_asked_for_is_fetched(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(hub, "_fetch", lambda name, revision, allow: asked.append(allow) or tmp_path)
+    monkeypatch.setattr(
+        hub, "_fetch", lambda name, revision, allow: asked.append(allow) or tmp_path
+    )
     fetch("owner/name", REVISION, "unet", (STEM,), variant="fp16")
     ((config, *names),) = asked
     assert config == "unet/config.json" and names and all(".fp16" in name for name in names)

@@ -42,7 +42,9 @@ def test_a_path_that_exists_wins(tmp_path, monkeypatch, asked):
     assert not asked
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "./weights", "a/b/c", "weights.safetensors", "out/w.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["/no/such/folder", "./weights", "a/b/c", "weights.safetensors", "out/w.safetensors"]
+)
 def test_a_missing_path_is_never_taken_for_a_repository(name, asked):
     with pytest.raises(ConfigError, match="no file or folder"):
         hub.resolve(name, COMMIT)
@@ -74,14 +76,22 @@ def test_a_repository_without_safe_weights_is_an_error(asked):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("no route"), httpx2.ReadError("cut"), errors.XetDownloadError("cut"), errors.EntryNotFoundError()]
+    "error",
+    [
+        OSError("no route"),
+        httpx2.ReadError("cut"),
+        errors.XetDownloadError("cut"),
+        errors.EntryNotFoundError(),
+    ],
 )
 def test_whatever_the_client_raises_is_one_error_of_ours(error, monkeypatch):
     def unreachable(*_, **__):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(HubError, match=f"could not fetch owner/name@01234567: {type(error).__name__}"):
+    with pytest.raises(
+        HubError, match=f"could not fetch owner/name@01234567: {type(error).__name__}"
+    ):
         hub.resolve("owner/name", COMMIT)
 
 
@@ -90,11 +100,16 @@ def test_what_was_fetched_is_recorded_and_compared_ever_after(snapshot, asked):
     (snapshot / "notes.bin").write_bytes(b"not asked for")
     hub.resolve("owner/name", COMMIT)
     record = snapshot.parent.parent / f".tinyflux_sha256_{COMMIT}.json"
-    assert json.loads(record.read_text()) == {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    assert json.loads(record.read_text()) == {
+        "model.safetensors": hashlib.sha256(b"weights").hexdigest()
+    }
     (snapshot / "config.json").write_text("{}")  # another pattern brings more of the same revision
     hub.resolve("owner/name", COMMIT)
     (snapshot / "model.safetensors").write_bytes(b"weighty")
-    with pytest.raises(HubError, match=r"model\.safetensors of owner/name@01234567 is not the file that was fetched"):
+    with pytest.raises(
+        HubError,
+        match=r"model\.safetensors of owner/name@01234567 is not the file that was fetched",
+    ):
         hub.resolve("owner/name", COMMIT)
     for damaged in ("{", "[]", '{"model.safetensors": 3}'):
         record.write_text(damaged)

@@ -2,7 +2,9 @@
 
 from tinyflux_pl.weights.key_diff import differences
 
-NET = {f"blocks.{i}.{part}": (4, 4) for i in range(12) for part in ("attn.weight", "mlp.weight")} | {"out.bias": (4,)}
+NET = {
+    f"blocks.{i}.{part}": (4, 4) for i in range(12) for part in ("attn.weight", "mlp.weight")
+} | {"out.bias": (4,)}
 
 
 def test_nothing_is_said_where_nothing_differs():
@@ -13,7 +15,8 @@ def test_shapes_come_first_then_what_is_missing_then_what_is_too_much():
     held = {**NET, "out.bias": (5,), "extra.weight": (1,)}
     del held["blocks.3.attn.weight"]
     assert differences(NET, held) == (
-        "1 of another shape: out.bias (5,) for (4,); 1 missing: blocks.3.attn.weight; 1 unexpected: extra.weight"
+        "1 of another shape: out.bias (5,) for (4,); 1 missing: blocks.3.attn.weight; 1 "
+        "unexpected: extra.weight"
     )
 
 
@@ -27,14 +30,18 @@ def test_layers_are_counted_and_told_once_in_the_order_of_their_numbers():
 
 def test_shapes_that_are_alike_are_told_once():
     held = {key: (3, 3) if "attn" in key else shape for key, shape in NET.items()}
-    assert differences(NET, held) == "12 of another shape: blocks.0.attn.weight (3, 3) for (4, 4) (and 11 alike)"
+    assert (
+        differences(NET, held)
+        == "12 of another shape: blocks.0.attn.weight (3, 3) for (4, 4) (and 11 alike)"
+    )
 
 
 def test_a_file_of_something_else_is_said_to_be_that():
     held = {"encoder.conv_in.weight": (1,), "encoder.conv_in.bias": (1,)}
     told = differences(NET, held)
     assert told.startswith(
-        "none of its 2 keys is one of the 25 of this network, such as blocks.0.attn.weight; it holds"
+        "none of its 2 keys is one of the 25 of this network, such as blocks.0.attn.weight; it "
+        "holds"
     )
     assert told.endswith("encoder.conv_in.bias, encoder.conv_in.weight")
 

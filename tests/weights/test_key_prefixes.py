@@ -27,17 +27,24 @@ from tinyflux_pl.weights.key_prefixes import NETWORK, network_tensors
 )
 def test_wrappers_and_prefixes_are_taken_off(prefix):
     keys = ("blocks.0.attn.to_q.weight", "norm.bias")
-    assert network_tensors({prefix + key: key for key in keys}, NETWORK, "f") == {key: key for key in keys}
-
-
-def test_a_wrapper_around_a_block_is_taken_off():
-    assert network_tensors({"blocks.0._orig_mod.attn._checkpoint_wrapped_module.q": 1}, NETWORK, "f") == {
-        "blocks.0.attn.q": 1
+    assert network_tensors({prefix + key: key for key in keys}, NETWORK, "f") == {
+        key: key for key in keys
     }
 
 
+def test_a_wrapper_around_a_block_is_taken_off():
+    assert network_tensors(
+        {"blocks.0._orig_mod.attn._checkpoint_wrapped_module.q": 1}, NETWORK, "f"
+    ) == {"blocks.0.attn.q": 1}
+
+
 def test_of_a_whole_checkpoint_only_the_network_is_taken():
-    whole = {"model.diffusion_model.a": 1, "first_stage_model.a": 2, "optimizer.state": 3, "model_ema.decay": 4}
+    whole = {
+        "model.diffusion_model.a": 1,
+        "first_stage_model.a": 2,
+        "optimizer.state": 3,
+        "model_ema.decay": 4,
+    }
     assert network_tensors(whole, NETWORK, "f") == {"a": 1}
 
 

@@ -29,7 +29,9 @@ def composed(name):
 
 def of_family(target):
     module = target.rsplit(".", 1)[0]
-    classes = (denoiser_class(name) for name, where in DENOISERS.items() if where.startswith(f"{module}:"))
+    classes = (
+        denoiser_class(name) for name, where in DENOISERS.items() if where.startswith(f"{module}:")
+    )
     return next(classes).released
 
 
@@ -38,7 +40,8 @@ def full_size(name):
     model = OmegaConf.to_container(composed(name).model)
     assert resolve(model["_target_"], "")
     return {
-        k: tuple(v.shape) for k, v in of_family(model["_target_"]).skeleton(model["structure"]).state_dict().items()
+        k: tuple(v.shape)
+        for k, v in of_family(model["_target_"]).skeleton(model["structure"]).state_dict().items()
     }
 
 
@@ -46,7 +49,9 @@ def full_size(name):
 def test_every_family_knows_its_own_release(name):
     found = release_of(full_size(name))
     assert found is not None and name in found.models
-    assert found.models == (("flux1_dev", "flux1_kontext") if name in ("flux1_dev", "flux1_kontext") else (name,))
+    assert found.models == (
+        ("flux1_dev", "flux1_kontext") if name in ("flux1_dev", "flux1_kontext") else (name,)
+    )
 
 
 GUIDED = {"guidance_in.in_layer.weight": (3072, 256), "vector_in.in_layer.weight": (3072, 768)}
@@ -54,12 +59,27 @@ ORIGINAL = {
     "flux1_dev": {"img_in.weight": (3072, 64), **GUIDED},
     "flux1_schnell": {"img_in.weight": (3072, 64), "vector_in.in_layer.weight": (3072, 768)},
     "flux1_fill": {"img_in.weight": (3072, 384), **GUIDED},
-    "flux2_dev": {"img_in.weight": (6144, 128), "single_stream_modulation.lin.weight": (18432, 6144)},
-    "flux2_klein_4b": {"img_in.weight": (3072, 128), "single_stream_modulation.lin.weight": (9216, 3072)},
-    "flux2_klein_9b": {"img_in.weight": (4096, 128), "single_stream_modulation.lin.weight": (12288, 4096)},
+    "flux2_dev": {
+        "img_in.weight": (6144, 128),
+        "single_stream_modulation.lin.weight": (18432, 6144),
+    },
+    "flux2_klein_4b": {
+        "img_in.weight": (3072, 128),
+        "single_stream_modulation.lin.weight": (9216, 3072),
+    },
+    "flux2_klein_9b": {
+        "img_in.weight": (4096, 128),
+        "single_stream_modulation.lin.weight": (12288, 4096),
+    },
     "flux3": {"emb_in.image.weight": (3072, 128), "txt_in.weight": (3072, 20480)},
-    "sd35_medium": {"x_embedder.proj.weight": (1536, 16, 2, 2), "joint_blocks.0.x_block.attn2.qkv.weight": (9, 9)},
-    "sd35_large": {"x_embedder.proj.weight": (2432, 16, 2, 2), "joint_blocks.37.x_block.attn.qkv.weight": (9, 9)},
+    "sd35_medium": {
+        "x_embedder.proj.weight": (1536, 16, 2, 2),
+        "joint_blocks.0.x_block.attn2.qkv.weight": (9, 9),
+    },
+    "sd35_large": {
+        "x_embedder.proj.weight": (2432, 16, 2, 2),
+        "joint_blocks.37.x_block.attn.qkv.weight": (9, 9),
+    },
     "sdxl": {"input_blocks.0.0.weight": (320, 4, 3, 3), "label_emb.0.0.weight": (1280, 2816)},
 }
 
@@ -74,8 +94,14 @@ def test_original_files_are_known_too(name, prefix):
     ("shapes", "says"),
     [
         ({"input_blocks.0.0.weight": (320, 4, 3, 3)}, "Stable Diffusion 1"),
-        ({"input_blocks.0.0.weight": (320, 9, 3, 3), "label_emb.0.0.weight": (1280, 2816)}, "inpainting"),
-        ({"input_blocks.0.0.weight": (384, 4, 3, 3), "label_emb.0.0.weight": (1536, 2560)}, "refiner"),
+        (
+            {"input_blocks.0.0.weight": (320, 9, 3, 3), "label_emb.0.0.weight": (1280, 2816)},
+            "inpainting",
+        ),
+        (
+            {"input_blocks.0.0.weight": (384, 4, 3, 3), "label_emb.0.0.weight": (1536, 2560)},
+            "refiner",
+        ),
         ({"x_embedder.proj.weight": (1536, 16, 2, 2)}, "3 medium"),
         ({**ORIGINAL["flux1_dev"], "img_in.weight": (3072, 128)}, "Canny"),
         ({"distilled_guidance_layer.in_proj.bias": (5120,), "img_in.weight": (3072, 64)}, "Chroma"),
@@ -88,29 +114,44 @@ def test_relatives_that_have_no_place_here_are_named(shapes, says):
 
 def test_what_is_not_known_is_not_guessed():
     assert release_of({}) is None and release_of({"a": (1,)}) is None
-    assert release_of({k: tuple(v.shape) for k, v in releases_flux1.transformer().state_dict().items()}) is None
+    assert (
+        release_of(
+            {k: tuple(v.shape) for k, v in releases_flux1.transformer().state_dict().items()}
+        )
+        is None
+    )
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """The tiny networks of these tests, known as if they were published."""
-    width = releases_flux1.STRUCTURE["num_attention_heads"] * releases_flux1.STRUCTURE["attention_head_dim"]
+    width = (
+        releases_flux1.STRUCTURE["num_attention_heads"]
+        * releases_flux1.STRUCTURE["attention_head_dim"]
+    )
 
     def small(shape):
         return shape and tuple(width if size == 3072 else size for size in shape)
 
-    made = [replace(r, shapes={k: small(v) for k, v in r.shapes.items()}) for r in known_releases.RELEASES]
+    made = [
+        replace(r, shapes={k: small(v) for k, v in r.shapes.items()})
+        for r in known_releases.RELEASES
+    ]
     monkeypatch.setattr(known_releases, "RELEASES", tuple(made))
 
 
 def saved(tmp_path, variant, layout=lambda tensors: tensors):
     tensors = layout(releases_flux1.transformer(variant).state_dict())
-    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "net.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in tensors.items()}, tmp_path / "net.safetensors"
+    )
     return str(tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize("layout", [dict, flux1_layout.to_original])
-@pytest.mark.parametrize(("given", "asked"), [("schnell", "dev"), ("fill", "dev"), ("dev", "schnell"), ("dev", "fill")])
+@pytest.mark.parametrize(
+    ("given", "asked"), [("schnell", "dev"), ("fill", "dev"), ("dev", "schnell"), ("dev", "fill")]
+)
 def test_a_relative_is_answered_with_the_model_that_fits(tiny, tmp_path, layout, given, asked):
     structure = {**releases_flux1.STRUCTURE, **releases_flux1.VARIANTS[asked]}
     with pytest.raises(CheckpointMismatch, match=rf"weights of FLUX\.1[\s\S]*model=flux1_{given}"):
@@ -126,15 +167,23 @@ def test_another_family_is_answered_with_its_model(tiny, tmp_path):
 @pytest.mark.parametrize("meta", [False, True])
 def test_a_folder_of_a_relative_is_told_before_it_is_drawn_from(tiny, tmp_path, meta):
     releases_flux1.transformer("schnell").save_pretrained(tmp_path / "transformer")
-    with torch.device("meta" if meta else "cpu"), pytest.raises(CheckpointMismatch, match="model=flux1_schnell"):
+    with (
+        torch.device("meta" if meta else "cpu"),
+        pytest.raises(CheckpointMismatch, match="model=flux1_schnell"),
+    ):
         Flux1Denoiser.released.load(releases_flux1.STRUCTURE, weights=str(tmp_path))
-    Flux1Denoiser.released.load({**releases_flux1.STRUCTURE, "guidance_embeds": False}, weights=str(tmp_path))
+    Flux1Denoiser.released.load(
+        {**releases_flux1.STRUCTURE, "guidance_embeds": False}, weights=str(tmp_path)
+    )
 
 
 def test_a_folder_of_another_class_is_told_by_its_name(tiny, tmp_path):
     net = releases_flux1.transformer()
     net.save_pretrained(tmp_path / "transformer")
-    says = r"FluxTransformer2DModel, not a SD3Transformer2DModel[\s\S]*model=flux1_dev or model=flux1_kontext"
+    says = (
+        r"FluxTransformer2DModel, not a SD3Transformer2DModel[\s\S]*model=flux1_dev or "
+        r"model=flux1_kontext"
+    )
     with pytest.raises(CheckpointMismatch, match=says):
         SD3Denoiser.released.load({}, weights=str(tmp_path))
 

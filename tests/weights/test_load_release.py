@@ -25,7 +25,9 @@ def test_of_a_repository_only_this_network_is_fetched(tmp_path, monkeypatch):
     found = load_release.find("owner/name", REVISION, "transformer")
     assert found.weights.tensors().keys() == {"a"} and found.config is None
     ((name, revision, allow),) = asked
-    assert (name, revision) == ("owner/name", REVISION) and all(line.startswith("transformer/") for line in allow)
+    assert (name, revision) == ("owner/name", REVISION) and all(
+        line.startswith("transformer/") for line in allow
+    )
     with pytest.raises(HubError, match="not pinned"):
         load_release.find("owner/name", "main", "transformer")
 
@@ -56,7 +58,9 @@ def test_files_that_cannot_be_meant(tmp_path):
         load_release.find(str(tmp_path), None, "")
     for name in "ab":
         save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
-    with pytest.raises(HubError, match=r"2 safetensors and no index: a\.safetensors, b\.safetensors"):
+    with pytest.raises(
+        HubError, match=r"2 safetensors and no index: a\.safetensors, b\.safetensors"
+    ):
         load_release.find(str(tmp_path), None, "")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CorruptCheckpoint, match="not JSON"):
@@ -65,7 +69,9 @@ def test_files_that_cannot_be_meant(tmp_path):
 
 def test_keys_that_the_reference_ignores_are_accepted_and_no_weight_stays_empty(tmp_path):
     file = tmp_path / "net.safetensors"
-    save_file({"weight": torch.ones(2, 2), "bias": torch.ones(2), "rope.cache": torch.ones(1)}, file)
+    save_file(
+        {"weight": torch.ones(2, 2), "bias": torch.ones(2), "rope.cache": torch.ones(1)}, file
+    )
     found = load_release.find(str(file), None, "")
     with torch.device("meta"):
         linear = torch.nn.Linear(2, 2)
@@ -80,14 +86,20 @@ def test_a_pipeline_of_another_kind_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     for name in ("flux1-dev", "ae"):
         save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
-    with pytest.raises(HubError, match=r"no unet/ in this FluxPipeline: ae\.safetensors, flux1-dev\.safetensors"):
+    with pytest.raises(
+        HubError, match=r"no unet/ in this FluxPipeline: ae\.safetensors, flux1-dev\.safetensors"
+    ):
         load_release.find(str(tmp_path), None, "unet")
 
 
 def test_what_lies_beside_a_file_that_was_named_does_not_forbid_it(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}})
+    )
     save_file({"a": torch.ones(1)}, tmp_path / "net.safetensors")
-    assert load_release.find(str(tmp_path / "net.safetensors"), None, "").weights.tensors().keys() == {"a"}
+    assert load_release.find(
+        str(tmp_path / "net.safetensors"), None, ""
+    ).weights.tensors().keys() == {"a"}
 
 
 def test_whole_numbers_are_no_weights(tmp_path):
@@ -100,6 +112,8 @@ def test_whole_numbers_are_no_weights(tmp_path):
 
 
 def test_a_folder_of_packed_weights_is_refused_before_they_are_read(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}})
+    )
     with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
         load_release.find(str(tmp_path), None, "")

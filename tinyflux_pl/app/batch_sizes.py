@@ -30,7 +30,8 @@ def sizes(hardware: Hardware) -> Sizes:
         raise ConfigError(
             f"{accumulation} micro-batches do not divide a batch of {hardware.batch_size}{among}",
             where="hardware.accumulation",
-            cure="choose a batch_size that accumulation divides" + (f", and then {ranks}" if ranks > 1 else ""),
+            cure="choose a batch_size that accumulation divides"
+            + (f", and then {ranks}" if ranks > 1 else ""),
         )
     return Sizes(micro_batch, micro_batch // ranks, accumulation, ranks)
 

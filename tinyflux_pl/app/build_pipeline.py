@@ -58,7 +58,8 @@ def _of_model(config: Generate) -> Any:
         raise ConfigError(
             "no weights to draw from",
             where="checkpoint",
-            cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a release's FOLDER)",
+            cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a "
+            "release's FOLDER)",
         )
     require_attention_kernel(model, device_of(config.hardware.accelerator))
     chosen = {key: value for key, value in config.guidance.items() if value is not None}

@@ -1,4 +1,6 @@
-"""The components of a run, built from its configuration: codec, text, path, experts, denoiser, sampler."""
+"""The components of a run, built from its configuration: codec, text, path, experts, denoiser,
+sampler.
+"""
 
 from __future__ import annotations
 
@@ -143,13 +145,17 @@ class Parts:
         node = self.config.teacher.node(expert)
         if not node:
             where = f"teacher.{expert}"
-            raise ConfigError(f"the expert {expert!r} has no teacher", where=where, cure="teacher=NAME")
+            raise ConfigError(
+                f"the expert {expert!r} has no teacher", where=where, cure="teacher=NAME"
+            )
         return build(node, f"teacher.{expert}")
 
     def objective(self, null_text: TextEmbeddings | None, experts: Iterable[Expert]) -> Objective:
         """The training objective."""
         nodes = {"objective": self.config.objective, "timesteps": self.config.timesteps}
-        return build_objective(lambda group, **objects: build(nodes[group], group, **objects), null_text, experts)
+        return build_objective(
+            lambda group, **objects: build(nodes[group], group, **objects), null_text, experts
+        )
 
     def student(self) -> Any:
         """The denoiser to train: with fp32 weights, whatever dtype a release is drawn in.
@@ -194,7 +200,9 @@ class Parts:
         return {**self.config.sampler, "guidance": self.config.guidance}
 
     def description(self, denoiser: Any, image_size: tuple[int, int]) -> dict[str, Any]:
-        """The configuration that a checkpoint stores: registry names and plain values, no targets."""
+        """The configuration that a checkpoint stores: registry names and plain values, no
+        targets.
+        """
 
         def part(component: Any) -> dict[str, Any]:
             return {"name": component.name, "config": component.config()}
@@ -215,6 +223,8 @@ class Parts:
 def build_objective(
     build_group: Callable[..., Any], null_text: TextEmbeddings | None, experts: Iterable[Expert]
 ) -> Objective:
-    """The objective with its timestep distribution; `build_group(group, **objects)` builds a node."""
+    """The objective with its timestep distribution; `build_group(group, **objects)` builds a
+    node.
+    """
     timesteps = build_group("timesteps")
     return build_group("objective", timesteps=timesteps, null_text=null_text, experts=list(experts))

@@ -94,7 +94,9 @@ def _accuracies(run: TrainingRun) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _picture_words(run: TrainingRun) -> list[str]:
-    """Words of a generate.py command that give the first preview's pictures, for data that has some."""
+    """Words of a generate.py command that give the first preview's pictures, for data that has
+    some.
+    """
     records = run.sources[0].validation.records
     return records.picture_overrides("".join(run.callbacks.preview.prompts[:1]))
 

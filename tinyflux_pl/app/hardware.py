@@ -18,7 +18,8 @@ UNDIVIDED = {"accumulation": 1, "gradient_checkpointing": False, "drawn_at_once"
 
 
 def set_up(config: J) -> J:
-    """The configuration with its accelerator resolved, after setting threads and printing the device.
+    """The configuration with its accelerator resolved, after setting threads and printing the
+    device.
 
     Raises ConfigError for an accelerator that this machine lacks.
     """
@@ -63,7 +64,9 @@ def plans_memory(hardware: Hardware) -> bool:
     return TYPES[hardware.accelerator] != "cpu" or hardware.memory_gb is not None
 
 
-def require_attention_kernel(model: Mapping[str, Any], device: str, precision: str | None = None) -> None:
+def require_attention_kernel(
+    model: Mapping[str, Any], device: str, precision: str | None = None
+) -> None:
     """Try the attention kernel that a model names on a few tokens, before weights are read.
 
     `precision`, Lightning's name, is that of a training run: the kernel then has to run backwards

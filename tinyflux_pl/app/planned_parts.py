@@ -64,7 +64,9 @@ def weightless(config: J) -> J:
 def _without_weights(node: Node) -> Node:
     if not any(node.get(key) for key in STRUCTURES):
         return node
-    unpinned = [key for key, commit in WEIGHTS.items() if _is_unpinned(node.get(key), node.get(commit))]
+    unpinned = [
+        key for key, commit in WEIGHTS.items() if _is_unpinned(node.get(key), node.get(commit))
+    ]
     return {**node, **dict.fromkeys(unpinned)}
 
 

@@ -149,7 +149,8 @@ def _marker_settings(files: ReleaseFiles) -> dict[str, Any]:
         raise ConfigError(
             f"an EDM network ({', '.join(edm)}) in a single file",
             where=files.where,
-            cure="give the release's folder in diffusers' layout: its scheduler and autoencoder hold the numbers",
+            cure="give the release's folder in diffusers' layout: its scheduler and autoencoder "
+            "hold the numbers",
         )
     settings: dict[str, Any] = {}
     if "v_pred" in files.markers:

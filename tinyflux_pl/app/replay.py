@@ -23,7 +23,9 @@ MAX_ROWS = 16  # samples, and groups of modules, that the tables list: the worst
 
 
 def replay(config: Train) -> int:
-    """Bundle -> components -> loss and gradients -> where they fail. 1 if they fail again, else 0."""
+    """Bundle -> components -> loss and gradients -> where they fail. 1 if they fail again, else
+    0.
+    """
     import torch
 
     from tinyflux_pl.inference.described_parts import network
@@ -100,7 +102,11 @@ def _lines(bundle: Replay, diagnosis: Diagnosis, computed: str) -> list[str]:
         batches = "were read from the caches again: those that failed are gone"
     else:
         batches = "are those that failed"
-    weights = "not those it failed with: later steps were taken" if bundle.moved else "those it failed with"
+    weights = (
+        "not those it failed with: later steps were taken"
+        if bundle.moved
+        else "those it failed with"
+    )
     verdict = "; ".join(now.reasons) or "loss and gradient are finite and within their limits"
     return [
         f"step {then.step}, {len(then.sample_ids)} samples, computed {computed}",

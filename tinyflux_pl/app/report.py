@@ -53,7 +53,8 @@ def results(values: dict[str, Any], run_dir: Path) -> None:
     rows = [
         (
             "model",
-            f"{values['parameters']:,} parameters, {values['steps']:,} steps on data={values['data']}",
+            f"{values['parameters']:,} parameters, {values['steps']:,} steps on "
+            f"data={values['data']}",
         ),
         ("experts", ", ".join(values["experts"]) or "none: trained without teachers"),
         ("time", f"{values['seconds'] / 60:.1f} min{speed}"),
@@ -79,7 +80,10 @@ def _accuracy_row(name: str, claims: dict[str, float]) -> tuple[str, str]:
 
 
 def _novelty_row(name: str, distances: dict[str, dict[float, float]]) -> tuple[str, str]:
-    kinds = (f"{kind.replace('_', ' ')} {at[0.5]:.2f} (nearest 1 %: {at[0.01]:.2f})" for kind, at in distances.items())
+    kinds = (
+        f"{kind.replace('_', ' ')} {at[0.5]:.2f} (nearest 1 %: {at[0.01]:.2f})"
+        for kind, at in distances.items()
+    )
     return f"distance {name}", f"to the nearest training picture: {', '.join(kinds)}"
 
 
@@ -135,7 +139,10 @@ def answers(path: Path, count: int) -> None:
 
 def plan(generation: GenerationPlan) -> None:
     """The weights of each part, and the memory of each stage of drawing."""
-    rows = [(p.name, f"{p.parameters:>15,} parameters  {p.dtype:<9} {size(p.bytes)}") for p in generation.parts]
+    rows = [
+        (p.name, f"{p.parameters:>15,} parameters  {p.dtype:<9} {size(p.bytes)}")
+        for p in generation.parts
+    ]
     tables.show("weights", rows)
     height, width = generation.size
     count = "1 image" if generation.images == 1 else f"{generation.images} images at once"
@@ -153,7 +160,8 @@ def _stage_rows(memory: MemoryPlan) -> list[tuple[str, str]]:
     return [
         (
             stage.name,
-            f"{size(stage.total):>10}  " + ", ".join(f"{name} {size(count)}" for name, count in stage.rows.items()),
+            f"{size(stage.total):>10}  "
+            + ", ".join(f"{name} {size(count)}" for name, count in stage.rows.items()),
         )
         for stage in memory.stages
     ]

@@ -76,7 +76,11 @@ def require_same_path(checkpoint: Checkpoint, parts: Parts) -> None:
         return
     then = {"path": described.get("name"), **settings}
     now = {"path": parts.path.name, **parts.path.config()}
-    changed = [f"{key} {then[key]} -> {now[key]}" for key in sorted(then.keys() & now.keys()) if then[key] != now[key]]
+    changed = [
+        f"{key} {then[key]} -> {now[key]}"
+        for key in sorted(then.keys() & now.keys())
+        if then[key] != now[key]
+    ]
     if changed:
         raise ConfigError(
             f"another run: the path changed (then -> now): {', '.join(changed)}",
@@ -202,7 +206,9 @@ def _require_same_run(config: Train, checkpoint: Checkpoint) -> None:
         )
 
 
-def _configuration_at(run_dir: Path, step: int, lenient: bool) -> tuple[Path, dict[str, Any]] | None:
+def _configuration_at(
+    run_dir: Path, step: int, lenient: bool
+) -> tuple[Path, dict[str, Any]] | None:
     """The file and configuration of the last start before `step`."""
     starts = _starts(run_dir, lenient)
     before = [(path, then) for path, then in starts if then.get("from_step", 0) < step]

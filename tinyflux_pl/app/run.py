@@ -95,7 +95,8 @@ def assemble(parts: Parts, sources: list[Source], checkpoint: Checkpoint | None)
         resume.require_same_data(checkpoint, caches, config.resume_changed)
     start = checkpoint.step if checkpoint else 0
     run_dir, compiled = Path(config.run_dir), config.hardware.compile
-    trainable = build_trainable(parts, run_dir, start, compiled=compiled)  # with the LightningModule
+    # with the LightningModule
+    trainable = build_trainable(parts, run_dir, start, compiled=compiled)
     datamodule = training_run.build_datamodule(config, sources, start)
     callbacks = training_run.build_callbacks(parts, sources, trainable, datamodule, checkpoint)
     loggers = training_run.build_loggers(config, start)
@@ -105,7 +106,9 @@ def assemble(parts: Parts, sources: list[Source], checkpoint: Checkpoint | None)
         callbacks=callbacks.in_order,
         loggers=loggers,
     )
-    return training_run.TrainingRun(parts, sources, checkpoint, datamodule, trainable, callbacks, trainer)
+    return training_run.TrainingRun(
+        parts, sources, checkpoint, datamodule, trainable, callbacks, trainer
+    )
 
 
 @remove_empty_run_dir
@@ -200,7 +203,9 @@ def _with_seed(config: Generate) -> Generate:
     return config.replace(seed=seed)
 
 
-def _refuse_ignored_keys(overrides: Sequence[str], ignored: Sequence[str], what: str, cure: str) -> None:
+def _refuse_ignored_keys(
+    overrides: Sequence[str], ignored: Sequence[str], what: str, cure: str
+) -> None:
     """Raise ConfigError if the command line sets a key that the script does not read."""
     for line in overrides:
         key = line.lstrip("+~").partition("=")[0]

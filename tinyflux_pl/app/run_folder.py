@@ -1,4 +1,6 @@
-"""The folder that Hydra makes for a job: locked while it is trained in, removed if it stays empty."""
+"""The folder that Hydra makes for a job: locked while it is trained in, removed if it stays
+empty.
+"""
 
 from __future__ import annotations
 
@@ -61,13 +63,19 @@ def locked_run_dir(run_dir: Path) -> Generator[None]:
 
 
 def require_new_run(config: Train) -> None:
-    """Raise ConfigError, unless the run is resumed, if its folder has a run's files or other files."""
+    """Raise ConfigError, unless the run is resumed, if its folder has a run's files or other
+    files.
+    """
     if config.resume or not is_rank_zero():  # rank 0 is the first to write
         return
     run_dir = Path(config.run_dir)
     checkpoints = sorted((run_dir / "checkpoints").glob("[!.]*/manifest.json"))
     if checkpoints or (run_dir / "results.json").is_file():
-        newest = f"has checkpoints (newest: {checkpoints[-1].parent.name})" if checkpoints else "is finished"
+        newest = (
+            f"has checkpoints (newest: {checkpoints[-1].parent.name})"
+            if checkpoints
+            else "is finished"
+        )
         raise ConfigError(
             f"run {config.run!r} already {newest}",
             where=config.run_dir,
@@ -106,7 +114,8 @@ def _locked(path: Path) -> TextIOWrapper:
             raise ConfigError(
                 f"this run is being trained by process {owner}",
                 where=str(path.parent),
-                cure="wait for it, or stop it and continue with resume=auto; or choose another name: run=NAME",
+                cure="wait for it, or stop it and continue with resume=auto; or choose another "
+                "name: run=NAME",
             ) from error
         if _is_same_file(path, file):
             return file

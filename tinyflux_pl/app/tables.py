@@ -17,14 +17,17 @@ NARROWEST = 20  # columns of a text beside a long label
 def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """The title, then each label with its text, which is wrapped between words alone.
 
-    A line that holds a path is not wrapped at all: it stays one that can be copied, or opened, as a whole.
+    A line that holds a path is not wrapped at all: it stays one that can be copied, or opened, as a
+    whole.
     """
     console = Console(soft_wrap=True)
     console.print(Text(printable(title), style="bold"))
     labels = max((len(label) for label, _ in rows), default=0)
     room = max(console.width - labels - 4, NARROWEST)
     for label, text in rows:
-        lines = [part for line in printable(text).splitlines() or [""] for part in _wrapped(line, room)]
+        lines = [
+            part for line in printable(text).splitlines() or [""] for part in _wrapped(line, room)
+        ]
         for number, line in enumerate(lines):
             start = Text(f"  {'' if number else printable(label):<{labels}}  ", style="cyan")
             console.print(start.append(Text(line, style="default")))

@@ -166,7 +166,9 @@ def _checkpoint_schedule(
     return CheckpointSchedule(folder, description, trainable.average, steps_per_epoch, **options)
 
 
-def _preview(config: Train, sources: list[Source], sampler: ImageSampler, trainable: Trainable) -> Preview:
+def _preview(
+    config: Train, sources: list[Source], sampler: ImageSampler, trainable: Trainable
+) -> Preview:
     from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
     from tinyflux_pl.data.training_captions import readable
     from tinyflux_pl.training.preview import Preview

@@ -54,7 +54,9 @@ class CachedDataset(Dataset):
                 left = len(store.pending(group)) if group in store.groups() else store.shards
                 what = f"the cached {group!r} lacks {left} of {store.shards} shards"
                 raise StaleCache(what, where=str(store.root), cure=f"finish it: {extraction()}")
-        self.layout = {key: kind for g in (ENCODINGS, *self.groups) for key, kind in store.layout(g).items()}
+        self.layout = {
+            key: kind for g in (ENCODINGS, *self.groups) for key, kind in store.layout(g).items()
+        }
         missing = {
             "latents",
             "text.tokens",
@@ -100,7 +102,9 @@ class CachedDataset(Dataset):
             text=text,
             sample_ids=self._rows("sample_ids", index),
             dataset_ids=torch.full((len(index),), self.dataset_id),
-            captions=self.store.captions(index) if captions is None else [captions[i] for i in index.tolist()],
+            captions=self.store.captions(index)
+            if captions is None
+            else [captions[i] for i in index.tolist()],
             experts={key: self._rows(key, index).float() for key in self.expert_keys},
             expert_present={group: present.clone() for group in self.groups},
             masks=self._rows("masks", index).float() if "masks" in self.layout else None,
@@ -129,4 +133,8 @@ class CachedDataset(Dataset):
     def _rows(self, key: str, index: Tensor, first: int | None = None) -> Tensor:
         if self._memory is None:
             return self.store.gather(key, index, first)
-        return self._memory[key][:, :first].index_select(0, index) if first else self._memory[key][index]
+        return (
+            self._memory[key][:, :first].index_select(0, index)
+            if first
+            else self._memory[key][index]
+        )

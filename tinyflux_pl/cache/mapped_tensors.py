@@ -44,7 +44,9 @@ class MappedArray:
     def empty(self, rows: int, first: int | None) -> tuple[Tensor, np.ndarray]:
         """An uninitialised tensor of so many rows, and a numpy view of its memory."""
         out = torch.empty((rows, *self.head(first).shape[1:]), dtype=self.dtype)
-        same_width = {"int16": torch.int16, "uint8": torch.uint8}.get(self.array.dtype.name, self.dtype)
+        same_width = {"int16": torch.int16, "uint8": torch.uint8}.get(
+            self.array.dtype.name, self.dtype
+        )
         return out, out.view(same_width).numpy()
 
 

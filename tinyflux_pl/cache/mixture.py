@@ -38,7 +38,9 @@ class Mixture(Dataset):
     whose shapes, codec, text encoder or teacher differ.
     """
 
-    def __init__(self, datasets: Mapping[int, CachedDataset], weights: Mapping[int, float] | None = None) -> None:
+    def __init__(
+        self, datasets: Mapping[int, CachedDataset], weights: Mapping[int, float] | None = None
+    ) -> None:
         if not datasets or (weights is not None and set(weights) != set(datasets)):
             what = f"weights for {sorted(weights or ())}, sources {sorted(datasets)}"
             raise ConfigError(what, where="data.weights", cure="give one weight for each source")
@@ -107,14 +109,23 @@ class Mixture(Dataset):
             captions=[captions[i] for i in restore_order.tolist()],
             experts={key: merge([self._expert(p, key) for p in parts]) for key in self.expert_keys},
             expert_present={
-                g: merge([p.expert_present.get(g, torch.zeros(len(p), dtype=torch.bool)) for p in parts])
+                g: merge(
+                    [p.expert_present.get(g, torch.zeros(len(p), dtype=torch.bool)) for p in parts]
+                )
                 for g in self.groups
             },
             masks=masks,
-            references=tuple(merge([p.references[k] for p in parts]) for k in range(len(reference_keys(self.layout)))),
+            references=tuple(
+                merge([p.references[k] for p in parts])
+                for k in range(len(reference_keys(self.layout)))
+            ),
             inpaint=merge([p.inpaint for p in parts]) if "inpaint" in self.layout else None,
             size_ids=merge([self._sizes(p) for p in parts]) if SIZE_IDS in self.layout else None,
-            **{name: merge([getattr(p, name) for p in parts]) for name in TARGET if name in self.layout},
+            **{
+                name: merge([getattr(p, name) for p in parts])
+                for name in TARGET
+                if name in self.layout
+            },
         )
 
     def shape_of(self, index: int) -> tuple[int, ...]:
@@ -150,7 +161,9 @@ class Mixture(Dataset):
     def _mismatch(self, first: int, second: int, what: str) -> SpecMismatch:
         names = [f"{i} ({self.datasets[i].store.name})" for i in (first, second)]
         cure = "extract both with the same codec, text encoder and teachers"
-        return SpecMismatch(f"sources {names[0]} and {names[1]} do not fit: {what}", where="data", cure=cure)
+        return SpecMismatch(
+            f"sources {names[0]} and {names[1]} do not fit: {what}", where="data", cure=cure
+        )
 
 
 def _picture_keys(dataset: CachedDataset) -> list[str]:

@@ -22,7 +22,9 @@ class ReusableRows:
     reusable row is hashed first: nothing of a damaged one is reused, and `faults` names it.
     """
 
-    def __init__(self, old: CacheStore | None, new: CacheStore, group: str, title: str = "") -> None:
+    def __init__(
+        self, old: CacheStore | None, new: CacheStore, group: str, title: str = ""
+    ) -> None:
         self.old = old
         self.group = group
         self.rows = np.full(len(new), -1, np.int64)  # rows of the old store; -1: to be computed

@@ -43,7 +43,8 @@ class SameShapeOrder(SampleOrder):
             for number, group in enumerate(groups)
         ]
         self._global = [
-            np.concatenate([self._offsets[k] + np.arange(self.lengths[k]) for k in group]) for group in groups
+            np.concatenate([self._offsets[k] + np.arange(self.lengths[k]) for k in group])
+            for group in groups
         ]
         self._shape_turns = turns([sum(weights[k] for k in group) for group in groups], len(groups))
 

@@ -84,7 +84,10 @@ class ShardKeys:
         """
         if self._table is None:
             content = self.file.read_bytes() if self.sha256 and self.file.is_file() else b""
-            is_intact = len(content) == self.total * BYTES and hashlib.sha256(content).hexdigest() == self.sha256
+            is_intact = (
+                len(content) == self.total * BYTES
+                and hashlib.sha256(content).hexdigest() == self.sha256
+            )
             if self.sha256 and not is_intact:
                 what = f"{self.file.name} is not what was written"
                 raise CorruptStore(what, where=str(self.file), cure=repair_hint(self.file.parent))

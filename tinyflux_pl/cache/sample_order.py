@@ -101,7 +101,9 @@ class SampleOrder:
 class OrderedBatchSampler(Sampler[list[int]]):
     """The batches of steps start .. stop - 1, for one rank: a DataLoader's `batch_sampler`."""
 
-    def __init__(self, order: SampleOrder, start: int, stop: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, order: SampleOrder, start: int, stop: int, rank: int = 0, world: int = 1
+    ) -> None:
         self.order = order
         self.start = start
         self.stop = stop

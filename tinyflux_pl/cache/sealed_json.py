@@ -45,7 +45,9 @@ def is_foreign(path: Path) -> bool:
     return 2 * len(shared) < len(expected)
 
 
-def read_sealed(path: Path, root: Path, fields: Mapping[str, type] = MappingProxyType({})) -> dict[str, Any]:
+def read_sealed(
+    path: Path, root: Path, fields: Mapping[str, type] = MappingProxyType({})
+) -> dict[str, Any]:
     """Read sealed JSON of the store at `root`.
 
     Raises CorruptStore if a single bit changed, if a field is missing or of another type, or if the

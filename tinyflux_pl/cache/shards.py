@@ -62,7 +62,9 @@ class CacheGroup:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """The inputs that the group was made from."""
-        return read_sealed(self.folder / GROUP_FILE, self.folder.parent, GROUP_FIELDS)["fingerprint"]
+        return read_sealed(self.folder / GROUP_FILE, self.folder.parent, GROUP_FIELDS)[
+            "fingerprint"
+        ]
 
     def record(self, k: int) -> dict[str, Any] | None:
         """The record of shard k.
@@ -74,7 +76,9 @@ class CacheGroup:
         if not shard.exists() or not file.exists():
             return None
         record = read_sealed(file, self.folder.parent, SHARD_FIELDS)
-        is_valid = shard.stat().st_size == record["size"] and record.get("inputs") == self._inputs(k)
+        is_valid = shard.stat().st_size == record["size"] and record.get("inputs") == self._inputs(
+            k
+        )
         return record if is_valid else None
 
     def write(self, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None) -> None:
@@ -149,9 +153,13 @@ class CacheGroup:
         return hash_json({"fingerprint": self.fingerprint, "keys": self.keys.of(k)})
 
     def _require_same_layout(self, layout: dict[str, Any], shard: Path) -> None:
-        stored = {n: [DTYPE_NAMES[dtype], list(shape)] for n, (dtype, shape) in self.layout().items()}
+        stored = {
+            n: [DTYPE_NAMES[dtype], list(shape)] for n, (dtype, shape) in self.layout().items()
+        }
         if stored and stored != layout:
-            names = sorted(n for n in stored.keys() | layout.keys() if stored.get(n) != layout.get(n))
+            names = sorted(
+                n for n in stored.keys() | layout.keys() if stored.get(n) != layout.get(n)
+            )
             lines = "; ".join(f"{n}: {layout.get(n)}, other shards {stored.get(n)}" for n in names)
             what = f"the layout of the shard differs: {lines}"
             raise SpecMismatch(what, where=str(shard), cure=rebuild_hint())
@@ -164,7 +172,9 @@ class CacheGroup:
         record = read_sealed(record_path, self.folder.parent, SHARD_FIELDS)
         size = shard.stat().st_size
         if check_inputs and record.get("inputs") != self._inputs(k):
-            raise self._corrupt(shard, "it was made from other inputs than its group and its samples")
+            raise self._corrupt(
+                shard, "it was made from other inputs than its group and its samples"
+            )
         if size != record["size"]:
             raise self._corrupt(shard, f"{size} bytes, {record['size']} were written")
         mapped = np.memmap(shard, np.uint8, "r")

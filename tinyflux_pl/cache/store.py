@@ -75,7 +75,9 @@ class CacheStore:
             store.require_records(total, records)
             return store
         if total < 1 or shard_size < 1:
-            raise DataError(f"a store of {total} samples in shards of {shard_size}", where=str(root))
+            raise DataError(
+                f"a store of {total} samples in shards of {shard_size}", where=str(root)
+            )
         keys_sha256 = sample_keys.write(root, keys()) if keys else ""
         manifest = Manifest(name, total, shard_size, plain(records), keys_sha256)
         manifest.write(root)
@@ -133,7 +135,8 @@ class CacheStore:
         if description.exists():
             cached = CacheGroup(folder, self.keys).fingerprint
             require_equal(fingerprint, cached, f"the cached {group!r}", str(folder), cure)
-            if self.complete(group):  # nothing to write, so no lock: several runs may read one store
+            # nothing to write, so no lock: several runs may read one store
+            if self.complete(group):
                 return
         with self.writing():
             self._remove_leftovers(folder)
@@ -144,7 +147,9 @@ class CacheStore:
         """The shards that are not yet complete and recorded."""
         return [k for k in range(self.shards) if self.group(group).record(k) is None]
 
-    def write_shard(self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None) -> None:
+    def write_shard(
+        self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None
+    ) -> None:
         """Write rows(k) of a group: tensors (rows, ...), with or without the group's prefix."""
         if k not in range(self.shards):
             raise DataError(f"shard {k} of {self.shards}", where=str(self.root))
@@ -193,13 +198,15 @@ class CacheStore:
             available = sorted(k for g in self.groups() for k in self.layout(g))
             raise KeyError(f"{key} is not in this store: it has {available}")
         out, target = sample.empty(len(index), first)
-        if len(shards) == 1 and first is None:  # with `first`, take would copy the shard's full rows
+        # with `first`, take would copy the shard's full rows
+        if len(shards) == 1 and first is None:
             # mode="raise" would buffer; the indices are checked above
             np.take(sample.array, row, axis=0, out=target, mode="clip")
             return out
         for k in shards:
             source = mapped[k][name].head(first)
-            for i in np.flatnonzero(shard == k):  # row by row: fancy assignment would copy every row twice
+            # row by row: fancy assignment would copy every row twice
+            for i in np.flatnonzero(shard == k):
                 target[i] = source[row[i]]
         return out
 
@@ -214,7 +221,9 @@ class CacheStore:
         if group not in self._groups:
             if not (self.root / group / GROUP_FILE).exists():
                 cure = f"extract it first: {extraction()}"
-                raise DataError(f"the store has no group {group!r}", where=str(self.root), cure=cure)
+                raise DataError(
+                    f"the store has no group {group!r}", where=str(self.root), cure=cure
+                )
             self._groups[group] = CacheGroup(self.root / group, self.keys, self._verify_on_read)
         return self._groups[group]
 
@@ -228,6 +237,10 @@ class CacheStore:
 
     def _resolve(self, key: str) -> tuple[CacheGroup, str]:
         head, _, rest = key.partition(".")
-        if rest and head != "text" and (head in self._groups or (self.root / head / GROUP_FILE).exists()):
+        if (
+            rest
+            and head != "text"
+            and (head in self._groups or (self.root / head / GROUP_FILE).exists())
+        ):
             return self.group(head), rest
         return self.group(ENCODINGS), key

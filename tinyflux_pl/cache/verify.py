@@ -67,7 +67,9 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
         yield folder / GROUP_FILE, fault
         group = CacheGroup(folder, store.keys if store else None)
         # without a manifest and its keys, the number of shards is unknown
-        numbers = range(store.shards) if store and has_keys else sorted(set(shard_files(folder).values()))
+        numbers = (
+            range(store.shards) if store and has_keys else sorted(set(shard_files(folder).values()))
+        )
         for k in numbers:
             yield _examine_shard(group, k, check_inputs=not fault and has_keys)
 
@@ -77,7 +79,9 @@ def foreign_files(root: Path) -> list[Path]:
     moved.
     """
     groups = (path for path in root.glob(f"*/{GROUP_FILE}") if is_group(path.parent))
-    return sorted(path for path in (root / MANIFEST_FILE, root / AUDIT_FILE, *groups) if is_foreign(path))
+    return sorted(
+        path for path in (root / MANIFEST_FILE, root / AUDIT_FILE, *groups) if is_foreign(path)
+    )
 
 
 def repair(root: Path) -> list[tuple[Path, str]]:

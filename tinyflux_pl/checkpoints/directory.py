@@ -52,11 +52,15 @@ class Checkpoint:
         truncated, missing, or not a training state.
         """
         if STATE not in self.manifest["files"]:
-            raise CorruptCheckpoint("it has weights but no training state", where=str(self.path), cure=CURE)
+            raise CorruptCheckpoint(
+                "it has weights but no training state", where=str(self.path), cure=CURE
+            )
         return training_state.read(self.path / STATE)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every raw weight, from the header alone, without torch.compile's prefixes."""
+        """Name -> shape of every raw weight, from the header alone, without torch.compile's
+        prefixes.
+        """
         shapes = tensor_shapes(self.path / WEIGHTS)
         return {plain_key(name): shape for name, shape in shapes.items()}
 
@@ -70,10 +74,11 @@ def save(
     averaged: Mapping[str, Tensor] | None,
     state: dict[str, Any] | None,
 ) -> Checkpoint:
-    """Write into a staging folder, hash, manifest last, fsync, rename: the target is complete or unchanged.
+    """Write into a staging folder, hash, manifest last, fsync, rename: the target is complete or
+    unchanged.
 
-    `averaged` has only the tensors that have an average, so that frozen ones are stored once. Removes
-    the leftovers of killed writers. Raises DiskFull.
+    `averaged` has only the tensors that have an average, so that frozen ones are stored once.
+    Removes the leftovers of killed writers. Raises DiskFull.
     """
     path = Path(path)
     folders.remove_leftovers(path.parent)
@@ -92,24 +97,29 @@ def save(
 def read(path: str | Path) -> Checkpoint:
     """Open a checkpoint and verify the manifest and every file it lists.
 
-    Raises CorruptCheckpoint for any that changed, UntrustedFile for a single file, such as a pickle,
-    which is not opened.
+    Raises CorruptCheckpoint for any that changed, UntrustedFile for a single file, such as a
+    pickle, which is not opened.
     """
     path = Path(path)
     if path.is_file():
         raise UntrustedFile(
             f"{path.name} is a file; a checkpoint is a directory. It was not opened",
             where=str(path),
-            cure="give a checkpoint folder; safetensors weights go to model.weights=FILE.safetensors",
+            cure="give a checkpoint folder; safetensors weights go to "
+            "model.weights=FILE.safetensors",
         )
     if not (path / MANIFEST).is_file():
-        raise CorruptCheckpoint(f"not a checkpoint: no {MANIFEST}", where=str(path), cure=_nearby(path) or CURE)
+        raise CorruptCheckpoint(
+            f"not a checkpoint: no {MANIFEST}", where=str(path), cure=_nearby(path) or CURE
+        )
     manifest = sealed.read(path)
     sealed.verify(path, manifest)
     try:
         config = files.read_json(path / CONFIG)
     except (OSError, ValueError) as error:
-        raise CorruptCheckpoint(f"{CONFIG} cannot be read: {error}", where=str(path), cure=CURE) from error
+        raise CorruptCheckpoint(
+            f"{CONFIG} cannot be read: {error}", where=str(path), cure=CURE
+        ) from error
     if not isinstance(config, dict):
         raise CorruptCheckpoint(f"{CONFIG} does not describe a network", where=str(path), cure=CURE)
     return Checkpoint(path, config, manifest)
@@ -141,7 +151,9 @@ def newest_valid(folder: str | Path) -> tuple[Checkpoint | None, list[str]]:
     return None, rejected
 
 
-def prune(folder: str | Path, keep: int, pattern: str, is_valid: Callable[[Path], bool] = verifies) -> list[Path]:
+def prune(
+    folder: str | Path, keep: int, pattern: str, is_valid: Callable[[Path], bool] = verifies
+) -> list[Path]:
     """Remove checkpoints that match `pattern` and are older than the newest `keep` valid ones.
 
     Returns those removed. An invalid checkpoint does not count among the `keep`.
@@ -162,7 +174,9 @@ def prune(folder: str | Path, keep: int, pattern: str, is_valid: Callable[[Path]
 
 
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load strictly, compiled or not; CheckpointMismatch lists missing, extra and mis-shaped keys."""
+    """Load strictly, compiled or not; CheckpointMismatch lists missing, extra and mis-shaped
+    keys.
+    """
     module_keys = {plain_key(name): name for name in module.state_dict()}
     expected = plain_keys(module.state_dict())
     tensors = plain_keys(tensors)

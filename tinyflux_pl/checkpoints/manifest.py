@@ -50,7 +50,9 @@ def read(folder: Path) -> dict[str, Any]:
         or not 0 <= manifest["step"] <= MAX_STEP
         or not _is_file_table(manifest.get("files"))
     ):
-        raise CorruptCheckpoint(f"{MANIFEST} does not describe a checkpoint", where=str(folder), cure=CURE)
+        raise CorruptCheckpoint(
+            f"{MANIFEST} does not describe a checkpoint", where=str(folder), cure=CURE
+        )
     return manifest
 
 
@@ -64,9 +66,13 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
                 "sha256": files.sha256(file),
             }
         except OSError as error:  # a bad sector, or no permission
-            raise CorruptCheckpoint(f"{name} cannot be read: {error}", where=str(folder), cure=CURE) from error
+            raise CorruptCheckpoint(
+                f"{name} cannot be read: {error}", where=str(folder), cure=CURE
+            ) from error
         if not intact:
-            raise CorruptCheckpoint(f"{name} is missing, torn or altered", where=str(folder), cure=CURE)
+            raise CorruptCheckpoint(
+                f"{name} is missing, torn or altered", where=str(folder), cure=CURE
+            )
 
 
 def _is_file_table(entries: Any) -> bool:

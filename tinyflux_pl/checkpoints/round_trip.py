@@ -13,7 +13,10 @@ from tinyflux_pl.core.errors import CorruptCheckpoint
 
 
 def require_same(
-    read: Checkpoint, weights: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None, optimizer: dict[str, Any]
+    read: Checkpoint,
+    weights: Mapping[str, Tensor],
+    averaged: Mapping[str, Tensor] | None,
+    optimizer: dict[str, Any],
 ) -> None:
     """Raise CorruptCheckpoint naming the first part of `read` that differs from the arguments."""
     pairs: list[tuple[str, Any, Any]] = [
@@ -27,12 +30,15 @@ def require_same(
             raise CorruptCheckpoint(
                 f"{part} differs from what was written when it is read back",
                 where=str(read.path.parent),
-                cure="check the disk and its file system, or write elsewhere: paths.root=/another/disk",
+                cure="check the disk and its file system, or write elsewhere: "
+                "paths.root=/another/disk",
             )
 
 
 def difference(saved: Any, loaded: Any, name: str) -> str:
-    """Dotted name of the first difference of two nested containers of tensors and plain values, or ""."""
+    """Dotted name of the first difference of two nested containers of tensors and plain values, or
+    "".
+    """
     if isinstance(saved, Tensor):
         if not isinstance(loaded, Tensor):
             return name

@@ -13,7 +13,8 @@ PLAIN = (bool, int, float, str)
 
 
 def snapshot(value: Any) -> Any:
-    """Copy `value` with every tensor on the CPU, in plain containers and plain types at every level.
+    """Copy `value` with every tensor on the CPU, in plain containers and plain types at every
+    level.
 
     Raises CheckpointMismatch for a type that could not be read back from a checkpoint.
     """

@@ -1,4 +1,6 @@
-"""`state.pt` of a checkpoint: optimizer and counters, checked by its zip directory before torch opens it."""
+"""`state.pt` of a checkpoint: optimizer and counters, checked by its zip directory before torch
+opens it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def read(path: Path) -> dict[str, Any]:
                 where=where,
                 cure=RESUME_OWN,
             ) from error
-        raise CorruptCheckpoint(f"{name} cannot be read: {error}", where=where, cure=CURE) from error
+        raise CorruptCheckpoint(
+            f"{name} cannot be read: {error}", where=where, cure=CURE
+        ) from error
     counts = ("step", "average_updates")
     if not isinstance(state, dict) or not {"step", "optimizer"} <= state.keys():
         raise CorruptCheckpoint(f"{name} is not a training state", where=where, cure=CURE)
@@ -61,7 +65,9 @@ def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _require_stored(path: Path) -> None:
-    """Require an uncompressed archive, as torch writes: one that expands beyond its size is not torch's."""
+    """Require an uncompressed archive, as torch writes: one that expands beyond its size is not
+    torch's.
+    """
     where, name = str(path), path.name
     try:
         with zipfile.ZipFile(path) as archive:

@@ -10,10 +10,12 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class VerifiedCache:
-    """Callable that tells if a checkpoint is valid, hashing it at most once while its files stay the same.
+    """Callable that tells if a checkpoint is valid, hashing it at most once while its files stay
+    the same.
 
-    Files count as changed by name, inode, size or modification time. Silent corruption on the disk is
-    detected when the checkpoint is read (resume=auto, `extract.py doctor=true`), not by a second call.
+    Files count as changed by name, inode, size or modification time. Silent corruption on the disk
+    is detected when the checkpoint is read (resume=auto, `extract.py doctor=true`), not by a second
+    call.
     """
 
     def __init__(self) -> None:

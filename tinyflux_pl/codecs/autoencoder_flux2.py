@@ -1,4 +1,6 @@
-"""FLUX.2's autoencoder as a codec: 2 x 2 cells folded into channels, normalised by batch statistics."""
+"""FLUX.2's autoencoder as a codec: 2 x 2 cells folded into channels, normalised by batch
+statistics.
+"""
 
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,9 +13,9 @@ from tinyflux_pl.core.specs import LatentSpec
 
 
 class AutoencoderFlux2Codec(AutoencoderKLCodec):
-    """Latents (B, 128, H/16, W/16): the posterior's mode, channel order (c, row, column), minus the running
-    mean and divided by the running deviation of the autoencoder's BatchNorm, which holds the place of scale
-    and shift. FLUX.3 uses it too. Raises what AutoencoderKLCodec raises.
+    """Latents (B, 128, H/16, W/16): the posterior's mode, channel order (c, row, column), minus the
+    running mean and divided by the running deviation of the autoencoder's BatchNorm, which holds
+    the place of scale and shift. FLUX.3 uses it too. Raises what AutoencoderKLCodec raises.
     """
 
     kind = "AutoencoderKLFlux2"
@@ -26,8 +28,15 @@ class AutoencoderFlux2Codec(AutoencoderKLCodec):
         return LatentSpec(4 * self.vae_config.get("latent_channels", 32), 2**levels)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the latents: hash of the weights with their statistics, dtype, config."""
-        return {"codec": "autoencoder_flux2", "weights": self._sha256, "dtype": self.dtype, **self._decided()}
+        """Plain data that decides the latents: hash of the weights with their statistics, dtype,
+        config.
+        """
+        return {
+            "codec": "autoencoder_flux2",
+            "weights": self._sha256,
+            "dtype": self.dtype,
+            **self._decided(),
+        }
 
     def _normalised(self, z: Tensor) -> Tensor:
         mean, deviation = self._statistics()

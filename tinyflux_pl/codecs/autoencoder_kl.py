@@ -27,22 +27,24 @@ def _chunks(images: int, pixels: int) -> list[slice]:
 
 
 class AutoencoderKLCodec(Codec):
-    """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own config; where that
-    has a mean and a deviation of each channel, (z - mean) * scale / deviation.
+    """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own
+    config; where that has a mean and a deviation of each channel, (z - mean) * scale / deviation.
 
-    `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit), of
-    which `subfolder` holds config.json and the safetensors ("" for the root); or a single safetensors
-    file in either layout, alone or a whole checkpoint, and then `structure` is what config.json would say
-    (a file without an autoencoder leads to the folder that it lies in). An EDM network's latents are divided by
-    `data_deviation` beside. scaling="unshifted"
-    leaves the shift out, as TinyFlux's published weights want. Of a folder's variants (fp16, ...) `variant` is
-    read. Headers are judged when the autoencoder is first asked about its latents, weights are read on first
-    use, in `dtype`; latents come out in fp32. Raises ConfigError, HubError, CheckpointMismatch, CorruptCheckpoint.
+    `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit),
+    of which `subfolder` holds config.json and the safetensors ("" for the root); or a single
+    safetensors file in either layout, alone or a whole checkpoint, and then `structure` is what
+    config.json would say (a file without an autoencoder leads to the folder that it lies in). An
+    EDM network's latents are divided by `data_deviation` beside. scaling="unshifted"
+    leaves the shift out, as TinyFlux's published weights want. Of a folder's variants (fp16, ...)
+    `variant` is read. Headers are judged when the autoencoder is first asked about its latents,
+    weights are read on first use, in `dtype`; latents come out in fp32. Raises ConfigError,
+    HubError, CheckpointMismatch, CorruptCheckpoint.
     """
 
     kind = "AutoencoderKL"  # the class of diffusers
     original = ORIGINAL  # of single files
-    deciding: ClassVar[dict[str, Any]] = {"act_fn": "silu", "norm_num_groups": 32}  # which no weight's shape tells
+    # which no weight's shape tells
+    deciding: ClassVar[dict[str, Any]] = {"act_fn": "silu", "norm_num_groups": 32}
 
     def __init__(
         self,
@@ -57,16 +59,22 @@ class AutoencoderKLCodec(Codec):
         data_deviation: float = 1.0,
     ) -> None:
         if scaling not in ("shifted", "unshifted"):
-            raise ConfigError(f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted")
+            raise ConfigError(
+                f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted"
+            )
         if dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigError(f"no dtype {dtype!r}", where="codec.dtype", cure="float32, bfloat16 or float16")
+            raise ConfigError(
+                f"no dtype {dtype!r}", where="codec.dtype", cure="float32, bfloat16 or float16"
+            )
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.revision, self.structure = subfolder, revision, structure
         self.scaling, self.dtype, self.name, self.variant = scaling, dtype, name, variant
         self.data_deviation = data_deviation
         if not 0 < data_deviation < float("inf"):
             what = f"data_deviation is {data_deviation}"
-            raise ConfigError(what, where="codec.data_deviation", cure="a positive number; 1 changes nothing")
+            raise ConfigError(
+                what, where="codec.data_deviation", cure="a positive number; 1 changes nothing"
+            )
         self.device = torch.device("cpu")
         self._model: Any = None
 
@@ -76,12 +84,18 @@ class AutoencoderKLCodec(Codec):
         if self.weights is None:
             cure = "codec.weights=FOLDER, which holds vae/, or FILE.safetensors"
             raise ConfigError("no weights for the autoencoder", where="codec.weights", cure=cure)
-        source = autoencoder_weights.locate(self.weights, self.revision, self.subfolder, self.variant)
+        source = autoencoder_weights.locate(
+            self.weights, self.revision, self.subfolder, self.variant
+        )
         if source.config is None and self.structure is None:
             cure = "give codec.structure, or a folder in diffusers' layout"
-            raise ConfigError("a file alone does not say what it holds", where=self.weights, cure=cure)
+            raise ConfigError(
+                "a file alone does not say what it holds", where=self.weights, cure=cure
+            )
         config = self.structure if source.config is None else source.config
-        autoencoder_weights.require_fit(self._skeleton_of(config or {}), source, self.original, config or {})
+        autoencoder_weights.require_fit(
+            self._skeleton_of(config or {}), source, self.original, config or {}
+        )
         return source
 
     @cached_property
@@ -95,8 +109,11 @@ class AutoencoderKLCodec(Codec):
     def latent_spec(self) -> LatentSpec:
         """Channels, and a halving between each two levels."""
         config = self.vae_config
-        _ = self.scale, self.statistics  # tells of numbers that mean nothing, before weights are read
-        return LatentSpec(config.get("latent_channels", 4), 2 ** (len(config.get("block_out_channels", [64])) - 1))
+        # tells of numbers that mean nothing, before weights are read
+        _ = self.scale, self.statistics
+        return LatentSpec(
+            config.get("latent_channels", 4), 2 ** (len(config.get("block_out_channels", [64])) - 1)
+        )
 
     @cached_property
     def scale(self) -> float:
@@ -104,17 +121,23 @@ class AutoencoderKLCodec(Codec):
         factor = self.vae_config.get("scaling_factor", 0.18215)
         if not isinstance(factor, int | float) or not 0 < factor < float("inf"):
             cure = "use the config.json that the autoencoder was published with"
-            raise ConfigError(f"scaling_factor is {factor!r}", where=f"config.json of {self.name}", cure=cure)
+            raise ConfigError(
+                f"scaling_factor is {factor!r}", where=f"config.json of {self.name}", cure=cure
+            )
         return float(factor) / self.data_deviation
 
     @cached_property
     def shift(self) -> float:
         """shift_factor, 0 where there is none or where it is left out."""
-        return float(self.vae_config.get("shift_factor") or 0.0) if self.scaling == "shifted" else 0.0
+        return (
+            float(self.vae_config.get("shift_factor") or 0.0) if self.scaling == "shifted" else 0.0
+        )
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor] | None:
-        """latents_mean and latents_std of each channel (C, 1, 1), as in Playground's autoencoder; None without."""
+        """latents_mean and latents_std of each channel (C, 1, 1), as in Playground's autoencoder;
+        None without.
+        """
         return autoencoder_weights.statistics_of(self.vae_config, self.scaling, self.name)
 
     def encode(
@@ -125,7 +148,9 @@ class AutoencoderKLCodec(Codec):
         height, width = images.shape[-2:]
         if height % factor or width % factor:
             raise ConfigError(
-                f"{height} x {width} pixels", where=self.name, cure=f"use sides that are multiples of {factor}"
+                f"{height} x {width} pixels",
+                where=self.name,
+                cure=f"use sides that are multiples of {factor}",
             )
         drawn = []
         for rows in _chunks(len(images), height * width):
@@ -139,7 +164,9 @@ class AutoencoderKLCodec(Codec):
         """Normalised latents -> images, not clamped."""
         z = self._restored(latents.to(self.device).float()).to(getattr(torch, self.dtype))
         pixels = latents.shape[-2] * latents.shape[-1] * self.latent_spec.downsample**2
-        return torch.cat([self._loaded().decode(z[rows]).sample.float() for rows in _chunks(len(z), pixels)])
+        return torch.cat(
+            [self._loaded().decode(z[rows]).sample.float() for rows in _chunks(len(z), pixels)]
+        )
 
     def _normalised(self, z: Tensor) -> Tensor:
         if self.statistics is None:
@@ -172,7 +199,9 @@ class AutoencoderKLCodec(Codec):
         return "+".join(known_sha256(file) for file in self.source.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the latents: hash of the weights, scale, shift, statistics, dtype, config."""
+        """Plain data that decides the latents: hash of the weights, scale, shift, statistics,
+        dtype, config.
+        """
         identity = {
             "codec": "autoencoder_kl",
             "weights": self._sha256,
@@ -182,11 +211,17 @@ class AutoencoderKLCodec(Codec):
             **self._decided(),
         }
         names = ("latents_mean", "latents_std")
-        return identity if self.statistics is None else {**identity, **{name: self.vae_config[name] for name in names}}
+        return (
+            identity
+            if self.statistics is None
+            else {**identity, **{name: self.vae_config[name] for name in names}}
+        )
 
     def _decided(self) -> dict[str, Any]:
         """Settings of config.json that change the latents and differ from diffusers' defaults."""
-        settings = {key: self.vae_config.get(key, default) for key, default in self.deciding.items()}
+        settings = {
+            key: self.vae_config.get(key, default) for key, default in self.deciding.items()
+        }
         return {key: value for key, value in settings.items() if value != self.deciding[key]}
 
     def to(self, device: Any) -> "AutoencoderKLCodec":
@@ -214,18 +249,36 @@ class AutoencoderKLCodec(Codec):
         try:
             with torch.device("meta"):
                 return kind(**{key: value for key, value in settings.items() if key in parameters})
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            IndexError,
+            ZeroDivisionError,
+            RuntimeError,
+        ) as error:
             what = f"not the structure of an {self.kind}: {str(error)[:200]}"
             cure = "use config.json and weights of one release, or check codec.structure"
             raise ConfigError(what, where=self.weights or "codec.structure", cure=cure) from error
 
     def _loaded(self) -> Any:
-        if self._model is None and self.dtype == "float16" and self.vae_config.get("force_upcast", True):
+        if (
+            self._model is None
+            and self.dtype == "float16"
+            and self.vae_config.get("force_upcast", True)
+        ):
             why = "its config says force_upcast: activations pass 65504"
-            cure = "codec.dtype=bfloat16, or float32; or an autoencoder that was mended, with force_upcast: false"
-            raise ConfigError(f"{self.name} overflows in float16: {why}", where="codec.dtype", cure=cure)
+            cure = (
+                "codec.dtype=bfloat16, or float32; or an autoencoder that was mended, with "
+                "force_upcast: false"
+            )
+            raise ConfigError(
+                f"{self.name} overflows in float16: {why}", where="codec.dtype", cure=cure
+            )
         if self._model is None and self.device.type == "meta":  # to plan with; no weight is read
-            skeleton = nn.Module.to(self.skeleton(), getattr(torch, self.dtype))  # diffusers' own warns
+            # diffusers' own warns
+            skeleton = nn.Module.to(self.skeleton(), getattr(torch, self.dtype))
             self._model = skeleton.eval()
         if self._model is None:
             source, number = self.source, getattr(torch, self.dtype)

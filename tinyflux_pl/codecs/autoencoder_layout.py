@@ -1,4 +1,6 @@
-"""Autoencoders in the layout of the original files (ae.safetensors, or inside a whole checkpoint)."""
+"""Autoencoders in the layout of the original files (ae.safetensors, or inside a whole
+checkpoint).
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,16 @@ from tinyflux_pl.weights.headers import tensor_shapes
 from tinyflux_pl.weights.load_release import KeyLayout
 
 PREFIXES = ("first_stage_model.", "vae.")  # of an autoencoder inside a whole checkpoint
-MOVED = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}  # by FLUX.2's files
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of diffusers' first years
+# by FLUX.2's files
+MOVED = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
+# of diffusers' first years
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 COUNTED = "bn.num_batches_tracked"  # of FLUX.2's statistics; torch, too, does without it
 
 
 def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
-    """From either layout; of the original one by diffusers' own converter, which leaves out what it does not know.
+    """From either layout; of the original one by diffusers' own converter, which leaves out what it
+    does not know.
 
     FLUX.2's own keys are moved before.
     """
@@ -38,7 +43,9 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[
 
 
 def holds_autoencoder(file: Path) -> bool:
-    """True if a safetensors file contains an autoencoder, alone or in a checkpoint, in either layout."""
+    """True if a safetensors file contains an autoencoder, alone or in a checkpoint, in either
+    layout.
+    """
     keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
     return any(f"{prefix}decoder.conv_in.weight" in keys for prefix in ("", *PREFIXES))
 
@@ -55,7 +62,9 @@ def _renamed(key: str) -> str:
 
 
 def _moved(key: str) -> str:
-    return next((new + key.removeprefix(old) for old, new in MOVED.items() if key.startswith(old)), key)
+    return next(
+        (new + key.removeprefix(old) for old, new in MOVED.items() if key.startswith(old)), key
+    )
 
 
 ORIGINAL = KeyLayout("", to_diffusers, PREFIXES)

@@ -21,11 +21,15 @@ from tinyflux_pl.weights.load_release import WeightSource
 STEMS = ("diffusion_pytorch_model",)
 
 
-def locate(weights: str, revision: str | None, subfolder: str, variant: str | None = None) -> WeightSource:
-    """The autoencoder's files and config.json: in a release, in the one around a file, or in a file that holds it.
+def locate(
+    weights: str, revision: str | None, subfolder: str, variant: str | None = None
+) -> WeightSource:
+    """The autoencoder's files and config.json: in a release, in the one around a file, or in a file
+    that holds it.
 
-    Raises what weights.find_files.fetch and weights_in do, ConfigError for a file without an autoencoder, HubError
-    for a folder that lacks weights or config.json, CheckpointMismatch for packed weights.
+    Raises what weights.find_files.fetch and weights_in do, ConfigError for a file without an
+    autoencoder, HubError for a folder that lacks weights or config.json, CheckpointMismatch for
+    packed weights.
     """
     root = fetch(weights, revision, subfolder, STEMS, variant=variant)
     if root.is_file():
@@ -35,8 +39,13 @@ def locate(weights: str, revision: str | None, subfolder: str, variant: str | No
         if not (root.parent / subfolder / "config.json").is_file():
             shapes = tensor_shapes(root)
             require_network(shapes, str(root))  # its message says more
-            do = "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole pipeline"
-            raise ConfigError(f"this file{apposition(shapes)} holds no autoencoder", where=str(root), cure=do)
+            do = (
+                "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole "
+                "pipeline"
+            )
+            raise ConfigError(
+                f"this file{apposition(shapes)} holds no autoencoder", where=str(root), cure=do
+            )
         root = root.parent
     folder = root / subfolder
     do = "release.weights=FOLDER of the whole pipeline, or check codec.weights and codec.subfolder"
@@ -51,10 +60,12 @@ def locate(weights: str, revision: str | None, subfolder: str, variant: str | No
 
 
 def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tensor, Tensor] | None:
-    """latents_mean and latents_std of a config.json, each (C, 1, 1) in fp32; None where it has neither.
+    """latents_mean and latents_std of a config.json, each (C, 1, 1) in fp32; None where it has
+    neither.
 
-    ConfigError where there is one without the other, of another length than the channels, not positive, beside a
-    shift_factor, or where `scaling` leaves shifts out: none of these says which latents are meant.
+    ConfigError where there is one without the other, of another length than the channels, not
+    positive, beside a shift_factor, or where `scaling` leaves shifts out: none of these says which
+    latents are meant.
     """
     statistics = [config.get(key) for key in ("latents_mean", "latents_std")]
     if statistics == [None, None]:
@@ -62,23 +73,38 @@ def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tens
     where = f"config.json of {name}"
     wrong = "one of them is missing" if None in statistics else ""
     channels = config.get("latent_channels", 4)
-    sized = not wrong and all(isinstance(part, list | tuple) and len(part) == channels for part in statistics)
-    numbers = sized and all(isinstance(n, int | float) and math.isfinite(n) for part in statistics for n in part or ())
+    sized = not wrong and all(
+        isinstance(part, list | tuple) and len(part) == channels for part in statistics
+    )
+    numbers = sized and all(
+        isinstance(n, int | float) and math.isfinite(n) for part in statistics for n in part or ()
+    )
     if not wrong and not (numbers and all(n > 0 for n in statistics[1] or ())):
         wrong = f"each must be {channels} finite numbers, the deviations positive"
     elif not wrong and (config.get("shift_factor") or scaling != "shifted"):
-        wrong = "a shift_factor stands beside them" if config.get("shift_factor") else f"scaling={scaling}"
+        wrong = (
+            "a shift_factor stands beside them"
+            if config.get("shift_factor")
+            else f"scaling={scaling}"
+        )
     if wrong:
         do = "use the config.json that the autoencoder was published with, or take them out of it"
         raise ConfigError(f"latents_mean and latents_std: {wrong}", where=where, cure=do)
-    mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in statistics)
+    mean, deviation = (
+        torch.tensor(part, dtype=torch.float32)[:, None, None] for part in statistics
+    )
     return mean, deviation
 
 
 def require_fit(
-    skeleton: nn.Module, source: WeightSource, original: release.KeyLayout, structure: dict[str, Any]
+    skeleton: nn.Module,
+    source: WeightSource,
+    original: release.KeyLayout,
+    structure: dict[str, Any],
 ) -> None:
-    """Raise what weights.load_release.require_fit does, naming the release of a whole checkpoint where it is known."""
+    """Raise what weights.load_release.require_fit does, naming the release of a whole checkpoint
+    where it is known.
+    """
     try:
         release.require_fit(skeleton, source, original=original, structure=structure)
     except CheckpointMismatch as error:

@@ -13,17 +13,23 @@ from tinyflux_pl.core.specs import LatentSpec
 
 
 class Identity(Codec):
-    """A token is a latent cell: (B, D, N, 1) in, the same out, normalised by the training data's `moments`.
+    """A token is a latent cell: (B, D, N, 1) in, the same out, normalised by the training data's
+    `moments`.
 
-    `tokens` is the length N that targets were trained with. `ids` (N, A) are their position ids if all
-    targets share them; None if each has its own. Raises SpecMismatch for tokens of another width.
+    `tokens` is the length N that targets were trained with. `ids` (N, A) are their position ids if
+    all targets share them; None if each has its own. Raises SpecMismatch for tokens of another
+    width.
     """
 
     name = "identity"
     bounds = (-math.inf, math.inf)  # decoded values are not pictures
 
     def __init__(
-        self, tokens: int, mean: list[float], spread: list[float], ids: list[list[float]] | None = None
+        self,
+        tokens: int,
+        mean: list[float],
+        spread: list[float],
+        ids: list[list[float]] | None = None,
     ) -> None:
         self.tokens, self.moments, self.ids = tokens, Moments(tuple(mean), tuple(spread)), ids
         self.latent_spec = LatentSpec(len(mean), 1)
@@ -46,7 +52,8 @@ class Identity(Codec):
     def _require_width(self, values: Tensor) -> None:
         if values.shape[1] != self.latent_spec.channels:
             raise SpecMismatch(
-                f"tokens of {values.shape[1]} channels, this codec expects {self.latent_spec.channels}",
+                f"tokens of {values.shape[1]} channels, this codec expects "
+                f"{self.latent_spec.channels}",
                 where="codec identity",
                 cure="give targets as wide as those of training",
             )

@@ -10,8 +10,8 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.specs import LatentSpec
 
-# Drawn pictures have a light ground (about 0.8) and smaller, darker shapes: pixels average near 0.5 and
-# spread by about 0.5. Both constants are powers of two, so scaling rounds nothing.
+# Drawn pictures have a light ground (about 0.8) and smaller, darker shapes: pixels average near 0.5
+# and spread by about 0.5. Both constants are powers of two, so scaling rounds nothing.
 SHIFT = 0.5
 SCALE = 2.0
 
@@ -28,7 +28,9 @@ class PixelFolding(Codec):
 
     def __init__(self, fold: int = 2) -> None:
         if fold < 1:
-            raise ConfigError(f"fold is {fold}", where="codec.fold", cure="use a whole number of at least 1")
+            raise ConfigError(
+                f"fold is {fold}", where="codec.fold", cure="use a whole number of at least 1"
+            )
         self.fold = fold
         self.latent_spec = LatentSpec(3 * fold * fold, fold)
 

@@ -25,8 +25,12 @@ CODECS: dict[str, Any] = {
 def build_codec(name: str, config: dict[str, Any]) -> Codec:
     """Rebuild the codec that was saved as (name, config())."""
     if name not in CODECS:
-        raise ConfigError(f"unknown codec {name!r}", where="codec", cure=f"choose {', '.join(sorted(CODECS))}")
+        raise ConfigError(
+            f"unknown codec {name!r}", where="codec", cure=f"choose {', '.join(sorted(CODECS))}"
+        )
     try:
         return CODECS[name](**config)
     except TypeError as error:  # a key that the codec does not know
-        raise ConfigError(f"codec {name!r}: {error}", where="codec", cure="use the keys of its config()") from error
+        raise ConfigError(
+            f"codec {name!r}: {error}", where="codec", cure="use the keys of its config()"
+        ) from error

@@ -16,13 +16,26 @@ from tinyflux_pl.config.renamed_targets import current_target
 from tinyflux_pl.core.errors import ConfigError, MissingDependency
 
 HOUSE = "tinyflux_pl."
-# these rooms hold the machinery (files, command line, recipes), nothing that a configuration has to build
-_ROOMS = ("core.", "weights.", "cache.", "config.", "app.", "checkpoints.", "extraction.", "inference.")
+# these rooms hold the machinery (files, command line, recipes), nothing that a configuration has to
+# build
+_ROOMS = (
+    "core.",
+    "weights.",
+    "cache.",
+    "config.",
+    "app.",
+    "checkpoints.",
+    "extraction.",
+    "inference.",
+)
 _FILES = ("training.replay_bundle.", "data.images.decode_log.", "experts.teacher_export.")
 CLOSED = tuple(HOUSE + module for module in (*_ROOMS, *_FILES))
-_OPTIMIZERS = "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
+_OPTIMIZERS = (
+    "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
+)
 _SCHEDULERS = (
-    "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR OneCycleLR "
+    "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR "
+    "OneCycleLR "
     "PolynomialLR StepLR"
 )
 _LOGGERS = "CSVLogger TensorBoardLogger WandbLogger MLFlowLogger"
@@ -33,8 +46,18 @@ NAMED = frozenset(
         *(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),
     )
 )
-# the rooms whose classes are parts of a run; of functions, those that build one: the others compute, read or write
-_PARTS = ("codecs.", "text.", "denoisers.", "diffusion.", "objectives.", "experts.", "data.", "nets.")
+# the rooms whose classes are parts of a run; of functions, those that build one: the others
+# compute, read or write
+_PARTS = (
+    "codecs.",
+    "text.",
+    "denoisers.",
+    "diffusion.",
+    "objectives.",
+    "experts.",
+    "data.",
+    "nets.",
+)
 _PARTS += ("training.optimizers.", "training.metrics_file.")
 PARTS = tuple(HOUSE + room for room in _PARTS)
 _BUILDERS = re.compile(
@@ -45,8 +68,11 @@ _BUILDERS = re.compile(
 _DATA = HOUSE + "data."
 # where the class that a name of another package leads to must have been defined
 _ORIGIN = {"torch.": ("torch.optim.",), "lightning.": ("lightning.", "pytorch_lightning.")}
-_DOTTED = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", re.ASCII)  # no private part, no dunder
-_CURE = "name a part of tinyflux_pl that conf/ names, torch.optim.AdamW and kin, or a Lightning logger"
+# no private part, no dunder
+_DOTTED = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", re.ASCII)
+_CURE = (
+    "name a part of tinyflux_pl that conf/ names, torch.optim.AdamW and kin, or a Lightning logger"
+)
 
 
 def targets(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,7 +91,9 @@ def targets(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 def check_name(name: Any, where: str = "") -> None:
     """Raise ConfigError unless the string may be a target. Imports nothing."""
     if not isinstance(name, str) or not _DOTTED.fullmatch(name):
-        raise ConfigError(f"not a plain dotted name of a class: _target_ {name!r}", where=where, cure=_CURE)
+        raise ConfigError(
+            f"not a plain dotted name of a class: _target_ {name!r}", where=where, cure=_CURE
+        )
     name = current_target(name)
     if name in NAMED or (name.startswith(PARTS) and not name.startswith(CLOSED)):
         return
@@ -87,9 +115,15 @@ def resolve(name: str, where: str = "") -> Any:
     for part in parts[depth:]:
         target = getattr(target, part, None)
         if target is None:
-            raise ConfigError(f"there is no {name}", where=where, cure="look for the class by its name in the room")
+            raise ConfigError(
+                f"there is no {name}",
+                where=where,
+                cure="look for the class by its name in the room",
+            )
         if inspect.ismodule(target):  # a module that this one imports, not a part of it
-            raise ConfigError(f"_target_ is an alias of another module: {name}", where=where, cure=_CURE)
+            raise ConfigError(
+                f"_target_ is an alias of another module: {name}", where=where, cure=_CURE
+            )
     origin = f"{getattr(target, '__module__', None) or ''}."
     allowed = next((o for p, o in _ORIGIN.items() if name.startswith(p)), (HOUSE,))
     house = name.startswith(HOUSE)
@@ -106,7 +140,9 @@ def resolve(name: str, where: str = "") -> Any:
 
 
 def check(config: Any, where: str = "") -> None:
-    """Raise ConfigError on the first target that is not allowed, by name (all first), then by object."""
+    """Raise ConfigError on the first target that is not allowed, by name (all first), then by
+    object.
+    """
     check_names(config, where)
     for key, name in targets(config, where):
         resolve(name, key)
@@ -123,7 +159,9 @@ def _deepest_module(parts: list[str], where: str) -> tuple[Any, int]:
             if error.name == name or error.name is None:
                 break
             raise MissingDependency(
-                f"{name} needs the package {error.name}", where=where, cure=f"pip install {error.name}"
+                f"{name} needs the package {error.name}",
+                where=where,
+                cure=f"pip install {error.name}",
             ) from error
         depth += 1
     return module, depth

@@ -31,23 +31,36 @@ class Bad:
         """True if a version (a local part is ignored) is one of the bad ones."""
         if self.releases or self.below:
             public = version.partition("+")[0]
-            return public in self.releases or (bool(self.below) and _release(public) < _release(self.below))
+            return public in self.releases or (
+                bool(self.below) and _release(public) < _release(self.below)
+            )
         return True
 
 
 _LIGHTNING = "it stole credentials on import, GHSA-w37p-236h-pfx3"
-_HPARAMS = "it ran code named by a checkpoint's hyperparameters, Lightning-AI/pytorch-lightning#21822"
+_HPARAMS = (
+    "it ran code named by a checkpoint's hyperparameters, Lightning-AI/pytorch-lightning#21822"
+)
 _MINER = ("8.3.41", "8.3.42", "8.3.45", "8.3.46")
 KNOWN_BAD = (
     Bad("lightning", _LIGHTNING, ("2.6.2", "2.6.3"), stole=True),
     Bad("pytorch-lightning", _LIGHTNING, ("2.6.2", "2.6.3"), stole=True),
     Bad("litellm", "it stole credentials, BerriAI/litellm#24518", ("1.82.7", "1.82.8"), stole=True),
-    Bad("ultralytics", "it fetched and ran a miner, ultralytics/ultralytics#18027", _MINER, stole=True),
+    Bad(
+        "ultralytics",
+        "it fetched and ran a miner, ultralytics/ultralytics#18027",
+        _MINER,
+        stole=True,
+    ),
     Bad("torchtriton", "a stranger under the name of a part of torch, December 2022", stole=True),
     Bad("lightning", _HPARAMS, below="2.6.6"),
     Bad("pytorch-lightning", _HPARAMS, below="2.6.6"),
     Bad("torch", "memory corruption in spite of weights_only=True, CVE-2026-24747", below="2.10"),
-    Bad("hydra-core", "it builds blocked targets under another name, hydra-ecosystem/hydra#3409", below="1.3.8"),
+    Bad(
+        "hydra-core",
+        "it builds blocked targets under another name, hydra-ecosystem/hydra#3409",
+        below="1.3.8",
+    ),
 )
 
 
@@ -60,7 +73,9 @@ def hits(releases: Iterable[tuple[str, str]]) -> list[tuple[Bad, str]]:
 
 
 def installed() -> Iterator[tuple[str, str]]:
-    """(name, version) of every distribution on the path, by the names of their folders: nothing is imported."""
+    """(name, version) of every distribution on the path, by the names of their folders: nothing is
+    imported.
+    """
     for folder in dict.fromkeys(sys.path):
         try:
             names = os.listdir(folder or ".")
@@ -78,8 +93,13 @@ def check() -> None:
     for bad, version in hits(installed()):
         cure = f'pip install -c constraints.txt "{bad.name}"'
         if bad.stole:
-            cure = f"pip uninstall {bad.name}, and change every password and token that this machine has held"
-        raise KnownBadPackage(f"{bad.name} {version} must not be used: {bad.why}", where=sys.prefix, cure=cure)
+            cure = (
+                f"pip uninstall {bad.name}, and change every password and token that this machine "
+                "has held"
+            )
+        raise KnownBadPackage(
+            f"{bad.name} {version} must not be used: {bad.why}", where=sys.prefix, cure=cure
+        )
 
 
 def _release(version: str) -> tuple[int, ...]:

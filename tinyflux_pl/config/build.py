@@ -11,7 +11,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def plain(config: Any) -> Any:
-    """A DictConfig or ListConfig as resolved plain containers; raise ConfigError on ??? or a broken ${...}."""
+    """A DictConfig or ListConfig as resolved plain containers; raise ConfigError on ??? or a broken
+    ${...}.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -21,31 +23,42 @@ def plain(config: Any) -> Any:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key or "a key"
-        raise ConfigError(f"{key} has no value", where=key, cure=f"add {key}=... to the command line") from error
+        raise ConfigError(
+            f"{key} has no value", where=key, cure=f"add {key}=... to the command line"
+        ) from error
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         what = str(error).splitlines()[0]
-        raise ConfigError(f"cannot resolve {key}: {what}", where=key, cure="mend the ${...} in that value") from error
+        raise ConfigError(
+            f"cannot resolve {key}: {what}", where=key, cure="mend the ${...} in that value"
+        ) from error
 
 
 def build(node: Any, where: str = "", /, **extra: Any) -> Any:
-    """Instantiate every `_target_` of plain containers, innermost first; `extra` goes to the outermost.
+    """Instantiate every `_target_` of plain containers, innermost first; `extra` goes to the
+    outermost.
 
     `where` is the node's dotted key, for errors.
 
     Allowlist and signatures of the whole tree are checked before the first constructor runs. With
-    `_partial_: true` a node becomes a factory. Raise ConfigError naming the key and the nearest one.
+    `_partial_: true` a node becomes a factory. Raise ConfigError naming the key and the nearest
+    one.
     """
     node = plain(node)
     if extra and not (isinstance(node, Mapping) and "_target_" in node):
-        raise ConfigError("a node without _target_ takes no objects", where=", ".join(extra), cure="name a _target_")
+        raise ConfigError(
+            "a node without _target_ takes no objects",
+            where=", ".join(extra),
+            cure="name a _target_",
+        )
     allowlist.check(node, where)
     _bind(node, where, tuple(extra), complete=True)
     return _built(node, where, extra)
 
 
 def check_binds(node: Any, extra: Collection[str] = (), where: str = "") -> None:
-    """Bind every `_target_` to its signature without building it; `extra` are names that code will add.
+    """Bind every `_target_` to its signature without building it; `extra` are names that code will
+    add.
 
     Names and plain types are checked; required parameters are not, since code injects objects.
     """
@@ -95,7 +108,8 @@ def _split(node: Mapping[str, Any], where: str) -> tuple[Any, bool, dict[str, An
     reserved = [k for k in arguments if not isinstance(k, str) or k.startswith("_")]
     if reserved or not isinstance(partial, bool):
         raise ConfigError(
-            f"beside _target_ only _partial_ (true or false) is special, not {reserved or partial!r}",
+            "beside _target_ only _partial_ (true or false) is special, not "
+            f"{reserved or partial!r}",
             where=where,
             cure="name every argument by its parameter",
         )

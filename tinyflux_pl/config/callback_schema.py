@@ -52,7 +52,11 @@ class Grid(Keys):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.times:
-            raise ConfigError("no times", where="times", cure="shares of the way from noise to data: [0.1, 0.5, 0.9]")
+            raise ConfigError(
+                "no times",
+                where="times",
+                cure="shares of the way from noise to data: [0.1, 0.5, 0.9]",
+            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[dict[str, Any]]:
-    """The jobs as plain containers; ConfigError for the first key, value or folder that a script cannot work with."""
+    """The jobs as plain containers; ConfigError for the first key, value or folder that a script
+    cannot work with.
+    """
     numbers: dict[str, int] = {}
     containers: list[dict[str, Any]] = []
     for number, config in enumerate(jobs):
@@ -30,7 +32,8 @@ def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[di
             job = plain(filled)
         schema.read_without_torch(job, cast(schema.Task, script))
         output_folders.check_job(job)
-        # By the job's own part: the sweep's may hold the time, which moves on while jobs are composed.
+        # By the job's own part: the sweep's may hold the time, which moves on while jobs are
+        # composed.
         if subfolder in numbers:
             what = f"jobs {numbers[subfolder]} and {number} of the sweep would share {folder}"
             cure = "leave hydra.sweep.subdir='${hydra.job.num}'"

@@ -27,13 +27,16 @@ class CheckedLoader(ConfigLoaderImpl):
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         try:
             config = super().load_configuration(*args, **kwargs)
-        except KeyError as error:  # of hydra.job.env_copy: refused below where the variable is there
+        # of hydra.job.env_copy: refused below where the variable is there
+        except KeyError as error:
             what = f"hydra.job.env_copy names {error}, which the environment lacks"
             raise ConfigError(what, where="hydra.job.env_copy", cure="leave it out") from error
         check(config)
         return config
 
-    def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:
+    def _process_config_searchpath(
+        self, config_name: Any, parsed_overrides: Any, repo: Any
+    ) -> None:
         """Check the search path before any entry is opened: opening pkg:// imports."""
         for override in parsed_overrides:
             if override.get_key_element().lstrip("+~") == hydra_node.SEARCH:
@@ -43,13 +46,16 @@ class CheckedLoader(ConfigLoaderImpl):
             raw: Any = OmegaConf.to_container(loaded.config, resolve=False)
             node = raw.get("hydra") if isinstance(raw, dict) else None
             hydra_node.check_entries(
-                (node.get("searchpath") or []) if isinstance(node, dict) else node or [], str(config_name)
+                (node.get("searchpath") or []) if isinstance(node, dict) else node or [],
+                str(config_name),
             )
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError for a target, a secret or an act of Hydra that is not allowed, all resolved."""
+    """Raise ConfigError for a target, a secret or an act of Hydra that is not allowed, all
+    resolved.
+    """
     hydra_node.settle(config)
     job = resolved(config, without=("hydra",))
     allowlist.check_names(job)
@@ -73,7 +79,9 @@ def resolved(node: Any, without: tuple[str, ...] = (), depth: int = 0) -> Any:
     """Plain containers; a value that does not resolve yet stays as it is written."""
     if depth > DEEPEST:
         what = "a ${...} of the configuration refers to itself"
-        raise ConfigError(what, where=str(node._get_full_key(None))[:200], cure="write the value out")
+        raise ConfigError(
+            what, where=str(node._get_full_key(None))[:200], cure="write the value out"
+        )
     if not isinstance(node, DictConfig | ListConfig):
         return node
     if node._is_none() or node._is_missing():

@@ -1,4 +1,6 @@
-"""Folders that must not lie in one another: two sources' caches, and what a run reads and what it writes."""
+"""Folders that must not lie in one another: two sources' caches, and what a run reads and what it
+writes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(sources: Mapping[str, Mapping[str, Any]], paths: Mapping[str, str]) -> None:
-    """Raise ConfigError where a source's cache, or what runs write, lies in another source's cache or dataset."""
+    """Raise ConfigError where a source's cache, or what runs write, lies in another source's cache
+    or dataset.
+    """
     caches: dict[str, Path] = {}
     for name, node in sources.items():
         new_cache = _absolute(node["cache"])
@@ -28,7 +32,10 @@ def check(sources: Mapping[str, Mapping[str, Any]], paths: Mapping[str, str]) ->
         for written in (node["cache"], paths["cache"], paths["outputs"]):
             if _absolute(written).is_relative_to(_absolute(root)):
                 what = f"the dataset {_absolute(root)} holds what runs write: {written}"
-                cure = "give the images a folder of their own, or write elsewhere: paths.root=/another/folder"
+                cure = (
+                    "give the images a folder of their own, or write elsewhere: "
+                    "paths.root=/another/folder"
+                )
                 raise ConfigError(what, where=f"data.sources.{name}.train.root", cure=cure)
 
 

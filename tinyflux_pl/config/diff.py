@@ -31,13 +31,32 @@ IGNORED_KEYS = (
 HARMLESS_KEYS = (
     *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
     *("hardware.memory_gb", "hardware.drawn_at_once"),
-    *("callbacks.checkpoint", "callbacks.preview", "callbacks.validation", "callbacks.log_every_steps"),
-    *("data.root", "data.in_memory", "data.evaluation_prompts", "data.shard_size", "data.extraction_batch"),
+    *(
+        "callbacks.checkpoint",
+        "callbacks.preview",
+        "callbacks.validation",
+        "callbacks.log_every_steps",
+    ),
+    *(
+        "data.root",
+        "data.in_memory",
+        "data.evaluation_prompts",
+        "data.shard_size",
+        "data.extraction_batch",
+    ),
 )
 # Paths within data.sources; the contents of the files have a fingerprint of their own.
 LOCATION_KEYS = ("cache", "root", "decoded")
 # Keys that only change the order of sums: equal results up to rounding.
-ROUNDING = ("accelerator", "devices", "strategy", "threads", "compile", "accumulation", "gradient_checkpointing")
+ROUNDING = (
+    "accelerator",
+    "devices",
+    "strategy",
+    "threads",
+    "compile",
+    "accumulation",
+    "gradient_checkpointing",
+)
 # DIVIDING: those of them that change the micro-batches, and so the strata of timesteps.
 # REDRAWN: those that change the micro-batches or the generator, and so the masks of dropout.
 DIVIDING = ("devices", "strategy", "accumulation")
@@ -57,7 +76,9 @@ class Change:
     effect: str
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout: bool = False) -> list[Change]:
+def changes(
+    then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout: bool = False
+) -> list[Change]:
     """Changed keys, for a run that is `step` steps old and a network with or without `dropout`."""
     before, after = _flat(then), _flat(now)
     before = _closed(before, after)
@@ -67,7 +88,10 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int, dropout:
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
     redrawn = REDRAWN if dropout else DIVIDING if _stratified(before) or _stratified(after) else ()
     effects = [_effect(key, same_rates, redrawn) for key in keys]
-    return [Change(key, before.get(key), after.get(key), effect) for key, effect in zip(keys, effects, strict=True)]
+    return [
+        Change(key, before.get(key), after.get(key), effect)
+        for key, effect in zip(keys, effects, strict=True)
+    ]
 
 
 def has_dropout(network: Mapping[str, Any]) -> bool:
@@ -113,7 +137,11 @@ def _effect(key: str, same_rates: bool, redrawn: Sequence[str]) -> str:
     is_location = key.startswith("data.sources.") and key.rpartition(".")[2] in LOCATION_KEYS
     if _in(HARMLESS_KEYS, key) or is_location or (group == "schedule" and same_rates):
         return NOTHING
-    return LAST_BITS if group == "hardware" and rest in ROUNDING and rest not in redrawn else ANOTHER_RUN
+    return (
+        LAST_BITS
+        if group == "hardware" and rest in ROUNDING and rest not in redrawn
+        else ANOTHER_RUN
+    )
 
 
 def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:
@@ -133,7 +161,11 @@ def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> b
 def _flat(node: Any, key: str = "") -> dict[str, Any]:
     if not isinstance(node, Mapping) or not node:
         return {key: current_target(node) if key.endswith("_target_") else node}
-    return {k: v for name, value in node.items() for k, v in _flat(value, f"{key}.{name}" if key else name).items()}
+    return {
+        k: v
+        for name, value in node.items()
+        for k, v in _flat(value, f"{key}.{name}" if key else name).items()
+    }
 
 
 def _in(names: tuple[str, ...], key: str) -> bool:

@@ -13,7 +13,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(overrides: Sequence[Override], config: Any) -> None:
-    """Raise ConfigError for an empty mapping at a key that still has entries in the composed `config`."""
+    """Raise ConfigError for an empty mapping at a key that still has entries in the composed
+    `config`.
+    """
     keys = [key for override in overrides for key in _empty(override)]
     node = OmegaConf.to_container(config, resolve=False) if keys else {}
     for key in keys:
@@ -22,7 +24,11 @@ def check(overrides: Sequence[Override], config: Any) -> None:
             names = list(map(str, current))
             entries = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             what = f"{key}={{}} is merged and would change nothing: {key} has {entries}"
-            other = f"take an entry out by its name: ~{key}.NAME" if "." in key else f"choose another: {key}=NAME"
+            other = (
+                f"take an entry out by its name: ~{key}.NAME"
+                if "." in key
+                else f"choose another: {key}=NAME"
+            )
             cure = f"leave it out, or {other}"
             raise ConfigError(what, where=key, cure=cure)
 

@@ -48,5 +48,8 @@ class Hardware(Keys):
             cure = "a number of processes: hardware.devices=1"
             raise ConfigError(what, where="devices", cure=cure)
         if not at_least_one and devices != -1 and not isinstance(devices, list):
-            cure = "a number such as hardware.devices=1, -1 for all, or a list such as hardware.devices=[0,1]"
+            cure = (
+                "a number such as hardware.devices=1, -1 for all, or a list such as "
+                "hardware.devices=[0,1]"
+            )
             raise ConfigError(what, where="devices", cure=cure)

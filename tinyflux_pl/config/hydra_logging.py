@@ -13,13 +13,16 @@ SECTIONS = ("version", "disable_existing_loggers", "incremental", "root", "logge
 FORMATTERS = ("logging.Formatter", "colorlog.ColoredFormatter")
 FILES = ("logging.FileHandler", "logging.handlers.RotatingFileHandler")
 HANDLERS = (*FILES, "logging.NullHandler", "logging.StreamHandler", "rich.logging.RichHandler")
-# what may be built in each section: a formatter's class is called with a format, which for a file would be its name
+# what may be built in each section: a formatter's class is called with a format, which for a file
+# would be its name
 BUILT = {"formatters": FORMATTERS, "handlers": HANDLERS, "filters": ()}
 CLASS = ("class", "()")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 ADDED_TO = ("a", "at", "a+")
 # a log lies in the folder of its run, under a plain name
-_LOG = re.compile(r"\$\{hydra[.:](?:runtime\.output_dir|run\.dir|sweep\.dir)\}/(.*\.log)", re.DOTALL)
+_LOG = re.compile(
+    r"\$\{hydra[.:](?:runtime\.output_dir|run\.dir|sweep\.dir)\}/(.*\.log)", re.DOTALL
+)
 _PLAIN_NAME = re.compile(r"[^/\\\x00\n]+")
 
 
@@ -44,7 +47,9 @@ def check(node: Any, raw: Any, where: str) -> None:
 
 
 def log_name(raw: Any, resolved: Any) -> str | None:
-    """The plain name of a log in the folder of its run, as `raw` writes it; None for any other file."""
+    """The plain name of a log in the folder of its run, as `raw` writes it; None for any other
+    file.
+    """
     if not isinstance(raw, str) or not isinstance(resolved, str) or not _LOG.fullmatch(raw):
         return None
     folder = raw[: raw.index("}/") + 2]
@@ -59,7 +64,9 @@ def _check_part(part: Any, classes: tuple[str, ...], where: str) -> None:
     for key, value in part.items():
         if key in CLASS and value not in classes:
             cure = f"one of {', '.join(classes)}" if classes else "a filter has a name alone"
-            raise ConfigError(f"logging may not build {value!r} here", where=f"{where}.{key}", cure=cure)
+            raise ConfigError(
+                f"logging may not build {value!r} here", where=f"{where}.{key}", cure=cure
+            )
         if key == ".":
             what = "logging may not set attributes of what it builds"
             raise ConfigError(what, where=f"{where}.{key}", cure="leave it out")
@@ -72,11 +79,16 @@ def _check_part(part: Any, classes: tuple[str, ...], where: str) -> None:
 
 
 def _check_file(part: Any, raw: Any, where: str) -> None:
-    """A log's name, and none for a handler that is no file: a stream's name would be opened by nobody."""
+    """A log's name, and none for a handler that is no file: a stream's name would be opened by
+    nobody.
+    """
     if not isinstance(part, Mapping) or part.get("filename") is None:
         return
     if log_name(_get(raw, "filename"), part["filename"]) is None:
-        what = f"logging may not write to {part['filename']!r}: with a format of its own that could be a program"
+        what = (
+            f"logging may not write to {part['filename']!r}: with a format of its own that could "
+            "be a program"
+        )
         cure = "filename: ${hydra.runtime.output_dir}/NAME.log, in the folder of the run"
         raise ConfigError(what, where=f"{where}.filename", cure=cure)
 

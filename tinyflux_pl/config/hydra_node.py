@@ -28,13 +28,17 @@ TARGETS = frozenset(
         "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-        *(f"optuna.samplers.{n}Sampler" for n in ("CmaEs", "Grid", "NSGAII", "QMC", "Random", "TPE")),
+        *(
+            f"optuna.samplers.{n}Sampler"
+            for n in ("CmaEs", "Grid", "NSGAII", "QMC", "Random", "TPE")
+        ),
     )
 )
-# of launchers and sweepers: keys that hold commands to run, or name what is imported and called, or options of the
-# job's script, one of which may be a command
+# of launchers and sweepers: keys that hold commands to run, or name what is imported and called, or
+# options of the job's script, one of which may be a command
 RUN = ("custom_search_space", "python", "setup", "srun_args", "teardown", "additional_parameters")
-# keys that name what is built: written out, since one choice of a sweep could turn another's ${...} into a class
+# keys that name what is built: written out, since one choice of a sweep could turn another's ${...}
+# into a class
 LITERAL = ("_target_", "class", "()", *RUN)
 
 
@@ -55,15 +59,21 @@ def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[
         file = folder / f"{config_name.removesuffix('.yaml')}.yaml"
         if file.is_file():
             with suppress(OmegaConfBaseException, YAMLError):
-                raw: Any = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
+                raw: Any = OmegaConf.to_container(
+                    OmegaConf.create(file.read_text(encoding="utf-8"))
+                )
                 hydra = raw.get("hydra") if isinstance(raw, dict) else None
-                entries.append((str(file), hydra.get("searchpath") if isinstance(hydra, dict) else hydra))
+                entries.append(
+                    (str(file), hydra.get("searchpath") if isinstance(hydra, dict) else hydra)
+                )
     for where, value in entries:
         check_entries(value, where)
 
 
 def check_entries(value: Any, where: str) -> None:
-    """Raise ConfigError unless a search path, as it is written, is a folder or a list of folders."""
+    """Raise ConfigError unless a search path, as it is written, is a folder or a list of
+    folders.
+    """
     for entry in value if isinstance(value, list) else [value]:
         scheme, mark, _ = str(entry).partition("://")
         if (mark and scheme != "file") or "${" in str(entry):
@@ -88,7 +98,9 @@ def check(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(what, where="hydra.job.env_set", cure=cure)
     if job is not None and _may_be_set(job, "chdir"):
         what = "a run may not change its working folder: paths are relative to that of the command"
-        raise ConfigError(what, where="hydra.job.chdir", cure="leave it false, and choose paths.root=")
+        raise ConfigError(
+            what, where="hydra.job.chdir", cure="leave it false, and choose paths.root="
+        )
     now = copy.deepcopy(config)
     built = _check_stage(now, strict=False)
     OmegaConf.copy_cache(now, config)  # so that Hydra sees the very time that was checked
@@ -149,14 +161,18 @@ def _check_stage(config: DictConfig, *, strict: bool) -> dict[str, Any]:
 def _check_name(name: Any, where: str) -> None:
     """A name of one file or folder: joined to the run's folder it stays in it."""
     if name is not None and (str(name) in ("", ".", "..") or set(str(name)) & set("/\\\0\n")):
-        raise ConfigError(f"{str(name)!r} is no plain name", where=where, cure="a name without / or \\")
+        raise ConfigError(
+            f"{str(name)!r} is no plain name", where=where, cure="a name without / or \\"
+        )
 
 
 def _check_targets(node: Any, where: str) -> None:
     for key in RUN if isinstance(node, dict) else ():
         if node.get(key):
             cure = "do that in the shell, before the command, or in the script of the job"
-            raise ConfigError(f"a configuration may not say what {key} runs", where=f"{where}.{key}", cure=cure)
+            raise ConfigError(
+                f"a configuration may not say what {key} runs", where=f"{where}.{key}", cure=cure
+            )
     for key, name in allowlist.targets(node, where):
         if not isinstance(name, str) or name not in TARGETS:
             cure = "use Hydra's own launchers and sweepers, no callback"
@@ -168,8 +184,16 @@ def _check_targets(node: Any, where: str) -> None:
 def _check_lines(node: Any, where: str) -> None:
     """A launcher writes its options into a script, each on a line of its own."""
     if isinstance(node, str) and len(node.splitlines()) > 1:
-        raise ConfigError("an option of a launcher is one line", where=where, cure="leave the line break out")
-    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        raise ConfigError(
+            "an option of a launcher is one line", where=where, cure="leave the line break out"
+        )
+    pairs = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     for key, value in pairs:
         _check_lines(value, f"{where}.{key}")
 
@@ -203,6 +227,8 @@ def _walk(node: Any, where: str, strict: bool) -> Any:
             value = None
         if OmegaConf.is_interpolation(node, key) and (key in LITERAL or OmegaConf.is_config(value)):
             cure = "write it out: no ${...} may decide what is built here"
-            raise ConfigError("an interpolation may not name what Hydra builds", where=f"{where}.{key}", cure=cure)
+            raise ConfigError(
+                "an interpolation may not name what Hydra builds", where=f"{where}.{key}", cure=cure
+            )
         values[key] = _walk(value, f"{where}.{key}", strict)
     return values if isinstance(node, DictConfig) else list(values.values())

@@ -1,4 +1,6 @@
-"""The names behind **keywords of what a configuration builds, so that a wrong one is refused there too."""
+"""The names behind **keywords of what a configuration builds, so that a wrong one is refused there
+too.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import Any
 
 from tinyflux_pl.core.fields_of import FieldsOf
 
-# What Lightning's loggers hand on to wandb.init and to TensorBoard's writer: what changes where a run is listed,
-# nothing that says where it is sent to or what is started there.
+# What Lightning's loggers hand on to wandb.init and to TensorBoard's writer: what changes where a
+# run is listed, nothing that says where it is sent to or what is started there.
 PASSED_ON: dict[str, dict[str, Any]] = {
     "WandbLogger": {
         "entity": str | None,
@@ -24,7 +26,9 @@ PASSED_ON: dict[str, dict[str, Any]] = {
 
 
 def hints(target: Any, annotation: Any) -> dict[str, Any] | None:
-    """name -> annotation of what a target's **keywords of this annotation may be; None: any name."""
+    """name -> annotation of what a target's **keywords of this annotation may be; None: any
+    name.
+    """
     if typing.get_origin(annotation) is typing.Unpack:
         return typing.get_type_hints(typing.get_args(annotation)[0])
     for extra in getattr(annotation, "__metadata__", ()):

@@ -17,7 +17,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
-    """The folder that Hydra will make for this run, or for this job of a sweep; ConfigError where it cannot."""
+    """The folder that Hydra will make for this run, or for this job of a sweep; ConfigError where
+    it cannot.
+    """
     keys = ("hydra.sweep.dir", "hydra.sweep.subdir") if multirun else ("hydra.run.dir",)
     try:
         parts = [str(OmegaConf.select(config, key)) for key in keys]
@@ -64,9 +66,15 @@ def require(name: str | Path, key: str, *, written: bool = True) -> None:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             what = f"{_short(name)} cannot be a folder: {why.lower()}"
-            raise ConfigError(what, where=key, cure=f"name another folder: {_option(key)}") from error
+            raise ConfigError(
+                what, where=key, cure=f"name another folder: {_option(key)}"
+            ) from error
         if not stat.S_ISDIR(mode):
-            lies = "is a file, not a folder" if folder == path else f"lies below {folder}, which is a file"
+            lies = (
+                "is a file, not a folder"
+                if folder == path
+                else f"lies below {folder}, which is a file"
+            )
             cure = f"name a folder: {_option(key)}"
             raise ConfigError(f"{_short(name)} {lies}", where=key, cure=cure)
         longest = os.pathconf(folder, "PC_NAME_MAX")  # of a part of a path, in bytes
@@ -81,7 +89,9 @@ def require(name: str | Path, key: str, *, written: bool = True) -> None:
 
 
 def _refusal(folder: Path) -> str:
-    """Why no file can be made in a folder, as the system says it; tried with one that has no name."""
+    """Why no file can be made in a folder, as the system says it; tried with one that has no
+    name.
+    """
     try:
         with tempfile.TemporaryFile(dir=folder):
             return ""

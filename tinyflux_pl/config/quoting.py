@@ -1,4 +1,6 @@
-"""Keys whose values are a person's text or paths, quoted so that Hydra's grammar takes them as they stand."""
+"""Keys whose values are a person's text or paths, quoted so that Hydra's grammar takes them as they
+stand.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,24 @@ import re
 
 PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
 # at the top level
-PATHS = frozenset(("checkpoint", "prompt_file", "condition", "output", "resume", "replay", "run", "doctor"))
+PATHS = frozenset(
+    ("checkpoint", "prompt_file", "condition", "output", "resume", "replay", "run", "doctor")
+)
 PATHS |= {"reference", "image", "mask"}
 LISTS = frozenset(("reference",))  # of paths, where the value is in brackets
-NESTED_PATHS = frozenset(("root", "folder", "path", "file", "directory", "checkpoint", "weights_file"))
-NESTED_PATHS |= {"weights", "unet", "t5", "cache", "caption_file", "decoded"}  # pretrained parts, stores, a dataset's
+NESTED_PATHS = frozenset(
+    ("root", "folder", "path", "file", "directory", "checkpoint", "weights_file")
+)
+# pretrained parts, stores, a dataset's
+NESTED_PATHS |= {"weights", "unet", "t5", "cache", "caption_file", "decoded"}
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
-_WHOLE_QUOTED = (re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL))
-_ITEM = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]+)(?:,|$)""")  # of a list in brackets
+_WHOLE_QUOTED = (
+    re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL),
+    re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL),
+)
+_ITEM = re.compile(
+    r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]+)(?:,|$)"""
+)  # of a list in brackets
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
@@ -22,8 +34,8 @@ def quoted(override: str, *, multirun: bool = False) -> str:
     """The override with a free-text value quoted for Hydra; any other override unchanged.
 
     A value that is one quoted string already, or null, stays. A sweep over texts is written
-    choice("a", "b"), since a comma in a text is a comma. Prose never interpolates; paths may use ${...}, and
-    begin with ~/, which no shell replaces behind an equals sign.
+    choice("a", "b"), since a comma in a text is a comma. Prose never interpolates; paths may use
+    ${...}, and begin with ~/, which no shell replaces behind an equals sign.
     """
     match = _ASSIGNMENT.fullmatch(override)
     if match is None or not (is_prose(match[1]) or is_path(match[1])):

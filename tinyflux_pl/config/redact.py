@@ -59,7 +59,10 @@ def redact(text: str) -> str:
 def redact_data(value: Any) -> Any:
     """Plain containers with strings redacted, and masked whole under a key that names a secret."""
     if isinstance(value, Mapping):
-        return {redact_data(k): MASK if v and _names_secret(k, v) else redact_data(v) for k, v in value.items()}
+        return {
+            redact_data(k): MASK if v and _names_secret(k, v) else redact_data(v)
+            for k, v in value.items()
+        }
     if isinstance(value, list | tuple):
         return type(value)(redact_data(v) for v in value)
     if type(value) is int:  # a password of digits, as the command line reads one
@@ -85,7 +88,10 @@ def check(config: Any) -> None:
         else:
             secret = str(value) in certain
         if secret:
-            cure = "keep it in the environment, as HF_TOKEN or WANDB_API_KEY; configurations are written to disk"
+            cure = (
+                "keep it in the environment, as HF_TOKEN or WANDB_API_KEY; configurations are "
+                "written to disk"
+            )
             raise ConfigError("a secret stands in the configuration", where=redact(key), cure=cure)
 
 
@@ -112,21 +118,28 @@ def _without_certain(text: str, certain: Sequence[str]) -> str:
 
 
 class SecretFilter(logging.Filter):
-    """Masks a record's message and its traceback in place; what would act on a terminal becomes its escape."""
+    """Masks a record's message and its traceback in place; what would act on a terminal becomes its
+    escape.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             message = record.getMessage()
-        except (TypeError, ValueError, KeyError):  # arguments that do not fit: logging reports that itself
+        # arguments that do not fit: logging reports that itself
+        except (TypeError, ValueError, KeyError):
             message = f"{record.msg} {record.args}"
         record.msg, record.args = printable(redact(message)), ()
         if record.exc_info and record.exc_info[0] is not None:
-            record.exc_text = printable(redact("".join(traceback.format_exception(*record.exc_info)).rstrip()))
+            record.exc_text = printable(
+                redact("".join(traceback.format_exception(*record.exc_info)).rstrip())
+            )
         return True
 
 
 class Masked:
-    """A text stream that masks what is written to it, each write by itself; all else is the stream's own."""
+    """A text stream that masks what is written to it, each write by itself; all else is the
+    stream's own.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -165,7 +178,9 @@ def install() -> None:
     threading.excepthook = _print_thread
 
 
-def _print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     sys.stderr.write(printable(redact("".join(traceback.format_exception(kind, error, trace)))))
 
 

@@ -1,4 +1,6 @@
-"""Classes that have moved since a release: configurations and checkpoints that name the old place still open."""
+"""Classes that have moved since a release: configurations and checkpoints that name the old place
+still open.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ RENAMED = {
     "tinyflux_pl.data.digits.Digits": _TASKS + "digits.records.Digits",
     "tinyflux_pl.data.digit_halves.DigitHalves": _TASKS + "digits.halves.DigitHalves",
     "tinyflux_pl.data.bar_charts.BarCharts": _TASKS + "bar_charts.BarCharts",
-    "tinyflux_pl.data.paired_images.PairedImages": "tinyflux_pl.data.records.image_pairs.PairedImages",
+    "tinyflux_pl.data.paired_images.PairedImages": (
+        "tinyflux_pl.data.records.image_pairs.PairedImages"
+    ),
     "tinyflux_pl.data.sequences.Sequences": _SEQUENCES + "files.Sequences",
     "tinyflux_pl.data.pair_codecs.identity_for": _SEQUENCES + "codecs.identity_for",
     "tinyflux_pl.data.pair_codecs.given_for": _SEQUENCES + "codecs.given_for",

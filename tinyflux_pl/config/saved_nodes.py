@@ -25,14 +25,17 @@ DEEPEST = 8
 def build_saved(node: Any, group: str, now: Any, where: str, **extra: Any) -> Any:
     """Build the node of a group from a saved file; `now` is the group in this configuration.
 
-    Raise ConfigError for a target that neither conf/GROUP/ nor `now` names, or a value that is no plain one.
+    Raise ConfigError for a target that neither conf/GROUP/ nor `now` names, or a value that is no
+    plain one.
     """
     require_saved(node, group, now, where)
     try:
         return build(node, **extra)
     except (TypeError, ValueError, ArithmeticError) as error:
         what = f"{group} cannot be built as this file describes it: {error}"
-        raise ConfigError(what, where=where, cure="use a file that your own run has written") from error
+        raise ConfigError(
+            what, where=where, cure="use a file that your own run has written"
+        ) from error
 
 
 def require_saved(node: Any, group: str, now: Any, where: str) -> None:

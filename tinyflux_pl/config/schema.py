@@ -127,7 +127,10 @@ class Generate(Job):
 
 Task = Literal["train", "extract", "generate"]
 TASKS = {"train": Train, "extract": Extract, "generate": Generate}
-GROUPS = "paths codec text path timesteps objective optimizer schedule sampler guidance teacher experts data model"
+GROUPS = (
+    "paths codec text path timesteps objective optimizer schedule sampler guidance teacher experts "
+    "data model"
+)
 DRAWN = ("paths", "codec", "text", "path", "sampler", "guidance", "model", "hardware")
 NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
 

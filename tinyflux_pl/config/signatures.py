@@ -1,4 +1,6 @@
-"""Checks of arguments against a target's signature: names, and plain values by their annotations."""
+"""Checks of arguments against a target's signature: names, and plain values by their
+annotations.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def nearest(word: str, candidates: Collection[str], count: int = 1) -> list[str]
     by_depth = sorted((c for c in candidates if c != word), key=lambda c: (c.count("."), c))
     same_leaf = [c for c in by_depth if c.rpartition(".")[2] == leaf]
     siblings = [c for c in by_depth if c.rpartition(".")[0] == parent]
-    longer = sorted((c for c in siblings if len(leaf) > 1 and c.startswith(word)), key=lambda c: (len(c), c))
+    longer = sorted(
+        (c for c in siblings if len(leaf) > 1 and c.startswith(word)), key=lambda c: (len(c), c)
+    )
     same_node = longer + difflib.get_close_matches(word, siblings, n=count, cutoff=0.7)
     similar = difflib.get_close_matches(word, by_depth, n=count, cutoff=0.7)
     ranked = (same_node + same_leaf if dot else same_leaf + same_node) + similar
@@ -77,7 +81,10 @@ def check(
             keywords = open_keywords.hints(target, hints.get(key))
             open_ended = keywords is None
             hints.update(keywords or {})
-            named |= {name: inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None) for name in keywords or {}}
+            named |= {
+                name: inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None)
+                for name in keywords or {}
+            }
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             named[key] = parameter
     offered = [key for key in named if key not in extra]
@@ -98,7 +105,9 @@ def check(
 def _hints(target: Any) -> dict[str, Any]:
     """Annotations as objects; {} where they need names imported under TYPE_CHECKING alone."""
     try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+        return typing.get_type_hints(
+            target.__init__ if inspect.isclass(target) else target, include_extras=True
+        )
     except (NameError, TypeError, AttributeError):
         return {}
 
@@ -122,7 +131,9 @@ def _described(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_described(a) for a in arguments)
     if origin is typing.Literal:
-        return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
+        return (
+            f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
+        )
     if origin in (tuple, list, Sequence):
         return f"a list, each {_described(arguments[0])}" if arguments else "a list"
     return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation))

@@ -26,7 +26,15 @@ from tinyflux_pl.config.signatures import nearest, suggestion
 from tinyflux_pl.core.errors import ConfigError
 
 # errors of Hydra, and those that it lets through for unexpected files
-COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, AttributeError)
+COMPOSING = (
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
 COMPOSING += (LookupError, AssertionError, RecursionError)
 
 
@@ -34,19 +42,25 @@ def explained(error: Exception) -> ConfigError:
     """An error of Hydra, OmegaConf or YAML as one of ours."""
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
     cure = " ".join(text[1:3]) or "see what the configuration holds with --cfg job"
-    return ConfigError(text[0] if text else type(error).__name__, where="the command line or conf/", cure=cure)
+    return ConfigError(
+        text[0] if text else type(error).__name__, where="the command line or conf/", cure=cure
+    )
 
 
 class KnownKeys:
     """Groups, choices and keys of one root configuration."""
 
-    def __init__(self, loader: ConfigLoaderImpl, hydra: Hydra, config_name: str, lines: list[str]) -> None:
+    def __init__(
+        self, loader: ConfigLoaderImpl, hydra: Hydra, config_name: str, lines: list[str]
+    ) -> None:
         self.loader, self.hydra, self.config_name = loader, hydra, config_name
         self.search = [line for line in lines if line.startswith("hydra.searchpath=")]
 
     def choices(self, group: str) -> list[str]:
         """The options of a group; empty if there is no such group."""
-        return self.loader.get_group_options(group, config_name=self.config_name, overrides=self.search)
+        return self.loader.get_group_options(
+            group, config_name=self.config_name, overrides=self.search
+        )
 
     def groups(self, parent: str = "", depth: int = 3) -> list[str]:
         """Every group that has options, hydra's own included."""
@@ -60,7 +74,11 @@ class KnownKeys:
         """The composed configuration, hydra node included; raise ConfigError."""
         try:
             return self.hydra.compose_config(
-                self.config_name, lines, run_mode=RunMode.RUN, with_log_configuration=False, from_shell=False
+                self.config_name,
+                lines,
+                run_mode=RunMode.RUN,
+                with_log_configuration=False,
+                from_shell=False,
             )
         except COMPOSING as error:
             raise explained(error) from error
@@ -88,13 +106,17 @@ class KnownKeys:
                 )
 
     def check_key(self, override: Override, keys: dict[str, Any]) -> None:
-        """Raise ConfigError naming the nearest key or group; or how to add what the node's target takes."""
+        """Raise ConfigError naming the nearest key or group; or how to add what the node's target
+        takes.
+        """
         key = override.key_or_group
         if key in keys and override.package is None:
             return
         if _takes(keys.get(key.rpartition(".")[0]), key.rpartition(".")[2]):
             cure = f"it can be added: +{key}=..."
-            raise ConfigError(f"conf/ does not list {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
+            raise ConfigError(
+                f"conf/ does not list {key}", where=f"conf/{self.config_name}.yaml", cure=cure
+            )
         cure = f"{self.advice(key, keys)}all keys: --cfg job"
         raise ConfigError(f"unknown key: {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
 
@@ -103,7 +125,9 @@ class KnownKeys:
         if advice := synonyms.advice(key, keys):
             return advice
         group, _, rest = key.partition(".")
-        listed = {choice: self._listed(group, choice) for choice in self.choices(group)} if rest else {}
+        listed = (
+            {choice: self._listed(group, choice) for choice in self.choices(group)} if rest else {}
+        )
         if bringing := [choice for choice, names in listed.items() if rest in names]:
             return f"it comes with {' or '.join(f'{group}={choice}' for choice in bringing[:4])}; "
         if near := suggestion(key, {*keys, *self.groups()}):
@@ -126,12 +150,18 @@ class KnownKeys:
 
 
 @contextmanager
-def known_keys(root: Path, config_name: str, config_dir: str | None, lines: list[str]) -> Generator[KnownKeys]:
+def known_keys(
+    root: Path, config_name: str, config_dir: str | None, lines: list[str]
+) -> Generator[KnownKeys]:
     """Open the configuration folder as hydra.main will, with `config_dir` before it."""
     GlobalHydra.instance().clear()
     search_path = create_config_search_path(str(root))
     if config_dir is not None:
-        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
+        search_path.prepend(
+            "command-line",
+            f"file://{Path(config_dir).resolve()}",
+            SearchPathQuery(provider="schema"),
+        )
     hydra = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
     loader = hydra.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
@@ -142,7 +172,12 @@ def known_keys(root: Path, config_name: str, config_dir: str | None, lines: list
 
 
 def composed(
-    root: Path, config_name: str, lines: list[str], config_dir: str | None = None, *, multirun: bool = True
+    root: Path,
+    config_name: str,
+    lines: list[str],
+    config_dir: str | None = None,
+    *,
+    multirun: bool = True,
 ) -> list[DictConfig]:
     """The configuration of each job that the line asks for, hydra node included.
 
@@ -174,7 +209,11 @@ def composed(
 
 def _takes(node: Any, name: str) -> bool:
     """True if the node's target accepts `name` and it is not a likely typo of a listed key."""
-    if not isinstance(node, dict) or "_target_" not in node or get_close_matches(name, node, n=1, cutoff=0.75):
+    if (
+        not isinstance(node, dict)
+        or "_target_" not in node
+        or get_close_matches(name, node, n=1, cutoff=0.75)
+    ):
         return False
     target = allowlist.resolve(node["_target_"])
     try:
@@ -192,14 +231,26 @@ def _parsed(lines: list[str], loader: ConfigLoaderImpl) -> list[Override]:
             overrides += parser.parse_overrides([line])
         except COMPOSING as error:
             key = line.split("=", 1)[0]
-            cure = f"""quote it: '{key}="..."'""" if "=" in line else "write key=value; a choice is group=name"
-            raise ConfigError(f"cannot read {line!r}", where="the command line", cure=cure) from error
+            cure = (
+                f"""quote it: '{key}="..."'"""
+                if "=" in line
+                else "write key=value; a choice is group=name"
+            )
+            raise ConfigError(
+                f"cannot read {line!r}", where="the command line", cure=cure
+            ) from error
     return overrides
 
 
 def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of nested plain containers, inner nodes and list positions included."""
-    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    pairs = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     for key, value in pairs:
         name = f"{prefix}.{key}" if prefix else str(key)
         yield name, value
@@ -207,5 +258,7 @@ def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def missing_keys(raw: Any) -> list[str]:
-    """Keys that only the user can give (???); OmegaConf's own list fails on interpolations to them."""
+    """Keys that only the user can give (???); OmegaConf's own list fails on interpolations to
+    them.
+    """
     return [key for key, value in dotted(raw) if value == "???"]

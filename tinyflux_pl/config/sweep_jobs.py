@@ -15,7 +15,9 @@ MOST = 64  # jobs that are checked in every combination; of more, each value is 
 
 
 def jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    """The lines of each job, at least one; beyond MOST, one job for each value of each swept key."""
+    """The lines of each job, at least one; beyond MOST, one job for each value of each swept
+    key.
+    """
     choices = [lines(override) for override in overrides]
     if math.prod(map(len, choices)) <= MOST:
         return [list(job) for job in product(*choices)]
@@ -32,7 +34,9 @@ def lines(override: Override) -> list[str]:
 
 
 def values(override: Override) -> list[Any]:
-    """The single value of an override, or those of its sweep: of an interval the start, of a range the first."""
+    """The single value of an override, or those of its sweep: of an interval the start, of a range
+    the first.
+    """
     if not override.is_sweep_override():
         return [override.value()]
     sweep = override.value()
@@ -40,7 +44,11 @@ def values(override: Override) -> list[Any]:
         return [sweep.start]
     swept = list(islice(override.sweep_string_iterator(), MOST))
     if not swept:
-        raise ConfigError(f"nothing matches {override.input_line}", where="the command line", cure="name the choices")
+        raise ConfigError(
+            f"nothing matches {override.input_line}",
+            where="the command line",
+            cure="name the choices",
+        )
     return swept
 
 
@@ -50,5 +58,8 @@ def require_multirun(overrides: Sequence[Override]) -> None:
         if override.is_sweep_override():
             key, _, value = (override.input_line or "").partition("=")
             what = f"{override.input_line} gives one run several values"
-            cure = f"a run for each: add --multirun (-m); a list: {key}=[{value}]; a text: {key}='\"{value}\"'"
+            cure = (
+                f"a run for each: add --multirun (-m); a list: {key}=[{value}]; a text: "
+                f"{key}='\"{value}\"'"
+            )
             raise ConfigError(what, where=key, cure=cure)

@@ -5,26 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection
 
 NAMES = {
-    "steps": "epochs epoch num_epochs max_epochs n_epochs train_epochs num_train_epochs max_steps max_train_steps "
+    "steps": "epochs epoch num_epochs max_epochs n_epochs train_epochs num_train_epochs max_steps "
+    "max_train_steps "
     "num_train_steps iterations iters num_iterations total_steps train_steps",
     "optimizer.lr": "learning_rate lr base_lr",
     "optimizer.weight_decay": "wd decay",
-    "hardware.batch_size": "bs batch train_batch_size per_device_batch_size micro_batch_size batchsize",
-    "hardware.accumulation": "grad_accum gradient_accumulation gradient_accumulation_steps accumulate_grad_batches",
+    "hardware.batch_size": "bs batch train_batch_size per_device_batch_size micro_batch_size "
+    "batchsize",
+    "hardware.accumulation": "grad_accum gradient_accumulation gradient_accumulation_steps "
+    "accumulate_grad_batches",
     "hardware.devices": "gpus num_gpus n_gpus num_devices gpu_ids",
     "hardware.accelerator": "device cuda gpu",
     "hardware.workers": "num_workers dataloader_num_workers",
     "hardware.precision": "mixed_precision amp fp16 bf16",
     "hardware.gradient_checkpointing": "grad_checkpointing activation_checkpointing",
     "callbacks.clip": "grad_clip max_grad_norm gradient_clip_val clip_grad_norm",
-    "callbacks.checkpoint.every_steps": "save_every save_steps checkpointing_steps checkpoint_every save_interval",
-    "callbacks.validation.every_steps": "eval_every val_every validation_steps eval_steps val_check_interval",
+    "callbacks.checkpoint.every_steps": "save_every save_steps checkpointing_steps "
+    "checkpoint_every save_interval",
+    "callbacks.validation.every_steps": "eval_every val_every validation_steps eval_steps "
+    "val_check_interval",
     "callbacks.preview.every_steps": "sample_every preview_every",
     "callbacks.preview.prompts": "validation_prompt validation_prompts sample_prompts",
     "callbacks.ema.decay": "ema_decay",
-    "data.root": "data_dir dataset_dir train_data_dir data_path dataset_path image_dir images folder",
+    "data.root": "data_dir dataset_dir train_data_dir data_path dataset_path image_dir images "
+    "folder",
     "data.image_size": "resolution size img_size image_resolution",
-    "sampler.steps": "steps num_steps num_inference_steps inference_steps sampling_steps sample_steps",
+    "sampler.steps": "steps num_steps num_inference_steps inference_steps sampling_steps "
+    "sample_steps",
     "sampler.solver": "scheduler sampler_name",
     "guidance.scale": "cfg cfg_scale guidance_scale scale",
     "n": "num_images num_images_per_prompt num_samples n_samples samples count",

@@ -9,7 +9,8 @@ from tinyflux_pl.core.errors import ConfigError
 
 ONE = ("codec", "text", "path", "timesteps", "objective", "optimizer", "schedule", "model")
 NAMED = ("experts", "logger")  # several, by name
-OF_A_CHECKPOINT = ("codec", "text", "path", "timesteps", "model")  # which generate.py may leave empty
+# which generate.py may leave empty
+OF_A_CHECKPOINT = ("codec", "text", "path", "timesteps", "model")
 
 
 def check(config: Mapping[str, Any], task: str) -> None:
@@ -20,14 +21,19 @@ def check(config: Mapping[str, Any], task: str) -> None:
             if group == "path" and config.get("release"):
                 continue  # as the release's own scheduler says
             if task != "generate":
-                cure = f"name a {group}; as_trained is generate.py's (of a checkpoint), release a release's"
+                cure = (
+                    f"name a {group}; as_trained is generate.py's (of a checkpoint), release a "
+                    "release's"
+                )
                 raise ConfigError(f"no {group} is chosen", where=group, cure=cure)
         else:
             _require_class(node, group)
     for group in (name for name in NAMED if name in config):
         named = config[group]
         if not isinstance(named, Mapping):
-            raise ConfigError(f"{group} is {named!r}", where=group, cure=f"choose one: {group}=NAME")
+            raise ConfigError(
+                f"{group} is {named!r}", where=group, cure=f"choose one: {group}=NAME"
+            )
         for name, node in named.items():
             _require_class(node, f"{group}.{name}")
 

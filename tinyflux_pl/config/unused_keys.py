@@ -42,11 +42,15 @@ def check(raw: Mapping[str, Any], script: str) -> None:
 def unread(key: str, keys: list[str]) -> ConfigError:
     """The error for a key that nothing reads, with the one that was probably meant."""
     near = synonyms.advice(key, keys) or "".join(f"did you mean {n}? " for n in nearest(key, keys))
-    return ConfigError(f"nothing reads {key}", where=key, cure=f"{near}leave it out; all keys: --cfg job")
+    return ConfigError(
+        f"nothing reads {key}", where=key, cure=f"{near}leave it out; all keys: --cfg job"
+    )
 
 
 def references(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Every dotted key that some ${...} of nested plain containers refers to, relative ones made absolute."""
+    """Every dotted key that some ${...} of nested plain containers refers to, relative ones made
+    absolute.
+    """
     if isinstance(node, Mapping | list | tuple):
         pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
         for name, value in pairs:

@@ -31,7 +31,9 @@ class Interrupted(TinyFluxError):
 
     everywhere = False  # whether every rank of the run stops with it
 
-    def __init__(self, number: int, *, where: str = "", cure: str = "give the same command again") -> None:
+    def __init__(
+        self, number: int, *, where: str = "", cure: str = "give the same command again"
+    ) -> None:
         self.number, self.exit_code = number, 128 + number  # as a shell tells it
         super().__init__(f"stopped by {signal.Signals(number).name}", where=where, cure=cure)
 
@@ -77,7 +79,9 @@ class CaptureError(TinyFluxError):
 
 
 class NumericsError(TinyFluxError):
-    """Too many steps whose loss or gradient is not finite, or explodes; or weights that are not finite."""
+    """Too many steps whose loss or gradient is not finite, or explodes; or weights that are not
+    finite.
+    """
 
 
 class MissingDependency(TinyFluxError):

@@ -1,4 +1,6 @@
-"""One writer a folder: a lock that the kernel frees when its owner dies, so that none is ever stale."""
+"""One writer a folder: a lock that the kernel frees when its owner dies, so that none is ever
+stale.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PATIENCE = 2.0  # seconds in which whoever has just taken the lock has written w
 
 @contextmanager
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Hold the folder's lock; raise DataError with the owner's process id if another process has it."""
+    """Hold the folder's lock; raise DataError with the owner's process id if another process has
+    it.
+    """
     with open(folder / name, "a+") as lock:
         _take(lock, folder)
         lock.truncate(0)

@@ -24,8 +24,10 @@ FULL = {
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "a limit on the size of files is reached (ulimit -f)",
 }
-HEADER_LIMIT = 16 * 2**20  # bytes of a safetensors header, about 100,000 tensors; the format allows six times that
-PICKLES = (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))  # torch's archives, and pickles of all ages
+# bytes of a safetensors header, about 100,000 tensors; the format allows six times that
+HEADER_LIMIT = 16 * 2**20
+# torch's archives, and pickles of all ages
+PICKLES = (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 JSON_LIMIT = 16 * 2**20  # bytes
 
 
@@ -69,7 +71,9 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file; raise ValueError for one that is not JSON, or is far too long or too deep."""
+    """Parse a JSON file; raise ValueError for one that is not JSON, or is far too long or too
+    deep.
+    """
     return _parsed(_bounded(path))
 
 
@@ -78,7 +82,9 @@ def read_object(path: str | Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except ValueError as error:
-        raise CorruptCheckpoint(f"not JSON: {error}", where=str(path), cure="fetch it again") from error
+        raise CorruptCheckpoint(
+            f"not JSON: {error}", where=str(path), cure="fetch it again"
+        ) from error
     if not isinstance(content, dict):
         raise CorruptCheckpoint("not a JSON object", where=str(path), cure="fetch it again")
     return content
@@ -105,7 +111,8 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
     value = _parsed(content)
     seal = value.pop("seal", None) if isinstance(value, dict) else None
     try:
-        intact = seal is not None and content == sealed(value)  # byte by byte: changed whitespace is damage too
+        # byte by byte: changed whitespace is damage too
+        intact = seal is not None and content == sealed(value)
     except RecursionError:
         intact = False
     if not intact:
@@ -113,13 +120,19 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file in place, readable by the group: for a folder that is staged."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
-        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, path, dict(metadata or {}))
+        save_file(
+            {k: v.detach().contiguous().cpu() for k, v in tensors.items()},
+            path,
+            dict(metadata or {}),
+        )
     except SafetensorError as error:  # which reports disk errors as text
         if os_error := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(os_error[1]), os.strerror(int(os_error[1])), str(path)) from error
@@ -127,7 +140,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
     os.chmod(path, 0o644)
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Replace `path` by a safetensors file, atomically, readable by the group."""
     with staged_file(path, sum(v.nbytes for v in tensors.values())) as staging:
         save_tensors(staging, tensors, metadata)
@@ -136,8 +151,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file, on the CPU.
 
-    Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for a truncated file or a header that
-    claims more than the file holds.
+    Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for a truncated file or a
+    header that claims more than the file holds.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -145,14 +160,16 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     require_tensor_file(path)
     try:
         return load_file(path)
-    except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:  # torch raises several types
+    # torch raises several types
+    except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise _torn(path, str(error)) from error
 
 
 def require_tensor_file(path: str | Path) -> None:
     """Check a safetensors file's first bytes, before a library trusts the header's length.
 
-    Raises UntrustedFile for a pickle, CheckpointMismatch for GGUF, CorruptCheckpoint for any other format.
+    Raises UntrustedFile for a pickle, CheckpointMismatch for GGUF, CorruptCheckpoint for any other
+    format.
     """
     with open(path, "rb") as handle:
         head, size = handle.read(9), os.fstat(handle.fileno()).st_size
@@ -164,12 +181,18 @@ def require_tensor_file(path: str | Path) -> None:
         raise UntrustedFile(
             f"a pickle{name}; it was not opened",
             where=str(path),
-            cure="get the safetensors file itself, or convert the weights on a machine you can lose",
+            cure="get the safetensors file itself, or convert the weights on a machine you can "
+            "lose",
         )
     if head.startswith(b"GGUF"):
         cure = "give the same release as safetensors: in bfloat16, float16 or float8"
-        raise CheckpointMismatch("a GGUF file, whose packed weights are not read", where=str(path), cure=cure)
-    raise _torn(path, f"its header claims {length:,} of {size:,} bytes" if len(head) > 8 else f"{size} bytes")
+        raise CheckpointMismatch(
+            "a GGUF file, whose packed weights are not read", where=str(path), cure=cure
+        )
+    raise _torn(
+        path,
+        f"its header claims {length:,} of {size:,} bytes" if len(head) > 8 else f"{size} bytes",
+    )
 
 
 def sha256(path: str | Path) -> str:
@@ -183,7 +206,9 @@ def contained_join(root: str | Path, relative: str) -> Path:
     base = Path(root).resolve()
     cure = "name files by paths relative to the dataset's folder, inside it"
     if not relative or "\0" in relative or "\\" in relative or Path(relative).is_absolute():
-        raise UntrustedFile(f"not a path inside the dataset: {relative!r}", where=str(base), cure=cure)
+        raise UntrustedFile(
+            f"not a path inside the dataset: {relative!r}", where=str(base), cure=cure
+        )
     target = (base / relative).resolve()
     if not target.is_relative_to(base):
         raise UntrustedFile(f"leaves the dataset: {relative!r}", where=str(base), cure=cure)
@@ -203,7 +228,9 @@ def fsync_file(path: Path) -> None:
 
 @contextmanager
 def disk_full_explained(path: Path, needed: int) -> Generator[None]:
-    """Raise DiskFull, with the bytes needed and the bytes free, if the block fails because the disk is full."""
+    """Raise DiskFull, with the bytes needed and the bytes free, if the block fails because the disk
+    is full.
+    """
     try:
         yield
     except OSError as error:
@@ -212,7 +239,8 @@ def disk_full_explained(path: Path, needed: int) -> Generator[None]:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         free = shutil.disk_usage(folder).free
         raise DiskFull(
-            f"no room to write {path.name}: {FULL[error.errno]}; it needs {needed:,} bytes, {free:,} bytes are free; "
+            f"no room to write {path.name}: {FULL[error.errno]}; it needs {needed:,} bytes, "
+            f"{free:,} bytes are free; "
             "what was there before is untouched",
             where=str(path.parent),
             cure="free some space, or set another folder with paths.root=/another/disk",
@@ -235,4 +263,6 @@ def _parsed(content: bytes) -> Any:
 
 
 def _torn(path: str | Path, why: str) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"not a whole safetensors file: {why}", where=str(path), cure="fetch it again")
+    return CorruptCheckpoint(
+        f"not a whole safetensors file: {why}", where=str(path), cure="fetch it again"
+    )

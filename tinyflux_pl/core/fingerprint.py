@@ -13,7 +13,9 @@ from torch import Tensor
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces; refuses NaN and anything that is not plain data."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
 
 
 def hash_json(value: Any) -> str:

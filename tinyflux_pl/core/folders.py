@@ -15,7 +15,8 @@ from tinyflux_pl.core import files
 
 @contextmanager
 def staged(path: str | Path, needed: int = 0) -> Generator[Path]:
-    """Yield a folder beside `path`; on success fsync its files and rename it into place, else remove it.
+    """Yield a folder beside `path`; on success fsync its files and rename it into place, else
+    remove it.
 
     A folder already at `path` stays until the new one is complete; during the swap it is called
     `<name>.replaced-...`. Raises DiskFull, which says that `needed` bytes were to be written.
@@ -30,7 +31,11 @@ def staged(path: str | Path, needed: int = 0) -> Generator[Path]:
                 if file.is_file():
                     files.fsync_file(file)
             files.fsync_directory(staging)
-            replaced = path.with_name(f"{path.name}.replaced-{uuid.uuid4().hex[:8]}") if path.exists() else None
+            replaced = (
+                path.with_name(f"{path.name}.replaced-{uuid.uuid4().hex[:8]}")
+                if path.exists()
+                else None
+            )
             if replaced:
                 os.rename(path, replaced)
             os.rename(staging, path)
@@ -54,7 +59,9 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:
-    """Remove the staged folders of writers that were killed; a living writer holds its folder's lock."""
+    """Remove the staged folders of writers that were killed; a living writer holds its folder's
+    lock.
+    """
     removed = []
     for staging in Path(folder).glob(".*.part"):
         if not staging.is_dir():
@@ -73,12 +80,15 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 
 
 def _locked_folder(path: Path) -> tuple[Path, int]:
-    """A new folder beside `path` and the handle of its lock, which the kernel frees if the process dies."""
+    """A new folder beside `path` and the handle of its lock, which the kernel frees if the process
+    dies.
+    """
     while True:
         staging = files.staging_path(path)
         staging.mkdir()
         lock = os.open(staging, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks: `remove_leftovers` then leaves every folder alone
+        # a file system without locks: `remove_leftovers` then leaves every folder alone
+        with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         if staging.exists():  # else another writer took it, not locked yet, for a leftover
             return staging, lock

@@ -1,4 +1,6 @@
-"""The commands that messages print: they begin with the interpreter that runs, as it would be typed here."""
+"""The commands that messages print: they begin with the interpreter that runs, as it would be typed
+here.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-_CHOICES: ContextVar[tuple[str, ...] | None] = ContextVar("choices", default=None)  # None: nobody said
+# None: nobody said
+_CHOICES: ContextVar[tuple[str, ...] | None] = ContextVar("choices", default=None)
 
 
 def command(script: str) -> str:
-    """The start of a command line that runs `script` by this interpreter, relative where it lies below the folder."""
+    """The start of a command line that runs `script` by this interpreter, relative where it lies
+    below the folder.
+    """
     return f"{_interpreter()} {script}"
 
 
 @contextmanager
 def choosing(words: Sequence[str]) -> Generator[None]:
-    """Within the block the run's own words, as typed, belong to the commands that make its caches."""
+    """Within the block the run's own words, as typed, belong to the commands that make its
+    caches.
+    """
     token = _CHOICES.set(tuple(words))
     try:
         yield
@@ -39,5 +46,6 @@ def _interpreter() -> str:
     if not sys.executable:  # embedded in another program
         return "python"
     here, path = Path(os.path.abspath(os.curdir)), Path(os.path.abspath(sys.executable))
-    # not resolved: the python of a virtual environment is a link to another, which lacks its packages
+    # not resolved: the python of a virtual environment is a link to another, which lacks its
+    # packages
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -1,4 +1,6 @@
-"""Graceful stopping: a signal sets a flag, and long work checks it with `poll` wherever it can stop and resume."""
+"""Graceful stopping: a signal sets a flag, and long work checks it with `poll` wherever it can stop
+and resume.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from tinyflux_pl.core.errors import Interrupted
 
 # Slurm sends what its --signal names before it ends a job; SIGUSR1 is the custom.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# A launcher passes on what its whole process group has already received: that is one request, not two.
+# A launcher passes on what its whole process group has already received: that is one request, not
+# two.
 SAME_REQUEST = 2.0  # seconds
 
 _request: tuple[int, float] | None = None  # the signal's number, and when it came
@@ -23,9 +26,11 @@ _listening = False
 
 @contextmanager
 def listening() -> Generator[None]:
-    """Inside, the first of SIGNALS only sets the flag that `poll` reads; a second one ends the process at once.
+    """Inside, the first of SIGNALS only sets the flag that `poll` reads; a second one ends the
+    process at once.
 
-    The earlier handlers are restored afterwards. It does nothing outside the main thread, which alone gets signals.
+    The earlier handlers are restored afterwards. It does nothing outside the main thread, which
+    alone gets signals.
     """
     global _request, _listening
     if threading.current_thread() is not threading.main_thread() or _listening:
@@ -66,7 +71,8 @@ def leave_to_parent() -> None:
     """Ignore SIGNALS in a worker process: they reach the whole group, and the parent decides."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # those that came while `postponed` are gone
+    # those that came while `postponed` are gone
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def requested_signal() -> int:
@@ -90,7 +96,8 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     if _request is None:
         request_stop(number)
         message = (
-            f"\n{signal.Signals(number).name}: stopping once the work so far is saved; send it again to stop now\n"
+            f"\n{signal.Signals(number).name}: stopping once the work so far is saved; send it "
+            "again to stop now\n"
         )
         os.write(2, message.encode())  # not print: the handler may have come in the middle of one
     elif time.monotonic() - _request[1] > SAME_REQUEST:

@@ -13,7 +13,8 @@ WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def choose(precision: str, accelerator: str) -> str:
-    """Lightning's precision flag; `auto` is bf16-mixed where bf16 products are native, else 32-true.
+    """Lightning's precision flag; `auto` is bf16-mixed where bf16 products are native, else
+    32-true.
 
     On a CPU with AVX512-BF16 or AMX, bf16 matrix products run 4 to 5 times faster than fp32;
     without them they are emulated and slower.
@@ -40,16 +41,22 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def check_dtype(dtype: str, where: str, overflows: str = "") -> torch.dtype:
-    """The torch type of that name; ConfigError for an unknown name, and for float16 if `overflows`."""
+    """The torch type of that name; ConfigError for an unknown name, and for float16 if
+    `overflows`.
+    """
     if dtype not in WEIGHTS:
         raise ConfigError(f"no dtype {dtype!r}", where=where, cure=f"one of {', '.join(WEIGHTS)}")
     if dtype == "float16" and overflows:
-        raise ConfigError(f"float16 overflows: {overflows}", where=where, cure=f"{where}=bfloat16, or float32")
+        raise ConfigError(
+            f"float16 overflows: {overflows}", where=where, cure=f"{where}=bfloat16, or float32"
+        )
     return WEIGHTS[dtype]
 
 
 def check_mixed(precision: str, overflows: str) -> str:
-    """Return the precision; ConfigError for mixed or true float16 where `overflows` gives a reason."""
+    """Return the precision; ConfigError for mixed or true float16 where `overflows` gives a
+    reason.
+    """
     if precision in ("16-mixed", "16-true") and overflows:
         cure = "hardware.precision=bf16-mixed, or 32-true"
         raise ConfigError(f"float16 overflows: {overflows}", where="hardware.precision", cure=cure)

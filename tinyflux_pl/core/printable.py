@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 
 # control characters but tab and newline, marks that reverse what is read, halves of surrogate pairs
-_ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ACTIVE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
-    """The text with every character that would act on a terminal, or fail to encode, written as its escape."""
+    """The text with every character that would act on a terminal, or fail to encode, written as its
+    escape.
+    """
     return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

@@ -1,7 +1,9 @@
-"""The contracts between packages: everything that callers may use of a path, denoiser, codec, text encoder, ...
+"""The contracts between packages: everything that callers may use of a path, denoiser, codec, text
+encoder, ...
 
 A class that derives from `Codec` or `TextEncoder` inherits the defaults of the optional members.
-`tests/core/test_protocols.py` builds one class from each protocol alone and runs it through the real callers.
+`tests/core/test_protocols.py` builds one class from each protocol alone and runs it through the
+real callers.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength
 class Path(Protocol):
     """The owner of the clock: x_t = alpha(t) * data + sigma(t) * noise.
 
-    `t_noise` and `t_data` are the times of pure noise and clean data; rates are derivatives with respect to t.
-    `config()` is plain data from which `diffusion.paths.build_path(name, config)` rebuilds the path.
+    `t_noise` and `t_data` are the times of pure noise and clean data; rates are derivatives with
+    respect to t. `config()` is plain data from which `diffusion.paths.build_path(name, config)`
+    rebuilds the path.
     """
 
     @property
@@ -51,8 +54,8 @@ class Path(Protocol):
 class Denoiser(Protocol):
     """x_t (B, C, H, W) and t (B,) in its own path's time -> Prediction in its own space.
 
-    `denoisers.denoiser.DenoiserModule` documents each member and gives the defaults. A denoiser that is trained is a
-    torch module too; sampling needs its `parameters` to know the device.
+    `denoisers.denoiser.DenoiserModule` documents each member and gives the defaults. A denoiser
+    that is trained is a torch module too; sampling needs its `parameters` to know the device.
     """
 
     name: str
@@ -83,9 +86,9 @@ class Denoiser(Protocol):
 class Codec(Protocol):
     """Images in [-1, 1] <-> normalised latents; scale and shift live inside.
 
-    `bounds` clamp decoded values. `image_size` (height, width) is the only size it encodes; None: any that
-    `latent_spec.downsample` divides. `dtype` is that of its weights. `config()` rebuilds it (codecs.registry);
-    `fingerprint()` is plain data that decides the latents.
+    `bounds` clamp decoded values. `image_size` (height, width) is the only size it encodes; None:
+    any that `latent_spec.downsample` divides. `dtype` is that of its weights. `config()` rebuilds
+    it (codecs.registry); `fingerprint()` is plain data that decides the latents.
     """
 
     name: str
@@ -111,7 +114,9 @@ class Codec(Protocol):
         """Release loaded weights; the next use reads them again."""
 
     def skeleton(self) -> nn.Module | None:
-        """The network without values, on the meta device, for memory plans; None for a codec without weights."""
+        """The network without values, on the meta device, for memory plans; None for a codec
+        without weights.
+        """
         return None
 
 
@@ -119,9 +124,10 @@ class Codec(Protocol):
 class TextEncoder(Protocol):
     """Prompts -> TextEmbeddings; `null` is the one unconditional of training and sampling.
 
-    `dtype` is that of its weights. `sequential` True: its networks are loaded one at a time; None: there is at most
-    one. `condition_argument` is the argument of generate.py that stands in for prompts; None: prompts are text.
-    `config()` rebuilds the encoder (text.registry); `fingerprint()` is plain data that decides the embeddings.
+    `dtype` is that of its weights. `sequential` True: its networks are loaded one at a time; None:
+    there is at most one. `condition_argument` is the argument of generate.py that stands in for
+    prompts; None: prompts are text. `config()` rebuilds the encoder (text.registry);
+    `fingerprint()` is plain data that decides the embeddings.
     """
 
     name: str
@@ -172,22 +178,27 @@ class Extractor(Protocol):
     device: torch.device
 
     def fingerprint(self) -> dict[str, Any]: ...
-    def extract(self, latents: Tensor, text: TextEmbeddings, sample_ids: list[int]) -> dict[str, Tensor]: ...
+    def extract(
+        self, latents: Tensor, text: TextEmbeddings, sample_ids: list[int]
+    ) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
 class Expert(Protocol):
     """A teacher's cached knowledge: its arrays, the ports they fill, a loss, ramps and dropout.
 
-    `ports` maps the batch's buckets ("lune.features": (B, K, E), ...) at t (B,) to the contents of the ports;
-    `losses` compares the denoiser's heads with them, over the samples that have this expert.
+    `ports` maps the batch's buckets ("lune.features": (B, K, E), ...) at t (B,) to the contents of
+    the ports; `losses` compares the denoiser's heads with them, over the samples that have this
+    expert.
     """
 
     name: str
     spec: ExpertSpec
 
     def ports(self, experts: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]: ...
-    def losses(self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor) -> Tensor: ...
+    def losses(
+        self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor
+    ) -> Tensor: ...
     def weight_at(self, step: int) -> float: ...
     def dropout_at(self, step: int) -> float: ...
     def port_options(self) -> dict[str, Any]: ...
@@ -198,8 +209,8 @@ class Expert(Protocol):
 class Record:
     """One training example before encoding: RGB pixels (H, W, 3) uint8, caption, optional mask.
 
-    `references` are other pictures (Hr, Wr, 3) that the denoiser is shown; `hole` (H, W) bool is True where it is
-    to paint, and then it is shown the rest.
+    `references` are other pictures (Hr, Wr, 3) that the denoiser is shown; `hole` (H, W) bool is
+    True where it is to paint, and then it is shown the rest.
     """
 
     image: np.ndarray
@@ -216,8 +227,8 @@ class Record:
 class Records(Protocol):
     """An indexed source of records; index order is stable, reading is lazy.
 
-    `reads_files` is True if a record costs a read from disk. `sample_keys` identifies each record by plain data
-    without reading it, or is None where only reading can tell.
+    `reads_files` is True if a record costs a read from disk. `sample_keys` identifies each record
+    by plain data without reading it, or is None where only reading can tell.
     """
 
     name: str
@@ -231,13 +242,16 @@ class Records(Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Reads pictures back and compares them with the claims of their prompts; data.verifier has the base class.
+    """Reads pictures back and compares them with the claims of their prompts; data.verifier has the
+    base class.
 
-    `check`: True per prompt where the picture satisfies a claim, and under "all" where it satisfies every claim.
-    `stated`: True per prompt that makes a claim.
+    `check`: True per prompt where the picture satisfies a claim, and under "all" where it satisfies
+    every claim. `stated`: True per prompt that makes a claim.
     """
 
     claims: tuple[str, ...]
 
     def stated(self, prompts: Sequence[str]) -> dict[str, Bool[Tensor, " b"]]: ...
-    def check(self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]) -> dict[str, Bool[Tensor, " b"]]: ...
+    def check(
+        self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]
+    ) -> dict[str, Bool[Tensor, " b"]]: ...

@@ -12,9 +12,9 @@ from pathlib import Path
 def read_regular(path: str | Path, most: int) -> bytes:
     """All bytes of a regular file of at most `most` bytes, at a path without links.
 
-    No link is followed at its end, a pipe does not block, and what was opened must still be what lies
-    there: a folder above it may have become a link. Raises OSError: EFBIG with the size as its text
-    for a longer file, EINVAL for what is not regular, ELOOP for a link or a swapped file.
+    No link is followed at its end, a pipe does not block, and what was opened must still be what
+    lies there: a folder above it may have become a link. Raises OSError: EFBIG with the size as its
+    text for a longer file, EINVAL for what is not regular, ELOOP for a link or a swapped file.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -1,4 +1,6 @@
-"""The values of sequence tasks: conditions and targets, their sizes, and the moments of their channels."""
+"""The values of sequence tasks: conditions and targets, their sizes, and the moments of their
+channels.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from tinyflux_pl.core.fingerprint import sample_id
 class Pairs:
     """Conditions and, where known, the targets that belong to them; fp32, padding is zero.
 
-    Ids say where each token stands, masks are True on real tokens. `target` is None where it is still to be
-    drawn. `labels` are free words, one a pair.
+    Ids say where each token stands, masks are True on real tokens. `target` is None where it is
+    still to be drawn. `labels` are free words, one a pair.
     """
 
     condition: Float[Tensor, "b l c"]
@@ -38,11 +40,15 @@ class Pairs:
     def truth(self) -> Float[Tensor, "b n d"]:
         """The targets; DataError where they are still to be drawn."""
         if self.target is None:
-            raise DataError("pairs without targets", where="Pairs", cure="give `target` beside `condition`")
+            raise DataError(
+                "pairs without targets", where="Pairs", cure="give `target` beside `condition`"
+            )
         return self.target
 
     def identities(self) -> list[int]:
-        """Each pair's sample id: 63 bits of the hash of its real tokens, their places and its vector."""
+        """Each pair's sample id: 63 bits of the hash of its real tokens, their places and its
+        vector.
+        """
         sample_ids = []
         for i in range(len(self)):
             condition_mask = self.condition_mask[i]
@@ -61,9 +67,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairShape:
-    """The sizes of a source's pairs: target tokens N of width D, condition tokens L of width C, id columns A.
+    """The sizes of a source's pairs: target tokens N of width D, condition tokens L of width C, id
+    columns A.
 
-    `vector` is the width of the vector beside each condition; 1 where there is none, and then it is zero.
+    `vector` is the width of the vector beside each condition; 1 where there is none, and then it is
+    zero.
     """
 
     tokens: int

@@ -17,5 +17,7 @@ def size_ids(original: Sequence[int], frame: Sequence[int], mode: str) -> list[i
     if mode == "pad" or (height, width) == (down, across):
         return [height, width, 0, 0, down, across]
     scale = max(down / height, across / width)
-    top, left = (round((side * scale - edge) / 2) for side, edge in ((height, down), (width, across)))
+    top, left = (
+        round((side * scale - edge) / 2) for side, edge in ((height, down), (width, across))
+    )
     return [height, width, max(top, 0), max(left, 0), down, across]

@@ -31,7 +31,9 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ExpertSpec:
-    """Cached arrays of an expert: shapes per bucket, and the buckets (times of the student's path)."""
+    """Cached arrays of an expert: shapes per bucket, and the buckets (times of the student's
+    path).
+    """
 
     name: str
     shapes: dict[str, tuple[int, ...]]
@@ -44,7 +46,9 @@ def compare(expected: Any, actual: Any, seam: str, cure: str) -> None:
         value = getattr(actual, field.name)
         expected_value = getattr(expected, field.name)
         if value != expected_value:
-            raise SpecMismatch(f"{seam}: {field.name} is {value}, expected {expected_value}", where=seam, cure=cure)
+            raise SpecMismatch(
+                f"{seam}: {field.name} is {value}, expected {expected_value}", where=seam, cure=cure
+            )
 
 
 def plain(spec: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 def pinned(tensor: Tensor) -> Tensor:
     """The tensor in page-locked memory, which a GPU copies from asynchronously."""
-    return tensor.contiguous().pin_memory()  # rows that share their memory cannot be pinned as they are
+    # rows that share their memory cannot be pinned as they are
+    return tensor.contiguous().pin_memory()
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:

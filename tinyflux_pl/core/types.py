@@ -26,7 +26,11 @@ class TextEmbeddings:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
         """Move to a device; `dtype` applies to tokens and pooled."""
-        typed = self if dtype is None else replace(self, tokens=self.tokens.to(dtype), pooled=self.pooled.to(dtype))
+        typed = (
+            self
+            if dtype is None
+            else replace(self, tokens=self.tokens.to(dtype), pooled=self.pooled.to(dtype))
+        )
         return typed.each(lambda tensor: to_device(tensor, device))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TextEmbeddings:
@@ -43,7 +47,9 @@ class TextEmbeddings:
     def expand(self, batch: int) -> TextEmbeddings:
         """Repeat one row `batch` times (no copy)."""
         return TextEmbeddings(
-            self.tokens.expand(batch, -1, -1), self.mask.expand(batch, -1), self.pooled.expand(batch, -1)
+            self.tokens.expand(batch, -1, -1),
+            self.mask.expand(batch, -1),
+            self.pooled.expand(batch, -1),
         )
 
     def padded(self, length: int) -> TextEmbeddings:
@@ -53,7 +59,9 @@ class TextEmbeddings:
         return TextEmbeddings(tokens, torch.nn.functional.pad(self.mask, (0, extra)), self.pooled)
 
     def lengths(self) -> list[int]:
-        """Number of real tokens of each row; on the meta device, which has no values, all of them."""
+        """Number of real tokens of each row; on the meta device, which has no values, all of
+        them.
+        """
         return [self.mask.shape[1]] * len(self) if self.mask.is_meta else self.mask.sum(1).tolist()
 
     def trimmed(self) -> TextEmbeddings:
@@ -63,8 +71,16 @@ class TextEmbeddings:
 
     def where(self, keep: Bool[Tensor, " b"], other: TextEmbeddings) -> TextEmbeddings:
         """Select rows of self where `keep`, else the (single) row of `other`."""
-        other = other.padded(self.tokens.shape[1]) if other.tokens.shape[1] < self.tokens.shape[1] else other
-        text = self if self.tokens.shape[1] == other.tokens.shape[1] else self.padded(other.tokens.shape[1])
+        other = (
+            other.padded(self.tokens.shape[1])
+            if other.tokens.shape[1] < self.tokens.shape[1]
+            else other
+        )
+        text = (
+            self
+            if self.tokens.shape[1] == other.tokens.shape[1]
+            else self.padded(other.tokens.shape[1])
+        )
         return TextEmbeddings(
             torch.where(keep[:, None, None], text.tokens, other.tokens.to(text.tokens)),
             torch.where(keep[:, None], text.mask, other.mask.to(text.mask.device)),
@@ -76,7 +92,9 @@ class TextEmbeddings:
         """Stack batches, padded to the longest."""
         length = max(p.tokens.shape[1] for p in parts)
         parts = [p.padded(length) for p in parts]
-        return TextEmbeddings(*(torch.cat([getattr(p, n) for p in parts]) for n in ("tokens", "mask", "pooled")))
+        return TextEmbeddings(
+            *(torch.cat([getattr(p, n) for p in parts]) for n in ("tokens", "mask", "pooled"))
+        )
 
 
 @dataclass(frozen=True)
@@ -96,12 +114,13 @@ class Conditioning:
 
     `ports` maps a port's name to a tensor for the batch, e.g. vec (B, E), prior_stats (B, S),
     prior_map (B, H8, W8). `port_mask` maps it to (B,) bool: False where the net's own head
-    must be used instead (expert dropout). `references` are clean normalised latents (B, C, Hr, Wr), one
-    tensor a picture (Kontext). `inpaint` (B, C + d * d, H, W) are the latents of the picture, mid-grey where
-    it is masked, then the mask folded into latent cells of d x d pixels, 1 where to paint (Fill).
-    `size_ids` (B, 6): original height and width, crop top and left, target height and width (SDXL).
-    In sampling any part may have a single row, which applies to all.
-    `target_ids` (B, N, A) are position ids of a sequence's tokens; `target_mask` is False on padding.
+    must be used instead (expert dropout). `references` are clean normalised latents (B, C, Hr, Wr),
+    one tensor a picture (Kontext). `inpaint` (B, C + d * d, H, W) are the latents of the picture,
+    mid-grey where it is masked, then the mask folded into latent cells of d x d pixels, 1 where to
+    paint (Fill). `size_ids` (B, 6): original height and width, crop top and left, target height and
+    width (SDXL). In sampling any part may have a single row, which applies to all.
+    `target_ids` (B, N, A) are position ids of a sequence's tokens; `target_mask` is False on
+    padding.
     """
 
     text: TextEmbeddings
@@ -176,8 +195,12 @@ class Batch:
         port_mask: dict[str, Tensor] | None = None,
     ) -> Conditioning:
         """The conditioning of this batch; `text` replaces the batch's text."""
-        pictures = {name: getattr(self, name) for name in ("references", "inpaint", "size_ids", *TARGET)}
-        return Conditioning(self.text if text is None else text, ports or {}, port_mask or {}, **pictures)
+        pictures = {
+            name: getattr(self, name) for name in ("references", "inpaint", "size_ids", *TARGET)
+        }
+        return Conditioning(
+            self.text if text is None else text, ports or {}, port_mask or {}, **pictures
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """Move to a device (Lightning calls this); ids are read by the host and stay there."""
@@ -197,5 +220,8 @@ class Batch:
             experts={name: change(tensor) for name, tensor in self.experts.items()},
             expert_present={name: change(tensor) for name, tensor in self.expert_present.items()},
             references=tuple(change(reference) for reference in self.references),
-            **{name: None if tensor is None else change(tensor) for name, tensor in optional.items()},
+            **{
+                name: None if tensor is None else change(tensor)
+                for name, tensor in optional.items()
+            },
         )

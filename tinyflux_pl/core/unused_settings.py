@@ -1,4 +1,6 @@
-"""Settings in a release's own files that nothing here reads: named once, never dropped in silence."""
+"""Settings in a release's own files that nothing here reads: named once, never dropped in
+silence.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ MAX_CAPTIONS = 100_000  # of a source that are counted, spread evenly over it
 EXAMPLES = 6
 HELP = "help"  # the prompt that asks which prompts there are
 # modules with a `parse`, by the name of the records
-PARSERS = {name: f"tinyflux_pl.data.tasks.{name}.grammar" for name in ("shapes", "scenes", "digits")}
+PARSERS = {
+    name: f"tinyflux_pl.data.tasks.{name}.grammar" for name in ("shapes", "scenes", "digits")
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class TrainingCaptions:
         for name, (records, captions, total) in sources.items():
             for caption in captions:
                 counts.update(words_of(caption))
-            examples = list(dict.fromkeys(caption for caption in captions[: 20 * EXAMPLES] if caption))[:EXAMPLES]
+            examples = list(
+                dict.fromkeys(caption for caption in captions[: 20 * EXAMPLES] if caption)
+            )[:EXAMPLES]
             described[name] = SourceCaptions(records.name, records.grammar, examples, total)
         complete = all(len(captions) == total for _, captions, total in sources.values())
         return cls(described, dict(counts.most_common(MAX_WORDS)), len(counts), complete)
@@ -67,7 +71,9 @@ class TrainingCaptions:
     def from_plain(cls, stored: Any) -> TrainingCaptions | None:
         """From a checkpoint's data; None for earlier versions and for data of another origin."""
         try:
-            sources = {str(name): SourceCaptions(**source) for name, source in stored["sources"].items()}
+            sources = {
+                str(name): SourceCaptions(**source) for name, source in stored["sources"].items()
+            }
             words = {str(word): int(count) for word, count in stored["words"].items()}
             captions = cls(sources, words, int(stored["distinct"]), bool(stored["complete"]))
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -108,5 +114,9 @@ def _objection(name: str, prompt: str) -> str:
 
 
 def _is_plain(source: SourceCaptions) -> bool:
-    texts = [source.records, source.grammar, *source.examples] if isinstance(source.examples, list) else [None]
+    texts = (
+        [source.records, source.grammar, *source.examples]
+        if isinstance(source.examples, list)
+        else [None]
+    )
     return all(isinstance(text, str) for text in texts) and isinstance(source.captions, int)

@@ -17,7 +17,9 @@ CURE = "use model.attention_backend=native, or a device that has this kernel"
 
 
 def require_known(backend: str) -> None:
-    """Raise ConfigError for an unknown name (with the nearest), and for a backend that would fetch code."""
+    """Raise ConfigError for an unknown name (with the nearest), and for a backend that would fetch
+    code.
+    """
     from diffusers.models.attention_dispatch import AttentionBackendName
 
     names = [name.value for name in AttentionBackendName if not name.value.endswith("_hub")]
@@ -26,15 +28,18 @@ def require_known(backend: str) -> None:
     near = difflib.get_close_matches(backend, names, n=1)
     cure = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(names)}"
     if backend.endswith("_hub"):
-        cure = "backends that end in _hub fetch and run code: install the package and name it without _hub"
+        cure = (
+            "backends that end in _hub fetch and run code: install the package and name it without "
+            "_hub"
+        )
     raise ConfigError(f"no attention backend {backend!r}", where=WHERE, cure=cure)
 
 
 def choose(net: Any, backend: str) -> None:
     """Make every attention of `net` use `backend`; other networks are not affected.
 
-    Raises as `require_known`, ConfigError for a network that has no choice, MissingDependency where the backend's
-    package is not installed.
+    Raises as `require_known`, ConfigError for a network that has no choice, MissingDependency where
+    the backend's package is not installed.
     """
     require_known(backend)
     processors = (getattr(module, "processor", None) for module in net.modules())
@@ -47,11 +52,14 @@ def choose(net: Any, backend: str) -> None:
         net.set_attention_backend(backend)
 
 
-def require_usable(backend: str, device: str, dtype: torch.dtype, *, backward: bool = False) -> None:
-    """Raise ConfigError where the kernel cannot attend on such a device in such numbers: tried on a few tokens.
+def require_usable(
+    backend: str, device: str, dtype: torch.dtype, *, backward: bool = False
+) -> None:
+    """Raise ConfigError where the kernel cannot attend on such a device in such numbers: tried on a
+    few tokens.
 
-    `backward` tries its gradient too, which kernels for drawing alone do not have. MissingDependency where its
-    package is not installed.
+    `backward` tries its gradient too, which kernels for drawing alone do not have.
+    MissingDependency where its package is not installed.
     """
     require_known(backend)
     if backend == DEFAULT:
@@ -64,11 +72,16 @@ def require_usable(backend: str, device: str, dtype: torch.dtype, *, backward: b
     query = torch.zeros(1, 16, 2, 64, device=device, dtype=dtype, requires_grad=backward)
     try:
         with torch.set_grad_enabled(backward), _only_here():
-            output = dispatch_attention_fn(query, query, query, backend=AttentionBackendName(backend))
+            output = dispatch_attention_fn(
+                query, query, query, backend=AttentionBackendName(backend)
+            )
             if backward:
                 output.sum().backward()
-    except Exception as error:  # each kernel has its own: missing packages, unsupported devices, failed compilation
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    # each kernel has its own: missing packages, unsupported devices, failed compilation
+    except Exception as error:
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
         use = "train" if backward else "run"
         what = f"attention backend {backend} does not {use} on {device} in {dtype}: {reason[:200]}"
         raise ConfigError(what, where=WHERE, cure=CURE) from error
@@ -85,7 +98,9 @@ def _installed(backend: str) -> Generator[None]:
 
 @contextmanager
 def _only_here() -> Generator[None]:
-    """Silence diffusers' warning about experimental features, and restore its process-wide choice."""
+    """Silence diffusers' warning about experimental features, and restore its process-wide
+    choice.
+    """
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
     from diffusers.utils import logging
 

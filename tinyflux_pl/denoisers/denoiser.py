@@ -1,4 +1,6 @@
-"""The base class of every denoiser: defaults of the contract, and refusal of unreadable conditioning."""
+"""The base class of every denoiser: defaults of the contract, and refusal of unreadable
+conditioning.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,17 @@ from tinyflux_pl.denoisers.registry import WITH_INPAINTING, WITH_REFERENCES
 
 
 class DenoiserModule(nn.Module):
-    """A network with a path and specs (core.protocols.Denoiser). A family overrides these defaults where it
-    differs, and implements `forward`, `config_dict` and the class method `from_config` for saved models.
+    """A network with a path and specs (core.protocols.Denoiser). A family overrides these defaults
+    where it differs, and implements `forward`, `config_dict` and the class method `from_config` for
+    saved models.
 
-    `patch_size`: latent cells along a side of a token. `image_size`: side in pixels that it draws by
-    default; None leaves it to the user. `ports`: inputs that experts may fill. `reference_size`: the rule
-    of data.images.resize_rules that fits reference pictures; None: it was not trained on any.
-    `inpaint_channels`: channels of the masked picture and its mask, beside the latents.
-    `reads_position_ids`: those of targets and conditions that are sequences. `overflows`: the reason
-    to refuse float16. `weight_files`: files that its published weights were read from. `lora_targets`:
-    patterns of the names of the linear layers that adapters are attached to.
+    `patch_size`: latent cells along a side of a token. `image_size`: side in pixels that it draws
+    by default; None leaves it to the user. `ports`: inputs that experts may fill. `reference_size`:
+    the rule of data.images.resize_rules that fits reference pictures; None: it was not trained on
+    any. `inpaint_channels`: channels of the masked picture and its mask, beside the latents.
+    `reads_position_ids`: those of targets and conditions that are sequences. `overflows`: the
+    reason to refuse float16. `weight_files`: files that its published weights were read from.
+    `lora_targets`: patterns of the names of the linear layers that adapters are attached to.
     """
 
     name: ClassVar[str]
@@ -45,18 +48,22 @@ class DenoiserModule(nn.Module):
     weight_files: tuple[FilePath, ...] = ()
 
     def require_size(self, height: int, width: int) -> None:
-        """Raise ConfigError for a picture larger than the network's position table; most have no bound."""
+        """Raise ConfigError for a picture larger than the network's position table; most have no
+        bound.
+        """
 
     def require_readable(self, cond: Conditioning) -> None:
         """Raise for a port, a reference or an inpainting input that the network cannot read.
 
-        SpecMismatch for ports; ConfigError for pictures, also where an inpainting network is given none.
+        SpecMismatch for ports; ConfigError for pictures, also where an inpainting network is given
+        none.
         """
         if unknown := set(cond.ports) - set(self.ports):
             raise SpecMismatch(
                 f"no such port: {', '.join(sorted(unknown))}",
                 where=f"{self.name}, whose ports are: {', '.join(self.ports) or 'none'}",
-                cure="build the denoiser with the experts that the run has, or train with experts=none",
+                cure="build the denoiser with the experts that the run has, or train with "
+                "experts=none",
             )
         channels = 0 if cond.inpaint is None else cond.inpaint.shape[1]
         if cond.references and not self.reads_references:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 class ExactTime:
     """Pass the scalars of a call to an embedding of diffusers in fp32, without rounding.
 
-    FLUX's transformers compute `timestep.to(hidden_states.dtype) * 1000`: in bf16, with 8 bits of mantissa,
-    neighbouring times near 1 become one. The embedding itself takes its sinusoids in fp32, so it is enough
-    to replace its first arguments (time, then guidance where there is one) on their way in. `in_turn` is for
-    FLUX.2 and FLUX.3, where the module that takes the sinusoids is called once for each scalar.
+    FLUX's transformers compute `timestep.to(hidden_states.dtype) * 1000`: in bf16, with 8 bits of
+    mantissa, neighbouring times near 1 become one. The embedding itself takes its sinusoids in
+    fp32, so it is enough to replace its first arguments (time, then guidance where there is one) on
+    their way in. `in_turn` is for FLUX.2 and FLUX.3, where the module that takes the sinusoids is
+    called once for each scalar.
     """
 
     def __init__(self, embedding: nn.Module, scale: float = 1000.0, in_turn: bool = False) -> None:
@@ -23,7 +24,9 @@ class ExactTime:
         embedding.register_forward_pre_hook(self._replace)
 
     def set(self, *scalars: Float[Tensor, " b"] | None) -> None:
-        """The scalars of the next call, unscaled, in the order of the embedding's arguments; None is no argument."""
+        """The scalars of the next call, unscaled, in the order of the embedding's arguments; None
+        is no argument.
+        """
         self._scalars = scalars
 
     def _replace(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -32,4 +35,7 @@ class ExactTime:
             self._scalars = tuple(rest)
             return (args[0] if scalar is None else scalar.float() * self.scale,)
         exact = [None if s is None else s.float() * self.scale for s in self._scalars]
-        return (*(e if e is not None else g for e, g in zip(exact, args, strict=False)), *args[len(exact) :])
+        return (
+            *(e if e is not None else g for e, g in zip(exact, args, strict=False)),
+            *args[len(exact) :],
+        )

@@ -21,9 +21,10 @@ from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 class Flux1Denoiser(ReleasedDenoiser):
     """x_t (B, C, H, W) and t (B,), 1 at noise -> velocity noise - data.
 
-    `cond.references` (Kontext) join the image along the sequence, the k-th with k + 1 as the first of its
-    position ids, and are cut off the output. `cond.inpaint` (Fill) joins it along the channels. The guidance
-    input of distilled networks is `cond.embedded_guidance`, or `training_guidance` where that is None.
+    `cond.references` (Kontext) join the image along the sequence, the k-th with k + 1 as the first
+    of its position ids, and are cut off the output. `cond.inpaint` (Fill) joins it along the
+    channels. The guidance input of distilled networks is `cond.embedded_guidance`, or
+    `training_guidance` where that is None.
     """
 
     name = "flux1"
@@ -57,7 +58,9 @@ class Flux1Denoiser(ReleasedDenoiser):
         super().__init__(net, latent_spec, text_spec, path, image_size, **options)
         self.reference_size = reference_size
         self.reads_guidance = bool(net.config["guidance_embeds"])
-        self.inpaint_channels = net.config["in_channels"] // self.patch_size**2 - latent_spec.channels
+        self.inpaint_channels = (
+            net.config["in_channels"] // self.patch_size**2 - latent_spec.channels
+        )
         self._exact = ExactTime(net.time_text_embed)
 
     def network_widths(self) -> dict[str, int]:
@@ -65,11 +68,14 @@ class Flux1Denoiser(ReleasedDenoiser):
         config = self.net.config
         return {
             **super().network_widths(),
-            "latent_channels": (config["out_channels"] or config["in_channels"]) // self.patch_size**2,
+            "latent_channels": (config["out_channels"] or config["in_channels"])
+            // self.patch_size**2,
             "pooled_width": config["pooled_projection_dim"],
         }
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         image = x_t if cond.inpaint is None else torch.cat([x_t, cond.inpaint.to(x_t)], 1)
@@ -105,4 +111,6 @@ def build(
 ) -> ReleasedDenoiser:
     """FLUX.1 from its `source`; `structure` is for a file that has no config.json beside it."""
     options = {"training_guidance": training_guidance, "reference_size": reference_size}
-    return Flux1Denoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)
+    return Flux1Denoiser.from_release(
+        latent_spec, text_spec, path, structure, source, image_size, **options
+    )

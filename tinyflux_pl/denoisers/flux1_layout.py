@@ -1,7 +1,7 @@
 """FLUX.1's weights between the layout of Black Forest Labs' files and that of diffusers.
 
-diffusers' own converter knows one width (3072) and drops keys that it does not know; this one takes the
-width from the tensors and works both ways. `tests/families` compares the two.
+diffusers' own converter knows one width (3072) and drops keys that it does not know; this one takes
+the width from the tensors and works both ways. `tests/families` compares the two.
 """
 
 from __future__ import annotations
@@ -54,8 +54,12 @@ STACKED = {
     ("double_blocks", "txt_attn.qkv"): ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
     ("single_blocks", "linear1"): ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
 }
-BLOCKS = {"double_blocks": ("transformer_blocks", DOUBLE), "single_blocks": ("single_transformer_blocks", SINGLE)}
-MODULATION = "final_layer.adaLN_modulation.1"  # shift above scale there, scale above shift in diffusers
+BLOCKS = {
+    "double_blocks": ("transformer_blocks", DOUBLE),
+    "single_blocks": ("single_transformer_blocks", SINGLE),
+}
+# shift above scale there, scale above shift in diffusers
+MODULATION = "final_layer.adaLN_modulation.1"
 
 
 def swapped(rows: Tensor) -> Tensor:
@@ -63,7 +67,9 @@ def swapped(rows: Tensor) -> Tensor:
     return torch.cat(rows.chunk(2)[::-1])
 
 
-def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any] | None = None) -> dict[str, Tensor]:
+def to_diffusers(
+    tensors: dict[str, Tensor], structure: dict[str, Any] | None = None
+) -> dict[str, Tensor]:
     """From the original layout; keys that it does not have are kept as they are."""
     converted: dict[str, Tensor] = {}
     for key, value in tensors.items():
@@ -86,7 +92,9 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any] | None = 
 
 
 def _parts(stacked: Tensor, count: int) -> list[Tensor]:
-    """Query, key, value of equal height; a fourth part, the MLP's, is four times as high as each."""
+    """Query, key, value of equal height; a fourth part, the MLP's, is four times as high as
+    each.
+    """
     if count == 3:
         return list(stacked.chunk(3))
     width = stacked.shape[0] // 7
@@ -96,7 +104,11 @@ def _parts(stacked: Tensor, count: int) -> list[Tensor]:
 def to_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_diffusers`; CheckpointMismatch for a key that FLUX.1 does not have."""
     ends = {new: old for old, new in ENDS.items()}
-    blocks = {(new, inner): (old, name) for old, (new, names) in BLOCKS.items() for name, inner in names.items()}
+    blocks = {
+        (new, inner): (old, name)
+        for old, (new, names) in BLOCKS.items()
+        for name, inner in names.items()
+    }
     stacked = {
         (BLOCKS[kind][0], part): (kind, name, index)
         for (kind, name), parts in STACKED.items()
@@ -108,16 +120,24 @@ def to_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         stem, _, leaf = key.rpartition(".")
         block, number, inner = (*stem.split(".", 2), "", "")[:3]
         if stem in ends:
-            converted[f"{ends[stem]}.{leaf}"] = swapped(value) if ends[stem] == MODULATION else value
+            converted[f"{ends[stem]}.{leaf}"] = (
+                swapped(value) if ends[stem] == MODULATION else value
+            )
         elif (block, inner) in stacked:
             kind, name, index = stacked[block, inner]
             stacks.setdefault(f"{kind}.{number}.{name}.{leaf}", {})[index] = value
         elif (block, inner) in blocks:
             kind, name = blocks[block, inner]
-            converted[f"{kind}.{number}.{name}.{'scale' if name.endswith('_norm') else leaf}"] = value
+            converted[f"{kind}.{number}.{name}.{'scale' if name.endswith('_norm') else leaf}"] = (
+                value
+            )
         else:
-            raise CheckpointMismatch(f"FLUX.1 has no {key}", where="flux1_layout", cure="give a FLUX.1 transformer")
-    return converted | {key: torch.cat([parts[index] for index in sorted(parts)]) for key, parts in stacks.items()}
+            raise CheckpointMismatch(
+                f"FLUX.1 has no {key}", where="flux1_layout", cure="give a FLUX.1 transformer"
+            )
+    return converted | {
+        key: torch.cat([parts[index] for index in sorted(parts)]) for key, parts in stacks.items()
+    }
 
 
 ORIGINAL = KeyLayout("double_blocks.", to_diffusers)

@@ -27,7 +27,9 @@ def picture_ids(
 ) -> Float[Tensor, "n 4"]:
     """Ids (time, y, x, 0) of pictures of so many latent rows and columns, fp32."""
     grids = [
-        torch.cartesian_prod(torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1))
+        torch.cartesian_prod(
+            torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1)
+        )
         for (height, width), time in zip(sizes, times, strict=True)
     ]
     return to_device(torch.cat(grids).float(), device)
@@ -41,8 +43,12 @@ def text_ids(length: int, device: torch.device | str = "cpu") -> Float[Tensor, "
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
-    """Black Forest Labs' keys -> diffusers', by diffusers' own table; widths do not matter to it."""
-    from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers
+    """Black Forest Labs' keys -> diffusers', by diffusers' own table; widths do not matter to
+    it.
+    """
+    from diffusers.loaders.single_file_utils import (
+        convert_flux2_transformer_checkpoint_to_diffusers,
+    )
 
     return convert_flux2_transformer_checkpoint_to_diffusers(tensors)
 
@@ -50,10 +56,10 @@ def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Te
 class Flux2Denoiser(ReleasedDenoiser):
     """x_t (B, 128, H, W) and t (B,), 1 at noise -> velocity noise - data.
 
-    The codec has folded 2 x 2 cells, so a token is one cell. `cond.references` join the image along the
-    sequence at times 10, 20, ... and are cut off the output. dev reads a guidance value, klein none.
-    `inpaint` is an extension of ours, which no release has: a trainable input for `cond.inpaint` whose weights
-    begin at zero, so that the network at first predicts as before.
+    The codec has folded 2 x 2 cells, so a token is one cell. `cond.references` join the image along
+    the sequence at times 10, 20, ... and are cut off the output. dev reads a guidance value, klein
+    none. `inpaint` is an extension of ours, which no release has: a trainable input for
+    `cond.inpaint` whose weights begin at zero, so that the network at first predicts as before.
     """
 
     name = "flux2"
@@ -84,7 +90,11 @@ class Flux2Denoiser(ReleasedDenoiser):
         reference_size: str = "area",
         inpaint: bool = False,
     ) -> None:
-        options = {"training_guidance": training_guidance, "reference_size": reference_size, "inpaint": inpaint}
+        options = {
+            "training_guidance": training_guidance,
+            "reference_size": reference_size,
+            "inpaint": inpaint,
+        }
         super().__init__(net, latent_spec, text_spec, path, image_size, **options)
         self.reference_size = reference_size
         self.reads_guidance = bool(net.config["guidance_embeds"])
@@ -93,13 +103,15 @@ class Flux2Denoiser(ReleasedDenoiser):
         if inpaint:
             self.inpaint_channels = inpaint_channels(latent_spec)
             with torch.device(net.device):
-                self.inpaint_in = nn.Linear(self.inpaint_channels, net.x_embedder.out_features, bias=False).to(
-                    net.dtype
-                )
+                self.inpaint_in = nn.Linear(
+                    self.inpaint_channels, net.x_embedder.out_features, bias=False
+                ).to(net.dtype)
             nn.init.zeros_(self.inpaint_in.weight)
             net.x_embedder.register_forward_hook(self._add_inpaint)
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         pictures = [x_t, *cond.references]
@@ -108,13 +120,17 @@ class Flux2Denoiser(ReleasedDenoiser):
         text_tokens, _ = self.full_text(cond)
         guidance = self.guidance(t, cond)
         self._exact.set(t, guidance)
-        self._inpaint_tokens = None if cond.inpaint is None else patchify(cond.inpaint, 1).to(self.net.dtype)
+        self._inpaint_tokens = (
+            None if cond.inpaint is None else patchify(cond.inpaint, 1).to(self.net.dtype)
+        )
         output = self.net(
             hidden_states=tokens.to(self.net.dtype),
             encoder_hidden_states=text_tokens,
             timestep=t,
             guidance=guidance,
-            img_ids=picture_ids(sizes, [REFERENCE_TIME * k for k in range(len(pictures))], x_t.device),
+            img_ids=picture_ids(
+                sizes, [REFERENCE_TIME * k for k in range(len(pictures))], x_t.device
+            ),
             txt_ids=text_ids(text_tokens.shape[1], x_t.device),
             return_dict=False,
         )[0]
@@ -122,7 +138,11 @@ class Flux2Denoiser(ReleasedDenoiser):
         return Prediction(unpatchify(output[:, : height * width], 1, height, width))
 
     def _add_inpaint(self, _: nn.Module, __: Any, embedded: Tensor) -> Tensor:
-        return embedded if self._inpaint_tokens is None else embedded + self.inpaint_in(self._inpaint_tokens)
+        return (
+            embedded
+            if self._inpaint_tokens is None
+            else embedded + self.inpaint_in(self._inpaint_tokens)
+        )
 
 
 def build(
@@ -138,5 +158,11 @@ def build(
     **source: Unpack[Source],
 ) -> ReleasedDenoiser:
     """FLUX.2 from its `source`; `structure` is for a file that has no config.json beside it."""
-    options = {"training_guidance": training_guidance, "reference_size": reference_size, "inpaint": inpaint}
-    return Flux2Denoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)
+    options = {
+        "training_guidance": training_guidance,
+        "reference_size": reference_size,
+        "inpaint": inpaint,
+    }
+    return Flux2Denoiser.from_release(
+        latent_spec, text_spec, path, structure, source, image_size, **options
+    )

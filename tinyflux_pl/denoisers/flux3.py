@@ -23,8 +23,12 @@ POSITION_SCALE = 0.5  # rows and columns count half, as the network was trained
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
-    """Black Forest Labs' keys -> diffusers', by diffusers' own table; its training-only heads are left out."""
-    from diffusers.loaders.single_file_utils import convert_flux3_transformer_checkpoint_to_diffusers
+    """Black Forest Labs' keys -> diffusers', by diffusers' own table; its training-only heads are
+    left out.
+    """
+    from diffusers.loaders.single_file_utils import (
+        convert_flux3_transformer_checkpoint_to_diffusers,
+    )
 
     return convert_flux3_transformer_checkpoint_to_diffusers(tensors)
 
@@ -32,14 +36,16 @@ def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Te
 class Flux3Denoiser(ReleasedDenoiser):
     """x_t (B, 128, H, W) and t (B,), 1 at noise -> velocity noise - data.
 
-    `cond.references` have their own blocks and their own index -1, -2, ... on the last axis of the ids; the text
-    is read at the length of its own window. Step-distilled networks (flow_map), which read the end of a step too,
-    are refused: a velocity field has no end.
+    `cond.references` have their own blocks and their own index -1, -2, ... on the last axis of the
+    ids; the text is read at the length of its own window. Step-distilled networks (flow_map), which
+    read the end of a step too, are refused: a velocity field has no end.
     """
 
     name = "flux3"
     patch_size = 1
-    released = DiffusersNetwork("Flux3Transformer2DModel", original=KeyLayout("content_mode_blocks.", from_original))
+    released = DiffusersNetwork(
+        "Flux3Transformer2DModel", original=KeyLayout("content_mode_blocks.", from_original)
+    )
     reads_references = True
     lora_targets = (
         "mode_blocks.*.attn.to_[qkv]",
@@ -59,31 +65,45 @@ class Flux3Denoiser(ReleasedDenoiser):
         image_size: int = 1024,
         reference_size: str = "area",
     ) -> None:
-        super().__init__(net, latent_spec, text_spec, path, image_size, reference_size=reference_size)
+        super().__init__(
+            net, latent_spec, text_spec, path, image_size, reference_size=reference_size
+        )
         if net.config["flow_map"]:
             cure = "use the base network, which is not step-distilled"
-            raise ConfigError("a step-distilled (flow-map) FLUX.3 is not supported", where=self.name, cure=cure)
+            raise ConfigError(
+                "a step-distilled (flow-map) FLUX.3 is not supported", where=self.name, cure=cure
+            )
         self.reference_size = reference_size
         self._exact = ExactTime(net.time_proj, in_turn=True)
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         lengths = cond.text.lengths()
         output = torch.empty_like(x_t, dtype=self.net.dtype)
-        for length in sorted(set(lengths)):  # the network has no mask: texts of one length go together
+        # the network has no mask: texts of one length go together
+        for length in sorted(set(lengths)):
             rows = [i for i, row_length in enumerate(lengths) if row_length == length]
             text_tokens = cond.text.tokens[rows, :length].to(self.net.dtype)
-            output[rows] = self._predict(x_t[rows], t[rows], text_tokens, [r[rows] for r in cond.references])
+            output[rows] = self._predict(
+                x_t[rows], t[rows], text_tokens, [r[rows] for r in cond.references]
+            )
         return Prediction(output)
 
-    def _predict(self, x_t: Tensor, t: Tensor, text_tokens: Tensor, references: list[Tensor]) -> Tensor:
+    def _predict(
+        self, x_t: Tensor, t: Tensor, text_tokens: Tensor, references: list[Tensor]
+    ) -> Tensor:
         height, width = x_t.shape[-2:]
         reference_inputs: dict[str, Any] = {}
         if references:
             tokens = torch.cat([patchify(reference, 1) for reference in references], 1)
             ids = [self._ids(reference, -1.0 - k) for k, reference in enumerate(references)]
-            reference_inputs = {"image_cond_hidden_states": tokens.to(self.net.dtype), "image_cond_ids": torch.cat(ids)}
+            reference_inputs = {
+                "image_cond_hidden_states": tokens.to(self.net.dtype),
+                "image_cond_ids": torch.cat(ids),
+            }
         self._exact.set(t, torch.zeros_like(t))
         output = self.net(
             hidden_states=patchify(x_t, 1).to(self.net.dtype),
@@ -115,4 +135,6 @@ def build(
 ) -> ReleasedDenoiser:
     """FLUX.3 from its `source`; `structure` is for a file that has no config.json beside it."""
     options = {"reference_size": reference_size}
-    return Flux3Denoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)
+    return Flux3Denoiser.from_release(
+        latent_spec, text_spec, path, structure, source, image_size, **options
+    )

@@ -20,12 +20,13 @@ from tinyflux_pl.nets.flux import Flux, FluxParams
 
 
 class FluxCoreDenoiser(DenoiserModule):
-    """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row -> velocity.
+    """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row ->
+    velocity.
 
-    Condition tokens end in text_spec.ids channels of position ids; without such, token i is at (i, 0, 0).
-    The target is at cond.target_ids, else at (0, row, column). A network with guidance_embed reads
-    `cond.embedded_guidance`, or `training_guidance` where that is None: as in training. Raises SpecMismatch for
-    specs and ports that the network does not fit.
+    Condition tokens end in text_spec.ids channels of position ids; without such, token i is at (i,
+    0, 0). The target is at cond.target_ids, else at (0, row, column). A network with guidance_embed
+    reads `cond.embedded_guidance`, or `training_guidance` where that is None: as in training.
+    Raises SpecMismatch for specs and ports that the network does not fit.
     """
 
     name = "flux_core"
@@ -56,12 +57,14 @@ class FluxCoreDenoiser(DenoiserModule):
                 raise SpecMismatch(
                     f"the network's {what} is {width}, the specification says {expected}",
                     where="FluxCoreDenoiser",
-                    cure="build the network from the codec's and the text encoder's specs: denoisers.flux_core.build",
+                    cure="build the network from the codec's and the text encoder's specs: "
+                    "denoisers.flux_core.build",
                 )
         axes = len(params.axes_dim)
         if text_spec.ids not in (0, axes):
             raise SpecMismatch(
-                f"position ids have {text_spec.ids} columns, the network {axes} axes {list(params.axes_dim)}",
+                f"position ids have {text_spec.ids} columns, the network {axes} axes "
+                f"{list(params.axes_dim)}",
                 where="model.axes_dim",
                 cure="give one even width for each column, whose sum is hidden_size / num_heads",
             )
@@ -72,7 +75,9 @@ class FluxCoreDenoiser(DenoiserModule):
         self.training_guidance = float(training_guidance)
         self.net = Flux(params)
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The velocity (B, C, H, W); 0 where the target is padding."""
         self.require_readable(cond)
         txt, txt_ids = self._condition(cond.text.tokens)
@@ -103,15 +108,21 @@ class FluxCoreDenoiser(DenoiserModule):
             width = self.text_spec.width - self.text_spec.ids
             return tokens[..., :width], tokens[..., width:]
         count = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
-        return tokens, torch.nn.functional.pad(count[None, :, None], (0, len(self.net.params.axes_dim) - 1))
+        return tokens, torch.nn.functional.pad(
+            count[None, :, None], (0, len(self.net.params.axes_dim) - 1)
+        )
 
     def _target_ids(self, x_t: Tensor, target_ids: Tensor | None) -> Tensor:
-        """Ids (B or 1, N, A) of the target; by default row and column on the last two axes (one: row by row)."""
+        """Ids (B or 1, N, A) of the target; by default row and column on the last two axes (one:
+        row by row).
+        """
         if target_ids is not None:
             return target_ids
         axes = len(self.net.params.axes_dim)
         if axes == 1:
-            return torch.arange(x_t[0, 0].numel(), device=x_t.device, dtype=torch.float32)[None, :, None]
+            return torch.arange(x_t[0, 0].numel(), device=x_t.device, dtype=torch.float32)[
+                None, :, None
+            ]
         grid = image_ids(x_t.shape[2], x_t.shape[3], 1, x_t.device)[None, :, 1:]
         return torch.nn.functional.pad(grid, (axes - 2, 0))
 
@@ -131,7 +142,9 @@ class FluxCoreDenoiser(DenoiserModule):
     def from_config(cls, config: dict[str, Any], path: Path) -> FluxCoreDenoiser:
         """The denoiser that `config_dict` describes, newly initialised."""
         specs = LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"])
-        return cls(FluxParams(**config["params"]), *specs, path, config.get("training_guidance", 1.0))
+        return cls(
+            FluxParams(**config["params"]), *specs, path, config.get("training_guidance", 1.0)
+        )
 
 
 def build(
@@ -156,7 +169,9 @@ def build(
     """
     if training_guidance != 1.0 and not guidance_embed:
         cure = "model.guidance_embed=true gives the network an input for it"
-        raise ConfigError("nothing reads training_guidance", where="model.training_guidance", cure=cure)
+        raise ConfigError(
+            "nothing reads training_guidance", where="model.training_guidance", cure=cure
+        )
     params = FluxParams(
         in_channels=latent_spec.channels,
         out_channels=latent_spec.channels,

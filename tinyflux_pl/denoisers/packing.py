@@ -15,7 +15,9 @@ from tinyflux_pl.nets.position_ids import grid_ids
 
 
 def patchify(latents: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n k"]:
-    """(B, C, H, W) -> (B, H/p * W/p, C*p*p), each token channel-major; ConfigError if p does not divide."""
+    """(B, C, H, W) -> (B, H/p * W/p, C*p*p), each token channel-major; ConfigError if p does not
+    divide.
+    """
     height, width = latents.shape[-2:]
     if height % patch or width % patch:
         raise ConfigError(
@@ -26,7 +28,9 @@ def patchify(latents: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b 
     return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
 
 
-def unpatchify(tokens: Float[Tensor, "b n k"], patch: int, height: int, width: int) -> Float[Tensor, "b c h w"]:
+def unpatchify(
+    tokens: Float[Tensor, "b n k"], patch: int, height: int, width: int
+) -> Float[Tensor, "b c h w"]:
     """The inverse of `patchify` for latents of `height` x `width`."""
     rows = height // patch
     return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=patch, q=patch)
@@ -35,22 +39,30 @@ def unpatchify(tokens: Float[Tensor, "b n k"], patch: int, height: int, width: i
 def image_ids(
     height: int, width: int, patch: int, device: torch.device | str = "cpu", stream: int = 0
 ) -> Float[Tensor, "n 3"]:
-    """Ids (stream, y, x) of the patches of latents of `height` x `width`, fp32; the image itself is stream 0."""
+    """Ids (stream, y, x) of the patches of latents of `height` x `width`, fp32; the image itself is
+    stream 0.
+    """
     ids = grid_ids(height // patch, width // patch, device)
     ids[:, 0] = stream
     return ids
 
 
 def inpaint_channels(latent_spec: LatentSpec) -> int:
-    """Channels of the inpainting input: latents, and the mask's pixels of each cell (codecs.inpaint_mask)."""
+    """Channels of the inpainting input: latents, and the mask's pixels of each cell
+    (codecs.inpaint_mask).
+    """
     return latent_spec.channels + latent_spec.downsample**2
 
 
 def joined_pictures(
     pictures: Sequence[Float[Tensor, "b c _h _w"]], patch: int
 ) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "n 3"]]:
-    """An image and its references as one sequence: tokens, and ids whose first entry counts the pictures."""
+    """An image and its references as one sequence: tokens, and ids whose first entry counts the
+    pictures.
+    """
     tokens = torch.cat([patchify(picture, patch) for picture in pictures], 1)
     sizes = [(picture.shape[-2], picture.shape[-1]) for picture in pictures]
-    ids = [image_ids(height, width, patch, tokens.device, k) for k, (height, width) in enumerate(sizes)]
+    ids = [
+        image_ids(height, width, patch, tokens.device, k) for k, (height, width) in enumerate(sizes)
+    ]
     return tokens, torch.cat(ids)

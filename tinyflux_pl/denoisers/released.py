@@ -1,4 +1,6 @@
-"""diffusers' network classes as released: structure from plain data, weights strictly from files."""
+"""diffusers' network classes as released: structure from plain data, weights strictly from
+files.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from tinyflux_pl.weights.key_diff import shapes_of
 class Source(TypedDict, total=False):
     """Source and form of a released network: the options of `DiffusersNetwork.load`.
 
-    `weights` is a diffusers folder, a single file in either layout, or a repository with its 40-digit `revision`.
-    Of a folder's variants (fp16, non_ema, ...) `variant` is read.
+    `weights` is a diffusers folder, a single file in either layout, or a repository with its
+    40-digit `revision`. Of a folder's variants (fp16, non_ema, ...) `variant` is read.
     """
 
     weights: str | None
@@ -37,8 +39,8 @@ class Source(TypedDict, total=False):
 class DiffusersNetwork:
     """A family's network class of diffusers, its place in a release, and its limits.
 
-    `kind` is the class's name, `subfolder` its place in a pipeline's folder, `original` the layout of single
-    files. `overflows` says why float16 is refused ("" where it is fine).
+    `kind` is the class's name, `subfolder` its place in a pipeline's folder, `original` the layout
+    of single files. `overflows` says why float16 is refused ("" where it is fine).
     """
 
     kind: str
@@ -61,15 +63,22 @@ class DiffusersNetwork:
         """Build the network, in training mode.
 
         The config.json beside the weights describes it; where there is none, `structure` does.
-        Without weights it is random with `random_weights`, else ConfigError; where the default device
-        is meta it is a skeleton, and no weight is read. Otherwise raises as weights.load_release does.
+        Without weights it is random with `random_weights`, else ConfigError; where the default
+        device is meta it is a skeleton, and no weight is read. Otherwise raises as
+        weights.load_release does.
         """
         torch_dtype = check_dtype(dtype, "model.dtype", self.overflows)
-        source = None if weights is None else release.find(weights, revision, self.subfolder, variant=variant)
+        source = (
+            None
+            if weights is None
+            else release.find(weights, revision, self.subfolder, variant=variant)
+        )
         config = None if source is None else self._config_file(source)
         where = None if config is None or source is None else f"config.json of {source.where}"
         settings = self.keys(structure if config is None else config, where)
-        if source is not None and any(settings.get(key, value) != value for key, value in structure.items()):
+        if source is not None and any(
+            settings.get(key, value) != value for key, value in structure.items()
+        ):
             found_shapes = shapes_of(self.skeleton(settings).state_dict())
             expected_shapes = shapes_of(self.skeleton(structure).state_dict())
             known_releases.require_same(expected_shapes, found_shapes, source.where)
@@ -79,21 +88,26 @@ class DiffusersNetwork:
             unread = (*(self._class()._keys_to_ignore_on_load_unexpected or ()), *self.unread)
             net: Any = self.skeleton(settings)
             with known_releases.recognised(net, source):
-                release.fill(net, source, torch_dtype, self.original, settings, unread, self._wide())
+                release.fill(
+                    net, source, torch_dtype, self.original, settings, unread, self._wide()
+                )
         elif random_weights:
             net = self.random(settings, torch_dtype)
         else:
             raise ConfigError(
                 f"no weights for {self.kind}",
                 where="model.weights",
-                cure="model.weights=FOLDER or FILE.safetensors (model.random_weights=true draws noise, for trials)",
+                cure="model.weights=FOLDER or FILE.safetensors (model.random_weights=true draws "
+                "noise, for trials)",
             )
         attention_backend_of.choose(net, attention_backend)
         net.weight_files = () if source is None else source.weights.files
         return net
 
     def _config_file(self, source: release.WeightSource) -> dict[str, Any] | None:
-        """The config.json beside the weights; of a file that was named itself, only if it is of this class."""
+        """The config.json beside the weights; of a file that was named itself, only if it is of
+        this class.
+        """
         config = source.config or {}
         kind = config.get("_class_name") or next(iter(config.get("architectures") or ()), self.kind)
         if kind == self.kind:
@@ -101,7 +115,9 @@ class DiffusersNetwork:
         if source.named:
             return None
         what = f"config.json describes a {kind}, not a {self.kind}"
-        raise CheckpointMismatch(what, where=source.where, cure=known_releases.cure(source.shapes()))
+        raise CheckpointMismatch(
+            what, where=source.where, cure=known_releases.cure(source.shapes())
+        )
 
     def skeleton(self, structure: dict[str, Any]) -> Any:
         """The network without values, on the meta device."""
@@ -115,8 +131,8 @@ class DiffusersNetwork:
     def keys(self, structure: dict[str, Any], file: str | None = None) -> dict[str, Any]:
         """Arguments of the class's constructor; diffusers' private keys are left out.
 
-        An unknown key is a ConfigError naming the nearest; in a config.json, which another version of diffusers
-        may have written (`file` says where it lies), it is left out and named.
+        An unknown key is a ConfigError naming the nearest; in a config.json, which another version
+        of diffusers may have written (`file` says where it lies), it is left out and named.
         """
         accepted = list(inspect.signature(self._class().__init__).parameters)[1:]
         arguments = {key: value for key, value in structure.items() if not key.startswith("_")}

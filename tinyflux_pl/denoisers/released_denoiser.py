@@ -1,4 +1,6 @@
-"""The base class of denoisers around a network of diffusers: specs, path, loading and rebuilding."""
+"""The base class of denoisers around a network of diffusers: specs, path, loading and
+rebuilding.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,24 @@ from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 class ReleasedDenoiser(DenoiserModule):
     """A network of a published family with the specs and the path that it was trained with.
 
-    A family names its `released` class of diffusers and implements `forward`, and `network_widths` and
-    `require_path` where they differ. Keyword options of its constructor are stored in `options`, plain
-    data that comes back through `config_dict` and `from_config`. `image_size` is the side in pixels that
-    the release draws by default. Raises SpecMismatch for specs or a path of another network.
+    A family names its `released` class of diffusers and implements `forward`, and `network_widths`
+    and `require_path` where they differ. Keyword options of its constructor are stored in
+    `options`, plain data that comes back through `config_dict` and `from_config`. `image_size` is
+    the side in pixels that the release draws by default. Raises SpecMismatch for specs or a path of
+    another network.
     """
 
     released: ClassVar[DiffusersNetwork]
     patch_size = 2
 
     def __init__(
-        self, net: Any, latent_spec: LatentSpec, text_spec: TextSpec, path: Path, image_size: int = 1024, **options: Any
+        self,
+        net: Any,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        path: Path,
+        image_size: int = 1024,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.net = net
@@ -54,7 +63,8 @@ class ReleasedDenoiser(DenoiserModule):
         image_size: int | None = None,
         **options: Any,
     ) -> ReleasedDenoiser:
-        """The denoiser around the network at `source`; `structure` is used where no config.json lies there.
+        """The denoiser around the network at `source`; `structure` is used where no config.json
+        lies there.
 
         `image_size` None is the release's own: its sample_size.
         """
@@ -70,7 +80,10 @@ class ReleasedDenoiser(DenoiserModule):
         """Plain JSON data that rebuilds this denoiser, without its path."""
         structure = self.released.keys(dict(self.net.config))
         return {
-            "structure": {key: list(value) if isinstance(value, tuple) else value for key, value in structure.items()},
+            "structure": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in structure.items()
+            },
             "dtype": str(self.net.dtype).removeprefix("torch."),
             "latent_spec": plain(self.latent_spec),
             "text_spec": plain(self.text_spec),
@@ -81,16 +94,35 @@ class ReleasedDenoiser(DenoiserModule):
     @classmethod
     def from_config(cls, config: dict[str, Any], path: Path) -> ReleasedDenoiser:
         """The denoiser that `config_dict` describes, newly initialised."""
-        options = {k: v for k, v in config.items() if k not in ("structure", "dtype", "latent_spec", "text_spec")}
-        net = cls.released.random(config["structure"], check_dtype(config["dtype"], "dtype", cls.released.overflows))
-        return cls(net, LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"]), path, **options)
+        options = {
+            k: v
+            for k, v in config.items()
+            if k not in ("structure", "dtype", "latent_spec", "text_spec")
+        }
+        net = cls.released.random(
+            config["structure"], check_dtype(config["dtype"], "dtype", cls.released.overflows)
+        )
+        return cls(
+            net,
+            LatentSpec(**config["latent_spec"]),
+            TextSpec(**config["text_spec"]),
+            path,
+            **options,
+        )
 
     def network_widths(self) -> dict[str, int]:
-        """Widths by the network's configuration: latent_channels, text_width, and pooled_width if it is read."""
-        return {"latent_channels": self.net.config["in_channels"], "text_width": self.net.config["joint_attention_dim"]}
+        """Widths by the network's configuration: latent_channels, text_width, and pooled_width if
+        it is read.
+        """
+        return {
+            "latent_channels": self.net.config["in_channels"],
+            "text_width": self.net.config["joint_attention_dim"],
+        }
 
     def require_widths(self) -> None:
-        """Raise SpecMismatch for the first width that differs from the codec's or the text encoder's."""
+        """Raise SpecMismatch for the first width that differs from the codec's or the text
+        encoder's.
+        """
         specified = {
             "latent_channels": self.latent_spec.channels,
             "text_width": self.text_spec.width,
@@ -99,19 +131,25 @@ class ReleasedDenoiser(DenoiserModule):
         for label, width in self.network_widths().items():
             if width != specified[label]:
                 raise SpecMismatch(
-                    f"the network's {label.replace('_', ' ')} is {width}, the part beside it gives {specified[label]}",
+                    f"the network's {label.replace('_', ' ')} is {width}, the part beside it gives "
+                    f"{specified[label]}",
                     where=self.name,
-                    cure="use the codec and the text encoders of the same release: codec.weights, text.*",
+                    cure="use the codec and the text encoders of the same release: codec.weights, "
+                    "text.*",
                 )
 
     def require_path(self) -> None:
-        """Raise SpecMismatch unless the path is the straight one with noise at t = 1, as in the papers."""
+        """Raise SpecMismatch unless the path is the straight one with noise at t = 1, as in the
+        papers.
+        """
         if (self.path.name, self.path.t_noise) != ("linear", 1.0):
             what = f"trained on straight paths with noise at t = 1, not on {self.path}"
             raise SpecMismatch(what, where=self.name, cure="path=linear_to_noise")
 
     def guidance(self, t: Tensor, cond: Conditioning) -> Tensor | None:
-        """The guidance input (B,), by default the option `training_guidance`; None for networks without one."""
+        """The guidance input (B,), by default the option `training_guidance`; None for networks
+        without one.
+        """
         if not self.reads_guidance:
             return None
         if cond.embedded_guidance is None:
@@ -119,6 +157,8 @@ class ReleasedDenoiser(DenoiserModule):
         return cond.embedded_guidance
 
     def full_text(self, cond: Conditioning) -> tuple[Tensor, Tensor]:
-        """Tokens at their full length, since the padding is attended to, and pooled, in the network's type."""
+        """Tokens at their full length, since the padding is attended to, and pooled, in the
+        network's type.
+        """
         text = cond.text.padded(self.text_spec.length)
         return text.tokens.to(self.net.dtype), text.pooled.to(self.net.dtype)

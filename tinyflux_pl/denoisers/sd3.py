@@ -19,7 +19,8 @@ from tinyflux_pl.weights.load_release import KeyLayout
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
     """Stability's keys -> diffusers', by diffusers' own table.
 
-    The table removes the keys that it converts from the tensors; the others are returned as they are.
+    The table removes the keys that it converts from the tensors; the others are returned as they
+    are.
     """
     from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 
@@ -30,11 +31,14 @@ def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Te
 class SD3Denoiser(ReleasedDenoiser):
     """x_t (B, 16, H, W) and t (B,), 1 at noise -> velocity noise - data.
 
-    The network cuts its patches itself and adds a table of positions, from whose middle it takes the image's.
+    The network cuts its patches itself and adds a table of positions, from whose middle it takes
+    the image's.
     """
 
     name = "sd3"
-    released = DiffusersNetwork("SD3Transformer2DModel", original=KeyLayout("joint_blocks.", from_original))
+    released = DiffusersNetwork(
+        "SD3Transformer2DModel", original=KeyLayout("joint_blocks.", from_original)
+    )
     lora_targets = (
         "transformer_blocks.*.attn.to_[qkv]",
         "transformer_blocks.*.attn.to_out.0",
@@ -45,14 +49,22 @@ class SD3Denoiser(ReleasedDenoiser):
     )
 
     def __init__(
-        self, net: Any, latent_spec: LatentSpec, text_spec: TextSpec, path: Path, image_size: int = 1024
+        self,
+        net: Any,
+        latent_spec: LatentSpec,
+        text_spec: TextSpec,
+        path: Path,
+        image_size: int = 1024,
     ) -> None:
         super().__init__(net, latent_spec, text_spec, path, image_size)
         self.patch_size = net.config["patch_size"]
 
     def network_widths(self) -> dict[str, int]:
         """The defaults, and the pooled text."""
-        return {**super().network_widths(), "pooled_width": self.net.config["pooled_projection_dim"]}
+        return {
+            **super().network_widths(),
+            "pooled_width": self.net.config["pooled_projection_dim"],
+        }
 
     def require_size(self, height: int, width: int) -> None:
         """Raise ConfigError for a side longer than the table of positions."""
@@ -63,9 +75,13 @@ class SD3Denoiser(ReleasedDenoiser):
         for name, side in (("height", height), ("width", width)):
             if side > most:
                 what = f"{side} pixels: the network's table of positions ends at {most}"
-                raise ConfigError(what, where=name, cure=f"at most {most} x {most} pixels: {name}={most}")
+                raise ConfigError(
+                    what, where=name, cure=f"at most {most} x {most} pixels: {name}={most}"
+                )
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         text_tokens, pooled = self.full_text(cond)

@@ -23,7 +23,9 @@ PREFIX = "model.diffusion_model."  # without which diffusers' table does not rea
 
 
 def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
-    """Stability's keys -> diffusers', by diffusers' own table, which leaves out what it does not know."""
+    """Stability's keys -> diffusers', by diffusers' own table, which leaves out what it does not
+    know.
+    """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     prefixed = {PREFIX + key: value for key, value in tensors.items()}
@@ -33,10 +35,11 @@ def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict
 
 
 class SDXLDenoiser(ReleasedDenoiser):
-    """x_t (B, 4, H, W) and t (B,), 1 at noise -> the noise (or v, or the data), on a variance preserving path.
+    """x_t (B, 4, H, W) and t (B,), 1 at noise -> the noise (or v, or the data), on a variance
+    preserving path.
 
-    `cond.size_ids` (B, 6) are original height and width, crop top and left, target height and width, in pixels;
-    None means an image of x_t's own size, uncropped.
+    `cond.size_ids` (B, 6) are original height and width, crop top and left, target height and
+    width, in pixels; None means an image of x_t's own size, uncropped.
     """
 
     name = "sdxl"
@@ -67,7 +70,9 @@ class SDXLDenoiser(ReleasedDenoiser):
         if path.name == "edm":  # its networks answer in v, those of the epsilon kind in -v
             if prediction not in ("epsilon", "v"):
                 cure = "model.prediction=epsilon or v, as the release was trained"
-                raise SpecMismatch(f"prediction={prediction} on EDM's path", where=self.name, cure=cure)
+                raise SpecMismatch(
+                    f"prediction={prediction} on EDM's path", where=self.name, cure=cure
+                )
             self.prediction = "v"
             self.sign = -1 if prediction == "epsilon" else 1
 
@@ -87,7 +92,9 @@ class SDXLDenoiser(ReleasedDenoiser):
             "pooled_width": (config["projection_class_embeddings_input_dim"] or 0) - sizes,
         }
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The noise (B, C, H, W), or v, or the data, as the release predicts."""
         self.require_readable(cond)
         text_tokens, pooled = self.full_text(cond)
@@ -104,7 +111,9 @@ class SDXLDenoiser(ReleasedDenoiser):
     def default_size_ids(self, x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 6"]:
         """The ids of images of x_t's own size."""
         height, width = (side * self.latent_spec.downsample for side in x_t.shape[-2:])
-        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(len(x_t), -1)
+        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(
+            len(x_t), -1
+        )
 
 
 def build(
@@ -119,7 +128,10 @@ def build(
 ) -> ReleasedDenoiser:
     """SDXL from its `source`; `structure` is for a file that has no config.json beside it.
 
-    `image_size` None is what the release itself draws: its sample_size. `prediction` None is epsilon.
+    `image_size` None is what the release itself draws: its sample_size. `prediction` None is
+    epsilon.
     """
     options = {"prediction": prediction or "epsilon"}
-    return SDXLDenoiser.from_release(latent_spec, text_spec, path, structure, source, image_size, **options)
+    return SDXLDenoiser.from_release(
+        latent_spec, text_spec, path, structure, source, image_size, **options
+    )

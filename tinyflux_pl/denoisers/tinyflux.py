@@ -18,26 +18,38 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import inpaint_channels, joined_pictures, patchify, unpatchify
-from tinyflux_pl.denoisers.tinyflux_reference import load_reference, published_file, read_safetensors, to_reference_keys
+from tinyflux_pl.denoisers.tinyflux_reference import (
+    load_reference,
+    published_file,
+    read_safetensors,
+    to_reference_keys,
+)
 from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
 # keys that follow from the specs and from the experts of the run
-DERIVED = ("in_channels", "joint_attention_dim", "pooled_projection_dim", "use_lune_expert", "lune_expert_dim")
+DERIVED = (
+    "in_channels",
+    "joint_attention_dim",
+    "pooled_projection_dim",
+    "use_lune_expert",
+    "lune_expert_dim",
+)
 DERIVED += ("use_sol_prior", "inpaint_channels", "ports")
 
 __all__ = ["TinyFluxDenoiser", "build", "build_published", "load_reference", "to_reference_keys"]
 
 
 class TinyFluxDenoiser(DenoiserModule):
-    """`net` with a path (core.protocols.Path): x_t (B, C, H, W) and t (B,) in the path's time -> velocity.
+    """`net` with a path (core.protocols.Path): x_t (B, C, H, W) and t (B,) in the path's time ->
+    velocity.
 
-    Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums to 1)
-    for attention; further ones by config.ports (nets.expert_ports). The heads predict under the same names;
-    prior_map then has mean 1 (sol_map "density").
-    `cond.references` join the sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the network has
-    inpaint_channels.
+    Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums
+    to 1) for attention; further ones by config.ports (nets.expert_ports). The heads predict under
+    the same names; prior_map then has mean 1 (sol_map "density").
+    `cond.references` join the sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the
+    network has inpaint_channels.
     Raises SpecMismatch for specs or ports that the network does not fit.
     """
 
@@ -53,7 +65,9 @@ class TinyFluxDenoiser(DenoiserModule):
         "single_blocks.*.mlp.fc2",
     )
 
-    def __init__(self, config: TinyFluxConfig, latent_spec: LatentSpec, text_spec: TextSpec, path: Path) -> None:
+    def __init__(
+        self, config: TinyFluxConfig, latent_spec: LatentSpec, text_spec: TextSpec, path: Path
+    ) -> None:
         super().__init__()
         for what, width, expected in (
             ("latent channels", config.in_channels, latent_spec.channels),
@@ -64,9 +78,15 @@ class TinyFluxDenoiser(DenoiserModule):
                 raise SpecMismatch(
                     f"the network's {what} is {width}, the specification says {expected}",
                     where="TinyFluxDenoiser",
-                    cure="build the network from the codec's and the text encoder's specs: denoisers.tinyflux.build",
+                    cure="build the network from the codec's and the text encoder's specs: "
+                    "denoisers.tinyflux.build",
                 )
-        self.config, self.latent_spec, self.text_spec, self.path = config, latent_spec, text_spec, path
+        self.config, self.latent_spec, self.text_spec, self.path = (
+            config,
+            latent_spec,
+            text_spec,
+            path,
+        )
         self.net = TinyFluxDeep(config)
         sol = ("prior_stats", "prior_map") if config.use_sol_prior else ()
         self.ports = (("vec",) if config.use_lune_expert else ()) + sol + tuple(config.ports)
@@ -85,15 +105,25 @@ class TinyFluxDenoiser(DenoiserModule):
         In the same mode, dtype and device; ConfigError if it fills holes already.
         """
         if self.inpaint_channels:
-            raise ConfigError("it fills holes already", where="TinyFluxDenoiser.with_inpaint", cure="use it as it is")
-        config = dataclasses.replace(self.config, inpaint_channels=inpaint_channels(self.latent_spec))
-        copy = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path).to(self.net.img_in.weight)
+            raise ConfigError(
+                "it fills holes already",
+                where="TinyFluxDenoiser.with_inpaint",
+                cure="use it as it is",
+            )
+        config = dataclasses.replace(
+            self.config, inpaint_channels=inpaint_channels(self.latent_spec)
+        )
+        copy = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path).to(
+            self.net.img_in.weight
+        )
         new = copy.state_dict()["net.inpaint_in.weight"]
         copy.load_state_dict({**self.state_dict(), "net.inpaint_in.weight": new})
         copy.net.gradient_checkpointing = self.net.gradient_checkpointing
         return copy.train(self.training)
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The velocity (B, C, H, W), and under `heads` what each port's own head predicts."""
         self.require_readable(cond)
         height, width = x_t.shape[-2:]
@@ -124,7 +154,10 @@ class TinyFluxDenoiser(DenoiserModule):
         if info["lune"] is not None:
             heads["vec"] = info["lune"]["pred"]
         if info["sol"] is not None:
-            heads |= {"prior_stats": info["sol"]["stats_pred"], "prior_map": info["sol"]["spatial_pred"]}
+            heads |= {
+                "prior_stats": info["sol"]["stats_pred"],
+                "prior_map": info["sol"]["spatial_pred"],
+            }
         heads |= info.get("ports", {})
         return Prediction(unpatchify(tokens, patch, height, width), heads)
 
@@ -141,7 +174,9 @@ class TinyFluxDenoiser(DenoiserModule):
     def from_config(cls, config: dict[str, Any], path: Path) -> TinyFluxDenoiser:
         """The denoiser that `config_dict` describes, newly initialised."""
         network = TinyFluxConfig.from_dict(config["config"])
-        return cls(network, LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"]), path)
+        return cls(
+            network, LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"]), path
+        )
 
 
 def build(
@@ -156,10 +191,11 @@ def build(
     inpaint: bool = False,
     **config: Annotated[Any, FieldsOf(TinyFluxConfig, DERIVED)],
 ) -> TinyFluxDenoiser:
-    """A denoiser whose widths come from the specs and whose ports from the experts that are present.
+    """A denoiser whose widths come from the specs and whose ports from the experts that are
+    present.
 
-    `inpaint` gives it an input for a picture with a hole (codecs.inpaint_mask), whose weights begin at zero.
-    ConfigError for unknown keys.
+    `inpaint` gives it an input for a picture with a hole (codecs.inpaint_mask), whose weights begin
+    at zero. ConfigError for unknown keys.
     """
     derived = {
         "in_channels": latent_spec.channels,
@@ -189,11 +225,13 @@ def build_published(
     num_sol_stats: int = 3,
     **config: Annotated[Any, FieldsOf(TinyFluxConfig, DERIVED)],
 ) -> TinyFluxDenoiser:
-    """The published layout and mathematics (v4.2; v4.1 and v3 by their config.json), with its weights if named.
+    """The published layout and mathematics (v4.2; v4.1 and v3 by their config.json), with its
+    weights if named.
 
-    `weights` is a safetensors file, or the folder or repository (with its 40-digit revision) that holds
-    `weights_file`; a config.json beside the file says what it is, else `config` does. Loads strictly.
-    Experts of a run may fill its ports if their sizes are the published ones: SpecMismatch otherwise.
+    `weights` is a safetensors file, or the folder or repository (with its 40-digit revision) that
+    holds `weights_file`; a config.json beside the file says what it is, else `config` does. Loads
+    strictly. Experts of a run may fill its ports if their sizes are the published ones:
+    SpecMismatch otherwise.
     """
     derived = {
         "in_channels": latent_spec.channels,

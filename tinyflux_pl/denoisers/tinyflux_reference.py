@@ -21,12 +21,16 @@ from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
 
 class ReferenceTinyFlux(TinyFluxDeep):
-    """A published network: also answers to v3's `expert_features` and repeats its flat expert information."""
+    """A published network: also answers to v3's `expert_features` and repeats its flat expert
+    information.
+    """
 
     def forward(
         self, *args: Any, expert_features: Float[Tensor, "b e"] | None = None, **inputs: Any
     ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
-        """As TinyFluxDeep; the information gains expert_signal, expert_pred and expert_used (None without Lune)."""
+        """As TinyFluxDeep; the information gains expert_signal, expert_pred and expert_used (None
+        without Lune).
+        """
         if expert_features is not None and inputs.get("lune_features") is None:
             inputs["lune_features"] = expert_features
         answer = super().forward(*args, **inputs)
@@ -38,29 +42,43 @@ class ReferenceTinyFlux(TinyFluxDeep):
         return out, info | {key: expert_info.get(key) for key in keys}
 
 
-def load_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> ReferenceTinyFlux:
+def load_reference(
+    config: Mapping[str, Any], state_dict: Mapping[str, Tensor]
+) -> ReferenceTinyFlux:
     """The network equal to a published one, in evaluation mode and fp32.
 
-    `config` and the keys of `state_dict` are the original ones. Raises CheckpointMismatch, naming missing,
-    unexpected and mis-shaped keys, before any weight is read.
+    `config` and the keys of `state_dict` are the original ones. Raises CheckpointMismatch, naming
+    missing, unexpected and mis-shaped keys, before any weight is read.
     """
     network = TinyFluxConfig.reference(config)
     weights = _renamed(state_dict)
-    if "use_lune_expert" not in config and network.use_lune_expert and "use_expert_predictor" in config:
+    if (
+        "use_lune_expert" not in config
+        and network.use_lune_expert
+        and "use_expert_predictor" in config
+    ):
         # v3 read its guidance only where it had no expert.
         network = TinyFluxConfig.reference({**config, "guidance_embeds": False})
-        weights = {key: value for key, value in weights.items() if not key.startswith("guidance_in.")}
+        weights = {
+            key: value for key, value in weights.items() if not key.startswith("guidance_in.")
+        }
     if not network.use_sol_prior:  # v4.1 held these without ever reading them
-        weights = {key: value for key, value in weights.items() if ".attn.spatial_to_mod." not in key}
+        weights = {
+            key: value for key, value in weights.items() if ".attn.spatial_to_mod." not in key
+        }
     model = ReferenceTinyFlux(network)
     cure = "give the config.json that was saved beside these weights"
-    require_match(shapes_of(model.state_dict()), shapes_of(weights), "TinyFlux reference weights", cure)
+    require_match(
+        shapes_of(model.state_dict()), shapes_of(weights), "TinyFlux reference weights", cure
+    )
     model.load_state_dict(weights)
     return model.eval()
 
 
 def published_file(weights: str, weights_file: str = "", revision: str | None = None) -> Path:
-    """The safetensors file that `weights` names: itself, or `weights_file` in a folder or a pinned repository."""
+    """The safetensors file that `weights` names: itself, or `weights_file` in a folder or a pinned
+    repository.
+    """
     allow = [weights_file, "config.json"] if weights_file else None
     path = hub.resolve(weights, revision, allow) if allow else hub.resolve(weights, revision)
     file = path / weights_file if path.is_dir() else path
@@ -68,23 +86,31 @@ def published_file(weights: str, weights_file: str = "", revision: str | None = 
         raise HubError(
             f"not a safetensors file: {file.name}",
             where=str(path),
-            cure="name the file: model.weights=FILE.safetensors, or model.weights_file=NAME within the folder",
+            cure="name the file: model.weights=FILE.safetensors, or model.weights_file=NAME within "
+            "the folder",
         )
     return file
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else, UntrustedFile for a pickle.
+    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else, UntrustedFile
+    for a pickle.
 
-    Tensors packed with scales are dequantized, or refused with CheckpointMismatch (weights.dequantize).
+    Tensors packed with scales are dequantized, or refused with CheckpointMismatch
+    (weights.dequantize).
     """
-    return {key: value.float() for key, value in plain(files.read_tensors(file), torch.float32, str(file)).items()}
+    return {
+        key: value.float()
+        for key, value in plain(files.read_tensors(file), torch.float32, str(file)).items()
+    }
 
 
 def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
-    """The weights under their published v4.2 keys (v4.1's guidance_in beside them, where there is one).
+    """The weights under their published v4.2 keys (v4.1's guidance_in beside them, where there is
+    one).
 
-    `model` is a network of `TinyFluxConfig.reference` or a denoiser around one; ConfigError for another.
+    `model` is a network of `TinyFluxConfig.reference` or a denoiser around one; ConfigError for
+    another.
     """
     net = model if isinstance(model, TinyFluxDeep) else dict(model.named_children()).get("net")
     if not isinstance(net, TinyFluxDeep) or not net.config.reference_layout:
@@ -104,5 +130,9 @@ def _renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key.endswith(".sin_basis"):  # a constant table of early versions, computed here
             continue
         key = re.sub(r"^expert_predictor\.", "lune_predictor.", key)
-        renamed[key] = value.reshape(()) if key == "lune_predictor.expert_gate" and value.numel() == 1 else value
+        renamed[key] = (
+            value.reshape(())
+            if key == "lune_predictor.expert_gate" and value.numel() == 1
+            else value
+        )
     return renamed

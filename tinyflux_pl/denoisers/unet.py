@@ -1,4 +1,6 @@
-"""diffusers' UNet2DConditionModel as a denoiser: Stable Diffusion 1.5, its flow teachers, small ones."""
+"""diffusers' UNet2DConditionModel as a denoiser: Stable Diffusion 1.5, its flow teachers, small
+ones.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +20,10 @@ from tinyflux_pl.diffusion.prediction import check_kind
 class UNetDenoiser(DenoiserModule):
     """A UNet on any path, for any prediction.
 
-    x_t (B, C, H, W), t (B,) in the path's own time. The net reads `t * time_scale`: 1000 for the flow
-    teachers, 999 for an index into a table of 1000 betas. Text tokens go to cross-attention, with their
-    mask unless `masks_text` is False (Stable Diffusion attends to its padding); pooled text goes beside
-    the time embedding when `unet_config` has class_embed_type "projection".
+    x_t (B, C, H, W), t (B,) in the path's own time. The net reads `t * time_scale`: 1000 for the
+    flow teachers, 999 for an index into a table of 1000 betas. Text tokens go to cross-attention,
+    with their mask unless `masks_text` is False (Stable Diffusion attends to its padding); pooled
+    text goes beside the time embedding when `unet_config` has class_embed_type "projection".
     """
 
     name = "unet"
@@ -55,13 +57,17 @@ class UNetDenoiser(DenoiserModule):
         _require_width("text width", net["cross_attention_dim"], text_spec.width)
         self.reads_pooled = net["class_embed_type"] == "projection"
         if self.reads_pooled:
-            _require_width("pooled width", net["projection_class_embeddings_input_dim"], text_spec.pooled)
+            _require_width(
+                "pooled width", net["projection_class_embeddings_input_dim"], text_spec.pooled
+            )
 
     def timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The path's time as the net was trained to read it, fp32 and continuous."""
         return t.float() * self.time_scale
 
-    def inputs(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> dict[str, Any]:
+    def inputs(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> dict[str, Any]:
         """The keywords of diffusers for one forward."""
         return {
             "sample": x_t,
@@ -71,7 +77,9 @@ class UNetDenoiser(DenoiserModule):
             "class_labels": cond.text.pooled.to(x_t.dtype) if self.reads_pooled else None,
         }
 
-    def forward(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning) -> Prediction:
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Prediction:
         """The prediction (B, C, H, W) in this denoiser's own space."""
         self.require_readable(cond)
         return Prediction(self.unet(**self.inputs(x_t, t, cond), return_dict=False)[0])
@@ -114,13 +122,15 @@ def build_unet(
     pooled: bool = True,
     time_scale: float = 1000.0,
 ) -> UNetDenoiser:
-    """A small UNet with self- and cross-attention where `attention_levels` says so, finest level first.
+    """A small UNet with self- and cross-attention where `attention_levels` says so, finest level
+    first.
 
     `attention_head_dim` is diffusers' name for the number of heads.
     """
     if len(attention_levels) != len(block_out_channels):
         raise ConfigError(
-            f"{len(attention_levels)} attention_levels for {len(block_out_channels)} block_out_channels",
+            f"{len(attention_levels)} attention_levels for {len(block_out_channels)} "
+            "block_out_channels",
             where="model.attention_levels",
             cure="give one true or false for each level",
         )
@@ -133,11 +143,16 @@ def build_unet(
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
         "cross_attention_dim": text_spec.width,
-        "attention_head_dim": attention_head_dim if isinstance(attention_head_dim, int) else list(attention_head_dim),
+        "attention_head_dim": attention_head_dim
+        if isinstance(attention_head_dim, int)
+        else list(attention_head_dim),
         "norm_num_groups": norm_num_groups,
     }
     if pooled:
-        config |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_spec.pooled}
+        config |= {
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": text_spec.pooled,
+        }
     return UNetDenoiser(config, path, prediction, latent_spec, text_spec, time_scale)
 
 

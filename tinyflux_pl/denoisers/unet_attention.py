@@ -15,7 +15,9 @@ EncoderStates = Float[Tensor, "b m c"]
 
 def project(
     attn: Any, hidden_states: HiddenStates, encoder_hidden_states: EncoderStates | None
-) -> tuple[Float[Tensor, "b heads n e"], Float[Tensor, "b heads m e"], Float[Tensor, "b heads m e"]]:
+) -> tuple[
+    Float[Tensor, "b heads n e"], Float[Tensor, "b heads m e"], Float[Tensor, "b heads m e"]
+]:
     """Query, key and value, heads apart, of one diffusers `Attention`."""
     source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
     batch = hidden_states.shape[0]
@@ -35,8 +37,8 @@ def merge(attn: Any, attended: Float[Tensor, "b heads n e"]) -> HiddenStates:
 class UNetAttention:
     """A diffusers attention processor equal to its AttnProcessor2_0 on what UNet blocks use.
 
-    In bf16 the CPU kernel of scaled_dot_product_attention runs about three times slower than in fp32
-    (measured, forward and backward), so there, and only there, the product leaves autocast.
+    In bf16 the CPU kernel of scaled_dot_product_attention runs about three times slower than in
+    fp32 (measured, forward and backward), so there, and only there, the product leaves autocast.
     """
 
     def __call__(
@@ -59,15 +61,21 @@ class UNetAttention:
                 query, key, value = query.float(), key.float(), value.float()
             if attention_mask is not None:
                 attention_mask = attention_mask.to(query.dtype)
-            attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, attention_mask)
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, attention_mask
+            )
         return merge(attn, attended.to(hidden_states.dtype))
 
-    def see(self, attn: Any, query: Float[Tensor, "b heads n e"], key: Float[Tensor, "b heads m e"]) -> None:
+    def see(
+        self, attn: Any, query: Float[Tensor, "b heads n e"], key: Float[Tensor, "b heads m e"]
+    ) -> None:
         """Called with every query and key before they are attended with; for those who measure."""
 
 
 def install(unet: nn.Module) -> None:
-    """Use UNetAttention throughout; ConfigError for blocks whose attention does more than it (AttnDownBlock2D)."""
+    """Use UNetAttention throughout; ConfigError for blocks whose attention does more than it
+    (AttnDownBlock2D).
+    """
     model: Any = unet  # attn_processors and set_attn_processor are diffusers', not nn.Module's
     for name in model.attn_processors:
         attn = model.get_submodule(name.removesuffix(".processor"))

@@ -14,16 +14,21 @@ CHUNK_BYTES = 2**26  # averages updated per kernel launch on a GPU; on a CPU one
 
 
 @torch.no_grad()
-def lerp_(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, taken: Tensor | None = None) -> None:
-    """averages <- decay * averages + (1 - decay) * values, in place, in fp32; nothing is read by the host.
+def lerp_(
+    averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, taken: Tensor | None = None
+) -> None:
+    """averages <- decay * averages + (1 - decay) * values, in place, in fp32; nothing is read by
+    the host.
 
     The averages must be fp32 (or fp64): in bf16 a step of 1e-4 rounds to nothing and they stall.
-    Values may be of any floating dtype, on the averages' device. All averages stay as they are, to the bit,
-    where `taken` (bool scalar) is False or any value is not finite.
+    Values may be of any floating dtype, on the averages' device. All averages stay as they are, to
+    the bit, where `taken` (bool scalar) is False or any value is not finite.
     """
     for average in averages:
         if average.dtype not in (torch.float32, torch.float64):
-            raise ConfigError(f"an average in {average.dtype}", where="EMA", cure="keep averages in fp32")
+            raise ConfigError(
+                f"an average in {average.dtype}", where="EMA", cure="keep averages in fp32"
+            )
     pairs = list(zip(averages, values, strict=True))
     if not pairs:
         return
@@ -47,7 +52,10 @@ def _chunks(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, T
     for average, value in pairs:
         if average.nbytes >= room or (average.dtype, value.dtype) != kind:
             chunks.append([])
-            room, kind = 0 if average.device.type == "cpu" else CHUNK_BYTES, (average.dtype, value.dtype)
+            room, kind = (
+                0 if average.device.type == "cpu" else CHUNK_BYTES,
+                (average.dtype, value.dtype),
+            )
         chunks[-1].append((average, value))
         room -= average.nbytes
     return chunks
@@ -55,17 +63,24 @@ def _chunks(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, T
 
 def _flatten(tensors: Sequence[Tensor]) -> Tensor:
     """One vector: a view of a single tensor, a copy of several."""
-    return tensors[0].detach() if len(tensors) == 1 else torch.cat([tensor.detach().flatten() for tensor in tensors])
+    return (
+        tensors[0].detach()
+        if len(tensors) == 1
+        else torch.cat([tensor.detach().flatten() for tensor in tensors])
+    )
 
 
 def decay_at(step: int, decay: float, kind: str = "constant", power: float = 6.94) -> float:
     """The decay of update number `step`, counted from 0.
 
-    constant: decay. warmup: min(decay, (1 + step) / (10 + step)). power: (1 - 1 / (step + 1))^(1 + power),
-    whose width grows with training (Karras et al. 2023, 2312.02696; 6.94 is a width of 10 percent).
+    constant: decay. warmup: min(decay, (1 + step) / (10 + step)). power: (1 - 1 / (step + 1))^(1 +
+    power), whose width grows with training (Karras et al. 2023, 2312.02696; 6.94 is a width of 10
+    percent).
     """
     if kind not in DECAYS:
-        raise ConfigError(f"unknown EMA decay {kind!r}", where="ema.kind", cure=f"choose {', '.join(DECAYS)}")
+        raise ConfigError(
+            f"unknown EMA decay {kind!r}", where="ema.kind", cure=f"choose {', '.join(DECAYS)}"
+        )
     if kind == "constant":
         return decay
     if kind == "warmup":

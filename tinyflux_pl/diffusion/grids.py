@@ -15,7 +15,8 @@ from tinyflux_pl.diffusion.paths import time_at
 from tinyflux_pl.diffusion.shifts import check_shift, flux_shift, shift_time
 
 FLOW = ("even", "sd3", "table")
-ENTRIES = ("leading", "trailing", "linspace", "leading_open", "linspace_open", "whole")  # of a table of betas
+# of a table of betas
+ENTRIES = ("leading", "trailing", "linspace", "leading_open", "linspace_open", "whole")
 SPACINGS = (*FLOW, *ENTRIES)
 SIGMAS = ("spaced", "karras", "exponential")
 FINALS = ("data", "table")
@@ -36,14 +37,16 @@ def grid(
 ) -> Float[Tensor, " n"]:
     """Times in fp32 from noise to data, the shift applied once.
 
-    even: steps + 1 of them, from t_noise to t_data, even before the shift. sd3: steps of them down to the first
-    entry of a shifted table, itself shifted again, then t_data (SD3's reference, and diffusers' scheduler where it
-    is told a number of steps). table: the same with the ends of a table that is not shifted.
-    Of a table of betas come whole or fractional entries; the last is not t_data, and a sampler reads the data off
-    there, or with final="table" takes one more step to the table's first entry. leading: every (TABLE // steps)-th,
-    counted from `offset`; trailing: every (TABLE / steps)-th, counted from the last; linspace: from the last to the
-    first; whole: the same, a single step from the last. The open ones are steps + 1 entries without the lowest.
-    sigmas: karras and exponential keep the first and the last level of noise and space the others anew.
+    even: steps + 1 of them, from t_noise to t_data, even before the shift. sd3: steps of them down
+    to the first entry of a shifted table, itself shifted again, then t_data (SD3's reference, and
+    diffusers' scheduler where it is told a number of steps). table: the same with the ends of a
+    table that is not shifted. Of a table of betas come whole or fractional entries; the last is not
+    t_data, and a sampler reads the data off there, or with final="table" takes one more step to the
+    table's first entry. leading: every (TABLE // steps)-th, counted from `offset`; trailing: every
+    (TABLE / steps)-th, counted from the last; linspace: from the last to the first; whole: the
+    same, a single step from the last. The open ones are steps + 1 entries without the lowest.
+    sigmas: karras and exponential keep the first and the last level of noise and space the others
+    anew.
     """
     if steps < 1:
         raise ConfigError(f"steps={steps}", where="sampling grid", cure="at least 1")
@@ -54,7 +57,9 @@ def grid(
         times = _respaced(time_at(path, share.float(), "noise"), path, sigmas)
         return times if final == "data" else torch.cat([times, times.new_tensor([path.t_data])])
     if spacing == "even":
-        times = shift_time(torch.linspace(path.t_noise, path.t_data, steps + 1), shift, path, toward)
+        times = shift_time(
+            torch.linspace(path.t_noise, path.t_data, steps + 1), shift, path, toward
+        )
     else:
         low = float(flux_shift(torch.tensor(1 / TABLE), shift)) if spacing == "sd3" else 1 / TABLE
         times = shift_time(time_at(path, torch.linspace(1.0, low, steps), "noise"), shift, path)
@@ -83,7 +88,8 @@ def _respaced(times: Float[Tensor, " n"], path: Path, sigmas: str) -> Float[Tens
     """Times with other noise levels between the same two ends."""
     if sigmas == "spaced":
         return times
-    log_sigma = -path.log_snr(times[[0, -1]].double()) / 2  # up to a factor, which changes neither rule
+    # up to a factor, which changes neither rule
+    log_sigma = -path.log_snr(times[[0, -1]].double()) / 2
     first, last = log_sigma.tolist()
     ramp = torch.linspace(0, 1, len(times), dtype=torch.float64)
     if sigmas == "karras":
@@ -98,14 +104,28 @@ def _respaced(times: Float[Tensor, " n"], path: Path, sigmas: str) -> Float[Tens
     return respaced
 
 
-def check_spacing(spacing: str, steps: int, shift: float | str | Sequence[float], toward: str) -> None:
-    """Raise ConfigError for a spacing that is none, or that does not go with the steps and the shift."""
+def check_spacing(
+    spacing: str, steps: int, shift: float | str | Sequence[float], toward: str
+) -> None:
+    """Raise ConfigError for a spacing that is none, or that does not go with the steps and the
+    shift.
+    """
     if spacing not in SPACINGS:
-        raise ConfigError(f"no spacing {spacing!r}", where="sampler.spacing", cure=f"choose {', '.join(SPACINGS)}")
+        raise ConfigError(
+            f"no spacing {spacing!r}", where="sampler.spacing", cure=f"choose {', '.join(SPACINGS)}"
+        )
     if spacing in ENTRIES and (shift != 1 or steps >= TABLE):
         cure = f"sampler.shift=1 and fewer than {TABLE} steps, or sampler.spacing=even"
-        raise ConfigError(f"spacing={spacing} with shift={shift!r} and {steps} steps", where="sampler", cure=cure)
+        raise ConfigError(
+            f"spacing={spacing} with shift={shift!r} and {steps} steps", where="sampler", cure=cure
+        )
     if spacing == "sd3" and (not isinstance(shift, int | float) or toward != "noise"):
-        raise ConfigError("spacing=sd3 needs a number as its shift, toward noise", where="sampler", cure="shift=3.0")
+        raise ConfigError(
+            "spacing=sd3 needs a number as its shift, toward noise",
+            where="sampler",
+            cure="shift=3.0",
+        )
     if spacing == "table" and toward != "noise":
-        raise ConfigError("spacing=table shifts toward noise", where="sampler.toward", cure="sampler.toward=noise")
+        raise ConfigError(
+            "spacing=table shifts toward noise", where="sampler.toward", cure="sampler.toward=noise"
+        )

@@ -2,7 +2,8 @@
 
 Rules are pure functions; `Guidance` selects one, its strength and its interval.
 The interval is progress along the path from noise (0) to data (1), not steps, so it means the same
-noise levels under any shift. Outside the interval, and at scale 1, the unconditional is not evaluated.
+noise levels under any shift. Outside the interval, and at scale 1, the unconditional is not
+evaluated.
 """
 
 from __future__ import annotations
@@ -28,13 +29,19 @@ def _flat(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-def cfg(cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float) -> Float[Tensor, "b ..."]:
+def cfg(
+    cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float
+) -> Float[Tensor, "b ..."]:
     """u + s (c - u). Ho and Salimans 2022 (2207.12598)."""
     return uncond + scale * (cond - uncond)
 
 
-def cfg_zero(cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float) -> Float[Tensor, "b ..."]:
-    """CFG from the unconditional scaled to fit: k u + s (c - k u), k = <c, u> / |u|^2. 2503.18886."""
+def cfg_zero(
+    cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float
+) -> Float[Tensor, "b ..."]:
+    """CFG from the unconditional scaled to fit: k u + s (c - k u), k = <c, u> / |u|^2.
+    2503.18886.
+    """
     product = (_flat(cond) * _flat(uncond)).sum(1)
     fit = expand_like(product / _flat(uncond).square().sum(1).clamp_min(1e-12), cond)
     return fit * uncond + scale * (cond - fit * uncond)
@@ -50,7 +57,8 @@ def apg(
 ) -> Float[Tensor, "b ..."]:
     """c + (s - 1) (d_perp + eta d_par), d = c - u split at `along`, the conditional x0. 2410.02416.
 
-    norm_limit (B,) caps |d| first. Any affine image of x0 may stand for it: the split commutes with scaling.
+    norm_limit (B,) caps |d| first. Any affine image of x0 may stand for it: the split commutes with
+    scaling.
     """
     difference = cond - uncond
     if norm_limit is not None:
@@ -61,8 +69,12 @@ def apg(
     return cond + (scale - 1) * (difference - parallel + eta * parallel)
 
 
-def rescale(guided: Float[Tensor, "b ..."], cond: Float[Tensor, "b ..."], amount: float) -> Float[Tensor, "b ..."]:
-    """Bring each sample's deviation back to the conditional's, by `amount`. Lin et al. 2023, equation 15."""
+def rescale(
+    guided: Float[Tensor, "b ..."], cond: Float[Tensor, "b ..."], amount: float
+) -> Float[Tensor, "b ..."]:
+    """Bring each sample's deviation back to the conditional's, by `amount`. Lin et al. 2023,
+    equation 15.
+    """
     factor = _flat(cond).std(1) / _flat(guided).std(1).clamp_min(1e-12)
     return guided * expand_like(amount * factor + (1 - amount), guided)
 
@@ -70,7 +82,8 @@ def rescale(guided: Float[Tensor, "b ..."], cond: Float[Tensor, "b ..."], amount
 def dynamic_threshold(
     x0: Float[Tensor, "b ..."], percentile: float = 0.995, bound: float = 1.0
 ) -> Float[Tensor, "b ..."]:
-    """Clip to the percentile p of |x0| and divide so that it becomes `bound`, where p > bound. Imagen, 2205.11487.
+    """Clip to the percentile p of |x0| and divide so that it becomes `bound`, where p > bound.
+    Imagen, 2205.11487.
 
     Meant for pixels in [-bound, bound]; latents have no such bound, so give one measured from data.
     """
@@ -80,7 +93,9 @@ def dynamic_threshold(
 
 
 def triangle(share: float, scale: float, peak: float = 0.5) -> float:
-    """A weight rising from 1 to 2 scale - 1 at `peak` and back; its mean over the path is `scale`. 2509.22007."""
+    """A weight rising from 1 to 2 scale - 1 at `peak` and back; its mean over the path is `scale`.
+    2509.22007.
+    """
     height = share / peak if share < peak else (1 - share) / (1 - peak)
     return 1 + 2 * (scale - 1) * height
 
@@ -90,10 +105,11 @@ class Guidance:
     """Strength and rule of guidance, and the interval of the path where it applies.
 
     kind cfg | apg | cfg_zero; curve constant | triangle. eta and norm_limit (0: none) are APG's;
-    zero_until is the progress up to which CFG-Zero does not move (0.04 in the paper, 0 for few steps);
-    threshold is the percentile of dynamic thresholding (0: none), threshold_bound the data's range.
-    embedded is no rule: it is the guidance input of a distilled network (None: none); negative is
-    the prompt of the unconditional (None: the text encoder's null()). Scale 0 means 1, as in diffusers.
+    zero_until is the progress up to which CFG-Zero does not move (0.04 in the paper, 0 for few
+    steps); threshold is the percentile of dynamic thresholding (0: none), threshold_bound the
+    data's range. embedded is no rule: it is the guidance input of a distilled network (None: none);
+    negative is the prompt of the unconditional (None: the text encoder's null()). Scale 0 means 1,
+    as in diffusers.
     """
 
     scale: float = 5.0
@@ -126,14 +142,21 @@ class Guidance:
             object.__setattr__(self, "scale", 1.0)
         if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
             raise ConfigError(
-                f"interval={self.interval}", where="guidance.interval", cure="[from, to], 0 (noise) to 1 (data)"
+                f"interval={self.interval}",
+                where="guidance.interval",
+                cure="[from, to], 0 (noise) to 1 (data)",
             )
         for name in ("rescale", "eta", "zero_until", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)}", where=f"guidance.{name}", cure="between 0 and 1")
+                raise ConfigError(
+                    f"{name}={getattr(self, name)}",
+                    where=f"guidance.{name}",
+                    cure="between 0 and 1",
+                )
         if not (0 < self.peak < 1 and self.norm_limit >= 0 and self.threshold_bound > 0):
             raise ConfigError(
-                f"peak={self.peak}, norm_limit={self.norm_limit}, threshold_bound={self.threshold_bound}",
+                f"peak={self.peak}, norm_limit={self.norm_limit}, "
+                f"threshold_bound={self.threshold_bound}",
                 where="guidance",
                 cure="0 < peak < 1, norm_limit >= 0, threshold_bound > 0",
             )

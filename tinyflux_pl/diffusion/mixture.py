@@ -19,12 +19,16 @@ def require_fp32_time(t: Tensor) -> Tensor:
     """Return t; ConfigError in half precision."""
     if t.dtype not in (torch.float32, torch.float64):
         raise ConfigError(
-            f"time in {t.dtype}", where="diffusion.paths", cure="keep t in fp32 until the network's own boundary"
+            f"time in {t.dtype}",
+            where="diffusion.paths",
+            cure="keep t in fp32 until the network's own boundary",
         )
     return t
 
 
-def expand_like(coefficient: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+def expand_like(
+    coefficient: Float[Tensor, " b"], like: Float[Tensor, "b ..."]
+) -> Float[Tensor, "b ..."]:
     """A per-sample coefficient shaped to broadcast over the trailing dimensions of `like`."""
     return coefficient.reshape(-1, *(1,) * (like.ndim - 1))
 
@@ -59,7 +63,10 @@ class Mixture(ABC):
         self, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
     ) -> Float[Tensor, "b ..."]:
         """dx_t/dt = alpha'(t) data + sigma'(t) noise."""
-        return expand_like(self.alpha_rate(t), data) * data + expand_like(self.sigma_rate(t), noise) * noise
+        return (
+            expand_like(self.alpha_rate(t), data) * data
+            + expand_like(self.sigma_rate(t), noise) * noise
+        )
 
     def config(self) -> dict[str, Any]:
         """Plain data from which `build_path(self.name, ...)` rebuilds the path."""

@@ -33,7 +33,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LinearPath(Mixture):
-    """Rectified flow. noise_at=0: t=0 noise, t=1 data (TinyFlux); noise_at=1: t=1 noise (FLUX, SD3).
+    """Rectified flow. noise_at=0: t=0 noise, t=1 data (TinyFlux); noise_at=1: t=1 noise (FLUX,
+    SD3).
 
     Liu et al. 2022 (2209.03003). The velocity is data - noise, or noise - data, at every t.
     """
@@ -43,7 +44,9 @@ class LinearPath(Mixture):
 
     def __post_init__(self) -> None:
         if self.noise_at not in (0, 1):
-            raise ConfigError(f"noise_at={self.noise_at!r}", where="LinearPath", cure="0 (TinyFlux) or 1 (FLUX)")
+            raise ConfigError(
+                f"noise_at={self.noise_at!r}", where="LinearPath", cure="0 (TinyFlux) or 1 (FLUX)"
+            )
 
     @property
     def t_noise(self) -> float:
@@ -73,7 +76,9 @@ class LinearPath(Mixture):
 
     def log_snr(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """2 log(alpha / sigma), finite at both ends."""
-        return 2 * (self.alpha(t).clamp_min(SMALLEST).log() - self.sigma(t).clamp_min(SMALLEST).log())
+        return 2 * (
+            self.alpha(t).clamp_min(SMALLEST).log() - self.sigma(t).clamp_min(SMALLEST).log()
+        )
 
     def time_of_log_snr(self, log_snr: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The inverse: alpha = sigmoid(log_snr / 2), since alpha + sigma = 1."""
@@ -87,12 +92,16 @@ PATHS = {"linear": LinearPath, "vp": VPPath, "edm": EDMPath}
 def build_path(name: str, config: dict[str, Any] | None = None) -> LinearPath | VPPath | EDMPath:
     """Rebuild the path that was saved as (name, config())."""
     if name not in PATHS:
-        raise ConfigError(f"unknown path {name!r}", where="path", cure=f"choose {', '.join(sorted(PATHS))}")
+        raise ConfigError(
+            f"unknown path {name!r}", where="path", cure=f"choose {', '.join(sorted(PATHS))}"
+        )
     settings = PATHS[name].__dataclass_fields__
     for key in config or {}:
         if key not in settings:
             raise ConfigError(
-                f"{name} path has no setting {key!r}", where="path", cure=f"choose {', '.join(sorted(settings))}"
+                f"{name} path has no setting {key!r}",
+                where="path",
+                cure=f"choose {', '.join(sorted(settings))}",
             )
     return PATHS[name](**(config or {}))
 

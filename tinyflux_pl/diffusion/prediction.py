@@ -28,11 +28,17 @@ RIDGE = 1e-10
 def check_kind(kind: str, where: str = "prediction") -> None:
     """Raise ConfigError for a kind of prediction that does not exist."""
     if kind not in KINDS:
-        raise ConfigError(f"unknown prediction {kind!r}", where=where, cure=f"choose {', '.join(KINDS)}")
+        raise ConfigError(
+            f"unknown prediction {kind!r}", where=where, cure=f"choose {', '.join(KINDS)}"
+        )
 
 
 def to_data_and_noise(
-    kind: str, output: Float[Tensor, "b ..."], x_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Path
+    kind: str,
+    output: Float[Tensor, "b ..."],
+    x_t: Float[Tensor, "b ..."],
+    t: Float[Tensor, " b"],
+    path: Path,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
     """(x0, noise) implied by the output: alpha x0 + sigma noise = x_t."""
     check_kind(kind)
@@ -53,7 +59,11 @@ def to_data_and_noise(
 
 
 def target(
-    kind: str, data: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"], path: Path
+    kind: str,
+    data: Float[Tensor, "b ..."],
+    noise: Float[Tensor, "b ..."],
+    t: Float[Tensor, " b"],
+    path: Path,
 ) -> Float[Tensor, "b ..."]:
     """The regression target of a network of that kind at time t."""
     check_kind(kind)

@@ -30,7 +30,11 @@ class Ramp:
 
     def __post_init__(self) -> None:
         if self.kind not in WARMUPS:
-            raise ConfigError(f"unknown warm-up {self.kind!r}", where="Ramp.kind", cure=f"choose {', '.join(WARMUPS)}")
+            raise ConfigError(
+                f"unknown warm-up {self.kind!r}",
+                where="Ramp.kind",
+                cure=f"choose {', '.join(WARMUPS)}",
+            )
 
     def __call__(self, step: int) -> float:
         """The weight at this optimizer step."""
@@ -60,7 +64,11 @@ class LearningRate:
                     cure=f"choose {', '.join(choices)}",
                 )
         if not 0 <= self.floor <= 1:
-            raise ConfigError(f"floor={self.floor}", where="schedule.floor", cure="a share of the base rate, 0 to 1")
+            raise ConfigError(
+                f"floor={self.floor}",
+                where="schedule.floor",
+                cure="a share of the base rate, 0 to 1",
+            )
         if self.total_steps < 1 or self.warmup_steps < 0:
             raise ConfigError(
                 f"{self.total_steps} steps, {self.warmup_steps} of warm-up",
@@ -74,6 +82,14 @@ class LearningRate:
             return warmup(step, self.warmup_steps, self.warmup_kind)
         if self.decay == "constant":
             return 1.0
-        progress = min((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0)
-        remaining = 1 - progress if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-        return self.floor + (1 - self.floor) * remaining if self.floor_kind == "span" else max(remaining, self.floor)
+        progress = min(
+            (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0
+        )
+        remaining = (
+            1 - progress if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        )
+        return (
+            self.floor + (1 - self.floor) * remaining
+            if self.floor_kind == "span"
+            else max(remaining, self.floor)
+        )

@@ -1,4 +1,6 @@
-"""Timestep shifts: the formula of SD3 and FLUX, and the rules by which releases choose the shift."""
+"""Timestep shifts: the formula of SD3 and FLUX, and the rules by which releases choose the
+shift.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +25,28 @@ def flux_unshift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
     return t / (shift - (shift - 1) * t)
 
 
-def resolution_shift(tokens: int, base: int = 256, largest: int = 4096, low: float = 0.5, high: float = 1.15) -> float:
-    """FLUX's shift for an image of that many tokens: exp of a line through (base, low), (largest, high)."""
+def resolution_shift(
+    tokens: int, base: int = 256, largest: int = 4096, low: float = 0.5, high: float = 1.15
+) -> float:
+    """FLUX's shift for an image of that many tokens: exp of a line through (base, low), (largest,
+    high).
+    """
     return math.exp(low + (high - low) * (tokens - base) / (largest - base))
 
 
-def shift_time(t: Float[Tensor, "*b"], shift: float, path: Path, toward: str = "noise") -> Float[Tensor, "*b"]:
+def shift_time(
+    t: Float[Tensor, "*b"], shift: float, path: Path, toward: str = "noise"
+) -> Float[Tensor, "*b"]:
     """Times of `path` pushed towards one of its ends."""
     return time_at(path, flux_shift(progress_toward(path, t, toward), shift), toward)
 
 
 def step_shift(tokens: int, steps: int) -> float:
-    """FLUX.2's shift exp(mu) for an image of so many tokens in so many steps (BFL flux2, sampling.py, fitted).
+    """FLUX.2's shift exp(mu) for an image of so many tokens in so many steps (BFL flux2,
+    sampling.py, fitted).
 
-    mu is linear in tokens at 10 and at 200 steps, linear in steps between and beyond; from 4300 tokens on that
-    of 200 steps holds for all.
+    mu is linear in tokens at 10 and at 200 steps, linear in steps between and beyond; from 4300
+    tokens on that of 200 steps holds for all.
     """
     many = 0.00016927 * tokens + 0.45666666
     if tokens > 4300:
@@ -57,7 +66,9 @@ Shift = float | str | Sequence[float]
 
 
 def shift_for(shift: Shift, tokens: int, steps: int) -> float:
-    """A shift that is a number, or the one of a rule: by name, or FLUX.1's with [low, high, base, largest]."""
+    """A shift that is a number, or the one of a rule: by name, or FLUX.1's with [low, high, base,
+    largest].
+    """
     if isinstance(shift, str):
         return SHIFT_RULES[shift](tokens, steps)
     if isinstance(shift, Sequence):
@@ -67,11 +78,13 @@ def shift_for(shift: Shift, tokens: int, steps: int) -> float:
 
 
 def check_shift(shift: Shift, toward: str, where: str, rules: bool = False) -> None:
-    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) a rule,
-    or for an end that is neither noise nor data.
+    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) a
+    rule, or for an end that is neither noise nor data.
     """
     if isinstance(shift, Sequence) and not isinstance(shift, str):
-        finite = len(shift) == 4 and all(isinstance(n, int | float) and math.isfinite(n) for n in shift)
+        finite = len(shift) == 4 and all(
+            isinstance(n, int | float) and math.isfinite(n) for n in shift
+        )
         if not (rules and finite and 0 < shift[2] < shift[3]):
             cure = "a positive number, or [low, high, base, largest]: mu at two numbers of tokens"
             raise ConfigError(f"shift={list(shift)!r}", where=where, cure=cure)
@@ -80,6 +93,10 @@ def check_shift(shift: Shift, toward: str, where: str, rules: bool = False) -> N
             cure = f"a positive number{', or a rule: ' + ', '.join(SHIFT_RULES) if rules else ''}"
             raise ConfigError(f"shift={shift!r}", where=where, cure=cure)
     elif not (shift > 0 and math.isfinite(shift)):
-        raise ConfigError(f"shift={shift!r}", where=where, cure="a positive number; 1 leaves times as they are")
+        raise ConfigError(
+            f"shift={shift!r}", where=where, cure="a positive number; 1 leaves times as they are"
+        )
     if toward not in ("noise", "data"):
-        raise ConfigError(f"toward={toward!r}", where=where, cure="noise, or data (the original TinyFlux)")
+        raise ConfigError(
+            f"toward={toward!r}", where=where, cure="noise, or data (the original TinyFlux)"
+        )

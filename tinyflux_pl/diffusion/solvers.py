@@ -1,9 +1,10 @@
 """Solvers of dx/dt = field(x, t) along a grid of times from noise to data.
 
-The velocity at (x, t) implies clean data x0 and noise with x = alpha(t) x0 + sigma(t) noise; a step mixes them again
-at the next time. On the linear path this is the ordinary step x + dt * velocity; on any path it is DDIM's, exact
-however alpha and sigma move between two times. Second-order steps correct x0 first. The state is fp32 (fp64 in tests).
-`grid` may stay on the CPU: the field receives CPU times, so that reading one never synchronises the GPU.
+The velocity at (x, t) implies clean data x0 and noise with x = alpha(t) x0 + sigma(t) noise; a step
+mixes them again at the next time. On the linear path this is the ordinary step x + dt * velocity;
+on any path it is DDIM's, exact however alpha and sigma move between two times. Second-order steps
+correct x0 first. The state is fp32 (fp64 in tests). `grid` may stay on the CPU: the field receives
+CPU times, so that reading one never synchronises the GPU.
 
 Where the grid ends in clean data the field is not evaluated at its last time, which no network has
 seen, and the last step is first order.
@@ -24,7 +25,8 @@ from tinyflux_pl.diffusion.paths import expand_like
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
 
 Field = Callable[[Tensor, Tensor], Tensor]
-FreshNoise = Callable[[int], Tensor]  # noise like x for the step of that index, for ancestral solvers
+# noise like x for the step of that index, for ancestral solvers
+FreshNoise = Callable[[int], Tensor]
 OnStep = Callable[[int, Tensor], None]  # called after each step with its index and the new state
 
 
@@ -39,7 +41,9 @@ def _second_order_steps(grid: Tensor, path: Path) -> int:
     return len(grid) - 1 - int(float(path.sigma(grid[-1:])[0]) == 0)
 
 
-def _change_data(x0: Tensor, noise: Tensor, change: Tensor, t: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+def _change_data(
+    x0: Tensor, noise: Tensor, change: Tensor, t: Tensor, path: Path
+) -> tuple[Tensor, Tensor]:
     """(x0 + change, noise) with the noise that still gives the same x at t."""
     ratio = expand_like(path.alpha(t) / path.sigma(t), x0)
     return x0 + change, noise - ratio * change
@@ -75,8 +79,9 @@ def heun(
 ) -> Float[Tensor, "b ..."]:
     """Second order, two evaluations a step, one where it ends in data.
 
-    Karras et al. 2022 (2206.00364), algorithm 1: the mean slope of an Euler step's two ends. The slope is that of
-    x / (alpha + sigma) over alpha / (alpha + sigma), which is x0 - noise: a straight line on every path.
+    Karras et al. 2022 (2206.00364), algorithm 1: the mean slope of an Euler step's two ends. The
+    slope is that of x / (alpha + sigma) over alpha / (alpha + sigma), which is x0 - noise: a
+    straight line on every path.
     """
     t_model, t = _times(grid, x)
     second_order_steps = _second_order_steps(grid, path)
@@ -136,7 +141,8 @@ def euler_ancestral(
     on_step: OnStep | None = None,
     fresh_noise: FreshNoise | None = None,
 ) -> Float[Tensor, "b ..."]:
-    """Euler whose noise is partly replaced by fresh noise at each step, by k-diffusion's rule in x / alpha.
+    """Euler whose noise is partly replaced by fresh noise at each step, by k-diffusion's rule in x
+    / alpha.
 
     ConfigError on a path whose first time holds no data at all, and without `fresh_noise`.
     """
@@ -144,10 +150,13 @@ def euler_ancestral(
     ratios = (path.sigma(grid) / path.alpha(grid)).tolist()  # on the host, where the grid is
     if fresh_noise is None or not math.isfinite(ratios[0]):
         cure = "sampler.solver=euler"
-        raise ConfigError("euler_ancestral needs some data at its first time", where="sampler.solver", cure=cure)
+        raise ConfigError(
+            "euler_ancestral needs some data at its first time", where="sampler.solver", cure=cure
+        )
     for i in range(len(grid) - 1):
         x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
-        share = min(ratios[i + 1] / ratios[i], 1.0)  # of the noise that stays; the squares add up to 1
+        # of the noise that stays; the squares add up to 1
+        share = min(ratios[i + 1] / ratios[i], 1.0)
         noise = share * noise + math.sqrt(1 - share**2) * fresh_noise(i)
         x = path.interpolate(x0, noise, t[i + 1])
         if on_step:

@@ -26,13 +26,18 @@ from tinyflux_pl.diffusion.shifts import check_shift, flux_shift, shift_for
 
 EDGE = 1e-4  # training times stay this far from both ends
 KNOTS = 1 << 14  # of the table behind Beta's quantiles
-RULE_STEPS = 50  # of the drawing whose shift is trained with, where a rule asks for it: the release's own number
+# of the drawing whose shift is trained with, where a rule asks for it: the release's own number
+RULE_STEPS = 50
 
 
-def _shift_and_clamp(share: Tensor, shift: float | str, path: Path, toward: str, tokens: int | None) -> Tensor:
+def _shift_and_clamp(
+    share: Tensor, shift: float | str, path: Path, toward: str, tokens: int | None
+) -> Tensor:
     if isinstance(shift, str) and tokens is None:
         cure = "give the number of tokens of an image, or a number as the shift"
-        raise ConfigError(f"shift={shift} needs to know the image", where="timesteps.shift", cure=cure)
+        raise ConfigError(
+            f"shift={shift} needs to know the image", where="timesteps.shift", cure=cure
+        )
     resolved = shift_for(shift, tokens or 0, RULE_STEPS)
     return time_at(path, flux_shift(share.float(), resolved), toward).clamp(EDGE, 1 - EDGE)
 
@@ -47,7 +52,9 @@ class Uniform:
     def __post_init__(self) -> None:
         check_shift(self.shift, self.toward, "timesteps Uniform", rules=True)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(
+        self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
         return _shift_and_clamp(u, self.shift, path, self.toward, tokens)
 
@@ -64,20 +71,30 @@ class LogitNormal:
     def __post_init__(self) -> None:
         check_shift(self.shift, self.toward, "timesteps LogitNormal", rules=True)
         if not self.std > 0:
-            raise ConfigError(f"std={self.std!r}", where="timesteps LogitNormal", cure="a positive number")
+            raise ConfigError(
+                f"std={self.std!r}", where="timesteps LogitNormal", cure="a positive number"
+            )
 
-    def from_normal(self, raw: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def from_normal(
+        self, raw: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times from standard normal draws."""
-        return _shift_and_clamp(torch.sigmoid(self.mean + self.std * raw), self.shift, path, self.toward, tokens)
+        return _shift_and_clamp(
+            torch.sigmoid(self.mean + self.std * raw), self.shift, path, self.toward, tokens
+        )
 
-    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(
+        self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
         return self.from_normal(torch.special.ndtri(u.double()).float(), path, tokens)
 
 
 @dataclass(frozen=True)
 class Mode:
-    """SD3's mode sampling, equation 20: 1 - u - scale (cos^2(pi u / 2) - 1 + u), as a share of noise."""
+    """SD3's mode sampling, equation 20: 1 - u - scale (cos^2(pi u / 2) - 1 + u), as a share of
+    noise.
+    """
 
     scale: float = 1.29
     shift: float | str = 1.0
@@ -89,10 +106,13 @@ class Mode:
             raise ConfigError(
                 f"scale={self.scale!r}",
                 where="timesteps Mode",
-                cure="between -1 and 2 / (pi - 2) = 1.752; outside it no longer maps (0, 1) one to one",
+                cure="between -1 and 2 / (pi - 2) = 1.752; outside it no longer maps (0, 1) one to "
+                "one",
             )
 
-    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(
+        self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]."""
         share = 1 - u - self.scale * (torch.cos(math.pi / 2 * u).square() - 1 + u)
         return _shift_and_clamp(share, self.shift, path, self.toward, tokens)
@@ -100,7 +120,9 @@ class Mode:
 
 @dataclass(frozen=True)
 class Beta:
-    """Beta(a, b) as a share of noise, then shifted: Flux Core's Beta(2.5, 2.0) leans to noise (mean 0.556)."""
+    """Beta(a, b) as a share of noise, then shifted: Flux Core's Beta(2.5, 2.0) leans to noise (mean
+    0.556).
+    """
 
     a: float = 2.5
     b: float = 2.0
@@ -110,20 +132,30 @@ class Beta:
     def __post_init__(self) -> None:
         check_shift(self.shift, self.toward, "timesteps Beta", rules=True)
         if not (self.a >= 1 and self.b >= 1):  # below 1 the density is infinite at an end
-            raise ConfigError(f"a={self.a!r}, b={self.b!r}", where="timesteps Beta", cure="two numbers of at least 1")
+            raise ConfigError(
+                f"a={self.a!r}, b={self.b!r}",
+                where="timesteps Beta",
+                cure="two numbers of at least 1",
+            )
 
     @cached_property
     def _table(self) -> Float[Tensor, " n"]:
-        """The distribution function at KNOTS + 1 even places in [0, 1], fp64, by the midpoint rule."""
+        """The distribution function at KNOTS + 1 even places in [0, 1], fp64, by the midpoint
+        rule.
+        """
         middle = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) / KNOTS
         mass = middle.pow(self.a - 1) * (-middle).log1p().mul(self.b - 1).exp()
         return torch.cat([torch.zeros(1, dtype=torch.float64), mass.cumsum(0) / mass.sum()])
 
-    def from_beta(self, raw: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def from_beta(
+        self, raw: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times from draws of Beta(a, b)."""
         return _shift_and_clamp(raw, self.shift, path, self.toward, tokens)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(
+        self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [1e-4, 1 - 1e-4]: the quantile of u, to about 1e-5."""
         table = self._table.to(u.device)
         u = u.double()
@@ -137,7 +169,8 @@ class Beta:
 class TableEntries:
     """The entries of a table of betas, uniformly, as epsilon networks were trained (DDPM).
 
-    Exactly entry / (entries - 1) of the way to noise, both ends among them; for a variance preserving path.
+    Exactly entry / (entries - 1) of the way to noise, both ends among them; for a variance
+    preserving path.
     """
 
     entries: int = TABLE
@@ -147,7 +180,9 @@ class TableEntries:
             cure = "at least 2; as many as the path has steps"
             raise ConfigError(f"entries={self.entries}", where="timesteps TableEntries", cure=cure)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(
+        self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times (B,) fp32 in [0, 1]."""
         entry = (u.double() * self.entries).floor().clamp(0, self.entries - 1)
         return time_at(path, (entry / (self.entries - 1)).float(), "noise")
@@ -167,8 +202,9 @@ DISTRIBUTIONS: dict[str, type[Distribution]] = {
 class Stratified:
     """One draw in each of the batch's B equal strata of a base distribution: lower variance.
 
-    The only sampler whose times depend on the batch's size and order. A base may be a name of DISTRIBUTIONS, with
-    its parameters beside it; None is that distribution's default. ConfigError for a parameter that it lacks.
+    The only sampler whose times depend on the batch's size and order. A base may be a name of
+    DISTRIBUTIONS, with its parameters beside it; None is that distribution's default. ConfigError
+    for a parameter that it lacks.
     """
 
     base: str | Distribution = "uniform"
@@ -197,10 +233,14 @@ class Stratified:
         for name in parameters:
             if name not in allowed:
                 cure = f"it has {', '.join(allowed) or 'its parameters already'}"
-                raise ConfigError(f"{self.base} has no {name}", where=f"timesteps.{name}", cure=cure)
+                raise ConfigError(
+                    f"{self.base} has no {name}", where=f"timesteps.{name}", cure=cure
+                )
         return self.base if kind is None else kind(**parameters)
 
-    def __call__(self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None) -> Float[Tensor, " b"]:
+    def __call__(
+        self, u: Float[Tensor, " b"], path: Path, tokens: int | None = None
+    ) -> Float[Tensor, " b"]:
         """Times (B,) fp32; row i lies in stratum i."""
         rows = torch.arange(len(u), device=u.device, dtype=u.dtype)
         return self.distribution((rows + u) / len(u), path, tokens)

@@ -62,7 +62,8 @@ class VPPath(_VariancePreserving):
     beta_end: float = 0.012
     steps: int = 1000
     zero_terminal_snr: bool = False
-    terminal_alpha_bar: float = 0.0  # in place of exactly 0 there: 2^-24 in schedulers that divide by it
+    # in place of exactly 0 there: 2^-24 in schedulers that divide by it
+    terminal_alpha_bar: float = 0.0
     name: ClassVar[str] = "vp"
     t_noise: ClassVar[float] = 1.0
     t_data: ClassVar[float] = 0.0
@@ -70,7 +71,9 @@ class VPPath(_VariancePreserving):
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ConfigError(
-                f"unknown beta schedule {self.schedule!r}", where="VPPath.schedule", cure=f"one of {SCHEDULES}"
+                f"unknown beta schedule {self.schedule!r}",
+                where="VPPath.schedule",
+                cure=f"one of {SCHEDULES}",
             )
         if not (0 < self.beta_start <= self.beta_end < 1 and self.steps >= 2):
             raise ConfigError(
@@ -85,7 +88,12 @@ class VPPath(_VariancePreserving):
         if self.schedule == "linear":
             betas = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
         else:
-            betas = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
+            betas = (
+                torch.linspace(
+                    self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64
+                )
+                ** 2
+            )
         alpha = torch.cumprod(1 - betas, 0).sqrt()
         if self.zero_terminal_snr:
             alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
@@ -137,10 +145,12 @@ class VPPath(_VariancePreserving):
 
 @dataclass(frozen=True)
 class EDMPath(_VariancePreserving):
-    """EDM's noise levels, even in log sigma: t=0 is sigma_min, t=1 sigma_max. Karras et al. 2022 (2206.00364).
+    """EDM's noise levels, even in log sigma: t=0 is sigma_min, t=1 sigma_max. Karras et al. 2022
+    (2206.00364).
 
-    x0 + sigma noise, scaled by c_in = 1 / sqrt(sigma^2 + sigma_data^2) as the network reads it, is this path's x_t
-    for data / sigma_data; the network's answer is then v, or its negative where it was trained as an epsilon.
+    x0 + sigma noise, scaled by c_in = 1 / sqrt(sigma^2 + sigma_data^2) as the network reads it, is
+    this path's x_t for data / sigma_data; the network's answer is then v, or its negative where it
+    was trained as an epsilon.
     """
 
     sigma_min: float = 0.002
@@ -153,7 +163,9 @@ class EDMPath(_VariancePreserving):
     def __post_init__(self) -> None:
         if not (0 < self.sigma_min < self.sigma_max < math.inf and 0 < self.sigma_data < math.inf):
             what = f"sigma {self.sigma_min} to {self.sigma_max}, of the data {self.sigma_data}"
-            raise ConfigError(what, where="EDMPath", cure="0 < sigma_min < sigma_max, and sigma_data positive")
+            raise ConfigError(
+                what, where="EDMPath", cure="0 < sigma_min < sigma_max, and sigma_data positive"
+            )
 
     @property
     def _span(self) -> float:

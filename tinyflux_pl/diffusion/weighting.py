@@ -31,8 +31,12 @@ def uniform(log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     return torch.ones_like(log_snr)
 
 
-def min_snr(log_snr: Float[Tensor, " b"], prediction: str, gamma: float = 5.0) -> Float[Tensor, " b"]:
-    """min(snr, gamma) over the factor of the predicted quantity; `velocity` is the linear path's."""
+def min_snr(
+    log_snr: Float[Tensor, " b"], prediction: str, gamma: float = 5.0
+) -> Float[Tensor, " b"]:
+    """min(snr, gamma) over the factor of the predicted quantity; `velocity` is the linear
+    path's.
+    """
     # min(snr, gamma) / snr = min(1, gamma / snr) and so on: nothing overflows at either end
     snr = log_snr.exp()
     capped = snr.clamp_max(gamma)
@@ -45,7 +49,9 @@ def min_snr(log_snr: Float[Tensor, " b"], prediction: str, gamma: float = 5.0) -
     if prediction == "velocity":
         return capped / (1 + (log_snr / 2).exp()).square()
     raise ConfigError(
-        f"no min-SNR weight for prediction {prediction!r}", where="weighting", cure="velocity, epsilon, x0 or v"
+        f"no min-SNR weight for prediction {prediction!r}",
+        where="weighting",
+        cure="velocity, epsilon, x0 or v",
     )
 
 
@@ -65,10 +71,16 @@ class Weighting:
     def __post_init__(self) -> None:
         if self.kind not in WEIGHTINGS:
             raise ConfigError(
-                f"unknown weighting {self.kind!r}", where="weighting.kind", cure=f"choose {', '.join(WEIGHTINGS)}"
+                f"unknown weighting {self.kind!r}",
+                where="weighting.kind",
+                cure=f"choose {', '.join(WEIGHTINGS)}",
             )
         if not self.gamma > 0:
-            raise ConfigError(f"gamma={self.gamma!r}", where="weighting.gamma", cure="a positive number, usually 5")
+            raise ConfigError(
+                f"gamma={self.gamma!r}",
+                where="weighting.gamma",
+                cure="a positive number, usually 5",
+            )
 
     def __call__(self, log_snr: Float[Tensor, " b"], prediction: str) -> Float[Tensor, " b"]:
         """Weights (B,) for a loss on `prediction`."""

@@ -30,12 +30,18 @@ def detect() -> str:
 
 
 def device_of(accelerator: str) -> str:
-    """torch's device type of an accelerator: cpu, cuda or mps; ConfigError if it is not available."""
+    """torch's device type of an accelerator: cpu, cuda or mps; ConfigError if it is not
+    available.
+    """
     device = TYPES[detect() if accelerator == AUTO else accelerator]
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu")
+        raise ConfigError(
+            "this machine has no usable GPU", where="hardware.accelerator", cure="hardware=cpu"
+        )
     if device == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("this machine has no Apple GPU", where="hardware.accelerator", cure="hardware=cpu")
+        raise ConfigError(
+            "this machine has no Apple GPU", where="hardware.accelerator", cure="hardware=cpu"
+        )
     return device
 
 

@@ -19,11 +19,12 @@ Moment = tuple[str, int]  # the operation, and the bytes alive after it
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside the block, `live` is the bytes allocated since its start; `history` records it at each tensor.
+    """Inside the block, `live` is the bytes allocated since its start; `history` records it at each
+    tensor.
 
-    Tensors from before do not count, nor do views of them; `before` names those that the block may free,
-    which lowers `live`. `device` restricts the count to one device type. Temporary memory inside a kernel
-    and the allocator's rounding are not counted.
+    Tensors from before do not count, nor do views of them; `before` names those that the block may
+    free, which lowers `live`. `device` restricts the count to one device type. Temporary memory
+    inside a kernel and the allocator's rounding are not counted.
     """
 
     def __init__(self, device: str | None = None, before: Any = ()) -> None:
@@ -35,8 +36,12 @@ class LiveBytes(TorchDispatchMode):
         for storage in _storages(before):
             self._follow(storage)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Run the operation, then count the storages of its results that its arguments do not share."""
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, then count the storages of its results that its arguments do not
+        share.
+        """
         kwargs = kwargs or {}
         inputs = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **kwargs)
@@ -61,7 +66,9 @@ class LiveBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Growth:
-    """Histories at batch sizes 1 and 2: each moment is linear in the batch, their maximum is not."""
+    """Histories at batch sizes 1 and 2: each moment is linear in the batch, their maximum is
+    not.
+    """
 
     one: list[Moment]
     two: list[Moment]
@@ -78,8 +85,12 @@ class Growth:
         one, two = self.one, self.two
         least = min(len(one), len(two))
         head = next((i for i in range(least) if one[i][0] != two[i][0]), least)
-        tail = next((i for i in range(least - head) if one[-1 - i][0] != two[-1 - i][0]), least - head)
-        middle = [[name for name, _ in history[head : len(history) - tail]] for history in (one, two)]
+        tail = next(
+            (i for i in range(least - head) if one[-1 - i][0] != two[-1 - i][0]), least - head
+        )
+        middle = [
+            [name for name, _ in history[head : len(history) - tail]] for history in (one, two)
+        ]
         blocks = SequenceMatcher(None, *middle, autojunk=False).get_matching_blocks()
         pairs = [(i, i) for i in range(head)] + [(-1 - i, -1 - i) for i in range(tail)]
         pairs += [(head + b.a + i, head + b.b + i) for b in blocks for i in range(b.size)]
@@ -97,9 +108,13 @@ def growth(work: Callable[[int], Any], max_batch: int, device: str | None = None
 
 
 class FusedAttention(TorchFunctionMode):
-    """Inside, attention allocates its output alone, as fused kernels do; on meta torch would use others."""
+    """Inside, attention allocates its output alone, as fused kernels do; on meta torch would use
+    others.
+    """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         """Replace scaled_dot_product_attention, run anything else."""
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))

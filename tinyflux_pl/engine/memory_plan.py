@@ -1,4 +1,6 @@
-"""Memory plans: bytes by stage, computed from counts, dtypes and shapes before anything is allocated."""
+"""Memory plans: bytes by stage, computed from counts, dtypes and shapes before anything is
+allocated.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a run: bytes in memory by name; `host` if they are not in the accelerator's memory."""
+    """A stage of a run: bytes in memory by name; `host` if they are not in the accelerator's
+    memory.
+    """
 
     name: str
     rows: Mapping[str, int]
@@ -39,7 +43,9 @@ class MemoryPlan:
         return max(stages, key=lambda stage: stage.total)
 
     def require(self, available: int, *, host: bool, there: int = 0, where: str, cure: str) -> None:
-        """Raise MemoryPlanError if a stage exceeds `available` bytes plus those allocated already (`there`)."""
+        """Raise MemoryPlanError if a stage exceeds `available` bytes plus those allocated already
+        (`there`).
+        """
         worst = self.worst(host)
         if worst.total - there <= available:
             return
@@ -81,19 +87,24 @@ class TrainingState:
 
     @property
     def snapshot(self) -> int:
-        """Bytes of a checkpoint: raw weights, optimizer state, and averages of the trained weights."""
+        """Bytes of a checkpoint: raw weights, optimizer state, and averages of the trained
+        weights.
+        """
         return self.weights + self.optimizer + self.averages
 
 
 def training_state(
     module: nn.Module, groups: Iterable[Mapping[str, Any]], *, averaged: bool = True, ranks: int = 1
 ) -> TrainingState:
-    """The training state of a module (also on the meta device) with an optimizer of these `param_groups`.
+    """The training state of a module (also on the meta device) with an optimizer of these
+    `param_groups`.
 
     Averages are fp32; with more than one rank each gradient exists twice, once as a buffer to sum.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = sum(values_per_parameter(group) * p.nbytes for group in groups for p in group["params"])
+    optimizer = sum(
+        values_per_parameter(group) * p.nbytes for group in groups for p in group["params"]
+    )
     tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return TrainingState(
         weights=sum(tensor.nbytes for tensor in tensors.values()),
@@ -112,10 +123,11 @@ def values_per_parameter(group: Mapping[str, Any]) -> int:
 
 
 def training(state: TrainingState, working: Mapping[str, int], *, host: bool) -> MemoryPlan:
-    """The stages of `working` (name -> bytes of activations: step, validation, preview), and the save.
+    """The stages of `working` (name -> bytes of activations: step, validation, preview), and the
+    save.
 
-    While the module has the averages, a copy of the raw weights exists. A save first copies everything
-    it writes to the host; `host` says that the run computes there.
+    While the module has the averages, a copy of the raw weights exists. A save first copies
+    everything it writes to the host; `host` says that the run computes there.
     """
     stages = []
     for name, activations in working.items():

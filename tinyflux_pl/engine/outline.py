@@ -18,7 +18,16 @@ from tinyflux_pl.core.precision import DTYPES
 from tinyflux_pl.engine.live_bytes import LiveBytes
 
 # Autocast's lists, as far as the networks here use them; it has none for the meta device.
-LOWER = {F.linear, F.conv1d, F.conv2d, torch.matmul, torch.bmm, torch.baddbmm, torch.addmm, torch.einsum}
+LOWER = {
+    F.linear,
+    F.conv1d,
+    F.conv2d,
+    torch.matmul,
+    torch.bmm,
+    torch.baddbmm,
+    torch.addmm,
+    torch.einsum,
+}
 LOWER |= {Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.baddbmm, torch.conv2d, torch.conv1d}
 # Samples of the smaller count: with a single one, some tensors are views that are copies otherwise.
 FIRST = 2
@@ -26,7 +35,9 @@ SINGLE = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax}
 
 
 class FusedAttention(torch.autograd.Function):
-    """Attention that saves what fused kernels save for backward: inputs, output and one number a row."""
+    """Attention that saves what fused kernels save for backward: inputs, output and one number a
+    row.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -48,7 +59,9 @@ class Mixed(TorchFunctionMode):
         super().__init__()
         self.dtype = DTYPES.get(precision)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         """Cast the arguments as autocast does, and compute."""
         kwargs = kwargs or {}
         attends = func is F.scaled_dot_product_attention
@@ -92,8 +105,8 @@ class Linear:
 def step(module: nn.Module, loss: Callable[[int], Tensor], precision: str) -> Linear:
     """Peak bytes of forward and backward pass, without weights, gradients and optimizer state.
 
-    `loss(samples)` is the module's loss on the meta device. Gradients are allocated already, as in every
-    micro-batch but the first.
+    `loss(samples)` is the module's loss on the meta device. Gradients are allocated already, as in
+    every micro-batch but the first.
     """
     for parameter in module.parameters():
         parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
@@ -103,7 +116,13 @@ def step(module: nn.Module, loss: Callable[[int], Tensor], precision: str) -> Li
             value = loss(samples)
             # Not Tensor.backward, which leaves the mode: recomputed blocks would be in fp32.
             _engine_run_backward(
-                (value,), (torch.ones_like(value),), False, False, (), allow_unreachable=True, accumulate_grad=True
+                (value,),
+                (torch.ones_like(value),),
+                False,
+                False,
+                (),
+                allow_unreachable=True,
+                accumulate_grad=True,
             )
 
     return Linear(*(_at_full_depth(module, lambda n=n: work(n)) for n in (FIRST, FIRST + 1)))

@@ -27,10 +27,12 @@ class Measured:
 
 @contextmanager
 def measured(device: torch.device | str) -> Generator[Measured]:
-    """Measure the block: the allocator's peak on an accelerator, the peak of resident memory on a CPU.
+    """Measure the block: the allocator's peak on an accelerator, the peak of resident memory on a
+    CPU.
 
-    The latter is Linux's VmHWM, reset at the start, after freed memory is returned to the system: memory
-    cached by the allocator would hide what the block takes. Both counters belong to the process.
+    The latter is Linux's VmHWM, reset at the start, after freed memory is returned to the system:
+    memory cached by the allocator would hide what the block takes. Both counters belong to the
+    process.
     """
     peak = Measured()
     if torch.device(device).type == "cuda":
@@ -49,7 +51,9 @@ def measured(device: torch.device | str) -> Generator[Measured]:
 
 
 def available_bytes(device: torch.device | str) -> int:
-    """Bytes that this process may still allocate; on a CPU within the limits of its control groups."""
+    """Bytes that this process may still allocate; on a CPU within the limits of its control
+    groups.
+    """
     if torch.device(device).type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

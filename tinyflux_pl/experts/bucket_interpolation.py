@@ -10,7 +10,9 @@ from tinyflux_pl.core.transfer import to_device
 T_BUCKETS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 
 
-def interpolate(buckets: Tensor, t: Tensor, t_buckets: Sequence[float] | Tensor = T_BUCKETS) -> Tensor:
+def interpolate(
+    buckets: Tensor, t: Tensor, t_buckets: Sequence[float] | Tensor = T_BUCKETS
+) -> Tensor:
     """(B, K, ...) and t (B,) -> (B, ...) in fp32: linear between knots, constant beyond the ends.
 
     t_buckets (K,) are increasing, evenly spaced or not. Nothing is read from the device.

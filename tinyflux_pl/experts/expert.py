@@ -23,9 +23,9 @@ class CachedExpert(ABC):
     the teacher with probability `dropout`, which moves linearly to `dropout_end` (if given) over
     `dropout_steps`: at 1.0 the student trains as it will sample, without teachers.
 
-    A subclass defines `name`; `columns`, from a cached array to the port it fills; `port_kinds`, the
-    registered kind (nets.expert_ports) of each port; `loss` and `extractor`. The arrays' `shapes`
-    per bucket give the ports their widths.
+    A subclass defines `name`; `columns`, from a cached array to the port it fills; `port_kinds`,
+    the registered kind (nets.expert_ports) of each port; `loss` and `extractor`. The arrays'
+    `shapes` per bucket give the ports their widths.
     """
 
     name: ClassVar[str]
@@ -46,7 +46,9 @@ class CachedExpert(ABC):
         where = f"experts.{self.name}"
         for key, value in (("dropout", dropout), ("dropout_end", dropout_end)):
             if value is not None and not 0 <= value <= 1:
-                raise ConfigError(f"{key} is {value}", where=f"{where}.{key}", cure="a probability, in [0, 1]")
+                raise ConfigError(
+                    f"{key} is {value}", where=f"{where}.{key}", cure="a probability, in [0, 1]"
+                )
         if dropout_end is not None and dropout_steps < 1:
             raise ConfigError(
                 f"dropout moves to {dropout_end} in {dropout_steps} steps",
@@ -54,7 +56,9 @@ class CachedExpert(ABC):
                 cure="give the number of steps the change takes",
             )
         if weight < 0 or ramp_steps < 0:
-            raise ConfigError(f"weight {weight}, ramp_steps {ramp_steps}", where=where, cure="neither is negative")
+            raise ConfigError(
+                f"weight {weight}, ramp_steps {ramp_steps}", where=where, cure="neither is negative"
+            )
         self.spec = ExpertSpec(self.name, shapes, tuple(float(t) for t in t_buckets))
         self.clock = clock
         self.weight = float(weight)
@@ -75,7 +79,8 @@ class CachedExpert(ABC):
         return self.dropout + progress * (self.dropout_end - self.dropout)
 
     def ports(self, experts: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]:
-        """Interpolate the batch's buckets ("lune.features": (B, K, E), ...) to t (B,): port -> fp32.
+        """Interpolate the batch's buckets ("lune.features": (B, K, E), ...) to t (B,): port ->
+        fp32.
 
         t is in the student's time. DataError for arrays that are missing or of another shape.
         """
@@ -116,8 +121,12 @@ class CachedExpert(ABC):
             ports[port] = {"kind": self.port_kinds[port], "width": width}
         return {"ports": ports}
 
-    def losses(self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor) -> Tensor:
-        """Mean of `loss` over the samples that have this expert (present (B,) bool); 0 if none has."""
+    def losses(
+        self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor
+    ) -> Tensor:
+        """Mean of `loss` over the samples that have this expert (present (B,) bool); 0 if none
+        has.
+        """
         per_sample_loss = torch.where(present, self.loss(heads, targets), 0.0)
         return per_sample_loss.sum() / present.sum().clamp(min=1)
 

@@ -23,9 +23,10 @@ CLOCKS = ("matched", "literal")
 class BucketExtractor(ABC):
     """Features of real noised latents, one set for each of the student's buckets.
 
-    At bucket t_k the teacher's input is x = alpha(tau) latents + sigma(tau) noise, with tau the time of
-    the teacher's path at which its SNR equals the student's at t_k. The noise is a function of (seed,
-    sample, bucket) alone. clock="literal" repeats the original: pure noise, timestep 1000 t_k.
+    At bucket t_k the teacher's input is x = alpha(tau) latents + sigma(tau) noise, with tau the
+    time of the teacher's path at which its SNR equals the student's at t_k. The noise is a function
+    of (seed, sample, bucket) alone. clock="literal" repeats the original: pure noise, timestep 1000
+    t_k.
     """
 
     name: str
@@ -46,7 +47,9 @@ class BucketExtractor(ABC):
                 cure=f"choose one of {', '.join(CLOCKS)}",
             )
         if max_batch < 1:
-            raise ConfigError(f"max_batch is {max_batch}", where=f"experts.{self.name}", cure="at least 1")
+            raise ConfigError(
+                f"max_batch is {max_batch}", where=f"experts.{self.name}", cure="at least 1"
+            )
         self.teacher = teacher
         self.student_path = student_path
         self.clock = clock
@@ -91,7 +94,9 @@ class BucketExtractor(ABC):
         return self.teacher.denoiser.path.time_of_log_snr(self.student_path.log_snr(t))
 
     @torch.no_grad()
-    def extract(self, latents: Tensor, text: TextEmbeddings, sample_ids: Sequence[int]) -> dict[str, Tensor]:
+    def extract(
+        self, latents: Tensor, text: TextEmbeddings, sample_ids: Sequence[int]
+    ) -> dict[str, Tensor]:
         """The teacher's latents (B, C, H, W) and text -> "name.column": (B, K, ...) fp32."""
         num_buckets = len(self.t_buckets)
         device, dtype = self.teacher.device, self.teacher.dtype
@@ -104,7 +109,12 @@ class BucketExtractor(ABC):
             batch = pairs[start : start + self.max_batch]
             rows = [row for row, _ in batch]
             tau = times[[k for _, k in batch]]
-            noise = torch.cat([rng.normal(shape, self.seed, "extraction", [sample_ids[row]], k) for row, k in batch])
+            noise = torch.cat(
+                [
+                    rng.normal(shape, self.seed, "extraction", [sample_ids[row]], k)
+                    for row, k in batch
+                ]
+            )
             x = noise
             if self.clock == "matched":
                 x = self.teacher.denoiser.path.interpolate(clean[rows], noise, tau)

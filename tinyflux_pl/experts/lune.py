@@ -43,9 +43,13 @@ class Lune(CachedExpert):
     ) -> None:
         if loss not in LOSSES:
             choices = ", ".join(LOSSES)
-            raise ConfigError(f"no loss {loss!r}", where="experts.lune.loss", cure=f"choose one of {choices}")
+            raise ConfigError(
+                f"no loss {loss!r}", where="experts.lune.loss", cure=f"choose one of {choices}"
+            )
         shapes: dict[str, tuple[int, ...]] = {"features": (width,)}
-        super().__init__(shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock)
+        super().__init__(
+            shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock
+        )
         self.width = width
         self.kind = loss
 

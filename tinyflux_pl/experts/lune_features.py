@@ -18,11 +18,14 @@ class _MidBlockDone(Exception):
 def mid_block_mean(denoiser: UNetDenoiser, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
     """Spatial mean (B, E) of the middle block's output, fp32.
 
-    The forward pass ends there: the up blocks, two thirds of Stable Diffusion's cost, do not affect it.
+    The forward pass ends there: the up blocks, two thirds of Stable Diffusion's cost, do not affect
+    it.
     """
     block = denoiser.unet.mid_block
     if block is None:
-        raise CaptureError("the teacher has no middle block", where=denoiser.name, cure="choose another teacher")
+        raise CaptureError(
+            "the teacher has no middle block", where=denoiser.name, cure="choose another teacher"
+        )
     outputs: list[Tensor] = []
 
     def stop(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:

@@ -18,11 +18,12 @@ SCALES = ("density", "sum")
 class Sol(CachedExpert):
     """Feeds `prior_stats` (B, stats) and `prior_map` (B, size, size; the map sums to 1).
 
-    The loss is the squared error of the statistics plus that of the map. map_scale="density" compares
-    maps of mean 1, the scale of the student's head: on the scale of sum 1 the error of a map of 64
-    cells is 4096 times smaller and teaches nothing. "sum" compares the port as it is, as the original
-    does. Four statistics are those of experts.sol_statistics, three those of the original, which its
-    published networks read. clock="literal" caches as the original did, with its three.
+    The loss is the squared error of the statistics plus that of the map. map_scale="density"
+    compares maps of mean 1, the scale of the student's head: on the scale of sum 1 the error of a
+    map of 64 cells is 4096 times smaller and teaches nothing. "sum" compares the port as it is, as
+    the original does. Four statistics are those of experts.sol_statistics, three those of the
+    original, which its published networks read. clock="literal" caches as the original did, with
+    its three.
     """
 
     name = "sol"
@@ -51,7 +52,9 @@ class Sol(CachedExpert):
                 cure=f"choose one of {choices}",
             )
         shapes: dict[str, tuple[int, ...]] = {"stats": (stats,), "spatial": (size, size)}
-        super().__init__(shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock)
+        super().__init__(
+            shapes, weight, ramp_steps, dropout, dropout_end, dropout_steps, t_buckets, clock
+        )
         self.stats = stats
         self.size = size
         self.map_scale = map_scale
@@ -70,7 +73,9 @@ class Sol(CachedExpert):
         return {"sol": True, "num_sol_stats": self.stats}
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> SolAttention:
-        """The extractor of Sol's statistics; ConfigError for a number of them that it cannot compute."""
+        """The extractor of Sol's statistics; ConfigError for a number of them that it cannot
+        compute.
+        """
         possible = (3,) if self.clock == "literal" else (3, 4)
         if self.stats not in possible:
             raise ConfigError(

@@ -23,7 +23,9 @@ TILE_SIZE = 2**24  # attention values in memory at once: 64 MiB in fp32
 
 
 class StatisticsAttention(UNetAttention):
-    """The teacher's own attention, which also records each layer's statistics, but no attention map."""
+    """The teacher's own attention, which also records each layer's statistics, but no attention
+    map.
+    """
 
     def __init__(self, grids: dict[int, tuple[int, int]]) -> None:
         self.grids = grids
@@ -66,7 +68,8 @@ def recording(denoiser: UNetDenoiser, recorder: StatisticsAttention) -> Generato
     """Install `recorder` at every self-attention inside the block."""
     before = dict(denoiser.unet.attn_processors)
     processors = {
-        name: recorder if name.endswith("attn1.processor") else processor for name, processor in before.items()
+        name: recorder if name.endswith("attn1.processor") else processor
+        for name, processor in before.items()
     }
     denoiser.unet.set_attn_processor(processors)
     try:
@@ -75,7 +78,9 @@ def recording(denoiser: UNetDenoiser, recorder: StatisticsAttention) -> Generato
         denoiser.unet.set_attn_processor(before)
 
 
-def capture_layers(denoiser: UNetDenoiser, x: Tensor, t: Tensor, cond: Conditioning) -> list[LayerStatistics]:
+def capture_layers(
+    denoiser: UNetDenoiser, x: Tensor, t: Tensor, cond: Conditioning
+) -> list[LayerStatistics]:
     """Every self-attention's statistics in one forward pass; CaptureError if there is none."""
     recorder = StatisticsAttention(grids_of(x.shape[-2], x.shape[-1]))
     with recording(denoiser, recorder):

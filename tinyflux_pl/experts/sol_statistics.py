@@ -1,9 +1,10 @@
 """Four statistics and a map of one layer's self-attention, accumulated a few queries at a time.
 
 p is a row of the attention averaged over heads: one query's weights over N keys on an H x W grid.
-No statistic is a function of the others. Entropy and sparsity do not change when keys are permuted, and
-weigh small and large values differently (Shannon's entropy against the L2 norm); clustering changes when
-keys are permuted but not when the pattern is shifted; locality changes when it is shifted.
+No statistic is a function of the others. Entropy and sparsity do not change when keys are permuted,
+and weigh small and large values differently (Shannon's entropy against the L2 norm); clustering
+changes when keys are permuted but not when the pattern is shifted; locality changes when it is
+shifted.
 """
 
 import math
@@ -19,7 +20,9 @@ PerQuery = Float[Tensor, "b n"]
 
 
 def locality(p: Rows, distance: Float[Tensor, "n m"], diagonal: float) -> PerQuery:
-    """1 - sum_j p_j d(i, j) / d_max, d the distance on the grid, d_max its diagonal. 1: only itself."""
+    """1 - sum_j p_j d(i, j) / d_max, d the distance on the grid, d_max its diagonal. 1: only
+    itself.
+    """
     return 1 - (p * distance).sum(-1) / diagonal
 
 
@@ -32,9 +35,9 @@ def entropy(p: Rows) -> PerQuery:
 def clustering(p: Rows, grid: tuple[int, int]) -> PerQuery:
     """Moran's I of the row on its grid: N / W sum_ab w_ab (p_a - m)(p_b - m) / sum_a (p_a - m)^2.
 
-    w_ab = 1 for the keys above, below, left and right, W their number, m = 1 / N. Near 1: the attended
-    keys are adjacent; 0: random; negative: apart, as on a chessboard. Moran 1950, Biometrika 37. A row
-    within about 0.1 % of uniform counts as 0: its pattern is rounding error.
+    w_ab = 1 for the keys above, below, left and right, W their number, m = 1 / N. Near 1: the
+    attended keys are adjacent; 0: random; negative: apart, as on a chessboard. Moran 1950,
+    Biometrika 37. A row within about 0.1 % of uniform counts as 0: its pattern is rounding error.
     """
     deviation = (p - 1 / p.shape[-1]).unflatten(-1, grid)
     height, width = grid
@@ -46,7 +49,9 @@ def clustering(p: Rows, grid: tuple[int, int]) -> PerQuery:
 
 
 def sparsity(p: Rows) -> PerQuery:
-    """Hoyer's (sqrt N - |p|_1 / |p|_2) / (sqrt N - 1). 1: one key; 0: uniform. Hoyer 2004, JMLR 5."""
+    """Hoyer's (sqrt N - |p|_1 / |p|_2) / (sqrt N - 1). 1: one key; 0: uniform. Hoyer 2004, JMLR
+    5.
+    """
     root = math.sqrt(p.shape[-1])
     return (root - p.sum(-1) / p.square().sum(-1).sqrt()) / (root - 1)
 
@@ -55,7 +60,9 @@ def area_shares(cells: int, size: int, device: torch.device) -> Float[Tensor, "s
     """Fraction of each of `cells` equal intervals that lies in each of `size`: columns sum to 1."""
     edges = torch.linspace(0, cells, size + 1, device=device)
     starts = torch.arange(cells, device=device)
-    overlap = torch.minimum(edges[1:, None], starts + 1.0) - torch.maximum(edges[:-1, None], starts.float())
+    overlap = torch.minimum(edges[1:, None], starts + 1.0) - torch.maximum(
+        edges[:-1, None], starts.float()
+    )
     return overlap.clamp_min(0)
 
 

@@ -24,7 +24,12 @@ from tinyflux_pl.weights.key_diff import require_match, shapes_of
 CURE = "use the weights of this network"
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "teachers"
 FLOW_TEACHERS: dict[str, dict[str, Any]] = {
-    "lune": {"path": ("linear", {"noise_at": 1}), "prediction": "velocity", "time_scale": 1000.0, "shift": 2.0},
+    "lune": {
+        "path": ("linear", {"noise_at": 1}),
+        "prediction": "velocity",
+        "time_scale": 1000.0,
+        "shift": 2.0,
+    },
     "sol": {"path": ("vp", {}), "prediction": "v", "time_scale": 999.0, "shift": 1.0},
 }
 
@@ -33,8 +38,8 @@ FLOW_TEACHERS: dict[str, dict[str, Any]] = {
 class Teacher:
     """`weights` is the SHA-256 of the weights' file; `shift` the timestep shift for sampling.
 
-    With `weights_file` the network is on the meta device, and the file is read on first use: comparing
-    fingerprints needs no weights.
+    With `weights_file` the network is on the meta device, and the file is read on first use:
+    comparing fingerprints needs no weights.
     """
 
     network: UNetDenoiser
@@ -47,7 +52,12 @@ class Teacher:
 
     def __post_init__(self) -> None:
         cure = "use the codec and the text encoder that the teacher was trained with"
-        compare(self.network.latent_spec, self.codec.latent_spec, f"latents of teacher {self.name}", cure)
+        compare(
+            self.network.latent_spec,
+            self.codec.latent_spec,
+            f"latents of teacher {self.name}",
+            cure,
+        )
         compare(self.network.text_spec, self.text.text_spec, f"text of teacher {self.name}", cure)
         self.network.eval().requires_grad_(False)
 
@@ -97,8 +107,8 @@ class Teacher:
 def embedded(name: str, folder: str | Path | None = None) -> Teacher:
     """Load `<folder>/<name>.safetensors`, described by `<name>.json`; the project's own by default.
 
-    The JSON has the keys denoiser ("unet"), config, path, prediction, codec, text, sha256 and recipe.
-    Weights in half precision are cast to fp32. Raises ConfigError if a file is missing,
+    The JSON has the keys denoiser ("unet"), config, path, prediction, codec, text, sha256 and
+    recipe. Weights in half precision are cast to fp32. Raises ConfigError if a file is missing,
     CorruptCheckpoint if the bytes are not those described, CheckpointMismatch if they do not fit.
     """
     folder = ASSETS if folder is None else Path(folder)
@@ -153,17 +163,21 @@ def sd15_flow(
     weights_revision: str | None = None,
     dtype: str = "float32",
 ) -> Teacher:
-    """Stable Diffusion 1.5's UNet with the published flow weights `sd15-flow-{lune,sol}-unet.safetensors`.
+    """Stable Diffusion 1.5's UNet with the published flow weights
+    `sd15-flow-{lune,sol}-unet.safetensors`.
 
     `unet` (folder or repository) gives config.json under `subfolder`; `weights` is the file, or the
-    repository that holds `weights_file`. Lune: linear path, noise at 1, velocity, sampled with shift 2;
-    Sol: v-prediction on the scaled-linear DDPM table. Weights load strictly: CheckpointMismatch.
+    repository that holds `weights_file`. Lune: linear path, noise at 1, velocity, sampled with
+    shift 2; Sol: v-prediction on the scaled-linear DDPM table. Weights load strictly:
+    CheckpointMismatch.
     """
     if name not in FLOW_TEACHERS:
         choices = " or ".join(sorted(FLOW_TEACHERS))
         raise ConfigError(f"no flow teacher {name!r}", where="teacher", cure=f"choose {choices}")
     if dtype not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"no dtype {dtype!r}", where="teacher.dtype", cure="float32, bfloat16 or float16")
+        raise ConfigError(
+            f"no dtype {dtype!r}", where="teacher.dtype", cure="float32, bfloat16 or float16"
+        )
     kind = FLOW_TEACHERS[name]
     prefix = f"{subfolder}/" if subfolder else ""
     unet_folder = hub.resolve(unet, unet_revision, [f"{prefix}config.json"])
@@ -195,6 +209,8 @@ def sd15_flow(
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load weights in the module's dtype; CheckpointMismatch for missing, extra or mis-shaped keys."""
+    """Load weights in the module's dtype; CheckpointMismatch for missing, extra or mis-shaped
+    keys.
+    """
     require_match(shapes_of(module.state_dict()), shapes_of(tensors), where, CURE)
     module.load_state_dict(tensors)

@@ -58,7 +58,8 @@ def encode(
             parts.append(_images(read, codec, dtype, device, batch))
             captions += [r.caption for r in read]
         columns = _joined(parts)
-        if captions:  # a whole shard at once: encoders that share memory are read again for each call
+        # a whole shard at once: encoders that share memory are read again for each call
+        if captions:
             columns |= _texts(captions, text, dtype)
         merged_captions = reusable.merge_captions(rows, captions)
         _write(store, ENCODINGS, k, reusable.merge(rows, columns), merged_captions, pending)
@@ -98,10 +99,16 @@ def extract(
         ids = store.gather("sample_ids", _filled(block, batch)).tolist()
         if shares_encodings:
             return len(block), *_cached(store, _filled(block, batch)), ids
-        return len(block), *_encoded(_filled([records[i] for i in block], batch), codec, text, dtype), ids
+        return (
+            len(block),
+            *_encoded(_filled([records[i] for i in block], batch), codec, text, dtype),
+            ids,
+        )
 
     @torch.inference_mode()  # set per thread, as autocast is
-    def features(worker: Extractor, block: tuple[int, Tensor, TextEmbeddings, list[int]]) -> dict[str, Tensor]:
+    def features(
+        worker: Extractor, block: tuple[int, Tensor, TextEmbeddings, list[int]]
+    ) -> dict[str, Tensor]:
         count, *arguments = block
         with autocast(precision, worker.device):
             columns = worker.extract(*arguments)
@@ -114,7 +121,9 @@ def extract(
 
 
 def images_of(records: list[Record]) -> Tensor:
-    """Pixels (B, 3, H, W) in [-1, 1]; what is no picture of bytes (sequences) as it is, channels first."""
+    """Pixels (B, 3, H, W) in [-1, 1]; what is no picture of bytes (sequences) as it is, channels
+    first.
+    """
     pixels = torch.from_numpy(np.stack([r.image for r in records]))
     values = pixels.permute(0, 3, 1, 2).float()
     return values.div(127.5).sub(1) if pixels.dtype == torch.uint8 else values
@@ -122,10 +131,16 @@ def images_of(records: list[Record]) -> Tensor:
 
 @torch.inference_mode()
 def columns_of(
-    records: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype, device: torch.device | str
+    records: list[Record],
+    codec: Codec,
+    text: TextEncoder,
+    dtype: torch.dtype,
+    device: torch.device | str,
 ) -> dict[str, Tensor]:
     """Columns that `encode` would store of these records, without the captions."""
-    columns = _images(records, codec, dtype, device, len(records)) | _texts([r.caption for r in records], text, dtype)
+    columns = _images(records, codec, dtype, device, len(records)) | _texts(
+        [r.caption for r in records], text, dtype
+    )
     codec.free()
     text.free()
     return columns
@@ -134,10 +149,14 @@ def columns_of(
 class _Blocks:
     """The rows still to be computed, in blocks shard by shard, behind one progress bar."""
 
-    def __init__(self, store: CacheStore, reusable: ReusableRows, pending: list[int], title: str, batch: int) -> None:
+    def __init__(
+        self, store: CacheStore, reusable: ReusableRows, pending: list[int], title: str, batch: int
+    ) -> None:
         self._rows = {k: len(reusable.missing_rows(store.rows(k))) for k in pending}
         self._batch, self.total = batch, sum(self._rows.values())
-        blocks = (block for k in pending for block in _split(reusable.missing_rows(store.rows(k)), batch))
+        blocks = (
+            block for k in pending for block in _split(reusable.missing_rows(store.rows(k)), batch)
+        )
         self._bar = iter(track(blocks, title, self.total, "image", batch) if self.total else ())
 
     def of(self, k: int) -> Iterator[list[int]]:
@@ -157,7 +176,9 @@ def _split(rows: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def _filled(block: list[Any], size: int) -> list[Any]:
-    """A block repeated to its full size: kernels round by the shape of a batch, so that all have one shape."""
+    """A block repeated to its full size: kernels round by the shape of a batch, so that all have
+    one shape.
+    """
     return [*block, *[block[-1]] * (size - len(block))]
 
 
@@ -166,7 +187,12 @@ def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _write(
-    store: CacheStore, group: str, k: int, columns: dict[str, Tensor], captions: list[str] | None, pending: list[int]
+    store: CacheStore,
+    group: str,
+    k: int,
+    columns: dict[str, Tensor],
+    captions: list[str] | None,
+    pending: list[int],
 ) -> None:
     if k == pending[0]:
         require_disk_space(store, group, columns)
@@ -175,7 +201,8 @@ def _write(
 
 def _texts(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "a prompt of .* is cut at")  # counted, of all captions at once
+        # counted, of all captions at once
+        warnings.filterwarnings("ignore", "a prompt of .* is cut at")
         embeddings = text.encode(captions)
     return {
         "text.tokens": embeddings.tokens.to(dtype).cpu(),
@@ -194,7 +221,9 @@ def _images(
     }
     if all(r.mask is not None for r in block):
         masks = torch.from_numpy(np.stack([np.asarray(r.mask, np.float32) for r in block]))[:, None]
-        columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[:, 0].to(dtype)
+        columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[
+            :, 0
+        ].to(dtype)
     if SIZE_IDS in block[0].attributes:
         size_ids = [r.attributes[SIZE_IDS] for r in block]
         columns[SIZE_IDS] = torch.tensor(size_ids, dtype=torch.int32)
@@ -202,11 +231,17 @@ def _images(
         if name in block[0].attributes:
             columns[name] = torch.from_numpy(np.stack([r.attributes[name] for r in block]))
     conditions = _image_conditions(_filled(block, batch), codec, device)
-    return columns | {name: value[: len(block)].to(dtype).cpu() for name, value in conditions.items()}
+    return columns | {
+        name: value[: len(block)].to(dtype).cpu() for name, value in conditions.items()
+    }
 
 
-def _image_conditions(block: list[Record], codec: Codec, device: torch.device | str) -> dict[str, Tensor]:
-    """Columns of image conditions: reference.0, reference.1 ..., and inpaint (codecs.inpaint_mask)."""
+def _image_conditions(
+    block: list[Record], codec: Codec, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Columns of image conditions: reference.0, reference.1 ..., and inpaint
+    (codecs.inpaint_mask).
+    """
     columns = {}
     for k in range(len(block[0].references)):
         references = [replace(r, image=r.references[k]) for r in block]
@@ -220,11 +255,17 @@ def _image_conditions(block: list[Record], codec: Codec, device: torch.device | 
 def _cached(store: CacheStore, rows: list[int]) -> tuple[Tensor, TextEmbeddings]:
     names = ("text.tokens", "text.mask", "text.pooled")
     tokens, mask, pooled = (store.gather(name, rows) for name in names)
-    return store.gather("latents", rows).float(), TextEmbeddings(tokens.float(), mask, pooled.float())
+    return store.gather("latents", rows).float(), TextEmbeddings(
+        tokens.float(), mask, pooled.float()
+    )
 
 
-def _encoded(block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype) -> tuple[Tensor, TextEmbeddings]:
-    """Rounded and laid out as from the store: a student that shares its teacher's codec must change nothing."""
+def _encoded(
+    block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype
+) -> tuple[Tensor, TextEmbeddings]:
+    """Rounded and laid out as from the store: a student that shares its teacher's codec must change
+    nothing.
+    """
 
     def as_stored(part: Tensor) -> Tensor:
         return part.to(dtype).float().contiguous()

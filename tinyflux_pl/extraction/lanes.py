@@ -14,11 +14,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(workers: Sequence[Any], work: Callable[[Any, T], R], blocks: Iterable[T]) -> Iterator[R]:
+def side_by_side(
+    workers: Sequence[Any], work: Callable[[Any, T], R], blocks: Iterable[T]
+) -> Iterator[R]:
     """Yield work(worker, block) of every block in order; each worker runs in one thread at a time.
 
-    Several workers divide the CPU's threads among them. Blocks are submitted as workers become free;
-    exceptions are re-raised in block order.
+    Several workers divide the CPU's threads among them. Blocks are submitted as workers become
+    free; exceptions are re-raised in block order.
     """
     if len(workers) == 1:
         yield from (work(workers[0], block) for block in blocks)

@@ -1,7 +1,9 @@
-"""The parts that a checkpoint's config.json describes, judged before anything large is built or read.
+"""The parts that a checkpoint's config.json describes, judged before anything large is built or
+read.
 
-Whoever sends a checkpoint can seal it. So its description is held to known names and plain values, the network is
-first built without memory (meta device) and with no more tensors than the weights' header names, and compared with it.
+Whoever sends a checkpoint can seal it. So its description is held to known names and plain values,
+the network is first built without memory (meta device) and with no more tensors than the weights'
+header names, and compared with it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,11 @@ MOST_STEPS, LONGEST_SIDE = 10_000, 2**16
 # releases that this project's own choices name: a checkpoint trained with them may fetch them
 REPOSITORIES = frozenset(
     (
-        *("black-forest-labs/FLUX.1-schnell", "black-forest-labs/FLUX.2-dev", "google/flan-t5-base"),
+        *(
+            "black-forest-labs/FLUX.1-schnell",
+            "black-forest-labs/FLUX.2-dev",
+            "google/flan-t5-base",
+        ),
         *("openai/clip-vit-large-patch14", "stabilityai/stable-diffusion-xl-base-1.0"),
         *("stabilityai/stable-diffusion-3.5-medium", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
         "AbstractPhil/tinyflux-experts",
@@ -58,7 +64,8 @@ class DescribedParts:
 
 
 def parts(checkpoint: Checkpoint, *, outline: bool = False) -> DescribedParts:
-    """Raise CheckpointMismatch or ConfigError for a description that makes no sense, MemoryPlanError for no room.
+    """Raise CheckpointMismatch or ConfigError for a description that makes no sense,
+    MemoryPlanError for no room.
 
     `outline` leaves the denoiser on the meta device, without memory.
     """
@@ -66,7 +73,9 @@ def parts(checkpoint: Checkpoint, *, outline: bool = False) -> DescribedParts:
     _require_plain(config, where)
     with explained(where):
         for name in NAMED:
-            if not isinstance(config[name]["name"], str) or not isinstance(config[name]["config"], Mapping):
+            if not isinstance(config[name]["name"], str) or not isinstance(
+                config[name]["config"], Mapping
+            ):
                 raise TypeError(f"{name} is not described")
         settings, size = settings_of(config["sampler"]), _size(config["image_size"])
         if settings.steps > MOST_STEPS:
@@ -101,12 +110,21 @@ def network(checkpoint: Checkpoint, *, outline: bool = False) -> nn.Module:
 @contextmanager
 def explained(where: str) -> Generator[None]:
     """Re-raise errors of a construction from unsuitable values as CheckpointMismatch."""
-    unusual = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError)
+    unusual = (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+    )
     try:
         yield
     except (*unusual, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        what = f"config.json describes no network that can be built ({type(error).__name__}: {reason})"
+        what = (
+            f"config.json describes no network that can be built ({type(error).__name__}: {reason})"
+        )
         raise CheckpointMismatch(what, where=where, cure=CURE) from error
 
 
@@ -124,19 +142,35 @@ def _require_plain(config: Mapping[str, Any], where: str) -> None:
     while left:
         key_path, value, depth = left.pop()
         count += 1
-        number = isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= LARGEST)
+        number = isinstance(value, int | float) and not (
+            math.isfinite(value) and abs(value) <= LARGEST
+        )
         long = isinstance(value, str) and len(value) > LONGEST
         if number or long or depth > DEEPEST or count > MOST:
-            what = f"config.json holds a value out of all bounds: {key_path[:80]} = {str(value)[:40]}"
+            what = (
+                f"config.json holds a value out of all bounds: {key_path[:80]} = {str(value)[:40]}"
+            )
             raise CheckpointMismatch(what, where=where, cure=CURE)
-        pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        pairs = (
+            value.items()
+            if isinstance(value, Mapping)
+            else enumerate(value)
+            if isinstance(value, list)
+            else ()
+        )
         left += [(f"{key_path}.{key}".lstrip("."), inner, depth + 1) for key, inner in pairs]
 
 
 def _require_known(config: Mapping[str, Any], part: str, where: str) -> None:
-    """Only a release that this project names, or one that the user has fetched, is asked of the hub."""
+    """Only a release that this project names, or one that the user has fetched, is asked of the
+    hub.
+    """
     for key, value in config.items():
-        if not isinstance(value, str) or Path(value).expanduser().exists() or not hub.REPOSITORY.fullmatch(value):
+        if (
+            not isinstance(value, str)
+            or Path(value).expanduser().exists()
+            or not hub.REPOSITORY.fullmatch(value)
+        ):
             continue
         if value not in REPOSITORIES and not _fetched(value):
             what = f"this checkpoint would fetch {value} as its {part} ({key})"
@@ -147,7 +181,9 @@ def _require_known(config: Mapping[str, Any], part: str, where: str) -> None:
 def _fetched(repository: str) -> bool:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return os.path.isdir(os.path.join(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "snapshots"))
+    return os.path.isdir(
+        os.path.join(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "snapshots")
+    )
 
 
 @contextmanager
@@ -173,5 +209,8 @@ def _require_room(skeleton: nn.Module, where: str) -> None:
     needed = 2 * sum(tensor.nbytes for tensor in skeleton.state_dict().values())
     free = available_bytes("cpu")
     if needed > free:
-        what = f"the network needs {needed / 2**30:.1f} GiB to be read, and {free / 2**30:.1f} GiB are free"
+        what = (
+            f"the network needs {needed / 2**30:.1f} GiB to be read, and {free / 2**30:.1f} GiB "
+            "are free"
+        )
         raise MemoryPlanError(what, where=where, cure="a machine with more memory")

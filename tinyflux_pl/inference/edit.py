@@ -1,4 +1,6 @@
-"""Conditioning on images: references (FLUX.1 Kontext), or an image with an inpaint mask (FLUX.1 Fill)."""
+"""Conditioning on images: references (FLUX.1 Kontext), or an image with an inpaint mask (FLUX.1
+Fill).
+"""
 
 from __future__ import annotations
 
@@ -40,17 +42,27 @@ class Edit(ABC):
 class References(Edit):
     """Clean pictures along the sequence, by the network's own rule of sizes.
 
-    ConfigError for one of more than LARGEST times the pixels of `drawn` (height, width), what the network draws.
+    ConfigError for one of more than LARGEST times the pixels of `drawn` (height, width), what the
+    network draws.
     """
 
-    def __init__(self, codec: Codec, files: Sequence[str | Path], rule: str, cell: int, drawn: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        files: Sequence[str | Path],
+        rule: str,
+        cell: int,
+        drawn: tuple[int, int],
+    ) -> None:
         resize = pictures.rule_named(rule)
         self.pixels = [resize(pictures.read_picture(file), cell) for file in files]
         for file, pixels in zip(files, self.pixels, strict=True):
             height, width = pixels.shape[:2]
             if height * width > LARGEST * math.prod(drawn):
                 what = f"{width} x {height} pixels beside pictures of {drawn[1]} x {drawn[0]}"
-                raise ConfigError(what, where=str(file), cure="make it about as large as what the network draws")
+                raise ConfigError(
+                    what, where=str(file), cure="make it about as large as what the network draws"
+                )
         super().__init__(codec, files)
         height, width = self.pixels[0].shape[:2]
         self.size = (height, width)
@@ -65,24 +77,36 @@ class References(Edit):
 
 
 class Hole(Edit):
-    """An image and the mask of what to paint in it, white; `size` None is the image's own, at most side x side."""
+    """An image and the mask of what to paint in it, white; `size` None is the image's own, at most
+    side x side.
+    """
 
     def __init__(
-        self, codec: Codec, image: str | Path, mask: str | Path, cell: int, size: tuple[int, int] | None, side: int
+        self,
+        codec: Codec,
+        image: str | Path,
+        mask: str | Path,
+        cell: int,
+        size: tuple[int, int] | None,
+        side: int,
     ) -> None:
         self.pixels, self.mask = pictures.read_picture(image), pictures.read_hole(mask)
         super().__init__(codec, (image, mask))
         if self.pixels.shape[:2] != self.mask.shape:
             (height, width), (rows, columns) = self.mask.shape, self.pixels.shape[:2]
             what = f"the mask is {width} x {height}, the picture {columns} x {rows}"
-            raise ConfigError(what, where=str(mask), cure="draw the mask over the picture, in its size")
+            raise ConfigError(
+                what, where=str(mask), cure="draw the mask over the picture, in its size"
+            )
         self.size = size or pictures.natural_size(self.pixels, cell, side)
 
     @cached_property
     def channels(self) -> Tensor:
         """The inpainting channels, which the network reads beside the noisy latents."""
         images = pictures.as_images(pictures.resized(self.pixels, *self.size))
-        return inpaint_input(self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size)))
+        return inpaint_input(
+            self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size))
+        )
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         return Conditioning(text, inpaint=self.channels)

@@ -20,9 +20,17 @@ def check_size(height: int, width: int, cell: int) -> None:
 
 
 def warn_if_far(height: int, width: int, trained: tuple[int, int]) -> None:
-    """Print a warning for MAX_RATIO times more, or fewer, pixels than in training (height, width)."""
+    """Print a warning for MAX_RATIO times more, or fewer, pixels than in training (height,
+    width).
+    """
     pixels = height * width
     pixels_trained = trained[0] * trained[1]
     if pixels * MAX_RATIO <= pixels_trained or pixels >= pixels_trained * MAX_RATIO:
-        sizes = f"{width} x {height} pixels, by a network that was trained at {trained[1]} x {trained[0]}"
-        print(f"warning: {sizes}: far from its training sizes pictures fall apart or repeat themselves")
+        sizes = (
+            f"{width} x {height} pixels, by a network that was trained at {trained[1]} x "
+            f"{trained[0]}"
+        )
+        print(
+            f"warning: {sizes}: far from its training sizes pictures fall apart or repeat "
+            "themselves"
+        )

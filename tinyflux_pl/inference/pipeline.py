@@ -40,17 +40,23 @@ class Pipeline:
     trained: tuple[int, int] | None = None  # (height, width) of a checkpoint's own pictures
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path | directory.Checkpoint, weights: str = "averaged") -> Pipeline:
+    def from_checkpoint(
+        cls, path: str | Path | directory.Checkpoint, weights: str = "averaged"
+    ) -> Pipeline:
         """Rebuild everything from a checkpoint's own description; teachers are not needed."""
         if weights not in WEIGHTS:
-            raise ConfigError(f"no weights {weights!r}", where="weights", cure="choose " + " or ".join(WEIGHTS))
+            raise ConfigError(
+                f"no weights {weights!r}", where="weights", cure="choose " + " or ".join(WEIGHTS)
+            )
         checkpoint = path if isinstance(path, directory.Checkpoint) else open_checkpoint(path)
         parts = described_parts.parts(checkpoint)
         read = checkpoint.weights(weights)
         training_state.require_finite(read, str(checkpoint.path))
         directory.load_weights(parts.denoiser, read, str(checkpoint.path))
         denoiser = parts.denoiser
-        sampler = ImageSampler(parts.codec, parts.text, parts.settings, parts.image_size, finite=True)
+        sampler = ImageSampler(
+            parts.codec, parts.text, parts.settings, parts.image_size, finite=True
+        )
         origin = {"checkpoint": checkpoint.hash, "step": checkpoint.step, "weights": weights}
         origin["model"] = {
             "name": denoiser.name,
@@ -61,16 +67,24 @@ class Pipeline:
 
     @classmethod
     def from_parts(
-        cls, denoiser: Any, codec: Codec, text: TextEncoder, size: tuple[int, int], chosen: Mapping[str, Any]
+        cls,
+        denoiser: Any,
+        codec: Codec,
+        text: TextEncoder,
+        size: tuple[int, int],
+        chosen: Mapping[str, Any],
     ) -> Pipeline:
-        """A network with published weights, which say nothing of codec, text and sampler themselves.
+        """A network with published weights, which say nothing of codec, text and sampler
+        themselves.
 
         `chosen` is how it was asked for, as plain data: weights, revision, dtype, ...
         """
         sampler = ImageSampler(codec, text, SamplerSettings(), size, finite=True)
         kind = "published" if chosen.get("weights") else "random"
         model = {"name": denoiser.name, **chosen, **denoiser.config_dict()}
-        return cls(denoiser.eval(), sampler, provenance.strip_paths({"weights": kind, "model": model}))
+        return cls(
+            denoiser.eval(), sampler, provenance.strip_paths({"weights": kind, "model": model})
+        )
 
     @property
     def cell(self) -> int:
@@ -93,17 +107,28 @@ class Pipeline:
         edit: Edit
         if references and image is None and mask is None:
             if rule is None:
-                cure = "model=flux1_kontext, or model.reference_size=as_is for a network that you trained on pairs"
-                raise ConfigError("this network was not trained on references", where="reference", cure=cure)
+                cure = (
+                    "model=flux1_kontext, or model.reference_size=as_is for a network that you "
+                    "trained on pairs"
+                )
+                raise ConfigError(
+                    "this network was not trained on references", where="reference", cure=cure
+                )
             side = self.denoiser.image_size or 0
-            edit = References(codec, references, rule, self.cell, max(size, (side, side), key=math.prod))
+            edit = References(
+                codec, references, rule, self.cell, max(size, (side, side), key=math.prod)
+            )
         elif image is not None and mask is not None and not references:
             if not self.denoiser.inpaint_channels:
-                raise ConfigError("this network fills no holes", where="image", cure="model=flux1_fill")
+                raise ConfigError(
+                    "this network fills no holes", where="image", cure="model=flux1_fill"
+                )
             edit = Hole(codec, image, mask, self.cell, size if keep_size else None, max(size))
         else:
             cure = "give reference= alone, or image= and mask= together"
-            raise ConfigError("pictures that do not go together", where="reference, image, mask", cure=cure)
+            raise ConfigError(
+                "pictures that do not go together", where="reference, image, mask", cure=cure
+            )
         image_size = size if keep_size else edit.size
         sampler = replace(self.sampler, image_size=image_size, condition_fn=edit)
         return replace(self, sampler=sampler, origin={**self.origin, "pictures": edit.hashes})
@@ -116,7 +141,9 @@ class Pipeline:
         guidance: dict[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> Pipeline:
-        """With other sampler settings, another size or number of images at once; what is None stays as it was."""
+        """With other sampler settings, another size or number of images at once; what is None stays
+        as it was.
+        """
         settings = replace(self.sampler.settings, **_without_none(sampler))
         settings = replace(settings, guidance=replace(settings.guidance, **_without_none(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
@@ -125,7 +152,9 @@ class Pipeline:
         if size != self.sampler.image_size and self.trained is not None:
             warn_if_far(*size, self.trained)
         most = batch_size or self.sampler.max_batch
-        return replace(self, sampler=replace(self.sampler, settings=settings, image_size=size, max_batch=most))
+        return replace(
+            self, sampler=replace(self.sampler, settings=settings, image_size=size, max_batch=most)
+        )
 
     def on(self, accelerator: str, precision: str) -> Pipeline:
         """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training."""
@@ -149,10 +178,12 @@ class Pipeline:
         grid: int = 64,
         first: int = 0,
     ) -> tuple[list[Path], Path | None]:
-        """`n` PNG files a prompt and a grid of the first `grid` of them; each file says how to make it again.
+        """`n` PNG files a prompt and a grid of the first `grid` of them; each file says how to make
+        it again.
 
-        The pictures of a prompt are those of the indices `first`, `first + 1` ... under the seed. They are written
-        as they are drawn. The numbers go on from those that are in the folder already.
+        The pictures of a prompt are those of the indices `first`, `first + 1` ... under the seed.
+        They are written as they are drawn. The numbers go on from those that are in the folder
+        already.
         """
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one image")
@@ -183,7 +214,9 @@ class Pipeline:
         return paths, pictures.add_grid(sheet.sheet(n if len(prompts) > 1 else 0), metadata)
 
     def description(self) -> dict[str, Any]:
-        """All that pictures depend on besides prompt, seed and index: names and hashes, no paths."""
+        """All that pictures depend on besides prompt, seed and index: names and hashes, no
+        paths.
+        """
         device = next(self.denoiser.parameters()).device
         model = {**self.origin["model"], "content": provenance.contents(self.denoiser.weight_files)}
         return {
@@ -216,21 +249,33 @@ def open_checkpoint(path: str | Path) -> directory.Checkpoint:
                 print(f"skipped {line}")
             return checkpoint
         if rejected:
-            raise CorruptCheckpoint("no valid checkpoint: " + "; ".join(rejected), where=str(folder))
+            raise CorruptCheckpoint(
+                "no valid checkpoint: " + "; ".join(rejected), where=str(folder)
+            )
     return directory.read(path)
 
 
 def read_prompts(prompt: str | None, prompt_file: str | Path | None) -> list[str]:
-    """The one prompt, or the non-empty lines of a UTF-8 file; a byte order mark is no part of them."""
+    """The one prompt, or the non-empty lines of a UTF-8 file; a byte order mark is no part of
+    them.
+    """
     if (prompt is None) == (prompt_file is None):
-        raise ConfigError("give a prompt or a file of prompts", where="prompt", cure='prompt="..." or prompt_file=FILE')
+        raise ConfigError(
+            "give a prompt or a file of prompts",
+            where="prompt",
+            cure='prompt="..." or prompt_file=FILE',
+        )
     if prompt_file is None:
         return [str(prompt)]
     file = Path(prompt_file)
     if not file.is_file():
-        raise CaptionError(f"no such file: {file}", where="prompt_file", cure="name a text file, one prompt a line")
+        raise CaptionError(
+            f"no such file: {file}", where="prompt_file", cure="name a text file, one prompt a line"
+        )
     text = text_of(file.resolve(), MAX_PROMPT_BYTES).replace("\r\n", "\n").replace("\r", "\n")
     lines = [line.strip() for line in text.split("\n")]
     if not any(lines):
-        raise CaptionError(f"{file} holds no prompt", where="prompt_file", cure="write one prompt a line")
+        raise CaptionError(
+            f"{file} holds no prompt", where="prompt_file", cure="write one prompt a line"
+        )
     return [line for line in lines if line]

@@ -34,7 +34,9 @@ def device_name(device: torch.device) -> str:
 
 
 def strip_paths(value: Any) -> Any:
-    """Reduce each path in plain data to its last component: a path is about a person, not an image."""
+    """Reduce each path in plain data to its last component: a path is about a person, not an
+    image.
+    """
     if isinstance(value, Mapping):
         return {str(key): strip_paths(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -59,7 +61,11 @@ def shorten_hashes(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shorten_hashes(part) for part in value]
     hexadecimal = isinstance(value, str) and set(value) <= set("0123456789abcdef+")
-    return "+".join(h[:DIGITS] for h in value.split("+")) if hexadecimal and len(value) >= 64 else value
+    return (
+        "+".join(h[:DIGITS] for h in value.split("+"))
+        if hexadecimal and len(value) >= 64
+        else value
+    )
 
 
 def part(thing: Any) -> dict[str, Any]:

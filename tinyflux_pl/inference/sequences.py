@@ -76,7 +76,9 @@ class SequencePipeline:
 
     @torch.inference_mode()
     def answers(self, pairs: Pairs, n: int = 1, seed: int = 0) -> Tensor:
-        """`n` answers a condition, one after another (B * n, N, D); answer i depends on (seed, i) and its condition."""
+        """`n` answers a condition, one after another (B * n, N, D); answer i depends on (seed, i)
+        and its condition.
+        """
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one answer")
         denoiser, settings = self.pipeline.denoiser, self.pipeline.sampler.settings
@@ -105,20 +107,28 @@ class SequencePipeline:
                     settings=settings,
                     max_batch=size,
                 )
-            require_finite(latents, "the answer is", f"{denoiser.name}, after {settings.steps} steps")
+            require_finite(
+                latents, "the answer is", f"{denoiser.name}, after {settings.steps} steps"
+            )
             answer = self.codec.decode(latents)[..., 0].mT.cpu()
             drawn.append(answer.masked_fill(~pairs.target_mask[rows][..., None], 0))
         return torch.cat(drawn)
 
-    def write(self, condition: str | Path, output: str | Path, n: int = 1, seed: int = 0) -> tuple[Path, int]:
-        """Answer a file of conditions; returns the file of whole pairs that was written, and how many they are.
+    def write(
+        self, condition: str | Path, output: str | Path, n: int = 1, seed: int = 0
+    ) -> tuple[Path, int]:
+        """Answer a file of conditions; returns the file of whole pairs that was written, and how
+        many they are.
 
-        `output` is a .npz or .safetensors file, or a folder. The pairs are as data=sequences reads them.
+        `output` is a .npz or .safetensors file, or a folder. The pairs are as data=sequences reads
+        them.
         """
         pairs, path = self.read(condition), Path(output)
         path = path if path.suffix in SUFFIXES else path / "answers.safetensors"
         if path.exists():
-            raise DataError("there is such a file already", where=str(path), cure="choose another output=")
+            raise DataError(
+                "there is such a file already", where=str(path), cure="choose another output="
+            )
         answers = self.answers(pairs, n, seed)
         repeated = ("condition", "condition_ids", "condition_mask", "target_ids", "target_mask")
         tensors = {name: getattr(pairs, name).repeat_interleave(n, 0) for name in repeated}
@@ -128,8 +138,18 @@ class SequencePipeline:
 
     def _provenance(self, condition: str | Path, n: int, seed: int) -> dict[str, Any]:
         settings = asdict(self.pipeline.sampler.settings)
-        request = {"condition": Path(condition).name, "sha256": files.sha256(condition), "n": n, "seed": seed}
-        return {**request, "settings": settings, "precision": self.pipeline.precision, **self.pipeline.origin}
+        request = {
+            "condition": Path(condition).name,
+            "sha256": files.sha256(condition),
+            "n": n,
+            "seed": seed,
+        }
+        return {
+            **request,
+            "settings": settings,
+            "precision": self.pipeline.precision,
+            **self.pipeline.origin,
+        }
 
 
 def _write(path: Path, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:

@@ -14,7 +14,9 @@ from tinyflux_pl.nets.rope import apply_rotary
 
 
 class AttentionPrior(NamedTuple):
-    """An expert's prior on attention: temperature (B, h or 1), importance of each image token (B, N)."""
+    """An expert's prior on attention: temperature (B, h or 1), importance of each image token (B,
+    N).
+    """
 
     temperature: Tensor
     importance: Tensor
@@ -51,9 +53,13 @@ def attend(
     if value.device.type == "cpu":
         wide = torch.promote_types(dtype, torch.float32)
         with torch.autocast("cpu", enabled=False):
-            out = F.scaled_dot_product_attention(query.to(wide), key.to(wide), value.to(wide), attn_mask=key_mask)
+            out = F.scaled_dot_product_attention(
+                query.to(wide), key.to(wide), value.to(wide), attn_mask=key_mask
+            )
     else:
-        out = F.scaled_dot_product_attention(query.to(dtype), key.to(dtype), value, attn_mask=key_mask)
+        out = F.scaled_dot_product_attention(
+            query.to(dtype), key.to(dtype), value, attn_mask=key_mask
+        )
     return out.transpose(1, 2).flatten(2).to(dtype)
 
 
@@ -63,7 +69,9 @@ def attend_jointly(
     rotation: Tensor,
     key_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Each stream's (query, key, value), rotated, over both: text (B, L, C) and image (B, N, C), text first."""
+    """Each stream's (query, key, value), rotated, over both: text (B, L, C) and image (B, N, C),
+    text first.
+    """
     query, key, value = (torch.cat(pair, 2) for pair in zip(txt, img, strict=True))
     out = attend(apply_rotary(query, rotation), apply_rotary(key, rotation), value, key_mask)
     txt_out, img_out = out.split((txt[0].shape[2], img[0].shape[2]), 1)
@@ -71,9 +79,11 @@ def attend_jointly(
 
 
 class PriorGain(nn.Conv2d):
-    """Importance (B, N) -> gain exp(clamp(w_h * importance + b_h, -2, 2)) of each head's image tokens.
+    """Importance (B, N) -> gain exp(clamp(w_h * importance + b_h, -2, 2)) of each head's image
+    tokens.
 
-    A 1 x 1 convolution by name and shape (h, 1, 1, 1), as published weights hold it; zero at first, so gain 1.
+    A 1 x 1 convolution by name and shape (h, 1, 1, 1), as published weights hold it; zero at first,
+    so gain 1.
     """
 
     def __init__(self, heads: int) -> None:
@@ -83,15 +93,19 @@ class PriorGain(nn.Conv2d):
 
     # its input is not a convolution's, and is always given by position
     def forward(self, importance: Float[Tensor, "b n"]) -> Float[Tensor, "b h n 1"]:  # ty: ignore[lost-keyword-for-regular-parameter]
-        weight, bias = self.weight.view(1, -1, 1).float(), cast(Tensor, self.bias).view(1, -1, 1).float()
+        weight, bias = (
+            self.weight.view(1, -1, 1).float(),
+            cast(Tensor, self.bias).view(1, -1, 1).float(),
+        )
         return (importance[:, None] * weight + bias).clamp(-2.0, 2.0).exp()[..., None]
 
 
 class JointAttention(nn.Module):
     """Two streams, each with its own projections, attending over both: keys are text, then image.
 
-    A prior multiplies image keys by their gain and image queries by gain / temperature, which equals
-    scaling the logits, so that one fused attention serves both streams. Text queries keep temperature 1.
+    A prior multiplies image keys by their gain and image queries by gain / temperature, which
+    equals scaling the logits, so that one fused attention serves both streams. Text queries keep
+    temperature 1.
     """
 
     txt_qkv: nn.Linear
@@ -110,7 +124,9 @@ class JointAttention(nn.Module):
             setattr(self, f"{stream}_qkv", nn.Linear(hidden, 3 * inner, bias=False))
             setattr(self, f"{stream}_out", nn.Linear(inner, hidden, bias=False))
             for part in ("q", "k"):
-                setattr(self, f"{stream}_{part}_norm", HeadNorm(head_dim) if qk_norm else nn.Identity())
+                setattr(
+                    self, f"{stream}_{part}_norm", HeadNorm(head_dim) if qk_norm else nn.Identity()
+                )
         if prior:
             self.spatial_to_mod = PriorGain(heads)
 
@@ -130,7 +146,9 @@ class JointAttention(nn.Module):
         if prior is not None:
             gain = self.spatial_to_mod(prior.importance)
             img_q, img_k = img_q * (gain / prior.temperature[..., None, None]), img_k * gain
-        txt_out, img_out = attend_jointly((txt_q, txt_k, txt_v), (img_q, img_k, img_v), rotation, key_mask)
+        txt_out, img_out = attend_jointly(
+            (txt_q, txt_k, txt_v), (img_q, img_k, img_v), rotation, key_mask
+        )
         return self.txt_out(txt_out), self.img_out(img_out)
 
 
@@ -161,4 +179,6 @@ class SelfAttention(nn.Module):
             length = x.shape[1] - prior.importance.shape[1]
             gain = F.pad(self.spatial_to_mod(prior.importance), (0, 0, length, 0), value=1.0)
             query, key = query * (gain / prior.temperature[..., None, None]), key * gain
-        return self.out_proj(attend(apply_rotary(query, rotation), apply_rotary(key, rotation), value, key_mask))
+        return self.out_proj(
+            attend(apply_rotary(query, rotation), apply_rotary(key, rotation), value, key_mask)
+        )

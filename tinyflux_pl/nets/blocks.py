@@ -21,8 +21,12 @@ class AdaptiveNorm(nn.Module):
         self.linear = nn.Linear(hidden, 3 * branches * hidden)
         self.norm = RMSNorm(hidden)
 
-    def forward(self, x: Float[Tensor, "b n d"], vec: Float[Tensor, "b d"]) -> tuple[Tensor, tuple[Modulation, ...]]:
-        """x normed and modulated for the first branch, and all modulations; `vec` is already activated."""
+    def forward(
+        self, x: Float[Tensor, "b n d"], vec: Float[Tensor, "b d"]
+    ) -> tuple[Tensor, tuple[Modulation, ...]]:
+        """x normed and modulated for the first branch, and all modulations; `vec` is already
+        activated.
+        """
         modulations = split_modulation(self.linear(vec), self.branches)
         first = modulations[0]
         return self.norm.modulated(x, first.shift, first.scale), modulations
@@ -45,7 +49,14 @@ class DoubleBlock(nn.Module):
     """Text and image streams with their own weights, joined in attention."""
 
     def __init__(
-        self, hidden: int, heads: int, head_dim: int, ratio: float, gelu: str, qk_norm: bool, prior: bool
+        self,
+        hidden: int,
+        heads: int,
+        head_dim: int,
+        ratio: float,
+        gelu: str,
+        qk_norm: bool,
+        prior: bool,
     ) -> None:
         super().__init__()
         self.img_norm1 = AdaptiveNorm(hidden, branches=2)
@@ -80,10 +91,19 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
-    """One stream of text then image: gated attention, then an ungated MLP (sequential, unlike Flux)."""
+    """One stream of text then image: gated attention, then an ungated MLP (sequential, unlike
+    Flux).
+    """
 
     def __init__(
-        self, hidden: int, heads: int, head_dim: int, ratio: float, gelu: str, qk_norm: bool, prior: bool
+        self,
+        hidden: int,
+        heads: int,
+        head_dim: int,
+        ratio: float,
+        gelu: str,
+        qk_norm: bool,
+        prior: bool,
     ) -> None:
         super().__init__()
         self.norm = AdaptiveNorm(hidden, branches=1)

@@ -20,11 +20,14 @@ def sinusoid(
 ) -> Float[Tensor, "b dim"]:
     """sin and cos of scale * value * max_period^(-k/K), fp32.
 
-    K is dim/2 - 1 (the slowest frequency is 1/max_period, TinyFlux) or dim/2 (Flux), `sin_first` likewise.
+    K is dim/2 - 1 (the slowest frequency is 1/max_period, TinyFlux) or dim/2 (Flux), `sin_first`
+    likewise.
     """
     half = dim // 2
     steps = torch.arange(half, device=value.device, dtype=torch.float32)
-    rate = torch.exp(-math.log(max_period) * steps / (half - 1 if last_frequency_included else half))
+    rate = torch.exp(
+        -math.log(max_period) * steps / (half - 1 if last_frequency_included else half)
+    )
     angle = scale * value.float()[:, None] * rate
     pair = (angle.sin(), angle.cos()) if sin_first else (angle.cos(), angle.sin())
     return torch.cat(pair, -1)

@@ -1,4 +1,6 @@
-"""Heads that predict the experts' signals from time and pooled text, for sampling without teachers."""
+"""Heads that predict the experts' signals from time and pooled text, for sampling without
+teachers.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,26 @@ from torch import Tensor, nn
 
 
 def choose(teacher: Tensor | None, predicted: Tensor, mask: Bool[Tensor, " b"] | None) -> Tensor:
-    """The teacher's rows where `mask` (everywhere if None), else the predicted ones, as without a teacher."""
+    """The teacher's rows where `mask` (everywhere if None), else the predicted ones, as without a
+    teacher.
+    """
     if teacher is None:
         return predicted
     if mask is None:
         return teacher.to(predicted.dtype)
-    return torch.where(mask.view(-1, *[1] * (predicted.dim() - 1)), teacher.to(predicted.dtype), predicted)
+    return torch.where(
+        mask.view(-1, *[1] * (predicted.dim() - 1)), teacher.to(predicted.dtype), predicted
+    )
 
 
 class LunePredictor(nn.Module):
-    """Predicts a teacher's features and turns features into a signal for the conditioning vector."""
+    """Predicts a teacher's features and turns features into a signal for the conditioning
+    vector.
+    """
 
-    def __init__(self, time: int, pooled: int, hidden: int, expert: int, out: int, dropout: float) -> None:
+    def __init__(
+        self, time: int, pooled: int, hidden: int, expert: int, out: int, dropout: float
+    ) -> None:
         super().__init__()
         self.input_proj = nn.Linear(time + pooled, hidden)
         self.predictor = nn.Sequential(
@@ -59,14 +69,24 @@ class LunePredictor(nn.Module):
 
 
 class SolPrior(nn.Module):
-    """Predicts attention statistics and an importance map; blends them with fixed functions of time.
+    """Predicts attention statistics and an importance map; blends them with fixed functions of
+    time.
 
-    density: every map has mean 1 (prediction softmax * S^2, teacher sum 1 * S^2, geometry / its mean), so
-    that teacher and prediction are interchangeable. sigmoid: the published scales, which are not.
+    density: every map has mean 1 (prediction softmax * S^2, teacher sum 1 * S^2, geometry / its
+    mean), so that teacher and prediction are interchangeable. sigmoid: the published scales, which
+    are not.
     """
 
     def __init__(
-        self, time: int, pooled: int, hidden: int, heads: int, size: int, stats: int, weight: float, map_kind: str
+        self,
+        time: int,
+        pooled: int,
+        hidden: int,
+        heads: int,
+        size: int,
+        stats: int,
+        weight: float,
+        map_kind: str,
     ) -> None:
         super().__init__()
         self.heads, self.size, self.map_kind = heads, size, map_kind
@@ -87,7 +107,9 @@ class SolPrior(nn.Module):
         spatial: Float[Tensor, "b s1 s2"] | None = None,
         mask: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
-        """Temperature (B, h), importance (B, S, S) and the predictions; t is 1 at data, 0 at noise."""
+        """Temperature (B, h), importance (B, S, S) and the predictions; t is 1 at data, 0 at
+        noise.
+        """
         head_input = torch.cat((time, pooled), -1)
         predicted_stats = self.stat_predictor(head_input)
         logits = self.spatial_predictor(head_input).float()
@@ -101,7 +123,8 @@ class SolPrior(nn.Module):
         learned = F.softplus(self.stat_to_temperature(choose(stats, predicted_stats, mask)).float())
         return {
             "temperature": blend * self.geometric_temperature(t) + (1 - blend) * learned,
-            "spatial_importance": blend * self.geometric_map(t) + (1 - blend) * choose(teacher, predicted_map, mask),
+            "spatial_importance": blend * self.geometric_map(t)
+            + (1 - blend) * choose(teacher, predicted_map, mask),
             "stats_pred": predicted_stats,
             "spatial_pred": predicted_map,
             "pred_stats": predicted_stats,
@@ -110,7 +133,9 @@ class SolPrior(nn.Module):
 
     def geometric_temperature(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b h"]:
         """clamp(1 + t + an offset per head in [-0.2, 0.2], 0.5, 3)."""
-        return (1 + t[:, None] + torch.linspace(-0.2, 0.2, self.heads, device=t.device)).clamp(0.5, 3.0)
+        return (1 + t[:, None] + torch.linspace(-0.2, 0.2, self.heads, device=t.device)).clamp(
+            0.5, 3.0
+        )
 
     def geometric_map(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b s1 s2"]:
         """From a peak exp(-2r) at the centre (t = 0) to uniform (t = 1)."""
@@ -121,11 +146,13 @@ class SolPrior(nn.Module):
         return fixed / fixed.mean((1, 2), keepdim=True) if self.map_kind == "density" else fixed
 
 
-def map_at_tokens(spatial: Float[Tensor, "b s1 s2"], ids: Num[Tensor, "*b1 n axes"]) -> Float[Tensor, "b n"]:
+def map_at_tokens(
+    spatial: Float[Tensor, "b s1 s2"], ids: Num[Tensor, "*b1 n axes"]
+) -> Float[Tensor, "b n"]:
     """The map read bilinearly at each token's (y, x), pixel centres aligned as in an image resize.
 
-    The grid's height and width are what the ids span (sample by sample if they differ), so rectangles
-    are read right and nothing is fetched from the device to learn them.
+    The grid's height and width are what the ids span (sample by sample if they differ), so
+    rectangles are read right and nothing is fetched from the device to learn them.
     """
     weights = []
     for axis, size in ((1, spatial.shape[1]), (2, spatial.shape[2])):
@@ -133,12 +160,18 @@ def map_at_tokens(spatial: Float[Tensor, "b s1 s2"], ids: Num[Tensor, "*b1 n axe
         start = position.amin(-1, keepdim=True)
         extent = position.amax(-1, keepdim=True) - start + 1
         at = ((position - start + 0.5) * size / extent - 0.5).clamp(0, size - 1)
-        weights.append((1 - (at[..., None] - torch.arange(size, device=at.device)).abs()).clamp(min=0))
+        weights.append(
+            (1 - (at[..., None] - torch.arange(size, device=at.device)).abs()).clamp(min=0)
+        )
     rows, columns = weights
     return (torch.matmul(rows, spatial.float()) * columns).sum(-1)
 
 
 def _mlp(inside: int, hidden: int, outside: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inside, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outside)
+        nn.Linear(inside, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, outside),
     )

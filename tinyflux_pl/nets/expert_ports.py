@@ -1,8 +1,8 @@
 """Ports: inputs of a network that an expert feeds, each with the head that predicts it at sampling.
 
 A network has any number of ports under names that its configuration gives. The registry PORT_KINDS
-says how a kind of port enters. The published network's two experts keep the modules and the parameter
-names of their own (nets.expert_heads).
+says how a kind of port enters. The published network's two experts keep the modules and the
+parameter names of their own (nets.expert_heads).
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ class PortSpec:
     def __post_init__(self) -> None:
         if self.kind not in PORT_KINDS:
             choices = ", ".join(PORT_KINDS)
-            raise ConfigError(f"no port kind {self.kind!r}", where="ports", cure=f"choose {choices}")
+            raise ConfigError(
+                f"no port kind {self.kind!r}", where="ports", cure=f"choose {choices}"
+            )
         if self.width < 1 or self.hidden < 1:
             sizes = f"width {self.width}, hidden {self.hidden}"
             raise ConfigError(f"a port of {sizes}", where="ports", cure="both at least 1")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}", where="ports", cure="a probability below 1")
+            raise ConfigError(
+                f"dropout is {self.dropout}", where="ports", cure="a probability below 1"
+            )
 
 
 class PortOutput(NamedTuple):
@@ -133,7 +137,10 @@ class ExpertPorts(nn.ModuleDict):
     ) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
         """(term of the vector (B, D), term of the image tokens (B, N, D), predictions by name)."""
         head_input = torch.cat((time, pooled), -1)
-        outputs = {name: port(head_input, img_ids, teachers.get(name), masks.get(name)) for name, port in self.items()}
+        outputs = {
+            name: port(head_input, img_ids, teachers.get(name), masks.get(name))
+            for name, port in self.items()
+        }
         vectors = [output.vector for output in outputs.values() if output.vector is not None]
         tokens = [output.tokens for output in outputs.values() if output.tokens is not None]
         predictions = {name: output.prediction for name, output in outputs.items()}
@@ -141,7 +148,9 @@ class ExpertPorts(nn.ModuleDict):
 
 
 def plain_ports(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Port specs with every default written out, as JSON-ready data; ConfigError for a wrong one."""
+    """Port specs with every default written out, as JSON-ready data; ConfigError for a wrong
+    one.
+    """
     return {name: asdict(PortSpec(**spec)) for name, spec in specs.items()}
 
 

@@ -1,4 +1,6 @@
-"""Flux over sequences: target tokens from condition tokens, each side with its own width and positions."""
+"""Flux over sequences: target tokens from condition tokens, each side with its own width and
+positions.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.nets.embeddings import sinusoid
-from tinyflux_pl.nets.flux_blocks import Embedder, FinalLayer, FluxDoubleBlock, FluxSingleBlock, ModulationLayer
+from tinyflux_pl.nets.flux_blocks import (
+    Embedder,
+    FinalLayer,
+    FluxDoubleBlock,
+    FluxSingleBlock,
+    ModulationLayer,
+)
 from tinyflux_pl.nets.flux_params import FluxParams
 from tinyflux_pl.nets.rope import RotaryEmbedding
 
@@ -25,8 +33,8 @@ TIME_WIDTH = 256  # of the sinusoid of a time or of a guidance
 class Flux(nn.Module):
     """The network of black-forest-labs/flux, with its state keys, and with padding masks.
 
-    A new network has closed gates and predicts zero (adaLN-Zero), so that it can be trained from the start.
-    Set `gradient_checkpointing = True` to recompute each block in the backward pass.
+    A new network has closed gates and predicts zero (adaLN-Zero), so that it can be trained from
+    the start. Set `gradient_checkpointing = True` to recompute each block in the backward pass.
     """
 
     def __init__(self, params: FluxParams) -> None:
@@ -57,7 +65,11 @@ class Flux(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         gates = [m.lin for m in self.modules() if isinstance(m, ModulationLayer)]
-        for linear in (*gates, self.final_layer.linear, cast(nn.Linear, self.final_layer.adaLN_modulation[1])):
+        for linear in (
+            *gates,
+            self.final_layer.linear,
+            cast(nn.Linear, self.final_layer.adaLN_modulation[1]),
+        ):
             nn.init.zeros_(linear.weight)
 
     def forward(
@@ -74,19 +86,22 @@ class Flux(nn.Module):
     ) -> Float[Tensor, "b n o"]:
         """The prediction for each target token `img`, given the condition tokens `txt`.
 
-        timesteps are 0 at data and 1 at noise. Ids are read in fp32 whatever their type, one set a sample or
-        one for all, (N, axes) too. Masked tokens (False or 0) neither attend nor are attended to; their output is 0.
-        Without guidance_embed `guidance` is not read, as in the original. Raises ConfigError for ids of another
-        number of columns.
+        timesteps are 0 at data and 1 at noise. Ids are read in fp32 whatever their type, one set a
+        sample or one for all, (N, axes) too. Masked tokens (False or 0) neither attend nor are
+        attended to; their output is 0. Without guidance_embed `guidance` is not read, as in the
+        original. Raises ConfigError for ids of another number of columns.
         """
         dtype = self.img_in.weight.dtype
-        img_mask, txt_mask = (None if mask is None else mask.bool() for mask in (img_mask, txt_mask))
+        img_mask, txt_mask = (
+            None if mask is None else mask.bool() for mask in (img_mask, txt_mask)
+        )
         rotation = self._rotation(img_ids, txt_ids)
         img = _zero_padding(img.to(dtype), img_mask)
         txt = _zero_padding(txt.to(dtype), txt_mask)
         vec = self._conditioning(timesteps, y, guidance)
         key_mask = _key_mask(img, txt, img_mask, txt_mask)
-        # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose too much.
+        # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose
+        # too much.
         img = self.img_in(img).to(dtype)
         txt = self.txt_in(txt).to(dtype)
         vec_act = F.silu(vec)
@@ -98,13 +113,17 @@ class Flux(nn.Module):
         return _zero_padding(self.final_layer(tokens[:, txt.shape[1] :], vec), img_mask)
 
     def _conditioning(self, timesteps: Tensor, y: Tensor | None, guidance: Tensor | None) -> Tensor:
-        """The conditioning vector (B, D): time, guidance where the network has it, and y where given."""
+        """The conditioning vector (B, D): time, guidance where the network has it, and y where
+        given.
+        """
         dtype = self.img_in.weight.dtype
         vec = self.time_in(embedded(timesteps).to(dtype))
         if self.params.guidance_embed:
             if guidance is None:
                 cure = "give guidance (B,), the strength it was distilled for, such as 3.5"
-                raise ConfigError("this network needs a guidance value and got none", where="Flux", cure=cure)
+                raise ConfigError(
+                    "this network needs a guidance value and got none", where="Flux", cure=cure
+                )
             vec = vec + self.guidance_in(embedded(guidance).to(dtype))
         return (vec if y is None else vec + self.vector_in(y.to(dtype))).to(dtype)
 
@@ -114,14 +133,18 @@ class Flux(nn.Module):
         for name, ids in (("img_ids", img_ids), ("txt_ids", txt_ids)):
             if ids.shape[-1] != axes:
                 raise ConfigError(
-                    f"{name} has {ids.shape[-1]} columns, the network {axes} axes {list(self.params.axes_dim)}",
+                    f"{name} has {ids.shape[-1]} columns, the network {axes} axes "
+                    f"{list(self.params.axes_dim)}",
                     where="Flux",
-                    cure=f"give ids of {axes} columns, or a network whose axes_dim has one width for each column",
+                    cure=f"give ids of {axes} columns, or a network whose axes_dim has one width "
+                    "for each column",
                 )
         img_ids, txt_ids = (ids[None] if ids.dim() == 2 else ids for ids in (img_ids, txt_ids))
         batch = max(len(img_ids), len(txt_ids))
         # fp32 first: bf16 cannot tell neighbours apart past 256
-        ids = torch.cat((txt_ids.float().expand(batch, -1, -1), img_ids.float().expand(batch, -1, -1)), 1)
+        ids = torch.cat(
+            (txt_ids.float().expand(batch, -1, -1), img_ids.float().expand(batch, -1, -1)), 1
+        )
         return self.pe_embedder(ids)[:, None]
 
     def _run(self, block: nn.Module, *inputs: Any) -> Any:
@@ -139,10 +162,15 @@ def _zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
-def _key_mask(img: Tensor, txt: Tensor, img_mask: Tensor | None, txt_mask: Tensor | None) -> Tensor | None:
+def _key_mask(
+    img: Tensor, txt: Tensor, img_mask: Tensor | None, txt_mask: Tensor | None
+) -> Tensor | None:
     """(B, 1, 1, L + N), True for keys that may be attended to; None: all."""
     if img_mask is None and txt_mask is None:
         return None
     sides = ((txt, txt_mask), (img, img_mask))
-    masks = [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m.expand(x.shape[:2]) for x, m in sides]
+    masks = [
+        x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m.expand(x.shape[:2])
+        for x, m in sides
+    ]
     return torch.cat(masks, 1)[:, None, None]

@@ -1,4 +1,6 @@
-"""The blocks of black-forest-labs/flux, under its own names: layer norms without parameters, gated MLPs."""
+"""The blocks of black-forest-labs/flux, under its own names: layer norms without parameters, gated
+MLPs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tinyflux_pl.nets.rope import apply_rotary
 def modulated(
     x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
 ) -> Float[Tensor, "b n d"]:
-    """(1 + scale) * norm(x) + shift, the norm over channels without parameters (DiT, 2212.09748)."""
+    """(1 + scale) * norm(x) + shift, the norm over channels without parameters (DiT,
+    2212.09748).
+    """
     return torch.addcmul(shift, F.layer_norm(x, (x.shape[-1],), eps=EPS), 1 + scale)
 
 
@@ -105,7 +109,9 @@ class FluxDoubleBlock(nn.Module):
         rotation: Tensor,
         key_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Target and condition after this block; `rotation` and `key_mask` cover condition, then target."""
+        """Target and condition after this block; `rotation` and `key_mask` cover condition, then
+        target.
+        """
         img_attn, img_mlp = self.img_mod(vec)
         txt_attn, txt_mlp = self.txt_mod(vec)
         txt_out, img_out = attend_jointly(
@@ -160,7 +166,9 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(hidden, width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2 * hidden))
 
-    def forward(self, x: Float[Tensor, "b n d"], vec: Float[Tensor, "b d"]) -> Float[Tensor, "b n c"]:
+    def forward(
+        self, x: Float[Tensor, "b n d"], vec: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b n c"]:
         """Tokens in the dtype of the weights, also under autocast; `vec` is not activated yet."""
         shift, scale = self.adaLN_modulation(vec)[:, None].chunk(2, -1)
         last = modulated(x, shift, scale)
@@ -169,4 +177,6 @@ class FinalLayer(nn.Module):
 
 
 def _mlp(hidden: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(hidden, width), nn.GELU(approximate="tanh"), nn.Linear(width, hidden))
+    return nn.Sequential(
+        nn.Linear(hidden, width), nn.GELU(approximate="tanh"), nn.Linear(width, hidden)
+    )

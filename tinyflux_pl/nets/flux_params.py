@@ -8,16 +8,24 @@ from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
 
-_WIDTHS = ("in_channels", "out_channels", "vec_in_dim", "context_in_dim", "hidden_size", "num_heads", "theta")
+_WIDTHS = (
+    "in_channels",
+    "out_channels",
+    "vec_in_dim",
+    "context_in_dim",
+    "hidden_size",
+    "num_heads",
+    "theta",
+)
 
 
 @dataclass(frozen=True)
 class FluxParams:
     """Sizes by the names of black-forest-labs/flux; every one must be given.
 
-    A target token is `in_channels` wide, a condition token `context_in_dim`, the vector `vec_in_dim`.
-    `axes_dim` shares each head's hidden_size / num_heads channels out among the columns of the position ids.
-    Raises ConfigError for a combination that no network can have.
+    A target token is `in_channels` wide, a condition token `context_in_dim`, the vector
+    `vec_in_dim`. `axes_dim` shares each head's hidden_size / num_heads channels out among the
+    columns of the position ids. Raises ConfigError for a combination that no network can have.
     """
 
     in_channels: int
@@ -40,7 +48,9 @@ class FluxParams:
             if getattr(self, name) <= 0:
                 _refuse(f"{name} is {getattr(self, name)}", f"give a positive {name}")
         if self.depth < 0 or self.depth_single_blocks < 0:
-            _refuse("a negative number of blocks", "give depth and depth_single_blocks of 0 or more")
+            _refuse(
+                "a negative number of blocks", "give depth and depth_single_blocks of 0 or more"
+            )
         if self.hidden_size % self.num_heads:
             _refuse(
                 f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}",
@@ -48,11 +58,16 @@ class FluxParams:
             )
         if sum(self.axes_dim) != self.head_dim:
             _refuse(
-                f"axes_dim {list(self.axes_dim)} sums to {sum(self.axes_dim)}, a head has {self.head_dim} channels",
-                "give even numbers, one for each column of the ids, whose sum is hidden_size / num_heads",
+                f"axes_dim {list(self.axes_dim)} sums to {sum(self.axes_dim)}, a head has "
+                f"{self.head_dim} channels",
+                "give even numbers, one for each column of the ids, whose sum is hidden_size / "
+                "num_heads",
             )
         if any(dim % 2 or dim <= 0 for dim in self.axes_dim):
-            _refuse(f"axes_dim {list(self.axes_dim)} has an odd or empty axis", "rotate pairs: use even widths")
+            _refuse(
+                f"axes_dim {list(self.axes_dim)} has an odd or empty axis",
+                "rotate pairs: use even widths",
+            )
         if self.mlp_width < 1:
             _refuse(f"mlp_ratio is {self.mlp_ratio}", "give a positive mlp_ratio")
 

@@ -1,4 +1,6 @@
-"""adaLN modulation: shift, scale and gate of a residual branch, linear in the conditioning vector."""
+"""adaLN modulation: shift, scale and gate of a residual branch, linear in the conditioning
+vector.
+"""
 
 from __future__ import annotations
 

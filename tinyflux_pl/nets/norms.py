@@ -22,7 +22,9 @@ class _ScaledNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+        norm = torch.linalg.vector_norm(
+            x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)
+        )
         inverse = norm.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
         normed = (x * inverse).to(x.dtype)
         ctx.save_for_backward(normed, inverse, scale)
@@ -36,13 +38,21 @@ class _ScaledNorm(torch.autograd.Function):
         product = grad * normed
         scale_grad = product.sum_to_size(scale.shape).to(scale.dtype)
         shift_grad = None if ctx.shift is None else grad.sum_to_size(ctx.shift[0]).to(ctx.shift[1])
-        column = scale.to(product.dtype)[..., None] if scale.dim() == 1 else scale.to(product.dtype).mT
+        column = (
+            scale.to(product.dtype)[..., None] if scale.dim() == 1 else scale.to(product.dtype).mT
+        )
         mean = torch.matmul(product, column).div_(-normed.shape[-1])
-        return torch.addcmul(grad * scale, normed, mean).mul_(inverse).to(normed.dtype), scale_grad, shift_grad
+        return (
+            torch.addcmul(grad * scale, normed, mean).mul_(inverse).to(normed.dtype),
+            scale_grad,
+            shift_grad,
+        )
 
 
 def rms_norm(
-    x: Float[Tensor, "*b n d"], scale: Float[Tensor, "*s d"], shift: Float[Tensor, "b 1 d"] | None = None
+    x: Float[Tensor, "*b n d"],
+    scale: Float[Tensor, "*s d"],
+    shift: Float[Tensor, "b 1 d"] | None = None,
 ) -> Float[Tensor, "*b n d"]:
     """x / rms(x) * scale + shift; scale is (D,) or (B, 1, D). Statistics are fp32."""
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -62,7 +72,10 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight)
 
     def modulated(
-        self, x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
+        self,
+        x: Float[Tensor, "b n d"],
+        shift: Float[Tensor, "b 1 d"],
+        scale: Float[Tensor, "b 1 d"],
     ) -> Float[Tensor, "b n d"]:
         """norm(x) * (1 + scale) + shift."""
         return rms_norm(x, self.weight * (1 + scale), shift)

@@ -12,7 +12,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def grid_ids(height: int, width: int, device: torch.device | str = "cpu") -> Float[Tensor, "n 3"]:
-    """Ids (0, y, x) of a grid's cells, row by row, fp32: bf16 cannot tell neighbours apart past 256."""
+    """Ids (0, y, x) of a grid's cells, row by row, fp32: bf16 cannot tell neighbours apart past
+    256.
+    """
     y = torch.arange(height, device=device, dtype=torch.float32)[:, None].expand(height, width)
     x = torch.arange(width, device=device, dtype=torch.float32).expand(height, width)
     return torch.stack((torch.zeros_like(x), y, x), -1).flatten(0, 1)
@@ -22,7 +24,11 @@ def square_ids(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "n 3"]:
     """Ids of a square grid; raises ConfigError if there is no such square."""
     side = math.isqrt(tokens.shape[1])
     if side * side != tokens.shape[1]:
-        raise ConfigError(f"{tokens.shape[1]} image tokens do not form a square", where="img_ids", cure="pass img_ids")
+        raise ConfigError(
+            f"{tokens.shape[1]} image tokens do not form a square",
+            where="img_ids",
+            cure="pass img_ids",
+        )
     return grid_ids(side, side, tokens.device)
 
 
@@ -30,5 +36,7 @@ def join_ids(txt_ids: Tensor, img_ids: Tensor) -> Tensor:
     """Text then image ids, batched if either is."""
     if txt_ids.dim() != img_ids.dim():
         batch = max(txt_ids, img_ids, key=Tensor.dim).shape[0]
-        txt_ids, img_ids = (i if i.dim() == 3 else i.expand(batch, -1, -1) for i in (txt_ids, img_ids))
+        txt_ids, img_ids = (
+            i if i.dim() == 3 else i.expand(batch, -1, -1) for i in (txt_ids, img_ids)
+        )
     return torch.cat((txt_ids.float(), img_ids.float()), -2)

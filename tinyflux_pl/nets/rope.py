@@ -7,7 +7,9 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 
-def frequencies(dim: int, theta: float = 10000.0, device: str | None = None) -> Float[Tensor, " half"]:
+def frequencies(
+    dim: int, theta: float = 10000.0, device: str | None = None
+) -> Float[Tensor, " half"]:
     """theta^(-2j/dim) for j < dim/2 in fp32 (RoFormer, eq. 15)."""
     return 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim))
 
@@ -15,12 +17,15 @@ def frequencies(dim: int, theta: float = 10000.0, device: str | None = None) -> 
 class RotaryEmbedding(nn.Module):
     """Position ids (..., N, A) -> one table of (cos, sin) per pair, the axes side by side.
 
-    Frequencies are fp32 whatever the weights are: rounded to bf16 they misplace tokens by up to 0.1 rad.
-    With `in_checkpoint` they are buffers freqs_i, as published files hold them, and loaded ones are kept. Otherwise
-    they follow the module and are no buffers: those DDP sends round in each forward, and FSDP rounds to bf16.
+    Frequencies are fp32 whatever the weights are: rounded to bf16 they misplace tokens by up to 0.1
+    rad. With `in_checkpoint` they are buffers freqs_i, as published files hold them, and loaded
+    ones are kept. Otherwise they follow the module and are no buffers: those DDP sends round in
+    each forward, and FSDP rounds to bf16.
     """
 
-    def __init__(self, axes: tuple[int, ...], theta: float = 10000.0, in_checkpoint: bool = False) -> None:
+    def __init__(
+        self, axes: tuple[int, ...], theta: float = 10000.0, in_checkpoint: bool = False
+    ) -> None:
         super().__init__()
         self.axes, self.theta, self.in_checkpoint = axes, theta, in_checkpoint
         if in_checkpoint:
@@ -47,21 +52,29 @@ class RotaryEmbedding(nn.Module):
         """cos and sin of id * frequency, fp32."""
         angles = []
         for index in range(len(self.axes)):
-            frequencies = getattr(self, f"freqs_{index}") if self.in_checkpoint else self._frequencies[index]
+            frequencies = (
+                getattr(self, f"freqs_{index}") if self.in_checkpoint else self._frequencies[index]
+            )
             angles.append(ids[..., index, None].float() * frequencies.to(ids.device))
         angle = torch.cat(angles, -1)
         return torch.stack((angle.cos(), angle.sin()), -1)
 
 
-def apply_rotary(x: Float[Tensor, "b h n d"], table: Float[Tensor, "*b1 n half 2"]) -> Float[Tensor, "b h n d"]:
-    """Rotate each adjacent pair: (x0 cos - x1 sin, x1 cos + x0 sin), computed and returned in fp32 or wider.
+def apply_rotary(
+    x: Float[Tensor, "b h n d"], table: Float[Tensor, "*b1 n half 2"]
+) -> Float[Tensor, "b h n d"]:
+    """Rotate each adjacent pair: (x0 cos - x1 sin, x1 cos + x0 sin), computed and returned in fp32
+    or wider.
 
-    `table` is (N, d/2, 2) for all samples or (B, 1, N, d/2, 2) for each its own. Complex multiplication
-    is ten times faster than the real form on CPU; a compiler fuses only the real form.
+    `table` is (N, d/2, 2) for all samples or (B, 1, N, d/2, 2) for each its own. Complex
+    multiplication is ten times faster than the real form on CPU; a compiler fuses only the real
+    form.
     """
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():
         x0, x1 = pairs.unbind(-1)
         cos, sin = table.unbind(-1)
         return torch.stack((x0 * cos - x1 * sin, x1 * cos + x0 * sin), -1).flatten(-2)
-    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table)).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table)).flatten(
+        -2
+    )

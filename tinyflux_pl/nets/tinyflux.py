@@ -36,19 +36,27 @@ class TinyFluxDeep(nn.Module):
         self.gradient_checkpointing = False
         hidden = c.hidden_size
         self.img_in = nn.Linear(c.token_width, hidden)
-        if c.inpaint_channels:  # more columns of img_in, by themselves so that zero columns change no rounding
+        # more columns of img_in, by themselves so that zero columns change no rounding
+        if c.inpaint_channels:
             self.inpaint_in = nn.Linear(c.inpaint_channels * c.patch_size**2, hidden, bias=False)
         self.txt_in = nn.Linear(c.joint_attention_dim, hidden)
         self.time_in = ScalarEmbedder(hidden, c.time_scale)
         self.vector_in = nn.Sequential(nn.SiLU(), nn.Linear(c.pooled_projection_dim, hidden))
         if c.use_t5_vec:
-            self.t5_pool = nn.Sequential(nn.Linear(c.joint_attention_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+            self.t5_pool = nn.Sequential(
+                nn.Linear(c.joint_attention_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+            )
             self.text_balance = nn.Parameter(torch.zeros(()))
         if c.guidance_embeds:
             self.guidance_in = ScalarEmbedder(hidden, c.time_scale)
         if c.use_lune_expert:
             self.lune_predictor = LunePredictor(
-                hidden, c.pooled_projection_dim, c.lune_hidden_dim, c.lune_expert_dim, hidden, c.lune_dropout
+                hidden,
+                c.pooled_projection_dim,
+                c.lune_hidden_dim,
+                c.lune_expert_dim,
+                hidden,
+                c.lune_dropout,
             ).requires_grad_(not c.freeze_lune)
         if c.use_sol_prior:
             self.sol_prior = SolPrior(
@@ -67,7 +75,13 @@ class TinyFluxDeep(nn.Module):
             if c.reference_layout:  # unused: DDP would wait for its gradient
                 self.sol_prior.spatial_to_qk_scale.requires_grad_(False)
         self.rope = RotaryEmbedding(tuple(c.axes_dims_rope), in_checkpoint=c.reference_layout)
-        shape = (hidden, c.num_attention_heads, c.attention_head_dim, c.mlp_ratio, c.gelu_approximation)
+        shape = (
+            hidden,
+            c.num_attention_heads,
+            c.attention_head_dim,
+            c.mlp_ratio,
+            c.gelu_approximation,
+        )
         shape = (*shape, c.qk_norm, c.use_sol_prior)
         self.double_blocks = nn.ModuleList(DoubleBlock(*shape) for _ in range(c.num_double_layers))
         self.single_blocks = nn.ModuleList(SingleBlock(*shape) for _ in range(c.num_single_layers))
@@ -120,14 +134,16 @@ class TinyFluxDeep(nn.Module):
         port_masks: Mapping[str, Tensor] | None = None,
         return_expert_pred: bool = False,
     ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
-        """The prediction for each image token, and the expert heads' predictions with `return_expert_pred`.
+        """The prediction for each image token, and the expert heads' predictions with
+        `return_expert_pred`.
 
-        timestep is 0 at noise and 1 at data. img_ids are (0, y, x), shared or one set a sample; without
-        them the tokens must form a square. Text where the attention mask is False has no influence.
-        lune_mask and sol_mask are True where a sample reads the teacher's features instead of the heads'
-        predictions; `ports` and `port_masks` do the same for the ports of config.ports, by name. inpaint holds
-        further channels of each token (config.inpaint_channels). The last `reference_tokens` belong to reference
-        images: their ids begin with 1, 2 ..., they get no prediction.
+        timestep is 0 at noise and 1 at data. img_ids are (0, y, x), shared or one set a sample;
+        without them the tokens must form a square. Text where the attention mask is False has no
+        influence. lune_mask and sol_mask are True where a sample reads the teacher's features
+        instead of the heads' predictions; `ports` and `port_masks` do the same for the ports of
+        config.ports, by name. inpaint holds further channels of each token
+        (config.inpaint_channels). The last `reference_tokens` belong to reference images: their ids
+        begin with 1, 2 ..., they get no prediction.
         """
         dtype = self.img_in.weight.dtype
         if img_ids is None:
@@ -135,7 +151,8 @@ class TinyFluxDeep(nn.Module):
         text = encoder_hidden_states.to(dtype)
         if encoder_attention_mask is not None:
             text = text.masked_fill(~encoder_attention_mask[..., None], 0)
-        # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose too much.
+        # The residual stream stays in the parameters' dtype under autocast: forty bf16 sums lose
+        # too much.
         img = self.img_in(hidden_states.to(dtype)).to(dtype)
         txt = self.txt_in(text).to(dtype)
         if inpaint is not None:
@@ -154,7 +171,9 @@ class TinyFluxDeep(nn.Module):
             image_ids = img_ids[..., :num_image_tokens, :]
             pooled = pooled_projections.to(dtype)
             time = self.time_in(timestep.float())
-            vector, map_tokens, info["ports"] = self.ports(time, pooled, image_ids, ports or {}, port_masks or {})
+            vector, map_tokens, info["ports"] = self.ports(
+                time, pooled, image_ids, ports or {}, port_masks or {}
+            )
             if vector is not None:
                 vec = vec + vector.to(vec.dtype)
             if map_tokens is not None:  # maps do not cover reference images
@@ -189,7 +208,9 @@ class TinyFluxDeep(nn.Module):
         lune: tuple[Tensor | None, Tensor | None],
         sol: tuple[Tensor | None, Tensor | None, Tensor | None],
     ) -> tuple[Tensor, AttentionPrior | None, dict[str, Any]]:
-        """The conditioning vector (B, D), the attention prior on the map's grid, and the heads' outputs."""
+        """The conditioning vector (B, D), the attention prior on the map's grid, and the heads'
+        outputs.
+        """
         time = self.time_in(t)
         text_vec = self.vector_in(pooled)
         if self.config.use_t5_vec:
@@ -211,7 +232,9 @@ class TinyFluxDeep(nn.Module):
             vec = vec + self.guidance_in(guidance)
         return vec.to(pooled.dtype), prior, info
 
-    def _rotations(self, img_ids: Tensor, txt_ids: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
+    def _rotations(
+        self, img_ids: Tensor, txt_ids: Tensor | None, length: int
+    ) -> tuple[Tensor, Tensor]:
         """Tables over text then image for the double and the single blocks.
 
         The published network rotates text in single blocks only, and by default not at all (id 0).
@@ -221,7 +244,9 @@ class TinyFluxDeep(nn.Module):
             txt_ids = F.pad(torch.arange(length, device=img_ids.device)[:, None], (0, 2)).float()
             txt_ids = txt_ids if self.config.text_position_ids else unrotated
         single = self.rope(join_ids(txt_ids, img_ids))
-        double = single if self.config.text_position_ids else self.rope(join_ids(unrotated, img_ids))
+        double = (
+            single if self.config.text_position_ids else self.rope(join_ids(unrotated, img_ids))
+        )
         return tuple(table[:, None] if table.dim() == 4 else table for table in (double, single))
 
     def _run(self, block: nn.Module, *inputs: Any) -> Any:

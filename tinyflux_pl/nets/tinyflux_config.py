@@ -33,8 +33,8 @@ class TinyFluxConfig:
     """Sizes, expert heads, and the choices in which new training differs from the published v4.2.
 
     The defaults are the reference's sizes with what new training does right; `reference` gives the
-    published mathematics. `in_channels` counts latent channels: a token is `in_channels * patch_size**2`
-    wide. Raises ConfigError for a combination that no network can have.
+    published mathematics. `in_channels` counts latent channels: a token is `in_channels *
+    patch_size**2` wide. Raises ConfigError for a combination that no network can have.
     """
 
     hidden_size: int = 512
@@ -84,29 +84,48 @@ class TinyFluxConfig:
             )
         if len(self.axes_dims_rope) != 3 or sum(self.axes_dims_rope) != self.attention_head_dim:
             _refuse(
-                f"axes_dims_rope {self.axes_dims_rope} does not divide a head of {self.attention_head_dim}",
+                f"axes_dims_rope {self.axes_dims_rope} does not divide a head of "
+                f"{self.attention_head_dim}",
                 "give three even numbers whose sum is attention_head_dim",
             )
         if any(dim % 2 or dim <= 0 for dim in self.axes_dims_rope):
-            _refuse(f"axes_dims_rope {self.axes_dims_rope} has an odd or empty axis", "rotate pairs: use even widths")
+            _refuse(
+                f"axes_dims_rope {self.axes_dims_rope} has an odd or empty axis",
+                "rotate pairs: use even widths",
+            )
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 _refuse(f"{name} is {getattr(self, name)}", f"give a positive {name}")
         if self.inpaint_channels < 0:
-            _refuse(f"inpaint_channels is {self.inpaint_channels}", "give 0, or the channels beside the latents")
+            _refuse(
+                f"inpaint_channels is {self.inpaint_channels}",
+                "give 0, or the channels beside the latents",
+            )
         if self.num_double_layers < 0 or self.num_single_layers < 0:
-            _refuse("a negative number of blocks", "give num_double_layers and num_single_layers of 0 or more")
+            _refuse(
+                "a negative number of blocks",
+                "give num_double_layers and num_single_layers of 0 or more",
+            )
         if self.sol_hidden_dim < 2:
-            _refuse(f"sol_hidden_dim is {self.sol_hidden_dim}", "give at least 2: the temperature head uses half of it")
+            _refuse(
+                f"sol_hidden_dim is {self.sol_hidden_dim}",
+                "give at least 2: the temperature head uses half of it",
+            )
         if not 0.0 <= self.sol_geometric_weight <= 1.0:
-            _refuse(f"sol_geometric_weight is {self.sol_geometric_weight}", "give a share between 0 and 1")
+            _refuse(
+                f"sol_geometric_weight is {self.sol_geometric_weight}",
+                "give a share between 0 and 1",
+            )
         if not 0.0 <= self.lune_dropout < 1.0:
             _refuse(f"lune_dropout is {self.lune_dropout}", "give a probability below 1")
         if self.sol_map not in SOL_MAPS:
             _refuse(f"sol_map is {self.sol_map!r}", f"choose one of {', '.join(SOL_MAPS)}")
 
         if self.gelu_approximation not in GELUS:
-            _refuse(f"gelu_approximation is {self.gelu_approximation!r}", f"choose one of {', '.join(GELUS)}")
+            _refuse(
+                f"gelu_approximation is {self.gelu_approximation!r}",
+                f"choose one of {', '.join(GELUS)}",
+            )
 
     @property
     def token_width(self) -> int:
@@ -120,15 +139,20 @@ class TinyFluxConfig:
         for key in values:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
-                _refuse(f"no key {key!r}", f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(keys)}")
+                _refuse(
+                    f"no key {key!r}",
+                    f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(keys)}",
+                )
         return cls(**values)
 
     @classmethod
     def reference(cls, config: Mapping[str, Any]) -> TinyFluxConfig:
-        """The published network of a v4.2, v4.1 or v3 configuration; keys it never used are ignored.
+        """The published network of a v4.2, v4.1 or v3 configuration; keys it never used are
+        ignored.
 
-        v3 says use_expert_predictor, expert_dim, expert_hidden_dim, expert_dropout, and has neither a
-        Sol prior nor T5 pooling. patch_size was a dead field: tokens were always single latent cells.
+        v3 says use_expert_predictor, expert_dim, expert_hidden_dim, expert_dropout, and has neither
+        a Sol prior nor T5 pooling. patch_size was a dead field: tokens were always single latent
+        cells.
         """
         field_names = {f.name for f in fields(cls)} - set(COMPATIBLE)
         values: dict[str, Any] = {key: value for key, value in config.items() if key in field_names}

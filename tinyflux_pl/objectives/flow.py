@@ -21,8 +21,8 @@ from tinyflux_pl.diffusion.weighting import Weighting
 class Draw:
     """The random variables of one step: times t (B,), noise, and each sample's conditioning.
 
-    `targets` maps expert -> port -> the teacher's features. `keep_text` (B,) is True where text dropout
-    keeps the prompt, independent of expert dropout.
+    `targets` maps expert -> port -> the teacher's features. `keep_text` (B,) is True where text
+    dropout keeps the prompt, independent of expert dropout.
     """
 
     t: Tensor
@@ -81,7 +81,9 @@ class FlowObjective:
         output, per_sample = self.regress(denoiser, batch, draw)
         return self.terms(output, per_sample, batch, draw, step)
 
-    def terms(self, output: Prediction, per_sample: Tensor, batch: Batch, draw: Draw, step: int) -> dict[str, Tensor]:
+    def terms(
+        self, output: Prediction, per_sample: Tensor, batch: Batch, draw: Draw, step: int
+    ) -> dict[str, Tensor]:
         """The step's weighted terms from the denoiser's output and its errors (B,).
 
         Subclasses override this to add terms.
@@ -109,7 +111,9 @@ class FlowObjective:
         targets: dict[str, dict[str, Tensor]] = {}
         for expert in self.experts:
             features = expert.ports(batch.experts, t)
-            u = to_device(rng.uniform(self.seed, f"expert_dropout/{expert.name}", ids, step), device)
+            u = to_device(
+                rng.uniform(self.seed, f"expert_dropout/{expert.name}", ids, step), device
+            )
             keep_teacher = u >= expert.dropout_at(step)
             use_teacher = keep_teacher & keep_text & batch.expert_present[expert.name]
             targets[expert.name] = features
@@ -131,7 +135,8 @@ class FlowObjective:
         if self.map_weighting:
             for name, ports in draw.targets.items():
                 if "prior_map" in ports:
-                    # Not cond.port_mask: the weight is part of the loss, so expert dropout keeps it.
+                    # Not cond.port_mask: the weight is part of the loss, so expert dropout keeps
+                    # it.
                     weighted = draw.keep_text & batch.expert_present[name]
                     error = error * _map_weight(ports["prior_map"], weighted, *error.shape[-2:])
         if batch.masks is None:

@@ -19,8 +19,8 @@ from tinyflux_pl.diffusion.paths import time_at
 class FixedGrid:
     """Mean squared error of the prediction at each of `times`, without teachers.
 
-    `times` are fractions of the way from noise (0) to data (1), so that a grid means the same on every
-    path. Noise depends on (seed, sample_id) alone.
+    `times` are fractions of the way from noise (0) to data (1), so that a grid means the same on
+    every path. Noise depends on (seed, sample_id) alone.
     """
 
     def __init__(self, times: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), seed: int = 0) -> None:
@@ -37,7 +37,9 @@ class FixedGrid:
     def errors(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
         """Scalars: `validation/loss_t_<time>` for every time, and their mean `validation/loss`."""
         path = denoiser.path
-        noise = rng.normal(batch.latents.shape[1:], self.seed, "validation", batch.sample_ids.tolist())
+        noise = rng.normal(
+            batch.latents.shape[1:], self.seed, "validation", batch.sample_ids.tolist()
+        )
         noise = to_device(noise, batch.latents.device)
         errors: dict[str, Tensor] = {}
         for time in self.times:

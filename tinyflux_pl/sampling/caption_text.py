@@ -1,4 +1,6 @@
-"""Captions as pixels: in any script, broken into lines that fit, cut short where they are too long."""
+"""Captions as pixels: in any script, broken into lines that fit, cut short where they are too
+long.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def line_height(pixels: int) -> int:
 
 
 def lines(text: str, pixels: int, room: float, most: int) -> list[str]:
-    """The text in at most `most` lines of `room` pixels; one that ends before the text does ends with three dots."""
+    """The text in at most `most` lines of `room` pixels; one that ends before the text does ends
+    with three dots.
+    """
     words = printable(text[:LONGEST]).split()
     if len(text) > LONGEST:
         words[-1] += CUT
@@ -50,7 +54,9 @@ def lines(text: str, pixels: int, room: float, most: int) -> list[str]:
 
 
 def write(pen: ImageDraw, at: tuple[float, float], text: str, pixels: int, fill: str) -> None:
-    """One line with its left end at (x, y), its top; the parts of a line that begins right to left stand in turn."""
+    """One line with its left end at (x, y), its top; the parts of a line that begins right to left
+    stand in turn.
+    """
     x, y = at
     parts = runs(text, pixels)
     if _begins_right_to_left(text):

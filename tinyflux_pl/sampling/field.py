@@ -71,9 +71,9 @@ def _one_sided(name: str) -> ConfigError:
 class Field:
     """field(x, t) -> dx/dt on the denoiser's path, for any kind of prediction.
 
-    Conditional and unconditional share one forward pass. `nfe` counts evaluations per image: 2 where
-    guidance needs both, 1 outside its interval or at scale 1. The zero initialisation of CFG-Zero* is
-    part of the loop.
+    Conditional and unconditional share one forward pass. `nfe` counts evaluations per image: 2
+    where guidance needs both, 1 outside its interval or at scale 1. The zero initialisation of
+    CFG-Zero* is part of the loop.
     """
 
     def __init__(
@@ -101,7 +101,9 @@ class Field:
         self.both = None if uncond is None else batched(cond, uncond)
         self.nfe = 0
 
-    def __call__(self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
         """dx/dt in x's dtype; t is equal for the batch and read here: keep it on the CPU."""
         path = self.denoiser.path
         scale = self.guidance.scale_at(float(progress_toward(path, t[0], "data")))

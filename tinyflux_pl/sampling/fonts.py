@@ -27,13 +27,16 @@ def faces(pixels: int) -> tuple[FreeTypeFont, ...]:
     files.sort(key=lambda file: not file.name.startswith("NotoSans["))
     noto = [ImageFont.truetype(str(file), pixels) for file in files]
     for face in noto:
-        face.set_variation_by_axes([REGULAR, *(axis["default"] for axis in face.get_variation_axes()[1:])])
+        face.set_variation_by_axes(
+            [REGULAR, *(axis["default"] for axis in face.get_variation_axes()[1:])]
+        )
     fallback = ImageFont.load_default(pixels)
     return (*noto, *([fallback] if isinstance(fallback, FreeTypeFont) else ()))
 
 
 def runs(text: str, pixels: int) -> list[tuple[str, FreeTypeFont]]:
-    """The text cut where the font changes; a character that no font has is written as its code point, U+0F40.
+    """The text cut where the font changes; a character that no font has is written as its code
+    point, U+0F40.
 
     A face stays as long as it has the next character, so that words of one script are not divided.
     Space between two faces is a part of its own: within one that runs from right to left it would
@@ -42,7 +45,9 @@ def runs(text: str, pixels: int) -> list[tuple[str, FreeTypeFont]]:
     pieces: list[tuple[str, FreeTypeFont]] = []
     face = faces(pixels)[0]
     for character in unicodedata.normalize("NFC", text):
-        visible = unicodedata.category(character) not in INVISIBLE and ord(character) not in VARIATIONS
+        visible = (
+            unicodedata.category(character) not in INVISIBLE and ord(character) not in VARIATIONS
+        )
         if visible and not _draws(face, character):
             fitting = next((other for other in faces(pixels) if _draws(other, character)), None)
             face = fitting or faces(pixels)[0]
@@ -54,7 +59,9 @@ def runs(text: str, pixels: int) -> list[tuple[str, FreeTypeFont]]:
     return _separate_spaces(pieces, faces(pixels)[0])
 
 
-def _separate_spaces(pieces: list[tuple[str, FreeTypeFont]], latin: FreeTypeFont) -> list[tuple[str, FreeTypeFont]]:
+def _separate_spaces(
+    pieces: list[tuple[str, FreeTypeFont]], latin: FreeTypeFont
+) -> list[tuple[str, FreeTypeFont]]:
     separated: list[tuple[str, FreeTypeFont]] = []
     for text, face in pieces:
         inner = text.strip()

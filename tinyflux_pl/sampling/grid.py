@@ -14,12 +14,15 @@ from tinyflux_pl.sampling.picture import to_picture
 
 PAD, TEXT, LINES = 8, 12, 3  # pixels between cells; pixels of the captions' font; their lines
 NARROWEST = 96  # pixels of a cell, so that a caption can be read
-CELL, LARGEST = 128, 192  # pixels that a small picture is enlarged to, that a large one is reduced to
+# pixels that a small picture is enlarged to, that a large one is reduced to
+CELL, LARGEST = 128, 192
 
 
 @dataclass
 class Grid:
-    """Collects the first `most` pictures that are added, reduced at once: memory does not grow with their number."""
+    """Collects the first `most` pictures that are added, reduced at once: memory does not grow with
+    their number.
+    """
 
     most: int = 64
     largest: int = LARGEST
@@ -33,7 +36,9 @@ class Grid:
             self.captions.append(caption)
 
     def sheet(self, columns: int = 0) -> Image.Image:
-        """All of them in so many columns (0: as many as make a sheet somewhat wider than it is high)."""
+        """All of them in so many columns (0: as many as make a sheet somewhat wider than it is
+        high).
+        """
         count = len(self.cells)
         columns = min(columns or _columns(count), count)
         wide = max(NARROWEST, *(cell.width for cell in self.cells))
@@ -49,7 +54,9 @@ class Grid:
             left = PAD + (index % columns) * (wide + PAD)
             top = PAD + (index // columns) * (tall + foot + PAD)
             sheet.paste(cell, (left, top))
-            pen.rectangle((left - 1, top - 1, left + cell.width, top + cell.height), outline="#cccccc")
+            pen.rectangle(
+                (left - 1, top - 1, left + cell.width, top + cell.height), outline="#cccccc"
+            )
             for number, text in enumerate(block):
                 at = (left, top + tall + 2 + number * line)
                 caption_text.write(pen, at, text, TEXT, "#222222")
@@ -65,7 +72,9 @@ def captioned_grid(images: Tensor, captions: Sequence[str]) -> Image.Image:
 
 
 def paired_grid(images: Tensor, references: Tensor, captions: Sequence[str]) -> Image.Image:
-    """A sheet of images (N, 3, H, W) in [-1, 1], each left of its reference (N, 3, H, W) and above its caption."""
+    """A sheet of images (N, 3, H, W) in [-1, 1], each left of its reference (N, 3, H, W) and above
+    its caption.
+    """
     grid = Grid(most=len(images), largest=2 * LARGEST)
     for image, reference, caption in zip(images, references, captions, strict=True):
         drawn = to_picture(image)
@@ -85,7 +94,9 @@ def _cell(picture: Image.Image, largest: int) -> Image.Image:
         size = [max(1, round(length * largest / side)) for length in picture.size]
         return picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
     factor = max(1, min(round(CELL / min(picture.size)), largest // side))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )
 
 
 def _columns(count: int) -> int:

@@ -16,7 +16,8 @@ from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
-ENCODED = 64  # images whose prompts are encoded together: some encoders are read from disk for each call
+# images whose prompts are encoded together: some encoders are read from disk for each call
+ENCODED = 64
 
 
 def settings_of(config: dict[str, Any]) -> SamplerSettings:
@@ -28,7 +29,9 @@ def require_guided(negative_prompt: str | None, guidance: Guidance) -> None:
     """Raise ConfigError for a negative prompt where there is no guidance that would read it."""
     if negative_prompt is not None and guidance.scale == 1:
         cure = "guidance.scale=3, say; a distilled network's own guidance reads no negative prompt"
-        raise ConfigError("a negative prompt does nothing at guidance.scale=1", where="negative_prompt", cure=cure)
+        raise ConfigError(
+            "a negative prompt does nothing at guidance.scale=1", where="negative_prompt", cure=cure
+        )
 
 
 def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
@@ -38,7 +41,9 @@ def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
 
 @dataclass(frozen=True)
 class ShownPictures:
-    """Text, and for image i the references or inpainting channels of sample i (modulo the batch)."""
+    """Text, and for image i the references or inpainting channels of sample i (modulo the
+    batch).
+    """
 
     batch: Batch
 
@@ -47,7 +52,9 @@ class ShownPictures:
         index = torch.arange(rows.start, rows.start + len(text)) % len(self.batch)
         inpaint = self.batch.inpaint
         references = tuple(reference[index] for reference in self.batch.references)
-        return Conditioning(text, references=references, inpaint=None if inpaint is None else inpaint[index])
+        return Conditioning(
+            text, references=references, inpaint=None if inpaint is None else inpaint[index]
+        )
 
 
 @dataclass
@@ -65,7 +72,8 @@ class ImageSampler:
     image_size: tuple[int, int]
     max_batch: int = 64
     condition_fn: Callable[[TextEmbeddings, slice], Conditioning] = words_only
-    finite: bool = False  # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
+    # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
+    finite: bool = False
 
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one image's latents."""
@@ -74,7 +82,9 @@ class ImageSampler:
         return spec.channels, height // spec.downsample, width // spec.downsample
 
     def images(self, denoiser: Denoiser, prompts: Sequence[str], **options: Any) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt; options as `batches` has them."""
+        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt; options as `batches` has
+        them.
+        """
         return torch.cat(list(self.batches(denoiser, prompts, **options)))
 
     @torch.inference_mode()
@@ -90,7 +100,8 @@ class ImageSampler:
     ) -> Iterator[Tensor]:
         """Images (n, 3, H, W) in [-1, 1] on the CPU, one a prompt, in turns of at most `max_batch`.
 
-        A prompt is encoded once for `ENCODED` images that follow one another, however few are drawn at once.
+        A prompt is encoded once for `ENCODED` images that follow one another, however few are drawn
+        at once.
         """
         guided = self.settings.guidance.scale != 1
         require_guided(negative_prompt, self.settings.guidance)
@@ -98,7 +109,8 @@ class ImageSampler:
             negative_prompt = self.settings.guidance.negative
         device = device or next(denoiser.parameters()).device
         indices = list(indices if indices is not None else range(len(prompts)))
-        # without guidance nobody asks for the unconditional, and an encoder may be gigabytes to read
+        # without guidance nobody asks for the unconditional, and an encoder may be gigabytes to
+        # read
         null = self.text.null().trimmed().to(device) if guided and negative_prompt is None else None
         negatives = [] if negative_prompt is None else [negative_prompt]
         for first in range(0, len(prompts), ENCODED):
@@ -124,10 +136,16 @@ class ImageSampler:
                     settings=self.settings,
                     max_batch=self.max_batch,
                 )
-                self._judge(latents, "the latents are", f"{denoiser.name}, after {self.settings.steps} steps")
+                self._judge(
+                    latents,
+                    "the latents are",
+                    f"{denoiser.name}, after {self.settings.steps} steps",
+                )
                 low, high = self.codec.bounds
                 picture = self.codec.decode(latents).float()
-                self._judge(picture, "the picture is", f"{self.codec.name}, which decodes the latents")
+                self._judge(
+                    picture, "the picture is", f"{self.codec.name}, which decodes the latents"
+                )
                 yield picture.clamp(low, high).cpu()
 
     def _judge(self, values: Tensor, stage: str, where: str) -> None:

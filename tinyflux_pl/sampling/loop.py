@@ -32,11 +32,11 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 class SamplerSettings:
     """Number of steps, solver (diffusion.solvers), guidance, and the grid of times.
 
-    A shift above 1 spends more steps in noise. A name is a rule of diffusion.shifts.SHIFT_RULES, which
-    depends on the image's tokens and the steps; [low, high, base, largest] is FLUX.1's rule with these
-    numbers instead of its own. toward "data" is the original TinyFlux's grid; spacing, offset, sigmas
-    and final: see grids.grid. start: "unit" noise, noise scaled to the "sigma" of the first time, or
-    noise times a factor.
+    A shift above 1 spends more steps in noise. A name is a rule of diffusion.shifts.SHIFT_RULES,
+    which depends on the image's tokens and the steps; [low, high, base, largest] is FLUX.1's rule
+    with these numbers instead of its own. toward "data" is the original TinyFlux's grid; spacing,
+    offset, sigmas and final: see grids.grid. start: "unit" noise, noise scaled to the "sigma" of
+    the first time, or noise times a factor.
     """
 
     steps: int = 28
@@ -168,10 +168,10 @@ def sample(
 ) -> Float[Tensor, "b c h w"]:
     """Latents (B, C, H, W) in fp32 on the text's device, one for each sample id.
 
-    `text`, or each part of a Conditioning, has one row an id or a single row for all. `null` is the text
-    encoder's null(), needed unless guidance.scale is 1; the unconditional keeps references and sizes.
-    Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch; a sequence does not
-    depend on its padding.
+    `text`, or each part of a Conditioning, has one row an id or a single row for all. `null` is the
+    text encoder's null(), needed unless guidance.scale is 1; the unconditional keeps references and
+    sizes. Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch; a sequence
+    does not depend on its padding.
     """
     settings = settings or SamplerSettings()
     cond = _prepare_conditioning(denoiser, text, len(sample_ids), shape, settings.guidance)

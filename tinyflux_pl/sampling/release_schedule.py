@@ -1,4 +1,6 @@
-"""A release's scheduler_config.json in the terms of this house: path, prediction and sampler; or refused by name."""
+"""A release's scheduler_config.json in the terms of this house: path, prediction and sampler; or
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from typing import Any
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.unused_settings import name_unread
 
-CURE = "say yourself how to draw: sampler=euler path=vp model.prediction=epsilon, or what the release needs"
+CURE = (
+    "say yourself how to draw: sampler=euler path=vp model.prediction=epsilon, or what the release "
+    "needs"
+)
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 TERMINAL = 2.0**-24  # alpha_bar of the last entry in schedulers that divide by it, where it is zero
 # Written by every scheduler of diffusers, read by none of those that are followed here.
@@ -85,7 +90,11 @@ class _File:
     def number(self, key: str, default: float) -> float:
         """A finite number; ConfigError for anything else."""
         value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise self.refused(key, value, "")
         return value
 
@@ -105,25 +114,34 @@ class _File:
 
     def refused(self, key: str, value: Any, more: str) -> ConfigError:
         return ConfigError(
-            f"{self.kind}: {key}={str(value)[:60]} is not followed here{more}", where=self.where, cure=CURE
+            f"{self.kind}: {key}={str(value)[:60]} is not followed here{more}",
+            where=self.where,
+            cure=CURE,
         )
 
     def close(self) -> None:
-        """Name what has not been read, but for what such schedulers write and do not read themselves."""
+        """Name what has not been read, but for what such schedulers write and do not read
+        themselves.
+        """
         unread = {key for key in self.settings if not key.startswith("_")} - self.seen - HARMLESS
         name_unread(unread, self.where)
 
 
-def schedule_of(kind: str, settings: Mapping[str, Any], where: str, spacing: str, dynamic_shift: str) -> Schedule:
+def schedule_of(
+    kind: str, settings: Mapping[str, Any], where: str, spacing: str, dynamic_shift: str
+) -> Schedule:
     """The schedule of a scheduler of class `kind` with these settings.
 
-    `spacing` and `dynamic_shift` are the family's: how its pipeline spaces times before a shift, and by which rule
-    of diffusion.shifts a shift depends on the image. ConfigError names the class or the setting that is not followed.
+    `spacing` and `dynamic_shift` are the family's: how its pipeline spaces times before a shift,
+    and by which rule of diffusion.shifts a shift depends on the image. ConfigError names the class
+    or the setting that is not followed.
     """
     reader = READERS.get(kind)
     if reader is None:
         cure = f"one of {', '.join(READERS)}; or {CURE}"
-        raise ConfigError(f"the release's scheduler {str(kind)[:60]} is not followed here", where=where, cure=cure)
+        raise ConfigError(
+            f"the release's scheduler {str(kind)[:60]} is not followed here", where=where, cure=cure
+        )
     file = _File(kind, settings, where)
     file.only(num_train_timesteps=1000)
     schedule = reader(file, spacing, dynamic_shift)
@@ -132,7 +150,12 @@ def schedule_of(kind: str, settings: Mapping[str, Any], where: str, spacing: str
 
 
 def _flow(file: _File, spacing: str, dynamic_shift: str) -> Schedule:
-    file.only(shift_terminal=0, invert_sigmas=False, stochastic_sampling=False, time_shift_type="exponential")
+    file.only(
+        shift_terminal=0,
+        invert_sigmas=False,
+        stochastic_sampling=False,
+        time_shift_type="exponential",
+    )
     file.only(use_karras_sigmas=False, use_exponential_sigmas=False, use_beta_sigmas=False)
     shift: Any = file.number("shift", 1.0)
     low, high = file.number("base_shift", 0.5), file.number("max_shift", 1.15)
@@ -142,7 +165,9 @@ def _flow(file: _File, spacing: str, dynamic_shift: str) -> Schedule:
         is_custom = dynamic_shift == "flux1" and points != [0.5, 1.15, 256, 4096]
         shift = points if is_custom else dynamic_shift
         spacing = "table" if spacing == "sd3" else spacing
-    return Schedule(("linear", {"noise_at": 1}), None, _sampler(solver="euler", shift=shift, spacing=spacing))
+    return Schedule(
+        ("linear", {"noise_at": 1}), None, _sampler(solver="euler", shift=shift, spacing=spacing)
+    )
 
 
 def _table(file: _File, zero: float) -> tuple[str, dict[str, Any]]:
@@ -150,7 +175,11 @@ def _table(file: _File, zero: float) -> tuple[str, dict[str, Any]]:
     file.only(trained_betas=None)
     kinds = {"linear": "linear", "scaled_linear": "scaled_linear"}
     table: dict[str, Any] = {"schedule": file.choice("beta_schedule", "linear", kinds)}
-    table |= {"beta_start": file.number("beta_start", 1e-4), "beta_end": file.number("beta_end", 0.02), "steps": 1000}
+    table |= {
+        "beta_start": file.number("beta_start", 1e-4),
+        "beta_end": file.number("beta_end", 0.02),
+        "steps": 1000,
+    }
     if file.take("rescale_betas_zero_snr", False):
         return "vp", {**table, "zero_terminal_snr": True, "terminal_alpha_bar": zero}
     return "vp", {**table, "zero_terminal_snr": False}
@@ -167,11 +196,19 @@ ALL = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
 def _euler(file: _File, *_: str) -> Schedule:
     file.only(interpolation_type="linear", timestep_type="discrete", use_beta_sigmas=False)
     spaced = _spacing(file, "linspace", ALL)
-    karras, exponential = file.take("use_karras_sigmas", False), file.take("use_exponential_sigmas", False)
+    karras, exponential = (
+        file.take("use_karras_sigmas", False),
+        file.take("use_exponential_sigmas", False),
+    )
     if karras or exponential:
         file.only(sigma_min=None, sigma_max=None)
-    settings = {**spaced, "sigmas": "karras" if karras else "exponential" if exponential else "spaced"}
-    settings["final"] = file.choice("final_sigmas_type", "zero", {"zero": "data", "sigma_min": "table"})
+    settings = {
+        **spaced,
+        "sigmas": "karras" if karras else "exponential" if exponential else "spaced",
+    }
+    settings["final"] = file.choice(
+        "final_sigmas_type", "zero", {"zero": "data", "sigma_min": "table"}
+    )
     settings["start"] = "unit" if spaced["spacing"] == "leading" else "sigma"
     return Schedule(_table(file, TERMINAL), _kind(file), _sampler(solver="euler", **settings))
 
@@ -179,7 +216,11 @@ def _euler(file: _File, *_: str) -> Schedule:
 def _ancestral(file: _File, *_: str) -> Schedule:
     spaced = _spacing(file, "linspace", ALL)
     start = "unit" if spaced["spacing"] == "leading" else "sigma"
-    return Schedule(_table(file, TERMINAL), _kind(file), _sampler(solver="euler_ancestral", start=start, **spaced))
+    return Schedule(
+        _table(file, TERMINAL),
+        _kind(file),
+        _sampler(solver="euler_ancestral", start=start, **spaced),
+    )
 
 
 def _ddim(file: _File, *_: str) -> Schedule:
@@ -192,32 +233,50 @@ def _ddim(file: _File, *_: str) -> Schedule:
 
 
 def _multistep(file: _File) -> None:
-    file.only(solver_order=2, algorithm_type="dpmsolver++", solver_type="midpoint", lower_order_final=True)
+    file.only(
+        solver_order=2, algorithm_type="dpmsolver++", solver_type="midpoint", lower_order_final=True
+    )
     file.only(thresholding=False)
     file.take("euler_at_final", False)  # the last step is of first order in either case
 
 
 def _dpm(file: _File, *_: str) -> Schedule:
     _multistep(file)
-    file.only(use_karras_sigmas=False, use_exponential_sigmas=False, use_beta_sigmas=False, use_lu_lambdas=False)
-    file.only(use_flow_sigmas=False, final_sigmas_type="zero", variance_type=None, use_dynamic_shifting=False)
+    file.only(
+        use_karras_sigmas=False,
+        use_exponential_sigmas=False,
+        use_beta_sigmas=False,
+        use_lu_lambdas=False,
+    )
+    file.only(
+        use_flow_sigmas=False,
+        final_sigmas_type="zero",
+        variance_type=None,
+        use_dynamic_shifting=False,
+    )
     spacings = {"leading": "leading_open", "trailing": "trailing", "linspace": "linspace_open"}
     return Schedule(
-        _table(file, TERMINAL), _kind(file), _sampler(solver="dpmpp_2m", **_spacing(file, "linspace", spacings))
+        _table(file, TERMINAL),
+        _kind(file),
+        _sampler(solver="dpmpp_2m", **_spacing(file, "linspace", spacings)),
     )
 
 
 def _edm(file: _File, solver: str) -> Schedule:
     file.only(rho=7.0, final_sigmas_type="zero")
     low, high, data = (
-        file.number(key, value) for key, value in (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5))
+        file.number(key, value)
+        for key, value in (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5))
     )
     sigmas = {"karras": "karras", "exponential": "exponential"}
-    start = math.sqrt((high**2 + 1) / (high**2 + data**2))  # diffusers' first noise, as the network reads it
+    # diffusers' first noise, as the network reads it
+    start = math.sqrt((high**2 + 1) / (high**2 + data**2))
     chosen = file.choice("sigma_schedule", "karras", sigmas)
     sampler = _sampler(solver=solver, start=start, spacing="whole", sigmas=chosen)
     kind = file.choice("prediction_type", "epsilon", {"epsilon": "epsilon", "v_prediction": "v"})
-    return Schedule(("edm", {"sigma_min": low, "sigma_max": high, "sigma_data": data}), kind, sampler, data)
+    return Schedule(
+        ("edm", {"sigma_min": low, "sigma_max": high, "sigma_data": data}), kind, sampler, data
+    )
 
 
 def _edm_euler(file: _File, *_: str) -> Schedule:
@@ -235,7 +294,14 @@ def _kind(file: _File) -> str:
 
 def _sampler(**settings: Any) -> dict[str, Any]:
     """Everything of the sampler but its steps, as the YAML of a family leaves it open."""
-    usual = {"shift": 1.0, "toward": "noise", "offset": 1, "sigmas": "spaced", "final": "data", "start": "unit"}
+    usual = {
+        "shift": 1.0,
+        "toward": "noise",
+        "offset": 1,
+        "sigmas": "spaced",
+        "final": "data",
+        "start": "unit",
+    }
     return {**usual, **settings}
 
 

@@ -47,7 +47,13 @@ class ClipText(PretrainedText):
         self.length = length
 
     def _locate(self, key: str) -> tuple[Path, Path]:
-        return locate(self.weights, self.revision, self.subfolder, self.tokenizer_subfolder, variant=self.variant)
+        return locate(
+            self.weights,
+            self.revision,
+            self.subfolder,
+            self.tokenizer_subfolder,
+            variant=self.variant,
+        )
 
     @cached_property
     def text_spec(self) -> TextSpec:
@@ -58,7 +64,9 @@ class ClipText(PretrainedText):
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings, padded to `length`."""
-        return TextEmbeddings.cat([self._encode(part) for part in self._batches(prompts, self.batch_size)])
+        return TextEmbeddings.cat(
+            [self._encode(part) for part in self._batches(prompts, self.batch_size)]
+        )
 
     def _encode(self, prompts: list[str]) -> TextEmbeddings:
         tokenizer, model = self._loaded("clip")

@@ -25,14 +25,16 @@ CLIP_LENGTH = 77
 
 
 class ClipPairText(PretrainedText):
-    """tokens (B, L, D) and pooled (B, P); fp32 out, the mask True everywhere: these models attend to padding.
+    """tokens (B, L, D) and pooled (B, P); fp32 out, the mask True everywhere: these models attend
+    to padding.
 
-    Both CLIPs give the state before their last layer, side by side. SDXL (t5_length 0): D is the sum of their
-    widths, pooled the second's projection (`pooled="second"`), and the unconditional is all zeros (`zero_null`).
-    SD3.5 (t5_length 256): padded with zeros to T5's width and followed by T5's tokens, pooled both projections
-    (`pooled="both"`). drop_t5 leaves T5 out of memory and gives zeros in its place, as the reference does without
-    it. `weights` is a pipeline's folder or repository, or a single file that holds the encoders; then `tokenizer` is
-    a folder or repository of the tokenizers, and `structures` describe the encoders, as where nothing is on disk.
+    Both CLIPs give the state before their last layer, side by side. SDXL (t5_length 0): D is the
+    sum of their widths, pooled the second's projection (`pooled="second"`), and the unconditional
+    is all zeros (`zero_null`). SD3.5 (t5_length 256): padded with zeros to T5's width and followed
+    by T5's tokens, pooled both projections (`pooled="both"`). drop_t5 leaves T5 out of memory and
+    gives zeros in its place, as the reference does without it. `weights` is a pipeline's folder or
+    repository, or a single file that holds the encoders; then `tokenizer` is a folder or repository
+    of the tokenizers, and `structures` describe the encoders, as where nothing is on disk.
     sequential=True holds one encoder in memory at a time.
     """
 
@@ -55,9 +57,15 @@ class ClipPairText(PretrainedText):
         tokenizer_revision: str | None = None,
         variant: str | None = None,
     ) -> None:
-        check_dtype(dtype, "text.dtype", "T5's residual stream passes 65504" if t5_length and not drop_t5 else "")
+        check_dtype(
+            dtype,
+            "text.dtype",
+            "T5's residual stream passes 65504" if t5_length and not drop_t5 else "",
+        )
         if pooled not in ("second", "both"):
-            raise ConfigError(f"no pooled {pooled!r}", where="text.pooled", cure="second (SDXL) or both (SD3.5)")
+            raise ConfigError(
+                f"no pooled {pooled!r}", where="text.pooled", cure="second (SDXL) or both (SD3.5)"
+            )
         super().__init__(dtype, batch_size, variant, tokenizer, tokenizer_revision)
         self.weights = None if weights is None else str(weights)
         self.revision = revision
@@ -94,7 +102,10 @@ class ClipPairText(PretrainedText):
 
     def _locate(self, key: str) -> tuple[Path, Path]:
         if self.weights is None:
-            cure = "text.weights=FOLDER of the whole pipeline, which holds text_encoder/, tokenizer/, ..."
+            cure = (
+                "text.weights=FOLDER of the whole pipeline, which holds text_encoder/, tokenizer/, "
+                "..."
+            )
             raise ConfigError("no weights for the text encoders", where="text.weights", cure=cure)
         inside = (*SUBFOLDERS[key], self.parts[key])
         tokenizer = (self.tokenizer, self.tokenizer_revision)
@@ -103,12 +114,15 @@ class ClipPairText(PretrainedText):
     def _described_by(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
         if self.weights is None or key in self._keys:
             return super()._described_by(key)
-        folder = self._paths["first"][0].parent / SUBFOLDERS[key][0]  # a T5 that is dropped still has a width
+        # a T5 that is dropped still has a width
+        folder = self._paths["first"][0].parent / SUBFOLDERS[key][0]
         return (folder if (folder / "config.json").is_file() else None), self._structure(key)
 
     @cached_property
     def text_spec(self) -> TextSpec:
-        """Widths from the encoders' config.json, or from `structures` where there are no weights."""
+        """Widths from the encoders' config.json, or from `structures` where there are no
+        weights.
+        """
         width = self._width("first", "hidden_size") + self._width("second", "hidden_size")
         pooled = self._width("second", "projection_dim")
         if self.pooled == "both":
@@ -118,7 +132,9 @@ class ClipPairText(PretrainedText):
         return TextSpec(width, CLIP_LENGTH + self.t5_length, pooled)
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """Prompts -> embeddings; a prompt longer than an encoder's length is cut for it, with a warning."""
+        """Prompts -> embeddings; a prompt longer than an encoder's length is cut for it, with a
+        warning.
+        """
         prompts = list(prompts)
         first, pooled_first = self._clip("first", prompts)
         second, pooled = self._clip("second", prompts)
@@ -129,7 +145,9 @@ class ClipPairText(PretrainedText):
             t5_tokens = self._t5(prompts)
             tokens = torch.nn.functional.pad(tokens, (0, t5_tokens.shape[-1] - tokens.shape[-1]))
             tokens = torch.cat([tokens, t5_tokens], 1)
-        return TextEmbeddings(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), pooled)
+        return TextEmbeddings(
+            tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), pooled
+        )
 
     def null(self) -> TextEmbeddings:
         """The unconditional: zeros for SDXL's base, else the empty prompt."""
@@ -141,12 +159,16 @@ class ClipPairText(PretrainedText):
         return TextEmbeddings(tokens, mask, torch.zeros(1, spec.pooled, device=self.device))
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
-        """Tokens of each prompt that T5 reads (CLIP, where there is no T5), and that are cut off."""
+        """Tokens of each prompt that T5 reads (CLIP, where there is no T5), and that are cut
+        off.
+        """
         length = self.t5_length if self._reads_t5 else CLIP_LENGTH
         return prompt_lengths(self._tokenizer, prompts, length)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the embeddings: hashes of files, configurations, lengths, null text, dtype."""
+        """Plain data that decides the embeddings: hashes of files, configurations, lengths, null
+        text, dtype.
+        """
         return {
             "text": self.name,
             "pooled": self.pooled,
@@ -164,18 +186,24 @@ class ClipPairText(PretrainedText):
         for ids, model in self._token_ids(key, prompts, CLIP_LENGTH):
             output = model(input_ids=ids, output_hidden_states=True)
             tokens.append(output.hidden_states[-2].float())
-            pooled.append(output[0].float() if output[0].ndim == 2 else tokens[-1].new_zeros(len(ids), 0))
+            pooled.append(
+                output[0].float() if output[0].ndim == 2 else tokens[-1].new_zeros(len(ids), 0)
+            )
         return torch.cat(tokens), torch.cat(pooled)
 
     @torch.no_grad()
     def _t5(self, prompts: list[str]) -> Tensor:
         if self.drop_t5:
-            return torch.zeros(len(prompts), self.t5_length, self.text_spec.width, device=self.device)
+            return torch.zeros(
+                len(prompts), self.t5_length, self.text_spec.width, device=self.device
+            )
         batches = self._token_ids("t5", prompts, self.t5_length)
         return torch.cat([model(input_ids=ids)[0].float() for ids, model in batches])
 
     def _token_ids(self, key: str, prompts: list[str], length: int) -> Iterator[tuple[Tensor, Any]]:
-        """Token ids (b, length) batch by batch, with the network; it is released afterwards if `sequential`."""
+        """Token ids (b, length) batch by batch, with the network; it is released afterwards if
+        `sequential`.
+        """
         tokenizer, model = self._loaded(key)
         for part in self._batches(prompts, self.batch_size):
             yield tokenize(tokenizer, part, length)["input_ids"].to(self.device), model

@@ -1,4 +1,6 @@
-"""T5 tokens with a CLIP pooled vector: TinyFlux (Flan-T5 base) and FLUX.1 (T5-XXL), both with CLIP ViT-L."""
+"""T5 tokens with a CLIP pooled vector: TinyFlux (Flan-T5 base) and FLUX.1 (T5-XXL), both with CLIP
+ViT-L.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,13 +25,14 @@ SUBFOLDERS = ("t5", "t5_tokenizer", "clip", "clip_tokenizer")
 class ClipT5(PretrainedText):
     """tokens (B, length, T5 width) with their mask, pooled (B, CLIP width); fp32 out.
 
-    `t5` and `clip` are folders in the transformers layout or repositories (then with a revision each), of
-    which the subfolders hold encoder and tokenizer ("" for the root). masked=False is FLUX.1's way: the
-    encoders get no mask, and the mask is True everywhere, since the image model attends to all padding.
-    attend_padding=True is that of TinyFlux's published weights: the encoders get the mask, the image model does not.
-    Either may be a single file, of the encoder alone or a whole checkpoint; then `tokenizer` is a folder or
-    repository of tokenizers. `structures` (t5, clip) describe encoders where no folder does. sequential=True
-    holds one in memory at a time: each call reads T5, frees it, reads CLIP, frees it; meant for few large calls.
+    `t5` and `clip` are folders in the transformers layout or repositories (then with a revision
+    each), of which the subfolders hold encoder and tokenizer ("" for the root). masked=False is
+    FLUX.1's way: the encoders get no mask, and the mask is True everywhere, since the image model
+    attends to all padding. attend_padding=True is that of TinyFlux's published weights: the
+    encoders get the mask, the image model does not. Either may be a single file, of the encoder
+    alone or a whole checkpoint; then `tokenizer` is a folder or repository of tokenizers.
+    `structures` (t5, clip) describe encoders where no folder does. sequential=True holds one in
+    memory at a time: each call reads T5, frees it, reads CLIP, frees it; meant for few large calls.
     fp16 is refused, since T5's residual stream overflows in it.
     """
 
@@ -68,7 +71,9 @@ class ClipT5(PretrainedText):
         self.structures = structures
         self.subfolders = {**dict.fromkeys(SUBFOLDERS, ""), **(subfolders or {})}
         if unknown := set(self.subfolders) - set(SUBFOLDERS):
-            raise ConfigError(f"no {unknown}", where="text.subfolders", cure=f"keys are {', '.join(SUBFOLDERS)}")
+            raise ConfigError(
+                f"no {unknown}", where="text.subfolders", cure=f"keys are {', '.join(SUBFOLDERS)}"
+            )
         self._null: TextEmbeddings | None = None
 
     @property
@@ -95,7 +100,9 @@ class ClipT5(PretrainedText):
     @cached_property
     def text_spec(self) -> TextSpec:
         """Widths from the two config.json, or from `structures` where there are no folders."""
-        return TextSpec(self._width("t5", "d_model"), self.length, self._width("clip", "hidden_size"))
+        return TextSpec(
+            self._width("t5", "d_model"), self.length, self._width("clip", "hidden_size")
+        )
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings padded to `length`."""
@@ -121,14 +128,18 @@ class ClipT5(PretrainedText):
         return prompt_lengths(self._tokenizer, prompts, self.length)
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments; `attend_padding` only where it is True, as older checkpoints have it."""
+        """The constructor's arguments; `attend_padding` only where it is True, as older checkpoints
+        have it.
+        """
         config = super().config()
         if not self.attend_padding:
             config.pop("attend_padding")
         return config
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the embeddings: hashes of files, configurations, length, dtype, masking."""
+        """Plain data that decides the embeddings: hashes of files, configurations, length, dtype,
+        masking.
+        """
         return {
             "text": self.name,
             "length": self.length,
@@ -152,7 +163,9 @@ class ClipT5(PretrainedText):
         model, ids, mask = self._inputs("clip", prompts, CLIP_LENGTH)
         return model(input_ids=ids, attention_mask=mask).pooler_output.float()
 
-    def _inputs(self, key: str, prompts: list[str], length: int) -> tuple[Any, Tensor, Tensor | None]:
+    def _inputs(
+        self, key: str, prompts: list[str], length: int
+    ) -> tuple[Any, Tensor, Tensor | None]:
         """The network, token ids (b, length) and their mask (None where the encoder gets none)."""
         tokenizer, model = self._loaded(key)
         encoding = tokenize(tokenizer, prompts, length)

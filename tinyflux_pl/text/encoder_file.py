@@ -14,7 +14,8 @@ from tinyflux_pl.weights import key_prefixes
 from tinyflux_pl.weights.dequantize import plain
 from tinyflux_pl.weights.headers import tensor_shapes
 
-PARTS = {  # what its keys begin with: in SDXL's file, in those that image tools pack, in a file of its own
+# what its keys begin with: in SDXL's file, in those that image tools pack, in a file of its own
+PARTS = {
     "clip_l": ("conditioner.embedders.0.transformer.", "text_encoders.clip_l.transformer.", ""),
     "clip_g": ("conditioner.embedders.1.model.", "text_encoders.clip_g.transformer.", ""),
     "t5xxl": ("text_encoders.t5xxl.transformer.", ""),
@@ -22,22 +23,28 @@ PARTS = {  # what its keys begin with: in SDXL's file, in those that image tools
 ALWAYS = {  # a key that an encoder never lacks
     "t5xxl": re.compile(r"(shared|encoder\.embed_tokens)\.weight"),
     **dict.fromkeys(
-        ("clip_l", "clip_g"), re.compile(r"(text_model\.embeddings\.token_embedding|token_embedding)\.weight")
+        ("clip_l", "clip_g"),
+        re.compile(r"(text_model\.embeddings\.token_embedding|token_embedding)\.weight"),
     ),
 }
-TOWER = re.compile(r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?")  # of a chat model
+# of a chat model
+TOWER = re.compile(r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?")
 CHAT = re.compile(rf"((?:text_encoders\.\w+\.transformer\.)?){TOWER.pattern}embed_tokens\.weight")
 CHAT_PART = "language_model"  # the name of a chat model's tower, beside those of PARTS
-UNREAD = re.compile(  # of contrastive training; a count from 0; a table that is computed; a tokenizer's own file
+# of contrastive training; a count from 0; a table that is computed; a tokenizer's own file
+UNREAD = re.compile(
     r"(^|\.)(logit_scale|position_ids|rotary_emb\.inv_freq)$|^(spiece_model|tekken_model)$"
 )
 UNUSED = {  # what a release holds beside the encoder: image towers, decoders, heads
     "clip_l": re.compile(r"^(vision_model|visual_projection|visual)\."),
     "clip_g": re.compile(r"^(vision_model|visual_projection|visual)\."),
     "t5xxl": re.compile(r"^(decoder|lm_head)\."),
-    CHAT_PART: re.compile(r"^(model\.|language_model\.)?(vision_tower|visual|multi_modal_projector|lm_head)\."),
+    CHAT_PART: re.compile(
+        r"^(model\.|language_model\.)?(vision_tower|visual|multi_modal_projector|lm_head)\."
+    ),
 }
-TIED = ("shared.weight", "encoder.embed_tokens.weight")  # one table of T5, of which files hold either name or both
+# one table of T5, of which files hold either name or both
+TIED = ("shared.weight", "encoder.embed_tokens.weight")
 OPEN_CLIP = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
     "positional_embedding": "text_model.embeddings.position_embedding.weight",
@@ -72,26 +79,42 @@ def depth(file: Path) -> int:
 
 
 def encoder_weights(
-    tensors: Mapping[str, Tensor], part: str, skeleton: Any, dtype: torch.dtype, where: str, *, prefix: str, alone: bool
+    tensors: Mapping[str, Tensor],
+    part: str,
+    skeleton: Any,
+    dtype: torch.dtype,
+    where: str,
+    *,
+    prefix: str,
+    alone: bool,
 ) -> dict[str, Tensor]:
-    """An encoder's weights from the files' tensors, under the names of `skeleton` (transformers' class).
+    """An encoder's weights from the files' tensors, under the names of `skeleton` (transformers'
+    class).
 
-    Keys that the reference does not read are left out; all others stay, to be checked. `alone`: a file without a folder
-    around it. Raises what weights.dequantize.plain does.
+    Keys that the reference does not read are left out; all others stay, to be checked. `alone`: a
+    file without a folder around it. Raises what weights.dequantize.plain does.
     """
     bare = key_prefixes.unwrapped(tensors, where)
-    inside = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}
-    weights = {key: v for key, v in inside.items() if not UNREAD.search(key) and not UNUSED[part].search(key)}
+    inside = {
+        key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)
+    }
+    weights = {
+        key: v
+        for key, v in inside.items()
+        if not UNREAD.search(key) and not UNUSED[part].search(key)
+    }
     weights = plain(weights, dtype, where)
     expected = skeleton.state_dict()
     if part == CHAT_PART:
         weights = {TOWER.sub("", key, count=1): value for key, value in weights.items()}
-        if "norm.weight" not in expected:  # of a file without the last layers, which has no last state
+        # of a file without the last layers, which has no last state
+        if "norm.weight" not in expected:
             weights.pop("norm.weight", None)
         return weights
     if "positional_embedding" in weights:
         weights = from_open_clip(weights)
-    if part == "clip_l" and alone:  # no file has its own projection: SDXL and FLUX.1 read none, SD3.5 the identity
+    # no file has its own projection: SDXL and FLUX.1 read none, SD3.5 the identity
+    if part == "clip_l" and alone:
         weights.pop("text_projection.weight", None)
         if "text_projection.weight" in expected:
             weights["text_projection.weight"] = torch.eye(*expected["text_projection.weight"].shape)
@@ -104,7 +127,9 @@ def encoder_weights(
 
 
 def _key_in_skeleton(key: str, expected: Mapping[str, Tensor]) -> str:
-    """A key under the name that the class has; some versions of it put a name before all, and some do not."""
+    """A key under the name that the class has; some versions of it put a name before all, and some
+    do not.
+    """
     names = (key, key.removeprefix("text_model."), f"text_model.{key}")
     return next((name for name in names if name in expected), key)
 

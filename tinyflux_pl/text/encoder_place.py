@@ -1,4 +1,6 @@
-"""Find a pretrained encoder and its tokenizer: folders of a release, or a single file and a folder."""
+"""Find a pretrained encoder and its tokenizer: folders of a release, or a single file and a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,10 @@ def locate(
 ) -> tuple[Path, Path]:
     """Paths of an encoder and of its tokenizer in a local or fetched release; subfolders may be "".
 
-    The encoder's is its folder, or the single file that holds it as `part` (encoder_file.PARTS); a file that does
-    not leads to the folder around it. The tokenizer's folder may be in another release, `tokenizer`. Raises what
-    weights.find_files.fetch does, ConfigError for a file without the encoder, HubError for a folder that is not there.
+    The encoder's is its folder, or the single file that holds it as `part` (encoder_file.PARTS); a
+    file that does not leads to the folder around it. The tokenizer's folder may be in another
+    release, `tokenizer`. Raises what weights.find_files.fetch does, ConfigError for a file without
+    the encoder, HubError for a folder that is not there.
     """
     root = fetch(weights, revision, subfolder, STEMS, COMPANION_FILES, variant)
     path = _in_or_around(root, subfolder, part) if root.is_file() else _folder(root, subfolder)
@@ -42,13 +45,22 @@ def locate(
         return path, _folder(tokenizer_root, tokenizer_subfolder)
     tokenizer_root = tokenizer_root.parent if tokenizer_root.is_file() else tokenizer_root
     if not (tokenizer_root / tokenizer_subfolder).is_dir():
-        cure = f"text.tokenizer=FOLDER that holds {prefix}: a whole release's folder, or a folder of tokenizers alone"
-        raise HubError(f"no tokenizer {tokenizer_subfolder!r} for {root.name}", where=str(tokenizer_root), cure=cure)
+        cure = (
+            f"text.tokenizer=FOLDER that holds {prefix}: a whole release's folder, or a folder of "
+            "tokenizers alone"
+        )
+        raise HubError(
+            f"no tokenizer {tokenizer_subfolder!r} for {root.name}",
+            where=str(tokenizer_root),
+            cure=cure,
+        )
     return path, tokenizer_root / tokenizer_subfolder
 
 
 def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
-    """The file itself, where it holds the encoder; else the encoder's folder in the release around the file."""
+    """The file itself, where it holds the encoder; else the encoder's folder in the release around
+    the file.
+    """
     require_tensor_file(file)
     if encoder_file.prefix_of(file, part) is not None:
         return file
@@ -56,13 +68,19 @@ def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
         shapes = tensor_shapes(file)
         require_network(shapes, str(file))  # which would tell more
         what = f"this file{apposition(shapes)} holds no {part or 'text encoder'}"
-        cure = "release.weights=FOLDER of the whole pipeline, or name the encoder's place: text.weights, text.t5, ..."
+        cure = (
+            "release.weights=FOLDER of the whole pipeline, or name the encoder's place: "
+            "text.weights, text.t5, ..."
+        )
         raise ConfigError(what, where=str(file), cure=cure)
     return file.parent / subfolder
 
 
 def _folder(root: Path, subfolder: str) -> Path:
     if not (root / subfolder).is_dir():
-        cure = "release.weights=FOLDER of the whole pipeline, or check text.weights (text.t5, text.clip) and subfolders"
+        cure = (
+            "release.weights=FOLDER of the whole pipeline, or check text.weights (text.t5, "
+            "text.clip) and subfolders"
+        )
         raise HubError(f"no folder {subfolder!r}", where=str(root), cure=cure)
     return root / subfolder

@@ -39,9 +39,9 @@ class HashedWords(TextEncoder):
     """Word vectors seeded by the word's hash, plus a position code; any prompt has an embedding.
 
     tokens (B, length, width); mask True on words, and on one token where there is no word; pooled
-    (B, width): the sum of the vectors of words and of pairs of neighbours, so that order tells, with
-    norm sqrt(width). A prompt of more than `length` words is cut there, with a warning; `pooled` is of
-    all of them, unless the prompt is ASCII.
+    (B, width): the sum of the vectors of words and of pairs of neighbours, so that order tells,
+    with norm sqrt(width). A prompt of more than `length` words is cut there, with a warning;
+    `pooled` is of all of them, unless the prompt is ASCII.
     """
 
     name = "hashed"
@@ -49,7 +49,9 @@ class HashedWords(TextEncoder):
     def __init__(self, width: int = 128, length: int = 24) -> None:
         if width < 2 or width % 2 or length < 1:
             raise ConfigError(
-                f"width {width}, length {length}", where="text", cure="use an even width and a length of at least 1"
+                f"width {width}, length {length}",
+                where="text",
+                cure="use an even width and a length of at least 1",
             )
         self.width, self.length = width, length
         self.text_spec = TextSpec(width=width, length=length, pooled=width)
@@ -67,7 +69,8 @@ class HashedWords(TextEncoder):
             vectors = torch.stack([word_vector(word, self.width) for word in words])
             tokens[row, : len(words)] = vectors + self._positions[: len(words)]
             mask[row, : len(words)] = True
-            # ASCII is cut as ever, stored embeddings being of it; signs of unspaced scripts are many
+            # ASCII is cut as ever, stored embeddings being of it; signs of unspaced scripts are
+            # many
             summed = words if prompt.isascii() else every
             # a space cannot be inside a word, so a pair never collides with one
             named = [*summed, *(f"{a} {b}" for a, b in pairwise(summed))]
@@ -100,5 +103,8 @@ class HashedWords(TextEncoder):
     def _read(self, prompt: str) -> list[str]:
         words = words_of(prompt) or [""]
         if len(words) > self.length:
-            warnings.warn(f"a prompt of {len(words)} words is cut at {self.length}: {prompt[:60]!r}", stacklevel=3)
+            warnings.warn(
+                f"a prompt of {len(words)} words is cut at {self.length}: {prompt[:60]!r}",
+                stacklevel=3,
+            )
         return words

@@ -1,4 +1,6 @@
-"""Hidden states of a chat model, several layers side by side: the text input of FLUX.2 and FLUX.3."""
+"""Hidden states of a chat model, several layers side by side: the text input of FLUX.2 and
+FLUX.3.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -21,15 +23,17 @@ KEY = "language_model"  # of its one network
 
 
 class LanguageModelText(PretrainedText):
-    """tokens (B, L, layers x hidden): the states after each of `layers`, concatenated; pooled (B, 0); fp32 out.
+    """tokens (B, L, layers x hidden): the states after each of `layers`, concatenated; pooled (B,
+    0); fp32 out.
 
-    The prompt is the user's turn of a chat (after `system_message`, if there is one), written by the
-    tokenizer's own template with the options `template`. The encoder masks padding; the returned mask
-    is True everywhere, since these image models attend to their padding. L is `length`, or, with `pad_multiple`,
-    the prompt's token count rounded up to it: prompts of one batch may then differ, and the mask is False where
-    shorter ones are padded. `weights` is a release, or a single file of the encoder, which may lack the layers that
-    nothing reads; then `tokenizer` is a folder or repository that holds the tokenizer, and `structure` describes
-    the encoder, as where nothing is on disk.
+    The prompt is the user's turn of a chat (after `system_message`, if there is one), written by
+    the tokenizer's own template with the options `template`. The encoder masks padding; the
+    returned mask is True everywhere, since these image models attend to their padding. L is
+    `length`, or, with `pad_multiple`, the prompt's token count rounded up to it: prompts of one
+    batch may then differ, and the mask is False where shorter ones are padded. `weights` is a
+    release, or a single file of the encoder, which may lack the layers that nothing reads; then
+    `tokenizer` is a folder or repository that holds the tokenizer, and `structure` describes the
+    encoder, as where nothing is on disk.
     """
 
     name = "language_model"
@@ -84,7 +88,9 @@ class LanguageModelText(PretrainedText):
             raise ConfigError(f"no weights for {self.kind}", where="text.weights", cure=cure)
         inside = (self.subfolder, self.tokenizer_subfolder, self.parts[key])
         tokenizer = (self.tokenizer, self.tokenizer_revision)
-        path, folder = locate(self.weights, self.revision, *inside, *tokenizer, variant=self.variant)
+        path, folder = locate(
+            self.weights, self.revision, *inside, *tokenizer, variant=self.variant
+        )
         self._require_layers(path)
         return path, folder
 
@@ -97,11 +103,15 @@ class LanguageModelText(PretrainedText):
             count = min(count, encoder_file.depth(path))
         if max(self.layers) > count:
             what = f"layer {max(self.layers)} is read and {source} has {count}"
-            raise CheckpointMismatch(what, where=str(path), cure=f"give a folder of {self.kind} in the right size")
+            raise CheckpointMismatch(
+                what, where=str(path), cure=f"give a folder of {self.kind} in the right size"
+            )
 
     @cached_property
     def text_spec(self) -> TextSpec:
-        """Width from config.json, or `structure`; CheckpointMismatch if it has fewer layers than are read."""
+        """Width from config.json, or `structure`; CheckpointMismatch if it has fewer layers than
+        are read.
+        """
         return TextSpec(self._width(KEY, "hidden_size") * len(self.layers), self.length, pooled=0)
 
     @torch.no_grad()
@@ -113,13 +123,20 @@ class LanguageModelText(PretrainedText):
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
         """Tokens of each prompt, with its chat template, that are read, and that are cut off."""
         texts = self._chat_texts(self._tokenizer, prompts)
-        return prompt_lengths(self._tokenizer, texts, self.length, self._adds_bos(self._tokenizer, texts))
+        return prompt_lengths(
+            self._tokenizer, texts, self.length, self._adds_bos(self._tokenizer, texts)
+        )
 
     def _chat_texts(self, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-        return [tokenizer.apply_chat_template(self._chat(p), tokenize=False, **self.template) for p in prompts]
+        return [
+            tokenizer.apply_chat_template(self._chat(p), tokenize=False, **self.template)
+            for p in prompts
+        ]
 
     def _adds_bos(self, tokenizer: Any, texts: Sequence[str]) -> bool:
-        """True if the tokenizer adds its special tokens, False if the template has written them already."""
+        """True if the tokenizer adds its special tokens, False if the template has written them
+        already.
+        """
         return tokenizer.bos_token is None or not texts[0].startswith(tokenizer.bos_token)
 
     def _encode(self, prompts: list[str]) -> TextEmbeddings:
@@ -133,12 +150,17 @@ class LanguageModelText(PretrainedText):
             used = len(tokenizer(texts[0], max_length=self.length, **options)["input_ids"])
             length = min(-(-used // self.pad_multiple) * self.pad_multiple, self.length)
             options["padding_side"] = "right"
-        encoding = tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt", **options)
+        encoding = tokenizer(
+            texts, padding="max_length", max_length=length, return_tensors="pt", **options
+        )
         ids = encoding["input_ids"].to(self.device)
         mask = encoding["attention_mask"].to(self.device)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if self.pad_multiple:  # FLUX.3 was trained with position 1 for all padding, which transformers has changed
-            inputs["position_ids"] = torch.arange(length, device=ids.device)[None].masked_fill(mask == 0, 1)
+        # FLUX.3 was trained with position 1 for all padding, which transformers has changed
+        if self.pad_multiple:
+            inputs["position_ids"] = torch.arange(length, device=ids.device)[None].masked_fill(
+                mask == 0, 1
+            )
         states = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
         tokens = torch.cat([states[k] for k in self.layers], dim=-1).float()
         attends_everywhere = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
@@ -147,7 +169,10 @@ class LanguageModelText(PretrainedText):
     def _warn_of_cuts(self, prompts: list[str], token_ids: Sequence[Sequence[int]]) -> None:
         for prompt, ids in zip(prompts, token_ids, strict=True):
             if len(ids) > self.length:
-                what = f"a prompt of {len(ids)} tokens, its chat template included, is cut at {self.length}"
+                what = (
+                    f"a prompt of {len(ids)} tokens, its chat template included, is cut at "
+                    f"{self.length}"
+                )
                 warnings.warn(f"{what}: {prompt[:60]!r}", stacklevel=5)
 
     def _chat(self, prompt: str) -> list[dict[str, Any]]:
@@ -162,7 +187,9 @@ class LanguageModelText(PretrainedText):
         return {**super().config(), "layers": list(self.layers)}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the embeddings: hashes of files, config.json, layers, chat, lengths, dtype."""
+        """Plain data that decides the embeddings: hashes of files, config.json, layers, chat,
+        lengths, dtype.
+        """
         return {
             "text": self.name,
             "layers": list(self.layers),

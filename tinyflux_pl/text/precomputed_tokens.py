@@ -16,12 +16,14 @@ from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 
 
 class PrecomputedTokens(TextEncoder):
-    """Tokens (B, L, C + axes): C values, normalised by the training data's moments, then the position ids.
+    """Tokens (B, L, C + axes): C values, normalised by the training data's moments, then the
+    position ids.
 
-    The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with its position.
-    `pooled` (B, P) is the vector beside a condition, normalised; zero where the data has none. `named` finds the
-    pairs that captions name; it is not saved, so that a rebuilt encoder reads conditions only. `ids` (L, axes)
-    are the position ids that all conditions share, if they do.
+    The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with
+    its position. `pooled` (B, P) is the vector beside a condition, normalised; zero where the data
+    has none. `named` finds the pairs that captions name; it is not saved, so that a rebuilt encoder
+    reads conditions only. `ids` (L, axes) are the position ids that all conditions share, if they
+    do.
     """
 
     name = "given"
@@ -52,7 +54,9 @@ class PrecomputedTokens(TextEncoder):
         mask: Bool[Tensor, "b l"],
         vector: Float[Tensor, "b p"],
     ) -> TextEmbeddings:
-        """The conditions of a batch, fp32; padding is zero. Raises SpecMismatch for widths not of training."""
+        """The conditions of a batch, fp32; padding is zero. Raises SpecMismatch for widths not of
+        training.
+        """
         widths = {
             "condition": (condition.shape[-1], len(self.moments.mean)),
             "condition_ids": (ids.shape[-1], self.axes),
@@ -73,12 +77,16 @@ class PrecomputedTokens(TextEncoder):
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """The conditions that captions name; ConfigError where no data stands behind them."""
         pairs = self._pairs(prompts)
-        return self.embeddings(pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector)
+        return self.embeddings(
+            pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector
+        )
 
     def with_target_ids(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
         """Add position ids and mask of the targets that belong to these captions."""
         pairs, device = self._pairs(prompts), cond.text.tokens.device
-        return replace(cond, target_ids=pairs.target_ids.to(device), target_mask=pairs.target_mask.to(device))
+        return replace(
+            cond, target_ids=pairs.target_ids.to(device), target_mask=pairs.target_mask.to(device)
+        )
 
     def _pairs(self, prompts: Sequence[str]) -> Pairs:
         if self.named is None:
@@ -102,11 +110,20 @@ class PrecomputedTokens(TextEncoder):
     def config(self) -> dict[str, Any]:
         """The constructor's arguments: they rebuild this encoder."""
         vector = {f"vector_{name}": value for name, value in self.vector_moments.plain().items()}
-        return {"length": self.length, "axes": self.axes, **self.moments.plain(), **vector, "ids": self.ids}
+        return {
+            "length": self.length,
+            "axes": self.axes,
+            **self.moments.plain(),
+            **vector,
+            "ids": self.ids,
+        }
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that decides the embeddings."""
-        return {"text": self.name, **{name: value for name, value in self.config().items() if name != "ids"}}
+        return {
+            "text": self.name,
+            **{name: value for name, value in self.config().items() if name != "ids"},
+        }
 
     def to(self, device: Any) -> "PrecomputedTokens":
         """Set the device of the returned embeddings."""

@@ -1,4 +1,6 @@
-"""Files, hashes and weights of pretrained encoders, checked by their headers before they are read."""
+"""Files, hashes and weights of pretrained encoders, checked by their headers before they are
+read.
+"""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,7 +12,14 @@ import torch
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError, UntrustedFile
 from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.text import encoder_file
-from tinyflux_pl.text.encoder_config import built, deciding, described, reads_chats, skeleton, width_of
+from tinyflux_pl.text.encoder_config import (
+    built,
+    deciding,
+    described,
+    reads_chats,
+    skeleton,
+    width_of,
+)
 from tinyflux_pl.text.tokenizer import load_tokenizer, require_ids, require_kind
 from tinyflux_pl.weights.find_files import WeightFiles, weights_in
 from tinyflux_pl.weights.headers import known_sha256
@@ -21,8 +30,12 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def weight_files(path: Path, variant: str | None = None) -> WeightFiles:
-    """The safetensors that will be read: a single file, or of a folder the shards of its index or the whole file."""
-    weights = WeightFiles((path,)) if path.is_file() else weights_in(path, STEMS, variant, "text.variant")
+    """The safetensors that will be read: a single file, or of a folder the shards of its index or
+    the whole file.
+    """
+    weights = (
+        WeightFiles((path,)) if path.is_file() else weights_in(path, STEMS, variant, "text.variant")
+    )
     if weights is None:
         cure = "only safetensors weights are read: convert them"
         raise HubError("no model.safetensors", where=str(path), cure=cure)
@@ -33,8 +46,12 @@ def weight_files(path: Path, variant: str | None = None) -> WeightFiles:
 
 def hash_of(path: Path, tokenizer: Path, variant: str | None = None) -> dict[str, str]:
     """SHA-256 of weights and of the files that decide the tokens, by file name."""
-    vocabulary = [f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model", ".jinja")]
-    vocabulary = [f for f in vocabulary if f.name != "config.json" and ".safetensors.index." not in f.name]
+    vocabulary = [
+        f for f in sorted(tokenizer.iterdir()) if f.suffix in (".json", ".txt", ".model", ".jinja")
+    ]
+    vocabulary = [
+        f for f in vocabulary if f.name != "config.json" and ".safetensors.index." not in f.name
+    ]
     return {f.name: known_sha256(f) for f in (*weight_files(path, variant).files, *vocabulary)}
 
 
@@ -43,7 +60,9 @@ def decides(kind: str, path: Path, structure: dict[str, Any] | None = None) -> d
     return deciding(kind, described(path, structure))
 
 
-def tokenizer_for(kind: str, path: Path, folder: Path, structure: dict[str, Any] | None = None) -> Any:
+def tokenizer_for(
+    kind: str, path: Path, folder: Path, structure: dict[str, Any] | None = None
+) -> Any:
     """A folder's tokenizer; CheckpointMismatch if it is of another kind of encoder."""
     tokenizer = load_tokenizer(folder)
     require_kind(tokenizer, kind, built(kind, described(path, structure)), folder)
@@ -58,14 +77,18 @@ def require_encoder(
     structure: dict[str, Any] | None = None,
     variant: str | None = None,
 ) -> None:
-    """Check an encoder's files by their headers, and its tokenizer by its ids, before any weight is read.
+    """Check an encoder's files by their headers, and its tokenizer by its ids, before any weight is
+    read.
 
-    Raises CheckpointMismatch for keys missing, unexpected, packed or of another shape, and for a tokenizer with
-    ids that the encoder lacks, CorruptCheckpoint for a torn file.
+    Raises CheckpointMismatch for keys missing, unexpected, packed or of another shape, and for a
+    tokenizer with ids that the encoder lacks, CorruptCheckpoint for a torn file.
     """
-    _ = width_of(path, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)  # of this kind
+    # of this kind
+    _ = width_of(path, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)
     empty = _empty(kind, path, structure)
-    outlines = _encoder_weights(weight_files(path, variant).outlines(), path, part, empty, torch.float32)
+    outlines = _encoder_weights(
+        weight_files(path, variant).outlines(), path, part, empty, torch.float32
+    )
     _require_match(kind, path, empty, outlines)
     require_ids(tokenizer, int(empty.get_input_embeddings().weight.shape[0]), kind)
 
@@ -79,9 +102,11 @@ def load_encoder(
     structure: dict[str, Any] | None = None,
     variant: str | None = None,
 ) -> Any:
-    """A frozen transformers encoder; CheckpointMismatch if a weight is missing, unexpected or of another shape.
+    """A frozen transformers encoder; CheckpointMismatch if a weight is missing, unexpected or of
+    another shape.
 
-    A release may hold weights that the encoder has no use for (T5's decoder, CLIP's image tower), and no others.
+    A release may hold weights that the encoder has no use for (T5's decoder, CLIP's image tower),
+    and no others.
     """
     number = getattr(torch, dtype)
     empty = _empty(kind, path, structure)
@@ -100,10 +125,14 @@ def load_encoder(
     if cut:
         model.norm = torch.nn.Identity()
     if lost := [
-        key for key in (*report["missing_keys"], *report["mismatched_keys"]) if not (cut and key == "norm.weight")
+        key
+        for key in (*report["missing_keys"], *report["mismatched_keys"])
+        if not (cut and key == "norm.weight")
     ]:
         what = f"{kind}: not read: {', '.join(map(str, lost[:6]))}"
-        raise CheckpointMismatch(what, where=str(path), cure="use config.json and weights of one release")
+        raise CheckpointMismatch(
+            what, where=str(path), cure="use config.json and weights of one release"
+        )
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -122,16 +151,22 @@ def _empty(kind: str, path: Path, structure: dict[str, Any] | None) -> Any:
     return encoder
 
 
-def _encoder_weights(tensors: dict[str, Any], path: Path, part: str, empty: Any, dtype: torch.dtype) -> dict[str, Any]:
+def _encoder_weights(
+    tensors: dict[str, Any], path: Path, part: str, empty: Any, dtype: torch.dtype
+) -> dict[str, Any]:
     alone = path.is_file()
     prefix = (encoder_file.prefix_of(path, part) or "") if alone else ""
-    return encoder_file.encoder_weights(tensors, part, empty, dtype, str(path), prefix=prefix, alone=alone)
+    return encoder_file.encoder_weights(
+        tensors, part, empty, dtype, str(path), prefix=prefix, alone=alone
+    )
 
 
 def _require_match(kind: str, path: Path, empty: Any, actual: dict[str, Any]) -> None:
     expected = empty.state_dict()
     mismatch = differences(shapes_of(expected), shapes_of(actual))
-    packed = [key for key, value in actual.items() if not value.is_floating_point() and key in expected]
+    packed = [
+        key for key, value in actual.items() if not value.is_floating_point() and key in expected
+    ]
     if packed and not mismatch:
         mismatch = f"{packed[0]} is packed as {actual[packed[0]].dtype}"
     if mismatch:

@@ -17,11 +17,13 @@ from tinyflux_pl.text.tokenizer import load_tokenizer
 
 
 class PretrainedText(TextEncoder):
-    """Files, loading, moving, freeing and fingerprints of one or more networks, each under a key such as "t5".
+    """Files, loading, moving, freeing and fingerprints of one or more networks, each under a key
+    such as "t5".
 
-    A subclass sets `kinds` (key -> class of transformers) and `parts` (key -> name of the network in a single file),
-    and implements `_locate` and the encoding. Its constructor arguments are attributes of the same names.
-    Headers are checked when the encoder is first asked about its width; weights are read on first use.
+    A subclass sets `kinds` (key -> class of transformers) and `parts` (key -> name of the network
+    in a single file), and implements `_locate` and the encoding. Its constructor arguments are
+    attributes of the same names. Headers are checked when the encoder is first asked about its
+    width; weights are read on first use.
     """
 
     kinds: dict[str, str]
@@ -45,10 +47,14 @@ class PretrainedText(TextEncoder):
 
     @abstractmethod
     def _locate(self, key: str) -> tuple[Path, Path]:
-        """Folder or single file of a network, and the folder of its tokenizer; ConfigError without weights."""
+        """Folder or single file of a network, and the folder of its tokenizer; ConfigError without
+        weights.
+        """
 
     def _structure(self, key: str) -> dict[str, Any] | None:
-        """The contents of config.json as given by the user, for a single file or a plan without weights."""
+        """The contents of config.json as given by the user, for a single file or a plan without
+        weights.
+        """
         return None
 
     @property
@@ -63,7 +69,9 @@ class PretrainedText(TextEncoder):
 
     @property
     def _has_only_structures(self) -> bool:
-        """True where nothing lies on disk, and the structures alone describe the networks (memory plans)."""
+        """True where nothing lies on disk, and the structures alone describe the networks (memory
+        plans).
+        """
         return False
 
     @cached_property
@@ -72,12 +80,16 @@ class PretrainedText(TextEncoder):
         for key in self._keys:
             path, tokenizer = self._locate(key)
             structure = self._structure(key)
-            pretrained.require_encoder(self.kinds[key], path, tokenizer, self.parts[key], structure, self.variant)
+            pretrained.require_encoder(
+                self.kinds[key], path, tokenizer, self.parts[key], structure, self.variant
+            )
             paths[key] = (path, tokenizer)
         return paths
 
     def _described_by(self, key: str) -> tuple[Path | None, dict[str, Any] | None]:
-        """The path whose config.json describes a network (None: nothing on disk), and its structure."""
+        """The path whose config.json describes a network (None: nothing on disk), and its
+        structure.
+        """
         path = None if self._has_only_structures else self._paths[key][0]
         return path, self._structure(key)
 
@@ -89,7 +101,10 @@ class PretrainedText(TextEncoder):
     def skeletons(self) -> Mapping[str, nn.Module]:
         """The networks without values, on the meta device."""
         described = {key: encoder_config.described(*self._described_by(key)) for key in self._keys}
-        return {key: encoder_config.skeleton(self.kinds[key], config) for key, config in described.items()}
+        return {
+            key: encoder_config.skeleton(self.kinds[key], config)
+            for key, config in described.items()
+        }
 
     def null(self) -> TextEmbeddings:
         """The unconditional: the empty prompt."""
@@ -133,7 +148,9 @@ class PretrainedText(TextEncoder):
             kind, part, structure = self.kinds[key], self.parts[key], self._structure(key)
             path, folder = self._paths[key]
             tokenizer = pretrained.tokenizer_for(kind, path, folder, structure)
-            model = pretrained.load_encoder(kind, path, self.dtype, self.device, part, structure, self.variant)
+            model = pretrained.load_encoder(
+                kind, path, self.dtype, self.device, part, structure, self.variant
+            )
             self._models[key] = (tokenizer, model)
         return self._models[key]
 

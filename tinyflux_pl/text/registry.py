@@ -18,8 +18,14 @@ ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in _ALL}
 def build_text(name: str, config: dict[str, Any]) -> TextEncoder:
     """Rebuild the text encoder that was saved as (name, config())."""
     if name not in ENCODERS:
-        raise ConfigError(f"unknown text encoder {name!r}", where="text", cure=f"choose {', '.join(sorted(ENCODERS))}")
+        raise ConfigError(
+            f"unknown text encoder {name!r}",
+            where="text",
+            cure=f"choose {', '.join(sorted(ENCODERS))}",
+        )
     try:
         return ENCODERS[name](**config)
     except TypeError as error:  # a key that the encoder does not know
-        raise ConfigError(f"text {name!r}: {error}", where="text", cure="use the keys of its config()") from error
+        raise ConfigError(
+            f"text {name!r}: {error}", where="text", cure="use the keys of its config()"
+        ) from error

@@ -1,4 +1,6 @@
-"""Pretrained tokenizers: loaded from a folder without network, and checked against their encoder."""
+"""Pretrained tokenizers: loaded from a folder without network, and checked against their
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ LEGACY_END = 2  # what CLIP's first config.json say of the end: it is then the h
 
 
 def require_ids(folder: Path, rows: int, encoder: str) -> None:
-    """Raise CheckpointMismatch for a tokenizer whose JSON has ids past the `rows` of the encoder's embeddings."""
+    """Raise CheckpointMismatch for a tokenizer whose JSON has ids past the `rows` of the encoder's
+    embeddings.
+    """
     highest = -1
     for name in ("tokenizer.json", "vocab.json", "added_tokens.json"):
         file = folder / name
@@ -33,19 +37,27 @@ def require_ids(folder: Path, rows: int, encoder: str) -> None:
 
 
 def require_kind(tokenizer: Any, kind: str, config: Any, folder: Path) -> None:
-    """Raise CheckpointMismatch for a tokenizer of another kind of encoder: one that ends or pads texts otherwise."""
+    """Raise CheckpointMismatch for a tokenizer of another kind of encoder: one that ends or pads
+    texts otherwise.
+    """
     if tokenizer.pad_token is None:
-        raise CheckpointMismatch("the tokenizer has no token that pads", where=str(folder), cure=_CURE)
+        raise CheckpointMismatch(
+            "the tokenizer has no token that pads", where=str(folder), cure=_CURE
+        )
     if not kind.startswith(("CLIP", "T5")):
         if not tokenizer.chat_template:
-            raise CheckpointMismatch(f"no chat template, which {kind} is asked by", where=str(folder), cure=_CURE)
+            raise CheckpointMismatch(
+                f"no chat template, which {kind} is asked by", where=str(folder), cure=_CURE
+            )
         return
     ids = tokenizer("a")["input_ids"]
     end = config.eos_token_id
     if kind.startswith("CLIP") and end == LEGACY_END:
         end = max(ids, default=None)
     if not ids or ids[-1] != end:
-        what = f"the tokenizer ends a text with {ids[-1] if ids else 'nothing'}, {kind} expects {end}"
+        what = (
+            f"the tokenizer ends a text with {ids[-1] if ids else 'nothing'}, {kind} expects {end}"
+        )
         raise CheckpointMismatch(f"{what}: it is of another encoder", where=str(folder), cure=_CURE)
 
 
@@ -67,15 +79,20 @@ def load_tokenizer(folder: Path) -> Any:
     """Load a folder's tokenizer, without network."""
     from transformers import AutoTokenizer
 
-    if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty one
+    # transformers would make up an empty one
+    if not any((folder / name).is_file() for name in VOCABULARIES):
         cure = f"put its tokenizer there: one of {', '.join(VOCABULARIES)}"
         raise HubError("no tokenizer", where=str(folder), cure=cure)
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # the tokenizers' own library raises plain Exception
         if "trust_remote_code" in str(error):
             cure = "use a release whose tokenizer is transformers' own"
-            raise UntrustedFile("the tokenizer brings code of its own", where=str(folder), cure=cure) from error
+            raise UntrustedFile(
+                "the tokenizer brings code of its own", where=str(folder), cure=cure
+            ) from error
         what = f"the tokenizer cannot be read: {str(error)[:200]}"
         raise CorruptCheckpoint(what, where=str(folder), cure="fetch it again") from error
 
@@ -84,13 +101,21 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
     """Token ids and mask padded to `length`; a longer prompt is cut, with a warning."""
     for prompt, ids in zip(prompts, tokenizer(list(prompts))["input_ids"], strict=True):
         if len(ids) > length:
-            warnings.warn(f"a prompt of {len(ids)} tokens is cut at {length}: {prompt[:60]!r}", stacklevel=3)
-    return tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            warnings.warn(
+                f"a prompt of {len(ids)} tokens is cut at {length}: {prompt[:60]!r}", stacklevel=3
+            )
+    return tokenizer(
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
 
 
-def prompt_lengths(tokenizer: Any, prompts: Sequence[str], length: int, special: bool = True) -> list[PromptLength]:
+def prompt_lengths(
+    tokenizer: Any, prompts: Sequence[str], length: int, special: bool = True
+) -> list[PromptLength]:
     """Tokens of each prompt, a tokenizer's `special` ones among them: read, and beyond `length`."""
     special_count = len(tokenizer("", add_special_tokens=special)["input_ids"])
     token_ids = tokenizer(list(prompts), add_special_tokens=special)["input_ids"]
     counts = [len(ids) for ids in token_ids]
-    return [PromptLength(min(n, length) if n > special_count else 0, max(n - length, 0)) for n in counts]
+    return [
+        PromptLength(min(n, length) if n > special_count else 0, max(n - length, 0)) for n in counts
+    ]

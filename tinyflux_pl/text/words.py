@@ -6,7 +6,8 @@ import re
 import unicodedata
 
 ASCII_WORD = re.compile(r"[^\W_]+")
-JOINERS = "\u200c\u200d"  # zero width: they hold letters of one word, or emoji of one picture, together
+# zero width: they hold letters of one word, or emoji of one picture, together
+JOINERS = "\u200c\u200d"
 STYLES = range(0xFE00, 0xFE10)  # how a sign is drawn, which is no other sign
 SKIN = range(0x1F3FB, 0x1F400)
 TAGS = range(0xE0020, 0xE0080)
@@ -16,7 +17,12 @@ UNSPACED = (
     *(range(0x0E00, 0x0F00), range(0x1000, 0x10A0), range(0x1780, 0x1800), range(0x1950, 0x19E0)),
     *(range(0x1A20, 0x1AB0), range(0x2E80, 0x2FE0), range(0x3005, 0x3030), range(0x3031, 0x3130)),
     *(range(0x31A0, 0x3200), range(0x3400, 0x4DC0), range(0x4E00, 0xA4D0), range(0xA9E0, 0xAA80)),
-    *(range(0xAA80, 0xAAE0), range(0xF900, 0xFB00), range(0x1B000, 0x1B300), range(0x20000, 0x40000)),
+    *(
+        range(0xAA80, 0xAAE0),
+        range(0xF900, 0xFB00),
+        range(0x1B000, 0x1B300),
+        range(0x20000, 0x40000),
+    ),
 )
 LETTER, SIGN, SYMBOL, MARK, JOIN, NOTHING, BREAK = range(7)
 
@@ -40,7 +46,9 @@ def words_of(prompt: str) -> list[str]:
         elif kind in (MARK, JOIN):
             words[-1] += sign
             last = JOIN if kind == JOIN else last
-        elif (kind == LETTER and last == LETTER) or (last == JOIN) or _ends_a_flag(words, sign, last):
+        elif (
+            (kind == LETTER and last == LETTER) or (last == JOIN) or _ends_a_flag(words, sign, last)
+        ):
             words[-1] += sign
             last = kind
         else:

@@ -45,7 +45,9 @@ class CheckpointSchedule(Callback):
         background: bool = True,
     ) -> None:
         if keep < 1:
-            raise ConfigError(f"keep is {keep}", where="callbacks.checkpoint.keep", cure="at least 1")
+            raise ConfigError(
+                f"keep is {keep}", where="callbacks.checkpoint.keep", cure="at least 1"
+            )
         self.folder = Path(folder)
         self.config = config
         self.average = average
@@ -82,13 +84,19 @@ class CheckpointSchedule(Callback):
         interval = self.every_epochs * self.steps_per_epoch
         if interval and step % interval == 0:
             with paused(trainer):
-                self.save(trainer, pl_module, f"epoch_{step // self.steps_per_epoch:05d}", "epoch_*")
+                self.save(
+                    trainer, pl_module, f"epoch_{step // self.steps_per_epoch:05d}", "epoch_*"
+                )
 
     def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self.save_now(trainer, pl_module)
 
-    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
-        """Finish the write under way; its failure is printed, so that `exception` is still raised."""
+    def on_exception(
+        self, trainer: Trainer, pl_module: FlowModule, exception: BaseException
+    ) -> None:
+        """Finish the write under way; its failure is printed, so that `exception` is still
+        raised.
+        """
         try:
             self._writer.wait()
         except Exception as error:
@@ -153,9 +161,13 @@ class CheckpointSchedule(Callback):
     def _require_finite(
         self, pl_module: FlowModule, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor]
     ) -> None:
-        """The guard checks gradients; the weights that a finite gradient leads to are checked here."""
+        """The guard checks gradients; the weights that a finite gradient leads to are checked
+        here.
+        """
         tensors = {
-            name: weights[name] for name, parameter in pl_module.denoiser.named_parameters() if parameter.requires_grad
+            name: weights[name]
+            for name, parameter in pl_module.denoiser.named_parameters()
+            if parameter.requires_grad
         }
         tensors |= {f"the average of {name}": value for name, value in averages.items()}
         # Stacked, so that the host waits for the device once.
@@ -167,5 +179,6 @@ class CheckpointSchedule(Callback):
         raise NumericsError(
             f"after step {pl_module.step} {broken[0]} is not finite{more}",
             where=str(self.folder),
-            cure="it was not saved; choose a lower learning rate and continue from the newest checkpoint: resume=auto",
+            cure="it was not saved; choose a lower learning rate and continue from the newest "
+            "checkpoint: resume=auto",
         )

@@ -18,7 +18,8 @@ from tinyflux_pl.core import interruption
 
 
 class CachedLatents(LightningDataModule):
-    """The batches of steps `start_step` to `stop_step` of a run, and a validation set in its own order.
+    """The batches of steps `start_step` to `stop_step` of a run, and a validation set in its own
+    order.
 
     A run is one stream of micro-batches, not a sequence of epochs: a resumed run continues with the
     next batch. One step has `accumulation` micro-batches.
@@ -49,7 +50,9 @@ class CachedLatents(LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in which every sample is drawn, rounded up as the order rounds micro-batches."""
+        """Optimizer steps in which every sample is drawn, rounded up as the order rounds
+        micro-batches.
+        """
         return -(-self.order.steps_per_epoch // self.accumulation)
 
     def train_dataloader(self) -> DataLoader:
@@ -75,7 +78,9 @@ class CachedLatents(LightningDataModule):
 
 
 def batches_of_one_shape(dataset: Mixture | CachedDataset, size: int) -> list[list[int]]:
-    """All rows in order, in batches of at most `size` that end where the shape of a sample changes."""
+    """All rows in order, in batches of at most `size` that end where the shape of a sample
+    changes.
+    """
     rows: list[list[int]] = []
     first = 0
     for _, sources in groupby(zip(dataset.shapes, dataset.lengths, strict=True), key=itemgetter(0)):

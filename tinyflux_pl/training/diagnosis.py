@@ -20,14 +20,16 @@ from tinyflux_pl.training.skipped_steps import Verdict
 
 @dataclass
 class Diagnosis:
-    """The recomputed step: terms are means over micro-batches, samples are weighted by the objective."""
+    """The recomputed step: terms are means over micro-batches, samples are weighted by the
+    objective.
+    """
 
     verdict: Verdict
     terms: dict[str, float] = field(default_factory=dict)
     samples: dict[int, dict[str, float]] = field(default_factory=dict)
     groups: dict[str, float] = field(default_factory=dict)  # gradient norm by group of modules
-    # Names of what is not finite: batch tensors by sample, parameters, and the first module in forward
-    # order by its output, in backward order by its output's gradient.
+    # Names of what is not finite: batch tensors by sample, parameters, and the first module in
+    # forward order by its output, in backward order by its output's gradient.
     inputs: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     output: str = ""
@@ -39,7 +41,9 @@ class Diagnosis:
         return bool(self.verdict.reasons)
 
 
-def diagnose(replay: Replay, denoiser: nn.Module, objective: FlowObjective, precision: str, device: str) -> Diagnosis:
+def diagnose(
+    replay: Replay, denoiser: nn.Module, objective: FlowObjective, precision: str, device: str
+) -> Diagnosis:
     """Compute loss and gradients of the bundle's step exactly as training does, and their parts."""
     denoiser.to(device).train()
     step = replay.verdict.step
@@ -75,7 +79,9 @@ def diagnose(replay: Replay, denoiser: nn.Module, objective: FlowObjective, prec
     return diagnosis
 
 
-def _by_sample(denoiser: nn.Module, objective: FlowObjective, batch: Batch, step: int) -> dict[int, dict[str, float]]:
+def _by_sample(
+    denoiser: nn.Module, objective: FlowObjective, batch: Batch, step: int
+) -> dict[int, dict[str, float]]:
     """Sample id -> weighted terms of that sample."""
     draw = objective.draw(denoiser, batch, step)
     output, flow = objective.regress(denoiser, batch, draw)
@@ -106,7 +112,9 @@ def _non_finite_inputs(batch: Batch) -> list[str]:
 
 
 def _group(name: str) -> str:
-    """net.double_blocks.0.attn.qkv.weight -> net.double_blocks.0; net.img_in.weight -> net.img_in."""
+    """net.double_blocks.0.attn.qkv.weight -> net.double_blocks.0; net.img_in.weight ->
+    net.img_in.
+    """
     parts = name.split(".")
     return ".".join(parts[:3] if len(parts) > 2 and parts[2].isdigit() else parts[:2])
 
@@ -129,7 +137,9 @@ def _recording_non_finite(denoiser: nn.Module, diagnosis: Diagnosis) -> Iterator
 
         return hook
 
-    handles = [m.register_forward_hook(hook_of(k or type(m).__name__)) for k, m in denoiser.named_modules()]
+    handles = [
+        m.register_forward_hook(hook_of(k or type(m).__name__)) for k, m in denoiser.named_modules()
+    ]
     try:
         yield
     finally:

@@ -60,9 +60,9 @@ class DryRun(Callback):
     then runs and measures them.
 
     `plan` and `measured` hold bytes by stage (measured None where the system has no counter);
-    `seconds` the time of loading and computing a micro-batch, the optimizer, a validation batch, the
-    preview and a save; `checkpoint_bytes` the size of the save on disk. Raises MemoryPlanError before
-    the first full stage, CorruptCheckpoint if the save does not read back equal.
+    `seconds` the time of loading and computing a micro-batch, the optimizer, a validation batch,
+    the preview and a save; `checkpoint_bytes` the size of the save on disk. Raises MemoryPlanError
+    before the first full stage, CorruptCheckpoint if the save does not read back equal.
     """
 
     plan: MemoryPlan
@@ -92,7 +92,9 @@ class DryRun(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
         interruption.reinstall_handlers()  # Lightning has set signal handlers of its own
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: FlowModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: FlowModule, batch: Batch, batch_idx: int
+    ) -> None:
         if batch_idx in (1, 2):
             gradients = [p.grad for p in pl_module.denoiser.parameters()]
             live_bytes = LiveBytes(pl_module.device.type, gradients)
@@ -119,7 +121,9 @@ class DryRun(Callback):
         if batch_idx <= COUNTED_STEPS:
             self._marks.clear()
 
-    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: FlowModule, exception: BaseException
+    ) -> None:
         self._open.close()
 
     def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
@@ -146,7 +150,9 @@ class DryRun(Callback):
         self._add_state_bytes(trainer, pl_module)
 
     def _count_validation_and_preview(self, module: FlowModule) -> None:
-        """Count both with one sample and with two, after a first call that loads lazily loaded parts."""
+        """Count both with one sample and with two, after a first call that loads lazily loaded
+        parts.
+        """
         stages, kind = self.stages, module.device.type
         first = stages.preview.prompts[:1]
         stages.preview.sample(module, first)

@@ -29,15 +29,17 @@ def fit_dry_run(
 ) -> DryRun:
     """Fit `module` with the run's own callbacks for a few one-micro-batch steps on one device.
 
-    Only the calling rank takes part. Raises what DryRun raises, and MemoryPlanError where memory runs
-    out in spite of the plan.
+    Only the calling rank takes part. Raises what DryRun raises, and MemoryPlanError where memory
+    runs out in spite of the plan.
     """
     dry_run = DryRun(stages)
     devices = hardware["devices"]
     one_device = devices[:1] if isinstance(devices, list) else 1
     hardware = {**hardware, "devices": one_device, "strategy": "auto", "accumulation": 1}
     with preserved_generators():
-        trainer = make_trainer(hardware, run_dir=folder, callbacks=[*callbacks, dry_run], loggers=[])
+        trainer = make_trainer(
+            hardware, run_dir=folder, callbacks=[*callbacks, dry_run], loggers=[]
+        )
         loader = DataLoader(_BatchStream(dry_run.batches), batch_size=None, collate_fn=collate)
         try:
             trainer.fit(module, loader)

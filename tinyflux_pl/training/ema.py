@@ -18,11 +18,11 @@ from tinyflux_pl.training.flow_module import FlowModule
 class AveragedWeights(Callback):
     """EMA of the trainable parameters, updated once an optimizer step.
 
-    `decay` follows the warm-up min(decay, (1 + n) / (10 + n)), with n the run's own count of steps, so
-    that a resumed run averages as an uninterrupted one. A step that the guard rejects changes no
+    `decay` follows the warm-up min(decay, (1 + n) / (10 + n)), with n the run's own count of steps,
+    so that a resumed run averages as an uninterrupted one. A step that the guard rejects changes no
     average, and weights that are not finite never enter.
-    Validation, previews and final images use the averages inside `applied`, which always restores the
-    raw weights; a checkpoint written in there uses `raw_weights`.
+    Validation, previews and final images use the averages inside `applied`, which always restores
+    the raw weights; a checkpoint written in there uses `raw_weights`.
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True) -> None:
@@ -41,7 +41,9 @@ class AveragedWeights(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self.updates = pl_module.step
         if not self.averages:
-            self.averages = {k: p.detach().float().clone() for k, p in _trainable(pl_module.denoiser)}
+            self.averages = {
+                k: p.detach().float().clone() for k, p in _trainable(pl_module.denoiser)
+            }
         self.averages = {k: v.to(pl_module.device) for k, v in self.averages.items()}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:

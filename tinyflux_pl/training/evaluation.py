@@ -22,7 +22,9 @@ def prompt_accuracy(
     seed: int,
     title: str,
 ) -> tuple[dict[str, float], Tensor]:
-    """Sample one image a prompt on one rank and verify it: (accuracy by claim and `all`, images)."""
+    """Sample one image a prompt on one rank and verify it: (accuracy by claim and `all`,
+    images).
+    """
     metric = PromptAccuracy(verifier, alone=True)
     sampled: list[Tensor] = []
     done = 0

@@ -91,7 +91,9 @@ class FlowModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.step += 1
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any
+    ) -> None:
         # Not the trainer's clipping: with bf16-mixed it refuses every fused optimizer.
         parameters = [p for p in self.denoiser.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
@@ -104,5 +106,10 @@ class FlowModule(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build_optimizer(self.denoiser, self.optimizer)
         start = self.start_step
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda steps: self.schedule(steps + start))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda steps: self.schedule(steps + start)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

@@ -14,10 +14,11 @@ from tinyflux_pl.training.throughput import Throughput
 
 
 class LoggedMetrics(StatefulCallback):
-    """Every `every_steps` steps: the mean of each step metric, learning rates and images per second.
+    """Every `every_steps` steps: the mean of each step metric, learning rates and images per
+    second.
 
-    Sums stay on the device, so that the host waits only at log points, and go into checkpoints, so that
-    a run cut in the middle of a window logs the same mean. A step's value is the mean over its
+    Sums stay on the device, so that the host waits only at log points, and go into checkpoints, so
+    that a run cut in the middle of a window logs the same mean. A step's value is the mean over its
     micro-batches and all ranks; rejected steps do not count in the means.
     Runs after the averages: once it has added a step, `step_complete` is True. A row that a logger
     failed to write is part of the state saved then, and a resumed run writes it first.
@@ -40,7 +41,9 @@ class LoggedMetrics(StatefulCallback):
         if self._names and self._due():
             self._write(trainer, pl_module)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: FlowModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: FlowModule, optimizer: Any
+    ) -> None:
         # Read here: at the log point the scheduler has already set the next step's rates.
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
 
@@ -96,7 +99,9 @@ class LoggedMetrics(StatefulCallback):
 
     def _write(self, trainer: Trainer, pl_module: FlowModule) -> None:
         means = (self._sums / self._steps).tolist()
-        self.latest = {f"train/{name}": value for name, value in zip(self._names, means, strict=True)}
+        self.latest = {
+            f"train/{name}": value for name, value in zip(self._names, means, strict=True)
+        }
         self.latest |= {f"train/learning_rate_{i}": rate for i, rate in enumerate(self._rates)}
         if pl_module.guard is not None:
             self.latest["train/skipped_steps"] = float(pl_module.guard.skipped)

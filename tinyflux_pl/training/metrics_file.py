@@ -58,13 +58,15 @@ class MetricsFile(Logger):
             earlier = rows[:-1] if same_row else rows
             self._write([*self._columns, *new], [*earlier, self._last])
             return
-        # One write, in place: a row only grows, so that a kill leaves either the old or the new row.
+        # One write, in place: a row only grows, so that a kill leaves either the old or the new
+        # row.
         line = self._line(self._last)
         with files.disk_full_explained(self.path, len(line)), open(self.path, "r+b") as file:
             size = os.fstat(file.fileno()).st_size
             try:
                 written = os.pwrite(file.fileno(), line, size - len(before))
-                if written < len(line):  # a short write on a full disk is not an error for the kernel
+                # a short write on a full disk is not an error for the kernel
+                if written < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             except OSError:
                 os.pwrite(file.fileno(), before, size - len(before))
@@ -100,11 +102,15 @@ class MetricsFile(Logger):
         return _text([], [row], self._columns)
 
     def _write(self, columns: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        files.write_bytes(self.path, _text([dict(zip(columns, columns, strict=True))], rows, columns))
+        files.write_bytes(
+            self.path, _text([dict(zip(columns, columns, strict=True))], rows, columns)
+        )
         self._columns = columns
 
 
-def _text(header: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+def _text(
+    header: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> bytes:
     text = io.StringIO(newline="")
     csv.DictWriter(text, columns, lineterminator="\n").writerows([*header, *rows])
     return text.getvalue().encode()

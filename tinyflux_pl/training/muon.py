@@ -1,6 +1,7 @@
 """Muon: orthogonalised momentum, batched over matrices of one shape.
 
-A convolution kernel (out, in, h, w) counts as the matrix (out, in h w) that it applies to each patch.
+A convolution kernel (out, in, h, w) counts as the matrix (out, in h w) that it applies to each
+patch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ MAX_STACK_BYTES = 2**26  # of gradients in one batch, which holds at least one m
 
 
 def orthogonal(matrices: Tensor, eps: float = 1e-7) -> Tensor:
-    """(K, m, n) -> bf16 of that shape: singular values brought near 1 by Newton-Schulz iteration."""
+    """(K, m, n) -> bf16 of that shape: singular values brought near 1 by Newton-Schulz
+    iteration.
+    """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.bfloat16()
@@ -33,14 +36,19 @@ def orthogonal(matrices: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """torch.optim.Muon with Nesterov momentum and AdamW's update RMS (Liu et al. 2025), in fewer calls.
+    """torch.optim.Muon with Nesterov momentum and AdamW's update RMS (Liu et al. 2025), in fewer
+    calls.
 
     Where `found_inf` (a scalar on the device; torch's name) is above 0, a step leaves weights and
     momentum unchanged to the bit, and the host does not wait for it.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 2e-3, momentum: float = 0.95, weight_decay: float = 0.01
+        self,
+        params: Iterable[Tensor],
+        lr: float = 2e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
     ) -> None:
         if not (lr >= 0 and 0 <= momentum < 1 and weight_decay >= 0):
             raise ValueError(f"invalid options of Muon: {lr=}, {momentum=}, {weight_decay=}")
@@ -54,7 +62,9 @@ class Muon(torch.optim.Optimizer):
             for stack in _stacks(p for p in group["params"] if p.grad is not None):
                 self._step(stack, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _step(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+    def _step(
+        self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float
+    ) -> None:
         for parameter in parameters:
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)

@@ -25,10 +25,11 @@ from tinyflux_pl.training.skipped_steps import SkippedSteps, Verdict
 from tinyflux_pl.training.stateful_callback import StatefulCallback
 
 log = logging.getLogger(__name__)
-# Steps between two reads of the verdicts: without a bound they would pile up, and nothing would stop
-# a run whose every step is rejected.
+# Steps between two reads of the verdicts: without a bound they would pile up, and nothing would
+# stop a run whose every step is rejected.
 MAX_CHECK_INTERVAL = 64
-# Micro-batches of a step, in bytes, that stay on the device for a bundle; larger ones are read again.
+# Micro-batches of a step, in bytes, that stay on the device for a bundle; larger ones are read
+# again.
 MAX_BATCH_BYTES = 2**26
 
 
@@ -36,11 +37,11 @@ class NonFiniteGuard(StatefulCallback):
     """Rejects a step whose mean loss or gradient norm is not finite, or lies above its limit.
 
     The limit is a factor times the median of the last 64 accepted steps, from `warmup` accepted
-    steps on; a factor of None rejects only what is not finite. A rejected step changes no weight, no
-    momentum and no average; the learning rate, the step count and the order of samples continue as
-    if it had been accepted. The device is read only every `log_every` steps (at most 64), when a
-    checkpoint is written, and at the end. There the skipped steps are reported, and if there are too
-    many, the run stops with NumericsError and a replay bundle.
+    steps on; a factor of None rejects only what is not finite. A rejected step changes no weight,
+    no momentum and no average; the learning rate, the step count and the order of samples continue
+    as if it had been accepted. The device is read only every `log_every` steps (at most 64), when a
+    checkpoint is written, and at the end. There the skipped steps are reported, and if there are
+    too many, the run stops with NumericsError and a replay bundle.
     """
 
     checkpoint_key = "NonFiniteGuard"
@@ -87,7 +88,11 @@ class NonFiniteGuard(StatefulCallback):
                 cure="hardware.precision=bf16-mixed, or 32-true",
             )
         if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers):
-            raise ConfigError("LBFGS evaluates several losses a step", where="guard", cure="choose another optimizer")
+            raise ConfigError(
+                "LBFGS evaluates several losses a step",
+                where="guard",
+                cure="choose another optimizer",
+            )
         self._data = trainer.datamodule
         self._world = trainer.world_size
         self._accumulation = trainer.accumulate_grad_batches
@@ -100,7 +105,9 @@ class NonFiniteGuard(StatefulCallback):
         if trainer.is_global_zero:
             self.record.forget_after(pl_module.step)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: FlowModule, batch: Batch, _: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: FlowModule, batch: Batch, _: int
+    ) -> None:
         if self._loss is None:
             self._ids, self._batches, self._bytes = [], [], 0
         self._ids += batch.sample_ids.tolist()  # sample ids never leave the host
@@ -138,7 +145,9 @@ class NonFiniteGuard(StatefulCallback):
     def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self._report(trainer, pl_module)
 
-    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: FlowModule, exception: BaseException
+    ) -> None:
         try:
             self._read_verdicts(trainer.is_global_zero)
         except RuntimeError as error:  # a failed device returns nothing
@@ -163,13 +172,16 @@ class NonFiniteGuard(StatefulCallback):
         self.record.restore(state["record"])
 
     def _read_verdicts(self, write: bool = True) -> None:
-        """Fetch the verdicts since the last call: the only place where the host waits for the device."""
+        """Fetch the verdicts since the last call: the only place where the host waits for the
+        device.
+        """
         window, self._window = self._window, []
         if not window:
             return
         rows = torch.stack([numbers for _, _, numbers in window]).tolist()
         verdicts = [
-            self._with_all_ids(Verdict(step, ids, *row)) for (step, ids, _), row in zip(window, rows, strict=True)
+            self._with_all_ids(Verdict(step, ids, *row))
+            for (step, ids, _), row in zip(window, rows, strict=True)
         ]
         self.record.add(verdicts, write)
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def without_unused_parameters(state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def without_unused_parameters(
+    state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """torch's optimizer state without never-updated parameters, where `groups` has that many fewer.
 
     A parameter that no forward pass reads has no gradient and so no state: dropping it loses
@@ -15,7 +17,10 @@ def without_unused_parameters(state: Mapping[str, Any], groups: Sequence[Mapping
     saved = state["param_groups"]
     if len(saved) != len(groups):
         return dict(state)
-    fitted = [_fit_group(old, state["state"], len(new["params"])) for old, new in zip(saved, groups, strict=True)]
+    fitted = [
+        _fit_group(old, state["state"], len(new["params"]))
+        for old, new in zip(saved, groups, strict=True)
+    ]
     return {**state, "param_groups": fitted}
 
 

@@ -54,8 +54,11 @@ def _inside_block(parts: list[str], dimensions: int) -> bool:
     return any(part.endswith(("attn", "mlp")) or part in FUSED_MATRICES for part in parts)
 
 
-def build_optimizer(module: nn.Module, factory: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
-    """Call the factory: with the trainable parameters for torch's classes, with the module for ours.
+def build_optimizer(
+    module: nn.Module, factory: Callable[..., torch.optim.Optimizer]
+) -> torch.optim.Optimizer:
+    """Call the factory: with the trainable parameters for torch's classes, with the module for
+    ours.
 
     ConfigError for options that the optimizer refuses.
     """
@@ -74,10 +77,12 @@ def build_optimizer(module: nn.Module, factory: Callable[..., torch.optim.Optimi
 
 
 def skip_step_if(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
-    """Make the next step a no-op, to the bit in weights and state, where `skip` (fp32 scalar) is 1, not 0.
+    """Make the next step a no-op, to the bit in weights and state, where `skip` (fp32 scalar) is 1,
+    not 0.
 
-    MuonAdamW and fused Adam and AdamW read `skip` on the device, and the host does not wait. For any
-    other optimizer the host reads it once a step: on a GPU it waits there for the backward pass.
+    MuonAdamW and fused Adam and AdamW read `skip` on the device, and the host does not wait. For
+    any other optimizer the host reads it once a step: on a GPU it waits there for the backward
+    pass.
     """
     is_adam = isinstance(optimizer, torch.optim.Adam)
     is_fused_adam = is_adam and all(group["fused"] for group in optimizer.param_groups)
@@ -90,13 +95,21 @@ def skip_step_if(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
 
 
 def adamw(
-    module: nn.Module, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.01
+    module: nn.Module,
+    lr: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 0.01,
 ) -> torch.optim.Optimizer:
     """Fused AdamW; norms, biases and gates are not decayed."""
     block_matrices, other_matrices, no_decay = split_by_role(module)
-    groups = [{"params": block_matrices + other_matrices}, {"params": no_decay, "weight_decay": 0.0}]
+    groups = [
+        {"params": block_matrices + other_matrices},
+        {"params": no_decay, "weight_decay": 0.0},
+    ]
     groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=lr, betas=tuple(betas), weight_decay=weight_decay, fused=True
+    )
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -117,11 +130,17 @@ class MuonAdamW(torch.optim.Optimizer):
     ) -> None:
         block_matrices, other_matrices, no_decay = split_by_role(module)
         if not block_matrices:
-            raise ConfigError("no matrices inside blocks for Muon", where="optimizer=muon", cure="optimizer=adamw")
+            raise ConfigError(
+                "no matrices inside blocks for Muon", where="optimizer=muon", cure="optimizer=adamw"
+            )
         self.muon = Muon(block_matrices, lr=muon_lr, momentum=momentum, weight_decay=weight_decay)
         groups = [{"params": other_matrices}, {"params": no_decay, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=lr, betas=tuple(betas), weight_decay=weight_decay, fused=True
+            [g for g in groups if g["params"]],
+            lr=lr,
+            betas=tuple(betas),
+            weight_decay=weight_decay,
+            fused=True,
         )
         super().__init__([{"params": block_matrices + other_matrices + no_decay}], {})
         # The same dictionaries, so that a schedule that sets lr here sets it in both.

@@ -11,10 +11,11 @@ from tinyflux_pl.training.throughput import paused
 
 
 class Periodic(Callback):
-    """Calls `perform` after every `every_steps`-th step of the run and after the last (0: only there).
+    """Calls `perform` after every `every_steps`-th step of the run and after the last (0: only
+    there).
 
-    Runs after the step's checkpoint, so that a failure here loses no step. A run that resumes at such a
-    step starts with it, and so ends with the same images and log as an uninterrupted one.
+    Runs after the step's checkpoint, so that a failure here loses no step. A run that resumes at
+    such a step starts with it, and so ends with the same images and log as an uninterrupted one.
     """
 
     def __init__(self, every_steps: int) -> None:

@@ -18,8 +18,9 @@ from tinyflux_pl.training.flow_module import FlowModule
 class Preemption(Callback):
     """Acts on a request to stop after an optimizer step, and saves that step before the run ends.
 
-    It also saves when an error ends the run, as long as the step is complete and finite and the error is
-    not a full disk. Runs after the callbacks that complete a step, before those that use it.
+    It also saves when an error ends the run, as long as the step is complete and finite and the
+    error is not a full disk. Runs after the callbacks that complete a step, before those that use
+    it.
     """
 
     def __init__(self, checkpoints: CheckpointSchedule) -> None:
@@ -38,7 +39,9 @@ class Preemption(Callback):
             self._last_step = pl_module.step
             poll(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: FlowModule, exception: BaseException
+    ) -> None:
         # First, so that the failure of an earlier save is not reported as the failure of this one.
         self.checkpoints.on_exception(trainer, pl_module, exception)
         took_a_step = pl_module.step > pl_module.start_step

@@ -19,10 +19,11 @@ from tinyflux_pl.training.preemption import poll
 
 
 class Preview(Periodic):
-    """A captioned grid every `every_steps` from the averaged weights, with prompt accuracy; on rank 0.
+    """A captioned grid every `every_steps` from the averaged weights, with prompt accuracy; on rank
+    0.
 
-    The accuracy is over the prompts in `measured`, which the metric's verifier can read. `pictures` turns
-    samples that are not images into images and captions (sequences). `reference_images`
+    The accuracy is over the prompts in `measured`, which the metric's verifier can read. `pictures`
+    turns samples that are not images into images and captions (sequences). `reference_images`
     (B, 3, H, W) are the data's own images of the prompts, drawn next to the samples.
     """
 
@@ -46,7 +47,11 @@ class Preview(Periodic):
         self.average = average
         self.metric = metric
         self.seed = seed
-        self.measured = [index for index, prompt in enumerate(self.prompts) if measured is None or prompt in measured]
+        self.measured = [
+            index
+            for index, prompt in enumerate(self.prompts)
+            if measured is None or prompt in measured
+        ]
         self.reference_images = reference_images
         self.pictures = pictures
         self.picture: Path | None = None  # the file of the last preview

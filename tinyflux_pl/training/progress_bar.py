@@ -26,13 +26,17 @@ class RunBar(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
         if self._bar is not None and pl_module.step != self._bar.n:
             if "train/loss" in self.metrics.latest:
-                self._bar.set_postfix({"loss": f"{self.metrics.latest['train/loss']:.4f}"}, refresh=False)
+                self._bar.set_postfix(
+                    {"loss": f"{self.metrics.latest['train/loss']:.4f}"}, refresh=False
+                )
             self._bar.update(pl_module.step - self._bar.n)
 
     def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: FlowModule, exception: BaseException
+    ) -> None:
         self._close()
 
     def _close(self) -> None:

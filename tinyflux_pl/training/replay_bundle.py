@@ -32,7 +32,9 @@ def load_batches(data: CachedLatents, step: int, accumulation: int, world: int) 
 
 
 def named_tensors(value: Any) -> dict[str, Tensor]:
-    """The tensors of a batch or of text embeddings under dotted names; other fields are left out."""
+    """The tensors of a batch or of text embeddings under dotted names; other fields are left
+    out.
+    """
     if isinstance(value, Tensor):
         return {"": value}
     if isinstance(value, Batch | TextEmbeddings):

@@ -1,4 +1,6 @@
-"""Continue a run: restore weights before fitting; optimizer, averages and callbacks as it starts."""
+"""Continue a run: restore weights before fitting; optimizer, averages and callbacks as it
+starts.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from tinyflux_pl.training.stateful_callback import restore_states
 class Resume(Callback):
     """Restores a checkpoint. Order, noise, times and learning rates follow from the step alone."""
 
-    def __init__(self, checkpoint: Checkpoint, denoiser: nn.Module, average: AveragedWeights | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, denoiser: nn.Module, average: AveragedWeights | None
+    ) -> None:
         self.path = str(checkpoint.path)
         self.saved_state = checkpoint.state()
         raw = checkpoint.weights("raw")
@@ -47,12 +51,16 @@ class Resume(Callback):
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str) -> None:
     # Learning rates and other options come from this run's configuration, not from the checkpoint.
     options_of_groups = [
-        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+        {key: value for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
     ]
     try:
         if isinstance(optimizer, MuonAdamW):
             parts = {"muon": optimizer.muon, "adamw": optimizer.adamw}
-            fitted = {name: without_unused_parameters(state[name], part.param_groups) for name, part in parts.items()}
+            fitted = {
+                name: without_unused_parameters(state[name], part.param_groups)
+                for name, part in parts.items()
+            }
         else:
             fitted = without_unused_parameters(state, optimizer.param_groups)
         optimizer.load_state_dict(fitted)

@@ -31,7 +31,10 @@ class Verdict:
     @property
     def reasons(self) -> list[str]:
         """Why the step was rejected; empty if it was not."""
-        quantities = (("loss", self.loss, self.loss_limit), ("gradient", self.norm, self.norm_limit))
+        quantities = (
+            ("loss", self.loss, self.loss_limit),
+            ("gradient", self.norm, self.norm_limit),
+        )
         reasons = []
         for name, value, limit in quantities:
             if not math.isfinite(value):
@@ -59,8 +62,8 @@ class Verdict:
 class SkippedSteps:
     """Counts rejected steps against two bounds, logs them, and writes each as a line of `file`.
 
-    `excess` is not empty once more than `max_consecutive` in a row, or more than `max_recent` of the
-    last 1000, were rejected.
+    `excess` is not empty once more than `max_consecutive` in a row, or more than `max_recent` of
+    the last 1000, were rejected.
     """
 
     def __init__(self, file: str | Path, max_consecutive: int = 10, max_recent: int = 50) -> None:
@@ -81,7 +84,9 @@ class SkippedSteps:
             for verdict in skipped[:MAX_LOGGED]:
                 log.warning("%s", verdict)
             if len(skipped) > MAX_LOGGED:
-                log.warning("and %d more steps were skipped: %s", len(skipped) - MAX_LOGGED, self.file)
+                log.warning(
+                    "and %d more steps were skipped: %s", len(skipped) - MAX_LOGGED, self.file
+                )
             self._write([*self._lines(), *(json.dumps(verdict.to_json()) for verdict in skipped)])
 
     def _count(self, verdict: Verdict) -> None:

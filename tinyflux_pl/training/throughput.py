@@ -16,9 +16,11 @@ from tinyflux_pl.training.flow_module import FlowModule
 
 
 class Throughput(Callback):
-    """Images per second over all ranks by the wall clock: loading, transfer and step, without `paused` blocks.
+    """Images per second over all ranks by the wall clock: loading, transfer and step, without
+    `paused` blocks.
 
-    A GPU runs behind the host: read the rate where the host has just waited for it, as at log points.
+    A GPU runs behind the host: read the rate where the host has just waited for it, as at log
+    points.
     """
 
     def __init__(self) -> None:

@@ -14,12 +14,16 @@ from tinyflux_pl.core import precision as formats
 
 
 def make_trainer(
-    hardware: dict[str, Any], *, run_dir: str, callbacks: Sequence[Callback], loggers: Sequence[Logger]
+    hardware: dict[str, Any],
+    *,
+    run_dir: str,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
 ) -> Trainer:
     """A Trainer for one pass over the datamodule's batches, which end with the run's last step.
 
-    Checkpoints, validation, logging, sampler and progress bar are the project's own, by its own step
-    count: Lightning's starts again in a resumed run, and doubles with two optimizers.
+    Checkpoints, validation, logging, sampler and progress bar are the project's own, by its own
+    step count: Lightning's starts again in a resumed run, and doubles with two optimizers.
     """
     # Drop notes on hardware and on other products; warnings come once, through the root logger.
     for name in ("lightning.pytorch", "lightning.fabric"):

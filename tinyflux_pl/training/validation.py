@@ -25,11 +25,13 @@ log = logging.getLogger(__name__)
 class Validation(Periodic):
     """Mean errors over the validation samples, logged under the run's own step.
 
-    Not Lightning's loop, which counts the batches of this process: a resumed run would validate at other
-    steps. During training the ranks divide the batches; afterwards one rank computes all.
+    Not Lightning's loop, which counts the batches of this process: a resumed run would validate at
+    other steps. During training the ranks divide the batches; afterwards one rank computes all.
     """
 
-    def __init__(self, grid: FixedGrid, data: CachedLatents, average: AveragedWeights, every_steps: int) -> None:
+    def __init__(
+        self, grid: FixedGrid, data: CachedLatents, average: AveragedWeights, every_steps: int
+    ) -> None:
         super().__init__(every_steps)
         self.grid, self.data, self.average = grid, data, average
         self.errors: dict[str, float] = {}  # of the last time
@@ -45,8 +47,14 @@ class Validation(Periodic):
         sums = torch.zeros(len(data.validation_batches()), 1 + len(self.grid.times), device=device)
         names: list[str] = []
         try:
-            with self.average.applied(denoiser), evaluating(denoiser), trainer.precision_plugin.forward_context():
-                for i, batch in enumerate(track(loader, "validate", len(loader), "batch", leave=False)):
+            with (
+                self.average.applied(denoiser),
+                evaluating(denoiser),
+                trainer.precision_plugin.forward_context(),
+            ):
+                for i, batch in enumerate(
+                    track(loader, "validate", len(loader), "batch", leave=False)
+                ):
                     errors = self.grid.errors(denoiser, batch.to(device))
                     names = list(errors)
                     sums[rank + i * world] = torch.stack(list(errors.values())) * len(batch)
@@ -58,7 +66,9 @@ class Validation(Periodic):
             torch.distributed.all_reduce(sums)  # each row is one rank's; the others add 0
         means = sums.cpu().double().sum(0) / count
         self.errors = dict(zip(names, means.tolist(), strict=False))
-        not_finite = [f"{name} is {value}" for name, value in self.errors.items() if not math.isfinite(value)]
+        not_finite = [
+            f"{name} is {value}" for name, value in self.errors.items() if not math.isfinite(value)
+        ]
         if not_finite:
             broken = ", ".join(not_finite)
             log.warning("validation at step %d: %s; training goes on", pl_module.step, broken)

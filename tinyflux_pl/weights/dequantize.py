@@ -1,4 +1,6 @@
-"""Numbers as files keep them: float8 and int8 are multiplied by their scales, packed formats and adapters are named."""
+"""Numbers as files keep them: float8 and int8 are multiplied by their scales, packed formats and
+adapters are named.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,27 @@ from torch import Tensor
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
 from tinyflux_pl.weights.key_diff import listed
 
-CURE = "give the same release in bfloat16, float16, float32 or float8 (plain, or with a scale for each weight)"
+CURE = (
+    "give the same release in bfloat16, float16, float32 or float8 (plain, or with a scale for "
+    "each weight)"
+)
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-SCALED = (torch.float64, torch.float32, torch.bfloat16, torch.float16, *FLOAT8, torch.int8)  # times a scale: a weight
-SCALES = (".scale_weight", ".weight_scale")  # of a weight beside it, as two generations of tools name them
-UNREAD = (".scale_input", ".input_scale")  # of activations, which stay in the type of the weights here
+# times a scale: a weight
+SCALED = (torch.float64, torch.float32, torch.bfloat16, torch.float16, *FLOAT8, torch.int8)
+# of a weight beside it, as two generations of tools name them
+SCALES = (".scale_weight", ".weight_scale")
+# of activations, which stay in the type of the weights here
+UNREAD = (".scale_input", ".input_scale")
 MARKER = "scaled_fp8"  # an empty tensor which says that there are scales
 FORMAT = ".comfy_quant"  # JSON as bytes: in which format the weight beside it is
-FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8", "int8_tensorwise")  # those that a product with the scale undoes
+# those that a product with the scale undoes
+FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8", "int8_tensorwise")
 FORMAT_KEYS = {"format", "full_precision_matrix_mult"}  # others change what the numbers mean
 PACKED = (  # what a key says of the format; the first that fits is named
-    (r"\.quant_state\.bitsandbytes__|\.(absmax|quant_map|SCB)$", "packed by bitsandbytes (nf4, fp4 or int8)"),
+    (
+        r"\.quant_state\.bitsandbytes__|\.(absmax|quant_map|SCB)$",
+        "packed by bitsandbytes (nf4, fp4 or int8)",
+    ),
     (r"\.(qweight|wscales|qzeros)$", "packed for SVDQuant, GPTQ or AWQ"),
     (r"\._data$", "packed by quanto"),
     (r"\.weight_scale_2$", "packed as NVFP4"),
@@ -37,12 +49,14 @@ ADAPTER = re.compile(r"(^|[._])lora[_\d]|\.lora\.|hada_w\d|lokr_w\d|oft_blocks|d
 
 
 def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
-    """The tensors of a file, those with scales multiplied out (in fp32, then `dtype`), the scales gone.
+    """The tensors of a file, those with scales multiplied out (in fp32, then `dtype`), the scales
+    gone.
 
-    What is not read: scales of activations. Tensors of the meta device, which stand for a file's headers, are
-    judged as far as headers tell. Raises CheckpointMismatch for packed weights, for scales of blocks, for scales
-    that lack their weight or are lacking, and for a LoRA, CorruptCheckpoint for weights that are all zeros,
-    ConfigError where a weight is not finite in float16.
+    What is not read: scales of activations. Tensors of the meta device, which stand for a file's
+    headers, are judged as far as headers tell. Raises CheckpointMismatch for packed weights, for
+    scales of blocks, for scales that lack their weight or are lacking, and for a LoRA,
+    CorruptCheckpoint for weights that are all zeros, ConfigError where a weight is not finite in
+    float16.
     """
     require_network(tensors, where)
     scale_of = _scales(tensors, where)
@@ -50,36 +64,53 @@ def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict
     _require_all_scales(tensors, scale_of, where)
     unread = {MARKER, *scale_of.values()}
     dequantized = {
-        key: value for key, value in tensors.items() if not key.endswith((*UNREAD, FORMAT)) and key not in unread
+        key: value
+        for key, value in tensors.items()
+        if not key.endswith((*UNREAD, FORMAT)) and key not in unread
     }
     for weight, scale in scale_of.items():
         dequantized[weight] = _unscaled(weight, tensors[weight], tensors[scale], where).to(dtype)
     for key, value in dequantized.items():
         if key.endswith("weight") and value.ndim >= 2 and not value.is_floating_point():
-            raise CheckpointMismatch(f"{key[:200]} is packed as {value.dtype}", where=where, cure=CURE)
+            raise CheckpointMismatch(
+                f"{key[:200]} is packed as {value.dtype}", where=where, cure=CURE
+            )
     require_values(dequantized, where)
     for key, value in dequantized.items() if dtype == torch.float16 else ():
-        if value.is_floating_point() and not value.is_meta and not bool(value.to(dtype).isfinite().all()):
+        if (
+            value.is_floating_point()
+            and not value.is_meta
+            and not bool(value.to(dtype).isfinite().all())
+        ):
             what = f"{key} holds what float16 cannot, numbers past 65504 or none"
             raise ConfigError(what, where=where, cure="choose the dtype bfloat16 or float32")
     return dequantized
 
 
 def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise CorruptCheckpoint where matrices are there and half of their bytes or more are those of zeros alone.
+    """Raise CorruptCheckpoint where matrices are there and half of their bytes or more are those of
+    zeros alone.
 
     A download that stopped leaves such a file where room was reserved for it beforehand.
     """
-    matrices = {key: value for key, value in tensors.items() if value.ndim >= 2 and not value.is_meta}
+    matrices = {
+        key: value for key, value in tensors.items() if value.ndim >= 2 and not value.is_meta
+    }
     zeros = {key: value.nbytes for key, value in matrices.items() if _is_zero(value)}
     if zeros and 2 * sum(zeros.values()) >= sum(value.nbytes for value in matrices.values()):
-        what = f"{len(zeros):,} of {len(matrices):,} matrices hold zeros alone: {listed(dict.fromkeys(zeros, ''))}"
-        raise CorruptCheckpoint(what, where=where, cure="fetch it again: a download that stopped leaves zeros")
+        what = (
+            f"{len(zeros):,} of {len(matrices):,} matrices hold zeros alone: "
+            f"{listed(dict.fromkeys(zeros, ''))}"
+        )
+        raise CorruptCheckpoint(
+            what, where=where, cure="fetch it again: a download that stopped leaves zeros"
+        )
 
 
 def _is_zero(value: Tensor) -> bool:
     numbers = value.contiguous().reshape(-1).view(torch.uint8)
-    return not bool(numbers[:4096].any()) and not bool(numbers.any())  # of most, the first page tells
+    # of most, the first page tells
+    return not bool(numbers[:4096].any()) and not bool(numbers.any())
 
 
 def require_network(keys: Collection[str], where: str) -> None:
@@ -90,7 +121,10 @@ def require_network(keys: Collection[str], where: str) -> None:
             raise CheckpointMismatch(f"weights {what}: {packed_key[:200]}", where=where, cure=CURE)
     adapter = sum(bool(ADAPTER.search(key)) for key in keys)
     if adapter > len(keys) / 2:
-        cure = "give the network that it belongs to; to draw with it, merge it into those weights first"
+        cure = (
+            "give the network that it belongs to; to draw with it, merge it into those weights "
+            "first"
+        )
         what = f"{adapter} of {len(keys)} tensors are a LoRA's, which is no network by itself"
         raise CheckpointMismatch(what, where=where, cure=cure)
 
@@ -99,18 +133,26 @@ def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
     """Raise CheckpointMismatch where a config.json says that the weights beside it are packed."""
     packed = config.get("quantization_config")
     if packed:
-        method = packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
-        raise CheckpointMismatch(f"weights packed by {str(method)[:60]}", where=str(where), cure=CURE)
+        method = (
+            packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
+        )
+        raise CheckpointMismatch(
+            f"weights packed by {str(method)[:60]}", where=str(where), cure=CURE
+        )
 
 
 def _scales(keys: Collection[str], where: str) -> dict[str, str]:
-    """Weight -> the key of its scale; CheckpointMismatch for a scale without a weight, and for a second one."""
+    """Weight -> the key of its scale; CheckpointMismatch for a scale without a weight, and for a
+    second one.
+    """
     scale_of: dict[str, str] = {}
     for key in keys:
         end = next((end for end in SCALES if key.endswith(end)), "")
         weight = f"{key.removesuffix(end)}.weight"
         if end and weight not in keys:
-            raise CheckpointMismatch(f"a scale without a weight: {key[:200]}", where=where, cure=CURE)
+            raise CheckpointMismatch(
+                f"a scale without a weight: {key[:200]}", where=where, cure=CURE
+            )
         if end and weight in scale_of:
             raise CheckpointMismatch(f"two scales for {weight[:200]}", where=where, cure=CURE)
         if end:
@@ -119,27 +161,37 @@ def _scales(keys: Collection[str], where: str) -> dict[str, str]:
 
 
 def _require_formats(tensors: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
-    """Raise CheckpointMismatch for a weight in a format that a product with its scale does not undo."""
+    """Raise CheckpointMismatch for a weight in a format that a product with its scale does not
+    undo.
+    """
     for key in tensors:
         if not key.endswith(FORMAT):
             continue
         stored_format = _format(tensors[key])
         weight = f"{key.removesuffix(FORMAT)}.weight"
         if stored_format not in FORMATS:
-            raise CheckpointMismatch(f"weights packed as {stored_format}: {key[:200]}", where=where, cure=CURE)
+            raise CheckpointMismatch(
+                f"weights packed as {stored_format}: {key[:200]}", where=where, cure=CURE
+            )
         if weight in tensors and weight not in scaled:
-            raise CheckpointMismatch(f"{weight[:200]} is {stored_format} without a scale", where=where, cure=CURE)
+            raise CheckpointMismatch(
+                f"{weight[:200]} is {stored_format} without a scale", where=where, cure=CURE
+            )
 
 
 def _require_all_scales(tensors: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
-    """Raise CheckpointMismatch where scales are announced, or there for some, and a float8 matrix has none."""
+    """Raise CheckpointMismatch where scales are announced, or there for some, and a float8 matrix
+    has none.
+    """
     float8 = [key for key, value in tensors.items() if value.dtype in FLOAT8 and value.ndim >= 2]
     bare = dict.fromkeys((key for key in float8 if key not in scaled), "")
     if bare and (scaled or MARKER in tensors):
         what = f"{len(bare):,} of {len(float8):,} float8 matrices lack their scale: {listed(bare)}"
         raise CheckpointMismatch(what, where=where, cure=CURE)
     if MARKER in tensors and not scaled:
-        raise CheckpointMismatch(f"{MARKER} says that there are scales, and none are there", where=where, cure=CURE)
+        raise CheckpointMismatch(
+            f"{MARKER} says that there are scales, and none are there", where=where, cure=CURE
+        )
 
 
 def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
@@ -152,7 +204,9 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
         raise CheckpointMismatch(what, where=where, cure=CURE)
     number = scale.float()
     if not scale.is_meta and not bool((number.isfinite() & (number > 0)).all()):
-        raise CorruptCheckpoint(f"a scale of {key} is no positive number", where=where, cure="fetch it again")
+        raise CorruptCheckpoint(
+            f"a scale of {key} is no positive number", where=where, cure="fetch it again"
+        )
     return weight.float() * number.reshape(-1, *rows[1:])
 
 

@@ -1,4 +1,6 @@
-"""Find a network's weight files in a folder: one file or shards, plain or a variant (fp16, bf16, ...)."""
+"""Find a network's weight files in a folder: one file or shards, plain or a variant (fp16, bf16,
+...).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from typing import TypeVar
 from torch import Tensor
 
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint, HubError, UntrustedFile
+from tinyflux_pl.core.errors import (
+    CheckpointMismatch,
+    ConfigError,
+    CorruptCheckpoint,
+    HubError,
+    UntrustedFile,
+)
 from tinyflux_pl.weights import headers as weight_files
 from tinyflux_pl.weights import hub
 from tinyflux_pl.weights.dequantize import require_values
@@ -21,14 +29,21 @@ Value = TypeVar("Value")
 
 PLAIN = (".safetensors", "-*.safetensors", ".safetensors.index.json")
 VARIANTS = (".*.safetensors", ".safetensors.index.*.json")
-NAMED = (".{0}.safetensors", ".{0}-*.safetensors", "-*.{0}.safetensors", ".safetensors.index.{0}.json")
+NAMED = (
+    ".{0}.safetensors",
+    ".{0}-*.safetensors",
+    "-*.{0}.safetensors",
+    ".safetensors.index.{0}.json",
+)
 
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The safetensors of one network, in order, and the variant that they are (None: the plain weights).
+    """The safetensors of one network, in order, and the variant that they are (None: the plain
+    weights).
 
-    `shard_of` is what an index says: the name of the file that holds each key. None: there is no index.
+    `shard_of` is what an index says: the name of the file that holds each key. None: there is no
+    index.
     """
 
     files: tuple[Path, ...]
@@ -38,8 +53,8 @@ class WeightFiles:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor, mapped from disk and read when it is used.
 
-        CorruptCheckpoint for a torn file, a shard of zeros and a shard that lacks what the index says that it
-        holds, CheckpointMismatch for a key that the index does not name.
+        CorruptCheckpoint for a torn file, a shard of zeros and a shard that lacks what the index
+        says that it holds, CheckpointMismatch for a key that the index does not name.
         """
         return self._followed(self._values)
 
@@ -70,8 +85,12 @@ class WeightFiles:
                 elif self.shard_of[key] == file.name:
                     tensors[key] = value
         where = str(self.files[0].parent)
-        if lost := {key: f" in {name}" for key, name in self.shard_of.items() if key not in tensors}:
-            what = f"{len(lost):,} weights are not in the shard that the index names: {listed(lost)}"
+        if lost := {
+            key: f" in {name}" for key, name in self.shard_of.items() if key not in tensors
+        }:
+            what = (
+                f"{len(lost):,} weights are not in the shard that the index names: {listed(lost)}"
+            )
             raise CorruptCheckpoint(what, where=where, cure="fetch the index and its shards again")
         if unnamed:
             what = f"{len(unnamed):,} weights that the index does not name: {listed(unnamed)}"
@@ -87,26 +106,40 @@ def fetch(
     other_files: Sequence[str] = ("config.json",),
     variant: str | None = None,
 ) -> Path:
-    """Resolve a name to a local file or folder; of a repository, download the network in `subfolder`
-    and `other_files` beside it.
+    """Resolve a name to a local file or folder; of a repository, download the network in
+    `subfolder` and `other_files` beside it.
 
-    A `variant` (fp16, bf16, non_ema, ...) is fetched where it is asked for; all of them where there are no plain
-    weights and none is asked for. Raises what hub.resolve does, ConfigError for a variant that is no word, and
-    HubError for the root of a cached repository, which holds its revisions.
+    A `variant` (fp16, bf16, non_ema, ...) is fetched where it is asked for; all of them where there
+    are no plain weights and none is asked for. Raises what hub.resolve does, ConfigError for a
+    variant that is no word, and HubError for the root of a cached repository, which holds its
+    revisions.
     """
     if variant is not None and not re.fullmatch(r"\w+", variant):
-        raise ConfigError(f"no variant {variant!r}", where=weights, cure="a word such as fp16, bf16 or non_ema")
+        raise ConfigError(
+            f"no variant {variant!r}", where=weights, cure="a word such as fp16, bf16 or non_ema"
+        )
     prefix = f"{subfolder}/" if subfolder else ""
     ends = PLAIN if variant is None else [end.format(variant) for end in NAMED]
     plain = [f"{stem}{end}" for stem in stems for end in ends]
     root = hub.resolve(weights, revision, [prefix + name for name in (*other_files, *plain)])
-    if revision and variant is None and not root.is_file() and weights_in(root / subfolder, stems) is None:
+    if (
+        revision
+        and variant is None
+        and not root.is_file()
+        and weights_in(root / subfolder, stems) is None
+    ):
         other = [f"{stem}{end}" for stem in stems for end in VARIANTS]
-        root = hub.resolve(weights, revision, [prefix + name for name in (*other_files, *plain, *other)])
+        root = hub.resolve(
+            weights, revision, [prefix + name for name in (*other_files, *plain, *other)]
+        )
     snapshots = sorted((root / "snapshots").glob("*")) if (root / "blobs").is_dir() else []
     if snapshots:
         cure = f"name one: {', '.join(str(folder) for folder in snapshots[:3])}"
-        raise HubError("the hub's cache of a repository, which may hold several revisions", where=str(root), cure=cure)
+        raise HubError(
+            "the hub's cache of a repository, which may hold several revisions",
+            where=str(root),
+            cure=cure,
+        )
     return root
 
 
@@ -115,16 +148,21 @@ def weights_in(
 ) -> WeightFiles | None:
     """The weights in a folder under one of the names `stems`; None where there are none.
 
-    The `variant` that is asked for by the configuration's `key`; else the plain weights win over variants, and a
-    single variant is read where it is alone. Raises CorruptCheckpoint for a bad index or a missing shard,
-    CheckpointMismatch for a shard that the index does not name, UntrustedFile for an index that leads elsewhere,
-    HubError where there are several variants and nothing else, or not the one that was asked for.
+    The `variant` that is asked for by the configuration's `key`; else the plain weights win over
+    variants, and a single variant is read where it is alone. Raises CorruptCheckpoint for a bad
+    index or a missing shard, CheckpointMismatch for a shard that the index does not name,
+    UntrustedFile for an index that leads elsewhere, HubError where there are several variants and
+    nothing else, or not the one that was asked for.
     """
     torn: CorruptCheckpoint | None = None
     variants = _variants(folder, stems)
     if variant is None and len(variants) > 1 and not any(_is_there(folder, stem) for stem in stems):
         cure = f"choose one: {key}={variants[0]}"
-        raise HubError(f"only variants of the weights: {', '.join(variants[:10])}", where=str(folder), cure=cure)
+        raise HubError(
+            f"only variants of the weights: {', '.join(variants[:10])}",
+            where=str(folder),
+            cure=cure,
+        )
     for tried in (None, *variants[:1]) if variant is None else (variant,):
         for stem in stems:
             try:
@@ -137,7 +175,11 @@ def weights_in(
     if torn:
         raise torn
     if variant is not None:
-        names = [name for name in ("plain", *variants) if name != "plain" or any(_is_there(folder, s) for s in stems)]
+        names = [
+            name
+            for name in ("plain", *variants)
+            if name != "plain" or any(_is_there(folder, s) for s in stems)
+        ]
         cure = f"{key}=null for the plain weights, or name one that is there"
         what = f"no weights of the variant {variant}; there are: {', '.join(names[:10]) or 'none'}"
         raise HubError(what, where=str(folder), cure=cure)
@@ -153,13 +195,18 @@ def _variants(folder: Path, stems: Sequence[str]) -> list[str]:
 
 
 def _is_there(folder: Path, stem: str) -> bool:
-    return (folder / f"{stem}.safetensors").is_file() or (folder / f"{stem}.safetensors.index.json").is_file()
+    return (folder / f"{stem}.safetensors").is_file() or (
+        folder / f"{stem}.safetensors.index.json"
+    ).is_file()
 
 
 def _named(folder: Path, stem: str, variant: str | None) -> WeightFiles | None:
     """The files of one stem in one form: those of its index, else the whole file."""
     between = f".{variant}" if variant else ""
-    index, single = folder / f"{stem}.safetensors.index{between}.json", folder / f"{stem}{between}.safetensors"
+    index, single = (
+        folder / f"{stem}.safetensors.index{between}.json",
+        folder / f"{stem}{between}.safetensors",
+    )
     if index.is_file():
         shard_of = _index(index)
         shards = tuple(folder / name for name in sorted(set(shard_of.values())))
@@ -171,16 +218,22 @@ def _named(folder: Path, stem: str, variant: str | None) -> WeightFiles | None:
 def _index(index: Path) -> dict[str, str]:
     """The file of each key, as an index says it; only safetensors beside it."""
     try:
-        shard_of = {str(key): str(name) for key, name in files.read_json(index)["weight_map"].items()}
+        shard_of = {
+            str(key): str(name) for key, name in files.read_json(index)["weight_map"].items()
+        }
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         what = "not an index of shards, a JSON object with a weight_map"
         raise CorruptCheckpoint(what, where=str(index), cure="fetch it again") from error
     for name in sorted(set(shard_of.values())):
         if Path(name).name != name or not name.endswith(".safetensors"):
             what = f"{index.name} names {name[:200]!r} as weights"
-            raise UntrustedFile(what, where=str(index.parent), cure="only safetensors beside it are read")
+            raise UntrustedFile(
+                what, where=str(index.parent), cure="only safetensors beside it are read"
+            )
     if not shard_of:
-        raise CorruptCheckpoint("an index that names no weights", where=str(index), cure="fetch it again")
+        raise CorruptCheckpoint(
+            "an index that names no weights", where=str(index), cure="fetch it again"
+        )
     return shard_of
 
 
@@ -188,11 +241,16 @@ def _require_shards(folder: Path, shards: Sequence[Path], stem: str, variant: st
     """Raise for a shard that is missing, and for one beside them that the index does not name."""
     for shard in shards:
         if not shard.is_file():
-            raise CorruptCheckpoint(f"{shard.name} is missing", where=str(folder), cure="fetch it again")
+            raise CorruptCheckpoint(
+                f"{shard.name} is missing", where=str(folder), cure="fetch it again"
+            )
     between = rf"\.{variant}" if variant else ""
     pattern = rf"{re.escape(stem)}(?:{between}-\d+-of-\d+|-\d+-of-\d+{between})\.safetensors"
     for file in sorted(folder.glob(f"{stem}*.safetensors")):
         if re.fullmatch(pattern, file.name) and file not in shards:
             what = f"the index does not name {file.name}, a shard beside it"
-            cure = "fetch index and shards again, or remove the shard if it is left from another release"
+            cure = (
+                "fetch index and shards again, or remove the shard if it is left from another "
+                "release"
+            )
             raise CheckpointMismatch(what, where=str(folder), cure=cure)

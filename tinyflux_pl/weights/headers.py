@@ -29,9 +29,17 @@ TYPES = {  # of a safetensors header
 
 
 def known_sha256(path: str | Path) -> str:
-    """sha256 (hex) of a file, remembered in this process while its place, size and times stay what they are."""
+    """sha256 (hex) of a file, remembered in this process while its place, size and times stay what
+    they are.
+    """
     status = os.stat(path)
-    return _sha256(str(Path(path).absolute()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _sha256(
+        str(Path(path).absolute()),
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -48,15 +56,19 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def outlines(path: str | Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file on the meta device, by its header: shape and type without values.
+    """Every tensor of a safetensors file on the meta device, by its header: shape and type without
+    values.
 
-    Raises what `tensor_shapes` does, and CheckpointMismatch for a type that only packed weights have.
+    Raises what `tensor_shapes` does, and CheckpointMismatch for a type that only packed weights
+    have.
     """
     tensors = {}
     for name, (shape, kind) in _header(path).items():
         if kind not in TYPES:
             cure = "give the same release in bfloat16, float16, float32 or float8"
-            raise CheckpointMismatch(f"{name[:200]} is packed as {kind}", where=str(path), cure=cure)
+            raise CheckpointMismatch(
+                f"{name[:200]} is packed as {kind}", where=str(path), cure=cure
+            )
         tensors[name] = torch.empty(shape, dtype=TYPES[kind], device="meta")
     return tensors
 

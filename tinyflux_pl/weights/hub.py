@@ -1,4 +1,6 @@
-"""Weights by name: a local path first, else a pinned revision of which only safe files are fetched."""
+"""Weights by name: a local path first, else a pinned revision of which only safe files are
+fetched.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +18,44 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 REVISION = re.compile(r"[0-9a-f]{40}")
 
 
-def resolve(name_or_path: str | Path, revision: str | None = None, allow: Sequence[str] = DEFAULT_ALLOW) -> Path:
+def resolve(
+    name_or_path: str | Path, revision: str | None = None, allow: Sequence[str] = DEFAULT_ALLOW
+) -> Path:
     """The local file or folder behind a name.
 
     A path that exists wins. `owner/name` is a repository, and needs the 40 hex digits of a commit;
-    of it only files that match `allow` come, and `allow` may name safe formats alone. What comes is held
-    to the sha256 of the first time.
-    Raises ConfigError for a missing path, HubError for a repository that is unpinned, unreachable, changed
-    or without such files, UntrustedFile for a pattern that could bring a pickle.
+    of it only files that match `allow` come, and `allow` may name safe formats alone. What comes is
+    held to the sha256 of the first time.
+    Raises ConfigError for a missing path, HubError for a repository that is unpinned, unreachable,
+    changed or without such files, UntrustedFile for a pattern that could bring a pickle.
     """
     local = Path(name_or_path).expanduser()
     if local.exists():
         return local
     name = str(name_or_path)
-    if isinstance(name_or_path, Path) or not REPOSITORY.fullmatch(name) or Path(name).suffix in SAFE_SUFFIXES:
+    if (
+        isinstance(name_or_path, Path)
+        or not REPOSITORY.fullmatch(name)
+        or Path(name).suffix in SAFE_SUFFIXES
+    ):
         raise ConfigError(
-            f"no file or folder {name!r}", where=str(Path.cwd()), cure="give an existing path, or owner/name of a repo"
+            f"no file or folder {name!r}",
+            where=str(Path.cwd()),
+            cure="give an existing path, or owner/name of a repo",
         )
     if revision is None or not REVISION.fullmatch(revision):
         raise HubError(
-            f"{name!r} is no local folder, and as a repository it is not pinned (revision={revision!r})",
+            f"{name!r} is no local folder, and as a repository it is not pinned "
+            f"(revision={revision!r})",
             where=name,
             cure="give revision=<the 40 hex digits of a commit>, or a path that exists",
         )
     for pattern in allow:
         if not pattern.endswith(SAFE_SUFFIXES):
             raise UntrustedFile(
-                f"{pattern!r} could bring a file that must be unpickled", where=name, cure=f"end it in {SAFE_SUFFIXES}"
+                f"{pattern!r} could bring a file that must be unpickled",
+                where=name,
+                cure=f"end it in {SAFE_SUFFIXES}",
             )
     return _fetch(name, revision, list(allow))
 
@@ -52,13 +65,17 @@ def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
 
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=allow))
-    except Exception as error:  # OSError, ValueError, those of its two transports, and some of its own
+    # OSError, ValueError, those of its two transports, and some of its own
+    except Exception as error:
         raise HubError(
             f"could not fetch {repository}@{revision[:8]}: {type(error).__name__}",
             where=repository,
-            cure="check the name, the revision and the network (HF_HUB_OFFLINE?), or download it and give the folder",
+            cure="check the name, the revision and the network (HF_HUB_OFFLINE?), or download it "
+            "and give the folder",
         ) from error
-    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+    names = [
+        file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()
+    ]
     fetched = [name for name in names if any(fnmatch(name, pattern) for pattern in allow)]
     if not fetched:
         raise HubError(

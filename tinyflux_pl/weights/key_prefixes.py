@@ -1,4 +1,6 @@
-"""The keys of one network inside a file: without what wrappers add, and apart from a whole checkpoint's other parts."""
+"""The keys of one network inside a file: without what wrappers add, and apart from a whole
+checkpoint's other parts.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,16 @@ from typing import TypeVar
 from tinyflux_pl.core.errors import CheckpointMismatch
 
 Value = TypeVar("Value")
-WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 PARALLEL = re.compile(r"^(?:module\.)+")  # of torch's data parallel wrappers
 # of network and autoencoder inside a whole checkpoint
 CHECKPOINT_PREFIXES = ("model.diffusion_model.", "first_stage_model.")
 # of a network inside a whole checkpoint, and as trainers write it alone
 NETWORK = (CHECKPOINT_PREFIXES[0], "diffusion_model.", "transformer.", "unet.")
-COUNTERS = re.compile(r"^model_ema\.(decay|num_updates)$")  # of an average of the weights that is not in the file
+# of an average of the weights that is not in the file
+COUNTERS = re.compile(r"^model_ema\.(decay|num_updates)$")
 PARTS = re.compile(  # that files which are no whole checkpoint hold side by side
     r"^(diffusion_model|transformer|unet|vae|conditioner|cond_stage_model|text_encoders?(_\d)?)\."
 )
@@ -33,21 +38,31 @@ def unwrapped(tensors: Mapping[str, Value], where: str) -> dict[str, Value]:
             continue
         if name in unwrapped_tensors:
             cure = "keep one of the two, or give the release's own file"
-            raise CheckpointMismatch(f"two keys for one weight: {name[:200]}", where=where, cure=cure)
+            raise CheckpointMismatch(
+                f"two keys for one weight: {name[:200]}", where=where, cure=cure
+            )
         unwrapped_tensors[name] = value
     return unwrapped_tensors
 
 
-def network_tensors(tensors: Mapping[str, Value], prefixes: Sequence[str], where: str) -> dict[str, Value]:
+def network_tensors(
+    tensors: Mapping[str, Value], prefixes: Sequence[str], where: str
+) -> dict[str, Value]:
     """Those of one network, without wrappers and prefix: of a whole checkpoint its part, else all.
 
     In a file that is no whole checkpoint, what belongs to no known part stays, to be reported.
     """
     bare = unwrapped(tensors, where)
-    prefix = next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in bare)), "")
+    prefix = next(
+        (prefix for prefix in prefixes if any(key.startswith(prefix) for key in bare)), ""
+    )
     if not prefix:
         return bare
-    selected = unwrapped({k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}, where)
+    selected = unwrapped(
+        {k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}, where
+    )
     if not any(key.startswith(CHECKPOINT_PREFIXES) for key in bare):
-        selected |= {k: v for k, v in bare.items() if not k.startswith(prefix) and not PARTS.search(k)}
+        selected |= {
+            k: v for k, v in bare.items() if not k.startswith(prefix) and not PARTS.search(k)
+        }
     return selected

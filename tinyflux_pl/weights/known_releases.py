@@ -1,4 +1,6 @@
-"""Published releases by a few shapes of theirs, to name the model that a file fits where it does not fit this one."""
+"""Published releases by a few shapes of theirs, to name the model that a file fits where it does
+not fit this one.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,11 @@ SIZES = "label_emb.0.0.weight|add_embedding.linear_1.weight"
 
 @dataclass(frozen=True)
 class Release:
-    """One release (or several that are alike): its name, those of conf/model that it is, and its shapes.
+    """One release (or several that are alike): its name, those of conf/model that it is, and its
+    shapes.
 
-    A key of `shapes` is given in the original layout, then in that of diffusers; None: it is not there.
+    A key of `shapes` is given in the original layout, then in that of diffusers; None: it is not
+    there.
     """
 
     name: str
@@ -48,7 +52,11 @@ class Release:
 
 RELEASES = (  # the first that fits
     Release("Chroma", (), {"distilled_guidance_layer.in_proj.bias": ANY}),
-    Release("FLUX.1 dev or Kontext", ("flux1_dev", "flux1_kontext"), {**FLUX1, TOKENS: (3072, 64), GUIDED: ANY}),
+    Release(
+        "FLUX.1 dev or Kontext",
+        ("flux1_dev", "flux1_kontext"),
+        {**FLUX1, TOKENS: (3072, 64), GUIDED: ANY},
+    ),
     Release("FLUX.1 schnell", ("flux1_schnell",), {**FLUX1, TOKENS: (3072, 64), GUIDED: None}),
     Release("FLUX.1 Fill", ("flux1_fill",), {**FLUX1, TOKENS: (3072, 384)}),
     Release("FLUX.1 Canny or Depth", (), {**FLUX1, TOKENS: (3072, 128)}),
@@ -68,7 +76,9 @@ RELEASES = (  # the first that fits
 
 
 def release_of(shapes: Shapes) -> Release | None:
-    """The release whose shapes these are, alone or inside a whole checkpoint; None where it is not known."""
+    """The release whose shapes these are, alone or inside a whole checkpoint; None where it is not
+    known.
+    """
     network_shapes = key_prefixes.network_tensors(shapes, key_prefixes.NETWORK, "")
     return next((release for release in RELEASES if release.fits(network_shapes)), None)
 
@@ -84,7 +94,9 @@ def require_same(expected: Shapes, actual: Shapes, where: str) -> None:
 
 @contextmanager
 def recognised(net: nn.Module, source: WeightSource) -> Generator[None]:
-    """Let a CheckpointMismatch of the block name the release that the file is of, where that is known to be another."""
+    """Let a CheckpointMismatch of the block name the release that the file is of, where that is
+    known to be another.
+    """
     try:
         yield
     except CheckpointMismatch as error:
@@ -101,7 +113,10 @@ def cure(shapes: Shapes) -> str:
     release = release_of(shapes)
     if release is None:
         return "give weights of the model that was chosen, or choose the model= of these weights"
-    return _choice(release) or f"{release.name} has no model= here; give weights of the model that was chosen"
+    return (
+        _choice(release)
+        or f"{release.name} has no model= here; give weights of the model that was chosen"
+    )
 
 
 def apposition(shapes: Shapes) -> str:

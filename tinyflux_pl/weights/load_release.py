@@ -1,4 +1,6 @@
-"""One network of a published release: where its files lie, what they hold, and how they enter a module."""
+"""One network of a published release: where its files lie, what they hold, and how they enter a
+module.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ OTHER_FORMATS = (
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Safetensors files of a network, and the config.json beside them (None where there is none)."""
+    """Safetensors files of a network, and the config.json beside them (None where there is
+    none).
+    """
 
     weights: WeightFiles
     config: dict[str, Any] | None
@@ -51,11 +55,12 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """The key layout in which a network was first published, and its conversion to the layout of diffusers.
+    """The key layout in which a network was first published, and its conversion to the layout of
+    diffusers.
 
-    `prefixes` begin its keys inside a checkpoint, whose other parts are not read. A file is in this layout
-    if one of the network's keys contains `mark`. `convert(tensors, structure)` renames, splits and reorders;
-    unknown keys are returned as they are, to be reported as unexpected.
+    `prefixes` begin its keys inside a checkpoint, whose other parts are not read. A file is in this
+    layout if one of the network's keys contains `mark`. `convert(tensors, structure)` renames,
+    splits and reorders; unknown keys are returned as they are, to be reported as unexpected.
     """
 
     mark: str
@@ -71,13 +76,15 @@ def find(
     variant: str | None = None,
     key: str = "model.variant",
 ) -> WeightSource:
-    """Find a network by name: a safetensors file; a folder that contains it, directly or as `subfolder`;
-    or a pinned repository like such a folder, of which only this network is downloaded.
+    """Find a network by name: a safetensors file; a folder that contains it, directly or as
+    `subfolder`; or a pinned repository like such a folder, of which only this network is
+    downloaded.
 
-    Sharded weights are read through their index. A `variant` (fp16, ...) is read where the configuration's
-    `key` asks for it, else the plain weights, and where there are none the only variant. Raises ConfigError,
-    HubError, UntrustedFile as hub.resolve does, UntrustedFile or CheckpointMismatch for a file in another
-    format, and HubError where there are no safetensors, or several of which none is named.
+    Sharded weights are read through their index. A `variant` (fp16, ...) is read where the
+    configuration's `key` asks for it, else the plain weights, and where there are none the only
+    variant. Raises ConfigError, HubError, UntrustedFile as hub.resolve does, UntrustedFile or
+    CheckpointMismatch for a file in another format, and HubError where there are no safetensors, or
+    several of which none is named.
     """
     root = fetch(weights, revision, subfolder, stems, variant=variant)
     if root.is_file():
@@ -86,7 +93,9 @@ def find(
     folder = root / subfolder if (root / subfolder).is_dir() else root
     config = _config(folder)
     require_plain_config(config, folder)
-    weight_files = weights_in(folder, stems, variant, key) or WeightFiles(_only_file(folder, subfolder))
+    weight_files = weights_in(folder, stems, variant, key) or WeightFiles(
+        _only_file(folder, subfolder)
+    )
     return WeightSource(weight_files, config or None, str(folder))
 
 
@@ -99,20 +108,33 @@ def fill(
     ignored: Sequence[str] = (),
     wide: Sequence[str] = (),
 ) -> nn.Module:
-    """Put a release's tensors into a module of the meta device, strictly, in `dtype`; returns the module.
+    """Put a release's tensors into a module of the meta device, strictly, in `dtype`; returns the
+    module.
 
-    Where the file already has `dtype` its memory-mapped pages become the weights, without a copy. float8 and
-    int8 are dequantized (weights.dequantize). `ignored` are patterns of keys that the reference does not read
-    either, `wide` names of submodules that stay in fp32. Raises what `require_fit` does, before a weight is read.
+    Where the file already has `dtype` its memory-mapped pages become the weights, without a copy.
+    float8 and int8 are dequantized (weights.dequantize). `ignored` are patterns of keys that the
+    reference does not read either, `wide` names of submodules that stay in fp32. Raises what
+    `require_fit` does, before a weight is read.
     """
     require_fit(module, source, dtype, original, structure, ignored)
-    tensors = _own_tensors(source.weights.tensors(), source.where, dtype, original, structure, ignored)
+    tensors = _own_tensors(
+        source.weights.tensors(), source.where, dtype, original, structure, ignored
+    )
     types = {key: torch.float32 if set(key.split(".")) & set(wide) else dtype for key in tensors}
-    cast = {key: value.to(types[key]) if value.is_floating_point() else value for key, value in tensors.items()}
+    cast = {
+        key: value.to(types[key]) if value.is_floating_point() else value
+        for key, value in tensors.items()
+    }
     module.load_state_dict(cast, strict=True, assign=True)
-    empty = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
+    empty = [
+        name
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+        if value.is_meta
+    ]
     if empty:
-        raise CheckpointMismatch(f"no release holds {', '.join(empty[:10])}", where=type(module).__name__, cure=_CURE)
+        raise CheckpointMismatch(
+            f"no release holds {', '.join(empty[:10])}", where=type(module).__name__, cure=_CURE
+        )
     return module
 
 
@@ -126,15 +148,19 @@ def require_fit(
 ) -> None:
     """Check by the headers that a release's files hold exactly the tensors of this module.
 
-    Raises CheckpointMismatch naming keys of another shape, missing, unexpected or packed, CorruptCheckpoint for
-    a torn file.
+    Raises CheckpointMismatch naming keys of another shape, missing, unexpected or packed,
+    CorruptCheckpoint for a torn file.
     """
-    tensors = _own_tensors(source.weights.outlines(), source.where, dtype, original, structure, ignored)
+    tensors = _own_tensors(
+        source.weights.outlines(), source.where, dtype, original, structure, ignored
+    )
     expected = module.state_dict()
     require_match(shapes_of(expected), shapes_of(tensors), source.where, _CURE)
     for key, value in tensors.items():
         if value.is_floating_point() != expected[key].is_floating_point():
-            raise CheckpointMismatch(f"{key} is packed as {value.dtype}", where=source.where, cure=CURE)
+            raise CheckpointMismatch(
+                f"{key} is packed as {value.dtype}", where=source.where, cure=CURE
+            )
 
 
 def _own_tensors(
@@ -151,14 +177,23 @@ def _own_tensors(
     if original is not None and any(original.mark in key for key in renamed):
         try:
             converted = original.convert(dict(renamed), structure or {})
-            renamed = {key: value for key, value in converted.items() if value is not None}  # some tables return None
-        except (KeyError, RuntimeError, IndexError, ValueError) as error:  # a key, a split or a layer that is not there
+            # some tables return None
+            renamed = {key: value for key, value in converted.items() if value is not None}
+        # a key, a split or a layer that is not there
+        except (KeyError, RuntimeError, IndexError, ValueError) as error:
             what = f"not the whole original layout: {type(error).__name__} {str(error)[:200]}"
             raise CheckpointMismatch(what, where=where, cure=_CURE) from error
-    return {key: value for key, value in renamed.items() if not any(re.search(pattern, key) for pattern in ignored)}
+    return {
+        key: value
+        for key, value in renamed.items()
+        if not any(re.search(pattern, key) for pattern in ignored)
+    }
 
 
-_CURE = "give weights and structure of one release; a single file takes its structure from the configuration"
+_CURE = (
+    "give weights and structure of one release; a single file takes its structure from the "
+    "configuration"
+)
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -168,13 +203,23 @@ def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 
 def _only_file(folder: Path, subfolder: str) -> tuple[Path, ...]:
-    """The only safetensors file of a folder, under any name; HubError unless there is exactly one."""
-    loose = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".sft") and file.is_file())
+    """The only safetensors file of a folder, under any name; HubError unless there is exactly
+    one.
+    """
+    loose = sorted(
+        file
+        for file in folder.glob("*")
+        if file.suffix in (".safetensors", ".sft") and file.is_file()
+    )
     if len(loose) == 1:
         return (loose[0],)
-    names = [file.name for file in loose] or sorted(f.name for f in folder.glob("*") if f.suffix in OTHER_FORMATS)
+    names = [file.name for file in loose] or sorted(
+        f.name for f in folder.glob("*") if f.suffix in OTHER_FORMATS
+    )
     what = f"{len(loose)} safetensors and no index" if loose else "no safetensors weights"
     if (folder / "model_index.json").is_file():
         what = f"no {subfolder}/ in this {_config(folder, 'model_index.json').get('_class_name')}"
     listing = f": {', '.join(names[:6])}" if names else ""
-    raise HubError(what + listing, where=str(folder), cure="name the file, or a folder in diffusers' layout")
+    raise HubError(
+        what + listing, where=str(folder), cure="name the file, or a folder in diffusers' layout"
+    )

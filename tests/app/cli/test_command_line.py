@@ -52,7 +52,13 @@ def test_what_exists_passes(conf):
     lines = [
         ["model.depth=3", "data.sizes.1=8", "+extra.key=1", "~steps", "model=base", "++more=4"],
         ["experiment=long", "hydra.run.dir=elsewhere", "model.optimizer.lr=1e-3"],
-        ["-m", "model=tiny,base", "steps=range(1,9)", "experts=glob(lune*)", "model.optimizer.lr=interval(0.1,0.2)"],
+        [
+            "-m",
+            "model=tiny,base",
+            "steps=range(1,9)",
+            "experts=glob(lune*)",
+            "model.optimizer.lr=interval(0.1,0.2)",
+        ],
     ]
     for line in lines:
         assert prepare(line, conf, "train") == line
@@ -70,8 +76,17 @@ def test_a_value_that_must_be_given(conf):
 
 
 def test_flags_keep_working_wherever_they_stand(conf, tmp_path):
-    assert prepare(["steps=1", "-m", "model=tiny,base"], conf, "train") == ["-m", "steps=1", "model=tiny,base"]
-    assert prepare(["steps=1", "--cfg", "job", "--resolve"], conf, "train") == ["--cfg", "job", "--resolve", "steps=1"]
+    assert prepare(["steps=1", "-m", "model=tiny,base"], conf, "train") == [
+        "-m",
+        "steps=1",
+        "model=tiny,base",
+    ]
+    assert prepare(["steps=1", "--cfg", "job", "--resolve"], conf, "train") == [
+        "--cfg",
+        "job",
+        "--resolve",
+        "steps=1",
+    ]
     assert prepare(["--info", "steps=1"], conf, "train") == ["--info", "steps=1"]
     more = tmp_path / "more" / "experts"
     more.mkdir(parents=True)
@@ -83,7 +98,9 @@ def test_flags_keep_working_wherever_they_stand(conf, tmp_path):
 
 
 def test_what_cannot_be_resolved_is_refused(conf):
-    (conf / "experiment" / "odd.yaml").write_text("# @package _global_\nhydra: {callbacks: {x: '${nowhere.at.all}'}}\n")
+    (conf / "experiment" / "odd.yaml").write_text(
+        "# @package _global_\nhydra: {callbacks: {x: '${nowhere.at.all}'}}\n"
+    )
     assert "cannot resolve" in refused(conf, "experiment=odd").what
 
 
@@ -157,7 +174,11 @@ def test_a_run_receives_plain_containers_and_torch_is_not_imported_for_it(conf):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (config,) = seen(conf)
     assert config["prompt"] == "a large red circle, top left"
-    assert config["experts"] == {"lune": {"width": 64}} and "hydra" not in config and not config["torch"]
+    assert (
+        config["experts"] == {"lune": {"width": 64}}
+        and "hydra" not in config
+        and not config["torch"]
+    )
     assert (conf.parent / "run").is_dir(), "hydra.run.dir is honoured"
 
 
@@ -170,7 +191,11 @@ def test_multirun_keeps_the_comma_and_runs_every_job(conf):
 def test_a_typo_costs_three_lines_and_exit_code_2(conf):
     done = script(conf, "experts=lun_sol")
     assert done.returncode == 2 and done.stdout == "" and not seen(conf)
-    assert len(done.stderr.splitlines()) == 3 and "lune_sol" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        len(done.stderr.splitlines()) == 3
+        and "lune_sol" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_errors_of_a_run_are_clean_and_have_codes(conf):
@@ -184,7 +209,9 @@ def test_errors_of_a_run_are_clean_and_have_codes(conf):
     assert "s3cret-value-0123" not in bug.stderr + bug.stdout
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT]
+)
 def test_a_missing_right_and_a_full_disk_are_told_with_the_file_and_a_cure(conf, number):
     done = script(conf, "prompt=errno", f"steps={number}")
     assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -19,9 +19,14 @@ def test_every_key_and_every_choice_has_its_line(script):
     assert keys and all(word for _, _, word in keys), [key for key, _, word in keys if not word]
     for group, chosen in help_text.groups(lines):
         offered = help_text.choices([CONF], group)
-        assert offered and all(word for _, word in offered), (group, [n for n, word in offered if not word])
+        assert offered and all(word for _, word in offered), (
+            group,
+            [n for n, word in offered if not word],
+        )
         assert f"{group}={'NAME' if chosen == 'null' else chosen}" in page
-    assert page.count(f"\n  python {script}.py ") == 3 and page.startswith(f"usage: python {script}.py")
+    assert page.count(f"\n  python {script}.py ") == 3 and page.startswith(
+        f"usage: python {script}.py"
+    )
     assert all(len(line) <= 110 for line in page.splitlines())
 
 
@@ -36,7 +41,9 @@ def test_a_page_names_what_its_script_reads_and_nothing_else():
 
 def test_choices_of_a_folder_of_ones_own_are_listed(tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine.yaml").write_text("# @package _global_\n# My own network.\nmodel: {}\n")
+    (tmp_path / "model" / "mine.yaml").write_text(
+        "# @package _global_\n# My own network.\nmodel: {}\n"
+    )
     page = help_text.help_page("train", [CONF, tmp_path])
     assert "  mine" in page and "My own network." in page
 
@@ -52,7 +59,9 @@ assert not slow, slow
 
 
 def test_the_page_needs_neither_torch_nor_hydra():
-    done = subprocess.run([sys.executable, "-c", PAGE], capture_output=True, text=True, cwd=CONF.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", PAGE], capture_output=True, text=True, cwd=CONF.parent
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: python train.py")
 

@@ -16,9 +16,19 @@ from tinyflux_pl.app.cli.job_isolation import isolated
 def test_what_a_job_sets_is_put_back(monkeypatch, tmp_path):
     monkeypatch.setenv("KEPT", "1")
     logging.getLogger("some.library").setLevel(logging.WARNING)
-    before = (os.getcwd(), torch.get_num_threads(), torch.get_default_dtype(), torch.initial_seed(), random.random())
+    before = (
+        os.getcwd(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.initial_seed(),
+        random.random(),
+    )
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
-    drawn = random.Random(3).random(), np.random.RandomState(3).rand(), torch.rand(1, generator=seeded(3))
+    drawn = (
+        random.Random(3).random(),
+        np.random.RandomState(3).rand(),
+        torch.rand(1, generator=seeded(3)),
+    )
     with isolated():
         os.environ["LEFT"], os.environ["KEPT"] = "x", "2"
         os.chdir(tmp_path)
@@ -65,4 +75,7 @@ def test_two_jobs_write_two_wandb_runs(monkeypatch, tmp_path):
         with isolated():
             wandb.init(mode="offline", dir=tmp_path / job, config={"job": job})
         assert wandb.run is None
-    assert sorted(file.relative_to(tmp_path).parts[0] for file in tmp_path.rglob("*.wandb")) == ["0", "1"]
+    assert sorted(file.relative_to(tmp_path).parts[0] for file in tmp_path.rglob("*.wandb")) == [
+        "0",
+        "1",
+    ]

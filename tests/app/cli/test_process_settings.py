@@ -1,4 +1,6 @@
-"""What a process asks of OpenMP and of the C library: only what the user left open, before torch is imported."""
+"""What a process asks of OpenMP and of the C library: only what the user left open, before torch is
+imported.
+"""
 
 import json
 import os
@@ -39,12 +41,25 @@ def test_a_users_allocator_stays(unset, name):
 
 
 def test_it_is_done_before_torch_is_imported():
-    code = "import sys, os, json; import tinyflux_pl.app.cli.command_line as c; loaded = 'torch' in sys.modules; "
-    code += (
-        "c.process_settings.apply(); print(json.dumps([loaded, 'torch' in sys.modules, os.environ['GOMP_SPINCOUNT']]))"
+    code = (
+        "import sys, os, json; import tinyflux_pl.app.cli.command_line as c; loaded = 'torch' in "
+        "sys.modules; "
     )
-    clean = {k: v for k, v in os.environ.items() if k not in process_settings.WAITING and not k.startswith("KMP_")}
+    code += (
+        "c.process_settings.apply(); print(json.dumps([loaded, 'torch' in sys.modules, "
+        "os.environ['GOMP_SPINCOUNT']]))"
+    )
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in process_settings.WAITING and not k.startswith("KMP_")
+    }
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=clean, cwd=ROOT, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=clean,
+        cwd=ROOT,
+        check=True,
     )
     assert json.loads(found.stdout) == [False, False, "1000"]

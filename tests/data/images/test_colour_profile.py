@@ -1,4 +1,6 @@
-"""Pixels come out as a viewer shows them: by the profile in the file, whatever kind of file it is."""
+"""Pixels come out as a viewer shows them: by the profile in the file, whatever kind of file it
+is.
+"""
 
 import io
 
@@ -44,7 +46,9 @@ def test_a_wide_profile_is_followed_in_every_format(kind):
 
 def test_a_grey_picture_follows_a_grey_profile():
     content = encoded(Image.new("L", (8, 8), 64), icc_profile=linear_grey())
-    assert decode(content)[0, 0].tolist() == pytest.approx([137] * 3, abs=3), "a quarter of the light"
+    assert decode(content)[0, 0].tolist() == pytest.approx([137] * 3, abs=3), (
+        "a quarter of the light"
+    )
     deep = Image.fromarray(np.full((8, 8), 64 << 8, np.uint16))
     assert np.array_equal(decode(encoded(deep, icc_profile=linear_grey())), decode(content))
 
@@ -56,7 +60,9 @@ def test_transparent_palette_and_grey_pictures_follow_the_profile_too():
         assert furthest(decode(encoded(image, icc_profile=wide_rgb())), expected) <= 3
     clear = picture("RGBA")
     clear.putalpha(0)
-    assert decode(encoded(clear, icc_profile=wide_rgb())).min() == 255, "the white below is no colour of the file"
+    assert decode(encoded(clear, icc_profile=wide_rgb())).min() == 255, (
+        "the white below is no colour of the file"
+    )
 
 
 @pytest.mark.parametrize("odd", [b"", b"x" * 3_000_000, wide_rgb()[:200], linear_grey()])

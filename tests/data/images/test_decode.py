@@ -24,24 +24,37 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:
     ramp = np.zeros((height, width, 3), np.uint8)
-    ramp[..., 0], ramp[..., 1] = np.arange(width) * 255 // width, np.arange(height)[:, None] * 255 // height
+    ramp[..., 0], ramp[..., 1] = (
+        np.arange(width) * 255 // width,
+        np.arange(height)[:, None] * 255 // height,
+    )
     return Image.fromarray(ramp)
 
 
 def png_header(width: int, height: int) -> bytes:
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + b"\0\0\0\0IDAT"
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + body
+        + struct.pack(">I", zlib.crc32(body))
+        + b"\0\0\0\0IDAT"
+    )
 
 
 def test_a_file_larger_than_any_image_is_not_read_at_all(tmp_path, monkeypatch):
     with open(tmp_path / "a.png", "wb") as file:
         file.truncate(image_decoding.MAX_BYTES + 1)
-    monkeypatch.setattr(image_decoding.png_chunks, "without_text", lambda content: pytest.fail("it was read"))
+    monkeypatch.setattr(
+        image_decoding.png_chunks, "without_text", lambda content: pytest.fail("it was read")
+    )
     with pytest.raises(ImageError, match=r"134,217,729 bytes, more than 134,217,728"):
         decode(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("PNG", 0), ("BMP", 0), ("JPEG", 12), ("WEBP", 24)])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [("PNG", 0), ("BMP", 0), ("JPEG", 12), ("WEBP", 24)]
+)
 def test_reads_each_format_from_bytes_and_from_a_file(tmp_path, kind, tolerance):
     content = encoded(picture(), kind)
     (tmp_path / "a.bin").write_bytes(content)
@@ -59,7 +72,10 @@ HOSTILE = {
     "git lfs": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
     "text": (b"hello", "not a readable image"),
     "bomb of 4 gigapixels": (png_header(65535, 65535), "pixels"),
-    "bomb under Pillow's own limit": (png_header(9000, 9000), "81,000,000 pixels are more than 33,554,432"),
+    "bomb under Pillow's own limit": (
+        png_header(9000, 9000),
+        "81,000,000 pixels are more than 33,554,432",
+    ),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
     "header alone": (png_header(8, 8), "truncated or damaged"),
     "floating point": (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "F pixels"),
@@ -151,7 +167,9 @@ def test_exif_rotation_is_applied_as_pillow_does(orientation):
     exif[0x0112] = orientation
     content = encoded(picture(), "PNG", exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    assert np.array_equal(decode(content), np.asarray(upright)) and decode(content).flags.c_contiguous
+    assert (
+        np.array_equal(decode(content), np.asarray(upright)) and decode(content).flags.c_contiguous
+    )
     assert orientation != 6 or np.array_equal(upright, np.rot90(np.asarray(picture()), -1))
 
 
@@ -173,9 +191,9 @@ def test_grey_sixteen_bit_and_cmyk_are_converted():
     deep = Image.fromarray(np.full((4, 4), 0x8034, np.uint16))
     assert decode(encoded(deep))[0, 0].tolist() == [0x80] * 3
     assert decode(encoded(Image.new("1", (4, 4), 1))).min() == 255
-    assert decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))[4, 4].tolist() == pytest.approx(
-        [255, 0, 0], abs=12
-    )
+    assert decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))[
+        4, 4
+    ].tolist() == pytest.approx([255, 0, 0], abs=12)
     assert decode_mask(encoded(Image.new("L", (5, 4), 200))).tolist() == [[200] * 5] * 4
 
 
@@ -216,7 +234,9 @@ def test_a_mask_follows_its_image():
 
 
 def test_truncated_images_are_refused_although_pillow_was_told_to_load_them(monkeypatch):
-    """A library that is imported beside may set the switch for the whole process: then not even whole ones are read."""
+    """A library that is imported beside may set the switch for the whole process: then not even
+    whole ones are read.
+    """
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)

@@ -15,7 +15,9 @@ from tinyflux_pl.data.records.folder_listing import shared
 
 
 def draw(file, seed):
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(file)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(
+        file
+    )
     file.with_suffix(".txt").write_text(f"picture {seed}")
 
 
@@ -73,7 +75,11 @@ def test_another_limit_or_a_damaged_memory_means_decoding_again(pictures, decode
     start(pictures, decoded)
     assert len(start(pictures, decoded, max_pixels=10_000)[1]) == 6
     file = pictures.parent / "cache" / "decoded.bin"
-    for content in (file.read_bytes()[:-1], bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:], b""):
+    for content in (
+        file.read_bytes()[:-1],
+        bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:],
+        b"",
+    ):
         file.write_bytes(content)
         assert len(start(pictures, decoded)[1]) == 6
         assert start(pictures, decoded)[1] == []
@@ -92,7 +98,9 @@ def test_the_check_before_extraction_remembers_too(pictures, decoded):
 
 
 def test_two_processes_do_not_harm_each_other(tmp_path):
-    """One that finds the file being written leaves it; what it knew is found out again at the next start."""
+    """One that finds the file being written leaves it; what it knew is found out again at the next
+    start.
+    """
     from tinyflux_pl.core.file_lock import locked
 
     first, second = (ValidatedImages(tmp_path / "decoded.bin", 100) for _ in range(2))
@@ -118,7 +126,9 @@ def test_another_version_of_the_decoding_decodes_every_image_again(pictures, dec
     assert len(start(pictures, decoded)[1]) == 6
 
 
-def test_a_place_that_cannot_be_written_or_read_costs_time_and_nothing_else(pictures, decoded, monkeypatch):
+def test_a_place_that_cannot_be_written_or_read_costs_time_and_nothing_else(
+    pictures, decoded, monkeypatch
+):
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 
@@ -145,13 +155,17 @@ def opened(monkeypatch):
     return names
 
 
-def test_a_start_on_a_known_folder_opens_each_picture_and_caption_once(pictures, opened, monkeypatch):
+def test_a_start_on_a_known_folder_opens_each_picture_and_caption_once(
+    pictures, opened, monkeypatch
+):
     """For both splits together; headers that are known are not judged again."""
     memory = str(pictures.parent / "cache" / "decoded.bin")
 
     def both():
         with shared():
-            splits = [Folder(pictures, 16, split=s, decoded=memory) for s in ("train", "validation")]
+            splits = [
+                Folder(pictures, 16, split=s, decoded=memory) for s in ("train", "validation")
+            ]
         return {record for records in splits for record, _ in records.captions()}
 
     names = {f"{i}.{suffix}" for i in range(6) for suffix in ("png", "txt")}

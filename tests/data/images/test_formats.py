@@ -104,7 +104,9 @@ def test_sixteen_bit_transparency_lies_on_white():
     assert decode(png(16, 4, b"\0" + pairs))[0, :, 0].tolist() == [255, 0, 255, 0x80]
 
 
-@pytest.mark.parametrize(("depth", "row", "found"), [(1, 0x50, [0, 255] * 2), (2, 0x1B, [0, 85, 170, 255])])
+@pytest.mark.parametrize(
+    ("depth", "row", "found"), [(1, 0x50, [0, 255] * 2), (2, 0x1B, [0, 85, 170, 255])]
+)
 def test_a_clear_grey_of_few_bits_lies_on_white(depth, row, found):
     for value in range(2**depth):
         key = chunk(b"tRNS", struct.pack(">H", value))
@@ -149,7 +151,11 @@ def test_a_text_that_turns_the_picture_is_followed():
 
 def test_a_kind_of_the_extra_is_told_with_its_cure(monkeypatch):
     monkeypatch.setattr(image_formats, "formats", lambda: ("PNG",))
-    for start, name in ((b"\0\0\0\x18ftypheic", "HEIF"), (jxl_header.CONTAINER, "JXL"), (b"\xff\x0a", "JXL")):
+    for start, name in (
+        (b"\0\0\0\x18ftypheic", "HEIF"),
+        (jxl_header.CONTAINER, "JXL"),
+        (b"\xff\x0a", "JXL"),
+    ):
         with pytest.raises(ImageError, match=f"a {name} picture") as caught:
             decode(start + bytes(64))
         assert "[formats]" in caught.value.cure

@@ -1,4 +1,6 @@
-"""A mask marks what it shows, or is refused: labels, 16 bits, layers of one colour, clear layers."""
+"""A mask marks what it shows, or is refused: labels, 16 bits, layers of one colour, clear
+layers.
+"""
 
 import io
 
@@ -81,7 +83,11 @@ def test_soft_edges_stay_soft_and_an_empty_mask_is_empty():
     assert np.array_equal(decode_mask(encoded(ramp)), np.asarray(ramp))
     red = Image.merge("RGB", [ramp, Image.new("L", ramp.size), Image.new("L", ramp.size)])
     assert np.abs(decode_mask(encoded(red)).astype(int) - np.asarray(ramp)).max() <= 8
-    for empty in (Image.new("L", (32, 24)), Image.new("RGBA", (32, 24)), Image.new("I;16", (32, 24))):
+    for empty in (
+        Image.new("L", (32, 24)),
+        Image.new("RGBA", (32, 24)),
+        Image.new("I;16", (32, 24)),
+    ):
         assert decode_mask(encoded(empty)).max() == 0
 
 

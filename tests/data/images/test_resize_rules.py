@@ -12,10 +12,14 @@ def blank(height, width):
 
 
 def test_the_17_sizes_are_kontexts():
-    assert list(pictures.PREFERRED) == PREFERRED_KONTEXT_RESOLUTIONS and len(pictures.PREFERRED) == 17
+    assert (
+        list(pictures.PREFERRED) == PREFERRED_KONTEXT_RESOLUTIONS and len(pictures.PREFERRED) == 17
+    )
 
 
-@pytest.mark.parametrize(("height", "width"), [(37, 53), (100, 100), (900, 300), (30, 400), (1000, 1100)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(37, 53), (100, 100), (900, 300), (30, 400), (1000, 1100)]
+)
 def test_a_picture_goes_to_the_size_of_the_nearest_shape(height, width):
     _, w, h = min((abs(width / height - w / h), w, h) for w, h in PREFERRED_KONTEXT_RESOLUTIONS)
     found = pictures.RULES["preferred"](blank(height, width), 16)
@@ -40,7 +44,11 @@ def test_resizing_is_pillows_lanczos():
 def test_the_natural_size_keeps_the_shape_within_the_networks_own():
     assert pictures.natural_size(blank(37, 53), 16, 1024) == (32, 48)
     height, width = pictures.natural_size(blank(3000, 6000), 16, 1024)
-    assert (height % 16, width % 16) == (0, 0) and height * width <= 1024**2 and abs(width / height - 2) < 0.05
+    assert (
+        (height % 16, width % 16) == (0, 0)
+        and height * width <= 1024**2
+        and abs(width / height - 2) < 0.05
+    )
 
 
 def test_a_hole_is_where_the_mask_is_at_least_half_white():

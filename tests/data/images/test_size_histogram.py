@@ -19,7 +19,12 @@ def test_pictures_fall_into_the_nearest_ratio_and_octave():
 
 @pytest.mark.parametrize(
     ("size", "frame", "lost"),
-    [((64, 64), (32, 32), 0), ((64, 128), (32, 32), 0.5), ((128, 64), (32, 32), 0.5), ((40, 80), (20, 40), 0)],
+    [
+        ((64, 64), (32, 32), 0),
+        ((64, 128), (32, 32), 0.5),
+        ((128, 64), (32, 32), 0.5),
+        ((40, 80), (20, 40), 0),
+    ],
 )
 def test_what_is_lost(size, frame, lost):
     # cropped, half of a 1:2 picture goes; padded, half of the square frame is white

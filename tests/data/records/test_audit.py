@@ -23,7 +23,10 @@ def test_finds_each_fault_and_counts_it(tmp_path):
     found = audit(Folder(tmp_path, 32, split="all", allow_missing_captions=True, skip_bad=True))
     assert (found.total, found.readable, found.sound) == (7, 6, False)
     assert found.missing_captions == ["c.png"] and found.tiny == ["d.png"]
-    assert found.duplicates == [["a.png", "b.png"], ["e.png", "f.png"]] and found.contradictions == [["a.png", "b.png"]]
+    assert found.duplicates == [
+        ["a.png", "b.png"],
+        ["e.png", "f.png"],
+    ] and found.contradictions == [["a.png", "b.png"]]
     assert len(found.unreadable) == 1 and found.unreadable[0].startswith("g.png: a web page")
 
 
@@ -40,7 +43,9 @@ def test_finds_images_that_fail_only_when_decoded(tmp_path):
 def test_enlarged_is_what_the_way_of_fitting_enlarges(tmp_path):
     put(tmp_path, "a", "large", "red", size=64)
     Image.new("RGB", (200, 8), "blue").save(tmp_path / "wide.png")
-    (tmp_path / "wide.txt").write_text("filling the frame takes it four times as high, fitting into it does not")
+    (tmp_path / "wide.txt").write_text(
+        "filling the frame takes it four times as high, fitting into it does not"
+    )
     for mode, enlarged in (("crop", ["wide.png"]), ("pad", [])):
         records, sizes = Folder(tmp_path, 32, mode, split="all"), OriginalSizes((32, 32), mode)
         assert audit(records).tiny == enlarged

@@ -1,4 +1,6 @@
-"""Folders as people really have them: linked, renamed, half readable, edited meanwhile. Nothing is lost in silence."""
+"""Folders as people really have them: linked, renamed, half readable, edited meanwhile. Nothing is
+lost in silence.
+"""
 
 import json
 import os
@@ -71,7 +73,8 @@ def test_a_row_for_a_file_that_is_not_read_as_an_image_is_told(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "said"), [("e\u0301.png", "\xe9.png", r"'e\u0301.png'"), ("A.PNG", "a.png", "'A.PNG'")]
+    ("name", "row", "said"),
+    [("e\u0301.png", "\xe9.png", r"'e\u0301.png'"), ("A.PNG", "a.png", "'A.PNG'")],
 )
 def test_a_row_in_other_letters_is_told_what_the_folder_says(tmp_path, name, row, said):
     """As a set that was packed on another system: on a screen the two may look alike."""

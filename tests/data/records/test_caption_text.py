@@ -39,7 +39,9 @@ def test_another_encoding_is_named_with_the_command_that_mends_it(encoding, name
 
 @pytest.mark.parametrize("encoding", ["gb18030", "shift_jis", "cp1251"])
 def test_other_scripts_in_older_encodings_are_refused(encoding):
-    text = {"gb18030": "一只红色的猫", "shift_jis": "赤い猫がいます", "cp1251": "красный кот"}[encoding]
+    text = {"gb18030": "一只红色的猫", "shift_jis": "赤い猫がいます", "cp1251": "красный кот"}[
+        encoding
+    ]
     with pytest.raises(CaptionError, match="older encoding"):
         decoded(text.encode(encoding), "a.txt")
 
@@ -105,7 +107,9 @@ def test_pipes_do_not_block_and_long_files_are_not_read(tmp_path):
 def test_a_file_of_prompts_is_read_like_a_caption_a_line_each(tmp_path, content, prompts):
     (tmp_path / "p.txt").write_bytes(content)
     (tmp_path / "link").symlink_to("p.txt")
-    assert read_prompts(None, tmp_path / "p.txt") == read_prompts(None, tmp_path / "link") == prompts
+    assert (
+        read_prompts(None, tmp_path / "p.txt") == read_prompts(None, tmp_path / "link") == prompts
+    )
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])

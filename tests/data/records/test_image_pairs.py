@@ -42,7 +42,10 @@ def test_pairs_by_name(named):
     records = PairedImages(named, (12, 16), (8, 8), split="all")
     record = records[1]
     assert len(records) == 3 and record.caption == "make it 1" and record.source == "p1_target.png"
-    assert record.image.shape == (12, 16, 3) and [r.shape for r in record.references] == [(8, 8, 3)] * 2
+    assert (
+        record.image.shape == (12, 16, 3)
+        and [r.shape for r in record.references] == [(8, 8, 3)] * 2
+    )
     assert np.array_equal(record.image, np.asarray(Image.open(named / "p1_target.png")))
     assert record.hole is None and record.sample_id != records[0].sample_id
 
@@ -80,13 +83,18 @@ def test_the_size_of_a_target_before_it_was_fitted_is_known(named):
 def test_a_table_may_be_one_list_and_name_one_or_several_references(tmp_path):
     for name in "abc":
         picture(tmp_path / f"{name}.png")
-    rows = [{"target": "a.png", "reference": "b.png", "caption": "x"}, {"target": "b.png", "reference": ["c.png"]}]
+    rows = [
+        {"target": "a.png", "reference": "b.png", "caption": "x"},
+        {"target": "b.png", "reference": ["c.png"]},
+    ]
     (tmp_path / "metadata.json").write_text(json.dumps(rows))
     assert [row.references for row in read_rows(tmp_path)[0]] == [("b.png",), ("c.png",)]
 
 
 def test_splits_part_by_the_targets_content_and_never_overlap(named):
-    train, held = (PairedImages(named, 8, split=s, validation_fraction=0.4) for s in ("train", "validation"))
+    train, held = (
+        PairedImages(named, 8, split=s, validation_fraction=0.4) for s in ("train", "validation")
+    )
     assert len(train) + len(held) == 3 and len(held) >= 1
     assert not {r.target for r in train.rows} & {r.target for r in held.rows}
 
@@ -105,7 +113,11 @@ def test_the_fingerprint_follows_contents_and_sizes_not_the_place(named, tmp_pat
 @pytest.mark.parametrize(
     ("rows", "error", "says"),
     [
-        ([{"target": "a.png", "reference": "gone.png", "caption": "x"}], DataError, "gone.png is not there"),
+        (
+            [{"target": "a.png", "reference": "gone.png", "caption": "x"}],
+            DataError,
+            "gone.png is not there",
+        ),
         ([{"target": "a.png", "caption": "x"}], DataError, "no reference and no mask: a.png"),
         (
             [
@@ -118,7 +130,11 @@ def test_the_fingerprint_follows_contents_and_sizes_not_the_place(named, tmp_pat
         ([{"target": "a.png", "reference": "b.png"}], CaptionError, "without a caption"),
         ([{"reference": "b.png", "caption": "x"}], CaptionError, "line 1"),
         ([{"target": "a.png", "reference": 3, "caption": "x"}], CaptionError, "reference is 3"),
-        ([{"target": "../a.png", "reference": "b.png", "caption": "x"}], UntrustedFile, "leaves the dataset"),
+        (
+            [{"target": "../a.png", "reference": "b.png", "caption": "x"}],
+            UntrustedFile,
+            "leaves the dataset",
+        ),
         ([], DataError, "no pairs"),
     ],
 )
@@ -155,7 +171,9 @@ def unmatched(root):
 def test_names_are_matched_in_any_case_and_with_any_suffix(tmp_path):
     for name in ("a_Target.png", "a_REF.gif", "sub/b_target.tiff", "sub/b_Ref.jpe"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (12, 12), "red").save(tmp_path / name, format="JPEG" if "jpe" in name else None)
+        Image.new("RGB", (12, 12), "red").save(
+            tmp_path / name, format="JPEG" if "jpe" in name else None
+        )
     (tmp_path / "a_Caption.TXT").write_text("cat")
     records = PairedImages(tmp_path, 8, split="all", allow_missing_captions=True)
     assert [(r.target, r.references, r.caption) for r in records.rows] == [

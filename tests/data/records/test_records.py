@@ -29,22 +29,42 @@ def whole(root, **options):
 
 def test_reads_images_with_the_text_beside_them(tmp_path):
     records = whole(make(tmp_path))
-    assert [r.source for r in records] == ["0.png", "2.PNG", "4.jpg", "sub/1.jpg", "sub/3.png", "sub/5.PNG"]
+    assert [r.source for r in records] == [
+        "0.png",
+        "2.PNG",
+        "4.jpg",
+        "sub/1.jpg",
+        "sub/3.png",
+        "sub/5.PNG",
+    ]
     assert [r.caption for r in records] == [f"caption {i}" for i in (0, 2, 4, 1, 3, 5)]
-    assert all(r.image.shape == (16, 16, 3) and r.image.dtype == np.uint8 and r.mask is None for r in records)
-    assert records[1].image[0, 0].tolist() == [80, 90, 195] and records[3].attributes["original_size"] == [24, 21]
-    assert len({r.sample_id for r in records}) == 6 and records[0].sample_id == whole(tmp_path)[0].sample_id
+    assert all(
+        r.image.shape == (16, 16, 3) and r.image.dtype == np.uint8 and r.mask is None
+        for r in records
+    )
+    assert records[1].image[0, 0].tolist() == [80, 90, 195] and records[3].attributes[
+        "original_size"
+    ] == [24, 21]
+    assert (
+        len({r.sample_id for r in records}) == 6
+        and records[0].sample_id == whole(tmp_path)[0].sample_id
+    )
     sized: Records = records
     assert sized.name == "folder" and records.image_shape == (16, 16, 3)
     with pytest.raises(IndexError):
         records[6]
 
 
-@pytest.mark.parametrize("form", ["metadata.jsonl", "list", "mapping", "mapping of objects", "named"])
+@pytest.mark.parametrize(
+    "form", ["metadata.jsonl", "list", "mapping", "mapping of objects", "named"]
+)
 def test_reads_captions_from_one_file(tmp_path, form):
     make(tmp_path, captions=False)
     names = ["0.png", "2.PNG", "4.jpg", "sub/1.jpg", "./sub/3.png", "sub/5.PNG"]
-    rows = [{"file_name": n, k: f"cap {n}"} for n, k in zip(names, ["text", "caption", "prompt"] * 2, strict=True)]
+    rows = [
+        {"file_name": n, k: f"cap {n}"}
+        for n, k in zip(names, ["text", "caption", "prompt"] * 2, strict=True)
+    ]
     lines = "\n".join(json.dumps(r) for r in rows) + "\n\n"
     if form == "named":
         (tmp_path / "words.jsonl").write_text(lines)
@@ -74,7 +94,11 @@ def test_missing_and_empty_captions_are_all_named_unless_allowed(tmp_path):
         ("a.jsonl", '{"text": "x"}', "no file_name"),
         ("a.jsonl", '{"file_name": "a.png", "text": 3}', "not text"),
         ("a.jsonl", '{"file_name": "a.png", "text": "\\ud800"}', "not text"),
-        ("a.jsonl", '{"file_name": "a", "text": "x"}\n{"file_name": "a", "text": "y"}', "two captions"),
+        (
+            "a.jsonl",
+            '{"file_name": "a", "text": "x"}\n{"file_name": "a", "text": "y"}',
+            "two captions",
+        ),
         ("a.json", "3", "neither a list nor a mapping"),
         ("a.json", '["x"]', "not an object"),
         ("a.json", "[" * 100000, "not JSON"),
@@ -88,7 +112,8 @@ def test_malformed_caption_files_are_named_with_the_line(tmp_path, name, text, w
 
 
 @pytest.mark.parametrize(
-    "name", ["../out.png", "/etc/hostname", "a\\b.png", "a\0.png", "", "link.png", "sub/../../out.png"]
+    "name",
+    ["../out.png", "/etc/hostname", "a\\b.png", "a\0.png", "", "link.png", "sub/../../out.png"],
 )
 def test_files_outside_the_dataset_are_refused(tmp_path, name):
     root = make(tmp_path / "set", 1)
@@ -135,13 +160,19 @@ def test_bad_images_are_all_named_or_skipped_and_counted(tmp_path):
     content = (tmp_path / "0.png").read_bytes()
     (tmp_path / "9.png").write_bytes(content[: len(content) // 2])  # its header is sound
     records = whole(tmp_path, skip_bad=True)
-    assert len(records) == 6 and [line.split(":")[0] for line in records.skipped] == ["7.png", "8.png", "9.png"]
+    assert len(records) == 6 and [line.split(":")[0] for line in records.skipped] == [
+        "7.png",
+        "8.png",
+        "9.png",
+    ]
 
 
 def test_a_bad_mask_is_left_out_with_its_image_by_leave_alone(tmp_path):
     make(tmp_path, 3)
     for name in ("0", "2", "sub/1"):
-        Image.new("L", (22, 24) if name == "2" else (20 + int(name[-1]), 24)).save(tmp_path / f"{name}.mask.png")
+        Image.new("L", (22, 24) if name == "2" else (20 + int(name[-1]), 24)).save(
+            tmp_path / f"{name}.mask.png"
+        )
     assert len(whole(tmp_path)) == 3
     Image.new("L", (9, 9)).save(tmp_path / "0.mask.png")
     (tmp_path / "2.mask.png").write_bytes(b"")
@@ -152,7 +183,9 @@ def test_a_bad_mask_is_left_out_with_its_image_by_leave_alone(tmp_path):
     assert [line.split(":")[0] for line in records.skipped] == ["0.mask.png", "2.mask.png"]
     (tmp_path / "sub" / "1.mask.png").unlink()
     (tmp_path / "sub" / "1.mask.png").mkdir()
-    with pytest.raises(DataError, match=r"no usable image.*3 files \(.*1\.mask\.png: not a regular file\) left out"):
+    with pytest.raises(
+        DataError, match=r"no usable image.*3 files \(.*1\.mask\.png: not a regular file\) left out"
+    ):
         whole(tmp_path, skip_bad=True)
 
 
@@ -160,7 +193,9 @@ def test_what_is_no_caption_is_not_read_into_memory(tmp_path):
     make(tmp_path, 1)
     with open(tmp_path / "0.txt", "wb") as file:
         file.truncate(2**40)  # a hole: a terabyte of nothing
-    with pytest.raises(CaptionError, match=r"1,099,511,627,776 bytes of captions, more than 1,048,576"):
+    with pytest.raises(
+        CaptionError, match=r"1,099,511,627,776 bytes of captions, more than 1,048,576"
+    ):
         whole(tmp_path)
 
 
@@ -186,7 +221,11 @@ def test_masks_are_fitted_with_their_images_and_come_for_all_or_none(tmp_path):
     Image.new("L", (21, 24), 255).save(tmp_path / "sub" / "1.mask.png")
     records = whole(tmp_path)
     assert len(records) == 2 and records[1].mask.min() == 1.0
-    assert records[0].mask.dtype == np.float32 and records[0].mask[:7].min() == 1.0 and records[0].mask[9:].max() == 0.0
+    assert (
+        records[0].mask.dtype == np.float32
+        and records[0].mask[:7].min() == 1.0
+        and records[0].mask[9:].max() == 0.0
+    )
     Image.new("L", (9, 9), 255).save(tmp_path / "sub" / "1.mask.png")
     with pytest.raises(ImageError, match="mask"):
         whole(tmp_path)[1]
@@ -201,7 +240,9 @@ def test_splits_part_the_set_by_content(tmp_path):
         train = Folder(tmp_path, 16, validation_fraction=fraction)
         held = Folder(tmp_path, 16, split="validation", validation_fraction=fraction)
         names = [{r.source for r in part} for part in (train, held)]
-        assert len(train) + len(held) == 42 and not names[0] & names[1] and min(map(len, names)) >= 1
+        assert (
+            len(train) + len(held) == 42 and not names[0] & names[1] and min(map(len, names)) >= 1
+        )
         assert any({"0.png", "copy a.png", "copy b.png"} <= part for part in names)
     assert 5 <= len(Folder(tmp_path, 16, split="validation", validation_fraction=0.3)) <= 20
     with pytest.raises(DataError, match="no image is left"):
@@ -219,7 +260,10 @@ def test_the_fingerprint_knows_bytes_captions_and_size_and_nothing_else(tmp_path
     assert whole(root).fingerprint() == same
     (root / "notes.md").write_text("not part of it")
     assert whole(root).fingerprint() == same
-    assert whole(root, size=17).fingerprint() != same and whole(root, fit_mode="pad").fingerprint() != same
+    assert (
+        whole(root, size=17).fingerprint() != same
+        and whole(root, fit_mode="pad").fingerprint() != same
+    )
     (root / "0.txt").write_text("caption 0 ")  # spaces at the ends do not count
     assert whole(root).fingerprint() == same
     (root / "0.txt").write_text("caption zero")

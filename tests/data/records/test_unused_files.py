@@ -1,4 +1,6 @@
-"""Whatever lies in a folder of pictures and is not used is named, counted, and answered with a cure."""
+"""Whatever lies in a folder of pictures and is not used is named, counted, and answered with a
+cure.
+"""
 
 import json
 
@@ -26,12 +28,20 @@ def findings(root, **options):
 
 
 def test_every_suffix_that_is_said_to_be_read_is_read(tmp_path):
-    read = [s for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF") for s in image_formats.BUILT_IN[name]]
+    read = [
+        s
+        for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+        for s in image_formats.BUILT_IN[name]
+    ]
     for i, suffix in enumerate(read):
         put(tmp_path, f"{i}{suffix.upper() if i % 2 else suffix}")
     records = Folder(tmp_path, 8, split="all")
     records.check()
-    assert len(records) == len(read) and records.kinds == dict.fromkeys(read, 1) and not records.findings
+    assert (
+        len(records) == len(read)
+        and records.kinds == dict.fromkeys(read, 1)
+        and not records.findings
+    )
 
 
 def test_each_kind_of_unused_file_is_named(tmp_path, monkeypatch):
@@ -40,14 +50,30 @@ def test_each_kind_of_unused_file_is_named(tmp_path, monkeypatch):
     for name in ("b.heic", "c.JXL", "d.psd", "e.svg", "sub/f.CR2"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    for name in ("metadata.csv", "captions.csv", "a.caption", "x.parquet", "x.tar", "more.jsonl", "a.json"):
+    for name in (
+        "metadata.csv",
+        "captions.csv",
+        "a.caption",
+        "x.parquet",
+        "x.tar",
+        "more.jsonl",
+        "a.json",
+    ):
         (tmp_path / name).write_text("x")
     for name in ("z.txt", "a.png.txt", "sub/a.txt", "A.txt", "film.mp4", "README", ".hidden.csv"):
         (tmp_path / name).write_text("x")
     assert findings(tmp_path) == {
         "needs an extra": {"b.heic", "c.JXL"},
         "kind not read": {"d.psd", "e.svg", "sub/f.CR2"},
-        "table not read": {"metadata.csv", "captions.csv", "a.caption", "x.parquet", "x.tar", "more.jsonl", "a.json"},
+        "table not read": {
+            "metadata.csv",
+            "captions.csv",
+            "a.caption",
+            "x.parquet",
+            "x.tar",
+            "more.jsonl",
+            "a.json",
+        },
         "caption alone": {"z.txt", "a.png.txt", "sub/a.txt", "A.txt"},
         "not used": {"film.mp4", "README"},
     }
@@ -64,7 +90,9 @@ def test_two_pictures_of_one_stem_are_named(tmp_path):
 def test_a_text_beside_a_table_that_says_otherwise_is_named(tmp_path):
     for name, text in (("a.png", "cat"), ("b.png", "dog"), ("c.png", None)):
         put(tmp_path, name, text)
-    rows = [{"file_name": f"{n}.png", "text": t} for n, t in (("a", "cat"), ("b", "bird"), ("c", "x"))]
+    rows = [
+        {"file_name": f"{n}.png", "text": t} for n, t in (("a", "cat"), ("b", "bird"), ("c", "x"))
+    ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "metadata.json").write_text("[]")
     assert findings(tmp_path) == {".txt not read": {"b.txt"}, "table not read": {"metadata.json"}}

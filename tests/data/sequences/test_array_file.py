@@ -42,7 +42,10 @@ def test_a_npz_that_lies_or_unpacks_to_too_much_is_refused_unread(tmp_path):
 
 
 def test_a_pair_that_changes_after_it_was_listed_is_told(tmp_path):
-    arrays = {"condition": np.ones((4, 2, 3), np.float32), "target": np.arange(24, dtype=np.float32).reshape(4, 2, 3)}
+    arrays = {
+        "condition": np.ones((4, 2, 3), np.float32),
+        "target": np.arange(24, dtype=np.float32).reshape(4, 2, 3),
+    }
     np.savez(tmp_path / "pairs.npz", **arrays)
     records = Sequences(tmp_path / "pairs.npz", split="all")
     np.savez(tmp_path / "pairs.npz", **{**arrays, "target": arrays["target"] + 1})
@@ -51,8 +54,13 @@ def test_a_pair_that_changes_after_it_was_listed_is_told(tmp_path):
 
 
 def test_a_damaged_npz_is_named_whatever_is_wrong_with_it(tmp_path):
-    file = written(tmp_path / "pairs.npz", condition=np.ones((4, 2, 3), np.float32), target=np.ones((4, 2, 3)))
-    np.savez_compressed(file, **{k: np.random.default_rng(0).normal(size=(40, 2, 3)) for k in ("condition", "target")})
+    file = written(
+        tmp_path / "pairs.npz", condition=np.ones((4, 2, 3), np.float32), target=np.ones((4, 2, 3))
+    )
+    np.savez_compressed(
+        file,
+        **{k: np.random.default_rng(0).normal(size=(40, 2, 3)) for k in ("condition", "target")},
+    )
     content, drawn, told = file.read_bytes(), random.Random(0), 0
     for _ in range(150):
         torn = bytearray(content)
@@ -65,7 +73,9 @@ def test_a_damaged_npz_is_named_whatever_is_wrong_with_it(tmp_path):
     assert told > 100
 
 
-@pytest.mark.parametrize(("local", "central", "value"), [(6, 8, 1), (8, 10, 99)], ids=["encrypted", "unknown method"])
+@pytest.mark.parametrize(
+    ("local", "central", "value"), [(6, 8, 1), (8, 10, 99)], ids=["encrypted", "unknown method"]
+)
 def test_a_zip_that_python_cannot_read_is_named(tmp_path, local, central, value):
     file = written(tmp_path / "pairs.npz", **arrays())
     content = bytearray(file.read_bytes())

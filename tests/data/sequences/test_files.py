@@ -1,4 +1,6 @@
-"""Pairs of sequences from files: what is read, how it is split, and what is refused with its cure."""
+"""Pairs of sequences from files: what is read, how it is split, and what is refused with its
+cure.
+"""
 
 import numpy as np
 import pytest
@@ -38,21 +40,27 @@ def test_both_formats_give_the_same_pairs(tmp_path, suffix):
     assert np.array_equal(pairs.condition.numpy(), content["condition"])
     assert pairs.labels[7] == "7" and pairs.vector.shape == (40, 3)
     assert pairs.target_mask.all() and pairs.condition_mask.all()
-    assert pairs.condition_ids[3, 4].tolist() == [4.0, 0.0, 0.0] and pairs.target_ids[3, 4].tolist() == [0.0, 4.0, 0.0]
+    assert pairs.condition_ids[3, 4].tolist() == [4.0, 0.0, 0.0] and pairs.target_ids[
+        3, 4
+    ].tolist() == [0.0, 4.0, 0.0]
     assert source.shape.tokens == 6 and source.shape.width == 2 and source.shape.axes == 3
 
 
 @pytest.mark.parametrize("kind", [">f4", "f2", "f8", np.longdouble])
 def test_numbers_of_every_width_and_order_are_read(tmp_path, kind):
     content = arrays()
-    _, pairs = everything(written(tmp_path / "a.npz", **{name: part.astype(kind) for name, part in content.items()}))
+    _, pairs = everything(
+        written(tmp_path / "a.npz", **{name: part.astype(kind) for name, part in content.items()})
+    )
     assert np.array_equal(pairs.target.numpy(), content["target"].astype(kind).astype(np.float32))
 
 
 def test_ids_and_masks_are_the_file_s(tmp_path):
     shared, own = np.arange(12).reshape(6, 2), np.random.default_rng(0).integers(0, 99, (40, 5, 2))
     mask = np.arange(5)[None] < np.random.default_rng(1).integers(1, 6, (40, 1))
-    path = written(tmp_path / "a.npz", **arrays(target_ids=shared, condition_ids=own, condition_mask=mask))
+    path = written(
+        tmp_path / "a.npz", **arrays(target_ids=shared, condition_ids=own, condition_mask=mask)
+    )
     _, pairs = everything(path)
     assert torch.equal(pairs.target_ids[9], torch.from_numpy(shared).float())
     real = torch.from_numpy(mask)
@@ -66,7 +74,11 @@ def test_files_of_several_lengths_are_padded_to_the_longest(tmp_path):
     written(tmp_path / "data" / "deep" / "b.safetensors", **arrays(8, 4, 7, seed=1))
     written(tmp_path / "data" / ".hidden" / "c.npz", **arrays(8, 4, 7, seed=2))
     source, pairs = everything(tmp_path / "data")
-    assert len(source) == 18 and pairs.target.shape == (18, 6, 2) and pairs.condition.shape == (18, 7, 4)
+    assert (
+        len(source) == 18
+        and pairs.target.shape == (18, 6, 2)
+        and pairs.condition.shape == (18, 7, 4)
+    )
     assert pairs.target_mask.sum(1).tolist() == [6] * 10 + [4] * 8
     assert pairs.condition_mask.sum(1).tolist() == [5] * 10 + [7] * 8
     mixed = source.pairs([12, 3, 11])
@@ -80,7 +92,9 @@ def test_splits_share_no_pair_and_copies_stay_together(tmp_path):
     path = written(tmp_path / "a.npz", **doubled)
     train, held = Sequences(path, "train", 0.2), Sequences(path, "validation", 0.2)
     assert len(train) + len(held) == 400 and 40 <= len(held) <= 120
-    assert not {identity for identity, _ in train.sample_keys()} & {identity for identity, _ in held.sample_keys()}
+    assert not {identity for identity, _ in train.sample_keys()} & {
+        identity for identity, _ in held.sample_keys()
+    }
     assert train.fingerprint() != held.fingerprint() == train.of_split("validation").fingerprint()
     assert len(Sequences(written(tmp_path / "two.npz", **arrays(2)), "validation")) == 1
 
@@ -96,7 +110,9 @@ def test_a_record_is_its_target_under_a_name_that_leads_back(tmp_path):
     assert torch.equal(found.target[1, :, None], torch.from_numpy(record.image))
     assert torch.equal(found.target[[0, 2]], held.pairs([1, 0]).target)
     assert found.labels[1] == record.caption.split("(")[1].rstrip(")")
-    assert [train.prompts(5, "held_out", seed) for seed in (0, 0)] == [train.prompts(5, "held_out")] * 2
+    assert [train.prompts(5, "held_out", seed) for seed in (0, 0)] == [
+        train.prompts(5, "held_out")
+    ] * 2
     for wrong in ("a red circle", "train/9999", "test/0", ""):
         with pytest.raises(CaptionError, match="names no pair"):
             train.named([wrong])
@@ -109,7 +125,11 @@ def test_the_judge_knows_an_answer_from_another_and_from_a_guess(tmp_path):
     near = truth + 0.3 * torch.randn_like(truth)
     found = train.verifier().check(near.mT[..., None], prompts)
     assert set(found) == {"all", "truth", "mean"}
-    assert found["all"].float().mean() > 0.9 and found["truth"].all() and found["mean"].float().mean() < 0.2
+    assert (
+        found["all"].float().mean() > 0.9
+        and found["truth"].all()
+        and found["mean"].float().mean() < 0.2
+    )
     wrong = train.verifier().check(near.flip(0).mT[..., None], prompts)
     assert wrong["all"].float().mean() < 0.2
     pictures, said = train.pictures(near.mT[..., None], prompts)
@@ -119,18 +139,25 @@ def test_the_judge_knows_an_answer_from_another_and_from_a_guess(tmp_path):
 def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
     vector = np.random.default_rng(3).normal(5.0, 2.0, (400, 3)).astype(np.float32)
     mask = np.arange(5)[None] < np.random.default_rng(1).integers(1, 6, (400, 1))
-    train = Sequences(written(tmp_path / "a.npz", **arrays(400, vector=vector, condition_mask=mask)), "train", 0.1)
+    train = Sequences(
+        written(tmp_path / "a.npz", **arrays(400, vector=vector, condition_mask=mask)), "train", 0.1
+    )
     codec, text = identity_for(train), given_for(train, "float32")
     pairs = train.pairs(range(len(train)))
     latents = codec.encode(pairs.target.mT[..., None])
-    assert latents.mean((0, 2, 3)).abs().max() < 1e-4 and (latents.std((0, 2, 3)) - 1).abs().max() < 1e-2
+    assert (
+        latents.mean((0, 2, 3)).abs().max() < 1e-4
+        and (latents.std((0, 2, 3)) - 1).abs().max() < 1e-2
+    )
     told = text.embeddings(pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector)
     assert told.tokens[told.mask][:, :4].mean(0).abs().max() < 1e-4
     assert (told.pooled.std(0) - 1).abs().max() < 1e-2
     assert codec.ids[4] == [0.0, 4.0, 0.0] and text.ids[4] == [4.0, 0.0, 0.0]
     assert torch.equal(text.encode(train.names([5])).tokens, told.tokens[5:6])
     places = np.random.default_rng(0).integers(0, 9, (400, 6, 3))
-    wandering = Sequences(written(tmp_path / "b.npz", **arrays(400, target_ids=places)), "train", 0.1)
+    wandering = Sequences(
+        written(tmp_path / "b.npz", **arrays(400, target_ids=places)), "train", 0.1
+    )
     assert identity_for(wandering).ids is None
     with pytest.raises(ConfigError, match="float16 would round"):
         given_for(train, "float16")
@@ -154,12 +181,21 @@ BAD = {
     "two dimensions": ({"target": np.zeros((40, 6))}, r"target is \(40, 6\), not"),
     "fewer targets": ({"target": np.zeros((39, 6, 2))}, r"target is \(39, 6, 2\)"),
     "ids of other length": ({"target_ids": np.zeros((40, 5, 3))}, "target_ids is"),
-    "ids of two spaces": ({"target_ids": np.zeros((6, 2)), "condition_ids": np.zeros((5, 3))}, "2 columns"),
-    "not finite": ({"target": np.where(np.arange(40)[:, None, None] < 7, 1.0, np.nan) * np.ones((1, 6, 2))}, "pair 7"),
+    "ids of two spaces": (
+        {"target_ids": np.zeros((6, 2)), "condition_ids": np.zeros((5, 3))},
+        "2 columns",
+    ),
+    "not finite": (
+        {"target": np.where(np.arange(40)[:, None, None] < 7, 1.0, np.nan) * np.ones((1, 6, 2))},
+        "pair 7",
+    ),
     "beyond fp32": ({"condition": np.full((40, 5, 4), 1e300)}, "pair 0, .* not finite in fp32"),
     "flat ids": ({"target_ids": np.zeros(6)}, r"\(40, 6, columns\) or \(6, columns\)"),
     "a flat vector": ({"vector": np.zeros(40)}, r"vector is \(40,\), .* \(40, channels\)"),
-    "no pairs": ({"target": np.zeros((0, 6, 2)), "condition": np.zeros((0, 5, 4))}, r"condition is \(0, 5, 4\): empty"),
+    "no pairs": (
+        {"target": np.zeros((0, 6, 2)), "condition": np.zeros((0, 5, 4))},
+        r"condition is \(0, 5, 4\): empty",
+    ),
     "labels of no number": ({"label": np.full(40, np.nan)}, "label holds more than whole numbers"),
     "labels of halves": ({"label": np.arange(40) + 0.5}, "label holds more than whole numbers"),
     "lists of lists": (

@@ -1,4 +1,6 @@
-"""The two worked tasks: halves of real digits, and charts drawn by rule; what is asked, and who judges."""
+"""The two worked tasks: halves of real digits, and charts drawn by rule; what is asked, and who
+judges.
+"""
 
 import pytest
 import torch
@@ -21,7 +23,8 @@ def test_halves_make_the_scan_and_stand_where_they_were(patch):
     scans = from_squares(torch.cat((pairs.condition, pairs.target), 1))
     assert torch.equal(to_squares(scans, patch)[:, : source.shape.tokens], pairs.condition)
     known = torch.from_numpy(split_of("validation")[0]).float() / 16
-    assert all(bool((scan == known).flatten(1).all(1).any()) for scan in scans[100:])  # its last 100 are the house's
+    # its last 100 are the house's
+    assert all(bool((scan == known).flatten(1).all(1).any()) for scan in scans[100:])
     rows = scans.unflatten(1, (-1, patch)).unflatten(3, (-1, patch)).transpose(2, 3)  # b r c p q
     for ids, tokens in ((pairs.condition_ids, pairs.condition), (pairs.target_ids, pairs.target)):
         _, row, column = ids[7].long().unbind(-1)
@@ -46,7 +49,10 @@ def test_the_reader_reads_real_digits_and_not_the_mean_s_or_another_s_lower_half
     prompts = source.prompts(200)
     pairs, reader = source.named(prompts), source.verifier()
     assert sorted(prompts) == sorted(DigitHalves("validation").names(range(200)))
-    found = {name: part.float().mean() for name, part in reader.check(pairs.target.mT[..., None], prompts).items()}
+    found = {
+        name: part.float().mean()
+        for name, part in reader.check(pairs.target.mT[..., None], prompts).items()
+    }
     assert found["all"] == found["digit"] == found["truth"] >= 0.97
     assert 0.5 < found["mean"] < 0.75
     other = reader.check(pairs.target.roll(1, 0).mT[..., None], prompts)
@@ -60,7 +66,11 @@ def test_the_picture_shows_what_was_given_what_was_drawn_and_what_is_true():
     pictures, said = source.pictures(torch.zeros_like(pairs.target).mT[..., None], prompts)
     given, drawn, real = pictures[:, :, :8], pictures[:, :, 9:17], pictures[:, :, 18:]
     assert pictures.shape == (3, 3, 26, 8) and (pictures[:, :, [8, 17]] == 1).all()
-    assert torch.equal(given, drawn) and (given[:, :, 4:] == -1).all() and torch.equal(given[:, :, :4], real[:, :, :4])
+    assert (
+        torch.equal(given, drawn)
+        and (given[:, :, 4:] == -1).all()
+        and torch.equal(given[:, :, :4], real[:, :, :4])
+    )
     assert not torch.equal(real, drawn) and said[0].startswith(f"a {pairs.labels[0]}, read as ")
 
 
@@ -72,8 +82,12 @@ def test_a_chart_is_what_its_list_says():
         for column, height in pairs.condition[i][pairs.condition_mask[i]].long().tolist():
             cells[COLUMNS - height :, column] = 1.0
         assert torch.equal(pairs.target[i].reshape(COLUMNS, COLUMNS), cells)
-        assert [int(h) for h in pairs.labels[i]] == [int((cells[:, c] > 0).sum()) for c in range(COLUMNS)]
-    assert torch.equal(every(BarCharts("train", 64)).target, BarCharts("train", 128).pairs(range(64)).target)
+        assert [int(h) for h in pairs.labels[i]] == [
+            int((cells[:, c] > 0).sum()) for c in range(COLUMNS)
+        ]
+    assert torch.equal(
+        every(BarCharts("train", 64)).target, BarCharts("train", 128).pairs(range(64)).target
+    )
 
 
 def test_no_chart_is_in_two_splits_in_whatever_order_its_bars_come():
@@ -99,7 +113,9 @@ def test_charts_are_judged_cell_by_cell():
 
 
 @pytest.mark.parametrize(
-    "asked", [{"split": "test"}, {"split": "train", "patch": 3}, {"split": "reader"}], ids=lambda a: str(a)
+    "asked",
+    [{"split": "test"}, {"split": "train", "patch": 3}, {"split": "reader"}],
+    ids=lambda a: str(a),
 )
 def test_what_cannot_be_had_is_refused(asked):
     with pytest.raises(ConfigError):
@@ -112,7 +128,9 @@ def test_what_cannot_be_had_is_refused(asked):
 
 def test_records_end_where_their_pairs_do():
     for source in (DigitHalves("validation"), BarCharts("validation", 64, 4)):
-        assert torch.equal(torch.from_numpy(source[len(source) - 1].image)[:, 0], every(source).target[-1])
+        assert torch.equal(
+            torch.from_numpy(source[len(source) - 1].image)[:, 0], every(source).target[-1]
+        )
         with pytest.raises(IndexError):
             source[len(source)]
         assert identity_for(source).ids == every(source).target_ids[0].tolist()

@@ -34,7 +34,9 @@ def test_a_picture_is_its_scan_enlarged_in_squares(size):
     assert image.shape == (size, size, 3) and image.dtype == np.uint8
     cells = image.reshape(8, block, 8, block, 3)
     assert (cells == cells[:, :1, :, :1, :1]).all()
-    assert np.array_equal(np.round(cells[:, 0, :, 0, 0].astype(float) * INK / 255.0), source.images[5])
+    assert np.array_equal(
+        np.round(cells[:, 0, :, 0, 0].astype(float) * INK / 255.0), source.images[5]
+    )
 
 
 def test_records_are_the_same_each_time_and_say_their_digit():
@@ -47,7 +49,9 @@ def test_records_are_the_same_each_time_and_say_their_digit():
         first[20]
 
 
-@pytest.mark.parametrize(("caption", "digit"), [("the digit seven", 7), ("a handwritten 7", 7), ("The digit 0.", 0)])
+@pytest.mark.parametrize(
+    ("caption", "digit"), [("the digit seven", 7), ("a handwritten 7", 7), ("The digit 0.", 0)]
+)
 def test_captions_name_a_digit(caption, digit):
     assert parse(caption) == digit
 
@@ -58,7 +62,9 @@ def test_a_caption_without_one_digit_is_an_error_with_examples(caption):
         parse(caption)
 
 
-@pytest.mark.parametrize("asked", [{"split": "held_out"}, {"size": 30}, {"count": 0}, {"count": 901}])
+@pytest.mark.parametrize(
+    "asked", [{"split": "held_out"}, {"size": 30}, {"count": 0}, {"count": 901}]
+)
 def test_what_cannot_be_had_is_refused(asked):
     with pytest.raises(ConfigError):
         Digits(**asked)
@@ -87,12 +93,20 @@ def test_the_reader_catches_wrong_captions():
 
 def test_what_is_no_digit_reads_as_none():
     noise = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    for images in (noise, -torch.ones(1, 3, 32, 32), torch.ones(1, 3, 32, 32), torch.full((1, 3, 32, 32), torch.nan)):
+    for images in (
+        noise,
+        -torch.ones(1, 3, 32, 32),
+        torch.ones(1, 3, 32, 32),
+        torch.full((1, 3, 32, 32), torch.nan),
+    ):
         assert all(seen["digit"] is None for seen in Digits().verifier().read(images))
 
 
 def test_copies_show_as_nearer_than_real_scans_are():
     training, validation = tensors(all_of("train")), tensors(all_of("validation"))
-    copies, honest = neighbour_distances(training[:50], training), neighbour_distances(validation, training)
+    copies, honest = (
+        neighbour_distances(training[:50], training),
+        neighbour_distances(validation, training),
+    )
     assert copies["generated"][0.95] < 1e-5 and copies["held_out"][0.05] > 0.3
     assert honest["generated"] == pytest.approx(honest["held_out"], abs=0.01)

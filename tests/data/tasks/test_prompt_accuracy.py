@@ -69,7 +69,9 @@ def test_one_prompt_an_image():
         PromptAccuracy(Brightness()).update(IMAGES, PROMPTS[:3])
 
 
-@pytest.mark.parametrize("source", [Shapes("validation", 40), Scenes("validation", 40), Digits("validation", 40)])
+@pytest.mark.parametrize(
+    "source", [Shapes("validation", 40), Scenes("validation", 40), Digits("validation", 40)]
+)
 def test_every_embedded_verifier_can_be_measured(source):
     records, metric = [source[i] for i in range(40)], PromptAccuracy(source.verifier())
     metric.update(tensors(records), [record.caption for record in records])
@@ -81,7 +83,9 @@ def test_every_embedded_verifier_can_be_measured(source):
 
 
 def test_a_claim_counts_only_where_the_prompt_makes_it():
-    group = next(r for r in (Scenes(count=20)[i] for i in range(20)) if r.attributes["relation"] is None)
+    group = next(
+        r for r in (Scenes(count=20)[i] for i in range(20)) if r.attributes["relation"] is None
+    )
     pair = next(r for r in (Scenes(count=20)[i] for i in range(20)) if r.attributes["relation"])
     metric = PromptAccuracy(Scenes().verifier())
     metric.update(tensors([group]), [group.caption])

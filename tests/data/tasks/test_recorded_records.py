@@ -1,4 +1,5 @@
-"""Pixels, captions, fingerprints and prompts of the drawn tasks equal, to the bit, those that were recorded.
+"""Pixels, captions, fingerprints and prompts of the drawn tasks equal, to the bit, those that were
+recorded.
 
 A change here makes every cache stale: raise the task's version and record the hashes again.
 """
@@ -42,7 +43,9 @@ RECORDED = {
 
 
 def digest(*parts):
-    content = b"".join(p if isinstance(p, bytes) else json.dumps(p, sort_keys=True).encode() for p in parts)
+    content = b"".join(
+        p if isinstance(p, bytes) else json.dumps(p, sort_keys=True).encode() for p in parts
+    )
     return hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -21,7 +21,10 @@ def records():
 
 
 def drawn_tensor(objects):
-    things = [ShapeInstance(shape, np.asarray(PALETTE[colour]), x, y, 5.5) for colour, shape, x, y in objects]
+    things = [
+        ShapeInstance(shape, np.asarray(PALETTE[colour]), x, y, 5.5)
+        for colour, shape, x, y in objects
+    ]
     return torch.from_numpy(draw(things, 48, 230.0)[0]).permute(2, 0, 1)[None].float() / 127.5 - 1.0
 
 
@@ -33,17 +36,31 @@ def wrong(record, claim):
         turned = {"left of": "right of", "right of": "above", "above": "below", "below": "left of"}
         return scene.relation and Scene(scene.objects, turned[scene.relation]).caption(0)
     if claim == "count":
-        return None if scene.relation else Scene((scene.objects[0],) * (2 + (len(rest)) % 3)).caption(0)
+        return (
+            None
+            if scene.relation
+            else Scene((scene.objects[0],) * (2 + (len(rest)) % 3)).caption(0)
+        )
     step = lambda choices, now: choices[(choices.index(now) + 1) % len(choices)]  # noqa: E731
     first = (step(COLOURS, colour), shape) if claim == "colour" else (colour, step(SHAPES, shape))
-    return Scene((first, *rest) if scene.relation else (first,) * len(scene.objects), scene.relation).caption(0)
+    return Scene(
+        (first, *rest) if scene.relation else (first,) * len(scene.objects), scene.relation
+    ).caption(0)
 
 
 def test_a_record_depends_on_seed_split_and_index_alone():
     one, other = Scenes(count=5, seed=1)[3], Scenes(count=50, seed=1)[3]
     assert np.array_equal(one.image, other.image) and one.caption == other.caption
     assert Scenes("validation", 5, seed=1)[3].sample_id != one.sample_id
-    assert len({str(s.fingerprint()) for s in (Scenes(), Scenes(seed=1), Scenes("held_out"), Scenes(size=64))}) == 4
+    assert (
+        len(
+            {
+                str(s.fingerprint())
+                for s in (Scenes(), Scenes(seed=1), Scenes("held_out"), Scenes(size=64))
+            }
+        )
+        == 4
+    )
 
 
 def test_captions_say_what_is_drawn(records):
@@ -60,7 +77,10 @@ def test_captions_say_what_is_drawn(records):
 
 def test_two_objects_without_a_relation_may_stand_anywhere():
     assert parse("a red circle and a blue square") == Scene((("red", "circle"), ("blue", "square")))
-    assert Scene((("red", "circle"), ("blue", "square"))).caption(0) == "a red circle and a blue square"
+    assert (
+        Scene((("red", "circle"), ("blue", "square"))).caption(0)
+        == "a red circle and a blue square"
+    )
     image = drawn_tensor([("red", "circle", 34.0, 14.0), ("blue", "square", 14.0, 34.0)])
     reader = Scenes().verifier()
     assert reader.check(image, ["a red circle and a blue square"])["all"].item()
@@ -80,7 +100,13 @@ def test_splits_keep_their_pairs_and_relations_join_unlike_objects(records):
 
 @pytest.mark.parametrize(
     "caption",
-    ["", "a red circle", "five red circles", "a red circle and a red circle", "a red circle beside a blue square"],
+    [
+        "",
+        "a red circle",
+        "five red circles",
+        "a red circle and a red circle",
+        "a red circle beside a blue square",
+    ],
 )
 def test_a_caption_of_something_else_is_an_error_with_the_grammar(caption):
     with pytest.raises(CaptionError, match="left of"):
@@ -100,12 +126,17 @@ def test_prompts_are_balanced(split):
     assert Counter(scene.relation for scene in scenes) == {None: 60, **dict.fromkeys(RELATIONS, 15)}
     groups = Counter(len(scene.objects) for scene in scenes if scene.relation is None)
     assert groups == dict.fromkeys(COUNTS.values(), 20)
-    assert set(Counter(scene.objects[0] for scene in scenes).values()) == {120 // (10 if split == "held_out" else 30)}
+    assert set(Counter(scene.objects[0] for scene in scenes).values()) == {
+        120 // (10 if split == "held_out" else 30)
+    }
 
 
 def test_worn_pictures_are_read_back(records):
     kept = Scenes().verifier().check(worn(tensors(records)), [record.caption for record in records])
-    assert all(kept[claim].float().mean() >= 0.995 for claim in ("all", "colour", "shape", "relation", "count"))
+    assert all(
+        kept[claim].float().mean() >= 0.995
+        for claim in ("all", "colour", "shape", "relation", "count")
+    )
 
 
 @pytest.mark.parametrize("claim", ["colour", "shape", "relation", "count"])
@@ -113,7 +144,11 @@ def test_a_caption_wrong_in_one_claim_is_caught(records, claim):
     lies = [(record, wrong(record, claim)) for record in records]
     lies = [(record, caption) for record, caption in lies if caption]
     assert len(lies) > 100
-    kept = Scenes().verifier().check(worn(tensors([r for r, _ in lies])), [caption for _, caption in lies])
+    kept = (
+        Scenes()
+        .verifier()
+        .check(worn(tensors([r for r, _ in lies])), [caption for _, caption in lies])
+    )
     assert kept["all"].float().mean() <= 0.01 and kept[claim].float().mean() <= 0.01
 
 
@@ -125,7 +160,11 @@ def test_swapped_colours_keep_the_multisets_but_not_the_binding():
 
 
 def test_a_third_object_breaks_the_count():
-    objects = [("red", "circle", 10.0, 24.0), ("blue", "square", 38.0, 24.0), ("green", "cross", 24.0, 40.0)]
+    objects = [
+        ("red", "circle", 10.0, 24.0),
+        ("blue", "square", 38.0, 24.0),
+        ("green", "cross", 24.0, 40.0),
+    ]
     kept = Scenes().verifier().check(drawn_tensor(objects), ["a red circle left of a blue square"])
     assert kept["relation"].item() and not kept["count"].item() and not kept["all"].item()
 

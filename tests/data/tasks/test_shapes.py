@@ -17,7 +17,15 @@ from tinyflux_pl.data.tasks.shapes.grammar import (
     parse,
 )
 from tinyflux_pl.data.tasks.shapes.records import Shapes
-from tinyflux_pl.data.tasks.shapes.render import COLOURS, PALETTE, SHAPES, ShapeInstance, coverage, draw, moments
+from tinyflux_pl.data.tasks.shapes.render import (
+    COLOURS,
+    PALETTE,
+    SHAPES,
+    ShapeInstance,
+    coverage,
+    draw,
+    moments,
+)
 
 
 def tensors(records):
@@ -31,19 +39,26 @@ def worn(images, sigma=0.1, blur=0.5):
     taps = taps / taps.sum()
     flat = F.pad(images, (3, 3, 3, 3), mode="replicate").flatten(0, 1)[:, None]
     flat = F.conv2d(F.conv2d(flat, taps.view(1, 1, 1, 7)), taps.view(1, 1, 7, 1))
-    return flat[:, 0].view_as(images) + sigma * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return flat[:, 0].view_as(images) + sigma * torch.randn(
+        images.shape, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def altered(record, claim):
     """A caption of the record that is wrong in one claim."""
-    choices = {"colour": COLOURS, "shape": SHAPES, "position": tuple(POSITIONS), "size": SIZES}[claim]
+    choices = {"colour": COLOURS, "shape": SHAPES, "position": tuple(POSITIONS), "size": SIZES}[
+        claim
+    ]
     wrong = [choice for choice in choices if choice != record.attributes[claim]]
     stated = {**record.attributes, claim: wrong[record.sample_id % len(wrong)]}
     return full_caption(stated)
 
 
 def full_caption(attributes):
-    return f"a {attributes['size']} {attributes['colour']} {attributes['shape']}, {attributes['position']}"
+    return (
+        f"a {attributes['size']} {attributes['colour']} {attributes['shape']}, "
+        f"{attributes['position']}"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +71,10 @@ def test_a_record_depends_on_seed_split_and_index_alone():
     first, again = Shapes(count=8, seed=1), Shapes(count=900, seed=1)
     backwards = {i: again[i] for i in reversed(range(8))}
     for i in range(8):
-        assert np.array_equal(first[i].image, backwards[i].image) and first[i].caption == backwards[i].caption
+        assert (
+            np.array_equal(first[i].image, backwards[i].image)
+            and first[i].caption == backwards[i].caption
+        )
         assert first[i].sample_id == backwards[i].sample_id
     for other in (Shapes("validation", 8, seed=1), Shapes(count=8, seed=2)):
         assert all(other[i].sample_id != first[i].sample_id for i in range(8))
@@ -96,7 +114,10 @@ def test_a_split_draws_from_its_own_pairs_and_from_all_of_them(split):
 
 def test_captions_state_true_attributes_and_some_leave_attributes_out(records):
     stated = [parse(record.caption) for record in records]
-    assert all(caption.items() <= record.attributes.items() for caption, record in zip(stated, records, strict=True))
+    assert all(
+        caption.items() <= record.attributes.items()
+        for caption, record in zip(stated, records, strict=True)
+    )
     complete = sum(len(caption) == 4 for caption in stated) / len(stated)
     assert complete == pytest.approx(1 - SHORT_CAPTIONS, abs=0.07)
     left_out = {frozenset(caption) for caption in stated}
@@ -110,7 +131,10 @@ def test_captions_state_true_attributes_and_some_leave_attributes_out(records):
     [
         ("a circle", {"shape": "circle"}),
         ("a red circle", {"colour": "red", "shape": "circle"}),
-        ("top left: an orange cross", {"colour": "orange", "shape": "cross", "position": "top left"}),
+        (
+            "top left: an orange cross",
+            {"colour": "orange", "shape": "cross", "position": "top left"},
+        ),
         ("a small square on the right", {"size": "small", "shape": "square", "position": "right"}),
     ],
 )
@@ -120,7 +144,13 @@ def test_a_short_caption_states_what_it_names(caption, attributes):
 
 @pytest.mark.parametrize(
     "caption",
-    ["", "red", "a large red blue circle, top", "a large red circle, top middle", "a large red dog, top"],
+    [
+        "",
+        "red",
+        "a large red blue circle, top",
+        "a large red circle, top middle",
+        "a large red dog, top",
+    ],
 )
 def test_a_caption_outside_the_grammar_is_an_error_with_the_grammar(caption):
     with pytest.raises(CaptionError, match="diamond"):
@@ -137,7 +167,8 @@ def test_short_prompts_leave_out_every_choice_equally_often():
 def test_an_attribute_that_a_caption_leaves_out_is_not_checked(records):
     images = tensors(records)
     captions = [
-        f"{'an' if r.attributes['colour'] == 'orange' else 'a'} {r.attributes['colour']} {r.attributes['shape']}"
+        f"{'an' if r.attributes['colour'] == 'orange' else 'a'} {r.attributes['colour']} "
+        f"{r.attributes['shape']}"
         for r in records
     ]
     reader = Shapes().verifier()
@@ -179,19 +210,30 @@ def test_coverage_has_the_area_and_centroid_that_the_reader_expects(shape):
 
 
 def test_worn_pictures_are_read_back(records):
-    kept = Shapes().verifier().check(worn(tensors(records)), [full_caption(r.attributes) for r in records])
+    kept = (
+        Shapes()
+        .verifier()
+        .check(worn(tensors(records)), [full_caption(r.attributes) for r in records])
+    )
     assert kept["all"].float().mean() >= 0.995
 
 
 @pytest.mark.parametrize("size", [24, 64])
 def test_other_sizes_are_read_back(size):
     drawn = [Shapes("train", 200, size=size)[i] for i in range(200)]
-    assert Shapes().verifier().check(tensors(drawn), [r.caption for r in drawn])["all"].float().mean() >= 0.995
+    assert (
+        Shapes().verifier().check(tensors(drawn), [r.caption for r in drawn])["all"].float().mean()
+        >= 0.995
+    )
 
 
 @pytest.mark.parametrize("claim", ["colour", "shape", "position", "size"])
 def test_a_caption_wrong_in_one_claim_is_caught_in_that_claim(records, claim):
-    kept = Shapes().verifier().check(worn(tensors(records)), [altered(record, claim) for record in records])
+    kept = (
+        Shapes()
+        .verifier()
+        .check(worn(tensors(records)), [altered(record, claim) for record in records])
+    )
     assert kept["all"].float().mean() <= 0.01 and kept[claim].float().mean() <= 0.01
     others = [kept[k].float().mean() for k in ("colour", "shape", "position", "size") if k != claim]
     assert min(others) >= 0.995
@@ -209,10 +251,13 @@ def test_a_second_object_spoils_the_picture():
     red, blue = (np.asarray(PALETTE[colour]) for colour in ("red", "blue"))
     one = [ShapeInstance("circle", red, 9.0, 9.0, RADII["medium"])]
     pictures = [
-        draw(objects, 32, 230.0)[0] for objects in (one, [*one, ShapeInstance("square", blue, 24.0, 24.0, 2.5)])
+        draw(objects, 32, 230.0)[0]
+        for objects in (one, [*one, ShapeInstance("square", blue, 24.0, 24.0, 2.5)])
     ]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    assert Shapes().verifier().check(images, ["a medium red circle, top left"] * 2)["all"].tolist() == [True, False]
+    assert Shapes().verifier().check(images, ["a medium red circle, top left"] * 2)[
+        "all"
+    ].tolist() == [True, False]
     assert [seen["count"] for seen in Shapes().verifier().read(images)] == [1, 2]
 
 
@@ -221,8 +266,15 @@ def test_ragged_blobs_are_no_shapes():
     y, x = np.mgrid[:32, :32] + 0.5
     blobs = []
     for _ in range(200):
-        centre, turn, waves = order.uniform(10, 22, 2), order.uniform(0, 6.3, 5), order.normal(size=5) * 0.2
-        angle, distance = np.arctan2(y - centre[0], x - centre[1]), np.hypot(y - centre[0], x - centre[1])
+        centre, turn, waves = (
+            order.uniform(10, 22, 2),
+            order.uniform(0, 6.3, 5),
+            order.normal(size=5) * 0.2,
+        )
+        angle, distance = (
+            np.arctan2(y - centre[0], x - centre[1]),
+            np.hypot(y - centre[0], x - centre[1]),
+        )
         ripple = sum(waves[k] * np.cos((k + 2) * angle + turn[k]) for k in range(5))
         outline = order.uniform(4, 7) * (1 + ripple)
         blobs.append(0.8 - 1.6 * np.clip(0.5 - (distance - outline), 0, 1))

@@ -71,7 +71,11 @@ def run(config: Extract) -> int:
     _print(artifacts)
     for line in process_settings.apply():
         print(line)
-    left = [artifact for artifact in artifacts if artifact not in repaired or verify.foreign_files(artifact.path)]
+    left = [
+        artifact
+        for artifact in artifacts
+        if artifact not in repaired or verify.foreign_files(artifact.path)
+    ]
     return int(any(not artifact.is_intact for artifact in left))
 
 
@@ -109,7 +113,8 @@ def _roots(config: Extract) -> list[Path]:
         return [folder]
     caches = [Path(node.cache) for node in config.data.sources.values()]
     paths = config.paths
-    folders = [Path(path) for path in (paths.root, paths.cache, paths.outputs)]  # the last two may be links
+    # the last two may be links
+    folders = [Path(path) for path in (paths.root, paths.cache, paths.outputs)]
     return [path for path in (*caches, *folders) if path.is_dir()]
 
 
@@ -147,7 +152,10 @@ def _verify_cache(artifact: Artifact) -> Iterator[Artifact]:
 
 def _cure(artifact: Artifact) -> str:
     if artifact.path.name.endswith((NEW, OLD)):
-        return "left by a rebuild that was stopped: give its command again (rebuild=true), or remove this folder"
+        return (
+            "left by a rebuild that was stopped: give its command again (rebuild=true), or remove "
+            "this folder"
+        )
     if artifact.kind == CACHE and (foreign := verify.foreign_files(artifact.path)):
         return f"{_moved(artifact.path, foreign)}; then look again"
     if artifact.faults:

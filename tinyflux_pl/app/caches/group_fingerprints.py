@@ -40,7 +40,9 @@ def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> s
     return cached.get("precision", parts.precision)
 
 
-def expert_fingerprint(parts: Parts, extractor: Any, precision: str | None = None) -> dict[str, Any]:
+def expert_fingerprint(
+    parts: Parts, extractor: Any, precision: str | None = None
+) -> dict[str, Any]:
     """Fingerprint of an expert's group, extracted in `precision` (None: that of training)."""
     computed = {"dtype": parts.config.data.store_dtype, "precision": precision or parts.precision}
     return {**extractor.fingerprint(), **computed}

@@ -19,11 +19,14 @@ from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.file_lock import locked
 from tinyflux_pl.data.records import caption_lengths
 
-MAX_THREADED_BYTES = 2**26  # bytes of a teacher's weights, below which threads within an operation gain little
+# bytes of a teacher's weights, below which threads within an operation gain little
+MAX_THREADED_BYTES = 2**26
 MAX_COPIES = 8
 
 
-def prepare(parts: Parts, rebuild: bool = False, sources: list[Source] | None = None) -> list[Source]:
+def prepare(
+    parts: Parts, rebuild: bool = False, sources: list[Source] | None = None
+) -> list[Source]:
     """Fill the caches of the run's sources, encoders and teachers one at a time.
 
     All checks come before the first image is encoded. With `rebuild` the old caches stay until the
@@ -67,7 +70,10 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
             if not cache.store.complete(ENCODINGS):
                 records = cache.records
                 records.check()
-                records.findings = [*records.findings, *caption_lengths.check_captions(records, parts.text)]
+                records.findings = [
+                    *records.findings,
+                    *caption_lengths.check_captions(records, parts.text),
+                ]
 
 
 def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
@@ -116,7 +122,8 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
     codec = teacher.codec.to(parts.device)
     text = teacher.text.to(parts.device)
     shares_encodings = (
-        codec.fingerprint() == parts.codec.fingerprint() and text.fingerprint() == parts.text.fingerprint()
+        codec.fingerprint() == parts.codec.fingerprint()
+        and text.fingerprint() == parts.text.fingerprint()
     )
     extractor.to(parts.device)
     extractor.max_batch = batch * len(extractor.t_buckets)

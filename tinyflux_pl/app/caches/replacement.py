@@ -24,7 +24,8 @@ class Replacement:
         self.root = Path(root)
         self._new = self.root.with_name(self.root.name + NEW)
         self._old = self.root.with_name(self.root.name + OLD)
-        if self._old.exists() and not self.root.exists():  # stopped between the two renames of `finish`
+        # stopped between the two renames of `finish`
+        if self._old.exists() and not self.root.exists():
             os.rename(self._old, self.root)
         self.pending = rebuild and (self.root / MANIFEST_FILE).exists()
         self.folder = self._new if self.pending else self.root

@@ -85,7 +85,9 @@ def datasets(sources: list[Source], in_memory: bool) -> tuple[Mixture, Mixture]:
 
     def mixture(split: str) -> Mixture:
         caches = [source.caches[split] for source in sources]
-        return Mixture({i: CachedDataset(c.store, c.experts, in_memory, i) for i, c in enumerate(caches)})
+        return Mixture(
+            {i: CachedDataset(c.store, c.experts, in_memory, i) for i, c in enumerate(caches)}
+        )
 
     return mixture("train"), mixture("validation")
 

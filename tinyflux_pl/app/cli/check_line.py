@@ -19,7 +19,17 @@ from tinyflux_pl.config.quoting import quoted
 from tinyflux_pl.core.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
-_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i", "--experimental-rerun")
+_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-name",
+    "-cn",
+    "--info",
+    "-i",
+    "--experimental-rerun",
+)
 _FOLDERS = ("--config-path", "-cp", "--config-dir", "-cd")
 
 
@@ -35,7 +45,8 @@ class Line:
 def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
     """Arguments for Hydra: flags first, free text quoted, folders absolute; idempotent.
 
-    Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not allowed.
+    Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not
+    allowed.
     """
     return check_line(argv, root, config_name).arguments
 
@@ -118,10 +129,18 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
             continue
         name, _, value = token.partition("=")
         flags.append(name)
-        if not value and name in _WITH_VALUE + _FOLDERS and rest and not rest[0].startswith("-") and "=" not in rest[0]:
+        if (
+            not value
+            and name in _WITH_VALUE + _FOLDERS
+            and rest
+            and not rest[0].startswith("-")
+            and "=" not in rest[0]
+        ):
             value = rest.pop(0)
         if value:
-            flags.append(str(Path(value).absolute()) if name in _FOLDERS and "://" not in value else value)
+            flags.append(
+                str(Path(value).absolute()) if name in _FOLDERS and "://" not in value else value
+            )
     return flags, overrides
 
 
@@ -135,7 +154,9 @@ def _flags(flags: list[str]) -> Any:
         if token.startswith("--") and token not in options:
             name = token.lstrip("-")
             raise ConfigError(
-                f"unknown flag: {token}", where="the command line", cure=f"write {name}=... without dashes"
+                f"unknown flag: {token}",
+                where="the command line",
+                cure=f"write {name}=... without dashes",
             )
     try:
         with redirect_stderr(io.StringIO()) as stderr:
@@ -147,6 +168,8 @@ def _flags(flags: list[str]) -> Any:
         raise ConfigError(what, where="the command line", cure=cure) from None
     if args.experimental_rerun:
         raise ConfigError(
-            "--experimental-rerun unpickles a file", where=args.experimental_rerun, cure="repeat the line with run=NAME"
+            "--experimental-rerun unpickles a file",
+            where=args.experimental_rerun,
+            cure="repeat the line with run=NAME",
         )
     return args

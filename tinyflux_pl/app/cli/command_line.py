@@ -22,12 +22,16 @@ from tinyflux_pl.core.printable import printable
 __all__ = ["CONF", "prepare", "run"]
 
 
-def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, root: Path = CONF) -> None:
-    """Prepare the line, let Hydra compose it, and call `main` with plain containers; exit non-zero on failure.
+def run(
+    config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, root: Path = CONF
+) -> None:
+    """Prepare the line, let Hydra compose it, and call `main` with plain containers; exit non-zero
+    on failure.
 
-    `main` is the recipe of that name in app/run.py unless given; it returns an exit code, or for a sweeper
-    the figure to optimise. A TinyFluxError is printed as its three lines, with the traceback before them
-    under TINYFLUX_DEBUG=1: exit code its own (core.errors), 128 + the number of a signal that stopped it, 1 else.
+    `main` is the recipe of that name in app/run.py unless given; it returns an exit code, or for a
+    sweeper the figure to optimise. A TinyFluxError is printed as its three lines, with the
+    traceback before them under TINYFLUX_DEBUG=1: exit code its own (core.errors), 128 + the number
+    of a signal that stopped it, 1 else.
     """
     standard_streams.make_robust()
     process_settings.apply()
@@ -70,7 +74,8 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
         from tinyflux_pl.config.suggest import explained
 
         codes.append(_report(explained(error)))
-    except BrokenPipeError:  # the reader left, as `| head` does; Python would complain again at exit
+    # the reader left, as `| head` does; Python would complain again at exit
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         codes.append(141)
     except OSError as error:  # Hydra's, at a folder that cannot be made
@@ -86,18 +91,24 @@ def run(config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, r
 
 def _run_here(arguments: Sequence[str]) -> bool:
     """True if Hydra's own launcher runs the jobs here: another machine may have another GPU."""
-    return not any(a.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper=")) for a in arguments)
+    return not any(
+        a.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper=")) for a in arguments
+    )
 
 
 def _check_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
-    """Raise the first error that a job of a sweep would meet before its first step, with the job's number."""
+    """Raise the first error that a job of a sweep would meet before its first step, with the job's
+    number.
+    """
     from tinyflux_pl.app.run import CHECKS
 
     for number, job in enumerate(jobs):
         try:
             CHECKS[name](job)
         except TinyFluxError as error:
-            error.args = (f"job {number} of 0 to {len(jobs) - 1}, none of which was started: {error}",)
+            error.args = (
+                f"job {number} of 0 to {len(jobs) - 1}, none of which was started: {error}",
+            )
             raise
 
 
@@ -105,7 +116,9 @@ def _of_the_system(error: OSError) -> TinyFluxError:
     """A refusal of the system outside a job, with its file."""
     where = str(error.filename or "this machine")
     cure = "choose another folder (run=NAME, paths.root=FOLDER), or give this user the right to it"
-    return ConfigError(f"the system refused: {(error.strerror or str(error)).lower()}", where=where, cure=cure)
+    return ConfigError(
+        f"the system refused: {(error.strerror or str(error)).lower()}", where=where, cure=cure
+    )
 
 
 def _recipe(name: str) -> Callable[[dict[str, Any]], Any]:
@@ -115,7 +128,9 @@ def _recipe(name: str) -> Callable[[dict[str, Any]], Any]:
 
 
 def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -> Any:
-    """One run of the recipe inside Hydra. In a sweep a failure is printed and raised: the next job still runs."""
+    """One run of the recipe inside Hydra. In a sweep a failure is printed and raised: the next job
+    still runs.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -157,8 +172,11 @@ def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
         cure = "write elsewhere: paths.root=/another/disk"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"no room to write {file.name}"
-            raise DiskFull(what, where=str(file.parent), cure=f"free some space, or {cure}") from error
-        if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):  # a socket's names no file
+            raise DiskFull(
+                what, where=str(file.parent), cure=f"free some space, or {cure}"
+            ) from error
+        # a socket's names no file
+        if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             what = f"{file.name} may not be opened or changed ({error.strerror})"
             raise NotWritable(
                 what, where=str(file.parent), cure=f"give this user the right to it, or {cure}"

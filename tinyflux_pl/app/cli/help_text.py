@@ -1,4 +1,6 @@
-"""`--help` of a script, read from the comments of conf/: nothing is composed or built, so that it comes at once."""
+"""`--help` of a script, read from the comments of conf/: nothing is composed or built, so that it
+comes at once.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ more
   --cfg job              every key with its value; with --package GROUP those of one group
   --multirun, -m         a run for each value of a list: -m seed=0,1,2 model=tiny,small
   --config-dir FOLDER    YAML files of your own, chosen like those of conf/
-  A key of a group is set by its dotted name: optimizer.lr=1e-3. A wrong word is answered with the right one
-  before anything is read. README.md and docs/ explain the rest."""
+  A key of a group is set by its dotted name: optimizer.lr=1e-3. A wrong word is answered
+  with the right one before anything is read. README.md and docs/ explain the rest."""
 
 
 def help_page(script: str, folders: Sequence[Path]) -> str:
@@ -35,9 +37,17 @@ def help_page(script: str, folders: Sequence[Path]) -> str:
     keys = [_row(f"{key}={value}", word) for key, value, word in own_keys(lines)]
     parts += ["\n".join(["keys", *keys])] if keys else []
     parts.append("groups, and the choice of each that holds unless you name another")
-    for group, chosen in sorted(groups(lines), key=lambda pair: FIRST.index(pair[0]) if pair[0] in FIRST else 9):
-        offered = [(name, word) for name, word in choices(folders, group) if name != AS_TRAINED or chosen == name]
-        title = f"{group}={chosen}" if chosen != "null" else f"{group}=NAME, none unless you name one"
+    for group, chosen in sorted(
+        groups(lines), key=lambda pair: FIRST.index(pair[0]) if pair[0] in FIRST else 9
+    ):
+        offered = [
+            (name, word)
+            for name, word in choices(folders, group)
+            if name != AS_TRAINED or chosen == name
+        ]
+        title = (
+            f"{group}={chosen}" if chosen != "null" else f"{group}=NAME, none unless you name one"
+        )
         parts.append("\n".join([title, *(_row(name, word) for name, word in offered)]))
     return "\n\n".join([*parts, ENDING])
 
@@ -54,7 +64,9 @@ def own_keys(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def groups(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(group, default choice) of a root, in its order; without those that its comment says nothing reads."""
+    """(group, default choice) of a root, in its order; without those that its comment says nothing
+    reads.
+    """
     for line in lines:
         match = _DEFAULT.match(line)
         if match and match[1] not in HIDDEN and "# not read" not in line:
@@ -63,7 +75,9 @@ def groups(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def choices(folders: Sequence[Path], group: str) -> list[tuple[str, str]]:
     """(choice, its file's first words) of a group, sorted."""
-    files = {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
+    files = {
+        file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))
+    }
     return [(name, _word(file)) for name, file in sorted(files.items())]
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 @contextmanager
 def isolated() -> Generator[None]:
-    """Environment, working folder, warnings, levels of logging, random numbers and torch's settings are put back.
+    """Environment, working folder, warnings, levels of logging, random numbers and torch's settings
+    are put back.
 
-    Torch is imported first: what it is set to by default is what every job starts with. A W&B run that the job
-    began is ended with it, else the next job would write into the same run.
+    Torch is imported first: what it is set to by default is what every job starts with. A W&B run
+    that the job began is ended with it, else the next job would write into the same run.
     """
     environment, folder = dict(os.environ), os.getcwd()
     levels = {name: logging.getLogger(name).level for name in list(logging.root.manager.loggerDict)}
@@ -47,7 +48,9 @@ def _torch_as_it_is() -> Generator[None]:
     numbers, threads = np.random.get_state(), torch.get_num_threads()
     dtype, matmul = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    flags: dict[str, Any] = {name: getattr(torch.backends.cudnn, name) for name in ("benchmark", "deterministic")}
+    flags: dict[str, Any] = {
+        name: getattr(torch.backends.cudnn, name) for name in ("benchmark", "deterministic")
+    }
     anomaly = torch.is_anomaly_enabled()
     try:
         with torch.random.fork_rng(devices=[]):

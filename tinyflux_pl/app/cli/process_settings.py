@@ -54,7 +54,10 @@ def _keep_pages() -> bool:
         library = ctypes.CDLL(None)
         return all(
             library.mallopt(option, value) == 1
-            for option, value in ((M_MMAP_THRESHOLD, LARGEST_FROM_HEAP), (M_TRIM_THRESHOLD, KEPT_FREE))
+            for option, value in (
+                (M_MMAP_THRESHOLD, LARGEST_FROM_HEAP),
+                (M_TRIM_THRESHOLD, KEPT_FREE),
+            )
         )
     except (AttributeError, OSError, ValueError):
         return False

@@ -12,7 +12,9 @@ from tinyflux_pl.core.printable import printable
 
 
 def make_robust() -> None:
-    """Characters outside a stream's encoding are written as escapes; a stream that was closed is a sink."""
+    """Characters outside a stream's encoding are written as escapes; a stream that was closed is a
+    sink.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -22,12 +24,18 @@ def make_robust() -> None:
 
 
 def decoded(argv: Sequence[str]) -> list[str]:
-    """The arguments as UTF-8, whatever the locale took them for; ConfigError for bytes that are none."""
+    """The arguments as UTF-8, whatever the locale took them for; ConfigError for bytes that are
+    none.
+    """
     texts = []
     for argument in argv:
         try:
-            texts.append(os.fsencode(argument).decode("utf-8") if not argument.isascii() else argument)
+            texts.append(
+                os.fsencode(argument).decode("utf-8") if not argument.isascii() else argument
+            )
         except UnicodeError as error:
             cure = "type it in a UTF-8 terminal; rename a file whose name is in another encoding"
-            raise ConfigError(f"not UTF-8 text: {printable(argument)}", where="the command line", cure=cure) from error
+            raise ConfigError(
+                f"not UTF-8 text: {printable(argument)}", where="the command line", cure=cure
+            ) from error
     return texts

@@ -1,4 +1,6 @@
-"""The groups of a run's caches, and the rows, bytes and files that they still lack. Writes nothing."""
+"""The groups of a run's caches, and the rows, bytes and files that they still lack. Writes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ def sampled(parts: Parts, sources: Sequence[Source]) -> list[Source]:
         return replaced
 
     return [
-        Source(s.name, s.weight, {split: sampled_cache(cache) for split, cache in s.caches.items()}) for s in sources
+        Source(s.name, s.weight, {split: sampled_cache(cache) for split, cache in s.caches.items()})
+        for s in sources
     ]
 
 
@@ -78,11 +81,21 @@ def check_fingerprints(parts: Parts, sources: Sequence[Source]) -> None:
             precision = extraction_precision(parts, cache.store, name)
             expected[name] = expert_fingerprint(parts, extractors[name], precision)
         for group in [group for group in cache.groups if group in cached]:
-            require_equal(expected[group], cached[group], f"the cached {group!r}", str(cache.folder), cache.cure())
+            require_equal(
+                expected[group],
+                cached[group],
+                f"the cached {group!r}",
+                str(cache.folder),
+                cache.cure(),
+            )
 
 
-def check_shards(sources: Sequence[Source], caches: Sequence[GroupNeed], seed: int, run: str | int) -> None:
-    """Hash one shard of each complete group: CorruptStore. The run's name decides which, so runs take turns."""
+def check_shards(
+    sources: Sequence[Source], caches: Sequence[GroupNeed], seed: int, run: str | int
+) -> None:
+    """Hash one shard of each complete group: CorruptStore. The run's name decides which, so runs
+    take turns.
+    """
     incomplete = {(need.source, need.split, need.group) for need in caches if need.rows}
     for cache in [cache for source in sources for cache in source.caches.values()]:
         for group in cache.groups:
@@ -90,11 +103,15 @@ def check_shards(sources: Sequence[Source], caches: Sequence[GroupNeed], seed: i
                 continue
             shard = rng.derive(seed, f"store check/{run}") % cache.store.shards
             if fault := cache.store.group(group).fault(shard):
-                raise CorruptStore(fault, where=str(cache.folder / group), cure=repair_hint(cache.folder))
+                raise CorruptStore(
+                    fault, where=str(cache.folder / group), cure=repair_hint(cache.folder)
+                )
 
 
 def longest_caption(sources: Sequence[Source]) -> int:
-    """Tokens of the longest caption that is cached for training; the shards are not hashed for it."""
+    """Tokens of the longest caption that is cached for training; the shards are not hashed for
+    it.
+    """
     longest = 1
     for source in sources:
         store = source.train.store.unverified()

@@ -31,7 +31,9 @@ class DiskNeed:
     files: int
 
 
-def run_needs(config: Train, start: int, checkpoint: int, image_size: tuple[int, int]) -> list[DiskNeed]:
+def run_needs(
+    config: Train, start: int, checkpoint: int, image_size: tuple[int, int]
+) -> list[DiskNeed]:
     """Checkpoints, pictures and logs from step `start` on.
 
     A checkpoint has `checkpoint` bytes; one more than is kept exists while it is written.
@@ -78,13 +80,15 @@ def require_room(needs: Sequence[DiskNeed]) -> None:
         free_bytes, free_files = room(folder)
         if num_bytes > free_bytes:
             raise DiskFull(
-                f"the run will write {size(num_bytes)} ({summary(on_disk)}), but {size(free_bytes)} are free",
+                f"the run will write {size(num_bytes)} ({summary(on_disk)}), but "
+                f"{size(free_bytes)} are free",
                 where=str(folder),
                 cure=f"free some space, {ELSEWHERE}, or keep less: callbacks.checkpoint.keep=1",
             )
         if free_files is not None and num_files > free_files:
             raise DiskFull(
-                f"the run will write {num_files:,} files, but the disk has room for {free_files:,} more",
+                f"the run will write {num_files:,} files, but the disk has room for {free_files:,} "
+                "more",
                 where=str(folder),
                 cure=f"remove files, {ELSEWHERE}, or raise data.shard_size",
             )

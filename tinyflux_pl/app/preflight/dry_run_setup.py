@@ -43,7 +43,9 @@ def optimizer_of(parts: Parts, module: torch.nn.Module) -> torch.optim.Optimizer
         raise ConfigError(str(error), where="optimizer", cure=cure) from error
 
 
-def dry_run(parts: Parts, sizes: Sizes, start: int, sources: list[Source], longest_caption: int) -> DryRun:
+def dry_run(
+    parts: Parts, sizes: Sizes, start: int, sources: list[Source], longest_caption: int
+) -> DryRun:
     """Take a few steps from `start`, with captions of up to `longest_caption` tokens.
 
     The checkpoint that it saves lies beside the run's own, and is removed. Raises MemoryPlanError,
@@ -65,7 +67,8 @@ def dry_run(parts: Parts, sizes: Sizes, start: int, sources: list[Source], longe
         raise NotWritable(
             f"no checkpoint can be written: {error.strerror}",
             where=str(error.filename or scratch),
-            cure="change its permissions, choose another run=NAME, or write elsewhere with paths.root=/another/disk",
+            cure="change its permissions, choose another run=NAME, or write elsewhere with "
+            "paths.root=/another/disk",
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -35,8 +35,10 @@ def of_pictures(
     drawn = config.steps * config.hardware.batch_size
     repetitions = drawn / sum(len(each) for each in records)
     return [
-        f"{count:,} pictures of your own to learn from, {parameters:,} parameters: {parameters / count:,.0f} a picture",
-        f"pictures of {width} x {height} pixels are drawn, with no more detail than that (data.image_size)",
+        f"{count:,} pictures of your own to learn from, {parameters:,} parameters: "
+        f"{parameters / count:,.0f} a picture",
+        f"pictures of {width} x {height} pixels are drawn, with no more detail than that "
+        "(data.image_size)",
         f"every picture is seen {repetitions:,.1f} times in {config.steps:,} steps (steps)",
         "a network trained from scratch learns only these pictures and the words of their "
         "captions: with few pictures it repeats them. "
@@ -47,7 +49,11 @@ def of_pictures(
 def of_teachers(config: DataJob) -> list[str]:
     """A note if the project's embedded teachers are shown pictures of a kind they never saw."""
     teachers = {name: config.teacher.node(name) for name in config.experts}
-    embedded = [name for name, node in teachers.items() if node.get("_target_") == EMBEDDED and not node["folder"]]
+    embedded = [
+        name
+        for name, node in teachers.items()
+        if node.get("_target_") == EMBEDDED and not node["folder"]
+    ]
     foreign = [
         name
         for name, source in config.data.sources.items()

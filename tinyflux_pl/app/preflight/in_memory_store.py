@@ -38,11 +38,14 @@ class InMemoryStore:
         for name in experts:
             spec = parts.experts[name].spec
             self._columns[name] = {
-                f"{name}.{key}": _constant((len(samples), len(spec.t_buckets), *shape), shape, dtype)
+                f"{name}.{key}": _constant(
+                    (len(samples), len(spec.t_buckets), *shape), shape, dtype
+                )
                 for key, shape in spec.shapes.items()
             }
         self.row_bytes = {
-            group: sum(column[0].nbytes for column in columns.values()) for group, columns in self._columns.items()
+            group: sum(column[0].nbytes for column in columns.values())
+            for group, columns in self._columns.items()
         }
         caption_bytes = sum(len(caption.encode()) + CAPTION_END_BYTES for caption in self._captions)
         self.row_bytes[ENCODINGS] += caption_bytes // len(samples)
@@ -60,7 +63,10 @@ class InMemoryStore:
 
     def layout(self, group: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Key -> (dtype, shape of a row)."""
-        return {key: (column.dtype, tuple(column.shape[1:])) for key, column in self._columns[group].items()}
+        return {
+            key: (column.dtype, tuple(column.shape[1:]))
+            for key, column in self._columns[group].items()
+        }
 
     def gather(self, key: str, indices: Tensor | Sequence[int], first: int | None = None) -> Tensor:
         """Rows of one column, each cut to the `first` entries of its first axis."""

@@ -29,8 +29,12 @@ from tinyflux_pl.engine import memory_plan
 from tinyflux_pl.engine.peak_memory import available_bytes
 
 HEADERS = 2**20  # bytes of a checkpoint beside its tensors
-COMPILED = "the dry run measures the network as it is; compiled (hardware.compile=true) it needs less"
-SAMPLED = "the caches are not made yet: dry run with a few samples, repeated, and captions of full length"
+COMPILED = (
+    "the dry run measures the network as it is; compiled (hardware.compile=true) it needs less"
+)
+SAMPLED = (
+    "the caches are not made yet: dry run with a few samples, repeated, and captions of full length"
+)
 
 
 class Preflight:
@@ -88,7 +92,9 @@ class Preflight:
         records: dict[str, dict[str, Any]] = {}
         refusals = []
         for name, node in self.config.data.sources.items():
-            records[name], refusal = dataset_survey.records_of(node.splits, lenient=thorough, write=not self.only)
+            records[name], refusal = dataset_survey.records_of(
+                node.splits, lenient=thorough, write=not self.only
+            )
             refusals += [refusal] if refusal else []
         self.sources = open_sources(self.parts, records)
         if thorough:
@@ -110,7 +116,9 @@ class Preflight:
 
     def _survey(self, cache: SourceCache) -> dataset_survey.Survey:
         frame, text = self.parts.image_size, self.parts.text
-        return dataset_survey.survey(cache.source, cache.split, cache.records, frame, cache.folder, text)
+        return dataset_survey.survey(
+            cache.source, cache.split, cache.records, frame, cache.folder, text
+        )
 
     def _check_room(self) -> None:
         """Check disk and memory by arithmetic; the network is built on the meta device."""
@@ -126,7 +134,9 @@ class Preflight:
         plan.require(free, host=device == "cpu", where="model", cure=cure)
         checkpoint = state.snapshot + HEADERS
         self.writes = disk_needs.cache_disk(self.needs, self.samples) if self.samples else []
-        self.writes += disk_needs.run_needs(self.config, self.start, checkpoint, self.parts.image_size)
+        self.writes += disk_needs.run_needs(
+            self.config, self.start, checkpoint, self.parts.image_size
+        )
         disk_needs.require_room(self.writes)
 
     def _dry_run(self) -> None:
@@ -143,7 +153,9 @@ class Preflight:
         dry_run = dry_run_setup.dry_run(self.parts, self.sizes, self.start, used, longest)
         tables.memory(dry_run, free, device)
         evaluated = self._num_evaluated()
-        figures = budget(self.config, self.sizes, self.start, dry_run, self.needs, self.writes, evaluated)
+        figures = budget(
+            self.config, self.sizes, self.start, dry_run, self.needs, self.writes, evaluated
+        )
         notes = [SAMPLED] * bool(self.samples) + [COMPILED] * self.config.hardware.compile
         tables.budget(figures, notes)
         del dry_run

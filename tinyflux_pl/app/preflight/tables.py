@@ -78,7 +78,11 @@ def memory(dry_run: Any, free: int, device: str) -> None:
     """The memory common to all stages, then each stage's, predicted and measured."""
     stages = dry_run.plan.stages
     alike = [stage for stage in stages if stage.host == stages[0].host]
-    common = {name: count for name, count in stages[0].rows.items() if all(name in stage.rows for stage in alike)}
+    common = {
+        name: count
+        for name, count in stages[0].rows.items()
+        if all(name in stage.rows for stage in alike)
+    }
     rows = [("all along", f"{size(sum(common.values()))}: {_join_sizes(common)}")]
     for stage in stages:
         count = dry_run.measured[stage.name]

@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from PIL import Image, ImageCms
 
-SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of a profile -> mode of the pixels that it describes
+# of a profile -> mode of the pixels that it describes
+SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

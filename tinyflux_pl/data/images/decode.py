@@ -24,14 +24,23 @@ from tinyflux_pl.data.images import jxl_header, png_chunks
 from tinyflux_pl.data.images import pixels as image_pixels
 
 DECODING_VERSION = 3  # part of the records' fingerprints: raise it when pixels change
-MAX_PIXELS = 2**25  # about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
+# about 5792 x 5792; decoding takes at most 270 MiB beside the file's own bytes, measured
+MAX_PIXELS = 2**25
 MAX_BYTES = 128 * 2**20
 # formats whose decoder takes several times the memory of the others: so many times fewer pixels
 TURNED = "a TIFF that is turned"
 COSTLY = {"WEBP": 2, TURNED: 2, "AVIF": 4, "HEIF": 4, "JXL": 4}
 TILE = (322, 323)  # TIFF: width and height of a tile, a buffer of which is allocated
 ORIENTATION = 0x0112  # EXIF
-EXIF_ERRORS = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError)
+EXIF_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+)
 EXIF_ERRORS += (ValueError, struct.error)  # raised by Pillow for damaged EXIF data
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
@@ -46,7 +55,9 @@ CURE = "replace or remove the file"
 SMALLER_CURE = "make the picture smaller; of training data the limit is data.max_pixels"
 
 
-def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> tuple[int, int]:
+def inspect(
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+) -> tuple[int, int]:
     """Width and height from the header alone (before EXIF rotation); ImageError as for `decode`."""
     name = name or _name(source)
     content, _ = png_chunks.without_text(_content(source, name))
@@ -54,7 +65,9 @@ def inspect(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: s
         return image.size
 
 
-def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+def decode(
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels of a file or of its bytes, upright by EXIF.
 
     Transparency is composed on white; of an animation the first frame is read; 16-bit grey keeps
@@ -102,9 +115,13 @@ def content_of(source: str | Path | bytes, name: str) -> bytes:
         raise ImageError("an empty file", where=name, cure=CURE)
     start = content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head")):
-        raise ImageError("a web page or markup, not an image", where=name, cure="download the image itself")
+        raise ImageError(
+            "a web page or markup, not an image", where=name, cure="download the image itself"
+        )
     if start.startswith(b"version https://git-lfs"):
-        raise ImageError("a Git LFS pointer, not the image", where=name, cure="run git lfs pull in the dataset")
+        raise ImageError(
+            "a Git LFS pointer, not the image", where=name, cure="run git lfs pull in the dataset"
+        )
     return content
 
 
@@ -166,12 +183,17 @@ Reader = Callable[[Image.Image, bytes | None, int, str], np.ndarray]
 def _decoded(content: bytes, max_pixels: int, name: str, read: Reader) -> np.ndarray:
     """The result of `read` for the loaded image, its colour profile and its bit depth; upright."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ImageError("Pillow was told to load truncated images", where=name, cure="unset LOAD_TRUNCATED_IMAGES")
+        raise ImageError(
+            "Pillow was told to load truncated images",
+            where=name,
+            cure="unset LOAD_TRUNCATED_IMAGES",
+        )
     content, profile = png_chunks.without_text(content)
     with _opened(content, max_pixels, name) as image:
         try:
             if image.format == "PNG":
-                _opened(content, max_pixels, name).verify()  # load() does not read the checksums of the pixels
+                # load() does not read the checksums of the pixels
+                _opened(content, max_pixels, name).verify()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # odd metadata
                 image.load()

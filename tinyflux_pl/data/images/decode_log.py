@@ -48,7 +48,8 @@ class ValidatedImages:
         with suppress(DataError, DiskFull, OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with locked(self._file.parent, f".{self._file.name}.lock"):
-                for leftover in self._file.parent.glob(f".{self._file.name}.*.part"):  # of a writer that was killed
+                # of a writer that was killed
+                for leftover in self._file.parent.glob(f".{self._file.name}.*.part"):
                     leftover.unlink()
                 files.write_bytes(self._file, hashlib.sha256(content).digest() + content)
             self._saved = len(self._keys)
@@ -56,7 +57,9 @@ class ValidatedImages:
     def _read(self) -> set[bytes]:
         content = b""
         with suppress(OSError):
-            content = self._file.read_bytes() if self._file is not None and self._file.is_file() else b""
+            content = (
+                self._file.read_bytes() if self._file is not None and self._file.is_file() else b""
+            )
         seal = content[:32]
         keys = content[32:]
         if hashlib.sha256(keys).digest() != seal:

@@ -10,7 +10,9 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.data.images.pixels import WHITE
 
 
-def fit(image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop") -> np.ndarray:
+def fit(
+    image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop"
+) -> np.ndarray:
     """Pixels of exactly `size` (side, or height and width), aspect ratio kept: LANCZOS (masks:
     BOX), centred.
 

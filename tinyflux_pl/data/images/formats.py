@@ -25,13 +25,54 @@ PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
 UNREAD = (
     *(".svg", ".svgz", ".psd", ".psb", ".xcf", ".kra", ".ico", ".cur", ".icns", ".tga", ".pcx"),
     *(".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".jxr", ".wdp", ".exr", ".hdr", ".dds", ".qoi"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".pam", ".eps", ".ai", ".wmf", ".emf", ".xbm", ".xpm"),
-    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2"),
-    *(".pef", ".raw", ".rwl", ".srw", ".x3f", ".3fr", ".iiq", ".fits", ".dcm", ".nii", ".mpo", ".bpg"),
+    *(
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".pfm",
+        ".pam",
+        ".eps",
+        ".ai",
+        ".wmf",
+        ".emf",
+        ".xbm",
+        ".xpm",
+    ),
+    *(
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".nef",
+        ".nrw",
+        ".arw",
+        ".srf",
+        ".sr2",
+        ".raf",
+        ".orf",
+        ".rw2",
+    ),
+    *(
+        ".pef",
+        ".raw",
+        ".rwl",
+        ".srw",
+        ".x3f",
+        ".3fr",
+        ".iiq",
+        ".fits",
+        ".dcm",
+        ".nii",
+        ".mpo",
+        ".bpg",
+    ),
 )
 # the kind of an ISO media file, at its byte 4, that a HEIC picture or a JPEG XL starts with
 STARTS = {
-    "HEIF": tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")),
+    "HEIF": tuple(
+        b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
+    ),
     "JXL": (b"JXL ",),
 }
 

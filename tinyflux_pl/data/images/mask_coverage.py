@@ -28,7 +28,9 @@ def of_grey(values: np.ndarray, full: int, name: str, unit: int = 1) -> UInt8[np
     if full > 255 and most == 255:
         return values.astype(np.uint8)
     if most * 255 < FAINT * full:
-        what = f"a mask whose brightest value is {most} of {full}: a map of labels, or nothing marked"
+        what = (
+            f"a mask whose brightest value is {most} of {full}: a map of labels, or nothing marked"
+        )
         raise ImageError(what, where=name, cure=CURE)
     return (values >> 8 if full > 255 else values).astype(np.uint8)
 

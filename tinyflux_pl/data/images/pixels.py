@@ -26,7 +26,9 @@ def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
         yield slice(top, bottom), image.crop((0, top, width, bottom))
 
 
-def picture(image: Image.Image, profile: bytes | None, depth: int, name: str) -> UInt8[np.ndarray, "h w 3"]:
+def picture(
+    image: Image.Image, profile: bytes | None, depth: int, name: str
+) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels in sRGB, on white."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for rows, strip in _strips(image):
@@ -40,7 +42,9 @@ def picture(image: Image.Image, profile: bytes | None, depth: int, name: str) ->
     return pixels
 
 
-def mask(image: Image.Image, profile: bytes | None, depth: int, name: str) -> UInt8[np.ndarray, "h w"]:
+def mask(
+    image: Image.Image, profile: bytes | None, depth: int, name: str
+) -> UInt8[np.ndarray, "h w"]:
     """Coverage; transparent pixels mark nothing."""
     if image.mode.startswith("I") and "transparency" not in image.info:
         return mask_coverage.of_grey(_deep(image, name), 65535, name)
@@ -64,7 +68,9 @@ def mask(image: Image.Image, profile: bytes | None, depth: int, name: str) -> UI
     if mask_coverage.is_coloured(pixels):
         return mask_coverage.of_colour(pixels, name)
     unit = 1 if depth >= 8 else 255 // (2**depth - 1)
-    return mask_coverage.of_grey(np.ascontiguousarray(pixels[..., 0]), 255, name, unit if depth > 2 else 1)
+    return mask_coverage.of_grey(
+        np.ascontiguousarray(pixels[..., 0]), 255, name, unit if depth > 2 else 1
+    )
 
 
 def _deep(image: Image.Image, name: str) -> UInt16[np.ndarray, "h w"]:
@@ -96,7 +102,9 @@ def _parts(image: Image.Image, depth: int, name: str) -> tuple[Image.Image, Imag
     if image.mode == "PA" or key is not None:
         bands = image.convert("RGBA").split()
         return Image.merge("RGB", bands[:3]), bands[3]
-    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "1" else "RGB"), None
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert(
+        "L" if image.mode == "1" else "RGB"
+    ), None
 
 
 def _opaque(seen: np.ndarray) -> Image.Image:

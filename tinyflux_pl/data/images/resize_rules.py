@@ -17,9 +17,27 @@ from tinyflux_pl.data.images.decode import decode, decode_mask
 
 # (width, height) of about a million pixels: what FLUX.1 Kontext was trained on
 PREFERRED = (
-    *((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104)),
+    *(
+        (672, 1568),
+        (688, 1504),
+        (720, 1456),
+        (752, 1392),
+        (800, 1328),
+        (832, 1248),
+        (880, 1184),
+        (944, 1104),
+    ),
     (1024, 1024),
-    *((1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672)),
+    *(
+        (1104, 944),
+        (1184, 880),
+        (1248, 832),
+        (1328, 800),
+        (1392, 752),
+        (1456, 720),
+        (1504, 688),
+        (1568, 672),
+    ),
 )
 MASK_THRESHOLD = 128  # of 255: from here on a mask marks the region to paint
 AREA = 1024 * 1024  # pixels that FLUX.2 reads of a reference
@@ -71,7 +89,9 @@ RULES: dict[str, ResizeRule] = {"preferred": preferred, "as_is": as_is, "area": 
 def rule_named(name: str) -> ResizeRule:
     """The resize rule of that name; ConfigError if there is none."""
     if name not in RULES:
-        raise ConfigError(f"no size {name!r}", where="model.reference_size", cure=f"choose {', '.join(RULES)}")
+        raise ConfigError(
+            f"no size {name!r}", where="model.reference_size", cure=f"choose {', '.join(RULES)}"
+        )
     return RULES[name]
 
 

@@ -6,8 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-RATIOS = {"1:3": 1 / 3, "1:2": 0.5, "9:16": 9 / 16, "2:3": 2 / 3, "3:4": 0.75, "4:5": 0.8, "1:1": 1.0}
-RATIOS |= {":".join(reversed(name.split(":"))): 1 / ratio for name, ratio in RATIOS.items()}  # width to height
+RATIOS = {
+    "1:3": 1 / 3,
+    "1:2": 0.5,
+    "9:16": 9 / 16,
+    "2:3": 2 / 3,
+    "3:4": 0.75,
+    "4:5": 0.8,
+    "1:1": 1.0,
+}
+# width to height
+RATIOS |= {":".join(reversed(name.split(":"))): 1 / ratio for name, ratio in RATIOS.items()}
 
 
 @dataclass
@@ -53,11 +62,16 @@ class OriginalSizes:
 
     def state(self) -> list[list[float | int | str]]:
         """The histogram as plain data."""
-        return [[name, octave, b.count, b.lost, b.enlarged] for (name, octave), b in sorted(self.buckets.items())]
+        return [
+            [name, octave, b.count, b.lost, b.enlarged]
+            for (name, octave), b in sorted(self.buckets.items())
+        ]
 
     def restore(self, state: Sequence[Sequence]) -> None:
         """Restore the histogram from `state`."""
-        self.buckets = {(str(name), int(octave)): SizeBucket(*rest) for name, octave, *rest in state}
+        self.buckets = {
+            (str(name), int(octave)): SizeBucket(*rest) for name, octave, *rest in state
+        }
 
 
 def enlarged(size: Sequence[int], frame: tuple[int, int], mode: str) -> bool:

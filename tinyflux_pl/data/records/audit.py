@@ -54,7 +54,9 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
     masked = 0
     empty: list[str] = []
     copies: dict[str, list[tuple[str, str]]] = {}
-    for index in track(range(len(records)), f"{records.name}: read", len(records), "record", leave=False):
+    for index in track(
+        range(len(records)), f"{records.name}: read", len(records), "record", leave=False
+    ):
         try:
             record = records[index]
         except DataError as error:
@@ -71,8 +73,12 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
         frame = record.image.shape[:2]
         if enlarged(record.attributes.get("original_size", frame), frame, records.fit_mode):
             tiny.append(source)
-        copies.setdefault(hashlib.sha256(record.image.tobytes()).hexdigest(), []).append((source, record.caption))
-    cut, wordless = ([], []) if text is None else caption_lengths.truncated_and_wordless(named, text)
+        copies.setdefault(hashlib.sha256(record.image.tobytes()).hexdigest(), []).append(
+            (source, record.caption)
+        )
+    cut, wordless = (
+        ([], []) if text is None else caption_lengths.truncated_and_wordless(named, text)
+    )
     repeated = [group for group in copies.values() if len(group) > 1]
     return Audit(
         total=len(records) + len(records.skipped),
@@ -82,7 +88,9 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
         wordless=wordless,
         cut_captions=cut,
         duplicates=[[source for source, _ in group] for group in repeated],
-        contradictions=[[source for source, _ in group] for group in repeated if len({c for _, c in group}) > 1],
+        contradictions=[
+            [source for source, _ in group] for group in repeated if len({c for _, c in group}) > 1
+        ],
         tiny=tiny,
         masked=masked,
         empty_masks=empty,

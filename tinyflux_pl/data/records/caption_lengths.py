@@ -13,7 +13,9 @@ BLOCK = 1024  # captions at once; no result depends on it
 CUT = "caption cut"
 
 
-def truncated_and_wordless(named: Sequence[tuple[str, str]], text: TextEncoder) -> tuple[list[str], list[str]]:
+def truncated_and_wordless(
+    named: Sequence[tuple[str, str]], text: TextEncoder
+) -> tuple[list[str], list[str]]:
     """Of (name, caption): the names of captions that are cut, and of those without any word."""
     cut: list[str] = []
     wordless: list[str] = []

@@ -27,7 +27,9 @@ def text_of(path: str | Path, most: int) -> str:
             what = str(error.strerror).replace(" bytes,", " bytes of captions,")
             raise CaptionError(what, where=str(path), cure="shorten it") from error
         cure = "make it a readable file"
-        raise CaptionError(f"cannot be read: {error.strerror}", where=str(path), cure=cure) from error
+        raise CaptionError(
+            f"cannot be read: {error.strerror}", where=str(path), cure=cure
+        ) from error
     return decoded(content, str(path))
 
 
@@ -46,7 +48,9 @@ def decoded(content: bytes, where: str) -> str:
         raise CaptionError(what, where=where, cure=cure)
     text = content.decode("utf-8-sig")
     if "\0" in text:
-        raise CaptionError("a NUL character stands in it", where=where, cure="take it out, and save it as UTF-8")
+        raise CaptionError(
+            "a NUL character stands in it", where=where, cure="take it out, and save it as UTF-8"
+        )
     return text
 
 

@@ -25,7 +25,9 @@ def inside(root: Path, relative: str) -> Path:
     try:
         return contained_join(root, relative)
     except RuntimeError as error:  # before Python 3.13; from then on reading it fails
-        raise ImageError("a link that leads to itself", where=str(root / relative), cure="remove it") from error
+        raise ImageError(
+            "a link that leads to itself", where=str(root / relative), cure="remove it"
+        ) from error
     except (OSError, ValueError) as error:  # too long, or half a surrogate pair
         what = f"not a path inside the dataset: {relative[:200]!r} ({type(error).__name__})"
         raise UntrustedFile(what, where=str(root), cure=CURE) from error
@@ -77,7 +79,9 @@ def images_and_masks(root: Path) -> tuple[list[str], list[str]]:
 
 def _unreadable(error: OSError) -> None:
     what = f"the folder cannot be read: {error.strerror}"
-    raise DataError(what, where=str(error.filename), cure="make it readable, or move it out of the dataset") from error
+    raise DataError(
+        what, where=str(error.filename), cure="make it readable, or move it out of the dataset"
+    ) from error
 
 
 def is_file(path: Path) -> bool:

@@ -64,11 +64,19 @@ class Folder(RecordSource):
         self.image_shape = (height, width, 3)
         is_choice = split in SPLITS and fit_mode in ("crop", "pad")
         if not is_choice or not 0 <= validation_fraction < 1 or min(height, width) < 1:
-            what = f"split={split}, fit_mode={fit_mode}, validation_fraction={validation_fraction}, size={size}"
-            cure = f"split one of {SPLITS}, fit_mode crop or pad, fraction in [0, 1), size in pixels or [height, width]"
+            what = (
+                f"split={split}, fit_mode={fit_mode}, validation_fraction={validation_fraction}, "
+                f"size={size}"
+            )
+            cure = (
+                f"split one of {SPLITS}, fit_mode crop or pad, fraction in [0, 1), size in pixels "
+                "or [height, width]"
+            )
             raise ConfigError(what, where="data", cure=cure)
         if not self.root.is_dir():
-            raise DataError("no such folder", where=str(self.root), cure="set data.root to the folder of images")
+            raise DataError(
+                "no such folder", where=str(self.root), cure="set data.root to the folder of images"
+            )
         self._listing = listing_of(self.root, caption_file, skip_bad, max_pixels, decoded)
         entries, described = self._listing.entries, self._listing.table
         self.skipped, self.findings = self._listing.skipped, self._listing.findings
@@ -79,12 +87,18 @@ class Folder(RecordSource):
             how = f"add them to {described}" if described else "write NAME.txt beside each"
             cure = f"{how}, or train these without a caption: data.allow_missing_captions=true"
             cure += self._listing.hint()
-            raise CaptionError(f"{listed(without)} without a caption", where=str(self.root), cure=cure)
+            raise CaptionError(
+                f"{listed(without)} without a caption", where=str(self.root), cure=cure
+            )
         masked = [e.path for e in entries if e.mask_sha256]
         if masked and len(masked) < len(entries):
             bare = [e.path for e in entries if not e.mask_sha256]
             cure = f"add NAME{MASK_SUFFIX} beside them, or remove all masks"
-            raise DataError(f"{listed(bare)} without a mask while others have one", where=str(self.root), cure=cure)
+            raise DataError(
+                f"{listed(bare)} without a mask while others have one",
+                where=str(self.root),
+                cure=cure,
+            )
         self._listing.validated.save()
 
     def __len__(self) -> int:
@@ -99,14 +113,19 @@ class Folder(RecordSource):
         image = fit(pixels, self.size, self.fit_mode)
         identity = fingerprints.sample_id(image.tobytes(), entry.caption)
         original = list(pixels.shape[:2])
-        attributes = {"original_size": original, SIZE_IDS: size_ids(original, self.size, self.fit_mode)}
+        attributes = {
+            "original_size": original,
+            SIZE_IDS: size_ids(original, self.size, self.fit_mode),
+        }
         return Record(image, entry.caption, identity, mask, entry.path, attributes)
 
     def fingerprint(self) -> dict[str, Any]:
         """Inputs of the pixels, captions and their order: not the root, times or file names."""
         return {
             "name": self.name,
-            "content": fingerprints.hash_json([[e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]),
+            "content": fingerprints.hash_json(
+                [[e.sha256, e.caption, e.mask_sha256] for e in self._entries_of_split]
+            ),
             "count": len(self),
             "split": self.split,
             "size": self.size[0] if self.size[0] == self.size[1] else list(self.size),
@@ -128,7 +147,9 @@ class Folder(RecordSource):
         others is spent.
         """
         bad = []
-        for entry in track(self._entries_of_split, f"{self.name}/{self.split}: check", len(self), "image"):
+        for entry in track(
+            self._entries_of_split, f"{self.name}/{self.split}: check", len(self), "image"
+        ):
             try:
                 self._listing.require_whole(entry)
             except ImageError as error:
@@ -148,5 +169,7 @@ class Folder(RecordSource):
         chosen = [e for e in entries if (e.sha256 in validation) == (self.split == "validation")]
         if not chosen:
             cure = f"add images (two different ones at least), {BOTH_ALL.format(self.name)}"
-            raise DataError(f"no image is left for the split {self.split!r}", where=str(self.root), cure=cure)
+            raise DataError(
+                f"no image is left for the split {self.split!r}", where=str(self.root), cure=cure
+            )
         return chosen

@@ -58,7 +58,12 @@ class FolderListing:
     """
 
     def __init__(
-        self, root: Path, caption_file: str | None, skip_bad: bool, max_pixels: int, decoded: str | None
+        self,
+        root: Path,
+        caption_file: str | None,
+        skip_bad: bool,
+        max_pixels: int,
+        decoded: str | None,
     ) -> None:
         self.root, self.skip_bad, self.max_pixels = root, skip_bad, max_pixels
         self._base = root.resolve()
@@ -89,7 +94,9 @@ class FolderListing:
         content, name = self._read(mask_path, entry.mask_sha256), str(self.root / mask_path)
         mask = decode_mask(content, max_pixels=self.max_pixels, name=name)
         if mask.shape != pixels.shape[:2]:
-            sizes = " and ".join(f"{width} x {height}" for height, width in (mask.shape, pixels.shape[:2]))
+            sizes = " and ".join(
+                f"{width} x {height}" for height, width in (mask.shape, pixels.shape[:2])
+            )
             what = f"the mask and its image are of different sizes, {sizes}"
             raise ImageError(what, where=name, cure="make the mask as large as the image")
         return pixels, mask
@@ -103,7 +110,11 @@ class FolderListing:
     def _read(self, path: str, expected: str) -> bytes:
         content = content_of(self._path_of(path), str(self.root / path))
         if hashlib.sha256(content).hexdigest() != expected:
-            raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
+            raise DataError(
+                "the file changed after it was listed",
+                where=str(self.root / path),
+                cure="start again",
+            )
         return content
 
     def _entries(self, described: Path | None) -> list[Entry]:
@@ -112,12 +123,19 @@ class FolderListing:
         images, masks, texts = scan.images, scan.masks, set(scan.other_files)
         if alone := sorted(set(masks) - set(map(mask_of, images))):
             cure = f"call the mask of NAME.png NAME{MASK_SUFFIX}, or remove it"
-            raise DataError(f"{listed(alone)}: masks that no image has", where=str(self.root), cure=cure)
+            raise DataError(
+                f"{listed(alone)}: masks that no image has", where=str(self.root), cure=cure
+            )
         table = None if described is None else described.relative_to(self.root.resolve()).as_posix()
-        self.findings = unused_files.of_folder(images, scan.other_files, table, captions, self._caption)
+        self.findings = unused_files.of_folder(
+            images, scan.other_files, table, captions, self._caption
+        )
         known_masks = set(masks)
         strange = sorted(set(captions or ()) - set(images))
-        entries, bad = [], [printable(f"{name}: has a caption, but is not read as an image") for name in strange]
+        entries, bad = (
+            [],
+            [printable(f"{name}: has a caption, but is not read as an image") for name in strange],
+        )
         for relative in track(images, "folder: list", len(images), "image", leave=False):
             if captions is not None:
                 caption = captions.get(relative, "")
@@ -126,20 +144,28 @@ class FolderListing:
             mask = mask_of(relative)
             try:
                 masked = mask in known_masks
-                entry = Entry(relative, self._digest(relative), caption.strip(), self._digest(mask) if masked else "")
+                entry = Entry(
+                    relative,
+                    self._digest(relative),
+                    caption.strip(),
+                    self._digest(mask) if masked else "",
+                )
                 if self.skip_bad:  # decoded whole now: the count must not change later
                     self.require_whole(entry)
             except ImageError as error:
                 bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
             else:
                 entries.append(entry)
-        if self.skip_bad:  # decoding took its time; a header alone is no reason to write where a run is refused
+        # decoding took its time; a header alone is no reason to write where a run is refused
+        if self.skip_bad:
             self.validated.save()
         if bad and not self.skip_bad:
             raise self.unusable(bad)
         self.skipped = bad
         if not entries:
-            what = f"no usable image ({', '.join(suffixes())})" + (f"; {listed(bad)} left out" if bad else "")
+            what = f"no usable image ({', '.join(suffixes())})" + (
+                f"; {listed(bad)} left out" if bad else ""
+            )
             cure = f"set data.root to the folder of images{self.hint()}"
             raise DataError(what, where=str(self.root), cure=cure)
         return entries

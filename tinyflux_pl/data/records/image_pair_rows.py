@@ -12,7 +12,14 @@ from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
 from tinyflux_pl.core.printable import printable
-from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, Scan, inside, is_file, scanned, text_of
+from tinyflux_pl.data.records.dataset_files import (
+    MAX_CAPTION_BYTES,
+    Scan,
+    inside,
+    is_file,
+    scanned,
+    text_of,
+)
 from tinyflux_pl.data.records.finding import Finding, findings_of
 from tinyflux_pl.data.records.json_lines import TABLES, checked_caption, table_in
 from tinyflux_pl.data.records.unused_files import unread
@@ -53,7 +60,11 @@ def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
     for row in rows:
         for path in (row.target, *row.references, *([row.mask] if row.mask else [])):
             if not is_file(inside(root, path)):
-                raise DataError(f"{path} is not there", where=str(table or root), cure="correct the row or the name")
+                raise DataError(
+                    f"{path} is not there",
+                    where=str(table or root),
+                    cure="correct the row or the name",
+                )
     if not any(row.references or row.mask for row in rows):
         what = f"no reference and no mask: {rows[0].target} ..."
         raise DataError(what, where=str(table or root), cure=KINDS_CURE)
@@ -68,8 +79,12 @@ def mixed_kinds(rows: list[PairRow], root: Path) -> DataError | None:
     kinds = {(len(row.references), bool(row.mask)): row.target for row in rows}
     if len(kinds) < 2:
         return None
-    each = (f"{n} references{' and a mask' * masked} ({where})" for (n, masked), where in kinds.items())
-    return DataError(f"pairs of different kinds: {', '.join(each)}", where=str(root), cure=KINDS_CURE)
+    each = (
+        f"{n} references{' and a mask' * masked} ({where})" for (n, masked), where in kinds.items()
+    )
+    return DataError(
+        f"pairs of different kinds: {', '.join(each)}", where=str(root), cure=KINDS_CURE
+    )
 
 
 def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding]:
@@ -80,7 +95,11 @@ def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding
     cure = f"name them NAME{TARGET}.png, NAME{REFERENCE}.png, NAME{MASK}.png, or take them out"
     return [
         *findings_of("in no pair", alone, cure),
-        *findings_of("caption alone", captions, f"name it NAME{CAPTION} as NAME{TARGET}.png is, or take it out"),
+        *findings_of(
+            "caption alone",
+            captions,
+            f"name it NAME{CAPTION} as NAME{TARGET}.png is, or take it out",
+        ),
         *unread(name for name in scan.other_files if name not in explained),
     ]
 
@@ -89,7 +108,9 @@ def _of_table(table: Path) -> Iterator[PairRow]:
     text = text_of(table)
     lines = text.split("\n") if table.suffix == ".jsonl" else [text]
     entries: list[tuple[str, Any]] = []
-    for where, line in ((f"{table}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()):
+    for where, line in (
+        (f"{table}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()
+    ):
         try:
             entries.append((where, json.loads(line)))
         except (ValueError, RecursionError) as error:
@@ -106,9 +127,13 @@ def _of_table(table: Path) -> Iterator[PairRow]:
         target, mask, caption = row.get("target"), row.get("mask", ""), row.get("caption", "")
         if not isinstance(references, list):
             raise CaptionError(f"reference is {references!r}", where=where, cure=CURE)
-        if not target or not all(isinstance(value, str) for value in (target, mask, caption, *references)):
+        if not target or not all(
+            isinstance(value, str) for value in (target, mask, caption, *references)
+        ):
             raise CaptionError(f"not a pair: {sorted(row)}", where=where, cure=CURE)
-        yield PairRow(target, tuple(references), mask, checked_caption(caption, target, where).strip())
+        yield PairRow(
+            target, tuple(references), mask, checked_caption(caption, target, where).strip()
+        )
 
 
 def _of_names(root: Path, scan: Scan, texts: set[str]) -> Iterator[PairRow]:
@@ -118,7 +143,11 @@ def _of_names(root: Path, scan: Scan, texts: set[str]) -> Iterator[PairRow]:
         if role := ROLE.fullmatch(os.path.splitext(name)[0]):
             entry = (role[2].lower().rstrip("0123456789"), int(role[3] or 0), name)
             members.setdefault(role[1], []).append(entry)
-    captions = {name.removesuffix(name[-len(CAPTION) :]): name for name in scan.other_files if _is_caption(name)}
+    captions = {
+        name.removesuffix(name[-len(CAPTION) :]): name
+        for name in scan.other_files
+        if _is_caption(name)
+    }
     for stem, group in members.items():
         references = tuple(name for role, _, name in sorted(group) if role == "ref")
         mask = next((name for role, _, name in group if role == "mask"), "")

@@ -15,7 +15,13 @@ from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageE
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.size_conditioning import SIZE_IDS, size_ids
-from tinyflux_pl.data.images.decode import DECODING_VERSION, MAX_PIXELS, content_of, decode, decode_mask
+from tinyflux_pl.data.images.decode import (
+    DECODING_VERSION,
+    MAX_PIXELS,
+    content_of,
+    decode,
+    decode_mask,
+)
 from tinyflux_pl.data.images.fit import fit, fit_mask
 from tinyflux_pl.data.images.mask_coverage import nothing_marked
 from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
@@ -56,27 +62,46 @@ class PairedImages(RecordSource):
         self.reference_size = self.size if reference_size is None else _sides(reference_size)
         self.allow_missing_captions = allow_missing_captions
         self.image_shape = (*self.size, 3)
-        if split not in SPLITS or not 0 <= validation_fraction < 1 or min(*self.size, *self.reference_size) < 1:
-            what = f"split={split}, validation_fraction={validation_fraction}, size={size}, {reference_size}"
+        if (
+            split not in SPLITS
+            or not 0 <= validation_fraction < 1
+            or min(*self.size, *self.reference_size) < 1
+        ):
+            what = (
+                f"split={split}, validation_fraction={validation_fraction}, size={size}, "
+                f"{reference_size}"
+            )
             cure = f"split one of {SPLITS}, fraction in [0, 1), sizes in pixels or [height, width]"
             raise ConfigError(what, where="data", cure=cure)
         if not self.root.is_dir():
-            raise DataError("no such folder", where=str(self.root), cure="set data.root to the folder of pairs")
+            raise DataError(
+                "no such folder", where=str(self.root), cure="set data.root to the folder of pairs"
+            )
         rows, self.findings = read_rows(self.root)
         self._mixed = mixed_kinds(rows, self.root)
         bare = [row.target for row in rows if not row.caption]
         if bare and not allow_missing_captions:
-            cure = "write what changes from reference to target, or data.allow_missing_captions=true"
-            raise CaptionError(f"{len(bare)} pairs without a caption ({bare[0]} ...)", where=str(self.root), cure=cure)
+            cure = (
+                "write what changes from reference to target, or data.allow_missing_captions=true"
+            )
+            raise CaptionError(
+                f"{len(bare)} pairs without a caption ({bare[0]} ...)",
+                where=str(self.root),
+                cure=cure,
+            )
         listed = track(rows, f"{self.name}/{split}: list", len(rows), "pair", leave=False)
         self._hashes = {path: self._hash(path) for row in listed for path in _files(row)}
         validation = held_out((self._hashes[row.target] for row in rows), validation_fraction)
         chosen = [
-            r for r in rows if split == "all" or (self._hashes[r.target] in validation) == (split == "validation")
+            r
+            for r in rows
+            if split == "all" or (self._hashes[r.target] in validation) == (split == "validation")
         ]
         if not chosen:
             cure = f"add pairs (two different targets at least), {BOTH_ALL.format(self.name)}"
-            raise DataError(f"no pair is left for the split {split!r}", where=str(self.root), cure=cure)
+            raise DataError(
+                f"no pair is left for the split {split!r}", where=str(self.root), cure=cure
+            )
         self.rows, self.skipped = chosen, []
 
     def __len__(self) -> int:
@@ -89,12 +114,15 @@ class PairedImages(RecordSource):
         row = self.rows[index]
         target = self._pixels(row.target)
         image = fit(target, self.size, "crop")
-        references = tuple(fit(self._pixels(path), self.reference_size, "crop") for path in row.references)
+        references = tuple(
+            fit(self._pixels(path), self.reference_size, "crop") for path in row.references
+        )
         hole = None
         if row.mask:
             hole = fit_mask(self._mask(row.mask, target.shape[:2]), self.size, "crop") >= 0.5
         seen = b"".join(
-            np.ascontiguousarray(part).tobytes() for part in (image, *references, *([hole] if row.mask else []))
+            np.ascontiguousarray(part).tobytes()
+            for part in (image, *references, *([hole] if row.mask else []))
         )
         identity = fingerprints.sample_id(seen, row.caption)
         original = list(target.shape[:2])
@@ -114,7 +142,10 @@ class PairedImages(RecordSource):
     def sample_keys(self) -> list[list[Any]]:
         """Inputs of each record, by content."""
         fitted = [DECODING_VERSION, *self.size, *self.reference_size]
-        return [[*fitted, row.caption, *(self._hashes[path] for path in _files(row))] for row in self.rows]
+        return [
+            [*fitted, row.caption, *(self._hashes[path] for path in _files(row))]
+            for row in self.rows
+        ]
 
     def captions(self) -> list[tuple[str, str]]:
         """The path of each target, and its caption."""
@@ -134,12 +165,15 @@ class PairedImages(RecordSource):
             raise self._mixed
 
     def picture_overrides(self, caption: str) -> list[str]:
-        """Overrides for generate.py: pictures of the record with this caption, else of the first."""
+        """Overrides for generate.py: pictures of the record with this caption, else of the
+        first.
+        """
         row = next((row for row in self.rows if row.caption == caption), self.rows[0])
         if row.mask:
             return [f"image={self.root / row.target}", f"mask={self.root / row.mask}"]
         references = [str(self.root / path) for path in row.references]
-        return [f"reference={references[0] if len(references) == 1 else '[' + ','.join(references) + ']'}"]
+        joined = references[0] if len(references) == 1 else f"[{','.join(references)}]"
+        return [f"reference={joined}"]
 
     def _pixels(self, path: str) -> np.ndarray:
         return decode(self._content(path), max_pixels=self.max_pixels, name=str(self.root / path))
@@ -150,7 +184,10 @@ class PairedImages(RecordSource):
         mask = decode_mask(self._content(path), max_pixels=self.max_pixels, name=name)
         if mask.shape != size:
             (height, width), (rows, columns) = mask.shape, size
-            what = f"the mask and its image are of different sizes, {width} x {height} and {columns} x {rows}"
+            what = (
+                f"the mask and its image are of different sizes, {width} x {height} and {columns} "
+                f"x {rows}"
+            )
             raise ImageError(what, where=name, cure="make the mask as large as the image")
         return mask
 
@@ -158,11 +195,17 @@ class PairedImages(RecordSource):
         """A file's bytes, if they are still those that were listed."""
         content = content_of(inside(self.root, path), str(self.root / path))
         if hashlib.sha256(content).hexdigest() != self._hashes[path]:
-            raise DataError("the file changed after it was listed", where=str(self.root / path), cure="start again")
+            raise DataError(
+                "the file changed after it was listed",
+                where=str(self.root / path),
+                cure="start again",
+            )
         return content
 
     def _hash(self, path: str) -> str:
-        return hashlib.sha256(content_of(inside(self.root, path), str(self.root / path))).hexdigest()
+        return hashlib.sha256(
+            content_of(inside(self.root, path), str(self.root / path))
+        ).hexdigest()
 
 
 def _files(row: PairRow) -> tuple[str, ...]:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
-from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, images_and_masks, inside, is_file, text_of
+from tinyflux_pl.data.records.dataset_files import (
+    MAX_CAPTION_BYTES,
+    images_and_masks,
+    inside,
+    is_file,
+    text_of,
+)
 
 TABLES = ("metadata.jsonl", "metadata.json")
 FILE_KEYS = ("file_name", "image", "file")
@@ -24,7 +30,9 @@ def table_in(root: Path, name: str | None = None) -> Path | None:
 
     CaptionError if it is not a file.
     """
-    name = name if name is not None else next((n for n in TABLES if os.path.lexists(root / n)), None)
+    name = (
+        name if name is not None else next((n for n in TABLES if os.path.lexists(root / n)), None)
+    )
     if name is None:
         return None
     path = inside(root, name)
@@ -52,14 +60,18 @@ def captions_by_image(root: Path, table: Path) -> dict[str, str]:
         path = (root / file).parent.resolve() / Path(file).name
         name = (path if path.is_relative_to(base) else image).relative_to(base).as_posix()
         if captions.setdefault(name, caption) != caption:
-            raise CaptionError(f"{name} has two captions", where=str(table), cure="keep one row for each file")
+            raise CaptionError(
+                f"{name} has two captions", where=str(table), cure="keep one row for each file"
+            )
     return captions
 
 
 def _spelled(root: Path, file: str) -> str:
     """A hint if the folder spells a name of the table in another case or Unicode composition."""
     alike = (name for name in images_and_masks(root)[0] if _letters(name) == _letters(file))
-    return "".join(f"the folder calls it {name!a}, the table {file!a}: " for name in islice(alike, 1))
+    return "".join(
+        f"the folder calls it {name!a}, the table {file!a}: " for name in islice(alike, 1)
+    )
 
 
 def _letters(name: str) -> str:
@@ -76,7 +88,9 @@ def read_captions(path: Path) -> dict[str, str]:
     captions: dict[str, str] = {}
     for where, file, caption in _rows(path):
         if file in captions and captions[file] != caption:
-            raise CaptionError(f"{file} has two captions", where=where, cure="keep one row for each file")
+            raise CaptionError(
+                f"{file} has two captions", where=where, cure="keep one row for each file"
+            )
         captions[file] = caption
     return captions
 
@@ -131,7 +145,9 @@ def _file_and_caption(entry: Any, where: str) -> tuple[str, str]:
     file = next((entry[key] for key in FILE_KEYS if key in entry), None)
     caption = next((entry[key] for key in CAPTION_KEYS if key in entry), "")
     if not isinstance(file, str) or not file:
-        raise CaptionError(f"no {' or '.join(FILE_KEYS)} in {sorted(entry)}", where=where, cure=CURE)
+        raise CaptionError(
+            f"no {' or '.join(FILE_KEYS)} in {sorted(entry)}", where=where, cure=CURE
+        )
     return file, checked_caption("" if caption is None else caption, file, where)
 
 
@@ -140,11 +156,15 @@ def checked_caption(caption: Any, file: str, where: str) -> str:
     be.
     """
     if not isinstance(caption, str):
-        raise CaptionError(f"the caption of {file} is not text: {str(caption)[:60]!r}", where=where, cure=CURE)
+        raise CaptionError(
+            f"the caption of {file} is not text: {str(caption)[:60]!r}", where=where, cure=CURE
+        )
     try:
         size = len(caption.encode())
     except UnicodeEncodeError as error:  # half of a surrogate pair: JSON can say it, UTF-8 cannot
-        raise CaptionError(f"the caption of {file} is not text: {error.reason}", where=where, cure=CURE) from error
+        raise CaptionError(
+            f"the caption of {file} is not text: {error.reason}", where=where, cure=CURE
+        ) from error
     if "\0" in caption:
         what = f"a NUL character stands in the caption of {file}"
         raise CaptionError(what, where=where, cure="take it out")

@@ -72,7 +72,9 @@ class RecordSource(ABC):
         return []
 
     def picture_overrides(self, caption: str) -> list[str]:
-        """Overrides for generate.py (reference=FILE, ...): pictures of a record with this caption."""
+        """Overrides for generate.py (reference=FILE, ...): pictures of a record with this
+        caption.
+        """
         return []
 
     def verifier(self) -> Any | None:

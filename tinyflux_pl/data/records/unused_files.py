@@ -14,7 +14,9 @@ TABLES = (
     *(".caption", ".captions", ".cap", ".tags", ".md5", ".7z", ".rar", ".zst", ".npz", ".lst"),
 )
 PICTURES_CURE = "save them as PNG or JPEG, or take them out"
-TABLE_CURE = "write NAME.txt beside NAME.png, or rows in metadata.jsonl; take out what is not needed"
+TABLE_CURE = (
+    "write NAME.txt beside NAME.png, or rows in metadata.jsonl; take out what is not needed"
+)
 
 
 def unread(files: Iterable[str]) -> list[Finding]:
@@ -32,7 +34,8 @@ def unread(files: Iterable[str]) -> list[Finding]:
         *findings_of(
             "not used",
             [name for name in rest if name not in explained],
-            f"take them out, or rename those that are pictures ({', '.join(image_formats.suffixes())})",
+            "take them out, or rename those that are pictures "
+            f"({', '.join(image_formats.suffixes())})",
         ),
     ]
 
@@ -58,13 +61,25 @@ def of_folder(
     differs = []
     if captions is not None:
         first = {name: stems[_stem(name)][0] for name in sorted(paired)}
-        differs = [n for n, image in first.items() if text_beside(image).strip() != captions.get(image, "").strip()]
+        differs = [
+            n
+            for n, image in first.items()
+            if text_beside(image).strip() != captions.get(image, "").strip()
+        ]
     twins = [" = ".join(group) for group in stems.values() if len(group) > 1]
     return [
-        *findings_of("one stem", twins, "rename one of each: they share NAME.txt and NAME.mask.png"),
-        *findings_of("caption alone", alone, "name it NAME.txt as its picture NAME.png is called, or take it out"),
         *findings_of(
-            ".txt not read", differs, f"{table} says otherwise and is read: correct it, or remove one of the two"
+            "one stem", twins, "rename one of each: they share NAME.txt and NAME.mask.png"
+        ),
+        *findings_of(
+            "caption alone",
+            alone,
+            "name it NAME.txt as its picture NAME.png is called, or take it out",
+        ),
+        *findings_of(
+            ".txt not read",
+            differs,
+            f"{table} says otherwise and is read: correct it, or remove one of the two",
         ),
         *unread(name for name in rest if name not in texts),
     ]

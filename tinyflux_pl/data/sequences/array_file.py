@@ -16,11 +16,20 @@ from torch import Tensor
 from tinyflux_pl.core.errors import DataError
 
 SUFFIXES = (".npz", ".safetensors")
-MAX_BYTES = 2**33  # of all arrays of one .npz, unpacked: it is read whole, a .safetensors file is mapped
+# of all arrays of one .npz, unpacked: it is read whole, a .safetensors file is mapped
+MAX_BYTES = 2**33
 _KINDS = "fiub"
 # raised for damaged or unusual archives: RuntimeError for encrypted ones and, as its subclass
 # NotImplementedError, for unknown methods
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, RuntimeError)
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    EOFError,
+    OSError,
+    KeyError,
+    RuntimeError,
+)
 
 
 class ArrayFile:
@@ -33,14 +42,23 @@ class ArrayFile:
     def __init__(self, path: str | Path, max_bytes: int = MAX_BYTES) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise DataError("no such file", where=str(path), cure=f"name a file that ends in {' or '.join(SUFFIXES)}")
+            raise DataError(
+                "no such file",
+                where=str(path),
+                cure=f"name a file that ends in {' or '.join(SUFFIXES)}",
+            )
         self._arrays: dict[str, np.ndarray] = {}
         if self.path.suffix == ".npz":
             self.shapes = self._npz_shapes(max_bytes)
         elif self.path.suffix == ".safetensors":
-            self.shapes = {name: tuple(self._mapped.get_slice(name).get_shape()) for name in self._mapped.keys()}  # noqa: SIM118
+            self.shapes = {
+                name: tuple(self._mapped.get_slice(name).get_shape())
+                for name in self._mapped.keys()  # noqa: SIM118
+            }
         else:
-            raise self._fault(f"arrays come as {' or '.join(SUFFIXES)}", "save them as one of these")
+            raise self._fault(
+                f"arrays come as {' or '.join(SUFFIXES)}", "save them as one of these"
+            )
 
     def rows(self, name: str, rows: slice = slice(None)) -> Tensor:
         """Rows of an array in the type of the file."""
@@ -72,19 +90,30 @@ class ArrayFile:
                         shape, dtype = _header(handle)
                         begins = handle.tell()
                     if dtype.kind not in _KINDS:
-                        cure = "store real numbers; pad sequences to one length and give a mask, or write several files"
+                        cure = (
+                            "store real numbers; pad sequences to one length and give a mask, or "
+                            "write several files"
+                        )
                         raise self._fault(f"{name} holds {dtype}, not numbers", cure)
                     size = math.prod(shape) * dtype.itemsize
                     if member.file_size != begins + size:
                         raise self._fault(
-                            f"{name} is {member.file_size} bytes, its header says {begins + size}", "write it again"
+                            f"{name} is {member.file_size} bytes, its header says {begins + size}",
+                            "write it again",
                         )
                     shapes[name], total = shape, total + size
         except _UNREADABLE as error:
-            raise self._fault(f"not a whole .npz file: {error}", "write it again with numpy.savez") from error
+            raise self._fault(
+                f"not a whole .npz file: {error}", "write it again with numpy.savez"
+            ) from error
         if total > max_bytes:
-            what = f"{total / 2**30:.1f} GiB unpacked, at most {max_bytes / 2**30:.1f} GiB are read into memory"
-            raise self._fault(what, "split it into several files, or write .safetensors, which is mapped")
+            what = (
+                f"{total / 2**30:.1f} GiB unpacked, at most {max_bytes / 2**30:.1f} GiB are read "
+                "into memory"
+            )
+            raise self._fault(
+                what, "split it into several files, or write .safetensors, which is mapped"
+            )
         return shapes
 
     def _npz_array(self, name: str) -> np.ndarray:
@@ -92,7 +121,9 @@ class ArrayFile:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as handle:
                 array = np.lib.format.read_array(handle, allow_pickle=False)
         except _UNREADABLE as error:
-            raise self._fault(f"{name} cannot be read: {error}", "write it again with numpy.savez") from error
+            raise self._fault(
+                f"{name} cannot be read: {error}", "write it again with numpy.savez"
+            ) from error
         wide = array.dtype.kind == "f" and array.dtype.itemsize > 8  # which torch has no type for
         native = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
         return np.ascontiguousarray(array.astype(native, copy=False))
@@ -104,7 +135,10 @@ class ArrayFile:
 def _header(handle: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of a .npy member; ValueError if it is none."""
     version = np.lib.format.read_magic(handle)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     if version not in read:
         raise ValueError(f"npy version {version}")
     shape, _, dtype = read[version](handle)

@@ -61,6 +61,7 @@ def _pairs(records: Any, choice: str) -> PairRecords:
         raise ConfigError(
             f"{choice} reads its widths from pairs of sequences",
             where="the command line",
-            cure="use it with data=sequences, digit_halves or bar_charts; generate.py reads it from the checkpoint",
+            cure="use it with data=sequences, digit_halves or bar_charts; generate.py reads it "
+            "from the checkpoint",
         )
     return records

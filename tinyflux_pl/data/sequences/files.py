@@ -33,18 +33,26 @@ class Sequences(PairRecords):
 
     name = "sequences"
 
-    def __init__(self, root: str | Path, split: str = "train", validation_fraction: float = 0.05) -> None:
+    def __init__(
+        self, root: str | Path, split: str = "train", validation_fraction: float = 0.05
+    ) -> None:
         self.root = Path(root).expanduser()
         self.split = split
         self.validation_fraction = validation_fraction
         if split not in SPLITS or not 0 <= validation_fraction < 1:
             what = f"split={split}, validation_fraction={validation_fraction}"
-            raise ConfigError(what, where="data", cure=f"split one of {', '.join(SPLITS)}, fraction in [0, 1)")
+            raise ConfigError(
+                what, where="data", cure=f"split one of {', '.join(SPLITS)}, fraction in [0, 1)"
+            )
         paths = _files(self.root)
         self.files = [PairFile(path) for path in paths]
         self.shape = _common_shape(self.files)
-        scanned = [_identities(str(p), p.stat().st_mtime_ns, p.stat().st_size, self.shape) for p in paths]
-        self._rows = self._chosen([(k, row, i) for k, ids in enumerate(scanned) for row, i in enumerate(ids)])
+        scanned = [
+            _identities(str(p), p.stat().st_mtime_ns, p.stat().st_size, self.shape) for p in paths
+        ]
+        self._rows = self._chosen(
+            [(k, row, i) for k, ids in enumerate(scanned) for row, i in enumerate(ids)]
+        )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -97,7 +105,9 @@ class Sequences(PairRecords):
         chosen = [row for row in rows if (row[2] in validation) == (self.split == "validation")]
         if not chosen:
             cure = "add pairs (two different ones at least) or set data.validation_fraction above 0"
-            raise DataError(f"no pair is left for the split {self.split!r}", where=str(self.root), cure=cure)
+            raise DataError(
+                f"no pair is left for the split {self.split!r}", where=str(self.root), cure=cure
+            )
         return chosen
 
 
@@ -116,12 +126,18 @@ def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        cure = f"set data.root to a file that ends in {' or '.join(SUFFIXES)}, or to a folder of such"
+        cure = (
+            f"set data.root to a file that ends in {' or '.join(SUFFIXES)}, or to a folder of such"
+        )
         raise DataError("no such file or folder", where=str(root), cure=cure)
     files = (p for p in root.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-    visible = sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(root).parts))
+    visible = sorted(
+        p for p in files if not any(part.startswith(".") for part in p.relative_to(root).parts)
+    )
     if not visible:
-        raise DataError(f"no file that ends in {' or '.join(SUFFIXES)}", where=str(root), cure="set data.root")
+        raise DataError(
+            f"no file that ends in {' or '.join(SUFFIXES)}", where=str(root), cure="set data.root"
+        )
     return visible
 
 
@@ -136,7 +152,8 @@ def _common_shape(files: list[PairFile]) -> PairShape:
                 raise DataError(
                     f"{what}: {one} in {first.file.path.name}, {other} in {file.file.path.name}",
                     where=str(file.file.path.parent),
-                    cure="give all files tokens, ids and vectors of the same widths, or train them apart",
+                    cure="give all files tokens, ids and vectors of the same widths, or train them "
+                    "apart",
                 )
     return PairShape(
         tokens=max(file.tokens or 0 for file in files),

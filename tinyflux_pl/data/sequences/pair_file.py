@@ -12,8 +12,18 @@ from tinyflux_pl.core.errors import DataError
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.sequences.array_file import ArrayFile
 
-ARRAYS = ("target", "condition", "target_ids", "condition_ids", "target_mask", "condition_mask", "vector", "label")
-AXES, AXIS = 3, {"condition": 0, "target": 1}  # columns of default ids, and which of them counts a side's tokens
+ARRAYS = (
+    "target",
+    "condition",
+    "target_ids",
+    "condition_ids",
+    "target_mask",
+    "condition_mask",
+    "vector",
+    "label",
+)
+# columns of default ids, and which of them counts a side's tokens
+AXES, AXIS = 3, {"condition": 0, "target": 1}
 
 
 class PairFile:
@@ -30,17 +40,28 @@ class PairFile:
         shapes = self.file.shapes
         needed = ("condition", "target") if needs_target else ("condition",)
         if missing := [name for name in needed if name not in shapes]:
-            raise self._fault(f"no {' and no '.join(missing)}; it holds {_listed(shapes)}", "name the arrays so")
+            raise self._fault(
+                f"no {' and no '.join(missing)}; it holds {_listed(shapes)}", "name the arrays so"
+            )
         for name in shapes:
             if name not in ARRAYS:
                 near = difflib.get_close_matches(name, ARRAYS, n=1)
-                cure = f"did you mean {near[0]!r}?" if near else f"leave it out; arrays are {', '.join(ARRAYS)}"
+                cure = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"leave it out; arrays are {', '.join(ARRAYS)}"
+                )
                 raise self._fault(f"unknown array {name!r}", cure)
         for name in ("condition", "target"):
             if name in shapes and len(shapes[name]) != 3:
-                raise self._fault(f"{name} is {shapes[name]}, not (pairs, tokens, channels)", "store three dimensions")
+                raise self._fault(
+                    f"{name} is {shapes[name]}, not (pairs, tokens, channels)",
+                    "store three dimensions",
+                )
             if name in shapes and 0 in shapes[name]:
-                raise self._fault(f"{name} is {shapes[name]}: empty", "store at least one pair, token and channel")
+                raise self._fault(
+                    f"{name} is {shapes[name]}: empty", "store at least one pair, token and channel"
+                )
         self.count, self.condition_tokens, self.condition_width = shapes["condition"]
         self.width = shapes["target"][2] if "target" in shapes else None
         self.tokens = self._target_tokens()
@@ -50,7 +71,8 @@ class PairFile:
         axes = {shapes[name][-1] for name in ("target_ids", "condition_ids") if name in shapes}
         if len(axes) > 1:
             raise self._fault(
-                f"target_ids have {shapes['target_ids'][-1]} columns, condition_ids {shapes['condition_ids'][-1]}",
+                f"target_ids have {shapes['target_ids'][-1]} columns, condition_ids "
+                f"{shapes['condition_ids'][-1]}",
                 "place both in one space: give both as many columns",
             )
         self.axes = axes.pop() if axes else AXES
@@ -64,23 +86,32 @@ class PairFile:
         return name in self.file.shapes
 
     def pairs(
-        self, rows: slice, shape: PairShape, default_ids: dict[str, list[list[float]] | None] | None = None
+        self,
+        rows: slice,
+        shape: PairShape,
+        default_ids: dict[str, list[list[float]] | None] | None = None,
     ) -> Pairs:
         """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the
         file's own.
 
-        `default_ids` are the ids (tokens, A) of `target` and `condition` where the file has none: by
-        default the index of a token; None for ids that only the file can tell.
+        `default_ids` are the ids (tokens, A) of `target` and `condition` where the file has none:
+        by default the index of a token; None for ids that only the file can tell.
         """
         count = len(range(*rows.indices(len(self))))
         target_mask = self._mask("target_mask", rows, count, self.tokens or shape.tokens)
         condition_mask = self._mask("condition_mask", rows, count, self.condition_tokens)
         target = self._values("target", rows, target_mask) if self.has("target") else None
         return Pairs(
-            condition=_padded(self._values("condition", rows, condition_mask), shape.condition_tokens),
-            condition_ids=_padded(self._ids("condition", rows, condition_mask, default_ids), shape.condition_tokens),
+            condition=_padded(
+                self._values("condition", rows, condition_mask), shape.condition_tokens
+            ),
+            condition_ids=_padded(
+                self._ids("condition", rows, condition_mask, default_ids), shape.condition_tokens
+            ),
             condition_mask=_padded(condition_mask[..., None], shape.condition_tokens)[..., 0],
-            vector=self._values("vector", rows) if self.has("vector") else torch.zeros(count, shape.vector),
+            vector=self._values("vector", rows)
+            if self.has("vector")
+            else torch.zeros(count, shape.vector),
             target_ids=_padded(self._ids("target", rows, target_mask, default_ids), shape.tokens),
             target_mask=_padded(target_mask[..., None], shape.tokens)[..., 0],
             labels=self._labels(rows) if self.has("label") else [""] * count,
@@ -93,7 +124,11 @@ class PairFile:
             return shapes["target"][1]
         if "target_ids" in shapes:
             return shapes["target_ids"][-2] if len(shapes["target_ids"]) > 1 else None
-        return shapes["target_mask"][1] if "target_mask" in shapes and len(shapes["target_mask"]) == 2 else None
+        return (
+            shapes["target_mask"][1]
+            if "target_mask" in shapes and len(shapes["target_mask"]) == 2
+            else None
+        )
 
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
         side, _, part = name.partition("_")
@@ -106,7 +141,10 @@ class PairFile:
         }.get(part or name, [(count, tokens, "channels")])
         if 0 in shape or not any(_fits(shape, each) for each in expected):
             allowed = " or ".join(str(each).replace("'", "") for each in expected)
-            raise self._fault(f"{name} is {shape}, beside a condition of {count} pairs it must be {allowed}", "mend it")
+            raise self._fault(
+                f"{name} is {shape}, beside a condition of {count} pairs it must be {allowed}",
+                "mend it",
+            )
 
     def _values(self, name: str, rows: slice, mask: Tensor | None = None) -> Tensor:
         """These rows in fp32, zero in the padding whatever stands there."""
@@ -115,15 +153,25 @@ class PairFile:
             values = values.masked_fill(~mask[..., None], 0)
         bad = ~torch.isfinite(values).flatten(1).all(1)
         if bool(bad.any()):
-            which = f"{'token' if rows.start is None else 'pair'} {(rows.start or 0) + int(bad.int().argmax())}"
+            which = (
+                f"{'token' if rows.start is None else 'pair'} "
+                f"{(rows.start or 0) + int(bad.int().argmax())}"
+            )
             cure = "mend it, or leave it out (what a mask calls padding is not read)"
-            raise self._fault(f"{name} of {which}, counted from 0, holds numbers that are not finite in fp32", cure)
+            raise self._fault(
+                f"{name} of {which}, counted from 0, holds numbers that are not finite in fp32",
+                cure,
+            )
         return values
 
     def _labels(self, rows: slice) -> list[str]:
         values = self.file.rows("label", rows)
-        if values.is_floating_point() and not bool((values.isfinite() & (values == values.floor())).all()):
-            raise self._fault("label holds more than whole numbers", "store whole numbers, or leave it out")
+        if values.is_floating_point() and not bool(
+            (values.isfinite() & (values == values.floor())).all()
+        ):
+            raise self._fault(
+                "label holds more than whole numbers", "store whole numbers, or leave it out"
+            )
         return [str(int(n)) for n in values]
 
     def _mask(self, name: str, rows: slice, count: int, tokens: int) -> Tensor:
@@ -131,14 +179,20 @@ class PairFile:
             return torch.ones(count, tokens, dtype=torch.bool)
         values = self.file.rows(name, rows)
         if not bool(((values == 0) | (values == 1)).all()):
-            raise self._fault(f"{name} holds more than 0 and 1", "store truth values, true on real tokens")
+            raise self._fault(
+                f"{name} holds more than 0 and 1", "store truth values, true on real tokens"
+            )
         mask = values.bool()
         if not bool(mask.any(1).all()):
             raise self._fault(f"{name} leaves a pair without any token", "leave such pairs out")
         return mask
 
     def _ids(
-        self, side: str, rows: slice, mask: Tensor, default_ids: dict[str, list[list[float]] | None] | None
+        self,
+        side: str,
+        rows: slice,
+        mask: Tensor,
+        default_ids: dict[str, list[list[float]] | None] | None,
     ) -> Tensor:
         (count, tokens), name = mask.shape, f"{side}_ids"
         if self.has(name) and len(self.file.shapes[name]) == 3:
@@ -147,12 +201,21 @@ class PairFile:
             ids = self._values(name, slice(None))
         elif default_ids is None:
             ids = torch.zeros(tokens, self.axes)
-            ids[:, AXIS[side] if AXIS[side] < self.axes else 0] = torch.arange(tokens, dtype=torch.float32)
+            ids[:, AXIS[side] if AXIS[side] < self.axes else 0] = torch.arange(
+                tokens, dtype=torch.float32
+            )
         else:
             positions = default_ids[side]
             if positions is None or len(positions) < tokens:
-                longest = "differ from pair to pair" if positions is None else f"are known for {len(positions)} tokens"
-                raise self._fault(f"no {name}, and in training they {longest}", f"give {name} (pairs, tokens, columns)")
+                longest = (
+                    "differ from pair to pair"
+                    if positions is None
+                    else f"are known for {len(positions)} tokens"
+                )
+                raise self._fault(
+                    f"no {name}, and in training they {longest}",
+                    f"give {name} (pairs, tokens, columns)",
+                )
             ids = torch.tensor(positions[:tokens], dtype=torch.float32)
         return ids.expand(count, -1, -1).masked_fill(~mask[..., None], 0)
 

@@ -53,8 +53,13 @@ class PairRecords(RecordSource):
             raise IndexError(index)
         pair = self.pairs([index])
         caption = self._caption(index, pair.labels[0])
-        attributes = {"target_ids": pair.target_ids[0].numpy(), "target_mask": pair.target_mask[0].numpy()}
-        return Record(pair.truth[0, :, None].numpy(), caption, pair.identities()[0], None, caption, attributes)
+        attributes = {
+            "target_ids": pair.target_ids[0].numpy(),
+            "target_mask": pair.target_mask[0].numpy(),
+        }
+        return Record(
+            pair.truth[0, :, None].numpy(), caption, pair.identities()[0], None, caption, attributes
+        )
 
     def blocks(self) -> Iterator[Pairs]:
         """All pairs, BLOCK at a time."""
@@ -63,8 +68,15 @@ class PairRecords(RecordSource):
 
     def sample_keys(self) -> list[list[Any]]:
         """The identity and the name of each pair."""
-        identified = (each for block in self.blocks() for each in zip(block.identities(), block.labels, strict=True))
-        return [[identity, self._caption(row, label)] for row, (identity, label) in enumerate(identified)]
+        identified = (
+            each
+            for block in self.blocks()
+            for each in zip(block.identities(), block.labels, strict=True)
+        )
+        return [
+            [identity, self._caption(row, label)]
+            for row, (identity, label) in enumerate(identified)
+        ]
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """The names of these pairs."""
@@ -82,9 +94,16 @@ class PairRecords(RecordSource):
         by_split: dict[str, list[tuple[int, int]]] = {}
         for position, caption in enumerate(captions):
             match = _CAPTION.fullmatch(caption)
-            source = self._split(match[1]) if match and match[1] in ("train", "validation", self.split) else None
+            source = (
+                self._split(match[1])
+                if match and match[1] in ("train", "validation", self.split)
+                else None
+            )
             if match is None or source is None or int(match[2]) >= len(source):
-                raise CaptionError(f"names no pair of {self.name}: {caption!r}", cure="write train/0 or validation/17")
+                raise CaptionError(
+                    f"names no pair of {self.name}: {caption!r}",
+                    cure="write train/0 or validation/17",
+                )
             by_split.setdefault(match[1], []).append((position, int(match[2])))
         parts = [self._split(s).pairs([row for _, row in rows]) for s, rows in by_split.items()]
         positions = [position for rows in by_split.values() for position, _ in rows]
@@ -105,7 +124,9 @@ class PairRecords(RecordSource):
         high = truth.amax((1, 2), keepdim=True)
         both = torch.cat((answers, high.expand(-1, 1, truth.shape[2]), truth), 1)
         grey = ((both - low) / (high - low).clamp(min=1e-6)).mul(2).sub(1).clamp(-1, 1)
-        return grey[:, None].expand(-1, 3, -1, -1), [f"{caption}: drawn, true" for caption in captions]
+        return grey[:, None].expand(-1, 3, -1, -1), [
+            f"{caption}: drawn, true" for caption in captions
+        ]
 
     def _caption(self, row: int, label: str) -> str:
         return f"{self.split}/{row}" + (f" ({label})" if label else "")
@@ -136,4 +157,6 @@ def concatenate(parts: Sequence[Pairs]) -> Pairs:
 def _field(sequences: Tensor) -> Tensor:
     """(B, N, D) -> (B, D, N), averaged down to MAX_FIELD."""
     channels = sequences.mT
-    return F.adaptive_avg_pool2d(channels, (min(MAX_FIELD[0], channels.shape[1]), min(MAX_FIELD[1], channels.shape[2])))
+    return F.adaptive_avg_pool2d(
+        channels, (min(MAX_FIELD[0], channels.shape[1]), min(MAX_FIELD[1], channels.shape[2]))
+    )

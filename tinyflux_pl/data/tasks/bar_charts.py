@@ -30,11 +30,20 @@ class BarCharts(PairRecords):
     """
 
     name = "bar_charts"
-    shape = PairShape(tokens=COLUMNS * COLUMNS, width=1, condition_tokens=COLUMNS, condition_width=2, axes=3, vector=1)
+    shape = PairShape(
+        tokens=COLUMNS * COLUMNS,
+        width=1,
+        condition_tokens=COLUMNS,
+        condition_width=2,
+        axes=3,
+        vector=1,
+    )
 
     def __init__(self, split: str = "train", count: int = 4096, held_out: int = 256) -> None:
         if split not in SPLITS:
-            raise ConfigError(f"no such split: {split!r}", where="data.split", cure=f"one of {', '.join(SPLITS)}")
+            raise ConfigError(
+                f"no such split: {split!r}", where="data.split", cure=f"one of {', '.join(SPLITS)}"
+            )
         if min(count, held_out) < 1:
             what = f"{count} charts to learn from, {held_out} held out"
             raise ConfigError(what, where="data", cure="ask for at least one of each")
@@ -105,9 +114,16 @@ class BarCharts(PairRecords):
         The heights from left to right as the caption.
         """
         pairs = self.named(captions)
-        both = [cells[..., 0].unflatten(1, (COLUMNS, -1)) for cells in (answers_of(images).float(), pairs.truth)]
-        grey = torch.cat((both[0], both[0].new_ones(len(pairs), COLUMNS, 1), both[1]), 2).clamp(-1, 1)
-        return grey[:, None].expand(-1, 3, -1, -1), [f"{label}: drawn, true" for label in pairs.labels]
+        both = [
+            cells[..., 0].unflatten(1, (COLUMNS, -1))
+            for cells in (answers_of(images).float(), pairs.truth)
+        ]
+        grey = torch.cat((both[0], both[0].new_ones(len(pairs), COLUMNS, 1), both[1]), 2).clamp(
+            -1, 1
+        )
+        return grey[:, None].expand(-1, 3, -1, -1), [
+            f"{label}: drawn, true" for label in pairs.labels
+        ]
 
 
 def _label(heights: Tensor) -> str:

@@ -34,15 +34,21 @@ class ObjectVerifier(PromptVerifier):
         """
         objects = find_objects(images, self.side)
         counts = objects.count.tolist()
-        return [self.describe(parts, count) for parts, count in zip(objects.to_list(), counts, strict=True)]
+        return [
+            self.describe(parts, count)
+            for parts, count in zip(objects.to_list(), counts, strict=True)
+        ]
 
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Claims that each picture satisfies: (B,) bool for every claim, and for `all` of them."""
         rows = [
-            self.compare(description, prompt) for description, prompt in zip(self.read(images), prompts, strict=True)
+            self.compare(description, prompt)
+            for description, prompt in zip(self.read(images), prompts, strict=True)
         ]
         return {
-            claim: torch.tensor([row[claim] for row in rows], dtype=torch.bool, device=images.device)
+            claim: torch.tensor(
+                [row[claim] for row in rows], dtype=torch.bool, device=images.device
+            )
             for claim in (*self.claims, "all")
         }
 

@@ -52,7 +52,9 @@ class TaskRecords(RecordSource):
         """The picture and the caption of a record; `seed` is derived from (seed, split, index)."""
 
     @abstractmethod
-    def balanced_captions(self, count: int, split: str, generator: np.random.Generator) -> list[str]:
+    def balanced_captions(
+        self, count: int, split: str, generator: np.random.Generator
+    ) -> list[str]:
         """`count` captions with every choice of the grammar equally often, within one."""
 
     def __len__(self) -> int:

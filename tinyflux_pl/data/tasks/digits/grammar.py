@@ -6,7 +6,12 @@ from tinyflux_pl.core.errors import CaptionError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 GRAMMAR = 'name one digit, as a word or a figure: "the digit seven" or "a handwritten 7"'
-TEMPLATES = ("the digit {name}", "a handwritten {name}", "a handwritten {digit}", "the digit {digit}")
+TEMPLATES = (
+    "the digit {name}",
+    "a handwritten {name}",
+    "a handwritten {digit}",
+    "the digit {digit}",
+)
 
 
 def caption_of(digit: int, template: int) -> str:

@@ -31,9 +31,13 @@ class DigitHalves(PairRecords):
 
     def __init__(self, split: str = "train", patch: int = 2) -> None:
         if split not in SPLITS:
-            raise ConfigError(f"no such split: {split!r}", where="data.split", cure=f"one of {', '.join(SPLITS)}")
+            raise ConfigError(
+                f"no such split: {split!r}", where="data.split", cure=f"one of {', '.join(SPLITS)}"
+            )
         if patch not in (1, 2, 4):
-            raise ConfigError(f"digit_halves: patch {patch}", where="data.patch", cure="use 1, 2 or 4")
+            raise ConfigError(
+                f"digit_halves: patch {patch}", where="data.patch", cure="use 1, 2 or 4"
+            )
         images, digits = scans()
         rows = slice(*SPLITS[split])
         self.split = split
@@ -92,7 +96,8 @@ class DigitHalves(PairRecords):
         upper[:, :, SIDE // 2 :] = -1
         read = [seen["digit"] for seen in DigitVerifier().read(completed)]
         texts = [
-            f"a {label}, read as {'none' if r is None else r}" for label, r in zip(pairs.labels, read, strict=True)
+            f"a {label}, read as {'none' if r is None else r}"
+            for label, r in zip(pairs.labels, read, strict=True)
         ]
         return torch.cat((upper, line, completed, line, real), 2), texts
 

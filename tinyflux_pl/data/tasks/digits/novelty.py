@@ -20,7 +20,12 @@ def neighbour_distances(generated: Tensor, training: Tensor) -> dict[str, dict[f
     """
     training_ink = torch.from_numpy(ink_of(training))
     nearest = {  # distances by subtraction: the product form would lift an exact copy off zero
-        name: torch.cdist(torch.from_numpy(ink), training_ink, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+        name: torch.cdist(
+            torch.from_numpy(ink), training_ink, compute_mode="donot_use_mm_for_euclid_dist"
+        ).amin(1)
         for name, ink in (("generated", ink_of(generated)), ("held_out", scans_of("validation")[0]))
     }
-    return {name: {q: float(distance.quantile(q)) for q in QUANTILES} for name, distance in nearest.items()}
+    return {
+        name: {q: float(distance.quantile(q)) for q in QUANTILES}
+        for name, distance in nearest.items()
+    }

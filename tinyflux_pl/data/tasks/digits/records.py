@@ -46,7 +46,9 @@ class Digits(TaskRecords):
         caption = caption_of(digit, seed % len(TEMPLATES))
         return Example(enlarge(self.images[index], self.size), caption, attributes={"digit": digit})
 
-    def balanced_captions(self, count: int, split: str, generator: np.random.Generator) -> list[str]:
+    def balanced_captions(
+        self, count: int, split: str, generator: np.random.Generator
+    ) -> list[str]:
         """Captions with every digit and template equally often, within one.
 
         No digit is held out.

@@ -35,7 +35,11 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
 def split_of(split: str) -> tuple[np.ndarray, np.ndarray]:
     """The scans and digits of a split: `reader` is for the verifier, never for training."""
     if split not in SPLITS:
-        raise ConfigError(f"no such split: {split!r}", where="data.split", cure="choose one of " + ", ".join(SPLITS))
+        raise ConfigError(
+            f"no such split: {split!r}",
+            where="data.split",
+            cure="choose one of " + ", ".join(SPLITS),
+        )
     images, digits = scans()
     return images[slice(*SPLITS[split])], digits[slice(*SPLITS[split])]
 

@@ -52,7 +52,10 @@ class DigitVerifier(PromptVerifier):
         """True where a picture shows the digit of its prompt: (B,) bool for `digit`, the same for
         `all`.
         """
-        correct = [seen["digit"] == parse(prompt) for seen, prompt in zip(self.read(images), prompts, strict=True)]
+        correct = [
+            seen["digit"] == parse(prompt)
+            for seen, prompt in zip(self.read(images), prompts, strict=True)
+        ]
         column = torch.tensor(correct, dtype=torch.bool, device=images.device)
         return {"digit": column, "all": column.clone()}
 

@@ -11,9 +11,11 @@ from tinyflux_pl.core.errors import CaptionError
 from tinyflux_pl.data.tasks.shapes.grammar import article
 from tinyflux_pl.data.tasks.shapes.render import COLOURS, SHAPES
 
-SCENES_VERSION = 3  # raise it whenever scenes are composed differently; DRAWING_VERSION is for shapes
+# raise it whenever scenes are composed differently; DRAWING_VERSION is for shapes
+SCENES_VERSION = 3
 BASE = 48  # the side that all lengths below refer to; other sizes scale them
-RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # (x, y), y down
+# (x, y), y down
+RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 COUNTS = {"two": 2, "three": 3, "four": 4}
 RADII = (5.0, 6.4)
 SEPARATIONS = (18.0, 23.0)  # pixels between two centres, along the relation
@@ -26,7 +28,10 @@ SHORT_CAPTIONS = 0.15  # share of captions of two objects that state no relation
 
 FILLERS = ("a", "an", "the", "is", "to")
 _PLURALS = {shape: "crosses" if shape == "cross" else shape + "s" for shape in SHAPES}
-_SINGULARS = {**{plural: shape for shape, plural in _PLURALS.items()}, **{shape: shape for shape in SHAPES}}
+_SINGULARS = {
+    **{plural: shape for shape, plural in _PLURALS.items()},
+    **{shape: shape for shape in SHAPES},
+}
 _TEMPLATES = ("{first} {relation} {second}", "{first} is {relation} {second}")
 _GROUP_TEMPLATES = ("{number} {colour} {shapes}", "a picture of {number} {colour} {shapes}")
 _LONG_RELATIONS = {"left of": "to the left of", "right of": "to the right of"}

@@ -53,7 +53,9 @@ class Scenes(TaskRecords):
     min_size = BASE
     grammar = GRAMMAR
 
-    def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
+    def __init__(
+        self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0
+    ) -> None:
         super().__init__(split, count, size, seed)
         self.pairs = pairs_of(split)
 
@@ -90,7 +92,9 @@ class Scenes(TaskRecords):
         }
         return Example(image, caption, mask, attributes)
 
-    def balanced_captions(self, count: int, split: str, generator: np.random.Generator) -> list[str]:
+    def balanced_captions(
+        self, count: int, split: str, generator: np.random.Generator
+    ) -> list[str]:
         """Captions of relations and groups by turns.
 
         Pairs, relations and numbers balanced within one.
@@ -117,7 +121,9 @@ class Scenes(TaskRecords):
         return SceneVerifier()
 
 
-def related(first: Pair, pairs: tuple[Pair, ...], relation: str, generator: np.random.Generator) -> Scene:
+def related(
+    first: Pair, pairs: tuple[Pair, ...], relation: str, generator: np.random.Generator
+) -> Scene:
     """`first` in a relation to a random pair that shares neither its colour nor its shape."""
     candidates = [pair for pair in pairs if pair[0] != first[0] and pair[1] != first[1]]
     second = candidates[int(generator.integers(len(candidates)))]

@@ -51,7 +51,9 @@ class SceneVerifier(ObjectVerifier):
         satisfied = {
             "colour": colours == sorted(colour for colour, _ in scene.objects),
             "shape": shapes == sorted(shape for _, shape in scene.objects),
-            "relation": bool(objects) if scene.relation is None else _relation_holds(objects, scene),
+            "relation": bool(objects)
+            if scene.relation is None
+            else _relation_holds(objects, scene),
             "count": len(objects) == len(scene.objects),
         }
         same_pairs = sorted(map(str, pairs)) == sorted(map(str, scene.objects))

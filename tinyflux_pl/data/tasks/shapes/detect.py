@@ -19,7 +19,8 @@ from tinyflux_pl.data.tasks.shapes.oklab import oklab
 from tinyflux_pl.data.tasks.shapes.render import PALETTE, SHAPES, coverage, moments
 
 BLUR = 0.7  # pixels, against noise; templates are blurred alike
-CONTRAST = 0.5  # of RGB distance in [-1, 1] units: above noise, well below any colour of the palette
+# of RGB distance in [-1, 1] units: above noise, well below any colour of the palette
+CONTRAST = 0.5
 MIN_AREA = 4  # pixels: smaller parts are specks
 MARGIN = 2  # pixels around a part that belong to its fit
 WINDOW = 24  # pixels along the side of the square in which an object is fitted
@@ -50,7 +51,9 @@ class FoundObjects:
 
     def to_list(self) -> list[list[dict[str, float]]]:
         """For each picture, its parts as plain values."""
-        columns = {f.name: getattr(self, f.name).tolist() for f in fields(self) if f.name != "count"}
+        columns = {
+            f.name: getattr(self, f.name).tolist() for f in fields(self) if f.name != "count"
+        }
         pictures: list[list[dict[str, float]]] = [[] for _ in range(len(self.count))]
         for row in zip(*columns.values(), strict=True):
             part = dict(zip(columns, row, strict=True))
@@ -64,9 +67,13 @@ def find_objects(images: Tensor, side: int) -> FoundObjects:
     """
     images = images.detach().float().clamp(-1.0, 1.0)
     if images.shape[-1] != side:
-        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(
+            images, (side, side), mode="bilinear", antialias=True, align_corners=False
+        )
     chunks = [_find(chunk) for chunk in images.split(CHUNK)]
-    merged = {f.name: torch.cat([getattr(part, f.name) for part in chunks]) for f in fields(FoundObjects)}
+    merged = {
+        f.name: torch.cat([getattr(part, f.name) for part in chunks]) for f in fields(FoundObjects)
+    }
     merged["image"] = torch.cat([part.image + i * CHUNK for i, part in enumerate(chunks)])
     return FoundObjects(**merged)
 
@@ -99,24 +106,41 @@ def _find(images: Tensor) -> FoundObjects:
     offsets = torch.arange(WINDOW, device=images.device)
     columns = left[:, None] + offsets
     rows = top[:, None] + offsets
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    index = (rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]).flatten(1)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
+    index = (
+        rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    ).flatten(1)
 
     near = F.max_pool2d(own_pixels[:, None], 2 * MARGIN + 1, 1, MARGIN)[:, 0] * (1.0 - other_parts)
     weight = near.flatten(1).gather(1, index).view(-1, WINDOW, WINDOW) * inside
-    window = contrast[picture].flatten(2).gather(2, index[:, None].expand(-1, 3, -1)).view(-1, 3, WINDOW, WINDOW)
+    window = (
+        contrast[picture]
+        .flatten(2)
+        .gather(2, index[:, None].expand(-1, 3, -1))
+        .view(-1, 3, WINDOW, WINDOW)
+    )
     window = window * weight[:, None]
     return _fit(window, weight, columns + 0.5, rows + 0.5, ground[picture], picture, count)
 
 
 def _fit(
-    window: Tensor, weight: Tensor, x: Tensor, y: Tensor, ground: Tensor, picture: Tensor, count: Tensor
+    window: Tensor,
+    weight: Tensor,
+    x: Tensor,
+    y: Tensor,
+    ground: Tensor,
+    picture: Tensor,
+    count: Tensor,
 ) -> FoundObjects:
     """Moments give centre and radius for each shape; least squares around them chooses."""
     strength = window.square().sum(1).sqrt()
     core = (strength > 0.75 * strength.amax((1, 2), keepdim=True)).float()
     colour = (window * core[:, None]).sum((2, 3)) / core.sum((1, 2))[:, None].clamp_min(1.0)
-    cover = (window * colour[:, :, None, None]).sum(1) / colour.square().sum(1)[:, None, None].clamp_min(1e-6)
+    cover = (window * colour[:, :, None, None]).sum(1) / colour.square().sum(1)[
+        :, None, None
+    ].clamp_min(1e-6)
     mass = cover.sum((1, 2)).clamp_min(1e-6)
     mean_x = (cover.sum(1) * x).sum(1) / mass
     mean_y = (cover.sum(2) * y).sum(1) / mass
@@ -177,7 +201,9 @@ def _labels(mask: Tensor) -> Tensor:
     """Connected parts (8 neighbours) of (B, H, W): each pixel gets the largest index of its part, 0
     outside.
     """
-    index = torch.arange(1, mask[0].numel() + 1, device=mask.device, dtype=torch.float32).view(mask.shape[1:])
+    index = torch.arange(1, mask[0].numel() + 1, device=mask.device, dtype=torch.float32).view(
+        mask.shape[1:]
+    )
     labels = index * mask
     while True:
         spread = F.max_pool2d(labels[:, None], 3, 1, 1)[:, 0] * mask

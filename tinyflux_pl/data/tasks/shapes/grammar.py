@@ -24,7 +24,9 @@ CENTRE_JITTER, RADIUS_JITTER = 0.8, 0.04  # pixels, fraction
 
 # A Latin diagonal: each shape loses two of its eight colours, each colour one or two of its
 # five shapes.
-HELD_OUT_PAIRS = tuple((c, s) for i, c in enumerate(COLOURS) for j, s in enumerate(SHAPES) if (i + j) % 4 == 3)
+HELD_OUT_PAIRS = tuple(
+    (c, s) for i, c in enumerate(COLOURS) for j, s in enumerate(SHAPES) if (i + j) % 4 == 3
+)
 SEEN_PAIRS = tuple((c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT_PAIRS)
 
 TEMPLATES = (
@@ -38,12 +40,17 @@ CAPTIONS_VERSION = 3  # raise it whenever a caption would come out differently
 OPTIONAL = ("colour", "size", "position")
 SHORT_CAPTIONS = 0.15  # the share of training captions that leave something out
 GRAMMAR = (
-    "name a shape (" + ", ".join(SHAPES) + "), and of these what you want, each once: a colour ("
-    + ", ".join(COLOURS) + "), a size (" + ", ".join(SIZES) + "), a position (" + ", ".join(POSITIONS)
-    + '), as in "a large red circle, top left" or "a red circle"'
-)  # fmt: skip
+    f"name a shape ({', '.join(SHAPES)}), and of these what you want, each once: a colour "
+    f"({', '.join(COLOURS)}), a size ({', '.join(SIZES)}), a position ({', '.join(POSITIONS)}), "
+    'as in "a large red circle, top left" or "a red circle"'
+)
 _FILLERS = {"a", "an", "the", "in", "at", "on"}
-_ADVERBIALS = {"top": "at the top", "bottom": "at the bottom", "left": "on the left", "right": "on the right"}
+_ADVERBIALS = {
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "left": "on the left",
+    "right": "on the right",
+}
 
 
 def article(noun: str) -> str:
@@ -57,7 +64,11 @@ def pairs_of(split: str) -> tuple[tuple[str, str], ...]:
     ConfigError for a split that does not exist.
     """
     if split not in SPLITS:
-        raise ConfigError(f"no such split: {split!r}", where="data.split", cure="choose one of " + ", ".join(SPLITS))
+        raise ConfigError(
+            f"no such split: {split!r}",
+            where="data.split",
+            cure="choose one of " + ", ".join(SPLITS),
+        )
     return HELD_OUT_PAIRS if split == "held_out" else SEEN_PAIRS
 
 
@@ -83,7 +94,9 @@ def _short_caption(attributes: dict[str, str], template: int) -> str:
     if "position" not in attributes:
         return noun
     position = attributes["position"]
-    return (f"{noun}, {position}", f"{noun} {_adverbial(position)}", f"{position}: {noun}")[template % 3]
+    return (f"{noun}, {position}", f"{noun} {_adverbial(position)}", f"{position}: {noun}")[
+        template % 3
+    ]
 
 
 def _adverbial(position: str) -> str:
@@ -105,10 +118,19 @@ def shortened(attributes: dict[str, str], uniform: float) -> dict[str, str]:
 
 @lru_cache(maxsize=65536)
 def _parse(caption: str) -> tuple[tuple[str, str], ...]:
-    words = caption.lower().replace(",", " ").replace(":", " ").rstrip(" .").replace("center", "centre").split()
+    words = (
+        caption.lower()
+        .replace(",", " ")
+        .replace(":", " ")
+        .rstrip(" .")
+        .replace("center", "centre")
+        .split()
+    )
     words = [word for word in words if word not in _FILLERS]
     choices_of = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
-    stated = {name: [word for word in words if word in choices] for name, choices in choices_of.items()}
+    stated = {
+        name: [word for word in words if word in choices] for name, choices in choices_of.items()
+    }
     rest = " ".join(w for w in words if not any(w in choices for choices in choices_of.values()))
     if reason := _objection(stated, rest):
         raise CaptionError(f"not a caption of one shape: {caption!r} {reason}", cure=GRAMMAR)
@@ -118,12 +140,20 @@ def _parse(caption: str) -> tuple[tuple[str, str], ...]:
 
 def _objection(stated: dict[str, list[str]], rest: str) -> str:
     """The reason why a caption does not describe one shape; "" if it does."""
-    twice = [f"two values of {name} ({', '.join(values)})" for name, values in stated.items() if len(values) > 1]
+    twice = [
+        f"two values of {name} ({', '.join(values)})"
+        for name, values in stated.items()
+        if len(values) > 1
+    ]
     if twice:
         return f"has {' and '.join(twice)}"
     if not stated["shape"]:
         return "names no shape"
-    return f"holds {rest!r}, which is no colour, shape, size or position" if rest and rest not in POSITIONS else ""
+    return (
+        f"holds {rest!r}, which is no colour, shape, size or position"
+        if rest and rest not in POSITIONS
+        else ""
+    )
 
 
 def parse(caption: str) -> dict[str, str]:

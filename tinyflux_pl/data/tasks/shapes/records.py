@@ -48,7 +48,9 @@ class Shapes(TaskRecords):
     min_size = 16
     grammar = GRAMMAR
 
-    def __init__(self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0) -> None:
+    def __init__(
+        self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0
+    ) -> None:
         super().__init__(split, count, size, seed)
         self.pairs = pairs_of(split)
 
@@ -72,7 +74,9 @@ class Shapes(TaskRecords):
         caption = caption_of(shortened(attributes, float(u[11])), template)
         return Example(image, caption, mask, dict(attributes))
 
-    def balanced_captions(self, count: int, split: str, generator: np.random.Generator) -> list[str]:
+    def balanced_captions(
+        self, count: int, split: str, generator: np.random.Generator
+    ) -> list[str]:
         """Captions with pairs, positions, sizes and templates equally often, within one.
 
         They state every attribute, but for the split `short`: seen pairs, and each choice of what

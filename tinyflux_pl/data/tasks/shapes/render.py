@@ -69,7 +69,9 @@ def moments() -> tuple[tuple[float, float], ...]:
     radius = 200.0
     y, x = np.mgrid[-300:301, -300:301].astype(np.float64)
     masks = [coverage(shape, x, y, radius) for shape in SHAPES]
-    return tuple((float(m.sum()) / radius**2, float((m * y).sum() / m.sum()) / radius) for m in masks)
+    return tuple(
+        (float(m.sum()) / radius**2, float((m * y).sum() / m.sum()) / radius) for m in masks
+    )
 
 
 @lru_cache(maxsize=8)

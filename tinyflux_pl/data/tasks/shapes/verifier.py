@@ -48,7 +48,8 @@ class ShapeVerifier(ObjectVerifier):
         stated = parse(prompt)
         is_readable = description["shape"] is not None
         satisfied = {
-            claim: is_readable and description[claim] == stated.get(claim, description[claim]) for claim in self.claims
+            claim: is_readable and description[claim] == stated.get(claim, description[claim])
+            for claim in self.claims
         }
         return {**satisfied, "all": all(satisfied.values())}
 
@@ -62,7 +63,9 @@ class ShapeVerifier(ObjectVerifier):
 
 
 def _nearest_position(x: float, y: float) -> str:
-    return min(POSITIONS, key=lambda name: (POSITIONS[name][0] - x) ** 2 + (POSITIONS[name][1] - y) ** 2)
+    return min(
+        POSITIONS, key=lambda name: (POSITIONS[name][0] - x) ** 2 + (POSITIONS[name][1] - y) ** 2
+    )
 
 
 def _nearest_size(radius: float) -> str | None:

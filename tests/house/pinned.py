@@ -54,5 +54,11 @@ def requirements(*extras: str) -> list[Requirement]:
         *project["dependencies"],
         *(line for e in extras for line in project["optional-dependencies"][e]),
     ]
-    found = [Requirement(line) for line in lines]
-    return [r for r in found if canonicalize_name(r.name) != canonicalize_name(project["name"])]
+    found: list[Requirement] = []
+    for requirement in map(Requirement, lines):
+        if canonicalize_name(requirement.name) != canonicalize_name(project["name"]):
+            found.append(requirement)
+            continue
+        nested = requirement.extras - set(extras)
+        found += requirements(*sorted(nested)) if nested else []
+    return found

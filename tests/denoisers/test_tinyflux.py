@@ -11,7 +11,8 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers.packing import image_ids, patchify, unpatchify
 from tinyflux_pl.denoisers.registry import build_denoiser
-from tinyflux_pl.denoisers.tinyflux import build, build_published, to_reference_keys
+from tinyflux_pl.denoisers.tinyflux import build, to_reference_keys
+from tinyflux_pl.denoisers.tinyflux_published import build_published
 from tinyflux_pl.diffusion.paths import LinearPath
 
 LATENTS, TEXT, PATH = LatentSpec(6, 4), TextSpec(12, 7, 10), LinearPath()

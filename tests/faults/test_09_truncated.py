@@ -6,7 +6,7 @@ from tests.faults.saving import Saver, judged
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.manifest import AVERAGED, CONFIG, MANIFEST, STATE, WEIGHTS
 from tinyflux_pl.core.errors import CorruptCheckpoint
-from tinyflux_pl.inference.pipeline import open_checkpoint
+from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 
 LENGTHS = 16
 

@@ -17,7 +17,7 @@ from tests.faults.saving import Saver
 from tinyflux_pl.checkpoints import directory, manifest
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptCheckpoint, HubError, UntrustedFile
-from tinyflux_pl.inference.pipeline import open_checkpoint
+from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 from tinyflux_pl.text.pretrained import weight_files
 
 FORBIDDEN = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen")

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tests.house.source import ROOT
 from tinyflux_pl.config import allowlist
 from tinyflux_pl.config.build import check_binds
-from tinyflux_pl.config.suggest import dotted, missing_keys
+from tinyflux_pl.config.dotted_keys import dotted, missing_keys
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.experts.lune import Lune
 from tinyflux_pl.experts.sol import Sol

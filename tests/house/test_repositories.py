@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.app.runs import CONF
-from tinyflux_pl.config.suggest import dotted
+from tinyflux_pl.config.dotted_keys import dotted
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.inference import described_parts
 from tinyflux_pl.inference.described_parts import REPOSITORIES

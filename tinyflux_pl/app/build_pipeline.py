@@ -29,7 +29,8 @@ def pipeline(config: Generate) -> Any:
 
 
 def _of_checkpoint(config: Generate) -> Any:
-    from tinyflux_pl.inference.pipeline import Pipeline, open_checkpoint
+    from tinyflux_pl.inference.open_checkpoint import open_checkpoint
+    from tinyflux_pl.inference.pipeline import Pipeline
 
     described = ("model", "codec", "text", "path")
     chosen = [name for name in described if getattr(config, name)]

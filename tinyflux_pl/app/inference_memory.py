@@ -63,7 +63,7 @@ def plan(config: Generate, images: int | None = None) -> GenerationPlan:
 
     `images=None`: as many as the configuration asks for.
     """
-    from tinyflux_pl.inference.pipeline import open_checkpoint
+    from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 
     if config.checkpoint is not None:
         return checkpoint_plan(open_checkpoint(config.checkpoint), config, images)
@@ -187,7 +187,7 @@ def batch_size(config: Generate, plan_images: Callable[[int], GenerationPlan] | 
 
 def requested(config: Generate) -> int:
     """Images in one batch: `batch_size`, or all of them, up to the sampler's bound."""
-    from tinyflux_pl.inference.pipeline import read_prompts
+    from tinyflux_pl.inference.prompts import read_prompts
     from tinyflux_pl.sampling.images import ImageSampler
 
     bound = config.batch_size or ImageSampler.max_batch

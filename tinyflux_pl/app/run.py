@@ -142,7 +142,7 @@ def generate(plain: dict[str, Any]) -> int:
     from tinyflux_pl.app import hardware, inference_memory, prompt_advice, report
     from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.data.training_captions import HELP
-    from tinyflux_pl.inference.pipeline import read_prompts
+    from tinyflux_pl.inference.prompts import read_prompts
 
     config = schema.read(plain, "generate")
     cure = "give sampler.shift and sampler.spacing, which place the steps"
@@ -230,7 +230,7 @@ def _check_extraction(plain: dict[str, Any]) -> None:
 
 
 def _check_drawing(plain: dict[str, Any]) -> None:
-    from tinyflux_pl.inference.pipeline import read_prompts
+    from tinyflux_pl.inference.prompts import read_prompts
 
     config = schema.read(plain, "generate")
     if config.plan != "only" and config.condition is None:

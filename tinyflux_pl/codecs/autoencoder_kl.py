@@ -1,6 +1,5 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
-import inspect
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,12 +9,13 @@ from torch import Tensor, nn
 
 from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
+from tinyflux_pl.codecs.autoencoder_skeleton import skeleton_of
+from tinyflux_pl.codecs.latent_scaling import scale_of, statistics_of
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.specs import LatentSpec
-from tinyflux_pl.core.unused_settings import name_unread
-from tinyflux_pl.weights import load_release as release
 from tinyflux_pl.weights.headers import known_sha256
+from tinyflux_pl.weights.load_release import WeightSource, fill
 
 PIXELS = 2**18  # in one pass of the autoencoder, whose activations take a few KB a pixel
 
@@ -71,15 +71,16 @@ class AutoencoderKLCodec(Codec):
         self.scaling, self.dtype, self.name, self.variant = scaling, dtype, name, variant
         self.data_deviation = data_deviation
         if not 0 < data_deviation < float("inf"):
-            what = f"data_deviation is {data_deviation}"
-            raise ConfigError(
-                what, where="codec.data_deviation", cure="a positive number; 1 changes nothing"
+            what, cure = (
+                f"data_deviation is {data_deviation}",
+                "a positive number; 1 changes nothing",
             )
+            raise ConfigError(what, where="codec.data_deviation", cure=cure)
         self.device = torch.device("cpu")
         self._model: Any = None
 
     @cached_property
-    def source(self) -> release.WeightSource:
+    def source(self) -> WeightSource:
         """The files that hold the autoencoder, judged by their headers."""
         if self.weights is None:
             cure = "codec.weights=FOLDER, which holds vae/, or FILE.safetensors"
@@ -118,27 +119,20 @@ class AutoencoderKLCodec(Codec):
     @cached_property
     def scale(self) -> float:
         """scaling_factor (diffusers' default where the config has none), over data_deviation."""
-        factor = self.vae_config.get("scaling_factor", 0.18215)
-        if not isinstance(factor, int | float) or not 0 < factor < float("inf"):
-            cure = "use the config.json that the autoencoder was published with"
-            raise ConfigError(
-                f"scaling_factor is {factor!r}", where=f"config.json of {self.name}", cure=cure
-            )
-        return float(factor) / self.data_deviation
+        return scale_of(self.vae_config, self.name) / self.data_deviation
 
     @cached_property
     def shift(self) -> float:
         """shift_factor, 0 where there is none or where it is left out."""
-        return (
-            float(self.vae_config.get("shift_factor") or 0.0) if self.scaling == "shifted" else 0.0
-        )
+        shift = self.vae_config.get("shift_factor") if self.scaling == "shifted" else None
+        return float(shift or 0.0)
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor] | None:
         """latents_mean and latents_std of each channel (C, 1, 1), as in Playground's autoencoder;
         None without.
         """
-        return autoencoder_weights.statistics_of(self.vae_config, self.scaling, self.name)
+        return statistics_of(self.vae_config, self.scaling, self.name)
 
     def encode(
         self, images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c h8 w8"] | None = None
@@ -147,11 +141,8 @@ class AutoencoderKLCodec(Codec):
         factor = self.latent_spec.downsample
         height, width = images.shape[-2:]
         if height % factor or width % factor:
-            raise ConfigError(
-                f"{height} x {width} pixels",
-                where=self.name,
-                cure=f"use sides that are multiples of {factor}",
-            )
+            cure = f"use sides that are multiples of {factor}"
+            raise ConfigError(f"{height} x {width} pixels", where=self.name, cure=cure)
         drawn = []
         for rows in _chunks(len(images), height * width):
             part = images[rows].to(self.device, getattr(torch, self.dtype))
@@ -202,20 +193,16 @@ class AutoencoderKLCodec(Codec):
         """Plain data that decides the latents: hash of the weights, scale, shift, statistics,
         dtype, config.
         """
-        identity = {
+        names = () if self.statistics is None else ("latents_mean", "latents_std")
+        return {
             "codec": "autoencoder_kl",
             "weights": self._sha256,
             "scale": self.scale,
             "shift": self.shift,
             "dtype": self.dtype,
             **self._decided(),
+            **{name: self.vae_config[name] for name in names},
         }
-        names = ("latents_mean", "latents_std")
-        return (
-            identity
-            if self.statistics is None
-            else {**identity, **{name: self.vae_config[name] for name in names}}
-        )
 
     def _decided(self) -> dict[str, Any]:
         """Settings of config.json that change the latents and differ from diffusers' defaults."""
@@ -240,48 +227,22 @@ class AutoencoderKLCodec(Codec):
         return self._skeleton_of(self.vae_config)
 
     def _skeleton_of(self, config: dict[str, Any]) -> nn.Module:
-        import diffusers
-
-        kind = getattr(diffusers, self.kind)
-        parameters = inspect.signature(kind.__init__).parameters
-        settings = {key: value for key, value in config.items() if not key.startswith("_")}
-        name_unread(settings.keys() - parameters.keys(), f"config.json of {self.weights}")
-        try:
-            with torch.device("meta"):
-                return kind(**{key: value for key, value in settings.items() if key in parameters})
-        except (
-            TypeError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            IndexError,
-            ZeroDivisionError,
-            RuntimeError,
-        ) as error:
-            what = f"not the structure of an {self.kind}: {str(error)[:200]}"
-            cure = "use config.json and weights of one release, or check codec.structure"
-            raise ConfigError(what, where=self.weights or "codec.structure", cure=cure) from error
+        return skeleton_of(self.kind, config, self.weights or "codec.structure")
 
     def _loaded(self) -> Any:
-        if (
-            self._model is None
-            and self.dtype == "float16"
-            and self.vae_config.get("force_upcast", True)
-        ):
+        if self._model is not None:
+            return self._model
+        if self.dtype == "float16" and self.vae_config.get("force_upcast", True):
             why = "its config says force_upcast: activations pass 65504"
-            cure = (
-                "codec.dtype=bfloat16, or float32; or an autoencoder that was mended, with "
-                "force_upcast: false"
-            )
-            raise ConfigError(
-                f"{self.name} overflows in float16: {why}", where="codec.dtype", cure=cure
-            )
-        if self._model is None and self.device.type == "meta":  # to plan with; no weight is read
+            what = f"{self.name} overflows in float16: {why}"
+            cure = "codec.dtype=bfloat16, or float32; or an autoencoder mended for float16, with "
+            raise ConfigError(what, where="codec.dtype", cure=cure + "force_upcast: false")
+        dtype = getattr(torch, self.dtype)
+        if self.device.type == "meta":  # to plan with; no weight is read
             # diffusers' own warns
-            skeleton = nn.Module.to(self.skeleton(), getattr(torch, self.dtype))
-            self._model = skeleton.eval()
-        if self._model is None:
-            source, number = self.source, getattr(torch, self.dtype)
-            model = release.fill(self.skeleton(), source, number, self.original, self.vae_config)
+            self._model = nn.Module.to(self.skeleton(), dtype).eval()
+        else:
+            source = self.source
+            model = fill(self.skeleton(), source, dtype, self.original, self.vae_config)
             self._model = model.to(self.device).eval().requires_grad_(False)
         return self._model

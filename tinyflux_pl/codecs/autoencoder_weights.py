@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinyflux_pl.codecs.autoencoder_layout import holds_autoencoder
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
 from tinyflux_pl.core.files import read_object, require_tensor_file
-from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights import load_release
 from tinyflux_pl.weights.dequantize import require_network, require_plain_config
-from tinyflux_pl.weights.find_files import WeightFiles, fetch, weights_in
+from tinyflux_pl.weights.find_files import fetch, weights_in
 from tinyflux_pl.weights.headers import tensor_shapes
 from tinyflux_pl.weights.known_releases import apposition, cure
-from tinyflux_pl.weights.load_release import WeightSource
+from tinyflux_pl.weights.load_release import KeyLayout, WeightSource
+from tinyflux_pl.weights.weight_files import WeightFiles
 
 STEMS = ("diffusion_pytorch_model",)
 
@@ -59,54 +58,17 @@ def locate(
     return WeightSource(files, config, str(folder))
 
 
-def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tensor, Tensor] | None:
-    """latents_mean and latents_std of a config.json, each (C, 1, 1) in fp32; None where it has
-    neither.
-
-    ConfigError where there is one without the other, of another length than the channels, not
-    positive, beside a shift_factor, or where `scaling` leaves shifts out: none of these says which
-    latents are meant.
-    """
-    statistics = [config.get(key) for key in ("latents_mean", "latents_std")]
-    if statistics == [None, None]:
-        return None
-    where = f"config.json of {name}"
-    wrong = "one of them is missing" if None in statistics else ""
-    channels = config.get("latent_channels", 4)
-    sized = not wrong and all(
-        isinstance(part, list | tuple) and len(part) == channels for part in statistics
-    )
-    numbers = sized and all(
-        isinstance(n, int | float) and math.isfinite(n) for part in statistics for n in part or ()
-    )
-    if not wrong and not (numbers and all(n > 0 for n in statistics[1] or ())):
-        wrong = f"each must be {channels} finite numbers, the deviations positive"
-    elif not wrong and (config.get("shift_factor") or scaling != "shifted"):
-        wrong = (
-            "a shift_factor stands beside them"
-            if config.get("shift_factor")
-            else f"scaling={scaling}"
-        )
-    if wrong:
-        do = "use the config.json that the autoencoder was published with, or take them out of it"
-        raise ConfigError(f"latents_mean and latents_std: {wrong}", where=where, cure=do)
-    mean, deviation = (
-        torch.tensor(part, dtype=torch.float32)[:, None, None] for part in statistics
-    )
-    return mean, deviation
-
-
 def require_fit(
     skeleton: nn.Module,
     source: WeightSource,
-    original: release.KeyLayout,
+    original: KeyLayout,
     structure: dict[str, Any],
 ) -> None:
     """Raise what weights.load_release.require_fit does, naming the release of a whole checkpoint
     where it is known.
     """
     try:
-        release.require_fit(skeleton, source, original=original, structure=structure)
+        load_release.require_fit(skeleton, source, original=original, structure=structure)
     except CheckpointMismatch as error:
         shapes = source.shapes()
         if not apposition(shapes):

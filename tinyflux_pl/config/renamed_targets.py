@@ -11,6 +11,9 @@ T = TypeVar("T")
 _TASKS = "tinyflux_pl.data.tasks."
 _SEQUENCES = "tinyflux_pl.data.sequences."
 RENAMED = {
+    "tinyflux_pl.denoisers.tinyflux.build_published": (
+        "tinyflux_pl.denoisers.tinyflux_published.build_published"
+    ),
     "tinyflux_pl.data.shapes.Shapes": _TASKS + "shapes.records.Shapes",
     "tinyflux_pl.data.scenes.Scenes": _TASKS + "scenes.records.Scenes",
     "tinyflux_pl.data.digits.Digits": _TASKS + "digits.records.Digits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tinyflux_pl.config import allowlist, empty_values, signatures, sweep_jobs, synonyms
+from tinyflux_pl.config.dotted_keys import dotted
 from tinyflux_pl.config.signatures import nearest, suggestion
 from tinyflux_pl.core.errors import ConfigError
 
@@ -240,25 +241,3 @@ def _parsed(lines: list[str], loader: ConfigLoaderImpl) -> list[Override]:
                 f"cannot read {line!r}", where="the command line", cure=cure
             ) from error
     return overrides
-
-
-def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of nested plain containers, inner nodes and list positions included."""
-    pairs = (
-        node.items()
-        if isinstance(node, dict)
-        else enumerate(node)
-        if isinstance(node, list)
-        else ()
-    )
-    for key, value in pairs:
-        name = f"{prefix}.{key}" if prefix else str(key)
-        yield name, value
-        yield from dotted(value, name)
-
-
-def missing_keys(raw: Any) -> list[str]:
-    """Keys that only the user can give (???); OmegaConf's own list fails on interpolations to
-    them.
-    """
-    return [key for key, value in dotted(raw) if value == "???"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -17,13 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from tinyflux_pl.core import fingerprint
-from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, DiskFull, UntrustedFile
+from tinyflux_pl.core.disk_full import disk_full_explained
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint, UntrustedFile
 
-FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "a limit on the size of files is reached (ulimit -f)",
-}
 # bytes of a safetensors header, about 100,000 tensors; the format allows six times that
 HEADER_LIMIT = 16 * 2**20
 # torch's archives, and pickles of all ages
@@ -224,27 +218,6 @@ def fsync_file(path: Path) -> None:
     """Make a file's bytes durable."""
     with open(path, "rb+") as handle:
         os.fsync(handle.fileno())
-
-
-@contextmanager
-def disk_full_explained(path: Path, needed: int) -> Generator[None]:
-    """Raise DiskFull, with the bytes needed and the bytes free, if the block fails because the disk
-    is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        free = shutil.disk_usage(folder).free
-        raise DiskFull(
-            f"no room to write {path.name}: {FULL[error.errno]}; it needs {needed:,} bytes, "
-            f"{free:,} bytes are free; "
-            "what was there before is untouched",
-            where=str(path.parent),
-            cure="free some space, or set another folder with paths.root=/another/disk",
-        ) from error
 
 
 def _bounded(path: str | Path) -> bytes:

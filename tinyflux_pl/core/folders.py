@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tinyflux_pl.core import files
+from tinyflux_pl.core.disk_full import disk_full_explained
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def staged(path: str | Path, needed: int = 0) -> Generator[Path]:
     `<name>.replaced-...`. Raises DiskFull, which says that `needed` bytes were to be written.
     """
     path = Path(path)
-    with files.disk_full_explained(path, needed):
+    with disk_full_explained(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         staging, lock = _locked_folder(path)
         try:

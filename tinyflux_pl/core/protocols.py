@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength, TextEmbeddings
 
@@ -203,24 +202,6 @@ class Expert(Protocol):
     def dropout_at(self, step: int) -> float: ...
     def port_options(self) -> dict[str, Any]: ...
     def extractor(self, teacher: Any, student_path: Path, seed: int) -> Extractor: ...
-
-
-@dataclass(frozen=True)
-class Record:
-    """One training example before encoding: RGB pixels (H, W, 3) uint8, caption, optional mask.
-
-    `references` are other pictures (Hr, Wr, 3) that the denoiser is shown; `hole` (H, W) bool is
-    True where it is to paint, and then it is shown the rest.
-    """
-
-    image: np.ndarray
-    caption: str
-    sample_id: int
-    mask: np.ndarray | None = None
-    source: str = ""  # the file it came from, for messages
-    attributes: dict[str, Any] = field(default_factory=dict)
-    references: tuple[np.ndarray, ...] = ()
-    hole: np.ndarray | None = None
 
 
 @runtime_checkable

@@ -6,24 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.fields_of import FieldsOf
-from tinyflux_pl.core.files import read_object
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import inpaint_channels, joined_pictures, patchify, unpatchify
-from tinyflux_pl.denoisers.tinyflux_reference import (
-    load_reference,
-    published_file,
-    read_safetensors,
-    to_reference_keys,
-)
+from tinyflux_pl.denoisers.tinyflux_reference import load_reference, to_reference_keys
 from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
@@ -35,10 +28,12 @@ DERIVED = (
     "pooled_projection_dim",
     "use_lune_expert",
     "lune_expert_dim",
+    "use_sol_prior",
+    "inpaint_channels",
+    "ports",
 )
-DERIVED += ("use_sol_prior", "inpaint_channels", "ports")
 
-__all__ = ["TinyFluxDenoiser", "build", "build_published", "load_reference", "to_reference_keys"]
+__all__ = ["TinyFluxDenoiser", "build", "load_reference", "to_reference_keys"]
 
 
 class TinyFluxDenoiser(DenoiserModule):
@@ -50,7 +45,7 @@ class TinyFluxDenoiser(DenoiserModule):
     the same names; prior_map then has mean 1 (sol_map "density").
     `cond.references` join the sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the
     network has inpaint_channels.
-    Raises SpecMismatch for specs or ports that the network does not fit.
+    Raises SpecMismatch for specs that the network does not fit.
     """
 
     name = "tinyflux"
@@ -81,21 +76,11 @@ class TinyFluxDenoiser(DenoiserModule):
                     cure="build the network from the codec's and the text encoder's specs: "
                     "denoisers.tinyflux.build",
                 )
-        self.config, self.latent_spec, self.text_spec, self.path = (
-            config,
-            latent_spec,
-            text_spec,
-            path,
-        )
+        self.config, self.path = config, path
+        self.latent_spec, self.text_spec = latent_spec, text_spec
         self.net = TinyFluxDeep(config)
         sol = ("prior_stats", "prior_map") if config.use_sol_prior else ()
         self.ports = (("vec",) if config.use_lune_expert else ()) + sol + tuple(config.ports)
-        if len(set(self.ports)) < len(self.ports):
-            raise SpecMismatch(
-                f"two experts feed one port: {', '.join(sorted(self.ports))}",
-                where="TinyFluxDenoiser",
-                cure="give the port of each expert a name of its own (`columns` of its class)",
-            )
         self.patch_size, self.inpaint_channels = config.patch_size, config.inpaint_channels
         self.reads_guidance = config.guidance_embeds
 
@@ -210,50 +195,3 @@ def build(
         derived["lune_expert_dim"] = lune_dim
     network = TinyFluxConfig.from_dict({**config, **derived, "num_sol_stats": num_sol_stats})
     return TinyFluxDenoiser(network, latent_spec, text_spec, path)
-
-
-def build_published(
-    latent_spec: LatentSpec,
-    text_spec: TextSpec,
-    path: Path,
-    *,
-    weights: str | None = None,
-    weights_file: str = "",
-    revision: str | None = None,
-    lune_dim: int = 1280,
-    sol: bool = True,
-    num_sol_stats: int = 3,
-    **config: Annotated[Any, FieldsOf(TinyFluxConfig, DERIVED)],
-) -> TinyFluxDenoiser:
-    """The published layout and mathematics (v4.2; v4.1 and v3 by their config.json), with its
-    weights if named.
-
-    `weights` is a safetensors file, or the folder or repository (with its 40-digit revision) that
-    holds `weights_file`; a config.json beside the file says what it is, else `config` does. Loads
-    strictly. Experts of a run may fill its ports if their sizes are the published ones:
-    SpecMismatch otherwise.
-    """
-    derived = {
-        "in_channels": latent_spec.channels,
-        "joint_attention_dim": text_spec.width,
-        "pooled_projection_dim": text_spec.pooled,
-        "lune_expert_dim": lune_dim,
-        "use_sol_prior": sol,
-    }
-    if num_sol_stats != 3:
-        raise SpecMismatch(
-            f"the published networks read 3 of Sol's statistics, not {num_sol_stats}",
-            where="experts.sol",
-            cure="experts.sol.stats=3, with either clock",
-        )
-    settings: dict[str, Any] = {**config, **derived}
-    file = None if weights is None else published_file(weights, weights_file, revision)
-    if file is not None and (config_file := file.parent / "config.json").is_file():
-        settings = read_object(config_file)
-    if file is None or torch.get_default_device().type == "meta":  # a plan reads no weights
-        return TinyFluxDenoiser(TinyFluxConfig.reference(settings), latent_spec, text_spec, path)
-    net = load_reference(settings, read_safetensors(file))
-    denoiser = TinyFluxDenoiser(net.config, latent_spec, text_spec, path)
-    denoiser.net = net
-    denoiser.weight_files = (file,)
-    return denoiser

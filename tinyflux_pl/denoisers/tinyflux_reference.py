@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import ConfigError, HubError
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
-from tinyflux_pl.weights import hub
-from tinyflux_pl.weights.dequantize import plain
 from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
 
@@ -75,36 +70,6 @@ def load_reference(
     return model.eval()
 
 
-def published_file(weights: str, weights_file: str = "", revision: str | None = None) -> Path:
-    """The safetensors file that `weights` names: itself, or `weights_file` in a folder or a pinned
-    repository.
-    """
-    allow = [weights_file, "config.json"] if weights_file else None
-    path = hub.resolve(weights, revision, allow) if allow else hub.resolve(weights, revision)
-    file = path / weights_file if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise HubError(
-            f"not a safetensors file: {file.name}",
-            where=str(path),
-            cure="name the file: model.weights=FILE.safetensors, or model.weights_file=NAME within "
-            "the folder",
-        )
-    return file
-
-
-def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """A file's tensors in fp32; CorruptCheckpoint if it is torn or something else, UntrustedFile
-    for a pickle.
-
-    Tensors packed with scales are dequantized, or refused with CheckpointMismatch
-    (weights.dequantize).
-    """
-    return {
-        key: value.float()
-        for key, value in plain(files.read_tensors(file), torch.float32, str(file)).items()
-    }
-
-
 def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
     """The weights under their published v4.2 keys (v4.1's guidance_in beside them, where there is
     one).
@@ -117,7 +82,7 @@ def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
         raise ConfigError(
             "only a network in the published layout has published keys",
             where="to_reference_keys",
-            cure="train with model=deep_v42 (denoisers.tinyflux.build_published)",
+            cure="train with model=deep_v42 (denoisers.tinyflux_published.build_published)",
         )
     return {key: value.detach().clone() for key, value in net.state_dict().items()}
 

@@ -147,16 +147,17 @@ def merge_port_options(experts: Iterable[Expert]) -> dict[str, Any]:
     """Builder options of all experts of a run; ConfigError where two feed a port of one name."""
     options: dict[str, Any] = {}
     ports: dict[str, Any] = {}
+    fed: set[str] = set()
     for expert in experts:
-        expert_options = dict(expert.port_options())
-        expert_ports = expert_options.pop("ports", {})
-        if shared := sorted(ports.keys() & expert_ports.keys()):
+        if shared := sorted(fed.intersection(expert.columns.values())):
             raise ConfigError(
                 f"two experts feed the port {shared[0]!r}",
                 where=f"experts.{expert.name}",
                 cure="give the port of each expert a name of its own (`columns` of its class)",
             )
-        ports |= expert_ports
+        fed.update(expert.columns.values())
+        expert_options = dict(expert.port_options())
+        ports |= expert_options.pop("ports", {})
         options |= expert_options
     return {**options, "ports": ports} if ports else options
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tinyflux_pl.cache.disk_space import require_disk_space
 from tinyflux_pl.cache.rebuild import ReusableRows
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
-from tinyflux_pl.codecs.inpaint_mask import inpaint_input
 from tinyflux_pl.core.precision import autocast
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, Extractor, Record, Records, TextEncoder
-from tinyflux_pl.core.size_conditioning import SIZE_IDS
-from tinyflux_pl.core.types import TARGET, TextEmbeddings
+from tinyflux_pl.core.types import TextEmbeddings
+from tinyflux_pl.extraction.columns import filled, image_columns, images_of, text_columns
 from tinyflux_pl.extraction.lanes import side_by_side
 
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
@@ -55,12 +51,12 @@ def encode(
         captions: list[str] = []
         for block in todo.of(k):
             read = [records[i] for i in block]
-            parts.append(_images(read, codec, dtype, device, batch))
+            parts.append(image_columns(read, codec, dtype, device, batch))
             captions += [r.caption for r in read]
         columns = _joined(parts)
         # a whole shard at once: encoders that share memory are read again for each call
         if captions:
-            columns |= _texts(captions, text, dtype)
+            columns |= text_columns(captions, text, dtype)
         merged_captions = reusable.merge_captions(rows, captions)
         _write(store, ENCODINGS, k, reusable.merge(rows, columns), merged_captions, pending)
     codec.free()
@@ -96,12 +92,12 @@ def extract(
     todo = _Blocks(store, reusable, pending, f"{title}: {group}", batch)
 
     def inputs(block: list[int]) -> tuple[int, Tensor, TextEmbeddings, list[int]]:
-        ids = store.gather("sample_ids", _filled(block, batch)).tolist()
+        ids = store.gather("sample_ids", filled(block, batch)).tolist()
         if shares_encodings:
-            return len(block), *_cached(store, _filled(block, batch)), ids
+            return len(block), *_cached(store, filled(block, batch)), ids
         return (
             len(block),
-            *_encoded(_filled([records[i] for i in block], batch), codec, text, dtype),
+            *_encoded(filled([records[i] for i in block], batch), codec, text, dtype),
             ids,
         )
 
@@ -118,32 +114,6 @@ def extract(
         parts = list(side_by_side([extractor, *copies], features, map(inputs, todo.of(k))))
         _write(store, group, k, reusable.merge(store.rows(k), _joined(parts)), None, pending)
     return todo.close()
-
-
-def images_of(records: list[Record]) -> Tensor:
-    """Pixels (B, 3, H, W) in [-1, 1]; what is no picture of bytes (sequences) as it is, channels
-    first.
-    """
-    pixels = torch.from_numpy(np.stack([r.image for r in records]))
-    values = pixels.permute(0, 3, 1, 2).float()
-    return values.div(127.5).sub(1) if pixels.dtype == torch.uint8 else values
-
-
-@torch.inference_mode()
-def columns_of(
-    records: list[Record],
-    codec: Codec,
-    text: TextEncoder,
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> dict[str, Tensor]:
-    """Columns that `encode` would store of these records, without the captions."""
-    columns = _images(records, codec, dtype, device, len(records)) | _texts(
-        [r.caption for r in records], text, dtype
-    )
-    codec.free()
-    text.free()
-    return columns
 
 
 class _Blocks:
@@ -175,13 +145,6 @@ def _split(rows: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(rows[start : start + size])
 
 
-def _filled(block: list[Any], size: int) -> list[Any]:
-    """A block repeated to its full size: kernels round by the shape of a batch, so that all have
-    one shape.
-    """
-    return [*block, *[block[-1]] * (size - len(block))]
-
-
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
@@ -197,59 +160,6 @@ def _write(
     if k == pending[0]:
         require_disk_space(store, group, columns)
     store.write_shard(group, k, columns, captions)
-
-
-def _texts(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        # counted, of all captions at once
-        warnings.filterwarnings("ignore", "a prompt of .* is cut at")
-        embeddings = text.encode(captions)
-    return {
-        "text.tokens": embeddings.tokens.to(dtype).cpu(),
-        "text.mask": embeddings.mask.cpu(),
-        "text.pooled": embeddings.pooled.to(dtype).cpu(),
-    }
-
-
-def _images(
-    block: list[Record], codec: Codec, dtype: torch.dtype, device: torch.device | str, batch: int
-) -> dict[str, Tensor]:
-    latents = codec.encode(images_of(_filled(block, batch)).to(device))[: len(block)]
-    columns = {
-        "latents": latents.to(dtype).cpu(),
-        "sample_ids": torch.tensor([r.sample_id for r in block], dtype=torch.int64),
-    }
-    if all(r.mask is not None for r in block):
-        masks = torch.from_numpy(np.stack([np.asarray(r.mask, np.float32) for r in block]))[:, None]
-        columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[
-            :, 0
-        ].to(dtype)
-    if SIZE_IDS in block[0].attributes:
-        size_ids = [r.attributes[SIZE_IDS] for r in block]
-        columns[SIZE_IDS] = torch.tensor(size_ids, dtype=torch.int32)
-    for name in TARGET:
-        if name in block[0].attributes:
-            columns[name] = torch.from_numpy(np.stack([r.attributes[name] for r in block]))
-    conditions = _image_conditions(_filled(block, batch), codec, device)
-    return columns | {
-        name: value[: len(block)].to(dtype).cpu() for name, value in conditions.items()
-    }
-
-
-def _image_conditions(
-    block: list[Record], codec: Codec, device: torch.device | str
-) -> dict[str, Tensor]:
-    """Columns of image conditions: reference.0, reference.1 ..., and inpaint
-    (codecs.inpaint_mask).
-    """
-    columns = {}
-    for k in range(len(block[0].references)):
-        references = [replace(r, image=r.references[k]) for r in block]
-        columns[f"reference.{k}"] = codec.encode(images_of(references).to(device))
-    if block[0].hole is not None:
-        holes = torch.from_numpy(np.stack([np.asarray(r.hole, np.float32) for r in block]))[:, None]
-        columns["inpaint"] = inpaint_input(codec, images_of(block).to(device), holes.to(device))
-    return columns
 
 
 def _cached(store: CacheStore, rows: list[int]) -> tuple[Tensor, TextEmbeddings]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from tinyflux_pl.checkpoints import directory, training_state
 from tinyflux_pl.core import precision as formats
-from tinyflux_pl.core.errors import CaptionError, ConfigError, CorruptCheckpoint
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.finite import require_finite_weights
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, TextEncoder
-from tinyflux_pl.data.records.caption_text import text_of
 from tinyflux_pl.engine.accelerator import device_of
 from tinyflux_pl.inference import described_parts, provenance
 from tinyflux_pl.inference.edit import Edit, Hole, References
+from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 from tinyflux_pl.inference.picture_folder import PictureFolder
 from tinyflux_pl.inference.picture_size import check_size, warn_if_far
 from tinyflux_pl.sampling.grid import Grid
@@ -26,7 +26,6 @@ from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.sampling.picture import to_picture
 
 WEIGHTS = ("averaged", "raw")
-MAX_PROMPT_BYTES = 2**26  # of a file of prompts
 
 
 @dataclass
@@ -235,47 +234,3 @@ class Pipeline:
 
 def _without_none(values: dict[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (values or {}).items() if value is not None}
-
-
-def open_checkpoint(path: str | Path) -> directory.Checkpoint:
-    """A checkpoint folder itself, or the newest valid one of a run's folder."""
-    path = Path(path)
-    if (path / directory.MANIFEST).is_file() or not path.is_dir():
-        return directory.read(path)
-    for folder in (path / "checkpoints", path):
-        checkpoint, rejected = directory.newest_valid(folder)
-        if checkpoint is not None:
-            for line in rejected:
-                print(f"skipped {line}")
-            return checkpoint
-        if rejected:
-            raise CorruptCheckpoint(
-                "no valid checkpoint: " + "; ".join(rejected), where=str(folder)
-            )
-    return directory.read(path)
-
-
-def read_prompts(prompt: str | None, prompt_file: str | Path | None) -> list[str]:
-    """The one prompt, or the non-empty lines of a UTF-8 file; a byte order mark is no part of
-    them.
-    """
-    if (prompt is None) == (prompt_file is None):
-        raise ConfigError(
-            "give a prompt or a file of prompts",
-            where="prompt",
-            cure='prompt="..." or prompt_file=FILE',
-        )
-    if prompt_file is None:
-        return [str(prompt)]
-    file = Path(prompt_file)
-    if not file.is_file():
-        raise CaptionError(
-            f"no such file: {file}", where="prompt_file", cure="name a text file, one prompt a line"
-        )
-    text = text_of(file.resolve(), MAX_PROMPT_BYTES).replace("\r\n", "\n").replace("\r", "\n")
-    lines = [line.strip() for line in text.split("\n")]
-    if not any(lines):
-        raise CaptionError(
-            f"{file} holds no prompt", where="prompt_file", cure="write one prompt a line"
-        )
-    return [line for line in lines if line]

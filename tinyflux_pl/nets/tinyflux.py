@@ -59,15 +59,9 @@ class TinyFluxDeep(nn.Module):
                 c.lune_dropout,
             ).requires_grad_(not c.freeze_lune)
         if c.use_sol_prior:
+            sizes = (c.sol_hidden_dim, c.num_attention_heads, c.sol_spatial_size, c.num_sol_stats)
             self.sol_prior = SolPrior(
-                hidden,
-                c.pooled_projection_dim,
-                c.sol_hidden_dim,
-                c.num_attention_heads,
-                c.sol_spatial_size,
-                c.num_sol_stats,
-                c.sol_geometric_weight,
-                c.sol_map,
+                hidden, c.pooled_projection_dim, *sizes, c.sol_geometric_weight, c.sol_map
             )
             if c.reference_layout:  # unused, but part of the published files
                 self.sol_prior.spatial_to_qk_scale = nn.Linear(1, c.num_attention_heads)
@@ -75,14 +69,8 @@ class TinyFluxDeep(nn.Module):
             if c.reference_layout:  # unused: DDP would wait for its gradient
                 self.sol_prior.spatial_to_qk_scale.requires_grad_(False)
         self.rope = RotaryEmbedding(tuple(c.axes_dims_rope), in_checkpoint=c.reference_layout)
-        shape = (
-            hidden,
-            c.num_attention_heads,
-            c.attention_head_dim,
-            c.mlp_ratio,
-            c.gelu_approximation,
-        )
-        shape = (*shape, c.qk_norm, c.use_sol_prior)
+        shape = (hidden, c.num_attention_heads, c.attention_head_dim, c.mlp_ratio)
+        shape = (*shape, c.gelu_approximation, c.qk_norm, c.use_sol_prior)
         self.double_blocks = nn.ModuleList(DoubleBlock(*shape) for _ in range(c.num_double_layers))
         self.single_blocks = nn.ModuleList(SingleBlock(*shape) for _ in range(c.num_single_layers))
         self.final_norm = RMSNorm(hidden)

@@ -6,56 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.core.unused_settings import name_unread
+from tinyflux_pl.sampling.scheduler_file import CURE, SchedulerFile
 
-CURE = (
-    "say yourself how to draw: sampler=euler path=vp model.prediction=epsilon, or what the release "
-    "needs"
-)
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 TERMINAL = 2.0**-24  # alpha_bar of the last entry in schedulers that divide by it, where it is zero
-# Written by every scheduler of diffusers, read by none of those that are followed here.
-HARMLESS = frozenset(
-    [
-        "clip_sample",
-        "clip_sample_range",
-        "sample_max_value",
-        "set_alpha_to_one",
-        "skip_prk_steps",
-        "dynamic_thresholding_ratio",
-        "interpolation_type",
-        "trained_betas",
-        "variance_type",
-        "use_lu_lambdas",
-        "use_flow_sigmas",
-        "flow_shift",
-        "lambda_min_clipped",
-        "timestep_type",
-        "sigma_min",
-        "sigma_max",
-        "thresholding",
-        "base_shift",
-        "max_shift",
-        "base_image_seq_len",
-        "max_image_seq_len",
-        "time_shift_type",
-        "use_beta_sigmas",
-        "use_exponential_sigmas",
-        "use_karras_sigmas",
-        "use_dynamic_shifting",
-        "steps_offset",
-        "rescale_betas_zero_snr",
-        "solver_order",
-        "solver_type",
-        "algorithm_type",
-        "lower_order_final",
-        "euler_at_final",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -70,61 +28,6 @@ class Schedule:
     prediction: str | None
     sampler: dict[str, Any]
     data_deviation: float = 1.0
-
-
-@dataclass
-class _File:
-    """The settings of one scheduler, each read once; the rest is judged at the end."""
-
-    kind: str
-    settings: Mapping[str, Any]
-    where: str
-    seen: set[str] = field(default_factory=set)
-
-    def take(self, key: str, default: Any) -> Any:
-        """A setting, diffusers' default where it is left out or null."""
-        self.seen.add(key)
-        value = self.settings.get(key)
-        return default if value is None else value
-
-    def number(self, key: str, default: float) -> float:
-        """A finite number; ConfigError for anything else."""
-        value = self.take(key, default)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise self.refused(key, value, "")
-        return value
-
-    def choice(self, key: str, default: str, choices: Mapping[str, Any]) -> Any:
-        """One of the values that are followed here; ConfigError for another."""
-        value = self.take(key, default)
-        if not isinstance(value, str) or value not in choices:
-            raise self.refused(key, value, f" (of {', '.join(choices)})")
-        return choices[value]
-
-    def only(self, **neutral: Any) -> None:
-        """Raise ConfigError for settings that differ from these, the only supported values."""
-        for key, value in neutral.items():
-            setting = self.take(key, value)
-            if setting != value:
-                raise self.refused(key, setting, "")
-
-    def refused(self, key: str, value: Any, more: str) -> ConfigError:
-        return ConfigError(
-            f"{self.kind}: {key}={str(value)[:60]} is not followed here{more}",
-            where=self.where,
-            cure=CURE,
-        )
-
-    def close(self) -> None:
-        """Name what has not been read, but for what such schedulers write and do not read
-        themselves.
-        """
-        unread = {key for key in self.settings if not key.startswith("_")} - self.seen - HARMLESS
-        name_unread(unread, self.where)
 
 
 def schedule_of(
@@ -142,14 +45,14 @@ def schedule_of(
         raise ConfigError(
             f"the release's scheduler {str(kind)[:60]} is not followed here", where=where, cure=cure
         )
-    file = _File(kind, settings, where)
+    file = SchedulerFile(kind, settings, where)
     file.only(num_train_timesteps=1000)
     schedule = reader(file, spacing, dynamic_shift)
     file.close()
     return schedule
 
 
-def _flow(file: _File, spacing: str, dynamic_shift: str) -> Schedule:
+def _flow(file: SchedulerFile, spacing: str, dynamic_shift: str) -> Schedule:
     file.only(
         shift_terminal=0,
         invert_sigmas=False,
@@ -170,7 +73,7 @@ def _flow(file: _File, spacing: str, dynamic_shift: str) -> Schedule:
     )
 
 
-def _table(file: _File, zero: float) -> tuple[str, dict[str, Any]]:
+def _table(file: SchedulerFile, zero: float) -> tuple[str, dict[str, Any]]:
     """The table of betas; `zero` replaces a terminal SNR of zero."""
     file.only(trained_betas=None)
     kinds = {"linear": "linear", "scaled_linear": "scaled_linear"}
@@ -185,7 +88,7 @@ def _table(file: _File, zero: float) -> tuple[str, dict[str, Any]]:
     return "vp", {**table, "zero_terminal_snr": False}
 
 
-def _spacing(file: _File, default: str, spacings: Mapping[str, str]) -> dict[str, Any]:
+def _spacing(file: SchedulerFile, default: str, spacings: Mapping[str, str]) -> dict[str, Any]:
     spacing = file.choice("timestep_spacing", default, spacings)
     return {"spacing": spacing, "offset": int(file.number("steps_offset", 0))}
 
@@ -193,7 +96,7 @@ def _spacing(file: _File, default: str, spacings: Mapping[str, str]) -> dict[str
 ALL = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
 
 
-def _euler(file: _File, *_: str) -> Schedule:
+def _euler(file: SchedulerFile, *_: str) -> Schedule:
     file.only(interpolation_type="linear", timestep_type="discrete", use_beta_sigmas=False)
     spaced = _spacing(file, "linspace", ALL)
     karras, exponential = (
@@ -213,7 +116,7 @@ def _euler(file: _File, *_: str) -> Schedule:
     return Schedule(_table(file, TERMINAL), _kind(file), _sampler(solver="euler", **settings))
 
 
-def _ancestral(file: _File, *_: str) -> Schedule:
+def _ancestral(file: SchedulerFile, *_: str) -> Schedule:
     spaced = _spacing(file, "linspace", ALL)
     start = "unit" if spaced["spacing"] == "leading" else "sigma"
     return Schedule(
@@ -223,7 +126,7 @@ def _ancestral(file: _File, *_: str) -> Schedule:
     )
 
 
-def _ddim(file: _File, *_: str) -> Schedule:
+def _ddim(file: SchedulerFile, *_: str) -> Schedule:
     if file.take("clip_sample", True):
         raise file.refused("clip_sample", True, "")
     file.only(thresholding=False)
@@ -232,7 +135,7 @@ def _ddim(file: _File, *_: str) -> Schedule:
     return Schedule(_table(file, 0.0), _kind(file), _sampler(solver="euler", final=final, **spaced))
 
 
-def _multistep(file: _File) -> None:
+def _multistep(file: SchedulerFile) -> None:
     file.only(
         solver_order=2, algorithm_type="dpmsolver++", solver_type="midpoint", lower_order_final=True
     )
@@ -240,7 +143,7 @@ def _multistep(file: _File) -> None:
     file.take("euler_at_final", False)  # the last step is of first order in either case
 
 
-def _dpm(file: _File, *_: str) -> Schedule:
+def _dpm(file: SchedulerFile, *_: str) -> Schedule:
     _multistep(file)
     file.only(
         use_karras_sigmas=False,
@@ -262,7 +165,7 @@ def _dpm(file: _File, *_: str) -> Schedule:
     )
 
 
-def _edm(file: _File, solver: str) -> Schedule:
+def _edm(file: SchedulerFile, solver: str) -> Schedule:
     file.only(rho=7.0, final_sigmas_type="zero")
     low, high, data = (
         file.number(key, value)
@@ -279,16 +182,16 @@ def _edm(file: _File, solver: str) -> Schedule:
     )
 
 
-def _edm_euler(file: _File, *_: str) -> Schedule:
+def _edm_euler(file: SchedulerFile, *_: str) -> Schedule:
     return _edm(file, "euler")
 
 
-def _edm_dpm(file: _File, *_: str) -> Schedule:
+def _edm_dpm(file: SchedulerFile, *_: str) -> Schedule:
     _multistep(file)
     return _edm(file, "dpmpp_2m")
 
 
-def _kind(file: _File) -> str:
+def _kind(file: SchedulerFile) -> str:
     return file.choice("prediction_type", "epsilon", KINDS)
 
 

@@ -21,9 +21,10 @@ from tinyflux_pl.text.encoder_config import (
     width_of,
 )
 from tinyflux_pl.text.tokenizer import load_tokenizer, require_ids, require_kind
-from tinyflux_pl.weights.find_files import WeightFiles, weights_in
+from tinyflux_pl.weights.find_files import weights_in
 from tinyflux_pl.weights.headers import known_sha256
 from tinyflux_pl.weights.key_diff import differences, shapes_of
+from tinyflux_pl.weights.weight_files import WeightFiles
 
 STEMS = ("model",)
 DTYPES = ("float32", "bfloat16", "float16")

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from tinyflux_pl.core import files
+from tinyflux_pl.core.disk_full import disk_full_explained
 
 TRAINING = "train/"  # prefix of the columns of training itself
 
@@ -61,7 +62,7 @@ class MetricsFile(Logger):
         # One write, in place: a row only grows, so that a kill leaves either the old or the new
         # row.
         line = self._line(self._last)
-        with files.disk_full_explained(self.path, len(line)), open(self.path, "r+b") as file:
+        with disk_full_explained(self.path, len(line)), open(self.path, "r+b") as file:
             size = os.fstat(file.fileno()).st_size
             try:
                 written = os.pwrite(file.fileno(), line, size - len(before))

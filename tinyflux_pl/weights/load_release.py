@@ -17,9 +17,10 @@ from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, HubError
 from tinyflux_pl.weights import key_prefixes
 from tinyflux_pl.weights.dequantize import CURE, plain, require_plain_config
-from tinyflux_pl.weights.find_files import WeightFiles, fetch, weights_in
+from tinyflux_pl.weights.find_files import fetch, weights_in
 from tinyflux_pl.weights.key_diff import require_match, shapes_of
 from tinyflux_pl.weights.key_prefixes import NETWORK
+from tinyflux_pl.weights.weight_files import WeightFiles
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name and transformers'
 OTHER_FORMATS = (

@@ -11,7 +11,7 @@ from tinyflux_pl.core.types import PromptLength
 from tinyflux_pl.data.records.audit import audit
 from tinyflux_pl.data.records.caption_lengths import CUT, check_captions
 from tinyflux_pl.data.records.folder import Folder
-from tinyflux_pl.extraction.encode import columns_of
+from tinyflux_pl.extraction.columns import columns_of
 from tinyflux_pl.text.hashed_words import HashedWords
 
 LONG = " ".join(f"word{i}" for i in range(9))

@@ -9,7 +9,7 @@ from tinyflux_pl.core import regular_file
 from tinyflux_pl.core.errors import CaptionError
 from tinyflux_pl.data.records.caption_text import decoded, text_of
 from tinyflux_pl.data.records.folder import Folder
-from tinyflux_pl.inference.pipeline import read_prompts
+from tinyflux_pl.inference.prompts import read_prompts
 
 TEXT = "un café près de la mer, 3 chats"
 

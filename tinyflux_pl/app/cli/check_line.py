@@ -77,7 +77,8 @@ def check_line(argv: list[str], root: Path, script: str) -> Line:
     from omegaconf import OmegaConf
 
     from tinyflux_pl.config import check_config
-    from tinyflux_pl.config.suggest import composed, missing_keys
+    from tinyflux_pl.config.dotted_keys import missing_keys
+    from tinyflux_pl.config.suggest import composed
 
     several = multirun or any(line.lstrip("+").startswith("hydra.mode=") for line in overrides)
     display_only = args.cfg or args.help or args.info

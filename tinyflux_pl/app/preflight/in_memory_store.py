@@ -24,7 +24,7 @@ class InMemoryStore:
     """
 
     def __init__(self, parts: Parts, records: Records, experts: Sequence[str]) -> None:
-        from tinyflux_pl.extraction.encode import columns_of
+        from tinyflux_pl.extraction.columns import columns_of
 
         dtype = check_dtype(parts.config.data.store_dtype, "data.store_dtype")
         samples = [records[i] for i in range(min(MAX_SAMPLES, len(records)))]

@@ -1,0 +1,102 @@
+"""Records as the columns of a store: latents, text, ids, masks and image conditions."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyflux_pl.codecs.inpaint_mask import inpaint_input
+from tinyflux_pl.core.protocols import Codec, Record, TextEncoder
+from tinyflux_pl.core.size_conditioning import SIZE_IDS
+from tinyflux_pl.core.types import TARGET
+
+
+@torch.inference_mode()
+def columns_of(
+    records: list[Record],
+    codec: Codec,
+    text: TextEncoder,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> dict[str, Tensor]:
+    """Columns that `encode` would store of these records, without the captions."""
+    columns = image_columns(records, codec, dtype, device, len(records)) | text_columns(
+        [r.caption for r in records], text, dtype
+    )
+    codec.free()
+    text.free()
+    return columns
+
+
+def images_of(records: list[Record]) -> Tensor:
+    """Pixels (B, 3, H, W) in [-1, 1]; what is no picture of bytes (sequences) as it is, channels
+    first.
+    """
+    pixels = torch.from_numpy(np.stack([r.image for r in records]))
+    values = pixels.permute(0, 3, 1, 2).float()
+    return values.div(127.5).sub(1) if pixels.dtype == torch.uint8 else values
+
+
+def filled(block: list[Any], size: int) -> list[Any]:
+    """A block repeated to its full size: kernels round by the shape of a batch, so that all have
+    one shape.
+    """
+    return [*block, *[block[-1]] * (size - len(block))]
+
+
+def text_columns(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        # counted, of all captions at once
+        warnings.filterwarnings("ignore", "a prompt of .* is cut at")
+        embeddings = text.encode(captions)
+    return {
+        "text.tokens": embeddings.tokens.to(dtype).cpu(),
+        "text.mask": embeddings.mask.cpu(),
+        "text.pooled": embeddings.pooled.to(dtype).cpu(),
+    }
+
+
+def image_columns(
+    block: list[Record], codec: Codec, dtype: torch.dtype, device: torch.device | str, batch: int
+) -> dict[str, Tensor]:
+    latents = codec.encode(images_of(filled(block, batch)).to(device))[: len(block)]
+    columns = {
+        "latents": latents.to(dtype).cpu(),
+        "sample_ids": torch.tensor([r.sample_id for r in block], dtype=torch.int64),
+    }
+    if all(r.mask is not None for r in block):
+        masks = torch.from_numpy(np.stack([np.asarray(r.mask, np.float32) for r in block]))[:, None]
+        columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[
+            :, 0
+        ].to(dtype)
+    if SIZE_IDS in block[0].attributes:
+        size_ids = [r.attributes[SIZE_IDS] for r in block]
+        columns[SIZE_IDS] = torch.tensor(size_ids, dtype=torch.int32)
+    for name in TARGET:
+        if name in block[0].attributes:
+            columns[name] = torch.from_numpy(np.stack([r.attributes[name] for r in block]))
+    conditions = _image_conditions(filled(block, batch), codec, device)
+    return columns | {
+        name: value[: len(block)].to(dtype).cpu() for name, value in conditions.items()
+    }
+
+
+def _image_conditions(
+    block: list[Record], codec: Codec, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Columns of image conditions: reference.0, reference.1 ..., and inpaint
+    (codecs.inpaint_mask).
+    """
+    columns = {}
+    for k in range(len(block[0].references)):
+        references = [replace(r, image=r.references[k]) for r in block]
+        columns[f"reference.{k}"] = codec.encode(images_of(references).to(device))
+    if block[0].hole is not None:
+        holes = torch.from_numpy(np.stack([np.asarray(r.hole, np.float32) for r in block]))[:, None]
+        columns["inpaint"] = inpaint_input(codec, images_of(block).to(device), holes.to(device))
+    return columns

@@ -1,0 +1,79 @@
+"""The files of one network's weights: one file, or the shards that an index names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
+from tinyflux_pl.weights import headers
+from tinyflux_pl.weights.dequantize import require_values
+from tinyflux_pl.weights.key_diff import listed
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The safetensors of one network, in order, and the variant that they are (None: the plain
+    weights).
+
+    `shard_of` is what an index says: the name of the file that holds each key. None: there is no
+    index.
+    """
+
+    files: tuple[Path, ...]
+    variant: str | None = None
+    shard_of: Mapping[str, str] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor, mapped from disk and read when it is used.
+
+        CorruptCheckpoint for a torn file, a shard of zeros and a shard that lacks what the index
+        says that it holds, CheckpointMismatch for a key that the index does not name.
+        """
+        return self._followed(self._values)
+
+    def outlines(self) -> dict[str, Tensor]:
+        """The same on the meta device, from the headers alone."""
+        return self._followed(headers.outlines)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor's shape, from the headers alone."""
+        return self._followed(headers.tensor_shapes)
+
+    def _values(self, file: Path) -> dict[str, Tensor]:
+        tensors = files.read_tensors(file)
+        if self.shard_of is not None:
+            require_values(tensors, str(file))
+        return tensors
+
+    def _followed(self, read: Callable[[Path], dict[str, Value]]) -> dict[str, Value]:
+        """The files' tensors, each key from the shard that the index names for it."""
+        if self.shard_of is None:
+            return {key: value for file in self.files for key, value in read(file).items()}
+        tensors: dict[str, Value] = {}
+        unnamed: dict[str, str] = {}
+        for file in self.files:
+            for key, value in read(file).items():
+                if key not in self.shard_of:
+                    unnamed[key] = f" in {file.name}"
+                elif self.shard_of[key] == file.name:
+                    tensors[key] = value
+        where = str(self.files[0].parent)
+        if lost := {
+            key: f" in {name}" for key, name in self.shard_of.items() if key not in tensors
+        }:
+            what = (
+                f"{len(lost):,} weights are not in the shard that the index names: {listed(lost)}"
+            )
+            raise CorruptCheckpoint(what, where=where, cure="fetch the index and its shards again")
+        if unnamed:
+            what = f"{len(unnamed):,} weights that the index does not name: {listed(unnamed)}"
+            raise CheckpointMismatch(what, where=where, cure="use index and shards of one release")
+        return tensors

@@ -29,7 +29,7 @@ DANGEROUS = [
     "lightning.pytorch.callbacks.LambdaCallback",
     "lightning.pytorch.LightningModule.load_from_checkpoint",
     "numpy.load",
-    "tinyflux_pl.core.files.shutil.rmtree",
+    "tinyflux_pl.core.disk_full.shutil.rmtree",
     "tinyflux_pl.core.files.write_bytes",
     "tinyflux_pl.app.run.train",
     "tinyflux_pl.checkpoints.directory.read",

@@ -108,7 +108,7 @@ def test_any_length_of_header_is_safetensors(tmp_path, count):
     ("number", "said"), [(28, "disk is full"), (122, "quota"), (27, "ulimit -f")]
 )
 def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path, monkeypatch, number, said):
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1234})())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1234})())
     with (
         pytest.raises(DiskFull) as caught,
         files.staged_file(tmp_path / "a" / "x", needed=5_000_000),

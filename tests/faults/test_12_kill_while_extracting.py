@@ -54,7 +54,7 @@ def whole(world, noise):
 def begun(root, child):
     """Wait until the child holds the cache, and is about to write."""
     lock = root / "cache" / "folder" / ".lock"
-    while child.alive() and not (lock.exists() and lock.read_text() == str(child.pid)):
+    while child.alive() and not (lock.exists() and lock.read_text().startswith(f"{child.pid} ")):
         time.sleep(0.001)
 
 

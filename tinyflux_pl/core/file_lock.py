@@ -7,7 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,17 +15,22 @@ from pathlib import Path
 from tinyflux_pl.core.errors import DataError
 
 PATIENCE = 2.0  # seconds in which whoever has just taken the lock has written who it is
+POLL_SECONDS = 0.2  # between two looks of a process that waits
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Hold the folder's lock; raise DataError with the owner's process id if another process has
-    it.
+def locked(
+    folder: Path, name: str = ".lock", wait: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold the folder's lock; where another process has it, raise DataError with its owner.
+
+    With `wait`, wait for the lock instead: `wait(owner)` is called at every look, and ends the
+    waiting by raising. An owner is "PID on HOST", or "unknown" for a moment.
     """
     with open(folder / name, "a+") as lock:
-        _take(lock, folder)
+        _take(lock, folder, wait)
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(f"{os.getpid()} on {os.uname().nodename}")
         lock.flush()
         try:
             yield
@@ -33,7 +38,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             lock.truncate(0)
 
 
-def _take(lock: TextIOWrapper, folder: Path) -> None:
+def _take(lock: TextIOWrapper, folder: Path, wait: Callable[[str], None] | None) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -43,16 +48,24 @@ def _take(lock: TextIOWrapper, folder: Path) -> None:
             lock.seek(0)
             owner = lock.read().strip()
             # the id of one that was killed stays until the next owner writes its own
-            if _lives(owner) or time.monotonic() > deadline:
+            is_known = is_alive(owner) or time.monotonic() > deadline
+            if is_known and wait is None:
                 cure = "wait for it, or stop it; what it has written is kept"
                 what = f"the cache is being written by process {owner or 'unknown'}"
                 raise DataError(what, where=str(folder), cure=cure) from error
+            if is_known and wait is not None:
+                wait(owner or "unknown")
+                time.sleep(POLL_SECONDS)
         time.sleep(0.01)
 
 
-def _lives(owner: str) -> bool:
+def is_alive(owner: str) -> bool:
+    """Whether "PID on HOST" may be running: of another machine's process nobody here knows."""
+    number, _, host = owner.partition(" on ")
+    if host and host != os.uname().nodename:
+        return True
     try:
-        os.kill(int(owner), 0)
+        os.kill(int(number), 0)
     except (ValueError, ProcessLookupError):
         return False
     except PermissionError:  # it is another user's

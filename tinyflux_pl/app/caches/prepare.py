@@ -14,9 +14,9 @@ from tinyflux_pl.app.caches.group_fingerprints import (
     extractor_of,
 )
 from tinyflux_pl.app.caches.sources import Source, open_sources
+from tinyflux_pl.app.caches.waiting import writing
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import ENCODINGS
-from tinyflux_pl.core.file_lock import locked
 from tinyflux_pl.data.records import caption_lengths
 
 # bytes of a teacher's weights, below which threads within an operation gain little
@@ -52,12 +52,11 @@ def prepare(
 
 def _lock_incomplete(sources: list[Source], rebuild: bool, locks: ExitStack) -> None:
     """Lock the folder of each source that will be written, until the end: of two processes one
-    continues.
+    waits.
     """
     for source in sorted(sources, key=lambda source: source.folder):
         if rebuild or not source.is_complete:
-            source.folder.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(locked(source.folder))
+            locks.enter_context(writing(source))
             for cache in source.caches.values():
                 cache.close()  # another process may have written it while this one waited
 

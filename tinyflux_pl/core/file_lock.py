@@ -60,7 +60,7 @@ def _take(lock: TextIOWrapper, folder: Path, wait: Callable[[str], None] | None)
 
 
 def is_alive(owner: str) -> bool:
-    """Whether "PID on HOST" may be running: of another machine's process nobody here knows."""
+    """True if "PID on HOST" may be running: of another machine's process nobody here knows."""
     number, _, host = owner.partition(" on ")
     if host and host != os.uname().nodename:
         return True

@@ -4,12 +4,15 @@ in the registry.
 
 import json
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests import releases_stability
 from tests.denoisers import test_flux_core, test_tinyflux, test_unet
+from tests.house.source import ROOT
 from tests.releases import CLIP_WIDTH, T5_WIDTH
 from tests.releases_flux1 import STRUCTURE
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
@@ -17,7 +20,7 @@ from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers import flux1, flux2, flux3, sd3, sdxl
-from tinyflux_pl.denoisers.registry import DENOISERS, build_denoiser
+from tinyflux_pl.denoisers.registry import build_denoiser, denoiser_class, denoiser_names
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 
 RANDOM = {"dtype": "float32", "random_weights": True}
@@ -50,10 +53,19 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(DENOISERS))
+def of_its_yaml(name):
+    """The network of conf/model/NAME.yaml: of a denoiser that has no small one above."""
+    options = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml"))
+    module = import_module(f"tinyflux_pl.denoisers.{name}")
+    assert options.pop("_target_") == f"{module.__name__}.build"
+    return module.build(LatentSpec(12, 2), TextSpec(24, 6, 24), STRAIGHT, **options)
+
+
+@pytest.fixture(scope="module", params=denoiser_names())
 def made(request):
     torch.manual_seed(0)
-    found = SMALL[request.param]().eval()
+    small = SMALL.get(request.param)
+    found = (small() if small else of_its_yaml(request.param)).eval()
     with torch.no_grad():
         for parameter in found.parameters():  # zero-initialised ends would answer 0 to everything
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -74,7 +86,7 @@ def asked(made, rows=3):
 @torch.no_grad()
 def test_it_is_a_denoiser_whose_answer_has_the_shape_of_its_question(made):
     x, t, cond = asked(made)
-    assert isinstance(made, Denoiser) and DENOISERS[made.name].endswith(type(made).__name__)
+    assert isinstance(made, Denoiser) and denoiser_class(made.name) is type(made)
     answer = made(x, t, cond).sample
     assert answer.shape == x.shape and answer.isfinite().all() and answer.abs().max() > 1e-3
 

@@ -14,7 +14,7 @@ from tinyflux_pl.config.allowlist import resolve
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.denoisers import flux1_layout
 from tinyflux_pl.denoisers.flux1 import Flux1Denoiser
-from tinyflux_pl.denoisers.registry import DENOISERS, denoiser_class
+from tinyflux_pl.denoisers.registry import denoiser_class, denoiser_names
 from tinyflux_pl.denoisers.sd3 import SD3Denoiser
 from tinyflux_pl.weights import known_releases
 from tinyflux_pl.weights.known_releases import release_of
@@ -29,10 +29,9 @@ def composed(name):
 
 def of_family(target):
     module = target.rsplit(".", 1)[0]
-    classes = (
-        denoiser_class(name) for name, where in DENOISERS.items() if where.startswith(f"{module}:")
-    )
-    return next(classes).released
+    name = module.rsplit(".", 1)[1]
+    assert name in denoiser_names()
+    return denoiser_class(name).released
 
 
 def full_size(name):

@@ -1,9 +1,14 @@
-"""Denoisers by name, for saved models; a module is imported when its denoiser is built."""
+"""Denoisers by name, for saved models: the file denoisers/NAME.py holds the class named NAME."""
 
 from __future__ import annotations
 
 import difflib
+import pkgutil
+import re
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path as FilePath
 from typing import Any
 
 from torch import nn
@@ -11,31 +16,45 @@ from torch import nn
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 
-DENOISERS = {
-    "flux1": "tinyflux_pl.denoisers.flux1:Flux1Denoiser",
-    "flux2": "tinyflux_pl.denoisers.flux2:Flux2Denoiser",
-    "flux3": "tinyflux_pl.denoisers.flux3:Flux3Denoiser",
-    "flux_core": "tinyflux_pl.denoisers.flux_core:FluxCoreDenoiser",
-    "sd3": "tinyflux_pl.denoisers.sd3:SD3Denoiser",
-    "sdxl": "tinyflux_pl.denoisers.sdxl:SDXLDenoiser",
-    "tinyflux": "tinyflux_pl.denoisers.tinyflux:TinyFluxDenoiser",
-    "unet": "tinyflux_pl.denoisers.unet:UNetDenoiser",
-}
+ROOM = "tinyflux_pl.denoisers"
 # choices of model= that the messages of every denoiser recommend
 WITH_REFERENCES = "flux1_kontext, flux2_dev, flux3 or tiny"
 WITH_INPAINTING = "flux1_fill"
 
 
+def denoiser_names() -> tuple[str, ...]:
+    """The files of this room that define a denoiser of their own name, in alphabetical order."""
+    places = import_module(ROOM).__path__
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(places) if _declares(m.name)))
+
+
 def denoiser_class(name: str) -> Any:
-    """The class registered under `name`; ConfigError with the nearest name if there is none."""
-    if name not in DENOISERS:
-        near = difflib.get_close_matches(name, DENOISERS, n=1)
-        cure = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(sorted(DENOISERS))}"
+    """The class `name`; ConfigError with the nearest name if there is none.
+
+    `name` may come from a file: nothing is imported but a file of this room that declares it.
+    """
+    names = denoiser_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        cure = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(names)}"
         raise ConfigError(f"no denoiser {name!r}", where="denoisers.registry", cure=cure)
-    module, _, attribute = DENOISERS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    module = import_module(f"{ROOM}.{name}")
+    classes = (value for value in vars(module).values() if isinstance(value, type))
+    return next(
+        c for c in classes if c.__module__ == module.__name__ and vars(c).get("name") == name
+    )
 
 
 def build_denoiser(name: str, config: dict[str, Any], path: Path) -> nn.Module:
     """The denoiser that `denoiser.config_dict()` described, newly initialised, on `path`."""
     return denoiser_class(name).from_config(config, path)
+
+
+@cache
+def _declares(name: str) -> bool:
+    """True if the module says `name = "NAME"` in a class; it is read as text, not imported."""
+    spec = find_spec(f"{ROOM}.{name}")
+    if spec is None or spec.origin is None:
+        return False
+    text = FilePath(spec.origin).read_text(encoding="utf-8")
+    return re.search(rf'^    name = "{re.escape(name)}"$', text, re.MULTILINE) is not None

@@ -24,8 +24,8 @@ WITH_INPAINTING = "flux1_fill"
 
 def denoiser_names() -> tuple[str, ...]:
     """The files of this room that define a denoiser of their own name, in alphabetical order."""
-    places = import_module(ROOM).__path__
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(places) if _declares(m.name)))
+    folders = import_module(ROOM).__path__
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(folders) if _declares(m.name)))
 
 
 def denoiser_class(name: str) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from tinyflux_pl.checkpoints import directory
@@ -20,10 +20,11 @@ from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.stateful_callback import collect_states
+from tinyflux_pl.training.step_callback import StepCallback
 from tinyflux_pl.training.throughput import paused
 
 
-class CheckpointSchedule(Callback):
+class CheckpointSchedule(StepCallback):
     """`step_N` every `every_steps`, `epoch_N` every `every_epochs`, and one when training ends.
 
     `config` is what generate.py needs to rebuild the parts: registry names, never targets.
@@ -60,7 +61,6 @@ class CheckpointSchedule(Callback):
         self._verified = VerifiedCache()
         self._last: Path | None = None
         self._on_disk: set[Path] = set()
-        self._last_step = -1
         self._start_step = -1
 
     @property
@@ -70,13 +70,11 @@ class CheckpointSchedule(Callback):
         return self._last
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        self._last_step = self._start_step = pl_module.step
+        super().on_train_start(trainer, pl_module)
+        self._start_step = pl_module.step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
+    def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
         step = pl_module.step
-        if step == self._last_step:  # within an accumulated step
-            return
-        self._last_step = step
         self._writer.check()
         if self.every_steps and step % self.every_steps == 0:
             with paused(trainer):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion import averaging
 from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.step_callback import StepCallback
 
 
-class AveragedWeights(Callback):
+class AveragedWeights(StepCallback):
     """EMA of the trainable parameters, updated once an optimizer step.
 
     `decay` follows the warm-up min(decay, (1 + n) / (10 + n)), with n the run's own count of steps,
@@ -46,9 +46,7 @@ class AveragedWeights(Callback):
             }
         self.averages = {k: v.to(pl_module.device) for k, v in self.averages.items()}
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
-        if pl_module.step == self.updates:  # within an accumulated step
-            return
+    def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
         self.updates = pl_module.step
         kind = "warmup" if self.warmup else "constant"
         decay = averaging.decay_at(self.updates - 1, self.decay, kind)

@@ -43,9 +43,9 @@ class FlowModule(LightningModule):
     3. `configure_gradient_clipping`: `step_metrics` gains `gradient_norm`; the guard's `check_step`
        decides whether the step changes anything.
     4. `optimizer_step`: weights change, then `step` grows by 1, also for a rejected step.
-    5. `on_train_batch_end` of each callback. A callback that acts once a step compares `step` with
-       the last one it saw: within an accumulated step it does not change. AveragedWeights moves
-       the averages to `step`, then LoggedMetrics adds `step_metrics` and sets `step_complete`.
+    5. `on_train_batch_end` of each callback, once a micro-batch, and from it `on_step` of each
+       StepCallback, once a step. AveragedWeights moves the averages to `step`, then LoggedMetrics
+       adds `step_metrics` and sets `step_complete`.
 
     While `step_complete` is False, weights, averages and log disagree about the step. A checkpoint
     is written only when it is True.

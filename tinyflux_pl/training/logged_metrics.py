@@ -10,10 +10,11 @@ from torch import Tensor
 
 from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.stateful_callback import StatefulCallback
+from tinyflux_pl.training.step_callback import StepCallback
 from tinyflux_pl.training.throughput import Throughput
 
 
-class LoggedMetrics(StatefulCallback):
+class LoggedMetrics(StepCallback, StatefulCallback):
     """Every `every_steps` steps: the mean of each step metric, learning rates and images per
     second.
 
@@ -30,15 +31,14 @@ class LoggedMetrics(StatefulCallback):
         self.every_steps = every_steps
         self.throughput = throughput
         self.latest: dict[str, float] = {}  # the last row
-        self._last_step = 0
         self._names: list[str] = []
         self._sums = self._steps = torch.zeros(())
         self._micro_batches: list[dict[str, Tensor]] = []
         self._rates: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        self._last_step = pl_module.step
-        if self._names and self._due():
+        super().on_train_start(trainer, pl_module)
+        if self._names and self._due(pl_module.step):
             self._write(trainer, pl_module)
 
     def on_before_optimizer_step(
@@ -49,15 +49,16 @@ class LoggedMetrics(StatefulCallback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
         self._micro_batches.append(pl_module.step_metrics)
-        if pl_module.step != self._last_step:
-            self._last_step = pl_module.step
-            self._add_step(pl_module, trainer.world_size)
-            pl_module.step_complete = True
-            if self._due():
-                self._write(trainer, pl_module)
+        super().on_train_batch_end(trainer, pl_module)
 
-    def _due(self) -> bool:
-        return bool(self.every_steps) and self._last_step % self.every_steps == 0
+    def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        self._add_step(pl_module, trainer.world_size)
+        pl_module.step_complete = True
+        if self._due(pl_module.step):
+            self._write(trainer, pl_module)
+
+    def _due(self, step: int) -> bool:
+        return bool(self.every_steps) and step % self.every_steps == 0
 
     def state(self) -> dict[str, Any]:
         return {

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.step_callback import StepCallback
 from tinyflux_pl.training.throughput import paused
 
 
-class Periodic(Callback):
+class Periodic(StepCallback):
     """Calls `perform` after every `every_steps`-th step of the run and after the last (0: only
     there).
 
@@ -21,23 +20,20 @@ class Periodic(Callback):
     def __init__(self, every_steps: int) -> None:
         self.every_steps = every_steps
         self.performed: int | None = None  # the last step of a call of `perform`
-        self._last_step = 0
 
     def perform(self, trainer: Trainer, pl_module: FlowModule) -> None:
         """Do the work of the module's current step; every rank takes part."""
         self.performed = pl_module.step
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        self._last_step = pl_module.step
-        if self._last_step and self._due(self._last_step):
+        super().on_train_start(trainer, pl_module)
+        if pl_module.step and self._due(pl_module.step):
             self.perform(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
-        if pl_module.step != self._last_step:
-            self._last_step = pl_module.step
-            if self._due(self._last_step):
-                with paused(trainer):
-                    self.perform(trainer, pl_module)
+    def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        if self._due(pl_module.step):
+            with paused(trainer):
+                self.perform(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
         if self.performed != pl_module.step:

@@ -7,15 +7,16 @@ from functools import cache
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import CheckpointMismatch, DiskFull, Interrupted
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.step_callback import StepCallback
 
 
-class Preemption(Callback):
+class Preemption(StepCallback):
     """Acts on a request to stop after an optimizer step, and saves that step before the run ends.
 
     It also saves when an error ends the run, as long as the step is complete and finite and the
@@ -25,19 +26,16 @@ class Preemption(Callback):
 
     def __init__(self, checkpoints: CheckpointSchedule) -> None:
         self.checkpoints = checkpoints
-        self._last_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        self._last_step = pl_module.step
+        super().on_train_start(trainer, pl_module)
         require_same_step(trainer, pl_module)
         # Lightning has set signal handlers that neither save nor end the run soon.
         interruption.reinstall_handlers()
         poll(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
-        if pl_module.step != self._last_step:
-            self._last_step = pl_module.step
-            poll(trainer)
+    def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        poll(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: FlowModule, exception: BaseException

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from tinyflux_pl.core import progress
 from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
+from tinyflux_pl.training.step_callback import StepCallback
 
 
-class RunBar(Callback):
+class RunBar(StepCallback):
     """Counts optimizer steps of the whole run: a resumed run continues the count."""
 
     def __init__(self, steps: int, metrics: LoggedMetrics) -> None:
@@ -20,11 +21,12 @@ class RunBar(Callback):
         self._bar: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             self._bar = progress.bar("train", self.steps, "step", done=pl_module.step)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
-        if self._bar is not None and pl_module.step != self._bar.n:
+    def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
+        if self._bar is not None:
             if "train/loss" in self.metrics.latest:
                 self._bar.set_postfix(
                     {"loss": f"{self.metrics.latest['train/loss']:.4f}"}, refresh=False

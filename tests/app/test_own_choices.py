@@ -31,6 +31,11 @@ def test_the_words_are_those_that_decide_a_cache_with_the_flags():
     ]
 
 
+def test_a_release_and_a_folder_of_configurations_are_among_them():
+    words = ["release.weights=x", "hydra.searchpath=[file:///conf]"]
+    assert own_choices.words([], [*words, "hydra.verbose=true"]) == words
+
+
 @pytest.mark.parametrize("task", ["train", "extract"])
 def test_the_recipes_name_their_own_choices(tmp_path, monkeypatch, task):
     def refuse(config):

@@ -59,6 +59,7 @@ UNREAD = (
     "+hardware.batchsize=3",
 )
 UNREAD += ("+callbacks.ema.rate=1", "+paths.logs=x", "+a.b.c=1", "++stesp=3")
+UNREAD += ("+flags=[x]", "+overrides=[x]", "+prompt=x", "+negative_prompt=x")
 
 
 @pytest.mark.parametrize("line", UNREAD)

@@ -36,6 +36,10 @@ DATA = [
     ("data.sources.shapes.weight=heavy", "a number"),
     ("data.sources.shapes.weight=0", "above 0"),
     ("data.sources.shapes=none", "cache"),
+    ("data.sources.shapes.train=5", "a mapping"),
+    ("+release=foo", "release.KEY"),
+    ("+release={spacing: even, dynamic_shift: flux1, scheduler: 5}", "a mapping"),
+    ("+release={spacing: even, dynamic_shift: flux1, wieghts: x}", "release.weights"),
     ("teacher.seed=x", "an integer"),
     ("paths.cache=5", "text"),
 ]

@@ -52,6 +52,11 @@ def test_names_that_are_long_enough_for_the_disk_pass(tmp_path):
     assert len(check_line(["-m", "seed=0,1", named, "paths.root=."], CONF, "train").jobs) == 2
 
 
+def test_jobs_with_one_subfolder_in_folders_of_their_own_pass():
+    folders = ["hydra.sweep.dir=${seed}", "hydra.sweep.subdir=same"]
+    assert len(check_line(["-m", "seed=0,1", *folders, "paths.root=."], CONF, "train").jobs) == 2
+
+
 def test_what_only_the_parts_know_is_asked_for_every_job_and_the_job_is_named():
     jobs = check_line(["-m", "model.hidden_size=128,33"], CONF, "train").jobs
     with pytest.raises(TinyFluxError, match="job 1 of 0 to 1, none of which was started"):

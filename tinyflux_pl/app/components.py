@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinyflux_pl.app import hardware, release_settings
 from tinyflux_pl.config.build import build, check_binds
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Expert, Objective
     from tinyflux_pl.core.types import TextEmbeddings
 
+J = TypeVar("J", bound=DataJob)
+
 
 @dataclass
-class Parts:
+class Parts(Generic[J]):
     """The components that training and extraction share; `config` is the resolved configuration."""
 
-    config: Any  # Train or Extract
+    config: J
     codec: Any
     text: Any
     path: Any
     experts: dict[str, Any]
 
     @classmethod
-    def from_config(cls, config: DataJob) -> Parts:
+    def from_config(cls, config: J) -> Parts[J]:
         """Build all but the denoiser and the teachers, which are large.
 
         Settings that the configuration leaves open come from the release's files.
@@ -40,7 +42,7 @@ class Parts:
         return parts
 
     @classmethod
-    def built_from(cls, config: DataJob) -> Parts:
+    def built_from(cls, config: J) -> Parts[J]:
         """Build the components of a configuration as it stands."""
         return cls(
             config=config,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tinyflux_pl.config.schema import DataJob, Extract, Generate, Node, Train
+from tinyflux_pl.config.schema import DataJob, Extract, Generate, Node, Release, Train
 from tinyflux_pl.core.errors import ConfigError, HubError
 
 J = TypeVar("J", Train, Extract, DataJob, Generate)
@@ -62,7 +62,7 @@ def followed(config: J) -> J:
     release. Raises ConfigError for an unsupported scheduler, and the errors of reading files.
     """
     release = config.release
-    if not release or not release.get("scheduler"):
+    if release is None or not release.scheduler:
         return config
     files = _files(release, config.model)
     config = _with_index(config, files)
@@ -72,11 +72,11 @@ def followed(config: J) -> J:
         return config
     from tinyflux_pl.sampling.release_schedule import schedule_of
 
-    settings = dict(files.scheduler or release["scheduler"])
+    settings = dict(files.scheduler or release.scheduler)
     where = f"{files.where}/{SCHEDULER}" if files.scheduler else "release.scheduler"
     settings |= _marker_settings(files)
     kind = _scheduler_class(files) or settings.get("_class_name", "")
-    schedule = schedule_of(kind, settings, where, release["spacing"], release["dynamic_shift"])
+    schedule = schedule_of(kind, settings, where, release.spacing, release.dynamic_shift)
     path_name, path_settings = schedule.path
     if config.path and (config.path.get("_target_"), path_name) == (TARGETS["linear"], "vp"):
         cure = "choose weights of the model= that was chosen"
@@ -160,17 +160,17 @@ def _marker_settings(files: ReleaseFiles) -> dict[str, Any]:
     return settings
 
 
-def _files(release: Node, model: Node) -> ReleaseFiles:
+def _files(release: Release, model: Node) -> ReleaseFiles:
     """The files beside the model's weights, else those beside the other parts'."""
     markers: frozenset[str] = frozenset()
-    for node in (model, release):
-        weights = node.get("weights")
+    named = ((model.get("weights"), model.get("revision")), (release.weights, release.revision))
+    for weights, revision in named:
         if not weights:
             continue
         file = Path(str(weights)).expanduser()
         if file.is_file() and not markers:
             markers = _markers_of(file)
-        folder = _folder(str(weights), node.get("revision"))
+        folder = _folder(str(weights), revision)
         if folder is not None:
             index, scheduler = _read_object(folder / INDEX), _read_object(folder / SCHEDULER)
             return ReleaseFiles(index, scheduler, str(folder), markers)

@@ -50,7 +50,7 @@ def checkpoint_to_continue(config: Train) -> Checkpoint | None:
     return checkpoint
 
 
-def require_same_network(checkpoint: Checkpoint, parts: Parts) -> None:
+def require_same_network(checkpoint: Checkpoint, parts: Parts[Train]) -> None:
     """Raise CheckpointMismatch if the run's network differs from the header of the weights."""
     import torch
 
@@ -63,7 +63,7 @@ def require_same_network(checkpoint: Checkpoint, parts: Parts) -> None:
     require_match(expected, checkpoint.shapes(), str(checkpoint.path), cure)
 
 
-def require_same_path(checkpoint: Checkpoint, parts: Parts) -> None:
+def require_same_path(checkpoint: Checkpoint, parts: Parts[Train]) -> None:
     """Raise ConfigError if the run's path differs from the checkpoint's.
 
     A path may come from a release's scheduler: a file that may have changed since.

@@ -12,7 +12,7 @@ from tinyflux_pl.app.own_choices import named
 from tinyflux_pl.app.preflight.verdict import with_verdict
 from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
 from tinyflux_pl.config import schema
-from tinyflux_pl.config.schema import Generate
+from tinyflux_pl.config.schema import Generate, Train
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.rank import is_rank_zero
 
@@ -52,7 +52,8 @@ def train(plain: dict[str, Any]) -> int:
         return 0
     started = time.perf_counter()
     require_new_run(config)
-    Parts.from_config(hardware.set_up(config)).check()
+    config = hardware.set_up(config)
+    Parts.from_config(config).check()
     config, plan = training_memory.choose_division(config)
     parts = Parts.from_config(config)
     config = parts.config  # with the settings of a release's files: a resumption compares them
@@ -83,7 +84,9 @@ def train(plain: dict[str, Any]) -> int:
     return 0
 
 
-def assemble(parts: Parts, sources: list[Source], checkpoint: Checkpoint | None) -> TrainingRun:
+def assemble(
+    parts: Parts[Train], sources: list[Source], checkpoint: Checkpoint | None
+) -> TrainingRun:
     """Datamodule, module, callbacks, loggers and trainer of a run."""
     from tinyflux_pl.app import resume, training_run
     from tinyflux_pl.app.trainable import build_trainable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.redact import redact_data
+from tinyflux_pl.config.schema import Train
 
 if TYPE_CHECKING:
     from tinyflux_pl.training.ema import AveragedWeights
@@ -26,7 +27,7 @@ class Trainable:
     module: FlowModule
 
 
-def build_trainable(parts: Parts, run_dir: Path, start: int, *, compiled: bool) -> Trainable:
+def build_trainable(parts: Parts[Train], run_dir: Path, start: int, *, compiled: bool) -> Trainable:
     """Initialise the network for the steps from `start` on; the guard reports into `run_dir`."""
     from tinyflux_pl.training.ema import AveragedWeights
     from tinyflux_pl.training.flow_module import FlowModule

@@ -45,7 +45,7 @@ class RunCallbacks:
 class TrainingRun:
     """Everything that `trainer.fit` needs, and what is read from it afterwards."""
 
-    parts: Parts
+    parts: Parts[Train]
     sources: list[Source]
     checkpoint: Checkpoint | None  # the run continues from it
     datamodule: CachedLatents
@@ -91,7 +91,7 @@ def build_datamodule(config: Train, sources: list[Source], start: int) -> Cached
 
 
 def build_callbacks(
-    parts: Parts,
+    parts: Parts[Train],
     sources: list[Source],
     trainable: Trainable,
     datamodule: CachedLatents,
@@ -152,7 +152,7 @@ def cache_fingerprints(sources: list[Source]) -> dict[str, str]:
 
 
 def _checkpoint_schedule(
-    parts: Parts, sources: list[Source], trainable: Trainable, steps_per_epoch: int
+    parts: Parts[Train], sources: list[Source], trainable: Trainable, steps_per_epoch: int
 ) -> CheckpointSchedule:
     from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 

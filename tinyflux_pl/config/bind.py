@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from tinyflux_pl.config import signatures
@@ -90,8 +91,10 @@ def bind(kind: type[K], node: Any, where: str) -> K:
     for name, value in values.items():
         key = _join(where, name)
         is_dict = get_origin(hints[name]) is dict
-        inner = get_args(hints[name])[1] if is_dict else hints[name]
+        inner = get_args(hints[name])[1] if is_dict else _without_none(hints[name])
         if not (isinstance(inner, type) and issubclass(inner, Keys)):
+            continue
+        if value is None and inner is not hints[name]:
             continue
         if is_dict:
             _require_mapping(value, key, ["NAME"])
@@ -114,6 +117,13 @@ def _refuse_unknown_keys(node: Mapping[str, Any], where: str, hints: Mapping[str
             key = _join(where, name)
             cure = signatures.suggestion(key, keys) + "leave it out"
             raise ConfigError(f"nothing reads {key}", where=key, cure=cure)
+
+
+def _without_none(hint: Any) -> Any:
+    """X of `X | None`; any other annotation itself."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    is_optional = get_origin(hint) is UnionType and len(kinds) == 1
+    return kinds[0] if is_optional else hint
 
 
 def _join(where: str, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,26 +20,27 @@ def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[di
     """The jobs as plain containers; ConfigError for the first key, value or folder that a script
     cannot work with.
     """
-    numbers: dict[str, int] = {}
+    numbers: dict[Path, int] = {}
+    first: DictConfig | None = None
     containers: list[dict[str, Any]] = []
     for number, config in enumerate(jobs):
         raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
         unused_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
         with as_in_a_job(config, number) as filled:
+            if first is not None:  # one time for all: ${now:} is kept by each configuration
+                OmegaConf.copy_cache(first, filled)
             folder = output_folders.of_a_job(filled, multirun=multirun)
-            subfolder = str(OmegaConf.select(filled, "hydra.sweep.subdir"))
+            first = first or copy.deepcopy(filled)
             with open_dict(filled):
                 del filled["hydra"]
             job = plain(filled)
         schema.read_without_torch(job, cast(schema.Task, script))
         output_folders.check_job(job)
-        # By the job's own part: the sweep's may hold the time, which moves on while jobs are
-        # composed.
-        if subfolder in numbers:
-            what = f"jobs {numbers[subfolder]} and {number} of the sweep would share {folder}"
+        if folder in numbers:
+            what = f"jobs {numbers[folder]} and {number} of the sweep would share {folder}"
             cure = "leave hydra.sweep.subdir='${hydra.job.num}'"
             raise ConfigError(what, where="hydra.sweep.subdir", cure=cure)
-        numbers[subfolder] = number
+        numbers[folder] = number
         containers.append(job)
     return containers
 

@@ -40,7 +40,8 @@ def build_saved(node: Any, group: str, now: Any, where: str, **extra: Any) -> An
 
 def require_saved(node: Any, group: str, now: Any, where: str) -> None:
     """Raise ConfigError unless `build_saved` would build the node."""
-    allowed = offered(group) | {name for _, name in allowlist.targets(now) if isinstance(name, str)}
+    chosen = {current_target(name) for _, name in allowlist.targets(now) if isinstance(name, str)}
+    allowed = offered(group) | chosen
     cure = f"choose it yourself, {group}=NAME, if this run is yours"
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{group} is not described in this file", where=where, cure=cure)

@@ -12,6 +12,7 @@ from tinyflux_pl.config.bind import Keys, NotEmpty, Range, bind
 from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive, Seed
 from tinyflux_pl.config.data_schema import Data, Node, Source, Teacher, Text
 from tinyflux_pl.config.hardware_schema import Hardware
+from tinyflux_pl.config.offered_experts import offered_experts
 from tinyflux_pl.core.errors import ConfigError
 
 __all__ = ["Data", "Extract", "Generate", "Hardware", "Job", "Node", "Source", "Teacher", "Train"]
@@ -24,6 +25,18 @@ class Paths(Keys):
     root: Text
     outputs: Text
     cache: Text
+
+
+@dataclass(frozen=True)
+class Release(Keys):
+    """A published pipeline: where its other parts lie, and how it spaces and shifts its times."""
+
+    spacing: Text
+    dynamic_shift: Text
+    weights: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    scheduler: Node = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Job(Keys):
     model: Node
     overrides: list[str] = dataclasses.field(default_factory=list, kw_only=True)
     flags: list[str] = dataclasses.field(default_factory=list, kw_only=True)
-    release: Node | None = dataclasses.field(default=None, kw_only=True)
+    release: Release | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Train(DataJob):
 
     steps: Positive
     preflight: bool | Literal["only", "plan"]
-    export_teacher: Literal["lune", "sol"] | None
+    export_teacher: str | None
     replay: str | None
     resume: str | None
     resume_changed: bool
@@ -75,6 +88,10 @@ class Train(DataJob):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.export_teacher not in (None, *offered_experts()):
+            what = f"export_teacher is {self.export_teacher}"
+            cure = f"the expert to teach: {' or '.join(offered_experts())}"
+            raise ConfigError(what, where="export_teacher", cure=cure)
         if str(self.resume).lower() in ("true", "yes", "on", "1", "latest", "last"):
             cure = (
                 "resume=auto continues from the newest valid checkpoint of run=NAME; "
@@ -170,8 +187,8 @@ def read_without_torch(config: Mapping[str, Any], task: Task) -> Train | Extract
         if not isinstance(config[name], Mapping):
             cure = f"choose one: {name}=NAME"
             raise ConfigError(f"{name} is {config[name]!r}", where=name, cure=cure)
-    typed = bind(TASKS[task], config, "")
     target_nodes.check(config, task)
+    typed = bind(TASKS[task], config, "")
     if isinstance(typed, DataJob):
         cross_checks.check(config["data"]["sources"], config["paths"])
         logger_endpoints.check(config["logger"])

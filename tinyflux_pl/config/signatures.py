@@ -134,6 +134,8 @@ def _described(annotation: Any) -> str:
         return (
             f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
         )
+    if dict in (origin, annotation) or origin is Mapping:
+        return "a mapping of names to values"
     if origin in (tuple, list, Sequence):
         return f"a list, each {_described(arguments[0])}" if arguments else "a list"
     return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation))
@@ -156,9 +158,11 @@ def fit(value: Any, annotation: Any) -> Any:
         return value if value in arguments else _REFUSED
     if annotation is None or annotation is type(None):
         return value if value is None else _REFUSED
-    kind = list if origin is Sequence else origin or annotation
+    kind = {Sequence: list, Mapping: dict}.get(origin, origin or annotation)
     if kind in (tuple, list):
         return _fit_sequence(value, kind, arguments)
+    if kind is dict:
+        return _fit_mapping(value, arguments)
     if annotation is float and type(value) is int:
         return float(value) if abs(value) < 2**1000 else _REFUSED
     if annotation is Path and isinstance(value, str):
@@ -178,3 +182,11 @@ def _fit_sequence(value: Any, kind: type, arguments: tuple[Any, ...]) -> Any:
     else:
         items = [fit(v, arguments[0] if arguments else Any) for v in value]
     return _REFUSED if any(i is _REFUSED for i in items) else kind(items)
+
+
+def _fit_mapping(value: Any, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(value, Mapping):
+        return _REFUSED
+    kind, inner = arguments or (Any, Any)
+    items = {fit(k, kind): fit(v, inner) for k, v in value.items()}
+    return _REFUSED if any(k is _REFUSED or v is _REFUSED for k, v in items.items()) else items

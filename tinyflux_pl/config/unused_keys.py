@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tinyflux_pl.config import schema, synonyms
+from tinyflux_pl.config.offered_experts import offered_experts
 from tinyflux_pl.config.signatures import nearest
 from tinyflux_pl.core.errors import ConfigError
 
-# set by the roots and by the models of conf/, beside the fields of the schema
-NAMED = ("task", "run", "run_dir", "overrides", "release", "hydra", "prompt", "negative_prompt")
+NAMED = ("task", "run", "run_dir", "release", "hydra")
+ADDED = {"overrides", "flags"}  # fields that the scripts fill in themselves
 DRAWING = (*schema.DRAWN, "timesteps")
 # nodes that may hold any key which another one refers to
 OPEN = {"data": (*schema.fields("data"), "image_size"), "teacher": schema.fields("teacher")}
@@ -25,14 +26,14 @@ def check(raw: Mapping[str, Any], script: str) -> None:
     signature.
     """
     groups = DRAWING if script == "generate" else (*schema.NEEDED, "steps", "callbacks")
-    first_level = {*schema.fields(script), *groups, *NAMED}
+    first_level = {*schema.fields(script), *groups, *NAMED} - ADDED
     referred = set(references(raw))
     experts = raw.get("experts")
     for where, node in (("", raw), *((name, raw.get(name)) for name in OPEN)):
         taught = experts if where == "teacher" and isinstance(experts, Mapping) else ()
         names = {*OPEN[where], *taught} if where else {*first_level}
         if where == "teacher":
-            names |= {"lune", "sol"}
+            names |= {*offered_experts()}
         for name in node if isinstance(node, Mapping) else ():
             key = f"{where}.{name}" if where else str(name)
             if name not in names and not _refers(referred, key):

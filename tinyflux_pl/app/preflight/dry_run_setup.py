@@ -11,16 +11,14 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from tinyflux_pl.app import prompts
 from tinyflux_pl.app.batch_sizes import Sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.trainable import Trainable, build_trainable
-from tinyflux_pl.config.build import build
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import ConfigError, NotWritable
+from tinyflux_pl.core.errors import NotWritable
 from tinyflux_pl.core.types import Batch, TextEmbeddings
 
 if TYPE_CHECKING:
@@ -29,22 +27,8 @@ if TYPE_CHECKING:
 PREVIEW_STEPS = 2  # a multistep solver needs no more memory after its second step
 
 
-def optimizer_of(parts: Parts, module: torch.nn.Module) -> torch.optim.Optimizer:
-    """The run's optimizer for a module, which may be on the meta device.
-
-    Raises ConfigError for settings that the optimizer refuses.
-    """
-    from tinyflux_pl.training.optimizers import build_optimizer
-
-    try:
-        return build_optimizer(module, build(parts.config.optimizer))
-    except ValueError as error:  # torch's, for a learning rate or a beta
-        cure = "see its settings: --cfg job --package optimizer"
-        raise ConfigError(str(error), where="optimizer", cure=cure) from error
-
-
 def dry_run(
-    parts: Parts, sizes: Sizes, start: int, sources: list[Source], longest_caption: int
+    parts: Parts[Train], sizes: Sizes, start: int, sources: list[Source], longest_caption: int
 ) -> DryRun:
     """Take a few steps from `start`, with captions of up to `longest_caption` tokens.
 
@@ -78,7 +62,7 @@ def dry_run(
 
 
 def _stages(
-    parts: Parts,
+    parts: Parts[Train],
     sizes: Sizes,
     sources: list[Source],
     longest_caption: int,
@@ -110,7 +94,7 @@ def _stages(
     )
 
 
-def cure(parts: Parts, sizes: Sizes, stage: str, fitting: int) -> str:
+def cure(parts: Parts[Train], sizes: Sizes, stage: str, fitting: int) -> str:
     """Keys to change for a stage that does not fit.
 
     `fitting` is the largest micro-batch of one rank that does; 0: none.

@@ -24,9 +24,12 @@ from tinyflux_pl.app.preflight import (
 from tinyflux_pl.app.preflight.budget import budget
 from tinyflux_pl.app.preflight.verdict import ONLY
 from tinyflux_pl.app.training_plan import TrainingPlan
+from tinyflux_pl.config.build import build
+from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.rank import is_rank_zero
 from tinyflux_pl.engine import memory_plan
 from tinyflux_pl.engine.peak_memory import available_bytes
+from tinyflux_pl.training.optimizers import build_optimizer
 
 HEADERS = 2**20  # bytes of a checkpoint beside its tensors
 COMPILED = (
@@ -44,7 +47,7 @@ class Preflight:
     stays on disk. Only rank 0 checks.
     """
 
-    def __init__(self, parts: Parts, start: int, plan: TrainingPlan | None = None) -> None:
+    def __init__(self, parts: Parts[Train], start: int, plan: TrainingPlan | None = None) -> None:
         self.parts = parts
         self.config = parts.config
         self.start = start
@@ -124,9 +127,9 @@ class Preflight:
         """Check disk and memory by arithmetic; the network is built on the meta device."""
         with torch.device("meta"):
             network = self.parts.student()
-            groups = dry_run_setup.optimizer_of(self.parts, network).param_groups
+            optimizer = build_optimizer(network, build(self.config.optimizer, "optimizer"))
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
-        state = memory_plan.training_state(network, groups, ranks=self.sizes.ranks)
+        state = memory_plan.training_state(network, optimizer.param_groups, ranks=self.sizes.ranks)
         device = self.parts.device
         plan = memory_plan.training(state, {"step": 0}, host=device == "cpu")
         cure = "a smaller model=, or a machine with more memory"

@@ -75,6 +75,9 @@ class MinimalDenoiser:
     def enable_gradient_checkpointing(self):
         pass
 
+    def blocks(self):
+        return ()
+
     def parameters(self):
         yield self.weight
 

@@ -3,23 +3,27 @@ in the registry.
 """
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from tests import releases_stability
 from tests.denoisers import test_flux_core, test_tinyflux, test_unet
 from tests.house.source import ROOT
 from tests.releases import CLIP_WIDTH, T5_WIDTH
 from tests.releases_flux1 import STRUCTURE
+from tinyflux_pl.core.block_stack import skipping
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers import flux1, flux2, flux3, sd3, sdxl
+from tinyflux_pl.denoisers.flux3 import Flux3Denoiser
 from tinyflux_pl.denoisers.registry import build_denoiser, denoiser_class, denoiser_names
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 
@@ -137,6 +141,26 @@ def test_unreadable_conditioning_is_refused_instead_of_ignored(made):
     else:
         with pytest.raises(ConfigError, match="no reference pictures"):
             made(x, t, replace(cond, references=(x,)))
+
+
+def test_a_skipped_block_is_one_that_the_network_does_not_have(made):
+    """Compared with the network without the block; a UNet's blocks need one another."""
+    blocks = made.blocks()
+    if not blocks:
+        return
+    x, t, cond = asked(made)
+    with torch.no_grad():
+        before = made(x, t, cond).sample
+        with skipping(blocks, [0]):
+            skipped = made(x, t, cond).sample
+        assert torch.equal(made(x, t, cond).sample, before)
+        shorter = deepcopy(made)
+        stack = next(m for m in shorter.modules() if isinstance(m, nn.ModuleList) and len(m) > 0)
+        if isinstance(made, Flux3Denoiser):
+            stack = shorter.net.single_transformer_blocks
+        del stack[0]
+        assert torch.equal(skipped, shorter(x, t, cond).sample)
+    assert not torch.equal(skipped, before)
 
 
 def test_gradient_checkpointing_changes_no_gradient(made):

@@ -2,12 +2,15 @@
 unconditional.
 """
 
+import itertools
+
 import pytest
 import torch
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion import guidance as g
-from tinyflux_pl.diffusion.paths import LinearPath, VPPath
+from tinyflux_pl.diffusion import guidance_rules as rules
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath, data_share, match_log_snr
 from tinyflux_pl.diffusion.prediction import convert, to_data_and_noise
 
 SHAPE = (3, 4, 5, 5)
@@ -28,26 +31,30 @@ def test_scale_one_is_the_conditional_for_every_rule():
 
 def test_cfg_extrapolates():
     cond, uncond = draws(2)
-    torch.testing.assert_close(g.cfg(cond, uncond, 3.0), cond + 2 * (cond - uncond))
+    torch.testing.assert_close(rules.cfg(cond, uncond, 3.0), cond + 2 * (cond - uncond))
 
 
 def test_zero_star_of_equals_is_itself_and_ignores_the_unconditionals_length():
     cond, uncond = draws(2)
-    torch.testing.assert_close(g.cfg_zero(cond, cond, 4.0), cond)
-    torch.testing.assert_close(g.cfg_zero(cond, uncond, 4.0), g.cfg_zero(cond, 7 * uncond, 4.0))
+    torch.testing.assert_close(rules.cfg_zero(cond, cond, 4.0), cond)
+    torch.testing.assert_close(
+        rules.cfg_zero(cond, uncond, 4.0), rules.cfg_zero(cond, 7 * uncond, 4.0)
+    )
     # the fitted unconditional: cond - fit is orthogonal to it
-    residual = g.cfg_zero(cond, uncond, 0.0)
+    residual = rules.cfg_zero(cond, uncond, 0.0)
     assert ((cond - residual) * residual).flatten(1).sum(1).abs().max() < 1e-3
 
 
 def test_apg_with_eta_one_and_no_limit_is_cfg():
     cond, uncond, along = draws(3)
-    torch.testing.assert_close(g.apg(cond, uncond, 3.0, along, eta=1.0), g.cfg(cond, uncond, 3.0))
+    torch.testing.assert_close(
+        rules.apg(cond, cond - uncond, 3.0, along, eta=1.0), rules.cfg(cond, uncond, 3.0)
+    )
 
 
 def test_apg_adds_nothing_along_the_data():
     cond, uncond, along = draws(3)
-    added = g.apg(cond, uncond, 3.0, along, eta=0.0) - cond
+    added = rules.apg(cond, cond - uncond, 3.0, along, eta=0.0) - cond
     assert (added * along).flatten(1).sum(1).abs().max() < 1e-3
     assert added.abs().max() > 0.1
 
@@ -58,7 +65,7 @@ def test_apg_on_velocities_is_apg_on_x0(path):
     t = torch.full((3,), 0.4)
     found = g.Guidance(4.0, "apg", norm_limit=2.0, eta=0.3).combine(cond, uncond, x, t, path, 4.0)
     x0s = [to_data_and_noise("velocity", v, x, t, path)[0] for v in (cond, uncond)]
-    x0 = g.apg(*x0s, 4.0, x0s[0], 0.3, torch.full((3,), 2.0))
+    x0 = rules.apg(x0s[0], x0s[0] - x0s[1], 4.0, x0s[0], 0.3, torch.full((3,), 2.0))
     torch.testing.assert_close(
         found, convert(x0, x, t, path, "x0", "velocity"), rtol=1e-3, atol=1e-3
     )
@@ -66,16 +73,16 @@ def test_apg_on_velocities_is_apg_on_x0(path):
 
 def test_rescale_restores_the_conditionals_deviation():
     cond, uncond = draws(2)
-    guided = g.cfg(cond, uncond, 8.0)
+    guided = rules.cfg(cond, uncond, 8.0)
     torch.testing.assert_close(
-        g.rescale(guided, cond, 1.0).flatten(1).std(1), cond.flatten(1).std(1)
+        rules.rescale(guided, cond, 1.0).flatten(1).std(1), cond.flatten(1).std(1)
     )
-    assert torch.equal(g.rescale(guided, cond, 0.0), guided)
+    assert torch.equal(rules.rescale(guided, cond, 0.0), guided)
 
 
 def test_dynamic_threshold_changes_only_samples_beyond_the_bound():
     small, large = torch.full((1, 100), 0.5), torch.linspace(-4, 4, 100)[None]
-    out = g.dynamic_threshold(torch.cat([small, large]), percentile=0.95)
+    out = rules.dynamic_threshold(torch.cat([small, large]), percentile=0.95)
     assert torch.equal(out[:1], small)
     assert float(out[1].abs().max()) == pytest.approx(1.0) and (out[1].diff() >= 0).all()
 
@@ -90,12 +97,31 @@ def test_thresholding_bounds_x0_inside_guidance():
 def test_interval_and_curve_over_the_way():
     interval = g.Guidance(5.0, interval=(0.25, 0.5))
     assert [interval.scale_at(s) for s in (0.0, 0.25, 0.5, 0.51)] == [1.0, 5.0, 5.0, 1.0]
-    for peak in (0.2, 0.5, 0.8):
-        curve = g.Guidance(5.0, curve="triangle", peak=peak)
+    for shape, peak in itertools.product(("triangle", "cosine"), (0.2, 0.5, 0.8)):
+        curve = g.Guidance(5.0, curve=shape, peak=peak)
         scales = [curve.scale_at((i + 0.5) / 1000) for i in range(1000)]
         assert sum(scales) / 1000 == pytest.approx(5.0, abs=0.01) and max(scales) == pytest.approx(
             9.0, abs=0.05
         )
+
+
+@pytest.mark.parametrize("curve", ["triangle", "cosine"])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_curve_has_the_mean_of_constant_guidance_over_the_steps_that_are_taken(curve, shift):
+    even = torch.linspace(0, 1, 8)
+    levels = (even / (shift - (shift - 1) * even)).tolist()
+    guidance = g.Guidance(5.0, curve=curve, interval=(0.1, 0.9))
+    gain = guidance.gain_on(levels)
+    steps = [(a, b - a) for a, b in itertools.pairwise(levels) if 0.1 <= a <= 0.9]
+    mean = sum(guidance.scale_at(a, gain) * length for a, length in steps)
+    assert mean / sum(length for _, length in steps) == pytest.approx(5.0)
+
+
+def test_the_interval_is_the_same_noise_level_on_every_path():
+    linear, vp = LinearPath(), VPPath()
+    t = torch.tensor([0.3, 0.6])
+    matched = match_log_snr(linear, vp, t)
+    torch.testing.assert_close(data_share(linear, t), data_share(vp, matched), atol=1e-4, rtol=0)
 
 
 def test_standing_still_is_only_cfg_zeros():
@@ -114,6 +140,9 @@ def test_standing_still_is_only_cfg_zeros():
         ({"interval": (0.0, 0.5, 1.0)}, "noise"),
         ({"rescale": 1.5}, "between 0 and 1"),
         ({"peak": 1.0}, "peak"),
+        ({"momentum": -1.0}, "momentum"),
+        ({"skip_layers": [-1]}, "from 0"),
+        ({"skip_interval": (0.5, 0.2)}, "noise"),
     ],
 )
 def test_bad_settings(settings, says):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.denoisers import test_tinyflux
+from tinyflux_pl.core.block_stack import skipping
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction, TextEmbeddings
@@ -25,6 +27,9 @@ class Known:
 
     name, ports = "known", ()
     latent_spec, text_spec = LatentSpec(2, 8), TextSpec(2, 8, 3)
+
+    def blocks(self):
+        return ()
 
     def __init__(self, path, prediction="velocity"):
         self.path, self.prediction, self.seen = path, prediction, []
@@ -127,3 +132,41 @@ def test_a_port_of_one_side_is_masked_on_the_other():
 def test_what_does_not_fit_is_an_error(make, says):
     with pytest.raises(ConfigError, match=says):
         make()
+
+
+def test_skip_layer_guidance_asks_once_more_inside_its_interval_alone():
+    torch.manual_seed(0)
+    denoiser = test_tinyflux.denoiser().eval()
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    spec = denoiser.text_spec
+    text = TextEmbeddings(
+        torch.randn(2, 3, spec.width),
+        torch.ones(2, 3, dtype=torch.bool),
+        torch.randn(2, spec.pooled),
+    )
+    guidance = Guidance(1.0, skip_layers=[1], skip_scale=2.0, skip_interval=(0.0, 0.5))
+    field = Field(denoiser, Conditioning(text), guidance=guidance)
+    x = torch.randn(2, denoiser.latent_spec.channels, 4, 4)
+    early, late = torch.full((2,), 0.25), torch.full((2,), 0.75)
+    with torch.no_grad():
+        plain = denoiser(x, early, Conditioning(text)).sample
+        with skipping(denoiser.blocks(), [1]):
+            skipped = denoiser(x, early, Conditioning(text)).sample
+        torch.testing.assert_close(field(x, early), plain + 2.0 * (plain - skipped))
+        assert field.nfe == 2 and not torch.equal(plain, skipped)
+        assert torch.equal(field(x, late), denoiser(x, late, Conditioning(text)).sample)
+    assert field.nfe == 3
+
+
+def test_layers_that_the_network_cannot_skip_are_refused():
+    guidance = Guidance(1.0, skip_layers=[1])
+    with pytest.raises(ConfigError, match="no blocks"):
+        Field(Known(LinearPath()), Conditioning(words(1, 2)), guidance=guidance)
+    with pytest.raises(ConfigError, match="no block 99"):
+        Field(
+            test_tinyflux.denoiser(),
+            Conditioning(words(1, 2)),
+            guidance=Guidance(1.0, skip_layers=[99]),
+        )

@@ -4,11 +4,13 @@ conditioning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import ClassVar
 
 from torch import nn
 
+from tinyflux_pl.core.block_stack import StackBlock
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
@@ -51,6 +53,12 @@ class DenoiserModule(nn.Module):
         """Raise ConfigError for a picture larger than the network's position table; most have no
         bound.
         """
+
+    def blocks(self) -> Sequence[StackBlock]:
+        """Its transformer blocks in the order of their calls; none of a network whose blocks need
+        one another.
+        """
+        return ()
 
     def require_readable(self, cond: Conditioning) -> None:
         """Raise for a port, a reference or an inpainting input that the network cannot read.

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
@@ -72,6 +73,14 @@ class Flux1Denoiser(ReleasedDenoiser):
             // self.patch_size**2,
             "pooled_width": config["pooled_projection_dim"],
         }
+
+    def blocks(self) -> tuple[StackBlock, ...]:
+        """Its blocks, whose image tokens come last in the streams of both kinds."""
+        streams = ("encoder_hidden_states", "hidden_states")
+        return (
+            *stack_of(self.net.transformer_blocks, streams, "hidden_states"),
+            *stack_of(self.net.single_transformer_blocks, streams, "hidden_states"),
+        )
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.transfer import to_device
@@ -108,6 +109,14 @@ class Flux2Denoiser(ReleasedDenoiser):
                 ).to(net.dtype)
             nn.init.zeros_(self.inpaint_in.weight)
             net.x_embedder.register_forward_hook(self._add_inpaint)
+
+    def blocks(self) -> tuple[StackBlock, ...]:
+        """Its blocks, whose image tokens come last in the streams of both kinds."""
+        streams = ("encoder_hidden_states", "hidden_states")
+        return (
+            *stack_of(self.net.transformer_blocks, streams, "hidden_states"),
+            *stack_of(self.net.single_transformer_blocks, ("hidden_states",), "hidden_states"),
+        )
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

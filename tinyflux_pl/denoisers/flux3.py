@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
@@ -75,6 +76,11 @@ class Flux3Denoiser(ReleasedDenoiser):
             )
         self.reference_size = reference_size
         self._exact = ExactTime(net.time_proj, in_turn=True)
+
+    def blocks(self) -> tuple[StackBlock, ...]:
+        """Its joint blocks, after those of each kind of token alone."""
+        streams = ("encoder_hidden_states", "hidden_states")
+        return stack_of(self.net.single_transformer_blocks, streams, "hidden_states")
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
@@ -74,6 +75,13 @@ class FluxCoreDenoiser(DenoiserModule):
         self.reads_guidance = params.guidance_embed
         self.training_guidance = float(training_guidance)
         self.net = Flux(params)
+
+    def blocks(self) -> tuple[StackBlock, ...]:
+        """Its blocks, whose image tokens come last in the streams of both kinds."""
+        return (
+            *stack_of(self.net.double_blocks, ("img", "txt"), "img"),
+            *stack_of(self.net.single_blocks, ("x",), "x"),
+        )
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

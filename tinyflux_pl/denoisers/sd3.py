@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
@@ -78,6 +79,11 @@ class SD3Denoiser(ReleasedDenoiser):
                 raise ConfigError(
                     what, where=name, cure=f"at most {most} x {most} pixels: {name}={most}"
                 )
+
+    def blocks(self) -> tuple[StackBlock, ...]:
+        """Its blocks; the last of them drops the text."""
+        streams = ("encoder_hidden_states", "hidden_states")
+        return stack_of(self.net.transformer_blocks, streams, "hidden_states")
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.fields_of import FieldsOf
 from tinyflux_pl.core.protocols import Path
@@ -105,6 +106,13 @@ class TinyFluxDenoiser(DenoiserModule):
         copy.load_state_dict({**self.state_dict(), "net.inpaint_in.weight": new})
         copy.net.gradient_checkpointing = self.net.gradient_checkpointing
         return copy.train(self.training)
+
+    def blocks(self) -> tuple[StackBlock, ...]:
+        """Its blocks, whose image tokens come last in the streams of both kinds."""
+        return (
+            *stack_of(self.net.double_blocks, ("txt", "img"), "img"),
+            *stack_of(self.net.single_blocks, ("x",), "x"),
+        )
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

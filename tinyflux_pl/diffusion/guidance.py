@@ -1,115 +1,45 @@
 """Guidance: combining a conditional and an unconditional velocity.
 
-Rules are pure functions; `Guidance` selects one, its strength and its interval.
-The interval is progress along the path from noise (0) to data (1), not steps, so it means the same
-noise levels under any shift. Outside the interval, and at scale 1, the unconditional is not
-evaluated.
+`Guidance` selects a rule (guidance_rules), its strength, its curve and its interval. Interval and
+curve are over the level of noise, as the data's share alpha / (alpha + sigma), not over steps: they
+mean the same under any shift and on any path. Outside the interval, and at scale 1, the
+unconditional is not evaluated.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
+from tinyflux_pl.diffusion import guidance_curves, guidance_rules
+from tinyflux_pl.diffusion.guidance_curves import CURVES
+from tinyflux_pl.diffusion.guidance_rules import Momentum
 from tinyflux_pl.diffusion.paths import expand_like
 from tinyflux_pl.diffusion.prediction import convert, to_data_and_noise
 
 KINDS = ("cfg", "apg", "cfg_zero")
-CURVES = ("constant", "triangle")
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.flatten(1)
-
-
-def cfg(
-    cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float
-) -> Float[Tensor, "b ..."]:
-    """u + s (c - u). Ho and Salimans 2022 (2207.12598)."""
-    return uncond + scale * (cond - uncond)
-
-
-def cfg_zero(
-    cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float
-) -> Float[Tensor, "b ..."]:
-    """CFG from the unconditional scaled to fit: k u + s (c - k u), k = <c, u> / |u|^2.
-    2503.18886.
-    """
-    product = (_flat(cond) * _flat(uncond)).sum(1)
-    fit = expand_like(product / _flat(uncond).square().sum(1).clamp_min(1e-12), cond)
-    return fit * uncond + scale * (cond - fit * uncond)
-
-
-def apg(
-    cond: Float[Tensor, "b ..."],
-    uncond: Float[Tensor, "b ..."],
-    scale: float,
-    along: Float[Tensor, "b ..."],
-    eta: float = 0.0,
-    norm_limit: Float[Tensor, " b"] | None = None,
-) -> Float[Tensor, "b ..."]:
-    """c + (s - 1) (d_perp + eta d_par), d = c - u split at `along`, the conditional x0. 2410.02416.
-
-    norm_limit (B,) caps |d| first. Any affine image of x0 may stand for it: the split commutes with
-    scaling.
-    """
-    difference = cond - uncond
-    if norm_limit is not None:
-        length = _flat(difference).norm(dim=1).clamp_min(1e-12)
-        difference = difference * expand_like((norm_limit / length).clamp_max(1.0), cond)
-    unit = torch.nn.functional.normalize(_flat(along), dim=1).reshape(along.shape)
-    parallel = expand_like((_flat(difference) * _flat(unit)).sum(1), cond) * unit
-    return cond + (scale - 1) * (difference - parallel + eta * parallel)
-
-
-def rescale(
-    guided: Float[Tensor, "b ..."], cond: Float[Tensor, "b ..."], amount: float
-) -> Float[Tensor, "b ..."]:
-    """Bring each sample's deviation back to the conditional's, by `amount`. Lin et al. 2023,
-    equation 15.
-    """
-    factor = _flat(cond).std(1) / _flat(guided).std(1).clamp_min(1e-12)
-    return guided * expand_like(amount * factor + (1 - amount), guided)
-
-
-def dynamic_threshold(
-    x0: Float[Tensor, "b ..."], percentile: float = 0.995, bound: float = 1.0
-) -> Float[Tensor, "b ..."]:
-    """Clip to the percentile p of |x0| and divide so that it becomes `bound`, where p > bound.
-    Imagen, 2205.11487.
-
-    Meant for pixels in [-bound, bound]; latents have no such bound, so give one measured from data.
-    """
-    size = torch.quantile(_flat(x0).abs().float(), percentile, dim=1).to(x0.dtype)
-    limit = expand_like(size.clamp_min(bound), x0)
-    return x0.clamp(-limit, limit) * (bound / limit)
-
-
-def triangle(share: float, scale: float, peak: float = 0.5) -> float:
-    """A weight rising from 1 to 2 scale - 1 at `peak` and back; its mean over the path is `scale`.
-    2509.22007.
-    """
-    height = share / peak if share < peak else (1 - share) / (1 - peak)
-    return 1 + 2 * (scale - 1) * height
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Strength and rule of guidance, and the interval of the path where it applies.
+    """Strength and rule of guidance, and the levels of noise where it applies.
 
-    kind cfg | apg | cfg_zero; curve constant | triangle. eta and norm_limit (0: none) are APG's;
-    zero_until is the progress up to which CFG-Zero does not move (0.04 in the paper, 0 for few
-    steps); threshold is the percentile of dynamic thresholding (0: none), threshold_bound the
-    data's range. embedded is no rule: it is the guidance input of a distilled network (None: none);
-    negative is the prompt of the unconditional (None: the text encoder's null()). Scale 0 means 1,
-    as in diffusers.
+    kind cfg | apg | cfg_zero; curve constant | triangle | cosine, highest at `peak`, with the mean
+    of `scale` over the steps inside the interval. eta, norm_limit (0: none) and momentum (0: none;
+    below 0 in the paper) are APG's; zero_until is the progress up to which CFG-Zero does not move
+    (0.04 in the paper, 0 for few steps); threshold is the percentile of dynamic thresholding (0:
+    none), threshold_bound the data's range. skip_layers are blocks, counted from the first, without
+    which the network is asked once more inside skip_interval, to be led away from its answer by
+    skip_scale (skip-layer guidance). embedded is no rule: it is the guidance input of a distilled
+    network (None: none); negative is the prompt of the unconditional (None: the text encoder's
+    null()). Scale 0 means 1, as in diffusers.
     """
 
     scale: float = 5.0
@@ -120,32 +50,46 @@ class Guidance:
     peak: float = 0.5
     eta: float = 0.0
     norm_limit: float = 0.0
+    momentum: float = 0.0
     zero_until: float = 0.0
     threshold: float = 0.0
     threshold_bound: float = 1.0
+    skip_layers: Sequence[int] = ()
+    skip_scale: float = 2.8
+    skip_interval: Sequence[float] = (0.01, 0.2)
     embedded: float | None = None
     negative: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "interval", tuple(float(x) for x in self.interval))
-        for name, choices in (("kind", KINDS), ("curve", CURVES)):
+        for name in ("interval", "skip_interval"):
+            object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
+        object.__setattr__(self, "skip_layers", tuple(int(i) for i in self.skip_layers))
+        self._require_choices()
+        self._require_ranges()
+        if self.scale == 0:  # 0 would ignore the prompt
+            object.__setattr__(self, "scale", 1.0)
+
+    def _require_choices(self) -> None:
+        for name, choices in (("kind", KINDS), ("curve", tuple(CURVES))):
             if getattr(self, name) not in choices:
                 raise ConfigError(
                     f"unknown guidance {name} {getattr(self, name)!r}",
                     where=f"guidance.{name}",
                     cure=f"choose {', '.join(choices)}",
                 )
+
+    def _require_ranges(self) -> None:
         if not (math.isfinite(self.scale) and self.scale >= 0):
             cure = "0 or more; 1, and 0 as in diffusers, means no guidance"
             raise ConfigError(f"scale={self.scale!r}", where="guidance.scale", cure=cure)
-        if self.scale == 0:  # 0 would ignore the prompt
-            object.__setattr__(self, "scale", 1.0)
-        if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
-            raise ConfigError(
-                f"interval={self.interval}",
-                where="guidance.interval",
-                cure="[from, to], 0 (noise) to 1 (data)",
-            )
+        for name in ("interval", "skip_interval"):
+            ends = getattr(self, name)
+            if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= 1:
+                raise ConfigError(
+                    f"{name}={ends}",
+                    where=f"guidance.{name}",
+                    cure="[from, to], 0 (noise) to 1 (data)",
+                )
         for name in ("rescale", "eta", "zero_until", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
@@ -160,13 +104,45 @@ class Guidance:
                 where="guidance",
                 cure="0 < peak < 1, norm_limit >= 0, threshold_bound > 0",
             )
+        if not (-1 < self.momentum < 1 and math.isfinite(self.skip_scale)):
+            raise ConfigError(
+                f"momentum={self.momentum}, skip_scale={self.skip_scale}",
+                where="guidance",
+                cure="-1 < momentum < 1 (below 0 in the paper), and a finite skip_scale",
+            )
+        if any(layer < 0 for layer in self.skip_layers):
+            raise ConfigError(
+                f"skip_layers={list(self.skip_layers)}",
+                where="guidance.skip_layers",
+                cure="numbers of blocks, from 0: guidance.skip_layers=[7,8,9]",
+            )
 
-    def scale_at(self, share: float) -> float:
-        """The scale at a progress from noise (0) to data (1); 1 outside the interval."""
+    def scale_at(self, level: float, gain: float = 1.0) -> float:
+        """The scale at a level of noise (0) to data (1); 1 outside the interval.
+
+        `gain` is that of `gain_on` for the steps that are taken.
+        """
         low, high = self.interval
-        if not low <= share <= high:
+        if not low <= level <= high:
             return 1.0
-        return self.scale if self.curve == "constant" else triangle(share, self.scale, self.peak)
+        if self.curve == "constant":
+            return self.scale
+        return 1 + (self.scale - 1) * gain * CURVES[self.curve](level, self.peak)
+
+    def gain_on(self, levels: Sequence[float]) -> float:
+        """The factor with which the curve's mean over these steps is `scale`.
+
+        A step counts by its length in levels, where it begins inside the interval.
+        """
+        low, high = self.interval
+        steps = [(a, b - a) for a, b in itertools.pairwise(levels) if low <= a <= high]
+        heights = [CURVES[self.curve](level, self.peak) for level, _ in steps]
+        return guidance_curves.gain(heights, [length for _, length in steps])
+
+    def skips_at(self, level: float) -> bool:
+        """True where skip-layer guidance asks the network a further time."""
+        low, high = self.skip_interval
+        return bool(self.skip_layers) and self.skip_scale != 0 and low <= level <= high
 
     def is_zero_init_step(self, share: float) -> bool:
         """True in CFG-Zero's initial part of the path, where the velocity is taken as zero."""
@@ -175,26 +151,55 @@ class Guidance:
     def combine(
         self,
         cond: Float[Tensor, "b ..."],
-        uncond: Float[Tensor, "b ..."],
+        uncond: Float[Tensor, "b ..."] | None,
         x: Float[Tensor, "b ..."],
         t: Float[Tensor, " b"],
         path: Path,
         scale: float,
+        *,
+        skipped: Float[Tensor, "b ..."] | None = None,
+        momentum: Momentum | None = None,
     ) -> Float[Tensor, "b ..."]:
-        """The guided velocity at this t; `scale` comes from `scale_at`."""
-        if self.kind == "apg":
-            x0, _ = to_data_and_noise("velocity", cond, x, t, path)
-            limit = self.norm_limit * velocity_per_data(path, t) if self.norm_limit else None
-            guided = apg(cond, uncond, scale, x0, self.eta, limit)
-        else:
-            guided = (cfg_zero if self.kind == "cfg_zero" else cfg)(cond, uncond, scale)
+        """The guided velocity at this t; `scale` comes from `scale_at`.
+
+        `skipped` is the conditional velocity without skip_layers; `momentum` remembers APG's
+        differences of one image batch.
+        """
+        guided = cond
+        if uncond is not None:
+            guided = self._by_rule(cond, uncond, x, t, path, scale, momentum)
+        if skipped is not None:
+            guided = guided + self.skip_scale * (cond - skipped)
         if self.rescale:
-            guided = rescale(guided, cond, self.rescale)
+            guided = guidance_rules.rescale(guided, cond, self.rescale)
         if self.threshold:
             x0, _ = to_data_and_noise("velocity", guided, x, t, path)
-            x0 = dynamic_threshold(x0, self.threshold, self.threshold_bound)
+            x0 = guidance_rules.dynamic_threshold(x0, self.threshold, self.threshold_bound)
             guided = convert(x0, x, t, path, "x0", "velocity")
         return guided
+
+    def _by_rule(
+        self,
+        cond: Tensor,
+        uncond: Tensor,
+        x: Tensor,
+        t: Tensor,
+        path: Path,
+        scale: float,
+        momentum: Momentum | None,
+    ) -> Tensor:
+        if self.kind == "cfg":
+            return guidance_rules.cfg(cond, uncond, scale)
+        if self.kind == "cfg_zero":
+            return guidance_rules.cfg_zero(cond, uncond, scale)
+        x0, _ = to_data_and_noise("velocity", cond, x, t, path)
+        factor = velocity_per_data(path, t)
+        difference = cond - uncond
+        if momentum is not None:  # the past has other levels: it is added as data
+            rate = expand_like(factor, cond)
+            difference = momentum.update(difference / rate) * rate
+        limit = self.norm_limit * factor if self.norm_limit else None
+        return guidance_rules.apg(cond, difference, scale, x0, self.eta, limit)
 
 
 def velocity_per_data(path: Path, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

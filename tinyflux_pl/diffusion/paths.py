@@ -24,6 +24,7 @@ __all__ = [
     "LinearPath",
     "VPPath",
     "build_path",
+    "data_share",
     "expand_like",
     "match_log_snr",
     "progress_toward",
@@ -115,6 +116,15 @@ def progress_toward(path: Path, t: Float[Tensor, "*b"], toward: str) -> Float[Te
     """Progress of t toward an end (noise or data) of the path: 0 at the other end, 1 there."""
     end, start = (path.t_noise, path.t_data) if toward == "noise" else (path.t_data, path.t_noise)
     return (require_fp32_time(t) - start) / (end - start)
+
+
+def data_share(path: Path, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """The level of noise as alpha / (alpha + sigma): 0 in pure noise, 1 in clean data.
+
+    Equal to the progress toward data on the linear path.
+    """
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    return alpha / (alpha + sigma)
 
 
 def time_at(path: Path, share: Float[Tensor, "*b"], toward: str) -> Float[Tensor, "*b"]:

@@ -6,12 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.block_stack import require_blocks, skipping
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
-from tinyflux_pl.diffusion.paths import progress_toward
+from tinyflux_pl.diffusion.guidance_rules import Momentum
+from tinyflux_pl.diffusion.paths import data_share
 from tinyflux_pl.diffusion.prediction import convert
 
 NO_GUIDANCE = Guidance(scale=1.0)
@@ -72,8 +74,10 @@ class Field:
     """field(x, t) -> dx/dt on the denoiser's path, for any kind of prediction.
 
     Conditional and unconditional share one forward pass. `nfe` counts evaluations per image: 2
-    where guidance needs both, 1 outside its interval or at scale 1. The zero initialisation of
-    CFG-Zero* is part of the loop.
+    where guidance needs both, 1 outside its interval or at scale 1, and one more where skip-layer
+    guidance asks again. `times` are those of the steps, over which a curve is normalised. The zero
+    initialisation of CFG-Zero* is part of the loop. A field remembers APG's momentum: one for each
+    batch.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Field:
         cond: Conditioning,
         uncond: Conditioning | None = None,
         guidance: Guidance = NO_GUIDANCE,
+        times: Float[Tensor, " n"] | None = None,
     ) -> None:
         if uncond is None and guidance.scale != 1:
             raise ConfigError(
@@ -95,6 +100,12 @@ class Field:
                 where="sampling.field",
                 cure="expand the unconditional to the batch",
             )
+        self.blocks = denoiser.blocks() if guidance.skip_layers else ()
+        if guidance.skip_layers:
+            require_blocks(self.blocks, guidance.skip_layers, denoiser.name)
+        self.momentum = Momentum(guidance.momentum) if guidance.momentum else None
+        levels = [] if times is None else data_share(denoiser.path, times).tolist()
+        self.gain = guidance.gain_on(levels)
         self.denoiser = denoiser
         self.guidance = guidance
         self.cond = cond
@@ -106,14 +117,25 @@ class Field:
     ) -> Float[Tensor, "b c h w"]:
         """dx/dt in x's dtype; t is equal for the batch and read here: keep it on the CPU."""
         path = self.denoiser.path
-        scale = self.guidance.scale_at(float(progress_toward(path, t[0], "data")))
+        level = float(data_share(path, t[:1])[0])
+        scale = self.guidance.scale_at(level, self.gain)
         t = to_device(t, x.device)
+        uncond = skipped = None
         if scale == 1 or self.both is None:
             self.nfe += 1
-            return self._velocity(x, t, self.cond)
-        self.nfe += 2
-        cond, uncond = self._velocity(torch.cat([x, x]), torch.cat([t, t]), self.both).chunk(2)
-        return self.guidance.combine(cond, uncond, x, t, path, scale)
+            cond = self._velocity(x, t, self.cond)
+        else:
+            self.nfe += 2
+            cond, uncond = self._velocity(torch.cat([x, x]), torch.cat([t, t]), self.both).chunk(2)
+        if self.guidance.skips_at(level):
+            self.nfe += 1
+            with skipping(self.blocks, self.guidance.skip_layers):
+                skipped = self._velocity(x, t, self.cond)
+        if uncond is None and skipped is None:
+            return cond
+        return self.guidance.combine(
+            cond, uncond, x, t, path, scale, skipped=skipped, momentum=self.momentum
+        )
 
     def _velocity(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         output = self.denoiser(x, t, cond).sample.to(x.dtype)

@@ -209,7 +209,7 @@ def sample(
             if null is not None:
                 null_text = null.to(device).expand(len(ids))
                 uncond = replace(chunk_cond, text=null_text, ports={}, port_mask={})
-            velocity = Field(denoiser, chunk_cond, uncond, settings.guidance)
+            velocity = Field(denoiser, chunk_cond, uncond, settings.guidance, times)
             x = to_device(_initial_noise(shape, chunk_cond.target_mask, seed, stream, ids), device)
             if settings.start == "sigma":
                 x = x * path.sigma(times[:1]).item()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from tinyflux_pl.app import inference_memory, release_settings
+from tinyflux_pl.app import inference_memory, release_settings, simulation
 from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.config import signatures
 from tinyflux_pl.config.build import build
@@ -19,7 +19,10 @@ def pipeline(config: Generate) -> Any:
 
     config = release_settings.followed(config)
     device_of(config.hardware.accelerator)  # raises for a missing GPU, before weights are read
-    built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
+    if config.simulate:
+        built = simulation.simulated(config)
+    else:
+        built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     pictures = {"references": config.references, "image": config.image, "mask": config.mask}
     if any(pictures.values()):

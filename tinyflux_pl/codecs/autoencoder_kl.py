@@ -1,12 +1,13 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinyflux_pl.codecs import autoencoder_simulation as simulation
 from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
 from tinyflux_pl.codecs.autoencoder_skeleton import skeleton_of
@@ -78,6 +79,15 @@ class AutoencoderKLCodec(Codec):
             raise ConfigError(what, where="codec.data_deviation", cure=cure)
         self.device = torch.device("cpu")
         self._model: Any = None
+        self.simulation_seed: int | None = None  # of the random weights of `simulated`
+
+    def simulated(self, seed: int) -> Self:
+        """Itself with levels of 8 channels and random weights: the same latents' shape."""
+        structure = simulation.small(self.structure or self.vae_config)
+        changed = {"weights": None, "structure": structure, "dtype": "float32"}
+        codec = type(self)(**{**self.config(), **changed})
+        codec.simulation_seed = seed
+        return codec
 
     @cached_property
     def source(self) -> WeightSource:
@@ -187,6 +197,8 @@ class AutoencoderKLCodec(Codec):
 
     @cached_property
     def _sha256(self) -> str:
+        if self.simulation_seed is not None:
+            return f"simulated from seed {self.simulation_seed}"
         return "+".join(known_sha256(file) for file in self.source.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -238,7 +250,10 @@ class AutoencoderKLCodec(Codec):
             cure = "codec.dtype=bfloat16, or float32; or an autoencoder mended for float16, with "
             raise ConfigError(what, where="codec.dtype", cure=cure + "force_upcast: false")
         dtype = getattr(torch, self.dtype)
-        if self.device.type == "meta":  # to plan with; no weight is read
+        if self.simulation_seed is not None:
+            self._model = simulation.network(self.skeleton(), self.vae_config, self.simulation_seed)
+            self._model.to(self.device)
+        elif self.device.type == "meta":  # to plan with; no weight is read
             # diffusers' own warns
             self._model = nn.Module.to(self.skeleton(), dtype).eval()
         else:

@@ -128,6 +128,7 @@ class Generate(Job):
     image: str | None
     mask: str | None
     plan: Literal["check", "only", "skip"]
+    simulate: bool
     seed: Annotated[int, Range(least=-1, most=2**63 - 1)]
     first: Count
     height: Annotated[int | None, Range(least=1, most=2**16)]

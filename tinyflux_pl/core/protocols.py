@@ -114,6 +114,10 @@ class Codec(Protocol):
     def free(self) -> None:
         """Release loaded weights; the next use reads them again."""
 
+    def simulated(self, seed: int) -> Codec:
+        """Itself in small on random weights; a codec without weights stands for itself."""
+        return self
+
     def skeleton(self) -> nn.Module | None:
         """The network without values, on the meta device, for memory plans; None for a codec
         without weights.
@@ -154,6 +158,10 @@ class TextEncoder(Protocol):
 
     def free(self) -> None:
         """Release loaded weights; the next use reads them again."""
+
+    def simulated(self, seed: int) -> TextEncoder:
+        """Itself in small on random weights; an encoder without weights stands for itself."""
+        return self
 
     def skeletons(self) -> Mapping[str, nn.Module]:
         """Its networks by name without values, on the meta device, for memory plans."""

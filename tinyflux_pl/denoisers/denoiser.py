@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path as FilePath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -53,6 +53,16 @@ class DenoiserModule(nn.Module):
         """Raise ConfigError for a picture larger than the network's position table; most have no
         bound.
         """
+
+    @classmethod
+    def shrunk(
+        cls, node: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """The arguments of its builder for a small network on random weights, in `simulate=true`;
+        ConfigError where it draws no pictures.
+        """
+        cure = "simulate a model= that draws pictures"
+        raise ConfigError("this network has no small form", where=f"model: {cls.name}", cure=cure)
 
     def blocks(self) -> Sequence[StackBlock]:
         """Its transformer blocks in the order of their calls; none of a network whose blocks need

@@ -74,6 +74,22 @@ class Flux1Denoiser(ReleasedDenoiser):
             "pooled_width": config["pooled_projection_dim"],
         }
 
+    @classmethod
+    def small_structure(
+        cls, structure: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """Two blocks of each kind, two heads of 16 channels."""
+        return {
+            **structure,
+            "num_layers": 2,
+            "num_single_layers": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "axes_dims_rope": [4, 6, 6],
+            "joint_attention_dim": text_spec.width,
+            "pooled_projection_dim": text_spec.pooled,
+        }
+
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         streams = ("encoder_hidden_states", "hidden_states")

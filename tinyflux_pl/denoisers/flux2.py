@@ -110,6 +110,22 @@ class Flux2Denoiser(ReleasedDenoiser):
             nn.init.zeros_(self.inpaint_in.weight)
             net.x_embedder.register_forward_hook(self._add_inpaint)
 
+    @classmethod
+    def small_structure(
+        cls, structure: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """Two blocks of each kind, two heads of 16 channels."""
+        return {
+            **structure,
+            "num_layers": 2,
+            "num_single_layers": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "axes_dims_rope": [4, 4, 4, 4],
+            "joint_attention_dim": text_spec.width,
+            "timestep_guidance_channels": 16,
+        }
+
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         streams = ("encoder_hidden_states", "hidden_states")

@@ -77,6 +77,22 @@ class Flux3Denoiser(ReleasedDenoiser):
         self.reference_size = reference_size
         self._exact = ExactTime(net.time_proj, in_turn=True)
 
+    @classmethod
+    def small_structure(
+        cls, structure: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """Three blocks, two heads of 16 channels."""
+        return {
+            **structure,
+            "num_layers": 1,
+            "num_single_layers": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "axes_dims_rope": [4, 4, 4, 4],
+            "joint_attention_dim": text_spec.width,
+            "timestep_channels": 16,
+        }
+
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its joint blocks, after those of each kind of token alone."""
         streams = ("encoder_hidden_states", "hidden_states")

@@ -45,6 +45,16 @@ def denoiser_class(name: str) -> Any:
     )
 
 
+def class_of_builder(builder: Any) -> Any:
+    """The denoiser class beside a function that builds it; ConfigError for a stranger."""
+    for name, target in DENOISERS.items():
+        if target.partition(":")[0] == builder.__module__:
+            return denoiser_class(name)
+    raise ConfigError(
+        f"{builder.__module__} registers no denoiser", where="model", cure="choose another model="
+    )
+
+
 def build_denoiser(name: str, config: dict[str, Any], path: Path) -> nn.Module:
     """The denoiser that `denoiser.config_dict()` described, newly initialised, on `path`."""
     return denoiser_class(name).from_config(config, path)

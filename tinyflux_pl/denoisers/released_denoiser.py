@@ -72,6 +72,22 @@ class ReleasedDenoiser(DenoiserModule):
         side = image_size or net.config["sample_size"] * latent_spec.downsample
         return cls(net, latent_spec, text_spec, path, side, **options)
 
+    @classmethod
+    def shrunk(
+        cls, node: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """Random weights in the family's small structure."""
+        structure = cls.small_structure(dict(node["structure"]), latent_spec, text_spec)
+        random = {"weights": None, "random_weights": True, "dtype": "float32"}
+        return {**node, **random, "structure": structure}
+
+    @classmethod
+    def small_structure(
+        cls, structure: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """The structure with few blocks of few channels, for these widths."""
+        raise NotImplementedError
+
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""
         self.net.enable_gradient_checkpointing()

@@ -80,6 +80,24 @@ class SD3Denoiser(ReleasedDenoiser):
                     what, where=name, cure=f"at most {most} x {most} pixels: {name}={most}"
                 )
 
+    @classmethod
+    def small_structure(
+        cls, structure: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """Two blocks, two heads of 16 channels."""
+        return {
+            **structure,
+            "num_layers": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "caption_projection_dim": 32,
+            "joint_attention_dim": text_spec.width,
+            "pooled_projection_dim": text_spec.pooled,
+            "dual_attention_layers": [
+                layer for layer in structure.get("dual_attention_layers", ()) if layer < 2
+            ],
+        }
+
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its blocks; the last of them drops the text."""
         streams = ("encoder_hidden_states", "hidden_states")

@@ -92,6 +92,23 @@ class SDXLDenoiser(ReleasedDenoiser):
             "pooled_width": (config["projection_class_embeddings_input_dim"] or 0) - sizes,
         }
 
+    @classmethod
+    def small_structure(
+        cls, structure: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """As many levels, of 8 and 16 channels."""
+        levels = len(structure["block_out_channels"])
+        return {
+            **structure,
+            "block_out_channels": [8, *[16] * (levels - 1)],
+            "transformer_layers_per_block": [1] * levels,
+            "attention_head_dim": [1, *[2] * (levels - 1)],
+            "norm_num_groups": 4,
+            "cross_attention_dim": text_spec.width,
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 6 * 8 + text_spec.pooled,
+        }
+
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Prediction:

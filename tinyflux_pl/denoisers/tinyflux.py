@@ -107,6 +107,21 @@ class TinyFluxDenoiser(DenoiserModule):
         copy.net.gradient_checkpointing = self.net.gradient_checkpointing
         return copy.train(self.training)
 
+    @classmethod
+    def shrunk(
+        cls, node: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """Two blocks of each kind, two heads of 16 channels; no file of a published layout."""
+        small = {
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "axes_dims_rope": [4, 6, 6],
+            "num_double_layers": 2,
+            "num_single_layers": 2,
+        }
+        return {**node, **small, **({"weights": None} if "weights" in node else {})}
+
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (

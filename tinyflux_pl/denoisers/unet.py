@@ -61,6 +61,15 @@ class UNetDenoiser(DenoiserModule):
                 "pooled width", net["projection_class_embeddings_input_dim"], text_spec.pooled
             )
 
+    @classmethod
+    def shrunk(
+        cls, node: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
+    ) -> dict[str, Any]:
+        """As many levels, of 8 and 16 channels."""
+        levels = len(node["block_out_channels"])
+        widths = [8, *[16] * (levels - 1)]
+        return {**node, "block_out_channels": widths, "attention_head_dim": 2, "norm_num_groups": 4}
+
     def timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The path's time as the net was trained to read it, fp32 and continuous."""
         return t.float() * self.time_scale

@@ -85,6 +85,10 @@ class Pipeline:
             denoiser.eval(), sampler, provenance.strip_paths({"weights": kind, "model": model})
         )
 
+    def marked(self, **origin: Any) -> Pipeline:
+        """With further entries in the description of its pictures."""
+        return replace(self, origin={**self.origin, **origin})
+
     @property
     def cell(self) -> int:
         """Pixels along a side of one token."""

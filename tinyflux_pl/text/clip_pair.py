@@ -12,6 +12,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
+from tinyflux_pl.text import simulation
 from tinyflux_pl.text.encoder_place import locate
 from tinyflux_pl.text.pretrained_text import PretrainedText
 from tinyflux_pl.text.tokenizer import prompt_lengths, tokenize
@@ -92,6 +93,13 @@ class ClipPairText(PretrainedText):
     @property
     def _reads_t5(self) -> bool:
         return bool(self.t5_length) and not self.drop_t5
+
+    def _small(self) -> dict[str, Any]:
+        rules = dict.fromkeys(("first", "second"), simulation.small_clip)
+        rules["t5"] = simulation.small_t5
+        structures = self.structures or {}
+        small = {key: rules[key](structures.get(key, {})) for key in self.kinds}
+        return {"weights": None, "structures": small, "dtype": "float32"}
 
     @property
     def _has_only_structures(self) -> bool:

@@ -14,6 +14,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
+from tinyflux_pl.text import simulation
 from tinyflux_pl.text.encoder_place import locate
 from tinyflux_pl.text.pretrained_text import PretrainedText
 from tinyflux_pl.text.tokenizer import prompt_lengths, tokenize
@@ -83,6 +84,14 @@ class ClipT5(PretrainedText):
 
     def _structure(self, key: str) -> dict[str, Any] | None:
         return (self.structures or {}).get(key)
+
+    def _small(self) -> dict[str, Any]:
+        structures = self.structures or {}
+        small = {
+            "t5": simulation.small_t5(structures.get("t5", {})),
+            "clip": simulation.small_clip(structures.get("clip", {})),
+        }
+        return {"t5": None, "clip": None, "structures": small, "dtype": "float32"}
 
     @property
     def _has_only_structures(self) -> bool:

@@ -14,7 +14,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
-from tinyflux_pl.text import encoder_config, encoder_file
+from tinyflux_pl.text import encoder_config, encoder_file, simulation
 from tinyflux_pl.text.encoder_place import locate
 from tinyflux_pl.text.pretrained_text import PretrainedText
 from tinyflux_pl.text.tokenizer import prompt_lengths
@@ -77,6 +77,12 @@ class LanguageModelText(PretrainedText):
 
     def _structure(self, key: str) -> dict[str, Any] | None:
         return self.structure
+
+    def _small(self) -> dict[str, Any]:
+        count = len(self.layers)  # every state that is read, one block after another
+        structure = simulation.small_decoder(self.structure or {}, count)
+        layers = list(range(1, count + 1))
+        return {"weights": None, "structure": structure, "layers": layers, "dtype": "float32"}
 
     @property
     def _has_only_structures(self) -> bool:

@@ -5,14 +5,15 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.core.types import TextEmbeddings
-from tinyflux_pl.text import encoder_config, pretrained
+from tinyflux_pl.text import encoder_config, pretrained, simulation
 from tinyflux_pl.text.tokenizer import load_tokenizer
 
 
@@ -44,6 +45,7 @@ class PretrainedText(TextEncoder):
         self.tokenizer_revision = tokenizer_revision
         self.device = torch.device("cpu")
         self._models: dict[str, tuple[Any, Any]] = {}  # key -> (tokenizer, network)
+        self.simulation_seed: int | None = None  # of the random networks of `simulated`
 
     @abstractmethod
     def _locate(self, key: str) -> tuple[Path, Path]:
@@ -56,6 +58,19 @@ class PretrainedText(TextEncoder):
         weights.
         """
         return None
+
+    def _small(self) -> dict[str, Any]:
+        """The constructor's arguments that differ in small, without weights; ConfigError where
+        there is no such rule.
+        """
+        cure = "simulate another model=, whose text= has structures"
+        raise ConfigError("this encoder has no small form", where=f"text: {self.name}", cure=cure)
+
+    def simulated(self, seed: int) -> Self:
+        """Itself in small: random networks and a tokenizer of bytes, in memory alone."""
+        small = type(self)(**{**self.config(), **self._small()})
+        small.simulation_seed = seed
+        return small
 
     @property
     def _keys(self) -> Sequence[str]:
@@ -112,6 +127,8 @@ class PretrainedText(TextEncoder):
 
     @cached_property
     def _tokenizer(self) -> Any:
+        if self.simulation_seed is not None:
+            return simulation.tokenizer()
         return load_tokenizer(self._paths[self._tokenizer_key][1])
 
     def config(self) -> dict[str, Any]:
@@ -122,13 +139,17 @@ class PretrainedText(TextEncoder):
     @cached_property
     def _hashes(self) -> dict[str, dict[str, str]]:
         """SHA-256 of each network's weights and vocabulary, by file name."""
+        if self.simulation_seed is not None:
+            return {key: {"simulated": str(self.simulation_seed)} for key in self._keys}
         return {key: pretrained.hash_of(*paths, self.variant) for key, paths in self._paths.items()}
 
     def _deciding_configs(self) -> dict[str, dict[str, Any]]:
         """The part of each network's config.json that decides its embeddings."""
         return {
-            key: pretrained.decides(self.kinds[key], path, self._structure(key))
-            for key, (path, _) in self._paths.items()
+            key: encoder_config.deciding(
+                self.kinds[key], encoder_config.described(*self._described_by(key))
+            )
+            for key in self._keys
         }
 
     def to(self, device: torch.device | str) -> "PretrainedText":
@@ -144,6 +165,13 @@ class PretrainedText(TextEncoder):
 
     def _loaded(self, key: str) -> tuple[Any, Any]:
         """Tokenizer and network, read on first use."""
+        if key not in self._models and self.simulation_seed is not None:
+            structure = encoder_config.described(*self._described_by(key))
+            number = getattr(torch, self.dtype)
+            model = simulation.encoder(
+                self.kinds[key], structure, number, self.simulation_seed, key
+            )
+            self._models[key] = (simulation.tokenizer(), model.to(self.device))
         if key not in self._models:
             kind, part, structure = self.kinds[key], self.parts[key], self._structure(key)
             path, folder = self._paths[key]

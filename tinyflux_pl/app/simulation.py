@@ -1,0 +1,54 @@
+"""`simulate=true`: a family's whole pipeline in small on random weights, without any file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyflux_pl.config import allowlist
+from tinyflux_pl.config.build import build
+from tinyflux_pl.config.schema import Generate
+from tinyflux_pl.core.errors import ConfigError
+
+SIDE = 64  # pixels, where height= and width= are not given
+
+
+def simulated(config: Generate) -> Any:
+    """The pipeline of `model`, each part shrunk by its own rule, with weights that `seed` decides.
+
+    Its pictures say that they are simulated.
+    """
+    from tinyflux_pl.core.random_weights import drawn_from, fill_zeros
+    from tinyflux_pl.denoisers.registry import class_of_builder
+    from tinyflux_pl.inference.pipeline import Pipeline
+
+    _require_simulable(config)
+    seed = config.seed
+    codec = build(config.codec, "codec").simulated(seed)
+    text = build(config.text, "text").simulated(seed)
+    path = build(config.path, "path")
+    specs = {"latent_spec": codec.latent_spec, "text_spec": text.text_spec}
+    family = class_of_builder(allowlist.resolve(config.model["_target_"], "model"))
+    node = family.shrunk(dict(config.model), **specs)
+    with drawn_from(seed, "init"):
+        denoiser = build(node, "model", **specs, path=path)
+    fill_zeros(denoiser, seed, "simulated/zeros")
+    parts = Pipeline.from_parts(denoiser, codec, text, (SIDE, SIDE), {"random_weights": True})
+    return parts.adjusted(batch_size=config.batch_size).marked(weights="simulated", simulated=True)
+
+
+def _require_simulable(config: Generate) -> None:
+    wrong = {
+        "checkpoint": config.checkpoint is not None,
+        "plan": config.plan == "only",
+        "condition": config.condition is not None,
+        "model.weights": bool(config.model.get("weights")),
+    }
+    for key, is_wrong in wrong.items():
+        if is_wrong:
+            what = "a simulation draws on random weights in small"
+            raise ConfigError(what, where=key, cure=f"leave {key}= out, or simulate=true")
+    missing = [name for name in ("model", "codec", "text", "path") if not getattr(config, name)]
+    if missing:
+        what = f"no {', '.join(missing)} to simulate"
+        cure = "name a release, simulate=true model=flux1_dev; of your own, codec= and text= too"
+        raise ConfigError(what, where=missing[0], cure=cure)

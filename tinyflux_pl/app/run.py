@@ -154,7 +154,7 @@ def generate(plain: dict[str, Any]) -> int:
         prompt_advice.show(config)
         return 0
     config = _with_seed(config)
-    if config.plan == "only" and not config.simulate:
+    if config.plan == "only":
         report.plan(inference_memory.plan(hardware.resolve_auto(config)))
         return 0
     config = hardware.set_up(config)

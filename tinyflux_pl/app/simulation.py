@@ -21,7 +21,7 @@ def simulated(config: Generate) -> Any:
     from tinyflux_pl.denoisers.registry import class_of_builder
     from tinyflux_pl.inference.pipeline import Pipeline
 
-    _require_simulable(config)
+    _require_parts(config)
     seed = config.seed
     codec = build(config.codec, "codec").simulated(seed)
     text = build(config.text, "text").simulated(seed)
@@ -36,17 +36,10 @@ def simulated(config: Generate) -> Any:
     return parts.adjusted(batch_size=config.batch_size).marked(weights="simulated", simulated=True)
 
 
-def _require_simulable(config: Generate) -> None:
-    wrong = {
-        "checkpoint": config.checkpoint is not None,
-        "plan": config.plan == "only",
-        "condition": config.condition is not None,
-        "model.weights": bool(config.model.get("weights")),
-    }
-    for key, is_wrong in wrong.items():
-        if is_wrong:
-            what = "a simulation draws on random weights in small"
-            raise ConfigError(what, where=key, cure=f"leave {key}= out, or simulate=true")
+def _require_parts(config: Generate) -> None:
+    if config.model.get("weights"):
+        what, cure = "a simulation reads no weights", "leave model.weights= out, or simulate=true"
+        raise ConfigError(what, where="model.weights", cure=cure)
     missing = [name for name in ("model", "codec", "text", "path") if not getattr(config, name)]
     if missing:
         what = f"no {', '.join(missing)} to simulate"

@@ -1,7 +1,7 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tinyflux_pl.codecs import autoencoder_simulation as simulation
 from tinyflux_pl.codecs import autoencoder_weights
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
+from tinyflux_pl.codecs.autoencoder_settings import require_no_overflow, require_settings
 from tinyflux_pl.codecs.autoencoder_skeleton import skeleton_of
 from tinyflux_pl.codecs.latent_scaling import scale_of, statistics_of
 from tinyflux_pl.core.errors import ConfigError
@@ -59,29 +60,16 @@ class AutoencoderKLCodec(Codec):
         variant: str | None = None,
         data_deviation: float = 1.0,
     ) -> None:
-        if scaling not in ("shifted", "unshifted"):
-            raise ConfigError(
-                f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted"
-            )
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigError(
-                f"no dtype {dtype!r}", where="codec.dtype", cure="float32, bfloat16 or float16"
-            )
+        require_settings(scaling, dtype, data_deviation)
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.revision, self.structure = subfolder, revision, structure
         self.scaling, self.dtype, self.name, self.variant = scaling, dtype, name, variant
         self.data_deviation = data_deviation
-        if not 0 < data_deviation < float("inf"):
-            what, cure = (
-                f"data_deviation is {data_deviation}",
-                "a positive number; 1 changes nothing",
-            )
-            raise ConfigError(what, where="codec.data_deviation", cure=cure)
         self.device = torch.device("cpu")
         self._model: Any = None
         self.simulation_seed: int | None = None  # of the random weights of `simulated`
 
-    def simulated(self, seed: int) -> Self:
+    def simulated(self, seed: int) -> "AutoencoderKLCodec":
         """Itself with levels of 8 channels and random weights: the same latents' shape."""
         structure = simulation.small(self.structure or self.vae_config)
         changed = {"weights": None, "structure": structure, "dtype": "float32"}
@@ -244,11 +232,7 @@ class AutoencoderKLCodec(Codec):
     def _loaded(self) -> Any:
         if self._model is not None:
             return self._model
-        if self.dtype == "float16" and self.vae_config.get("force_upcast", True):
-            why = "its config says force_upcast: activations pass 65504"
-            what = f"{self.name} overflows in float16: {why}"
-            cure = "codec.dtype=bfloat16, or float32; or an autoencoder mended for float16, with "
-            raise ConfigError(what, where="codec.dtype", cure=cure + "force_upcast: false")
+        require_no_overflow(self.dtype, self.vae_config, self.name)
         dtype = getattr(torch, self.dtype)
         if self.simulation_seed is not None:
             self._model = simulation.network(self.skeleton(), self.vae_config, self.simulation_seed)

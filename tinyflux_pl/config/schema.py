@@ -135,6 +135,15 @@ class Generate(Job):
     width: Annotated[int | None, Range(least=1, most=2**16)]
     output: str | None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        idle = {"checkpoint": self.checkpoint, "condition": self.condition}
+        idle["plan"] = self.plan if self.plan == "only" else None
+        for name, value in idle.items():
+            if self.simulate and value is not None:
+                what = "a simulation draws a model= in small, on random weights"
+                raise ConfigError(what, where=name, cure=f"leave {name}= or simulate= out")
+
     @property
     def references(self) -> list[str]:
         """Files of the pictures to edit."""

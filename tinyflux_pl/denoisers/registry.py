@@ -17,6 +17,8 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 
 ROOM = "tinyflux_pl.denoisers"
+# files that build a denoiser of another file
+BUILDERS = {"tinyflux_published": "tinyflux"}
 # choices of model= that the messages of every denoiser recommend
 WITH_REFERENCES = "flux1_kontext, flux2_dev, flux3 or tiny"
 WITH_INPAINTING = "flux1_fill"
@@ -47,12 +49,8 @@ def denoiser_class(name: str) -> Any:
 
 def class_of_builder(builder: Any) -> Any:
     """The denoiser class beside a function that builds it; ConfigError for a stranger."""
-    for name, target in DENOISERS.items():
-        if target.partition(":")[0] == builder.__module__:
-            return denoiser_class(name)
-    raise ConfigError(
-        f"{builder.__module__} registers no denoiser", where="model", cure="choose another model="
-    )
+    file = builder.__module__.removeprefix(f"{ROOM}.")
+    return denoiser_class(BUILDERS.get(file, file))
 
 
 def build_denoiser(name: str, config: dict[str, Any], path: Path) -> nn.Module:

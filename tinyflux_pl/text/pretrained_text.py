@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +66,7 @@ class PretrainedText(TextEncoder):
         cure = "simulate another model=, whose text= has structures"
         raise ConfigError("this encoder has no small form", where=f"text: {self.name}", cure=cure)
 
-    def simulated(self, seed: int) -> Self:
+    def simulated(self, seed: int) -> "PretrainedText":
         """Itself in small: random networks and a tokenizer of bytes, in memory alone."""
         small = type(self)(**{**self.config(), **self._small()})
         small.simulation_seed = seed

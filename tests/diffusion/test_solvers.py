@@ -17,7 +17,7 @@ PATHS = {
     "vp": VPPath(),
     "zero_snr": VPPath(zero_terminal_snr=True),
 }
-ORDERS = {"euler": 0.9, "heun": 1.8, "dpmpp_2m": 1.8}
+ORDERS = {"euler": 0.9, "heun": 1.8, "dpmpp_2m": 1.8, "unipc": 2.6}
 
 EXACT = [name for name in SOLVERS if name != "euler_ancestral"]  # which adds noise anew
 
@@ -70,7 +70,9 @@ def test_order_of_convergence(name, path):
     assert fine < (0.02 if name == "euler" else 0.002)
 
 
-@pytest.mark.parametrize("name, bound", [("euler", 0.08), ("heun", 0.012), ("dpmpp_2m", 0.08)])
+@pytest.mark.parametrize(
+    "name, bound", [("euler", 0.08), ("heun", 0.012), ("dpmpp_2m", 0.08), ("unipc", 0.05)]
+)
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 def test_error_on_the_grid_that_samplers_use(name, path, bound):
     assert error(name, path, grid(28, path).double()) < bound
@@ -93,7 +95,7 @@ def test_euler_on_the_linear_path_is_the_plain_step():
     )
 
 
-@pytest.mark.parametrize("name, calls", [("euler", 8), ("heun", 15), ("dpmpp_2m", 8)])
+@pytest.mark.parametrize("name, calls", [("euler", 8), ("heun", 15), ("dpmpp_2m", 8), ("unipc", 8)])
 def test_evaluations_and_never_at_clean_data(name, calls):
     path, seen = PATHS["flux"], []
     field = Exact(path)
@@ -126,6 +128,27 @@ def test_statistics_at_eight_shifted_steps_are_the_published_ones():
     )
 
 
+@pytest.mark.parametrize("steps", [4, 8, 20])
+def test_unipc_is_diffusers(steps):
+    """Their scheduler, order 2 with B2(h), on the same levels of noise and the same velocities."""
+    from diffusers import UniPCMultistepScheduler
+
+    path = PATHS["flux"]
+    times = path.time_of_log_snr(torch.linspace(-8, 8, steps + 1, dtype=torch.float64))
+    times[-1] = 0
+    scheduler = UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", solver_order=2, flow_shift=1.0
+    )
+    scheduler.set_timesteps(steps)
+    scheduler.sigmas = times
+    field, start = Exact(path), torch.randn(50, 1, dtype=torch.float64)
+    x = start
+    for i, step in enumerate(scheduler.timesteps):
+        x = scheduler.step(field(x, times[i].expand(50)), step, x, return_dict=False)[0]
+    mine = SOLVERS["unipc"](Exact(path), start, times, path)
+    torch.testing.assert_close(mine, x.double(), rtol=1e-4, atol=1e-4)
+
+
 def test_unknown_solver_names_the_valid_ones():
     with pytest.raises(ConfigError, match="dpmpp_2m"):
-        solver_named("unipc")
+        solver_named("plms")

@@ -23,30 +23,15 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.diffusion.paths import expand_like
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
-
-Field = Callable[[Tensor, Tensor], Tensor]
-# noise like x for the step of that index, for ancestral solvers
-FreshNoise = Callable[[int], Tensor]
-OnStep = Callable[[int, Tensor], None]  # called after each step with its index and the new state
-
-
-def _times(grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Times (steps + 1, B), the same for every sample: on the grid's device, and on that of x."""
-    rows = x.shape[0]
-    return grid[:, None].expand(-1, rows), grid.to(x.device)[:, None].expand(-1, rows)
-
-
-def _second_order_steps(grid: Tensor, path: Path) -> int:
-    """Number of steps that end in some noise: all, or all but the last."""
-    return len(grid) - 1 - int(float(path.sigma(grid[-1:])[0]) == 0)
-
-
-def _change_data(
-    x0: Tensor, noise: Tensor, change: Tensor, t: Tensor, path: Path
-) -> tuple[Tensor, Tensor]:
-    """(x0 + change, noise) with the noise that still gives the same x at t."""
-    ratio = expand_like(path.alpha(t) / path.sigma(t), x0)
-    return x0 + change, noise - ratio * change
+from tinyflux_pl.diffusion.solver_steps import (
+    Field,
+    FreshNoise,
+    OnStep,
+    change_data,
+    second_order_steps,
+    times_of,
+)
+from tinyflux_pl.diffusion.unipc import unipc
 
 
 @torch.no_grad()
@@ -59,7 +44,7 @@ def euler(
     fresh_noise: FreshNoise | None = None,
 ) -> Float[Tensor, "b ..."]:
     """First order, one evaluation a step. DDIM (Song et al. 2020, 2010.02502) on a VP path."""
-    t_model, t = _times(grid, x)
+    t_model, t = times_of(grid, x)
     for i in range(len(grid) - 1):
         x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
         x = path.interpolate(x0, noise, t[i + 1])
@@ -83,18 +68,18 @@ def heun(
     slope is that of x / (alpha + sigma) over alpha / (alpha + sigma), which is x0 - noise: a
     straight line on every path.
     """
-    t_model, t = _times(grid, x)
-    second_order_steps = _second_order_steps(grid, path)
+    t_model, t = times_of(grid, x)
+    correctable = second_order_steps(grid, path)
     for i in range(len(grid) - 1):
         x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
         x_next = path.interpolate(x0, noise, t[i + 1])
-        if i < second_order_steps:
+        if i < correctable:
             velocity = field(x_next, t_model[i + 1])
             x0_next, noise_next = to_data_and_noise("velocity", velocity, x_next, t[i + 1], path)
             half_slope_change = ((x0_next - noise_next) - (x0 - noise)) / 2
             alpha, sigma = path.alpha(t[i]), path.sigma(t[i])
             change = expand_like(sigma / (alpha + sigma), x) * half_slope_change
-            x_next = path.interpolate(*_change_data(x0, noise, change, t[i], path), t[i + 1])
+            x_next = path.interpolate(*change_data(x0, noise, change, t[i], path), t[i + 1])
         x = x_next
         if on_step:
             on_step(i, x)
@@ -115,17 +100,17 @@ def dpmpp_2m(
     DPM-Solver++ 2M, Lu et al. 2022 (2211.01095), algorithm 2. The first step has no past, and a
     step that ends in data has infinite length: both are first order.
     """
-    t_model, t = _times(grid, x)
-    second_order_steps = _second_order_steps(grid, path)
+    t_model, t = times_of(grid, x)
+    correctable = second_order_steps(grid, path)
     previous: tuple[Tensor, Tensor] | None = None  # x0 one step ago, and that step's length
     for i in range(len(grid) - 1):
         x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
         length = expand_like((path.log_snr(t[i + 1]) - path.log_snr(t[i])) / 2, x)
         change = torch.zeros_like(x0)
-        if previous is not None and i < second_order_steps:
+        if previous is not None and i < correctable:
             x0_previous, length_previous = previous
             change = (x0 - x0_previous) * length / (2 * length_previous)
-        x = path.interpolate(*_change_data(x0, noise, change, t[i], path), t[i + 1])
+        x = path.interpolate(*change_data(x0, noise, change, t[i], path), t[i + 1])
         previous = (x0, length)
         if on_step:
             on_step(i, x)
@@ -146,7 +131,7 @@ def euler_ancestral(
 
     ConfigError on a path whose first time holds no data at all, and without `fresh_noise`.
     """
-    t_model, t = _times(grid, x)
+    t_model, t = times_of(grid, x)
     ratios = (path.sigma(grid) / path.alpha(grid)).tolist()  # on the host, where the grid is
     if fresh_noise is None or not math.isfinite(ratios[0]):
         cure = "sampler.solver=euler"
@@ -164,7 +149,13 @@ def euler_ancestral(
     return x
 
 
-SOLVERS = {"euler_ancestral": euler_ancestral, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+SOLVERS = {
+    "euler_ancestral": euler_ancestral,
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "unipc": unipc,
+}
 
 
 def solver_named(name: str) -> Callable[..., Tensor]:

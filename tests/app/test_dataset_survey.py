@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from PIL import Image
 
 from tinyflux_pl.app.preflight import dataset_survey
-from tinyflux_pl.app.preflight.dataset_survey import SURVEY_FILE, Survey
+from tinyflux_pl.app.preflight.dataset_survey import AUDIT_FILE, Survey
 from tinyflux_pl.core import files
 from tinyflux_pl.data.images.size_histogram import OriginalSizes
 from tinyflux_pl.data.records.audit import Audit
@@ -36,7 +36,7 @@ def test_what_is_too_long_to_be_read_back_is_not_kept(tmp_path, monkeypatch):
     found = Survey("many", "train", Audit(100, 100, tiny=names), OriginalSizes((64, 64)))
     monkeypatch.setattr(files, "JSON_LIMIT", 1000)
     dataset_survey.save_survey(found, records, tmp_path)
-    assert not (tmp_path / SURVEY_FILE).exists()
+    assert not (tmp_path / AUDIT_FILE).exists()
     monkeypatch.setattr(files, "JSON_LIMIT", 2**20)
     dataset_survey.save_survey(found, records, tmp_path)
-    assert files.read_sealed(tmp_path / SURVEY_FILE)["audit"]["tiny"] == names
+    assert files.read_sealed(tmp_path / AUDIT_FILE)["audit"]["tiny"] == names

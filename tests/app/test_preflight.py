@@ -185,7 +185,7 @@ def test_what_was_found_is_kept_with_the_cache_and_only_for_these_records(root, 
     smaller = configuration("train", root, "data.image_size=16")
     other, _ = dataset_survey.records_of(smaller["data"]["sources"]["shapes"])
     assert not survey(other, (16, 16)).stored
-    kept = cache / dataset_survey.SURVEY_FILE
+    kept = cache / dataset_survey.AUDIT_FILE
     content = kept.read_text()
     kept.write_text(content.replace('"total": 48', '"total": 49'))
     assert not survey(records, (32, 32)).stored

@@ -109,6 +109,15 @@ def test_what_else_is_noted_in_a_store_is_judged_too_and_goes_alone(tmp_path):
     assert not faults(tmp_path) and not (tmp_path / "audit.json").exists()
 
 
+def test_a_shards_record_of_another_program_is_named_and_stays(tmp_path):
+    written(tmp_path)
+    theirs = tmp_path / "lune" / "shard_00001.json"
+    theirs.write_text(json.dumps({"count": 2, "license": "mine"}))
+    assert verify.foreign_files(tmp_path) == [theirs]
+    verify.repair(tmp_path)
+    assert json.loads(theirs.read_text())["license"] == "mine" and faults(tmp_path)
+
+
 def test_a_shard_of_another_place_is_refused(tmp_path):
     written(tmp_path, total=9)
     lune = tmp_path / "lune"

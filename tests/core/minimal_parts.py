@@ -1,5 +1,7 @@
 """One class for each protocol of core.protocols, with its members and no others."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -151,6 +153,7 @@ class MinimalExtractor:
 
 class MinimalExpert:
     name, spec = "minimal", ExpertSpec("minimal", {"features": (1,)}, (0.0, 1.0))
+    columns: ClassVar = {"features": "vec"}
 
     def ports(self, experts, t):
         return {"vec": experts["minimal.features"].mean(1)}

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.cache.sealed_json import MANIFEST_FILE, read_sealed, write_sealed
+from tinyflux_pl.cache.sealed_json import MANIFEST_FILE, read_sealed, require_fields
 from tinyflux_pl.cache.staleness import plain, rebuild_hint, repair_hint
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore, DataError
 from tinyflux_pl.core.interpreter import extraction
 
@@ -35,7 +36,7 @@ class Manifest:
     def write(self, root: Path) -> None:
         """Write it to the store at `root`, sealed."""
         content = {"schema": SCHEMA, **asdict(self), "records": plain(self.records)}
-        write_sealed(root / MANIFEST_FILE, content)
+        files.write_sealed(root / MANIFEST_FILE, content)
 
     @classmethod
     def read(cls, root: Path) -> Manifest:
@@ -47,11 +48,11 @@ class Manifest:
         if not file.exists():
             cure = f"make one: {extraction()}"
             raise DataError("there is no cache here", where=str(root), cure=cure)
-        schema = read_sealed(file, root, {"schema": int})["schema"]
-        if schema != SCHEMA:
-            what = f"schema {schema}; this version reads {SCHEMA}"
+        content = read_sealed(file, root, {"schema": int})
+        if content["schema"] != SCHEMA:
+            what = f"schema {content['schema']}; this version reads {SCHEMA}"
             raise CorruptStore(what, where=str(root), cure=rebuild_hint())
-        content = read_sealed(file, root, FIELDS)
+        require_fields(content, FIELDS, file, root)
         manifest = cls(**{name: content[name] for name in FIELDS})
         manifest._require_plausible_size(file, root)
         return manifest

@@ -24,11 +24,6 @@ FOREIGN = "is another program's"
 MOVE_HINT = "move that file elsewhere: it is never removed"
 
 
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON together with its own hash, atomically."""
-    files.write_bytes(path, files.sealed(value))
-
-
 def is_foreign(path: Path) -> bool:
     """True if a file with a name of a store's is intact JSON of another program.
 
@@ -62,8 +57,15 @@ def read_sealed(
             raise CorruptStore(what, where=str(path), cure=cure) from error
         what = f"{path.name} is not what was written"
         raise CorruptStore(what, where=str(path), cure=repair_hint(root)) from error
+    require_fields(content, fields, path, root)
+    return content
+
+
+def require_fields(
+    content: Mapping[str, Any], fields: Mapping[str, type], path: Path, root: Path
+) -> None:
+    """Raise CorruptStore for a field of the file `path` that is missing or of another type."""
     missing = [key for key, kind in fields.items() if type(content.get(key)) is not kind]
     if missing:
         what = f"{path.name} holds no {' and no '.join(missing)}"
         raise CorruptStore(what, where=str(path), cure=repair_hint(root))
-    return content

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tinyflux_pl.cache.mapped_tensors import DTYPE_NAMES, DTYPES, MappedArray, map_tensors
 from tinyflux_pl.cache.sample_keys import ShardKeys
-from tinyflux_pl.cache.sealed_json import GROUP_FILE, read_sealed, write_sealed
+from tinyflux_pl.cache.sealed_json import GROUP_FILE, read_sealed
 from tinyflux_pl.cache.staleness import rebuild_hint, repair_hint
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptStore, DataError, SpecMismatch
@@ -112,7 +112,7 @@ class CacheGroup:
             "layout": layout,
             "inputs": self._inputs(k),
         }
-        write_sealed(shard.with_suffix(".json"), record)
+        files.write_sealed(shard.with_suffix(".json"), record)
 
     def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Name -> (dtype, shape of a row), from any recorded shard; empty if there is none."""

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from tinyflux_pl.cache import sample_keys
 from tinyflux_pl.cache.manifest import Manifest
-from tinyflux_pl.cache.sealed_json import GROUP_FILE, MANIFEST_FILE, write_sealed
+from tinyflux_pl.cache.sealed_json import GROUP_FILE, MANIFEST_FILE
 from tinyflux_pl.cache.shards import CacheGroup, shard_files
 from tinyflux_pl.cache.staleness import plain, require_equal
 from tinyflux_pl.core.errors import DataError
@@ -141,7 +141,9 @@ class CacheStore:
         with self.writing():
             self._remove_leftovers(folder)
             if not description.exists():
-                write_sealed(description, {"group": group, "fingerprint": plain(dict(fingerprint))})
+                files.write_sealed(
+                    description, {"group": group, "fingerprint": plain(dict(fingerprint))}
+                )
 
     def pending(self, group: str) -> list[int]:
         """The shards that are not yet complete and recorded."""

@@ -78,10 +78,12 @@ def foreign_files(root: Path) -> list[Path]:
     """Files of other programs with the names of a store's: they stay, and block the store until
     moved.
     """
-    groups = (path for path in root.glob(f"*/{GROUP_FILE}") if is_group(path.parent))
-    return sorted(
-        path for path in (root / MANIFEST_FILE, root / AUDIT_FILE, *groups) if is_foreign(path)
-    )
+    groups = [folder for folder in root.iterdir() if folder.is_dir() and is_group(folder)]
+    files = [root / MANIFEST_FILE, root / AUDIT_FILE]
+    for folder in groups:
+        records = (path for path in shard_files(folder) if path.suffix == ".json")
+        files += [folder / GROUP_FILE, *records]
+    return sorted(path for path in files if is_foreign(path))
 
 
 def repair(root: Path) -> list[tuple[Path, str]]:

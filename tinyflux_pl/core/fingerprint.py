@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
-
-import torch
-from torch import Tensor
 
 
 def canonical(value: Any) -> str:
@@ -22,16 +18,6 @@ def hash_json(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of plain data."""
     # file names may contain bytes that are not UTF-8, which Python represents as lone surrogates
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 (hex) over names, dtypes, shapes and bytes, in order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous().cpu()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def sample_id(image_bytes: bytes, caption: str) -> int:

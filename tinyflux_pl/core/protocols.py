@@ -203,6 +203,7 @@ class Expert(Protocol):
 
     name: str
     spec: ExpertSpec
+    columns: Mapping[str, str]  # array -> the port that it fills
 
     def ports(self, experts: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]: ...
     def losses(

@@ -107,7 +107,7 @@ def growth(work: Callable[[int], Any], max_batch: int, device: str | None = None
     return Growth(*histories)
 
 
-class FusedAttention(TorchFunctionMode):
+class FusedAttentionMode(TorchFunctionMode):
     """Inside, attention allocates its output alone, as fused kernels do; on meta torch would use
     others.
     """
@@ -128,7 +128,7 @@ class FusedAttention(TorchFunctionMode):
 
 def activations(work: Callable[[], Any]) -> int:
     """Peak bytes of `work` on the meta device."""
-    with torch.inference_mode(), FusedAttention(), LiveBytes() as count:
+    with torch.inference_mode(), FusedAttentionMode(), LiveBytes() as count:
         work()
     return max((live for _, live in count.history), default=0)
 

@@ -34,7 +34,7 @@ FIRST = 2
 SINGLE = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax}
 
 
-class FusedAttention(torch.autograd.Function):
+class FusedAttentionFunction(torch.autograd.Function):
     """Attention that saves what fused kernels save for backward: inputs, output and one number a
     row.
     """
@@ -76,7 +76,7 @@ class Mixed(TorchFunctionMode):
         mask = inputs.get("attn_mask")
         if mask is not None and mask.dtype == torch.bool:
             mask = mask.to(inputs["query"].dtype)  # as torch passes it to its kernels
-        return FusedAttention.apply(inputs["query"], inputs["key"], inputs["value"])
+        return FusedAttentionFunction.apply(inputs["query"], inputs["key"], inputs["value"])
 
     def _lower(self, leaf: Any) -> Any:
         return leaf.to(self.dtype) if _wide(leaf) else leaf

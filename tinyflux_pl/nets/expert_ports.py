@@ -8,7 +8,7 @@ parameter names of their own (nets.expert_heads).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -145,13 +145,6 @@ class ExpertPorts(nn.ModuleDict):
         tokens = [output.tokens for output in outputs.values() if output.tokens is not None]
         predictions = {name: output.prediction for name, output in outputs.items()}
         return _sum(vectors), _sum(tokens), predictions
-
-
-def plain_ports(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Port specs with every default written out, as JSON-ready data; ConfigError for a wrong
-    one.
-    """
-    return {name: asdict(PortSpec(**spec)) for name, spec in specs.items()}
 
 
 def _head(spec: PortSpec, inputs: int, outputs: int) -> nn.Sequential:

@@ -114,6 +114,17 @@ def test_two_processes_do_not_harm_each_other(tmp_path):
     assert again.holds("a", "") and not again.holds("b", "")
 
 
+def test_another_limit_of_a_costly_format_is_no_entry(tmp_path, monkeypatch):
+    from tinyflux_pl.data.images import decode_log
+
+    log = ValidatedImages(tmp_path / "decoded.bin", 100)
+    log.add("a", "")
+    log.save()
+    costly = {**decode_log.COSTLY, "a TIFF that is turned": 3}
+    monkeypatch.setattr(decode_log, "COSTLY", costly)
+    assert not ValidatedImages(tmp_path / "decoded.bin", 100).holds("a", "")
+
+
 def test_another_version_of_the_decoding_decodes_every_image_again(pictures, decoded, monkeypatch):
     """What an earlier version could read is no promise that this one can."""
     from tinyflux_pl.data.images import decode_log

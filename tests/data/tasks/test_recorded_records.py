@@ -1,7 +1,7 @@
-"""Pixels, captions, fingerprints and prompts of the drawn tasks equal, to the bit, those that were
-recorded.
+"""The drawn tasks give the pixels, captions, fingerprints and prompts that were recorded, to the
+bit.
 
-A change here makes every cache stale: raise the task's version and record the hashes again.
+A change makes the task's caches stale: raise its version and record the hashes again.
 """
 
 import hashlib

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyflux_pl.app.caches.sources import SPLITS, build_records
+from tinyflux_pl.cache.sealed_json import AUDIT_FILE
 from tinyflux_pl.cache.staleness import plain
 from tinyflux_pl.config.schema import Node
 from tinyflux_pl.core import files
@@ -24,7 +25,6 @@ from tinyflux_pl.data.records.audit import Audit, audit
 from tinyflux_pl.data.records.caption_lengths import require_words
 
 VERSION = 3  # raised whenever a survey gains content
-SURVEY_FILE = "audit.json"  # in the cache's folder
 MAX_NAMED = 10  # unreadable files that an error names
 # With these set, strict records do not raise at the first problem, so that all are seen together.
 LENIENT_KEYS = ("skip_bad", "allow_missing_captions")
@@ -113,7 +113,7 @@ def survey(
     `frame` is the (height, width) that pictures are fitted to.
     """
     sizes = OriginalSizes(frame, records.fit_mode)
-    stored = _read_stored(cache / SURVEY_FILE, records, text)
+    stored = _read_stored(cache / AUDIT_FILE, records, text)
     if stored is not None:
         sizes.restore(stored["sizes"])
         skipped = list(records.skipped)
@@ -134,7 +134,7 @@ def save_survey(survey: Survey, records: Any, cache: Path, text: TextEncoder | N
     content = files.sealed({**values, "of": _identity(records, text)})
     if len(content) <= files.JSON_LIMIT:  # longer files are not read back
         with suppress(OSError, DiskFull):  # only saves time
-            files.write_bytes(cache / SURVEY_FILE, content)
+            files.write_bytes(cache / AUDIT_FILE, content)
 
 
 def require_readable(survey: Survey, records: Any) -> None:

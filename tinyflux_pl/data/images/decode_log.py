@@ -12,20 +12,20 @@ from tinyflux_pl.cache.sample_keys import BYTES, digest
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError, DiskFull
 from tinyflux_pl.core.file_lock import locked
-from tinyflux_pl.data.images.decode import DECODING_VERSION
+from tinyflux_pl.data.images.decode import COSTLY, DECODING_VERSION
 
 
 class ValidatedImages:
     """Keys of contents that decoded without error, in one file between runs (or only in this
     process).
 
-    A key holds the bytes' hashes, the limit on pixels and the versions of the decoders, so an entry
-    is never wrong. A file that is damaged counts as empty: its images are decoded again.
+    A key holds the bytes' hashes, the limits on pixels and the versions of the decoders, so an
+    entry is never wrong. A file that is damaged counts as empty: its images are decoded again.
     """
 
     def __init__(self, file: str | Path | None, max_pixels: int) -> None:
         self._file = None if file is None else Path(file)
-        self._decoder = [DECODING_VERSION, PIL.__version__, max_pixels]
+        self._decoder = [DECODING_VERSION, PIL.__version__, max_pixels, COSTLY]
         self._keys = self._read()
         self._saved = len(self._keys)
 

@@ -33,8 +33,8 @@ SPLITS = ("train", "validation", "all")
 
 
 class PairedImages(RecordSource):
-    """Records of the pairs of a folder (see records.pair_rows), each scaled and cropped, never
-    squashed.
+    """Records of the pairs of a folder (see records.image_pair_rows), each scaled and cropped,
+    never squashed.
 
     Targets have `size`, references `reference_size` (None: the targets'; Kontext's own are
     resize_rules.PREFERRED): a side, or height and width. A record's `references` are pixels, its

@@ -13,6 +13,7 @@ from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import ConfigError, DataError
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
+from tinyflux_pl.data.records.content_split import held_out
 from tinyflux_pl.data.sequences.array_file import SUFFIXES
 from tinyflux_pl.data.sequences.pair_file import PairFile
 from tinyflux_pl.data.sequences.records import BLOCK, PairRecords, concatenate, select
@@ -95,20 +96,21 @@ class Sequences(PairRecords):
     def _chosen(self, rows: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
         if self.split == "all":
             return rows
-        identities = sorted({identity for _, _, identity in rows})
-        validation = {i for i in identities if i / 2**63 < self.validation_fraction}
-        if self.validation_fraction > 0 and len(identities) > 1:
-            last = {identities[-1]} if len(validation) == len(identities) else set()
-            validation = (validation or {identities[0]}) - last
-        else:
-            validation = set()
-        chosen = [row for row in rows if (row[2] in validation) == (self.split == "validation")]
+        validation = held_out((_hex(row[2]) for row in rows), self.validation_fraction)
+        chosen = [
+            row for row in rows if (_hex(row[2]) in validation) == (self.split == "validation")
+        ]
         if not chosen:
             cure = "add pairs (two different ones at least) or set data.validation_fraction above 0"
             raise DataError(
                 f"no pair is left for the split {self.split!r}", where=str(self.root), cure=cure
             )
         return chosen
+
+
+def _hex(identity: int) -> str:
+    """63 bits as a hex hash: the same number in [0, 1)."""
+    return f"{2 * identity:016x}"
 
 
 def _runs(requests: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

@@ -143,7 +143,7 @@ class PairFile:
             allowed = " or ".join(str(each).replace("'", "") for each in expected)
             raise self._fault(
                 f"{name} is {shape}, beside a condition of {count} pairs it must be {allowed}",
-                "mend it",
+                f"store {name} in that shape",
             )
 
     def _values(self, name: str, rows: slice, mask: Tensor | None = None) -> Tensor:
@@ -157,7 +157,7 @@ class PairFile:
                 f"{'token' if rows.start is None else 'pair'} "
                 f"{(rows.start or 0) + int(bad.int().argmax())}"
             )
-            cure = "mend it, or leave it out (what a mask calls padding is not read)"
+            cure = "store finite numbers (what a mask calls padding is not read), or leave it out"
             raise self._fault(
                 f"{name} of {which}, counted from 0, holds numbers that are not finite in fp32",
                 cure,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.data.tasks.digits.grammar import GRAMMAR, TEMPLATES, caption_of
+from tinyflux_pl.data.tasks.digits.novelty import neighbour_distances
 from tinyflux_pl.data.tasks.digits.scans import SIDE, SPLITS, enlarge, split_of
+from tinyflux_pl.data.tasks.digits.verifier import DigitVerifier
 from tinyflux_pl.data.tasks.task_records import Example, TaskRecords, balanced
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tinyflux_pl.data.tasks.digits.verifier import DigitVerifier
 
 
 class Digits(TaskRecords):
@@ -61,18 +60,12 @@ class Digits(TaskRecords):
 
     def verifier(self) -> DigitVerifier:
         """Compares pictures with these captions."""
-        from tinyflux_pl.data.tasks.digits.verifier import DigitVerifier
-
         return DigitVerifier()
 
     def novelty(self, images: Tensor) -> dict[str, dict[float, float]]:
         """Distances of pictures (n, 3, H, H) to the nearest scan of this split, and those of
         held-out scans.
         """
-        import torch
-
-        from tinyflux_pl.data.tasks.digits.novelty import neighbour_distances
-
         enlarged = np.stack([enlarge(scan, self.size) for scan in self.images])
         training = torch.from_numpy(enlarged).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         return neighbour_distances(images, training)

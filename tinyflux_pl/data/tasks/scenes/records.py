@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tinyflux_pl.data.tasks.scenes.grammar import (
     SHORT_CAPTIONS,
     Scene,
 )
+from tinyflux_pl.data.tasks.scenes.verifier import SceneVerifier
 from tinyflux_pl.data.tasks.shapes.grammar import pairs_of
 from tinyflux_pl.data.tasks.shapes.render import (
     BACKGROUNDS,
@@ -31,9 +32,6 @@ from tinyflux_pl.data.tasks.shapes.render import (
     jittered_colour,
 )
 from tinyflux_pl.data.tasks.task_records import Example, TaskRecords, balanced
-
-if TYPE_CHECKING:
-    from tinyflux_pl.data.tasks.scenes.verifier import SceneVerifier
 
 Pair = tuple[str, str]  # colour, shape
 
@@ -116,8 +114,6 @@ class Scenes(TaskRecords):
 
     def verifier(self) -> SceneVerifier:
         """Compares pictures with these captions."""
-        from tinyflux_pl.data.tasks.scenes.verifier import SceneVerifier
-
         return SceneVerifier()
 
 

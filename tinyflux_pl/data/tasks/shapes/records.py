@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,10 +28,8 @@ from tinyflux_pl.data.tasks.shapes.render import (
     draw,
     jittered_colour,
 )
+from tinyflux_pl.data.tasks.shapes.verifier import ShapeVerifier
 from tinyflux_pl.data.tasks.task_records import Example, TaskRecords, balanced
-
-if TYPE_CHECKING:
-    from tinyflux_pl.data.tasks.shapes.verifier import ShapeVerifier
 
 
 class Shapes(TaskRecords):
@@ -96,6 +94,4 @@ class Shapes(TaskRecords):
 
     def verifier(self) -> ShapeVerifier:
         """Compares pictures with these captions."""
-        from tinyflux_pl.data.tasks.shapes.verifier import ShapeVerifier
-
         return ShapeVerifier()

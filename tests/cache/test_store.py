@@ -136,8 +136,9 @@ def test_the_manifest_is_plain_json(tmp_path):
 def test_a_store_of_another_schema_is_refused_with_the_command_that_writes_it_anew(
     tmp_path, schema
 ):
-    from tinyflux_pl.cache.sealed_json import read_sealed, write_sealed
+    from tinyflux_pl.cache.sealed_json import read_sealed
     from tinyflux_pl.core.errors import CorruptStore
+    from tinyflux_pl.core.files import write_sealed
 
     written(tmp_path)
     manifest = tmp_path / "manifest.json"

@@ -4,6 +4,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import releases_flux1
 from tests.releases import CLIP_WIDTH, T5_WIDTH
+from tests.weights.flux1_original import to_original
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
@@ -213,7 +214,7 @@ def test_original_keys_are_those_that_diffusers_converts():
             for k, v in FluxTransformer2DModel(**full, guidance_embeds=True).state_dict().items()
         }
     thin = {key: torch.randn(shape[0], *([2] * (len(shape) - 1))) for key, shape in shapes.items()}
-    original = flux1_layout.to_original(thin)
+    original = to_original(thin)
     assert "double_blocks.1.img_attn.norm.query_norm.scale" in original and len(original) < len(
         thin
     )
@@ -225,7 +226,7 @@ def test_original_keys_are_those_that_diffusers_converts():
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 @torch.no_grad()
 def test_a_single_original_file_gives_the_same_network(tmp_path, x, prefix):
-    original = flux1_layout.to_original(releases_flux1.transformer().state_dict())
+    original = to_original(releases_flux1.transformer().state_dict())
     save_file(
         {prefix + key: value for key, value in original.items()}, tmp_path / "flux1-dev.safetensors"
     )

@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_named(folder, change):
 
 
 def test_an_original_file_that_lacks_or_adds_a_key_is_named(tmp_path, net):
-    from tinyflux_pl.denoisers.flux1_layout import to_original
+    from tests.weights.flux1_original import to_original
 
     tensors = to_original(net.state_dict())
     lacking = {k: v for k, v in tensors.items() if k != "double_blocks.1.img_mlp.0.bias"}

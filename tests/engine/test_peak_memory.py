@@ -41,7 +41,7 @@ def test_limits_of_control_groups_count(tmp_path, monkeypatch, line, folder, nam
     (group / "memory.stat").write_text("anon 1\ninactive_file 500000\ntotal_inactive_file 500000\n")
     (tmp_path / "own").write_text(f"3:cpu:/elsewhere\n{line}\n")
     (tmp_path / "meminfo").write_text("MemTotal: 90000 kB\nMemAvailable:    8000 kB\n")
-    for name, path in (("CGROUPS", "groups"), ("OWN_CGROUP", "own"), ("MEMORY", "meminfo")):
+    for name, path in (("CGROUPS", "groups"), ("PROCESS_CGROUP", "own"), ("MEMORY", "meminfo")):
         monkeypatch.setattr(peak_memory, name, tmp_path / path)
     assert peak_memory.available_bytes("cpu") == 2_500_000
     (group / names[0]).write_text("max\n")

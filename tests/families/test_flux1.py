@@ -154,7 +154,7 @@ def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tm
     from safetensors.torch import load_file, save_file
 
     from tests.app.runs import run
-    from tinyflux_pl.denoisers.flux1_layout import to_original
+    from tests.weights.flux1_original import to_original
 
     release = folder("schnell")
     asked = (

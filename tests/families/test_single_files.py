@@ -13,8 +13,8 @@ from tests import original_layouts, releases_flux1, releases_stability
 from tests.app.runs import run
 from tests.families import drawing
 from tests.original_layouts import under
+from tests.weights.flux1_original import to_original
 from tinyflux_pl.core.errors import HubError, TinyFluxError
-from tinyflux_pl.denoisers.flux1_layout import to_original
 
 HEIGHT, WIDTH = 32, 48
 SHORT = ("sampler.steps=2",)

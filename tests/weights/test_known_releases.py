@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from tests import releases_flux1
 from tests.families.table import families
 from tests.house.source import ROOT
+from tests.weights.flux1_original import to_original
 from tinyflux_pl.config.allowlist import resolve
 from tinyflux_pl.core.errors import CheckpointMismatch
-from tinyflux_pl.denoisers import flux1_layout
 from tinyflux_pl.denoisers.flux1 import Flux1Denoiser
 from tinyflux_pl.denoisers.registry import denoiser_class, denoiser_names
 from tinyflux_pl.denoisers.sd3 import SD3Denoiser
@@ -147,7 +147,7 @@ def saved(tmp_path, variant, layout=lambda tensors: tensors):
     return str(tmp_path / "net.safetensors")
 
 
-@pytest.mark.parametrize("layout", [dict, flux1_layout.to_original])
+@pytest.mark.parametrize("layout", [dict, to_original])
 @pytest.mark.parametrize(
     ("given", "asked"), [("schnell", "dev"), ("fill", "dev"), ("dev", "schnell"), ("dev", "fill")]
 )
@@ -158,7 +158,7 @@ def test_a_relative_is_answered_with_the_model_that_fits(tiny, tmp_path, layout,
 
 
 def test_another_family_is_answered_with_its_model(tiny, tmp_path):
-    for layout in (dict, flux1_layout.to_original):
+    for layout in (dict, to_original):
         with pytest.raises(CheckpointMismatch, match=r"FLUX\.1 schnell[\s\S]*model=flux1_schnell"):
             SD3Denoiser.released.load({}, weights=saved(tmp_path, "schnell", layout))
 

@@ -58,7 +58,7 @@ def latent_shape(source: Source) -> tuple[int, ...]:
 
 def preview_conditions(config: Train, sources: list[Source], validation: Any) -> Any:
     """The conditions of previews beside their text: references or masks of the same samples."""
-    from tinyflux_pl.sampling.images import ShownPictures, words_only
+    from tinyflux_pl.sampling.images import SamplePictures, words_only
 
     names = validation.layout
     if not any(name == "inpaint" or name.startswith("reference.") for name in names):
@@ -72,7 +72,7 @@ def preview_conditions(config: Train, sources: list[Source], validation: Any) ->
         size = len(source.validation.store)
         rows += range(start, start + min(per_source, size))
         start += size
-    return ShownPictures(validation.__getitems__(rows[:count]))
+    return SamplePictures(validation.__getitems__(rows[:count]))
 
 
 def dataset_pictures(sources: list[Source], prompts: Sequence[str]) -> Tensor | None:

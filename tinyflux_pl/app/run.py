@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyflux_pl.app.own_choices import named
 from tinyflux_pl.app.preflight.verdict import with_verdict
+from tinyflux_pl.app.run_choices import named
 from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
 from tinyflux_pl.config import schema
 from tinyflux_pl.config.schema import Generate, Train

@@ -29,6 +29,7 @@ from tinyflux_pl.cache.manifest import Manifest
 from tinyflux_pl.cache.sealed_json import GROUP_FILE, MANIFEST_FILE
 from tinyflux_pl.cache.shards import CacheGroup, shard_files
 from tinyflux_pl.cache.staleness import plain, require_equal
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError
 from tinyflux_pl.core.file_lock import locked
 from tinyflux_pl.core.interpreter import extraction

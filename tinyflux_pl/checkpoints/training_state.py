@@ -16,7 +16,7 @@ from tinyflux_pl.checkpoints.manifest import CURE
 from tinyflux_pl.core.errors import CorruptCheckpoint, UntrustedFile
 
 MAX_ENTRIES = 10**6
-RESUME_OWN = "resume your own runs only"
+RESUME_CURE = "resume your own runs only"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
             raise UntrustedFile(
                 f"{name} asks for more than tensors and plain types; nothing was run",
                 where=where,
-                cure=RESUME_OWN,
+                cure=RESUME_CURE,
             ) from error
         raise CorruptCheckpoint(
             f"{name} cannot be read: {error}", where=where, cure=CURE
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Any]:
         raise UntrustedFile(
             f"{name} has {size:,} bytes and holds tensors of {claimed:,}",
             where=where,
-            cure=RESUME_OWN,
+            cure=RESUME_CURE,
         )
     return state
 
@@ -84,7 +84,7 @@ def _require_stored(path: Path) -> None:
         raise UntrustedFile(
             f"{name} has {size:,} bytes and unfolds to {expanded:,}; it was not opened",
             where=where,
-            cure=RESUME_OWN,
+            cure=RESUME_CURE,
         )
 
 
@@ -98,6 +98,6 @@ def _tensors(value: Any, where: str, seen: set[int]) -> Iterator[Tensor]:
     elif isinstance(value, Mapping | list | tuple | set):
         seen.add(id(value))
         if len(seen) > MAX_ENTRIES:
-            raise UntrustedFile(f"more than {MAX_ENTRIES:,} entries", where=where, cure=RESUME_OWN)
+            raise UntrustedFile(f"more than {MAX_ENTRIES:,} entries", where=where, cure=RESUME_CURE)
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _tensors(item, where, seen)

@@ -20,7 +20,7 @@ NESTED_PATHS = frozenset(
 # pretrained parts, stores, a dataset's
 NESTED_PATHS |= {"weights", "unet", "t5", "cache", "caption_file", "decoded"}
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
-_WHOLE_QUOTED = (
+_QUOTED = (
     re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL),
     re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL),
 )
@@ -43,7 +43,7 @@ def quoted(override: str, *, multirun: bool = False) -> str:
     key, value = match.groups()
     if key.lstrip("+") in LISTS and value.startswith("[") and value.endswith("]"):
         return f"{key}=[{','.join(map(_quoted_once, _ITEM.findall(value[1:-1])))}]"
-    stays = value == "null" or any(q.fullmatch(value) for q in _WHOLE_QUOTED)
+    stays = value == "null" or any(q.fullmatch(value) for q in _QUOTED)
     if stays or (multirun and value.startswith("choice(") and value.endswith(")")):
         return override
     if is_prose(key):  # n backslashes before ${ become 2n + 1: each escaped, and the ${ itself
@@ -68,7 +68,7 @@ def is_path(key: str) -> bool:
 
 def _quoted_once(item: str) -> str:
     item = item.strip()
-    return item if any(q.fullmatch(item) for q in _WHOLE_QUOTED) else _in_quotes(item)
+    return item if any(q.fullmatch(item) for q in _QUOTED) else _in_quotes(item)
 
 
 def _in_quotes(text: str) -> str:

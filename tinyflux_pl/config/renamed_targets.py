@@ -24,7 +24,8 @@ RENAMED = {
     ),
     "tinyflux_pl.data.sequences.Sequences": _SEQUENCES + "files.Sequences",
     "tinyflux_pl.data.pair_codecs.identity_for": _SEQUENCES + "codecs.identity_for",
-    "tinyflux_pl.data.pair_codecs.given_for": _SEQUENCES + "codecs.given_for",
+    "tinyflux_pl.data.pair_codecs.given_for": _SEQUENCES + "codecs.conditions_for",
+    "tinyflux_pl.data.sequences.codecs.given_for": _SEQUENCES + "codecs.conditions_for",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.errors import ConfigError, MissingDependency
+from tinyflux_pl.core.nearest_name import did_you_mean
 
 WHERE = "model.attention_backend"
 DEFAULT = "native"
@@ -25,8 +25,7 @@ def require_known(backend: str) -> None:
     names = [name.value for name in AttentionBackendName if not name.value.endswith("_hub")]
     if backend in names:
         return
-    near = difflib.get_close_matches(backend, names, n=1)
-    cure = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(names)}"
+    cure = did_you_mean(backend, names, f"one of {', '.join(names)}")
     if backend.endswith("_hub"):
         cure = (
             "backends that end in _hub fetch and run code: install the package and name it without "

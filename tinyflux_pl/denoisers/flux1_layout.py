@@ -1,7 +1,7 @@
-"""FLUX.1's weights between the layout of Black Forest Labs' files and that of diffusers.
+"""FLUX.1's weights from the layout of Black Forest Labs' files into that of diffusers.
 
 diffusers' own converter knows one width (3072) and drops keys that it does not know; this one takes
-the width from the tensors and works both ways. `tests/families` compares the two.
+the width from the tensors. `tests/families` compares the two.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.weights.load_release import KeyLayout
 
 # original -> diffusers, without .weight and .bias; {i} is a block's number
@@ -99,45 +98,6 @@ def _parts(stacked: Tensor, count: int) -> list[Tensor]:
         return list(stacked.chunk(3))
     width = stacked.shape[0] // 7
     return list(stacked.split((width, width, width, 4 * width)))
-
-
-def to_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_diffusers`; CheckpointMismatch for a key that FLUX.1 does not have."""
-    ends = {new: old for old, new in ENDS.items()}
-    blocks = {
-        (new, inner): (old, name)
-        for old, (new, names) in BLOCKS.items()
-        for name, inner in names.items()
-    }
-    stacked = {
-        (BLOCKS[kind][0], part): (kind, name, index)
-        for (kind, name), parts in STACKED.items()
-        for index, part in enumerate(parts)
-    }
-    converted: dict[str, Tensor] = {}
-    stacks: dict[str, dict[int, Tensor]] = {}
-    for key, value in tensors.items():
-        stem, _, leaf = key.rpartition(".")
-        block, number, inner = (*stem.split(".", 2), "", "")[:3]
-        if stem in ends:
-            converted[f"{ends[stem]}.{leaf}"] = (
-                swapped(value) if ends[stem] == MODULATION else value
-            )
-        elif (block, inner) in stacked:
-            kind, name, index = stacked[block, inner]
-            stacks.setdefault(f"{kind}.{number}.{name}.{leaf}", {})[index] = value
-        elif (block, inner) in blocks:
-            kind, name = blocks[block, inner]
-            converted[f"{kind}.{number}.{name}.{'scale' if name.endswith('_norm') else leaf}"] = (
-                value
-            )
-        else:
-            raise CheckpointMismatch(
-                f"FLUX.1 has no {key}", where="flux1_layout", cure="give a FLUX.1 transformer"
-            )
-    return converted | {
-        key: torch.cat([parts[index] for index in sorted(parts)]) for key, parts in stacks.items()
-    }
 
 
 ORIGINAL = KeyLayout("double_blocks.", to_diffusers)

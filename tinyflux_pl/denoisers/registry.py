@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 import re
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.nearest_name import did_you_mean
 from tinyflux_pl.core.protocols import Path
 
 ROOM = "tinyflux_pl.denoisers"
@@ -37,8 +37,7 @@ def denoiser_class(name: str) -> Any:
     """
     names = denoiser_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        cure = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(names)}"
+        cure = did_you_mean(name, names, f"choose {', '.join(names)}")
         raise ConfigError(f"no denoiser {name!r}", where="denoisers.registry", cure=cure)
     module = import_module(f"{ROOM}.{name}")
     classes = (value for value in vars(module).values() if isinstance(value, type))

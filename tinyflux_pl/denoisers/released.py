@@ -4,7 +4,6 @@ files.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -12,11 +11,11 @@ from typing import Any, TypedDict
 import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.core.nearest_name import did_you_mean
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.unused_settings import name_unread
 from tinyflux_pl.denoisers import attention_backend as attention_backend_of
-from tinyflux_pl.weights import known_releases
-from tinyflux_pl.weights import load_release as release
+from tinyflux_pl.weights import known_releases, load_release
 from tinyflux_pl.weights.key_diff import shapes_of
 
 
@@ -45,7 +44,7 @@ class DiffusersNetwork:
 
     kind: str
     subfolder: str = "transformer"
-    original: release.KeyLayout | None = None
+    original: load_release.KeyLayout | None = None
     overflows: str = ""
     unread: tuple[str, ...] = ()  # patterns of keys in files that are no weights of the network
 
@@ -71,7 +70,7 @@ class DiffusersNetwork:
         source = (
             None
             if weights is None
-            else release.find(weights, revision, self.subfolder, variant=variant)
+            else load_release.find(weights, revision, self.subfolder, variant=variant)
         )
         config = None if source is None else self._config_file(source)
         where = None if config is None or source is None else f"config.json of {source.where}"
@@ -79,16 +78,16 @@ class DiffusersNetwork:
         if source is not None and any(
             settings.get(key, value) != value for key, value in structure.items()
         ):
-            found_shapes = shapes_of(self.skeleton(settings).state_dict())
+            file_shapes = shapes_of(self.skeleton(settings).state_dict())
             expected_shapes = shapes_of(self.skeleton(structure).state_dict())
-            known_releases.require_same(expected_shapes, found_shapes, source.where)
+            known_releases.require_same(expected_shapes, file_shapes, source.where)
         if torch.get_default_device().type == "meta":
             return self._in(self.skeleton(settings), torch_dtype)
         if source is not None:
             unread = (*(self._class()._keys_to_ignore_on_load_unexpected or ()), *self.unread)
             net: Any = self.skeleton(settings)
             with known_releases.recognised(net, source):
-                release.fill(
+                load_release.fill(
                     net, source, torch_dtype, self.original, settings, unread, self._wide()
                 )
         elif random_weights:
@@ -104,7 +103,7 @@ class DiffusersNetwork:
         net.weight_files = () if source is None else source.weights.files
         return net
 
-    def _config_file(self, source: release.WeightSource) -> dict[str, Any] | None:
+    def _config_file(self, source: load_release.WeightSource) -> dict[str, Any] | None:
         """The config.json beside the weights; of a file that was named itself, only if it is of
         this class.
         """
@@ -138,8 +137,7 @@ class DiffusersNetwork:
         arguments = {key: value for key, value in structure.items() if not key.startswith("_")}
         for key in [key for key in arguments if key not in accepted]:
             if file is None:
-                near = difflib.get_close_matches(key, accepted, n=1)
-                cure = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(accepted)}"
+                cure = did_you_mean(key, accepted, f"keys are {', '.join(accepted)}")
                 raise ConfigError(f"{self.kind} has no {key!r}", where="model.structure", cure=cure)
             arguments.pop(key)
             name_unread([key], file)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
@@ -25,7 +25,7 @@ class ReleasedDenoiser(DenoiserModule):
     and `require_path` where they differ. Keyword options of its constructor are stored in
     `options`, plain data that comes back through `config_dict` and `from_config`. `image_size` is
     the side in pixels that the release draws by default. Raises SpecMismatch for specs or a path of
-    another network.
+    another network, ConfigError for an image_size below 1.
     """
 
     released: ClassVar[DiffusersNetwork]
@@ -45,6 +45,9 @@ class ReleasedDenoiser(DenoiserModule):
         self.latent_spec = latent_spec
         self.text_spec = text_spec
         self.path = path
+        if image_size < 1:
+            cure = "a side in pixels, such as 1024"
+            raise ConfigError(f"image_size is {image_size}", where="model.image_size", cure=cure)
         self.image_size = image_size
         self.options = options
         self.overflows = self.released.overflows
@@ -66,11 +69,13 @@ class ReleasedDenoiser(DenoiserModule):
         """The denoiser around the network at `source`; `structure` is used where no config.json
         lies there.
 
-        `image_size` None is the release's own: its sample_size.
+        `image_size` None is the release's own: its sample_size, which the configurations of FLUX
+        do not have, so that its builders always give a size.
         """
         net = cls.released.load(structure, **source)
-        side = image_size or net.config["sample_size"] * latent_spec.downsample
-        return cls(net, latent_spec, text_spec, path, side, **options)
+        if image_size is None:
+            image_size = net.config["sample_size"] * latent_spec.downsample
+        return cls(net, latent_spec, text_spec, path, image_size, **options)
 
     @classmethod
     def shrunk(

@@ -43,7 +43,7 @@ class SDXLDenoiser(ReleasedDenoiser):
     """
 
     name = "sdxl"
-    clock: VPPath | EDMPath
+    path: VPPath | EDMPath
     patch_size = 1
     released = DiffusersNetwork(
         "UNet2DConditionModel",
@@ -64,7 +64,6 @@ class SDXLDenoiser(ReleasedDenoiser):
     ) -> None:
         super().__init__(net, latent_spec, text_spec, path, image_size, prediction=prediction)
         check_kind(prediction, "model.prediction")
-        self.clock = path
         self.prediction = prediction
         self.sign = 1
         if path.name == "edm":  # its networks answer in v, those of the epsilon kind in -v
@@ -118,7 +117,7 @@ class SDXLDenoiser(ReleasedDenoiser):
         sizes = self.default_size_ids(x_t) if cond.size_ids is None else cond.size_ids
         output = self.net(
             sample=x_t.to(self.net.dtype),
-            timestep=self.clock.network_time(t.float()),
+            timestep=self.path.network_time(t.float()),
             encoder_hidden_states=text_tokens,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": to_device(sizes, x_t.device)},
             return_dict=False,

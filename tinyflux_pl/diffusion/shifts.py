@@ -21,7 +21,7 @@ def flux_shift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
 
 
 def flux_unshift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
-    """The inverse of `flux_shift`."""
+    """The inverse of `flux_shift`; kept as a promise of parity with the published flux_utils."""
     return t / (shift - (shift - 1) * t)
 
 

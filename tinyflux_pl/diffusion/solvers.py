@@ -106,11 +106,12 @@ def dpmpp_2m(
     for i in range(len(grid) - 1):
         x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
         length = expand_like((path.log_snr(t[i + 1]) - path.log_snr(t[i])) / 2, x)
-        change = torch.zeros_like(x0)
+        target = (x0, noise)
         if previous is not None and i < correctable:
             x0_previous, length_previous = previous
             change = (x0 - x0_previous) * length / (2 * length_previous)
-        x = path.interpolate(*change_data(x0, noise, change, t[i], path), t[i + 1])
+            target = change_data(x0, noise, change, t[i], path)
+        x = path.interpolate(*target, t[i + 1])
         previous = (x0, length)
         if on_step:
             on_step(i, x)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 STATUS, MEMORY = Path("/proc/self/status"), Path("/proc/meminfo")
-CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+CGROUPS, PROCESS_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # (limit, in use) of a control group, in its second and in its first version
 LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
@@ -84,7 +84,7 @@ def _physical() -> int:
 def _group_limits() -> list[tuple[int, int]]:
     """(limit, bytes left) of each control group of this process."""
     limits = []
-    for line in OWN_CGROUP.read_text().splitlines() if OWN_CGROUP.exists() else []:
+    for line in PROCESS_CGROUP.read_text().splitlines() if PROCESS_CGROUP.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.nearest_name import did_you_mean
 
 SOL_MAPS = ("density", "sigmoid")
 GELUS = ("none", "tanh")
@@ -138,11 +138,8 @@ class TinyFluxConfig:
         keys = [f.name for f in fields(cls)]
         for key in values:
             if key not in keys:
-                near = difflib.get_close_matches(key, keys, n=1)
-                _refuse(
-                    f"no key {key!r}",
-                    f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(keys)}",
-                )
+                cure = did_you_mean(key, keys, f"keys are {', '.join(keys)}")
+                _refuse(f"no key {key!r}", cure)
         return cls(**values)
 
     @classmethod

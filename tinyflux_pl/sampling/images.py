@@ -40,7 +40,7 @@ def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
 
 
 @dataclass(frozen=True)
-class ShownPictures:
+class SamplePictures:
     """Text, and for image i the references or inpainting channels of sample i (modulo the
     batch).
     """

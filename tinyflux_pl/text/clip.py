@@ -10,7 +10,7 @@ import torch
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text import pretrained
-from tinyflux_pl.text.encoder_place import locate
+from tinyflux_pl.text.locate_encoder import locate
 from tinyflux_pl.text.pretrained_text import PretrainedText
 from tinyflux_pl.text.tokenizer import prompt_lengths, tokenize
 

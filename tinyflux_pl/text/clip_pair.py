@@ -13,7 +13,7 @@ from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
 from tinyflux_pl.text import simulation
-from tinyflux_pl.text.encoder_place import locate
+from tinyflux_pl.text.locate_encoder import locate
 from tinyflux_pl.text.pretrained_text import PretrainedText
 from tinyflux_pl.text.tokenizer import prompt_lengths, tokenize
 

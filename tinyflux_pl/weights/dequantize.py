@@ -16,7 +16,7 @@ from torch import Tensor
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
 from tinyflux_pl.weights.key_diff import listed
 
-CURE = (
+UNPACKED = (
     "give the same release in bfloat16, float16, float32 or float8 (plain, or with a scale for "
     "each weight)"
 )
@@ -73,7 +73,7 @@ def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict
     for key, value in dequantized.items():
         if key.endswith("weight") and value.ndim >= 2 and not value.is_floating_point():
             raise CheckpointMismatch(
-                f"{key[:200]} is packed as {value.dtype}", where=where, cure=CURE
+                f"{key[:200]} is packed as {value.dtype}", where=where, cure=UNPACKED
             )
     require_values(dequantized, where)
     for key, value in dequantized.items() if dtype == torch.float16 else ():
@@ -118,7 +118,9 @@ def require_network(keys: Collection[str], where: str) -> None:
     for pattern, what in PACKED:
         packed_key = next((key for key in keys if re.search(pattern, key)), None)
         if packed_key:
-            raise CheckpointMismatch(f"weights {what}: {packed_key[:200]}", where=where, cure=CURE)
+            raise CheckpointMismatch(
+                f"weights {what}: {packed_key[:200]}", where=where, cure=UNPACKED
+            )
     adapter = sum(bool(ADAPTER.search(key)) for key in keys)
     if adapter > len(keys) / 2:
         cure = (
@@ -137,7 +139,7 @@ def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
             packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
         )
         raise CheckpointMismatch(
-            f"weights packed by {str(method)[:60]}", where=str(where), cure=CURE
+            f"weights packed by {str(method)[:60]}", where=str(where), cure=UNPACKED
         )
 
 
@@ -151,10 +153,10 @@ def _scales(keys: Collection[str], where: str) -> dict[str, str]:
         weight = f"{key.removesuffix(end)}.weight"
         if end and weight not in keys:
             raise CheckpointMismatch(
-                f"a scale without a weight: {key[:200]}", where=where, cure=CURE
+                f"a scale without a weight: {key[:200]}", where=where, cure=UNPACKED
             )
         if end and weight in scale_of:
-            raise CheckpointMismatch(f"two scales for {weight[:200]}", where=where, cure=CURE)
+            raise CheckpointMismatch(f"two scales for {weight[:200]}", where=where, cure=UNPACKED)
         if end:
             scale_of[weight] = key
     return scale_of
@@ -171,11 +173,11 @@ def _require_formats(tensors: Mapping[str, Tensor], scaled: Collection[str], whe
         weight = f"{key.removesuffix(FORMAT)}.weight"
         if stored_format not in FORMATS:
             raise CheckpointMismatch(
-                f"weights packed as {stored_format}: {key[:200]}", where=where, cure=CURE
+                f"weights packed as {stored_format}: {key[:200]}", where=where, cure=UNPACKED
             )
         if weight in tensors and weight not in scaled:
             raise CheckpointMismatch(
-                f"{weight[:200]} is {stored_format} without a scale", where=where, cure=CURE
+                f"{weight[:200]} is {stored_format} without a scale", where=where, cure=UNPACKED
             )
 
 
@@ -187,10 +189,10 @@ def _require_all_scales(tensors: Mapping[str, Tensor], scaled: Collection[str], 
     bare = dict.fromkeys((key for key in float8 if key not in scaled), "")
     if bare and (scaled or MARKER in tensors):
         what = f"{len(bare):,} of {len(float8):,} float8 matrices lack their scale: {listed(bare)}"
-        raise CheckpointMismatch(what, where=where, cure=CURE)
+        raise CheckpointMismatch(what, where=where, cure=UNPACKED)
     if MARKER in tensors and not scaled:
         raise CheckpointMismatch(
-            f"{MARKER} says that there are scales, and none are there", where=where, cure=CURE
+            f"{MARKER} says that there are scales, and none are there", where=where, cure=UNPACKED
         )
 
 
@@ -198,10 +200,10 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
     rows = (*weight.shape[:1], *(1,) * (weight.ndim - 1))
     if weight.dtype not in SCALED or not scale.is_floating_point():
         what = f"{key} is packed as {_name(weight)} with a scale of {_name(scale)}"
-        raise CheckpointMismatch(what, where=where, cure=CURE)
+        raise CheckpointMismatch(what, where=where, cure=UNPACKED)
     if scale.numel() != 1 and tuple(scale.shape) not in (rows, rows[:1]):
         what = f"{key} has a scale of shape {tuple(scale.shape)}, neither one number nor one a row"
-        raise CheckpointMismatch(what, where=where, cure=CURE)
+        raise CheckpointMismatch(what, where=where, cure=UNPACKED)
     number = scale.float()
     if not scale.is_meta and not bool((number.isfinite() & (number > 0)).all()):
         raise CorruptCheckpoint(

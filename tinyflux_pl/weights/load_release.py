@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, HubError
 from tinyflux_pl.weights import key_prefixes
-from tinyflux_pl.weights.dequantize import CURE, plain, require_plain_config
+from tinyflux_pl.weights.dequantize import UNPACKED, plain, require_plain_config
 from tinyflux_pl.weights.find_files import fetch, weights_in
 from tinyflux_pl.weights.key_diff import require_match, shapes_of
 from tinyflux_pl.weights.key_prefixes import NETWORK
 from tinyflux_pl.weights.weight_files import WeightFiles
 
+ONE_RELEASE = (
+    "give weights and structure of one release; a single file takes its structure from the "
+    "configuration"
+)
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name and transformers'
 OTHER_FORMATS = (
     ".bin",
@@ -118,7 +122,7 @@ def fill(
     `require_fit` does, before a weight is read.
     """
     require_fit(module, source, dtype, original, structure, ignored)
-    tensors = _own_tensors(
+    tensors = _tensors_of_network(
         source.weights.tensors(), source.where, dtype, original, structure, ignored
     )
     types = {key: torch.float32 if set(key.split(".")) & set(wide) else dtype for key in tensors}
@@ -134,7 +138,9 @@ def fill(
     ]
     if empty:
         raise CheckpointMismatch(
-            f"no release holds {', '.join(empty[:10])}", where=type(module).__name__, cure=_CURE
+            f"no release holds {', '.join(empty[:10])}",
+            where=type(module).__name__,
+            cure=ONE_RELEASE,
         )
     return module
 
@@ -152,19 +158,19 @@ def require_fit(
     Raises CheckpointMismatch naming keys of another shape, missing, unexpected or packed,
     CorruptCheckpoint for a torn file.
     """
-    tensors = _own_tensors(
+    tensors = _tensors_of_network(
         source.weights.outlines(), source.where, dtype, original, structure, ignored
     )
     expected = module.state_dict()
-    require_match(shapes_of(expected), shapes_of(tensors), source.where, _CURE)
+    require_match(shapes_of(expected), shapes_of(tensors), source.where, ONE_RELEASE)
     for key, value in tensors.items():
         if value.is_floating_point() != expected[key].is_floating_point():
             raise CheckpointMismatch(
-                f"{key} is packed as {value.dtype}", where=source.where, cure=CURE
+                f"{key} is packed as {value.dtype}", where=source.where, cure=UNPACKED
             )
 
 
-def _own_tensors(
+def _tensors_of_network(
     tensors: Mapping[str, Tensor],
     where: str,
     dtype: torch.dtype,
@@ -183,18 +189,12 @@ def _own_tensors(
         # a key, a split or a layer that is not there
         except (KeyError, RuntimeError, IndexError, ValueError) as error:
             what = f"not the whole original layout: {type(error).__name__} {str(error)[:200]}"
-            raise CheckpointMismatch(what, where=where, cure=_CURE) from error
+            raise CheckpointMismatch(what, where=where, cure=ONE_RELEASE) from error
     return {
         key: value
         for key, value in renamed.items()
         if not any(re.search(pattern, key) for pattern in ignored)
     }
-
-
-_CURE = (
-    "give weights and structure of one release; a single file takes its structure from the "
-    "configuration"
-)
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:

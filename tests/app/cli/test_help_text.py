@@ -15,7 +15,7 @@ SCRIPTS = ("train", "extract", "generate")
 def test_every_key_and_every_choice_has_its_line(script):
     page = help_text.help_page(script, [CONF])
     lines = (CONF / f"{script}.yaml").read_text().splitlines()
-    keys = list(help_text.own_keys(lines))
+    keys = list(help_text.script_keys(lines))
     assert keys and all(word for _, _, word in keys), [key for key, _, word in keys if not word]
     for group, chosen in help_text.groups(lines):
         offered = help_text.choices([CONF], group)

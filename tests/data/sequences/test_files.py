@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import save_file
 
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError
-from tinyflux_pl.data.sequences.codecs import given_for, identity_for
+from tinyflux_pl.data.sequences.codecs import conditions_for, identity_for
 from tinyflux_pl.data.sequences.files import Sequences
 
 
@@ -142,7 +142,7 @@ def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
     train = Sequences(
         written(tmp_path / "a.npz", **arrays(400, vector=vector, condition_mask=mask)), "train", 0.1
     )
-    codec, text = identity_for(train), given_for(train, "float32")
+    codec, text = identity_for(train), conditions_for(train, "float32")
     pairs = train.pairs(range(len(train)))
     latents = codec.encode(pairs.target.mT[..., None])
     assert (
@@ -160,7 +160,7 @@ def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
     )
     assert identity_for(wandering).ids is None
     with pytest.raises(ConfigError, match="float16 would round"):
-        given_for(train, "float16")
+        conditions_for(train, "float16")
     with pytest.raises(ConfigError, match="pairs of sequences"):
         identity_for(None)
 

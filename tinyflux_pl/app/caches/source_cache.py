@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import own_choices
+from tinyflux_pl.app import run_choices
 from tinyflux_pl.app.caches.replacement import Replacement
 from tinyflux_pl.cache import sample_keys
 from tinyflux_pl.cache.rebuild import ReusableRows, carry_over
@@ -95,7 +95,7 @@ class SourceCache:
         """The command that rebuilds the caches, and how to keep both the old and the new one."""
         node = self.config.data.sources[self.source]
         other = shlex.quote(f"data.sources.{self.source}.cache={Path(node.cache)}_2")
-        with choosing(own_choices.words(self.config.flags, self.config.overrides)):
+        with choosing(run_choices.words(self.config.flags, self.config.overrides)):
             line = extraction("rebuild=true")
         return f"{line}; or keep both caches: add {other} to this run"
 

@@ -34,7 +34,7 @@ def help_page(script: str, folders: Sequence[Path]) -> str:
     parts = [f"usage: python {script}.py [GROUP=CHOICE ...] [KEY=VALUE ...]"]
     parts += ["\n".join(textwrap.wrap(" ".join(prose), WIDTH))] if prose else []
     parts += ["\n".join(["examples", *(f"  {line}" for line in examples)])] if examples else []
-    keys = [_row(f"{key}={value}", word) for key, value, word in own_keys(lines)]
+    keys = [_row(f"{key}={value}", word) for key, value, word in script_keys(lines)]
     parts += ["\n".join(["keys", *keys])] if keys else []
     parts.append("groups, and the choice of each that holds unless you name another")
     for group, chosen in sorted(
@@ -52,7 +52,7 @@ def help_page(script: str, folders: Sequence[Path]) -> str:
     return "\n\n".join([*parts, ENDING])
 
 
-def own_keys(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+def script_keys(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """(key, value, comment) of the plain keys of a root."""
     for line in lines:
         match = _KEY.match(line)

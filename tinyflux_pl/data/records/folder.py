@@ -151,7 +151,7 @@ class Folder(RecordSource):
             self._entries_of_split, f"{self.name}/{self.split}: check", len(self), "image"
         ):
             try:
-                self._listing.require_whole(entry)
+                self._listing.require_decodable(entry)
             except ImageError as error:
                 bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
         self._listing.validated.save()

@@ -76,7 +76,7 @@ class FolderListing:
         """True if a decoded mask marks anything."""
         return self.validated.holds(mask_sha256, MARKS)
 
-    def require_whole(self, entry: Entry) -> None:
+    def require_decodable(self, entry: Entry) -> None:
         """Decode an image and its mask, unless the same bytes decoded before; ImageError."""
         if not self.validated.holds(entry.sha256, entry.mask_sha256):
             _, mask = self.pixels(entry)
@@ -151,7 +151,7 @@ class FolderListing:
                     self._digest(mask) if masked else "",
                 )
                 if self.skip_bad:  # decoded whole now: the count must not change later
-                    self.require_whole(entry)
+                    self.require_decodable(entry)
             except ImageError as error:
                 bad.append(printable(f"{Path(error.where).relative_to(self.root)}: {error.what}"))
             else:

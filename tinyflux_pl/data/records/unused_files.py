@@ -45,11 +45,11 @@ def of_folder(
     other_files: Iterable[str],
     table: str | None,
     captions: Mapping[str, str] | None,
-    text_beside: Callable[[str], str],
+    text_file_of: Callable[[str], str],
 ) -> list[Finding]:
     """Of a folder whose captions lie beside the images or, with a `table`, are `captions`.
 
-    `text_beside` reads the .txt of an image.
+    `text_file_of` reads the .txt of an image.
     """
     stems: dict[str, list[str]] = {}
     for image in images:
@@ -64,7 +64,7 @@ def of_folder(
         differs = [
             n
             for n, image in first.items()
-            if text_beside(image).strip() != captions.get(image, "").strip()
+            if text_file_of(image).strip() != captions.get(image, "").strip()
         ]
     twins = [" = ".join(group) for group in stems.values() if len(group) > 1]
     return [

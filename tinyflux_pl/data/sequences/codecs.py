@@ -25,7 +25,7 @@ def identity_for(records: Any) -> Identity:
     return Identity(source.shape.tokens, list(moments.mean), list(moments.spread), ids)
 
 
-def given_for(records: Any, store_dtype: str | None = None) -> PrecomputedTokens:
+def conditions_for(records: Any, store_dtype: str | None = None) -> PrecomputedTokens:
     """The encoder of these pairs' conditions; ConfigError for records that are no pairs."""
     source = _pairs(records, "text=given")
     if store_dtype != "float32":

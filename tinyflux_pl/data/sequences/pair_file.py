@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import DataError
+from tinyflux_pl.core.nearest_name import did_you_mean
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.sequences.array_file import ArrayFile
 
@@ -45,12 +45,7 @@ class PairFile:
             )
         for name in shapes:
             if name not in ARRAYS:
-                near = difflib.get_close_matches(name, ARRAYS, n=1)
-                cure = (
-                    f"did you mean {near[0]!r}?"
-                    if near
-                    else f"leave it out; arrays are {', '.join(ARRAYS)}"
-                )
+                cure = did_you_mean(name, ARRAYS, f"leave it out; arrays are {', '.join(ARRAYS)}")
                 raise self._fault(f"unknown array {name!r}", cure)
         for name in ("condition", "target"):
             if name in shapes and len(shapes[name]) != 3:

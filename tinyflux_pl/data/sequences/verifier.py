@@ -86,10 +86,10 @@ class NearestTarget:
         def distance(left: Tensor, right: Tensor) -> Tensor:
             return ((left - right) * real).square().sum((1, 2))
 
-        to_own = distance(answers, pairs.truth)
+        to_truth = distance(answers, pairs.truth)
         to_nearest = torch.full((len(pairs),), torch.inf)
         for target in self.targets:
-            is_own = distance(pairs.truth, target) == 0  # the target itself, or a copy
-            to_target = distance(answers, target).masked_fill(is_own, torch.inf)
+            is_same = distance(pairs.truth, target) == 0  # the target itself, or a copy
+            to_target = distance(answers, target).masked_fill(is_same, torch.inf)
             to_nearest = torch.minimum(to_nearest, to_target)
-        return {"all": to_own < to_nearest}
+        return {"all": to_truth < to_nearest}

@@ -31,7 +31,7 @@ CHUNK = 128  # pictures at a time, which bounds memory
 
 
 @dataclass(frozen=True)
-class FoundObjects:
+class DetectedObjects:
     """N parts found in B pictures. `image`, `colour`, `shape` (N,) indices, colour -1 where none is
     near.
 
@@ -61,7 +61,7 @@ class FoundObjects:
         return pictures
 
 
-def find_objects(images: Tensor, side: int) -> FoundObjects:
+def find_objects(images: Tensor, side: int) -> DetectedObjects:
     """Images (B, 3, H, H) in [-1, 1] -> every object in them, read at `side` pixels, to which
     others are resized.
     """
@@ -72,13 +72,14 @@ def find_objects(images: Tensor, side: int) -> FoundObjects:
         )
     chunks = [_find(chunk) for chunk in images.split(CHUNK)]
     merged = {
-        f.name: torch.cat([getattr(part, f.name) for part in chunks]) for f in fields(FoundObjects)
+        f.name: torch.cat([getattr(part, f.name) for part in chunks])
+        for f in fields(DetectedObjects)
     }
     merged["image"] = torch.cat([part.image + i * CHUNK for i, part in enumerate(chunks)])
-    return FoundObjects(**merged)
+    return DetectedObjects(**merged)
 
 
-def _find(images: Tensor) -> FoundObjects:
+def _find(images: Tensor) -> DetectedObjects:
     batch, _, height, width = images.shape
     ground = images.flatten(2).median(-1).values
     contrast = _blurred(images - ground[:, :, None, None])
@@ -90,10 +91,10 @@ def _find(images: Tensor) -> FoundObjects:
     picture = picture[selected]
     root = root[selected]
 
-    own_pixels = (labels[picture] == root[:, None, None]).float()
-    other_parts = ((labels[picture] > 0) & (own_pixels == 0)).float()
-    row_mass = own_pixels.sum(2)
-    column_mass = own_pixels.sum(1)
+    part_pixels = (labels[picture] == root[:, None, None]).float()
+    other_parts = ((labels[picture] > 0) & (part_pixels == 0)).float()
+    row_mass = part_pixels.sum(2)
+    column_mass = part_pixels.sum(1)
     mass = row_mass.sum(1)
     line_y = torch.arange(height, device=images.device) + 0.5
     line_x = torch.arange(width, device=images.device) + 0.5
@@ -113,7 +114,7 @@ def _find(images: Tensor) -> FoundObjects:
         rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     ).flatten(1)
 
-    near = F.max_pool2d(own_pixels[:, None], 2 * MARGIN + 1, 1, MARGIN)[:, 0] * (1.0 - other_parts)
+    near = F.max_pool2d(part_pixels[:, None], 2 * MARGIN + 1, 1, MARGIN)[:, 0] * (1.0 - other_parts)
     weight = near.flatten(1).gather(1, index).view(-1, WINDOW, WINDOW) * inside
     window = (
         contrast[picture]
@@ -133,7 +134,7 @@ def _fit(
     ground: Tensor,
     picture: Tensor,
     count: Tensor,
-) -> FoundObjects:
+) -> DetectedObjects:
     """Moments give centre and radius for each shape; least squares around them chooses."""
     strength = window.square().sum(1).sqrt()
     core = (strength > 0.75 * strength.amax((1, 2), keepdim=True)).float()
@@ -177,7 +178,7 @@ def _fit(
     best = shape_index[:, 0]
     each = torch.arange(len(score), device=window.device)
     shade = torch.stack(colours, 1)[each, best] + ground
-    return FoundObjects(
+    return DetectedObjects(
         image=picture,
         colour=_nearest_colour(shade),
         shape=best,

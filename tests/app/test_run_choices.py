@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.app.runs import SMALLEST, configuration
-from tinyflux_pl.app import own_choices, run
+from tinyflux_pl.app import run, run_choices
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.dataset import CachedDataset
 from tinyflux_pl.cache.staleness import require_equal
@@ -24,7 +24,7 @@ def test_the_words_are_those_that_decide_a_cache_with_the_flags():
         "flags": ["--config-dir", "'my conf'"],
         "overrides": [*WORDS, "steps=3", "optimizer.lr=1", "run=x"],
     }
-    assert own_choices.words(config["flags"], config["overrides"]) == [
+    assert run_choices.words(config["flags"], config["overrides"]) == [
         "--config-dir",
         "'my conf'",
         *WORDS,
@@ -33,7 +33,7 @@ def test_the_words_are_those_that_decide_a_cache_with_the_flags():
 
 def test_a_release_and_a_folder_of_configurations_are_among_them():
     words = ["release.weights=x", "hydra.searchpath=[file:///conf]"]
-    assert own_choices.words([], [*words, "hydra.verbose=true"]) == words
+    assert run_choices.words([], [*words, "hydra.verbose=true"]) == words
 
 
 @pytest.mark.parametrize("task", ["train", "extract"])

@@ -20,10 +20,14 @@ from tinyflux_pl.inference.edit import Edit, Hole, References
 from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 from tinyflux_pl.inference.picture_folder import PictureFolder
 from tinyflux_pl.inference.picture_size import check_size, warn_if_far
+from tinyflux_pl.inference.prompts import read_prompts
 from tinyflux_pl.sampling.grid import Grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.sampling.picture import to_picture
+
+# `read_prompts` for scripts outside this repository, which import it from here
+__all__ = ["Pipeline", "device_of", "read_prompts"]
 
 WEIGHTS = ("averaged", "raw")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinyflux_pl.app.caches.sources import Source
+from tinyflux_pl.config.renamed_targets import current_target
 from tinyflux_pl.config.schema import DataJob, Node, Train
 from tinyflux_pl.data.training_captions import PARSERS
 
@@ -52,7 +53,7 @@ def of_teachers(config: DataJob) -> list[str]:
     embedded = [
         name
         for name, node in teachers.items()
-        if node.get("_target_") == EMBEDDED and not node["folder"]
+        if node.get("_target_") == EMBEDDED and not node.get("folder")
     ]
     foreign = [
         name
@@ -69,6 +70,6 @@ def of_teachers(config: DataJob) -> list[str]:
 
 
 def _is_drawn_by_rule(node: Node) -> bool:
-    """True for records that lie in the package of a task with a grammar."""
-    packages = {grammar.rpartition(".")[0] for grammar in PARSERS.values()}
-    return node["_target_"].rsplit(".", 2)[0] in packages
+    """True for the records of a task with a grammar, under whichever name they are configured."""
+    modules = {grammar.rpartition(".")[0] + ".records" for grammar in PARSERS.values()}
+    return str(current_target(node["_target_"])).rpartition(".")[0] in modules

@@ -60,7 +60,7 @@ RUNS = {
 }
 RESUMED = "shapes"
 VARIANCE_PRESERVING = "teacher"
-SOLVERS = ("euler", "heun", "dpmpp_2m")
+SOLVERS = ("euler", "heun", "dpmpp_2m", "unipc")
 # on a path whose first time holds no data at all it is refused
 ANCESTRAL = "euler_ancestral"
 STEPS = 6

@@ -35,9 +35,19 @@ SEED_BITS = 31  # few enough digits to copy
 @remove_empty_run_dir
 @with_verdict
 @named
-def train(plain: dict[str, Any]) -> int:
-    """Caches -> datamodule -> module -> checkpoint -> pictures, read back."""
-    from tinyflux_pl.app import final_evaluation, hardware, report, resume, training_memory
+def train(plain: dict[str, Any]) -> int | float | list[float]:
+    """Caches -> datamodule -> module -> checkpoint -> pictures, read back.
+
+    Returns the metric that optimized_metric names, else the exit code.
+    """
+    from tinyflux_pl.app import (
+        final_evaluation,
+        hardware,
+        optimized_metric,
+        report,
+        resume,
+        training_memory,
+    )
     from tinyflux_pl.app.caches.ranks import prepare_on_rank_zero
     from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight.preflight import Preflight
@@ -51,6 +61,7 @@ def train(plain: dict[str, Any]) -> int:
         report.division(training_memory.plan_without_device(config))
         return 0
     started = time.perf_counter()
+    optimized_metric.check(config)
     require_new_run(config)
     config = hardware.set_up(config)
     Parts.from_config(config).check()
@@ -73,6 +84,7 @@ def train(plain: dict[str, Any]) -> int:
         if sources is None or not preflight.prepared:
             sources = prepare_on_rank_zero(parts, sources)
         preflight.save_surveys()
+        optimized_metric.check_data(config, sources)
         run = assemble(parts, sources, checkpoint)
         run.fit()
         if not is_rank_zero():
@@ -81,7 +93,8 @@ def train(plain: dict[str, Any]) -> int:
     report.results(results, Path(config.run_dir))
     if config.export_teacher:
         print(f"teacher: {final_evaluation.export_teacher(config, results)}")
-    return 0
+    metric = optimized_metric.value(config, results, run.logged.values)
+    return 0 if metric is None else metric
 
 
 def assemble(
@@ -90,6 +103,7 @@ def assemble(
     """Datamodule, module, callbacks, loggers and trainer of a run."""
     from tinyflux_pl.app import resume, training_run
     from tinyflux_pl.app.trainable import build_trainable
+    from tinyflux_pl.training.last_values import LastValues
     from tinyflux_pl.training.trainer import make_trainer
 
     config = parts.config
@@ -102,7 +116,8 @@ def assemble(
     trainable = build_trainable(parts, run_dir, start, compiled=compiled)
     datamodule = training_run.build_datamodule(config, sources, start)
     callbacks = training_run.build_callbacks(parts, sources, trainable, datamodule, checkpoint)
-    loggers = training_run.build_loggers(config, start)
+    logged = LastValues()
+    loggers = [*training_run.build_loggers(config, start), logged]
     trainer = make_trainer(
         config.hardware.plain,
         run_dir=config.run_dir,
@@ -110,7 +125,7 @@ def assemble(
         loggers=loggers,
     )
     return training_run.TrainingRun(
-        parts, sources, checkpoint, datamodule, trainable, callbacks, trainer
+        parts, sources, checkpoint, datamodule, trainable, callbacks, trainer, logged
     )
 
 
@@ -217,9 +232,11 @@ def _refuse_ignored_keys(
 
 
 def _check_training(plain: dict[str, Any]) -> None:
+    from tinyflux_pl.app import optimized_metric
     from tinyflux_pl.app.components import Parts
 
     config = schema.read(plain, "train")
+    optimized_metric.check(config)
     if not config.replay:
         Parts.from_config(config).check()
 

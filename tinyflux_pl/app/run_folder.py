@@ -19,7 +19,7 @@ from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.rank import is_rank_zero
 
-Recipe = Callable[[dict[str, Any]], int]
+Recipe = Callable[[dict[str, Any]], Any]
 LOCK = ".lock"  # holds the owner's process id and its machine: several may share the disk
 RUN_FILES = ("csv", "samples", "skipped.jsonl", "tensorboard", "wandb", "checkpoints")
 LOCKED_BY_OTHER = (errno.EAGAIN, errno.EACCES)
@@ -29,7 +29,7 @@ def remove_empty_run_dir(recipe: Recipe) -> Recipe:
     """Decorate a recipe to remove the run's folder, even after an error, if it is empty."""
 
     @functools.wraps(recipe)
-    def wrapped(config: dict[str, Any]) -> int:
+    def wrapped(config: dict[str, Any]) -> Any:
         try:
             return recipe(config)
         finally:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tinyflux_pl.sampling.images import ImageSampler
     from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
     from tinyflux_pl.training.datamodule import CachedLatents
+    from tinyflux_pl.training.last_values import LastValues
     from tinyflux_pl.training.preview import Preview
     from tinyflux_pl.training.throughput import Throughput
     from tinyflux_pl.training.validation import Validation
@@ -52,6 +53,7 @@ class TrainingRun:
     trainable: Trainable
     callbacks: RunCallbacks
     trainer: Trainer
+    logged: LastValues
 
     @property
     def run_dir(self) -> Path:

@@ -25,6 +25,8 @@ IGNORED_KEYS = (
     "from_step",
     "replay",
     "preflight",
+    "optimized_metric",
+    "trial",
     "hydra",
 )
 # Keys that do not affect the result. Any other key, a new one too, is taken to change it.

@@ -14,24 +14,19 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tinyflux_pl.config import allowlist, hydra_logging
+from tinyflux_pl.config import allowlist, hydra_logging, hydra_options
 from tinyflux_pl.core.errors import ConfigError
 
 SEARCH = "hydra.searchpath"
 BUILT = ("callbacks", "launcher", "sweeper")
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 TARGETS = frozenset(
     (
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        BASIC_SWEEPER,
         "hydra.experimental.callbacks.LogJobReturnCallback",
-        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-        "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
-        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
-        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-        *(
-            f"optuna.samplers.{n}Sampler"
-            for n in ("CmaEs", "Grid", "NSGAII", "QMC", "Random", "TPE")
-        ),
+        *hydra_options.SWEEPERS,
+        *hydra_options.OPTIONS,
     )
 )
 # of launchers and sweepers: keys that hold commands to run, or name what is imported and called, or
@@ -109,8 +104,13 @@ def check(config: DictConfig) -> dict[str, Any]:
 
 
 def settle(config: DictConfig) -> None:
-    """Check the hydra node and write back the resolved values: no ${...} is resolved again."""
+    """Check the hydra node and write back the resolved values: no ${...} is resolved again.
+
+    Our own sweeper takes the place of Hydra's, which stops at a failed batch and keeps no table.
+    """
     nodes = check(config)
+    if isinstance(nodes["sweeper"], dict) and nodes["sweeper"].get("_target_") == BASIC_SWEEPER:
+        nodes["sweeper"]["_target_"] = hydra_options.COMBINATIONS
     for part in hydra_logging.NODES:
         raw = _raw(config, part)
         for name, handler in ((nodes[part] or {}).get("handlers") or {}).items():
@@ -149,6 +149,9 @@ def _check_stage(config: DictConfig, *, strict: bool) -> dict[str, Any]:
             nodes[part] = _walk(OmegaConf.select(config, key), key, strict or part in BUILT)
         for part in BUILT:
             _check_targets(nodes[part], f"hydra.{part}")
+        hydra_options.check_sweeper(nodes["sweeper"])
+        sweep_dir = OmegaConf.select(config, "hydra.sweep.dir")
+        hydra_options.check_launcher(nodes["launcher"], sweep_dir and str(sweep_dir))
         for part in hydra_logging.NODES:
             hydra_logging.check(nodes[part], _raw(config, part), f"hydra.{part}")
         for key in ("job.name", "output_subdir"):
@@ -177,25 +180,6 @@ def _check_targets(node: Any, where: str) -> None:
         if not isinstance(name, str) or name not in TARGETS:
             cure = "use Hydra's own launchers and sweepers, no callback"
             raise ConfigError(f"Hydra may not build {name!r}", where=key, cure=cure)
-    if where == "hydra.launcher":
-        _check_lines(node, where)
-
-
-def _check_lines(node: Any, where: str) -> None:
-    """A launcher writes its options into a script, each on a line of its own."""
-    if isinstance(node, str) and len(node.splitlines()) > 1:
-        raise ConfigError(
-            "an option of a launcher is one line", where=where, cure="leave the line break out"
-        )
-    pairs = (
-        node.items()
-        if isinstance(node, dict)
-        else enumerate(node)
-        if isinstance(node, list)
-        else ()
-    )
-    for key, value in pairs:
-        _check_lines(value, f"{where}.{key}")
 
 
 def as_filled_by_hydra(config: DictConfig) -> DictConfig:

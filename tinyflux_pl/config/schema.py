@@ -83,8 +83,10 @@ class Train(DataJob):
     replay: str | None
     resume: str | None
     resume_changed: bool
+    optimized_metric: str | list[str] | None
     callbacks: Callbacks
     logger: dict[str, Node]
+    trial: Node | None = dataclasses.field(default=None, kw_only=True)  # of a search: set by it
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -38,6 +38,16 @@ class Interrupted(TinyFluxError):
         super().__init__(f"stopped by {signal.Signals(number).name}", where=where, cure=cure)
 
 
+class Pruned(TinyFluxError):
+    """A trial of a search that was ended early, since others were better at the same step."""
+
+    exit_code = 0
+
+    def __init__(self, metric: str, value: float, step: int) -> None:
+        self.value = value
+        super().__init__(f"pruned at step {step:,}: {metric} is {value:.4g}")
+
+
 class DataError(TinyFluxError):
     """A dataset that cannot be read as it stands."""
 

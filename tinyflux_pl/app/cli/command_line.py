@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app.cli import help_text, process_settings, standard_streams
+from tinyflux_pl.app.cli import help_text, process_settings, standard_streams, sweep_job
 from tinyflux_pl.app.cli.check_line import CONF, added_folders, check_line, prepare
-from tinyflux_pl.app.cli.job_isolation import isolated
 from tinyflux_pl.config import blocked_packages, command_words, redact
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
@@ -53,9 +52,11 @@ def run(
     # Hydra then hands us its errors rather than printing and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     codes: list[int] = []
+    argv, started_by = sys.argv, os.getpid()  # a launcher's own process has others
 
     def task(config: Any) -> Any:
-        return _job(config, main or _recipe(config_name), codes)
+        here = os.getpid() == started_by
+        return _job(config, main or _recipe(config_name), codes, argv, here=here)
 
     task.__module__ = config_name  # Hydra takes the job's name from it
     try:
@@ -127,16 +128,28 @@ def _recipe(name: str) -> Callable[[dict[str, Any]], Any]:
     return getattr(run, name)
 
 
-def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -> Any:
+def _job(
+    config: Any,
+    main: Callable[[dict[str, Any]], Any],
+    codes: list[int],
+    argv: Sequence[str],
+    *,
+    here: bool,
+) -> Any:
     """One run of the recipe inside Hydra. In a sweep a failure is printed and raised: the next job
     still runs.
+
+    `here`: in the process of the command `argv`, and not in one of a launcher.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from tinyflux_pl.config.build import plain
 
-    redact.install()  # a sweep's launcher may have given this job a process of its own
+    if not here:
+        standard_streams.make_robust()
+        process_settings.apply()
+        redact.install()
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         # Hydra's folder, also in a sweep, where every job has its own; short to read and to type.
@@ -145,15 +158,20 @@ def _job(config: Any, main: Callable[[dict[str, Any]], Any], codes: list[int]) -
         overrides = [command_words.override(line) for line in HydraConfig.get().overrides.task]
         resolved = plain(config)
         redact.check(resolved)
-        flags = command_words.flags(sys.argv[1:], sweep)
+        flags = command_words.flags(list(argv[1:]), sweep)
         context = {"run_dir": str(folder), "overrides": overrides, "flags": flags}
-        with isolated() if sweep else nullcontext():
-            result = _called(main, {**resolved, **context})
+        recipe = functools.partial(_called, main)
+        if sweep:
+            result = sweep_job.run(recipe, {**resolved, **context}, argv)
+        else:
+            result = recipe({**resolved, **context})
     except BrokenPipeError:
         raise
     except Exception as error:  # reported here, masked: W&B and Hydra would print the raw traceback
         code = _report(error)
         codes.append(code)
+        if not here:
+            raise sweep_job.portable(error) from None
         if sweep and not isinstance(error, Interrupted):
             raise
         sys.exit(code)

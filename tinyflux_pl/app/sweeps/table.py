@@ -1,0 +1,83 @@
+"""The table of a sweep: sweep.csv in its folder, renewed as jobs end, and printed at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tinyflux_pl.app import tables
+from tinyflux_pl.app.sweeps import rows
+from tinyflux_pl.app.sweeps.rows import Row
+from tinyflux_pl.config.redact import redact
+from tinyflux_pl.core import files
+from tinyflux_pl.core.file_lock import locked
+from tinyflux_pl.core.printable import printable
+
+FILE = "sweep.csv"
+LOCK = ".table.lock"
+
+
+def write(sweep_dir: Path) -> list[Row]:
+    """Collect the rows of all jobs into sweep.csv, atomically, one process at a time."""
+    (sweep_dir / rows.FOLDER).mkdir(parents=True, exist_ok=True)
+    with locked(sweep_dir / rows.FOLDER, LOCK, wait=lambda _: time.sleep(0)):
+        collected = rows.read(sweep_dir)
+        files.write_bytes(sweep_dir / FILE, _text(collected).encode())
+    return collected
+
+
+def show(sweep_dir: Path) -> list[Row]:
+    """Renew the table and print it."""
+    collected = write(sweep_dir)
+    columns = results(collected)
+    table = Table(title=f"sweep {sweep_dir}", title_justify="left", box=None)
+    for name in ("job", "state", "overrides", *columns, "seconds"):
+        right = name not in ("state", "overrides")
+        table.add_column(name.replace("_", " "), justify="right" if right else "left")
+    fixed = shared([row.overrides for row in collected])
+    for row in collected:
+        own_lines = " ".join(line for line in row.overrides if line not in fixed)
+        values = [_short(row.results.get(name)) for name in columns]
+        cells = [str(row.number), row.state, own_lines, *values, _short(row.seconds)]
+        table.add_row(*(printable(redact(cell)) for cell in cells))
+    Console().print(table)
+    for row in collected:
+        if row.state in rows.UNSUCCESSFUL:
+            tables.line(f"job {row.number} {row.state}: {row.error} ({row.folder})")
+    tables.line(f"all of it: {sweep_dir / FILE}")
+    return collected
+
+
+def results(collected: Sequence[Row]) -> list[str]:
+    """The names of the results that some job has."""
+    return list(dict.fromkeys(name for row in collected for name in row.results))
+
+
+def shared(overrides: Sequence[Sequence[str]]) -> set[str]:
+    """The overrides that every job has, where there are several jobs."""
+    if len(overrides) < 2:
+        return set()
+    return set(overrides[0]).intersection(*overrides[1:])
+
+
+def _text(collected: Sequence[Row]) -> str:
+    names = results(collected)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    columns = ("number", "state", "overrides", "optimized_metric", *names)
+    writer.writerow([*columns, "seconds", "folder", "error"])
+    for row in collected:
+        values = [row.results.get(name) for name in names]
+        head = [row.number, row.state, " ".join(row.overrides), row.value]
+        writer.writerow([*head, *values, row.seconds, row.folder, row.error])
+    return text.getvalue()
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -5,7 +5,7 @@ other.
 import pytest
 
 from tests.app.runs import CONF
-from tinyflux_pl.app import run
+from tinyflux_pl.app import job_checks
 from tinyflux_pl.app.cli import command_line
 from tinyflux_pl.app.cli.check_line import check_line
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
@@ -61,4 +61,4 @@ def test_what_only_the_parts_know_is_asked_for_every_job_and_the_job_is_named():
     jobs = check_line(["-m", "model.hidden_size=128,33"], CONF, "train").jobs
     with pytest.raises(TinyFluxError, match="job 1 of 0 to 1, none of which was started"):
         command_line._check_jobs("train", jobs)
-    assert set(run.CHECKS) == {"train", "extract", "generate"}
+    assert set(job_checks.CHECKS) == {"train", "extract", "generate"}

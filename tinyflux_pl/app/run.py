@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,7 @@ def assemble(
 ) -> TrainingRun:
     """Datamodule, module, callbacks, loggers and trainer of a run."""
     from tinyflux_pl.app import resume, training_run
+    from tinyflux_pl.app.sweeps import pruner
     from tinyflux_pl.app.trainable import build_trainable
     from tinyflux_pl.training.last_values import LastValues
     from tinyflux_pl.training.trainer import make_trainer
@@ -118,6 +119,7 @@ def assemble(
     callbacks = training_run.build_callbacks(parts, sources, trainable, datamodule, checkpoint)
     logged = LastValues()
     loggers = [*training_run.build_loggers(config, start), logged]
+    callbacks.in_order.extend(pruner.callback(config, logged))
     trainer = make_trainer(
         config.hardware.plain,
         run_dir=config.run_dir,
@@ -229,37 +231,3 @@ def _refuse_ignored_keys(
         key = line.lstrip("+~").partition("=")[0]
         if key.partition(".")[0].partition("@")[0] in ignored:
             raise ConfigError(f"{what} {key}", where=key, cure=f"leave it out; {cure}")
-
-
-def _check_training(plain: dict[str, Any]) -> None:
-    from tinyflux_pl.app import optimized_metric
-    from tinyflux_pl.app.components import Parts
-
-    config = schema.read(plain, "train")
-    optimized_metric.check(config)
-    if not config.replay:
-        Parts.from_config(config).check()
-
-
-def _check_extraction(plain: dict[str, Any]) -> None:
-    from tinyflux_pl.app.components import Parts
-
-    config = schema.read(plain, "extract")
-    if not config.doctor:
-        Parts.from_config(config).check_size()
-
-
-def _check_drawing(plain: dict[str, Any]) -> None:
-    from tinyflux_pl.inference.prompts import read_prompts
-
-    config = schema.read(plain, "generate")
-    if config.plan != "only" and config.condition is None:
-        read_prompts(config.prompt, config.prompt_file)
-
-
-# Everything that is checked before a job's first step without reading weights: for sweeps.
-CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "train": _check_training,
-    "extract": _check_extraction,
-    "generate": _check_drawing,
-}

@@ -205,6 +205,9 @@ def composed(
         for job, config in zip(jobs, configs, strict=True):
             if any("{" in line for line in job):
                 empty_values.check(_parsed(job, loaded.loader), config)
+        if multirun and (of_file := sweep_jobs.params(configs[0], overrides)):
+            jobs = sweep_jobs.jobs([*_parsed(of_file, loaded.loader), *overrides])
+            return [loaded.compose(job) for job in jobs]
         return configs
 
 

@@ -8,6 +8,7 @@ from itertools import islice, product
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf
 
 from tinyflux_pl.core.errors import ConfigError
 
@@ -34,14 +35,14 @@ def lines(override: Override) -> list[str]:
 
 
 def values(override: Override) -> list[Any]:
-    """The single value of an override, or those of its sweep: of an interval the start, of a range
-    the first.
+    """The single value of an override, or those of its sweep: of an interval both ends, of a range
+    the first MOST.
     """
     if not override.is_sweep_override():
         return [override.value()]
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):
-        return [sweep.start]
+        return [sweep.start, sweep.end]
     swept = list(islice(override.sweep_string_iterator(), MOST))
     if not swept:
         raise ConfigError(
@@ -50,6 +51,15 @@ def values(override: Override) -> list[Any]:
             cure="name the choices",
         )
     return swept
+
+
+def params(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
+    """The lines that hydra.sweeper.params of a file adds to a sweep; the command line's keys
+    replace them.
+    """
+    node = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    keys = {override.get_key_element() for override in overrides}
+    return [f"{key}={value}" for key, value in node.items() if key not in keys]
 
 
 def require_multirun(overrides: Sequence[Override]) -> None:

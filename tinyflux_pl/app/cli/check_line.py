@@ -6,6 +6,7 @@ Everything here runs before torch is imported, so that a mistake is reported at 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _WITH_VALUE = (
     "-i",
     "--experimental-rerun",
 )
+# a search is several runs
+SEARCH = re.compile(r"hparams_search=(?!null$).+")
 _FOLDERS = ("--config-path", "-cp", "--config-dir", "-cd")
 
 
@@ -59,6 +62,9 @@ def check_line(argv: list[str], root: Path, script: str) -> Line:
     is_project_conf = root == CONF
     multirun = any(flag in argv for flag in ("-m", "--multirun"))
     flags, overrides = _split(decoded(argv))
+    if not multirun and any(SEARCH.fullmatch(override) for override in overrides):
+        flags.append("--multirun")
+        multirun = True
     overrides = [quoted(o, multirun=multirun) for o in overrides]
     args = _flags(flags)
     root, config_name = Path(args.config_path or root), args.config_name or script

@@ -91,17 +91,15 @@ def run(
 
 
 def _run_here(arguments: Sequence[str]) -> bool:
-    """True if Hydra's own launcher runs the jobs here: another machine may have another GPU."""
-    return not any(
-        a.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper=")) for a in arguments
-    )
+    """True if the jobs run on this machine: another one may have another GPU."""
+    return not any(a.lstrip("+").startswith("hydra/launcher=submitit") for a in arguments)
 
 
 def _check_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
     """Raise the first error that a job of a sweep would meet before its first step, with the job's
     number.
     """
-    from tinyflux_pl.app.run import CHECKS
+    from tinyflux_pl.app.job_checks import CHECKS
 
     for number, job in enumerate(jobs):
         try:

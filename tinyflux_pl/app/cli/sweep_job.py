@@ -12,6 +12,7 @@ from typing import Any
 
 from tinyflux_pl.app.cli.job_isolation import isolated
 from tinyflux_pl.config import command_words
+from tinyflux_pl.config.hydra_options import SEARCH
 from tinyflux_pl.core import progress
 from tinyflux_pl.core.errors import Pruned, TinyFluxError
 
@@ -75,8 +76,8 @@ def portable(error: Exception) -> Exception:
 
 def _trial(hydra: Any, sweep_dir: Path, number: int) -> dict[str, Any] | None:
     """The study and the number of a trial; None for a job of another sweeper."""
-    from tinyflux_pl.app.sweeps.study import FILE, SWEEPER
+    from tinyflux_pl.app.sweeps.study import FILE
 
-    if hydra.sweeper.get("_target_") != SWEEPER:
+    if hydra.sweeper.get("_target_") != SEARCH:
         return None
     return {"study": str(sweep_dir / FILE), "number": number}

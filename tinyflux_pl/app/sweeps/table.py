@@ -33,23 +33,28 @@ def write(sweep_dir: Path) -> list[Row]:
 
 
 def show(sweep_dir: Path) -> list[Row]:
-    """Renew the table and print it."""
+    """Renew the table and print it, with a column for each key whose values differ."""
     collected = write(sweep_dir)
-    columns = results(collected)
+    names = results(collected)
+    chosen = [dict(line.partition("=")[::2] for line in row.overrides) for row in collected]
+    keys = list(dict.fromkeys(key for values in chosen for key in values))
+    keys = [key for key in keys if len({values.get(key) for values in chosen}) > 1]
     table = Table(title=f"sweep {sweep_dir}", title_justify="left", box=None)
-    for name in ("job", "state", "overrides", *columns, "seconds"):
-        right = name not in ("state", "overrides")
-        table.add_column(name.replace("_", " "), justify="right" if right else "left")
-    fixed = shared([row.overrides for row in collected])
-    for row in collected:
-        own_lines = " ".join(line for line in row.overrides if line not in fixed)
-        values = [_short(row.results.get(name)) for name in columns]
-        cells = [str(row.number), row.state, own_lines, *values, _short(row.seconds)]
+    for key in ("job", "state"):
+        table.add_column(key)
+    for key in keys:
+        table.add_column(_last_part(key, keys), overflow="fold")
+    for name in (*names, "seconds"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for row, values in zip(collected, chosen, strict=True):
+        numbers = [_short(row.results.get(name)) for name in names]
+        cells = [str(row.number), row.state, *(_rounded(values.get(key, "")) for key in keys)]
+        cells += [*numbers, _short(row.seconds)]
         table.add_row(*(printable(redact(cell)) for cell in cells))
     Console().print(table)
     for row in collected:
         if row.state in rows.UNSUCCESSFUL:
-            tables.line(f"job {row.number} {row.state}: {row.error} ({row.folder})")
+            tables.line(f"job {row.number} {row.state}: {row.error}")
     tables.line(f"all of it: {sweep_dir / FILE}")
     return collected
 
@@ -57,13 +62,6 @@ def show(sweep_dir: Path) -> list[Row]:
 def results(collected: Sequence[Row]) -> list[str]:
     """The names of the results that some job has."""
     return list(dict.fromkeys(name for row in collected for name in row.results))
-
-
-def shared(overrides: Sequence[Sequence[str]]) -> set[str]:
-    """The overrides that every job has, where there are several jobs."""
-    if len(overrides) < 2:
-        return set()
-    return set(overrides[0]).intersection(*overrides[1:])
 
 
 def _text(collected: Sequence[Row]) -> str:
@@ -81,3 +79,17 @@ def _text(collected: Sequence[Row]) -> str:
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def _last_part(key: str, keys: Sequence[str]) -> str:
+    """The last part of a dotted key, or all of it where another one ends alike."""
+    last = key.rpartition(".")[2]
+    return key if sum(other.rpartition(".")[2] == last for other in keys) > 1 else last
+
+
+def _rounded(text: str) -> str:
+    """The text of a value, a number that a sampler drew with few digits."""
+    try:
+        return f"{float(text):.4g}" if "." in text or "e" in text else text
+    except ValueError:
+        return text

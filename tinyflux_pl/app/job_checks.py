@@ -1,0 +1,41 @@
+"""The checks of a job before its first step that read no weights: for the jobs of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinyflux_pl.config import schema
+
+
+def _training(plain: dict[str, Any]) -> None:
+    from tinyflux_pl.app import optimized_metric
+    from tinyflux_pl.app.components import Parts
+
+    config = schema.read(plain, "train")
+    optimized_metric.check(config)
+    if not config.replay:
+        Parts.from_config(config).check()
+
+
+def _extraction(plain: dict[str, Any]) -> None:
+    from tinyflux_pl.app.components import Parts
+
+    config = schema.read(plain, "extract")
+    if not config.doctor:
+        Parts.from_config(config).check_size()
+
+
+def _drawing(plain: dict[str, Any]) -> None:
+    from tinyflux_pl.inference.prompts import read_prompts
+
+    config = schema.read(plain, "generate")
+    if config.plan != "only" and config.condition is None:
+        read_prompts(config.prompt, config.prompt_file)
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "train": _training,
+    "extract": _extraction,
+    "generate": _drawing,
+}

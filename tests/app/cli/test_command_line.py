@@ -124,7 +124,9 @@ def test_a_job_masks_also_where_a_launcher_gave_it_a_process_of_its_own(conf, mo
     HydraConfig.instance().set_config(config)
     try:
         job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-        command_line._job(job, lambda found: asked.append(found["steps"]) or 0, [])
+        command_line._job(
+            job, lambda found: asked.append(found["steps"]) or 0, [], ["train.py"], here=False
+        )
     finally:
         HydraConfig.instance().cfg = None
     assert asked == ["installed", 10]

@@ -18,8 +18,9 @@ LOG = "log"
 def split(overrides: Sequence[Override]) -> tuple[dict[str, BaseDistribution], list[str]]:
     """(key -> distribution) of the swept overrides, and the lines of the others.
 
-    `choice(a,b)` and `a,b` are categories; `range(0,10,2)` and `interval(0.1,1)` numbers, of whole
-    ones integers; `tag(log,interval(1e-4,1e-2))` is uniform in the logarithm.
+    `choice(a,b)` and `a,b` are categories; `range(0,10,2)` whole numbers, `range(0.0,1.0,0.1)` and
+    `interval(0.1,1)` real ones, `int(interval(1,9))` whole ones; `tag(log,interval(1e-4,1e-2))` is
+    uniform in the logarithm.
     """
     swept = [override for override in overrides if override.is_sweep_override()]
     space = {override.get_key_element(): distribution(override) for override in swept}

@@ -30,11 +30,16 @@ def remove_empty_run_dir(recipe: Recipe) -> Recipe:
 
     @functools.wraps(recipe)
     def wrapped(config: dict[str, Any]) -> Any:
+        is_done = False
         try:
-            return recipe(config)
+            result = recipe(config)
+            is_done = True
+            return result
         finally:
-            if is_rank_zero():
-                _remove_empty(Path(config["run_dir"]), Path(config["paths"]["root"]))
+            # a rank that started a second later has a folder of its own, which stays empty
+            if is_rank_zero() or is_done:
+                with suppress(FileNotFoundError):  # another rank removes the same one
+                    _remove_empty(Path(config["run_dir"]), Path(config["paths"]["root"]))
 
     return wrapped
 

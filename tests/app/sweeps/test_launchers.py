@@ -35,17 +35,17 @@ def test_four_jobs_share_one_cache_and_end_in_one_table(tmp_path, launcher):
     assert "sweep.csv" in done.stdout
 
 
-def test_threads_are_shared_by_the_jobs_of_submitit_s_local_executor(monkeypatch):
+def test_threads_are_shared_by_the_jobs_of_submitit_s_local_executor(monkeypatch, tmp_path):
     for name in launch.THREADS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     local = {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"}
-    with launch._environment(local, 3):
+    with launch._environment(local, 3, tmp_path):
         assert os.environ["OMP_NUM_THREADS"] == "2"
         assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(launch.PROJECT)
     assert "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    with launch._environment(local, 3):
+    with launch._environment(local, 3, tmp_path):
         assert os.environ["OMP_NUM_THREADS"] == "5", "the user's own number stays"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -24,9 +25,12 @@ def run(
     from hydra.core.hydra_config import HydraConfig
 
     from tinyflux_pl.app.sweeps.job import recorded
+    from tinyflux_pl.app.sweeps.launch import SWEEP_DIR
 
     hydra = HydraConfig.get()
-    sweep_dir, number = Path(str(hydra.sweep.dir)), int(hydra.job.num)
+    # a job may lie in a folder of its own; the sweep has one
+    sweep_dir = Path(os.environ.get(SWEEP_DIR) or str(hydra.sweep.dir))
+    number = int(hydra.job.num)
     lines = [str(line) for line in hydra.overrides.task]
     job = {**config, "trial": _trial(hydra, sweep_dir, number)}
     folder = Path(config["run_dir"])

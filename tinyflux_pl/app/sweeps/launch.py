@@ -14,10 +14,12 @@ from tinyflux_pl.app.sweeps import rows, table
 from tinyflux_pl.app.sweeps.rows import Row
 from tinyflux_pl.config.redact import redact
 from tinyflux_pl.core.errors import TinyFluxError
+from tinyflux_pl.core.rank import is_rank_zero
 
 PROJECT = Path(__file__).resolve().parents[3]
 POLL_SECONDS = 1.0
 JOBLIB, LOCAL = "JoblibLauncher", "LocalLauncher"
+SWEEP_DIR = "TINYFLUX_SWEEP_DIR"  # the folder of the sweep's table, for the processes of its jobs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -28,11 +30,14 @@ class JobsFailed(TinyFluxError):
 def launch(sweeper: Any, jobs: Mapping[int, Sequence[str]]) -> dict[int, Row]:
     """Launch jobs by their numbers, and wait for them; returns a row for each of them."""
     sweep_dir = Path(str(sweeper.config.hydra.sweep.dir))
+    if not is_rank_zero():
+        sweeper.launcher.launch(list(jobs.values()), initial_job_idx=min(jobs))
+        return {}
     sweep_dir.mkdir(parents=True, exist_ok=True)
     for number in jobs:
         rows.remove(sweep_dir, number)
     waiting = dict(jobs)
-    with _environment(sweeper.config.hydra.launcher, len(jobs)):
+    with _environment(sweeper.config.hydra.launcher, len(jobs), sweep_dir):
         while waiting:
             try:
                 for first, lines in _consecutive(waiting):
@@ -70,8 +75,9 @@ def require_success(sweep_dir: Path, collected: Sequence[Row]) -> None:
 
 
 @contextmanager
-def _environment(launcher: Mapping[str, Any], count: int) -> Generator[None]:
-    """Variables of the processes that a launcher starts: where the package lies, and threads.
+def _environment(launcher: Mapping[str, Any], count: int, sweep_dir: Path) -> Generator[None]:
+    """Variables of the processes that a launcher starts: where the package and the sweep lie, and
+    threads.
 
     joblib divides the threads by itself; submitit's local executor starts all jobs at once. Nothing
     is set that the user has set.
@@ -79,6 +85,7 @@ def _environment(launcher: Mapping[str, Any], count: int) -> Generator[None]:
     before = dict(os.environ)
     paths = [str(PROJECT), *filter(None, [before.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ[SWEEP_DIR] = str(sweep_dir.absolute())
     if str(launcher.get("_target_")).endswith(f".{LOCAL}"):
         share = max(1, len(os.sched_getaffinity(0)) // count)
         for name in THREADS:

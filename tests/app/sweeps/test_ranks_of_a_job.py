@@ -1,0 +1,13 @@
+"""A job of a sweep that trains on two ranks: they write one run, and leave nothing else."""
+
+from tests.app.sweeps import sweeps
+
+
+def test_the_ranks_of_a_job_leave_no_folder_of_their_own(tmp_path):
+    done = sweeps.run(tmp_path, "-m", "seed=3", "hardware.devices=2", "hardware.strategy=ddp")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["state"] for row in sweeps.table(tmp_path)] == ["finished"]
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["sweep-test"]
+    assert sorted(p.name for p in sweeps.folder(tmp_path).iterdir()) == [".jobs", "0", "sweep.csv"]
+    folder = sweeps.folder(tmp_path) / "0"
+    assert len(list(folder.glob("config*.json"))) == 1 and (folder / "results.json").exists()

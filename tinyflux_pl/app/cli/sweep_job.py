@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,11 +67,8 @@ def ranks_run_this_job(argv: Sequence[str], lines: Sequence[str], folder: Path) 
         sys.argv, main.__spec__, holder.cfg = before
 
 
-def portable(error: Exception) -> Exception:
-    """The error as another process can read it: itself, or one of ours with its message."""
-    with suppress(Exception):
-        pickle.loads(pickle.dumps(error))
-        return error
+def portable(error: Exception) -> TinyFluxError:
+    """The error in a form that another process can receive: its message and its exit code."""
     plain = TinyFluxError(str(error))
     vars(plain).update(exit_code=getattr(error, "exit_code", 1), reported=True)
     return plain

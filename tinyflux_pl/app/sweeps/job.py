@@ -17,7 +17,7 @@ from tinyflux_pl.core.rank import is_rank_zero
 
 RESULTS = "results.json"
 # numbers of results.json that the table shows
-SHOWN = ("validation_loss", "prompt_accuracy", "prompt_accuracy_held_out", "images_per_second")
+COLUMNS = ("validation_loss", "prompt_accuracy", "prompt_accuracy_held_out", "images_per_second")
 
 
 @dataclass
@@ -84,7 +84,7 @@ def _results(file: Path, before: int | None) -> dict[str, float]:
     if not file.is_file() or _time_of(file) == before:
         return {}
     results = files.read_object(file)
-    pairs = ((name, results.get(name)) for name in SHOWN)
+    pairs = ((name, results.get(name)) for name in COLUMNS)
     return {name: float(value) for name, value in pairs if value is not None}
 
 

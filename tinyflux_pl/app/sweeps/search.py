@@ -44,10 +44,10 @@ def sweep(sweeper: Any, options: Mapping[str, Any], arguments: list[str]) -> Non
         if lost := trials.recover(collected):
             tables.line(f"{lost} trials of an interrupted search run again")
         try:
-            while asked := trials.ask():
+            while batch := trials.ask():
                 jobs = {
                     number: [*fixed, *(space.line(key, value) for key, value in params.items())]
-                    for number, params in asked.items()
+                    for number, params in batch.items()
                 }
                 sweeper.validate_batch_is_legal(list(jobs.values()))
                 ended = launch(sweeper, jobs)

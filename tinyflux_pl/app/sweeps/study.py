@@ -62,14 +62,14 @@ class Trials:
     def ask(self) -> dict[int, dict[str, Any]]:
         """Number -> values of the next trials, at most n_jobs; none once there are n_trials."""
         missing = self.settings.n_trials - self._count()
-        asked: dict[int, dict[str, Any]] = {}
+        batch: dict[int, dict[str, Any]] = {}
         for _ in range(min(missing, self.settings.n_jobs)):
             if self.settings.sampler == "grid" and not self._enqueue_next():
                 break
             self.study.sampler = self._sampler()
             trial = self.study.ask(fixed_distributions=dict(self.space))
-            asked[trial.number] = dict(trial.params)
-        return asked
+            batch[trial.number] = dict(trial.params)
+        return batch
 
     def tell(self, number: int, row: Row | None, *, again: bool = False) -> None:
         """Tell the study how a trial ended; one that was lost is run again.

@@ -62,7 +62,7 @@ _PARTS += ("training.optimizers.", "training.metrics_file.")
 PARTS = tuple(HOUSE + room for room in _PARTS)
 _BUILDERS = re.compile(
     r"tinyflux_pl\.(?:denoisers\.[a-z0-9_]+\.build(?:_[a-z0-9_]+)?|experts\.teacher\.(?:embedded|sd15_flow)"
-    r"|training\.optimizers\.adamw|data\.sequences\.codecs\.(?:identity|given)_for)",
+    r"|training\.optimizers\.adamw|data\.sequences\.codecs\.(?:identity|conditions)_for)",
     re.ASCII,
 )
 _DATA = HOUSE + "data."

@@ -11,13 +11,14 @@ from tests.house import source
 
 FLOORS = {
     "core": 0,
-    "diffusion": 1,
+    **dict.fromkeys(("diffusion", "statistics"), 1),
     **dict.fromkeys(("nets", "weights", "cache"), 2),
     **dict.fromkeys(("codecs", "text", "denoisers"), 3),
     **dict.fromkeys(("data", "sampling", "engine", "checkpoints"), 4),
     **dict.fromkeys(("experts", "objectives"), 5),
     **dict.fromkeys(("extraction", "training", "inference", "config"), 6),
-    "app": 7,
+    "report": 7,
+    "app": 8,
 }
 LAZY = (
     "diffusers",

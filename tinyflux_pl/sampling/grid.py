@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from tinyflux_pl.sampling import caption_text
+from tinyflux_pl.sampling import caption_text, described_sheet
 from tinyflux_pl.sampling.picture import to_picture
 
 PAD, TEXT, LINES = 8, 12, 3  # pixels between cells; pixels of the captions' font; their lines
@@ -50,16 +50,19 @@ class Grid:
         size = columns * (wide + PAD) + PAD, rows * (tall + foot + PAD) + PAD
         sheet = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(sheet)
+        boxes = []
         for index, (cell, block) in enumerate(zip(self.cells, blocks, strict=True)):
             left = PAD + (index % columns) * (wide + PAD)
             top = PAD + (index // columns) * (tall + foot + PAD)
             sheet.paste(cell, (left, top))
+            boxes.append((left, top, left + cell.width, top + cell.height))
             pen.rectangle(
                 (left - 1, top - 1, left + cell.width, top + cell.height), outline="#cccccc"
             )
             for number, text in enumerate(block):
                 at = (left, top + tall + 2 + number * line)
                 caption_text.write(pen, at, text, TEXT, "#222222")
+        described_sheet.describe(sheet, boxes, self.captions)
         return sheet
 
 

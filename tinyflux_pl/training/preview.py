@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 
 from tinyflux_pl.core import progress
 from tinyflux_pl.core.errors import Interrupted
+from tinyflux_pl.sampling import described_sheet
 from tinyflux_pl.sampling.grid import captioned_grid, paired_grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.training.ema import AveragedWeights
@@ -73,7 +74,7 @@ class Preview(Periodic):
         self.picture = self.folder / f"step_{step:07d}.png"
         grid = self._grid(images)
         self.folder.mkdir(parents=True, exist_ok=True)
-        grid.save(self.picture)
+        described_sheet.save(grid, self.picture)
         line = f"step {step:,}: preview {self.picture}"
         if self.metric is not None and self.measured:
             self.metric.reset()

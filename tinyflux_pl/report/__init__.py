@@ -1,0 +1,1 @@
+"""A run's or a sweep's folder as one HTML page that needs nothing else: `python -m`."""

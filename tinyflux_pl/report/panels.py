@@ -1,4 +1,4 @@
-"""Which logged metrics share a chart, and how each is called: the rest keep their names."""
+"""The charts that logged metrics share, and the names of their lines; the rest keep their own."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class LineChart {
     const probe = this.logarithmic ? logScale(...range.y, bottom, top) : linearScale(...range.y, bottom, top, 5);
     const labels = probe.ticks.map((tick) => format(tick, spec.unit));
     const left = 14 + 6.6 * Math.max(3, ...labels.map((label) => label.length)), right = width - 14;
-    this.scaleX = linearScale(...range.x, left, right, Math.max(2, Math.floor((right - left) / 90)), spec.whole);
+    this.scaleX = linearScale(...range.x, left, right, Math.max(2, Math.floor((right - left) / 64)), spec.whole);
     this.scaleY = probe;
     this.area = { left, right, top, bottom };
     const svg = element("svg", {

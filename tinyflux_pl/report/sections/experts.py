@@ -29,14 +29,14 @@ def section(run: RunFiles, by_panel: learning.Panels) -> Markup:
     return join([charts, _gates(run)]) if run.get("experts") else charts
 
 
-def importance(found: Importance) -> Markup:
+def importance(sides: Importance) -> Markup:
     """Maps of a few samples at a few times, and the averages over all samples."""
-    times = evenly(range(len(found.times)), SHOWN_TIMES)
-    high = max(float(found.maps[:SHOWN_SAMPLES, times].quantile(0.995)), 1.0)
+    times = evenly(range(len(sides.times)), SHOWN_TIMES)
+    high = max(float(sides.maps[:SHOWN_SAMPLES, times].quantile(0.995)), 1.0)
     cells = [tag("div"), tag("div")]
-    cells += [tag("div", f"t = {found.times[k]:g}", class_="head") for k in times]
-    for n, caption in enumerate(found.captions[:SHOWN_SAMPLES]):
-        cells += _sample(found, n, caption, times, high)
+    cells += [tag("div", f"t = {sides.times[k]:g}", class_="head") for k in times]
+    for n, caption in enumerate(sides.captions[:SHOWN_SAMPLES]):
+        cells += _sample(sides, n, caption, times, high)
     columns = f"grid-template-columns: 104px 52px repeat({len(times)}, minmax(56px, 1fr))"
     scale = colour_map.scale_shot().image("colour scale from dark to light")
     legend = tag("div", "0", scale, f"{high:.1f} times the mean", class_="colours")
@@ -46,14 +46,14 @@ def importance(found: Importance) -> Markup:
         legend,
         class_="card",
     )
-    return join([maps, tag("div", grid(*_averages(found)), style="margin-top:16px")])
+    return join([maps, tag("div", grid(*_averages(sides)), style="margin-top:16px")])
 
 
-def _sample(found: Importance, n: int, caption: str, times: list[int], high: float) -> list[Markup]:
+def _sample(sides: Importance, n: int, caption: str, times: list[int], high: float) -> list[Markup]:
     """The picture, and a row of maps for each side."""
     picture = None
-    if found.pixels is not None:
-        picture = colour_map.picture_shot(found.pixels[n]).image(caption)
+    if sides.pixels is not None:
+        picture = colour_map.picture_shot(sides.pixels[n]).image(caption)
     first = tag(
         "div",
         picture or caption,
@@ -61,19 +61,19 @@ def _sample(found: Importance, n: int, caption: str, times: list[int], high: flo
         style="grid-row: span 2",
     )
     rows = [first]
-    for side, maps in (("Sol", found.maps), ("student", found.predicted)):
+    for side, maps in (("Sol", sides.maps), ("student", sides.predicted)):
         rows.append(tag("div", side))
         for k in times:
-            alt = f"{side}, t = {found.times[k]:g}: {caption}"
+            alt = f"{side}, t = {sides.times[k]:g}: {caption}"
             rows.append(colour_map.map_shot(maps[n, k], high).image(alt))
     return rows
 
 
-def _averages(found: Importance) -> list[Markup]:
+def _averages(sides: Importance) -> list[Markup]:
     """Agreement of the maps over t, and each statistic of both sides."""
     label = "t: 0 noise, 1 data"
-    count = f"mean of {len(found.captions)} samples"
-    agreement = {"name": "Sol and student", "x": found.times, "y": _plain(found.correlations())}
+    count = f"mean of {len(sides.captions)} samples"
+    agreement = {"name": "Sol and student", "x": sides.times, "y": _plain(sides.correlations())}
     drawn = [
         chart.figure(
             "agreement",
@@ -85,11 +85,11 @@ def _averages(found: Importance) -> list[Markup]:
             x_label=label,
         )
     ]
-    teacher, student = found.stats.mean(0), found.predicted_stats.mean(0)
+    teacher, student = sides.stats.mean(0), sides.predicted_stats.mean(0)
     for index, name in enumerate(STATISTICS[: teacher.shape[-1]]):
         series = [
-            {"name": "Sol", "x": found.times, "y": _plain(teacher[:, index].tolist())},
-            {"name": "student", "x": found.times, "y": _plain(student[:, index].tolist())},
+            {"name": "Sol", "x": sides.times, "y": _plain(teacher[:, index].tolist())},
+            {"name": "student", "x": sides.times, "y": _plain(student[:, index].tolist())},
         ]
         drawn.append(
             chart.figure(f"stat-{name}", f"Attention: {name}", series, count, x_label=label)

@@ -41,14 +41,16 @@ def accuracies(run: RunFiles) -> dict[str, dict[str, float]]:
     if not isinstance(content, Mapping):
         return {}
     order = list(SPLITS)
-    found = {
+    splits = {
         str(name): {str(k): float(v) for k, v in claims.items() if _is_share(v)}
         for name, claims in content.items()
         if isinstance(claims, Mapping)
     }
     last = len(order)
-    ranks = {n: order.index(s) if (s := n.rpartition("/")[2]) in order else last for n in found}
-    return {name: found[name] for name in sorted(found, key=lambda n: (n.split("/")[0], ranks[n]))}
+    ranks = {n: order.index(s) if (s := n.rpartition("/")[2]) in order else last for n in splits}
+    return {
+        name: splits[name] for name in sorted(splits, key=lambda n: (n.split("/")[0], ranks[n]))
+    }
 
 
 def several_sources(names: Mapping[str, Any]) -> bool:
@@ -130,8 +132,8 @@ def _tiles(run: RunFiles) -> Markup:
         ("time", figures.duration(results.get("seconds")), "from start to evaluation"),
         ("peak memory", figures.size(results.get("peak_memory_bytes")), _device(run)),
     ]
-    shown = [tile for tile in tiles if tile[1] != figures.short(None)]
-    return tag("dl", [_tile(*tile) for tile in shown], class_="tiles")
+    present = [tile for tile in tiles if tile[1] != figures.short(None)]
+    return tag("dl", [_tile(*tile) for tile in present], class_="tiles")
 
 
 def _tile(label: str, value: str, detail: str) -> Markup:

@@ -31,7 +31,7 @@ SMALLEST = (
 
 def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     """The resolved configuration of a task with everything written below `root`; no preflight
-    unless asked for.
+    and no report unless asked for.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -41,11 +41,8 @@ def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     asked = [*small, f"paths.root='{root}'", *overrides]
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(task, overrides=asked)
-    quick = (
-        {"preflight": False}
-        if task == "train" and not any(o.startswith("preflight=") for o in overrides)
-        else {}
-    )
+    slow = ("preflight", "report") if task == "train" else ()
+    quick = {k: False for k in slow if not any(o.startswith(f"{k}=") for o in overrides)}
     return {**OmegaConf.to_container(config, resolve=True), **quick, "overrides": asked}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyflux_pl.app.closing_report import with_report
 from tinyflux_pl.app.preflight.verdict import with_verdict
 from tinyflux_pl.app.run_choices import named
 from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
@@ -34,6 +35,7 @@ SEED_BITS = 31  # few enough digits to copy
 
 @remove_empty_run_dir
 @with_verdict
+@with_report
 @named
 def train(plain: dict[str, Any]) -> int | float | list[float]:
     """Caches -> datamodule -> module -> checkpoint -> pictures, read back.
@@ -41,6 +43,7 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
     Returns the metric that optimized_metric names, else the exit code.
     """
     from tinyflux_pl.app import (
+        environment,
         final_evaluation,
         hardware,
         optimized_metric,
@@ -80,6 +83,7 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
             return 0
         if is_rank_zero():
             report.save_configuration(config, start)
+            environment.save(Path(config.run_dir), parts.device)
         sources = preflight.sources
         if sources is None or not preflight.prepared:
             sources = prepare_on_rank_zero(parts, sources)

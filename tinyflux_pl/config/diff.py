@@ -27,6 +27,7 @@ IGNORED_KEYS = (
     "preflight",
     "optimized_metric",
     "trial",
+    "report",
     "hydra",
 )
 # Keys that do not affect the result. Any other key, a new one too, is taken to change it.

@@ -79,6 +79,7 @@ class Train(DataJob):
 
     steps: Positive
     preflight: bool | Literal["only", "plan"]
+    report: bool
     export_teacher: str | None
     replay: str | None
     resume: str | None

@@ -45,8 +45,8 @@ class Curve:
         if len(self) <= 2 * buckets:
             return self
         first, last = self.steps[0], self.steps[-1]
-        places = (self.steps - first) * buckets / (last - first)
-        bucket = np.minimum(places.astype(np.int64), buckets - 1)
+        positions = (self.steps - first) * buckets / (last - first)
+        bucket = np.minimum(positions.astype(np.int64), buckets - 1)
         starts = np.flatnonzero(np.diff(bucket, prepend=-1))
         ends = [*starts[1:], len(self)]
         rows = {0, len(self) - 1}

@@ -22,6 +22,13 @@ def short(value: object, digits: int = 4) -> str:
     return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("-", MINUS)
 
 
+def fixed(value: object, digits: int = 4) -> str:
+    """A number with exactly `digits` significant digits, for columns and headlines."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) >= 10**digits:
+        return short(value, digits)
+    return f"{value:#.{digits}g}".replace("-", MINUS)
+
+
 def percent(share: object) -> str:
     """A share in [0, 1] as a percentage with one digit behind the point."""
     if not isinstance(share, int | float) or not math.isfinite(share):
@@ -63,4 +70,4 @@ def duration(seconds: object) -> str:
 
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign."""
-    return short(value, digits) if value < 0 else f"+{short(value, digits)}"
+    return short(value, digits) if value <= 0 else f"+{short(value, digits)}"

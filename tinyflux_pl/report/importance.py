@@ -96,8 +96,9 @@ def _cached(run: RunFiles, samples: int) -> tuple[Batch, list[float]]:
     """
     if not isinstance(run.get("experts", EXPERT), Mapping):
         raise DataError("this run has no Sol expert", where=str(run.folder))
-    sources = run.get("data", "sources") or {}
-    roots = [Path(str(node["cache"])) for node in sources.values() if "cache" in node]
+    sources = run.get("data", "sources")
+    nodes = list(sources.values()) if isinstance(sources, Mapping) else []
+    roots = [Path(str(n["cache"])) for n in nodes if isinstance(n, Mapping) and "cache" in n]
     for folder in (root / split for root in roots for split in ("validation", "train")):
         if not (folder / EXPERT).is_dir():
             continue

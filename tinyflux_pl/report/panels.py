@@ -116,7 +116,7 @@ PANELS = (
         zero=True,
     ),
     Panel("memory", "speed", "Peak memory", r"train/\w*memory\w*()", "so far", "bytes", zero=True),
-    Panel("terms", "experts", "Terms of the loss", r"train/(\w+)", "weighted", log="off"),
+    Panel("terms", "experts", "Terms of the loss", r"train/(\w+)", "weighted", log="on"),
 )
 LABELS = {
     "train/loss": "training",
@@ -140,14 +140,14 @@ def label(panel: Panel, name: str) -> str:
 def sorted_out(curves: Mapping[str, Curve]) -> tuple[dict[str, dict[str, Curve]], dict[str, Curve]]:
     """Panel key -> label -> curve, and the metrics of no panel."""
     by_panel: dict[str, dict[str, Curve]] = {}
-    others: dict[str, Curve] = {}
+    rest: dict[str, Curve] = {}
     for name, curve in curves.items():
         panel = panel_of(name)
         if panel is None:
-            others[name] = curve
+            rest[name] = curve
         else:
             by_panel.setdefault(panel.key, {})[label(panel, name)] = curve
-    return by_panel, others
+    return by_panel, rest
 
 
 def of_section(section: str) -> Iterable[Panel]:

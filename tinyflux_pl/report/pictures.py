@@ -16,7 +16,7 @@ from tinyflux_pl.sampling import described_sheet
 
 BUDGET = 6 * 2**20  # bytes of all pictures of a page, before base64 adds a third
 MAX_STEPS, MAX_CAPTIONS = 16, 24  # shown at once; more are thinned out evenly
-LARGEST = 192  # pixels of a side
+LARGEST, LARGEST_SHEET = 192, 960  # pixels of a side
 SMALL = 64  # pixels up to which a picture is drawn with its pixels seen
 
 
@@ -110,7 +110,11 @@ def _within(
 ) -> tuple[dict[int, dict[str, Shot]], int]:
     """Encoded pictures of as many steps as fit, and their bytes; the last step comes first."""
     encoded = {
-        step: {name: encode(_reduced(cells[name])) for name in captions if name in cells}
+        step: {
+            name: encode(_reduced(cells[name], LARGEST if name else LARGEST_SHEET))
+            for name in captions
+            if name in cells
+        }
         for step, cells in cut.items()
     }
     steps = list(encoded)
@@ -135,9 +139,8 @@ def _named(cells: Sequence[described_sheet.Cell]) -> dict[str, Image.Image]:
     return named
 
 
-def _reduced(picture: Image.Image) -> Image.Image:
-    """A cell of a sheet no larger than LARGEST; a whole sheet no wider than five of them."""
-    limit = LARGEST if max(picture.size) <= 2 * LARGEST else 5 * LARGEST
+def _reduced(picture: Image.Image, limit: int) -> Image.Image:
+    """The picture, reduced if a side is longer than the limit."""
     if max(picture.size) > limit:
         picture = picture.copy()
         picture.thumbnail((limit, limit), Image.Resampling.LANCZOS)

@@ -65,6 +65,18 @@ class RunFiles:
         logged = [int(curve.steps[-1]) for curve in self.curves.values() if len(curve)]
         return max([*logged, *self.sheets, *(c.step for c in self.checkpoints), 0])
 
+    @property
+    def experts(self) -> list[str]:
+        """The names of its experts."""
+        node = self.config.get("experts")
+        return sorted(map(str, node)) if isinstance(node, Mapping) else []
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides of its newest start, as they were typed."""
+        lines = self.config.get("overrides")
+        return [str(line) for line in lines] if isinstance(lines, list) else []
+
     def get(self, *keys: str) -> Any:
         """A value of the configuration, None where there is none."""
         node: Any = self.config
@@ -78,11 +90,9 @@ def read(folder: Path) -> RunFiles:
     run = RunFiles(folder)
     run.starts = _configurations(run)
     run.results = _object(run, "results.json", "no results.json: the run did not reach its end")
-    run.environment = _object(
-        run,
-        "environment.json",
-        "no environment.json: it is of an earlier version, so versions and commit are not known",
-    )
+    run.environment = {**_object(run, "provenance.json"), **_object(run, "environment.json")}
+    if not run.environment:
+        run.notes.append("no environment.json: versions and commit are not known")
     csv_folder = run.get("logger", "csv", "folder")
     name = csv_folder if isinstance(csv_folder, str) and "/" not in csv_folder else CSV_FOLDER
     run.curves, notes = metrics_table.read(folder / name / "metrics.csv")

@@ -23,7 +23,7 @@ from tinyflux_pl.report.sections import (
 
 def html(run: RunFiles, attention: bool = True) -> str:
     """The document. `attention`: run the student once to compare its attention with Sol's."""
-    by_panel, others = panels.sorted_out(run.curves)
+    by_panel, rest = panels.sorted_out(run.curves)
     previews = pictures.previews(run.sheets)
     maps = _importance(run) if attention else Markup()
     sections = [
@@ -59,7 +59,7 @@ def html(run: RunFiles, attention: bool = True) -> str:
             "Where the teacher Sol looks, beside the map that the student's own head predicts.",
         ),
         Section("speed", "Throughput and memory", learning.section(by_panel, "speed")),
-        Section("others", "Other metrics", learning.others(others)),
+        Section("others", "Other metrics", learning.unlisted(rest)),
         Section("log", "End of the log", _log(run)),
         Section("commands", "Commands", commands.section(run)),
         Section("configuration", "Configuration", configuration.section(run)),

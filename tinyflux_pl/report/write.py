@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyflux_pl.core import files
-from tinyflux_pl.report import run_files, run_page
+from tinyflux_pl.report import run_files, run_page, sweep_files, sweep_page
 
 FILE = "report.html"
 
@@ -17,4 +17,14 @@ def write_run_report(folder: Path, attention: bool = True) -> Path:
     """
     path = folder / FILE
     files.write_bytes(path, run_page.html(run_files.read(folder), attention).encode())
+    return path
+
+
+def write_sweep_report(folder: Path, baseline: str | None = None) -> Path:
+    """Write the page of a sweep, whatever state its jobs are in.
+
+    ConfigError for a baseline that is no arm, DiskFull if there is no room for the page.
+    """
+    path = folder / FILE
+    files.write_bytes(path, sweep_page.html(sweep_files.read(folder), baseline).encode())
     return path

@@ -20,12 +20,14 @@ async function copy(text) {
   }
 }
 
-for (const button of document.querySelectorAll("button.copy")) {
+const copiers = [...document.querySelectorAll("button.copy")];
+for (const button of copiers) {
   button.addEventListener("click", async () => {
     await copy(button.parentElement.querySelector("code").textContent);
-    button.textContent = "copied";
-    button.classList.add("done");
-    setTimeout(() => { button.textContent = "copy"; button.classList.remove("done"); }, 1600);
+    for (const other of copiers) {
+      other.textContent = other === button ? "copied" : "copy";
+      other.classList.toggle("done", other === button);
+    }
   });
 }
 

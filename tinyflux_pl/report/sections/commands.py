@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from tinyflux_pl.core.printable import printable
@@ -36,12 +36,13 @@ def _lines(run: RunFiles) -> Iterable[tuple[str, str]]:
         checkpoint = f"checkpoint={run.checkpoints[-1].path}"
         prompts = run.results.get("prompts")
         prompt = prompts[0] if isinstance(prompts, list) and prompts else EXAMPLE
-        asked = run.results.get("ask")
-        beside = [str(word) for word in run.results.get("beside") or []]
-        condition = [str(asked)] if asked else [f"prompt={prompt}"]
-        draw = ["python", "generate.py", checkpoint, *beside, *condition, "n=4", "seed=1"]
+        argument = run.results.get("ask")
+        after_checkpoint = run.results.get("beside")
+        picture_words = map(str, after_checkpoint) if isinstance(after_checkpoint, list) else ()
+        condition = [str(argument)] if argument else [f"prompt={prompt}"]
+        draw = ["python", "generate.py", checkpoint, *picture_words, *condition, "n=4", "seed=1"]
         yield "Draw four pictures", words(*draw)
-        if not asked:
+        if not argument:
             yield (
                 "List the prompts it was trained for",
                 words("python", "generate.py", checkpoint, "prompt=help"),
@@ -65,10 +66,8 @@ def _resume(run: RunFiles) -> tuple[str, str]:
 
 def _typed(run: RunFiles) -> list[str]:
     """The choices of the run as they were typed, without those of one start."""
-    lines = run.config.get("overrides")
-    typed = [str(line) for line in lines] if isinstance(lines, list) else []
     once = ("run=", "resume=", "preflight=", "run_dir=")
-    return [line for line in typed if not line.lstrip("+~").startswith(once)]
+    return [line for line in run.overrides if not line.lstrip("+~").startswith(once)]
 
 
 def _run_word(run: RunFiles) -> str:
@@ -90,9 +89,3 @@ def _quoted(word: str) -> str:
     if sign and PLAIN.fullmatch(key) and not any(c in value for c in '"\\$`!\n'):
         return f'{key}="{value}"'
     return "'" + word.replace("'", "'\\''") + "'"
-
-
-def overrides_of(config: Mapping[str, Any]) -> list[str]:
-    """The overrides of a saved configuration."""
-    lines = config.get("overrides")
-    return [str(line) for line in lines] if isinstance(lines, list) else []

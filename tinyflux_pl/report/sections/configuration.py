@@ -8,7 +8,6 @@ from typing import Any
 
 from tinyflux_pl.report.markup import Markup, join, tag
 from tinyflux_pl.report.run_files import RunFiles
-from tinyflux_pl.report.sections.commands import overrides_of
 
 MAX_KEYS, MAX_LENGTH = 3000, 2000
 OF_ONE_START = ("overrides", "flags", "from_step", "resume", "resume_changed", "preflight")
@@ -18,7 +17,7 @@ def section(run: RunFiles) -> Markup:
     """The table with its search field, and the changes of a resumed run."""
     if not run.config:
         return Markup()
-    chosen = {line.lstrip("+~").partition("=")[0] for line in overrides_of(run.config)}
+    chosen = {line.lstrip("+~").partition("=")[0] for line in run.overrides}
     keys = list(flat(run.config))[:MAX_KEYS]
     rows = [
         tag(

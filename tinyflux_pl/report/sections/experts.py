@@ -19,14 +19,14 @@ from tinyflux_pl.report.run_files import RunFiles
 from tinyflux_pl.report.sections import headline, learning
 
 GATE = "_gate"
-SHOWN_SAMPLES, SHOWN_TIMES = 4, 5
+SHOWN_SAMPLES, SHOWN_TIMES = 4, 8
 WEIGHT_FILES = ("model.safetensors", "ema.safetensors")  # the averages, where there are any, last
 
 
 def section(run: RunFiles, by_panel: learning.Panels) -> Markup:
     """The charts of the terms, and the gates of the newest checkpoint."""
     charts = learning.section(by_panel, "experts")
-    return join([charts, _gates(run)]) if run.get("experts") else charts
+    return join([charts, _gates(run)]) if run.experts else charts
 
 
 def importance(sides: Importance) -> Markup:
@@ -37,7 +37,7 @@ def importance(sides: Importance) -> Markup:
     cells += [tag("div", f"t = {sides.times[k]:g}", class_="head") for k in times]
     for n, caption in enumerate(sides.captions[:SHOWN_SAMPLES]):
         cells += _sample(sides, n, caption, times, high)
-    columns = f"grid-template-columns: 104px 52px repeat({len(times)}, minmax(56px, 1fr))"
+    columns = f"grid-template-columns: 104px 52px repeat({len(times)}, minmax(52px, 92px))"
     scale = colour_map.scale_shot().image("colour scale from dark to light")
     legend = tag("div", "0", scale, f"{high:.1f} times the mean", class_="colours")
     maps = tag(

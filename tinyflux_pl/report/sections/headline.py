@@ -67,8 +67,7 @@ def title_of(name: str, several: bool) -> str:
 def _sentence(run: RunFiles) -> str:
     parameters = run.results.get("parameters")
     size = f"{figures.count(parameters)} parameters" if parameters else "A network"
-    experts = run.get("experts") or {}
-    teachers = f"the experts {' and '.join(sorted(experts))}" if experts else "no experts"
+    teachers = f"the experts {' and '.join(run.experts)}" if run.experts else "no experts"
     planned = run.config.get("steps")
     steps = (
         f"step {run.step:,} of {planned:,}" if isinstance(planned, int) else f"step {run.step:,}"
@@ -126,7 +125,7 @@ def _tiles(run: RunFiles) -> Markup:
     speed = run.curves.get("train/images_per_second")
     rate = results.get("images_per_second") or (speed.last if speed else None)
     tiles = [
-        ("validation loss", figures.short(last_loss), "mean squared error, held-out pictures"),
+        ("validation loss", figures.fixed(last_loss), "mean squared error, held-out pictures"),
         ("steps", f"{run.step:,}", _batch(run)),
         ("throughput", figures.short(rate, 3), "images/s while training"),
         ("time", figures.duration(results.get("seconds")), "from start to evaluation"),

@@ -12,7 +12,7 @@ from tinyflux_pl.report.pictures import evenly
 
 Panels = Mapping[str, Mapping[str, Curve]]
 PROFILES = 5  # validations whose loss over t is drawn
-MOST_OTHERS = 60
+MOST_UNLISTED = 60
 
 
 def section(by_panel: Panels, name: str) -> Markup:
@@ -35,9 +35,9 @@ def times(by_panel: Panels) -> Markup:
     )
 
 
-def others(curves: Mapping[str, Curve]) -> Markup:
+def unlisted(curves: Mapping[str, Curve]) -> Markup:
     """A small chart for each metric that a user's own callbacks or losses have logged."""
-    names = sorted(curves)[:MOST_OTHERS]
+    names = sorted(curves)[:MOST_UNLISTED]
     return grid(
         *(
             chart.figure(f"other-{rank}", name, [{"name": name, **curves[name].plain()}], log="off")

@@ -1,0 +1,48 @@
+"""The HTML report that every training run ends with; failing to write it never fails the run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.app import tables
+from tinyflux_pl.app.run_folder import configurations
+from tinyflux_pl.config.redact import redact
+from tinyflux_pl.core.rank import is_rank_zero
+
+Recipe = Callable[[dict[str, Any]], Any]
+
+
+def with_report(recipe: Recipe) -> Recipe:
+    """Decorate a recipe to write report.html when it ends, also by an error, if it began a start.
+
+    A run that failed or was stopped has the page without the attention maps, which cost seconds.
+    `report: false` leaves the page out.
+    """
+
+    @functools.wraps(recipe)
+    def reported(config: dict[str, Any]) -> Any:
+        folder = Path(config["run_dir"])
+        before = len(configurations(folder))
+        complete = False
+        try:
+            result = recipe(config)
+            complete = True
+            return result
+        finally:
+            if config.get("report") and is_rank_zero() and len(configurations(folder)) > before:
+                _write(folder, complete)
+
+    return reported
+
+
+def _write(folder: Path, complete: bool) -> None:
+    from tinyflux_pl.report.write import write_run_report
+
+    try:
+        tables.line(f"report: {write_run_report(folder, attention=complete)}")
+    except Exception as error:  # the run's own results and errors matter more than its page
+        reason = redact(f"{type(error).__name__}: {error}".splitlines()[0])
+        tables.line(f"no report was written: {reason}")

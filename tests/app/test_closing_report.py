@@ -1,0 +1,68 @@
+"""A training run ends with its page, whatever becomes of the run; the page never costs the run."""
+
+import json
+import re
+
+import pytest
+
+from tests.app.runs import SMALLEST, run
+from tinyflux_pl.core.errors import DiskFull, NumericsError
+
+SOL = ("experts=sol", "model.sol_hidden_dim=16")
+QUICK = (*SMALLEST, "run=one", "data.evaluation_prompts=2", "data.sources.shapes.train.count=8")
+QUICK += ("steps=2", "callbacks.preview.every_steps=1", "sampler.steps=1")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished")
+    run("train", root, *QUICK, *SOL, "report=true")
+    return root / "outputs" / "one"
+
+
+def test_a_run_ends_with_its_page(finished):
+    html = (finished / "report.html").read_text()
+    keys = re.findall(r'<section id="(\w+)"', html)
+    assert {"samples", "curves", "times", "experts", "attention", "provenance"} <= set(keys)
+    assert "Not in this report" not in html, "nothing is missing from a run of today"
+    assert html.count("data:image/png") > 20
+
+
+def test_the_software_of_the_run_is_kept(finished):
+    content = json.loads((finished / "environment.json").read_text())
+    assert content["device"] == "cpu" and content["versions"]["torch"]
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(folder, attention):
+        raise DiskFull("no room to write report.html", where=str(folder))
+
+    monkeypatch.setattr("tinyflux_pl.report.write.write_run_report", full)
+    run("train", tmp_path, *QUICK, "experts=none", "report=true")
+    printed = capsys.readouterr().out
+    assert printed.count("no report was written: DiskFull: no room to write report.html\n") == 1
+    assert (tmp_path / "outputs" / "one" / "results.json").is_file()
+
+
+def test_a_run_that_failed_has_its_page_and_its_error(tmp_path, monkeypatch):
+    def broken(*_):
+        raise NumericsError("the evaluation broke")
+
+    monkeypatch.setattr("tinyflux_pl.app.final_evaluation.evaluate", broken)
+    with pytest.raises(NumericsError, match="the evaluation broke"):
+        run("train", tmp_path, *QUICK, "experts=none", "report=true")
+    html = (tmp_path / "outputs" / "one" / "report.html").read_text()
+    assert "not finished" in html and "attention importance: this run has no Sol" not in html
+
+
+def test_a_run_without_it_has_no_page(tmp_path):
+    run("train", tmp_path, *QUICK, "experts=none", "report=false")
+    assert not (tmp_path / "outputs" / "one" / "report.html").exists()
+
+
+def test_a_start_that_was_refused_leaves_the_page_of_the_run_alone(finished):
+    before = (finished / "report.html").stat().st_mtime_ns
+    root = finished.parents[1]
+    with pytest.raises(Exception, match="already"):
+        run("train", root, *QUICK, *SOL, "report=true")
+    assert (finished / "report.html").stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""The HTML report that every training run ends with; failing to write it never fails the run."""
+"""The HTML report that training runs and sweeps end with; failing to write it fails neither."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tinyflux_pl.config.redact import redact
 from tinyflux_pl.core.rank import is_rank_zero
 
 Recipe = Callable[[dict[str, Any]], Any]
+FILE = "report.html"
 
 
 def with_report(recipe: Recipe) -> Recipe:
@@ -38,11 +39,25 @@ def with_report(recipe: Recipe) -> Recipe:
     return reported
 
 
+def sweep_report(folder: Path) -> None:
+    """Write the page of a sweep of training runs, unless each of them left its own out."""
+    from tinyflux_pl.report.sweep_files import job_folders
+    from tinyflux_pl.report.write import write_sweep_report
+
+    if any((job / FILE).is_file() for job in job_folders(folder)):
+        _say(lambda: write_sweep_report(folder))
+
+
 def _write(folder: Path, complete: bool) -> None:
     from tinyflux_pl.report.write import write_run_report
 
+    _say(lambda: write_run_report(folder, attention=complete))
+
+
+def _say(write: Callable[[], Path]) -> None:
+    """One line: the page, or the reason why there is none."""
     try:
-        tables.line(f"report: {write_run_report(folder, attention=complete)}")
-    except Exception as error:  # the run's own results and errors matter more than its page
+        tables.line(f"report: {write()}")
+    except Exception as error:  # results and errors of the runs matter more than their page
         reason = redact(f"{type(error).__name__}: {error}".splitlines()[0])
         tables.line(f"no report was written: {reason}")

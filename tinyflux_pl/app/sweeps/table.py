@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tinyflux_pl.app import tables
+from tinyflux_pl.app import closing_report, tables
 from tinyflux_pl.app.sweeps import rows
 from tinyflux_pl.app.sweeps.rows import Row
 from tinyflux_pl.config.redact import redact
@@ -56,6 +56,7 @@ def show(sweep_dir: Path) -> list[Row]:
         if row.state in rows.UNSUCCESSFUL:
             tables.line(f"job {row.number} {row.state}: {row.error}")
     tables.line(f"all of it: {sweep_dir / FILE}")
+    closing_report.sweep_report(sweep_dir)
     return collected
 
 

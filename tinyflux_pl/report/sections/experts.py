@@ -19,7 +19,7 @@ from tinyflux_pl.report.run_files import RunFiles
 from tinyflux_pl.report.sections import headline, learning
 
 GATE = "_gate"
-SHOWN_SAMPLES, SHOWN_TIMES = 4, 8
+NUM_SAMPLES, NUM_TIMES = 4, 8
 WEIGHT_FILES = ("model.safetensors", "ema.safetensors")  # the averages, where there are any, last
 
 
@@ -31,11 +31,11 @@ def section(run: RunFiles, by_panel: learning.Panels) -> Markup:
 
 def importance(sides: Importance) -> Markup:
     """Maps of a few samples at a few times, and the averages over all samples."""
-    times = evenly(range(len(sides.times)), SHOWN_TIMES)
-    high = max(float(sides.maps[:SHOWN_SAMPLES, times].quantile(0.995)), 1.0)
+    times = evenly(range(len(sides.times)), NUM_TIMES)
+    high = max(float(sides.maps[:NUM_SAMPLES, times].quantile(0.995)), 1.0)
     cells = [tag("div"), tag("div")]
     cells += [tag("div", f"t = {sides.times[k]:g}", class_="head") for k in times]
-    for n, caption in enumerate(sides.captions[:SHOWN_SAMPLES]):
+    for n, caption in enumerate(sides.captions[:NUM_SAMPLES]):
         cells += _sample(sides, n, caption, times, high)
     columns = f"grid-template-columns: 104px 52px repeat({len(times)}, minmax(52px, 92px))"
     scale = colour_map.scale_shot().image("colour scale from dark to light")

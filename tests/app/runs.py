@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app import from_image
 from tinyflux_pl.config import schema
 from tinyflux_pl.config.schema import Task
 
@@ -38,7 +39,7 @@ def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
 
     other_data = any(line.startswith("data=") for line in overrides)
     small = [] if task == "generate" else ["debug=fast", *(() if other_data else SHAPES)]
-    asked = [*small, f"paths.root='{root}'", *overrides]
+    asked = from_image.line([*small, f"paths.root='{root}'", *overrides])
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(task, overrides=asked)
     slow = ("preflight", "report") if task == "train" else ()

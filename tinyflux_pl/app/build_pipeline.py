@@ -9,6 +9,7 @@ from tinyflux_pl.app import inference_memory, release_settings, simulation
 from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.config import signatures
 from tinyflux_pl.config.build import build
+from tinyflux_pl.config.recorded_picture import recordable
 from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core.errors import ConfigError
 
@@ -23,11 +24,13 @@ def pipeline(config: Generate) -> Any:
         built = simulation.simulated(config)
     else:
         built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
+    command = recordable(config.overrides)
+    built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     pictures = {"references": config.references, "image": config.image, "mask": config.mask}
-    if any(pictures.values()):
+    if any(pictures.values()) or config.strength is not None:
         has_size = config.height is not None or config.width is not None
-        built = built.editing(**pictures, keep_size=has_size)
+        built = built.editing(**pictures, keep_size=has_size, strength=config.strength)
     return built.on(config.hardware.accelerator, config.hardware.precision)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tinyflux_pl.app import from_image
 from tinyflux_pl.config import schema
 
 
@@ -29,7 +30,7 @@ def _extraction(plain: dict[str, Any]) -> None:
 def _drawing(plain: dict[str, Any]) -> None:
     from tinyflux_pl.inference.prompts import read_prompts
 
-    config = schema.read(plain, "generate")
+    config = schema.read(from_image.restored(plain), "generate")
     if config.plan != "only" and config.condition is None:
         read_prompts(config.prompt, config.prompt_file)
 

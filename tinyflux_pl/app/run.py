@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyflux_pl.app import from_image
 from tinyflux_pl.app.closing_report import with_report
 from tinyflux_pl.app.preflight.verdict import with_verdict
+from tinyflux_pl.app.random_seed import with_seed
 from tinyflux_pl.app.run_choices import named
 from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
 from tinyflux_pl.config import schema
@@ -29,8 +30,6 @@ EXTRACTION_IGNORES = (
     *("logger", "steps", "resume"),
 )
 DRAWING_IGNORES = ("timesteps",)  # a model chooses it in every script; nothing is drawn by it
-RANDOM_SEED = -1
-SEED_BITS = 31  # few enough digits to copy
 
 
 @remove_empty_run_dir
@@ -168,19 +167,22 @@ def generate(plain: dict[str, Any]) -> int:
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.prompts import read_prompts
 
-    config = schema.read(plain, "generate")
+    config = schema.read(from_image.restored(plain), "generate")
     cure = "give sampler.shift and sampler.spacing, which place the steps"
     _refuse_ignored_keys(config.overrides, DRAWING_IGNORES, "drawing does not read", cure)
     if config.prompt == HELP:
         prompt_advice.show(config)
         return 0
-    config = _with_seed(config)
+    config = with_seed(config)
     if config.plan == "only":
         report.plan(inference_memory.plan(hardware.resolve_auto(config)))
         return 0
     config = hardware.set_up(config)
     if config.condition is not None:
         return _generate_sequences(config)
+    if config.from_image is not None:
+        report.notes(from_image.redraw(pipeline(config), config))
+        return 0
     prompts = read_prompts(config.prompt, config.prompt_file)
     if config.checkpoint is not None:
         captions = prompt_advice.captions_of(config.checkpoint)
@@ -216,15 +218,6 @@ def _generate_sequences(config: Generate) -> int:
     folder = config.output or config.run_dir
     report.answers(*model.write(config.condition, folder, n=config.n, seed=config.seed))
     return 0
-
-
-def _with_seed(config: Generate) -> Generate:
-    """The configuration with a random seed, printed, in place of -1."""
-    if config.seed != RANDOM_SEED:
-        return config
-    seed = secrets.randbits(SEED_BITS)
-    print(f"seed={seed} was drawn at random; give it to draw the same pictures again")
-    return config.replace(seed=seed)
 
 
 def _refuse_ignored_keys(

@@ -12,7 +12,7 @@ PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
 PATHS = frozenset(
     ("checkpoint", "prompt_file", "condition", "output", "resume", "replay", "run", "doctor")
 )
-PATHS |= {"reference", "image", "mask"}
+PATHS |= {"reference", "image", "mask", "from_image"}
 LISTS = frozenset(("reference",))  # of paths, where the value is in brackets
 NESTED_PATHS = frozenset(
     ("root", "folder", "path", "file", "directory", "checkpoint", "weights_file")

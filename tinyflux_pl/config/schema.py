@@ -129,6 +129,8 @@ class Generate(Job):
     grid: Count
     reference: str | list[str] | None
     image: str | None
+    strength: Annotated[float | None, Range(above=0, most=1)]
+    from_image: str | None
     mask: str | None
     plan: Literal["check", "only", "skip"]
     simulate: bool

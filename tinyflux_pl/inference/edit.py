@@ -18,6 +18,7 @@ from tinyflux_pl.core.files import sha256
 from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.data.images import resize_rules as pictures
+from tinyflux_pl.sampling.initial import Initial
 
 LARGEST = 16
 
@@ -25,14 +26,24 @@ LARGEST = 16
 class Edit(ABC):
     """Called with text embeddings, adds the images' conditioning; images are encoded on first use.
 
-    `size` (height, width) is the default size of the image to sample.
+    `size` (height, width) is the default size of the image to sample. `strength` is the part of the
+    way that is taken, where sampling begins from a picture.
     """
 
     size: tuple[int, int]
+    strength: float | None = None
 
     def __init__(self, codec: Codec, files: Sequence[str | Path]) -> None:
         self.codec = codec
         self.hashes = [(Path(file).name, sha256(Path(file).expanduser())[:12]) for file in files]
+
+    def initial(self) -> Initial | None:
+        """The picture that sampling begins from; None: it begins from noise."""
+        return None
+
+    def finish(self, picture: Tensor) -> Tensor:
+        """A decoded picture (B, 3, H, W) as it is given out."""
+        return picture
 
     @abstractmethod
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
@@ -92,12 +103,7 @@ class Hole(Edit):
     ) -> None:
         self.pixels, self.mask = pictures.read_picture(image), pictures.read_hole(mask)
         super().__init__(codec, (image, mask))
-        if self.pixels.shape[:2] != self.mask.shape:
-            (height, width), (rows, columns) = self.mask.shape, self.pixels.shape[:2]
-            what = f"the mask is {width} x {height}, the picture {columns} x {rows}"
-            raise ConfigError(
-                what, where=str(mask), cure="draw the mask over the picture, in its size"
-            )
+        require_one_size(self.pixels, self.mask, mask)
         self.size = size or pictures.natural_size(self.pixels, cell, side)
 
     @cached_property
@@ -110,3 +116,12 @@ class Hole(Edit):
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         return Conditioning(text, inpaint=self.channels)
+
+
+def require_one_size(pixels: pictures.Pixels, mask: pictures.Pixels, file: str | Path) -> None:
+    """Raise ConfigError unless a mask covers its picture."""
+    if pixels.shape[:2] != mask.shape:
+        (height, width), (rows, columns) = mask.shape, pixels.shape[:2]
+        what = f"the mask is {width} x {height}, the picture {columns} x {rows}"
+        cure = "draw the mask over the picture, in its size"
+        raise ConfigError(what, where=str(file), cure=cure)

@@ -14,6 +14,7 @@ from tinyflux_pl.core.finite import require_finite
 from tinyflux_pl.core.protocols import Codec, Denoiser, TextEncoder
 from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
+from tinyflux_pl.sampling.initial import Initial
 from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
 # images whose prompts are encoded together: some encoders are read from disk for each call
@@ -37,6 +38,16 @@ def require_guided(negative_prompt: str | None, guidance: Guidance) -> None:
 def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
     """Conditioning by text alone."""
     return Conditioning(text)
+
+
+def from_noise() -> Initial | None:
+    """No picture to begin from."""
+    return None
+
+
+def as_decoded(picture: Tensor) -> Tensor:
+    """A decoded picture, unchanged."""
+    return picture
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,8 @@ class ImageSampler:
     image_size: tuple[int, int]
     max_batch: int = 64
     condition_fn: Callable[[TextEmbeddings, slice], Conditioning] = words_only
+    initial: Callable[[], Initial | None] = from_noise  # a picture to begin from
+    finish: Callable[[Tensor], Tensor] = as_decoded  # the last change of decoded pictures
     # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
     finite: bool = False
 
@@ -97,11 +110,12 @@ class ImageSampler:
         indices: Sequence[int] | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
+        only: int | None = None,
     ) -> Iterator[Tensor]:
         """Images (n, 3, H, W) in [-1, 1] on the CPU, one a prompt, in turns of at most `max_batch`.
 
         A prompt is encoded once for `ENCODED` images that follow one another, however few are drawn
-        at once.
+        at once. `only` draws no turn but that of this image.
         """
         guided = self.settings.guidance.scale != 1
         require_guided(negative_prompt, self.settings.guidance)
@@ -124,6 +138,8 @@ class ImageSampler:
                 null = text.select(slice(0, 1)).trimmed().to(device)
             for start in range(first, first + len(block), self.max_batch):
                 rows = slice(start, min(start + self.max_batch, first + len(block)))
+                if only is not None and not rows.start <= only < rows.stop:
+                    continue
                 selected = torch.tensor([index_of[prompt] for prompt in prompts[rows]])
                 embeddings = text.select(selected).trimmed().to(device)
                 latents = sample(
@@ -135,6 +151,7 @@ class ImageSampler:
                     seed=seed,
                     settings=self.settings,
                     max_batch=self.max_batch,
+                    initial=self.initial(),
                 )
                 self._judge(
                     latents,
@@ -146,7 +163,7 @@ class ImageSampler:
                 self._judge(
                     picture, "the picture is", f"{self.codec.name}, which decodes the latents"
                 )
-                yield picture.clamp(low, high).cpu()
+                yield self.finish(picture.clamp(low, high).cpu())
 
     def _judge(self, values: Tensor, stage: str, where: str) -> None:
         if self.finite:

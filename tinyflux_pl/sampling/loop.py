@@ -23,6 +23,7 @@ from tinyflux_pl.diffusion.prediction import to_data_and_noise
 from tinyflux_pl.diffusion.shifts import check_shift, shift_for
 from tinyflux_pl.diffusion.solvers import solver_named
 from tinyflux_pl.sampling.field import Field
+from tinyflux_pl.sampling.initial import Initial
 
 STARTS = ("unit", "sigma")
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -165,13 +166,14 @@ def sample(
     stream: str = "sampling",
     max_batch: int = 16,
     progress: Progress | None = None,
+    initial: Initial | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Latents (B, C, H, W) in fp32 on the text's device, one for each sample id.
 
     `text`, or each part of a Conditioning, has one row an id or a single row for all. `null` is the
     text encoder's null(), needed unless guidance.scale is 1; the unconditional keeps references and
     sizes. Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch; a sequence
-    does not depend on its padding.
+    does not depend on its padding. `initial` is a picture to begin from, or to keep a part of.
     """
     settings = settings or SamplerSettings()
     cond = _prepare_conditioning(denoiser, text, len(sample_ids), shape, settings.guidance)
@@ -188,6 +190,9 @@ def sample(
         final=settings.final,
     )
     first_step = _first_moving_step(path, times, settings.guidance)
+    if initial is not None:
+        _require_deterministic(initial, settings)
+        first_step = max(first_step, initial.first_step(settings.steps))
     # As on a VP table, whose last sigma is above 0: the data is then computed from the prediction.
     ends_before_data = settings.final == "data" and float(path.sigma(times[-1:])[0]) > 0
     solve = solver_named(settings.solver)
@@ -210,20 +215,30 @@ def sample(
                 null_text = null.to(device).expand(len(ids))
                 uncond = replace(chunk_cond, text=null_text, ports={}, port_mask={})
             velocity = Field(denoiser, chunk_cond, uncond, settings.guidance, times)
-            x = to_device(_initial_noise(shape, chunk_cond.target_mask, seed, stream, ids), device)
+            unit = _initial_noise(shape, chunk_cond.target_mask, seed, stream, ids)
+            x = unit = to_device(unit, device)
             if settings.start == "sigma":
                 x = x * path.sigma(times[:1]).item()
             elif settings.start != "unit":
                 x = x * float(settings.start)
+            if initial is not None:
+                x = initial.start(x, unit, times[first_step], path)
+            field = velocity if initial is None else initial.kept(velocity, unit, path)
             noise = _ancestral_noise(shape, seed, stream, ids, device)
-            x = solve(velocity, x, times[first_step:], path, on_step, noise)
+            x = solve(field, x, times[first_step:], path, on_step, noise)
             if ends_before_data:
                 last = times[-1:].expand(len(ids))
-                output = velocity(x, last)
+                output = field(x, last)
                 x, _ = to_data_and_noise("velocity", output, x, to_device(last, device), path)
             done.append(x)
     # outside inference mode, so that the result may enter autograd
     return torch.cat(done) if done else torch.empty(0, *shape, device=device)
+
+
+def _require_deterministic(initial: Initial, settings: SamplerSettings) -> None:
+    if initial.mask is not None and settings.solver == "euler_ancestral":
+        what = "the kept part of a picture would be given new noise at each step"
+        raise ConfigError(what, where="sampler.solver", cure="sampler.solver=euler")
 
 
 def _first_moving_step(path: Path, times: Tensor, guidance: Guidance) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app import from_image
 from tinyflux_pl.app.cli import help_text, process_settings, standard_streams, sweep_job
 from tinyflux_pl.app.cli.check_line import CONF, added_folders, check_line, prepare
 from tinyflux_pl.config import blocked_packages, command_words, redact
@@ -61,7 +62,7 @@ def run(
     task.__module__ = config_name  # Hydra takes the job's name from it
     try:
         with checked_loader.installed():
-            line = check_line(sys.argv[1:], root, config_name)
+            line = check_line(from_image.line(sys.argv[1:]), root, config_name)
             if any(flag in line.arguments for flag in ("--help", "-h")):
                 print(help_text.help_page(config_name, [root, *added_folders(line.arguments)]))
                 return

@@ -1,0 +1,143 @@
+"""`from_image=x.png`: what the file says stands where a user's words do; the picture is redrawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.config import recorded_picture
+from tinyflux_pl.config.schema import Generate
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, ImageError
+
+# keys that the file decides
+DECIDED = ("prompt", "prompt_file", "negative_prompt", "seed", "n", "first", "height", "width")
+DECIDED += ("condition", "grid", "batch_size", "sampler", "guidance", "strength")
+# of a description: what may differ where the picture is the same
+NOTED = ("device", "versions")
+CURE = "give a PNG that generate.py has written, unchanged"
+
+
+def line(overrides: Sequence[str]) -> list[str]:
+    """The overrides, after the choices of the picture that `from_image=` names, if one does.
+
+    What the user chooses takes the place of the picture's own choice of that key.
+    """
+    files = [o.partition("=")[2] for o in overrides if o.startswith("from_image=")]
+    if not files or files[-1] in ("null", ""):
+        return list(overrides)
+    file = files[-1].strip("'\"")
+    lines = recorded_picture.command(recorded_picture.read(file), file)
+    keys = {o.lstrip("+").partition("=")[0] for o in overrides}
+    return [*(text for text in lines if text.partition("=")[0] not in keys), *overrides]
+
+
+def restored(plain: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with everything that `from_image` says of prompt, noise, size and sampler.
+
+    ConfigError for keys that the file decides, ImageError for a file that does not say them.
+    """
+    file = plain.get("from_image")
+    if file is None:
+        return plain
+    for override in plain.get("overrides", ()):
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0] in DECIDED:
+            what = f"the picture itself says its {key}"
+            raise ConfigError(what, where=key, cure=f"leave {key}= out, or from_image=")
+    said = recorded_picture.read(file)
+    settings = _entry(said, "settings", dict, file)
+    height, width = _size(said, file)
+    values = {
+        "prompt": _entry(said, "prompt", str, file),
+        "negative_prompt": said.get("negative_prompt"),
+        "seed": _entry(said, "seed", int, file),
+        "first": _entry(said, "index", int, file),
+        "strength": said.get("strength"),
+        "height": height,
+        "width": width,
+        "sampler": {k: v for k, v in settings.items() if k != "guidance"},
+        "guidance": _entry(settings, "guidance", dict, file),
+        "hardware": {**plain["hardware"], "precision": _entry(said, "precision", str, file)},
+    }
+    if said.get("pictures") and not (plain.get("reference") or plain.get("image")):
+        what = f"it was drawn from pictures: {str(said['pictures'])[:100]}"
+        cure = "give them again, as reference= or as image= (and mask=)"
+        raise ConfigError(what, where=str(file), cure=cure)
+    if "checkpoint" in said:
+        values["weights"] = _entry(said, "weights", str, file)
+        values["checkpoint"] = plain.get("checkpoint") or _checkpoint(said, plain, file)
+    elif said.get("weights") == "published" and not plain["model"].get("weights"):
+        files = ", ".join(_entry(said, "model", dict, file).get("content", {}))
+        what = f"it was drawn with published weights ({files[:100]})"
+        cure = "say where they lie: model=NAME model.weights=FOLDER"
+        raise ConfigError(what, where=str(file), cure=cure)
+    return {**plain, **values}
+
+
+def _entry(metadata: Mapping[str, Any], key: str, kind: type, file: Any) -> Any:
+    value = metadata.get(key)
+    if type(value) is not kind:
+        raise ImageError(f"it does not say its {key}", where=str(file), cure=CURE)
+    return value
+
+
+def _size(said: Mapping[str, Any], file: Any) -> tuple[int, int]:
+    size = _entry(said, "image_size", list, file)
+    if len(size) != 2 or any(type(side) is not int for side in size):
+        raise ImageError("it does not say its size", where=str(file), cure=CURE)
+    return size[0], size[1]
+
+
+def _checkpoint(said: Mapping[str, Any], plain: Mapping[str, Any], file: Any) -> str:
+    """The folder under the runs' own whose seal is the recorded one."""
+    from tinyflux_pl.checkpoints import directory
+    from tinyflux_pl.core.errors import CorruptCheckpoint
+
+    wanted = _entry(said, "checkpoint", str, file)
+    for manifest in sorted(Path(plain["paths"]["outputs"]).glob("*/checkpoints/*/manifest.json")):
+        try:
+            if directory.read(manifest.parent).hash == wanted:
+                return str(manifest.parent)
+        except CorruptCheckpoint:
+            continue
+    what = f"no checkpoint {wanted} among the runs"
+    raise ConfigError(what, where=str(file), cure="say where it lies: checkpoint=FOLDER")
+
+
+def redraw(pipeline: Any, config: Generate) -> list[str]:
+    """Draw the picture again into the run's folder; lines that say where, and how it compares.
+
+    Raises CheckpointMismatch, before anything is drawn, where parts or settings are others.
+    """
+    from tinyflux_pl.inference.redraw import redrawn
+
+    file = str(config.from_image)
+    said = recorded_picture.read(file)
+    here = json.loads(json.dumps(pipeline.description()))
+    _require_same(said, here, file)
+    path, verdict = redrawn(pipeline, file, said, config.output or config.run_dir)
+    notes = [f"{key} was {said.get(key)}" for key in NOTED if said.get(key) != here.get(key)]
+    return [f"redrawn {path}", verdict, *notes]
+
+
+def _require_same(said: Mapping[str, Any], here: Mapping[str, Any], file: str) -> None:
+    for key, value in _leaves(here).items():
+        if key.partition(".")[0] in NOTED:
+            continue
+        recorded = _leaves(said).get(key)
+        if recorded != value:
+            what = f"{key} was {str(recorded)[:60]} and is {str(value)[:60]}: another picture"
+            cure = "give the weights, parts and pictures that it was drawn with"
+            raise CheckpointMismatch(what, where=file, cure=cure)
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> plain value; the pictures it was drawn from count by their hashes alone."""
+    if isinstance(value, Mapping):
+        parts = (_leaves(part, f"{prefix}{key}.") for key, part in value.items())
+        return {key: leaf for part in parts for key, leaf in part.items()}
+    if prefix == "pictures." and isinstance(value, list):
+        value = [pair[-1] for pair in value if isinstance(pair, list)]
+    return {prefix.rstrip("."): value}

@@ -87,9 +87,9 @@ def test_a_picture_drawn_from_pictures_needs_them_and_is_the_same(tmp_path, caps
 
 def rewritten(root, file, **changes):
     """The same pixels, saying something else."""
-    said = {**recorded_picture.read(file), **changes}
+    recorded = {**recorded_picture.read(file), **changes}
     info = PngInfo()
-    info.add_itxt("tinyflux_pl", json.dumps(said))
+    info.add_itxt("tinyflux_pl", json.dumps(recorded))
     Image.fromarray(pixels(file)).save(root / "other.png", pnginfo=info)
     return root / "other.png"
 

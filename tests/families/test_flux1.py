@@ -229,10 +229,10 @@ def test_the_plan_needs_no_weights(tmp_path, capsys):
             "not trained on references",
         ),
         (
-            ["model=flux1_fill", "model.weights=FOLDER", "image=PICTURE", "strength=0.5"],
+            ["model=flux1_dev", "model.weights=FOLDER", "strength=0.5"],
             "nothing begins from a picture",
         ),
-        (["model=flux1_fill", "model.weights=FOLDER", "image=PICTURE"], "do not go together"),
+        (["model=flux1_dev", "model.weights=FOLDER", "mask=PICTURE"], "do not go together"),
         (["model=flux1_dev", "model.weights=FOLDER", "hardware.precision=16-mixed"], "overflows"),
         (["model=flux1_dev", "model.weights=FOLDER", "path=linear"], "noise at t = 1"),
         (["model=flux1_dev", "model.weights=FOLDER", "codec=pixels"], "latent channels"),

@@ -10,6 +10,7 @@ from tests.denoisers.test_tinyflux import denoiser
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.inference.edit import References
+from tinyflux_pl.inference.editing import editing
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
@@ -48,7 +49,7 @@ def test_a_released_network_takes_references_of_its_own_size_beside_small_pictur
     pipeline = Pipeline(made, ImageSampler(PixelFolding(2), None, SamplerSettings(), (16, 16)), {})
     file = picture(tmp_path / "photo.png", 128, 64)
     with pytest.raises(ConfigError, match="128 x 64 pixels"):
-        pipeline.editing([file], keep_size=True)
+        editing(pipeline, [file], keep_size=True)
     made.image_size = 64
-    assert pipeline.editing([file], keep_size=True).sampler.image_size == (16, 16)
-    assert pipeline.editing([file]).sampler.image_size == (64, 128)
+    assert editing(pipeline, [file], keep_size=True).sampler.image_size == (16, 16)
+    assert editing(pipeline, [file]).sampler.image_size == (64, 128)

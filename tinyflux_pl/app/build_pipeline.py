@@ -29,8 +29,10 @@ def pipeline(config: Generate) -> Any:
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     pictures = {"references": config.references, "image": config.image, "mask": config.mask}
     if any(pictures.values()) or config.strength is not None:
+        from tinyflux_pl.inference.editing import editing
+
         has_size = config.height is not None or config.width is not None
-        built = built.editing(**pictures, keep_size=has_size, strength=config.strength)
+        built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
     return built.on(config.hardware.accelerator, config.hardware.precision)
 
 

@@ -46,30 +46,30 @@ def restored(plain: dict[str, Any]) -> dict[str, Any]:
         if key.partition(".")[0] in DECIDED:
             what = f"the picture itself says its {key}"
             raise ConfigError(what, where=key, cure=f"leave {key}= out, or from_image=")
-    said = recorded_picture.read(file)
-    settings = _entry(said, "settings", dict, file)
-    height, width = _size(said, file)
+    recorded = recorded_picture.read(file)
+    settings = _entry(recorded, "settings", dict, file)
+    height, width = _size(recorded, file)
     values = {
-        "prompt": _entry(said, "prompt", str, file),
-        "negative_prompt": said.get("negative_prompt"),
-        "seed": _entry(said, "seed", int, file),
-        "first": _entry(said, "index", int, file),
-        "strength": said.get("strength"),
+        "prompt": _entry(recorded, "prompt", str, file),
+        "negative_prompt": recorded.get("negative_prompt"),
+        "seed": _entry(recorded, "seed", int, file),
+        "first": _entry(recorded, "index", int, file),
+        "strength": recorded.get("strength"),
         "height": height,
         "width": width,
         "sampler": {k: v for k, v in settings.items() if k != "guidance"},
         "guidance": _entry(settings, "guidance", dict, file),
-        "hardware": {**plain["hardware"], "precision": _entry(said, "precision", str, file)},
+        "hardware": {**plain["hardware"], "precision": _entry(recorded, "precision", str, file)},
     }
-    if said.get("pictures") and not (plain.get("reference") or plain.get("image")):
-        what = f"it was drawn from pictures: {str(said['pictures'])[:100]}"
+    if recorded.get("pictures") and not (plain.get("reference") or plain.get("image")):
+        what = f"it was drawn from pictures: {str(recorded['pictures'])[:100]}"
         cure = "give them again, as reference= or as image= (and mask=)"
         raise ConfigError(what, where=str(file), cure=cure)
-    if "checkpoint" in said:
-        values["weights"] = _entry(said, "weights", str, file)
-        values["checkpoint"] = plain.get("checkpoint") or _checkpoint(said, plain, file)
-    elif said.get("weights") == "published" and not plain["model"].get("weights"):
-        files = ", ".join(_entry(said, "model", dict, file).get("content", {}))
+    if "checkpoint" in recorded:
+        values["weights"] = _entry(recorded, "weights", str, file)
+        values["checkpoint"] = plain.get("checkpoint") or _checkpoint(recorded, plain, file)
+    elif recorded.get("weights") == "published" and not plain["model"].get("weights"):
+        files = ", ".join(_entry(recorded, "model", dict, file).get("content", {}))
         what = f"it was drawn with published weights ({files[:100]})"
         cure = "say where they lie: model=NAME model.weights=FOLDER"
         raise ConfigError(what, where=str(file), cure=cure)
@@ -83,26 +83,26 @@ def _entry(metadata: Mapping[str, Any], key: str, kind: type, file: Any) -> Any:
     return value
 
 
-def _size(said: Mapping[str, Any], file: Any) -> tuple[int, int]:
-    size = _entry(said, "image_size", list, file)
+def _size(recorded: Mapping[str, Any], file: Any) -> tuple[int, int]:
+    size = _entry(recorded, "image_size", list, file)
     if len(size) != 2 or any(type(side) is not int for side in size):
         raise ImageError("it does not say its size", where=str(file), cure=CURE)
     return size[0], size[1]
 
 
-def _checkpoint(said: Mapping[str, Any], plain: Mapping[str, Any], file: Any) -> str:
+def _checkpoint(recorded: Mapping[str, Any], plain: Mapping[str, Any], file: Any) -> str:
     """The folder under the runs' own whose seal is the recorded one."""
     from tinyflux_pl.checkpoints import directory
     from tinyflux_pl.core.errors import CorruptCheckpoint
 
-    wanted = _entry(said, "checkpoint", str, file)
+    seal = _entry(recorded, "checkpoint", str, file)
     for manifest in sorted(Path(plain["paths"]["outputs"]).glob("*/checkpoints/*/manifest.json")):
         try:
-            if directory.read(manifest.parent).hash == wanted:
+            if directory.read(manifest.parent).hash == seal:
                 return str(manifest.parent)
         except CorruptCheckpoint:
             continue
-    what = f"no checkpoint {wanted} among the runs"
+    what = f"no checkpoint {seal} among the runs"
     raise ConfigError(what, where=str(file), cure="say where it lies: checkpoint=FOLDER")
 
 
@@ -114,21 +114,23 @@ def redraw(pipeline: Any, config: Generate) -> list[str]:
     from tinyflux_pl.inference.redraw import redrawn
 
     file = str(config.from_image)
-    said = recorded_picture.read(file)
+    recorded = recorded_picture.read(file)
     here = json.loads(json.dumps(pipeline.description()))
-    _require_same(said, here, file)
-    path, verdict = redrawn(pipeline, file, said, config.output or config.run_dir)
-    notes = [f"{key} was {said.get(key)}" for key in NOTED if said.get(key) != here.get(key)]
+    _require_same(recorded, here, file)
+    path, verdict = redrawn(pipeline, file, recorded, config.output or config.run_dir)
+    notes = [
+        f"{key} was {recorded.get(key)}" for key in NOTED if recorded.get(key) != here.get(key)
+    ]
     return [f"redrawn {path}", verdict, *notes]
 
 
-def _require_same(said: Mapping[str, Any], here: Mapping[str, Any], file: str) -> None:
+def _require_same(recorded: Mapping[str, Any], here: Mapping[str, Any], file: str) -> None:
     for key, value in _leaves(here).items():
         if key.partition(".")[0] in NOTED:
             continue
-        recorded = _leaves(said).get(key)
-        if recorded != value:
-            what = f"{key} was {str(recorded)[:60]} and is {str(value)[:60]}: another picture"
+        before = _leaves(recorded).get(key)
+        if before != value:
+            what = f"{key} was {str(before)[:60]} and is {str(value)[:60]}: another picture"
             cure = "give the weights, parts and pictures that it was drawn with"
             raise CheckpointMismatch(what, where=file, cure=cure)
 

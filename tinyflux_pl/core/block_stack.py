@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,12 +19,14 @@ class StackBlock:
     """One block: the residual streams it changes, by the names of its arguments.
 
     `streams` are in the order in which it returns them; a single one is returned bare. `image` is
-    the stream whose last tokens the output layer reads.
+    the stream whose last tokens the output layer reads. `modulated` gives the normed and modulated
+    image stream from the arguments of a first block, as TeaCache measures it.
     """
 
     module: nn.Module
     streams: tuple[str, ...]
     image: str
+    modulated: Callable[[dict[str, Any]], Tensor] | None = None
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -55,10 +57,17 @@ class StackBlock:
 
 
 def stack_of(
-    modules: Sequence[nn.Module] | nn.ModuleList, streams: tuple[str, ...], image: str
+    modules: Sequence[nn.Module] | nn.ModuleList,
+    streams: tuple[str, ...],
+    image: str,
+    modulated: Callable[[Any, dict[str, Any]], Tensor] | None = None,
 ) -> tuple[StackBlock, ...]:
-    """The blocks of a list of one kind."""
-    return tuple(StackBlock(module, streams, image) for module in modules)
+    """The blocks of a list of one kind; `modulated` takes a block and its arguments."""
+    rules = (None if modulated is None else partial(modulated, module) for module in modules)
+    return tuple(
+        StackBlock(module, streams, image, rule)
+        for module, rule in zip(modules, rules, strict=True)
+    )
 
 
 @contextmanager

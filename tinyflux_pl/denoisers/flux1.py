@@ -94,7 +94,7 @@ class Flux1Denoiser(ReleasedDenoiser):
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         streams = ("encoder_hidden_states", "hidden_states")
         return (
-            *stack_of(self.net.transformer_blocks, streams, "hidden_states"),
+            *stack_of(self.net.transformer_blocks, streams, "hidden_states", _modulated),
             *stack_of(self.net.single_transformer_blocks, streams, "hidden_states"),
         )
 
@@ -121,6 +121,10 @@ class Flux1Denoiser(ReleasedDenoiser):
         height, width = x_t.shape[-2:]
         output = output[:, : height * width // self.patch_size**2]
         return Prediction(unpatchify(output, self.patch_size, height, width))
+
+
+def _modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
+    return block.norm1(inputs["hidden_states"], emb=inputs["temb"])[0]
 
 
 def build(

@@ -130,7 +130,7 @@ class Flux2Denoiser(ReleasedDenoiser):
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         streams = ("encoder_hidden_states", "hidden_states")
         return (
-            *stack_of(self.net.transformer_blocks, streams, "hidden_states"),
+            *stack_of(self.net.transformer_blocks, streams, "hidden_states", _modulated),
             *stack_of(self.net.single_transformer_blocks, ("hidden_states",), "hidden_states"),
         )
 
@@ -168,6 +168,13 @@ class Flux2Denoiser(ReleasedDenoiser):
             if self._inpaint_tokens is None
             else embedded + self.inpaint_in(self._inpaint_tokens)
         )
+
+
+def _modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
+    from diffusers.models.transformers.transformer_flux2 import Flux2Modulation
+
+    shift, scale, _ = Flux2Modulation.split(inputs["temb_mod_img"], 2)[0]
+    return (1 + scale) * block.norm1(inputs["hidden_states"]) + shift
 
 
 def build(

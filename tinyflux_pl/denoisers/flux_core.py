@@ -18,6 +18,7 @@ from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import image_ids
 from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.flux import Flux, FluxParams
+from tinyflux_pl.nets.flux_blocks import modulated
 
 
 class FluxCoreDenoiser(DenoiserModule):
@@ -79,7 +80,7 @@ class FluxCoreDenoiser(DenoiserModule):
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (
-            *stack_of(self.net.double_blocks, ("img", "txt"), "img"),
+            *stack_of(self.net.double_blocks, ("img", "txt"), "img", _modulated),
             *stack_of(self.net.single_blocks, ("x",), "x"),
         )
 
@@ -153,6 +154,11 @@ class FluxCoreDenoiser(DenoiserModule):
         return cls(
             FluxParams(**config["params"]), *specs, path, config.get("training_guidance", 1.0)
         )
+
+
+def _modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
+    attention, _ = block.img_mod(inputs["vec"])
+    return modulated(inputs["img"], attention.shift, attention.scale)
 
 
 def build(

@@ -101,7 +101,7 @@ class SD3Denoiser(ReleasedDenoiser):
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its blocks; the last of them drops the text."""
         streams = ("encoder_hidden_states", "hidden_states")
-        return stack_of(self.net.transformer_blocks, streams, "hidden_states")
+        return stack_of(self.net.transformer_blocks, streams, "hidden_states", _modulated)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
@@ -117,6 +117,10 @@ class SD3Denoiser(ReleasedDenoiser):
             return_dict=False,
         )[0]
         return Prediction(output)
+
+
+def _modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
+    return block.norm1(inputs["hidden_states"], emb=inputs["temb"])[0]
 
 
 def build(

@@ -125,7 +125,7 @@ class TinyFluxDenoiser(DenoiserModule):
     def blocks(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (
-            *stack_of(self.net.double_blocks, ("txt", "img"), "img"),
+            *stack_of(self.net.double_blocks, ("txt", "img"), "img", _modulated),
             *stack_of(self.net.single_blocks, ("x",), "x"),
         )
 
@@ -185,6 +185,10 @@ class TinyFluxDenoiser(DenoiserModule):
         return cls(
             network, LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"]), path
         )
+
+
+def _modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
+    return block.img_norm1(inputs["img"], inputs["vec"])[0]
 
 
 def build(

@@ -38,10 +38,15 @@ class BatchRecord:
     images: int
 
     @classmethod
-    def of(cls, said: Mapping[str, Any], file: str) -> BatchRecord:
+    def of(cls, recorded: Mapping[str, Any], file: str) -> BatchRecord:
         """What the file says, or the picture alone; ImageError for no such thing."""
-        together = said.get("together", {})
-        alone = {"prompts": [said["prompt"]], "indices": [said["index"]], "at": 0, "images": 1}
+        together = recorded.get("together", {})
+        alone = {
+            "prompts": [recorded["prompt"]],
+            "indices": [recorded["index"]],
+            "at": 0,
+            "images": 1,
+        }
         values = {**alone, **together} if isinstance(together, dict) else {}
         prompts, indices = values.get("prompts"), values.get("indices")
         valid = (
@@ -55,7 +60,7 @@ class BatchRecord:
             and 0 <= values["at"] < len(prompts)
             and type(values["images"]) is int
             and 1 <= values["images"] <= MOST
-            and (prompts[values["at"]], indices[values["at"]]) == (said["prompt"], said["index"])
+            and (prompts[values["at"]], indices[values["at"]]) == (prompt, index)
         )
         if not valid:
             cure = "give a PNG that generate.py has written, unchanged"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,10 @@ from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.engine.accelerator import device_of
 from tinyflux_pl.inference import described_parts, provenance
 from tinyflux_pl.inference.batch_record import together
-from tinyflux_pl.inference.edit import Edit, Hole, References
 from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 from tinyflux_pl.inference.picture_folder import PictureFolder
 from tinyflux_pl.inference.picture_size import check_size, warn_if_far
 from tinyflux_pl.inference.prompts import read_prompts
-from tinyflux_pl.inference.start import Start
 from tinyflux_pl.sampling.grid import Grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
@@ -99,57 +96,6 @@ class Pipeline:
     def cell(self) -> int:
         """Pixels along a side of one token."""
         return self.sampler.codec.latent_spec.downsample * self.denoiser.patch_size
-
-    def editing(
-        self,
-        references: Sequence[str | Path] = (),
-        image: str | Path | None = None,
-        mask: str | Path | None = None,
-        keep_size: bool = False,
-        strength: float | None = None,
-    ) -> Pipeline:
-        """Drawing from pictures: references (Kontext), an image with a hole (Fill), or an image to
-        begin from, with or without a mask (any network).
-
-        The result has the size of the first picture, as the network wants it, unless `keep_size`.
-        """
-        size, codec = self.sampler.image_size, self.sampler.codec
-        rule = self.denoiser.reference_size
-        edit: Edit
-        if strength is not None and (image is None or self.denoiser.inpaint_channels):
-            what = "nothing begins from a picture"
-            cure = "give strength= with image=, to a network without a hole of its own"
-            raise ConfigError(what, where="strength", cure=cure)
-        chosen_size = size if keep_size else None
-        if references and image is None and mask is None:
-            if rule is None:
-                cure = (
-                    "model=flux1_kontext, or model.reference_size=as_is for a network that you "
-                    "trained on pairs"
-                )
-                raise ConfigError(
-                    "this network was not trained on references", where="reference", cure=cure
-                )
-            side = self.denoiser.image_size or 0
-            edit = References(
-                codec, references, rule, self.cell, max(size, (side, side), key=math.prod)
-            )
-        elif image is not None and not references and not self.denoiser.inpaint_channels:
-            edit = Start(codec, image, mask, strength, self.cell, chosen_size, max(size))
-        elif image is not None and mask is not None and not references:
-            edit = Hole(codec, image, mask, self.cell, chosen_size, max(size))
-        else:
-            cure = (
-                "give reference= alone, or image=, which a network that fills holes needs mask= for"
-            )
-            raise ConfigError(
-                "pictures that do not go together", where="reference, image, mask", cure=cure
-            )
-        image_size = size if keep_size else edit.size
-        stages = {"condition_fn": edit, "initial": edit.initial, "finish": edit.finish}
-        sampler = replace(self.sampler, image_size=image_size, **stages)
-        shown = {} if edit.strength is None else {"strength": edit.strength}
-        return replace(self, sampler=sampler).marked(pictures=edit.hashes, **shown)
 
     def adjusted(
         self,

@@ -18,25 +18,25 @@ from tinyflux_pl.sampling.picture import to_picture
 
 
 def redrawn(
-    pipeline: Pipeline, file: str, said: Mapping[str, Any], folder: str | Path
+    pipeline: Pipeline, file: str, recorded: Mapping[str, Any], folder: str | Path
 ) -> tuple[Path, str]:
-    """Draw what `said` describes into a folder; its file, and how it compares with `file`."""
-    batch = BatchRecord.of(said, file)
+    """Draw what `recorded` describes into a folder; its file, and how it compares with `file`."""
+    batch = BatchRecord.of(recorded, file)
     device = next(pipeline.denoiser.parameters()).device
     sampler = replace(pipeline.sampler, max_batch=batch.images)
     with formats.autocast(pipeline.precision, device):
         batches = sampler.batches(
             pipeline.denoiser,
             batch.prompts,
-            negative_prompt=said.get("negative_prompt"),
+            negative_prompt=recorded.get("negative_prompt"),
             indices=batch.indices,
-            seed=said["seed"],
+            seed=recorded["seed"],
             only=batch.at,
         )
         image = next(batches)[batch.at % batch.images]
     picture = to_picture(image)
     kept = ("prompt", "negative_prompt", "seed", "index", "together")
-    metadata = {**pipeline.description(), **{key: said[key] for key in kept if key in said}}
+    metadata = {**pipeline.description(), **{key: recorded[key] for key in kept if key in recorded}}
     path = PictureFolder(folder).add(picture, metadata)
     return path, _verdict(np.asarray(picture), decode(Path(file).expanduser()))
 

@@ -15,6 +15,7 @@ from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.guidance_rules import Momentum
 from tinyflux_pl.diffusion.paths import data_share
 from tinyflux_pl.diffusion.prediction import convert
+from tinyflux_pl.sampling.step_cache import StepCache
 
 NO_GUIDANCE = Guidance(scale=1.0)
 
@@ -75,7 +76,8 @@ class Field:
 
     Conditional and unconditional share one forward pass. `nfe` counts evaluations per image: 2
     where guidance needs both, 1 outside its interval or at scale 1, and one more where skip-layer
-    guidance asks again. `times` are those of the steps, over which a curve is normalised. The zero
+    guidance asks again. `times` are those of the steps, over which a curve is normalised. `cache`
+    is installed on the denoiser, and learns the branch of each evaluation. The zero
     initialisation of CFG-Zero* is part of the loop. A field remembers APG's momentum: one for each
     batch.
     """
@@ -87,6 +89,7 @@ class Field:
         uncond: Conditioning | None = None,
         guidance: Guidance = NO_GUIDANCE,
         times: Float[Tensor, " n"] | None = None,
+        cache: StepCache | None = None,
     ) -> None:
         if uncond is None and guidance.scale != 1:
             raise ConfigError(
@@ -106,6 +109,9 @@ class Field:
         self.momentum = Momentum(guidance.momentum) if guidance.momentum else None
         levels = [] if times is None else data_share(denoiser.path, times).tolist()
         self.gain = guidance.gain_on(levels)
+        self.cache = cache
+        # of the last step, whose start is the last evaluation
+        self.last_level = levels[-2] if len(levels) > 1 else 1.0
         self.denoiser = denoiser
         self.guidance = guidance
         self.cond = cond
@@ -123,20 +129,27 @@ class Field:
         uncond = skipped = None
         if scale == 1 or self.both is None:
             self.nfe += 1
-            cond = self._velocity(x, t, self.cond)
+            cond = self._velocity(x, t, self.cond, "cond", level)
         else:
             self.nfe += 2
-            cond, uncond = self._velocity(torch.cat([x, x]), torch.cat([t, t]), self.both).chunk(2)
+            cond, uncond = self._velocity(
+                torch.cat([x, x]), torch.cat([t, t]), self.both, "both", level
+            ).chunk(2)
         if self.guidance.skips_at(level):
             self.nfe += 1
             with skipping(self.blocks, self.guidance.skip_layers):
-                skipped = self._velocity(x, t, self.cond)
+                skipped = self._velocity(x, t, self.cond, "skipped", level)
         if uncond is None and skipped is None:
             return cond
         return self.guidance.combine(
             cond, uncond, x, t, path, scale, skipped=skipped, momentum=self.momentum
         )
 
-    def _velocity(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    def _velocity(
+        self, x: Tensor, t: Tensor, cond: Conditioning, branch: str, level: float
+    ) -> Tensor:
+        if self.cache is not None:
+            is_last = level >= self.last_level
+            self.cache.begin(branch, forced=is_last, bypassed=branch == "skipped")
         output = self.denoiser(x, t, cond).sample.to(x.dtype)
         return convert(output, x, t, self.denoiser.path, self.denoiser.prediction, "velocity")

@@ -16,6 +16,7 @@ from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.sampling.initial import Initial
 from tinyflux_pl.sampling.loop import SamplerSettings, sample
+from tinyflux_pl.sampling.step_cache import StepCache
 
 # images whose prompts are encoded together: some encoders are read from disk for each call
 ENCODED = 64
@@ -85,6 +86,7 @@ class ImageSampler:
     condition_fn: Callable[[TextEmbeddings, slice], Conditioning] = words_only
     initial: Callable[[], Initial | None] = from_noise  # a picture to begin from
     finish: Callable[[Tensor], Tensor] = as_decoded  # the last change of decoded pictures
+    cache: StepCache | None = None  # passes blocks by, and counts
     # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
     finite: bool = False
 
@@ -152,6 +154,7 @@ class ImageSampler:
                     settings=self.settings,
                     max_batch=self.max_batch,
                     initial=self.initial(),
+                    cache=self.cache,
                 )
                 self._judge(
                     latents,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyflux_pl.core import interruption, rng
+from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.protocols import Denoiser, Path
 from tinyflux_pl.core.transfer import to_device
@@ -24,6 +24,8 @@ from tinyflux_pl.diffusion.shifts import check_shift, shift_for
 from tinyflux_pl.diffusion.solvers import solver_named
 from tinyflux_pl.sampling.field import Field
 from tinyflux_pl.sampling.initial import Initial
+from tinyflux_pl.sampling.noise import ancestral_noise, initial_noise
+from tinyflux_pl.sampling.step_cache import StepCache, cached
 
 STARTS = ("unit", "sigma")
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -133,27 +135,6 @@ def _prepare_conditioning(
     return cond.rows(expand)
 
 
-def _initial_noise(
-    shape: tuple[int, int, int], real: Tensor | None, seed: int, stream: str, ids: Sequence[int]
-) -> Tensor:
-    """Noise of each image; of a sequence, real tokens (B, N) alone draw noise, and padding is 0."""
-    if real is None:
-        return rng.normal(shape, seed, stream, ids)
-    x = torch.zeros(len(ids), *shape)
-    for row, i in enumerate(ids):
-        cells = real[row].cpu().view(shape[1:])
-        x[row, :, cells] = rng.normal((shape[0], int(cells.sum())), seed, stream, [i])[0]
-    return x
-
-
-def _ancestral_noise(
-    shape: tuple[int, int, int], seed: int, stream: str, ids: Sequence[int], device: torch.device
-) -> Callable[[int], Tensor]:
-    """Noise that an ancestral solver adds after a step, by its index; independent of the batch."""
-    stream = f"{stream}/ancestral"
-    return lambda index: to_device(rng.normal(shape, seed, stream, ids, step=index), device)
-
-
 def sample(
     denoiser: Denoiser,
     text: TextEmbeddings | Conditioning,
@@ -167,13 +148,15 @@ def sample(
     max_batch: int = 16,
     progress: Progress | None = None,
     initial: Initial | None = None,
+    cache: StepCache | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Latents (B, C, H, W) in fp32 on the text's device, one for each sample id.
 
     `text`, or each part of a Conditioning, has one row an id or a single row for all. `null` is the
     text encoder's null(), needed unless guidance.scale is 1; the unconditional keeps references and
     sizes. Image i depends on (seed, stream, sample_ids[i], text[i]), not on its batch; a sequence
-    does not depend on its padding. `initial` is a picture to begin from, or to keep a part of.
+    does not depend on its padding. `initial` is a picture to begin from, or to keep a part of;
+    `cache` passes blocks by.
     """
     settings = settings or SamplerSettings()
     cond = _prepare_conditioning(denoiser, text, len(sample_ids), shape, settings.guidance)
@@ -214,8 +197,8 @@ def sample(
             if null is not None:
                 null_text = null.to(device).expand(len(ids))
                 uncond = replace(chunk_cond, text=null_text, ports={}, port_mask={})
-            velocity = Field(denoiser, chunk_cond, uncond, settings.guidance, times)
-            unit = _initial_noise(shape, chunk_cond.target_mask, seed, stream, ids)
+            velocity = Field(denoiser, chunk_cond, uncond, settings.guidance, times, cache)
+            unit = initial_noise(shape, chunk_cond.target_mask, seed, stream, ids)
             x = unit = to_device(unit, device)
             if settings.start == "sigma":
                 x = x * path.sigma(times[:1]).item()
@@ -224,8 +207,9 @@ def sample(
             if initial is not None:
                 x = initial.start(x, unit, times[first_step], path)
             field = velocity if initial is None else initial.kept(velocity, unit, path)
-            noise = _ancestral_noise(shape, seed, stream, ids, device)
-            x = solve(field, x, times[first_step:], path, on_step, noise)
+            noise = ancestral_noise(shape, seed, stream, ids, device)
+            with cached(cache, denoiser, settings.steps):
+                x = solve(field, x, times[first_step:], path, on_step, noise)
             if ends_before_data:
                 last = times[-1:].expand(len(ids))
                 output = field(x, last)

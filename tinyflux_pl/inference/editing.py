@@ -1,0 +1,63 @@
+"""A pipeline that draws from pictures: references, a hole, or a picture to begin from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.inference.edit import Edit, Hole, References
+from tinyflux_pl.inference.pipeline import Pipeline
+from tinyflux_pl.inference.start import Start
+
+
+def editing(
+    pipeline: Pipeline,
+    references: Sequence[str | Path] = (),
+    image: str | Path | None = None,
+    mask: str | Path | None = None,
+    keep_size: bool = False,
+    strength: float | None = None,
+) -> Pipeline:
+    """Drawing from pictures: references (Kontext), an image with a hole (Fill), or an image to
+    begin from, with or without a mask (any network).
+
+    The result has the size of the first picture, as the network wants it, unless `keep_size`.
+    """
+    size, codec = pipeline.sampler.image_size, pipeline.sampler.codec
+    rule = pipeline.denoiser.reference_size
+    edit: Edit
+    if strength is not None and (image is None or pipeline.denoiser.inpaint_channels):
+        what = "nothing begins from a picture"
+        cure = "give strength= with image=, to a network without a hole of its own"
+        raise ConfigError(what, where="strength", cure=cure)
+    chosen_size = size if keep_size else None
+    if references and image is None and mask is None:
+        if rule is None:
+            cure = (
+                "model=flux1_kontext, or model.reference_size=as_is for a network that you "
+                "trained on pairs"
+            )
+            raise ConfigError(
+                "this network was not trained on references", where="reference", cure=cure
+            )
+        side = pipeline.denoiser.image_size or 0
+        edit = References(
+            codec, references, rule, pipeline.cell, max(size, (side, side), key=math.prod)
+        )
+    elif image is not None and not references and not pipeline.denoiser.inpaint_channels:
+        edit = Start(codec, image, mask, strength, pipeline.cell, chosen_size, max(size))
+    elif image is not None and mask is not None and not references:
+        edit = Hole(codec, image, mask, pipeline.cell, chosen_size, max(size))
+    else:
+        cure = "give reference= alone, or image=, which a network that fills holes needs mask= for"
+        raise ConfigError(
+            "pictures that do not go together", where="reference, image, mask", cure=cure
+        )
+    image_size = size if keep_size else edit.size
+    stages = {"condition_fn": edit, "initial": edit.initial, "finish": edit.finish}
+    sampler = replace(pipeline.sampler, image_size=image_size, **stages)
+    entries = {} if edit.strength is None else {"strength": edit.strength}
+    return replace(pipeline, sampler=sampler).marked(pictures=edit.hashes, **entries)

@@ -13,7 +13,7 @@ MOST = 10**6  # images at once
 
 
 def together(requests: Sequence[tuple[str, int]], number: int, images: int) -> dict[str, Any]:
-    """What a picture's file says of its batch: prompts that were encoded together, with their
+    """The batch as a picture's file names it: prompts that were encoded together, with their
     indices, its place among them, and the images at once; {} of a picture that was alone.
     """
     first = number // ENCODED * ENCODED
@@ -39,7 +39,7 @@ class BatchRecord:
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any], file: str) -> BatchRecord:
-        """What the file says, or the picture alone; ImageError for no such thing."""
+        """The batch that the file names, or the picture alone; ImageError for no such thing."""
         together = recorded.get("together", {})
         alone = {
             "prompts": [recorded["prompt"]],

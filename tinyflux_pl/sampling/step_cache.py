@@ -22,7 +22,7 @@ from tinyflux_pl.diffusion.cache_rules import CacheSettings, hits, relative_chan
 
 @dataclass
 class BranchState:
-    """What a branch of guidance remembers: the measure of its last step, what the blocks added when
+    """Memory of a branch of guidance: the measure of its last step, what the blocks added when
     they ran last, the movement since, and the steps that were passed by since.
     """
 

@@ -127,7 +127,7 @@ def _tiles(run: RunFiles) -> Markup:
     tiles = [
         ("validation loss", figures.fixed(last_loss), "mean squared error, held-out pictures"),
         ("steps", f"{run.step:,}", _batch(run)),
-        ("throughput", figures.short(rate, 3), "images/s while training"),
+        ("throughput", figures.fixed(rate, 3), "images/s while training"),
         ("time", figures.duration(results.get("seconds")), "from start to evaluation"),
         ("peak memory", figures.size(results.get("peak_memory_bytes")), _device(run)),
     ]

@@ -43,7 +43,7 @@ PANELS = (
         "module_norm",
         "curves",
         "Gradient norm by module",
-        r"train/gradient_norm_(\w+)",
+        r"train/gradient_norm_([\w.]+)",
         "L2",
         log="on",
     ),

@@ -149,7 +149,7 @@ def _checkpoints(run: RunFiles) -> list[SavedStep]:
 
 def _log(folder: Path) -> str:
     """The end of the run's log, redacted."""
-    for path in sorted(folder.glob("*.log")):
+    for path in filter(Path.is_file, sorted(folder.glob("*.log"))):
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()

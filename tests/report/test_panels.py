@@ -1,0 +1,34 @@
+"""Logged names find their charts."""
+
+import pytest
+
+from tinyflux_pl.report import panels
+from tinyflux_pl.report.curve import curve_of
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "label"),
+    [
+        ("train/loss", "loss", "training"),
+        ("validation/loss", "loss", "validation"),
+        ("train/lune", "terms", "lune"),
+        ("train/sol_weight", "weight", "sol"),
+        ("train/gate_prior", "gate", "prior"),
+        ("train/gradient_norm", "norm", "Gradient norm"),
+        ("train/gradient_norm_double_blocks", "module_norm", "double blocks"),
+        ("train/learning_rate_0", "rate", "0"),
+        ("train/data_wait_seconds", "wait", "Data wait"),
+        ("train/peak_memory_bytes", "memory", "Peak memory"),
+        ("validation/loss_t_0.1", "times", "0.1"),
+        ("validation/seen_loss_t_0.1", "seen_times", "0.1"),
+        ("preview/accuracy_all", "accuracy", "all"),
+    ],
+)
+def test_a_metric_has_its_chart_and_its_name(name, key, label):
+    panel = panels.panel_of(name)
+    assert panel.key == key and panels.label(panel, name) == label
+
+
+def test_a_metric_of_a_user_keeps_its_name():
+    by_panel, rest = panels.sorted_out({"mine/x": curve_of("mine/x", [1], [1.0])})
+    assert by_panel == {} and list(rest) == ["mine/x"]

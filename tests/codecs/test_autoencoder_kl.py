@@ -294,7 +294,7 @@ def test_every_setting_of_an_autoencoder_is_classified_as_deciding_or_not(codec)
 def test_large_batches_are_taken_in_parts(release, images, monkeypatch):
     codec = AutoencoderKLCodec(str(release[0]))
     whole = codec.encode(images), codec.decode(codec.encode(images))
-    monkeypatch.setattr("tinyflux_pl.codecs.autoencoder_kl.PIXELS", 1)
+    monkeypatch.setattr("tinyflux_pl.codecs.tiles.PIXELS", 1)
     torch.testing.assert_close(
         (codec.encode(images), codec.decode(whole[0])), whole, rtol=1e-5, atol=1e-6
     )

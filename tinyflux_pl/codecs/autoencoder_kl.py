@@ -8,24 +8,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.codecs import autoencoder_simulation as simulation
-from tinyflux_pl.codecs import autoencoder_weights
+from tinyflux_pl.codecs import autoencoder_weights, tiles
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
-from tinyflux_pl.codecs.autoencoder_settings import require_no_overflow, require_settings
+from tinyflux_pl.codecs.autoencoder_settings import decided, require_no_overflow, require_settings
 from tinyflux_pl.codecs.autoencoder_skeleton import skeleton_of
 from tinyflux_pl.codecs.latent_scaling import scale_of, statistics_of
+from tinyflux_pl.codecs.posterior import mean_and_deviation
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.specs import LatentSpec
 from tinyflux_pl.weights.headers import known_sha256
 from tinyflux_pl.weights.load_release import WeightSource, fill
-
-PIXELS = 2**18  # in one pass of the autoencoder, whose activations take a few KB a pixel
-
-
-def _chunks(images: int, pixels: int) -> list[slice]:
-    """A batch in parts of at most PIXELS, or of one image."""
-    size = max(1, PIXELS // pixels)
-    return [slice(start, start + size) for start in range(0, images, size)]
 
 
 class AutoencoderKLCodec(Codec):
@@ -39,8 +32,9 @@ class AutoencoderKLCodec(Codec):
     EDM network's latents are divided by `data_deviation` beside. scaling="unshifted"
     leaves the shift out, as TinyFlux's published weights want. Of a folder's variants (fp16, ...)
     `variant` is read. Headers are judged when the autoencoder is first asked about its latents,
-    weights are read on first use, in `dtype`; latents come out in fp32. Raises ConfigError,
-    HubError, CheckpointMismatch, CorruptCheckpoint.
+    weights are read on first use, in `dtype`; latents come out in fp32. `tile` is the side of
+    overlapping tiles, in pixels. Raises ConfigError, HubError, CheckpointMismatch,
+    CorruptCheckpoint.
     """
 
     kind = "AutoencoderKL"  # the class of diffusers
@@ -59,12 +53,14 @@ class AutoencoderKLCodec(Codec):
         structure: dict[str, Any] | None = None,
         variant: str | None = None,
         data_deviation: float = 1.0,
+        tile: int | None = None,
     ) -> None:
         require_settings(scaling, dtype, data_deviation)
+        tiles.require_tile(tile)
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.revision, self.structure = subfolder, revision, structure
         self.scaling, self.dtype, self.name, self.variant = scaling, dtype, name, variant
-        self.data_deviation = data_deviation
+        self.data_deviation, self.tile = data_deviation, tile
         self.device = torch.device("cpu")
         self._model: Any = None
         self.simulation_seed: int | None = None  # of the random weights of `simulated`
@@ -141,21 +137,29 @@ class AutoencoderKLCodec(Codec):
         if height % factor or width % factor:
             cure = f"use sides that are multiples of {factor}"
             raise ConfigError(f"{height} x {width} pixels", where=self.name, cure=cure)
-        drawn = []
-        for rows in _chunks(len(images), height * width):
-            part = images[rows].to(self.device, getattr(torch, self.dtype))
-            posterior = self._loaded().encode(part).latent_dist
-            z = posterior.mode().float()
-            drawn.append(z if noise is None else z + posterior.std.float() * noise[rows].to(z))
-        return self._normalised(torch.cat(drawn))
+        images = images.to(self.device, getattr(torch, self.dtype))
+        scale, pixels = 1 / self._halvings, height * width
+        moments = tiles.in_turn(self._moments, images, self.tile, scale, pixels)
+        mean, deviation = mean_and_deviation(moments)
+        return self._normalised(mean if noise is None else mean + deviation * noise.to(mean))
 
     def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]:
         """Normalised latents -> images, not clamped."""
         z = self._restored(latents.to(self.device).float()).to(getattr(torch, self.dtype))
-        pixels = latents.shape[-2] * latents.shape[-1] * self.latent_spec.downsample**2
-        return torch.cat(
-            [self._loaded().decode(z[rows]).sample.float() for rows in _chunks(len(z), pixels)]
-        )
+        tile = None if self.tile is None else int(self.tile / self._halvings)
+        pixels = int(z.shape[-2] * z.shape[-1] * self._halvings**2)
+        return tiles.in_turn(self._pixels, z, tile, self._halvings, pixels)
+
+    @property
+    def _halvings(self) -> float:
+        """The picture's side over that of the autoencoder's own latents."""
+        return 2.0 ** (len(self.vae_config.get("block_out_channels", [64])) - 1)
+
+    def _moments(self, images: Tensor) -> Tensor:
+        return self._loaded().encode(images).latent_dist.parameters
+
+    def _pixels(self, z: Tensor) -> Tensor:
+        return self._loaded().decode(z).sample.float()
 
     def _normalised(self, z: Tensor) -> Tensor:
         if self.statistics is None:
@@ -181,6 +185,7 @@ class AutoencoderKLCodec(Codec):
             "structure": self.structure,
             "variant": self.variant,
             **({} if self.data_deviation == 1 else {"data_deviation": self.data_deviation}),
+            **({} if self.tile is None else {"tile": self.tile}),
         }
 
     @cached_property
@@ -205,11 +210,7 @@ class AutoencoderKLCodec(Codec):
         }
 
     def _decided(self) -> dict[str, Any]:
-        """Settings of config.json that change the latents and differ from diffusers' defaults."""
-        settings = {
-            key: self.vae_config.get(key, default) for key, default in self.deciding.items()
-        }
-        return {key: value for key, value in settings.items() if value != self.deciding[key]}
+        return decided(self.vae_config, self.deciding, self.tile)
 
     def to(self, device: Any) -> "AutoencoderKLCodec":
         """Move, now or when loaded."""

@@ -1,4 +1,4 @@
-"""Refusals of an autoencoder's settings, before anything is read."""
+"""An autoencoder's settings: those refused before anything is read, those that decide latents."""
 
 from __future__ import annotations
 
@@ -33,3 +33,12 @@ def require_no_overflow(dtype: str, config: Mapping[str, Any], name: str) -> Non
             where="codec.dtype",
             cure=cure + "force_upcast: false",
         )
+
+
+def decided(
+    config: Mapping[str, Any], deciding: Mapping[str, Any], tile: int | None
+) -> dict[str, Any]:
+    """Settings that change the latents and differ from diffusers' defaults, `deciding`."""
+    settings = {key: config.get(key, default) for key, default in deciding.items()}
+    changed = {key: value for key, value in settings.items() if value != deciding[key]}
+    return changed if tile is None else {**changed, "tile": tile}

@@ -3,6 +3,8 @@
 import pytest
 
 from tests.app.cli.test_command_line import refused
+from tinyflux_pl.app.cli.check_line import CONF, check_line, prepare
+from tinyflux_pl.core.errors import ConfigError
 
 ATTACKS = {
     "callback": "+hydra.callbacks.x={_target_: os.system, command: touch owned}",
@@ -70,3 +72,50 @@ def test_no_target_of_a_file_reaches_hydra_unjudged(conf, attack):
     (conf / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{attack}\n")
     error = refused(conf, "experiment=evil")
     assert "may not" in error.what or "allowlist" in error.what, str(error)
+
+
+LAUNCHERS = {  # what joblib and submitit themselves would do with it
+    "joblib's folder": ("joblib", "hydra.launcher.temp_folder=owned"),
+    "joblib's backend": ("joblib", "hydra.launcher.backend=threading"),
+    "joblib's arrays": ("joblib", "hydra.launcher.mmap_mode=w+"),
+    "joblib's arithmetic": ("joblib", "hydra.launcher.pre_dispatch='__import__(os)'"),
+    "joblib's unknown": ("joblib", "+hydra.launcher.initializer=os.system"),
+    "submitit's folder": ("submitit_local", "hydra.launcher.submitit_folder=/owned"),
+    "submitit's way out": (
+        "submitit_local",
+        "hydra.launcher.submitit_folder='${hydra.sweep.dir}/../owned'",
+    ),
+    "slurm's options": ("submitit_slurm", "+hydra.launcher.additional_parameters.wrap=owned"),
+    "slurm's line": ("submitit_slurm", 'hydra.launcher.comment="a\nowned"'),
+}
+
+
+@pytest.mark.parametrize("attack", LAUNCHERS.values(), ids=LAUNCHERS)
+def test_no_option_of_a_launcher_runs_or_opens_anything(conf, attack):
+    launcher, line = attack
+    error = refused(conf, f"hydra/launcher={launcher}", line)
+    assert error.where.startswith("hydra.launcher") or "launcher" in str(error), str(error)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+def test_launchers_as_they_come_pass(conf, launcher):
+    numbers = {
+        "joblib": "hydra.launcher.n_jobs=2",
+        "submitit_slurm": "hydra.launcher.partition=gpu",
+    }
+    prepare([f"hydra/launcher={launcher}", numbers.get(launcher, "steps=2")], conf, "train")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("seed=0,1", "hydra.sweeper.max_batch_size=many"),
+        ("hparams_search=optuna", "hydra.sweeper.max_batch_size=1"),
+        ("hparams_search=optuna", "+hydra.sweeper.storage=owned"),
+        ("hparams_search=optuna", "hydra.sweeper.n_trials=0"),
+    ],
+)
+def test_an_option_of_our_sweepers_is_typed(words):
+    with pytest.raises(ConfigError) as caught:
+        check_line(["-m", *words], CONF, "train")
+    assert words[1].lstrip("+").partition("=")[0] in str(caught.value)

@@ -219,8 +219,8 @@ def _takes(node: Any, name: str) -> bool:
         or get_close_matches(name, node, n=1, cutoff=0.75)
     ):
         return False
-    target = allowlist.resolve(node["_target_"])
     try:
+        target = allowlist.resolve(node["_target_"])
         signatures.check(target, {}, "", (name,), complete=False)
     except ConfigError:
         return False

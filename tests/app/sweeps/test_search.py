@@ -76,7 +76,7 @@ def test_a_trial_far_worse_than_the_others_is_pruned_which_is_no_failure(tmp_pat
     ("words", "says"),
     [
         ((LR, "steps=0,2"), "steps is 0"),
-        (("optimizer.muon_lr=interval(-1.0,0.1)",), "optimizer.muon_lr"),
+        (("optimizer.muon_lr=interval(-1.0,0.1)",), "invalid options of Muon"),
         ((LR, "hydra.sweeper.sampler=best"), "hydra.sweeper.sampler"),
         ((LR, "optimized_metric=null"), "a search needs a metric"),
         ((LR, "optimized_metric=validation_los"), "did you mean validation_loss"),

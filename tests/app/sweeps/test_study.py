@@ -56,13 +56,13 @@ def run(search, kill_after=None):
 
 
 def test_hydra_s_syntax_says_what_is_drawn():
-    dists = parsed(*SWEPT, "a=int(interval(1,5))", "b=range(0.0,1.0,0.25)", "c=choice(true,1e-3)")
+    dists = parsed(*SWEPT, "a=int(interval(1,5))", "b=range(0.0,1.0,0.25)", "c=choice(yes,1e-3)")
     assert dists["optimizer.lr"].log and dists["optimizer.lr"].high == 0.1
     assert dists["model"].choices == ("tiny", "small")
     assert [dists["steps"].low, dists["steps"].high, dists["steps"].step] == [10, 30, 10]
     assert (dists["a"].low, dists["a"].high) == (1, 5) and type(dists["a"].low) is int
     assert space.values("b", dists["b"]) == [0.0, 0.25, 0.5, 0.75]
-    assert dists["c"].choices == ("true", "0.001")
+    assert dists["c"].choices == ("yes", "0.001")
     assert space.line("optimizer.lr", 1e-5) == "optimizer.lr=1e-05"
     assert space.line("model", "tiny") == "model=tiny"
 

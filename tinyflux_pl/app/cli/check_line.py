@@ -31,6 +31,7 @@ _WITH_VALUE = (
     "-i",
     "--experimental-rerun",
 )
+_SHOWING = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion")
 # a search is several runs
 SEARCH = re.compile(r"hparams_search=(?!null$).+")
 _FOLDERS = ("--config-path", "-cp", "--config-dir", "-cd")
@@ -62,7 +63,9 @@ def check_line(argv: list[str], root: Path, script: str) -> Line:
     is_project_conf = root == CONF
     multirun = any(flag in argv for flag in ("-m", "--multirun"))
     flags, overrides = _split(decoded(argv))
-    if not multirun and any(SEARCH.fullmatch(override) for override in overrides):
+    searching = any(SEARCH.fullmatch(override) for override in overrides)
+    # Hydra shows a configuration of one run only
+    if searching and not multirun and not any(flag in _SHOWING for flag in flags):
         flags.append("--multirun")
         multirun = True
     overrides = [quoted(o, multirun=multirun) for o in overrides]
@@ -86,7 +89,11 @@ def check_line(argv: list[str], root: Path, script: str) -> Line:
     from tinyflux_pl.config.dotted_keys import missing_keys
     from tinyflux_pl.config.suggest import composed
 
-    several = multirun or any(line.lstrip("+").startswith("hydra.mode=") for line in overrides)
+    several = (
+        searching
+        or multirun
+        or any(line.lstrip("+").startswith("hydra.mode=") for line in overrides)
+    )
     display_only = args.cfg or args.help or args.info
     configs = composed(root, config_name, overrides, args.config_dir, multirun=several)
     for config in configs:

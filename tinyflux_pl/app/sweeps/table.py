@@ -21,6 +21,7 @@ from tinyflux_pl.core.printable import printable
 
 FILE = "sweep.csv"
 LOCK = ".table.lock"
+FILE_ONLY = ("images_per_second",)  # results that the printed table has no room for
 
 
 def write(sweep_dir: Path) -> list[Row]:
@@ -35,7 +36,7 @@ def write(sweep_dir: Path) -> list[Row]:
 def show(sweep_dir: Path) -> list[Row]:
     """Renew the table and print it, with a column for each key whose values differ."""
     collected = write(sweep_dir)
-    names = results(collected)
+    names = [name for name in results(collected) if name not in FILE_ONLY]
     chosen = [dict(line.partition("=")[::2] for line in row.overrides) for row in collected]
     keys = list(dict.fromkeys(key for values in chosen for key in values))
     keys = [key for key in keys if len({values.get(key) for values in chosen}) > 1]

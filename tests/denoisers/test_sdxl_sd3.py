@@ -122,5 +122,8 @@ def test_what_does_not_fit_is_refused(unet, mmdit):
         sdxl.SDXLDenoiser(unet, XL[0], XL[1], THREE[2])
     with pytest.raises(SpecMismatch, match="noise at t = 1"):
         sd3.SD3Denoiser(mmdit, THREE[0], THREE[1], LinearPath())
+    for side in (0, -64):
+        with pytest.raises(ConfigError, match=f"image_size is {side}"):
+            sdxl.SDXLDenoiser(unet, *XL[:3], image_size=side)
     with pytest.raises(ConfigError, match="no weights for SD3Transformer2DModel"):
         sd3.build(*THREE, structure=structure(mmdit))

@@ -65,10 +65,12 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
             continue
         fault = _json_fault(folder / GROUP_FILE, root, GROUP_FIELDS)
         yield folder / GROUP_FILE, fault
-        group = CacheGroup(folder, store.keys if store else None)
+        group = CacheGroup(folder, None if store is None else store.keys)
         # without a manifest and its keys, the number of shards is unknown
         numbers = (
-            range(store.shards) if store and has_keys else sorted(set(shard_files(folder).values()))
+            range(store.shards)
+            if store is not None and has_keys
+            else sorted(set(shard_files(folder).values()))
         )
         for k in numbers:
             yield _examine_shard(group, k, check_inputs=not fault and has_keys)

@@ -79,7 +79,8 @@ def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
     """Describe an expert's group in every source that has it; returns its extractor."""
     extractor = extractor_of(parts, name)
     for cache in [source.train for source in sources if name in source.train.experts]:
-        precision = extraction_precision(parts, cache.old_store or cache.store, name)
+        store = cache.store if cache.old_store is None else cache.old_store
+        precision = extraction_precision(parts, store, name)
         cache.begin_group(name, expert_fingerprint(parts, extractor, precision))
     return extractor
 

@@ -10,35 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.app.runs import run
+from tests.app.sequence_files import LONGEST, pairs
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, DataError, SpecMismatch, StaleCache
 from tinyflux_pl.data.sequences.files import Sequences
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.inference.sequences import SequencePipeline
-
-PAIRS, LONGEST = 60, 7
-
-
-def pairs(shift=0.0):
-    """Targets of 1 to 7 tokens and conditions of 1 to 5: a target is its condition's mean, told at
-    its own places.
-    """
-    random = np.random.default_rng(0)
-    condition = random.normal(size=(PAIRS, 5, 3)).astype(np.float32)
-    condition_mask = np.arange(5)[None] < random.integers(1, 6, (PAIRS, 1))
-    target_mask = np.arange(LONGEST)[None] < random.integers(1, LONGEST + 1, (PAIRS, 1))
-    mean = (condition * condition_mask[..., None]).sum(1, keepdims=True) / condition_mask.sum(1)[
-        :, None, None
-    ]
-    target = 50.0 + shift + np.repeat(mean[..., :2], LONGEST, 1)
-    places = random.integers(0, 20, (PAIRS, LONGEST, 3)).astype(np.float32)
-    found = {
-        "condition": condition,
-        "condition_mask": condition_mask,
-        "target": target,
-        "target_mask": target_mask,
-    }
-    return {**found, "target_ids": places}
 
 
 @pytest.fixture(scope="module")

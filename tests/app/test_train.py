@@ -5,9 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.app.runs import SMALLEST, run, settings
-from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.trainable import build_trainable
+from tests.app.runs import run
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, StaleCache
 
@@ -53,24 +51,6 @@ def test_a_run_leaves_results_pictures_and_checkpoints(root, whole):
         "step_0000008.png",
     ]
     assert (folder / "csv" / "metrics.csv").read_text().count("\n") > 2
-
-
-def test_a_validation_that_is_not_finite_is_told_and_ends_no_run(root, monkeypatch, caplog):
-    """Training is done and saved by then: that one number is not one must not cost the results."""
-    from tinyflux_pl.objectives.validation import FixedGrid
-
-    honest = FixedGrid.errors
-    nan = float("nan")
-    monkeypatch.setattr(
-        FixedGrid, "errors", lambda *given: {k: v * nan for k, v in honest(*given).items()}
-    )
-    run("train", root, "run=blind", "hardware.precision=32-true")
-    folder = root / "outputs" / "blind"
-    results = json.loads((folder / "results.json").read_text())
-    assert results["validation_loss"] == "nan" and results["steps"] == 8
-    assert "validation at step 8: validation/loss is nan" in caplog.text
-    assert ",nan" in (folder / "csv" / "metrics.csv").read_text()
-    assert all(value.isfinite().all() for value in weights(root, "blind").values())
 
 
 def test_experts_are_learned_from_and_logged(root, whole):
@@ -255,30 +235,3 @@ def test_pictures_drawn_into_a_folder_again_go_beside_those_that_are_there(root,
         "grid_0002.png",
     }
     assert all((tmp_path / name).read_bytes() == content for name, content in kept.items())
-
-
-def test_an_epoch_ends_with_the_step_that_has_drawn_every_sample(tmp_path):
-    """48 samples in batches of 32: after two steps, not after one."""
-    sized = (
-        "hardware.batch_size=32",
-        "hardware.accumulation=2",
-        "steps=2",
-        "callbacks.checkpoint.every_steps=0",
-    )
-    quick = (
-        *SMALLEST,
-        "data.evaluation_prompts=0",
-        "callbacks.preview.every_steps=0",
-        "callbacks.validation.every_steps=0",
-    )
-    run("train", tmp_path, *quick, *sized, "callbacks.checkpoint.every_epochs=1", "run=x")
-    saved = {path.name for path in (tmp_path / "outputs" / "x" / "checkpoints").glob("[!.]*")}
-    assert saved == {"epoch_00001", "step_0000002"}
-
-
-@pytest.mark.parametrize(
-    ("line", "clip"), [("callbacks.clip=null", None), ("callbacks.clip=0.5", 0.5)]
-)
-def test_the_clip_that_is_asked_for_is_the_modules(tmp_path, line, clip):
-    parts = Parts.from_config(settings("train", tmp_path, *SMALLEST, line))
-    assert build_trainable(parts, tmp_path, 0, compiled=False).module.clip == clip

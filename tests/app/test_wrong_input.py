@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app import kept_compositions, wrong_values
+from tests.app import kept_compositions, wrong_lines, wrong_values
 from tinyflux_pl.app.cli import command_line, standard_streams
 from tinyflux_pl.app.hardware import resolve_auto
 from tinyflux_pl.config import build
@@ -133,7 +133,7 @@ def cases(tmp_path):
     yield from (
         ("generate", *GIVEN["generate"], f"{slip}=1") for slip in wrong_values.slips("height")
     )
-    yield from (("train", *line.split(" ")) for line in wrong_values.LINES)
+    yield from (("train", *line.split(" ")) for line in wrong_lines.LINES)
     folder = tmp_path / "conf"
     for number, (name, text) in enumerate(wrong_values.FILES.items()):
         file = folder / str(number) / "experiment" / "odd.yaml"

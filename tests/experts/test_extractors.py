@@ -6,14 +6,11 @@ from tinyflux_pl.core.errors import CaptureError, ConfigError
 from tinyflux_pl.core.types import Conditioning
 from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.experts import sol_attention
 from tinyflux_pl.experts.lune_features import LuneFeatures, mid_block_mean
 from tinyflux_pl.experts.sol import Sol
 from tinyflux_pl.experts.sol_attention import (
     SolAttention,
-    StatisticsAttention,
     capture_layers,
-    summarise,
 )
 from tinyflux_pl.extraction.lanes import side_by_side
 
@@ -27,11 +24,6 @@ def lune(teacher, **changes):
 
 def sol(teacher, **changes):
     return SolAttention(teacher, STUDENT, **{"t_buckets": BUCKETS, "seed": 7, **changes})
-
-
-def inputs(teacher, samples):
-    latents, text, _ = samples
-    return teacher.denoiser, latents, torch.full((4,), 0.3), Conditioning(text)
 
 
 def test_shapes_and_names(lune_teacher, sol_teacher, samples):
@@ -135,61 +127,6 @@ def test_the_literal_clock_ignores_the_image_and_runs_backwards(lune_teacher, so
     torch.testing.assert_close(stats[..., 2], 1 - stats[..., 1])
     with pytest.raises(ConfigError, match="clock"):
         lune(lune_teacher, clock="reversed")
-
-
-def test_stopping_at_the_middle_is_exact_and_spares_the_rest(lune_teacher, samples):
-    denoiser, latents, t, cond = inputs(lune_teacher, samples)
-    kept, later = [], []
-    hook = denoiser.unet.mid_block.register_forward_hook(lambda m, i, o: kept.append(o))
-    denoiser.unet.up_blocks[0].register_forward_hook(lambda m, i, o: later.append(1))
-    denoiser(latents, t, cond)
-    hook.remove()
-    assert later == [1]
-    torch.testing.assert_close(
-        mid_block_mean(denoiser, latents, t, cond), kept[0].mean((2, 3)), rtol=0, atol=0
-    )
-    assert later == [1]
-    assert not denoiser.unet.mid_block._forward_hooks
-
-
-def test_statistics_are_those_of_the_attention_maps(sol_teacher, samples, monkeypatch):
-    """Against whole maps, recomputed from what each layer was given; tiles change nothing."""
-    denoiser, latents, t, cond = inputs(sol_teacher, samples)
-    given = []
-    for name, module in denoiser.unet.named_modules():
-        if name.endswith("attn1"):
-            module.register_forward_pre_hook(lambda m, args: given.append((m, args[0])))
-    layers = capture_layers(denoiser, latents, t, cond)
-    assert len(layers) == len(given) == 7
-    for layer, (attn, hidden) in zip(layers, given, strict=True):
-        query, key = (attn.head_to_batch_dim(part(hidden)) for part in (attn.to_q, attn.to_k))
-        rows = attn.get_attention_scores(query, key).unflatten(0, (4, attn.heads)).mean(1)
-        expected = sol_attention.LayerStatistics(4, layer.grid, rows.device)
-        expected.add(rows, 0)
-        torch.testing.assert_close(layer.statistics(), expected.statistics(), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(layer.importance(), expected.importance(), atol=1e-5, rtol=1e-5)
-    monkeypatch.setattr(sol_attention, "TILE_SIZE", 4 * 2 * 64 * 5)
-    tiled = capture_layers(denoiser, latents, t, cond)
-    for found, expected in zip(summarise(tiled, 8), summarise(layers, 8), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-
-
-def test_no_map_is_kept(sol_teacher, samples):
-    denoiser, latents, t, cond = inputs(sol_teacher, samples)
-    for layer in capture_layers(denoiser, latents, t, cond):
-        held = sum(v.numel() for v in vars(layer).values() if torch.is_tensor(v))
-        assert held <= layer.count * (2 + 4) + 16  # places, and column sums of four samples
-
-
-def test_watching_changes_neither_the_answer_nor_the_teacher(sol_teacher, samples):
-    denoiser, latents, t, cond = inputs(sol_teacher, samples)
-    plain, before = denoiser(latents, t, cond).sample, denoiser.unet.attn_processors
-    watcher = StatisticsAttention(sol_attention.grids_of(8, 8))
-    with sol_attention.recording(denoiser, watcher):
-        torch.testing.assert_close(denoiser(latents, t, cond).sample, plain, rtol=0, atol=0)
-    with pytest.raises(RuntimeError), sol_attention.recording(denoiser, watcher):
-        raise RuntimeError
-    assert denoiser.unet.attn_processors == before
 
 
 def test_latents_need_not_be_square(sol_teacher, samples):

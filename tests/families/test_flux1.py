@@ -21,12 +21,6 @@ SIZE = dict(
 )
 SMALL = (f"text.length={LENGTH}", f"sampler.steps={STEPS}")
 SCHNELL = {**releases_flux1.STRUCTURE, **releases_flux1.VARIANTS["schnell"]}
-PARAMETERS = {
-    "flux1_dev": (11_901_408_320, 11.90),
-    "flux1_schnell": (11_891_178_560, 11.89),
-    "flux1_kontext": (11_901_408_320, 11.90),
-    "flux1_fill": (11_902_391_360, 11.90),
-}
 
 
 @pytest.fixture(scope="module")
@@ -102,23 +96,6 @@ def test_each_component_is_diffusers(folder):
     assert own.keys() == given.keys() and all(torch.equal(own[key], given[key]) for key in own)
 
 
-@pytest.mark.parametrize("steps", [1, 4, 28])
-@pytest.mark.parametrize("side", [256, 512, 1024, 1360])
-def test_the_grid_of_times_is_the_schedulers(side, steps):
-    from diffusers import FlowMatchEulerDiscreteScheduler
-    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-
-    from tinyflux_pl.diffusion.grids import grid
-    from tinyflux_pl.diffusion.paths import LinearPath
-    from tinyflux_pl.diffusion.shifts import shift_for
-
-    tokens = (side // 16) ** 2
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=calculate_shift(tokens))
-    times = grid(steps, LinearPath(noise_at=1), shift_for("flux1", tokens, steps))
-    torch.testing.assert_close(times, scheduler.sigmas, rtol=1e-6, atol=1e-6)
-
-
 def test_kontext_is_diffusers(folder, picture):
     options = (*SMALL, "model.reference_size=as_is", f"reference='{picture}'")
     made = drawing.ours("flux1_kontext", folder("kontext"), HEIGHT, WIDTH, *options)
@@ -141,13 +118,6 @@ def test_fill_is_diffusers(folder, picture, hole):
         prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **filled
     ).images
     table.check("flux1_fill", drawing.difference(drawing.draw(made), image))
-
-
-@pytest.mark.parametrize("model", PARAMETERS)
-def test_parameters_at_full_size(model):
-    exact, billions = PARAMETERS[model]
-    found = table.Family.of(model).parameters
-    assert found == exact and round(found / 1e9, 2) == billions
 
 
 def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tmp_path):
@@ -208,16 +178,6 @@ def test_a_reference_is_told_in_the_picture_and_sets_its_size(folder, picture, t
     run("generate", tmp_path, *asked, *drawing.EXACT, *where)
     made = Image.open(tmp_path / "image_0000.png")
     assert made.size == (48, 32) and picture.name in made.text["tinyflux_pl"]
-
-
-def test_the_plan_needs_no_weights(tmp_path, capsys):
-    from tests.app.runs import run
-
-    run("generate", tmp_path, "model=flux1_dev", "plan=only")
-    told = capsys.readouterr().out
-    for count in ("11,901,408,320", "83,819,683", "4,762,310,656", "123,060,480"):
-        assert count in told
-    assert "22.17 GiB" in told and "31.04 GiB" in told and "1024 x 1024" in told
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,21 @@ import torch
 
 from tests import releases_stability
 from tests.families import drawing
+from tests.families.scheduler_settings import (
+    COSXL,
+    EDM,
+    LEADING,
+    REFUSED,
+    SCHEDULERS,
+    TABLE,
+    TRAILING,
+    ZERO,
+    V,
+)
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 
 HEIGHT, WIDTH = 32, 48
-TABLE = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-V, ZERO, TRAILING = (
-    dict(prediction_type="v_prediction"),
-    dict(rescale_betas_zero_snr=True),
-    dict(timestep_spacing="trailing"),
-)
-LEADING = dict(timestep_spacing="leading")
-EDM = dict(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
-COSXL = dict(sigma_min=0.002, sigma_max=120.0, sigma_data=1.0, sigma_schedule="exponential")
 FOLLOWED: dict[str, tuple[str, dict[str, Any], int]] = {  # scheduler, settings, steps
     "v-prediction": (
         "EulerDiscreteScheduler",
@@ -83,26 +85,6 @@ FOLLOWED: dict[str, tuple[str, dict[str, Any], int]] = {  # scheduler, settings,
         5,
     ),
 }
-REFUSED = {
-    "another scheduler": ("LCMScheduler", TABLE, "LCMScheduler is not followed"),
-    "clipped samples": ("DDIMScheduler", {**TABLE, "clip_sample": True}, "clip_sample=True"),
-    "another schedule of betas": (
-        "EulerDiscreteScheduler",
-        {"beta_schedule": "squaredcos_cap_v2"},
-        "squaredcos_cap_v2",
-    ),
-    "third order": ("DPMSolverMultistepScheduler", {**TABLE, "solver_order": 3}, "solver_order=3"),
-    "another length of the table": (
-        "EulerDiscreteScheduler",
-        {**TABLE, "num_train_timesteps": 500},
-        "num_train_timesteps=500",
-    ),
-    "a word for a number": (
-        "EulerDiscreteScheduler",
-        {**TABLE, "beta_end": "large"},
-        "beta_end=large",
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -142,16 +124,6 @@ def reference(pipeline, made, steps, monkeypatch, kind, **options):
     size = dict(height=HEIGHT, width=WIDTH, num_inference_steps=steps, output_type="pt")
     scale = {"guidance_scale": 5.0, **options}
     return pipeline(prompt=drawing.PROMPT, latents=drawing.noise(made), **size, **scale).images
-
-
-SCHEDULERS = {
-    "EulerDiscreteScheduler": "scheduling_euler_discrete",
-    "EulerAncestralDiscreteScheduler": "scheduling_euler_ancestral_discrete",
-    "DDIMScheduler": "scheduling_ddim",
-    "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
-    "EDMDPMSolverMultistepScheduler": "scheduling_edm_dpmsolver_multistep",
-    "EDMEulerScheduler": "scheduling_edm_euler",
-}
 
 
 @pytest.mark.parametrize("name", FOLLOWED)

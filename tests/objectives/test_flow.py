@@ -12,7 +12,6 @@ from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 from tinyflux_pl.diffusion.timesteps import LogitNormal, Uniform
 from tinyflux_pl.experts import lune, sol
 from tinyflux_pl.objectives.flow import FlowObjective
-from tinyflux_pl.objectives.validation import FixedGrid
 
 NULL = TextEmbeddings(
     torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.full((1, 4), -7.0)
@@ -210,23 +209,6 @@ def test_masks_weigh_foreground_four_times_the_background():
     )
 
 
-def test_validation_is_the_same_every_time_and_names_its_times():
-    batch, grid = make_batch(8, experts=False), FixedGrid([0.25, 0.75], seed=1)
-    first, second = grid.errors(Spy(), batch), grid.errors(Spy(), batch)
-    assert {k: float(v) for k, v in first.items()} == {k: float(v) for k, v in second.items()}
-    assert set(first) == {"validation/loss", "validation/loss_t_0.25", "validation/loss_t_0.75"}
-    assert float(FixedGrid([0.25, 0.75], seed=2).errors(Spy(), batch)["validation/loss"]) != float(
-        first["validation/loss"]
-    )
-
-
-def test_a_grid_point_is_the_same_noise_level_on_either_clock():
-    batch, spies = make_batch(8, experts=False), (Spy(LinearPath()), Spy(LinearPath(noise_at=1)))
-    for spy in spies:
-        FixedGrid([0.3], seed=0).errors(spy, batch)
-    assert torch.allclose(spies[0].seen[0], spies[1].seen[0])
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -241,14 +223,3 @@ def test_an_option_without_a_meaning_is_refused(key, value):
     with pytest.raises(ConfigError) as caught:
         FlowObjective(Uniform(), NULL, **{key: value})
     assert caught.value.where == f"objective.{key}" and caught.value.cure
-
-
-@pytest.mark.parametrize("times", [[1.5], [0.5, -0.1], [float("nan")], []])
-def test_a_validation_grid_lies_between_noise_and_data(times):
-    with pytest.raises(ConfigError) as caught:
-        FixedGrid(times)
-    assert (
-        caught.value.where == "callbacks.validation.times"
-        and "0 (noise) to 1 (data)" in caught.value.cure
-    )
-    FixedGrid([0, 1])

@@ -9,17 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests import releases_flux1, releases_stability
-from tests.original_layouts import clip_published, sd35_file, sdxl_file, under
+from tests import releases_stability
+from tests.original_layouts import sd35_file, sdxl_file
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.clip_pair import ClipPairText
-from tinyflux_pl.text.clip_t5 import ClipT5
 
 PROMPTS = ["a red circle", "blue square left of the red circle"]
-FLUX1 = dict(
-    t5="text_encoder_2", t5_tokenizer="tokenizer_2", clip="text_encoder", clip_tokenizer="tokenizer"
-)
 SD3 = dict(pooled="both", zero_null=False, t5_length=16)
 
 
@@ -139,73 +135,6 @@ def test_t5_is_what_diffusers_makes_of_the_file(three):
     theirs = convert_sd3_t5_checkpoint_to_diffusers(sd35_file(pipeline))
     ours = read(file, "t5xxl", pipeline.text_encoder_3)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-@pytest.fixture(scope="module")
-def flux(tmp_path_factory):
-    """FLUX.1's encoders as image tools hand them out: one file each, and both inside a whole
-    checkpoint.
-    """
-    from transformers import CLIPTextModel, T5EncoderModel
-
-    folder, files = (
-        releases_flux1.flux1(tmp_path_factory.mktemp("flux1")),
-        tmp_path_factory.mktemp("files"),
-    )
-    clip = clip_published(CLIPTextModel.from_pretrained(folder / "text_encoder"))
-    t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_2").state_dict()
-    shared = {key: value for key, value in t5.items() if key != "encoder.embed_tokens.weight"}
-    more = {"logit_scale": torch.tensor(4.6), "text_projection.weight": torch.ones(12, 12)}
-    save_file(under("", {**clip, **more}), files / "clip_l.safetensors")
-    save_file(under("", shared), files / "t5xxl_fp16.safetensors")
-    whole = {
-        "model.diffusion_model.img_in.weight": torch.ones(1).to(torch.float8_e4m3fn),
-        **under("text_encoders.clip_l.transformer.", clip),
-        **under("text_encoders.t5xxl.transformer.", t5),
-        "text_encoders.t5xxl.logit_scale": torch.tensor(4.6),
-    }
-    save_file(whole, files / "flux1-dev-fp8.safetensors")
-    told = structures(folder, t5="text_encoder_2", clip="text_encoder")
-    return (
-        folder,
-        files,
-        dict(structures=told, tokenizer=str(folder), subfolders=FLUX1, length=16, masked=False),
-    )
-
-
-@pytest.mark.parametrize("names", [("t5xxl_fp16", "clip_l"), ("flux1-dev-fp8", "flux1-dev-fp8")])
-def test_flux1s_encoders_from_files_of_their_own_or_from_a_whole_one(flux, names):
-    folder, files, told = flux
-    t5, clip = (str(files / f"{name}.safetensors") for name in names)
-    whole = ClipT5(str(folder), str(folder), subfolders=FLUX1, length=16, masked=False)
-    made = ClipT5(t5, clip, **told)
-    assert made.text_spec == whole.text_spec
-    same(made.encode(PROMPTS), whole.encode(PROMPTS))
-
-
-def test_float8_with_scales_is_multiplied_out(flux, tmp_path):
-    _, files, told = flux
-    held, made = (
-        load_file(files / "t5xxl_fp16.safetensors"),
-        {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)},
-    )
-    near = dict(held)
-    for key, value in held.items():
-        if value.ndim == 2 and "block" in key and "relative" not in key:
-            scale = value.abs().max() / 448
-            made[key] = (value / scale).to(torch.float8_e4m3fn)
-            made[key.replace(".weight", ".scale_weight")] = scale.reshape(1)
-            near[key] = made[key].float() * scale
-        else:
-            made[key] = value
-    save_file(made, tmp_path / "t5xxl_fp8_e4m3fn_scaled.safetensors")
-    save_file(near, tmp_path / "near.safetensors")
-    clip = str(files / "clip_l.safetensors")
-    texts = [
-        ClipT5(str(tmp_path / f"{name}.safetensors"), clip, **told)
-        for name in ("t5xxl_fp8_e4m3fn_scaled", "near")
-    ]
-    same(*(text.encode(PROMPTS) for text in texts))
 
 
 def test_a_release_around_the_file_brings_what_the_file_lacks(xl, tmp_path):

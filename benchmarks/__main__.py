@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("bezier",)
+NAMES = ("bezier", "main_job")
 
 
 def main(arguments: list[str]) -> int:

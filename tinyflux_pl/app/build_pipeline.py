@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from tinyflux_pl.app import inference_memory, release_settings, simulation
+from tinyflux_pl.app import drawing_cache, inference_memory, release_settings, simulation
 from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.config import signatures
 from tinyflux_pl.config.build import build
@@ -33,6 +33,7 @@ def pipeline(config: Generate) -> Any:
 
         has_size = config.height is not None or config.width is not None
         built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
+    built = drawing_cache.with_cache(built, config)
     return built.on(config.hardware.accelerator, config.hardware.precision)
 
 

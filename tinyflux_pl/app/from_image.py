@@ -13,7 +13,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, ImageError
 
 # keys that the file decides
 DECIDED = ("prompt", "prompt_file", "negative_prompt", "seed", "n", "first", "height", "width")
-DECIDED += ("condition", "grid", "batch_size", "sampler", "guidance", "strength")
+DECIDED += ("condition", "grid", "batch_size", "sampler", "guidance", "strength", "cache")
 # of a description: what may differ where the picture is the same
 NOTED = ("device", "versions")
 CURE = "give a PNG that generate.py has written, unchanged"
@@ -59,6 +59,7 @@ def restored(plain: dict[str, Any]) -> dict[str, Any]:
         "width": width,
         "sampler": {k: v for k, v in settings.items() if k != "guidance"},
         "guidance": _entry(settings, "guidance", dict, file),
+        "cache": {**plain["cache"], **_cache(recorded, file)},
         "hardware": {**plain["hardware"], "precision": _entry(recorded, "precision", str, file)},
     }
     if recorded.get("pictures") and not (plain.get("reference") or plain.get("image")):
@@ -81,6 +82,15 @@ def _entry(metadata: Mapping[str, Any], key: str, kind: type, file: Any) -> Any:
     if type(value) is not kind:
         raise ImageError(f"it does not say its {key}", where=str(file), cure=CURE)
     return value
+
+
+def _cache(recorded: Mapping[str, Any], file: Any) -> dict[str, Any]:
+    """The cache's settings, which the schema judges as a user's."""
+    settings = recorded.get("cache", {})
+    keys = {"kind", "threshold", "longest", "coefficients"}
+    if not isinstance(settings, dict) or set(settings) - keys:
+        raise ImageError("it does not say its cache", where=str(file), cure=CURE)
+    return {**settings, "coefficients": settings.get("coefficients") or None}
 
 
 def _size(recorded: Mapping[str, Any], file: Any) -> tuple[int, int]:

@@ -162,7 +162,7 @@ def extract(plain: dict[str, Any]) -> int:
 @remove_empty_run_dir
 def generate(plain: dict[str, Any]) -> int:
     """Checkpoint or model, and prompts -> images, a grid, and how to draw each again."""
-    from tinyflux_pl.app import hardware, inference_memory, prompt_advice, report
+    from tinyflux_pl.app import drawing_cache, hardware, inference_memory, prompt_advice, report
     from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.prompts import read_prompts
@@ -187,7 +187,8 @@ def generate(plain: dict[str, Any]) -> int:
     if config.checkpoint is not None:
         captions = prompt_advice.captions_of(config.checkpoint)
         report.notes(prompt_advice.notes(captions, prompts))
-    paths, grid = pipeline(config).write(
+    drawing = pipeline(config)
+    paths, grid = drawing.write(
         prompts,
         config.output or config.run_dir,
         n=config.n,
@@ -197,6 +198,7 @@ def generate(plain: dict[str, Any]) -> int:
         first=config.first,
     )
     report.pictures(paths, grid, config.grid)
+    report.notes(drawing_cache.finished(drawing, config, paths, prompts))
     return 0
 
 

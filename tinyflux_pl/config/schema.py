@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, overload
 
 from tinyflux_pl.config import cross_checks, logger_endpoints, signatures, target_nodes
 from tinyflux_pl.config.bind import Keys, NotEmpty, Range, bind
+from tinyflux_pl.config.cache_schema import Cache
 from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive, Seed
 from tinyflux_pl.config.data_schema import Data, Node, Source, Teacher, Text
 from tinyflux_pl.config.hardware_schema import Hardware
@@ -131,6 +132,7 @@ class Generate(Job):
     image: str | None
     strength: Annotated[float | None, Range(above=0, most=1)]
     from_image: str | None
+    cache: Cache
     mask: str | None
     plan: Literal["check", "only", "skip"]
     simulate: bool

@@ -41,12 +41,8 @@ class BatchRecord:
     def of(cls, recorded: Mapping[str, Any], file: str) -> BatchRecord:
         """The batch that the file names, or the picture alone; ImageError for no such thing."""
         together = recorded.get("together", {})
-        alone = {
-            "prompts": [recorded["prompt"]],
-            "indices": [recorded["index"]],
-            "at": 0,
-            "images": 1,
-        }
+        prompt, index = recorded["prompt"], recorded["index"]
+        alone = {"prompts": [prompt], "indices": [index], "at": 0, "images": 1}
         values = {**alone, **together} if isinstance(together, dict) else {}
         prompts, indices = values.get("prompts"), values.get("indices")
         valid = (

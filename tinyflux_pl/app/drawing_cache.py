@@ -1,0 +1,121 @@
+"""The step cache of a drawing: from its configuration, its calibration, and what it did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.config.schema import Generate
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+
+COMPUTE_ALL = (0.0, 0.0, 0.0, 0.0, 0.0)  # TeaCache's measure, without a hit at threshold 0
+
+
+def with_cache(pipeline: Any, config: Generate) -> Any:
+    """The pipeline with the cache that `cache` describes; its pictures say which."""
+    from tinyflux_pl.diffusion.cache_rules import CacheSettings
+    from tinyflux_pl.sampling.step_cache import StepCache
+
+    chosen = config.cache
+    if chosen.kind == "none" and chosen.calibrate is None:
+        return pipeline
+    if chosen.calibrate is not None:
+        settings = CacheSettings("teacache", 0.0, coefficients=COMPUTE_ALL)
+    else:
+        coefficients = _coefficients(pipeline, chosen.coefficients)
+        settings = CacheSettings(chosen.kind, chosen.threshold, chosen.longest, coefficients)
+        settings.require_steps(pipeline.sampler.settings.steps)
+        pipeline = pipeline.marked(cache=asdict(settings))
+    return replace(pipeline, sampler=replace(pipeline.sampler, cache=StepCache(settings)))
+
+
+def identity(pipeline: Any) -> str:
+    """The hash of the weights that a calibration belongs to."""
+    from tinyflux_pl.inference import provenance
+
+    if "checkpoint" in pipeline.origin:
+        return f"{pipeline.origin['checkpoint']} {pipeline.origin['weights']}"
+    content = provenance.contents(pipeline.denoiser.weight_files)
+    hashes = " ".join(content[name] for name in sorted(content))
+    return hashes or f"random weights of {pipeline.denoiser.name}"
+
+
+def _coefficients(pipeline: Any, source: str | Sequence[float] | None) -> Sequence[float]:
+    """Those of a calibration's file, whose weights must be these; a list is a picture's record."""
+    if not isinstance(source, str):
+        return tuple(source or ())
+    path = Path(source).expanduser()
+    if not path.is_file():
+        cure = f"make it: cache.calibrate={source}, with ten prompts or more"
+        raise ConfigError("no such calibration", where=str(path), cure=cure)
+    calibration = files.read_object(path)
+    here = identity(pipeline)
+    if calibration.get("weights") != here:
+        what = f"it was fitted to other weights ({calibration.get('weights')}, here {here})"
+        cure = f"fit it to these: cache.kind=none cache.calibrate={source}"
+        raise CheckpointMismatch(what, where=str(path), cure=cure)
+    values = calibration.get("coefficients")
+    if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+        raise ConfigError("it holds no coefficients", where=str(path), cure="make it again")
+    return tuple(float(v) for v in values)
+
+
+def finished(
+    pipeline: Any, config: Generate, paths: Sequence[Path], prompts: Sequence[str]
+) -> list[str]:
+    """Lines on what the cache did; a calibration is fitted and written."""
+    cache = pipeline.sampler.cache
+    if cache is None:
+        return []
+    if config.cache.calibrate is not None:
+        return [_calibrated(pipeline, config.cache.calibrate)]
+    line = f"{cache.hit_rate:.0%} of {cache.forwards} forward passes reused the last result"
+    if config.cache.measure:
+        line += (
+            f"; {_psnr_without(pipeline, config, paths, prompts):.1f} dB to the pictures without"
+        )
+    return [line]
+
+
+def _calibrated(pipeline: Any, file: str) -> str:
+    from tinyflux_pl.diffusion.cache_rules import fitted
+
+    cache, path = pipeline.sampler.cache, Path(file).expanduser()
+    coefficients = fitted(cache.movements, cache.changes)
+    settings = {"steps": pipeline.sampler.settings.steps, "pairs": len(cache.movements)}
+    record = {"weights": identity(pipeline), "coefficients": coefficients, **settings}
+    files.write_json(path, record)
+    return f"fitted to {len(cache.movements)} pairs of steps: {path}"
+
+
+def _psnr_without(
+    pipeline: Any, config: Generate, paths: Sequence[Path], prompts: Sequence[str]
+) -> float:
+    """Peak signal-to-noise ratio in dB to the same pictures drawn without a cache."""
+    import numpy as np
+    from PIL import Image
+
+    from tinyflux_pl.core import precision
+    from tinyflux_pl.sampling.picture import to_picture
+
+    plain = replace(pipeline.sampler, cache=None)
+    requests = [(p, i) for p in prompts for i in range(config.first, config.first + config.n)]
+    with precision.autocast(pipeline.precision, next(pipeline.denoiser.parameters()).device):
+        images = plain.images(
+            pipeline.denoiser,
+            [prompt for prompt, _ in requests],
+            negative_prompt=config.negative_prompt,
+            indices=[i for _, i in requests],
+            seed=config.seed,
+        )
+    errors = []
+    for path, image in zip(paths, images, strict=True):
+        with Image.open(path) as picture:
+            drawn = np.asarray(picture, dtype=np.float64)
+        errors.append(((drawn - np.asarray(to_picture(image), dtype=np.float64)) ** 2).mean())
+    error = float(np.mean(errors))
+    return 10 * math.log10(255**2 / error) if error else math.inf

@@ -56,7 +56,8 @@ class BatchRecord:
             and 0 <= values["at"] < len(prompts)
             and type(values["images"]) is int
             and 1 <= values["images"] <= MOST
-            and (prompts[values["at"]], indices[values["at"]]) == (prompt, index)
+            and prompts[values["at"]] == recorded["prompt"]
+            and indices[values["at"]] == recorded["index"]
         )
         if not valid:
             cure = "give a PNG that generate.py has written, unchanged"

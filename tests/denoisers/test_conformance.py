@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from tests import releases_stability
-from tests.denoisers import test_flux_core, test_tinyflux, test_unet
+from tests.denoisers import test_flux_core, test_fluxflow, test_tinyflux, test_unet
 from tests.house.source import ROOT
 from tests.releases import CLIP_WIDTH, T5_WIDTH
 from tests.releases_flux1 import STRUCTURE
@@ -45,6 +45,7 @@ SMALL = {
     "tinyflux": test_tinyflux.denoiser,
     "flux_core": test_flux_core.denoiser,
     "unet": test_unet.small,
+    "fluxflow": test_fluxflow.small,
     "flux1": released(
         flux1, LatentSpec(16, 8), TextSpec(T5_WIDTH, 6, CLIP_WIDTH), STRAIGHT, STRUCTURE
     ),

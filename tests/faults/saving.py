@@ -29,9 +29,11 @@ class Saver:
     """
 
     is_global_zero, callbacks, guard = True, (), None
+    optimizer_names = ()
 
     def __init__(self, folder: Path, background: bool, keep: int = 2, side: int = SIDE) -> None:
-        self.denoiser, self.step = nn.Linear(side, side, bias=False), 0
+        self.network = self.denoiser = nn.Linear(side, side, bias=False)
+        self.step = 0
         self.optimizers = [torch.optim.AdamW(self.denoiser.parameters())]
         self.average = AveragedWeights()
         self.schedule = CheckpointSchedule(

@@ -19,10 +19,10 @@ class Trainer:
 
 
 class Module:
-    step, guard = 0, None
+    step, guard, optimizer_names = 0, None, ()
 
     def __init__(self):
-        self.denoiser = nn.Linear(2, 2)
+        self.network = self.denoiser = nn.Linear(2, 2)
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_two_optimizers_in_one_come_back(tmp_path, module, trainer):
     for p in net.parameters():
         p.grad = torch.ones_like(p)
     optimizer.step()
-    module.denoiser, trainer.optimizers = net, [optimizer]
+    module.network, trainer.optimizers = net, [optimizer]
     schedule(tmp_path).save_now(trainer, module)
     state = directory.read(tmp_path / "step_0000000").state()["optimizer"]
     again = MuonAdamW(net)

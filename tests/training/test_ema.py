@@ -17,7 +17,7 @@ class Module:
     step, guard = 0, None
 
     def __init__(self):
-        self.denoiser = nn.Linear(2, 2).to(torch.bfloat16)
+        self.network = self.denoiser = nn.Linear(2, 2).to(torch.bfloat16)
 
 
 @pytest.fixture

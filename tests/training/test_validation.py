@@ -45,7 +45,7 @@ def ready(rank=0, world=1, every=2):
     return (
         Validation(FixedGrid((0.2, 0.8), 0), data, average, every),
         trainer,
-        SimpleNamespace(denoiser=net, step=4),
+        SimpleNamespace(network=net, step=4),
     )
 
 

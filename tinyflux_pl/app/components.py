@@ -86,7 +86,7 @@ class Parts(Generic[J]):
 
         config = self.config
         check_binds({"logger": config.logger})
-        self.objective(null_text=None, experts=())
+        self.objective(null_text=None, experts=self.experts.values())
         build(config.schedule, "schedule")
         settings_of(self.sampler_config())
         hardware.require_attention_kernel(config.model, self.device, self.precision)

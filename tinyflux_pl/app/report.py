@@ -64,12 +64,22 @@ def results(values: dict[str, Any], run_dir: Path) -> None:
             f"{values['validation_loss']:.4f}, mean squared error on held-out pictures",
         ),
     ]
+    rows += _reconstruction_rows(values)
     rows += [_accuracy_row(name, claims) for name, claims in values["accuracies"].items()]
     rows += [_novelty_row(name, distances) for name, distances in values["novelty"].items()]
     rows += _skipped_rows(values["skipped"])
     rows += [("pictures", values["samples"]), ("checkpoint", values["checkpoint"])]
     tables.show("training is done", rows)
-    _next_command(values)
+    if values["accuracies"] or "psnr_held_out" not in values:
+        _next_command(values)
+
+
+def _reconstruction_rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Quality of an autoencoder's reconstructions, where the run trained one."""
+    if "psnr_held_out" not in values:
+        return []
+    quality = f"PSNR {values['psnr_held_out']:.2f} dB, SSIM {values['ssim_held_out']:.3f}"
+    return [("reconstruction", f"{quality}, on held-out pictures")]
 
 
 def _accuracy_row(name: str, claims: dict[str, float]) -> tuple[str, str]:

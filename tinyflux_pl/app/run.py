@@ -105,6 +105,7 @@ def assemble(
 ) -> TrainingRun:
     """Datamodule, module, callbacks, loggers and trainer of a run."""
     from tinyflux_pl.app import resume, training_run
+    from tinyflux_pl.app.module_kinds import kind_of
     from tinyflux_pl.app.sweeps import pruner
     from tinyflux_pl.app.trainable import build_trainable
     from tinyflux_pl.training.last_values import LastValues
@@ -123,8 +124,11 @@ def assemble(
     logged = LastValues()
     loggers = [*training_run.build_loggers(config, start), logged]
     callbacks.in_order.extend(pruner.callback(config, logged))
+    hardware = config.hardware.plain
+    if kind_of(parts).own_steps:
+        hardware = {**hardware, "accumulation": 1}
     trainer = make_trainer(
-        config.hardware.plain,
+        hardware,
         run_dir=config.run_dir,
         callbacks=callbacks.in_order,
         loggers=loggers,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.config.build import build
+from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.config.redact import redact_data
 from tinyflux_pl.config.schema import Train
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Trainable:
-    """A denoiser, and what trains, averages and guards it."""
+    """A denoiser, or the networks of another kind of module, and what trains and guards it."""
 
     denoiser: Any
     average: AveragedWeights
@@ -30,8 +30,6 @@ class Trainable:
 def build_trainable(parts: Parts[Train], run_dir: Path, start: int, *, compiled: bool) -> Trainable:
     """Initialise the network for the steps from `start` on; the guard reports into `run_dir`."""
     from tinyflux_pl.training.ema import AveragedWeights
-    from tinyflux_pl.training.flow_module import FlowModule
-    from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
     from tinyflux_pl.training.replay_bundle import ReplayBundle
 
     config, callbacks = parts.config, parts.config.callbacks
@@ -40,11 +38,9 @@ def build_trainable(parts: Parts[Train], run_dir: Path, start: int, *, compiled:
         denoiser.enable_gradient_checkpointing()
     if compiled:
         denoiser.compile()
-    objective = parts.objective(parts.text.null(), parts.experts.values())
     description = parts.description(denoiser, parts.image_size)
     bundle = ReplayBundle(run_dir, redact_data(config.plain), description)
-    guard = NonFiniteGuard(bundle, callbacks.log_every_steps, **callbacks.guard.plain)
-    schedule = build(config.schedule, "schedule")
-    optimizer = build(config.optimizer, "optimizer")
-    module = FlowModule(denoiser, objective, optimizer, schedule, start, callbacks.clip, guard)
+    kind = kind_of(parts)
+    guard = kind.guard(bundle, parts)
+    module: Any = kind.module(parts, denoiser, start, guard)
     return Trainable(denoiser, AveragedWeights(**callbacks.ema.plain), guard, module)

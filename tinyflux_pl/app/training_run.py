@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app import prompts
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.app.trainable import Trainable
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.config import redact
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
     from lightning.pytorch.loggers import Logger
 
-    from tinyflux_pl.sampling.images import ImageSampler
     from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
     from tinyflux_pl.training.datamodule import CachedLatents
     from tinyflux_pl.training.last_values import LastValues
@@ -38,7 +38,7 @@ class RunCallbacks:
     checkpoints: CheckpointSchedule
     preview: Preview
     validation: Validation
-    sampler: ImageSampler  # of the previews
+    sampler: Any  # of the previews, as the kind of module draws them
     in_order: list[Callback]
 
 
@@ -105,16 +105,18 @@ def build_callbacks(
     from tinyflux_pl.training.progress_bar import RunBar
     from tinyflux_pl.training.resume import Resume
     from tinyflux_pl.training.throughput import Throughput
+    from tinyflux_pl.training.validation import Validation
 
     config, average = parts.config, trainable.average
     resume = [] if checkpoint is None else [Resume(checkpoint, trainable.denoiser, average)]
     throughput = Throughput()
     metrics = LoggedMetrics(config.callbacks.log_every_steps, throughput)
-    condition_fn = prompts.preview_conditions(config, sources, datamodule.validation)
-    sampler = replace(parts.sampler(parts.image_size), condition_fn=condition_fn)
+    kind = kind_of(parts)
+    sampler = kind.sampler(parts, sources)
     checkpoints = _checkpoint_schedule(parts, sources, trainable, datamodule.steps_per_epoch)
-    preview = _preview(config, sources, sampler, trainable)
-    validation = _validation(config, datamodule, trainable)
+    preview = kind.preview(parts, sources, sampler, average, Path(config.run_dir) / "samples")
+    every_steps = config.callbacks.validation.every_steps
+    validation = Validation(kind.grid(parts), datamodule, average, every_steps)
     # First those that complete a step, then those that may stop there, then those that use it.
     completing = [average, *resume, throughput, metrics, trainable.guard]
     stopping = [Preemption(checkpoints), checkpoints]
@@ -166,42 +168,3 @@ def _checkpoint_schedule(
     folder = Path(config.run_dir) / "checkpoints"
     options = config.callbacks.checkpoint.plain
     return CheckpointSchedule(folder, description, trainable.average, steps_per_epoch, **options)
-
-
-def _preview(
-    config: Train, sources: list[Source], sampler: ImageSampler, trainable: Trainable
-) -> Preview:
-    from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
-    from tinyflux_pl.data.training_captions import readable
-    from tinyflux_pl.training.preview import Preview
-
-    records = sources[0].train.records
-    # One verifier cannot read the pictures of several sources.
-    verifier = records.verifier() if len(sources) == 1 else None
-    metric = None if verifier is None else PromptAccuracy(verifier, alone=True)
-    drawn = prompts.for_previews(config, sources)
-    measured = None if metric is None else readable(records, drawn)
-    if measured is not None and len(measured) < len(drawn):
-        count = f"{len(drawn) - len(measured)} of {len(drawn)}"
-        print(f"previews: {count} prompts are not measured: the data's verifier cannot read them")
-    return Preview(
-        Path(config.run_dir) / "samples",
-        sampler,
-        drawn,
-        trainable.average,
-        metric,
-        config.callbacks.preview.every_steps,
-        config.seed,
-        records.pictures,
-        measured,
-        prompts.dataset_pictures(sources, drawn),
-    )
-
-
-def _validation(config: Train, datamodule: CachedLatents, trainable: Trainable) -> Validation:
-    from tinyflux_pl.objectives.validation import FixedGrid
-    from tinyflux_pl.training.validation import Validation
-
-    keys = config.callbacks.validation
-    grid = FixedGrid(keys.times, config.seed)
-    return Validation(grid, datamodule, trainable.average, keys.every_steps)

@@ -4,12 +4,14 @@ from typing import Any
 
 from tinyflux_pl.codecs.autoencoder_flux2 import AutoencoderFlux2Codec
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
+from tinyflux_pl.codecs.bezier import BezierCodec
 from tinyflux_pl.codecs.identity import Identity
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Codec
 
 CODECS: dict[str, Any] = {
+    "bezier": BezierCodec,
     "pixels": PixelFolding,
     "identity": Identity,
     "autoencoder_kl": AutoencoderKLCodec,

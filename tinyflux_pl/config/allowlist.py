@@ -62,7 +62,8 @@ _PARTS += ("training.optimizers.", "training.metrics_file.")
 PARTS = tuple(HOUSE + room for room in _PARTS)
 _BUILDERS = re.compile(
     r"tinyflux_pl\.(?:denoisers\.[a-z0-9_]+\.build(?:_[a-z0-9_]+)?|experts\.teacher\.(?:embedded|sd15_flow)"
-    r"|training\.optimizers\.adamw|data\.sequences\.codecs\.(?:identity|conditions)_for)",
+    r"|codecs\.bezier_networks\.build|training\.optimizers\.adamw"
+    r"|data\.sequences\.codecs\.(?:identity|conditions)_for)",
     re.ASCII,
 )
 _DATA = HOUSE + "data."

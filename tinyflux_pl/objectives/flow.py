@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class FlowObjective:
     The terms of `loss` are already weighted; their sum is the training loss. A dropped prompt also
     drops whatever would leak it: the teachers' features, and the attention map as a loss weight.
     """
+
+    trains: ClassVar[str] = "denoiser"  # the kind of module (app.module_kinds)
 
     def __init__(
         self,

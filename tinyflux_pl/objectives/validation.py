@@ -33,6 +33,11 @@ class FixedGrid:
                 cure="one number or more, each from 0 (noise) to 1 (data): [0.1, 0.5, 0.9]",
             )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of `errors`, in its order."""
+        return ("validation/loss", *(f"validation/loss_t_{time:g}" for time in self.times))
+
     @torch.no_grad()
     def errors(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
         """Scalars: `validation/loss_t_<time>` for every time, and their mean `validation/loss`."""

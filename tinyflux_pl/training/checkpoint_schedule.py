@@ -17,6 +17,7 @@ from tinyflux_pl.checkpoints.background_writer import BackgroundWriter
 from tinyflux_pl.checkpoints.snapshot import snapshot
 from tinyflux_pl.checkpoints.verified import VerifiedCache
 from tinyflux_pl.core.errors import ConfigError, NumericsError
+from tinyflux_pl.training import optimizer_states
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.stateful_callback import collect_states
@@ -122,7 +123,7 @@ class CheckpointSchedule(StepCallback):
 
         Raises NumericsError, on every rank, where weights or averages are not finite.
         """
-        module, average = pl_module.denoiser, self.average
+        module, average = pl_module.network, self.average
         # During validation the module holds the averages: ask for the raw weights.
         weights = module.state_dict() if average is None else average.raw_weights(module)
         averages = None if average is None else average.averages
@@ -131,7 +132,8 @@ class CheckpointSchedule(StepCallback):
         if not trainer.is_global_zero:
             return
         self._writer.wait()  # before copying, so that at most one copy is in memory
-        state = {"step": pl_module.step, "optimizer": trainer.optimizers[0].state_dict()}
+        optimizers = optimizer_states.collect(pl_module.optimizer_names, trainer.optimizers)
+        state = {"step": pl_module.step, "optimizer": optimizers}
         if average is not None:
             state["average_updates"] = average.updates
         state["callbacks"] = collect_states(trainer.callbacks)
@@ -164,7 +166,7 @@ class CheckpointSchedule(StepCallback):
         """
         tensors = {
             name: weights[name]
-            for name, parameter in pl_module.denoiser.named_parameters()
+            for name, parameter in pl_module.network.named_parameters()
             if parameter.requires_grad
         }
         tensors |= {f"the average of {name}": value for name, value in averages.items()}

@@ -25,6 +25,7 @@ from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, Moment, growth, sto
 from tinyflux_pl.engine.memory_plan import MemoryPlan, training, training_state
 from tinyflux_pl.objectives.validation import FixedGrid
 from tinyflux_pl.sampling.loop import evaluating
+from tinyflux_pl.training import optimizer_states
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.preview import Preview
@@ -96,7 +97,7 @@ class DryRun(Callback):
         self, trainer: Trainer, pl_module: FlowModule, batch: Batch, batch_idx: int
     ) -> None:
         if batch_idx in (1, 2):
-            gradients = [p.grad for p in pl_module.denoiser.parameters()]
+            gradients = [p.grad for p in pl_module.network.parameters()]
             live_bytes = LiveBytes(pl_module.device.type, gradients)
             self._count = self._open.enter_context(live_bytes)
         elif batch_idx == COUNTED_STEPS:
@@ -104,7 +105,8 @@ class DryRun(Callback):
         self._mark_time(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
-        self._mark_time(pl_module)
+        if len(self._marks) % 3 == 1:  # the first optimizer's step of a module with several
+            self._mark_time(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: FlowModule, outputs: Any, batch: Batch, batch_idx: int
@@ -143,9 +145,9 @@ class DryRun(Callback):
         assert path is not None
         self.checkpoint_bytes = sum(file.stat().st_size for file in path.iterdir())
         average = stages.checkpoints.average
-        weights = pl_module.denoiser.state_dict()
-        averaged = None if average is None else average.weights(pl_module.denoiser)
-        optimizer = trainer.optimizers[0].state_dict()
+        weights = pl_module.network.state_dict()
+        averaged = None if average is None else average.weights(pl_module.network)
+        optimizer = optimizer_states.collect(pl_module.optimizer_names, trainer.optimizers)
         require_same(directory.read(path), weights, averaged, optimizer)
         self._add_state_bytes(trainer, pl_module)
 
@@ -158,7 +160,7 @@ class DryRun(Callback):
         stages.preview.sample(module, first)
         average = stages.checkpoints.average
         # Inside `applied`: the raw weights set aside have a row of their own in the plan.
-        with nullcontext() if average is None else average.applied(module.denoiser):
+        with nullcontext() if average is None else average.applied(module.network):
             self.working["validation"] = growth(
                 lambda size: self._validate(module, stages.batch(size, True)),
                 stages.validation_batch,
@@ -176,18 +178,18 @@ class DryRun(Callback):
         average = self.stages.checkpoints.average
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            stack.enter_context(evaluating(module.denoiser))
+            stack.enter_context(evaluating(module.network))
             stack.enter_context(module.trainer.precision_plugin.forward_context())
             if average is not None:
-                stack.enter_context(average.applied(module.denoiser))
-            self.stages.grid.errors(module.denoiser, batch.to(module.device))
+                stack.enter_context(average.applied(module.network))
+            self.stages.grid.errors(module.network, batch.to(module.device))
 
     def _plan_memory(self, trainer: Trainer, module: FlowModule) -> None:
         """Build the plan and require that it fits; the training state is in memory already."""
         stages, host = self.stages, module.device.type == "cpu"
         averaged = stages.checkpoints.average is not None
-        groups = trainer.optimizers[0].param_groups
-        state = training_state(module.denoiser, groups, averaged=averaged, ranks=stages.ranks)
+        groups = [group for each in trainer.optimizers for group in each.param_groups]
+        state = training_state(module.network, groups, averaged=averaged, ranks=stages.ranks)
 
         def plan_with(divisor: int) -> MemoryPlan:
             """The plan with 1 / `divisor` of the micro-batch."""
@@ -216,10 +218,11 @@ class DryRun(Callback):
     def _add_state_bytes(self, trainer: Trainer, module: FlowModule) -> None:
         """Add to each stage's bytes those of the tensors that were in memory before it."""
         average = self.stages.checkpoints.average
-        parameters = list(module.denoiser.parameters())
-        state = [parameters, list(module.denoiser.buffers()), [p.grad for p in parameters]]
+        parameters = list(module.network.parameters())
+        state = [parameters, list(module.network.buffers()), [p.grad for p in parameters]]
         averages = {} if average is None else average.averages
-        total = storage_bytes(*state, trainer.optimizers[0].state_dict(), averages)
+        optimizers = [each.state_dict() for each in trainer.optimizers]
+        total = storage_bytes(*state, *optimizers, averages)
         on_host = module.device.type == "cpu"
         for name, measured in self.measured.items():
             if measured is not None and (on_host or name != "save"):

@@ -42,7 +42,7 @@ class AveragedWeights(StepCallback):
         self.updates = pl_module.step
         if not self.averages:
             self.averages = {
-                k: p.detach().float().clone() for k, p in _trainable(pl_module.denoiser)
+                k: p.detach().float().clone() for k, p in _trainable(pl_module.network)
             }
         self.averages = {k: v.to(pl_module.device) for k, v in self.averages.items()}
 
@@ -50,7 +50,7 @@ class AveragedWeights(StepCallback):
         self.updates = pl_module.step
         kind = "warmup" if self.warmup else "constant"
         decay = averaging.decay_at(self.updates - 1, self.decay, kind)
-        values = [p.detach() for _, p in _trainable(pl_module.denoiser)]
+        values = [p.detach() for _, p in _trainable(pl_module.network)]
         accepted = None if pl_module.guard is None else pl_module.guard.step_accepted
         averaging.lerp_(list(self.averages.values()), values, decay, accepted)
 

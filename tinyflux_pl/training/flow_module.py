@@ -51,6 +51,8 @@ class FlowModule(LightningModule):
     is written only when it is True.
     """
 
+    optimizer_names: tuple[str, ...] = ()  # a single one has no name
+
     def __init__(
         self,
         denoiser: nn.Module,
@@ -72,6 +74,11 @@ class FlowModule(LightningModule):
         self.step = start_step
         self.step_complete = True
         self.step_metrics: dict[str, Tensor] = {}
+
+    @property
+    def network(self) -> nn.Module:
+        """The denoiser: what callbacks average, save, validate and draw from."""
+        return self.denoiser
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         # Dropout inside a network uses torch's global generator: seed it as a function of the step.

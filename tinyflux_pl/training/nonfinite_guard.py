@@ -206,7 +206,7 @@ class NonFiniteGuard(StatefulCallback):
         if trainer.is_global_zero:
             read_again = batches is None
             self.bundle.write(
-                pl_module.denoiser.state_dict(),
+                pl_module.network.state_dict(),
                 pl_module.objective.null_text,
                 self._load_batches(last.step) if batches is None else batches,
                 last,

@@ -99,7 +99,7 @@ class Preview(Periodic):
 
     def sample(self, pl_module: FlowModule, prompts: Sequence[str]) -> Any:
         """Images (N, 3, H, W) from the averaged weights, or the raw ones without averaging."""
-        denoiser = pl_module.denoiser
+        denoiser = pl_module.network
         training = denoiser.training
         denoiser.eval()
         try:

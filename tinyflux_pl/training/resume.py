@@ -4,19 +4,15 @@ starts.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from tinyflux_pl.checkpoints.directory import Checkpoint, load_weights, plain_key
 from tinyflux_pl.checkpoints.training_state import require_finite
-from tinyflux_pl.core.errors import CheckpointMismatch
+from tinyflux_pl.training import optimizer_states
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.flow_module import FlowModule
-from tinyflux_pl.training.older_state import without_unused_parameters
-from tinyflux_pl.training.optimizers import MuonAdamW
 from tinyflux_pl.training.stateful_callback import restore_states
 
 
@@ -43,32 +39,6 @@ class Resume(Callback):
             average.updates = self.saved_state["average_updates"]
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        for optimizer in trainer.optimizers:
-            _restore_optimizer(optimizer, self.saved_state["optimizer"], self.path)
+        saved = self.saved_state["optimizer"]
+        optimizer_states.restore(pl_module.optimizer_names, trainer.optimizers, saved, self.path)
         restore_states(trainer.callbacks, self.saved_state.get("callbacks", {}))
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str) -> None:
-    # Learning rates and other options come from this run's configuration, not from the checkpoint.
-    options_of_groups = [
-        {key: value for key, value in group.items() if key != "params"}
-        for group in optimizer.param_groups
-    ]
-    try:
-        if isinstance(optimizer, MuonAdamW):
-            parts = {"muon": optimizer.muon, "adamw": optimizer.adamw}
-            fitted = {
-                name: without_unused_parameters(state[name], part.param_groups)
-                for name, part in parts.items()
-            }
-        else:
-            fitted = without_unused_parameters(state, optimizer.param_groups)
-        optimizer.load_state_dict(fitted)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointMismatch(
-            f"the optimizer's state does not fit: {error}",
-            where=where,
-            cure="use the optimizer of the run, or start another run: run=NAME, without resume",
-        ) from error
-    for group, options in zip(optimizer.param_groups, options_of_groups, strict=True):
-        group.update(options)

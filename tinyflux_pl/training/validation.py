@@ -40,11 +40,11 @@ class Validation(Periodic):
         rank, world = 0, 1
         if trainer.training:
             rank, world = trainer.global_rank, trainer.world_size
-        denoiser, data = pl_module.denoiser, self.data
+        denoiser, data = pl_module.network, self.data
         device = next(denoiser.parameters()).device
         count = len(data.validation)
         loader = data.validation_batches(rank, world)
-        sums = torch.zeros(len(data.validation_batches()), 1 + len(self.grid.times), device=device)
+        sums = torch.zeros(len(data.validation_batches()), len(self.grid.names), device=device)
         names: list[str] = []
         try:
             with (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyflux_pl.app.batch_sizes import Sizes
+from tinyflux_pl.app.denoiser_kind import QUICK_STEPS
 from tinyflux_pl.app.preflight.cache_needs import GroupNeed
 from tinyflux_pl.app.preflight.disk_needs import DiskNeed, num_events
-from tinyflux_pl.app.preflight.dry_run_setup import PREVIEW_STEPS
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.engine.memory_plan import Stage
@@ -57,7 +57,7 @@ def budget(
     validation_samples = _num_samples(caches, "validation")
     micro_batch = seconds["loading"] + seconds["micro_batch"]
     step = sizes.accumulation * micro_batch + seconds["optimizer"]
-    preview = seconds["preview"] * config.sampler["steps"] / PREVIEW_STEPS
+    preview = seconds["preview"] * config.sampler["steps"] / QUICK_STEPS
     validation = -(-validation_samples // sizes.micro_batch) * seconds["validation"]
     validations = num_events(start, config.steps, callbacks.validation.every_steps)
     previews = num_events(start, config.steps, callbacks.preview.every_steps)

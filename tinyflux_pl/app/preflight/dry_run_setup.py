@@ -15,6 +15,7 @@ from tinyflux_pl.app import prompts
 from tinyflux_pl.app.batch_sizes import Sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.app.trainable import Trainable, build_trainable
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core import files
@@ -23,8 +24,6 @@ from tinyflux_pl.core.types import Batch, TextEmbeddings
 
 if TYPE_CHECKING:
     from tinyflux_pl.training.dry_run import DryRun, DryRunStages
-
-PREVIEW_STEPS = 2  # a multistep solver needs no more memory after its second step
 
 
 def dry_run(
@@ -39,6 +38,7 @@ def dry_run(
 
     folder = Path(parts.config.run_dir) / "checkpoints"
     scratch = files.staging_path(folder / "preflight")
+    start = kind_of(parts).dry_run_start(parts, start)
     trainable = build_trainable(parts, scratch, start, compiled=False)
     stages = _stages(parts, sizes, sources, longest_caption, trainable, scratch)
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -69,23 +69,20 @@ def _stages(
     trainable: Trainable,
     scratch: Path,
 ) -> DryRunStages:
-    from tinyflux_pl.objectives.validation import FixedGrid
     from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
     from tinyflux_pl.training.dry_run import DryRunStages
     from tinyflux_pl.training.preview import Preview
 
     config, average = parts.config, trainable.average
-    sampler = parts.sampler(parts.image_size)
-    condition_fn = prompts.preview_conditions(config, sources, datasets(sources, False)[1])
-    settings = replace(sampler.settings, steps=PREVIEW_STEPS)
-    sampler = replace(sampler, settings=settings, condition_fn=condition_fn)
+    kind = kind_of(parts)
+    sampler = kind.sampler(parts, sources, quick=True)
     drawn = prompts.for_previews(config, sources)
     description = parts.description(trainable.denoiser, parts.image_size)
     return DryRunStages(
         batch=batches(sources, longest_caption, config.seed),
         micro_batch=sizes.on_rank,
         validation_batch=sizes.micro_batch,
-        grid=FixedGrid(config.callbacks.validation.times, config.seed),
+        grid=kind.grid(parts),
         preview=Preview(scratch, sampler, drawn, average, None, 0, config.seed),
         checkpoints=CheckpointSchedule(scratch, description, average, 1, 0, 0, 1, background=False),
         ranks=sizes.ranks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from tinyflux_pl.nets.fluxflow.coordinates import sinusoids_2d, with_coordinates
 from tinyflux_pl.nets.fluxflow.stages import DownStage, TokenBlock, activation, map_of, tokens_of
 
 COORDINATES = 2  # channels that tell each pixel its place
+FIRST_LOG_VARIANCE = -2.0  # before its curve: a deviation of about 0.3
 
 
 class FluxCompressor(nn.Module):
@@ -39,6 +41,8 @@ class FluxCompressor(nn.Module):
         self.log_variance_curve = TrainableBezier(
             (latent_channels,), LOG_VARIANCE_START, channels=True
         )
+        # a bottleneck that starts as noisy as its signal is learned around
+        nn.init.constant_(cast(Tensor, self.log_variance.bias), FIRST_LOG_VARIANCE)
         self.checkpointing = False
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:

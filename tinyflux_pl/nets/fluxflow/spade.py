@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,9 +17,11 @@ class Spade(nn.Module):
     2019, 1903.07291).
     """
 
-    def __init__(self, channels: int, context: int, hidden: int = HIDDEN) -> None:
+    def __init__(
+        self, channels: int, context: int, hidden: int = HIDDEN, groups: int = MAX_GROUPS
+    ) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(min(MAX_GROUPS, channels), channels, affine=False)
+        self.norm = nn.GroupNorm(math.gcd(groups, channels), channels, affine=False)
         self.mlp_shared = nn.Sequential(nn.Conv2d(context, hidden, 3, padding=1), nn.ReLU())
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)

@@ -11,6 +11,7 @@ from tinyflux_pl.nets.attention import attend
 from tinyflux_pl.nets.bezier import FAN, BezierActivation
 from tinyflux_pl.nets.fluxflow.spade import Spade
 
+SPADE_GROUP = 4  # channels of a group of SPADE's norm, as published at width 128
 SKIP = 0.1  # of the enlarged input, added to each stage's output, as published
 
 
@@ -19,9 +20,16 @@ def activation(p_pre: str | None = "silu") -> BezierActivation:
     return BezierActivation("sigmoid", p_pre, planar=True)
 
 
+def norm(channels: int) -> nn.GroupNorm:
+    """Norm after an activation: without it each shrinks its input to about a quarter, and a
+    picture's signal is gone before the bottleneck. One group, or flat colours would be lost.
+    """
+    return nn.GroupNorm(1, channels)
+
+
 class DownStage(nn.Module):
     """(B, C, H, W) -> (B, O, H/2, W/2): a 3 x 3 convolution, then one of stride 2, each to a Bezier
-    activation.
+    activation and a norm.
     """
 
     def __init__(self, channels: int, out: int, kernel: int = 4) -> None:
@@ -29,10 +37,12 @@ class DownStage(nn.Module):
         self.refine = nn.Conv2d(channels, FAN * out, 3, padding=1)
         self.down = nn.Conv2d(out, FAN * out, kernel, stride=2, padding=(kernel - 2) // 2)
         self.activation = activation()
+        self.norms = nn.ModuleList((norm(out), norm(out)))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
         """Features at half the sides."""
-        return self.activation(self.down(self.activation(self.refine(x))))
+        x = self.norms[0](self.activation(self.refine(x)))
+        return self.norms[1](self.activation(self.down(x)))
 
 
 class UpStage(nn.Module):
@@ -44,16 +54,18 @@ class UpStage(nn.Module):
         self, channels: int, out: int, context: int, spade_hidden: int, kernel: int = 4
     ) -> None:
         super().__init__()
-        self.spade = Spade(channels, context, spade_hidden)
+        self.spade = Spade(channels, context, spade_hidden, max(1, channels // SPADE_GROUP))
         padding = (kernel - 2) // 2
         self.up = nn.ConvTranspose2d(channels, FAN * out, kernel, stride=2, padding=padding)
         self.refine = nn.Conv2d(out, FAN * out, 3, padding=1)
         self.skip = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
         self.activation = activation()
+        self.norms = nn.ModuleList((norm(out), norm(out)))
 
     def forward(self, x: Float[Tensor, "b c h w"], context: Tensor) -> Float[Tensor, "b o h2 w2"]:
         """Features at twice the sides."""
-        large = self.activation(self.refine(self.activation(self.up(self.spade(x, context)))))
+        large = self.norms[0](self.activation(self.up(self.spade(x, context))))
+        large = self.norms[1](self.activation(self.refine(large)))
         return large + SKIP * F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
 
 

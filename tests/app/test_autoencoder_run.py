@@ -1,0 +1,103 @@
+"""The autoencoder's run: several networks and optimizers through the real configuration."""
+
+import pytest
+import torch
+
+from tests.app.runs import run, settings
+from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+
+SMALL = (
+    "model=fluxflow_vae_tiny",
+    "objective=autoencoder",
+    "optimizer=adamw",
+    "codec.fold=1",
+    "model.latent_channels=4",
+    "model.encoder_widths=[4,4,4,8]",
+    "model.decoder_widths=[4,4,4,8]",
+    "model.spade_hidden=4",
+    "model.critic_width=4",
+    "model.critic_depth=2",
+    "objective.critic_from=2",
+    "objective.r1_every=2",
+    "hardware.precision=32-true",
+    "hardware.batch_size=4",
+    "callbacks.preview.count=2",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole")
+    run("train", root, *SMALL, "run=whole", "steps=6", "hardware.accumulation=2")
+    return root / "outputs" / "whole"
+
+
+def same(left, right):
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
+
+
+def test_a_run_measures_reconstructions_of_held_out_pictures(trained):
+    results = files.read_json(trained / "results.json")
+    assert results["psnr_held_out"] > 0
+    assert -1 <= results["ssim_held_out"] <= 1
+    assert results["steps"] == 6
+    assert (trained / "samples" / "step_0000006.png").exists()
+
+
+def test_both_optimizers_and_the_averages_are_in_the_checkpoint(trained):
+    checkpoint = directory.read(trained / "checkpoints" / "step_0000006")
+    state = checkpoint.state()
+    assert set(state["optimizer"]) == {"autoencoder", "critic"}
+    steps = {n: int(s["state"][0]["step"]) for n, s in state["optimizer"].items()}
+    assert steps == {"autoencoder": 6, "critic": 4}  # the critic begins at step 2
+    averaged, raw = checkpoint.weights(), checkpoint.weights("raw")
+    name = "autoencoder.encoder.mean.weight"
+    assert not torch.equal(averaged[name], raw[name])
+    statistic = raw["autoencoder.latent_std"]
+    assert not torch.equal(statistic, torch.ones_like(statistic))
+
+
+def test_a_run_cut_in_the_critics_phase_goes_on_to_the_bit(trained, tmp_path):
+    options = (*SMALL, "run=cut", "hardware.accumulation=2", "schedule.total_steps=6")
+    run("train", tmp_path, *options, "steps=4")
+    run("train", tmp_path, *options, "steps=6", "resume=auto", "resume_changed=true")
+    cut = directory.read(tmp_path / "outputs" / "cut" / "checkpoints" / "step_0000006")
+    whole = directory.read(trained / "checkpoints" / "step_0000006")
+    for which in ("raw", "averaged"):
+        assert same(cut.weights(which), whole.weights(which))
+    states = [checkpoint.state() for checkpoint in (cut, whole)]
+    assert same(states[0]["optimizer"], states[1]["optimizer"])
+    medians = [state["callbacks"]["NonFiniteGuard"]["medians"] for state in states]
+    assert same(*medians)
+
+
+def test_the_preflight_dry_runs_the_critic_too(tmp_path, capsys):
+    run("train", tmp_path, *SMALL, "run=checked", "steps=6", "preflight=only")
+    assert "measured" in capsys.readouterr().out
+
+
+def test_other_latents_than_pixels_and_experts_are_refused(tmp_path):
+    parts = Parts.from_config(settings("train", tmp_path, *SMALL, "codec.fold=2"))
+    parts.check()
+    with pytest.raises(ConfigError, match="experts"):
+        recipes.train(
+            {**settings("train", tmp_path, *SMALL, "experts=lune").plain, "overrides": []}
+        )
+    objective = parts.objective(None, ())
+    assert objective.critic_active(2)
+    assert not objective.critic_active(1)
+    from tinyflux_pl.codecs.bezier_networks import AutoencoderConfig, AutoencoderNetworks
+    from tinyflux_pl.core.specs import LatentSpec
+
+    with pytest.raises(SpecMismatch, match="codec=pixels"):
+        AutoencoderNetworks(AutoencoderConfig(4, (4, 8), (4, 8), 1, 2, 4, 8), {}, LatentSpec(16, 8))

@@ -26,7 +26,7 @@ MEASURED_STEP = 3  # of a dry run, whose memory is measured
 class AutoencoderKind:
     """Of app.module_kinds.ModuleKind."""
 
-    own_steps = True
+    manual_steps = True
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> ManualGuard:
         """One judgement for each optimizer's step."""

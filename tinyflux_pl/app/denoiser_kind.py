@@ -28,7 +28,7 @@ QUICK_STEPS = 2  # a multistep solver needs no more memory after its second step
 class DenoiserKind:
     """Of app.module_kinds.ModuleKind."""
 
-    own_steps = False
+    manual_steps = False
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> NonFiniteGuard:
         """One judgement a step."""

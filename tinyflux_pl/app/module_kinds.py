@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 class ModuleKind(Protocol):
     """Training, previews, validation and final figures of one kind of network.
 
-    `sampler` draws the previews, with `quick` in as few steps as a dry run needs. `own_steps`:
+    `sampler` draws the previews, with `quick` in as few steps as a dry run needs. `manual_steps`:
     the module accumulates by itself, and the trainer must not.
     """
 
-    own_steps: bool
+    manual_steps: bool
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> NonFiniteGuard: ...
     def module(

@@ -125,7 +125,7 @@ def assemble(
     loggers = [*training_run.build_loggers(config, start), logged]
     callbacks.in_order.extend(pruner.callback(config, logged))
     hardware = config.hardware.plain
-    if kind_of(parts).own_steps:
+    if kind_of(parts).manual_steps:
         hardware = {**hardware, "accumulation": 1}
     trainer = make_trainer(
         hardware,

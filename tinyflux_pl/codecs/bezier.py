@@ -71,7 +71,9 @@ class BezierCodec(Codec):
 
     def to(self, device: torch.device | str) -> BezierCodec:
         """Move, now or when the weights are read."""
-        self.device = torch.device(device)
+        before, self.device = self.device, torch.device(device)
+        if before.type == "meta":
+            self._network = None
         if self._network is not None:
             self._network.to(self.device)
         return self

@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
@@ -79,6 +80,10 @@ class FluxFlowDenoiser(DenoiserModule):
         dtype = self.net.x_in.weight.dtype
         tokens, pooled = text.tokens.to(dtype), text.pooled.to(dtype)
         return Prediction(self.net(x_t.to(dtype), time, tokens, text.mask, pooled))
+
+    def blocks(self) -> tuple[StackBlock, ...]:
+        """Its blocks."""
+        return stack_of(self.net.blocks, ("x",), "x")
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""

@@ -1,6 +1,4 @@
-"""The components of a run, built from its configuration: codec, text, path, experts, denoiser,
-sampler.
-"""
+"""The components of a run, built from its configuration: codec, text, path, denoiser, ..."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The folder that Hydra makes for a job: locked while it is trained in, removed if it stays
-empty.
-"""
+"""The folder that Hydra makes for a job: locked while it trains, removed if it stays empty."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The manifest of a cache store: its name, its number of samples, and the records that it was made
-from.
-"""
+"""The manifest of a store: its name, its number of samples, and the records it was made from."""
 
 from __future__ import annotations
 

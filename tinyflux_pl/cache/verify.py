@@ -1,6 +1,4 @@
-"""Verification of a store on disk, part by part, and its repair: damaged parts are removed, the
-rest stays.
-"""
+"""Verify a store on disk part by part, and repair it: damaged parts are removed."""
 
 from __future__ import annotations
 

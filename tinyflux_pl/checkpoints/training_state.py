@@ -1,6 +1,4 @@
-"""`state.pt` of a checkpoint: optimizer and counters, checked by its zip directory before torch
-opens it.
-"""
+"""`state.pt` of a checkpoint, checked by its zip directory before torch opens it."""
 
 from __future__ import annotations
 

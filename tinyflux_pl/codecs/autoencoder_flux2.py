@@ -1,6 +1,4 @@
-"""FLUX.2's autoencoder as a codec: 2 x 2 cells folded into channels, normalised by batch
-statistics.
-"""
+"""FLUX.2's autoencoder as a codec: cells folded into channels, normalised by statistics."""
 
 from functools import cached_property
 from typing import Any, ClassVar

@@ -1,6 +1,4 @@
-"""Autoencoders in the layout of the original files (ae.safetensors, or inside a whole
-checkpoint).
-"""
+"""Autoencoders in the layout of the original files, alone or inside a whole checkpoint."""
 
 from __future__ import annotations
 

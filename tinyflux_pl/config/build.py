@@ -30,7 +30,7 @@ def plain(config: Any) -> Any:
         key = error.full_key or ""
         what = str(error).splitlines()[0]
         raise ConfigError(
-            f"cannot resolve {key}: {what}", where=key, cure="mend the ${...} in that value"
+            f"cannot resolve {key}: {what}", where=key, cure="correct the ${...} in that value"
         ) from error
 
 

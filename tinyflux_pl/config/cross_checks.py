@@ -1,6 +1,4 @@
-"""Folders that must not lie in one another: two sources' caches, and what a run reads and what it
-writes.
-"""
+"""Folders that must not lie in one another: caches, and what a run reads and writes."""
 
 from __future__ import annotations
 

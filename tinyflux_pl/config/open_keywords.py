@@ -1,6 +1,4 @@
-"""The names behind **keywords of what a configuration builds, so that a wrong one is refused there
-too.
-"""
+"""The names behind **keywords of what a configuration builds: a wrong one is refused too."""
 
 from __future__ import annotations
 

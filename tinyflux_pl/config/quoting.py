@@ -1,6 +1,4 @@
-"""Keys whose values are a person's text or paths, quoted so that Hydra's grammar takes them as they
-stand.
-"""
+"""Values that are text or paths, quoted so that Hydra's grammar takes them as they stand."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Classes that have moved since a release: configurations and checkpoints that name the old place
-still open.
-"""
+"""Classes that have moved: configurations and checkpoints with the old name still open."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Checks of arguments against a target's signature: names, and plain values by their
-annotations.
-"""
+"""Checks of arguments against a target's signature: names, and values by their annotations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Open keywords that are the fields of a dataclass: **options: Annotated[Any,
-FieldsOf(Settings)].
-"""
+"""Open keywords that are the fields of a dataclass: Annotated[Any, FieldsOf(Settings)]."""
 
 from __future__ import annotations
 

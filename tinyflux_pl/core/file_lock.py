@@ -1,6 +1,4 @@
-"""One writer a folder: a lock that the kernel frees when its owner dies, so that none is ever
-stale.
-"""
+"""One writer a folder: a lock that the kernel frees when its owner dies."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The commands that messages print: they begin with the interpreter that runs, as it would be typed
-here.
-"""
+"""The commands that messages print begin with the interpreter that runs."""
 
 from __future__ import annotations
 

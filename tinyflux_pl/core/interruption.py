@@ -1,6 +1,4 @@
-"""Graceful stopping: a signal sets a flag, and long work checks it with `poll` wherever it can stop
-and resume.
-"""
+"""Graceful stopping: a signal sets a flag, and long work polls it where it can stop."""
 
 from __future__ import annotations
 

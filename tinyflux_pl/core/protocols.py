@@ -1,5 +1,4 @@
-"""The contracts between packages: everything that callers may use of a path, denoiser, codec, text
-encoder, ...
+"""The contracts between packages: all that callers may use of a path, denoiser, codec, ...
 
 A class that derives from `Codec` or `TextEncoder` inherits the defaults of the optional members.
 `tests/core/test_protocols.py` builds one class from each protocol alone and runs it through the

@@ -1,6 +1,4 @@
-"""The values of sequence tasks: conditions and targets, their sizes, and the moments of their
-channels.
-"""
+"""The values of sequence tasks: conditions, targets, sizes, and moments of their channels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Settings in a release's own files that nothing here reads: named once, never dropped in
-silence.
-"""
+"""Settings in a release's files that nothing here reads: named once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`decode` under the module's earlier name: scripts outside this repository import it from here. It
-lies in data.images.decode.
-"""
+"""`decode` under its module's earlier name, which scripts outside this repository import."""
 
 from tinyflux_pl.data.images.decode import decode
 

@@ -1,6 +1,4 @@
-"""`PairedImages` under the module's earlier name: scripts outside this repository import it from
-here. It lies in data.records.image_pairs.
-"""
+"""`PairedImages` under its module's earlier name, which outside scripts import."""
 
 from tinyflux_pl.data.records.image_pairs import PairedImages
 

@@ -1,6 +1,4 @@
-"""The captions that a model was trained on, as stored in its checkpoint: grammars, examples, word
-counts.
-"""
+"""The captions that a model was trained on: grammars, examples, word counts."""
 
 from __future__ import annotations
 

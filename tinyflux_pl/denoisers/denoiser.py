@@ -1,6 +1,4 @@
-"""The base class of every denoiser: defaults of the contract, and refusal of unreadable
-conditioning.
-"""
+"""The base class of every denoiser: the contract's defaults, and refusal of what it cannot read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""diffusers' network classes as released: structure from plain data, weights strictly from
-files.
-"""
+"""diffusers' network classes as released: structure from data, weights strictly from files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The base class of denoisers around a network of diffusers: specs, path, loading and
-rebuilding.
-"""
+"""The base class of denoisers around a network of diffusers: specs, path, rebuilding."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""diffusers' UNet2DConditionModel as a denoiser: Stable Diffusion 1.5, its flow teachers, small
-ones.
-"""
+"""diffusers' UNet2DConditionModel as a denoiser: Stable Diffusion 1.5 and its flow teachers."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,4 @@
-"""Losses as functions of tensors. Elementwise ones keep their shape; the rest give one value a
-sample.
-"""
+"""Losses as functions of tensors: elementwise ones keep their shape, others give one a sample."""
 
 from __future__ import annotations
 

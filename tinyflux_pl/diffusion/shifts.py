@@ -1,6 +1,4 @@
-"""Timestep shifts: the formula of SD3 and FLUX, and the rules by which releases choose the
-shift.
-"""
+"""Timestep shifts: the formula of SD3 and FLUX, and the rules by which releases choose one."""
 
 from __future__ import annotations
 

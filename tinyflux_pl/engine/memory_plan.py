@@ -1,6 +1,4 @@
-"""Memory plans: bytes by stage, computed from counts, dtypes and shapes before anything is
-allocated.
-"""
+"""Memory plans: bytes by stage, from counts, dtypes and shapes, before anything is allocated."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The parts that a checkpoint's config.json describes, judged before anything large is built or
-read.
+"""The parts that a checkpoint's config.json describes, judged before any is built.
 
 Whoever sends a checkpoint can seal it. So its description is held to known names and plain values,
 the network is first built without memory (meta device) and with no more tensors than the weights'

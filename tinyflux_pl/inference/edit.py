@@ -1,6 +1,4 @@
-"""Conditioning on images: references (FLUX.1 Kontext), or an image with an inpaint mask (FLUX.1
-Fill).
-"""
+"""Conditioning on images: references (FLUX.1 Kontext), or an image with a mask (FLUX.1 Fill)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The cubic Bezier activation as a formula, its derivative, and which of the ways of computing it
-is used.
+"""The cubic Bezier activation as a formula, its derivative, and the choice of an implementation.
 
 Rows (R, 5, J) hold t, p0, p1, p2, p3: B = u^3 p0 + 3 u^2 t p1 + 3 u t^2 p2 + t^3 p3, u = 1 - t.
 """

@@ -1,6 +1,4 @@
-"""Heads that predict the experts' signals from time and pooled text, for sampling without
-teachers.
-"""
+"""Heads that predict the experts' signals from time and pooled text, without teachers."""
 
 from __future__ import annotations
 

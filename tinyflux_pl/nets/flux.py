@@ -1,6 +1,4 @@
-"""Flux over sequences: target tokens from condition tokens, each side with its own width and
-positions.
-"""
+"""Flux over sequences: target tokens from condition tokens, each with its width and positions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The blocks of black-forest-labs/flux, under its own names: layer norms without parameters, gated
-MLPs.
-"""
+"""The blocks of black-forest-labs/flux, under its own names."""
 
 from __future__ import annotations
 

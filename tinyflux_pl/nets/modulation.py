@@ -1,6 +1,4 @@
-"""adaLN modulation: shift, scale and gate of a residual branch, linear in the conditioning
-vector.
-"""
+"""adaLN modulation: shift, scale and gate of a branch, linear in the conditioning vector."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Captions as pixels: in any script, broken into lines that fit, cut short where they are too
-long.
-"""
+"""Captions as pixels in any script, broken into lines, cut where they are too long."""
 
 from __future__ import annotations
 

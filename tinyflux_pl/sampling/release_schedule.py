@@ -1,6 +1,4 @@
-"""A release's scheduler_config.json in the terms of this house: path, prediction and sampler; or
-refused by name.
-"""
+"""A release's scheduler_config.json as path, prediction and sampler; or refused by name."""
 
 from __future__ import annotations
 

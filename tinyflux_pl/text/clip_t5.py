@@ -1,6 +1,4 @@
-"""T5 tokens with a CLIP pooled vector: TinyFlux (Flan-T5 base) and FLUX.1 (T5-XXL), both with CLIP
-ViT-L.
-"""
+"""T5 tokens with a CLIP pooled vector: TinyFlux (Flan-T5 base) and FLUX.1 (T5-XXL)."""
 
 from collections.abc import Sequence
 from functools import cached_property

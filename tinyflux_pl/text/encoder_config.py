@@ -1,6 +1,4 @@
-"""Configuration of pretrained text encoders: config.json or a given structure, and its deciding
-part.
-"""
+"""Configuration of pretrained text encoders: config.json or a given structure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Hidden states of a chat model, several layers side by side: the text input of FLUX.2 and
-FLUX.3.
-"""
+"""Hidden states of a chat model, several layers side by side: FLUX.2's and FLUX.3's text."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""Find a pretrained encoder and its tokenizer: folders of a release, or a single file and a
-folder.
-"""
+"""Find a pretrained encoder and its tokenizer in a release or in a single file."""
 
 from __future__ import annotations
 

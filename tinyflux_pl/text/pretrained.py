@@ -1,6 +1,4 @@
-"""Files, hashes and weights of pretrained encoders, checked by their headers before they are
-read.
-"""
+"""Files, hashes and weights of pretrained encoders, checked by their headers first."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

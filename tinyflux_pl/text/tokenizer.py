@@ -1,6 +1,4 @@
-"""Pretrained tokenizers: loaded from a folder without network, and checked against their
-encoder.
-"""
+"""Pretrained tokenizers: from a folder without network, checked against their encoder."""
 
 from __future__ import annotations
 

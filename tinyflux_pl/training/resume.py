@@ -1,6 +1,4 @@
-"""Continue a run: restore weights before fitting; optimizer, averages and callbacks as it
-starts.
-"""
+"""Continue a run: weights before fitting; optimizer, averages and callbacks as it starts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Numbers as files keep them: float8 and int8 are multiplied by their scales, packed formats and
-adapters are named.
-"""
+"""Numbers as files keep them: float8 and int8 times their scales; packed formats are named."""
 
 from __future__ import annotations
 

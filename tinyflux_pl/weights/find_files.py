@@ -1,6 +1,4 @@
-"""Find a network's weight files in a folder: one file or shards, plain or a variant (fp16, bf16,
-...).
-"""
+"""Find a network's weight files in a folder: one file or shards, plain or a variant."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Weights by name: a local path first, else a pinned revision of which only safe files are
-fetched.
-"""
+"""Weights by name: a local path first, else the safe files of a pinned revision."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.core.printable import printable
 
 Shapes = Mapping[str, tuple[int, ...]]
-MOST_GROUPS = 6  # of keys that differ in their numbers alone, told of each kind
+MOST_GROUPS = 6  # named of each kind: groups of keys that differ in their numbers alone
 MOST_LETTERS = 90  # of one key
 
 
@@ -57,7 +57,7 @@ def differences(expected: Shapes, actual: Shapes) -> str:
 
 def listed(notes: Mapping[str, str]) -> str:
     """Keys with a note each, in the order of their numbers; those that differ in them alone are
-    told once.
+    named once.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for key in sorted(notes, key=_order):

@@ -1,6 +1,4 @@
-"""The keys of one network inside a file: without what wrappers add, and apart from a whole
-checkpoint's other parts.
-"""
+"""The keys of one network inside a file, without what wrappers add."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Published releases by a few shapes of theirs, to name the model that a file fits where it does
-not fit this one.
-"""
+"""Published releases by a few of their shapes, to name the model that a file fits."""
 
 from __future__ import annotations
 

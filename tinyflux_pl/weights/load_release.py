@@ -1,6 +1,4 @@
-"""One network of a published release: where its files lie, what they hold, and how they enter a
-module.
-"""
+"""One network of a published release: where its files lie, and how they enter a module."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""One split of one source: its records, the groups that the run needs, and the store that caches
-them.
-"""
+"""One split of one source: its records, the groups that the run needs, and their store."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The sources of a run: the records and caches of each, opened once, and the datasets that they
-serve.
-"""
+"""The sources of a run: records and caches, opened once, and the datasets that they serve."""
 
 from __future__ import annotations
 

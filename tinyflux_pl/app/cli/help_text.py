@@ -1,6 +1,4 @@
-"""`--help` of a script, read from the comments of conf/: nothing is composed or built, so that it
-comes at once.
-"""
+"""`--help` of a script, from the comments of conf/: nothing is composed or built."""
 
 from __future__ import annotations
 

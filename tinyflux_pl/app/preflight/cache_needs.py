@@ -1,6 +1,4 @@
-"""The groups of a run's caches, and the rows, bytes and files that they still lack. Writes
-nothing.
-"""
+"""The groups of a run's caches, and the rows, bytes and files that they lack; writes nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A PNG without its text: text says nothing of the pixels, and readers refuse a file for how long
-it is.
-"""
+"""A PNG without its text, which says nothing of the pixels and may be very long."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The images of a folder with their captions and masks: listed once for every split, each opened
-once.
-"""
+"""The images of a folder with captions and masks: listed once for all splits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Pairs of pictures: a target with references (Kontext) or with an inpaint mask (Fill), and a
-caption.
-"""
+"""Pairs of pictures: a target with references (Kontext) or a mask (Fill), and a caption."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ class PairedImages(RecordSource):
     Targets have `size`, references `reference_size` (None: the targets'; Kontext's own are
     resize_rules.PREFERRED): a side, or height and width. A record's `references` are pixels, its
     `hole` is (H, W) bool, True where to paint. The split is drawn from the targets' bytes. Raises
-    DataError, CaptionError and ImageError as the folder deserves.
+    DataError for a folder or files that are not read, CaptionError and ImageError.
     """
 
     name = "pairs"

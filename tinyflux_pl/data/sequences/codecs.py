@@ -1,6 +1,4 @@
-"""The codec and the encoder of conditions that fit a source of pairs: widths and moments from its
-data.
-"""
+"""The codec and the encoder that fit a source of pairs: widths and moments from its data."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Verifier of sequence pairs: the task's judge on the answers, on the true targets and on the mean
-target.
-"""
+"""Verifier of sequence pairs: the task's judge on answers, true targets and the mean target."""
 
 from __future__ import annotations
 

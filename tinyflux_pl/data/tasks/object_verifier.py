@@ -1,6 +1,4 @@
-"""The base of verifiers of drawn objects: find them, describe the picture, compare it with the
-prompt.
-"""
+"""The base of verifiers of drawn objects: find, describe, compare with the prompt."""
 
 from __future__ import annotations
 

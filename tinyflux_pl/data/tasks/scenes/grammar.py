@@ -1,6 +1,4 @@
-"""The grammar of scenes: relations and counts of objects, their captions, and the parser of
-captions.
-"""
+"""The grammar of scenes: relations and counts of objects, captions, and their parser."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The grammar of one shape: colours, shapes, sizes and positions, their captions, and the parser of
-captions.
-"""
+"""The grammar of one shape: colours, shapes, sizes, positions, captions, and their parser."""
 
 from __future__ import annotations
 

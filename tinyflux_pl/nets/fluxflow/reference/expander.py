@@ -1,6 +1,4 @@
-"""The published decoder: tokens and their size token -> a picture, with the latents as SPADE's
-context.
-"""
+"""The published decoder: tokens and their size token -> a picture, by SPADE."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ FLOORS = {
     **dict.fromkeys(("nets", "weights", "cache"), 2),
     **dict.fromkeys(("codecs", "text", "denoisers"), 3),
     **dict.fromkeys(("data", "sampling", "engine", "checkpoints"), 4),
-    **dict.fromkeys(("experts", "objectives"), 5),
+    **dict.fromkeys(("experts", "methods", "objectives"), 5),
     **dict.fromkeys(("extraction", "training", "inference", "config"), 6),
     "report": 7,
     "app": 8,
@@ -38,7 +38,7 @@ def allowed(importer: str, imported: str) -> bool:
     if importer == imported:
         return True
     if FLOORS[importer] == FLOORS[imported]:
-        return imported == "objectives" and importer == "experts"
+        return imported == "objectives" and importer in ("experts", "methods")
     return FLOORS[imported] < FLOORS[importer]
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import DiskFull
+from tinyflux_pl.methods.full import Full
 
 
 class Trainer:
@@ -19,7 +20,7 @@ class Trainer:
 
 
 class Module:
-    step, guard, optimizer_names = 0, None, ()
+    step, guard, optimizer_names, method = 0, None, (), Full()
 
     def __init__(self):
         self.network = self.denoiser = nn.Linear(2, 2)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from tinyflux_pl.app import drawing_cache, inference_memory, release_settings, simulation
+from tinyflux_pl.app import (
+    adapter_choice,
+    drawing_cache,
+    inference_memory,
+    release_settings,
+    simulation,
+)
 from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.config import signatures
 from tinyflux_pl.config.build import build
@@ -16,6 +22,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 def pipeline(config: Generate) -> Any:
     """The pipeline of `checkpoint`, or of `model` with its published weights, on its device."""
+    from tinyflux_pl.inference.adapters import with_adapters
     from tinyflux_pl.inference.pipeline import device_of
 
     config = release_settings.followed(config)
@@ -24,6 +31,7 @@ def pipeline(config: Generate) -> Any:
         built = simulation.simulated(config)
     else:
         built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
+    built = with_adapters(built, adapter_choice.chosen(config.lora))
     command = recordable(config.overrides)
     built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
@@ -50,9 +58,13 @@ def _of_checkpoint(config: Generate) -> Any:
             cure=f"leave {', '.join(f'{name}=' for name in chosen)} out",
         )
     checkpoint = open_checkpoint(config.checkpoint)
+    if config.base is not None and "base" not in checkpoint.config:
+        cure = "leave base= out"
+        raise ConfigError("the checkpoint holds its whole network", where="base", cure=cure)
     plan_images = functools.partial(inference_memory.checkpoint_plan, checkpoint, config)
     images = inference_memory.batch_size(config, plan_images)
-    return Pipeline.from_checkpoint(checkpoint, config.weights).adjusted(batch_size=images)
+    built = Pipeline.from_checkpoint(checkpoint, config.weights, config.base)
+    return built.adjusted(batch_size=images)
 
 
 def _of_model(config: Generate) -> Any:
@@ -64,6 +76,9 @@ def _of_model(config: Generate) -> Any:
     from tinyflux_pl.sampling.images import require_guided
 
     model = config.model
+    if config.base is not None:
+        cure = "leave it out, or give checkpoint="
+        raise ConfigError("base= belongs to an adapter's checkpoint", where="base", cure=cure)
     if not model.get("weights") and not model.get("random_weights"):
         raise ConfigError(
             "no weights to draw from",

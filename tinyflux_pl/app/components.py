@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tinyflux_pl.app import hardware, release_settings
+from tinyflux_pl.app import hardware, release_settings, starting_point
+from tinyflux_pl.app.objective import build_objective
 from tinyflux_pl.config.build import build, check_binds
 from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
@@ -14,6 +16,7 @@ from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Expert, Objective
     from tinyflux_pl.core.types import TextEmbeddings
+    from tinyflux_pl.methods.method import Method
 
 J = TypeVar("J", bound=DataJob)
 
@@ -50,6 +53,11 @@ class Parts(Generic[J]):
             experts={k: build(node, f"experts.{k}") for k, node in config.experts.items()},
         )
 
+    @cached_property
+    def method(self) -> Method:
+        """The training method of a run."""
+        return build(self.config.method, "method")
+
     @property
     def device(self) -> str:
         """torch's name of the device of encoders and teachers; ConfigError for a missing GPU."""
@@ -84,13 +92,15 @@ class Parts(Generic[J]):
 
         config = self.config
         check_binds({"logger": config.logger})
-        self.objective(null_text=None, experts=self.experts.values())
+        objective: Any = self.objective(null_text=None, experts=self.experts.values())
         build(config.schedule, "schedule")
         settings_of(self.sampler_config())
         hardware.require_attention_kernel(config.model, self.device, self.precision)
+        starting_point.check(config, self.method, objective.trains)
         with torch.device("meta"):
             network = self.student()
-            build_optimizer(network, build(config.optimizer, "optimizer"))
+            optimizer = build(config.optimizer, "optimizer")
+            build_optimizer(network, optimizer, self.method.rates(network))
         self.check_size(network.patch_size)
         network.require_size(*self.image_size)
 
@@ -157,12 +167,28 @@ class Parts(Generic[J]):
             lambda group, **objects: build(nodes[group], group, **objects), null_text, experts
         )
 
-    def student(self) -> Any:
-        """The denoiser to train: with fp32 weights, whatever dtype a release is drawn in.
+    def student(self, start: Callable[[Any], None] | None = None) -> Any:
+        """The denoiser to train, prepared by the method; `start` first puts its weights in.
 
-        A bf16 weight near 1 moves in steps of 1/128: an update of 1e-5 would be rounded away.
+        Weights that train are fp32, whatever dtype a release is drawn in: a bf16 weight near 1
+        moves in steps of 1/128, and an update of 1e-5 would be rounded away.
         """
-        return self.denoiser(**({"dtype": "float32"} if "dtype" in self.config.model else {}))
+        import torch
+
+        from tinyflux_pl.core import rng
+
+        model, options = self.config.model, dict[str, Any]()
+        if "dtype" in model and not self.method.needs_base:
+            options["dtype"] = "float32"
+        if "random_weights" in model and self.config.init is not None:
+            options["random_weights"] = True  # which `start` replaces
+        denoiser = self.denoiser(**options)
+        if start is not None:
+            start(denoiser)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.derive(self.config.seed, "method"))
+            self.method.prepare(denoiser)
+        return denoiser
 
     def denoiser(self, **options: Any) -> Any:
         """The denoiser, newly initialised from the run's seed, with a port for each expert."""
@@ -207,7 +233,9 @@ class Parts(Generic[J]):
         def part(component: Any) -> dict[str, Any]:
             return {"name": component.name, "config": component.config()}
 
+        adapted = {"method": part(self.method)} if self.method.needs_base else {}
         return {
+            **adapted,
             "denoiser": {"name": denoiser.name, "config": denoiser.config_dict()},
             "path": part(self.path),
             "codec": part(self.codec),
@@ -218,13 +246,3 @@ class Parts(Generic[J]):
             "data": self.config.data.name,
             "seed": self.config.seed,
         }
-
-
-def build_objective(
-    build_group: Callable[..., Any], null_text: TextEmbeddings | None, experts: Iterable[Expert]
-) -> Objective:
-    """The objective with its timestep distribution; `build_group(group, **objects)` builds a
-    node.
-    """
-    timesteps = build_group("timesteps")
-    return build_group("objective", timesteps=timesteps, null_text=null_text, experts=list(experts))

@@ -48,7 +48,7 @@ class DenoiserKind:
         schedule = build(config.schedule, "schedule")
         optimizer = build(config.optimizer, "optimizer")
         clip = config.callbacks.clip
-        return FlowModule(network, objective, optimizer, schedule, start, clip, guard)
+        return FlowModule(network, objective, optimizer, schedule, start, clip, guard, parts.method)
 
     def dry_run_start(self, parts: Parts, start: int) -> int:
         """Every step takes the same memory."""

@@ -34,6 +34,7 @@ def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 1),
         "steps": config.steps,
         "parameters": sum(p.numel() for p in denoiser.parameters()),
+        "trained_parameters": sum(p.numel() for p in denoiser.parameters() if p.requires_grad),
         "images_per_second": round(callbacks.throughput.images_per_second, 1),
         "validation_loss": callbacks.validation.errors["validation/loss"],
         **measured,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from tinyflux_pl.app.components import build_objective
+from tinyflux_pl.app.objective import build_objective
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.config.saved_nodes import build_saved
 from tinyflux_pl.config.schema import Train
@@ -42,9 +42,10 @@ def replay(config: Train) -> int:
     offered = config.plain["experts"]
     experts = [build_saved(node, "experts", offered, file) for node in nodes.values()]
     objective = build_objective(saved, bundle.null_text, experts)
-    denoiser: Any = network(bundle.checkpoint)
+    denoiser: Any
+    denoiser, saved_names = network(bundle.checkpoint)
     weights = bundle.checkpoint.weights("raw")
-    directory.load_weights(denoiser, weights, str(bundle.checkpoint.path))
+    directory.load_weights(denoiser, weights, str(bundle.checkpoint.path), saved_names)
     hardware = _node(run, "hardware", file)
     accelerator, configured = hardware.get("accelerator"), hardware.get("precision")
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"

@@ -57,9 +57,11 @@ def require_same_network(checkpoint: Checkpoint, parts: Parts[Train]) -> None:
     from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
     with torch.device("meta"):
-        network = parts.denoiser()
-    expected = shapes_of(directory.plain_keys(network.state_dict()))
-    cure = "use the model= and experts= of the run that made the checkpoint"
+        network = parts.student()
+    saved = parts.method.saved(network)
+    saved_tensors = {name: tensor for name, tensor in network.state_dict().items() if name in saved}
+    expected = shapes_of(directory.plain_keys(saved_tensors))
+    cure = "use the model=, experts= and method= of the run that made the checkpoint"
     require_match(expected, checkpoint.shapes(), str(checkpoint.path), cure)
 
 
@@ -193,8 +195,8 @@ def _require_same_run(config: Train, checkpoint: Checkpoint) -> None:
         )
     where, then = stored or (origin, config.plain)
     now = json.loads(json.dumps(redact_data(config.plain)))
-    network = checkpoint.config.get("denoiser")
-    dropout = has_dropout(network if isinstance(network, dict) else {})
+    described = {key: checkpoint.config.get(key) for key in ("denoiser", "method")}
+    dropout = has_dropout(described)
     changed = changes(redact_data(then), now, checkpoint.step, dropout)
     report.changes(changed)
     other = [change.key for change in changed if change.effect == ANOTHER_RUN]

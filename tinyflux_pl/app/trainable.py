@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.module_kinds import kind_of
+from tinyflux_pl.app.starting_point import StartingPoint
 from tinyflux_pl.config.redact import redact_data
 from tinyflux_pl.config.schema import Train
 
@@ -22,6 +23,7 @@ class Trainable:
     """A denoiser, or the networks of another kind of module, and what trains and guards it."""
 
     denoiser: Any
+    description: dict[str, Any]  # that checkpoints store
     average: AveragedWeights
     guard: NonFiniteGuard
     module: FlowModule
@@ -33,14 +35,17 @@ def build_trainable(parts: Parts[Train], run_dir: Path, start: int, *, compiled:
     from tinyflux_pl.training.replay_bundle import ReplayBundle
 
     config, callbacks = parts.config, parts.config.callbacks
-    denoiser = parts.student()
+    point = StartingPoint(config, parts.method)
+    is_needed = start == 0 or parts.method.needs_base  # else a checkpoint replaces the weights
+    denoiser = parts.student(point if is_needed else None)
     if config.hardware.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     if compiled:
         denoiser.compile()
-    description = parts.description(denoiser, parts.image_size)
+    description = {**parts.description(denoiser, parts.image_size), **point.description}
     bundle = ReplayBundle(run_dir, redact_data(config.plain), description)
     kind = kind_of(parts)
     guard = kind.guard(bundle, parts)
     module: Any = kind.module(parts, denoiser, start, guard)
-    return Trainable(denoiser, AveragedWeights(**callbacks.ema.plain), guard, module)
+    average = AveragedWeights(**callbacks.ema.plain)
+    return Trainable(denoiser, description, average, guard, module)

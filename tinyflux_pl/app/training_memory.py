@@ -44,7 +44,10 @@ class Planner:
         self.precision = self.parts.precision
         with torch.device("meta"):
             self.denoiser = self.parts.student()
-        self.optimizer = build_optimizer(self.denoiser, build(config.optimizer))
+        method = self.parts.method
+        rates = method.rates(self.denoiser)
+        self.optimizer = build_optimizer(self.denoiser, build(config.optimizer), rates)
+        self.saved = method.saved(self.denoiser)
         self._steps: dict[bool, Any] = {}  # gradient checkpointing -> its activations
 
     def plan(self) -> TrainingPlan:
@@ -79,7 +82,11 @@ class Planner:
 
     def _plan(self, division: Sizes, checkpointing: bool) -> TrainingPlan:
         state = memory_plan.training_state(
-            self.denoiser, self.optimizer.param_groups, averaged=True, ranks=division.ranks
+            self.denoiser,
+            self.optimizer.param_groups,
+            self.saved,
+            averaged=True,
+            ranks=division.ranks,
         )
         idle = memory_plan.training(state, {"preview": 0}, host=False).worst().total
         drawn = self._drawn_at_once(idle + self._codec_bytes)

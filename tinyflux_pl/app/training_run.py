@@ -11,6 +11,7 @@ from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.module_kinds import kind_of
+from tinyflux_pl.app.starting_point import require_same_base
 from tinyflux_pl.app.trainable import Trainable
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.config import redact
@@ -108,7 +109,11 @@ def build_callbacks(
     from tinyflux_pl.training.validation import Validation
 
     config, average = parts.config, trainable.average
-    resume = [] if checkpoint is None else [Resume(checkpoint, trainable.denoiser, average)]
+    resume = []
+    if checkpoint is not None:
+        require_same_base(checkpoint, trainable.description)
+        saved = parts.method.saved(trainable.denoiser)
+        resume = [Resume(checkpoint, trainable.denoiser, average, saved)]
     throughput = Throughput()
     metrics = LoggedMetrics(config.callbacks.log_every_steps, throughput)
     kind = kind_of(parts)
@@ -161,7 +166,7 @@ def _checkpoint_schedule(
     from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 
     config = parts.config
-    description = parts.description(trainable.denoiser, parts.image_size)
+    description = dict(trainable.description)
     description["caches"] = cache_fingerprints(sources)
     if parts.text.condition_argument is None:  # else captions only name pairs
         description["captions"] = prompts.training_captions(sources).plain()

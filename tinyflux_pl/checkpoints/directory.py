@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,17 +173,25 @@ def prune(
     return removed
 
 
-def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load strictly, compiled or not; CheckpointMismatch lists missing, extra and mis-shaped
-    keys.
+def load_weights(
+    module: torch.nn.Module,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    names: Collection[str] | None = None,
+) -> None:
+    """Load strictly, compiled or not: the whole network, or those `names` of its state dict.
+
+    CheckpointMismatch lists missing, extra and mis-shaped keys.
     """
-    module_keys = {plain_key(name): name for name in module.state_dict()}
-    expected = plain_keys(module.state_dict())
+    state = module.state_dict()
+    selected = {k: v for k, v in state.items() if names is None or k in names}
+    module_keys = {plain_key(name): name for name in selected}
+    expected = plain_keys(selected)
     tensors = plain_keys(tensors)
     cure = "use the model= and experts= of the run that wrote the checkpoint"
     require_match(shapes_of(expected), shapes_of(tensors), where, cure)
-    state = {module_keys[key]: tensor for key, tensor in tensors.items()}
-    module.load_state_dict(state, strict=True)
+    read = {module_keys[key]: tensor for key, tensor in tensors.items()}
+    module.load_state_dict({**state, **read}, strict=True)
 
 
 def plain_key(key: str) -> str:

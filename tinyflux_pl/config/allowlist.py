@@ -55,6 +55,7 @@ _PARTS = (
     "diffusion.",
     "objectives.",
     "experts.",
+    "methods.",
     "data.",
     "nets.",
 )

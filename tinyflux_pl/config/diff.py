@@ -32,7 +32,16 @@ IGNORED_KEYS = (
 )
 # Keys that do not affect the result. Any other key, a new one too, is taken to change it.
 HARMLESS_KEYS = (
-    *("paths", "steps", "export_teacher", "logger", "sampler", "guidance", "hardware.workers"),
+    *(
+        "paths",
+        "init",
+        "steps",
+        "export_teacher",
+        "logger",
+        "sampler",
+        "guidance",
+        "hardware.workers",
+    ),
     *("hardware.memory_gb", "hardware.drawn_at_once"),
     *(
         "callbacks.checkpoint",
@@ -65,6 +74,7 @@ ROUNDING = (
 DIVIDING = ("devices", "strategy", "accumulation")
 # Keys that a configuration without a path leaves to the release's scheduler.
 LEFT_OPEN = ("path", "sampler", "model.prediction", "codec.data_deviation", "text.zero_null")
+FULL = "tinyflux_pl.methods.full.Full"
 REDRAWN = (*DIVIDING, "accelerator", "compile")
 NOTHING, LAST_BITS, ANOTHER_RUN = "nothing", "the last bits", "another run"
 
@@ -85,6 +95,8 @@ def changes(
     """Changed keys, for a run that is `step` steps old and a network with or without `dropout`."""
     before, after = _flat(then), _flat(now)
     before = _closed(before, after)
+    if not any(_in(("method",), key) for key in before):
+        before["method._target_"] = FULL  # the only one that older runs had
     before |= {key: value for key, value in _defaults(before, after).items() if value == after[key]}
     compared = filter(_is_compared, sorted(before | after))
     keys = [key for key in compared if before.get(key) != after.get(key)]
@@ -98,7 +110,7 @@ def changes(
 
 
 def has_dropout(network: Mapping[str, Any]) -> bool:
-    """True if the network that a checkpoint describes has dropout."""
+    """True if the network, or the method, that a checkpoint describes has dropout."""
     return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
 
 

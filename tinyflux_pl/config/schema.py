@@ -86,6 +86,8 @@ class Train(DataJob):
     resume: str | None
     resume_changed: bool
     optimized_metric: str | list[str] | None
+    init: str | None
+    method: Node
     callbacks: Callbacks
     logger: dict[str, Node]
     trial: Node | None = dataclasses.field(default=None, kw_only=True)  # of a search: set by it
@@ -123,6 +125,8 @@ class Generate(Job):
     negative_prompt: str | None
     checkpoint: str | None
     weights: Literal["averaged", "raw"]
+    base: str | None
+    lora: str | list[str] | dict[str, float] | None
     prompt_file: str | None
     condition: str | None
     n: Annotated[int, Range(least=1, most=10**6)]

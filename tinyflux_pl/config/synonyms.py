@@ -47,7 +47,13 @@ NAMES = {
     "height": "h",
 }
 ABSENT = {
-    "LoRA is not part of this project": "lora lora_rank lora_path lora_weights lora_scale loras",
+    "train.py method=lora trains an adapter (method.rank), generate.py lora=FILE draws with one": (
+        "lora lora_rank lora_alpha network_dim network_alpha lora_path lora_weights lora_scale "
+        "loras"
+    ),
+    "text encoders are not trained: runs read their embeddings from a cache": (
+        "train_text_encoder text_encoder_lora text_encoder_lr"
+    ),
     "ControlNet is not part of this project": "controlnet control",
     "the last layers of an encoder are not skipped": "clip_skip",
     "pictures are not filtered": "safety_checker",

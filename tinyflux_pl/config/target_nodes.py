@@ -7,7 +7,17 @@ from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
 
-ONE = ("codec", "text", "path", "timesteps", "objective", "optimizer", "schedule", "model")
+ONE = (
+    "codec",
+    "text",
+    "path",
+    "timesteps",
+    "objective",
+    "optimizer",
+    "schedule",
+    "model",
+    "method",
+)
 NAMED = ("experts", "logger")  # several, by name
 # which generate.py may leave empty
 OF_A_CHECKPOINT = ("codec", "text", "path", "timesteps", "model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
@@ -28,10 +28,12 @@ class DenoiserModule(nn.Module):
     `reads_position_ids`: those of targets and conditions that are sequences. `overflows`: the
     reason to refuse float16. `weight_files`: files that its published weights were read from.
     `lora_targets`: patterns of the names of the linear layers that adapters are attached to.
+    `component`: what diffusers calls the network in files of several.
     """
 
     name: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]]
+    component: ClassVar[str] = "transformer"
     path: Path
     latent_spec: LatentSpec
     text_spec: TextSpec
@@ -67,6 +69,25 @@ class DenoiserModule(nn.Module):
         one another.
         """
         return ()
+
+    @classmethod
+    def from_released(
+        cls, config: dict[str, Any], path: Path, source: Mapping[str, Any]
+    ) -> DenoiserModule:
+        """The denoiser that `config_dict` described, with the published weights at `source`.
+
+        ConfigError for a family whose networks are never read from a release.
+        """
+        raise ConfigError(
+            f"no release of {cls.name} is known", where="model.weights", cure="init=CHECKPOINT"
+        )
+
+    @classmethod
+    def original_layers(cls, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Names of the first published layout -> those of the layers that they stand for here, one
+        below another, of these layers; {} where the names are the same.
+        """
+        return {}
 
     def require_readable(self, cond: Conditioning) -> None:
         """Raise for a port, a reference or an inpainting input that the network cannot read.

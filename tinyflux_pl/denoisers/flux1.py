@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import torch
@@ -13,7 +14,7 @@ from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
-from tinyflux_pl.denoisers.flux1_layout import ORIGINAL
+from tinyflux_pl.denoisers.flux1_layout import ORIGINAL, original_layers
 from tinyflux_pl.denoisers.packing import joined_pictures, unpatchify
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
@@ -63,6 +64,11 @@ class Flux1Denoiser(ReleasedDenoiser):
             net.config["in_channels"] // self.patch_size**2 - latent_spec.channels
         )
         self._exact = ExactTime(net.time_text_embed)
+
+    @classmethod
+    def original_layers(cls, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """As in Black Forest Labs' code, where query, key and value are one layer."""
+        return original_layers(names)
 
     def network_widths(self) -> dict[str, int]:
         """In and out channels differ where the network reads a masked picture."""

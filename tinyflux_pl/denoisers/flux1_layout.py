@@ -7,6 +7,7 @@ the width from the tensors. `tests/families` compares the two.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -98,6 +99,23 @@ def _parts(stacked: Tensor, count: int) -> list[Tensor]:
         return list(stacked.chunk(3))
     width = stacked.shape[0] // 7
     return list(stacked.split((width, width, width, 4 * width)))
+
+
+def original_layers(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Original name of a block's layer -> diffusers' names of its parts, from top to bottom.
+
+    Layers whose rows are in another order (MODULATION) are left out.
+    """
+    numbers = sorted({block[1] for name in names if (block := re.match(r"\w+\.(\d+)\.", name))})
+    layers: dict[str, tuple[str, ...]] = {}
+    for old, (new, inside) in BLOCKS.items():
+        kinds = {name: (inner,) for name, inner in inside.items()}
+        kinds |= {name: parts for (kind, name), parts in STACKED.items() if kind == old}
+        for number in numbers:
+            for name, parts in kinds.items():
+                layers[f"{old}.{number}.{name}"] = tuple(f"{new}.{number}.{p}" for p in parts)
+    present = set(names)
+    return {name: parts for name, parts in layers.items() if present.issuperset(parts)}
 
 
 ORIGINAL = KeyLayout("double_blocks.", to_diffusers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -113,14 +114,24 @@ class ReleasedDenoiser(DenoiserModule):
     @classmethod
     def from_config(cls, config: dict[str, Any], path: Path) -> ReleasedDenoiser:
         """The denoiser that `config_dict` describes, newly initialised."""
+        dtype = check_dtype(config["dtype"], "dtype", cls.released.overflows)
+        return cls._around(cls.released.random(config["structure"], dtype), config, path)
+
+    @classmethod
+    def from_released(
+        cls, config: dict[str, Any], path: Path, source: Mapping[str, Any]
+    ) -> ReleasedDenoiser:
+        """The denoiser that `config_dict` described, with the weights of a release."""
+        net = cls.released.load(config["structure"], dtype=config["dtype"], **source)
+        return cls._around(net, config, path)
+
+    @classmethod
+    def _around(cls, net: Any, config: dict[str, Any], path: Path) -> ReleasedDenoiser:
         options = {
             k: v
             for k, v in config.items()
             if k not in ("structure", "dtype", "latent_spec", "text_spec")
         }
-        net = cls.released.random(
-            config["structure"], check_dtype(config["dtype"], "dtype", cls.released.overflows)
-        )
         return cls(
             net,
             LatentSpec(**config["latent_spec"]),

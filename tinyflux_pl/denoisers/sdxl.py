@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import torch
@@ -34,6 +36,19 @@ def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict
     return converted | {key: value for key, value in tensors.items() if id(value) not in used}
 
 
+def original_layer(name: str) -> str:
+    """Stability's name of a layer inside an attention of diffusers' UNet; "" for any other."""
+    block = re.fullmatch(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.attentions\.(\d+)\.(.+)", name)
+    if block is None:
+        return ""
+    kind, level, index, rest = block.groups()
+    if kind is None:
+        return f"middle_block.1.{rest}"
+    if kind == "down":  # two residual blocks a level, then the one that halves the sides
+        return f"input_blocks.{3 * int(level) + 1 + int(index)}.1.{rest}"
+    return f"output_blocks.{3 * int(level) + int(index)}.1.{rest}"
+
+
 class SDXLDenoiser(ReleasedDenoiser):
     """x_t (B, 4, H, W) and t (B,), 1 at noise -> the noise (or v, or the data), on a variance
     preserving path.
@@ -52,6 +67,7 @@ class SDXLDenoiser(ReleasedDenoiser):
         unread=("^v_pred$", "^ztsnr$"),  # read by app.release_settings
     )
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    component = "unet"
 
     def __init__(
         self,
@@ -74,6 +90,12 @@ class SDXLDenoiser(ReleasedDenoiser):
                 )
             self.prediction = "v"
             self.sign = -1 if prediction == "epsilon" else 1
+
+    @classmethod
+    def original_layers(cls, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """As Stability's blocks are numbered: down, middle, up."""
+        originals = {name: original_layer(name) for name in names}
+        return {original: (name,) for name, original in originals.items() if original}
 
     def require_path(self) -> None:
         """Raise SpecMismatch unless the path preserves variance."""

@@ -26,6 +26,7 @@ class UNetDenoiser(DenoiserModule):
 
     name = "unet"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    component = "unet"
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,7 @@ class TrainingState:
     optimizer: int
     averages: int
     trained: int  # of the weights
+    saved: int  # of the weights, in a checkpoint
 
     def rows(self) -> dict[str, int]:
         """Bytes by name, without zeros."""
@@ -85,17 +86,22 @@ class TrainingState:
 
     @property
     def snapshot(self) -> int:
-        """Bytes of a checkpoint: raw weights, optimizer state, and averages of the trained
+        """Bytes of a checkpoint: its weights, optimizer state, and averages of the trained
         weights.
         """
-        return self.weights + self.optimizer + self.averages
+        return self.saved + self.optimizer + self.averages
 
 
 def training_state(
-    module: nn.Module, groups: Iterable[Mapping[str, Any]], *, averaged: bool = True, ranks: int = 1
+    module: nn.Module,
+    groups: Iterable[Mapping[str, Any]],
+    saved: Collection[str] | None = None,
+    *,
+    averaged: bool = True,
+    ranks: int = 1,
 ) -> TrainingState:
     """The training state of a module (also on the meta device) with an optimizer of these
-    `param_groups`.
+    `param_groups`; `saved` are the names that a checkpoint holds, None: all.
 
     Averages are fp32; with more than one rank each gradient exists twice, once as a buffer to sum.
     """
@@ -104,12 +110,15 @@ def training_state(
         values_per_parameter(group) * p.nbytes for group in groups for p in group["params"]
     )
     tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    weights = sum(tensor.nbytes for tensor in tensors.values())
+    state = module.state_dict()
     return TrainingState(
-        weights=sum(tensor.nbytes for tensor in tensors.values()),
+        weights=weights,
         gradients=sum(p.nbytes for p in trained) * (2 if ranks > 1 else 1),
         optimizer=optimizer,
         averages=sum(p.numel() * 4 for p in trained) if averaged else 0,
         trained=sum(p.nbytes for p in trained),
+        saved=weights if saved is None else sum(state[name].nbytes for name in saved),
     )
 
 

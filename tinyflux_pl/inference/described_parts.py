@@ -25,6 +25,8 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MemoryPlanE
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.engine.peak_memory import available_bytes
+from tinyflux_pl.methods.base_weights import base_denoiser
+from tinyflux_pl.methods.registry import method_of
 from tinyflux_pl.sampling.images import settings_of
 from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.text.registry import build_text
@@ -56,17 +58,21 @@ class DescribedParts:
     """A newly initialised network with the codec, text encoder, settings and size beside it."""
 
     denoiser: nn.Module
+    saved: frozenset[str]  # names of its tensors that the checkpoint holds
     codec: Any
     text: Any
     settings: SamplerSettings
     image_size: tuple[int, int]
 
 
-def parts(checkpoint: Checkpoint, *, outline: bool = False) -> DescribedParts:
+def parts(
+    checkpoint: Checkpoint, *, outline: bool = False, base: str | None = None
+) -> DescribedParts:
     """Raise CheckpointMismatch or ConfigError for a description that makes no sense,
     MemoryPlanError for no room.
 
-    `outline` leaves the denoiser on the meta device, without memory.
+    `outline` leaves the denoiser on the meta device, without memory; `base` is where the frozen
+    weights of an adapter lie now.
     """
     config, where = checkpoint.config, str(checkpoint.path)
     _require_plain(config, where)
@@ -83,11 +89,15 @@ def parts(checkpoint: Checkpoint, *, outline: bool = False) -> DescribedParts:
             _require_known(config[name]["config"], name, where)
         codec = build_codec(config["codec"]["name"], config["codec"]["config"])
         text = build_text(config["text"]["name"], config["text"]["config"])
-    return DescribedParts(network(checkpoint, outline=outline), codec, text, settings, size)
+    denoiser, saved = network(checkpoint, outline=outline, base=base)
+    return DescribedParts(denoiser, saved, codec, text, settings, size)
 
 
-def network(checkpoint: Checkpoint, *, outline: bool = False) -> nn.Module:
-    """The denoiser, newly initialised after its skeleton has matched the header of the weights.
+def network(
+    checkpoint: Checkpoint, *, outline: bool = False, base: str | None = None
+) -> tuple[nn.Module, frozenset[str]]:
+    """The denoiser after its skeleton has matched the header of the weights, and the names of the
+    tensors that they hold: newly initialised, or around an adapter with its base's weights.
 
     `outline` is the skeleton itself, on the meta device.
     """
@@ -97,13 +107,29 @@ def network(checkpoint: Checkpoint, *, outline: bool = False) -> nn.Module:
         clock = build_path(config["path"]["name"], config["path"]["config"])
         described = config["denoiser"]["name"], config["denoiser"]["config"], clock
         stored_shapes = checkpoint.shapes()
-        with torch.device("meta"), _no_more_tensors_than(len(stored_shapes)):
+        # of an adapter the base is not in the file
+        most = MOST if "method" in config else len(stored_shapes)
+        with torch.device("meta"), _no_more_tensors_than(most):
             skeleton = build_denoiser(*described)
-        require_match(shapes_of(plain_keys(skeleton.state_dict())), stored_shapes, where, MISMATCH)
+            method = method_of(config)
+            method.prepare(skeleton)
+        saved = method.saved(skeleton)
+        saved_tensors = {
+            name: tensor for name, tensor in skeleton.state_dict().items() if name in saved
+        }
+        require_match(shapes_of(plain_keys(saved_tensors)), stored_shapes, where, MISMATCH)
         if outline:
-            return skeleton.eval()
+            return skeleton.eval(), saved
         _require_room(skeleton, where)
-        return build_denoiser(*described)
+        if not method.needs_base:
+            return build_denoiser(*described), saved
+    reference = config.get("base")
+    if not isinstance(reference, Mapping):
+        raise CheckpointMismatch("the adapter names no base", where=where, cure=CURE)
+    _require_known({"weights": base or reference.get("weights")}, "base", where)
+    denoiser = base_denoiser(*described, reference, where, base)
+    method.prepare(denoiser)
+    return denoiser, saved
 
 
 @contextmanager

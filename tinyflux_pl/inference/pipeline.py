@@ -43,18 +43,24 @@ class Pipeline:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path | directory.Checkpoint, weights: str = "averaged"
+        cls,
+        path: str | Path | directory.Checkpoint,
+        weights: str = "averaged",
+        base: str | None = None,
     ) -> Pipeline:
-        """Rebuild everything from a checkpoint's own description; teachers are not needed."""
+        """Rebuild everything from a checkpoint's own description; teachers are not needed.
+
+        `base` is where the frozen weights of an adapter lie now; None: where they were.
+        """
         if weights not in WEIGHTS:
             raise ConfigError(
                 f"no weights {weights!r}", where="weights", cure="choose " + " or ".join(WEIGHTS)
             )
         checkpoint = path if isinstance(path, directory.Checkpoint) else open_checkpoint(path)
-        parts = described_parts.parts(checkpoint)
+        parts = described_parts.parts(checkpoint, base=base)
         read = checkpoint.weights(weights)
         training_state.require_finite(read, str(checkpoint.path))
-        directory.load_weights(parts.denoiser, read, str(checkpoint.path))
+        directory.load_weights(parts.denoiser, read, str(checkpoint.path), parts.saved)
         denoiser = parts.denoiser
         sampler = ImageSampler(
             parts.codec, parts.text, parts.settings, parts.image_size, finite=True
@@ -65,6 +71,9 @@ class Pipeline:
             "experts": checkpoint.config.get("experts"),
             "data": checkpoint.config.get("data"),
         }
+        if "base" in checkpoint.config:
+            base_of = {**checkpoint.config["base"], "method": checkpoint.config["method"]["name"]}
+            origin["base"] = provenance.strip_paths(provenance.shorten_hashes(base_of))
         return cls(denoiser.eval(), sampler, origin, trained=parts.image_size)
 
     @classmethod

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num, Shaped
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.nets.embeddings import sinusoid
@@ -21,6 +20,7 @@ from tinyflux_pl.nets.flux_blocks import (
     ModulationLayer,
 )
 from tinyflux_pl.nets.flux_params import FluxParams
+from tinyflux_pl.nets.recompute import recomputed
 from tinyflux_pl.nets.rope import RotaryEmbedding
 
 __all__ = ["Flux", "FluxParams"]
@@ -147,7 +147,7 @@ class Flux(nn.Module):
 
     def _run(self, block: nn.Module, *inputs: Any) -> Any:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return recomputed(block, *inputs)
         return block(*inputs)
 
 

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tinyflux_pl.core.precision import no_autocast
 from tinyflux_pl.nets.attention import AttentionPrior
@@ -19,6 +18,7 @@ from tinyflux_pl.nets.expert_heads import LunePredictor, SolPrior, map_at_tokens
 from tinyflux_pl.nets.expert_ports import ExpertPorts
 from tinyflux_pl.nets.norms import RMSNorm
 from tinyflux_pl.nets.position_ids import join_ids, square_ids
+from tinyflux_pl.nets.recompute import recomputed
 from tinyflux_pl.nets.rope import RotaryEmbedding
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
 
@@ -239,5 +239,5 @@ class TinyFluxDeep(nn.Module):
 
     def _run(self, block: nn.Module, *inputs: Any) -> Any:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return recomputed(block, *inputs)
         return block(*inputs)

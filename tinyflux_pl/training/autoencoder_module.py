@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinyflux_pl.codecs.bezier_networks import AutoencoderNetworks
 from tinyflux_pl.core.types import Batch
+from tinyflux_pl.methods.full import Full
 from tinyflux_pl.objectives.autoencoder import AutoencoderObjective
 from tinyflux_pl.training.manual_guard import ManualGuard
 from tinyflux_pl.training.optimizers import build_optimizer
@@ -25,6 +26,7 @@ class AutoencoderModule(LightningModule):
     """
 
     optimizer_names = ("autoencoder", "critic")
+    method = Full()
 
     def __init__(
         self,

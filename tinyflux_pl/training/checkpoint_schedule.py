@@ -20,6 +20,7 @@ from tinyflux_pl.core.errors import ConfigError, NumericsError
 from tinyflux_pl.training import optimizer_states
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.saved_tensors import saved_tensors
 from tinyflux_pl.training.stateful_callback import collect_states
 from tinyflux_pl.training.step_callback import StepCallback
 from tinyflux_pl.training.throughput import paused
@@ -125,7 +126,8 @@ class CheckpointSchedule(StepCallback):
         """
         module, average = pl_module.network, self.average
         # During validation the module holds the averages: ask for the raw weights.
-        weights = module.state_dict() if average is None else average.raw_weights(module)
+        state_dict = module.state_dict() if average is None else average.raw_weights(module)
+        weights = saved_tensors(pl_module, state_dict)
         averages = None if average is None else average.averages
         self._require_finite(pl_module, weights, averages or {})
         self._last = self.folder / name

@@ -29,6 +29,7 @@ from tinyflux_pl.training import optimizer_states
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.preview import Preview
+from tinyflux_pl.training.saved_tensors import saved_tensors
 
 # Small steps of 1, 1 and 2 samples, in which tensors are counted; the first only creates gradients
 # and the optimizer's state.
@@ -145,8 +146,10 @@ class DryRun(Callback):
         assert path is not None
         self.checkpoint_bytes = sum(file.stat().st_size for file in path.iterdir())
         average = stages.checkpoints.average
-        weights = pl_module.network.state_dict()
-        averaged = None if average is None else average.weights(pl_module.network)
+        weights = saved_tensors(pl_module, pl_module.network.state_dict())
+        averaged = None
+        if average is not None:
+            averaged = saved_tensors(pl_module, average.weights(pl_module.network))
         optimizer = optimizer_states.collect(pl_module.optimizer_names, trainer.optimizers)
         require_same(directory.read(path), weights, averaged, optimizer)
         self._add_state_bytes(trainer, pl_module)
@@ -189,7 +192,8 @@ class DryRun(Callback):
         stages, host = self.stages, module.device.type == "cpu"
         averaged = stages.checkpoints.average is not None
         groups = [group for each in trainer.optimizers for group in each.param_groups]
-        state = training_state(module.network, groups, averaged=averaged, ranks=stages.ranks)
+        saved = module.method.saved(module.network)
+        state = training_state(module.network, groups, saved, averaged=averaged, ranks=stages.ranks)
 
         def plan_with(divisor: int) -> MemoryPlan:
             """The plan with 1 / `divisor` of the micro-batch."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.types import Batch
+from tinyflux_pl.methods.full import Full
+from tinyflux_pl.methods.method import Method
 from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.training.optimizers import build_optimizer
 
@@ -35,6 +37,7 @@ class FlowModule(LightningModule):
 
     `step` counts optimizer steps of the whole run, across resumption, whatever Lightning counts.
     A gradient whose norm is above `clip` is scaled down to it; None: the norm is only measured.
+    `method` is the one that the denoiser was prepared by.
 
     The step protocol, which callbacks rely on; one optimizer step runs in this order:
 
@@ -62,6 +65,7 @@ class FlowModule(LightningModule):
         start_step: int = 0,
         clip: float | None = 1.0,
         guard: StepGuard | None = None,
+        method: Method | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -71,6 +75,7 @@ class FlowModule(LightningModule):
         self.start_step = start_step
         self.clip = clip
         self.guard = guard
+        self.method: Method = method or Full()
         self.step = start_step
         self.step_complete = True
         self.step_metrics: dict[str, Tensor] = {}
@@ -111,7 +116,8 @@ class FlowModule(LightningModule):
             self.guard.check_step(optimizer, norm, self.step)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = build_optimizer(self.denoiser, self.optimizer)
+        rates = self.method.rates(self.denoiser)
+        optimizer = build_optimizer(self.denoiser, self.optimizer, rates)
         start = self.start_step
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda steps: self.schedule(steps + start)

@@ -21,6 +21,7 @@ from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.optimizers import skip_step_if
 from tinyflux_pl.training.replay_bundle import ReplayBundle, load_batches, named_tensors
 from tinyflux_pl.training.running_median import RunningMedian
+from tinyflux_pl.training.saved_tensors import saved_tensors
 from tinyflux_pl.training.skipped_steps import SkippedSteps, Verdict
 from tinyflux_pl.training.stateful_callback import StatefulCallback
 
@@ -206,7 +207,7 @@ class NonFiniteGuard(StatefulCallback):
         if trainer.is_global_zero:
             read_again = batches is None
             self.bundle.write(
-                pl_module.network.state_dict(),
+                saved_tensors(pl_module, pl_module.network.state_dict()),
                 pl_module.objective.null_text,
                 self._load_batches(last.step) if batches is None else batches,
                 last,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -55,13 +55,24 @@ def _inside_block(parts: list[str], dimensions: int) -> bool:
 
 
 def build_optimizer(
-    module: nn.Module, factory: Callable[..., torch.optim.Optimizer]
+    module: nn.Module,
+    factory: Callable[..., torch.optim.Optimizer],
+    rates: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """Call the factory: with the trainable parameters for torch's classes, with the module for
-    ours.
+    ours; `rates` are factors on the learning rate by parameter name.
 
     ConfigError for options that the optimizer refuses.
     """
+    optimizer = _built(module, factory)
+    if rates:
+        _scale_rates(optimizer, module, rates)
+    return optimizer
+
+
+def _built(
+    module: nn.Module, factory: Callable[..., torch.optim.Optimizer]
+) -> torch.optim.Optimizer:
     target = factory.func if isinstance(factory, partial) else factory
     is_torch_class = inspect.isclass(target) and f"{target.__module__}.".startswith("torch.optim.")
     try:
@@ -74,6 +85,29 @@ def build_optimizer(
             where="optimizer",
             cure="rates and weight_decay of 0 or more, betas and momentum of 0 or more and below 1",
         ) from error
+
+
+def _scale_rates(
+    optimizer: torch.optim.Optimizer, module: nn.Module, rates: Mapping[str, float]
+) -> None:
+    """Move parameters whose rate has a factor into groups of their own; ConfigError for Muon."""
+    if isinstance(optimizer, MuonAdamW):
+        raise ConfigError(
+            "Muon has one rate for all matrices",
+            where="optimizer=muon, with lr_scale in method.targets",
+            cure="optimizer=adamw",
+        )
+    factors = {id(module.get_parameter(name)): factor for name, factor in rates.items()}
+    for group in list(optimizer.param_groups):
+        options = {key: value for key, value in group.items() if key != "params"}
+        by_factor: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            by_factor.setdefault(factors.get(id(parameter), 1.0), []).append(parameter)
+        first, *scaled_groups = by_factor.items()
+        group["params"], group["lr"] = first[1], options["lr"] * first[0]
+        for factor, parameters in scaled_groups:
+            scaled = {**options, "params": parameters, "lr": options["lr"] * factor}
+            optimizer.add_param_group(scaled)
 
 
 def skip_step_if(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import nn
@@ -15,16 +17,23 @@ from tinyflux_pl.training.stateful_callback import restore_states
 
 
 class Resume(Callback):
-    """Restores a checkpoint. Order, noise, times and learning rates follow from the step alone."""
+    """Restores a checkpoint. Order, noise, times and learning rates follow from the step alone.
+
+    `saved` are the names of the denoiser's tensors that the checkpoint holds; None: all.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, denoiser: nn.Module, average: AveragedWeights | None
+        self,
+        checkpoint: Checkpoint,
+        denoiser: nn.Module,
+        average: AveragedWeights | None,
+        saved: Collection[str] | None = None,
     ) -> None:
         self.path = str(checkpoint.path)
         self.saved_state = checkpoint.state()
         raw = checkpoint.weights("raw")
         require_finite(raw, self.path)
-        load_weights(denoiser, raw, self.path)
+        load_weights(denoiser, raw, self.path, saved)
         if average is not None and "average_updates" in self.saved_state:
             averages = checkpoint.weights("averaged")
             require_finite(averages, self.path)

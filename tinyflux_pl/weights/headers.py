@@ -55,6 +55,19 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, (shape, _) in _header(path).items()}
 
 
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """The texts in a safetensors file's header; raises as `tensor_shapes` does."""
+    from safetensors import SafetensorError, safe_open
+
+    require_tensor_file(path)
+    try:
+        with safe_open(path, "pt") as opened:
+            return dict(opened.metadata() or {})
+    except SafetensorError as error:
+        what = f"not a whole safetensors file: {error}"
+        raise CorruptCheckpoint(what, where=str(path), cure="fetch it again") from error
+
+
 def outlines(path: str | Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file on the meta device, by its header: shape and type without
     values.

@@ -77,14 +77,15 @@ def _stages(
     kind = kind_of(parts)
     sampler = kind.sampler(parts, sources, quick=True)
     drawn = prompts.for_previews(config, sources)
-    description = parts.description(trainable.denoiser, parts.image_size)
     return DryRunStages(
         batch=batches(sources, longest_caption, config.seed),
         micro_batch=sizes.on_rank,
         validation_batch=sizes.micro_batch,
         grid=kind.grid(parts),
         preview=Preview(scratch, sampler, drawn, average, None, 0, config.seed),
-        checkpoints=CheckpointSchedule(scratch, description, average, 1, 0, 0, 1, background=False),
+        checkpoints=CheckpointSchedule(
+            scratch, trainable.description, average, 1, 0, 0, 1, background=False
+        ),
         ranks=sizes.ranks,
         where="hardware",
         cure=lambda stage, fitting: cure(parts, sizes, stage, fitting),

@@ -127,9 +127,12 @@ class Preflight:
         """Check disk and memory by arithmetic; the network is built on the meta device."""
         with torch.device("meta"):
             network = self.parts.student()
-            optimizer = build_optimizer(network, build(self.config.optimizer, "optimizer"))
+            rates = self.parts.method.rates(network)
+            optimizer = build_optimizer(network, build(self.config.optimizer, "optimizer"), rates)
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
-        state = memory_plan.training_state(network, optimizer.param_groups, ranks=self.sizes.ranks)
+        saved = self.parts.method.saved(network)
+        groups = optimizer.param_groups
+        state = memory_plan.training_state(network, groups, saved, ranks=self.sizes.ranks)
         device = self.parts.device
         plan = memory_plan.training(state, {"step": 0}, host=device == "cpu")
         cure = "a smaller model=, or a machine with more memory"

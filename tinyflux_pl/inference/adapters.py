@@ -1,0 +1,99 @@
+"""Adapters to draw with: from a file in any known layout, or from a run that trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tinyflux_pl.checkpoints import directory, training_state
+from tinyflux_pl.checkpoints.directory import Checkpoint
+from tinyflux_pl.core.errors import CheckpointMismatch
+from tinyflux_pl.inference import described_parts
+from tinyflux_pl.inference.open_checkpoint import open_checkpoint
+from tinyflux_pl.inference.pipeline import Pipeline
+from tinyflux_pl.methods.adapted_network import put_in, read_out
+from tinyflux_pl.methods.adapter import Adapter
+from tinyflux_pl.methods.adapter_file import file_in, read_adapter
+from tinyflux_pl.methods.layer_patterns import linear_layers
+from tinyflux_pl.weights.headers import known_sha256
+
+DIGITS = 16  # of the content's hash
+
+
+@dataclass(frozen=True)
+class ReadAdapter:
+    """An adapter, and what the metadata of pictures say of it."""
+
+    adapter: Adapter
+    described: dict[str, Any]
+
+
+def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> Pipeline:
+    """The pipeline with adapters from files or runs added to its network, each times its scale.
+
+    A scale of 0 leaves the base as it is. Raises as `read` does.
+    """
+    if not chosen:
+        return pipeline
+    read_ones = [(read(path, pipeline.denoiser), scale) for path, scale in chosen]
+    put_in(pipeline.denoiser, [(each.adapter, scale) for each, scale in read_ones])
+    description = [{**each.described, "scale": scale} for each, scale in read_ones]
+    return replace(pipeline, origin={**pipeline.origin, "lora": description})
+
+
+def read(path: Path, denoiser: Any) -> ReadAdapter:
+    """The adapter at a place, for this denoiser.
+
+    Raises CheckpointMismatch for one of another network or with keys that nothing reads.
+    """
+    path = path.expanduser()
+    if (path / directory.MANIFEST).is_file() or (path / "checkpoints").is_dir():
+        return _of_checkpoint(open_checkpoint(path), denoiser)
+    file = file_in(path)
+    adapter = read_adapter(file, denoiser)
+    content = known_sha256(file)[:DIGITS]
+    description = {"name": file.name, "content": content, "layout": adapter.layout}
+    return ReadAdapter(adapter, description)
+
+
+def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:
+    """The adapter that a run has trained; its base is not read.
+
+    CheckpointMismatch for a checkpoint that holds a whole network.
+    """
+    if "base" not in checkpoint.config:
+        raise CheckpointMismatch(
+            "it holds a whole network and no adapter",
+            where=str(checkpoint.path),
+            cure="name a run of method=lora",
+        )
+    skeleton, saved = described_parts.network(checkpoint, outline=True)
+    tensors = checkpoint.weights(weights)
+    training_state.require_finite(tensors, str(checkpoint.path))
+    for name in saved:
+        owner, _, leaf = name.rpartition(".")
+        parameter = tensors[directory.plain_key(name)]
+        module = skeleton.get_submodule(owner)
+        module.register_parameter(leaf, _frozen(parameter))
+    return read_out(skeleton)
+
+
+def _of_checkpoint(checkpoint: Checkpoint, denoiser: Any) -> ReadAdapter:
+    adapter = of_checkpoint(checkpoint)
+    missing = sorted(adapter.layers.keys() - linear_layers(denoiser).keys())
+    if missing:
+        raise CheckpointMismatch(
+            f"{denoiser.name} has no layer {missing[0]}",
+            where=str(checkpoint.path),
+            cure="draw with the adapter's own base, or another of its structure",
+        )
+    description = {"name": "checkpoint", "content": checkpoint.hash, "layout": adapter.layout}
+    return ReadAdapter(adapter, description)
+
+
+def _frozen(tensor: Any) -> Any:
+    import torch
+
+    return torch.nn.Parameter(tensor, requires_grad=False)

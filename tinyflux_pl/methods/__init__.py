@@ -1,0 +1,1 @@
+"""Training methods: the parameters of a denoiser that are trained, and additions to them."""

@@ -1,0 +1,122 @@
+"""Adapters inside a network, by peft: attached under a name, found again, scaled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tinyflux_pl.core.errors import ConfigError, MissingDependency
+from tinyflux_pl.methods.layer_plan import LayerPlan
+
+TRAINED = "default"  # peft's name of the adapter that a run trains
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Form and start of the product: the options of methods.lora.LoRA."""
+
+    rslora: bool = False
+    dora: bool = False
+    lokr: bool = False
+    init: str = "kaiming"
+
+    def __post_init__(self) -> None:
+        if self.lokr and (self.rslora or self.dora or self.init != "kaiming"):
+            raise ConfigError(
+                "lokr goes without rslora, dora and another init",
+                where="method.lokr",
+                cure="choose one of them",
+            )
+
+
+def attach(
+    network: nn.Module, plans: Mapping[str, LayerPlan], kind: Kind, adapter: str = TRAINED
+) -> None:
+    """Put an adapter of fp32 beside each layer that `plans` names, in place.
+
+    The layers are called by their full names in `network`. Raises MissingDependency without peft.
+    """
+    peft = _peft()
+    if kind.lokr and any(plan.dropout for plan in plans.values()):
+        raise ConfigError("lokr has no dropout", where="method.dropout", cure="method.dropout=0")
+    common: dict[str, Any] = {
+        "target_modules": f"(?:{'|'.join(re.escape(name) for name in plans)})",
+        "rank_pattern": {f"^{re.escape(name)}": plan.total_rank for name, plan in plans.items()},
+        "alpha_pattern": {f"^{re.escape(name)}": plan.total_alpha for name, plan in plans.items()},
+    }
+    if kind.lokr:
+        config = peft.LoKrConfig(**common)
+    else:
+        start = True if kind.init == "kaiming" else kind.init
+        config = peft.LoraConfig(
+            **common, init_lora_weights=start, use_rslora=kind.rslora, use_dora=kind.dora
+        )
+    peft.inject_adapter_in_model(config, network, adapter_name=adapter)
+    del network.peft_config  # peft's note for itself; it would warn of a second adapter
+    modules = dict(network.named_modules())
+    for name, plan in plans.items():
+        layer: Any = modules[name]
+        if plan.dropout:
+            layer.lora_dropout[adapter] = nn.Dropout(plan.dropout)
+        for _, parameter in _parameters_of(layer, adapter):
+            parameter.data = parameter.data.float()
+
+
+def parameter_names(network: nn.Module, layer: str, adapter: str = TRAINED) -> list[str]:
+    """Names in `network` of the adapter's parameters beside one layer."""
+    return [f"{layer}.{name}" for name, _ in _parameters_of(network.get_submodule(layer), adapter)]
+
+
+def parameters(network: nn.Module, adapter: str = TRAINED) -> dict[str, nn.Parameter]:
+    """Name in `network` -> parameter of an adapter."""
+    return {
+        f"{name}.{inner}": parameter
+        for name, layer in adapted(network).items()
+        for inner, parameter in _parameters_of(layer, adapter)
+    }
+
+
+def adapted(network: nn.Module) -> dict[str, Any]:
+    """Full name -> layer of peft, of all that have an adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }
+
+
+def activate(network: nn.Module, adapters: list[str]) -> None:
+    """Add up all of these adapters where a layer has them; the parameters of none train."""
+    for layer in adapted(network).values():
+        layer.set_adapter(adapters)
+    network.requires_grad_(False)
+
+
+def scale(network: nn.Module, adapter: str, factor: float) -> None:
+    """Multiply an adapter's strength at every layer."""
+    for layer in adapted(network).values():
+        if adapter in layer.scaling:
+            layer.scaling[adapter] *= factor
+
+
+def _parameters_of(layer: nn.Module, adapter: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name within the layer -> parameter of one adapter, without the layer's base."""
+    for name, parameter in layer.named_parameters():
+        if not name.startswith("base_layer.") and adapter in name.split("."):
+            yield name, parameter
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"adapters need the package {error.name}", where="method=lora", cure="pip install peft"
+        ) from error
+    return peft

@@ -1,0 +1,27 @@
+"""Methods by name, for saved models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.methods.full import Full
+from tinyflux_pl.methods.lora import LoRA
+from tinyflux_pl.methods.method import Method
+
+METHODS: dict[str, type] = {"full": Full, "lora": LoRA}
+
+
+def build_method(name: str, config: Mapping[str, Any]) -> Method:
+    """The method that `method.config()` described; ConfigError for an unknown name."""
+    if name not in METHODS:
+        cure = f"choose {', '.join(sorted(METHODS))}"
+        raise ConfigError(f"no method {name!r}", where="methods.registry", cure=cure)
+    return METHODS[name](**config)
+
+
+def method_of(description: Mapping[str, Any]) -> Method:
+    """The method of a checkpoint's description; those of full training do not name it."""
+    node = description.get("method")
+    return Full() if node is None else build_method(node["name"], node["config"])

@@ -29,8 +29,9 @@ PIXELWISE = (
 
 
 class Mixture(Dataset):
-    """Sources by dataset id; a batch may mix them. Indices run through the sources in order of
-    their ids.
+    """Sources by dataset id; a batch may mix them.
+
+    Indices run through the sources in order of their ids.
 
     A source without an expert is marked absent in `expert_present`; one without masks counts as
     foreground everywhere. Sources may differ in the size of their pictures, but not within a batch:

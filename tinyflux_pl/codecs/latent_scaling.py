@@ -12,8 +12,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def scale_of(config: dict[str, Any], name: str) -> float:
-    """scaling_factor, diffusers' default where the config has none; ConfigError unless positive and
-    finite.
+    """scaling_factor, diffusers' default where the config has none.
+
+    ConfigError unless positive and finite.
     """
     factor = config.get("scaling_factor", 0.18215)
     if not isinstance(factor, int | float) or not 0 < factor < float("inf"):
@@ -25,8 +26,9 @@ def scale_of(config: dict[str, Any], name: str) -> float:
 
 
 def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tensor, Tensor] | None:
-    """latents_mean and latents_std of a config.json, each (C, 1, 1) in fp32; None where it has
-    neither.
+    """latents_mean and latents_std of a config.json, each (C, 1, 1) in fp32.
+
+    None where it has neither.
 
     ConfigError where there is one without the other, of another length than the channels, not
     positive, beside a shift_factor, or where `scaling` leaves shifts out: none of these says which

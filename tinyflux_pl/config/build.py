@@ -11,8 +11,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def plain(config: Any) -> Any:
-    """A DictConfig or ListConfig as resolved plain containers; raise ConfigError on ??? or a broken
-    ${...}.
+    """A DictConfig or ListConfig as resolved plain containers.
+
+    Raise ConfigError on ??? or a broken ${...}.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -35,8 +36,9 @@ def plain(config: Any) -> Any:
 
 
 def build(node: Any, where: str = "", /, **extra: Any) -> Any:
-    """Instantiate every `_target_` of plain containers, innermost first; `extra` goes to the
-    outermost.
+    """Instantiate every `_target_` of plain containers, innermost first.
+
+    `extra` goes to the outermost.
 
     `where` is the node's dotted key, for errors.
 
@@ -57,8 +59,9 @@ def build(node: Any, where: str = "", /, **extra: Any) -> Any:
 
 
 def check_binds(node: Any, extra: Collection[str] = (), where: str = "") -> None:
-    """Bind every `_target_` to its signature without building it; `extra` are names that code will
-    add.
+    """Bind every `_target_` to its signature without building it.
+
+    `extra` are names that code will add.
 
     Names and plain types are checked; required parameters are not, since code injects objects.
     """

@@ -17,8 +17,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[dict[str, Any]]:
-    """The jobs as plain containers; ConfigError for the first key, value or folder that a script
-    cannot work with.
+    """The jobs as plain containers.
+
+    ConfigError for the first key, value or folder that a script cannot work with.
     """
     numbers: dict[Path, int] = {}
     first: DictConfig | None = None

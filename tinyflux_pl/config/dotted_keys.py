@@ -22,7 +22,8 @@ def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def missing_keys(raw: Any) -> list[str]:
-    """Keys that only the user can give (???); OmegaConf's own list fails on interpolations to
-    them.
+    """Keys that only the user can give (???).
+
+    OmegaConf's own list fails on interpolations to them.
     """
     return [key for key, value in dotted(raw) if value == "???"]

@@ -47,8 +47,9 @@ def check(node: Any, raw: Any, where: str) -> None:
 
 
 def log_name(raw: Any, resolved: Any) -> str | None:
-    """The plain name of a log in the folder of its run, as `raw` writes it; None for any other
-    file.
+    """The plain name of a log in the folder of its run, as `raw` writes it.
+
+    None for any other file.
     """
     if not isinstance(raw, str) or not isinstance(resolved, str) or not _LOG.fullmatch(raw):
         return None

@@ -24,8 +24,9 @@ PASSED_ON: dict[str, dict[str, Any]] = {
 
 
 def hints(target: Any, annotation: Any) -> dict[str, Any] | None:
-    """name -> annotation of what a target's **keywords of this annotation may be; None: any
-    name.
+    """name -> annotation of what a target's **keywords of this annotation may be.
+
+    None: any name.
     """
     if typing.get_origin(annotation) is typing.Unpack:
         return typing.get_type_hints(typing.get_args(annotation)[0])

@@ -17,8 +17,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
-    """The folder that Hydra will make for this run, or for this job of a sweep; ConfigError where
-    it cannot.
+    """The folder that Hydra will make for this run, or for this job of a sweep.
+
+    ConfigError where it cannot.
     """
     keys = ("hydra.sweep.dir", "hydra.sweep.subdir") if multirun else ("hydra.run.dir",)
     try:

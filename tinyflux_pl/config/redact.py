@@ -118,8 +118,9 @@ def _without_certain(text: str, certain: Sequence[str]) -> str:
 
 
 class SecretFilter(logging.Filter):
-    """Masks a record's message and its traceback in place; what would act on a terminal becomes its
-    escape.
+    """Masks a record's message and its traceback in place.
+
+    What would act on a terminal becomes its escape.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -137,8 +138,9 @@ class SecretFilter(logging.Filter):
 
 
 class Masked:
-    """A text stream that masks what is written to it, each write by itself; all else is the
-    stream's own.
+    """A text stream that masks what is written to it, each write by itself.
+
+    All else is the stream's own.
     """
 
     def __init__(self, stream: TextIO) -> None:

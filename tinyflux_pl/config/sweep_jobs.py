@@ -16,8 +16,9 @@ MOST = 64  # jobs that are checked in every combination; of more, each value is 
 
 
 def jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    """The lines of each job, at least one; beyond MOST, one job for each value of each swept
-    key.
+    """The lines of each job, at least one.
+
+    Beyond MOST, one job for each value of each swept key.
     """
     choices = [lines(override) for override in overrides]
     if math.prod(map(len, choices)) <= MOST:
@@ -54,8 +55,9 @@ def values(override: Override) -> list[Any]:
 
 
 def params(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
-    """The lines that hydra.sweeper.params of a file adds to a sweep; the command line's keys
-    replace them.
+    """The lines that hydra.sweeper.params of a file adds to a sweep.
+
+    The command line's keys replace them.
     """
     node = OmegaConf.select(config, "hydra.sweeper.params") or {}
     keys = {override.get_key_element() for override in overrides}

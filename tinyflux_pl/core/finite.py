@@ -13,8 +13,9 @@ CURE = (
 
 
 def require_finite(values: Tensor, stage: str, where: str, cure: str = CURE) -> None:
-    """Raise NumericsError, naming the stage, for a tensor that holds NaN or infinity. Waits for the
-    device once.
+    """Raise NumericsError, naming the stage, for a tensor that holds NaN or infinity.
+
+    Waits for the device once.
     """
     if values.is_meta or not values.numel():
         return
@@ -25,8 +26,9 @@ def require_finite(values: Tensor, stage: str, where: str, cure: str = CURE) -> 
 
 
 def require_finite_weights(module: nn.Module, where: str) -> None:
-    """Raise NumericsError naming the first parameters that hold NaN or infinity. Waits for the
-    device once.
+    """Raise NumericsError naming the first parameters that hold NaN or infinity.
+
+    Waits for the device once.
     """
     named = {
         name: value.detach()

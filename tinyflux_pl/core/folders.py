@@ -16,8 +16,9 @@ from tinyflux_pl.core.disk_full import disk_full_explained
 
 @contextmanager
 def staged(path: str | Path, needed: int = 0) -> Generator[Path]:
-    """Yield a folder beside `path`; on success fsync its files and rename it into place, else
-    remove it.
+    """Yield a folder beside `path`.
+
+    On success fsync its files and rename it into place, else remove it.
 
     A folder already at `path` stays until the new one is complete; during the swap it is called
     `<name>.replaced-...`. Raises DiskFull, which says that `needed` bytes were to be written.
@@ -60,8 +61,9 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:
-    """Remove the staged folders of writers that were killed; a living writer holds its folder's
-    lock.
+    """Remove the staged folders of writers that were killed.
+
+    A living writer holds its folder's lock.
     """
     removed = []
     for staging in Path(folder).glob(".*.part"):

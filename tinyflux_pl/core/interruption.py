@@ -24,8 +24,9 @@ _listening = False
 
 @contextmanager
 def listening() -> Generator[None]:
-    """Inside, the first of SIGNALS only sets the flag that `poll` reads; a second one ends the
-    process at once.
+    """Inside, the first of SIGNALS only sets the flag that `poll` reads.
+
+    A second one ends the process at once.
 
     The earlier handlers are restored afterwards. It does nothing outside the main thread, which
     alone gets signals.

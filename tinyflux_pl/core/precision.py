@@ -13,8 +13,9 @@ WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def choose(precision: str, accelerator: str) -> str:
-    """Lightning's precision flag; `auto` is bf16-mixed where bf16 products are native, else
-    32-true.
+    """Lightning's precision flag.
+
+    `auto` is bf16-mixed where bf16 products are native, else 32-true.
 
     On a CPU with AVX512-BF16 or AMX, bf16 matrix products run 4 to 5 times faster than fp32;
     without them they are emulated and slower.
@@ -41,8 +42,9 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def check_dtype(dtype: str, where: str, overflows: str = "") -> torch.dtype:
-    """The torch type of that name; ConfigError for an unknown name, and for float16 if
-    `overflows`.
+    """The torch type of that name.
+
+    ConfigError for an unknown name, and for float16 if `overflows`.
     """
     if dtype not in WEIGHTS:
         raise ConfigError(f"no dtype {dtype!r}", where=where, cure=f"one of {', '.join(WEIGHTS)}")

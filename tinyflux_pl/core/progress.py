@@ -13,8 +13,9 @@ T = TypeVar("T")
 
 
 def bar(title: str, total: int, unit: str, *, done: int = 0, leave: bool = True) -> Any:
-    """A tqdm bar on stderr, `done` of `total` behind it; without `leave` it is shown on terminals
-    only.
+    """A tqdm bar on stderr, `done` of `total` behind it.
+
+    Without `leave` it is shown on terminals only.
     """
     from tqdm import tqdm
 
@@ -37,8 +38,9 @@ def bar(title: str, total: int, unit: str, *, done: int = 0, leave: bool = True)
 def track(
     items: Iterable[T], title: str, total: int, unit: str, weight: int = 1, *, leave: bool = True
 ) -> Iterator[T]:
-    """Iterate with a bar that counts `weight` units an item, up to `total`; a requested stop takes
-    effect here.
+    """Iterate with a bar that counts `weight` units an item, up to `total`.
+
+    A requested stop takes effect here.
 
     Raises Interrupted between two items.
     """

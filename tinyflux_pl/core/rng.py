@@ -34,8 +34,9 @@ def normal(
     step: int = 0,
     pinned: bool = False,
 ) -> Float[Tensor, "b ..."]:
-    """Standard normal noise (B, *shape) in fp32, one generator per sample; `pinned` in page-locked
-    memory for a GPU.
+    """Standard normal noise (B, *shape) in fp32, one generator per sample.
+
+    `pinned` in page-locked memory for a GPU.
     """
     noise = torch.empty(len(sample_ids), *shape, pin_memory=pinned)
     for row, i in zip(noise, sample_ids, strict=True):

@@ -59,8 +59,9 @@ class TextEmbeddings:
         return TextEmbeddings(tokens, torch.nn.functional.pad(self.mask, (0, extra)), self.pooled)
 
     def lengths(self) -> list[int]:
-        """Number of real tokens of each row; on the meta device, which has no values, all of
-        them.
+        """Number of real tokens of each row.
+
+        On the meta device, which has no values, all of them.
         """
         return [self.mask.shape[1]] * len(self) if self.mask.is_meta else self.mask.sum(1).tolist()
 

@@ -17,8 +17,9 @@ CHUNK_BYTES = 2**26  # averages updated per kernel launch on a GPU; on a CPU one
 def lerp_(
     averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, taken: Tensor | None = None
 ) -> None:
-    """averages <- decay * averages + (1 - decay) * values, in place, in fp32; nothing is read by
-    the host.
+    """averages <- decay * averages + (1 - decay) * values, in place, in fp32.
+
+    Nothing is read by the host.
 
     The averages must be fp32 (or fp64): in bf16 a step of 1e-4 rounds to nothing and they stall.
     Values may be of any floating dtype, on the averages' device. All averages stay as they are, to

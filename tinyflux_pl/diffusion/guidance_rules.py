@@ -24,6 +24,7 @@ def cfg_zero(
     cond: Float[Tensor, "b ..."], uncond: Float[Tensor, "b ..."], scale: float
 ) -> Float[Tensor, "b ..."]:
     """CFG from the unconditional scaled to fit: k u + s (c - k u), k = <c, u> / |u|^2.
+
     2503.18886.
     """
     product = (_flat(cond) * _flat(uncond)).sum(1)
@@ -66,6 +67,7 @@ def dynamic_threshold(
     x0: Float[Tensor, "b ..."], percentile: float = 0.995, bound: float = 1.0
 ) -> Float[Tensor, "b ..."]:
     """Clip to the percentile p of |x0| and divide so that it becomes `bound`, where p > bound.
+
     Imagen, 2205.11487.
 
     Meant for pixels in [-bound, bound]; latents have no such bound, so give one measured from data.

@@ -68,8 +68,9 @@ def unpadded_mean(
 def masked_mean(
     loss: Float[Tensor, "b c h w"], mask: Float[Tensor, "b mh mw"], fg: float = 2.0, bg: float = 0.5
 ) -> Float[Tensor, " b"]:
-    """Mean of loss * (m fg + (1 - m) bg) a sample; the weights are not normalised, as in the
-    original.
+    """Mean of loss * (m fg + (1 - m) bg) a sample.
+
+    The weights are not normalised, as in the original.
 
     A mask at another resolution is averaged over the loss's cells.
     """
@@ -98,8 +99,9 @@ def spatial_weight(importance: Float[Tensor, "b s1 s2"], h: int, w: int) -> Floa
 def kl(
     mean: Float[Tensor, "b *s"], log_variance: Float[Tensor, "b *s"], free_bits: float = 0.0
 ) -> Float[Tensor, " b"]:
-    """KL of N(mean, exp(log_variance)) from N(0, 1) in nats a dimension; below `free_bits` it costs
-    a constant.
+    """KL of N(mean, exp(log_variance)) from N(0, 1) in nats a dimension.
+
+    Below `free_bits` it costs a constant.
     """
     mean, log_variance = _at_least_fp32(mean), _at_least_fp32(log_variance)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
@@ -117,8 +119,9 @@ def hinge_generator(fake: Float[Tensor, "*s"]) -> Float[Tensor, ""]:
 
 
 def r1(real_logits: Float[Tensor, "b *s"], images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """|d logits / d images|^2 a sample (Mescheder et al. 2018); multiply by gamma / 2. Keeps its
-    graph.
+    """|d logits / d images|^2 a sample (Mescheder et al. 2018); multiply by gamma / 2.
+
+    Keeps its graph.
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), images, create_graph=True)
     return gradient.float().square().flatten(1).sum(1)

@@ -34,8 +34,9 @@ def uniform(log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 def min_snr(
     log_snr: Float[Tensor, " b"], prediction: str, gamma: float = 5.0
 ) -> Float[Tensor, " b"]:
-    """min(snr, gamma) over the factor of the predicted quantity; `velocity` is the linear
-    path's.
+    """min(snr, gamma) over the factor of the predicted quantity.
+
+    `velocity` is the linear path's.
     """
     # min(snr, gamma) / snr = min(1, gamma / snr) and so on: nothing overflows at either end
     snr = log_snr.exp()

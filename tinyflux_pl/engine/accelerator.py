@@ -30,8 +30,9 @@ def detect() -> str:
 
 
 def device_of(accelerator: str) -> str:
-    """torch's device type of an accelerator: cpu, cuda or mps; ConfigError if it is not
-    available.
+    """torch's device type of an accelerator: cpu, cuda or mps.
+
+    ConfigError if it is not available.
     """
     device = TYPES[detect() if accelerator == AUTO else accelerator]
     if device == "cuda" and not torch.cuda.is_available():

@@ -19,8 +19,9 @@ Moment = tuple[str, int]  # the operation, and the bytes alive after it
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside the block, `live` is the bytes allocated since its start; `history` records it at each
-    tensor.
+    """Inside the block, `live` is the bytes allocated since its start.
+
+    `history` records it at each tensor.
 
     Tensors from before do not count, nor do views of them; `before` names those that the block may
     free, which lowers `live`. `device` restricts the count to one device type. Temporary memory
@@ -108,8 +109,9 @@ def growth(work: Callable[[int], Any], max_batch: int, device: str | None = None
 
 
 class FusedAttentionMode(TorchFunctionMode):
-    """Inside, attention allocates its output alone, as fused kernels do; on meta torch would use
-    others.
+    """Inside, attention allocates its output alone, as fused kernels do.
+
+    On meta torch would use others.
     """
 
     def __torch_function__(

@@ -15,8 +15,9 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a run: bytes in memory by name; `host` if they are not in the accelerator's
-    memory.
+    """A stage of a run: bytes in memory by name.
+
+    `host` if they are not in the accelerator's memory.
     """
 
     name: str

@@ -51,8 +51,9 @@ def measured(device: torch.device | str) -> Generator[Measured]:
 
 
 def available_bytes(device: torch.device | str) -> int:
-    """Bytes that this process may still allocate; on a CPU within the limits of its control
-    groups.
+    """Bytes that this process may still allocate.
+
+    On a CPU within the limits of its control groups.
     """
     if torch.device(device).type == "cuda":
         free, _ = torch.cuda.mem_get_info()

@@ -124,8 +124,9 @@ class CachedExpert(ABC):
     def losses(
         self, heads: dict[str, Tensor], targets: dict[str, Tensor], present: Tensor
     ) -> Tensor:
-        """Mean of `loss` over the samples that have this expert (present (B,) bool); 0 if none
-        has.
+        """Mean of `loss` over the samples that have this expert (present (B,) bool).
+
+        0 if none has.
         """
         per_sample_loss = torch.where(present, self.loss(heads, targets), 0.0)
         return per_sample_loss.sum() / present.sum().clamp(min=1)

@@ -73,8 +73,9 @@ class Sol(CachedExpert):
         return {"sol": True, "num_sol_stats": self.stats}
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> SolAttention:
-        """The extractor of Sol's statistics; ConfigError for a number of them that it cannot
-        compute.
+        """The extractor of Sol's statistics.
+
+        ConfigError for a number of them that it cannot compute.
         """
         possible = (3,) if self.clock == "literal" else (3, 4)
         if self.stats not in possible:

@@ -20,8 +20,9 @@ PerQuery = Float[Tensor, "b n"]
 
 
 def locality(p: Rows, distance: Float[Tensor, "n m"], diagonal: float) -> PerQuery:
-    """1 - sum_j p_j d(i, j) / d_max, d the distance on the grid, d_max its diagonal. 1: only
-    itself.
+    """1 - sum_j p_j d(i, j) / d_max, d the distance on the grid, d_max its diagonal.
+
+    1: only itself.
     """
     return 1 - (p * distance).sum(-1) / diagonal
 
@@ -49,8 +50,9 @@ def clustering(p: Rows, grid: tuple[int, int]) -> PerQuery:
 
 
 def sparsity(p: Rows) -> PerQuery:
-    """Hoyer's (sqrt N - |p|_1 / |p|_2) / (sqrt N - 1). 1: one key; 0: uniform. Hoyer 2004, JMLR
-    5.
+    """Hoyer's (sqrt N - |p|_1 / |p|_2) / (sqrt N - 1). 1: one key; 0: uniform.
+
+    Hoyer 2004, JMLR 5.
     """
     root = math.sqrt(p.shape[-1])
     return (root - p.sum(-1) / p.square().sum(-1).sqrt()) / (root - 1)

@@ -209,8 +209,9 @@ def sd15_flow(
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load weights in the module's dtype; CheckpointMismatch for missing, extra or mis-shaped
-    keys.
+    """Load weights in the module's dtype.
+
+    CheckpointMismatch for missing, extra or mis-shaped keys.
     """
     require_match(shapes_of(module.state_dict()), shapes_of(tensors), where, CURE)
     module.load_state_dict(tensors)

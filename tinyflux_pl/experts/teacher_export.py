@@ -16,8 +16,9 @@ from tinyflux_pl.experts.teacher import ASSETS
 def export_teacher(
     checkpoint: Checkpoint, name: str, recipe: dict[str, Any], folder: str | Path | None = None
 ) -> Path:
-    """Write `<folder>/<name>.safetensors` (averaged weights, fp16) and `<name>.json`; return the
-    first.
+    """Write `<folder>/<name>.safetensors` (averaged weights, fp16) and `<name>.json`.
+
+    Return the first.
 
     Raises ConfigError for a checkpoint that is not a UNet's: extractors read a UNet's layers.
     """

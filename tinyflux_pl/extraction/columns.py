@@ -34,8 +34,9 @@ def columns_of(
 
 
 def images_of(records: list[Record]) -> Tensor:
-    """Pixels (B, 3, H, W) in [-1, 1]; what is no picture of bytes (sequences) as it is, channels
-    first.
+    """Pixels (B, 3, H, W) in [-1, 1].
+
+    What is no picture of bytes (sequences) as it is, channels first.
     """
     pixels = torch.from_numpy(np.stack([r.image for r in records]))
     values = pixels.permute(0, 3, 1, 2).float()

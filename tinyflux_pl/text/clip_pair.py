@@ -26,8 +26,9 @@ CLIP_LENGTH = 77
 
 
 class ClipPairText(PretrainedText):
-    """tokens (B, L, D) and pooled (B, P); fp32 out, the mask True everywhere: these models attend
-    to padding.
+    """tokens (B, L, D) and pooled (B, P).
+
+    Fp32 out, the mask True everywhere: these models attend to padding.
 
     Both CLIPs give the state before their last layer, side by side. SDXL (t5_length 0): D is the
     sum of their widths, pooled the second's projection (`pooled="second"`), and the unconditional
@@ -209,8 +210,9 @@ class ClipPairText(PretrainedText):
         return torch.cat([model(input_ids=ids)[0].float() for ids, model in batches])
 
     def _token_ids(self, key: str, prompts: list[str], length: int) -> Iterator[tuple[Tensor, Any]]:
-        """Token ids (b, length) batch by batch, with the network; it is released afterwards if
-        `sequential`.
+        """Token ids (b, length) batch by batch, with the network.
+
+        It is released afterwards if `sequential`.
         """
         tokenizer, model = self._loaded(key)
         for part in self._batches(prompts, self.batch_size):

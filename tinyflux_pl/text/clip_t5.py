@@ -135,8 +135,9 @@ class ClipT5(PretrainedText):
         return prompt_lengths(self._tokenizer, prompts, self.length)
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments; `attend_padding` only where it is True, as older checkpoints
-        have it.
+        """The constructor's arguments.
+
+        `attend_padding` only where it is True, as older checkpoints have it.
         """
         config = super().config()
         if not self.attend_padding:

@@ -104,8 +104,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def width_of(
     path: Path | None, key: str, encoder: str, structure: dict[str, Any] | None = None
 ) -> int:
-    """The width that an encoder's description gives under `key`; CheckpointMismatch if it is
-    another encoder's.
+    """The width that an encoder's description gives under `key`.
+
+    CheckpointMismatch if it is another encoder's.
     """
     config = described(path, structure)
     config = config.get("text_config", config)

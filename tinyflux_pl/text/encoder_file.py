@@ -127,8 +127,9 @@ def encoder_weights(
 
 
 def _key_in_skeleton(key: str, expected: Mapping[str, Tensor]) -> str:
-    """A key under the name that the class has; some versions of it put a name before all, and some
-    do not.
+    """A key under the name that the class has.
+
+    Some versions of it put a name before all, and some do not.
     """
     names = (key, key.removeprefix("text_model."), f"text_model.{key}")
     return next((name for name in names if name in expected), key)

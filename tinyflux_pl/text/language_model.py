@@ -21,8 +21,9 @@ KEY = "language_model"  # of its one network
 
 
 class LanguageModelText(PretrainedText):
-    """tokens (B, L, layers x hidden): the states after each of `layers`, concatenated; pooled (B,
-    0); fp32 out.
+    """tokens (B, L, layers x hidden): the states after each of `layers`, concatenated.
+
+    pooled (B, 0); fp32 out.
 
     The prompt is the user's turn of a chat (after `system_message`, if there is one), written by
     the tokenizer's own template with the options `template`. The encoder masks padding; the
@@ -113,8 +114,9 @@ class LanguageModelText(PretrainedText):
 
     @cached_property
     def text_spec(self) -> TextSpec:
-        """Width from config.json, or `structure`; CheckpointMismatch if it has fewer layers than
-        are read.
+        """Width from config.json, or `structure`.
+
+        CheckpointMismatch if it has fewer layers than are read.
         """
         return TextSpec(self._width(KEY, "hidden_size") * len(self.layers), self.length, pooled=0)
 

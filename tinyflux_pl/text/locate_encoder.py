@@ -56,8 +56,9 @@ def locate(
 
 
 def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
-    """The file itself, where it holds the encoder; else the encoder's folder in the release around
-    the file.
+    """The file itself, where it holds the encoder.
+
+    Else the encoder's folder in the release around the file.
     """
     require_tensor_file(file)
     if encoder_file.prefix_of(file, part) is not None:

@@ -54,8 +54,9 @@ class PrecomputedTokens(TextEncoder):
         mask: Bool[Tensor, "b l"],
         vector: Float[Tensor, "b p"],
     ) -> TextEmbeddings:
-        """The conditions of a batch, fp32; padding is zero. Raises SpecMismatch for widths not of
-        training.
+        """The conditions of a batch, fp32; padding is zero.
+
+        Raises SpecMismatch for widths not of training.
         """
         widths = {
             "condition": (condition.shape[-1], len(self.moments.mean)),

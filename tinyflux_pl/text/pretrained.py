@@ -101,8 +101,9 @@ def load_encoder(
     structure: dict[str, Any] | None = None,
     variant: str | None = None,
 ) -> Any:
-    """A frozen transformers encoder; CheckpointMismatch if a weight is missing, unexpected or of
-    another shape.
+    """A frozen transformers encoder.
+
+    CheckpointMismatch if a weight is missing, unexpected or of another shape.
 
     A release may hold weights that the encoder has no use for (T5's decoder, CLIP's image tower),
     and no others.

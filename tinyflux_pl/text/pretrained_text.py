@@ -49,8 +49,9 @@ class PretrainedText(TextEncoder):
 
     @abstractmethod
     def _locate(self, key: str) -> tuple[Path, Path]:
-        """Folder or single file of a network, and the folder of its tokenizer; ConfigError without
-        weights.
+        """Folder or single file of a network, and the folder of its tokenizer.
+
+        ConfigError without weights.
         """
 
     def _structure(self, key: str) -> dict[str, Any] | None:
@@ -60,8 +61,9 @@ class PretrainedText(TextEncoder):
         return None
 
     def _small(self) -> dict[str, Any]:
-        """The constructor's arguments that differ in small, without weights; ConfigError where
-        there is no such rule.
+        """The constructor's arguments that differ in small, without weights.
+
+        ConfigError where there is no such rule.
         """
         cure = "simulate another model=, whose text= has structures"
         raise ConfigError("this encoder has no small form", where=f"text: {self.name}", cure=cure)

@@ -50,8 +50,9 @@ def small_clip(structure: dict[str, Any]) -> dict[str, Any]:
 
 
 def small_decoder(structure: dict[str, Any], layers: int) -> dict[str, Any]:
-    """A chat model's structure with so many blocks of 16 channels; its picture tower is not
-    built.
+    """A chat model's structure with so many blocks of 16 channels.
+
+    Its picture tower is not built.
     """
     small = {**DECODER, **IDS, "num_hidden_layers": layers}
     if "text_config" not in structure:

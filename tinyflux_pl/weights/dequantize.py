@@ -142,8 +142,9 @@ def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
 
 
 def _scales(keys: Collection[str], where: str) -> dict[str, str]:
-    """Weight -> the key of its scale; CheckpointMismatch for a scale without a weight, and for a
-    second one.
+    """Weight -> the key of its scale.
+
+    CheckpointMismatch for a scale without a weight, and for a second one.
     """
     scale_of: dict[str, str] = {}
     for key in keys:

@@ -35,8 +35,9 @@ def fetch(
     other_files: Sequence[str] = ("config.json",),
     variant: str | None = None,
 ) -> Path:
-    """Resolve a name to a local file or folder; of a repository, download the network in
-    `subfolder` and `other_files` beside it.
+    """Resolve a name to a local file or folder.
+
+    Of a repository, download the network in `subfolder` and `other_files` beside it.
 
     A `variant` (fp16, bf16, non_ema, ...) is fetched where it is asked for; all of them where there
     are no plain weights and none is asked for. Raises what hub.resolve does, ConfigError for a

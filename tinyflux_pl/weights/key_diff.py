@@ -21,8 +21,9 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def require_match(expected: Shapes, actual: Shapes, where: str, cure: str) -> None:
-    """Raise CheckpointMismatch unless keys and shapes agree; a few of each kind are named, those
-    alike once.
+    """Raise CheckpointMismatch unless keys and shapes agree.
+
+    A few of each kind are named, those alike once.
     """
     what = differences(expected, actual)
     if what:
@@ -56,8 +57,9 @@ def differences(expected: Shapes, actual: Shapes) -> str:
 
 
 def listed(notes: Mapping[str, str]) -> str:
-    """Keys with a note each, in the order of their numbers; those that differ in them alone are
-    named once.
+    """Keys with a note each, in the order of their numbers.
+
+    Those that differ in them alone are named once.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for key in sorted(notes, key=_order):

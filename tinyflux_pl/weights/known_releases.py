@@ -74,8 +74,9 @@ RELEASES = (  # the first that fits
 
 
 def release_of(shapes: Shapes) -> Release | None:
-    """The release whose shapes these are, alone or inside a whole checkpoint; None where it is not
-    known.
+    """The release whose shapes these are, alone or inside a whole checkpoint.
+
+    None where it is not known.
     """
     network_shapes = key_prefixes.network_tensors(shapes, key_prefixes.NETWORK, "")
     return next((release for release in RELEASES if release.fits(network_shapes)), None)

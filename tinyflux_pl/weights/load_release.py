@@ -79,9 +79,10 @@ def find(
     variant: str | None = None,
     key: str = "model.variant",
 ) -> WeightSource:
-    """Find a network by name: a safetensors file; a folder that contains it, directly or as
-    `subfolder`; or a pinned repository like such a folder, of which only this network is
-    downloaded.
+    """Find a network by name, in a file, a folder or a repository.
+
+    A safetensors file; a folder that contains it, directly or as `subfolder`; or a pinned
+    repository like such a folder, of which only this network is downloaded.
 
     Sharded weights are read through their index. A `variant` (fp16, ...) is read where the
     configuration's `key` asks for it, else the plain weights, and where there are none the only
@@ -111,8 +112,9 @@ def fill(
     ignored: Sequence[str] = (),
     wide: Sequence[str] = (),
 ) -> nn.Module:
-    """Put a release's tensors into a module of the meta device, strictly, in `dtype`; returns the
-    module.
+    """Put a release's tensors into a module of the meta device, strictly, in `dtype`.
+
+    Returns the module.
 
     Where the file already has `dtype` its memory-mapped pages become the weights, without a copy.
     float8 and int8 are dequantized (weights.dequantize). `ignored` are patterns of keys that the
@@ -202,8 +204,9 @@ def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 
 def _only_file(folder: Path, subfolder: str) -> tuple[Path, ...]:
-    """The only safetensors file of a folder, under any name; HubError unless there is exactly
-    one.
+    """The only safetensors file of a folder, under any name.
+
+    HubError unless there is exactly one.
     """
     loose = sorted(
         file

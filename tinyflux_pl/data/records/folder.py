@@ -25,8 +25,9 @@ SPLITS = ("train", "validation", "all")
 
 
 class Folder(RecordSource):
-    """Records of the images under `root`, in the order of their paths; names with a leading dot are
-    left out.
+    """Records of the images under `root`, in the order of their paths.
+
+    Names with a leading dot are left out.
 
     `size` is a side, or height and width. Captions come from `caption_file` (default:
     metadata.jsonl or metadata.json where there is one), else from `name.txt` beside `name.png`.

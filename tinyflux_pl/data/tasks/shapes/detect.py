@@ -31,8 +31,9 @@ CHUNK = 128  # pictures at a time, which bounds memory
 
 @dataclass(frozen=True)
 class DetectedObjects:
-    """N parts found in B pictures. `image`, `colour`, `shape` (N,) indices, colour -1 where none is
-    near.
+    """N parts found in B pictures.
+
+    `image`, `colour`, `shape` (N,) indices, colour -1 where none is near.
 
     `radius` (N,) and `centre` (N, 2) as (x, y), in pixels; `fit` (N,) the explained part of the
     contrast, at most 1; `lead` (N,) by how much of it the best shape beats the second; `count` (B,)

@@ -33,8 +33,9 @@ _SQUARE, _DIAMOND, _TRIANGLE, _CROSS_LENGTH, _CROSS_WIDTH = 0.90, 1.20, 1.32, 1.
 
 
 def signed_distance(shape: str, x: Any, y: Any, radius: Any) -> Any:
-    """Distance to the outline in pixels, negative inside; x right and y down from the shape's
-    centre.
+    """Distance to the outline in pixels, negative inside.
+
+    x right and y down from the shape's centre.
 
     Takes numpy arrays or tensors that broadcast. The centre is that of the bounding box.
     """

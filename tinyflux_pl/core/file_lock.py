@@ -18,15 +18,19 @@ POLL_SECONDS = 0.2  # between two looks of a process that waits
 
 @contextmanager
 def locked(
-    folder: Path, name: str = ".lock", wait: Callable[[str], None] | None = None
+    folder: Path,
+    name: str = ".lock",
+    wait: Callable[[str], None] | None = None,
+    use: str = "the cache is being written",
 ) -> Iterator[None]:
-    """Hold the folder's lock; where another process has it, raise DataError with its owner.
+    """Hold the folder's lock; where another process has it, raise DataError with its owner, and the
+    `use` that it makes of it.
 
     With `wait`, wait for the lock instead: `wait(owner)` is called at every look, and ends the
     waiting by raising. An owner is "PID on HOST", or "unknown" for a moment.
     """
     with open(folder / name, "a+") as lock:
-        _take(lock, folder, wait)
+        _take(lock, folder, wait, use)
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {os.uname().nodename}")
         lock.flush()
@@ -36,7 +40,7 @@ def locked(
             lock.truncate(0)
 
 
-def _take(lock: TextIOWrapper, folder: Path, wait: Callable[[str], None] | None) -> None:
+def _take(lock: TextIOWrapper, folder: Path, wait: Callable[[str], None] | None, use: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -49,7 +53,7 @@ def _take(lock: TextIOWrapper, folder: Path, wait: Callable[[str], None] | None)
             is_known = is_alive(owner) or time.monotonic() > deadline
             if is_known and wait is None:
                 cure = "wait for it, or stop it; what it has written is kept"
-                what = f"the cache is being written by process {owner or 'unknown'}"
+                what = f"{use} by process {owner or 'unknown'}"
                 raise DataError(what, where=str(folder), cure=cure) from error
             if is_known and wait is not None:
                 wait(owner or "unknown")

@@ -13,7 +13,7 @@ from tests.app.sweeps import sweeps
 from tinyflux_pl.app.sweeps import launch, rows, table
 from tinyflux_pl.app.sweeps.job import recorded
 from tinyflux_pl.app.sweeps.rows import Row
-from tinyflux_pl.core.errors import ConfigError, Interrupted, Pruned
+from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, Pruned
 
 HERE = f"{os.getpid()} on {os.uname().nodename}"
 
@@ -58,6 +58,16 @@ def test_however_a_job_ends_its_row_says_so(tmp_path, end, state, code):
     assert (row.number, row.state, row.exit_code) == (5, state, code)
     assert row.seconds is not None
     assert row.value == {"finished": end, "pruned": 2.0}.get(state)
+
+
+def test_a_job_does_not_fail_because_its_row_cannot_be_written(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise DiskFull("no room to write sweep.csv")
+
+    monkeypatch.setattr(table, "write", full)
+    with recorded(tmp_path, 0, ["seed=0"], tmp_path / "0") as outcome:
+        outcome.value = 0.5
+    assert "could not be written: no room to write" in capsys.readouterr().err
 
 
 def test_a_job_whose_process_is_gone_is_interrupted(tmp_path):

@@ -11,7 +11,9 @@ import pytest
 from tests.app.sweeps import sweeps
 from tinyflux_pl.app.cli.command_line import run
 from tinyflux_pl.app.sweeps import rows, study_file
+from tinyflux_pl.app.sweeps.search import LOCK
 from tinyflux_pl.app.sweeps.study import FILE, LOST
+from tinyflux_pl.core.file_lock import locked
 
 LR = "optimizer.muon_lr=tag(log,interval(1e-4,1e-1))"
 SEARCH = ("hparams_search=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler=random")
@@ -95,3 +97,12 @@ def test_a_search_that_cannot_work_is_refused_before_its_first_trial(
     printed = capsys.readouterr().err
     assert stop.value.code == 2 and says in printed, printed
     assert not list(sweeps.folder(tmp_path).glob("[0-9]*"))
+
+
+def test_a_second_process_on_one_search_is_refused(tmp_path, monkeypatch, capsys):
+    sweeps.folder(tmp_path).mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["train.py", *sweeps.line(tmp_path, *SEARCH, LR)[2:]])
+    with locked(sweeps.folder(tmp_path), LOCK), pytest.raises(SystemExit):
+        run("train")
+    owner = f"{os.getpid()} on {os.uname().nodename}"
+    assert f"this search is being run by process {owner}" in capsys.readouterr().err

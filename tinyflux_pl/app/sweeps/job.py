@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 from tinyflux_pl.app.sweeps import rows, table
 from tinyflux_pl.config import redact
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import Interrupted, Pruned, TinyFluxError
+from tinyflux_pl.core.errors import DiskFull, Interrupted, Pruned, TinyFluxError
 from tinyflux_pl.core.rank import is_rank_zero
 
 RESULTS = "results.json"
@@ -43,8 +44,7 @@ def recorded(
     row = rows.Row.begun(number, [redact.redact(line) for line in overrides], str(folder))
     started = time.perf_counter()
     before = _time_of(folder / RESULTS)
-    row.write(sweep_dir)
-    table.write(sweep_dir)
+    _publish(row, sweep_dir)
     state, error = rows.INTERRUPTED, ""  # by whatever is no Exception: a second Ctrl-C
     exit_code = 1
     try:
@@ -71,8 +71,17 @@ def recorded(
             value=_metric(outcome.value),
             results=_results(folder / RESULTS, before),
         )
+        _publish(row, sweep_dir)
+
+
+def _publish(row: rows.Row, sweep_dir: Path) -> None:
+    """Write the row and the table; a job does not fail because a disk refuses them."""
+    try:
         row.write(sweep_dir)
         table.write(sweep_dir)
+    except (OSError, DiskFull) as failure:
+        line = f"job {row.number}: the sweep's table could not be written: {failure}"
+        print(redact.redact(line), file=sys.stderr)
 
 
 def _metric(value: Any) -> float | list[float] | None:

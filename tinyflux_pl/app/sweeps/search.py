@@ -36,7 +36,7 @@ def sweep(sweeper: Any, options: Mapping[str, Any], arguments: list[str]) -> Non
     dimensions, fixed = _space(sweeper, settings, arguments)
     sweep_dir = Path(str(config.hydra.sweep.dir))
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    with locked(sweep_dir, LOCK):
+    with locked(sweep_dir, LOCK, use="this search is being run"):
         trials = Trials(sweep_dir / FILE, settings, dimensions, metrics)
         trials.require_same_question([w for w in fixed if not w.lstrip("+~").startswith(FREE)])
         pruner.store(trials.study, settings, metrics)

@@ -47,6 +47,25 @@ def test_a_wrong_value_of_a_later_job_is_found(tmp_path, line, where):
     assert refused(*line, f"paths.root={tmp_path}").where == where
 
 
+def test_values_that_a_file_sweeps_are_judged_too(tmp_path):
+    file = tmp_path / "conf" / "experiment" / "grid.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {steps: '2,0', seed: '1,2'}}}\n"
+    )
+    words = ["--config-dir", str(tmp_path / "conf"), "experiment=grid"]
+    assert refused(*words, f"paths.root={tmp_path}").where == "steps"
+    jobs = check_line(["-m", *words, "steps=3", f"paths.root={tmp_path}"], CONF, "train").jobs
+    assert [(job["steps"], job["seed"]) for job in jobs] == [(3, 1), (3, 2)], (
+        "the line's replace it"
+    )
+
+
+def test_both_ends_of_an_interval_are_judged(tmp_path):
+    line = ["hparams_search=optuna", "callbacks.ema.decay=interval(0.9,1.5)"]
+    assert refused(*line, f"paths.root={tmp_path}").where == "callbacks.ema.decay"
+
+
 def test_names_that_are_long_enough_for_the_disk_pass(tmp_path):
     named = "hydra.sweep.subdir=${hydra.job.override_dirname}"
     assert len(check_line(["-m", "seed=0,1", named, "paths.root=."], CONF, "train").jobs) == 2

@@ -48,7 +48,7 @@ class AutoencoderModule(LightningModule):
         self.clip = clip
         self.guard = guard
         self.accumulation = accumulation
-        self.step = start_step
+        self.step = self.start_step = start_step
         self.step_complete = True
         self.step_metrics: dict[str, Tensor] = {}
         self._taken = 0  # micro-batches of the current step
@@ -101,7 +101,8 @@ class AutoencoderModule(LightningModule):
             key = "gradient_norm" if name == "autoencoder" else f"{name}_gradient_norm"
             self.step_metrics[key] = norm
             if self.guard is not None:
-                self.guard.judge(name, optimizer.optimizer, self._losses[name], norm, self.step)
+                loss, limited = self._losses[name], name == "autoencoder"
+                self.guard.judge(name, optimizer.optimizer, loss, norm, self.step, limited=limited)
         for _, _, optimizer, _ in active:
             optimizer.step()
             optimizer.zero_grad()

@@ -16,10 +16,11 @@ from tinyflux_pl.training.running_median import RunningMedian
 
 
 class ManualGuard(NonFiniteGuard):
-    """Judges each optimizer by the median of its own loss and gradient norm.
+    """Judges each optimizer by the median of its own loss and norm, or by finiteness alone.
 
-    A step counts as accepted, for averages and logged means, where every optimizer's was; an
-    optimizer is skipped for its own reasons alone.
+    A critic's gradient grows as it learns to tell pictures apart, far beyond any multiple of its
+    first norms: only clipping bounds it. A step counts as accepted, for averages and logged means,
+    where every optimizer's was; an optimizer is skipped for its own reasons alone.
     """
 
     def __init__(self, *arguments: Any, accumulation: int = 1, **options: Any) -> None:
@@ -46,13 +47,27 @@ class ManualGuard(NonFiniteGuard):
         """The module passes each optimizer's loss to `judge`."""
 
     def judge(
-        self, name: str, optimizer: torch.optim.Optimizer, loss: Tensor, norm: Tensor, step: int
+        self,
+        name: str,
+        optimizer: torch.optim.Optimizer,
+        loss: Tensor,
+        norm: Tensor,
+        step: int,
+        *,
+        limited: bool = True,
     ) -> None:
-        """Accept or reject the next step of the optimizer of that name."""
+        """Accept or reject the next step of the optimizer of that name.
+
+        Without `limited` only a loss or norm that is not finite rejects it.
+        """
         earlier = self.step_accepted if self._judged == step else None
         self.median, self._loss, self._judged = self.medians[name], loss, step
         self.median.to(loss.device)
+        factors = self.factors
+        if not limited:
+            self.factors = torch.full_like(factors, torch.inf)
         self.check_step(optimizer, norm, step)
+        self.factors = factors
         if earlier is not None:
             self.step_accepted = self.step_accepted & earlier
 

@@ -54,6 +54,18 @@ def test_another_rank_than_the_first_removes_nothing(run, tmp_path, monkeypatch)
     assert (tmp_path / "outputs" / "job" / "generate.log").exists()
 
 
+def test_the_folder_that_another_rank_of_a_training_has_by_its_own_clock_goes(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RANK", "1")
+    folder = tmp_path / "outputs" / "a-second-later"
+    folder.mkdir(parents=True)
+    (folder / "train.log").touch()
+    config = {"run_dir": str(folder), "paths": {"root": str(tmp_path)}, "task": "train"}
+    run_folder.remove_empty_run_dir(lambda _: 0)(config)
+    assert not folder.exists()
+
+
 def test_a_run_has_one_owner_and_leaves_no_lock(tmp_path):
     def second():
         with run_folder.locked_run_dir(tmp_path / "run"):

@@ -34,8 +34,9 @@ def remove_empty_run_dir(recipe: Recipe) -> Recipe:
             is_done = True
             return result
         finally:
-            # a rank that started a second later has a folder of its own, which stays empty
-            if is_rank_zero() or is_done:
+            # A rank of a training that read its clock a second later has a folder of its own, which
+            # stays empty; that of rank 0 holds its configuration by now.
+            if is_rank_zero() or (is_done and config.get("task") == "train"):
                 with suppress(FileNotFoundError):  # another rank removes the same one
                     _remove_empty(Path(config["run_dir"]), Path(config["paths"]["root"]))
 

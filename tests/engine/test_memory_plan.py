@@ -8,7 +8,8 @@ from torch import nn
 
 from tinyflux_pl.core.errors import MemoryPlanError
 from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, activations, growth, storage_bytes
-from tinyflux_pl.engine.memory_plan import MemoryPlan, Stage, generation, training, training_state
+from tinyflux_pl.engine.memory_plan import MemoryPlan, Stage, training, training_state
+from tinyflux_pl.engine.placement import RESIDENT, Needs, planned
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 
 TOLERANCE = 0.01  # of the predicted activations, against tensors counted at the full size
@@ -145,13 +146,13 @@ def test_too_little_memory_is_told_with_the_largest_parts():
 
 def test_what_drawing_reads_stays_and_encoders_that_take_turns_go():
     text = {"t5": 9_000, "clip": 200}
-    kept = generation(24_000, text, 300, drawing=500, decoding=3_000, host=True)
+    kept = planned(RESIDENT, Needs(24_000, 0, text, False, 300, 500, 3_000), host=True)
     assert [(s.name, s.total) for s in kept.stages] == [
         ("text", 33_200),
         ("denoise", 33_700),
         ("decode", 36_500),
     ]
-    turns = generation(24_000, text, 300, drawing=500, decoding=3_000, sequential=True, host=True)
+    turns = planned(RESIDENT, Needs(24_000, 0, text, True, 300, 500, 3_000), host=True)
     assert [s.total for s in turns.stages] == [33_000, 24_500, 27_300]
     with pytest.raises(MemoryPlanError, match="'text' needs"):
         turns.require(30_000, host=True, where="here", cure="less")

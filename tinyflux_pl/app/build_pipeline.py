@@ -11,6 +11,7 @@ from tinyflux_pl.app import (
     inference_memory,
     release_settings,
     simulation,
+    staging,
 )
 from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.config import signatures
@@ -42,7 +43,8 @@ def pipeline(config: Generate) -> Any:
         has_size = config.height is not None or config.width is not None
         built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
     built = drawing_cache.with_cache(built, config)
-    return built.on(config.hardware.accelerator, config.hardware.precision)
+    placement = staging.placement_of(config)
+    return built.on(config.hardware.accelerator, config.hardware.precision, placement)
 
 
 def _of_checkpoint(config: Generate) -> Any:

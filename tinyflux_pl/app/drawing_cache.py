@@ -104,7 +104,7 @@ def _psnr_without(
 
     plain = replace(pipeline.sampler, cache=None)
     requests = [(p, i) for p in prompts for i in range(config.first, config.first + config.n)]
-    with precision.autocast(pipeline.precision, next(pipeline.denoiser.parameters()).device):
+    with precision.autocast(pipeline.precision, pipeline.device):
         images = plain.images(
             pipeline.denoiser,
             [prompt for prompt, _ in requests],

@@ -15,6 +15,7 @@ from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine.memory_plan import MemoryPlan
+from tinyflux_pl.engine.placement import RESIDENT, Placement
 
 PUBLISHED_SIZE = 512  # pixels along a side, where neither the model nor the user sets it
 
@@ -29,6 +30,8 @@ class GenerationPlan:
     size: tuple[int, int]
     host: bool
     sequential_text: bool | None  # text encoders are read one at a time; None: they cannot be
+    placement: Placement = RESIDENT
+    budget: int | None = None
 
     def require(self, available: int) -> None:
         """Raise MemoryPlanError if a stage needs more than `available` bytes."""
@@ -106,7 +109,8 @@ def plan_of(
     """The plan of a denoiser on the meta device, drawing `size` (height, width) pixels."""
     import torch
 
-    from tinyflux_pl.engine import live_bytes, memory_plan
+    from tinyflux_pl.engine import live_bytes
+    from tinyflux_pl.engine import placement as placements
 
     images, host = images or requested(config), config.hardware.accelerator == "cpu"
     parts = planned_parts(denoiser, codec, text)
@@ -116,16 +120,19 @@ def plan_of(
     latents = torch.empty(shape, device="meta")
     codec.to("meta").decode(latents[:1, :, :2, :2])  # makes its skeleton: no activation
     sequential = text.sequential
-    stages = memory_plan.generation(
+    needs = placements.Needs(
         weights["denoiser"],
+        placements.bytes_by_blocks(denoiser.net) if denoiser.blocks() else weights["denoiser"],
         {name.removeprefix("text: "): n for name, n in weights.items() if "text: " in name},
+        sequential is True,
         weights.get("codec", 0),
         drawing=live_bytes.activations(lambda: _step(denoiser, text.text_spec, latents, config)),
         decoding=live_bytes.activations(lambda: codec.decode(latents)),
-        sequential=sequential is True,
-        host=host,
     )
-    return GenerationPlan(parts, stages, images, size, host, sequential)
+    budget = None if config.engine.budget is None else placements.parsed_bytes(config.engine.budget)
+    placement = placements.chosen(config.engine.chosen, needs, budget, host=host)
+    stages = placements.planned(placement, needs, host=host)
+    return GenerationPlan(parts, stages, images, size, host, sequential, placement, budget)
 
 
 def _outline(config: Generate) -> tuple[Any, Any, Any, tuple[int, int]]:
@@ -172,8 +179,8 @@ def batch_size(config: Generate, plan_images: Callable[[int], GenerationPlan] | 
     count = requested(config)
     if config.plan != "check":
         return count
-    free = available_bytes(device_of(config.hardware.accelerator))
     larger = plan_images(count)
+    free = larger.budget or available_bytes(device_of(config.hardware.accelerator))
     if larger.memory.worst(larger.host).total <= free:
         return count
     if config.batch_size is not None or count == 1:

@@ -166,7 +166,14 @@ def extract(plain: dict[str, Any]) -> int:
 @remove_empty_run_dir
 def generate(plain: dict[str, Any]) -> int:
     """Checkpoint or model, and prompts -> images, a grid, and how to draw each again."""
-    from tinyflux_pl.app import drawing_cache, hardware, inference_memory, prompt_advice, report
+    from tinyflux_pl.app import (
+        drawing_cache,
+        hardware,
+        inference_memory,
+        prompt_advice,
+        report,
+        staging,
+    )
     from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.prompts import read_prompts
@@ -179,7 +186,9 @@ def generate(plain: dict[str, Any]) -> int:
         return 0
     config = with_seed(config)
     if config.plan == "only":
-        report.plan(inference_memory.plan(hardware.resolve_auto(config)))
+        generation = inference_memory.plan(hardware.resolve_auto(config))
+        report.plan(generation)
+        report.notes([staging.verdict(generation)])
         return 0
     config = hardware.set_up(config)
     if config.condition is not None:
@@ -202,6 +211,8 @@ def generate(plain: dict[str, Any]) -> int:
         first=config.first,
     )
     report.pictures(paths, grid, config.grid)
+    drawing.sampler.stage.end()
+    report.notes(staging.measured(drawing, config))
     report.notes(drawing_cache.finished(drawing, config, paths, prompts))
     return 0
 

@@ -1,11 +1,11 @@
-"""Keys of the node `cache`: the step cache of a drawing."""
+"""Keys of the nodes `cache` and `engine`: the step cache of a drawing, and its memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tinyflux_pl.config.bind import Keys, Range
+from tinyflux_pl.config.bind import Keys, NotEmpty, Range
 from tinyflux_pl.core.errors import ConfigError
 
 
@@ -31,3 +31,16 @@ class Cache(Keys):
         if self.kind == "none" and self.measure:
             cure = "choose cache.kind=first_block or teacache"
             raise ConfigError("there is no cache to measure", where="measure", cure=cure)
+
+
+@dataclass(frozen=True)
+class Engine(Keys):
+    """Where the parts of a pipeline lie, and the memory that they may take."""
+
+    placement: Literal["resident", "sequential", "offload", "auto"] | None
+    budget: Annotated[str | None, NotEmpty()]
+
+    @property
+    def chosen(self) -> str:
+        """The placement's name; where none is given, auto for a budget, else resident."""
+        return self.placement or ("resident" if self.budget is None else "auto")

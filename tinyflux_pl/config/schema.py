@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, overload
 
 from tinyflux_pl.config import cross_checks, logger_endpoints, signatures, target_nodes
 from tinyflux_pl.config.bind import Keys, NotEmpty, Range, bind
-from tinyflux_pl.config.cache_schema import Cache
+from tinyflux_pl.config.cache_schema import Cache, Engine
 from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive, Seed
 from tinyflux_pl.config.data_schema import Data, Node, Source, Teacher, Text
 from tinyflux_pl.config.hardware_schema import Hardware
@@ -137,6 +137,7 @@ class Generate(Job):
     strength: Annotated[float | None, Range(above=0, most=1)]
     from_image: str | None
     cache: Cache
+    engine: Engine
     mask: str | None
     plan: Literal["check", "only", "skip"]
     simulate: bool
@@ -148,6 +149,9 @@ class Generate(Job):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.condition is not None and self.engine.chosen != "resident":
+            cure = "engine.placement=resident"
+            raise ConfigError("sequences are drawn resident", where="condition", cure=cure)
         idle = {"checkpoint": self.checkpoint, "condition": self.condition}
         idle["plan"] = self.plan if self.plan == "only" else None
         for name, value in idle.items():

@@ -148,34 +148,6 @@ def training(state: TrainingState, working: Mapping[str, int], *, host: bool) ->
     return MemoryPlan(tuple(stages))
 
 
-def generation(
-    denoiser: int,
-    text: Mapping[str, int],
-    codec: int,
-    *,
-    drawing: int,
-    decoding: int,
-    sequential: bool = False,
-    host: bool,
-) -> MemoryPlan:
-    """The stages text, denoise and decode, from bytes of weights and of activations.
-
-    Weights stay in memory to the end, except `sequential` encoders, which are loaded one at a time.
-    """
-    encoders = {f"text: {name}": count for name, count in text.items()}
-    largest = dict(sorted(encoders.items(), key=lambda row: row[1])[-1:])
-    weights = {"denoiser": denoiser}
-    while_encoding = largest if sequential else encoders
-    resident = weights if sequential else {**weights, **encoders}
-    return MemoryPlan(
-        (
-            Stage("text", {**weights, **while_encoding}, host),
-            Stage("denoise", {**resident, "activations": drawing}, host),
-            Stage("decode", {**resident, "codec": codec, "activations": decoding}, host),
-        )
-    )
-
-
 def size(count: int) -> str:
     """Format bytes as KiB, MiB or GiB."""
     for unit, name in ((GIB, "GiB"), (2**20, "MiB")):

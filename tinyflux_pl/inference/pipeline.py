@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tinyflux_pl.checkpoints import directory, training_state
 from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import ConfigError
@@ -14,12 +16,14 @@ from tinyflux_pl.core.finite import require_finite_weights
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.engine.accelerator import device_of
+from tinyflux_pl.engine.placement import RESIDENT, Placement
 from tinyflux_pl.inference import described_parts, provenance
 from tinyflux_pl.inference.batch_record import together
 from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 from tinyflux_pl.inference.picture_folder import PictureFolder
 from tinyflux_pl.inference.picture_size import check_size, warn_if_far
 from tinyflux_pl.inference.prompts import read_prompts
+from tinyflux_pl.inference.stages import Stages
 from tinyflux_pl.sampling.grid import Grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
@@ -129,16 +133,24 @@ class Pipeline:
             self, sampler=replace(self.sampler, settings=settings, image_size=size, max_batch=most)
         )
 
-    def on(self, accelerator: str, precision: str) -> Pipeline:
-        """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training."""
-        device = device_of(accelerator)
-        self.denoiser.to(device)
+    def on(self, accelerator: str, precision: str, placement: Placement = RESIDENT) -> Pipeline:
+        """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training. Under
+        another placement the parts come and go with their stages.
+        """
+        device = torch.device(device_of(accelerator))
         source = self.origin.get("checkpoint") or ", ".join(map(str, self.denoiser.weight_files))
         require_finite_weights(self.denoiser, f"{self.denoiser.name}: {source or 'random weights'}")
-        self.sampler.codec.to(device)
-        self.sampler.text.to(device)
-        chosen = formats.choose(precision, accelerator)
-        return replace(self, precision=formats.check_mixed(chosen, self.denoiser.overflows))
+        stages = Stages(self.denoiser, self.sampler.codec, self.sampler.text, device, placement)
+        sampler = replace(self.sampler, stage=stages, device=device)
+        chosen = formats.check_mixed(
+            formats.choose(precision, accelerator), self.denoiser.overflows
+        )
+        return replace(self, precision=chosen, sampler=sampler)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that draws."""
+        return self.sampler.device or next(self.denoiser.parameters()).device
 
     def write(
         self,
@@ -165,7 +177,7 @@ class Pipeline:
         options = {"negative_prompt": negative_prompt, "seed": seed}
         paths: list[Path] = []
         described: dict[str, Any] = {}  # hashed once, when the first picture is there
-        with formats.autocast(self.precision, next(self.denoiser.parameters()).device):
+        with formats.autocast(self.precision, self.device):
             batches = self.sampler.batches(
                 self.denoiser,
                 [prompt for prompt, _ in requests],
@@ -191,13 +203,12 @@ class Pipeline:
         """All that pictures depend on besides prompt, seed and index: names and hashes, no
         paths.
         """
-        device = next(self.denoiser.parameters()).device
         model = {**self.origin["model"], "content": provenance.contents(self.denoiser.weight_files)}
         return {
             "image_size": list(self.sampler.image_size),
             "settings": asdict(self.sampler.settings),
             "precision": self.precision,
-            "device": provenance.device_name(device),
+            "device": provenance.device_name(self.device),
             "versions": provenance.versions(),
             "codec": provenance.part(self.sampler.codec),
             "text": provenance.part(self.sampler.text),

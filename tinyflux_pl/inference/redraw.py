@@ -22,9 +22,8 @@ def redrawn(
 ) -> tuple[Path, str]:
     """Draw what `recorded` describes into a folder; its file, and how it compares with `file`."""
     batch = BatchRecord.of(recorded, file)
-    device = next(pipeline.denoiser.parameters()).device
     sampler = replace(pipeline.sampler, max_batch=batch.images)
-    with formats.autocast(pipeline.precision, device):
+    with formats.autocast(pipeline.precision, pipeline.device):
         batches = sampler.batches(
             pipeline.denoiser,
             batch.prompts,

@@ -41,6 +41,10 @@ def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
     return Conditioning(text)
 
 
+def no_stage(name: str) -> None:
+    """Every part stays where it is."""
+
+
 def from_noise() -> Initial | None:
     """No picture to begin from."""
     return None
@@ -87,6 +91,8 @@ class ImageSampler:
     initial: Callable[[], Initial | None] = from_noise  # a picture to begin from
     finish: Callable[[Tensor], Tensor] = as_decoded  # the last change of decoded pictures
     cache: StepCache | None = None  # passes blocks by, and counts
+    stage: Callable[[str], None] = no_stage  # called before text, encode, denoise and decode
+    device: torch.device | None = None  # None: where the denoiser's weights are
     # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
     finite: bool = False
 
@@ -123,7 +129,8 @@ class ImageSampler:
         require_guided(negative_prompt, self.settings.guidance)
         if guided and negative_prompt is None:
             negative_prompt = self.settings.guidance.negative
-        device = device or next(denoiser.parameters()).device
+        device = device or self.device or next(denoiser.parameters()).device
+        self.stage("text")
         indices = list(indices if indices is not None else range(len(prompts)))
         # without guidance nobody asks for the unconditional, and an encoder may be gigabytes to
         # read
@@ -133,6 +140,7 @@ class ImageSampler:
             block = prompts[first : first + ENCODED]
             distinct = list(dict.fromkeys([*negatives, *block]))
             index_of = {prompt: i for i, prompt in enumerate(distinct)}
+            self.stage("text")
             text = self.text.encode(distinct)
             self._judge(text.tokens, "the text embeddings are", self.text.name)
             self._judge(text.pooled, "the pooled text embeddings are", self.text.name)
@@ -144,16 +152,20 @@ class ImageSampler:
                     continue
                 selected = torch.tensor([index_of[prompt] for prompt in prompts[rows]])
                 embeddings = text.select(selected).trimmed().to(device)
+                self.stage("encode")
+                cond = self.condition_fn(embeddings, rows)
+                initial = self.initial()
+                self.stage("denoise")
                 latents = sample(
                     denoiser,
-                    self.text.with_target_ids(self.condition_fn(embeddings, rows), prompts[rows]),
+                    self.text.with_target_ids(cond, prompts[rows]),
                     null,
                     shape=self.latent_shape(),
                     sample_ids=indices[rows],
                     seed=seed,
                     settings=self.settings,
                     max_batch=self.max_batch,
-                    initial=self.initial(),
+                    initial=initial,
                     cache=self.cache,
                 )
                 self._judge(
@@ -161,6 +173,7 @@ class ImageSampler:
                     "the latents are",
                     f"{denoiser.name}, after {self.settings.steps} steps",
                 )
+                self.stage("decode")
                 low, high = self.codec.bounds
                 picture = self.codec.decode(latents).float()
                 self._judge(

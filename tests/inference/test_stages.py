@@ -55,3 +55,13 @@ def test_a_network_whose_blocks_come_in_turn_predicts_the_same():
         before = denoiser(x, t, cond).sample
         offload_blocks(denoiser.net, torch.device("cpu"))
         assert torch.equal(denoiser(x, t, cond).sample, before)
+
+
+def test_a_stored_prompt_wakes_no_encoder_and_gives_the_same_picture(tmp_path, monkeypatch):
+    line = ("model=flux1_schnell", "simulate=true", "prompt=red", "sampler.steps=2")
+    line = (*line, f"engine.prompts='{tmp_path / 'prompts'}'")
+    run("generate", tmp_path, *line, f"output='{tmp_path / 'first'}'")
+    monkeypatch.setattr("tinyflux_pl.text.simulation.encoder", None)
+    run("generate", tmp_path, *line, f"output='{tmp_path / 'again'}'")
+    first, again = (Image.open(tmp_path / name / "image_0000.png") for name in ("first", "again"))
+    assert np.array_equal(np.asarray(first), np.asarray(again))

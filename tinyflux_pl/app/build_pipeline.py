@@ -43,6 +43,7 @@ def pipeline(config: Generate) -> Any:
         has_size = config.height is not None or config.width is not None
         built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
     built = drawing_cache.with_cache(built, config)
+    built = staging.with_stored_prompts(built, config)
     placement = staging.placement_of(config)
     return built.on(config.hardware.accelerator, config.hardware.precision, placement)
 

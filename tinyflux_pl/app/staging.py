@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import inference_memory, tables
@@ -23,6 +25,16 @@ def placement_of(config: Generate) -> Placement:
     plan = inference_memory.plan(config)
     tables.line(f"placement: {plan.placement}")
     return plan.placement
+
+
+def with_stored_prompts(pipeline: Any, config: Generate) -> Any:
+    """The pipeline whose encoder keeps embeddings in `engine.prompts`, if that is given."""
+    from tinyflux_pl.text.prompt_store import StoredPrompts
+
+    if config.engine.prompts is None:
+        return pipeline
+    text = StoredPrompts(pipeline.sampler.text, Path(config.engine.prompts).expanduser())
+    return replace(pipeline, sampler=replace(pipeline.sampler, text=text))
 
 
 def verdict(plan: GenerationPlan) -> str:

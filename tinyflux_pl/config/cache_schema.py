@@ -39,6 +39,7 @@ class Engine(Keys):
 
     placement: Literal["resident", "sequential", "offload", "auto"] | None
     budget: Annotated[str | None, NotEmpty()]
+    prompts: Annotated[str | None, NotEmpty()]
 
     @property
     def chosen(self) -> str:

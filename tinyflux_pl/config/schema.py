@@ -149,8 +149,9 @@ class Generate(Job):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.condition is not None and self.engine.chosen != "resident":
-            cure = "engine.placement=resident"
+        staged = self.engine.chosen != "resident" or self.engine.prompts is not None
+        if self.condition is not None and staged:
+            cure = "leave engine.placement=, engine.budget= and engine.prompts= out"
             raise ConfigError("sequences are drawn resident", where="condition", cure=cure)
         idle = {"checkpoint": self.checkpoint, "condition": self.condition}
         idle["plan"] = self.plan if self.plan == "only" else None

@@ -1,0 +1,57 @@
+"""Stored prompts: a list of prompts is encoded once, and any change of it or the encoder again."""
+
+import pytest
+import torch
+
+from tests.core.minimal_parts import MinimalText
+from tinyflux_pl.text.prompt_store import StoredPrompts
+
+
+class Counted(MinimalText):
+    def __init__(self, version=1):
+        self.calls, self.version = 0, version
+
+    def encode(self, prompts):
+        self.calls += 1
+        return super().encode(prompts)
+
+    def fingerprint(self):
+        return {"version": self.version}
+
+
+def same(a, b):
+    pairs = ((a.tokens, b.tokens), (a.mask, b.mask), (a.pooled, b.pooled))
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_an_unchanged_list_wakes_no_encoder(tmp_path):
+    first, later = Counted(), Counted()
+    written = StoredPrompts(first, tmp_path)
+    text, null = written.encode(["red", "a blue one"]), written.null()
+    read = StoredPrompts(later, tmp_path)
+    assert same(read.encode(["red", "a blue one"]), text) and same(read.null(), null)
+    assert first.calls == 2 and later.calls == 0
+
+
+@pytest.mark.parametrize("prompts", [["a blue one", "red"], ["red"], ["red", "a blue one", ""]])
+def test_another_list_is_encoded(tmp_path, prompts):
+    StoredPrompts(Counted(), tmp_path).encode(["red", "a blue one"])
+    other = Counted()
+    assert same(StoredPrompts(other, tmp_path).encode(prompts), MinimalText().encode(prompts))
+    assert other.calls == 1
+
+
+def test_another_encoder_reads_nothing_of_this_one(tmp_path):
+    StoredPrompts(Counted(), tmp_path).encode(["red"])
+    other = Counted(version=2)
+    StoredPrompts(other, tmp_path).encode(["red"])
+    assert other.calls == 1
+
+
+def test_a_torn_file_is_made_again(tmp_path):
+    StoredPrompts(Counted(), tmp_path).encode(["red"])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    again = Counted()
+    assert same(StoredPrompts(again, tmp_path).encode(["red"]), MinimalText().encode(["red"]))
+    assert again.calls == 1 and "red" not in file.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -22,7 +22,7 @@ def locked(
     name: str = ".lock",
     wait: Callable[[str], None] | None = None,
     use: str = "the cache is being written",
-) -> Iterator[None]:
+) -> Generator[None]:
     """Hold the folder's lock; where another process has it, raise DataError with its owner, and the
     `use` that it makes of it.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from tinyflux_pl.core.errors import Pruned
 from tinyflux_pl.training.flow_module import FlowModule
 from tinyflux_pl.training.last_values import LastValues
+from tinyflux_pl.training.step_callback import StepCallback
 
 
-class Pruning(Callback):
+class Pruning(StepCallback):
     """Reports a logged metric each time it was measured; raises Pruned on every rank if the answer
     is to stop.
 
@@ -30,13 +30,11 @@ class Pruning(Callback):
     ) -> None:
         self.report, self.metric, self.logged = report, metric, logged
         self.every_steps, self.last_step = every_steps, last_step
-        self._step = 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
+    def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
         step = pl_module.step
-        if step == self._step or step % self.every_steps or step >= self.last_step:
+        if step % self.every_steps or step >= self.last_step:
             return
-        self._step = step
         value, at = self.logged.at.get(self.metric, (0.0, -1))
         stop = self.report is not None and at == step and self.report(value, step)
         if trainer.world_size > 1:

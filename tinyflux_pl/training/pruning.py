@@ -33,7 +33,7 @@ class Pruning(StepCallback):
 
     def on_step(self, trainer: Trainer, pl_module: FlowModule) -> None:
         step = pl_module.step
-        if step % self.every_steps or step >= self.last_step:
+        if not self.every_steps or step % self.every_steps or step >= self.last_step:
             return
         value, at = self.logged.at.get(self.metric, (0.0, -1))
         stop = self.report is not None and at == step and self.report(value, step)

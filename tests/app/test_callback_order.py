@@ -16,6 +16,9 @@ def documented_order():
     return re.findall(r"^\d+\. `(\w+)`", section, re.MULTILINE)
 
 
+CHOSEN = ("EarlyStopping", "RunIdentity")  # by other configurations than these runs have
+
+
 def callback_names(run):
     callbacks = run.trainer.callbacks
     return [type(c).__name__ for c in callbacks if type(c).__module__.startswith("tinyflux_pl")]
@@ -33,10 +36,10 @@ def fresh_and_resumed(tmp_path_factory):
 
 def test_a_fresh_run_has_the_documented_order(fresh_and_resumed):
     fresh, _ = fresh_and_resumed
-    assert fresh == [name for name in documented_order() if name != "Resume"]
+    assert fresh == [name for name in documented_order() if name not in ("Resume", *CHOSEN)]
 
 
 def test_a_resumed_run_has_the_documented_order(fresh_and_resumed):
     _, resumed = fresh_and_resumed
-    assert resumed == documented_order()
+    assert resumed == [name for name in documented_order() if name not in CHOSEN]
     assert "Resume" in resumed

@@ -16,6 +16,7 @@ from tinyflux_pl.app.preflight import dataset_survey, disk_needs
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.round_trip import difference
 from tinyflux_pl.core import errors
+from tinyflux_pl.core.metric_names import is_measured
 from tinyflux_pl.text.hashed_words import HashedWords
 from tinyflux_pl.training.dry_run_fit import preserved_generators
 
@@ -84,7 +85,8 @@ def test_a_run_with_it_ends_with_the_same_bits_as_one_without(root):
         run("train", root, *SMALL, f"run={name}", "steps=4", f"preflight={asked}")
         checkpoint = directory.read(root / "outputs" / name / "checkpoints" / "step_0000004")
         with open(root / "outputs" / name / "csv" / "metrics.csv") as rows:
-            kept = [i for i, name in enumerate(rows.readline().split(",")) if "second" not in name]
+            columns = rows.readline().strip().split(",")
+            kept = [i for i, name in enumerate(columns) if not is_measured(name)]
             logged = [[line.strip().split(",")[i] for i in kept] for line in rows]
         ends[asked] = (
             checkpoint.weights("raw"),

@@ -8,6 +8,7 @@ from tests.app.runs import CONF
 from tinyflux_pl.app import job_checks
 from tinyflux_pl.app.cli import command_line
 from tinyflux_pl.app.cli.check_line import check_line
+from tinyflux_pl.config import sweep_jobs
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 
 
@@ -64,6 +65,24 @@ def test_values_that_a_file_sweeps_are_judged_too(tmp_path):
 def test_both_ends_of_an_interval_are_judged(tmp_path):
     line = ["hparams_search=optuna", "callbacks.ema.decay=interval(0.9,1.5)"]
     assert refused(*line, f"paths.root={tmp_path}").where == "callbacks.ema.decay"
+
+
+@pytest.mark.parametrize(
+    ("argv", "job", "swept"),
+    [
+        (["-m", "seed=0,1", "preflight=false"], ["seed=1", "preflight=False"], ["seed=1"]),
+        (
+            ["-m", "optimizer.lr=choice(1,2)", "+a=1"],
+            ["optimizer.lr=1", "+a=1"],
+            ["optimizer.lr=1"],
+        ),
+        # chosen by a sweeper's own parameters; in another process than that of the command line
+        (["-m", "model=tiny"], ["model=tiny", "steps=7"], ["steps=7"]),
+        (["folder"], ["model=tiny"], ["model=tiny"]),
+    ],
+)
+def test_what_a_sweep_chose_is_told_from_what_every_job_has(argv, job, swept):
+    assert sweep_jobs.swept(job, argv) == swept
 
 
 def test_names_that_are_long_enough_for_the_disk_pass(tmp_path):

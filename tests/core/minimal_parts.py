@@ -80,6 +80,9 @@ class MinimalDenoiser:
     def blocks(self):
         return ()
 
+    def port_gates(self):
+        return {}
+
     def parameters(self):
         yield self.weight
 
@@ -183,6 +186,9 @@ class MinimalVerifier:
     def check(self, images, prompts):
         bright = images.mean((1, 2, 3)) > 0
         return {"bright": bright, "all": bright}
+
+    def reading(self, images):
+        return None
 
 
 def batch():

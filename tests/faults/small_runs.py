@@ -18,6 +18,7 @@ from tests.app.runs import SHAPES, run
 from tests.faults.forks import Child
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.errors import Interrupted
+from tinyflux_pl.core.metric_names import is_measured
 
 # Intervals that share no step with the cuts of a test unless the test means it; six steps make an
 # epoch.
@@ -176,7 +177,7 @@ def outcome(folder: Path, step: int = 40) -> dict[str, Any]:
 
     checkpoint = directory.read(folder / "checkpoints" / f"step_{step:07d}")
     with open(folder / "csv" / "metrics.csv", newline="") as file:
-        log = [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+        log = [{k: v for k, v in row.items() if not is_measured(k)} for row in csv.DictReader(file)]
     results = json.loads((folder / "results.json").read_text())
     return {
         "weights": _digest(checkpoint.weights("raw")),

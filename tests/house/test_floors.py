@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("experts", "methods", "objectives"), 5),
     **dict.fromkeys(("extraction", "training", "inference", "config"), 6),
     "report": 7,
-    "app": 8,
+    **dict.fromkeys(("app", "dashboards"), 8),
 }
 LAZY = (
     "diffusers",
@@ -29,6 +29,7 @@ LAZY = (
     "skimage",
     "bitsandbytes",
     "wandb",
+    "wandb_workspaces",
 )
 PRETRAINED = ("diffusers", "transformers", "peft", "torchao")
 

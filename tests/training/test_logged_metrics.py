@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from tinyflux_pl.checkpoints.snapshot import snapshot
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
@@ -26,8 +27,16 @@ class Steps:
     """
 
     def __init__(self, start=0, every=4, micro_batches=2):
-        self.module = SimpleNamespace(step=start, step_complete=True, step_metrics={}, guard=None)
-        self.trainer = SimpleNamespace(loggers=[Rows()], world_size=1)
+        self.module = SimpleNamespace(
+            step=start,
+            step_complete=True,
+            step_metrics={},
+            guard=None,
+            network=nn.ModuleDict({"image": nn.Linear(2, 2), "text": nn.Linear(2, 2)}),
+        )
+        self.trainer = SimpleNamespace(
+            loggers=[Rows()], world_size=1, callbacks=[], callback_metrics={}
+        )
         self.logged, self.micro_batches = LoggedMetrics(every, Throughput()), micro_batches
         self.logged.on_train_start(self.trainer, self.module)
 

@@ -9,11 +9,13 @@ from tests.training.small_run import Net, Small, same
 from tinyflux_pl.checkpoints import directory, manifest
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch
+from tinyflux_pl.training.callbacks.early_stopping import EarlyStopping
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.logged_metrics import LoggedMetrics
 from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw
 from tinyflux_pl.training.resume import Resume
+from tinyflux_pl.training.run_identity import RunIdentity
 from tinyflux_pl.training.stateful_callback import StatefulCallback
 
 
@@ -178,8 +180,9 @@ def test_checkpoints_keyed_by_the_class_names_of_earlier_versions_still_open(tmp
 
 
 def test_stateful_callbacks_have_keys_of_their_own():
-    keys = [LoggedMetrics.checkpoint_key, NonFiniteGuard.checkpoint_key]
-    assert sorted(keys) == ["LoggedMetrics", "NonFiniteGuard"], (
+    stateful = (EarlyStopping, LoggedMetrics, NonFiniteGuard, RunIdentity)
+    keys = [each.checkpoint_key for each in stateful]
+    assert keys == ["EarlyStopping", "LoggedMetrics", "NonFiniteGuard", "RunIdentity"], (
         "keys are in files: never change them"
     )
     callbacks = [

@@ -37,6 +37,7 @@ def ready(rank=0, world=1, every=2):
     trainer = SimpleNamespace(
         loggers=[Rows()],
         callbacks=[],
+        callback_metrics={},
         precision_plugin=plugin,
         training=True,
         strategy=strategy,
@@ -89,7 +90,7 @@ def test_ranks_share_the_batches_and_find_the_same_bits(tmp_path, world):
         tmp_path / "0.log"
     ).read_text()
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
-    assert found[0][0] == validation.errors and sum(samples for _, samples in found) == COUNT
+    assert found[0][0] == validation.errors and sum(samples for _, samples in found) == 2 * COUNT
 
 
 def test_it_is_due_by_the_runs_own_steps_at_the_end_and_when_a_run_goes_on_there():

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from tinyflux_pl.core.types import Batch
     from tinyflux_pl.sampling.reconstructions import ReconstructionSampler
+    from tinyflux_pl.training.datamodule import CachedLatents
     from tinyflux_pl.training.ema import AveragedWeights
     from tinyflux_pl.training.manual_guard import ManualGuard
+    from tinyflux_pl.training.measures import Measure
     from tinyflux_pl.training.preview import Preview
     from tinyflux_pl.training.replay_bundle import ReplayBundle
 
@@ -95,6 +97,10 @@ class AutoencoderKind:
             seed=parts.config.seed,
             reference_images=originals,
         )
+
+    def measures(self, parts: Parts, datamodule: CachedLatents) -> list[Measure]:
+        """None of its own."""
+        return []
 
     def grid(self, parts: Parts) -> Any:
         """Errors of reconstructions."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinyflux_pl.app import hardware, release_settings, starting_point
+from tinyflux_pl.app.chosen_callbacks import chosen_callbacks
 from tinyflux_pl.app.objective import build_objective
 from tinyflux_pl.config.build import build, check_binds
 from tinyflux_pl.config.schema import DataJob
@@ -92,6 +93,7 @@ class Parts(Generic[J]):
 
         config = self.config
         check_binds({"logger": config.logger})
+        chosen_callbacks(config.callbacks)
         objective: Any = self.objective(null_text=None, experts=self.experts.values())
         build(config.schedule, "schedule")
         settings_of(self.sampler_config())

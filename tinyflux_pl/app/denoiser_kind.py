@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tinyflux_pl.app import prompts
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.step_flops import utilisation
 from tinyflux_pl.config.build import build
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from tinyflux_pl.core.types import Batch
     from tinyflux_pl.sampling.images import ImageSampler
+    from tinyflux_pl.training.datamodule import CachedLatents
     from tinyflux_pl.training.ema import AveragedWeights
+    from tinyflux_pl.training.measures import Measure
     from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
     from tinyflux_pl.training.preview import Preview
     from tinyflux_pl.training.replay_bundle import ReplayBundle
@@ -103,6 +106,12 @@ class DenoiserKind:
             prompts.dataset_pictures(sources, drawn),
         )
 
+    def measures(self, parts: Parts, datamodule: CachedLatents) -> list[Measure]:
+        """The experts' schedules, the gates of ports, utilisation of the GPU."""
+        from tinyflux_pl.training import measures
+
+        return [measures.expert_schedule, measures.gates, *utilisation(parts, datamodule)]
+
     def grid(self, parts: Parts) -> Any:
         """Errors at fixed times."""
         from tinyflux_pl.objectives.validation import FixedGrid
@@ -119,19 +128,22 @@ class DenoiserKind:
         validation: Iterable[Batch],
     ) -> dict[str, Any]:
         """Prompt accuracy by source and split, and distances to training pictures."""
-        accuracies, novelty = _accuracies(parts, sources, network, average, sampler)
+        accuracies, readings, novelty = _accuracies(parts, sources, network, average, sampler)
         return {
             "prompt_accuracy": _first(accuracies, "train"),
             "prompt_accuracy_held_out": _first(accuracies, "held_out"),
             "accuracies": accuracies,
+            "readings": readings,
             "novelty": novelty,
         }
 
 
 def _accuracies(
     parts: Parts, sources: Sequence[Source], network: Any, average: AveragedWeights, sampler: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Accuracy by claim, and distances to training pictures, each by source/split."""
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Accuracy by claim, the verifier's reading, and distances to training pictures, each by
+    source/split.
+    """
     from tinyflux_pl.core import precision
     from tinyflux_pl.training.evaluation import prompt_accuracy
 
@@ -139,6 +151,7 @@ def _accuracies(
     device = next(denoiser.parameters()).device
     cell = parts.codec.latent_spec.downsample
     accuracies: dict[str, Any] = {}
+    readings: dict[str, Any] = {}
     novelty: dict[str, Any] = {}
     for source in sources:
         records = source.train.records
@@ -158,9 +171,11 @@ def _accuracies(
                     seed=config.seed,
                     title=f"draw {name}",
                 )
+            if (reading := records.verifier().reading(images)) is not None:
+                readings[name] = reading.values()
             if (distances := records.novelty(images)) is not None:
                 novelty[name] = distances
-    return accuracies, novelty
+    return accuracies, readings, novelty
 
 
 def _first(accuracies: dict[str, dict[str, float]], split: str) -> float | None:

@@ -6,13 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tinyflux_pl.app import run_record
 from tinyflux_pl.app.caches.sources import skipped
 from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.app.training_run import TrainingRun
 
 
 def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
-    """Measure a run that has taken its last step; for one rank. `started`: perf_counter()."""
+    """Measure a run that has taken its last step, and log the results; for one rank.
+
+    `started`: perf_counter().
+    """
     from tinyflux_pl.training.throughput import peak_memory_bytes
 
     config, callbacks = run.parts.config, run.callbacks
@@ -20,7 +24,7 @@ def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
     denoiser.to(run.parts.device)  # Lightning moved it to the CPU
     module.trainer = run.trainer
     for periodic in (callbacks.preview, callbacks.validation):
-        if periodic.performed != config.steps:  # no step was left to take
+        if periodic.performed != module.step:  # no step was left to take
             periodic.perform(run.trainer, module)
     measured = kind_of(run.parts).measure(
         run.parts,
@@ -30,9 +34,9 @@ def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
         callbacks.sampler,
         run.datamodule.validation_batches(),
     )
-    return {
+    results = {
         "seconds": round(time.perf_counter() - started, 1),
-        "steps": config.steps,
+        "steps": module.step,
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "trained_parameters": sum(p.numel() for p in denoiser.parameters() if p.requires_grad),
         "images_per_second": round(callbacks.throughput.images_per_second, 1),
@@ -50,6 +54,8 @@ def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
         "data": config.data.name,
         "seed": config.seed,
     }
+    run_record.log_results(run, results)
+    return results
 
 
 def export_teacher(config: Any, results: dict[str, Any]) -> Path:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from tinyflux_pl.app.caches.sources import Source
     from tinyflux_pl.app.components import Parts
     from tinyflux_pl.core.types import Batch
+    from tinyflux_pl.training.datamodule import CachedLatents
     from tinyflux_pl.training.ema import AveragedWeights
+    from tinyflux_pl.training.measures import Measure
     from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
     from tinyflux_pl.training.preview import Preview
     from tinyflux_pl.training.replay_bundle import ReplayBundle
@@ -44,6 +46,7 @@ class ModuleKind(Protocol):
         average: AveragedWeights,
         folder: Path,
     ) -> Preview: ...
+    def measures(self, parts: Parts, datamodule: CachedLatents) -> list[Measure]: ...
     def grid(self, parts: Parts) -> Any: ...
     def measure(
         self,

@@ -48,6 +48,7 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
         optimized_metric,
         report,
         resume,
+        run_record,
         training_memory,
     )
     from tinyflux_pl.app.caches.ranks import prepare_on_rank_zero
@@ -89,10 +90,11 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
         preflight.save_surveys()
         optimized_metric.check_data(config, sources)
         run = assemble(parts, sources, checkpoint)
-        run.fit()
-        if not is_rank_zero():
-            return 0
-        results = final_evaluation.evaluate(run, started)
+        with run_record.recorded(run, preflight.tables):
+            run.fit()
+            if not is_rank_zero():
+                return 0
+            results = final_evaluation.evaluate(run, started)
     report.results(results, Path(config.run_dir))
     if config.export_teacher:
         print(f"teacher: {final_evaluation.export_teacher(config, results)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tinyflux_pl.app import prompts
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
+from tinyflux_pl.app.chosen_callbacks import chosen_callbacks
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.app.starting_point import require_same_base
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tinyflux_pl.training.datamodule import CachedLatents
     from tinyflux_pl.training.last_values import LastValues
     from tinyflux_pl.training.preview import Preview
+    from tinyflux_pl.training.resume import Resume
     from tinyflux_pl.training.throughput import Throughput
     from tinyflux_pl.training.validation import Validation
 
@@ -40,6 +42,7 @@ class RunCallbacks:
     preview: Preview
     validation: Validation
     sampler: Any  # of the previews, as the kind of module draws them
+    resume: Resume | None
     in_order: list[Callback]
 
 
@@ -101,41 +104,57 @@ def build_callbacks(
     checkpoint: Checkpoint | None,
 ) -> RunCallbacks:
     """The callbacks of a run; those that must see a step first come first."""
+    from tinyflux_pl.training import measures
     from tinyflux_pl.training.logged_metrics import LoggedMetrics
     from tinyflux_pl.training.preemption import Preemption
     from tinyflux_pl.training.progress_bar import RunBar
     from tinyflux_pl.training.resume import Resume
+    from tinyflux_pl.training.self_logged import SelfLogged
     from tinyflux_pl.training.throughput import Throughput
     from tinyflux_pl.training.validation import Validation
 
     config, average = parts.config, trainable.average
-    resume = []
+    resume = None
     if checkpoint is not None:
         require_same_base(checkpoint, trainable.description)
         saved = parts.method.saved(trainable.denoiser)
-        resume = [Resume(checkpoint, trainable.denoiser, average, saved)]
+        resume = Resume(checkpoint, trainable.denoiser, average, saved)
     throughput = Throughput()
-    metrics = LoggedMetrics(config.callbacks.log_every_steps, throughput)
+    log_every = config.callbacks.log_every_steps
     kind = kind_of(parts)
+    at_log_points = [
+        *kind.measures(parts, datamodule),
+        *(measures.ema_distance(average), measures.waiting(datamodule.data_wait)),
+        measures.peak_memory,
+    ]
+    metrics = LoggedMetrics(log_every, throughput, at_log_points)
     sampler = kind.sampler(parts, sources)
     checkpoints = _checkpoint_schedule(parts, sources, trainable, datamodule.steps_per_epoch)
     preview = kind.preview(parts, sources, sampler, average, Path(config.run_dir) / "samples")
-    every_steps = config.callbacks.validation.every_steps
-    validation = Validation(kind.grid(parts), datamodule, average, every_steps)
+    keys = config.callbacks.validation
+    validation = Validation(kind.grid(parts), datamodule, average, keys.every_steps, keys.seen)
     # First those that complete a step, then those that may stop there, then those that use it.
-    completing = [average, *resume, throughput, metrics, trainable.guard]
+    resuming = [] if resume is None else [resume]
+    completing = [average, *resuming, throughput, metrics, trainable.guard]
     stopping = [Preemption(checkpoints), checkpoints]
-    using = [preview, validation, RunBar(config.steps, metrics)]
-    in_order = [*completing, *stopping, *using]
-    return RunCallbacks(throughput, checkpoints, preview, validation, sampler, in_order)
+    using = [
+        preview,
+        validation,
+        *chosen_callbacks(config.callbacks),
+        RunBar(config.steps, metrics),
+    ]
+    in_order = [*completing, *stopping, *using, SelfLogged(log_every)]
+    return RunCallbacks(throughput, checkpoints, preview, validation, sampler, resume, in_order)
 
 
 def build_loggers(config: Train, start: int) -> list[Logger]:
     """Loggers in the run's folder.
 
-    A resumed run appends to the CSV file; other loggers write beside what they wrote before.
+    A resumed run appends to the CSV file and continues its W&B run; others write beside what they
+    wrote before.
     """
     from tinyflux_pl.training.metrics_file import MetricsFile
+    from tinyflux_pl.training.run_logger import RunLogger
 
     loggers: list[Logger] = []
     for name, node in config.logger.items():
@@ -144,7 +163,8 @@ def build_loggers(config: Train, start: int) -> list[Logger]:
         logger = build({**node, "save_dir": config.run_dir}, f"logger.{name}")
         if isinstance(logger, MetricsFile):
             logger.continue_from(start)
-        logger.log_hyperparams(redact.redact_data(config.plain))  # each job of a sweep has its own
+        elif not isinstance(logger, RunLogger):
+            logger.log_hyperparams(redact.redact_data(config.plain))
         loggers.append(logger)
     return loggers
 

@@ -39,11 +39,14 @@ _SCHEDULERS = (
     "PolynomialLR StepLR"
 )
 _LOGGERS = "CSVLogger TensorBoardLogger WandbLogger MLFlowLogger"
+# those that neither write files nor need Lightning's own validation, checkpoints or step count
+_CALLBACKS = "ModelSummary RichModelSummary Timer"
 NAMED = frozenset(
     (
         *(f"torch.optim.{name}" for name in _OPTIMIZERS.split()),
         *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS.split()),
         *(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),
+        *(f"lightning.pytorch.callbacks.{name}" for name in _CALLBACKS.split()),
     )
 )
 # the rooms whose classes are parts of a run; of functions, those that build one: the others
@@ -59,7 +62,8 @@ _PARTS = (
     "data.",
     "nets.",
 )
-_PARTS += ("training.optimizers.", "training.metrics_file.")
+_PARTS += ("training.optimizers.", "training.metrics_file.", "training.callbacks.")
+_PARTS += ("training.wandb_logger.", "training.tensorboard_logger.")
 PARTS = tuple(HOUSE + room for room in _PARTS)
 _BUILDERS = re.compile(
     r"tinyflux_pl\.(?:denoisers\.[a-z0-9_]+\.build(?:_[a-z0-9_]+)?|experts\.teacher\.(?:embedded|sd15_flow)"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from tinyflux_pl.config.bind import Keys, Range
+from tinyflux_pl.config.bind import Keys, NotEmpty, Range
+from tinyflux_pl.core import metric_names
 from tinyflux_pl.core.errors import ConfigError
 
 MOST = 10**9  # more steps, pictures or files than any run has
@@ -48,6 +49,7 @@ class Grid(Keys):
 
     every_steps: Count
     times: Annotated[list[float], Range(least=0, most=1)]
+    seen: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,8 +73,29 @@ class Guard(Keys):
 
 
 @dataclass(frozen=True)
+class Stopping(Keys):
+    """callbacks.early_stopping"""
+
+    monitor: Annotated[str, NotEmpty()]
+    mode: Literal["min", "max"]
+    patience: Positive
+    min_delta: Annotated[float, Range(least=0, most=1e30)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any(entry.matches(self.monitor) for entry in metric_names.SCALARS):
+            raise ConfigError(
+                f"no metric {self.monitor!r} is logged",
+                where="monitor",
+                cure="a name of docs/dashboards.md, such as validation/loss",
+            )
+
+
+@dataclass(frozen=True)
 class Callbacks(Keys):
-    """callbacks: averages, checkpoints, previews, validation, the guard, clipping, logging."""
+    """callbacks: averages, checkpoints, previews, validation, the guard, clipping, logging, early
+    stopping, and further ones by class.
+    """
 
     ema: Average
     checkpoint: Saving
@@ -81,3 +104,5 @@ class Callbacks(Keys):
     guard: Guard
     clip: Annotated[float | None, Range(above=0, most=1e30)]
     log_every_steps: Count
+    early_stopping: Stopping | None = None
+    extra: list[dict[str, Any]] = field(default_factory=list)

@@ -20,6 +20,8 @@ IGNORED_KEYS = (
     "run_dir",
     "overrides",
     "flags",
+    "sweep",
+    "swept",
     "resume",
     "resume_changed",
     "from_step",
@@ -48,6 +50,7 @@ HARMLESS_KEYS = (
         "callbacks.preview",
         "callbacks.validation",
         "callbacks.log_every_steps",
+        "callbacks.early_stopping",
     ),
     *(
         "data.root",

@@ -55,6 +55,8 @@ class Job(Keys):
     model: Node
     overrides: list[str] = dataclasses.field(default_factory=list, kw_only=True)
     flags: list[str] = dataclasses.field(default_factory=list, kw_only=True)
+    sweep: str | None = dataclasses.field(default=None, kw_only=True)  # name of its folder
+    swept: list[str] = dataclasses.field(default_factory=list, kw_only=True)  # its own overrides
     release: Release | None = dataclasses.field(default=None, kw_only=True)
 
 

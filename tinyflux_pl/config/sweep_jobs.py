@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice, product
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
@@ -62,6 +63,14 @@ def params(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
     node = OmegaConf.select(config, "hydra.sweeper.params") or {}
     keys = {override.get_key_element() for override in overrides}
     return [f"{key}={value}" for key, value in node.items() if key not in keys]
+
+
+def swept(job: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """The overrides of a job that a sweep chose: those whose key has no single value in `argv`."""
+    lines = [word for word in argv if "=" in word and not word.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(lines)
+    fixed = {each.get_key_element() for each in parsed if not each.is_sweep_override()}
+    return [line for line in job if line.partition("=")[0] not in fixed]
 
 
 def require_multirun(overrides: Sequence[Override]) -> None:

@@ -12,7 +12,8 @@ from tinyflux_pl.config.signatures import nearest
 from tinyflux_pl.core.errors import ConfigError
 
 NAMED = ("task", "run", "run_dir", "release", "hydra")
-ADDED = {"overrides", "flags", "trial"}  # fields that the scripts fill in themselves
+# fields that the scripts fill in themselves
+ADDED = {"overrides", "flags", "trial", "sweep", "swept"}
 DRAWING = (*schema.DRAWN, "timesteps")
 # nodes that may hold any key which another one refers to
 OPEN = {"data": (*schema.fields("data"), "image_size"), "teacher": schema.fields("teacher")}

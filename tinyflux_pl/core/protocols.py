@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock
+from tinyflux_pl.core.reading import Reading
 from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength, TextEmbeddings
@@ -78,6 +79,7 @@ class Denoiser(Protocol):
     def require_size(self, height: int, width: int) -> None: ...
     def enable_gradient_checkpointing(self) -> None: ...
     def blocks(self) -> Sequence[StackBlock]: ...
+    def port_gates(self) -> dict[str, Tensor]: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def config_dict(self) -> dict[str, Any]: ...
 
@@ -233,11 +235,10 @@ class Records(Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Reads pictures back and compares them with the claims of their prompts; data.verifier has the
-    base class.
+    """Reads pictures back and compares them with their prompts; data.verifier has the base class.
 
     `check`: True per prompt where the picture satisfies a claim, and under "all" where it satisfies
-    every claim. `stated`: True per prompt that makes a claim.
+    every claim. `stated`: True per prompt that makes a claim. `reading`: None if it has no figures.
     """
 
     claims: tuple[str, ...]
@@ -246,3 +247,4 @@ class Verifier(Protocol):
     def check(
         self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]
     ) -> dict[str, Bool[Tensor, " b"]]: ...
+    def reading(self, images: Float[Tensor, "b 3 h w"]) -> Reading | None: ...

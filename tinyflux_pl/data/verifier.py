@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tinyflux_pl.core.reading import Reading
+
 
 class PromptVerifier(ABC):
     """Compares pictures with the claims of their prompts; implements core.protocols.Verifier."""
@@ -17,6 +19,10 @@ class PromptVerifier(ABC):
     @abstractmethod
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Claims that each picture satisfies: (B,) bool for every claim, and for `all` of them."""
+
+    def reading(self, images: Tensor) -> Reading | None:
+        """Readable share and mean fit of the pictures; by default unknown."""
+        return None
 
     def stated(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Claims that each prompt makes: (B,) bool for every claim.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
@@ -48,6 +48,10 @@ class DenoiserModule(nn.Module):
     reads_position_ids: bool = False
     overflows: str = ""
     weight_files: tuple[FilePath, ...] = ()
+
+    def port_gates(self) -> dict[str, Tensor]:
+        """The learned gates of its ports in (0, 1), scalars by port; most networks have none."""
+        return {}
 
     def require_size(self, height: int, width: int) -> None:
         """Raise ConfigError for a picture larger than the network's position table; most have no

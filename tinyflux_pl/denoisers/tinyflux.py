@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -84,6 +85,15 @@ class TinyFluxDenoiser(DenoiserModule):
         self.ports = (("vec",) if config.use_lune_expert else ()) + sol + tuple(config.ports)
         self.patch_size, self.inpaint_channels = config.patch_size, config.inpaint_channels
         self.reads_guidance = config.guidance_embeds
+
+    def port_gates(self) -> dict[str, Tensor]:
+        """`vec`, `prior` (the share of the fixed prior in Sol's) and the further vector ports."""
+        gates = self.net.ports.gates() if self.config.ports else {}
+        if self.config.use_lune_expert:
+            gates["vec"] = torch.sigmoid(self.net.lune_predictor.expert_gate)
+        if self.config.use_sol_prior:
+            gates["prior"] = torch.sigmoid(self.net.sol_prior.blend_gate)
+        return gates
 
     def with_inpaint(self) -> TinyFluxDenoiser:
         """A copy with an inpainting input whose weights are zero, so that it predicts as before.

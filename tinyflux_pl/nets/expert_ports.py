@@ -127,6 +127,14 @@ class ExpertPorts(nn.ModuleDict):
         for port in self.values():
             port.initialise()
 
+    def gates(self) -> dict[str, Tensor]:
+        """Port -> its gate in (0, 1), of the ports that have one."""
+        return {
+            name: torch.sigmoid(port.gate)
+            for name, port in self.items()
+            if isinstance(port, VectorPort)
+        }
+
     def forward(
         self,
         time: Float[Tensor, "b d"],

@@ -77,6 +77,8 @@ class FlowObjective:
         self.weighting = Weighting(weighting, min_snr_gamma)
         self.text_dropout, self.map_weighting, self.seed = text_dropout, map_weighting, seed
         self.foreground, self.background = foreground, background
+        # the experts' losses at the last call of `terms`, before their weights, for the log
+        self.unweighted: dict[str, Tensor] = {}
 
     def loss(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[str, Tensor]:
         """Named, weighted scalar terms for one training step."""
@@ -96,6 +98,7 @@ class FlowObjective:
             present = batch.expert_present[expert.name]
             distillation = expert.losses(output.heads, draw.targets[expert.name], present)
             terms[expert.name] = expert.weight_at(step) * distillation
+            self.unweighted[expert.name] = distillation.detach()
         return terms
 
     def draw(self, denoiser: Denoiser, batch: Batch, step: int) -> Draw:

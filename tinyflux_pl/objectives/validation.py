@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tinyflux_pl.core import rng
+from tinyflux_pl.core import metric_names, rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.transfer import to_device
@@ -36,17 +36,20 @@ class FixedGrid:
     @property
     def names(self) -> tuple[str, ...]:
         """The keys of `errors`, in its order."""
-        return ("validation/loss", *(f"validation/loss_t_{time:g}" for time in self.times))
+        at = (metric_names.VALIDATION_AT.of(time=f"{time:g}") for time in self.times)
+        return (metric_names.VALIDATION_LOSS.pattern, *at)
 
     @torch.no_grad()
     def errors(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
-        """Scalars: `validation/loss_t_<time>` for every time, and their mean `validation/loss`."""
+        """Scalars: `validation/loss_t_<time>` for every time, and before them their mean
+        `validation/loss`.
+        """
         path = denoiser.path
         noise = rng.normal(
             batch.latents.shape[1:], self.seed, "validation", batch.sample_ids.tolist()
         )
         noise = to_device(noise, batch.latents.device)
-        errors: dict[str, Tensor] = {}
+        errors: list[Tensor] = []
         for time in self.times:
             progress = torch.full((len(batch),), time, dtype=torch.float64, device=noise.device)
             t = time_at(path, progress, "data").float()
@@ -55,5 +58,5 @@ class FixedGrid:
             output = denoiser(x_t, t, batch.conditioning())
             error = losses.mse(output.sample.float(), target)
             per_sample = losses.unpadded_mean(error, batch.target_mask)
-            errors[f"validation/loss_t_{time:g}"] = per_sample.mean()
-        return {"validation/loss": torch.stack(list(errors.values())).mean(), **errors}
+            errors.append(per_sample.mean())
+        return dict(zip(self.names, [torch.stack(errors).mean(), *errors], strict=True))

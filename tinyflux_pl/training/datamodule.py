@@ -15,6 +15,8 @@ from tinyflux_pl.cache.mixture import Mixture
 from tinyflux_pl.cache.same_shape_order import sample_order
 from tinyflux_pl.cache.sample_order import OrderedBatchSampler
 from tinyflux_pl.core import interruption
+from tinyflux_pl.core.types import Batch
+from tinyflux_pl.training.data_wait import DataWait
 
 
 class CachedLatents(LightningDataModule):
@@ -45,6 +47,7 @@ class CachedLatents(LightningDataModule):
         lengths = lengths or train.lengths
         self.order = sample_order(lengths, batch_size, seed, weights, train.shapes)
         self.accumulation = accumulation
+        self.data_wait = DataWait()  # of the training batches
         self.start = start_step * accumulation  # in micro-batches
         self.stop = stop_step * accumulation
 
@@ -64,6 +67,7 @@ class CachedLatents(LightningDataModule):
         sampler = OrderedBatchSampler(self.order, self.start, self.stop, rank, world)
         return _Batches(
             self.train,
+            self.data_wait,
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
@@ -71,31 +75,49 @@ class CachedLatents(LightningDataModule):
             worker_init_fn=_begin_worker if self.workers else None,
         )
 
+    def first_batch(self) -> Batch:
+        """The run's first micro-batch, of all ranks together."""
+        return self.train.__getitems__(self.order.batch(self.start))
+
     def validation_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
         """Every `world`-th validation batch, in the order of the store, each of one shape."""
         rows = batches_of_one_shape(self.validation, self.order.batch_size)[rank::world]
         return DataLoader(self.validation, batch_sampler=rows, collate_fn=collate)
 
+    def seen_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
+        """The same of training samples: at most as many as validation has, evenly spaced."""
+        stride = -(-len(self.train) // len(self.validation))
+        rows = batches_of_one_shape(self.train, self.order.batch_size, stride)[rank::world]
+        return DataLoader(self.train, batch_sampler=rows, collate_fn=collate)
 
-def batches_of_one_shape(dataset: Mixture | CachedDataset, size: int) -> list[list[int]]:
-    """All rows in order, in batches of at most `size` that end where the shape of a sample
-    changes.
+
+def batches_of_one_shape(
+    dataset: Mixture | CachedDataset, size: int, stride: int = 1
+) -> list[list[int]]:
+    """Every `stride`-th row in order, in batches of at most `size` that end where the shape of a
+    sample changes.
     """
     rows: list[list[int]] = []
     first = 0
     for _, sources in groupby(zip(dataset.shapes, dataset.lengths, strict=True), key=itemgetter(0)):
         end = first + sum(length for _, length in sources)
-        rows += [list(range(start, min(start + size, end))) for start in range(first, end, size)]
+        kept = range(-(-first // stride) * stride, end, stride)
+        rows += [list(kept[start : start + size]) for start in range(0, len(kept), size)]
         first = end
     return rows
 
 
 class _Batches(DataLoader):
-    """A DataLoader that postpones signals until its workers ignore them."""
+    """A DataLoader that postpones signals until its workers ignore them, and times each batch."""
+
+    def __init__(self, dataset: Any, data_wait: DataWait, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        self._data_wait = data_wait
 
     def __iter__(self) -> Any:  # torch's iterator class is private
         with interruption.postponed():
-            return super().__iter__()
+            batches = super().__iter__()
+        return self._data_wait.timed(batches)
 
 
 def _begin_worker(_: int) -> None:

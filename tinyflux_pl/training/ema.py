@@ -54,6 +54,15 @@ class AveragedWeights(StepCallback):
         accepted = None if pl_module.guard is None else pl_module.guard.step_accepted
         averaging.lerp_(list(self.averages.values()), values, decay, accepted)
 
+    @torch.no_grad()
+    def distance(self, denoiser: nn.Module) -> Tensor:
+        """||averages - raw|| / ||raw|| over the trainable parameters, a scalar on the device."""
+        raw = _trainable(denoiser)
+        # One parameter after the other: no second copy of the network in memory.
+        distances = [(self.averages[name] - value.float()).norm() for name, value in raw]
+        norms = [value.float().norm() for _, value in raw]
+        return torch.stack(distances).norm() / torch.stack(norms).norm()
+
     @contextmanager
     def applied(self, denoiser: nn.Module) -> Generator[None]:
         """Replace the raw weights by the averages inside the block."""

@@ -93,6 +93,8 @@ class FlowModule(LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         self.step_metrics = {"loss": loss.detach()}
         self.step_metrics |= {name: term.detach() for name, term in terms.items()}
+        for expert, value in self.objective.unweighted.items():
+            self.step_metrics[f"{expert}_unweighted"] = value
         return loss
 
     def on_before_optimizer_step(self, *_: Any) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from tinyflux_pl.core import metric_names as names
 from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.measures import Measure, Window, module_gradient_norms
+from tinyflux_pl.training.metric_log import log_scalars
 from tinyflux_pl.training.stateful_callback import StatefulCallback
 from tinyflux_pl.training.step_callback import StepCallback
 from tinyflux_pl.training.throughput import Throughput
 
 
 class LoggedMetrics(StepCallback, StatefulCallback):
-    """Every `every_steps` steps: the mean of each step metric, learning rates and images per
-    second.
+    """Every `every_steps` steps: the mean of each step metric, learning rates, images per second,
+    gradient norms by module, and what `measures` give.
 
     Sums stay on the device, so that the host waits only at log points, and go into checkpoints, so
     that a run cut in the middle of a window logs the same mean. A step's value is the mean over its
@@ -27,14 +31,18 @@ class LoggedMetrics(StepCallback, StatefulCallback):
 
     checkpoint_key = "LoggedMetrics"
 
-    def __init__(self, every_steps: int, throughput: Throughput) -> None:
+    def __init__(
+        self, every_steps: int, throughput: Throughput, measures: Sequence[Measure] = ()
+    ) -> None:
         self.every_steps = every_steps
         self.throughput = throughput
+        self.measures = measures
         self.latest: dict[str, float] = {}  # the last row
         self._names: list[str] = []
         self._sums = self._steps = torch.zeros(())
         self._micro_batches: list[dict[str, Tensor]] = []
         self._rates: list[float] = []
+        self._module_norms: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -46,6 +54,8 @@ class LoggedMetrics(StepCallback, StatefulCallback):
     ) -> None:
         # Read here: at the log point the scheduler has already set the next step's rates.
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        if self._due(pl_module.step + 1):  # gradients are not clipped yet
+            self._module_norms = module_gradient_norms(pl_module.network)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
         self._micro_batches.append(pl_module.step_metrics)
@@ -66,6 +76,7 @@ class LoggedMetrics(StepCallback, StatefulCallback):
             "sums": self._sums,
             "steps": self._steps,
             "rates": self._rates,
+            "module_norms": self._module_norms,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -73,13 +84,14 @@ class LoggedMetrics(StepCallback, StatefulCallback):
         self._sums = state["sums"]
         self._steps = state["steps"]
         self._rates = list(state.get("rates", []))  # absent from checkpoints of earlier versions
+        self._module_norms = dict(state.get("module_norms", {}))
 
     @torch.no_grad()
     def _add_step(self, pl_module: FlowModule, world: int) -> None:
         metrics, self._micro_batches = self._micro_batches, []
-        names = list(dict.fromkeys(name for values in metrics for name in values))
+        keys = list(dict.fromkeys(name for values in metrics for name in values))
         means = []
-        for name in names:
+        for name in keys:
             of_micro_batches = torch.stack([values[name] for values in metrics if name in values])
             means.append(of_micro_batches.float().mean())
         values = torch.stack(means)
@@ -90,8 +102,8 @@ class LoggedMetrics(StepCallback, StatefulCallback):
             accepted = torch.ones((), device=values.device)
         else:
             accepted = pl_module.guard.step_accepted.float()
-        if names != self._names:  # the first step, or a run resumed with other terms
-            self._names = names
+        if keys != self._names:  # the first step, or a run resumed with other terms
+            self._names = keys
             self._sums = torch.zeros_like(values)
             self._steps = torch.zeros_like(accepted)
         # where, not a product: 0 times NaN is NaN
@@ -99,14 +111,29 @@ class LoggedMetrics(StepCallback, StatefulCallback):
         self._steps = self._steps.to(values.device) + accepted
 
     def _write(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        means = (self._sums / self._steps).tolist()
-        self.latest = {
-            f"train/{name}": value for name, value in zip(self._names, means, strict=True)
+        window = Window(self.every_steps, self.throughput.rate_since_last_call())
+        means = (self._sums / self._steps).unbind()
+        row: dict[str, Any] = {
+            names.TERM.of(term=name): value for name, value in zip(self._names, means, strict=True)
         }
-        self.latest |= {f"train/learning_rate_{i}": rate for i, rate in enumerate(self._rates)}
+        row |= {names.LEARNING_RATE.of(group=i): rate for i, rate in enumerate(self._rates)}
         if pl_module.guard is not None:
-            self.latest["train/skipped_steps"] = float(pl_module.guard.skipped)
-        self.latest["train/images_per_second"] = self.throughput.rate_since_last_call()
-        for logger in trainer.loggers:
-            logger.log_metrics(self.latest, step=pl_module.step)
+            row[names.SKIPPED.pattern] = pl_module.guard.skipped
+        for module, norm in self._module_norms.items():
+            row[names.MODULE_GRADIENT_NORM.of(module=module)] = norm
+        row[names.IMAGES_PER_SECOND.pattern] = window.images_per_second
+        for measure in self.measures:
+            row.update(measure(pl_module, window))
+        self.latest = _read(row)
+        log_scalars(trainer, self.latest, pl_module.step)
         self._names = []
+
+
+def _read(row: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """The row as numbers: the host waits for the device once."""
+    tensors = [name for name, value in row.items() if isinstance(value, Tensor)]
+    if not tensors:
+        return {name: float(value) for name, value in row.items()}
+    device = row[tensors[0]].device
+    stacked = torch.stack([row[name].detach().float().to(device) for name in tensors])
+    return {**row, **dict(zip(tensors, stacked.tolist(), strict=True))}

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from tinyflux_pl.core import metric_names as names
 from tinyflux_pl.core import progress
 from tinyflux_pl.core.errors import Interrupted
 from tinyflux_pl.sampling import described_sheet
@@ -15,8 +16,10 @@ from tinyflux_pl.sampling.grid import captioned_grid, paired_grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.training.ema import AveragedWeights
 from tinyflux_pl.training.flow_module import FlowModule
+from tinyflux_pl.training.metric_log import log_scalars
 from tinyflux_pl.training.periodic import Periodic
 from tinyflux_pl.training.preemption import poll
+from tinyflux_pl.training.run_logger import Samples, run_loggers
 
 
 class Preview(Periodic):
@@ -72,7 +75,11 @@ class Preview(Periodic):
         """Sample, save and log a grid; raw weights and training mode are restored."""
         images = self.sample(pl_module, self.prompts)
         self.picture = self.folder / f"step_{step:07d}.png"
-        grid = self._grid(images)
+        pictures, captions = self._pictured(images)
+        if self.reference_images is not None:
+            grid = paired_grid(images, self.reference_images, self.prompts)
+        else:
+            grid = captioned_grid(pictures, captions)
         self.folder.mkdir(parents=True, exist_ok=True)
         described_sheet.save(grid, self.picture)
         line = f"step {step:,}: preview {self.picture}"
@@ -81,21 +88,25 @@ class Preview(Periodic):
             prompts = [self.prompts[index] for index in self.measured]
             self.metric.update(images[self.measured], prompts)
             computed = self.metric.compute()
-            accuracy = {f"preview/accuracy_{k}": float(v) for k, v in computed.items()}
-            for logger in trainer.loggers:
-                logger.log_metrics(accuracy, step=step)
+            metrics = {names.ACCURACY.of(claim=k): float(v) for k, v in computed.items()}
+            share = metrics[names.ACCURACY.of(claim="all")]
             of_pictures = f"of {len(self.measured)} pictures show all that was asked for"
-            line = f"{line}; {accuracy['preview/accuracy_all']:.0%} {of_pictures}"
+            line = f"{line}; {share:.0%} {of_pictures}"
+            reading = self.metric.verifier.reading(images[self.measured])
+            if reading is not None:
+                by_name = {names.READABLE: reading.readable, names.FIT: reading.fit}
+                metrics |= {k.pattern: v for k, v in by_name.items() if v is not None}
+            log_scalars(trainer, metrics, step)
         progress.say(line)
-        for logger in trainer.loggers:
-            _log_image(logger, grid, step)
+        samples = Samples(step, self.seed, captions, pictures, grid)
+        for logger in run_loggers(trainer):
+            logger.log_samples(samples)
 
-    def _grid(self, images: Any) -> Any:
-        if self.reference_images is not None:
-            return paired_grid(images, self.reference_images, self.prompts)
-        if self.pictures is not None:
-            return captioned_grid(*self.pictures(images, self.prompts))
-        return captioned_grid(images, self.prompts)
+    def _pictured(self, images: Any) -> tuple[Any, list[str]]:
+        """The images that samples are drawn as, and their captions."""
+        if self.pictures is None or self.reference_images is not None:
+            return images, self.prompts
+        return self.pictures(images, self.prompts)
 
     def sample(self, pl_module: FlowModule, prompts: Sequence[str]) -> Any:
         """Images (N, 3, H, W) from the averaged weights, or the raw ones without averaging."""
@@ -110,13 +121,3 @@ class Preview(Periodic):
                     return self.sampler.images(denoiser, prompts, seed=self.seed)
         finally:
             denoiser.train(training)
-
-
-def _log_image(logger: Any, grid: Any, step: int) -> None:
-    import numpy as np
-    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-
-    if isinstance(logger, WandbLogger):
-        logger.log_image("preview", [grid], step=step)
-    elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_image("preview", np.asarray(grid), step, dataformats="HWC")

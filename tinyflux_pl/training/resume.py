@@ -30,6 +30,9 @@ class Resume(Callback):
         saved: Collection[str] | None = None,
     ) -> None:
         self.path = str(checkpoint.path)
+        # the run's folder; the one in the middle may be a link to another disk
+        paths = (checkpoint.path.absolute(), checkpoint.path.resolve())
+        self.origins = {path.parent.parent.resolve() for path in paths}
         self.saved_state = checkpoint.state()
         raw = checkpoint.weights("raw")
         require_finite(raw, self.path)

@@ -25,13 +25,16 @@ def run(
 
     from tinyflux_pl.app.sweeps.job import recorded
     from tinyflux_pl.app.sweeps.launch import SWEEP_DIR
+    from tinyflux_pl.config import sweep_jobs
 
     hydra = HydraConfig.get()
     # a job may lie in a folder of its own; the sweep has one
     sweep_dir = Path(os.environ.get(SWEEP_DIR) or str(hydra.sweep.dir))
     number = int(hydra.job.num)
     lines = [str(line) for line in hydra.overrides.task]
+    swept = [command_words.override(line) for line in sweep_jobs.swept(lines, argv[1:])]
     job = {**config, "trial": _trial(hydra, sweep_dir, number)}
+    job |= {"sweep": sweep_dir.name, "swept": swept}
     folder = Path(config["run_dir"])
     with isolated(), ranks_run_this_job(argv, lines, folder):
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tinyflux_pl.app import report
+from tinyflux_pl.app import tables as printed
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.caches.source_cache import SourceCache
@@ -57,6 +58,7 @@ class Preflight:
         self.prepared = False  # the sources' caches are complete
         self.surveys: list[dataset_survey.Survey] = []
         self.samples: list[Source] = []
+        self.tables: list[tables.Table] = []  # for the run's loggers
         if not is_rank_zero():
             return
         self.sizes = sizes(self.config.hardware)
@@ -105,7 +107,7 @@ class Preflight:
             trains = {source.name: source.train.records for source in self.sources}
             fit_modes = {name: each.fit_mode for name, each in trains.items()}
             unused = {name: each.findings for name, each in trains.items()}
-            tables.dataset(self.surveys, fit_modes, unused)
+            self._show(tables.dataset(self.surveys, fit_modes, unused))
         if refusals:
             raise refusals[0]
         for survey in self.surveys:
@@ -157,17 +159,21 @@ class Preflight:
         free = available_bytes(device)
         used = self.samples or self._sources
         dry_run = dry_run_setup.dry_run(self.parts, self.sizes, self.start, used, longest)
-        tables.memory(dry_run, free, device)
+        self._show(tables.memory(dry_run, free, device))
         evaluated = self._num_evaluated()
         figures = budget(
             self.config, self.sizes, self.start, dry_run, self.needs, self.writes, evaluated
         )
         notes = [SAMPLED] * bool(self.samples) + [COMPILED] * self.config.hardware.compile
-        tables.budget(figures, notes)
+        self._show(tables.budget(figures, notes))
         del dry_run
         gc.collect()  # trainer and module form a cycle; the run needs the memory of this copy
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _show(self, table: tables.Table) -> None:
+        self.tables.append(table)
+        printed.show(table.heading, table.rows)
 
     def _num_evaluated(self) -> int:
         """Pictures that the final evaluation draws."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tinyflux_pl.app import tables
 from tinyflux_pl.app.preflight.budget import Budget
 from tinyflux_pl.app.preflight.dataset_survey import Survey
 from tinyflux_pl.app.preflight.disk_needs import summary
@@ -28,11 +27,19 @@ MAX_SIZES = 12  # rows
 Rows = list[tuple[str, str]]
 
 
+class Table(NamedTuple):
+    """Rows of a label and a text, with a heading for the console and a name for the loggers."""
+
+    name: str
+    heading: str
+    rows: Rows
+
+
 def dataset(
     surveys: Sequence[Survey],
     fit_modes: dict[str, str],
     findings: dict[str, Sequence[Finding]],
-) -> None:
+) -> Table:
     """Problems by name, and the sizes of the pictures before they are fitted, for each split.
 
     `findings` are files that are not used, by source.
@@ -45,7 +52,7 @@ def dataset(
     for survey in surveys:
         rows += _problem_rows(survey)
         rows += _size_rows(survey, "cropped" if fit_modes[survey.source] == "crop" else "white")
-    tables.show("the data", rows)
+    return Table("data", "the data", rows)
 
 
 def _problem_rows(survey: Survey) -> Rows:
@@ -74,7 +81,7 @@ def _size_rows(survey: Survey, lost_as: str) -> Rows:
     return rows
 
 
-def memory(dry_run: Any, free: int, device: str) -> None:
+def memory(dry_run: Any, free: int, device: str) -> Table:
     """The memory common to all stages, then each stage's, predicted and measured."""
     stages = dry_run.plan.stages
     alike = [stage for stage in stages if stage.host == stages[0].host]
@@ -91,10 +98,10 @@ def memory(dry_run: Any, free: int, device: str) -> None:
         specific = {name: count for name, count in stage.rows.items() if name not in common}
         predicted = f"{size(stage.total)} predicted{where}"
         rows.append((stage.name, f"{predicted}, {measured}; {_join_sizes(specific)}"))
-    tables.show(f"memory ({device}: {size(free)} free)", rows)
+    return Table("memory", f"memory ({device}: {size(free)} free)", rows)
 
 
-def budget(budget: Budget, notes: Sequence[str]) -> None:
+def budget(budget: Budget, notes: Sequence[str]) -> Table:
     """The closing table."""
     sizes, left = budget.sizes, budget.steps - budget.start
     ranks = f"{sizes.ranks} rank{'s' if sizes.ranks > 1 else ''}"
@@ -112,7 +119,7 @@ def budget(budget: Budget, notes: Sequence[str]) -> None:
         ("disk", disk),
         *(("note", note) for note in notes),
     ]
-    tables.show("the budget", rows)
+    return Table("budget", "the budget", rows)
 
 
 def _join_sizes(counts: dict[str, int]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tinyflux_pl.core.reading import Reading
 from tinyflux_pl.data.tasks.shapes.detect import find_objects
 from tinyflux_pl.data.verifier import PromptVerifier
 
@@ -49,6 +50,17 @@ class ObjectVerifier(PromptVerifier):
             )
             for claim in (*self.claims, "all")
         }
+
+    def reading(self, images: Tensor) -> Reading:
+        """The share of pictures that have a description, and the mean fit of all."""
+        descriptions = self.read(images)
+        readable = sum(self.is_readable(description) for description in descriptions)
+        fit = sum(description["fit"] for description in descriptions)
+        return Reading(readable / len(descriptions), fit / len(descriptions))
+
+    @abstractmethod
+    def is_readable(self, description: dict[str, Any]) -> bool:
+        """True if the picture could be described."""
 
     @abstractmethod
     def describe(self, parts: list[dict[str, Any]], count: int) -> dict[str, Any]:

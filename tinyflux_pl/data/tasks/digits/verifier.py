@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinyflux_pl.core.reading import Reading
 from tinyflux_pl.data.tasks.digits.grammar import parse
 from tinyflux_pl.data.tasks.digits.scans import INK, SIDE, split_of
 from tinyflux_pl.data.verifier import PromptVerifier
@@ -58,6 +59,11 @@ class DigitVerifier(PromptVerifier):
         ]
         column = torch.tensor(correct, dtype=torch.bool, device=images.device)
         return {"digit": column, "all": column.clone()}
+
+    def reading(self, images: Tensor) -> Reading:
+        """The share of pictures that are near enough to a scan to be a digit."""
+        digits = [seen["digit"] is not None for seen in self.read(images)]
+        return Reading(sum(digits) / len(digits))
 
 
 def ink_of(images: Tensor) -> np.ndarray:

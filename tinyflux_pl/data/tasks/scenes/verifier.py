@@ -38,6 +38,10 @@ class SceneVerifier(ObjectVerifier):
         ]
         return {"objects": objects if fit >= self.min_fit else [], "count": count, "fit": fit}
 
+    def is_readable(self, description: dict[str, Any]) -> bool:
+        """True if every part of the picture is a drawn shape."""
+        return bool(description["objects"])
+
     def compare(self, description: dict[str, Any], prompt: str) -> dict[str, bool]:
         """Each claim, and `all`.
 

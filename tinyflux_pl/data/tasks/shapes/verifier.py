@@ -40,15 +40,19 @@ class ShapeVerifier(ObjectVerifier):
             "fit": fit,
         }
 
+    def is_readable(self, description: dict[str, Any]) -> bool:
+        """True if the picture has one object, of a drawn shape."""
+        return description["shape"] is not None
+
     def compare(self, description: dict[str, Any], prompt: str) -> dict[str, bool]:
         """Each claim, and `all`.
 
         A claim that the prompt does not make holds for any readable picture.
         """
         stated = parse(prompt)
-        is_readable = description["shape"] is not None
         satisfied = {
-            claim: is_readable and description[claim] == stated.get(claim, description[claim])
+            claim: self.is_readable(description)
+            and description[claim] == stated.get(claim, description[claim])
             for claim in self.claims
         }
         return {**satisfied, "all": all(satisfied.values())}

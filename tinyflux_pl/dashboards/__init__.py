@@ -1,0 +1,1 @@
+"""W&B workspaces as code, and the command that creates or updates them."""

@@ -1,0 +1,1 @@
+"""Callbacks that a configuration may add to a run; callbacks.extra names them."""

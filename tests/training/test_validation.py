@@ -52,18 +52,18 @@ def ready(rank=0, world=1, every=2):
 
 def test_it_is_the_mean_over_samples_of_the_averaged_weights():
     validation, trainer, module = ready()
-    before = [p.detach().clone() for p in module.denoiser.parameters()]
+    before = [p.detach().clone() for p in module.network.parameters()]
     validation.perform(trainer, module)
     samples, grid = validation.data.validation, validation.grid
-    with torch.no_grad(), validation.average.applied(module.denoiser):
-        each = [grid.errors(module.denoiser, samples.__getitems__([i])) for i in range(COUNT)]
+    with torch.no_grad(), validation.average.applied(module.network):
+        each = [grid.errors(module.network, samples.__getitems__([i])) for i in range(COUNT)]
     for name in each[0]:
         assert validation.errors[name] == pytest.approx(
             sum(float(e[name]) for e in each) / COUNT, rel=1e-5
         )
     assert trainer.loggers[0] == [(4, validation.errors)]
-    assert all(torch.equal(a, b) for a, b in zip(before, module.denoiser.parameters(), strict=True))
-    assert isinstance(module.denoiser, nn.Module) and module.denoiser.training
+    assert all(torch.equal(a, b) for a, b in zip(before, module.network.parameters(), strict=True))
+    assert isinstance(module.network, nn.Module) and module.network.training
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -131,11 +131,11 @@ def test_a_request_to_stop_is_met_between_batches_and_nothing_is_logged():
         return errors(*given)
 
     validation.grid.errors = asking
-    raw = module.denoiser.img_in.weight.detach().clone()
+    raw = module.network.img_in.weight.detach().clone()
     with interruption.listening(), pytest.raises(Interrupted):
         validation.perform(trainer, module)
     assert (
         len(calls) == 1
         and trainer.loggers[0] == []
-        and torch.equal(module.denoiser.img_in.weight, raw)
+        and torch.equal(module.network.img_in.weight, raw)
     )

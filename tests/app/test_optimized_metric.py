@@ -58,6 +58,14 @@ def test_training_metrics_do_not_exist_where_nothing_logs_them(tmp_path):
         optimized_metric.check(config)
 
 
+def test_a_callback_of_the_user_may_log_any_name(tmp_path):
+    extra = (
+        "callbacks.extra=[{_target_: lightning.pytorch.callbacks.Timer, duration: '00:00:01:00'}]"
+    )
+    config = settings("train", tmp_path, "optimized_metric=my/metric", extra)
+    optimized_metric.check(config)
+
+
 def test_an_expert_s_loss_exists_with_the_expert(tmp_path):
     config = settings("train", tmp_path, "optimized_metric=train/lune", "experts=lune")
     optimized_metric.check(config)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.config.signatures import suggestion
+from tinyflux_pl.core import metric_names
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.metric_names import MetricName
 
 ACCURACIES = ("prompt_accuracy", "prompt_accuracy_held_out")
 RESULTS = (
@@ -28,7 +31,6 @@ LOGGED_AS = {
     "images_per_second": "train/images_per_second",
 }
 _ACCURACY = re.compile(r"preview/accuracy_\w+", re.ASCII)
-_RATE = re.compile(r"train/learning_rate_\d+", re.ASCII)
 
 
 def names(config: Train) -> tuple[str, ...]:
@@ -40,10 +42,14 @@ def names(config: Train) -> tuple[str, ...]:
 
 
 def check(config: Train) -> None:
-    """Raise ConfigError for a metric that no run of this configuration can have."""
-    possible = [*RESULTS, *_logged(config)]
-    for name in names(config):
-        if name not in possible and not _ACCURACY.fullmatch(name) and not _is_rate(name, config):
+    """Raise ConfigError for a metric that no run of this configuration can have.
+
+    Callbacks of callbacks.extra may log any name.
+    """
+    logged = _logged(config)
+    for name in () if config.callbacks.extra else names(config):
+        if name not in RESULTS and not any(entry.matches(name) for entry in logged):
+            possible = [*RESULTS, *(entry.pattern for entry in logged)]
             raise ConfigError(
                 f"this run has no metric {name!r}",
                 where="optimized_metric",
@@ -86,17 +92,24 @@ def value(
     return numbers if isinstance(config.optimized_metric, list) else next(iter(numbers), None)
 
 
-def _logged(config: Train) -> list[str]:
-    """The names that the run's callbacks log, apart from those that the data decides."""
-    logged = ["validation/loss"]
-    logged += [f"validation/loss_t_{time:g}" for time in config.callbacks.validation.times]
-    if 0 < config.callbacks.log_every_steps <= config.steps:
-        terms = ("loss", "flow", *config.experts, "gradient_norm")
-        terms += ("skipped_steps", "images_per_second")
-        logged += [f"train/{term}" for term in terms]
+def _logged(config: Train) -> list[MetricName]:
+    """The catalogued names that the run's callbacks log, filled in as far as the configuration
+    says.
+    """
+    keys = config.callbacks
+    parts: dict[str, Sequence[str]] = {
+        "{expert}": list(config.experts),
+        "{term}": ["flow", *config.experts],
+        "{time}": [f"{time:g}" for time in keys.validation.times],
+    }
+    logged = []
+    for entry in metric_names.SCALARS:
+        is_due = entry.when != metric_names.LOG_POINT or 0 < keys.log_every_steps <= config.steps
+        is_off = entry.pattern.startswith("validation/seen_") and not keys.validation.seen
+        if entry.when == metric_names.END or not is_due or is_off:
+            continue
+        field = next((field for field in parts if field in entry.pattern), None)
+        values = [""] if field is None else parts[field]
+        patterns = [entry.pattern.replace(field or "", value) for value in values]
+        logged += [replace(entry, pattern=pattern) for pattern in patterns]
     return logged
-
-
-def _is_rate(name: str, config: Train) -> bool:
-    is_logged = 0 < config.callbacks.log_every_steps <= config.steps
-    return is_logged and _RATE.fullmatch(name) is not None

@@ -41,7 +41,7 @@ def test_the_agent_s_line_is_a_run_of_train(end, tmp_path):
     (job,) = check_line([*line[3:], f"paths.root={tmp_path}"], CONF, "train").jobs
     assert job["optimizer"]["muon_lr"] == values["optimizer.muon_lr"]
     assert job["seed"] == values["seed"] and "wandb" in job["logger"]
-    assert not job["logger"]["wandb"].get("offline"), "the agent's server waits for the metric"
+    assert job["logger"]["wandb"]["mode"] == "online", "the agent's server waits for the metric"
     job_checks.CHECKS["train"](job)
 
 

@@ -41,6 +41,7 @@ DATA = [
     ("+release={spacing: even, dynamic_shift: flux1, scheduler: 5}", "a mapping"),
     ("+release={spacing: even, dynamic_shift: flux1, wieghts: x}", "release.weights"),
     ("teacher.seed=x", "an integer"),
+    ("teacher.lune=7", "teacher=NAME"),
     ("paths.cache=5", "text"),
 ]
 TRAINING = [
@@ -51,6 +52,7 @@ TRAINING = [
     ("export_teacher=moon", "lune"),
     ("resume_changed=perhaps", "true or false"),
     ("callbacks.ema=null", "decay"),
+    ("+callbacks.guard.open_ended=true", "leave it out"),
     ("callbacks.ema.decay=2", "at least 0 and below 1"),
     ("callbacks.ema.decay=1.0", "below 1"),
     ("callbacks.ema.warmup=3", "true or false"),

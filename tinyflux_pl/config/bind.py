@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import UnionType
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -82,7 +82,7 @@ def bind(kind: type[K], node: Any, where: str) -> K:
     `where` is the dotted key of the node. Raises ConfigError with the dotted key at fault.
     """
     hints = get_type_hints(kind)
-    hints = {name: hint for name, hint in hints.items() if name in kind.__dataclass_fields__}
+    hints = {field.name: hints[field.name] for field in fields(kind)}  # without its ClassVars
     _require_mapping(node, where, hints)
     if not kind.open_ended:
         _refuse_unknown_keys(node, where, hints)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tinyflux_pl.config.offered_experts import offered_experts
 from tinyflux_pl.core.errors import ConfigError
 
 ONE = (
@@ -46,6 +47,10 @@ def check(config: Mapping[str, Any], task: str) -> None:
             )
         for name, node in named.items():
             _require_class(node, f"{group}.{name}")
+    teachers = config.get("teacher")
+    for name in {*offered_experts(), *config.get("experts", ())}:
+        if isinstance(teachers, Mapping) and teachers.get(name) is not None:
+            _require_class(teachers[name], f"teacher.{name}")
 
 
 def _require_class(node: Any, key: str) -> None:

@@ -121,10 +121,7 @@ def require_network(keys: Collection[str], where: str) -> None:
             )
     adapter = sum(bool(ADAPTER.search(key)) for key in keys)
     if adapter > len(keys) / 2:
-        cure = (
-            "give the network that it belongs to; to draw with it, merge it into those weights "
-            "first"
-        )
+        cure = "give the network that it belongs to, and to draw with it lora=FILE beside it"
         what = f"{adapter} of {len(keys)} tensors are a LoRA's, which is no network by itself"
         raise CheckpointMismatch(what, where=where, cure=cure)
 

@@ -105,3 +105,9 @@ def test_the_first_evaluation_of_a_new_discriminator_is_sane():
     assert logits.abs().max() < 10
     with pytest.raises(ValueError, match="context"):
         network(torch.rand(2, 3, 16, 16))
+
+
+def test_a_narrow_decoder_keeps_contrast(pair):
+    _, decoder = pair
+    groups = [m for m in decoder.to_rgb.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert all(norm.num_channels // norm.num_groups > 1 for norm in groups)

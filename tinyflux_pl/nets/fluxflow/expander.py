@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from tinyflux_pl.nets.bezier import PICTURE_START, TrainableBezier
 from tinyflux_pl.nets.fluxflow.stages import UpStage
 
-GROUPS = 8
+GROUP = 12  # channels of a group before the picture, as published; one alone would lose colours
 
 
 class FluxExpander(nn.Module):
@@ -29,7 +30,7 @@ class FluxExpander(nn.Module):
         self.stages = nn.ModuleList(UpStage(a, b, latent_channels, spade_hidden) for a, b in pairs)
         self.to_rgb = nn.Sequential(
             nn.Conv2d(widths[-1], rgb_width, 3, padding=1),
-            nn.GroupNorm(GROUPS, rgb_width),
+            nn.GroupNorm(math.gcd(rgb_width, max(1, rgb_width // GROUP)), rgb_width),
             nn.SiLU(),
             nn.Conv2d(rgb_width, 3, 1),
         )

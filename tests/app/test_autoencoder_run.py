@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.app.runs import run, settings
+from tests.app.runs import SMALLEST, run, settings
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.checkpoints import directory
@@ -101,3 +101,34 @@ def test_other_latents_than_pixels_and_experts_are_refused(tmp_path):
 
     with pytest.raises(SpecMismatch, match="codec=pixels"):
         AutoencoderNetworks(AutoencoderConfig(4, (4, 8), (4, 8), 1, 2, 4, 8), {}, LatentSpec(16, 8))
+
+
+def drawn_with(root, trained, *options):
+    """A short run on the trained codec, then one picture of its checkpoint."""
+    codec = ("codec=bezier", f"codec.checkpoint={trained}")
+    run("train", root, *codec, *options, "run=second", "steps=2", "hardware.precision=32-true")
+    checkpoint = root / "outputs" / "second" / "checkpoints" / "step_0000002"
+    run("generate", root, f"checkpoint={checkpoint}", "prompt=a red circle", "n=1", "run=drawn")
+    described = directory.read(checkpoint).config
+    return described, list((root / "outputs" / "drawn").glob("*.png"))
+
+
+def test_the_flow_stage_trains_and_draws_in_the_codecs_latents(trained, tmp_path):
+    sizes = ("model=fluxflow_tiny", "model.width=16", "model.heads=2", "model.layers=1")
+    described, pictures = drawn_with(tmp_path, trained, *sizes, "path=vp", "sampler=fluxflow")
+    assert described["codec"]["name"] == "bezier"
+    assert described["denoiser"]["name"] == "fluxflow"
+    assert pictures
+
+
+def test_tinyflux_trains_and_draws_in_the_codecs_latents(trained, tmp_path):
+    described, pictures = drawn_with(tmp_path, trained, *SMALLEST, "experts=none")
+    assert described["codec"]["name"] == "bezier"
+    assert described["denoiser"]["name"] == "tinyflux"
+    assert pictures
+
+
+def test_drawing_from_an_autoencoders_checkpoint_is_refused(trained, tmp_path):
+    checkpoint = trained / "checkpoints" / "step_0000006"
+    with pytest.raises(ConfigError, match="bezier_autoencoder"):
+        run("generate", tmp_path, f"checkpoint={checkpoint}", "prompt=a red circle")

@@ -132,3 +132,11 @@ def test_changes_of_a_resumed_run_are_listed(run):
     (run / "config_1.json").write_text(json.dumps(later))
     html = page(run)
     assert "Changed when the run was resumed" in html and "start 2, from step 50" in html
+
+
+def test_a_comparison_that_breaks_costs_no_page(run, monkeypatch):
+    def broken(*_):
+        raise AttributeError("another version")
+
+    monkeypatch.setattr("tinyflux_pl.report.importance.compute", broken)
+    assert "attention importance: another version" in page(run)

@@ -114,15 +114,15 @@ def _cached(run: RunFiles, samples: int) -> tuple[Batch, list[float]]:
 
 
 def _network(checkpoint: directory.Checkpoint) -> Any:
-    outline = described_parts.network(checkpoint, outline=True)
+    outline, _ = described_parts.network(checkpoint, outline=True)
     count = sum(p.numel() for p in outline.parameters())
     if count > LARGEST:
         raise DataError(
             f"a student of {count:,} parameters is too large for this page",
             where=str(checkpoint.path),
         )
-    network = described_parts.network(checkpoint)
-    directory.load_weights(network, checkpoint.weights("averaged"), str(checkpoint.path))
+    network, saved = described_parts.network(checkpoint)
+    directory.load_weights(network, checkpoint.weights("averaged"), str(checkpoint.path), saved)
     return network.eval().float()
 
 

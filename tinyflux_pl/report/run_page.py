@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tinyflux_pl.core.errors import TinyFluxError
 from tinyflux_pl.report import importance, page, panels, pictures
 from tinyflux_pl.report.markup import Markup, tag
 from tinyflux_pl.report.page import Section
@@ -74,8 +73,9 @@ def html(run: RunFiles, attention: bool = True) -> str:
 def _importance(run: RunFiles) -> Markup:
     try:
         return experts.importance(importance.compute(run))
-    except (TinyFluxError, OSError, RuntimeError) as error:
-        run.notes.append(f"attention importance: {str(error).splitlines()[0]}")
+    except Exception as error:  # a cache or checkpoint of any age: the rest of the page is worth it
+        reason = str(error).splitlines() or [type(error).__name__]
+        run.notes.append(f"attention importance: {reason[0]}")
         return Markup()
 
 

@@ -128,3 +128,12 @@ def test_a_key_that_an_older_release_did_not_know_changes_nothing_at_its_target_
 
 def test_json_of_a_configuration_is_what_is_compared(config):
     assert changes(json.loads(json.dumps(config)), config, 10) == []
+
+
+def test_a_run_from_before_extra_callbacks_had_none(config):
+    older = copy.deepcopy(config)
+    older["callbacks"].pop("extra", None)
+    timer = {"_target_": "lightning.pytorch.callbacks.Timer"}
+    for extra, effect in (([], []), ([timer], [ANOTHER_RUN])):
+        now = {**older, "callbacks": {**older["callbacks"], "extra": extra}}
+        assert [change.effect for change in changes(older, now, 10)] == effect

@@ -100,6 +100,8 @@ def changes(
     before = _closed(before, after)
     if not any(_in(("method",), key) for key in before):
         before["method._target_"] = FULL  # the only one that older runs had
+    if "callbacks.extra" in after:
+        before.setdefault("callbacks.extra", [])  # older runs had none
     before |= {key: value for key, value in _defaults(before, after).items() if value == after[key]}
     compared = filter(_is_compared, sorted(before | after))
     keys = [key for key in compared if before.get(key) != after.get(key)]

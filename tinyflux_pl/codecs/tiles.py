@@ -2,8 +2,8 @@
 
 A quarter of a tile's side is shared with its neighbour, and the two are blended linearly there.
 What a network spreads over the whole
-picture (the attention and the group norms of an autoencoder) each tile computes for itself: the
-result differs from the plain one by that, which `docs/inference.md` gives in numbers.
+picture (the attention and the group norms of an autoencoder) each tile computes for itself, and by
+that the result differs from the plain one.
 """
 
 from __future__ import annotations

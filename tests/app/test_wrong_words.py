@@ -33,7 +33,7 @@ DRAW = ("checkpoint=x", "prompt=x")
         ("train", ["train_text_encoder=true"], "text encoders are not trained"),
         ("train", ["hardware=gpu"], "did you mean gpu_12gb?"),
         ("train", ["experts.lune.weight=0.3"], "it comes with experts=lune"),
-        ("train", ["logger.wandb.offline=false"], "it comes with logger=wandb"),
+        ("train", ["logger.wandb.mode=online"], "it comes with logger=wandb"),
         ("train", ["data.root=x"], "it comes with data=folder"),
         ("train", ["resume=true"], "resume=auto"),
         ("train", ["seed=1,2"], "--multirun"),

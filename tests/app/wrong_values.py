@@ -60,7 +60,7 @@ def values(script: str, each: int = 3) -> Iterator[str]:
     where it is none.
     """
     for place, (key, hint) in enumerate(plain(schema.TASKS[script])):
-        if is_path(key) or is_prose(key) or key.endswith((".train", ".validation")):
+        if is_path(key) or is_prose(key) or key.endswith((".train", ".validation", "lora")):
             continue
         offered = wrong(hint)
         yield from (

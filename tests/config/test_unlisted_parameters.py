@@ -13,7 +13,6 @@ from tinyflux_pl.core import errors
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        (["logger=wandb"], "logger.wandb.prefix=x"),
         ([], "model.sol_geometric_weight=0.5"),
         (
             ["++optimizer={_target_: torch.optim.SGD, _partial_: true, lr: 0.1}"],

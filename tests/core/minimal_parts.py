@@ -77,7 +77,7 @@ class MinimalDenoiser:
     def enable_gradient_checkpointing(self):
         pass
 
-    def blocks(self):
+    def block_stack(self):
         return ()
 
     def port_gates(self):

@@ -146,7 +146,7 @@ def test_unreadable_conditioning_is_refused_instead_of_ignored(made):
 
 def test_a_skipped_block_is_one_that_the_network_does_not_have(made):
     """Compared with the network without the block; a UNet's blocks need one another."""
-    blocks = made.blocks()
+    blocks = made.block_stack()
     if not blocks:
         return
     x, t, cond = asked(made)

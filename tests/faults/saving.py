@@ -17,6 +17,7 @@ from torch import nn
 from tests.faults.forks import Child, Ended
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.directory import Checkpoint
+from tinyflux_pl.methods.full import Full
 from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 from tinyflux_pl.training.ema import AveragedWeights
 
@@ -30,6 +31,7 @@ class Saver:
 
     is_global_zero, callbacks, guard = True, (), None
     optimizer_names = ()
+    method = Full()
 
     def __init__(self, folder: Path, background: bool, keep: int = 2, side: int = SIDE) -> None:
         self.network = self.denoiser = nn.Linear(side, side, bias=False)

@@ -75,13 +75,13 @@ LOSS = "objectives.flow:FlowObjective", "loss"
 SAVE = "training.checkpoint_schedule:CheckpointSchedule", "_write"
 
 # Where it is cut -> (the trap, the exit code or None for a SIGKILL, the step that it resumes from).
-# Saved every 10 steps, validated every 8 (5 batches), drawn every 12; six steps of two
-# micro-batches an epoch.
+# Saved every 10 steps, validated every 8 (10 batches, of seen and held-out samples), drawn every
+# 12; six steps of two micro-batches an epoch.
 CUTS: dict[str, tuple[Callable[[Path], None], int, int]] = {
     "killed in mid-epoch": (kill_after_step(13), -9, 10),
     "killed at an epoch's end": (kill_after_step(24), -9, 20),
     "killed in mid-accumulation": (at_call(*LOSS, 54, small_runs.die), -9, 20),
-    "killed in validation": (at_call(*VALIDATE, 8, small_runs.die), -9, 10),
+    "killed in validation": (at_call(*VALIDATE, 13, small_runs.die), -9, 10),
     "killed after validation": (
         at_call("training.validation:Validation", "perform", 3, small_runs.die, True),
         -9,
@@ -97,7 +97,7 @@ CUTS: dict[str, tuple[Callable[[Path], None], int, int]] = {
     "killed before the first save": (kill_after_step(7), -9, 0),
     "stopped in mid-epoch": (kill_after_step(13, signal.SIGTERM), 143, 13),
     "stopped in validation": (
-        at_call(*VALIDATE, 7, lambda: small_runs.die(signal.SIGTERM)),
+        at_call(*VALIDATE, 12, lambda: small_runs.die(signal.SIGTERM)),
         143,
         16,
     ),

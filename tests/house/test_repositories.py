@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from tests.app.runs import CONF
 from tinyflux_pl.config.dotted_keys import dotted
+from tinyflux_pl.core import metric_names
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.inference import described_parts
 from tinyflux_pl.inference.described_parts import REPOSITORIES
@@ -26,6 +27,7 @@ def named():
             if (
                 hub.REPOSITORY.fullmatch(name)
                 and key.rpartition(".")[0].split(".")[0] != "defaults"
+                and not any(entry.matches(name) for entry in metric_names.SCALARS)
             ):
                 found.setdefault(name, f"{file.relative_to(CONF)}: {key}")
     return found

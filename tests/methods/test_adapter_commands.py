@@ -104,5 +104,5 @@ def test_a_run_starts_from_weights_and_tells_what_of_them_is_new(root, capsys):
     assert step(root, "expert", 1).config["init"]["hash"] == step(root, "base", 2).hash
     with pytest.raises(CheckpointMismatch, match="do not fit"):
         run(
-            "train", root, *words, "run=wide", "model.attention_head_dim=32", "model.hidden_size=32"
+            "train", root, *words, "run=wide", "model.num_attention_heads=2", "model.hidden_size=32"
         )

@@ -28,7 +28,7 @@ class Known:
     name, ports = "known", ()
     latent_spec, text_spec = LatentSpec(2, 8), TextSpec(2, 8, 3)
 
-    def blocks(self):
+    def block_stack(self):
         return ()
 
     def __init__(self, path, prediction="velocity"):
@@ -152,7 +152,7 @@ def test_skip_layer_guidance_asks_once_more_inside_its_interval_alone():
     early, late = torch.full((2,), 0.25), torch.full((2,), 0.75)
     with torch.no_grad():
         plain = denoiser(x, early, Conditioning(text)).sample
-        with skipping(denoiser.blocks(), [1]):
+        with skipping(denoiser.block_stack(), [1]):
             skipped = denoiser(x, early, Conditioning(text)).sample
         torch.testing.assert_close(field(x, early), plain + 2.0 * (plain - skipped))
         assert field.nfe == 2 and not torch.equal(plain, skipped)

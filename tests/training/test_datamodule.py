@@ -1,5 +1,6 @@
 """What the datamodule asks of torch's loader."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -29,7 +30,7 @@ def test_workers_ignore_what_asks_the_run_to_stop(number):
     alone = CachedLatents(Samples(), Samples(), 4, stop_step=40)
     batches = iter(data.train_dataloader())
     drawn = [next(batches).sample_ids.tolist()]
-    workers = batches._workers
+    workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:
         os.kill(worker.pid, number)
@@ -54,6 +55,6 @@ def test_a_signal_ends_no_worker_that_has_only_just_started(monkeypatch, number)
         CachedLatents(Samples(), Samples(), 4, stop_step=8, workers=2).train_dataloader()
     )
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
-    for worker in batches._workers:
+    for worker in multiprocessing.active_children():
         os.kill(worker.pid, number)
     assert len(list(batches)) == 8

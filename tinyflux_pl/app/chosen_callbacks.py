@@ -26,9 +26,6 @@ def chosen_callbacks(keys: Callbacks) -> list[Callback]:
         chosen.append(EarlyStopping(**keys.early_stopping.plain))
     for index, node in enumerate(keys.extra):
         where = f"callbacks.extra.{index}"
-        if "_target_" not in node:
-            cure = "give each callback as {_target_: CLASS, KEY: VALUE}"
-            raise ConfigError("a callback without a class", where=where, cure=cure)
         callback = build(node, where)
         if not isinstance(callback, Callback):
             raise ConfigError(

@@ -122,7 +122,7 @@ def plan_of(
     sequential = text.sequential
     needs = placements.Needs(
         weights["denoiser"],
-        placements.bytes_by_blocks(denoiser.net) if denoiser.blocks() else weights["denoiser"],
+        placements.bytes_by_blocks(denoiser.net) if denoiser.block_stack() else weights["denoiser"],
         {name.removeprefix("text: "): n for name, n in weights.items() if "text: " in name},
         sequential is True,
         weights.get("codec", 0),

@@ -14,7 +14,7 @@ class Cache(Keys):
     """Kind, threshold and coefficients of a step cache; a calibration and a measurement of it."""
 
     kind: Literal["none", "first_block", "teacache"]
-    threshold: Annotated[float, Range(least=0)]
+    threshold: Annotated[float, Range(least=0, most=1e30)]
     longest: Annotated[int, Range(least=1)]
     coefficients: str | list[float] | None
     calibrate: str | None

@@ -13,7 +13,7 @@ MOST = 10**9  # more steps, pictures or files than any run has
 Count = Annotated[int, Range(least=0, most=MOST)]
 Positive = Annotated[int, Range(least=1, most=MOST)]
 Seed = Annotated[int, Range(least=-(2**63), most=2**64 - 1)]  # as torch takes them
-Factor = Annotated[float | None, Range(above=1)]  # None: no limit
+Factor = Annotated[float | None, Range(above=1, most=1e30)]  # None: no limit
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,10 @@ class Callbacks(Keys):
     log_every_steps: Count
     early_stopping: Stopping | None = None
     extra: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for index, node in enumerate(self.extra):
+            if "_target_" not in node:
+                cure = "give each callback as {_target_: CLASS, KEY: VALUE}"
+                raise ConfigError("a callback without a class", where=f"extra.{index}", cure=cure)

@@ -20,7 +20,7 @@ class Source(Keys):
     cache: Text
     train: Node
     validation: Node
-    weight: Annotated[float, Range(above=0)] = 1.0
+    weight: Annotated[float, Range(above=0, most=1e30)] = 1.0
     experts: list[str] | None = None  # None: every expert of the run
 
     def __post_init__(self) -> None:

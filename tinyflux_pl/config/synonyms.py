@@ -39,6 +39,7 @@ NAMES = {
     "prompt_file": "prompts prompts_file prompt_path",
     "checkpoint": "ckpt ckpt_path checkpoint_path weights_path model_path pretrained",
     "output": "out outdir out_dir output_dir output_path save_dir save_path",
+    "logger.wandb.mode": "offline wandb_mode",
     "run": "run_name name exp_name experiment_name",
     "paths.outputs": "output_dir out_dir outdir logging_dir output",
     "resume": "resume_from resume_from_checkpoint continue ckpt_path checkpoint",

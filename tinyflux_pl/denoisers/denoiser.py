@@ -68,7 +68,7 @@ class DenoiserModule(nn.Module):
         cure = "simulate a model= that draws pictures"
         raise ConfigError("this network has no small form", where=f"model: {cls.name}", cure=cure)
 
-    def blocks(self) -> Sequence[StackBlock]:
+    def block_stack(self) -> Sequence[StackBlock]:
         """Its transformer blocks in the order of their calls; none of a network whose blocks need
         one another.
         """

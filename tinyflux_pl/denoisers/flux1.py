@@ -96,7 +96,7 @@ class Flux1Denoiser(ReleasedDenoiser):
             "pooled_projection_dim": text_spec.pooled,
         }
 
-    def blocks(self) -> tuple[StackBlock, ...]:
+    def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         streams = ("encoder_hidden_states", "hidden_states")
         return (

@@ -126,7 +126,7 @@ class Flux2Denoiser(ReleasedDenoiser):
             "timestep_guidance_channels": 16,
         }
 
-    def blocks(self) -> tuple[StackBlock, ...]:
+    def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         streams = ("encoder_hidden_states", "hidden_states")
         return (

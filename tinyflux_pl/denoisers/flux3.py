@@ -93,7 +93,7 @@ class Flux3Denoiser(ReleasedDenoiser):
             "timestep_channels": 16,
         }
 
-    def blocks(self) -> tuple[StackBlock, ...]:
+    def block_stack(self) -> tuple[StackBlock, ...]:
         """Its joint blocks, after those of each kind of token alone."""
         streams = ("encoder_hidden_states", "hidden_states")
         return stack_of(self.net.single_transformer_blocks, streams, "hidden_states")

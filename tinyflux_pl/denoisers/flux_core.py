@@ -77,7 +77,7 @@ class FluxCoreDenoiser(DenoiserModule):
         self.training_guidance = float(training_guidance)
         self.net = Flux(params)
 
-    def blocks(self) -> tuple[StackBlock, ...]:
+    def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (
             *stack_of(self.net.double_blocks, ("img", "txt"), "img", _modulated),

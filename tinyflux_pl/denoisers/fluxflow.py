@@ -81,7 +81,7 @@ class FluxFlowDenoiser(DenoiserModule):
         tokens, pooled = text.tokens.to(dtype), text.pooled.to(dtype)
         return Prediction(self.net(x_t.to(dtype), time, tokens, text.mask, pooled))
 
-    def blocks(self) -> tuple[StackBlock, ...]:
+    def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks."""
         return stack_of(self.net.blocks, ("x",), "x")
 

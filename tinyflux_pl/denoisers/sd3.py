@@ -98,7 +98,7 @@ class SD3Denoiser(ReleasedDenoiser):
             ],
         }
 
-    def blocks(self) -> tuple[StackBlock, ...]:
+    def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks; the last of them drops the text."""
         streams = ("encoder_hidden_states", "hidden_states")
         return stack_of(self.net.transformer_blocks, streams, "hidden_states", _modulated)

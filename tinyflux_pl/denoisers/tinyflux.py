@@ -132,7 +132,7 @@ class TinyFluxDenoiser(DenoiserModule):
         }
         return {**node, **small, **({"weights": None} if "weights" in node else {})}
 
-    def blocks(self) -> tuple[StackBlock, ...]:
+    def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (
             *stack_of(self.net.double_blocks, ("txt", "img"), "img", _modulated),

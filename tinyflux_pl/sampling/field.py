@@ -103,7 +103,7 @@ class Field:
                 where="sampling.field",
                 cure="expand the unconditional to the batch",
             )
-        self.blocks = denoiser.blocks() if guidance.skip_layers else ()
+        self.blocks = denoiser.block_stack() if guidance.skip_layers else ()
         if guidance.skip_layers:
             require_blocks(self.blocks, guidance.skip_layers, denoiser.name)
         self.momentum = Momentum(guidance.momentum) if guidance.momentum else None

@@ -150,7 +150,7 @@ def cached(cache: StepCache | None, denoiser: Denoiser, steps: int) -> AbstractC
     if cache is None or cache.settings.kind == "none":
         return nullcontext()
     cache.settings.require_steps(steps)
-    return cache.installed(denoiser.blocks(), denoiser.name)
+    return cache.installed(denoiser.block_stack(), denoiser.name)
 
 
 def _bound(call: Callable[..., Any], block: StackBlock, run: Callable[..., Any]) -> Any:

@@ -98,7 +98,7 @@ def measure(pipeline: Pipeline, sheet: Path) -> dict[str, dict[str, float]]:
         images = pipeline.sampler.images(pipeline.denoiser, asked, seed=1)
         checked = verifier.check(images, asked)
         rows[colour] = {claim: float(checked[claim].float().mean()) for claim in ("colour", "all")}
-        for image, prompt in zip(images[:3], asked, strict=False):
+        for image, prompt in zip(images[:3], asked[:3], strict=True):
             grid.add(to_picture(image), prompt)
     grid.sheet(3).save(sheet)
     return rows

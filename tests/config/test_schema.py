@@ -52,6 +52,7 @@ TRAINING = [
     ("export_teacher=moon", "lune"),
     ("resume_changed=perhaps", "true or false"),
     ("callbacks.ema=null", "decay"),
+    ("callbacks.extra=[{a: 1}]", "_target_"),
     ("+callbacks.guard.open_ended=true", "leave it out"),
     ("callbacks.ema.decay=2", "at least 0 and below 1"),
     ("callbacks.ema.decay=1.0", "below 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from tinyflux_pl.core.protocols import Path
@@ -13,6 +14,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 # noise like x for the step of that index, for ancestral solvers
 FreshNoise = Callable[[int], Tensor]
 OnStep = Callable[[int, Tensor], None]  # called after each step with its index and the new state
+Past = tuple[Tensor, Tensor]  # x0 one step ago, and that step's length
 
 
 def times_of(grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,3 +34,15 @@ def change_data(
     """(x0 + change, noise) with the noise that still gives the same x at t."""
     ratio = expand_like(path.alpha(t) / path.sigma(t), x0)
     return x0 + change, noise - ratio * change
+
+
+def predicted_change(x0: Tensor, past: Past | None, length: Tensor) -> Tensor:
+    """Second-order addition to x0: the line through it and the x0 before; none at first.
+
+    DPM-Solver++ 2M (2211.01095), algorithm 2; the predictor of UniPC-2. `length` is that of the
+    step in half log-SNR.
+    """
+    if past is None:
+        return torch.zeros_like(x0)
+    x0_before, length_before = past
+    return (x0 - x0_before) * length / (2 * length_before)

@@ -27,7 +27,9 @@ from tinyflux_pl.diffusion.solver_steps import (
     Field,
     FreshNoise,
     OnStep,
+    Past,
     change_data,
+    predicted_change,
     second_order_steps,
     times_of,
 )
@@ -102,17 +104,16 @@ def dpmpp_2m(
     """
     t_model, t = times_of(grid, x)
     correctable = second_order_steps(grid, path)
-    previous: tuple[Tensor, Tensor] | None = None  # x0 one step ago, and that step's length
+    past: Past | None = None
     for i in range(len(grid) - 1):
         x0, noise = to_data_and_noise("velocity", field(x, t_model[i]), x, t[i], path)
         length = expand_like((path.log_snr(t[i + 1]) - path.log_snr(t[i])) / 2, x)
         target = (x0, noise)
-        if previous is not None and i < correctable:
-            x0_previous, length_previous = previous
-            change = (x0 - x0_previous) * length / (2 * length_previous)
+        if past is not None and i < correctable:
+            change = predicted_change(x0, past, length)
             target = change_data(x0, noise, change, t[i], path)
         x = path.interpolate(*target, t[i + 1])
-        previous = (x0, length)
+        past = (x0, length)
         if on_step:
             on_step(i, x)
     return x

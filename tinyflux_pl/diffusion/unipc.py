@@ -13,12 +13,12 @@ from tinyflux_pl.diffusion.solver_steps import (
     Field,
     FreshNoise,
     OnStep,
+    Past,
     change_data,
+    predicted_change,
     second_order_steps,
     times_of,
 )
-
-Past = tuple[Tensor, Tensor]  # x0 one step ago, and that step's length
 
 
 @torch.no_grad()
@@ -58,14 +58,6 @@ def unipc(
         if on_step:
             on_step(i, x)
     return x
-
-
-def predicted_change(x0: Tensor, past: Past | None, length: Tensor) -> Tensor:
-    """UniP: what the line through this x0 and the one before adds to it; nothing at first."""
-    if past is None:
-        return torch.zeros_like(x0)
-    x0_before, length_before = past
-    return (x0 - x0_before) * length / (2 * length_before)
 
 
 def corrected_change(x0: Tensor, x0_next: Tensor, past: Past | None, length: Tensor) -> Tensor:

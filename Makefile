@@ -1,5 +1,5 @@
 # make demo: install, train, and see a picture.  make test: install with the test extras, run the tests.
-# make faults: every fault test in full, and its table in docs/reliability.md (about a quarter of an hour on two cores).
+# make faults: every fault test in full, and its table in docs/reliability.md (more than twenty minutes on two cores).
 # make audit: ask PyPI about the locked releases (needs network).  make lock: write the lock anew (needs uv).
 PYTHON ?= python3
 VENV := .venv

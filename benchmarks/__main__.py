@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("bezier", "main_job")
+NAMES = ("bezier", "engine", "engine_plans", "extraction", "learning", "main_job")
 
 
 def main(arguments: list[str]) -> int:

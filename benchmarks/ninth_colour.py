@@ -43,7 +43,7 @@ from tinyflux_pl.inference.pipeline import Pipeline  # noqa: E402
 from tinyflux_pl.sampling.grid import Grid  # noqa: E402
 from tinyflux_pl.sampling.picture import to_picture  # noqa: E402
 
-PICTURES, PRIOR, SIDE, EACH, STEPS = 24, 96, 32, 24, 12
+PICTURES, PRIOR, SIDE, EACH, STEPS = 24, 192, 32, 24, 12
 ROOT = Path(__file__).resolve().parents[1]
 
 

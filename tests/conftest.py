@@ -1,6 +1,4 @@
-"""One thread, no network: set before torch is first imported. Other processes import this tree, as
-tests do.
-"""
+"""One thread and no network, set before torch is imported; subprocesses import this tree."""
 
 import os
 from pathlib import Path
@@ -22,6 +20,6 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _own_global_generator() -> None:
+def _private_global_generator() -> None:
     """No test inherits the generator's state from another, whatever the order or the worker."""
     torch.manual_seed(0)

@@ -1,6 +1,4 @@
-"""Weights under the keys of the original releases: diffusers' and transformers' names turned back,
-for tests.
-"""
+"""Weights under the keys of the original releases, converted from diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -25,11 +23,9 @@ VAE = (
 
 
 def vae_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of ae.safetensors, where attention was made of 1 x 1 convolutions and the decoder
-    counts upwards.
-    """
+    """Keys of ae.safetensors: attention of 1 x 1 convolutions, decoder levels counted upwards."""
     levels = len({key.split(".")[2] for key in tensors if key.startswith("decoder.up_blocks.")})
-    made = {}
+    original = {}
     for key, value in tensors.items():
         if "bn.running_mean" in tensors:  # FLUX.2's
             key = re.sub(
@@ -38,10 +34,10 @@ def vae_original(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         key = re.sub(r"up_blocks\.(\d)", lambda m: f"up_blocks.{levels - 1 - int(m[1])}", key)
         for pattern, new in VAE:
             key = re.sub(pattern, new, key)
-        made[key] = (
+        original[key] = (
             value[..., None, None] if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", key) else value
         )
-    return {key: value.contiguous() for key, value in made.items()}
+    return {key: value.contiguous() for key, value in original.items()}
 
 
 RESNET = {
@@ -64,9 +60,7 @@ ENDS = {
 
 
 def ldm_key(key: str) -> str:
-    """A key of diffusers' UNet of three levels with two layers each, as Stability's files have
-    it.
-    """
+    """A key of diffusers' UNet (three levels, two layers each) in Stability's layout."""
     stem, _, leaf = key.rpartition(".")
     if stem in ENDS:
         return f"{ENDS[stem]}.{leaf}"
@@ -82,32 +76,32 @@ def ldm_key(key: str) -> str:
         return f"input_blocks.{3 * (int(level) + 1)}.0.op.{leaf}"
     if kind == "upsamplers":
         return f"output_blocks.{3 * int(level) + 2}.{1 if level == '2' else 2}.conv.{leaf}"
-    place = int(kind == "attentions")
+    position = int(kind == "attentions")
     block = (
         f"input_blocks.{1 + 3 * int(level) + number}"
         if side == "down"
         else f"output_blocks.{3 * int(level) + number}"
     )
-    return f"{block}.{place}.{rest}.{leaf}"
+    return f"{block}.{position}.{rest}.{leaf}"
 
 
 def sd3_original(net) -> dict[str, torch.Tensor]:
     """The transformer's weights under Stability's keys."""
-    held, made, last = net.state_dict(), {}, net.config["num_layers"] - 1
+    tensors, original, last = net.state_dict(), {}, net.config["num_layers"] - 1
 
     def take(new: str, *old: str) -> None:
         for leaf in ("weight", "bias"):
-            if f"{old[0]}.{leaf}" in held:
-                made[f"{new}.{leaf}"] = torch.cat(
-                    [held.pop(f"{key}.{leaf}") for key in old]
+            if f"{old[0]}.{leaf}" in tensors:
+                original[f"{new}.{leaf}"] = torch.cat(
+                    [tensors.pop(f"{key}.{leaf}") for key in old]
                 ).clone()
 
     def halves(new: str, old: str) -> None:
         take(new, old)
         for leaf in ("weight", "bias"):
-            made[f"{new}.{leaf}"] = torch.cat(made[f"{new}.{leaf}"].chunk(2)[::-1])
+            original[f"{new}.{leaf}"] = torch.cat(original[f"{new}.{leaf}"].chunk(2)[::-1])
 
-    made["pos_embed"] = held.pop("pos_embed.pos_embed").clone()
+    original["pos_embed"] = tensors.pop("pos_embed.pos_embed").clone()
     take("x_embedder.proj", "pos_embed.proj")
     take("context_embedder", "context_embedder")
     for old, new in (("timestep", "t"), ("text", "y")):
@@ -133,8 +127,8 @@ def sd3_original(net) -> dict[str, torch.Tensor]:
         for stream, word in (("x_block", "ff"), ("context_block", "ff_context")):
             take(f"{new}.{stream}.mlp.fc1", f"{old}.{word}.net.0.proj")
             take(f"{new}.{stream}.mlp.fc2", f"{old}.{word}.net.2")
-    assert not held, sorted(held)
-    return made
+    assert not tensors, sorted(tensors)
+    return original
 
 
 def unet_original(net: Any) -> dict[str, Tensor]:
@@ -151,44 +145,40 @@ OPEN_CLIP = {
 
 
 def open_clip_original(encoder: Any) -> dict[str, Tensor]:
-    """A projected CLIP's weights under OpenCLIP's keys: query, key and value in one, the projection
-    transposed.
-    """
-    held = dict(encoder.state_dict())
-    made = {new: held.pop(old) for old, new in OPEN_CLIP.items()}
-    made["text_projection"] = held.pop("text_projection.weight").T.contiguous()
-    made["logit_scale"] = torch.tensor(4.6)
+    """A projected CLIP under OpenCLIP's keys: fused qkv, transposed projection."""
+    tensors = dict(encoder.state_dict())
+    original = {new: tensors.pop(old) for old, new in OPEN_CLIP.items()}
+    original["text_projection"] = tensors.pop("text_projection.weight").T.contiguous()
+    original["logit_scale"] = torch.tensor(4.6)
     layer = "text_model.encoder.layers"
     for i in range(encoder.config.num_hidden_layers):
         new = f"transformer.resblocks.{i}"
         for leaf in ("weight", "bias"):
-            parts = [held.pop(f"{layer}.{i}.self_attn.{part}_proj.{leaf}") for part in "qkv"]
-            made[f"{new}.attn.in_proj_{leaf}"] = torch.cat(parts)
-            made[f"{new}.attn.out_proj.{leaf}"] = held.pop(f"{layer}.{i}.self_attn.out_proj.{leaf}")
-            made[f"{new}.ln_1.{leaf}"] = held.pop(f"{layer}.{i}.layer_norm1.{leaf}")
-            made[f"{new}.ln_2.{leaf}"] = held.pop(f"{layer}.{i}.layer_norm2.{leaf}")
-            made[f"{new}.mlp.c_fc.{leaf}"] = held.pop(f"{layer}.{i}.mlp.fc1.{leaf}")
-            made[f"{new}.mlp.c_proj.{leaf}"] = held.pop(f"{layer}.{i}.mlp.fc2.{leaf}")
-    assert not held, sorted(held)
-    return made
+            parts = [tensors.pop(f"{layer}.{i}.self_attn.{part}_proj.{leaf}") for part in "qkv"]
+            original[f"{new}.attn.in_proj_{leaf}"] = torch.cat(parts)
+            original[f"{new}.attn.out_proj.{leaf}"] = tensors.pop(
+                f"{layer}.{i}.self_attn.out_proj.{leaf}"
+            )
+            original[f"{new}.ln_1.{leaf}"] = tensors.pop(f"{layer}.{i}.layer_norm1.{leaf}")
+            original[f"{new}.ln_2.{leaf}"] = tensors.pop(f"{layer}.{i}.layer_norm2.{leaf}")
+            original[f"{new}.mlp.c_fc.{leaf}"] = tensors.pop(f"{layer}.{i}.mlp.fc1.{leaf}")
+            original[f"{new}.mlp.c_proj.{leaf}"] = tensors.pop(f"{layer}.{i}.mlp.fc2.{leaf}")
+    assert not tensors, sorted(tensors)
+    return original
 
 
 def clip_published(encoder: Any) -> dict[str, Tensor]:
-    """A CLIP under the keys of the releases, which an unprojected one of today's transformers has
-    shortened.
-    """
-    held = encoder.state_dict()
+    """A CLIP under published keys, which today's transformers shorten without projection."""
+    tensors = encoder.state_dict()
     named = {
         key if key.startswith("text_") else f"text_model.{key}": value
-        for key, value in held.items()
+        for key, value in tensors.items()
     }
     return {**named, "text_model.embeddings.position_ids": torch.arange(77)[None]}
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with a prefix to each key, each with its own memory, as safetensors want
-    them.
-    """
+    """The tensors with a key prefix, each with its own memory, as safetensors requires."""
     return {prefix + key: value.detach().clone().contiguous() for key, value in tensors.items()}
 
 
@@ -204,9 +194,7 @@ def sdxl_file(pipeline: Any) -> dict[str, Tensor]:
 
 
 def sd35_file(pipeline: Any, t5: bool = True) -> dict[str, Tensor]:
-    """SD3.5 as image tools pack it, with all its encoders; their first has no projection of its
-    own.
-    """
+    """SD3.5 as packed by image tools with all encoders; the first has no projection."""
     first = {
         k: v
         for k, v in clip_published(pipeline.text_encoder).items()

@@ -25,41 +25,41 @@ class PretendedGPU(TorchFunctionMode):
         self._there: list[Tensor] = []
 
     def __torch_function__(
-        self, function: Any, types: Any, given: Any = (), named: Any = None
+        self, function: Any, types: Any, args: Any = (), named: Any = None
     ) -> Any:
         named = dict(named or {})
-        if function == Tensor.device.__get__ and self._is(given[0], self._there):
+        if function == Tensor.device.__get__ and self._is(args[0], self._there):
             return torch.device("cuda:0")
         if function is Tensor.pin_memory:
-            assert given[0].is_contiguous(), "rows that share their memory cannot be pinned"
+            assert args[0].is_contiguous(), "rows that share their memory cannot be pinned"
             return (
-                given[0]
-                if self._is(given[0], self._pinned)
-                else self._kept(given[0].clone(), self._pinned)
+                args[0]
+                if self._is(args[0], self._pinned)
+                else self._kept(args[0].clone(), self._pinned)
             )
         if function is torch.empty and named.pop("pin_memory", False):
-            return self._kept(function(*given, **named), self._pinned)
+            return self._kept(function(*args, **named), self._pinned)
         if function is Tensor.to and any(
-            str(value).startswith("cuda") for value in (*given[1:], *named.values())
+            str(value).startswith("cuda") for value in (*args[1:], *named.values())
         ):
-            if not self._is(given[0], self._there):
+            if not self._is(args[0], self._there):
                 self.sent += 1
-                self.waited += not (self._is(given[0], self._pinned) and named.get("non_blocking"))
-            return self._kept(given[0].clone(), self._there)
-        if function is Tensor.to and self._is(given[0], self._there):
+                self.waited += not (self._is(args[0], self._pinned) and named.get("non_blocking"))
+            return self._kept(args[0].clone(), self._there)
+        if function is Tensor.to and self._is(args[0], self._there):
             self.unsafe += bool(named.get("non_blocking"))
-        result = function(*given, **named)
+        result = function(*args, **named)
         if function is not Tensor.to and any(
-            self._is(one, self._there) for one in tree_leaves((given, named))
+            self._is(one, self._there) for one in tree_leaves((args, named))
         ):
-            for made in tree_leaves(result):
-                if isinstance(made, Tensor):
-                    self._kept(made, self._there)
+            for result_tensor in tree_leaves(result):
+                if isinstance(result_tensor, Tensor):
+                    self._kept(result_tensor, self._there)
         return result
 
-    def _is(self, tensor: Any, held: list[Tensor]) -> bool:
-        return any(tensor is one for one in held)
+    def _is(self, tensor: Any, tensors: list[Tensor]) -> bool:
+        return any(tensor is one for one in tensors)
 
-    def _kept(self, tensor: Tensor, held: list[Tensor]) -> Tensor:
-        held.append(tensor)
+    def _kept(self, tensor: Tensor, tensors: list[Tensor]) -> Tensor:
+        tensors.append(tensor)
         return tensor

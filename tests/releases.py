@@ -18,19 +18,19 @@ def tokenizer(begin: list[str] | None, end: str, pad: str) -> tuple[Any, dict[st
 
     special = list(dict.fromkeys([pad, *(begin or []), end, "<unk>"]))
     vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    built = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    built.pre_tokenizer = pre_tokenizers.Whitespace()
     template = " ".join([*(begin or []), "$A", end])
     used = [(token, vocabulary[token]) for token in [*(begin or []), end]]
-    made.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
+    built.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token=end, pad_token=pad, unk_token="<unk>"
+        tokenizer_object=built, eos_token=end, pad_token=pad, unk_token="<unk>"
     )
     return fast, vocabulary
 
 
 def flan_t5(folder: Path, seed: int = 0, width: int = T5_WIDTH) -> Path:
-    """Like google/flan-t5-base: the whole encoder-decoder and its tokenizer in one folder."""
+    """Like google/flan-t5-base: encoder-decoder and tokenizer in one folder."""
     from transformers import T5Config, T5ForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -103,21 +103,19 @@ def sd15_text(folder: Path, seed: int = 2) -> Path:
 
 
 def vae(folder: Path, seed: int = 3, **config: Any) -> Any:
-    """vae/ of a diffusers release; returns the autoencoder. Four levels, as in the real ones,
-    unless told.
-    """
+    """Write vae/ of a diffusers release and return the autoencoder, by default with four levels."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(seed)
     channels = config.setdefault("block_out_channels", (8, 8, 8, 8))
-    made = AutoencoderKL(
+    model = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         norm_num_groups=4,
         **config,
     )
-    made.save_pretrained(folder / "vae")
-    return made.eval()
+    model.save_pretrained(folder / "vae")
+    return model.eval()
 
 
 def flux1_vae(folder: Path, seed: int = 3) -> Any:
@@ -167,8 +165,9 @@ def flow_weights(folder: Path) -> Path:
 
 
 def all_of(root: Path) -> list[str]:
-    """Everything that codec=flux1, text=flan_t5_clip and teacher=sd15_flow read; the overrides that
-    point there.
+    """Write everything that codec=flux1, text=flan_t5_clip and teacher=sd15_flow read.
+
+    Returns the overrides that point there.
     """
     flux1_vae(root / "flux1")
     return [

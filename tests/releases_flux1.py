@@ -40,15 +40,15 @@ def transformer(variant: str = "dev", seed: int = 6) -> Any:
 
 def vae(folder: Path) -> None:
     """vae/, with a posterior so narrow that a sample of it is its mode: Fill's pipeline samples."""
-    made = releases.flux1_vae(folder)
+    model = releases.flux1_vae(folder)
     with torch.no_grad():
-        made.encoder.conv_out.weight[16:] = 0
-        made.encoder.conv_out.bias[16:] = -30
-    made.save_pretrained(folder / "vae")
+        model.encoder.conv_out.weight[16:] = 0
+        model.encoder.conv_out.bias[16:] = -30
+    model.save_pretrained(folder / "vae")
 
 
 def flux1(folder: Path, variant: str = "dev") -> Path:
-    """A whole pipeline's folder, saved by diffusers itself."""
+    """Write a complete pipeline folder with diffusers."""
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 

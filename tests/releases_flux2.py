@@ -24,9 +24,7 @@ TEMPLATE = (
 
 
 def chat_tokenizer(folder: Path, bos: bool = False) -> Any:
-    """A fast tokenizer over a few words with a chat template, saved; Mistral's begins every text
-    itself.
-    """
+    """Save a fast tokenizer over a few words with a chat template; Mistral's adds BOS."""
     from transformers import PreTrainedTokenizerFast
 
     words = [
@@ -43,10 +41,12 @@ def chat_tokenizer(folder: Path, bos: bool = False) -> Any:
         "descriptions",
         ".",
     ]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
         **({"bos_token": "<bos>"} if bos else {}),
@@ -79,16 +79,14 @@ def qwen3(folder: Path, seed: int = 0, hidden: int = 8, layers: int = 4) -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)
-    made = Qwen3ForCausalLM(Qwen3Config(**language_model("qwen3", hidden, layers)))
-    made.save_pretrained(folder / "text_encoder")
+    model = Qwen3ForCausalLM(Qwen3Config(**language_model("qwen3", hidden, layers)))
+    model.save_pretrained(folder / "text_encoder")
     chat_tokenizer(folder / "tokenizer")
-    return made.eval()
+    return model.eval()
 
 
 def mistral3(folder: Path, seed: int = 1, hidden: int = 8, layers: int = 4) -> Any:
-    """text_encoder/ and tokenizer/ of FLUX.2 dev: a Mistral with an image tower that stays
-    unused.
-    """
+    """Write text_encoder/ and tokenizer/ of FLUX.2 dev: Mistral with an unused image tower."""
     from transformers import (
         Mistral3Config,
         Mistral3ForConditionalGeneration,
@@ -107,14 +105,14 @@ def mistral3(folder: Path, seed: int = 1, hidden: int = 8, layers: int = 4) -> A
         patch_size=4,
     )
     text = MistralConfig(**language_model("mistral", hidden, layers))
-    made = Mistral3ForConditionalGeneration(
+    model = Mistral3ForConditionalGeneration(
         Mistral3Config(
             text_config=text.to_dict(), vision_config=vision.to_dict(), image_token_index=8
         )
     )
-    made.save_pretrained(folder / "text_encoder")
+    model.save_pretrained(folder / "text_encoder")
     chat_tokenizer(folder / "tokenizer", bos=True)
-    return made.eval()
+    return model.eval()
 
 
 def qwen3_vl(folder: Path, seed: int = 2, hidden: int = 8, layers: int = 4) -> Any:
@@ -138,10 +136,10 @@ def qwen3_vl(folder: Path, seed: int = 2, hidden: int = 8, layers: int = 4) -> A
         num_position_embeddings=16,
         deepstack_visual_indexes=[],
     )
-    made = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision))
-    made.save_pretrained(folder / "text_encoder")
+    model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision))
+    model.save_pretrained(folder / "text_encoder")
     chat_tokenizer(folder / "tokenizer")
-    return made.eval()
+    return model.eval()
 
 
 def flux2_vae(folder: Path, seed: int = 3) -> Any:
@@ -149,13 +147,13 @@ def flux2_vae(folder: Path, seed: int = 3) -> Any:
     from diffusers import AutoencoderKLFlux2
 
     torch.manual_seed(seed)
-    made = AutoencoderKLFlux2(
+    model = AutoencoderKLFlux2(
         block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, layers_per_block=1
     )
-    made.bn.running_mean.normal_()
-    made.bn.running_var.uniform_(0.5, 2.0)
-    made.save_pretrained(folder / "vae")
-    return made.eval()
+    model.bn.running_mean.normal_()
+    model.bn.running_var.uniform_(0.5, 2.0)
+    model.save_pretrained(folder / "vae")
+    return model.eval()
 
 
 def scheduler(**config: Any) -> Any:
@@ -166,9 +164,7 @@ def scheduler(**config: Any) -> Any:
 
 
 def flux2(folder: Path, guided: bool, seed: int = 4) -> Any:
-    """A whole pipeline as diffusers saves it: dev (guided: Mistral, a guidance input) or klein
-    (Qwen3).
-    """
+    """Write a pipeline with diffusers: dev (guided, Mistral, guidance input) or klein (Qwen3)."""
     from diffusers import Flux2KleinPipeline, Flux2Pipeline, Flux2Transformer2DModel
     from transformers import AutoTokenizer
 
@@ -199,9 +195,7 @@ def flux2(folder: Path, guided: bool, seed: int = 4) -> Any:
 
 
 def flux3(folder: Path, seed: int = 5, flow_map: bool = False) -> Any:
-    """transformer/, vae/, text_encoder/ and tokenizer/ of FLUX.3; returns (transformer, vae, text
-    encoder).
-    """
+    """Write transformer/, vae/, text_encoder/ and tokenizer/ of FLUX.3 and return the networks."""
     from diffusers import Flux3Transformer2DModel
 
     encoder, vae = qwen3_vl(folder), flux2_vae(folder)

@@ -17,7 +17,7 @@ CAPTIONS = ["a red circle", "", "zwei grüne Kreise", "円", "x" * 300, "a\nline
 
 
 def tensors(rows: range) -> dict[str, torch.Tensor]:
-    """What the encodings hold of these rows."""
+    """The encodings of these rows."""
 
     def drawn(i: int, *shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(i))
@@ -37,7 +37,7 @@ def keys(rows: range) -> np.ndarray:
 
 
 def written(root: Path, total: int = 7, shard_size: int = 3) -> CacheStore:
-    """Both groups, whole."""
+    """A store with both groups complete."""
     store = CacheStore.create(
         root, "toy", total, shard_size, {"seed": 1}, lambda: keys(range(total))
     )
@@ -56,5 +56,5 @@ def written(root: Path, total: int = 7, shard_size: int = 3) -> CacheStore:
 def shard_faults(store: CacheStore) -> list[str]:
     """Hash every shard again; one line for each that is missing, truncated or altered."""
     shards = [(name, k) for name in store.groups() for k in range(store.shards)]
-    found = [(name, store.group(name).fault(k)) for name, k in shards]
-    return [f"{name}/{fault}" for name, fault in found if fault]
+    faults = [(name, store.group(name).fault(k)) for name, k in shards]
+    return [f"{name}/{fault}" for name, fault in faults if fault]

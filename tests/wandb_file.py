@@ -1,6 +1,4 @@
-"""Reads what an offline W&B run wrote, from its .wandb file: LevelDB's log format around protobuf
-records.
-"""
+"""Reads .wandb files of offline W&B runs: LevelDB's log format around protobuf records."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Hydra's lists of defaults, and what they compose, kept for lines that differ in plain values
-alone.
-"""
+"""Cache of Hydra's compositions for command lines that differ only in plain values."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 @contextmanager
 def kept(memory: dict[Any, Any]) -> Generator[None]:
-    """Within blocks of one `memory`, what no value of a key changes is computed once; Hydra applies
-    the values.
-    """
+    """Within the block, compute once what no value of a key changes; Hydra applies the values."""
     listing, composing = (
         config_loader_impl.create_defaults_list,
         ConfigLoaderImpl._compose_config_from_defaults_list,
@@ -34,19 +30,19 @@ def kept(memory: dict[Any, Any]) -> Generator[None]:
         repo: Any, config_name: Any, overrides_list: Sequence[Override], **options: Any
     ) -> Any:
         values = [override for override in overrides_list if _is_value(override)]
-        others = [override for override in overrides_list if not _is_value(override)]
-        asked = (
+        choices = [override for override in overrides_list if not _is_value(override)]
+        cache_key = (
             config_name,
-            *(o.input_line for o in others),
+            *(o.input_line for o in choices),
             *(s.path for s in repo.get_sources()),
             *options.items(),
         )
-        if asked not in lists:
-            lists[asked] = listing(
-                repo=repo, config_name=config_name, overrides_list=others, **options
+        if cache_key not in lists:
+            lists[cache_key] = listing(
+                repo=repo, config_name=config_name, overrides_list=choices, **options
             )
-        found = lists[asked]
-        return replace(found, config_overrides=[*found.config_overrides, *values])
+        composition = lists[cache_key]
+        return replace(composition, config_overrides=[*composition.config_overrides, *values])
 
     def composed(self: Any, defaults: Any, repo: Any) -> Any:
         # the list itself is kept above, so no other takes its place
@@ -64,9 +60,7 @@ def kept(memory: dict[Any, Any]) -> Generator[None]:
 
 
 def _is_value(override: Override) -> bool:
-    """Whether Hydra applies it to what is composed already: no choice of a group, none taken
-    away.
-    """
+    """True for an override applied after composition: no choice or removal of a group."""
     key = override.key_or_group
     plain = not (
         override.is_add()

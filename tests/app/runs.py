@@ -1,4 +1,4 @@
-"""Small whole runs through the real configuration, for tests."""
+"""Small complete runs through the real configuration, for tests."""
 
 from __future__ import annotations
 
@@ -29,22 +29,41 @@ SMALLEST = (
     "hardware.precision=32-true",
 )  # TinyFlux
 
+SMALLEST_AUTOENCODER = (
+    "model=fluxflow_vae_tiny",
+    "objective=autoencoder",
+    "optimizer=adamw",
+    "codec.fold=1",
+    "model.latent_channels=4",
+    "model.encoder_widths=[4,4,4,8]",
+    "model.decoder_widths=[4,4,4,8]",
+    "model.spade_hidden=4",
+    "model.critic_width=4",
+    "model.critic_depth=2",
+    "objective.critic_from=2",
+    "objective.r1_every=2",
+    "hardware.precision=32-true",
+    "hardware.batch_size=4",
+    "callbacks.preview.count=2",
+)
+
 
 def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
-    """The resolved configuration of a task with everything written below `root`; no preflight
-    and no report unless asked for.
+    """Resolved configuration of a task with all paths below `root`.
+
+    Preflight and report are off unless requested.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     other_data = any(line.startswith("data=") for line in overrides)
     small = [] if task == "generate" else ["debug=fast", *(() if other_data else SHAPES)]
-    asked = from_image.line([*small, f"paths.root='{root}'", *overrides])
+    overrides_list = from_image.line([*small, f"paths.root='{root}'", *overrides])
     with initialize_config_dir(str(CONF), version_base=None):
-        config = compose(task, overrides=asked)
+        config = compose(task, overrides=overrides_list)
     slow = ("preflight", "report") if task == "train" else ()
     quick = {k: False for k in slow if not any(o.startswith(f"{k}=") for o in overrides)}
-    return {**OmegaConf.to_container(config, resolve=True), **quick, "overrides": asked}
+    return {**OmegaConf.to_container(config, resolve=True), **quick, "overrides": overrides_list}
 
 
 def settings(task: Task, root: Path, *overrides: str) -> Any:
@@ -62,9 +81,7 @@ def run(task: str, root: Path, *overrides: str) -> dict[str, Any]:
 
 
 def photographs(folder: Path, names: Sequence[str], side: int = 96) -> Path:
-    """Real photographs that scikit-image ships, reduced, as PNG and JPEG with a .txt beside
-    each.
-    """
+    """Photographs of scikit-image, reduced, as PNG and JPEG with caption files."""
     from PIL import Image
     from skimage import data
 

@@ -6,8 +6,9 @@ PAIRS, LONGEST = 60, 7
 
 
 def pairs(shift=0.0):
-    """Targets of 1 to 7 tokens and conditions of 1 to 5: a target is its condition's mean, told at
-    its own places.
+    """Targets of 1 to 7 tokens and conditions of 1 to 5.
+
+    A target is the mean of its condition, plus its own position ids.
     """
     random = np.random.default_rng(0)
     condition = random.normal(size=(PAIRS, 5, 3)).astype(np.float32)
@@ -17,11 +18,11 @@ def pairs(shift=0.0):
         :, None, None
     ]
     target = 50.0 + shift + np.repeat(mean[..., :2], LONGEST, 1)
-    places = random.integers(0, 20, (PAIRS, LONGEST, 3)).astype(np.float32)
-    found = {
+    ids = random.integers(0, 20, (PAIRS, LONGEST, 3)).astype(np.float32)
+    arrays = {
         "condition": condition,
         "condition_mask": condition_mask,
         "target": target,
         "target_mask": target_mask,
     }
-    return {**found, "target_ids": places}
+    return {**arrays, "target_ids": ids}

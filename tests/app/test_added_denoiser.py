@@ -1,6 +1,4 @@
-"""The denoiser of docs/extending.md, one file and one YAML, trains and samples with no other
-change.
-"""
+"""The documented denoiser (docs/extending.md), one file and one YAML, trains and samples."""
 
 import os
 import re
@@ -61,23 +59,23 @@ def trained(package_with_mixer, tmp_path_factory):
     return root
 
 
-def test_its_weights_train(trained):
+def test_weights_of_an_added_denoiser_train(trained):
     checkpoint, _ = directory.newest_valid(trained / "outputs/added/checkpoints")
     assert checkpoint.config["denoiser"]["name"] == "mixer"
     assert checkpoint.weights("raw")["leave.weight"].isfinite().all()
 
 
-def test_its_checkpoint_draws(trained):
+def test_a_checkpoint_of_an_added_denoiser_samples(trained):
     checkpoint = trained / "outputs/added"
     run("generate", trained, f"checkpoint='{checkpoint}'", "prompt='a red circle'", "n=1", "seed=1")
     assert list((trained / "outputs").rglob("*.png"))
 
 
-def test_it_is_listed_by_its_name(package_with_mixer):
+def test_an_added_denoiser_is_registered_by_its_name(package_with_mixer):
     assert "mixer" in denoiser_names() and denoiser_class("mixer").__name__ == "MixerDenoiser"
 
 
 @pytest.mark.parametrize("name", ["registry", "denoiser", "packing", "../unet", "os", "sys.path"])
-def test_a_name_from_a_file_imports_nothing_but_a_denoiser(name):
+def test_a_denoiser_name_from_a_file_imports_only_denoisers(name):
     with pytest.raises(ConfigError, match="no denoiser"):
         build_denoiser(name, {}, LinearPath())

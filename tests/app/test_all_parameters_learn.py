@@ -22,9 +22,9 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("asked", list(CHOICES.values()), ids=list(CHOICES))
-def test_every_trained_parameter_has_a_gradient(asked, tmp_path):
-    planner = Planner(settings("train", tmp_path, *asked))
+@pytest.mark.parametrize("choices", list(CHOICES.values()), ids=list(CHOICES))
+def test_every_trained_parameter_has_a_gradient(choices, tmp_path):
+    planner = Planner(settings("train", tmp_path, *choices))
     torch.autograd.backward(planner._loss(2))
     trained = {name: p for name, p in planner.denoiser.named_parameters() if p.requires_grad}
     assert len(trained) > 10

@@ -16,7 +16,7 @@ def folder(tmp_path_factory):
     return releases_flux1.flux1(tmp_path_factory.mktemp("release"), "schnell")
 
 
-def test_training_with_a_kernel_that_this_device_lacks_is_refused_before_weights(
+def test_an_unsupported_attention_kernel_is_refused_before_weights_are_read(
     folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(load_release, "fill", None)
@@ -32,7 +32,7 @@ def test_training_with_a_kernel_that_this_device_lacks_is_refused_before_weights
     assert caught.value.where == "model.attention_backend" and not (tmp_path / "cache").exists()
 
 
-def test_training_needs_the_gradient_of_a_kernel_and_drawing_does_not(monkeypatch):
+def test_a_kernel_without_gradient_is_refused_only_for_training(monkeypatch):
     from diffusers.models import attention_dispatch
 
     attend = attention_dispatch.dispatch_attention_fn
@@ -45,9 +45,9 @@ def test_training_needs_the_gradient_of_a_kernel_and_drawing_does_not(monkeypatc
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_kernel_that_trains_is_taken(precision):
+def test_a_kernel_with_gradient_is_accepted(precision):
     require_attention_kernel(MATH, "cpu", precision)
 
 
-def test_a_network_without_a_choice_is_not_asked():
+def test_a_network_without_kernel_choice_is_not_checked():
     require_attention_kernel({"hidden_size": 8}, "cpu", "32-true")

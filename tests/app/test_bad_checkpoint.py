@@ -1,4 +1,4 @@
-"""Checkpoints and disks that fail: said in three lines, and nothing already written is harmed."""
+"""Failing checkpoints and disks are reported in three lines, and files on disk stay intact."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
     return root
 
 
-def test_a_name_that_is_taken(trained):
+def test_an_existing_run_name_is_refused_and_its_files_stay(trained):
     before = shards(trained)
     with refused(errors.ConfigError) as caught:
         run("train", trained, *SMALLEST, "run=first", "steps=2")
@@ -33,24 +33,24 @@ def test_a_name_that_is_taken(trained):
     assert shards(trained) == before
 
 
-def test_the_entry_leaves_a_taken_run_alone(trained):
+def test_train_py_refuses_an_existing_run_without_traceback(trained):
     before = shards(trained / "outputs" / "first")
-    done = entry("train", "run=first", f"paths.root={trained}", "seed=5")
+    completed = entry("train", "run=first", f"paths.root={trained}", "seed=5")
     assert (
-        done.returncode == 2
-        and "already has checkpoints" in done.stderr
-        and "Traceback" not in done.stderr
+        completed.returncode == 2
+        and "already has checkpoints" in completed.stderr
+        and "Traceback" not in completed.stderr
     )
     after = shards(trained / "outputs" / "first")
     assert {p: c for p, c in after.items() if p in before} == before
 
 
-def test_a_checkpoint_of_another_shape_lists_the_keys(trained, tmp_path):
-    found = directory.read(trained / "outputs" / "first" / "checkpoints" / "step_0000001")
-    weights = found.weights("raw")
+def test_a_checkpoint_of_another_shape_is_refused_with_its_keys(trained, tmp_path):
+    checkpoint = directory.read(trained / "outputs" / "first" / "checkpoints" / "step_0000001")
+    weights = checkpoint.weights("raw")
     weights["net.img_in.weight"] = weights["net.img_in.weight"][:, :-1].contiguous()
     weights["net.surplus"] = weights.pop("net.img_in.bias")
-    saved = dict(step=1, config=found.config, weights=weights, averaged=None, state=None)
+    saved = dict(step=1, config=checkpoint.config, weights=weights, averaged=None, state=None)
     directory.save(tmp_path / "other", **saved)
     with refused(errors.CheckpointMismatch) as caught:
         run("generate", tmp_path, f"checkpoint='{tmp_path}/other'", "prompt=x")
@@ -74,13 +74,13 @@ def test_a_checkpoint_of_another_shape_lists_the_keys(trained, tmp_path):
         (("checkpoint='{root}/outputs/first'", "prompt_file='{root}/none.txt'"), "no such file"),
     ],
 )
-def test_generate_refuses_what_it_cannot_draw(trained, tmp_path, line, says):
+def test_generate_refuses_invalid_requests(trained, tmp_path, line, says):
     with refused() as caught:
         run("generate", tmp_path, *(word.format(root=trained) for word in line))
     assert says in str(caught.value)
 
 
-def test_a_torn_checkpoint_is_refused_and_the_one_before_it_is_used(trained, tmp_path):
+def test_a_truncated_checkpoint_is_skipped_for_the_previous_one(trained, tmp_path):
     root = shutil.copytree(trained, tmp_path / "copy")
     run("train", root, *SMALLEST, "run=first", "steps=2", "resume=auto")
     last = root / "outputs" / "first" / "checkpoints" / "step_0000002" / "ema.safetensors"
@@ -89,8 +89,10 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_it_is_used(trained, tmp
         run("generate", root, f"checkpoint='{last.parent}'", "prompt=x")
     assert "ema.safetensors" in caught.value.what
     run("generate", root, f"checkpoint='{root}/outputs/first'", "prompt=x", "run=drawn")
-    said = json.loads(Image.open(root / "outputs" / "drawn" / "image_0000.png").text["tinyflux_pl"])
-    assert said["step"] == 1
+    metadata = json.loads(
+        Image.open(root / "outputs" / "drawn" / "image_0000.png").text["tinyflux_pl"]
+    )
+    assert metadata["step"] == 1
 
 
 # a full disk
@@ -107,7 +109,7 @@ def room_for(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_the_old_cache_whole(tmp_path):
+def test_a_full_disk_leaves_the_old_cache_intact(tmp_path):
     run("extract", tmp_path, *SMALLEST)
     before = shards(tmp_path / "cache")
     with refused(errors.DiskFull), room_for(20_000):
@@ -120,7 +122,7 @@ def test_a_full_disk_leaves_the_old_cache_whole(tmp_path):
     assert store.gather("latents", [0]).shape == (1, 48, 8, 8) and not shard_faults(store)
 
 
-def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, monkeypatch):
+def test_a_rebuild_stopped_before_its_replacement_loses_no_row(tmp_path, monkeypatch):
     run("extract", tmp_path, *SMALLEST)
     before = {p.relative_to(tmp_path): c for p, c in shards(tmp_path / "cache").items()}
     rename = os.rename
@@ -147,7 +149,7 @@ def test_a_rebuild_that_is_stopped_at_its_last_moment_loses_nothing(tmp_path, mo
     assert not list(tmp_path.rglob("*.new")) and not list(tmp_path.rglob("*.old"))
 
 
-def test_too_little_room_is_told_before_the_first_shard_is_written(tmp_path, monkeypatch):
+def test_insufficient_disk_space_is_reported_before_the_first_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 990, 10))
     with refused(errors.DiskFull) as caught:
         run("extract", tmp_path, *SMALLEST)
@@ -155,7 +157,7 @@ def test_too_little_room_is_told_before_the_first_shard_is_written(tmp_path, mon
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "state.pt"])
-def test_a_full_disk_leaves_the_checkpoints_whole(trained, tmp_path, file):
+def test_a_full_disk_leaves_the_checkpoints_intact(trained, tmp_path, file):
     root = shutil.copytree(trained, tmp_path / "copy")
     before = shards(root / "outputs" / "first" / "checkpoints")
     sizes = {p.name: len(c) for p, c in before.items()}

@@ -1,6 +1,4 @@
-"""Several processes need one cache: one fills it, the others wait, and one of them takes over from
-a dead one.
-"""
+"""Of several processes that need one cache, one fills it and the others wait or take over."""
 
 import signal
 import time
@@ -55,7 +53,7 @@ def waits(child):
     return lambda: "waiting for the cache" in child.log.read_text()
 
 
-def test_the_second_process_waits_for_the_cache_and_writes_nothing_of_it(tmp_path, config):
+def test_a_second_process_waits_for_the_cache_without_writing(tmp_path, config):
     go = tmp_path / "go"
     with Child(stopping_after_a_shard(config, go), tmp_path / "first.log") as first:
         wait_for(lambda: shards(tmp_path), first)
@@ -67,11 +65,11 @@ def test_the_second_process_waits_for_the_cache_and_writes_nothing_of_it(tmp_pat
     printed = ended[1].printed
     folder = tmp_path / "cache" / "shapes"
     assert f"waiting for the cache of shapes in {folder}, which process {first.pid} on" in printed
-    assert "waited" in printed and "48 kept, 0 made anew" in printed
-    assert "0 kept, 48 made anew" in ended[0].printed
+    assert "waited" in printed and "48 kept, 0 computed" in printed
+    assert "0 kept, 48 computed" in ended[0].printed
 
 
-def test_a_process_that_waits_takes_over_from_one_that_dies(tmp_path, config):
+def test_a_waiting_process_takes_over_from_a_dead_one(tmp_path, config):
     never = tmp_path / "never"
     with Child(stopping_after_a_shard(config, never), tmp_path / "first.log") as first:
         wait_for(lambda: shards(tmp_path), first)
@@ -81,12 +79,12 @@ def test_a_process_that_waits_takes_over_from_one_that_dies(tmp_path, config):
             first.kill()
             ended = second.wait()
     assert ended.code == 0, ended.printed
-    assert "32 kept, 16 made anew" in ended.printed, "it continues what the other one began"
+    assert "32 kept, 16 computed" in ended.printed, "it continues what the other one began"
     assert len(kept) == 1 and all(path.stat().st_mtime_ns == at for path, at in kept.items())
     assert len(shards(tmp_path)) == 3
 
 
-def test_a_process_that_waits_stops_on_ctrl_c(tmp_path, config):
+def test_a_waiting_process_stops_on_ctrl_c(tmp_path, config):
     def listening():
         with interruption.listening():
             recipes.extract(config)

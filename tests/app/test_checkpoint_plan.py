@@ -1,6 +1,4 @@
-"""Memory for drawing from a checkpoint: weights, activations and decoding, planned before a weight
-is read.
-"""
+"""Memory plan of sampling from a checkpoint: weights, activations and decoding, without weights."""
 
 import pytest
 
@@ -26,7 +24,7 @@ def trained(tmp_path_factory):
     return root / "outputs" / "x"
 
 
-def asked(trained, *overrides):
+def request(trained, *overrides):
     return settings(
         "generate",
         trained,
@@ -41,9 +39,9 @@ def working(plan):
     return {stage.name: stage.rows.get("activations", 0) for stage in plan.memory.stages}
 
 
-def test_activations_and_decoding_grow_with_the_pictures(trained):
+def test_planned_memory_grows_with_the_number_of_images(trained):
     one, four = (
-        working(inference_memory.plan(asked(trained, "prompt=night", f"n={n}"))) for n in (1, 4)
+        working(inference_memory.plan(request(trained, "prompt=night", f"n={n}"))) for n in (1, 4)
     )
     assert one["denoise"] > 0 and one["decode"] > 0
     assert (
@@ -52,28 +50,28 @@ def test_activations_and_decoding_grow_with_the_pictures(trained):
     )
 
 
-def test_the_checkpoints_own_guidance_counts_and_another_that_is_asked_for(trained):
-    own, none = (
-        working(inference_memory.plan(asked(trained, *more)))
+def test_the_plan_uses_guidance_of_the_checkpoint_unless_overridden(trained):
+    guided, unguided = (
+        working(inference_memory.plan(request(trained, *more)))
         for more in ((), ("guidance.scale=1.0",))
     )
-    assert own["denoise"] == pytest.approx(2 * none["denoise"], rel=0.05)
+    assert guided["denoise"] == pytest.approx(2 * unguided["denoise"], rel=0.05)
 
 
-def test_the_plan_is_what_drawing_has_alive(trained):
-    config = asked(trained, "prompt=night", "n=4", "hardware.precision=32-true")
-    made, plan = pipeline(config), inference_memory.plan(config)
+def test_planned_memory_equals_live_bytes_of_sampling(trained):
+    config = request(trained, "prompt=night", "n=4", "hardware.precision=32-true")
+    built, plan = pipeline(config), inference_memory.plan(config)
     # which reads what is read at first use
-    made.sampler.images(made.denoiser, ["night"] * 4, seed=1)
+    built.sampler.images(built.denoiser, ["night"] * 4, seed=1)
     with LiveBytes() as count:
-        made.sampler.images(made.denoiser, ["night"] * 4, seed=1)
+        built.sampler.images(built.denoiser, ["night"] * 4, seed=1)
     assert max(working(plan).values()) == pytest.approx(
         max(live for _, live in count.history), rel=0.3
     )
 
 
-def test_what_cannot_fit_is_refused_before_a_weight_is_read(trained, monkeypatch):
-    config = asked(trained, "prompt=night", "batch_size=1")
+def test_a_request_beyond_memory_is_refused_before_weights_are_read(trained, monkeypatch):
+    config = request(trained, "prompt=night", "batch_size=1")
     plan = inference_memory.plan(config)
     monkeypatch.setattr(
         peak_memory, "available_bytes", lambda device: plan.memory.worst(True).total - 1
@@ -84,29 +82,29 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(trained, monkeypatch
     assert "height=" in caught.value.cure
 
 
-def test_as_many_are_drawn_at_once_as_fit(trained, monkeypatch, capsys):
-    config = asked(trained, "prompt=night", "n=8")
+def test_the_batch_size_is_the_largest_that_fits(trained, monkeypatch, capsys):
+    config = request(trained, "prompt=night", "n=8")
     three = inference_memory.plan(config.replace(n=3)).memory.worst(True).total
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: three)
     assert pipeline(config).sampler.max_batch == 3
     assert "3 of 8 images are drawn at once" in capsys.readouterr().out
 
 
-def test_the_plan_alone_is_printed_without_weights(trained, monkeypatch, capsys):
+def test_plan_only_prints_without_reading_weights(trained, monkeypatch, capsys):
     monkeypatch.setattr(Checkpoint, "weights", None)
     run("generate", trained, f"checkpoint='{trained}'", "plan=only")
     assert "activations" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("plan", ["only", "check"])
-def test_a_size_that_cannot_be_cut_into_tokens_is_named(trained, plan):
+def test_a_size_that_does_not_divide_into_tokens_is_refused(trained, plan):
     with pytest.raises(ConfigError, match="cannot be cut into cells"):
         run("generate", trained, f"checkpoint='{trained}'", "prompt=x", f"plan={plan}", "height=33")
 
 
-def test_a_model_of_sequences_is_planned_too(tmp_path):
+def test_a_sequence_model_is_planned(tmp_path):
     sizes = ("model.hidden_size=32", "model.num_heads=2", "model.axes_dim=[4,6,6]", "model.depth=1")
-    asked = (
+    request = (
         "model=flux_core",
         "data=bar_charts",
         "data.count=64",
@@ -115,8 +113,8 @@ def test_a_model_of_sequences_is_planned_too(tmp_path):
         "steps=1",
         "run=y",
     )
-    run("train", tmp_path, *asked)
-    place = (f"checkpoint='{tmp_path / 'outputs' / 'y'}'", "hardware=cpu")
-    config = settings("generate", tmp_path, *place, "condition=nowhere.npz")
+    run("train", tmp_path, *request)
+    common = (f"checkpoint='{tmp_path / 'outputs' / 'y'}'", "hardware=cpu")
+    config = settings("generate", tmp_path, *common, "condition=nowhere.npz")
     assert working(inference_memory.plan(config.replace(batch_size=2)))["denoise"] > 0
     assert pipeline(config).sampler.max_batch == 64

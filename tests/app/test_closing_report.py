@@ -20,7 +20,7 @@ def finished(tmp_path_factory):
     return root / "outputs" / "one"
 
 
-def test_a_run_ends_with_its_page(finished):
+def test_a_run_ends_with_an_html_report(finished):
     html = (finished / "report.html").read_text()
     keys = re.findall(r'<section id="(\w+)"', html)
     assert {"samples", "curves", "times", "experts", "attention", "provenance"} <= set(keys)
@@ -28,12 +28,12 @@ def test_a_run_ends_with_its_page(finished):
     assert html.count("data:image/png") > 20
 
 
-def test_the_software_of_the_run_is_kept(finished):
+def test_software_versions_of_the_run_are_recorded(finished):
     content = json.loads((finished / "environment.json").read_text())
     assert content["device"] == "cpu" and content["versions"]["torch"]
 
 
-def test_a_page_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+def test_a_report_that_cannot_be_written_is_one_log_line(tmp_path, monkeypatch, capsys):
     def full(folder, attention):
         raise DiskFull("no room to write report.html", where=str(folder))
 
@@ -44,7 +44,7 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys
     assert (tmp_path / "outputs" / "one" / "results.json").is_file()
 
 
-def test_a_run_that_failed_has_its_page_and_its_error(tmp_path, monkeypatch):
+def test_a_failed_run_has_a_report_and_raises_its_error(tmp_path, monkeypatch):
     def broken(*_):
         raise NumericsError("the evaluation broke")
 
@@ -55,12 +55,12 @@ def test_a_run_that_failed_has_its_page_and_its_error(tmp_path, monkeypatch):
     assert "not finished" in html and "attention importance: this run has no Sol" not in html
 
 
-def test_a_run_without_it_has_no_page(tmp_path):
+def test_report_false_writes_no_report(tmp_path):
     run("train", tmp_path, *QUICK, "experts=none", "report=false")
     assert not (tmp_path / "outputs" / "one" / "report.html").exists()
 
 
-def test_a_start_that_was_refused_leaves_the_page_of_the_run_alone(finished):
+def test_a_refused_start_leaves_the_report_of_the_run_unchanged(finished):
     before = (finished / "report.html").stat().st_mtime_ns
     root = finished.parents[1]
     with pytest.raises(Exception, match="already"):

@@ -1,6 +1,4 @@
-"""What was found of a dataset is kept with its cache, whatever its files are called and however
-many they are.
-"""
+"""The survey of a dataset is stored with its cache, for any file names and numbers."""
 
 import os
 from types import SimpleNamespace
@@ -15,28 +13,28 @@ from tinyflux_pl.data.records.audit import Audit
 from tinyflux_pl.data.records.folder import Folder
 
 
-def test_a_name_that_is_no_utf_8_is_kept_like_any_other(tmp_path):
+def test_file_names_that_are_not_utf_8_are_stored(tmp_path):
     root, cache = tmp_path / "photos", tmp_path / "cache"
     root.mkdir(), cache.mkdir()
     for stem in (b"caf\xe9", b"plain"):
         Image.new("RGB", (8, 8), "red").save(root / "x.png")
         os.rename(root / "x.png", os.fsencode(root) + b"/" + stem + b".png")
     records = Folder(root, 16, split="all", allow_missing_captions=True)
-    found = dataset_survey.survey("folder", "train", records, (16, 16), cache)
-    assert len(found.audit.tiny) == 2 and len(found.audit.duplicates[0]) == 2
-    dataset_survey.save_survey(found, records, cache)
+    first_survey = dataset_survey.survey("folder", "train", records, (16, 16), cache)
+    assert len(first_survey.audit.tiny) == 2 and len(first_survey.audit.duplicates[0]) == 2
+    dataset_survey.save_survey(first_survey, records, cache)
     again = dataset_survey.survey("folder", "train", records, (16, 16), cache)
-    assert again.stored and again.audit == found.audit
+    assert again.stored and again.audit == first_survey.audit
 
 
-def test_what_is_too_long_to_be_read_back_is_not_kept(tmp_path, monkeypatch):
+def test_a_survey_beyond_the_size_limit_is_not_stored(tmp_path, monkeypatch):
     """Doctor would call it damaged."""
     records = SimpleNamespace(fingerprint=lambda: {"name": "many"})
     names = [f"folder/picture_{i:07d}.png" for i in range(100)]
-    found = Survey("many", "train", Audit(100, 100, tiny=names), OriginalSizes((64, 64)))
+    oversized = Survey("many", "train", Audit(100, 100, tiny=names), OriginalSizes((64, 64)))
     monkeypatch.setattr(files, "JSON_LIMIT", 1000)
-    dataset_survey.save_survey(found, records, tmp_path)
+    dataset_survey.save_survey(oversized, records, tmp_path)
     assert not (tmp_path / AUDIT_FILE).exists()
     monkeypatch.setattr(files, "JSON_LIMIT", 2**20)
-    dataset_survey.save_survey(found, records, tmp_path)
+    dataset_survey.save_survey(oversized, records, tmp_path)
     assert files.read_sealed(tmp_path / AUDIT_FILE)["audit"]["tiny"] == names

@@ -1,6 +1,4 @@
-"""The doctor finds every cache and checkpoint below a folder, says what is wrong with each, and
-mends caches.
-"""
+"""The doctor lists every cache and checkpoint below a folder with its faults and repairs caches."""
 
 import os
 import shutil
@@ -15,7 +13,7 @@ from tinyflux_pl.app.caches import doctor
 from tinyflux_pl.core import interpreter
 from tinyflux_pl.core.errors import CorruptStore, DataError
 
-PLACES = {
+KINDS = {
     "folder/train": "cache",
     "folder/validation": "cache",
     "checkpoints/step_0000001": "checkpoint",
@@ -35,8 +33,8 @@ FOREIGN = (
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A cache and a checkpoint, and what is neither."""
+def world(tmp_path_factory):
+    """A project with a cache, a checkpoint and foreign files."""
     root = caching.make(tmp_path_factory.mktemp("my projects, [1]") / "world", pretrained=False)
     caching.extract(root, pretrained=False)
     small = [line for line in SMALLEST if not line.startswith("text.")]
@@ -49,13 +47,13 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def root(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "world")
+def root(world, tmp_path):
+    return shutil.copytree(world, tmp_path / "world")
 
 
 @pytest.fixture
 def examined(tmp_path, capsys, monkeypatch):
-    """Exit code, what was printed, and the state of each place, of the doctor on a folder."""
+    """Run the doctor on a folder: exit code, output, and state by artifact."""
     monkeypatch.setenv("COLUMNS", "400")  # no folded lines
 
     def run(folder, *overrides):
@@ -63,13 +61,13 @@ def examined(tmp_path, capsys, monkeypatch):
         code = recipes.extract(
             configuration("extract", tmp_path / "elsewhere", f"doctor='{folder}'", *overrides)
         )
-        said = capsys.readouterr().out
+        output = capsys.readouterr().out
         rows = [
             [cell.strip() for cell in line.split("│")]
-            for line in said.splitlines()
+            for line in output.splitlines()
             if line.startswith("│")
         ]
-        return code, said, {row[2].split("/")[-1]: row[5] for row in rows if row[1]}
+        return code, output, {row[2].split("/")[-1]: row[5] for row in rows if row[1]}
 
     return run
 
@@ -80,73 +78,72 @@ def flip(file):
     file.write_bytes(content)
 
 
-def test_all_is_whole(root, examined):
-    places = {str(p.path.relative_to(root)): p.kind for p in doctor.find_artifacts([root])}
-    assert {name.split("/", 1)[1].split("x/")[-1]: kind for name, kind in places.items()} == PLACES
-    code, said, states = examined(root)
-    assert code == 0 and "3 places, 0 not whole" in said
+def test_intact_artifacts_pass_the_doctor(root, examined):
+    kinds = {str(p.path.relative_to(root)): p.kind for p in doctor.find_artifacts([root])}
+    assert {name.split("/", 1)[1].split("x/")[-1]: kind for name, kind in kinds.items()} == KINDS
+    code, output, states = examined(root)
+    assert code == 0 and "3 places, 0 not whole" in output
     assert states == dict.fromkeys(("train", "validation", "step_0000001"), "whole")
     assert examined(root, "repair=true")[0] == 0 and all((root / name).exists() for name in FOREIGN)
 
 
-def test_each_fault_is_named_with_the_command_that_mends_it(root, examined):
+def test_every_fault_is_named_with_the_command_that_repairs_it(root, examined):
     train = root / "cache" / "folder" / "train"
     flip(train / "lune" / "shard_00001.safetensors")
     flip(train / "encodings" / "group.json")
     flip(root / "outputs" / "x" / "checkpoints" / "step_0000001" / "model.safetensors")
     (root / "cache" / "folder" / "validation" / "encodings" / "shard_00000.json").unlink()
-    code, said, states = examined(root)
-    assert code == 1 and "3 places, 3 not whole" in said
+    code, output, states = examined(root)
+    assert code == 1 and "3 places, 3 not whole" in output
     assert "encodings/group.json: group.json is not what was written" in states["train"]
-    assert "lune/shard_00001.safetensors: its sha256 is not that of what was written" in said
+    assert "lune/shard_00001.safetensors: its sha256 is not that of what was written" in output
     assert "model.safetensors" in states["step_0000001"]
     assert states["validation"] == "unfinished: 1 shard to be made"
-    assert f"{train}: {interpreter.command('extract.py')} doctor={train} repair=true" in said
+    assert f"{train}: {interpreter.command('extract.py')} doctor={train} repair=true" in output
 
 
-def test_repair_takes_out_what_is_damaged_and_a_checkpoint_stays_a_fault(root, examined):
-    whole = caching.content(root)
+def test_repair_removes_damaged_cache_files_and_keeps_checkpoints(root, examined):
+    intact = caching.content(root)
     flip(root / "cache" / "folder" / "train" / "sol" / "shard_00000.safetensors")
     assert examined(root, "repair=true")[0] == 0
     assert examined(root)[0] == 1, "unfinished until it is made again"
     caching.extract(root, pretrained=False)
-    assert examined(root)[0] == 0 and caching.content(root) == whole
+    assert examined(root)[0] == 0 and caching.content(root) == intact
     flip(root / "outputs" / "x" / "checkpoints" / "step_0000001" / "ema.safetensors")
     assert examined(root, "repair=true")[0] == 1
 
 
 @pytest.mark.parametrize("lost", ["manifest.json", "keys.bin"])
 def test_a_store_that_lost_its_manifest_is_still_a_store(root, examined, lost):
-    whole, train = caching.content(root), root / "cache" / "folder" / "train"
+    intact, train = caching.content(root), root / "cache" / "folder" / "train"
     (train / lost).unlink()
     code, _, states = examined(root)
     assert code == 1 and lost in states["train"]
     assert examined(root, "repair=true")[0] == 0
     shards = {p: p.stat().st_mtime_ns for p in train.rglob("shard_*")}
     caching.extract(root, pretrained=False)
-    assert caching.content(root) == whole and {p: p.stat().st_mtime_ns for p in shards} == shards
+    assert caching.content(root) == intact and {p: p.stat().st_mtime_ns for p in shards} == shards
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "encodings/group.json"])
-def test_another_programs_file_in_the_place_of_a_description_is_named_and_stays(
-    root, examined, name
-):
-    whole, train = caching.content(root), root / "cache" / "folder" / "train"
+def test_a_foreign_file_in_place_of_metadata_is_named_and_kept(root, examined, name):
+    intact, train = caching.content(root), root / "cache" / "folder" / "train"
     (train / name).write_text('{"short_name": "page", "icons": []}')
-    for asked in ((), ("repair=true",)):
-        code, said, states = examined(root, *asked)
+    for options in ((), ("repair=true",)):
+        code, output, states = examined(root, *options)
         assert (
-            code == 1 and f"{name}: another program's, and never removed: move it elsewhere" in said
+            code == 1
+            and f"{name}: another program's, and never removed: move it elsewhere" in output
         )
         assert f"{name.split('/')[-1]} is another program's" in states["train"]
-        assert f"doctor={train}" not in said, "which would not mend it"
+        assert f"doctor={train}" not in output, "which would not mend it"
     with pytest.raises(CorruptStore, match="another program's") as caught:
         caching.extract(root, pretrained=False)
     assert "move that file elsewhere" in caught.value.cure
     assert "icons" in (train / name).read_text()
     (train / name).unlink()
     caching.extract(root, pretrained=False)
-    assert caching.content(root) == whole and examined(root)[0] == 0
+    assert caching.content(root) == intact and examined(root)[0] == 0
 
 
 def test_a_checkpoint_that_lost_its_manifest_is_still_a_checkpoint(root, examined):
@@ -155,16 +152,16 @@ def test_a_checkpoint_that_lost_its_manifest_is_still_a_checkpoint(root, examine
     assert code == 1 and "manifest.json" in states["step_0000001"]
 
 
-def test_what_a_stopped_rebuild_has_left_is_told_as_that(root, examined):
+def test_files_of_a_stopped_rebuild_are_reported_as_such(root, examined):
     folder = root / "cache" / "folder"
     shutil.copytree(folder / "train", folder / "train.new")
     (folder / "train.new" / "lune" / "shard_00000.json").unlink()
-    code, said, states = examined(root)
+    code, output, states = examined(root)
     assert code == 1 and states["train"] == "whole" and states["train.new"].startswith("unfinished")
-    assert "left by a rebuild that was stopped" in said
+    assert "left by a rebuild that was stopped" in output
 
 
-def test_doctor_true_looks_at_the_sources_and_under_the_root(root, capsys, monkeypatch):
+def test_doctor_true_examines_the_sources_and_the_root_folder(root, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     config = caching.config(root, "doctor=true", pretrained=False)
     assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
@@ -176,22 +173,20 @@ def test_doctor_true_looks_at_the_sources_and_under_the_root(root, capsys, monke
     assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
 
 
-def test_nothing_there(tmp_path, examined):
-    code, said, _ = examined(tmp_path)
-    assert code == 0 and "0 places" in said
+def test_an_empty_folder_passes_and_a_missing_one_is_refused(tmp_path, examined):
+    code, output, _ = examined(tmp_path)
+    assert code == 0 and "0 places" in output
     with pytest.raises(DataError, match="no such folder"):
         examined(tmp_path / "typo")
 
 
-def test_the_command_line_takes_a_folder_as_it_is_written(made, tmp_path):
-    done = entry("extract", f"doctor={made}", f"paths.root={tmp_path}")
-    assert done.returncode == 0 and "3 places, 0 not whole" in done.stdout, done.stderr
+def test_doctor_accepts_a_folder_path_as_typed(world, tmp_path):
+    process = entry("extract", f"doctor={world}", f"paths.root={tmp_path}")
+    assert process.returncode == 0 and "3 places, 0 not whole" in process.stdout, process.stderr
 
 
-def test_a_cache_that_the_project_only_links_to_is_examined_too(root, tmp_path, capsys):
-    """As on a cluster, where cache and outputs lie on another disk; the data chosen here is
-    another.
-    """
+def test_a_linked_cache_is_examined(root, tmp_path, capsys):
+    """As on a cluster with caches and outputs on another disk; the chosen data is another."""
     project, disk = tmp_path / "project", tmp_path / "disk"
     project.mkdir(), disk.mkdir()
     for name in ("cache", "outputs"):
@@ -205,7 +200,7 @@ def test_a_cache_that_the_project_only_links_to_is_examined_too(root, tmp_path, 
     assert "3 places, 2 not whole" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_read_is_not_called_whole(root, examined, monkeypatch):
+def test_an_unreadable_folder_does_not_pass_the_doctor(root, examined, monkeypatch):
     usual, closed = os.scandir, root / "cache" / "folder"
 
     def scandir(path="."):
@@ -214,10 +209,10 @@ def test_a_folder_that_cannot_be_read_is_not_called_whole(root, examined, monkey
         return usual(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    code, said, states = examined(root)
+    code, output, states = examined(root)
     assert (
         code == 1
         and states["folder"] == "cannot be read: Permission denied"
-        and "make it readable" in said
+        and "make it readable" in output
     )
     assert states["step_0000001"] == "whole", "the others are examined all the same"

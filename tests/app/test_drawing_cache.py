@@ -17,7 +17,7 @@ LINE = (
 )
 
 
-def test_a_calibration_belongs_to_its_weights_and_its_pictures_are_drawn_again(tmp_path, capsys):
+def test_a_calibration_is_bound_to_its_weights_and_its_images_reproduce(tmp_path, capsys):
     file = tmp_path / "teacache.json"
     draw(tmp_path, *LINE, f"cache.calibrate='{file}'")
     assert "fitted to 11 pairs" in capsys.readouterr().out
@@ -43,6 +43,6 @@ def test_a_calibration_belongs_to_its_weights_and_its_pictures_are_drawn_again(t
         (("cache.kind=teacache", "cache.coefficients=missing.json"), "no such calibration"),
     ],
 )
-def test_a_cache_that_cannot_be_used_is_refused(tmp_path, line, says):
+def test_an_inapplicable_step_cache_is_refused(tmp_path, line, says):
     with pytest.raises(ConfigError, match=says):
         draw(tmp_path, *LINE, *line)

@@ -1,6 +1,4 @@
-"""Seed, index, guidance and size of a drawing: used as they were meant, or refused before weights
-are read.
-"""
+"""Seed, index, guidance and size of a sample are applied, or refused before weights are read."""
 
 import json
 
@@ -35,36 +33,36 @@ def pixels(file):
     return np.asarray(Image.open(file), int)
 
 
-def made(file):
+def recorded(file):
     return json.loads(Image.open(file).text["tinyflux_pl"])
 
 
-def test_one_picture_of_a_batch_is_drawn_alone(release, tmp_path):
-    whole = draw(release, tmp_path, "n=3", "seed=5", "batch_size=1")
+def test_a_single_image_of_a_batch_can_be_reproduced(release, tmp_path):
+    batch = draw(release, tmp_path, "n=3", "seed=5", "batch_size=1")
     (alone,) = draw(release, tmp_path, "n=1", "first=2", "seed=5", "batch_size=1")
-    assert np.array_equal(pixels(alone), pixels(whole[2])) and made(alone)["index"] == 2
-    assert not np.array_equal(pixels(alone), pixels(whole[0]))
-    (among_others,) = draw(release, tmp_path, "n=1", "first=1", "seed=5", "batch_size=3")
-    assert abs(pixels(among_others) - pixels(whole[1])).max() <= 1
+    assert np.array_equal(pixels(alone), pixels(batch[2])) and recorded(alone)["index"] == 2
+    assert not np.array_equal(pixels(alone), pixels(batch[0]))
+    (in_batch,) = draw(release, tmp_path, "n=1", "first=1", "seed=5", "batch_size=3")
+    assert abs(pixels(in_batch) - pixels(batch[1])).max() <= 1
 
 
 def test_a_random_seed_is_printed_and_recorded(release, tmp_path, capsys):
     (first,) = draw(release, tmp_path, "seed=-1")
-    seed = made(first)["seed"]
+    seed = recorded(first)["seed"]
     assert seed >= 0 and f"seed={seed}" in capsys.readouterr().out
     (again,) = draw(release, tmp_path, f"seed={seed}")
     (other,) = draw(release, tmp_path, "seed=-1")
-    assert np.array_equal(pixels(first), pixels(again)) and made(other)["seed"] != seed
+    assert np.array_equal(pixels(first), pixels(again)) and recorded(other)["seed"] != seed
     with pytest.raises(ConfigError, match="seed"):
         draw(release, tmp_path, "seed=-2")
 
 
-def test_guidance_of_zero_draws_the_prompt_without_guidance(release, tmp_path):
+def test_guidance_of_zero_samples_without_guidance(release, tmp_path):
     (zero,) = draw(release, tmp_path, "guidance.scale=0.0")
     (one,) = draw(release, tmp_path, "guidance.scale=1.0")
     assert (
         np.array_equal(pixels(zero), pixels(one))
-        and made(zero)["settings"]["guidance"]["scale"] == 1.0
+        and recorded(zero)["settings"]["guidance"]["scale"] == 1.0
     )
 
 
@@ -78,7 +76,7 @@ def test_a_negative_prompt_without_guidance_is_refused_before_weights_are_read(
         draw(release, tmp_path, "guidance.scale=0.0", "negative_prompt=blue")
 
 
-def test_a_weight_that_is_not_finite_is_named(release, tmp_path):
+def test_a_nonfinite_weight_is_named(release, tmp_path):
     import shutil
 
     spoiled = shutil.copytree(release, tmp_path / "spoiled")
@@ -92,7 +90,9 @@ def test_a_weight_that_is_not_finite_is_named(release, tmp_path):
     assert str(spoiled / "unet" / NET) in str(error.value.where)
 
 
-def test_a_torn_autoencoder_is_refused_before_the_network_is_read(release, tmp_path, monkeypatch):
+def test_a_truncated_autoencoder_is_refused_before_the_network_is_read(
+    release, tmp_path, monkeypatch
+):
     import shutil
 
     from tinyflux_pl.weights import load_release as weights
@@ -101,13 +101,13 @@ def test_a_torn_autoencoder_is_refused_before_the_network_is_read(release, tmp_p
     file = spoiled / "vae" / NET
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     monkeypatch.setattr(weights, "fill", None)
-    with pytest.raises(TinyFluxError, match="not a whole safetensors file") as error:
+    with pytest.raises(TinyFluxError, match="not a complete safetensors file") as error:
         draw(spoiled, tmp_path)
     assert str(error.value.where) == str(file)
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])
-def test_the_stage_of_a_part_whose_weights_are_not_finite_is_named(release, tmp_path, part):
+def test_the_part_with_nonfinite_weights_is_named(release, tmp_path, part):
     import shutil
 
     spoiled = shutil.copytree(release, tmp_path / "spoiled")
@@ -126,20 +126,20 @@ def test_the_stage_of_a_part_whose_weights_are_not_finite_is_named(release, tmp_
         draw(spoiled, tmp_path)
 
 
-def test_a_size_far_from_training_is_told_with_both(release, tmp_path, capsys):
+def test_a_size_far_from_training_is_noted_with_both_sizes(release, tmp_path, capsys):
     draw(release, tmp_path, "height=64")
     assert "warning" not in capsys.readouterr().out
     draw(release, tmp_path, "height=16", "width=24")  # of a network whose config.json says 64
     assert "24 x 16 pixels, by a network that was trained at 64 x 64" in capsys.readouterr().out
 
 
-def test_without_a_size_the_releases_own_is_drawn(release, tmp_path):
+def test_the_default_size_is_that_of_the_release(release, tmp_path):
     (file,) = draw(release, tmp_path, "height=null", "width=null")
     assert pixels(file).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("plan", ["only", "check", "skip"])
-def test_a_side_beyond_the_table_of_positions_is_refused_before_weights_are_read(tmp_path, plan):
-    asked = ("model=sd35_large", f"plan={plan}", "height=3088", "width=1024", "prompt=red")
+def test_a_side_beyond_the_position_table_is_refused_before_weights_are_read(tmp_path, plan):
+    overrides = ("model=sd35_large", f"plan={plan}", "height=3088", "width=1024", "prompt=red")
     with pytest.raises(ConfigError, match=r"3088 pixels[\s\S]*ends at 3072[\s\S]*height=3072"):
-        run("generate", tmp_path, *asked, "model.random_weights=true")
+        run("generate", tmp_path, *overrides, "model.random_weights=true")

@@ -1,4 +1,4 @@
-"""docs/extending.md does what it says: its examples are taken from the page and run."""
+"""The examples of docs/extending.md are extracted from the page and run."""
 
 import re
 import sys
@@ -51,7 +51,7 @@ def trained(root, *overrides):
     )
 
 
-def test_the_page_s_dataset_and_loss_train_with_the_experts(added, tmp_path):
+def test_the_documented_dataset_and_loss_train_with_the_experts(added, tmp_path):
     calm = "objective._target_=tinyflux_pl.objectives.calm.CalmFlow"
     trained(tmp_path, *SMALLEST, "run=first", "steps=4", "callbacks.log_every_steps=2", calm)
     logged = (tmp_path / "outputs/first/csv/metrics.csv").read_text().splitlines()[0]
@@ -62,7 +62,7 @@ def test_the_page_s_dataset_and_loss_train_with_the_experts(added, tmp_path):
         trained(tmp_path, *SMALLEST, "run=second", "steps=1")
 
 
-def test_every_file_that_the_page_names_is_there():
+def test_every_file_named_in_extending_md_exists():
     named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|yaml))`", PAGE))
     missing = [
         name

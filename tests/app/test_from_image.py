@@ -1,4 +1,4 @@
-"""`from_image=` draws a picture again to the bit, from what its file says and nothing else."""
+"""`from_image=` reproduces an image bit for bit from its metadata alone."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def again(root, file, capsys, *line):
 @pytest.mark.parametrize(
     "name", ["flux1_dev", "flux2_klein_4b", "flux3", "sd35_medium", "sdxl", "tiny"]
 )
-def test_a_picture_of_a_family_is_drawn_again_to_the_bit(tmp_path, capsys, name):
+def test_an_image_of_every_family_is_reproduced_bit_equal(tmp_path, capsys, name):
     (file,) = draw(
         tmp_path,
         f"model={name}",
@@ -52,7 +52,7 @@ def test_a_picture_of_a_family_is_drawn_again_to_the_bit(tmp_path, capsys, name)
     again(tmp_path, redrawn, capsys)
 
 
-def test_a_picture_of_a_batch_is_drawn_again_in_its_batch(tmp_path, capsys):
+def test_an_image_of_a_batch_is_reproduced_in_its_batch(tmp_path, capsys):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("red\na much longer prompt about a circle\nblue\n")
     line = (f"prompt_file='{prompts}'", "n=2", "batch_size=4", "sampler.solver=unipc")
@@ -62,7 +62,7 @@ def test_a_picture_of_a_batch_is_drawn_again_in_its_batch(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("task", ["begin", "inpaint", "fill", "refer"])
-def test_a_picture_drawn_from_pictures_needs_them_and_is_the_same(tmp_path, capsys, task):
+def test_an_image_sampled_from_images_is_reproduced_with_them(tmp_path, capsys, task):
     photo, mask = pictures(tmp_path)
     model, line = {
         "begin": ("sdxl", (f"image='{photo}'",)),
@@ -117,19 +117,19 @@ def one(tmp_path_factory):
         ({"checkpoint": "0123456789ab", "weights": "raw"}, ConfigError, "no checkpoint"),
     ],
 )
-def test_a_file_that_says_something_else_is_refused(tmp_path, one, changes, kind, says):
+def test_altered_metadata_is_refused(tmp_path, one, changes, kind, says):
     other = rewritten(tmp_path, one, **changes)
     with pytest.raises(kind, match=says):
         draw(tmp_path, f"from_image='{other}'")
 
 
 @pytest.mark.parametrize("key", ["prompt=blue", "seed=3", "sampler.steps=4", "height=32", "n=2"])
-def test_what_the_picture_says_is_not_said_beside_it(tmp_path, one, key):
+def test_keys_recorded_in_the_image_are_refused_on_the_command_line(tmp_path, one, key):
     with pytest.raises(ConfigError, match="the picture itself"):
         draw(tmp_path, f"from_image='{one}'", key)
 
 
-def test_a_picture_of_another_program_is_refused(tmp_path):
+def test_an_image_of_another_program_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no picture")
     for name, says in (
@@ -141,5 +141,5 @@ def test_a_picture_of_another_program_is_refused(tmp_path):
             draw(tmp_path, f"from_image='{tmp_path / name}.png'")
 
 
-def test_a_file_that_moves_needs_no_name_of_a_folder(one):
+def test_image_metadata_holds_no_absolute_folder(one):
     assert str(one.parent.parent) not in json.dumps(recorded_picture.read(one))

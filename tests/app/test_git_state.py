@@ -21,7 +21,7 @@ def test_a_checkout_has_a_commit_and_changes_make_it_dirty(tmp_path):
     assert git_state(tmp_path) == {**clean, "git_dirty": True}
 
 
-def test_a_folder_inside_a_repository_of_others_has_none(tmp_path):
+def test_a_folder_inside_a_foreign_repository_has_no_commit(tmp_path):
     git(tmp_path, "init", "-q")
     (tmp_path / "inside").mkdir()
     unknown = {"git_commit": None, "git_dirty": None}

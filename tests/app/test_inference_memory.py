@@ -1,6 +1,4 @@
-"""Memory for drawing, planned from structures alone: what is counted, and what is refused before
-weights are read.
-"""
+"""Memory plan of sampling from structures alone, and refusals before weights are read."""
 
 import pytest
 import torch
@@ -42,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_each_model_is_planned_at_full_size_without_weights(model, tmp_path):
+def test_every_model_is_planned_at_full_size_without_weights(model, tmp_path):
     plan = planned(tmp_path, f"model={model}")
     weights = {part.name: part.bytes for part in plan.parts}
     assert weights["denoiser"] > 4e9 and weights["codec"] > 3e8 and len(weights) > 2
@@ -54,7 +52,7 @@ def test_each_model_is_planned_at_full_size_without_weights(model, tmp_path):
     )
 
 
-def test_a_published_tinyflux_is_planned_too(tmp_path):
+def test_a_published_tinyflux_is_planned(tmp_path):
     plan = planned(
         tmp_path, "model=deep_v42", "codec=pixels", "text=hashed", "height=64", "width=64"
     )
@@ -63,7 +61,7 @@ def test_a_published_tinyflux_is_planned_too(tmp_path):
     )
 
 
-def test_pictures_guidance_and_references_make_it_more(tmp_path):
+def test_planned_memory_grows_with_images_guidance_and_references(tmp_path):
     one = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0"))
     guided = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=4.0"))
     four = working(planned(tmp_path, "model=sd35_medium", "guidance.scale=1.0", "n=4"))
@@ -76,27 +74,29 @@ def test_pictures_guidance_and_references_make_it_more(tmp_path):
     )
     assert four["denoise"] == pytest.approx(4 * one["denoise"], rel=0.02)
     assert smaller["decode"] == pytest.approx(one["decode"] / 4, rel=0.05)
-    asked = ("model=flux1_kontext", "height=512", "width=512")
-    alone, beside = (
-        working(planned(tmp_path, *asked, *more)) for more in ((), ("reference=photo.png",))
+    overrides = ("model=flux1_kontext", "height=512", "width=512")
+    alone, with_reference = (
+        working(planned(tmp_path, *overrides, *more)) for more in ((), ("reference=photo.png",))
     )
     # by the release's rule it has four times the image's pixels
-    assert beside["denoise"] > 3 * alone["denoise"]
+    assert with_reference["denoise"] > 3 * alone["denoise"]
 
 
-def test_a_reference_is_counted_in_its_own_size(tmp_path):
+def test_a_reference_is_planned_at_its_own_size(tmp_path):
     from PIL import Image
 
-    asked = ("model=flux1_kontext", "model.reference_size=as_is", "height=512", "width=512")
+    overrides = ("model=flux1_kontext", "model.reference_size=as_is", "height=512", "width=512")
     used = []
     for name, size in (("small.png", (128, 128)), ("large.png", (1024, 768))):
         Image.new("RGB", size).save(tmp_path / name)
-        used.append(working(planned(tmp_path, *asked, f"reference='{tmp_path / name}'"))["denoise"])
+        used.append(
+            working(planned(tmp_path, *overrides, f"reference='{tmp_path / name}'"))["denoise"]
+        )
     assert used[1] > 2 * used[0]
 
 
-def test_the_plan_is_what_drawing_has_alive(folder, tmp_path):
-    asked = [
+def test_planned_memory_equals_live_bytes_of_sampling(folder, tmp_path):
+    overrides = [
         "model=flux1_dev",
         f"model.weights='{folder}'",
         "height=96",
@@ -104,41 +104,41 @@ def test_the_plan_is_what_drawing_has_alive(folder, tmp_path):
         *drawing.EXACT,
         *TINY,
     ]
-    config = settings("generate", tmp_path, "prompt=night", *asked)
-    made, plan = pipeline(config), inference_memory.plan(config)
+    config = settings("generate", tmp_path, "prompt=night", *overrides)
+    built, plan = pipeline(config), inference_memory.plan(config)
     draw = dict(prompts=["night"], seed=1)
-    made.sampler.images(made.denoiser, **draw)  # which reads what is read at first use
-    told = made.sampler.text.encode(["night"])
-    made.sampler.text.encode = lambda prompts: TextEmbeddings(
-        told.tokens.clone(), told.mask.clone(), told.pooled.clone()
+    built.sampler.images(built.denoiser, **draw)  # which reads what is read at first use
+    embeddings = built.sampler.text.encode(["night"])
+    built.sampler.text.encode = lambda prompts: TextEmbeddings(
+        embeddings.tokens.clone(), embeddings.mask.clone(), embeddings.pooled.clone()
     )
     with LiveBytes() as count:
-        made.sampler.images(made.denoiser, **draw)
+        built.sampler.images(built.denoiser, **draw)
     assert max(working(plan).values()) == pytest.approx(
         max(live for _, live in count.history), rel=0.1
     )
 
 
-def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, monkeypatch):
-    asked = [
+def test_a_request_beyond_memory_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
+    overrides = [
         "model=flux1_dev",
         f"model.weights='{folder}'",
         "prompt=night",
         f"output='{tmp_path / 'drawn'}'",
         *TINY,
     ]
-    asked += ["height=64", "width=64"]
+    overrides += ["height=64", "width=64"]
     monkeypatch.setattr(peak_memory, "available_bytes", lambda device: 1000)
     with monkeypatch.context() as patch:
         patch.setattr(load_release, "fill", None)
         with pytest.raises(MemoryPlanError, match=r"(?s)'decode' needs .* denoiser .*plan=skip"):
-            run("generate", tmp_path, *asked)
-    run("generate", tmp_path, *asked, "plan=skip")
+            run("generate", tmp_path, *overrides)
+    run("generate", tmp_path, *overrides, "plan=skip")
     assert (tmp_path / "drawn" / "image_0000.png").is_file()
 
 
 @pytest.mark.parametrize(
-    ("asked", "share", "cure"),
+    ("words", "share", "cure"),
     [
         (["model=sd35_medium"], 0.99, "height="),
         (["model=sd35_medium"], 0.5, "a smaller model"),
@@ -146,9 +146,9 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(folder, tmp_path, mo
         (["model=flux2_klein_4b"], 0.5, "a smaller model"),
     ],
 )
-def test_the_cure_is_one_that_helps(asked, share, cure, tmp_path):
+def test_the_suggested_cure_makes_the_request_fit(words, share, cure, tmp_path):
     many = ("n=64", "guidance.scale=1.0") if share > 0.9 else ()
-    plan = planned(tmp_path, *asked, *many)
+    plan = planned(tmp_path, *words, *many)
     with pytest.raises(MemoryPlanError) as caught:
         plan.require(int(share * plan.memory.worst(plan.host).total))
     assert cure in caught.value.cure
@@ -156,8 +156,8 @@ def test_the_cure_is_one_that_helps(asked, share, cure, tmp_path):
 
 
 @pytest.mark.parametrize("fits", [1, 3, 8])
-def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, capsys, fits):
-    asked = [
+def test_the_batch_size_is_the_largest_that_fits(folder, tmp_path, monkeypatch, capsys, fits):
+    overrides = [
         "model=flux1_dev",
         f"model.weights='{folder}'",
         "prompt=night",
@@ -166,47 +166,53 @@ def test_as_many_images_are_drawn_at_once_as_fit(folder, tmp_path, monkeypatch, 
         "width=96",
         *TINY,
     ]
-    config = settings("generate", tmp_path, *asked)
+    config = settings("generate", tmp_path, *overrides)
     exactly = inference_memory.plan(config, fits)
     monkeypatch.setattr(
         peak_memory, "available_bytes", lambda device: exactly.memory.worst(exactly.host).total
     )
-    made = pipeline(config)
-    assert made.sampler.max_batch == fits
+    built = pipeline(config)
+    assert built.sampler.max_batch == fits
     assert (f"{fits} of 8 images are drawn at once" in capsys.readouterr().out) == (fits < 8)
     with pytest.raises(MemoryPlanError, match="batch_size=1"):
         pipeline(config.replace(n=16, batch_size=16))
     assert pipeline(config.replace(batch_size=1)).sampler.max_batch == 1
 
 
-@pytest.mark.parametrize("given", ["0", "-3", "many", "1.5", "true"])
-def test_a_batch_size_that_is_none_is_refused(folder, tmp_path, given):
-    for asked in (
+@pytest.mark.parametrize("batch_size", ["0", "-3", "many", "1.5", "true"])
+def test_an_invalid_batch_size_is_refused(folder, tmp_path, batch_size):
+    for overrides in (
         ("model=flux1_dev", f"model.weights='{folder}'", *TINY),
         (f"checkpoint='{tmp_path}'",),
     ):
         with pytest.raises(ConfigError, match=r"batch_size (is|must be)"):
-            run("generate", tmp_path, *asked, "prompt=night", f"batch_size={given}")
+            run("generate", tmp_path, *overrides, "prompt=night", f"batch_size={batch_size}")
 
 
-def test_without_a_gpu_its_plan_is_made_and_drawing_on_it_refused(tmp_path, monkeypatch):
+def test_without_a_gpu_planning_works_and_sampling_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    asked = ("model=sdxl", "hardware=gpu_12gb")
-    assert not planned(tmp_path, *asked).host
+    overrides = ("model=sdxl", "hardware=gpu_12gb")
+    assert not planned(tmp_path, *overrides).host
     with pytest.raises(ConfigError, match="no usable GPU"):
-        run("generate", tmp_path, *asked, "model.random_weights=true", "prompt=night")
+        run("generate", tmp_path, *overrides, "model.random_weights=true", "prompt=night")
 
 
 @pytest.mark.parametrize("size", ["height=104", "height=3", "width=100"])
 @pytest.mark.parametrize("plan", ["only", "check", "skip"])
-def test_a_size_that_cannot_be_cut_into_tokens_is_named(folder, size, plan, tmp_path):
-    asked = ("model=flux1_dev", f"model.weights='{folder}'", "prompt=night", f"plan={plan}", *TINY)
+def test_a_size_that_does_not_divide_into_tokens_is_refused(folder, size, plan, tmp_path):
+    overrides = (
+        "model=flux1_dev",
+        f"model.weights='{folder}'",
+        "prompt=night",
+        f"plan={plan}",
+        *TINY,
+    )
     with pytest.raises(ConfigError, match="cannot be cut into cells of 16") as caught:
-        run("generate", tmp_path, *asked, size)
+        run("generate", tmp_path, *overrides, size)
     assert caught.value.where == size.split("=")[0]
 
 
-@pytest.mark.parametrize("asked", [["model=flux1_dev", "plan=maybe"], ["plan=only"]])
-def test_a_plan_of_nothing_or_of_an_unknown_kind_is_refused(asked, tmp_path):
+@pytest.mark.parametrize("words", [["model=flux1_dev", "plan=maybe"], ["plan=only"]])
+def test_an_invalid_plan_value_is_refused(words, tmp_path):
     with pytest.raises(ConfigError, match="plan"):
-        run("generate", tmp_path, *asked)
+        run("generate", tmp_path, *words)

@@ -1,4 +1,4 @@
-"""What a release's scheduler said is kept with a run, and a resumption under another is refused."""
+"""Scheduler settings of a release are recorded with a run; resuming under others is refused."""
 
 import json
 
@@ -31,7 +31,7 @@ def rewritten(release):
     file.write_text(before)
 
 
-def asked(release, *overrides):
+def request(release, *overrides):
     network = (
         "model=sdxl",
         f"model.weights='{release}'",
@@ -57,11 +57,11 @@ def asked(release, *overrides):
 @pytest.fixture(scope="module")
 def trained(release, tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
-    run("train", root, *asked(release, "steps=1"))
+    run("train", root, *request(release, "steps=1"))
     return root
 
 
-def test_the_run_keeps_what_the_scheduler_said(trained):
+def test_a_run_records_the_scheduler_settings_of_its_release(trained):
     kept = json.loads((trained / "outputs" / "x" / "config.json").read_text())
     assert kept["path"]["beta_end"] == 0.012 and kept["model"]["prediction"] == "epsilon"
     assert kept["sampler"]["spacing"] == "leading"
@@ -75,21 +75,21 @@ def test_the_run_keeps_what_the_scheduler_said(trained):
         ({"rescale_betas_zero_snr": True}, "path.zero_terminal_snr"),
     ],
 )
-def test_a_scheduler_file_that_changed_is_refused_by_its_key(
+def test_a_changed_scheduler_setting_is_refused_by_its_key(
     trained, release, rewritten, values, key
 ):
     rewritten(**values)
     with pytest.raises(ConfigError) as caught:
-        run("train", trained, *asked(release, "steps=2", "resume=auto"))
+        run("train", trained, *request(release, "steps=2", "resume=auto"))
     assert key in caught.value.what and "resume_changed=true" in caught.value.cure
 
 
-def test_an_older_run_that_kept_none_of_it_is_held_against_its_checkpoint(
+def test_a_run_without_recorded_scheduler_is_compared_with_its_checkpoint(
     trained, release, rewritten
 ):
-    then = resolve_auto(settings("train", trained, *asked(release, "steps=1"))).plain
+    then = resolve_auto(settings("train", trained, *request(release, "steps=1"))).plain
     assert then["path"] == {} and then["sampler"]["shift"] is None, "as older releases wrote it"
-    now = Parts.from_config(settings("train", trained, *asked(release, "steps=1"))).config.plain
+    now = Parts.from_config(settings("train", trained, *request(release, "steps=1"))).config.plain
     assert [c.key for c in changes(then, now, 1)] == []
     file = trained / "outputs" / "x" / "config.json"
     before = file.read_text()
@@ -98,12 +98,12 @@ def test_an_older_run_that_kept_none_of_it_is_held_against_its_checkpoint(
     try:
         with pytest.raises(ConfigError, match=r"beta_end 0.012 -> 0.02"):
             recipes.train(
-                configuration("train", trained, *asked(release, "steps=2", "resume=auto"))
+                configuration("train", trained, *request(release, "steps=2", "resume=auto"))
             )
     finally:
         file.write_text(before)
 
 
-def test_an_unchanged_release_goes_on(trained, release):
-    run("train", trained, *asked(release, "steps=2", "resume=auto"))
+def test_a_run_resumes_with_an_unchanged_release(trained, release):
+    run("train", trained, *request(release, "steps=2", "resume=auto"))
     assert (trained / "outputs" / "x" / "checkpoints" / "step_0000002").is_dir()

@@ -1,6 +1,4 @@
-"""A source of a mixture has the experts that it is given, and no others: nothing stands in for the
-rest.
-"""
+"""A source of a mixture has only its own experts; absent features have no substitute."""
 
 import pytest
 import torch
@@ -74,18 +72,14 @@ def test_only_the_experts_that_a_source_has_are_extracted_and_served(tmp_path):
         ),
     ],
 )
-def test_experts_that_do_not_fit_the_run_are_refused_before_anything_is_read(
-    tmp_path, lines, where, says
-):
+def test_incompatible_experts_are_refused_before_data_is_read(tmp_path, lines, where, says):
     with pytest.raises(ConfigError, match=says) as caught:
         Parts.from_config(settings("train", tmp_path, *MIXED, *lines))
     assert caught.value.where == where and caught.value.cure
 
 
-def test_what_stands_in_an_absent_expert_s_rows_changes_neither_loss_nor_gradient():
-    """Features, targets and the map as a weight: whatever numbers the absent rows hold, the step is
-    the same.
-    """
+def test_values_of_absent_expert_features_change_neither_loss_nor_gradient():
+    """Features, targets and the weighting map: values in absent rows do not change the step."""
     sizes = {
         "hidden_size": 32,
         "num_attention_heads": 2,
@@ -113,15 +107,16 @@ def test_what_stands_in_an_absent_expert_s_rows_changes_neither_loss_nor_gradien
     shapes = {"lune.features": (3,), "sol.stats": (4,), "sol.spatial": (8, 8)}
     real = {key: torch.rand(4, 10, *shape) for key, shape in shapes.items()}
 
-    def step(filled, told=present):
+    def step(filled, presence=present):
         rows = {
-            k: torch.where(told.view(4, *(1,) * (v.ndim - 1)), v, filled) for k, v in real.items()
+            k: torch.where(presence.view(4, *(1,) * (v.ndim - 1)), v, filled)
+            for k, v in real.items()
         }
         text = TextEmbeddings(
             torch.ones(4, 3, 4), torch.ones(4, 3, dtype=torch.bool), torch.ones(4, 4)
         )
         latents = torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
-        some = {"lune": told, "sol": told}
+        some = {"lune": presence, "sol": presence}
         ids = torch.arange(4)
         batch = Batch(
             latents, text, ids, torch.zeros(4).long(), ["x"] * 4, experts=rows, expert_present=some
@@ -134,6 +129,6 @@ def test_what_stands_in_an_absent_expert_s_rows_changes_neither_loss_nor_gradien
             p.grad.clone() for p in net.parameters() if p.grad is not None
         ]
 
-    zeros, other, whole = step(0.0), step(1e3), step(1e3, torch.ones(4, dtype=torch.bool))
+    zeros, other, all_present = step(0.0), step(1e3), step(1e3, torch.ones(4, dtype=torch.bool))
     assert zeros[0] == other[0] and all(map(torch.equal, zeros[1], other[1]))
-    assert all(g.isfinite().all() for g in zeros[1]) and whole[0] != zeros[0]
+    assert all(g.isfinite().all() for g in zeros[1]) and all_present[0] != zeros[0]

@@ -1,6 +1,4 @@
-"""The metric that a run returns to a sweeper: named rightly before the start, measured at the
-end.
-"""
+"""The metric that a run returns to a sweeper: checked before the start, measured at the end."""
 
 import json
 from pathlib import Path
@@ -20,7 +18,7 @@ def returned(root, *overrides):
     return train(config), json.loads((Path(config["run_dir"]) / "results.json").read_text())
 
 
-def test_a_run_returns_the_metrics_that_it_names(tmp_path):
+def test_a_run_returns_its_optimized_metrics(tmp_path):
     names = "[validation_loss,validation/loss_t_0.5,prompt_accuracy,train/loss,parameters]"
     values, results = returned(tmp_path, f"optimized_metric={names}")
     assert all(type(value) is float for value in values)
@@ -28,7 +26,7 @@ def test_a_run_returns_the_metrics_that_it_names(tmp_path):
     assert values[4] == results["parameters"] and values[1] != values[0]
 
 
-def test_a_run_that_names_none_returns_its_exit_code(tmp_path):
+def test_a_run_without_optimized_metric_returns_its_exit_code(tmp_path):
     code, _ = returned(tmp_path)
     assert type(code) is int and code == 0
 
@@ -42,7 +40,7 @@ def test_a_run_that_names_none_returns_its_exit_code(tmp_path):
         ("[validation_loss,accuracy]", "prompt_accuracy"),
     ],
 )
-def test_a_metric_that_cannot_exist_is_refused_before_the_start(tmp_path, metric, hint):
+def test_an_impossible_metric_is_refused_before_the_start(tmp_path, metric, hint):
     config = settings("train", tmp_path, f"optimized_metric={metric}")
     with pytest.raises(ConfigError) as caught:
         optimized_metric.check(config)
@@ -50,7 +48,7 @@ def test_a_metric_that_cannot_exist_is_refused_before_the_start(tmp_path, metric
     assert not any(tmp_path.iterdir())
 
 
-def test_training_metrics_do_not_exist_where_nothing_logs_them(tmp_path):
+def test_unlogged_training_metrics_are_refused(tmp_path):
     config = settings(
         "train", tmp_path, "optimized_metric=train/loss", "callbacks.log_every_steps=0"
     )
@@ -66,12 +64,12 @@ def test_a_callback_of_the_user_may_log_any_name(tmp_path):
     optimized_metric.check(config)
 
 
-def test_an_expert_s_loss_exists_with_the_expert(tmp_path):
+def test_the_loss_of_an_expert_is_available_only_with_the_expert(tmp_path):
     config = settings("train", tmp_path, "optimized_metric=train/lune", "experts=lune")
     optimized_metric.check(config)
 
 
-def test_an_accuracy_of_pictures_that_nobody_reads_is_refused(tmp_path):
+def test_prompt_accuracy_without_a_verifier_is_refused(tmp_path):
     class Source:
         class train:
             class records:

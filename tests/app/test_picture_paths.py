@@ -18,7 +18,7 @@ def plain(value):
 
 @pytest.mark.parametrize("key", ["reference", "image", "mask"])
 @pytest.mark.parametrize("path", ["photo.png", "my photo, blue.png", "it's [one].png", "C=D.png"])
-def test_one_path(key, path):
+def test_one_image_path_is_read_as_typed(key, path):
     assert read(f"{key}={path}") == path
 
 
@@ -32,5 +32,5 @@ def test_one_path(key, path):
         ("null", None),
     ],
 )
-def test_several_paths(typed, paths):
+def test_several_image_paths_are_read_as_typed(typed, paths):
     assert read(f"reference={typed}") == paths

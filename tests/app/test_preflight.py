@@ -1,6 +1,4 @@
-"""A run that would fail later is stopped before it begins; one that goes is told what it takes, and
-not changed.
-"""
+"""The preflight stops a run that would fail later, and does not change one that passes."""
 
 import random
 import re
@@ -29,44 +27,49 @@ def root(tmp_path_factory):
 # what it says
 
 
-def said(capsys):
+def printed(capsys):
     return re.sub(r"[\s│┃]+", " ", capsys.readouterr().out)
 
 
-def test_alone_it_says_what_would_be_made_and_leaves_nothing(tmp_path, capsys):
+def test_preflight_only_reports_planned_work_and_leaves_no_files(tmp_path, capsys):
     assert only(tmp_path, "run=x") == 0
-    told = said(capsys)
+    output = printed(capsys)
     assert list(tmp_path.iterdir()) == []
-    assert "shapes/train 48 records, nothing wrong 1:1 48 of 32 to 63 px, 0% cropped" in told
-    assert all(f" {stage} " in told for stage in ("step", "validation", "preview", "save"))
-    assert told.count(" predicted, ") == 4 and "dry run with a few samples" in told
-    assert "8 of 8; 1.3 epochs in all" in told and "8 = 8 samples x 1 accumulated x 1 rank" in told
-    assert "to be written: cache" in told and "images a second" in told
+    assert (
+        "shapes/train 48 records, nothing wrong masks 48 1:1 48 of 32 to 63 px, 0% cropped"
+        in output
+    )
+    assert all(f" {stage} " in output for stage in ("step", "validation", "preview", "save"))
+    assert output.count(" predicted, ") == 4 and "dry run with a few samples" in output
+    assert (
+        "8 of 8; 1.3 epochs in all" in output and "8 = 8 samples x 1 accumulated x 1 rank" in output
+    )
+    assert "to be written: cache" in output and "images a second" in output
 
 
-def test_alone_over_caches_that_are_there_it_uses_them_and_changes_none(root, capsys):
+def test_preflight_only_reads_existing_caches_unchanged(root, capsys):
     before = tree(root)
     assert only(root, "run=x", "hardware.accumulation=2") == 0
-    told = said(capsys)
+    output = printed(capsys)
     assert tree(root) == before
-    assert "few samples" not in told and "as surveyed when the cache was made" in told
-    assert "8 = 4 samples x 2 accumulated x 1 rank" in told
+    assert "few samples" not in output and "as surveyed when the cache was made" in output
+    assert "8 = 4 samples x 2 accumulated x 1 rank" in output
 
 
-def test_a_resumed_run_counts_the_steps_that_are_left(root, capsys):
+def test_preflight_of_a_resumed_run_counts_remaining_steps(root, capsys):
     assert only(root, "run=first", "resume=auto", "steps=8", "schedule.total_steps=2") == 0
-    assert "6 of 8; 1.3 epochs in all" in said(capsys)
+    assert "6 of 8; 1.3 epochs in all" in printed(capsys)
 
 
-def test_false_says_nothing_but_still_judges(root, capsys, monkeypatch):
+def test_preflight_false_is_silent_but_still_checks(root, capsys, monkeypatch):
     run("train", root, *SMALL, "run=quiet", "steps=1", "preflight=false")
-    assert "predicted" not in said(capsys)
+    assert "predicted" not in printed(capsys)
     monkeypatch.setattr(disk_needs, "room", lambda _: (1000, None))
     with pytest.raises(errors.DiskFull):
         run("train", root, *SMALL, "run=full", "steps=1", "preflight=false")
 
 
-def test_another_word_is_refused(tmp_path):
+def test_an_invalid_preflight_value_is_refused(tmp_path):
     with pytest.raises(errors.ConfigError) as caught:
         run("train", tmp_path, *SMALL, "preflight=maybe")
     assert (
@@ -78,17 +81,17 @@ def test_another_word_is_refused(tmp_path):
 # that it changes nothing
 
 
-def test_a_run_with_it_ends_with_the_same_bits_as_one_without(root):
+def test_preflight_does_not_change_a_single_bit_of_the_run(root):
     ends = {}
-    for asked in ("true", "false"):
-        name = f"bits_{asked}"
-        run("train", root, *SMALL, f"run={name}", "steps=4", f"preflight={asked}")
+    for overrides in ("true", "false"):
+        name = f"bits_{overrides}"
+        run("train", root, *SMALL, f"run={name}", "steps=4", f"preflight={overrides}")
         checkpoint = directory.read(root / "outputs" / name / "checkpoints" / "step_0000004")
         with open(root / "outputs" / name / "csv" / "metrics.csv") as rows:
             columns = rows.readline().strip().split(",")
             kept = [i for i, name in enumerate(columns) if not is_measured(name)]
             logged = [[line.strip().split(",")[i] for i in kept] for line in rows]
-        ends[asked] = (
+        ends[overrides] = (
             checkpoint.weights("raw"),
             checkpoint.weights("averaged"),
             checkpoint.state(),
@@ -101,7 +104,7 @@ def test_a_run_with_it_ends_with_the_same_bits_as_one_without(root):
     assert logged == other[3] and len(logged) >= 4
 
 
-def test_torch_and_numpy_draw_on_as_if_there_had_been_none(root):
+def test_preflight_leaves_torch_and_numpy_generators_unchanged(root):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     only(root, "run=x")
     assert (
@@ -121,10 +124,10 @@ def test_a_dry_run_leaves_the_global_generators_as_they_were():
 # data
 
 
-def test_everything_that_is_wrong_with_a_folder_is_told_together(tmp_path, capsys):
+def test_all_faults_of_a_folder_are_reported_together(tmp_path, capsys):
     photos = photographs(tmp_path / "photos", ("coffee", "rocket", "coins", "camera"), side=32)
-    whole = (photos / "camera.jpg").read_bytes()
-    (photos / "camera.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    original = (photos / "camera.jpg").read_bytes()
+    (photos / "camera.jpg").write_bytes(original[: len(original) * 2 // 3])
     (photos / "page.jpg").write_text("<!DOCTYPE html><html>404</html>")
     (photos / "rocket.txt").unlink()
     (photos / "copy.png").write_bytes((photos / "coffee.png").read_bytes())
@@ -139,22 +142,22 @@ def test_everything_that_is_wrong_with_a_folder_is_told_together(tmp_path, capsy
     root.mkdir()
     with pytest.raises(errors.DataError):
         only(root, *chosen)
-    told = said(capsys)
+    output = printed(capsys)
     assert list(root.iterdir()) == []
     assert (
-        re.search(r"unreadable \d: .*page\.jpg: a web page", told)
-        and "camera.jpg: truncated" in told
+        re.search(r"unreadable \d: .*page\.jpg: a web page", output)
+        and "camera.jpg: truncated" in output
     )
-    assert "no caption 1: rocket.jpg" in told
-    assert re.search(r"other caption 1: (copy|coffee)\.png = (copy|coffee)\.png", told)
-    assert re.search(r"3:2 3 of 32 to 63 px, 33% cropped", told)
+    assert "no caption 1: rocket.jpg" in output
+    assert re.search(r"other caption 1: (copy|coffee)\.png = (copy|coffee)\.png", output)
+    assert re.search(r"3:2 3 of 32 to 63 px, 33% cropped", output)
     assert only(root, *chosen, "data.skip_bad=true", "data.allow_missing_captions=true") == 0
 
 
-def test_a_damaged_image_is_refused_by_name_before_the_cache_is_begun(tmp_path):
+def test_a_damaged_image_is_refused_by_name_before_extraction(tmp_path):
     photos = photographs(tmp_path / "photos", ("coffee", "rocket", "coins", "camera"), side=32)
-    whole = (photos / "camera.jpg").read_bytes()
-    (photos / "camera.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    original = (photos / "camera.jpg").read_bytes()
+    (photos / "camera.jpg").write_bytes(original[: len(original) * 2 // 3])
     chosen = (
         *SMALL,
         "data=folder",
@@ -170,7 +173,7 @@ def test_a_damaged_image_is_refused_by_name_before_the_cache_is_begun(tmp_path):
     assert not list(tmp_path.rglob("manifest.json"))
 
 
-def test_what_was_found_is_kept_with_the_cache_and_only_for_these_records(root, monkeypatch):
+def test_a_dataset_survey_is_stored_with_the_cache_of_its_records(root, monkeypatch):
     config = configuration("train", root, *SMALL)
     cache = root / "cache" / "shapes" / "train"
     records, _ = dataset_survey.records_of(config["data"]["sources"]["shapes"])
@@ -179,8 +182,8 @@ def test_what_was_found_is_kept_with_the_cache_and_only_for_these_records(root, 
     def survey(of, frame, read_by=text):
         return dataset_survey.survey("shapes", "train", of["train"], frame, cache, read_by)
 
-    known = survey(records, (32, 32))
-    assert known.stored and known.audit.total == 48
+    stored_survey = survey(records, (32, 32))
+    assert stored_survey.stored and stored_survey.audit.total == 48
     assert not survey(records, (32, 32), HashedWords(width=16, length=5)).stored, (
         "it may cut captions"
     )

@@ -1,6 +1,4 @@
-"""What a preflight stops: no room, no right to write, damaged or stale caches, too little memory;
-and its ranks.
-"""
+"""Preflight refusals: disk space, permissions, damaged or stale caches, memory; and ranks."""
 
 import json
 import os
@@ -32,7 +30,7 @@ def root(tmp_path_factory):
 # disk
 
 
-def test_a_disk_without_room_is_told_before_any_time_is_spent(tmp_path, monkeypatch):
+def test_insufficient_disk_space_is_refused_before_extraction(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_needs, "room", lambda _: (300_000, None))
     with pytest.raises(errors.DiskFull) as caught:
         run("train", tmp_path, *SMALL, "run=x", "preflight=true")
@@ -44,7 +42,7 @@ def test_a_disk_without_room_is_told_before_any_time_is_spent(tmp_path, monkeypa
     assert "paths.root" in caught.value.cure and not (tmp_path / "cache").exists()
 
 
-def test_a_disk_without_room_for_more_files_is_told(tmp_path, monkeypatch):
+def test_insufficient_inodes_are_refused(tmp_path, monkeypatch):
     assert disk_needs.room(tmp_path)[0] > 2**20
     monkeypatch.setattr(disk_needs, "room", lambda _: (2**40, 3))
     with pytest.raises(errors.DiskFull) as caught:
@@ -52,7 +50,7 @@ def test_a_disk_without_room_for_more_files_is_told(tmp_path, monkeypatch):
     assert "room for 3 more" in caught.value.what
 
 
-def test_what_is_foretold_of_the_disk_is_what_is_written(root):
+def test_predicted_disk_use_equals_the_bytes_written(root):
     config = configuration("train", root, *SMALL, "experts=lune_sol", "preflight=false")
     parts = Parts.from_config(schema.read(config, "train"))
     (shapes,) = open_sources(parts)
@@ -76,7 +74,7 @@ def test_what_is_foretold_of_the_disk_is_what_is_written(root):
     assert real <= written.bytes / 3 and written.bytes / 3 - real < 2**21
 
 
-def test_what_lies_in_the_way_of_the_checkpoints_is_told(root):
+def test_a_file_in_place_of_the_checkpoint_folder_is_refused(root):
     folder = root / "outputs" / "blocked"
     folder.mkdir(parents=True)
     (folder / "checkpoints").write_text("")
@@ -90,19 +88,19 @@ def test_what_lies_in_the_way_of_the_checkpoints_is_told(root):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_this_user_may_not_write_to_is_told(tmp_path):
+def test_a_folder_without_write_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(errors.NotWritable):
         run("train", tmp_path, *SMALL, "run=x", "preflight=true")
 
 
-def test_a_checkpoint_that_comes_back_otherwise_stops_the_run(root, monkeypatch):
+def test_a_checkpoint_that_does_not_round_trip_stops_the_run(root, monkeypatch):
     real = directory.Checkpoint.weights
 
     def rotten(self, which="averaged"):
-        found = real(self, which)
-        next(iter(found.values())).view(torch.uint8).reshape(-1)[0] ^= 1
-        return found
+        tensors = real(self, which)
+        next(iter(tensors.values())).view(torch.uint8).reshape(-1)[0] ^= 1
+        return tensors
 
     monkeypatch.setattr(directory.Checkpoint, "weights", rotten)
     with pytest.raises(errors.CorruptCheckpoint):
@@ -116,8 +114,8 @@ def test_a_checkpoint_that_comes_back_otherwise_stops_the_run(root, monkeypatch)
 def test_one_flipped_bit_of_a_cache_stops_the_run(root):
     shard = root / "cache" / "shapes" / "train" / "encodings" / "shard_00000.safetensors"
     content = shard.read_bytes()
-    place = len(content) // 2
-    shard.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    middle = len(content) // 2
+    shard.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     try:
         with pytest.raises(errors.CorruptStore) as caught:
             run("train", root, *SMALL, "run=flipped", "preflight=false")
@@ -127,7 +125,7 @@ def test_one_flipped_bit_of_a_cache_stops_the_run(root):
     assert not (root / "outputs" / "flipped").exists()
 
 
-def test_a_stale_cache_is_told_alone_too_although_something_else_is_to_be_made(root):
+def test_a_stale_cache_is_refused_even_if_other_groups_are_missing(root):
     before = tree(root)
     with pytest.raises(errors.StaleCache) as caught:
         only(root, "codec.fold=4", "model.patch_size=1", "experts=lune")
@@ -138,7 +136,7 @@ def test_a_stale_cache_is_told_alone_too_although_something_else_is_to_be_made(r
 # memory
 
 
-def test_a_network_that_memory_cannot_hold_is_never_built(tmp_path, monkeypatch):
+def test_a_network_beyond_memory_is_never_built(tmp_path, monkeypatch):
     monkeypatch.setattr("tinyflux_pl.app.preflight.preflight.available_bytes", lambda _: 100_000)
     with pytest.raises(errors.MemoryPlanError) as caught:
         run("train", tmp_path, *SMALL, "run=x", "preflight=false")
@@ -146,23 +144,25 @@ def test_a_network_that_memory_cannot_hold_is_never_built(tmp_path, monkeypatch)
     assert not (tmp_path / "cache").exists()
 
 
-def test_activations_that_do_not_fit_are_told_with_the_keys_that_help(root, monkeypatch):
+def test_activations_beyond_memory_are_refused_with_the_keys_that_help(root, monkeypatch):
     monkeypatch.setattr(peak_memory, "available_bytes", lambda _: 3 * 2**20)
     with pytest.raises(errors.MemoryPlanError) as caught:
         run("train", root, *SMALL, "run=big", "hardware.batch_size=16", "preflight=true")
     assert "the stage 'step' needs" in caught.value.what and "activations" in caught.value.what
     assert "hardware.gradient_checkpointing=true" in caught.value.cure
-    found = re.search(r"hardware.accumulation=(\d+)", caught.value.cure)
-    assert found and 1 < int(found[1]) <= 16
+    suggested = re.search(r"hardware.accumulation=(\d+)", caught.value.cure)
+    assert suggested and 1 < int(suggested[1]) <= 16
     cured = (
-        f"hardware.accumulation={found[1]}",
+        f"hardware.accumulation={suggested[1]}",
         "hardware.batch_size=16",
         "callbacks.preview.count=1",
     )
     assert only(root, "run=big", *cured) == 0
 
 
-def test_memory_that_runs_out_all_the_same_is_told_likewise(root, monkeypatch):
+def test_an_out_of_memory_error_in_the_dry_run_is_reported_with_the_keys_that_help(
+    root, monkeypatch
+):
     from tinyflux_pl.objectives.flow import FlowObjective
 
     real = FlowObjective.loss
@@ -182,7 +182,7 @@ def test_memory_that_runs_out_all_the_same_is_told_likewise(root, monkeypatch):
     assert not (root / "outputs" / "hungry" / "checkpoints").exists()
 
 
-def test_nothing_of_the_copy_is_left_in_memory(root, monkeypatch):
+def test_the_dry_run_copy_is_released_from_memory(root, monkeypatch):
     copies, build = [], dry_run_setup.build_trainable
 
     def watched(*args, **kwargs):
@@ -198,7 +198,7 @@ def test_nothing_of_the_copy_is_left_in_memory(root, monkeypatch):
 # ranks
 
 
-def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
+def test_only_rank_zero_runs_the_preflight(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     parts = Parts.from_config(settings("train", tmp_path, *SMALL, "preflight=true"))
     waiting = Preflight(parts, 0)
@@ -219,9 +219,9 @@ def test_ranks_but_the_first_look_at_nothing(tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_the_batch_is_divided_among_the_ranks(hardware, sizes):
-    found = batch_sizes.sizes(SimpleNamespace(**hardware))
-    assert (found.micro_batch, found.on_rank, found.accumulation, found.ranks) == sizes
+def test_the_predicted_batch_is_divided_among_the_ranks(hardware, sizes):
+    batch = batch_sizes.sizes(SimpleNamespace(**hardware))
+    assert (batch.micro_batch, batch.on_rank, batch.accumulation, batch.ranks) == sizes
 
 
 def test_a_batch_that_does_not_divide_is_refused():
@@ -232,6 +232,6 @@ def test_a_batch_that_does_not_divide_is_refused():
     assert "2 ranks" in caught.value.what
 
 
-def test_the_report_of_a_run_is_unharmed_by_its_preflight(root):
+def test_preflight_does_not_alter_the_report_of_the_run(root):
     results = json.loads((root / "outputs" / "first" / "results.json").read_text())
     assert results["steps"] == 2 and not list((root / "outputs" / "first").rglob(".*.part"))

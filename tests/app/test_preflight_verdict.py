@@ -15,19 +15,19 @@ def recipe(error=None):
     return with_verdict(run)
 
 
-def test_ready(capsys):
+def test_a_passed_preflight_prints_ready(capsys):
     assert recipe()({"preflight": "only"}) == 0
     assert capsys.readouterr().out.startswith("preflight: ready")
 
 
 @pytest.mark.parametrize("error", [ConfigError("no such key"), DiskFull("no such key")])
-def test_not_ready_and_why_and_the_error_goes_on(capsys, error):
+def test_a_failed_preflight_prints_its_reason_and_raises(capsys, error):
     with pytest.raises(type(error)):
         recipe(error)({"preflight": "only"})
     assert capsys.readouterr().out == "preflight: NOT ready: no such key\n"
 
 
-def test_a_run_says_nothing_of_it_and_a_stop_is_no_verdict(capsys):
+def test_a_training_run_and_an_interruption_print_no_verdict(capsys):
     assert recipe()({"preflight": True}) == 0
     with pytest.raises(Interrupted):
         recipe(Interrupted(15))({"preflight": "only"})

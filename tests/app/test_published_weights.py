@@ -29,13 +29,11 @@ def real(tmp_path_factory):
     return releases.all_of(tmp_path_factory.mktemp("releases"))
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_published_weights_draw_what_the_reference_network_does(
-    tmp_path, real, beside, monkeypatch
+@pytest.mark.parametrize("with_config", [True, False])
+def test_published_weights_reproduce_samples_of_the_reference_network(
+    tmp_path, real, with_config, monkeypatch
 ):
-    """model=deep_v42 model.weights=FILE equals load_reference and the sampling loop with the
-    original's settings.
-    """
+    """model=deep_v42 equals load_reference with the original's sampling settings."""
     from tinyflux_pl.config.build import build
     from tinyflux_pl.core.types import Conditioning
     from tinyflux_pl.denoisers.tinyflux import TinyFluxDenoiser, load_reference, to_reference_keys
@@ -57,7 +55,7 @@ def test_published_weights_draw_what_the_reference_network_does(
     weights, file = to_reference_keys(net), tmp_path / "published" / "step_1.safetensors"
     file.parent.mkdir()
     save_file(weights, file)
-    if beside:
+    if with_config:
         (file.parent / "config.json").write_text(json.dumps(net.config.to_dict()))
 
     drawn = []
@@ -85,19 +83,23 @@ def test_published_weights_draw_what_the_reference_network_does(
     settings = SamplerSettings(
         steps=28, solver="euler", shift=3.0, toward="data", guidance=Guidance(scale=5.0)
     )
-    told, negative = (
+    conditions, negative = (
         text.encode([words]) for words in ("a red circle, [left]", "blurry, distorted, low quality")
     )
-    assert told.mask.all() and told.tokens.shape[1] == parts["text"]["length"]
+    assert conditions.mask.all() and conditions.tokens.shape[1] == parts["text"]["length"]
     x = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(1))
     # as it was trained: without a mask, over all that T5 says of the padding too
     with torch.no_grad():
-        answer = denoiser(x.mT.reshape(1, 16, 4, 6), torch.tensor([0.3]), Conditioning(told)).sample
-        plain = reference(x, told.tokens, told.pooled, torch.tensor([0.3]), img_ids=grid_ids(4, 6))
+        answer = denoiser(
+            x.mT.reshape(1, 16, 4, 6), torch.tensor([0.3]), Conditioning(conditions)
+        ).sample
+        plain = reference(
+            x, conditions.tokens, conditions.pooled, torch.tensor([0.3]), img_ids=grid_ids(4, 6)
+        )
     torch.testing.assert_close(answer.flatten(2).mT, plain, atol=1e-5, rtol=1e-5)
     expected = sample(
         denoiser,
-        told,
+        conditions,
         negative,
         shape=(16, 4, 6),
         sample_ids=[0, 1],
@@ -119,8 +121,8 @@ def test_published_weights_draw_what_the_reference_network_does(
         .numpy()
     )
     assert picture.shape == (32, 48, 3) and np.abs(picture.astype(int) - pixels).max() <= 1
-    said = json.loads(
+    metadata = json.loads(
         Image.open(tmp_path / "outputs" / "published" / "image_0001.png").text["tinyflux_pl"]
     )
-    assert said["prompt"] == "a red circle, [left]" and said["settings"]["toward"] == "data"
-    assert said["settings"]["guidance"]["negative"] == "blurry, distorted, low quality"
+    assert metadata["prompt"] == "a red circle, [left]" and metadata["settings"]["toward"] == "data"
+    assert metadata["settings"]["guidance"]["negative"] == "blurry, distorted, low quality"

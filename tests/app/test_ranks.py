@@ -1,6 +1,4 @@
-"""Which process is rank 0, by what each launcher sets; and that the others wait until the caches
-lack nothing.
-"""
+"""Rank 0 is read from the variables of each launcher; other ranks wait for complete caches."""
 
 import signal
 
@@ -35,7 +33,7 @@ def alone(monkeypatch):
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, True),  # within sbatch, without srun
     ],
 )
-def test_rank_0_is_told_by_the_launcher_s_variables(monkeypatch, variables, first):
+def test_rank_zero_is_read_from_the_launcher_environment(monkeypatch, variables, first):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert rank.is_rank_zero() is first
@@ -43,7 +41,7 @@ def test_rank_0_is_told_by_the_launcher_s_variables(monkeypatch, variables, firs
 
 @pytest.fixture
 def looks(monkeypatch):
-    """What the caches lack at each look, the last for ever; and what was done, in order."""
+    """Missing splits at each look (the last repeats), and the calls made, in order."""
     done, lacking = [], [["train"], ["train"], []]
 
     def look(_):
@@ -58,18 +56,18 @@ def looks(monkeypatch):
     return done
 
 
-def test_rank_0_makes_what_the_caches_lack_at_once(looks):
+def test_rank_zero_extracts_missing_cache_rows(looks):
     ranks.prepare_on_rank_zero(None)
     assert looks == ["prepare"]
 
 
-def test_other_ranks_wait_until_the_caches_lack_nothing(looks, monkeypatch):
+def test_other_ranks_wait_until_the_caches_are_complete(looks, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     ranks.prepare_on_rank_zero(None)
     assert looks == ["look", "look", "look", "prepare"]
 
 
-def test_a_rank_that_waits_is_stopped_by_a_signal(looks, monkeypatch):
+def test_a_waiting_rank_is_stopped_by_a_signal(looks, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(interruption, "_request", None)
     interruption.request_stop(signal.SIGTERM)

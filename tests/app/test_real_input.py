@@ -1,6 +1,4 @@
-"""Photographs through the real kinds of codec, text encoders and teachers, from files to
-pictures.
-"""
+"""Photographs through real kinds of codec, text encoder and teacher, from files to images."""
 
 import json
 import shutil
@@ -72,7 +70,7 @@ def everything(store, key):
     return store.gather(key, range(len(store)))
 
 
-def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project, photos):
+def test_the_cache_holds_features_of_every_photograph(project, photos):
     store, count = read(project), len(NAMES) - 1
     assert len(store) == count and len(read(project, "validation")) == 1
     shapes = {key: tuple(everything(store, key).shape) for key in store.layout("encodings")}
@@ -101,7 +99,7 @@ def test_the_cache_holds_what_the_teachers_saw_of_every_photograph(project, phot
         )
 
 
-def test_latents_and_text_are_those_of_the_photograph_and_its_caption(project, real, photos):
+def test_latents_and_text_equal_those_of_photograph_and_caption(project, real, photos):
     from tinyflux_pl.data.images.decode import decode
     from tinyflux_pl.data.images.fit import fit
 
@@ -121,16 +119,16 @@ def test_latents_and_text_are_those_of_the_photograph_and_its_caption(project, r
     torch.testing.assert_close(
         everything(store, "latents")[row].float(), latents[0], atol=2e-3, rtol=2e-3
     )
-    told = text.encode([caption])
+    embeddings = text.encode([caption])
     torch.testing.assert_close(
-        everything(store, "text.tokens")[row].float(), told.tokens[0], atol=2e-3, rtol=2e-3
+        everything(store, "text.tokens")[row].float(), embeddings.tokens[0], atol=2e-3, rtol=2e-3
     )
     torch.testing.assert_close(
-        everything(store, "text.pooled")[row].float(), told.pooled[0], atol=2e-3, rtol=2e-3
+        everything(store, "text.pooled")[row].float(), embeddings.pooled[0], atol=2e-3, rtol=2e-3
     )
 
 
-def test_training_ran_on_it_and_the_checkpoint_draws(project):
+def test_training_on_photographs_gives_a_checkpoint_that_samples(project):
     folder = project / "outputs" / "photos"
     results = json.loads((folder / "results.json").read_text())
     assert (
@@ -173,7 +171,7 @@ def masked(tmp_path_factory, photos):
     return folder
 
 
-def test_metadata_masks_and_rectangles(tmp_path, real, masked):
+def test_metadata_captions_masks_and_rectangular_sizes_train(tmp_path, real, masked):
     chosen = (
         "data=folder",
         f"data.root='{masked}'",
@@ -196,7 +194,7 @@ def test_metadata_masks_and_rectangles(tmp_path, real, masked):
     assert Image.open(tmp_path / "outputs" / "drawn" / "image_0000.png").size == (64, 48)
 
 
-def test_masks_weigh_the_loss(tmp_path, masked):
+def test_masks_weight_the_loss(tmp_path, masked):
     """The same data with the foreground weighed otherwise gives another first loss."""
     first = []
     for foreground in (2.0, 0.5):

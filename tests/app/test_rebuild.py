@@ -1,6 +1,4 @@
-"""`rebuild=true` through the whole recipe: what goes along, what is damaged, what was stopped, what
-is loaded.
-"""
+"""`rebuild=true` in the recipe: reuse, damage, interruption, and which parts are loaded."""
 
 import pytest
 
@@ -23,9 +21,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def root(world, tmp_path):
-    """A copy, one caption of which was changed after the extraction; and what that does to the
-    training split.
-    """
+    """A copy with one caption changed after extraction, and its effect on the training split."""
     root = caching.copied(world, tmp_path / "world")
     number = int(caching.store(root).captions([3])[0].split()[-1])
     (root / "data" / f"{number:03d}.txt").write_text("a red square")
@@ -40,24 +36,22 @@ def table(monkeypatch):
     return seen
 
 
-def test_the_closing_table_counts_by_split_and_group(root, capsys):
+def test_the_final_table_counts_rows_by_split_and_group(root, capsys):
     with pytest.raises(StaleCache, match=r"new or changed: 1 of 4 samples \(\d+\.png\)"):
         caching.extract(root, pretrained=False)
     caching.extract(root, "rebuild=true", pretrained=False)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if "kept" in line]
-    said = [tuple(line.split(maxsplit=1)) for line in lines]
-    assert said == [
-        ("encodings", "3 kept, 1 made anew"),
-        ("lune", "3 kept, 1 made anew"),
-        ("sol", "3 kept, 1 made anew"),
-        ("encodings", "3 kept, 0 made anew"),
+    rows = [tuple(line.split(maxsplit=1)) for line in lines]
+    assert rows == [
+        ("encodings", "3 kept, 1 computed"),
+        ("lune", "3 kept, 1 computed"),
+        ("sol", "3 kept, 1 computed"),
+        ("encodings", "3 kept, 0 computed"),
     ]
 
 
-def test_a_group_that_was_not_asked_for_goes_along(root, table):
-    """Sol's shards are kept where all of their samples are; its other shards wait for a run with
-    Sol.
-    """
+def test_intact_shards_of_an_unrequested_group_are_kept(root, table):
+    """Sol's shards are kept if all their samples are; its other shards wait for a run with Sol."""
     caching.extract(root, "rebuild=true", "experts=lune", pretrained=False)
     assert table[-1].train.new_rows == {"encodings": 1, "lune": 1}
     store = caching.store(root)
@@ -72,28 +66,26 @@ def test_a_group_that_was_not_asked_for_goes_along(root, table):
 @pytest.mark.parametrize(
     "damaged", ["encodings/shard_00000.safetensors", "sol/group.json", "keys.bin"]
 )
-def test_nothing_damaged_is_copied_on(root, table, capsys, damaged):
+def test_a_rebuild_copies_no_damaged_shard(root, table, capsys, damaged):
     file = root / "cache" / "folder" / "train" / damaged
     content = bytearray(file.read_bytes())
     content[-3] ^= 8
     file.write_bytes(content)
     caching.extract(root, "rebuild=true", pretrained=False)
-    made = {"encodings": 1, "lune": 1, "sol": 1}
-    made |= {
+    new_rows = {"encodings": 1, "lune": 1, "sol": 1}
+    new_rows |= {
         "encodings/shard_00000.safetensors": {"encodings": 4},
         "sol/group.json": {"sol": 4},
     }.get(damaged, {})
-    made = dict.fromkeys(made, 4) if damaged == "keys.bin" else made
-    assert table[-1].train.new_rows == made
+    new_rows = dict.fromkeys(new_rows, 4) if damaged == "keys.bin" else new_rows
+    assert table[-1].train.new_rows == new_rows
     assert "nothing is kept of" in capsys.readouterr().out
     fresh = caching.copied(root, root.with_name("fresh"), caches=False)
     caching.extract(fresh, pretrained=False)
     assert caching.content(root) == caching.content(fresh)
 
 
-def test_a_rebuild_that_was_stopped_goes_on_and_the_old_cache_serves_until_then(
-    root, table, monkeypatch
-):
+def test_a_stopped_rebuild_resumes_and_the_old_cache_stays_usable(root, table, monkeypatch):
     before, real, written = caching.content(root), CacheStore.write_shard, []
 
     def stops(self, *arguments):
@@ -114,7 +106,7 @@ def test_a_rebuild_that_was_stopped_goes_on_and_the_old_cache_serves_until_then(
     assert caching.content(root) == caching.content(fresh)
 
 
-def test_what_an_earlier_rebuild_of_other_inputs_left_is_not_used(root, monkeypatch):
+def test_remains_of_a_rebuild_with_other_inputs_are_not_used(root, monkeypatch):
     real = CacheStore.write_shard
     monkeypatch.setattr(
         CacheStore, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
@@ -128,9 +120,7 @@ def test_what_an_earlier_rebuild_of_other_inputs_left_is_not_used(root, monkeypa
     assert caching.content(root) == caching.content(fresh)
 
 
-def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(
-    tmp_path, monkeypatch, table
-):
+def test_a_complete_cache_needs_no_teacher_weights(tmp_path, monkeypatch, table):
     real = releases.all_of(tmp_path / "releases")
     photos = photographs(tmp_path / "photos", ("coffee", "rocket", "coins", "camera"), side=32)
     chosen = (
@@ -147,9 +137,7 @@ def test_a_whole_cache_of_a_published_teacher_needs_none_of_its_weights(
 
 
 @pytest.mark.parametrize("batch", ["0", "-3", "many", "2.5"])
-def test_a_batch_that_is_no_number_of_images_is_refused_before_anything_is_written(
-    world, tmp_path, batch
-):
+def test_an_invalid_extraction_batch_is_refused_before_writing(world, tmp_path, batch):
     fresh = caching.copied(world, tmp_path / "fresh", caches=False)
     with pytest.raises(ConfigError, match=r"extraction_batch (is|must be)"):
         caching.extract(fresh, f"data.extraction_batch={batch}", pretrained=False)

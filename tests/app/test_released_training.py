@@ -1,6 +1,4 @@
-"""A released network moves as much in bf16-mixed as in fp32, since its weights are trained in
-fp32.
-"""
+"""A released network updates as much in bf16-mixed as in fp32: weights are trained in fp32."""
 
 import pytest
 import torch
@@ -45,7 +43,7 @@ def moved(checkpoint, start) -> float:
     return changed / sum(start[name].numel() for name in names)
 
 
-def test_as_many_entries_move_in_bf16_as_in_fp32_and_checkpoints_hold_them(tmp_path, release):
+def test_bf16_training_updates_as_many_weights_as_fp32_and_saves_fp32(tmp_path, release):
     start = releases_flux1.transformer("schnell").state_dict()
     assert start["x_embedder.weight"].dtype == torch.float32
     single = trained(
@@ -59,14 +57,14 @@ def test_as_many_entries_move_in_bf16_as_in_fp32_and_checkpoints_hold_them(tmp_p
     assert shares[0] > 0.9 and shares[1] == pytest.approx(shares[0], abs=0.02)
 
 
-def test_a_run_in_bf16_resumes_to_the_bit(tmp_path, release):
-    asked = (
+def test_a_bf16_run_resumes_bit_equal(tmp_path, release):
+    overrides = (
         "hardware.precision=bf16-mixed",
         "callbacks.checkpoint.every_steps=4",
         "callbacks.checkpoint.keep=9",
     )
-    whole = trained(tmp_path, release, "whole", *asked)
+    uninterrupted = trained(tmp_path, release, "whole", *overrides)
     halfway = tmp_path / "outputs" / "whole" / "checkpoints" / "step_0000004"
-    again = trained(tmp_path, release, "again", *asked, f"resume='{halfway}'")
-    ends = whole.weights("raw"), again.weights("raw")
+    again = trained(tmp_path, release, "again", *overrides, f"resume='{halfway}'")
+    ends = uninterrupted.weights("raw"), again.weights("raw")
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

@@ -1,4 +1,4 @@
-"""A rebuilt cache takes the old one's place: whole at every moment, whatever call is the last."""
+"""Replacing a cache leaves a complete store at every moment, whichever call is the last."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ from tinyflux_pl.cache.store import CacheStore
 
 @pytest.fixture
 def root(tmp_path):
-    """A store of 7 samples, and beside it the whole new one, of 4."""
+    """A store of 7 samples, and next to it its complete replacement of 4."""
     written(tmp_path / "train")
     written(tmp_path / "train.new", total=4)
     return tmp_path / "train"
 
 
-def whole(root):
+def is_complete(root):
     store = CacheStore.open(root)
     return store.complete("encodings") and not shard_faults(store) and len(store) in (4, 7)
 
@@ -30,16 +30,16 @@ def calls(monkeypatch, act):
     for module, name in ((os, "rename"), (shutil, "rmtree")):
         real = getattr(module, name)
 
-        def watched(*given, _real=real, **named):
+        def watched(*args, _real=real, **named):
             act(len(done))
-            done.append(given)
-            return _real(*given, **named)
+            done.append(args)
+            return _real(*args, **named)
 
         monkeypatch.setattr(getattr(replacement, module.__name__), name, watched)
     return done
 
 
-def test_the_new_store_takes_the_old_one_s_place(root):
+def test_the_new_store_replaces_the_old_one(root):
     Replacement(root, rebuild=True).finish()
     assert len(CacheStore.open(root)) == 4 and sorted(p.name for p in root.parent.iterdir()) == [
         "train"
@@ -47,9 +47,7 @@ def test_the_new_store_takes_the_old_one_s_place(root):
 
 
 @pytest.mark.parametrize("last", range(5))
-def test_stopped_before_any_call_one_whole_store_is_there_at_the_next_start(
-    root, monkeypatch, last
-):
+def test_a_replacement_killed_at_any_call_leaves_one_complete_store(root, monkeypatch, last):
     def stop(n):
         if n == last:
             raise KeyboardInterrupt
@@ -63,19 +61,19 @@ def test_stopped_before_any_call_one_whole_store_is_there_at_the_next_start(
             Replacement(root, rebuild=True).finish()
             assert len(done) == 4, "as many calls as there are cases here"
     Replacement(root, rebuild=False)
-    assert whole(root)
+    assert is_complete(root)
 
 
-def test_no_store_is_removed_before_another_whole_one_has_its_place(root, monkeypatch):
+def test_no_store_is_removed_before_its_replacement_is_complete(root, monkeypatch):
     def look(_):
-        places = [p for p in (root, root.with_name("train.old")) if (p / "manifest.json").exists()]
-        stores = [CacheStore.open(place) for place in places]
+        folders = [p for p in (root, root.with_name("train.old")) if (p / "manifest.json").exists()]
+        stores = [CacheStore.open(folder) for folder in folders]
         assert any(len(store) in (4, 7) and not shard_faults(store) for store in stores)
 
     calls(monkeypatch, look)
     Replacement(root, rebuild=True).finish()
 
 
-def test_what_an_earlier_rebuild_left_behind_is_removed_without_the_old_store(root):
+def test_remains_of_an_earlier_rebuild_are_removed_and_the_old_store_kept(root):
     Replacement(root, rebuild=True).start_over()
     assert len(CacheStore.open(root)) == 7 and not root.with_name("train.new").exists()

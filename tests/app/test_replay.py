@@ -47,20 +47,21 @@ def replayed(root, bundle, capsys):
 def poisoned(root):
     """A run some of whose cached latents are not finite; and the ids of those samples."""
     fit = fitting(root, "poisoned", *STOPS)
-    memory = fit.datamodule.train.datasets[0]._memory
+    segments = fit.datamodule.train.datasets[0]._memory
+    memory = {key: column for key, ((_, column),) in segments.items()}
     memory["latents"][::3, 0, 0, 0] = float("inf")
     return stopped(fit), set(memory["sample_ids"][::3].tolist())
 
 
-def test_a_bundle_reproduces_the_failure_and_names_samples_and_module(root, poisoned, capsys):
+def test_a_replay_reproduces_the_failure_and_names_samples_and_module(root, poisoned, capsys):
     bundle, bad = poisoned
-    told = json.loads((bundle / "replay.json").read_text())["found"]
+    content = json.loads((bundle / "replay.json").read_text())["found"]
     code, printed = replayed(root, bundle, capsys)
     assert code == 1 and "reproduced: loss is" in printed and "NOT" not in printed
     assert (
         "the micro-batches are those that failed" in printed and "the weights are those" in printed
     )
-    ours = [i for i in told["sample_ids"] if i in bad]
+    ours = [i for i in content["sample_ids"] if i in bad]
     assert ours and all(f"not finite in the batch: latents of sample {i}" in printed for i in ours)
     assert "first output that is not finite: net.img_in" in printed
     assert {"flow", "lune"} <= set(printed.split())
@@ -68,20 +69,18 @@ def test_a_bundle_reproduces_the_failure_and_names_samples_and_module(root, pois
     rows = {
         int(line.split("│")[1]): line for line in by_sample.splitlines() if line.startswith("│")
     }
-    assert rows.keys() == set(told["sample_ids"])
+    assert rows.keys() == set(content["sample_ids"])
     assert all(("nan" in line or "inf" in line) == (sample in bad) for sample, line in rows.items())
 
 
-def test_it_needs_neither_the_cache_nor_the_run(root, poisoned, tmp_path, capsys):
+def test_a_replay_needs_neither_the_cache_nor_the_run(root, poisoned, tmp_path, capsys):
     moved = tmp_path / "elsewhere" / "bundle"
     shutil.copytree(poisoned[0], moved)
     assert replayed(tmp_path, moved, capsys)[0] == 1
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_failure_that_is_not_the_newest_step_says_what_is_no_longer_what_it_failed_with(
-    root, capsys
-):
+def test_a_replay_of_an_older_failure_states_what_has_changed_since(root, capsys):
     fit = fitting(root, "older", *STOPS)
     # and step 3 is taken, before the log
     fit.trainer.callbacks.insert(0, Attack("loss", float("nan"), {0, 1, 2}))
@@ -91,7 +90,7 @@ def test_a_failure_that_is_not_the_newest_step_says_what_is_no_longer_what_it_fa
     assert "the weights are not those it failed with: later steps" in printed
 
 
-def test_weights_that_are_not_finite_are_named(root, capsys):
+def test_a_replay_names_nonfinite_weights(root, capsys):
     fit = fitting(root, "broken_weights", *STOPS)
     with torch.no_grad():
         fit.trainable.denoiser.net.txt_in.bias[0] = float("nan")
@@ -100,22 +99,18 @@ def test_weights_that_are_not_finite_are_named(root, capsys):
     assert "first output that is not finite: net.txt_in" in printed
 
 
-def test_what_was_not_in_data_or_weights_is_not_reproduced_and_the_loss_is_the_runs_to_the_bit(
-    root, capsys
-):
-    """A gradient that broke on its way: the replay's own numbers are whole, and the loss is the
-    same.
-    """
+def test_a_transient_failure_is_not_reproduced_and_the_loss_is_bit_equal(root, capsys):
+    """A gradient corrupted in transit: the replay is finite, and the loss is equal."""
     fit = fitting(root, "transient", *STOPS)
     fit.trainer.callbacks.insert(
         0, Attack("gradient", float("nan"), set(range(2, 20)), micro_batch=1)
     )
     bundle = stopped(fit)
-    told = json.loads((bundle / "replay.json").read_text())["found"]
+    content = json.loads((bundle / "replay.json").read_text())["found"]
     code, printed = replayed(root, bundle, capsys)
     assert code == 0 and "NOT reproduced" in printed
     assert (
-        math_same(printed, told["loss"])
+        math_same(printed, content["loss"])
         and "first gradient that is not finite, going back: none" in printed
     )
 

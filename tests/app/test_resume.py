@@ -1,4 +1,4 @@
-"""What a resumed run may change, and how a run is found again."""
+"""Changes that a resumed run may make, and how its checkpoint is located."""
 
 import copy
 import json
@@ -47,40 +47,38 @@ OTHER_DIVISION = {
 }
 
 
-def test_dropout_within_the_network_is_drawn_anew_where_the_batch_is_divided_otherwise(
-    run_of, capsys
-):
+def test_dropout_makes_another_division_of_the_batch_another_run(run_of, capsys):
     """Its masks belong to a micro-batch, not to a sample: not the last bits."""
-    asked = run_of(
+    config = run_of(
         10,
         {"config.json": {}},
         described={"denoiser": {"config": {"lune_dropout": 0.1, "out": [1]}}},
     )
     for key, value in OTHER_DIVISION.items():
-        other = {**asked, "hardware": {**asked["hardware"], key: value}}
+        other = {**config, "hardware": {**config["hardware"], key: value}}
         with pytest.raises(ConfigError, match=rf"hardware\.{key} changed"):
             checkpoint_of(other)
     for key, value in {"workers": 7, "threads": 7, "gradient_checkpointing": True}.items():
-        assert checkpoint_of({**asked, "hardware": {**asked["hardware"], key: value}}).step == 10
-    asked = run_of(
+        assert checkpoint_of({**config, "hardware": {**config["hardware"], key: value}}).step == 10
+    config = run_of(
         10, {"config.json": {}}, described={"denoiser": {"config": {"lune_dropout": 0.0}}}
     )
-    assert checkpoint_of({**asked, "hardware": {**asked["hardware"], "devices": 7}}).step == 10
+    assert checkpoint_of({**config, "hardware": {**config["hardware"], "devices": 7}}).step == 10
 
 
-def test_without_a_checkpoint_a_named_run_starts_at_the_beginning(config, capsys):
+def test_a_named_run_without_checkpoint_starts_at_step_zero(config, capsys):
     assert checkpoint_of({**config, "resume": "auto"}) is None
     assert "starting at step 0" in capsys.readouterr().out
 
 
-def test_a_run_without_a_name_cannot_be_found_again(config):
+def test_resume_auto_requires_a_run_name(config):
     nameless = {**config, "resume": "auto", "overrides": ["steps=100"]}
     with pytest.raises(ConfigError, match="needs the name") as error:
         checkpoint_of(nameless)
     assert "run=NAME" in str(error.value)
 
 
-def test_checkpoints_that_are_all_broken_are_not_taken_for_none(config, tmp_path):
+def test_a_run_with_only_broken_checkpoints_is_refused(config, tmp_path):
     torn = tmp_path / "checkpoints" / "step_0000010"
     torn.mkdir(parents=True)
     (torn / "manifest.json").write_text("{")
@@ -88,33 +86,33 @@ def test_checkpoints_that_are_all_broken_are_not_taken_for_none(config, tmp_path
         checkpoint_of({**config, "resume": "auto", "run_dir": str(tmp_path)})
 
 
-def test_the_command_continues_this_run_under_its_launcher(config, monkeypatch):
-    asked = [
+def test_the_resume_command_repeats_the_launcher(config, monkeypatch):
+    overrides = [
         "model=tiny",
         "resume=auto",
         "run=x",
         "steps=100",
         "callbacks.preview.prompts='[a, b]'",
     ]
-    said = command({**config, "overrides": asked})
+    printed = command({**config, "overrides": overrides})
     line = "model=tiny steps=100 callbacks.preview.prompts='[a, b]' run=x resume=auto"
-    assert said == f"{interpreter.command('train.py')} {line}"
+    assert printed == f"{interpreter.command('train.py')} {line}"
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert command(config).startswith("torchrun --nproc_per_node=2 train.py ")
 
 
-def test_the_command_keeps_the_configuration_folder_and_a_run_folder_elsewhere(config, monkeypatch):
+def test_the_resume_command_keeps_configuration_and_run_folders(config, monkeypatch):
     flags = ["--config-dir", "'/my conf'", "--config-name", "mine"]
-    said = command({**config, "flags": flags})
+    printed = command({**config, "flags": flags})
     begun = interpreter.command("train.py")
-    assert said.startswith(f"{begun} --config-dir '/my conf' --config-name mine ")
-    assert "hydra.run.dir" not in said
+    assert printed.startswith(f"{begun} --config-dir '/my conf' --config-name mine ")
+    assert "hydra.run.dir" not in printed
     away = command({**config, "run_dir": "/elsewhere/my run"})
     assert " hydra.run.dir='/elsewhere/my run' " in away
 
 
-def test_the_flags_that_choose_a_configuration_are_told_to_the_recipe(tmp_path, monkeypatch):
+def test_configuration_flags_are_passed_to_the_recipe(tmp_path, monkeypatch):
     from tinyflux_pl.app.cli.command_line import CONF, run
 
     (tmp_path / "my conf").mkdir()
@@ -129,7 +127,7 @@ def test_the_flags_that_choose_a_configuration_are_told_to_the_recipe(tmp_path, 
     assert seen[1] == [*seen[0], "hydra.mode=RUN"], "the job is continued, not the sweep"
 
 
-def test_a_branch_that_has_saved_nothing_goes_on_from_where_it_began(config):
+def test_a_branched_run_without_checkpoint_resumes_from_its_origin(config):
     begun = {**config, "resume": "outputs/old one/checkpoints/step_0000010"}
     assert command(begun).endswith("resume='outputs/old one/checkpoints/step_0000010'")
 
@@ -139,14 +137,14 @@ def test_a_sweeps_job_is_named_by_its_folder(config):
     assert " run=sweep-1/3 resume=auto" in command(job)
 
 
-def test_an_interruption_says_what_was_saved_and_how_to_go_on(config, tmp_path):
+def test_an_interruption_prints_the_saved_step_and_the_resume_command(config, tmp_path):
     with pytest.raises(Interrupted) as error, continued_by({**config, "run_dir": str(tmp_path)}):
         raise Interrupted(signal.SIGTERM)
     assert "no step was taken yet" in str(error.value) and "resume=auto" in str(error.value)
     assert error.value.exit_code == 143
 
 
-def test_ranks_after_the_first_leave_without_a_word(config, monkeypatch, capsys):
+def test_only_rank_zero_prints_on_interruption(config, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit) as left, continued_by(config):
         raise Interrupted(signal.SIGTERM)
@@ -157,7 +155,7 @@ def test_ranks_after_the_first_leave_without_a_word(config, monkeypatch, capsys)
 def run_of(config, tmp_path):
     """Makes `RUN/checkpoints/step_N`, under the configurations that the run was started with."""
 
-    def made(step, started, folder=tmp_path / "run", described=None):
+    def write(step, started, folder=tmp_path / "run", described=None):
         saved = dict(
             step=step,
             config=described or {},
@@ -167,48 +165,46 @@ def run_of(config, tmp_path):
         )
         directory.save(folder / "checkpoints" / f"step_{step:07d}", **saved)
         for name, changed in started.items():
-            asked = {**copy.deepcopy(config), "from_step": 0, **changed}
-            (folder / name).write_text(json.dumps(asked))
+            requested = {**copy.deepcopy(config), "from_step": 0, **changed}
+            (folder / name).write_text(json.dumps(requested))
         return {**config, "resume": "auto", "run_dir": str(folder)}
 
-    return made
+    return write
 
 
-def test_a_copy_of_a_configuration_beside_it_is_none(run_of):
-    asked = run_of(
+def test_copies_of_a_configuration_file_are_ignored(run_of):
+    config = run_of(
         10, {"config.json": {}, "config_old.json": {"seed": 7}, "config (copy).json": {"seed": 8}}
     )
-    assert checkpoint_of(asked).step == 10
+    assert checkpoint_of(config).step == 10
 
 
-def test_a_configuration_that_cannot_be_read_is_an_error_with_its_name(run_of, tmp_path):
-    asked = run_of(10, {"config.json": {}})
+def test_an_unreadable_configuration_is_refused_by_name(run_of, tmp_path):
+    config = run_of(10, {"config.json": {}})
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json cannot be read") as error:
-        checkpoint_of(asked)
+        checkpoint_of(config)
     assert "resume_changed=true" in str(error.value)
-    assert checkpoint_of({**asked, "resume_changed": True}).step == 10
+    assert checkpoint_of({**config, "resume_changed": True}).step == 10
 
 
-def test_a_configuration_is_written_after_the_last_one_whatever_was_deleted(run_of, tmp_path):
-    asked = run_of(
+def test_a_configuration_is_numbered_after_the_last_one(run_of, tmp_path):
+    config = run_of(
         10, {"config.json": {}, "config_1.json": {}, "config_2.json": {"seed": 3, "from_step": 8}}
     )
     (tmp_path / "run" / "config_1.json").unlink()
-    report.save_configuration(schema.read(asked, "train"), 10)
+    report.save_configuration(schema.read(config, "train"), 10)
     assert json.loads((tmp_path / "run" / "config_2.json").read_text())["seed"] == 3
     assert json.loads((tmp_path / "run" / "config_3.json").read_text())["from_step"] == 10
     with pytest.raises(ConfigError, match="seed changed"):
-        checkpoint_of(asked)
+        checkpoint_of(config)
 
 
-def test_checkpoints_that_were_moved_to_another_disk_and_linked_are_those_of_the_run(
-    run_of, tmp_path
-):
-    asked = run_of(10, {"config.json": {}})
+def test_checkpoints_behind_a_link_belong_to_the_run(run_of, tmp_path):
+    config = run_of(10, {"config.json": {}})
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "large disk")
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "large disk")
-    assert checkpoint_of(asked).step == 10
+    assert checkpoint_of(config).step == 10
 
 
 def test_other_data_under_the_same_name_is_refused():

@@ -1,12 +1,12 @@
-"""Whoever resumes asks whether the samples are the same."""
+"""Resuming compares the cached samples with those of the checkpoint."""
 
 import pytest
 
 from tinyflux_pl.core.errors import ConfigError
 
 
-def test_a_run_asks_whether_its_checkpoint_was_trained_on_the_same_samples(monkeypatch):
-    """The question is of no use unless whoever resumes puts it."""
+def test_a_resumed_run_compares_its_samples_with_the_checkpoint(monkeypatch):
+    """The comparison is useless unless the resuming code calls it."""
     from types import SimpleNamespace
 
     from tinyflux_pl.app import run, training_run

@@ -1,6 +1,4 @@
-"""Messages that send the user to extract.py name the interpreter that runs and the choices of the
-run.
-"""
+"""Suggested extract.py commands name the running interpreter and the choices of the run."""
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ WORDS = ["data=folder", "data.root='my photos'", "experts=lune"]
 LINE = f"{interpreter.command('extract.py')} data=folder data.root='my photos' experts=lune"
 
 
-def test_the_words_are_those_that_decide_a_cache_with_the_flags():
+def test_cache_choices_are_the_overrides_that_change_a_cache_and_the_flags():
     config = {
         "flags": ["--config-dir", "'my conf'"],
         "overrides": [*WORDS, "steps=3", "optimizer.lr=1", "run=x"],
@@ -31,13 +29,13 @@ def test_the_words_are_those_that_decide_a_cache_with_the_flags():
     ]
 
 
-def test_a_release_and_a_folder_of_configurations_are_among_them():
+def test_cache_choices_include_release_and_search_path():
     words = ["release.weights=x", "hydra.searchpath=[file:///conf]"]
     assert run_choices.words([], [*words, "hydra.verbose=true"]) == words
 
 
 @pytest.mark.parametrize("task", ["train", "extract"])
-def test_the_recipes_name_their_own_choices(tmp_path, monkeypatch, task):
+def test_recipes_suggest_commands_with_the_choices_of_the_run(tmp_path, monkeypatch, task):
     def refuse(config):
         raise TinyFluxError("refused", where="here", cure=interpreter.extraction("rebuild=true"))
 
@@ -61,7 +59,7 @@ def cure_of(action):
     return caught.value.cure
 
 
-def test_what_lacks_is_made_by_the_runs_own_command(store, tmp_path):
+def test_the_suggested_command_extracts_missing_rows(store, tmp_path):
     store.begin_group("encodings", {"codec": 1})
     assert cure_of(lambda: CacheStore.open(tmp_path / "nowhere")).endswith(f": {LINE}")
     assert cure_of(lambda: store.group("lune")).endswith(f": {LINE}")
@@ -70,7 +68,7 @@ def test_what_lacks_is_made_by_the_runs_own_command(store, tmp_path):
     assert cure_of(lambda: expert.ports({}, torch.zeros(1))).endswith(f": {LINE}")
 
 
-def test_what_is_stale_is_made_anew_by_the_runs_own_command(store):
+def test_the_suggested_command_rebuilds_stale_rows(store):
     store.begin_group("encodings", {"codec": 1})
     assert cure_of(lambda: store.begin_group("encodings", {"codec": 2})).endswith(
         f": {LINE} rebuild=true"
@@ -80,7 +78,7 @@ def test_what_is_stale_is_made_anew_by_the_runs_own_command(store):
     )
 
 
-def test_where_the_choices_are_not_known_the_message_says_that_they_belong_there(tmp_path):
+def test_a_suggested_command_with_unknown_choices_mentions_them(tmp_path):
     with pytest.raises(DataError) as caught:
         CacheStore.open(tmp_path)
     assert (

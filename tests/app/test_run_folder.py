@@ -1,6 +1,4 @@
-"""The folder that Hydra makes for a job goes again if the job leaves nothing in it; whatever it
-leaves stays.
-"""
+"""An empty folder that Hydra created for a job is removed; one with files stays."""
 
 import errno
 import fcntl
@@ -23,40 +21,38 @@ def run(tmp_path):
 
     def recipe(leaves):
         @remove_empty_run_dir
-        def made(config):
+        def wrapped(config):
             return leaves(folder)
 
-        return made({"run_dir": str(folder), "paths": {"root": str(tmp_path)}})
+        return wrapped({"run_dir": str(folder), "paths": {"root": str(tmp_path)}})
 
     return recipe
 
 
-def test_nothing_leaves_no_folder_and_the_root_stays(run, tmp_path):
+def test_an_empty_run_folder_is_removed_and_the_root_stays(run, tmp_path):
     assert run(lambda folder: 0) == 0
     assert tmp_path.is_dir() and not list(tmp_path.iterdir())
 
 
-def test_nor_does_an_error(run, tmp_path):
+def test_an_empty_run_folder_is_removed_after_an_error(run, tmp_path):
     with pytest.raises(ZeroDivisionError):
         run(lambda folder: 1 / 0)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["generate.log", "image_0000.png"])
-def test_what_was_written_stays(run, tmp_path, name):
+def test_a_run_folder_with_files_is_kept(run, tmp_path, name):
     run(lambda folder: (folder / name).write_text("something"))
     assert (tmp_path / "outputs" / "job" / name).read_text() == "something"
 
 
-def test_another_rank_than_the_first_removes_nothing(run, tmp_path, monkeypatch):
+def test_only_rank_zero_removes_an_empty_run_folder(run, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     run(lambda folder: 0)
     assert (tmp_path / "outputs" / "job" / "generate.log").exists()
 
 
-def test_the_folder_that_another_rank_of_a_training_has_by_its_own_clock_goes(
-    tmp_path, monkeypatch
-):
+def test_a_timestamped_folder_of_another_rank_is_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     folder = tmp_path / "outputs" / "a-second-later"
     folder.mkdir(parents=True)
@@ -66,7 +62,7 @@ def test_the_folder_that_another_rank_of_a_training_has_by_its_own_clock_goes(
     assert not folder.exists()
 
 
-def test_a_run_has_one_owner_and_leaves_no_lock(tmp_path):
+def test_a_run_folder_has_one_owner_and_keeps_no_lock_file(tmp_path):
     def second():
         with run_folder.locked_run_dir(tmp_path / "run"):
             print("in")
@@ -79,7 +75,7 @@ def test_a_run_has_one_owner_and_leaves_no_lock(tmp_path):
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_a_killed_owner_keeps_nobody_out_even_while_its_workers_live(tmp_path):
+def test_the_lock_of_a_killed_owner_is_free_while_its_workers_live(tmp_path):
     def work():
         with run_folder.locked_run_dir(tmp_path):
             # as a DataLoader's worker, which notices within seconds that its parent is gone
@@ -101,14 +97,14 @@ def test_a_killed_owner_keeps_nobody_out_even_while_its_workers_live(tmp_path):
         os.kill(worker, signal.SIGKILL)
 
 
-def test_who_is_refused_leaves_the_owners_log_where_it_is(run, tmp_path):
+def test_a_refused_process_leaves_the_log_of_the_owner(run, tmp_path):
     folder = tmp_path / "outputs" / "job"
     (folder / ".lock").write_text("1")
     run(lambda folder: 0)
     assert (folder / "generate.log").exists()
 
 
-def test_only_the_rank_that_writes_holds_the_folder(tmp_path, monkeypatch):
+def test_only_the_writing_rank_locks_the_folder(tmp_path, monkeypatch):
     with run_folder.locked_run_dir(tmp_path):
         monkeypatch.setenv("RANK", "1")
 
@@ -119,7 +115,7 @@ def test_only_the_rank_that_writes_holds_the_folder(tmp_path, monkeypatch):
         assert forks.run(second, tmp_path / "log").printed == "in\n"
 
 
-def test_where_no_locks_are_known_a_run_goes_on(tmp_path, monkeypatch):
+def test_a_run_continues_on_file_systems_without_locks(tmp_path, monkeypatch):
     def unknown(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -128,10 +124,8 @@ def test_where_no_locks_are_known_a_run_goes_on(tmp_path, monkeypatch):
         pass
 
 
-def test_a_lock_whose_file_its_last_owner_has_just_removed_is_none(tmp_path, monkeypatch):
-    """Between opening and locking the last owner may remove the file: whoever comes next would lock
-    another one.
-    """
+def test_a_lock_on_a_removed_file_is_retried(tmp_path, monkeypatch):
+    """The last owner may remove the file between opening and locking: the lock protects nothing."""
     lock, calls = fcntl.lockf, []
 
     def removed_before(file, how):

@@ -19,9 +19,11 @@ from tinyflux_pl.core import metric_names as names
 from tinyflux_pl.core.errors import DataError, Interrupted
 
 SMALL = (*SMALLEST, "hardware.threads=1", "callbacks.preview.count=2", "data.evaluation_prompts=2")
-# No GPU, no autoencoder, no data with distances to training pictures, no error.
+# No GPU, no autoencoder, no data with distances to training pictures, no error,
+# no velocities as targets.
 ABSENT = (names.MFU, names.RESULT_NOVELTY, names.ERROR)
-ABSENT += (names.L1, names.PSNR, names.SEEN_RECONSTRUCTION)
+ABSENT += (names.L1, names.PSNR, names.SEEN_L1, names.SEEN_PSNR)
+ABSENT += tuple(entry for entry in names.CATALOGUE if entry.pattern.startswith("train/velocity"))
 TENSORBOARD = {
     "_target_": "tinyflux_pl.training.tensorboard_logger.TensorBoardRun",
     "save_dir": "",
@@ -50,7 +52,7 @@ def finished(tmp_path_factory):
     return SimpleNamespace(folder=folder, rows=rows, events=events, wandb=wandb_run)
 
 
-def test_all_loggers_have_the_same_scalars_and_values(finished):
+def test_all_loggers_receive_equal_scalars(finished):
     columns = set(finished.rows[0]) - {"step"}
     tags = {tag for tag in finished.events.Tags()["scalars"] if names.find(tag) in names.SCALARS}
     logged = {name for name in finished.wandb.logged if names.find(name) in names.SCALARS}
@@ -61,7 +63,7 @@ def test_all_loggers_have_the_same_scalars_and_values(finished):
         assert [(e.step, pytest.approx(e.value)) for e in finished.events.Scalars(name)] == curve
 
 
-def test_a_real_run_logs_catalogued_names_only_and_every_one_that_applies(finished):
+def test_a_run_logs_exactly_the_applicable_catalogued_names(finished):
     logged = {*finished.wandb.logged, *(k for k in finished.wandb.summary if k[0] != "_")}
     logged -= {"trainer/global_step"}
     entries = {name: names.find(name) for name in logged}
@@ -76,7 +78,7 @@ def test_a_real_run_logs_catalogued_names_only_and_every_one_that_applies(finish
     assert {k for k in logged if names.GATE is entries[k]} == {"train/gate_vec", "train/gate_prior"}
 
 
-def test_samples_are_a_table_with_step_seed_caption_and_picture(finished):
+def test_samples_are_a_table_with_step_seed_caption_and_image(finished):
     ((step, table),) = finished.wandb.curve("preview/samples")
     (artifact,) = [a for a in finished.wandb.artifacts if "preview/samples.table.json" in a]
     stored = json.loads(artifact["preview/samples.table.json"].read_text())
@@ -89,11 +91,11 @@ def test_samples_are_a_table_with_step_seed_caption_and_picture(finished):
     assert all(finished.folder in file.parents for file in artifact.values())
     assert step == 4 and finished.events.Tags()["images"] == ["preview/grid"]
     (text,) = finished.events.Tensors("preview/samples/text_summary")
-    shown = text.tensor_proto.string_val[0].decode()
-    assert text.step == 4 and "step 4, seed 0" in shown and results["prompts"][0] in shown
+    table_text = text.tensor_proto.string_val[0].decode()
+    assert text.step == 4 and "step 4, seed 0" in table_text and results["prompts"][0] in table_text
 
 
-def test_the_configuration_is_flat_and_complete_and_provenance_stands_beside_it(finished):
+def test_the_configuration_is_logged_flat_and_complete_with_provenance(finished):
     stored = json.loads((finished.folder / "config.json").read_text())
     expected = {k: v for k, v in run_record.flat(stored) if k != "from_step"}
     config = {k: v for k, v in finished.wandb.config.items() if k != "_wandb"}
@@ -105,7 +107,7 @@ def test_the_configuration_is_flat_and_complete_and_provenance_stands_beside_it(
     assert facts["parameters"] >= facts["trainable_parameters"] > 0
 
 
-def test_the_preflight_and_the_closing_results_are_in_both_dashboards(finished):
+def test_preflight_and_final_results_are_in_both_dashboards(finished):
     tables = {f"preflight/{name}" for name in ("data", "memory", "budget")}
     assert tables < finished.wandb.logged
     assert {f"{name}/text_summary" for name in tables} < set(finished.events.Tags()["tensors"])
@@ -150,7 +152,7 @@ def failing(root, error, *words):
         (Interrupted(15), "interrupted", 143, True),
     ],
 )
-def test_a_run_that_does_not_finish_is_marked_so(tmp_path, error, state, code, preempting):
+def test_an_unfinished_run_is_marked_unfinished(tmp_path, error, state, code, preempting):
     words = ("logger=wandb", "preflight=false", "run=x", "callbacks.checkpoint.every_steps=2")
     ended = failing(tmp_path, error, *words)
     assert ended.code == code, ended.printed[-2000:]
@@ -178,14 +180,14 @@ def test_a_resumed_run_continues_its_wandb_run_and_another_run_s_checkpoint_does
     assert run.id != runs[0].id and run.name == "other" and run.group == ""
 
 
-def test_disabled_writes_no_wandb_file_and_the_run_is_the_same(tmp_path):
+def test_disabled_wandb_writes_no_file_and_does_not_change_the_run(tmp_path):
     line = (*SMALL, "logger=wandb", "logger.wandb.mode=disabled", "steps=1", "run=x")
     recipes.train(configuration("train", tmp_path, *line))
     assert not recorded_below(tmp_path)
     assert (tmp_path / "outputs" / "x" / "results.json").is_file()
 
 
-def test_an_agent_s_run_keeps_the_agent_s_id(tmp_path, monkeypatch):
+def test_a_run_of_a_wandb_agent_keeps_the_agents_id(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "ofagent1")
     line = (*SMALL, "logger=wandb", "steps=1", "run=x")
     recipes.train(configuration("train", tmp_path, *line))

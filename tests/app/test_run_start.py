@@ -9,9 +9,7 @@ from tinyflux_pl.app import run as recipes
 from tinyflux_pl.core.errors import ConfigError
 
 
-def test_a_run_that_was_trained_between_the_first_look_and_the_lock_is_refused(
-    tmp_path, monkeypatch
-):
+def test_a_run_trained_between_check_and_lock_is_refused(tmp_path, monkeypatch):
     locked_run_dir = recipes.locked_run_dir
 
     @contextmanager

@@ -1,6 +1,4 @@
-"""Sequences through the real configuration: from a file of pairs to a checkpoint, and from it to
-answers.
-"""
+"""Sequences through the real configuration: from a file of pairs to a checkpoint and samples."""
 
 import json
 
@@ -38,12 +36,12 @@ def chosen(root, name, *more):
 
 
 @pytest.fixture(scope="module")
-def whole(root):
+def trained_checkpoint(root):
     run("train", root, *chosen(root, "whole", "hardware.precision=32-true"))
     return root / "outputs" / "whole"
 
 
-def test_a_network_with_a_guidance_input_trains_and_is_drawn_from_at_the_guidance_that_is_asked_for(
+def test_a_network_with_guidance_input_trains_and_samples_at_the_requested_guidance(
     root,
 ):
     guided = (
@@ -55,7 +53,7 @@ def test_a_network_with_a_guidance_input_trains_and_is_drawn_from_at_the_guidanc
     trained = Pipeline.from_checkpoint(root / "outputs" / "guided")
     assert trained.denoiser.reads_guidance and trained.denoiser.training_guidance == 3.5
     answers = {}
-    for asked in ("null", "3.5", "9.0"):
+    for conditions in ("null", "3.5", "9.0"):
         line = (
             f"checkpoint={root / 'outputs' / 'guided'}",
             f"condition={root / 'pairs.npz'}",
@@ -66,17 +64,17 @@ def test_a_network_with_a_guidance_input_trains_and_is_drawn_from_at_the_guidanc
             "generate",
             root,
             *line,
-            f"output={root / asked}.safetensors",
-            f"guidance.embedded={asked}",
+            f"output={root / conditions}.safetensors",
+            f"guidance.embedded={conditions}",
         )
-        answers[asked] = load_file(root / f"{asked}.safetensors")["target"]
+        answers[conditions] = load_file(root / f"{conditions}.safetensors")["target"]
     assert torch.equal(answers["null"], answers["3.5"]) and not torch.equal(
         answers["3.5"], answers["9.0"]
     )
 
 
-def test_a_run_leaves_measures_pictures_and_a_checkpoint(root, whole):
-    results = json.loads((whole / "results.json").read_text())
+def test_a_run_writes_metrics_images_and_a_checkpoint(root, trained_checkpoint):
+    results = json.loads((trained_checkpoint / "results.json").read_text())
     accuracies = results["accuracies"]
     assert set(accuracies) == {"sequences/held_out", "sequences/train"}
     assert set(accuracies["sequences/held_out"]) == {"all", "truth", "mean"}
@@ -86,17 +84,19 @@ def test_a_run_leaves_measures_pictures_and_a_checkpoint(root, whole):
     )
     assert results["prompt_accuracy_held_out"] == accuracies["sequences/held_out"]["all"]
     assert results["ask"] == "condition=FILE.npz" and results["validation_loss"] > 0
-    assert sorted(p.name for p in (whole / "samples").glob("*.png")) == [
+    assert sorted(p.name for p in (trained_checkpoint / "samples").glob("*.png")) == [
         "step_0000004.png",
         "step_0000008.png",
     ]
 
 
-def test_the_checkpoint_s_codec_knows_the_training_data_s_moments(root, whole):
-    config = directory.read(whole / "checkpoints" / "step_0000008").config
+def test_the_codec_of_a_checkpoint_stores_the_moments_of_the_training_data(
+    root, trained_checkpoint
+):
+    config = directory.read(trained_checkpoint / "checkpoints" / "step_0000008").config
     train = Sequences(root / "pairs.npz", "train", 0.2)
-    told = train.pairs(range(len(train)))
-    real = told.target[told.target_mask]
+    pairs_of_train = train.pairs(range(len(train)))
+    real = pairs_of_train.target[pairs_of_train.target_mask]
     assert config["codec"]["config"]["mean"] == pytest.approx(real.double().mean(0).tolist())
     assert (
         config["codec"]["config"]["ids"] is None and config["codec"]["config"]["tokens"] == LONGEST
@@ -104,7 +104,7 @@ def test_the_checkpoint_s_codec_knows_the_training_data_s_moments(root, whole):
     assert config["path"]["config"] == {"noise_at": 1} and config["denoiser"]["name"] == "flux_core"
 
 
-def test_a_resumed_run_ends_with_the_same_bits(root, whole):
+def test_a_resumed_run_ends_with_the_same_bits(root, trained_checkpoint):
     run(
         "train",
         root,
@@ -118,17 +118,17 @@ def test_a_resumed_run_ends_with_the_same_bits(root, whole):
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_other_pairs_are_told_from_the_cached_ones(root, whole):
+def test_changed_pairs_make_the_cache_stale(root, trained_checkpoint):
     np.savez(root / "others.npz", **pairs(shift=1.0))
     with pytest.raises(StaleCache, match="the store was made from other inputs"):
         run("train", root, *chosen(root, "other"), f"data.root='{root / 'others.npz'}'")
 
 
-def test_answers_are_whole_pairs_that_depend_on_condition_and_seed_alone(root, whole):
-    asked = {k: v[:6] for k, v in pairs().items() if k != "target"}
-    np.savez(root / "asked.npz", **asked)
-    np.savez(root / "last.npz", **{k: v[5:] for k, v in asked.items()})
-    common = (f"checkpoint='{whole}'", "seed=3")
+def test_generated_targets_depend_only_on_condition_and_seed(root, trained_checkpoint):
+    conditions = {k: v[:6] for k, v in pairs().items() if k != "target"}
+    np.savez(root / "asked.npz", **conditions)
+    np.savez(root / "last.npz", **{k: v[5:] for k, v in conditions.items()})
+    common = (f"checkpoint='{trained_checkpoint}'", "seed=3")
     for name, n in (("asked", 2), ("last", 1)):
         out = f"output='{root / f'{name}.safetensors'}'"
         run(
@@ -140,52 +140,56 @@ def test_answers_are_whole_pairs_that_depend_on_condition_and_seed_alone(root, w
             f"n={n}",
             f"run=made_{name}",
         )
-    made, last = load_file(root / "asked.safetensors"), load_file(root / "last.safetensors")
+    generated, last = load_file(root / "asked.safetensors"), load_file(root / "last.safetensors")
     assert (
-        made["target"].shape == (12, LONGEST, 2)
-        and (made["target"][~made["target_mask"]] == 0).all()
+        generated["target"].shape == (12, LONGEST, 2)
+        and (generated["target"][~generated["target_mask"]] == 0).all()
     )
-    assert torch.allclose(made["target"][10], last["target"][0], atol=1e-4)
-    assert not torch.allclose(made["target"][10], made["target"][11], atol=1e-2)
+    assert torch.allclose(generated["target"][10], last["target"][0], atol=1e-4)
+    assert not torch.allclose(generated["target"][10], generated["target"][11], atol=1e-2)
     assert torch.equal(
-        made["target_ids"][10][made["target_mask"][10]],
-        torch.tensor(asked["target_ids"][5])[made["target_mask"][10]],
+        generated["target_ids"][10][generated["target_mask"][10]],
+        torch.tensor(conditions["target_ids"][5])[generated["target_mask"][10]],
     )
-    assert made["target"][made["target_mask"]].mean() == pytest.approx(50.0, abs=2.0)
+    assert generated["target"][generated["target_mask"]].mean() == pytest.approx(50.0, abs=2.0)
     again = Sequences(root / "asked.safetensors", "all", 0.0)
     assert len(again) == 12 and again.shape.tokens == LONGEST
     assert (
-        len(SequencePipeline(Pipeline.from_checkpoint(whole)).read(root / "asked.safetensors"))
+        len(
+            SequencePipeline(Pipeline.from_checkpoint(trained_checkpoint)).read(
+                root / "asked.safetensors"
+            )
+        )
         == 12
     )
 
 
-def test_questions_that_the_model_cannot_take_are_refused(root, whole):
-    asked = {k: v[:6] for k, v in pairs().items() if k != "target"}
+def test_invalid_condition_files_are_refused(root, trained_checkpoint):
+    conditions = {k: v[:6] for k, v in pairs().items() if k != "target"}
     refused = {
         "ids": (
-            {k: v for k, v in asked.items() if k != "target_ids"},
+            {k: v for k, v in conditions.items() if k != "target_ids"},
             DataError,
             "differ from pair to pair",
         ),
         "width": (
-            {**asked, "condition": asked["condition"][..., :2]},
+            {**conditions, "condition": conditions["condition"][..., :2]},
             SpecMismatch,
             "condition is 2 wide",
         ),
         "vector": (
-            {**asked, "vector": np.ones((6, 1))},
+            {**conditions, "vector": np.ones((6, 1))},
             DataError,
             "a vector, and in training there was none",
         ),
     }
-    for name, (content, kind, said) in refused.items():
+    for name, (content, kind, message) in refused.items():
         np.savez(root / f"{name}.npz", **content)
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=message):
             run(
                 "generate",
                 root,
-                f"checkpoint='{whole}'",
+                f"checkpoint='{trained_checkpoint}'",
                 f"condition='{root / f'{name}.npz'}'",
                 f"run=no_{name}",
             )
@@ -194,7 +198,7 @@ def test_questions_that_the_model_cannot_take_are_refused(root, whole):
         run(
             "generate",
             root,
-            f"checkpoint='{whole}'",
+            f"checkpoint='{trained_checkpoint}'",
             f"condition='{file}'",
             "prompt='a circle'",
             "run=both",
@@ -204,27 +208,29 @@ def test_questions_that_the_model_cannot_take_are_refused(root, whole):
             run(
                 "generate",
                 root,
-                f"checkpoint='{whole}'",
+                f"checkpoint='{trained_checkpoint}'",
                 f"condition='{root / 'ids.npz'}'",
                 more,
                 "run=both",
             )
     with pytest.raises(ConfigError, match="condition=FILE"):
-        run("generate", root, f"checkpoint='{whole}'", "prompt='a circle'", "run=words")
+        run(
+            "generate", root, f"checkpoint='{trained_checkpoint}'", "prompt='a circle'", "run=words"
+        )
 
 
-def test_a_file_that_is_there_is_kept_and_told_before_anything_is_drawn(root, whole, monkeypatch):
+def test_an_existing_output_file_is_refused_before_sampling(root, trained_checkpoint, monkeypatch):
     np.savez(root / "more.npz", **{k: v[:2] for k, v in pairs().items() if k != "target"})
     (root / "kept.npz").write_bytes(b"mine")
     monkeypatch.setattr(SequencePipeline, "answers", None)
     where = (f"condition='{root / 'more.npz'}'", f"output='{root / 'kept.npz'}'", "run=kept")
     with pytest.raises(DataError, match="such a file already"):
-        run("generate", root, f"checkpoint='{whole}'", *where)
+        run("generate", root, f"checkpoint='{trained_checkpoint}'", *where)
     assert (root / "kept.npz").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("data", ["digit_halves", "bar_charts"])
-def test_the_worked_tasks_run_guided(tmp_path, data):
+def test_the_documented_tasks_run_with_guidance(tmp_path, data):
     few = ["data.count=64"] if data == "bar_charts" else []
     run("train", tmp_path, "model=flux_core", f"data={data}", "guidance=cfg", "run=small", *few)
     results = json.loads((tmp_path / "outputs" / "small" / "results.json").read_text())
@@ -232,19 +238,8 @@ def test_the_worked_tasks_run_guided(tmp_path, data):
     assert (tmp_path / "outputs" / "small" / "samples" / "step_0000008.png").is_file()
 
 
-def test_the_same_network_learns_pictures_from_words(tmp_path):
-    run("train", tmp_path, "model=flux_core", "run=words")
-    results = json.loads((tmp_path / "outputs" / "words" / "results.json").read_text())
-    assert 0 <= results["prompt_accuracy"] <= 1 and results["ask"] is None
-
-
 @pytest.mark.parametrize("model", ["tiny", "unet"])
-def test_a_network_that_reads_no_places_is_refused(root, model):
+def test_a_network_without_position_ids_is_refused(root, model):
     patch = ["model.patch_size=1"] if model == "tiny" else []
     with pytest.raises(SpecMismatch, match="reads no token positions"):
         run("train", root, *chosen(root, model)[1:], f"model={model}", *patch)
-
-
-def test_experts_have_no_place_in_it(tmp_path):
-    with pytest.raises(ConfigError, match="lune_dim"):
-        run("train", tmp_path, "model=flux_core", "experts=lune", "run=none")

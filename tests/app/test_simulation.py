@@ -45,7 +45,7 @@ def task_of(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted({*families(), *TRAINED}))
-def test_a_family_draws_the_same_picture_on_the_same_seed(tmp_path, name, monkeypatch):
+def test_simulated_images_are_a_function_of_the_seed(tmp_path, name, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     task = task_of(name, tmp_path)
     (first, metadata), (again, _) = draw(tmp_path, name, *task), draw(tmp_path, name, *task)
@@ -55,14 +55,14 @@ def test_a_family_draws_the_same_picture_on_the_same_seed(tmp_path, name, monkey
 
 
 @pytest.mark.parametrize("change", ["seed=1", "prompt='a blue square'"])
-def test_seed_and_prompt_change_the_picture(tmp_path, change):
+def test_seed_and_prompt_change_the_image(tmp_path, change):
     first, _ = draw(tmp_path, "flux1_dev")
     other, _ = draw(tmp_path, "flux1_dev", change)
     assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("name", ["flux2_klein_4b", "flux3", "tiny"])
-def test_references_change_the_picture(tmp_path, name):
+def test_references_change_the_image(tmp_path, name):
     photo, _ = pictures(tmp_path)
     plain, _ = draw(tmp_path, name, "height=64", "width=64")
     referred, _ = draw(tmp_path, name, f"reference='{photo}'", "height=64", "width=64")
@@ -78,6 +78,6 @@ def test_references_change_the_picture(tmp_path, name):
         (("codec=as_trained",), "codec"),
     ],
 )
-def test_what_a_simulation_does_not_read_is_refused(tmp_path, line, says):
+def test_keys_unread_by_a_simulation_are_refused(tmp_path, line, says):
     with pytest.raises(ConfigError, match=says):
         draw(tmp_path, "flux1_dev", *line)

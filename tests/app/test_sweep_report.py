@@ -12,7 +12,7 @@ def sweep(tmp_path):
     return folders.write_sweep(tmp_path / "sweep", seeds=2)
 
 
-def test_a_sweep_ends_with_its_page(sweep, capsys):
+def test_a_sweep_ends_with_an_html_report(sweep, capsys):
     for number in range(4):
         (sweep / str(number) / "report.html").write_text("the job's own page")
         row = rows.Row.begun(number, ["experts=none"], str(sweep / str(number)))
@@ -22,12 +22,12 @@ def test_a_sweep_ends_with_its_page(sweep, capsys):
     assert "4 of 4 finished" in (sweep / "report.html").read_text()
 
 
-def test_jobs_without_pages_leave_none_for_the_sweep(sweep, capsys):
+def test_a_sweep_of_jobs_without_reports_has_no_report(sweep, capsys):
     closing_report.sweep_report(sweep)
     assert not (sweep / "report.html").exists() and capsys.readouterr().out == ""
 
 
-def test_a_page_of_a_sweep_that_cannot_be_written_is_one_line(sweep, monkeypatch, capsys):
+def test_a_sweep_report_that_cannot_be_written_is_one_log_line(sweep, monkeypatch, capsys):
     (sweep / "0" / "report.html").write_text("")
 
     def broken(folder):

@@ -1,6 +1,4 @@
-"""What is printed for people: no path is broken, whatever the width; labels stand before their
-texts.
-"""
+"""Printed tables: paths are never wrapped, and labels precede their texts."""
 
 import sys
 
@@ -10,7 +8,7 @@ from tinyflux_pl.core import interpreter
 LONG = "/a/very/long/path/" + "x" * 200 + "/step_0001500"
 
 
-def test_a_path_is_never_broken_whatever_the_width(capsys, monkeypatch):
+def test_a_path_is_never_wrapped_at_any_width(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     tables.show(
         "title", [("checkpoint", LONG), ("note", "many words " * 10), ("two", f"one\nin {LONG} it")]
@@ -20,14 +18,14 @@ def test_a_path_is_never_broken_whatever_the_width(capsys, monkeypatch):
     assert all(len(line) <= 40 for line in lines if LONG not in line)
 
 
-def test_what_acts_on_a_terminal_is_escaped_and_markup_is_text(capsys):
+def test_control_characters_are_escaped_and_markup_is_printed_as_text(capsys):
     tables.show("t", [("a", "\x1b[31m [bold]x[/bold]")])
     tables.line("[red]y")
-    said = capsys.readouterr().out
-    assert "\\x1b[31m [bold]x[/bold]" in said and "[red]y" in said
+    output = capsys.readouterr().out
+    assert "\\x1b[31m [bold]x[/bold]" in output and "[red]y" in output
 
 
-def test_commands_name_the_interpreter_that_runs(tmp_path, monkeypatch):
+def test_commands_name_the_running_interpreter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
     assert interpreter.command("generate.py") == ".venv/bin/python generate.py"
@@ -35,20 +33,23 @@ def test_commands_name_the_interpreter_that_runs(tmp_path, monkeypatch):
     assert interpreter.command("generate.py") == "'/opt/my python/bin/python3' generate.py"
 
 
-def test_the_closing_line_can_be_run_and_names_the_checkpoint_whole(tmp_path, monkeypatch, capsys):
+def test_the_final_line_is_a_runnable_command_with_the_full_checkpoint_path(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.chdir(tmp_path)
     report.results(RESULTS, tmp_path)
-    said = capsys.readouterr().out.splitlines()
-    line = next(line for line in said if line.startswith("next: "))
+    output = capsys.readouterr().out.splitlines()
+    line = next(line for line in output if line.startswith("next: "))
     assert (
         line.startswith("next: bin/python generate.py ")
         and f"checkpoint={LONG}" in line
         and "n=4" in line
     )
     assert (
-        "never seen" in " ".join(" ".join(said).split()) and sum(LONG in line for line in said) == 2
+        "never seen" in " ".join(" ".join(output).split())
+        and sum(LONG in line for line in output) == 2
     )
 
 

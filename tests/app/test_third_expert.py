@@ -1,6 +1,4 @@
-"""The expert of docs/extending.md, one class and one YAML, trains and samples with no other
-change.
-"""
+"""The documented expert (docs/extending.md), one class and one YAML, trains and samples."""
 
 import os
 import re
@@ -69,18 +67,18 @@ def trained(palette, tmp_path_factory):
     return root
 
 
-def test_its_features_are_cached(trained):
+def test_features_of_a_third_expert_are_cached(trained):
     store = CacheStore.open(trained / "cache" / "shapes" / "train")
     assert "palette" in store.groups()
     assert store.gather("palette.mean", [0, 5]).shape == (2, 10, WIDTH)
 
 
-def test_its_loss_is_trained_and_logged(trained):
+def test_the_loss_of_a_third_expert_is_trained_and_logged(trained):
     header = (trained / "outputs/third/csv/metrics.csv").read_text().splitlines()[0]
     assert "train/palette" in header.split(",")
 
 
-def test_its_port_and_head_are_in_the_checkpoint(trained):
+def test_port_and_head_of_a_third_expert_are_in_the_checkpoint(trained):
     checkpoint, _ = directory.newest_valid(trained / "outputs/third/checkpoints")
     names = checkpoint.weights("raw")
     assert any(name.startswith("net.ports.palette.predictor.") for name in names)
@@ -111,7 +109,7 @@ def batch_of(samples):
     )
 
 
-def test_its_teacher_is_dropped_out_on_schedule_and_the_head_takes_over(palette):
+def test_the_teacher_of_a_third_expert_is_dropped_out_on_schedule(palette):
     expert = palette.Palette(WIDTH, dropout=0.0, dropout_end=1.0, dropout_steps=10)
     torch.manual_seed(0)
     options = merge_port_options([expert])

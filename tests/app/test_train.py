@@ -28,7 +28,7 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(root):
+def trained(root):
     """Eight steps without a break, both experts."""
     return run("train", root, "experts=lune_sol", "run=whole", "hardware.precision=32-true")
 
@@ -39,7 +39,7 @@ def weights(root, name, step=8, which="raw"):
     )
 
 
-def test_a_run_leaves_results_pictures_and_checkpoints(root, whole):
+def test_a_run_writes_results_images_and_checkpoints(root, trained):
     folder = root / "outputs" / "whole"
     results = json.loads((folder / "results.json").read_text())
     assert results.keys() >= PROMISED
@@ -53,7 +53,7 @@ def test_a_run_leaves_results_pictures_and_checkpoints(root, whole):
     assert (folder / "csv" / "metrics.csv").read_text().count("\n") > 2
 
 
-def test_experts_are_learned_from_and_logged(root, whole):
+def test_expert_losses_are_trained_and_logged(root, trained):
     header = (
         (root / "outputs" / "whole" / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
     )
@@ -66,7 +66,7 @@ def test_experts_are_learned_from_and_logged(root, whole):
     } <= set(header)
 
 
-def test_a_resumed_run_ends_with_the_same_bits(root, whole):
+def test_a_resumed_run_ends_with_the_same_bits(root, trained):
     chosen = ("experts=lune_sol", "hardware.precision=32-true", "run=broken")
     run("train", root, *chosen, "steps=4", "schedule.total_steps=8")
     run("train", root, *chosen, "resume=auto")
@@ -75,7 +75,7 @@ def test_a_resumed_run_ends_with_the_same_bits(root, whole):
         assert all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_raw_and_averaged_weights_differ_and_both_moved(root, whole):
+def test_raw_and_averaged_weights_differ_and_both_changed(root, trained):
     early, raw, averaged = (
         weights(root, "whole", 4),
         weights(root, "whole"),
@@ -85,12 +85,12 @@ def test_raw_and_averaged_weights_differ_and_both_moved(root, whole):
     assert not torch.equal(raw[key], averaged[key]) and not torch.equal(raw[key], early[key])
 
 
-def test_a_finished_run_is_never_overwritten(root, whole):
+def test_a_finished_run_is_never_overwritten(root, trained):
     with pytest.raises(ConfigError, match="already has checkpoints"):
         run("train", root, "experts=lune_sol", "run=whole")
 
 
-def test_a_finished_run_that_is_resumed_is_only_evaluated_again(root, whole, capsys):
+def test_a_finished_run_that_is_resumed_is_only_evaluated_again(root, trained, capsys):
     folder = root / "outputs" / "whole"
     before, log = (
         json.loads((folder / "results.json").read_text()),
@@ -106,8 +106,8 @@ def test_a_finished_run_that_is_resumed_is_only_evaluated_again(root, whole, cap
     assert (folder / "csv" / "metrics.csv").read_text() == log
 
 
-def test_a_change_that_makes_another_run_is_shown_and_refused(root, whole, capsys):
-    folder, asked = (
+def test_a_changed_key_that_makes_another_run_is_refused_by_name(root, trained, capsys):
+    folder, overrides = (
         root / "outputs" / "whole",
         ("experts=lune_sol", "run=whole", "resume=auto", "steps=12"),
     )
@@ -119,19 +119,19 @@ def test_a_change_that_makes_another_run_is_shown_and_refused(root, whole, capsy
         "hardware.workers=1",
     )
     with pytest.raises(ConfigError, match=r"optimizer\.lr changed") as error:
-        run("train", root, *asked, *changed)
-    shown = capsys.readouterr().out
+        run("train", root, *overrides, *changed)
+    output = capsys.readouterr().out
     assert "resume_changed=true" in str(error.value) and "workers" not in str(error.value)
     assert (
-        "optimizer.lr" in shown
-        and "another run" in shown
-        and "hardware.workers" in shown
-        and "nothing" in shown
+        "optimizer.lr" in output
+        and "another run" in output
+        and "hardware.workers" in output
+        and "nothing" in output
     )
     assert sorted(path.name for path in folder.glob("config*.json")) == kept
 
 
-def test_steps_may_be_added_and_what_else_is_asked_for_with_leave(root, whole):
+def test_steps_may_be_added_and_other_changes_need_permission(root, trained):
     chosen = (
         "experts=lune_sol",
         "run=longer",
@@ -160,7 +160,7 @@ def test_steps_may_be_added_and_what_else_is_asked_for_with_leave(root, whole):
         run("train", root, *chosen, "steps=6", "resume=auto")
 
 
-def test_a_run_may_begin_at_a_checkpoint_of_another_and_has_one_history(root, whole, monkeypatch):
+def test_a_run_may_branch_from_another_checkpoint_with_one_history(root, trained, monkeypatch):
     from tinyflux_pl.app.training_run import TrainingRun
 
     earlier = root / "outputs" / "whole" / "checkpoints" / "step_0000004"
@@ -187,13 +187,13 @@ def test_a_run_may_begin_at_a_checkpoint_of_another_and_has_one_history(root, wh
         assert log.read().splitlines()[1].startswith("4,")
 
 
-def test_a_cache_of_another_codec_is_named_not_used(root, whole):
+def test_a_cache_of_another_codec_is_refused(root, trained):
     with pytest.raises(StaleCache) as error:
         run("train", root, "codec.fold=4", "model.patch_size=1", "run=other")
     assert "fold" in str(error.value) and "extract.py" in str(error.value)
 
 
-def test_a_checkpoint_draws_without_teachers_and_says_how(root, whole):
+def test_a_checkpoint_samples_without_teachers_and_records_its_settings(root, trained):
     from PIL import Image
 
     checkpoint = root / "outputs" / "whole" / "checkpoints" / "step_0000008"
@@ -211,20 +211,23 @@ def test_a_checkpoint_draws_without_teachers_and_says_how(root, whole):
         "image_0000.png",
         "image_0001.png",
     ]
-    said = json.loads(Image.open(folder / "image_0001.png").text["tinyflux_pl"])
+    metadata = json.loads(Image.open(folder / "image_0001.png").text["tinyflux_pl"])
     assert (
-        said["prompt"] == "a large red circle, top left"
-        and said["seed"] == 1
-        and said["index"] == 1
+        metadata["prompt"] == "a large red circle, top left"
+        and metadata["seed"] == 1
+        and metadata["index"] == 1
     )
-    assert said["checkpoint"] == directory.read(checkpoint).hash and said["settings"]["steps"] == 2
+    assert (
+        metadata["checkpoint"] == directory.read(checkpoint).hash
+        and metadata["settings"]["steps"] == 2
+    )
     again = root / "outputs" / "two"
     for name in ("image_0000.png", "image_0001.png"):
         assert (folder / name).read_bytes() == (again / name).read_bytes()
     assert (folder / "image_0000.png").read_bytes() != (folder / "image_0001.png").read_bytes()
 
 
-def test_pictures_drawn_into_a_folder_again_go_beside_those_that_are_there(root, whole, tmp_path):
+def test_further_images_in_a_folder_are_numbered_after_existing_ones(root, trained, tmp_path):
     checkpoint = root / "outputs" / "whole" / "checkpoints" / "step_0000008"
     chosen = (f"checkpoint='{checkpoint}'", f"output='{tmp_path}'", "prompt='a large red circle'")
     run("generate", root, *chosen, "n=2", "seed=1")

@@ -1,6 +1,4 @@
-"""Whole small runs on pairs of pictures: cached, trained, previewed with their pictures, and drawn
-from.
-"""
+"""Small runs on image pairs: cached, trained, previewed with references and sampled."""
 
 import json
 import shlex
@@ -27,7 +25,7 @@ def pairs(root, hole):
 
 
 @pytest.mark.parametrize("variant", ["kontext", "fill"])
-def test_flux1_learns_from_pairs_and_draws_from_pictures(tmp_path, variant, capsys):
+def test_flux1_trains_on_image_pairs_and_samples_from_images(tmp_path, variant, capsys):
     release, data = (
         releases_flux1.flux1(tmp_path / "release", variant),
         pairs(tmp_path / "data", variant == "fill"),
@@ -45,23 +43,25 @@ def test_flux1_learns_from_pairs_and_draws_from_pictures(tmp_path, variant, caps
         "data.image_size=32",
         "data.validation_fraction=0.3",
     )
-    made = run(
+    folder_of_run = run(
         "train", tmp_path, *network, *exact, *source, "steps=2", "callbacks.preview.every_steps=2"
     )
-    (checkpoint,) = (tmp_path / made["run_dir"] / "checkpoints").glob("step_*")
-    assert list((tmp_path / made["run_dir"] / "samples").glob("*.png"))
-    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    (checkpoint,) = (tmp_path / folder_of_run["run_dir"] / "checkpoints").glob("step_*")
+    assert list((tmp_path / folder_of_run["run_dir"] / "samples").glob("*.png"))
+    next_line = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")
+    )
     # what the run says to do next can be done
-    asked = [word for word in shlex.split(told) if "=" in word]
-    assert asked[0] == f"checkpoint={checkpoint}" and "prompt=a red circle" in asked
-    words = [word for word in asked[1:] if not word.startswith("n=")]
+    suggested = [word for word in shlex.split(next_line) if "=" in word]
+    assert suggested[0] == f"checkpoint={checkpoint}" and "prompt=a red circle" in suggested
+    words = [word for word in suggested[1:] if not word.startswith("n=")]
     where = (f"checkpoint='{checkpoint}'", f"output='{tmp_path / 'drawn'}'")
     run("generate", tmp_path, *where, *words, "height=32", "width=32")
     picture = Image.open(tmp_path / "drawn" / "image_0000.png")
     assert picture.size == SIDE
-    wanted = {"kontext": ["ref"], "fill": ["target", "mask"]}[variant]
-    found = [
+    expected = {"kontext": ["ref"], "fill": ["target", "mask"]}[variant]
+    recorded_images = [
         name.split("_")[1].removesuffix(".png")
         for name, _ in json.loads(picture.info["tinyflux_pl"])["pictures"]
     ]
-    assert found == wanted
+    assert recorded_images == expected

@@ -1,6 +1,4 @@
-"""How a batch is divided: by the profile's memory, by the user's own numbers, and on a CPU not at
-all.
-"""
+"""Division of a batch by the profile's memory or the user's settings; none on a CPU."""
 
 import pytest
 
@@ -24,21 +22,26 @@ def divided(root, *overrides):
 
 
 @pytest.mark.parametrize(("profile", "memory"), [("gpu_12gb", 12), ("a100_40gb", 40)])
-def test_the_published_size_fits_the_profiles_at_512_pixels(profile, memory, tmp_path):
-    asked = ("model=deep", f"hardware={profile}", "data.image_size=512", "hardware.batch_size=64")
-    chosen, plan = divided(tmp_path, *asked)
+def test_the_published_size_fits_every_gpu_profile_at_512_pixels(profile, memory, tmp_path):
+    overrides = (
+        "model=deep",
+        f"hardware={profile}",
+        "data.image_size=512",
+        "hardware.batch_size=64",
+    )
+    chosen, plan = divided(tmp_path, *overrides)
     assert plan.fits and plan.memory.worst().total < memory * 2**30
     assert chosen.accumulation * plan.sizes.on_rank == 64 and plan.sizes.on_rank >= 8
     assert chosen.gradient_checkpointing is plan.gradient_checkpointing
     if memory == 12:  # and what the profile asked for before does not fit
-        given = ("hardware.accumulation=2", "hardware.gradient_checkpointing=true")
+        settings_of_user = ("hardware.accumulation=2", "hardware.gradient_checkpointing=true")
         with pytest.raises(
             MemoryPlanError, match=r"(?s)'step' needs .*hardware\.accumulation=auto"
         ):
-            divided(tmp_path, *asked, *given)
+            divided(tmp_path, *overrides, *settings_of_user)
 
 
-def test_the_division_follows_the_memory_and_keeps_the_global_batch(tmp_path):
+def test_accumulation_follows_the_memory_and_keeps_the_global_batch(tmp_path):
     parts = {}
     for memory in ("4", "0.3", "0.15"):
         chosen, plan = divided(tmp_path, *LARGE, f"hardware.memory_gb={memory}")
@@ -50,7 +53,7 @@ def test_the_division_follows_the_memory_and_keeps_the_global_batch(tmp_path):
         divided(tmp_path, *LARGE, "hardware.memory_gb=0.02")
 
 
-def test_what_the_user_asks_for_is_kept_or_refused(tmp_path):
+def test_explicit_accumulation_and_checkpointing_are_kept_or_refused(tmp_path):
     chosen, _ = divided(
         tmp_path, *LARGE, "hardware.accumulation=8", "hardware.gradient_checkpointing=true"
     )
@@ -73,24 +76,24 @@ def test_weights_of_a_release_are_planned_in_fp32(tmp_path):
     assert sum(parameter.nbytes for parameter in planner.denoiser.parameters()) == 4 * count
 
 
-def test_on_a_cpu_auto_is_the_undivided_batch(tmp_path):
+def test_auto_on_a_cpu_is_the_undivided_batch(tmp_path):
     chosen, plan = divided(tmp_path)
     assert plan is None and (chosen.accumulation, chosen.gradient_checkpointing) == (1, False)
     by_name, _ = divided(tmp_path, "hardware=cpu")
     assert chosen == by_name
 
 
-def test_the_line_names_device_memory_and_precision(tmp_path, capsys):
+def test_the_hardware_line_names_device_memory_and_precision(tmp_path, capsys):
     config = hardware.set_up(settings("train", tmp_path, "hardware.precision=32-true"))
     assert config.hardware.accelerator == "cpu"
-    told = capsys.readouterr().out
-    assert told.startswith("hardware: CPU, ") and "GiB of memory, precision 32-true" in told
+    output = capsys.readouterr().out
+    assert output.startswith("hardware: CPU, ") and "GiB of memory, precision 32-true" in output
 
 
-def test_the_plan_alone_needs_neither_card_nor_weights(tmp_path, capsys):
+def test_the_memory_plan_needs_neither_gpu_nor_weights(tmp_path, capsys):
     run("train", tmp_path, "model=deep", "hardware=gpu_12gb", "preflight=plan")
-    told = capsys.readouterr().out
-    assert "of 10.80 GiB" in told and "step" in told and "accumulated" in told
+    output = capsys.readouterr().out
+    assert "of 10.80 GiB" in output and "step" in output and "accumulated" in output
     run("train", tmp_path, "preflight=plan")
     assert "samples x 1 accumulated, without gradient checkpointing" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -98,6 +101,6 @@ def test_the_plan_alone_needs_neither_card_nor_weights(tmp_path, capsys):
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "null"])
 @pytest.mark.parametrize("key", ["accumulation", "drawn_at_once"])
-def test_a_division_that_is_none_is_refused(key, value, tmp_path):
+def test_invalid_division_settings_are_refused_by_key(key, value, tmp_path):
     with pytest.raises(ConfigError, match=key):
         run("train", tmp_path, f"hardware.{key}={value}")

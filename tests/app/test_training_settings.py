@@ -32,19 +32,21 @@ def test_an_epoch_ends_with_the_step_that_has_drawn_every_sample(tmp_path):
 @pytest.mark.parametrize(
     ("line", "clip"), [("callbacks.clip=null", None), ("callbacks.clip=0.5", 0.5)]
 )
-def test_the_clip_that_is_asked_for_is_the_modules(tmp_path, line, clip):
+def test_the_configured_clip_norm_is_used_by_the_module(tmp_path, line, clip):
     parts = Parts.from_config(settings("train", tmp_path, *SMALLEST, line))
     assert build_trainable(parts, tmp_path, 0, compiled=False).module.clip == clip
 
 
-def test_a_validation_that_is_not_finite_is_told_and_ends_no_run(tmp_path, monkeypatch, caplog):
+def test_a_nonfinite_validation_loss_is_reported_and_does_not_end_the_run(
+    tmp_path, monkeypatch, caplog
+):
     """Training is done and saved by then: that one number is not one must not cost the results."""
     from tinyflux_pl.objectives.validation import FixedGrid
 
     honest = FixedGrid.errors
     nan = float("nan")
     monkeypatch.setattr(
-        FixedGrid, "errors", lambda *given: {k: v * nan for k, v in honest(*given).items()}
+        FixedGrid, "errors", lambda *args: {k: v * nan for k, v in honest(*args).items()}
     )
     run("train", tmp_path, "run=blind", "hardware.precision=32-true")
     folder = tmp_path / "outputs" / "blind"

@@ -1,6 +1,4 @@
-"""A sweep with logger=wandb: each job is a run of its own that holds its configuration, samples
-and results.
-"""
+"""A sweep with logger=wandb: every job is a run with its configuration, samples and results."""
 
 import os
 import subprocess
@@ -36,7 +34,7 @@ def jobs(tmp_path_factory):
     return folder.name, {run.name: run for run in runs}, len(runs)
 
 
-def test_four_jobs_are_four_runs_of_one_group_named_by_what_was_swept(jobs):
+def test_four_jobs_are_four_runs_of_one_group_named_by_swept_keys(jobs):
     sweep, runs, count = jobs
     assert count == 4
     assert set(runs) == {f"experts={e},seed={s}" for e in ("none", "lune_sol") for s in (0, 1)}
@@ -47,7 +45,7 @@ def test_four_jobs_are_four_runs_of_one_group_named_by_what_was_swept(jobs):
     assert runs["experts=lune_sol,seed=0"].tags == ["shapes", "lune", "sol"]
 
 
-def test_each_run_has_its_own_configuration_curves_and_results(jobs):
+def test_every_run_logs_its_configuration_curves_and_results(jobs):
     _, runs, _ = jobs
     for name, run in runs.items():
         assert f"seed={run.config['seed']}" in name

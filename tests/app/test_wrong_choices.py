@@ -19,8 +19,8 @@ from tinyflux_pl.core import errors
         ("optimiser=adamw", "did you mean optimizer?"),
     ],
 )
-def test_a_wrong_word_meets_the_right_one(line, near):
-    given = (
+def test_an_unknown_choice_is_refused_with_the_nearest(line, near):
+    required = (
         ["experts=lune"]
         if line.startswith("experts.")
         else ["data=folder"]
@@ -28,7 +28,7 @@ def test_a_wrong_word_meets_the_right_one(line, near):
         else []
     )
     with refused(errors.ConfigError) as caught:
-        prepare([*given, line], CONF, "train")
+        prepare([*required, line], CONF, "train")
     assert near in caught.value.cure
 
 
@@ -52,7 +52,7 @@ def test_a_wrong_word_meets_the_right_one(line, near):
         (("model.hidden_size=33",), "hidden_size"),
     ],
 )
-def test_a_wrong_value_is_found_before_anything_is_made(tmp_path, overrides, says):
+def test_an_invalid_value_is_refused_before_creating_files(tmp_path, overrides, says):
     small = () if "model=as_trained" in overrides else SMALLEST
     with refused(errors.ConfigError) as caught:
         run("train", tmp_path, *small, *overrides)

@@ -1,6 +1,4 @@
-"""Whatever is typed, stands in a file, or is set in the environment: three lines and exit code 2,
-no traceback.
-"""
+"""Invalid arguments, files or environment print three lines and exit with code 2, no traceback."""
 
 import gc
 import io
@@ -47,9 +45,7 @@ class Accepted(TinyFluxError):
 
 @pytest.fixture
 def answer(tmp_path, monkeypatch):
-    """(script, words) -> (exit code, what is printed to stderr), in this process; no run goes
-    beyond its checks.
-    """
+    """(script, words) -> (exit code, stderr), in this process; no run goes beyond its checks."""
     monkeypatch.chdir(tmp_path)
 
     def reached(config):
@@ -77,7 +73,7 @@ def answer(tmp_path, monkeypatch):
     gc.collect()
     gc.freeze()  # torch's objects are not looked through again at every composition
 
-    def given(script, *words):
+    def answered(script, *words):
         before = dict(os.environ)
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
         monkeypatch.setattr(sys, "stdout", io.StringIO())
@@ -92,12 +88,12 @@ def answer(tmp_path, monkeypatch):
             os.environ.update(before)
         return 0, errors.getvalue()
 
-    yield given
+    yield answered
     gc.unfreeze()
 
 
 def judged(answer, script, *words):
-    """What is wrong with the answer to a line, or nothing."""
+    """The defect of the output for a command line, or ""."""
     try:
         code, text = answer(script, *words)
     except BaseException as error:
@@ -109,15 +105,15 @@ def judged(answer, script, *words):
     return "" if code == 2 and three else f"{script} {words}: {code} {text.strip()[-400:]}"
 
 
-GIVEN = {"train": (), "extract": (), "generate": ("checkpoint=nowhere", "prompt=x")}
+REQUIRED = {"train": (), "extract": (), "generate": ("checkpoint=nowhere", "prompt=x")}
 
 
 def cases(tmp_path):
     """(script, words) of every wrong input."""
     for script in ("train", "extract", "generate"):
-        each = {"train": 2, "extract": 0, "generate": 3}[script]
+        each = {"train": 1, "extract": 0, "generate": 2}[script]
         yield from (
-            (script, *GIVEN[script], line) for line in wrong_values.values(script, each) if each
+            (script, *REQUIRED[script], line) for line in wrong_values.values(script, each) if each
         )
     for group in GROUPS:
         for choice in ("nothing", "[1]", "null"):
@@ -131,7 +127,7 @@ def cases(tmp_path):
     ):
         yield from (("train", f"{slip}=1") for slip in wrong_values.slips(key))
     yield from (
-        ("generate", *GIVEN["generate"], f"{slip}=1") for slip in wrong_values.slips("height")
+        ("generate", *REQUIRED["generate"], f"{slip}=1") for slip in wrong_values.slips("height")
     )
     yield from (("train", *line.split(" ")) for line in wrong_lines.LINES)
     folder = tmp_path / "conf"
@@ -146,9 +142,9 @@ def cases(tmp_path):
         file.mkdir() if content is None else file.write_bytes(content)
         yield ("train", "--config-dir", str(file.parents[1]), "experiment=odd")
     (tmp_path / "taken").write_text("x")
-    for place in ("taken", "taken/below", "/proc/x", "a" * 300, "/dev/null"):
-        yield ("generate", *GIVEN["generate"], f"output={place}")
-        yield ("train", f"paths.root={place}")
+    for target in ("taken", "taken/below", "/proc/x", "a" * 300, "/dev/null"):
+        yield ("generate", *REQUIRED["generate"], f"output={target}")
+        yield ("train", f"paths.root={target}")
     yield from (
         ("generate", "checkpoint=x", *words)
         for words in ((), ("prompt=a", "prompt_file=b"), ("steps=3",))
@@ -157,23 +153,21 @@ def cases(tmp_path):
     yield ("extract", "epochs=3")
 
 
-def test_every_wrong_input_is_answered_in_three_lines_with_exit_code_2(answer, tmp_path):
-    """One in twenty is composed by Hydra from nothing; for the others what does not depend on them
-    is kept.
-    """
-    found, memory = [], {}
+def test_every_invalid_input_prints_three_lines_and_exits_with_code_2(answer, tmp_path):
+    """One in twenty lines is composed by Hydra from scratch; the others share compositions."""
+    wrong, memory = [], {}
     for number, (script, *words) in enumerate(cases(tmp_path)):
         with nullcontext() if number % 20 == 0 else kept_compositions.kept(memory):
-            found.append(judged(answer, script, *words))
-    found = [told for told in found if told]
-    assert not found, f"{len(found)}:\n" + "\n".join(found)
+            wrong.append(judged(answer, script, *words))
+    wrong = [message for message in wrong if message]
+    assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong)
 
 
-def test_what_is_right_reaches_the_run(answer):
+def test_valid_input_reaches_the_run(answer):
     """Else the test above would pass with everything refused."""
     for script, words in (
         ("train", ("steps=3", "experts=lune_sol")),
-        ("generate", GIVEN["generate"]),
+        ("generate", REQUIRED["generate"]),
         ("extract", ()),
     ):
         assert answer(script, *words)[0] == Accepted.exit_code
@@ -187,15 +181,15 @@ def test_what_is_right_reaches_the_run(answer):
         ("generate", "checkpoint=x", "prompt=a", "n=word"),
     ],
 )
-def test_a_process_of_its_own_answers_as_this_one_does(tmp_path, words):
+def test_a_subprocess_prints_the_same_refusal(tmp_path, words):
     script, *line = words
-    asked = [sys.executable, str(kept_compositions.CONF.parent / f"{script}.py"), *line]
-    done = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path)
-    lines = done.stderr.strip().splitlines()
+    overrides = [sys.executable, str(kept_compositions.CONF.parent / f"{script}.py"), *line]
+    completed = subprocess.run(overrides, capture_output=True, text=True, cwd=tmp_path)
+    lines = completed.stderr.strip().splitlines()
     assert (
-        done.returncode == 2
+        completed.returncode == 2
         and len(lines) == 3
-        and not done.stdout
+        and not completed.stdout
         and not list(tmp_path.iterdir())
     )
 
@@ -209,7 +203,7 @@ ENVIRONMENT = [
 
 
 @pytest.mark.parametrize(("name", "value"), ENVIRONMENT)
-def test_a_variable_that_is_no_number_is_named(answer, monkeypatch, name, value):
+def test_a_nonnumeric_environment_variable_is_refused_by_name(answer, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert not judged(answer, "train", "steps=1")
 
@@ -224,18 +218,18 @@ def test_a_variable_that_is_no_number_is_named(answer, monkeypatch, name, value)
         ("TMPDIR", "/nowhere"),
     ],
 )
-def test_an_odd_environment_changes_no_answer(answer, monkeypatch, name, value):
+def test_an_unusual_environment_does_not_change_the_output(answer, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert not judged(answer, "train", "steps=none")
     assert answer("train", "steps=3")[0] == Accepted.exit_code
 
 
 @pytest.mark.parametrize("kind", [CheckpointMismatch, CorruptCheckpoint, HubError, UntrustedFile])
-def test_a_wrong_file_or_repository_ends_with_exit_code_2_as_a_wrong_value_does(kind):
+def test_an_invalid_file_or_repository_exits_with_code_2(kind):
     assert kind("no such weights").exit_code == 2
 
 
-def test_arguments_are_utf_8_whatever_the_locale_made_of_them():
+def test_arguments_are_utf_8_in_any_locale():
     assert standard_streams.decoded(["prompt=café", "n=1"]) == ["prompt=café", "n=1"]
     broken = "caf\udce9"
     with pytest.raises(TinyFluxError, match="not UTF-8") as caught:

@@ -1,6 +1,4 @@
-"""A word that is none of ours: what was probably meant, of the same group first, and never a key
-that nothing reads.
-"""
+"""Unknown words are answered with the nearest known one, of the same group first."""
 
 import pytest
 
@@ -34,7 +32,7 @@ DRAW = ("checkpoint=x", "prompt=x")
         ("train", ["hardware=gpu"], "did you mean gpu_12gb?"),
         ("train", ["experts.lune.weight=0.3"], "it comes with experts=lune"),
         ("train", ["logger.wandb.mode=online"], "it comes with logger=wandb"),
-        ("train", ["data.root=x"], "it comes with data=folder"),
+        ("train", ["data.root=x"], "or data=folder or"),
         ("train", ["resume=true"], "resume=auto"),
         ("train", ["seed=1,2"], "--multirun"),
         ("train", ["data.image_size=48,64"], "data.image_size=[48,64]"),
@@ -47,7 +45,7 @@ DRAW = ("checkpoint=x", "prompt=x")
         ("extract", ["+epochs=3"], "leave it out"),
     ],
 )
-def test_the_word_that_was_meant_is_named(script, line, advice):
+def test_the_nearest_valid_word_is_named(script, line, advice):
     assert advice in refused(script, *line).cure
 
 
@@ -64,7 +62,7 @@ UNREAD += ("+flags=[x]", "+overrides=[x]", "+prompt=x", "+negative_prompt=x")
 
 
 @pytest.mark.parametrize("line", UNREAD)
-def test_a_key_that_nothing_reads_is_refused_and_never_advised(line):
+def test_an_unread_key_is_refused_and_never_suggested(line):
     error = refused("train", line)
     key = line.lstrip("+").partition("=")[0]
     assert error.what.startswith("nothing reads ") and error.where and f"+{key}" not in str(error)
@@ -72,12 +70,12 @@ def test_a_key_that_nothing_reads_is_refused_and_never_advised(line):
     assert f"+{key}=" not in without.cure
 
 
-def test_a_parameter_that_the_network_does_not_have_is_not_advised():
+def test_a_parameter_absent_from_the_network_is_not_suggested():
     assert "+model.depth" not in refused("train", "model.depth=3").cure
     assert "it can be added: +model.mlp_ratio=..." in refused("train", "model.mlp_ratio=3").cure
 
 
-def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path):
+def test_a_user_key_referenced_by_interpolation_is_accepted(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "wide.yaml").write_text(
         "# @package _global_\nwide: 64\ndata: {side: 32, image_size: '${.side}'}\nmodel: "
@@ -91,7 +89,7 @@ def test_a_key_of_ones_own_that_others_refer_to_is_read(tmp_path):
     )
 
 
-def test_references_are_read_absolute_relative_and_through_select():
+def test_absolute_relative_and_select_interpolations_count_as_reads():
     raw = {
         "a": {"b": "${.c}", "c": "${d.e}"},
         "f": "${oc.select:g.h,3}",
@@ -100,7 +98,7 @@ def test_references_are_read_absolute_relative_and_through_select():
     assert sorted(unused_keys.references(raw)) == ["a.b", "a.c", "d.e", "g.h", "i.k"]
 
 
-def test_names_of_the_same_node_come_before_those_of_another():
+def test_suggestions_prefer_keys_of_the_same_node():
     assert signatures.nearest("gpu", ["cpu", "gpu_12gb", "gpu_24gb"]) == ["gpu_12gb"]
     assert signatures.nearest("steps", ["seed", "plan", "sampler.steps"]) == ["sampler.steps"]
     assert signatures.nearest("optimizer.wieght_decay", ["optimizer.weight_decay", "data.weight"])[

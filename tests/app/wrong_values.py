@@ -56,15 +56,21 @@ def wrong(hint: Any) -> tuple[str, ...]:
 
 
 def values(script: str, each: int = 3) -> Iterator[str]:
-    """`key=wrong` for every plain key of a script, `each` of its wrong values in turn, and null
-    where it is none.
+    """`key=wrong` for every plain key of a script, `each` of its wrong values in turn.
+
+    Null is one of them where it is not allowed.
     """
-    for place, (key, hint) in enumerate(plain(schema.TASKS[script])):
-        if is_path(key) or is_prose(key) or key.endswith((".train", ".validation", "lora")):
+    for position, (key, hint) in enumerate(plain(schema.TASKS[script])):
+        if (
+            is_path(key)
+            or is_prose(key)
+            or key.endswith((".train", ".validation", "lora", "embedding"))
+        ):
             continue
         offered = wrong(hint)
         yield from (
-            f"{key}={offered[(place + i) % len(offered)]}" for i in range(min(each, len(offered)))
+            f"{key}={offered[(position + i) % len(offered)]}"
+            for i in range(min(each, len(offered)))
         )
         if type(None) not in typing.get_args(hint):
             yield f"{key}=null"

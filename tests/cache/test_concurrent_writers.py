@@ -1,6 +1,4 @@
-"""Writers: one at a time, killed at any instant, on a disk that fills; what was there is never
-harmed.
-"""
+"""One writer at a time, killed at any instant or on a full disk, never damages existing data."""
 
 import os
 import random
@@ -19,7 +17,7 @@ from tinyflux_pl.core.errors import DataError, DiskFull
 from tinyflux_pl.core.file_lock import locked
 
 
-def test_two_writers_one_store_one_is_refused_and_a_dead_ones_lock_is_free(tmp_path):
+def test_a_second_writer_is_refused_and_the_lock_of_a_dead_one_is_free(tmp_path):
     CacheStore.create(tmp_path, "toy", 4, 2, {})
     program = (
         "import sys, time; from tinyflux_pl.cache.store import CacheStore\n"
@@ -39,7 +37,7 @@ def test_two_writers_one_store_one_is_refused_and_a_dead_ones_lock_is_free(tmp_p
         store.begin_group("encodings", PARTS)  # the lock is its own: no deadlock
 
 
-def test_kill_9_at_any_instant_leaves_counted_shards_whole(tmp_path):
+def test_kill_9_at_any_instant_leaves_every_listed_shard_complete(tmp_path):
     program = (
         "import sys, torch; from tinyflux_pl.cache.store import CacheStore\n"
         "s = CacheStore.create(sys.argv[1], 'toy', 800, 2, {}); s.begin_group('encodings', {})\n"
@@ -69,7 +67,9 @@ def test_kill_9_at_any_instant_leaves_counted_shards_whole(tmp_path):
     assert not list((tmp_path / "encodings").glob(".*.part"))
 
 
-def test_a_full_disk_is_said_before_and_during_and_harms_nothing_old(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_and_during_writing_and_existing_shards_stay(
+    tmp_path, monkeypatch
+):
     store = written(tmp_path)
     store.begin_group("sol", {})
     assert require_disk_space(store, "sol", {"stats": torch.zeros(1, 10, 4)}) == 7 * 160
@@ -90,10 +90,8 @@ def test_a_full_disk_is_said_before_and_during_and_harms_nothing_old(tmp_path, m
     )
 
 
-def test_the_owner_is_named_though_it_has_not_said_yet_who_it_is(tmp_path):
-    """Between taking the lock and writing its id, the file still names an owner that was killed, or
-    nobody.
-    """
+def test_a_lock_error_waits_for_the_owner_to_write_its_process_id(tmp_path):
+    """Between locking and writing its id, the file may name a dead owner or none."""
     program = (
         "import fcntl, os, sys, time\n"
         "lock = open(sys.argv[1], 'a+'); fcntl.flock(lock, fcntl.LOCK_EX); print('held', "
@@ -119,10 +117,8 @@ def test_the_owner_is_named_though_it_has_not_said_yet_who_it_is(tmp_path):
     assert (tmp_path / ".lock").read_text() == ""
 
 
-def test_a_shard_that_is_being_replaced_does_not_count(tmp_path, monkeypatch):
-    """Killed between the shard and its record: other bytes of the same size may not pass under the
-    old record.
-    """
+def test_a_shard_being_replaced_is_not_listed(tmp_path, monkeypatch):
+    """Killed between shard and record: other bytes of equal size may not match the old record."""
     from tinyflux_pl.cache import shards as cache_group
 
     store, real = written(tmp_path), cache_group.files.write_tensors

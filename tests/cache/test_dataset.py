@@ -1,6 +1,4 @@
-"""Cached samples come back as batches: in order, fp32, trimmed; sources mix and absent experts are
-absent.
-"""
+"""Cached samples are served as ordered, trimmed fp32 batches; sources mix, experts may lack."""
 
 import pickle
 
@@ -45,7 +43,7 @@ def make(
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_a_batch_is_the_samples_asked_for_in_order(tmp_path, in_memory):
+def test_a_batch_holds_the_requested_samples_in_order(tmp_path, in_memory):
     data = CachedDataset(
         make(tmp_path, 8, experts=("lune",), masks=True), ("lune",), in_memory, dataset_id=3
     )
@@ -67,7 +65,7 @@ def test_a_batch_is_the_samples_asked_for_in_order(tmp_path, in_memory):
     assert data[5].captions == ["caption 5"]
 
 
-def test_only_the_groups_asked_for_are_served(tmp_path):
+def test_only_the_requested_groups_are_served(tmp_path):
     batch = CachedDataset(make(tmp_path, 4, experts=("lune", "sol")), ("sol",)).__getitems__([0])
     assert (
         set(batch.experts) == {"sol.features"}
@@ -99,14 +97,14 @@ def test_a_data_loader_serves_the_order_with_or_without_workers(tmp_path, worker
     assert [b.sample_ids.tolist() for b in loader] == [order.batch(s) for s in range(4)]
 
 
-def test_a_dataset_travels_to_a_worker_without_its_data(tmp_path):
+def test_a_pickled_dataset_carries_no_tensor_data(tmp_path):
     data = CachedDataset(make(tmp_path, 30, channels=2048), ())
     data.__getitems__(list(range(30)))
     copy = pickle.dumps(data)
     assert len(copy) < 50_000 and pickle.loads(copy)[29].sample_ids.tolist() == [29]
 
 
-def test_a_mixture_serves_sources_side_by_side_and_marks_what_is_absent(tmp_path):
+def test_a_mixture_joins_sources_and_marks_absent_experts(tmp_path):
     one = CachedDataset(make(tmp_path / "one", 5, experts=("lune",)), ("lune",))
     two = CachedDataset(make(tmp_path / "two", 4, first=100, masks=True), ())
     three = CachedDataset(
@@ -136,12 +134,12 @@ def test_a_mixture_serves_sources_side_by_side_and_marks_what_is_absent(tmp_path
     assert [(ids == i).sum().item() for i in (2, 7, 9)] == [100, 200, 100]
 
 
-def test_sources_of_different_picture_sizes_share_a_mixture_but_no_batch(tmp_path):
+def test_sources_of_different_image_sizes_share_a_mixture_but_no_batch(tmp_path):
     small = CachedDataset(make(tmp_path / "small", 6, masks=True))
     large = CachedDataset(make(tmp_path / "large", 9, first=100, side=3))
     mixture = Mixture({0: small, 1: large})
     assert mixture.shape_of(5)[1:] == (2, 2) and mixture.shape_of(6)[1:] == (3, 3)
-    order = sample_order(mixture.lengths, 4, 0, [1.0, 3.0], mixture.shapes)
+    order = sample_order(mixture.runs, 4, 0, [1.0, 3.0])
     batches = [mixture.__getitems__(order.batch(step)) for step in range(40)]
     assert sum(batch.latents.shape[-1] == 3 for batch in batches) == 30
     assert all(batch.masks.shape[1:] == batch.latents.shape[2:] for batch in batches)
@@ -149,7 +147,7 @@ def test_sources_of_different_picture_sizes_share_a_mixture_but_no_batch(tmp_pat
     assert validation == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11, 12, 13], [14]]
 
 
-def test_sources_that_do_not_fit_are_named(tmp_path):
+def test_incompatible_sources_are_refused_by_name(tmp_path):
     one = CachedDataset(make(tmp_path / "one", 2, experts=("lune",)), ("lune",))
     wide = CachedDataset(make(tmp_path / "wide", 2, channels=8))
     other = CachedDataset(make(tmp_path / "other", 2, codec={"name": "vae"}))

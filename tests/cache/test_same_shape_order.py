@@ -1,6 +1,4 @@
-"""Where sources differ in shape, each batch holds one shape, and the order stays a function of
-(seed, step).
-"""
+"""With sources of several shapes every batch has one shape and depends on (seed, step) alone."""
 
 from collections import Counter
 
@@ -21,7 +19,7 @@ def order(seed=0, batch_size=5):
     return SameShapeOrder(LENGTHS, batch_size, seed, [1.0, 2.0, 3.0], SHAPES)
 
 
-def test_a_batch_never_mixes_shapes_and_weights_hold():
+def test_a_batch_never_mixes_shapes_and_source_weights_are_kept():
     batches = [order().batch(step) for step in range(600)]
     sources = [[source_of(i) for i in batch] for batch in batches]
     assert all(len({SHAPES[k] for k in batch}) == 1 for batch in sources)
@@ -39,11 +37,11 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert [order(seed=1).batch(step) for step in range(20)] != forward[:20]
 
 
-def test_every_source_passes_through_whole_epochs():
+def test_every_source_is_drawn_in_complete_epochs():
     stream = [i for step in range(800) for i in order().batch(step)]
     for k, length in enumerate(LENGTHS):
-        own = [i for i in stream if source_of(i) == k]
-        epochs = [own[e : e + length] for e in range(0, len(own) - length + 1, length)]
+        drawn = [i for i in stream if source_of(i) == k]
+        epochs = [drawn[e : e + length] for e in range(0, len(drawn) - length + 1, length)]
         assert len(epochs) > 5
         assert all(sorted(epoch) == list(range(FIRST[k], FIRST[k] + length)) for epoch in epochs)
 
@@ -53,7 +51,12 @@ def test_ranks_share_a_batch():
     assert [i for rank in range(3) for i in order(batch_size=6).rank_slice(9, rank, 3)] == batch
 
 
-def test_sources_of_one_shape_keep_the_plain_order():
-    plain = sample_order(LENGTHS, 5, 0, [1.0, 2.0, 3.0], ["small"] * 3)
+def test_sources_of_equal_shape_keep_the_plain_order():
+    plain = sample_order(
+        [[(range(f, f + n), "small")] for f, n in zip(FIRST, LENGTHS, strict=True)],
+        5,
+        0,
+        [1.0, 2.0, 3.0],
+    )
     assert type(plain) is SampleOrder
     assert plain.batch(3) == SampleOrder(LENGTHS, 5, 0, [1.0, 2.0, 3.0]).batch(3)

@@ -13,7 +13,7 @@ from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.protocols import Record
 
 GREY = np.full((4, 6, 3), 7, np.uint8)
-WHOLE = Record(
+RECORD = Record(
     GREY,
     "a circle",
     1,
@@ -40,15 +40,15 @@ WHOLE = Record(
     ],
     ids=str,
 )
-def test_another_content_is_another_key(change):
-    assert key_of_record(dataclasses.replace(WHOLE, **change)) != key_of_record(WHOLE)
+def test_different_content_has_a_different_key(change):
+    assert key_of_record(dataclasses.replace(RECORD, **change)) != key_of_record(RECORD)
 
 
-def test_where_a_sample_lies_is_no_part_of_its_key():
+def test_the_path_of_a_sample_is_not_part_of_its_key():
     moved = dataclasses.replace(
-        WHOLE, source="b.png", attributes={**WHOLE.attributes, "colour": "blue"}
+        RECORD, source="b.png", attributes={**RECORD.attributes, "colour": "blue"}
     )
-    assert key_of_record(moved) == key_of_record(WHOLE) and len(key_of_record(WHOLE)) == 16
+    assert key_of_record(moved) == key_of_record(RECORD) and len(key_of_record(RECORD)) == 16
 
 
 class Files:
@@ -66,13 +66,13 @@ class Files:
         raise AssertionError
 
 
-def test_hashes_that_are_known_spare_the_reading():
+def test_records_with_stored_hashes_are_not_read_for_their_keys():
     records = Files(["a", "b", "a"])
-    found = [key.tobytes() for key in keys_of(records)]
-    assert keys_are_cheap(records) and found[0] == found[2] != found[1]
+    keys_read = [key.tobytes() for key in keys_of(records)]
+    assert keys_are_cheap(records) and keys_read[0] == keys_read[2] != keys_read[1]
 
 
-def test_keys_are_read_once_and_travel_to_no_worker(tmp_path):
+def test_keys_are_computed_once_and_not_pickled_to_workers(tmp_path):
     written(tmp_path, total=3000, shard_size=1000)
     store = CacheStore.open(tmp_path)
     assert np.array_equal(store.keys.table(), keys(range(3000)))

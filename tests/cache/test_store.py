@@ -1,6 +1,4 @@
-"""The store gives back what was written, adds to it, and refuses what is stale or would poison
-it.
-"""
+"""The store returns what was written, extends it, and refuses stale or invalid data."""
 
 import json
 import tracemalloc
@@ -14,13 +12,13 @@ from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import DataError, SpecMismatch, StaleCache
 
 
-def test_gives_back_rows_in_any_order_bit_for_bit_and_in_their_own_types(tmp_path):
+def test_rows_are_read_bit_equal_in_any_order_and_in_their_dtypes(tmp_path):
     written(tmp_path)
     store, expected = CacheStore.open(tmp_path), tensors(range(7))
     for indices in ([6, 0, 3, 3, 1], [2, 1], list(range(7)), torch.tensor([5])):
-        for key, whole in expected.items():
+        for key, column in expected.items():
             rows = store.gather(key, indices)
-            assert rows.dtype == whole.dtype and torch.equal(rows, whole[indices]), key
+            assert rows.dtype == column.dtype and torch.equal(rows, column[indices]), key
         assert store.captions(indices) == [CAPTIONS[int(i)] for i in indices]
     assert torch.equal(
         store.gather("text.tokens", [6, 0], first=2), expected["text.tokens"][[6, 0], :2]
@@ -32,7 +30,7 @@ def test_gives_back_rows_in_any_order_bit_for_bit_and_in_their_own_types(tmp_pat
     ) == []
 
 
-def test_the_first_entries_of_a_few_rows_cost_no_copy_of_their_shard(tmp_path):
+def test_reading_a_few_rows_does_not_copy_their_shard(tmp_path):
     rows, length = 256, 512
     store = CacheStore.create(tmp_path, "s", rows, rows, {"name": "r"})
     store.begin_group("encodings", PARTS)
@@ -40,20 +38,20 @@ def test_the_first_entries_of_a_few_rows_cost_no_copy_of_their_shard(tmp_path):
     store.write_shard("encodings", 0, {"tokens": tokens}, [""] * rows)
     store.gather("tokens", [0], first=128)  # opened and hashed
     tracemalloc.start()
-    found = store.gather("tokens", [7, 3, 7], first=128)
+    gathered = store.gather("tokens", [7, 3, 7], first=128)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert torch.equal(found, tokens[[7, 3, 7], :128])
+    assert torch.equal(gathered, tokens[[7, 3, 7], :128])
     assert peak < rows * 128 * 4 / 2, "what the first columns of the whole shard take"
 
 
 @pytest.mark.parametrize("indices", [[7], [-1], []])
-def test_indices_outside_are_an_error(tmp_path, indices):
+def test_out_of_range_indices_are_refused(tmp_path, indices):
     with pytest.raises(IndexError):
         written(tmp_path).gather("latents", indices)
 
 
-def test_unknown_keys_and_groups_are_named(tmp_path):
+def test_unknown_keys_and_groups_are_refused_by_name(tmp_path):
     store = written(tmp_path)
     with pytest.raises(KeyError, match=r"latent is not in this store.*latents"):
         store.gather("latent", [0])
@@ -75,7 +73,7 @@ def test_an_expert_is_added_later_without_touching_the_encodings(tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "encodings").iterdir()}
 
 
-def test_resumes_with_the_same_inputs_and_names_the_part_that_differs(tmp_path):
+def test_a_store_resumes_with_equal_inputs_and_names_the_differing_part(tmp_path):
     store = written(tmp_path)
     store.begin_group("encodings", PARTS)  # the same: resumes
     store.begin_group("lune", {"teacher": "t", "buckets": (0.25, 0.75)})  # tuples are JSON's lists
@@ -106,7 +104,7 @@ def test_a_group_with_a_missing_record_is_incomplete(tmp_path):
     assert not store.complete("encodings") and store.complete("lune") and not store.complete("sol")
 
 
-def test_writing_refuses_what_would_poison_the_store(tmp_path):
+def test_invalid_shards_are_refused_at_writing(tmp_path):
     store = CacheStore.create(tmp_path, "toy", 4, 2, {})
     store.begin_group("encodings", PARTS)
     with pytest.raises(DataError, match="has 2 rows"):
@@ -126,24 +124,22 @@ def test_writing_refuses_what_would_poison_the_store(tmp_path):
             store.begin_group(name, {})
 
 
-def test_the_manifest_is_plain_json(tmp_path):
+def test_the_manifest_is_json(tmp_path):
     written(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["total"] == 7 and manifest["records"] == {"seed": 1} and manifest["schema"] == 2
 
 
-@pytest.mark.parametrize("schema", [1, 3])
-def test_a_store_of_another_schema_is_refused_with_the_command_that_writes_it_anew(
-    tmp_path, schema
-):
+@pytest.mark.parametrize("schema", [1, 4])
+def test_a_store_of_another_schema_is_refused_with_the_rebuild_command(tmp_path, schema):
     from tinyflux_pl.cache.sealed_json import read_sealed
     from tinyflux_pl.core.errors import CorruptStore
     from tinyflux_pl.core.files import write_sealed
 
     written(tmp_path)
     manifest = tmp_path / "manifest.json"
-    told = read_sealed(manifest, tmp_path)
-    write_sealed(manifest, {**told, "schema": schema})
+    content = read_sealed(manifest, tmp_path)
+    write_sealed(manifest, {**content, "schema": schema})
     with pytest.raises(CorruptStore, match=f"schema {schema}; this version reads 2") as caught:
         CacheStore.open(tmp_path)
     assert "rebuild=true" in caught.value.cure

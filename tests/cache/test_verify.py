@@ -1,4 +1,4 @@
-"""Every altered bit is found, named, and mended without touching the rest."""
+"""Every altered bit is detected, named and repaired without touching other files."""
 
 import json
 import random
@@ -18,7 +18,7 @@ def files_of(root):
 
 
 def read_all(root):
-    """What a run reads at its start, and all rows."""
+    """Everything that a run reads at its start, and all rows."""
     store = CacheStore.open(root)
     assert store.complete("encodings") and store.complete("lune")
     store.gather("latents", range(7))
@@ -29,32 +29,32 @@ def faults(root):
     return {str(path.relative_to(root)): fault for path, fault in verify.examine(root) if fault}
 
 
-def test_every_bit_flip_is_found_when_reading_and_when_examining(tmp_path):
+def test_every_bit_flip_is_detected_by_reading_and_by_verification(tmp_path):
     written(tmp_path)
     drawn, names = random.Random(0), files_of(tmp_path)
     assert len(names) == 2 + 2 * (1 + 2 * 3)
     for name in [*names, *(drawn.choice(names) for _ in range(90))]:
-        whole = name.read_bytes()
-        torn = bytearray(whole)
+        original = name.read_bytes()
+        torn = bytearray(original)
         torn[drawn.randrange(len(torn))] ^= 1 << drawn.randrange(8)
         name.write_bytes(torn)
         with pytest.raises(CorruptStore) as caught:
             read_all(tmp_path)
         assert name.name.split(".")[0] in str(caught.value) and "repair=true" in caught.value.cure
-        found = faults(tmp_path)
+        damaged = faults(tmp_path)
         judged = name.with_suffix(".safetensors") if name.name.startswith("shard") else name
-        assert list(found) == [str(judged.relative_to(tmp_path))]
-        name.write_bytes(whole)
+        assert list(damaged) == [str(judged.relative_to(tmp_path))]
+        name.write_bytes(original)
     assert not faults(tmp_path)
     read_all(tmp_path)
 
 
-def test_truncated_shards_are_refused_named_and_taken_out_alone(tmp_path):
+def test_truncated_shards_are_named_and_only_they_are_removed(tmp_path):
     written(tmp_path)
     shard = tmp_path / "lune" / "shard_00001.safetensors"
-    whole = shard.read_bytes()
-    for length in {0, 4, 8, 9, len(whole) // 3, len(whole) - 1}:
-        shard.write_bytes(whole[:length])
+    original = shard.read_bytes()
+    for length in {0, 4, 8, 9, len(original) // 3, len(original) - 1}:
+        shard.write_bytes(original[:length])
         with pytest.raises(CorruptStore, match=str(shard)):
             CacheStore.open(tmp_path, verify_on_read=False).gather("lune.features", [4])
     store = CacheStore.open(tmp_path)
@@ -68,10 +68,8 @@ def test_truncated_shards_are_refused_named_and_taken_out_alone(tmp_path):
 @pytest.mark.parametrize(
     "lost", ["manifest.json", "keys.bin", "lune/group.json", "encodings/group.json"]
 )
-def test_shards_outlive_their_description(tmp_path, lost):
-    """What describes them is written again by the next run; the shards say themselves what they
-    were made from.
-    """
+def test_shards_stay_usable_after_their_metadata_is_lost(tmp_path, lost):
+    """The next run writes the metadata again; shards record the inputs they were made from."""
     written(tmp_path)
     (tmp_path / lost).write_bytes(b"{}")
     assert [path.name for path, _ in verify.repair(tmp_path)] == [lost.split("/")[-1]]
@@ -81,16 +79,16 @@ def test_shards_outlive_their_description(tmp_path, lost):
     assert store.complete("encodings") and store.complete("lune") and not faults(tmp_path)
 
 
-def test_a_lost_description_lends_no_shard_to_other_inputs(tmp_path):
+def test_shards_with_lost_metadata_are_not_used_for_other_inputs(tmp_path):
     written(tmp_path)
-    for lost, others, teacher in (
+    for lost, samples, teacher in (
         ("lune/group.json", range(7), "u"),
         ("manifest.json", range(5, 12), "t"),
     ):
         (tmp_path / lost).write_bytes(b"{}")
         verify.repair(tmp_path)
         store = CacheStore.create(
-            tmp_path, "toy", 7, 3, {"seed": 1}, lambda others=others: keys(others)
+            tmp_path, "toy", 7, 3, {"seed": 1}, lambda samples=samples: keys(samples)
         )
         (tmp_path / "lune" / "group.json").unlink(missing_ok=True)
         store.begin_group("lune", {"teacher": teacher, "buckets": [0.25, 0.75]})
@@ -99,7 +97,7 @@ def test_a_lost_description_lends_no_shard_to_other_inputs(tmp_path):
             store.gather("lune.features", [0])
 
 
-def test_what_else_is_noted_in_a_store_is_judged_too_and_goes_alone(tmp_path):
+def test_a_damaged_additional_file_is_detected_and_removed_alone(tmp_path):
     written(tmp_path)
     (tmp_path / "audit.json").write_bytes(files.sealed({"counted": 7}))
     assert not faults(tmp_path)
@@ -109,7 +107,7 @@ def test_what_else_is_noted_in_a_store_is_judged_too_and_goes_alone(tmp_path):
     assert not faults(tmp_path) and not (tmp_path / "audit.json").exists()
 
 
-def test_a_shards_record_of_another_program_is_named_and_stays(tmp_path):
+def test_a_foreign_file_in_place_of_shard_metadata_is_named_and_kept(tmp_path):
     written(tmp_path)
     theirs = tmp_path / "lune" / "shard_00001.json"
     theirs.write_text(json.dumps({"count": 2, "license": "mine"}))
@@ -118,7 +116,7 @@ def test_a_shards_record_of_another_program_is_named_and_stays(tmp_path):
     assert json.loads(theirs.read_text())["license"] == "mine" and faults(tmp_path)
 
 
-def test_a_shard_of_another_place_is_refused(tmp_path):
+def test_a_shard_copied_to_another_index_is_refused(tmp_path):
     written(tmp_path, total=9)
     lune = tmp_path / "lune"
     for end in ("safetensors", "json"):
@@ -143,7 +141,7 @@ def test_each_shard_is_hashed_once_a_process(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [[-1, 4, 3, 3], [3, 4, 3, 4], [3, -4, 3, -3]])
-def test_a_header_that_fits_its_hash_and_not_its_bytes_is_refused(tmp_path, shape):
+def test_a_header_with_a_valid_hash_but_wrong_byte_ranges_is_refused(tmp_path, shape):
     """As a store that others made may hold: hashes are no signature."""
     store = written(tmp_path)
     shard = store.group("encodings").shard_path(0)
@@ -187,23 +185,23 @@ def test_a_store_that_is_being_written_is_not_repaired(tmp_path):
         ("lune/shard_00000.json", {"layout": 3}),
     ],
 )
-def test_what_is_sealed_and_still_no_store_is_named(tmp_path, name, changed):
-    """As others may have made it; doctor ends, and says which file."""
+def test_sealed_metadata_with_impossible_values_is_refused_by_file(tmp_path, name, changed):
+    """Forged files: the doctor finishes and names them."""
     written(tmp_path)
-    held = {**files.read_sealed(tmp_path / name), **changed}
+    altered = {**files.read_sealed(tmp_path / name), **changed}
     files.write_sealed(
-        tmp_path / name, {key: value for key, value in held.items() if value is not None}
+        tmp_path / name, {key: value for key, value in altered.items() if value is not None}
     )
     with pytest.raises(CorruptStore) as caught:
         read_all(tmp_path)
     assert caught.value.where.endswith(name) or "keys.bin" in caught.value.where
     assert any(
-        place in (name, "keys.bin", name.replace(".json", ".safetensors"))
-        for place in faults(tmp_path)
+        damaged_file in (name, "keys.bin", name.replace(".json", ".safetensors"))
+        for damaged_file in faults(tmp_path)
     )
 
 
-def test_a_folder_in_a_files_place_is_named(tmp_path):
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
     written(tmp_path)
     (tmp_path / "keys.bin").unlink()
     (tmp_path / "keys.bin").mkdir()

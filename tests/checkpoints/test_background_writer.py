@@ -10,7 +10,7 @@ from tinyflux_pl.checkpoints.background_writer import BackgroundWriter
 from tinyflux_pl.core.errors import DiskFull
 
 
-def test_work_goes_on_while_the_caller_does():
+def test_writing_runs_concurrently_with_the_caller():
     writer, go, order = BackgroundWriter(), Event(), []
     writer.start(lambda: (go.wait(10), order.append("work")))
     order.append("caller")
@@ -19,7 +19,7 @@ def test_work_goes_on_while_the_caller_does():
     assert order == ["caller", "work"]
 
 
-def test_a_second_piece_waits_for_the_first():
+def test_a_second_write_waits_for_the_first():
     writer, go, second = BackgroundWriter(), Event(), Event()
     writer.start(lambda: go.wait(10))
     caller = Thread(target=writer.start, args=(second.set,))
@@ -32,7 +32,7 @@ def test_a_second_piece_waits_for_the_first():
 
 
 @pytest.mark.parametrize("call", ["wait", "start"])
-def test_a_failure_is_raised_once_by_the_next_call_as_it_was(call):
+def test_a_failure_is_raised_once_unchanged_by_the_next_call(call):
     writer, failure, ran = BackgroundWriter(), DiskFull("no room"), []
 
     def fail():
@@ -48,14 +48,14 @@ def test_a_failure_is_raised_once_by_the_next_call_as_it_was(call):
     assert ran == ["next"]
 
 
-def test_an_interpreter_that_ends_finishes_what_is_being_written(tmp_path):
+def test_a_pending_write_finishes_at_interpreter_exit(tmp_path):
     lines = (
         "import sys, time; from pathlib import Path",
         "from tinyflux_pl.checkpoints.background_writer import BackgroundWriter",
         "BackgroundWriter().start(lambda: (time.sleep(0.3), Path(sys.argv[1]).write_text('done')))",
         "raise RuntimeError('training failed')",
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", "\n".join(lines), str(tmp_path / "file")], capture_output=True
     )
-    assert done.returncode == 1 and (tmp_path / "file").read_text() == "done"
+    assert completed.returncode == 1 and (tmp_path / "file").read_text() == "done"

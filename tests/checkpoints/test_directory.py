@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it is not there."""
+"""A checkpoint is complete or it is absent."""
 
 import json
 
@@ -19,20 +19,20 @@ def write(path, step=1, value=0.0):
     )
 
 
-def test_round_trip_keeps_raw_and_averaged_apart(tmp_path):
+def test_round_trip_keeps_raw_and_averaged_weights_separate(tmp_path):
     write(tmp_path / "step_1", value=2.0)
-    found = directory.read(tmp_path / "step_1")
-    assert found.weights("raw")["w"][0, 0] == 2.0
-    assert found.weights("averaged")["w"][0, 0] == 3.0
-    assert found.state()["optimizer"]["state"][0].tolist() == [1.0, 1.0]
-    assert found.step == 1 and found.config == {"name": "x"}
+    checkpoint = directory.read(tmp_path / "step_1")
+    assert checkpoint.weights("raw")["w"][0, 0] == 2.0
+    assert checkpoint.weights("averaged")["w"][0, 0] == 3.0
+    assert checkpoint.state()["optimizer"]["state"][0].tolist() == [1.0, 1.0]
+    assert checkpoint.step == 1 and checkpoint.config == {"name": "x"}
 
 
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "ema.safetensors", "state.pt", "config.json", "manifest.json"]
 )
 @pytest.mark.parametrize("fault", ["flip", "truncate", "remove"])
-def test_a_damaged_file_is_found_and_an_older_checkpoint_chosen(tmp_path, file, fault):
+def test_a_damaged_file_is_detected_and_an_older_checkpoint_chosen(tmp_path, file, fault):
     write(tmp_path / "step_1", 1)
     write(tmp_path / "step_2", 2)
     target = tmp_path / "step_2" / file
@@ -46,26 +46,26 @@ def test_a_damaged_file_is_found_and_an_older_checkpoint_chosen(tmp_path, file, 
         target.unlink()
     with pytest.raises(CorruptCheckpoint, match=file):
         directory.read(tmp_path / "step_2")
-    found, rejected = directory.newest_valid(tmp_path)
-    assert found.step == 1
+    checkpoint, rejected = directory.newest_valid(tmp_path)
+    assert checkpoint.step == 1
     assert len(rejected) == 1 and "step_2" in rejected[0]
 
 
 @pytest.mark.parametrize(
     "left", ["model.safetensors", "ema.safetensors", "state.pt", "manifest.json"]
 )
-def test_what_is_left_of_a_checkpoint_is_named(tmp_path, left):
+def test_an_incomplete_checkpoint_is_rejected_by_name(tmp_path, left):
     write(tmp_path / "step_1", 1)
     write(tmp_path / "step_2", 2)
     for file in (tmp_path / "step_2").iterdir():
         if file.name != left:
             file.unlink()
     (tmp_path / "notes").mkdir()
-    found, rejected = directory.newest_valid(tmp_path)
-    assert found.step == 1 and len(rejected) == 1 and rejected[0].startswith("step_2: ")
+    checkpoint, rejected = directory.newest_valid(tmp_path)
+    assert checkpoint.step == 1 and len(rejected) == 1 and rejected[0].startswith("step_2: ")
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_files(tmp_path, monkeypatch):
     write(tmp_path / "step_1", 1)
 
     def fail(*_):
@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert directory.newest_valid(tmp_path)[0].step == 1
 
 
-def test_a_torn_manifest_is_named_and_stops_nobody(tmp_path):
+def test_a_truncated_manifest_is_rejected_by_name_and_older_checkpoints_load(tmp_path):
     write(tmp_path / "step_1", 1)
     for name, content in {
         "a": b"",
@@ -91,8 +91,8 @@ def test_a_torn_manifest_is_named_and_stops_nobody(tmp_path):
         write(tmp_path / name, 2)
         (tmp_path / name / "manifest.json").write_bytes(content)
     assert [p.name for p in directory.list_steps(tmp_path)] == ["step_1"]
-    found, rejected = directory.newest_valid(tmp_path)
-    assert found.step == 1 and [line[:2] for line in rejected] == [
+    checkpoint, rejected = directory.newest_valid(tmp_path)
+    assert checkpoint.step == 1 and [line[:2] for line in rejected] == [
         "a:",
         "b:",
         "c:",
@@ -117,7 +117,7 @@ def test_a_torn_manifest_is_named_and_stops_nobody(tmp_path):
         lambda m: m["files"].update({"config.json": {"bytes": 1}}),
     ],
 )
-def test_whoever_seals_a_manifest_is_still_not_believed(tmp_path, change):
+def test_a_forged_manifest_with_a_valid_seal_is_rejected(tmp_path, change):
     write(tmp_path / "run" / "step_1", 1)
     write(tmp_path / "run" / "step_2", 2)
     (tmp_path / "run" / "stolen.json").write_bytes(
@@ -131,39 +131,40 @@ def test_whoever_seals_a_manifest_is_still_not_believed(tmp_path, change):
     assert directory.newest_valid(tmp_path / "run")[0].step == 1
 
 
-def test_a_file_that_no_manifest_lists_is_not_read(tmp_path):
+def test_a_file_not_listed_in_the_manifest_is_not_read(tmp_path):
     saved = dict(step=1, config={}, weights={"w": torch.ones(1)}, averaged=None, state=None)
     checkpoint = directory.save(tmp_path / "step_1", **saved)
     files.write_tensors(tmp_path / "step_1" / "ema.safetensors", {"w": torch.zeros(1)})
     torch.save({"step": 1, "optimizer": {}}, tmp_path / "step_1" / "state.pt")
-    for found in (checkpoint, directory.read(tmp_path / "step_1")):
-        assert found.weights("averaged")["w"].item() == 1
+    for opened in (checkpoint, directory.read(tmp_path / "step_1")):
+        assert opened.weights("averaged")["w"].item() == 1
         with pytest.raises(CorruptCheckpoint, match="no training state"):
-            found.state()
+            opened.state()
 
 
-def test_a_state_that_is_none_is_told(tmp_path):
+def test_a_file_that_holds_no_training_state_is_refused(tmp_path):
     weights = {"w": torch.zeros(1)}
-    found = directory.save(
+    checkpoint = directory.save(
         tmp_path / "a", step=1, config={}, weights=weights, averaged=None, state={"step": 1}
     )
     with pytest.raises(CorruptCheckpoint, match="not a training state"):
-        found.state()
+        checkpoint.state()
 
 
-def test_a_file_is_not_opened_as_a_checkpoint(tmp_path):
+def test_a_single_file_is_not_opened_as_a_checkpoint(tmp_path):
     (tmp_path / "step_1.ckpt").write_bytes(b"PK\x03\x04")
     with pytest.raises(UntrustedFile, match="not opened"):
         directory.read(tmp_path / "step_1.ckpt")
 
 
-def test_the_manifest_says_what_is_there(tmp_path):
-    found = write(tmp_path / "step_1")
-    told = json.loads((tmp_path / "step_1" / "manifest.json").read_text())
+def test_the_manifest_lists_the_files_of_the_checkpoint(tmp_path):
+    checkpoint = write(tmp_path / "step_1")
+    content = json.loads((tmp_path / "step_1" / "manifest.json").read_text())
     assert (
-        told.pop("seal") and told == found.manifest == directory.read(tmp_path / "step_1").manifest
+        content.pop("seal")
+        and content == checkpoint.manifest == directory.read(tmp_path / "step_1").manifest
     )
-    assert sorted(told["files"]) == [
+    assert sorted(content["files"]) == [
         "config.json",
         "ema.safetensors",
         "model.safetensors",
@@ -171,7 +172,7 @@ def test_the_manifest_says_what_is_there(tmp_path):
     ]
 
 
-def test_a_folder_that_is_no_checkpoint_names_the_nearest_one(tmp_path):
+def test_the_error_for_a_folder_without_checkpoint_names_the_nearest_one(tmp_path):
     write(tmp_path / "checkpoints" / "step_1")
     with pytest.raises(CorruptCheckpoint, match="step_1"):
         directory.read(tmp_path)

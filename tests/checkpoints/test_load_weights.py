@@ -30,7 +30,7 @@ def test_compiled_networks_save_and_load_plain_keys(tmp_path, inner):
     directory.load_weights(network(False), compiled.state_dict(), "here")
 
 
-def test_other_weights_are_refused_with_their_keys(tmp_path):
+def test_mismatched_weights_are_refused_with_their_keys(tmp_path):
     module = torch.nn.Linear(2, 3)
     tensors = {"weight": torch.zeros(4, 2), "extra": torch.zeros(1)}
     with pytest.raises(CheckpointMismatch) as error:

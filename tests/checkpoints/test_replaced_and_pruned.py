@@ -20,7 +20,7 @@ def test_pruning_keeps_the_newest_of_its_kind(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0", "step_3"]
 
 
-def test_pruning_counts_only_what_verifies(tmp_path):
+def test_pruning_counts_only_valid_checkpoints(tmp_path):
     for step in (1, 2, 3, 4, 5):
         write(tmp_path / f"step_{step}", step)
     for step in (3, 4):
@@ -39,17 +39,17 @@ def test_pruning_counts_only_what_verifies(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_5", "step_6"]
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_name_that_is_taken_is_written_anew(tmp_path, whole):
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_saving_under_an_existing_name_replaces_the_checkpoint(tmp_path, is_complete):
     write(tmp_path / "step_1", 1, value=1.0)
-    if not whole:
+    if not is_complete:
         (tmp_path / "step_1" / "state.pt").unlink()
     assert write(tmp_path / "step_1", 1, value=5.0).weights("raw")["w"][0, 0] == 5.0
     assert directory.read(tmp_path / "step_1").weights("raw")["w"][0, 0] == 5.0
     assert [p.name for p in tmp_path.iterdir()] == ["step_1"]
 
 
-def test_what_was_there_stays_valid_while_it_is_replaced(tmp_path, monkeypatch):
+def test_the_old_checkpoint_stays_valid_while_it_is_replaced(tmp_path, monkeypatch):
     write(tmp_path / "step_1", 1, value=1.0)
     rename = os.rename
 
@@ -62,14 +62,14 @@ def test_what_was_there_stays_valid_while_it_is_replaced(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "step_1", 1, value=5.0)
     monkeypatch.undo()
-    found, rejected = directory.newest_valid(tmp_path)
-    assert found.weights("raw")["w"][0, 0] == 1.0 and not rejected
+    checkpoint, rejected = directory.newest_valid(tmp_path)
+    assert checkpoint.weights("raw")["w"][0, 0] == 1.0 and not rejected
     write(tmp_path / "step_2", 2)
     directory.prune(tmp_path, 1, "step_*")
     assert [p.name for p in tmp_path.iterdir()] == ["step_2"]
 
 
-def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+def test_files_of_a_killed_writer_are_removed_and_those_of_a_live_writer_kept(tmp_path):
     for name in (".step_1.dead.part", ".step_1.alive.part"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
@@ -82,7 +82,7 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_2", "step_3"]
 
 
-def test_a_writer_holds_its_folder_against_others(tmp_path):
+def test_a_writer_locks_its_folder_against_other_processes(tmp_path):
     with folders.staged(tmp_path / "step_1") as staging:
         (staging / "x").write_text("x")
         assert folders.remove_leftovers(tmp_path) == []

@@ -26,11 +26,11 @@ def saved(tmp_path):
     return read, weights, averaged, optimizer
 
 
-def test_what_was_saved_is_what_is_read(saved):
+def test_a_checkpoint_reads_back_bit_equal(saved):
     require_same(*saved)
 
 
-def test_one_bit_is_named(saved):
+def test_a_single_changed_bit_is_reported_by_tensor_name(saved):
     read, weights, averaged, optimizer = saved
     flipped = weights["a"].clone()
     flipped.view(torch.uint8)[8] ^= 1

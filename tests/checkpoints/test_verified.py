@@ -1,6 +1,4 @@
-"""A checkpoint is hashed once, and again as soon as a file of it is another; one that is not
-is_valid never passes.
-"""
+"""A checkpoint is hashed once, and again when a file changes; an invalid one never passes."""
 
 import os
 
@@ -22,20 +20,18 @@ def saved(tmp_path):
 
 @pytest.fixture
 def hashed(monkeypatch):
-    asked, real = [], manifest.verify
-    monkeypatch.setattr(
-        manifest, "verify", lambda *given: (asked.append(given[0]), real(*given))[1]
-    )
-    return asked
+    calls, real = [], manifest.verify
+    monkeypatch.setattr(manifest, "verify", lambda *args: (calls.append(args[0]), real(*args))[1])
+    return calls
 
 
-def test_the_second_question_reads_nothing(saved, hashed):
+def test_a_second_verification_reads_no_file(saved, hashed):
     is_valid = VerifiedCache()
     assert is_valid(saved) and is_valid(saved) and len(hashed) == 1
 
 
 @pytest.mark.parametrize("name", [manifest.WEIGHTS, manifest.AVERAGED, manifest.MANIFEST])
-def test_a_changed_file_is_seen_and_its_repair_too(saved, hashed, name):
+def test_a_changed_file_is_verified_again_and_so_is_its_repair(saved, hashed, name):
     is_valid, file = VerifiedCache(), saved / name
     assert is_valid(saved)
     content, times = file.read_bytes(), file.stat()
@@ -47,15 +43,15 @@ def test_a_changed_file_is_seen_and_its_repair_too(saved, hashed, name):
     assert is_valid(saved)
 
 
-def test_what_is_gone_or_was_never_there_is_not_whole(saved, tmp_path):
+def test_a_missing_checkpoint_or_file_is_invalid(saved, tmp_path):
     is_valid = VerifiedCache()
     assert is_valid(saved) and not is_valid(tmp_path / "step_2")
     (saved / manifest.AVERAGED).unlink()
     assert not is_valid(saved)
 
 
-def test_another_file_of_the_same_size_and_time_is_seen(saved, hashed):
-    """Put in its place by a rename, with the times of the first: only the inode tells."""
+def test_a_replaced_file_of_equal_size_and_time_is_detected(saved, hashed):
+    """Replaced by rename with the original times: only the inode differs."""
     is_valid, file = VerifiedCache(), saved / manifest.WEIGHTS
     assert is_valid(saved)
     content, times = file.read_bytes(), file.stat()

@@ -18,7 +18,7 @@ STEM = "diffusion_pytorch_model"
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
-    made = releases.vae(
+    model = releases.vae(
         folder,
         block_out_channels=(8, 8, 16),
         latent_channels=6,
@@ -27,7 +27,7 @@ def release(tmp_path_factory):
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    return folder, made
+    return folder, model
 
 
 def codec(file, vae, **changes):
@@ -38,18 +38,21 @@ def codec(file, vae, **changes):
 @pytest.mark.parametrize(
     ("layout", "prefix"), [(dict, ""), (original, ""), (original, "first_stage_model.")]
 )
-def test_a_file_in_either_layout_is_the_folder(release, tmp_path, layout, prefix):
+def test_a_single_file_in_either_layout_equals_the_folder(release, tmp_path, layout, prefix):
     folder, vae = release
     tensors = {prefix + key: value.contiguous() for key, value in layout(vae.state_dict()).items()}
     more = {"model.diffusion_model.x.weight": torch.ones(1)} if prefix else {}
     save_file({**tensors, **more}, tmp_path / "ae.safetensors")
-    made, whole = codec(tmp_path / "ae.safetensors", vae), AutoencoderKLCodec(str(folder))
+    loaded, reference = codec(tmp_path / "ae.safetensors", vae), AutoencoderKLCodec(str(folder))
     images = torch.rand(1, 3, 16, 24) * 2 - 1
-    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
+    torch.testing.assert_close(loaded.encode(images), reference.encode(images), rtol=0, atol=0)
     torch.testing.assert_close(
-        made.decode(made.encode(images)), whole.decode(whole.encode(images)), rtol=0, atol=0
+        loaded.decode(loaded.encode(images)),
+        reference.decode(reference.encode(images)),
+        rtol=0,
+        atol=0,
     )
-    assert made.latent_spec == whole.latent_spec and made.fingerprint()["scale"] == 0.3611
+    assert loaded.latent_spec == reference.latent_spec and loaded.fingerprint()["scale"] == 0.3611
 
 
 def test_a_file_of_another_autoencoder_is_refused(release, tmp_path):
@@ -65,7 +68,7 @@ def test_a_file_of_another_autoencoder_is_refused(release, tmp_path):
         codec(file, vae).encode(images)
 
 
-def test_the_error_without_weights_or_structure_says_which_keys_to_give(tmp_path):
+def test_the_error_without_weights_or_structure_names_the_keys_to_set(tmp_path):
     save_file({"decoder.conv_in.weight": torch.ones(1)}, tmp_path / "ae.safetensors")
     with pytest.raises(ConfigError, match=r"codec\.structure"):
         AutoencoderKLCodec(str(tmp_path / "ae.safetensors")).encode(torch.zeros(1, 3, 16, 16))
@@ -75,7 +78,7 @@ def test_the_error_without_weights_or_structure_says_which_keys_to_give(tmp_path
         planned.encode(torch.zeros(1, 3, 16, 16))
 
 
-def test_a_variant_alone_is_read_and_the_plain_weights_win(release, tmp_path):
+def test_a_lone_variant_is_read_and_unsuffixed_weights_take_precedence(release, tmp_path):
     folder, vae = release
     half = shutil.copytree(folder, tmp_path / "half")
     (half / "vae" / f"{STEM}.safetensors").unlink()
@@ -84,27 +87,29 @@ def test_a_variant_alone_is_read_and_the_plain_weights_win(release, tmp_path):
         half / "vae" / f"{STEM}.fp16.safetensors",
     )
     images = torch.rand(1, 3, 16, 16) * 2 - 1
-    made, whole = AutoencoderKLCodec(str(half)), AutoencoderKLCodec(str(folder))
-    assert not torch.equal(made.encode(images), whole.encode(images))
-    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=1e-2, atol=1e-2)
-    assert made.fingerprint() != whole.fingerprint()
+    loaded, reference = AutoencoderKLCodec(str(half)), AutoencoderKLCodec(str(folder))
+    assert not torch.equal(loaded.encode(images), reference.encode(images))
+    torch.testing.assert_close(
+        loaded.encode(images), reference.encode(images), rtol=1e-2, atol=1e-2
+    )
+    assert loaded.fingerprint() != reference.fingerprint()
     shutil.copy(folder / "vae" / f"{STEM}.safetensors", half / "vae")
     both = AutoencoderKLCodec(str(half))
     assert (
-        torch.equal(both.encode(images), whole.encode(images))
-        and both.fingerprint() == whole.fingerprint()
+        torch.equal(both.encode(images), reference.encode(images))
+        and both.fingerprint() == reference.fingerprint()
     )
 
 
-def test_a_file_without_an_autoencoder_leads_to_the_release_around_it(release, tmp_path):
+def test_a_file_without_autoencoder_uses_that_of_its_release_folder(release, tmp_path):
     folder, _ = release
     around = shutil.copytree(folder, tmp_path / "around")
     save_file({"double_blocks.0.x": torch.ones(1)}, around / "flux1-dev.safetensors")
-    made = AutoencoderKLCodec(
+    loaded = AutoencoderKLCodec(
         str(around / "flux1-dev.safetensors"), structure={"block_out_channels": [1]}
     )
-    assert made.fingerprint() == AutoencoderKLCodec(str(folder)).fingerprint()
-    assert made.latent_spec.channels == 6
+    assert loaded.fingerprint() == AutoencoderKLCodec(str(folder)).fingerprint()
+    assert loaded.latent_spec.channels == 6
     (around / "flux1-dev.safetensors").rename(tmp_path / "flux1-dev.safetensors")
     with pytest.raises(
         ConfigError, match=r"holds no autoencoder[\s\S]*codec\.weights=[\s\S]*release\.weights="
@@ -115,7 +120,7 @@ def test_a_file_without_an_autoencoder_leads_to_the_release_around_it(release, t
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_flux2s_own_file_is_the_folder(tmp_path, counted):
+def test_the_original_flux2_file_equals_the_folder(tmp_path, counted):
     vae = releases_flux2.flux2_vae(tmp_path)
     tensors = original(vae.state_dict())
     assert {
@@ -127,11 +132,14 @@ def test_flux2s_own_file_is_the_folder(tmp_path, counted):
         del tensors["bn.num_batches_tracked"]
     save_file(tensors, tmp_path / "ae.safetensors")
     structure = {key: value for key, value in vae.config.items() if not key.startswith("_")}
-    made = AutoencoderFlux2Codec(str(tmp_path / "ae.safetensors"), structure=structure)
-    whole, images = AutoencoderFlux2Codec(str(tmp_path)), torch.rand(1, 3, 32, 32) * 2 - 1
-    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
+    loaded = AutoencoderFlux2Codec(str(tmp_path / "ae.safetensors"), structure=structure)
+    reference, images = AutoencoderFlux2Codec(str(tmp_path)), torch.rand(1, 3, 32, 32) * 2 - 1
+    torch.testing.assert_close(loaded.encode(images), reference.encode(images), rtol=0, atol=0)
     torch.testing.assert_close(
-        made.decode(made.encode(images)), whole.decode(whole.encode(images)), rtol=0, atol=0
+        loaded.decode(loaded.encode(images)),
+        reference.decode(reference.encode(images)),
+        rtol=0,
+        atol=0,
     )
     save_file(
         {k: v for k, v in tensors.items() if k != "bn.running_var"}, tmp_path / "torn.safetensors"
@@ -147,19 +155,19 @@ COUNTED = {"model_ema.decay": torch.tensor(0.999), "model_ema.num_updates": torc
 
 @pytest.mark.parametrize("layout", [dict, original])
 @pytest.mark.parametrize("prefix", ["", "vae.", "_orig_mod.", "module.", "module.vae._orig_mod."])
-def test_counters_and_the_prefixes_of_trainers_are_left_unread(release, tmp_path, layout, prefix):
+def test_step_counters_and_trainer_prefixes_are_ignored(release, tmp_path, layout, prefix):
     folder, vae = release
     tensors = {prefix + key: value.contiguous() for key, value in layout(vae.state_dict()).items()}
     save_file({**tensors, **COUNTED}, tmp_path / "ae.safetensors")
     images = torch.rand(1, 3, 16, 24) * 2 - 1
-    made, whole = codec(tmp_path / "ae.safetensors", vae), AutoencoderKLCodec(str(folder))
-    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
+    loaded, reference = codec(tmp_path / "ae.safetensors", vae), AutoencoderKLCodec(str(folder))
+    torch.testing.assert_close(loaded.encode(images), reference.encode(images), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
     "stray", ["model_ema.encoderconv_inweight", "loss.logvar", "vae.decoder.conv_in.weight_scale"]
 )
-def test_what_is_no_part_of_the_autoencoder_is_named(release, tmp_path, stray):
+def test_keys_outside_the_autoencoder_are_named(release, tmp_path, stray):
     _, vae = release
     tensors = {
         f"vae.{key}": value.contiguous() for key, value in original(vae.state_dict()).items()

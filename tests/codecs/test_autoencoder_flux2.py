@@ -18,7 +18,7 @@ def vae(tmp_path_factory):
     return folder, releases.flux2_vae(folder)
 
 
-def test_latents_are_the_pipelines(vae):
+def test_latents_equal_the_pipelines(vae):
     from diffusers import Flux2KleinPipeline
 
     folder, model = vae
@@ -43,12 +43,12 @@ def test_latents_are_the_pipelines(vae):
     torch.testing.assert_close(codec.decode(latents), drawn, atol=1e-5, rtol=1e-5)
 
 
-def test_sides_must_fill_whole_cells(vae):
+def test_image_sides_must_be_multiples_of_the_cell_size(vae):
     with pytest.raises(ConfigError, match="multiples of 16"):
         AutoencoderFlux2Codec(str(vae[0])).encode(torch.zeros(1, 3, 24, 32))
 
 
-def test_saved_and_rebuilt(vae):
+def test_the_codec_is_rebuilt_from_its_config(vae):
     codec = AutoencoderFlux2Codec(str(vae[0]), name="flux2")
     again = build_codec(codec.name, codec.config())
     assert isinstance(again, AutoencoderFlux2Codec) and again.fingerprint() == codec.fingerprint()

@@ -16,7 +16,7 @@ from tinyflux_pl.core.specs import LatentSpec
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def test_latents_are_shifted_and_scaled_by_the_releases_own_numbers(release, images):
+def test_latents_are_shifted_and_scaled_by_the_numbers_of_the_release(release, images):
     folder, vae = release
     codec = AutoencoderKLCodec(str(folder))
     mode = vae.encode(images).latent_dist.mode()
@@ -27,7 +27,7 @@ def test_latents_are_shifted_and_scaled_by_the_releases_own_numbers(release, ima
     )
 
 
-def test_unshifted_leaves_the_shift_out_both_ways(release, images):
+def test_unshifted_scaling_omits_the_shift_in_encoding_and_decoding(release, images):
     folder, vae = release
     codec = AutoencoderKLCodec(str(folder), scaling="unshifted")
     mode = vae.encode(images).latent_dist.mode()
@@ -38,7 +38,7 @@ def test_unshifted_leaves_the_shift_out_both_ways(release, images):
     assert codec.fingerprint() != AutoencoderKLCodec(str(folder)).fingerprint()
 
 
-def test_given_noise_samples_the_posterior(release, images):
+def test_encoding_with_noise_samples_the_posterior(release, images):
     folder, vae = release
     codec = AutoencoderKLCodec(str(folder))
     posterior = vae.encode(images).latent_dist
@@ -47,7 +47,7 @@ def test_given_noise_samples_the_posterior(release, images):
     torch.testing.assert_close(codec.encode(images, noise), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_it_loads_on_first_use_and_frees(release, images):
+def test_the_autoencoder_loads_on_first_use_and_can_be_freed(release, images):
     codec = AutoencoderKLCodec(str(release[0]))
     codec.fingerprint()
     assert codec._model is None
@@ -57,7 +57,7 @@ def test_it_loads_on_first_use_and_frees(release, images):
     torch.testing.assert_close(codec.encode(images), first, rtol=0, atol=0)
 
 
-def test_the_fingerprint_follows_the_bytes_not_the_place(release, tmp_path):
+def test_the_fingerprint_depends_on_content_and_not_on_the_path(release, tmp_path):
     folder, _ = release
     shutil.copytree(folder, tmp_path / "copy")
     original, copy = AutoencoderKLCodec(str(folder)), AutoencoderKLCodec(str(tmp_path / "copy"))
@@ -69,14 +69,14 @@ def test_the_fingerprint_follows_the_bytes_not_the_place(release, tmp_path):
     assert AutoencoderKLCodec(str(tmp_path / "copy")).fingerprint() != original.fingerprint()
 
 
-def test_it_is_rebuilt_from_its_name_and_config(release, images):
+def test_the_codec_is_rebuilt_from_its_name_and_config(release, images):
     codec = AutoencoderKLCodec(str(release[0]), scaling="unshifted", name="flux1_unshifted")
     again = build_codec(codec.name, codec.config())
     torch.testing.assert_close(again.encode(images), codec.encode(images), rtol=0, atol=0)
     assert again.name == "flux1_unshifted"
 
 
-def test_a_config_without_shift_or_scale_is_stable_diffusion_15(release, tmp_path):
+def test_a_config_without_shift_or_scale_uses_the_numbers_of_stable_diffusion_15(release, tmp_path):
     shutil.copytree(release[0], tmp_path / "sd")
     path = tmp_path / "sd" / "vae" / "config.json"
     config = json.loads(path.read_text())
@@ -86,7 +86,7 @@ def test_a_config_without_shift_or_scale_is_stable_diffusion_15(release, tmp_pat
     assert (codec.scale, codec.shift) == (0.18215, 0.0)
 
 
-def test_scaled_float8_in_a_folder_is_multiplied_out(release, tmp_path, images):
+def test_scaled_float8_weights_in_a_folder_are_dequantized(release, tmp_path, images):
     paths = [
         shutil.copytree(release[0], tmp_path / name) / "vae" / WEIGHTS
         for name in ("packed", "meant")
@@ -101,7 +101,7 @@ def test_scaled_float8_in_a_folder_is_multiplied_out(release, tmp_path, images):
     torch.testing.assert_close(one.decode(latents), other.decode(latents), rtol=0, atol=0)
 
 
-def test_attention_under_the_names_of_diffusers_first_years(release, tmp_path, images):
+def test_attention_keys_of_early_diffusers_versions_are_read(release, tmp_path, images):
     file = shutil.copytree(release[0], tmp_path / "old") / "vae" / WEIGHTS
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     tensors = load_file(file)
@@ -109,11 +109,14 @@ def test_attention_under_the_names_of_diffusers_first_years(release, tmp_path, i
         tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
     assert "decoder.mid_block.attentions.0.proj_attn.weight" in tensors
     save_file(tensors, file)
-    whole, made = AutoencoderKLCodec(str(release[0])), AutoencoderKLCodec(str(tmp_path / "old"))
-    torch.testing.assert_close(made.encode(images), whole.encode(images), rtol=0, atol=0)
+    reference, loaded = (
+        AutoencoderKLCodec(str(release[0])),
+        AutoencoderKLCodec(str(tmp_path / "old")),
+    )
+    torch.testing.assert_close(loaded.encode(images), reference.encode(images), rtol=0, atol=0)
 
 
-def test_a_choice_between_two_variants(release, tmp_path, images):
+def test_two_variants_without_a_choice_are_refused(release, tmp_path, images):
     folder = shutil.copytree(release[0], tmp_path / "variants") / "vae"
     tensors = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
@@ -122,13 +125,13 @@ def test_a_choice_between_two_variants(release, tmp_path, images):
         save_file(changed, folder / f"diffusion_pytorch_model.{name}.safetensors")
     with pytest.raises(HubError, match=r"fp16, non_ema[\s\S]*codec\.variant=fp16"):
         _ = AutoencoderKLCodec(str(tmp_path / "variants")).latent_spec
-    made = {
+    codecs = {
         name: AutoencoderKLCodec(str(tmp_path / "variants"), variant=name)
         for name in ("fp16", "non_ema")
     }
-    assert not torch.equal(*(codec.encode(images) for codec in made.values()))
-    assert made["fp16"].fingerprint() != made["non_ema"].fingerprint()
-    assert build_codec("sdxl", made["non_ema"].config()).variant == "non_ema"
+    assert not torch.equal(*(codec.encode(images) for codec in codecs.values()))
+    assert codecs["fp16"].fingerprint() != codecs["non_ema"].fingerprint()
+    assert build_codec("sdxl", codecs["non_ema"].config()).variant == "non_ema"
     with pytest.raises(
         HubError,
         match=r"no weights of the variant bf16; there are: fp16, non_ema[\s\S]*codec\.variant",
@@ -137,13 +140,16 @@ def test_a_choice_between_two_variants(release, tmp_path, images):
 
 
 @pytest.mark.parametrize("values", [{"act_fn": "relu"}, {"norm_num_groups": 2}])
-def test_deciding_settings_of_config_json_are_in_the_fingerprint(release, tmp_path, values):
+def test_config_settings_that_change_latents_are_in_the_fingerprint(release, tmp_path, values):
     path = shutil.copytree(release[0], tmp_path / "other") / "vae" / "config.json"
-    whole, before = json.loads(path.read_text()), AutoencoderKLCodec(str(release[0])).fingerprint()
+    settings, before = (
+        json.loads(path.read_text()),
+        AutoencoderKLCodec(str(release[0])).fingerprint(),
+    )
     path.write_text(
         json.dumps(
             {
-                **whole,
+                **settings,
                 "_diffusers_version": "0.1",
                 "sample_size": 7,
                 "mid_block_add_attention": True,
@@ -152,7 +158,7 @@ def test_deciding_settings_of_config_json_are_in_the_fingerprint(release, tmp_pa
     )
     # none of these changes a number
     assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == before
-    path.write_text(json.dumps({**whole, **values}))
+    path.write_text(json.dumps({**settings, **values}))
     assert AutoencoderKLCodec(str(tmp_path / "other")).fingerprint() == {**before, **values}
 
 
@@ -179,16 +185,16 @@ NOTHING = {"sample_size", "force_upcast", "batch_norm_momentum", "self"}
 
 
 @pytest.mark.parametrize("codec", [AutoencoderKLCodec, AutoencoderFlux2Codec])
-def test_every_setting_of_an_autoencoder_is_classified_as_deciding_or_not(codec):
+def test_every_autoencoder_setting_is_classified_for_the_fingerprint(codec):
     signature = inspect.signature(getattr(diffusers, codec.kind).__init__).parameters
     assert signature.keys() - NUMBERS - SHAPES - NOTHING == codec.deciding.keys()
     assert {key: signature[key].default for key in codec.deciding} == codec.deciding
 
 
-def test_large_batches_are_taken_in_parts(release, images, monkeypatch):
+def test_large_batches_are_split_without_changing_the_result(release, images, monkeypatch):
     codec = AutoencoderKLCodec(str(release[0]))
-    whole = codec.encode(images), codec.decode(codec.encode(images))
+    unsplit = codec.encode(images), codec.decode(codec.encode(images))
     monkeypatch.setattr("tinyflux_pl.codecs.tiles.PIXELS", 1)
     torch.testing.assert_close(
-        (codec.encode(images), codec.decode(whole[0])), whole, rtol=1e-5, atol=1e-6
+        (codec.encode(images), codec.decode(unsplit[0])), unsplit, rtol=1e-5, atol=1e-6
     )

@@ -1,4 +1,4 @@
-"""What is not of the autoencoder is refused before anything is decoded."""
+"""Files that are no autoencoder are refused before anything is decoded."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def test_weights_of_another_network_are_refused(release, tmp_path, images):
         AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
 
 
-def test_wrong_folders_sizes_and_choices_say_so(release, tmp_path):
+def test_wrong_folders_sizes_and_choices_are_refused(release, tmp_path):
     with pytest.raises(HubError, match=r"config\.json"):
         AutoencoderKLCodec(str(release[0]), subfolder="").fingerprint()
     with pytest.raises(ConfigError, match="no file or folder"):
@@ -33,7 +33,7 @@ def test_wrong_folders_sizes_and_choices_say_so(release, tmp_path):
         AutoencoderKLCodec(str(release[0]), scaling="none")
 
 
-def test_weights_of_another_shape_and_torn_files_are_named(release, tmp_path, images):
+def test_misshapen_weights_and_truncated_files_are_named(release, tmp_path, images):
     shutil.copytree(release[0], tmp_path / "broken")
     file = tmp_path / "broken" / "vae" / WEIGHTS
     tensors = load_file(file)
@@ -43,7 +43,7 @@ def test_weights_of_another_shape_and_torn_files_are_named(release, tmp_path, im
     ):
         AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
+    with pytest.raises(CorruptCheckpoint, match="not a complete safetensors file"):
         AutoencoderKLCodec(str(tmp_path / "broken")).encode(images)
 
 
@@ -77,29 +77,31 @@ def test_an_autoencoder_of_another_kind_is_refused_by_its_headers(release, tmp_p
     assert codec._model is None
 
 
-def test_a_torn_autoencoder_is_refused_before_anything_is_decoded(release, tmp_path):
+def test_a_truncated_autoencoder_is_refused_before_decoding(release, tmp_path):
     file = shutil.copytree(release[0], tmp_path / "torn") / "vae" / WEIGHTS
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(
-        CorruptCheckpoint, match=r"not a whole safetensors file[\s\S]*fetch it again"
+        CorruptCheckpoint, match=r"not a complete safetensors file[\s\S]*fetch it again"
     ):
         _ = AutoencoderKLCodec(str(tmp_path / "torn")).latent_spec
 
 
-def test_a_config_of_no_autoencoder_is_refused_in_three_lines(release, tmp_path, capsys):
+def test_a_config_that_describes_no_autoencoder_is_refused_in_three_lines(
+    release, tmp_path, capsys
+):
     path = shutil.copytree(release[0], tmp_path / "odd") / "vae" / "config.json"
-    whole = json.loads(path.read_text())
-    for odd in (
+    settings = json.loads(path.read_text())
+    for invalid in (
         {"norm_num_groups": 3},
         {"block_out_channels": "many"},
         {"down_block_types": ["NoBlock2D"] * 3},
     ):
-        path.write_text(json.dumps({**whole, **odd}))
+        path.write_text(json.dumps({**settings, **invalid}))
         with pytest.raises(ConfigError, match=r"not the structure of an AutoencoderKL[\s\S]*do:"):
             AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
-    path.write_text(json.dumps({**whole, "of_tomorrow": 1}))
+    path.write_text(json.dumps({**settings, "of_tomorrow": 1}))
     AutoencoderKLCodec(str(tmp_path / "odd")).encode(torch.zeros(1, 3, 16, 16))
     assert "of_tomorrow" in capsys.readouterr().out
-    path.write_text(json.dumps({**whole, "quantization_config": {"quant_method": "bitsandbytes"}}))
-    with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
+    path.write_text(json.dumps({**settings, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(CheckpointMismatch, match="packed by gptq"):
         _ = AutoencoderKLCodec(str(tmp_path / "odd")).latent_spec

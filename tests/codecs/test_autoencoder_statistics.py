@@ -1,6 +1,4 @@
-"""Mean and deviation of each latent channel, and other numbers in an autoencoder's config.json:
-used, or refused.
-"""
+"""Per-channel statistics and other numbers of an autoencoder's config are applied or refused."""
 
 import json
 
@@ -25,7 +23,7 @@ def edit(folder, **changes):
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def test_latents_are_normalised_by_each_channels_mean_and_deviation(tmp_path, images):
+def test_latents_are_normalised_by_per_channel_mean_and_deviation(tmp_path, images):
     vae = releases.vae(tmp_path, latent_channels=4, scaling_factor=0.5)
     plain = AutoencoderKLCodec(str(tmp_path)).fingerprint()
     edit(tmp_path, latents_mean=MEAN, latents_std=DEVIATION)
@@ -53,7 +51,7 @@ def test_latents_are_normalised_by_each_channels_mean_and_deviation(tmp_path, im
         {"scaling_factor": None},
     ],
 )
-def test_numbers_that_mean_nothing_are_refused_before_weights_are_read(tmp_path, change):
+def test_invalid_normalisation_constants_are_refused_before_weights_are_read(tmp_path, change):
     releases.vae(tmp_path, latent_channels=4)
     edit(tmp_path, **change)
     codec = AutoencoderKLCodec(str(tmp_path))
@@ -62,7 +60,7 @@ def test_numbers_that_mean_nothing_are_refused_before_weights_are_read(tmp_path,
     assert codec._model is None
 
 
-def test_statistics_are_refused_where_shifts_are_left_out(tmp_path):
+def test_channel_statistics_are_refused_with_unshifted_scaling(tmp_path):
     releases.vae(tmp_path, latent_channels=4)
     edit(tmp_path, latents_mean=MEAN, latents_std=DEVIATION)
     with pytest.raises(ConfigError, match="scaling=unshifted"):
@@ -76,7 +74,7 @@ def test_unread_keys_of_a_config_are_named(tmp_path, capsys):
     assert "of_tomorrow" in capsys.readouterr().out
 
 
-def test_flux2_adds_the_epsilon_of_its_own_config(tmp_path, images):
+def test_flux2_adds_the_epsilon_of_its_config(tmp_path, images):
     from tests import releases_flux2
 
     releases_flux2.flux2_vae(tmp_path)
@@ -84,7 +82,7 @@ def test_flux2_adds_the_epsilon_of_its_own_config(tmp_path, images):
     usual = AutoencoderFlux2Codec(str(tmp_path)).encode(pictures)
     edit(tmp_path, batch_norm_eps=0.25)
     codec = AutoencoderFlux2Codec(str(tmp_path))
-    found = codec.encode(pictures)
+    encoded = codec.encode(pictures)
     variance = codec._loaded().bn.running_var[:, None, None]
     expected = usual * (variance + 1e-4).sqrt() / (variance + 0.25).sqrt()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoded, expected, rtol=1e-4, atol=1e-5)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.codecs.autoencoder_networks import AutoencoderNetworks
 from tinyflux_pl.codecs.bezier import BezierCodec
-from tinyflux_pl.codecs.bezier_networks import AutoencoderConfig, AutoencoderNetworks
+from tinyflux_pl.codecs.bezier_networks import AutoencoderConfig
 from tinyflux_pl.codecs.registry import build_codec
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
 from tinyflux_pl.core.specs import LatentSpec
@@ -16,15 +17,15 @@ CRITIC = {"base_ch": 4, "depth": 1, "ctx_dim": 4}
 
 def networks(seed=0):
     torch.manual_seed(seed)
-    made = AutoencoderNetworks(SIZES, CRITIC, LatentSpec(3, 1))
-    made.autoencoder.latent_mean.copy_(torch.linspace(-1, 1, 4))
-    made.autoencoder.latent_std.copy_(torch.linspace(0.5, 2, 4))
-    return made
+    built = AutoencoderNetworks(SIZES, CRITIC, LatentSpec(3, 1))
+    built.autoencoder.latent_mean.copy_(torch.linspace(-1, 1, 4))
+    built.autoencoder.latent_std.copy_(torch.linspace(0.5, 2, 4))
+    return built
 
 
-def save(path, made, averaged=None, name="bezier_autoencoder"):
-    config = {"denoiser": {"name": name, "config": made.config_dict()}}
-    weights = made.state_dict()
+def save(path, module, averaged=None, name="bezier_autoencoder"):
+    config = {"denoiser": {"name": name, "config": module.config_dict()}}
+    weights = module.state_dict()
     return directory.save(
         path, step=1, config=config, weights=weights, averaged=averaged, state=None
     )
@@ -32,10 +33,10 @@ def save(path, made, averaged=None, name="bezier_autoencoder"):
 
 @pytest.fixture
 def run_folder(tmp_path):
-    made = networks()
-    averaged = {k: v + 0.01 for k, v in made.named_parameters()}
+    module = networks()
+    averaged = {k: v + 0.01 for k, v in module.named_parameters()}
     save(tmp_path / "checkpoints" / "step_0000001", networks(1))
-    save(tmp_path / "checkpoints" / "step_0000002", made, averaged)
+    save(tmp_path / "checkpoints" / "step_0000002", module, averaged)
     return tmp_path
 
 
@@ -60,7 +61,7 @@ def test_the_newest_checkpoint_and_its_averages_are_read(run_folder):
     assert other.fingerprint() != codec.fingerprint()
 
 
-def test_what_a_model_stores_rebuilds_the_codec_and_refuses_another(run_folder):
+def test_the_stored_description_rebuilds_the_codec_and_refuses_other_weights(run_folder):
     codec = BezierCodec(str(run_folder))
     again = build_codec("bezier", codec.config())
     images = torch.rand(1, 3, 4, 4)
@@ -95,17 +96,17 @@ def test_missing_foreign_and_altered_checkpoints_are_refused(run_folder, tmp_pat
 
 
 def test_a_description_of_impossible_sizes_is_refused(tmp_path):
-    made = networks()
-    config = made.config_dict()
+    module = networks()
+    config = module.config_dict()
     config["autoencoder"]["attention_layers"] = 10**9
-    description = {"denoiser": {"name": made.name, "config": config}}
+    description = {"denoiser": {"name": module.name, "config": config}}
     directory.save(
         tmp_path / "c",
         step=1,
         config=description,
-        weights=made.state_dict(),
+        weights=module.state_dict(),
         averaged=None,
         state=None,
     )
-    with pytest.raises(ConfigError, match="whole numbers"):
+    with pytest.raises(ConfigError, match="integers"):
         _ = BezierCodec(str(tmp_path / "c")).latent_spec

@@ -8,7 +8,7 @@ from tinyflux_pl.core.specs import LatentSpec
 
 
 @pytest.mark.parametrize("fold", [1, 2, 4])
-def test_folding_loses_nothing(fold):
+def test_folding_is_invertible(fold):
     codec, images = PixelFolding(fold), torch.rand(2, 3, 8, 16) * 2 - 1
     latents = codec.encode(images)
     assert latents.shape == (2, 3 * fold * fold, 8 // fold, 16 // fold)
@@ -24,7 +24,7 @@ def test_a_latent_cell_contains_the_pixels_of_its_square():
     assert (channel, row, column) == (1 * 4 + 0 * 2 + 1, 1, 1)
 
 
-def test_drawn_pictures_have_about_unit_scale():
+def test_folded_synthetic_images_have_about_unit_variance():
     picture = torch.full((1, 3, 32, 32), 0.8)
     picture[:, :, 6:22, 6:22] = torch.tensor([0.6, -0.6, -0.6])[None, :, None, None]
     latents = PixelFolding(2).encode(picture)
@@ -40,7 +40,7 @@ def test_sizes_that_do_not_fold_are_refused():
         PixelFolding(0)
 
 
-def test_it_is_rebuilt_from_its_name_and_config():
+def test_the_codec_is_rebuilt_from_its_name_and_config():
     codec = PixelFolding(4)
     again = build_codec(codec.name, codec.config())
     assert again.fingerprint() == codec.fingerprint() != PixelFolding(2).fingerprint()

@@ -67,7 +67,7 @@ MALFORMED = [
         "tinyflux_pl.diffusion\nos.system",
     ),
 ]
-PLACES = {
+POSITIONS = {
     "top": lambda n: n,
     "nested": lambda n: {
         "_target_": "tinyflux_pl.diffusion.paths.LinearPath",
@@ -79,11 +79,11 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("target", DANGEROUS + MALFORMED, ids=repr)
-def test_refused_before_anything_is_built(target, place, tmp_path):
+def test_a_target_outside_the_allowlist_is_refused_before_building(target, position, tmp_path):
     marker = tmp_path / "marker"
-    node = PLACES[place]({"_target_": target, "command": f"touch {marker}"})
+    node = POSITIONS[position]({"_target_": target, "command": f"touch {marker}"})
     with pytest.raises(ConfigError):
         allowlist.check(node)
     with pytest.raises(ConfigError):
@@ -104,7 +104,7 @@ def test_a_forbidden_name_is_not_even_imported(tmp_path, monkeypatch):
     assert "evil_on_import" not in sys.modules
 
 
-def test_an_alias_is_judged_by_what_it_leads_to(monkeypatch):
+def test_an_alias_is_checked_by_its_destination(monkeypatch):
     from tinyflux_pl.diffusion import paths
 
     monkeypatch.setattr(paths, "Harmless", torch.load, raising=False)
@@ -117,7 +117,7 @@ def test_an_alias_is_judged_by_what_it_leads_to(monkeypatch):
 @pytest.mark.parametrize(
     "closed", ["core.files:write_bytes", "cache.store:CacheStore", "app.run:train"]
 )
-def test_what_a_closed_room_defines_is_refused_wherever_it_is_imported(monkeypatch, closed):
+def test_a_definition_of_a_closed_module_is_refused_wherever_imported(monkeypatch, closed):
     """Under a name of an open room, as an import there would give it."""
     import importlib
 
@@ -148,7 +148,7 @@ def test_every_named_lightning_class_resolves():
         assert isinstance(allowlist.resolve(name), type), name
 
 
-def test_the_house_is_allowed_and_a_slip_is_an_error():
+def test_project_classes_are_allowed_and_typos_refused():
     from tinyflux_pl.diffusion.paths import LinearPath
 
     assert allowlist.resolve("tinyflux_pl.diffusion.paths.LinearPath") is LinearPath
@@ -157,15 +157,15 @@ def test_the_house_is_allowed_and_a_slip_is_an_error():
             allowlist.check({"_target_": slip})
 
 
-def test_no_module_is_walked_into_from_another(monkeypatch):
-    """Some import what is asked of them, as torch does."""
+def test_a_module_attribute_of_another_module_is_refused(monkeypatch):
+    """Lazy modules import any requested attribute, as torch does."""
     import types
 
     from tinyflux_pl.diffusion import paths
 
-    asked, lazy = [], types.ModuleType("lazy")
-    lazy.__getattr__ = asked.append
+    calls, lazy = [], types.ModuleType("lazy")
+    lazy.__getattr__ = calls.append
     monkeypatch.setattr(paths, "lazy", lazy, raising=False)
     with pytest.raises(ConfigError, match="alias of another module"):
         allowlist.resolve("tinyflux_pl.diffusion.paths.lazy.evil.Class")
-    assert asked == []
+    assert calls == []

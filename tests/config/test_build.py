@@ -1,4 +1,4 @@
-"""Configuration to objects: innermost first, every key held against its target's signature."""
+"""Configuration to objects: innermost first, every key checked against its target's signature."""
 
 import functools
 import sys
@@ -53,8 +53,8 @@ def parts(monkeypatch):
     built.clear()
 
 
-def node(name: str, **given):
-    return {"_target_": f"{PARTS}.{name}", **given}
+def node(name: str, **arguments):
+    return {"_target_": f"{PARTS}.{name}", **arguments}
 
 
 def test_nested_nodes_are_built_innermost_first():
@@ -126,7 +126,7 @@ def test_a_wrong_key_or_value_is_named_before_anything_is_built(judge, wrong, wh
     assert not built
 
 
-def test_what_is_required_is_asked_for_by_build_only():
+def test_required_arguments_are_required_only_by_build():
     check_binds(node("Outer"))
     with pytest.raises(ConfigError, match=r"Outer needs rate"):
         build(node("Outer"))
@@ -142,13 +142,13 @@ def test_injected_names_are_checked_too():
         build({"a": 1}, injected=1)
 
 
-def test_a_target_that_takes_anything_takes_anything():
+def test_a_target_with_keyword_arguments_accepts_any_name():
     assert build(node("build_anything", rate=1.0, other=2)) == {"rate": 1.0, "other": 2}
     with pytest.raises(ConfigError):
         build(node("build_anything", rate="x"))
 
 
-def test_plain_names_what_is_missing_or_broken():
+def test_missing_values_and_broken_interpolations_are_named():
     assert plain(OmegaConf.create({"a": 1, "b": ["${a}"]})) == {"a": 1, "b": [1]}
     with pytest.raises(ConfigError, match="checkpoint has no value"):
         plain(OmegaConf.create({"checkpoint": "???"}))

@@ -31,14 +31,14 @@ def test_an_empty_mapping_that_would_be_dropped_is_refused_by_its_key(words, key
     assert caught.value.where == key and "would change nothing" in caught.value.what
 
 
-def test_an_empty_mapping_where_nothing_was_is_taken():
+def test_an_empty_mapping_for_an_unset_key_is_accepted():
     assert jobs("experts={}")[0]["experts"] == {}
 
 
-def test_a_mapping_with_entries_is_taken():
+def test_a_mapping_with_entries_is_accepted():
     assert jobs("data.sources.shapes={weight: 2}")[0]["data"]["sources"]["shapes"]["weight"] == 2
 
 
-def test_an_empty_list_is_taken():
+def test_an_empty_list_is_accepted():
     """Lists are replaced, not merged."""
     assert jobs("+data.sources.shapes.experts=[]")[0]["data"]["sources"]["shapes"]["experts"] == []

@@ -40,14 +40,14 @@ def composed(conf: Path, argv: list[str], name: str = "train"):
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("key", ["prompt", "negative_prompt", "+notes", "++data.caption"])
-def test_a_text_passes_the_grammar_as_it_was_typed(key, text):
+def test_free_text_passes_the_override_grammar_unchanged(key, text):
     line = quoted(f"{key}={text}")
     value = OverridesParser.create().parse_override(line).value()
     assert OmegaConf.to_container(OmegaConf.create({"x": value}), resolve=True) == {"x": text}
     assert quoted(line) == line, "a child process prepares the prepared line again"
 
 
-def test_a_prompt_arrives_as_it_was_typed(conf):
+def test_a_prompt_is_received_as_typed(conf):
     for text in TEXTS[1:6:2]:
         line = prepare(
             [f"{key}={text}" for key in ("prompt", "negative_prompt", "+notes")], conf, "train"
@@ -57,7 +57,7 @@ def test_a_prompt_arrives_as_it_was_typed(conf):
 
 
 @pytest.mark.parametrize("flags", [[], ["-m"]])
-def test_paths_with_odd_characters(conf, flags):
+def test_paths_with_special_characters_are_received_as_typed(conf, flags):
     for value in ("my photos, (2024) [best]", "/mnt/a=b/c:d", "x's ~/y", "C:\\new\\", "2024"):
         line = prepare([*flags, f"data.root={value}", f"checkpoint={value}"], conf, "train")
         config = composed(conf, line[len(flags) :])
@@ -67,15 +67,13 @@ def test_paths_with_odd_characters(conf, flags):
 @pytest.mark.parametrize(
     "key", ["checkpoint", "data.root", "+paths.root", "+data.sources.a.cache", "+replay"]
 )
-def test_a_tilde_is_the_users_home_which_no_shell_writes_behind_an_equals_sign(
-    conf, monkeypatch, key
-):
+def test_a_tilde_after_an_equals_sign_is_the_home_folder(conf, monkeypatch, key):
     monkeypatch.setenv("HOME", "/home of/me")
     config = composed(conf, prepare([f"{key}=~/x's (1)"], conf, "train"))
     assert OmegaConf.select(config, key.lstrip("+")) == "/home of/me/x's (1)"
 
 
-def test_a_tilde_that_would_be_the_name_of_a_folder_is_refused(conf):
+def test_a_literal_tilde_folder_is_refused(conf):
     (conf / "experiment" / "home.yaml").write_text("# @package _global_\npaths: {cache: ~/x}\n")
     for line in ("+paths.root='~/x'", "experiment=home"):
         with pytest.raises(ConfigError, match="a folder called ~") as caught:
@@ -84,13 +82,13 @@ def test_a_tilde_that_would_be_the_name_of_a_folder_is_refused(conf):
 
 
 @pytest.mark.parametrize("key", ["+replay", "+data.caption_file", "+data.sources.a.train.decoded"])
-def test_every_key_that_names_a_file_takes_odd_characters(conf, key):
+def test_every_path_key_accepts_special_characters(conf, key):
     value = "meta (1), v=2 [best].jsonl"
     config = composed(conf, prepare([f"{key}={value}"], conf, "train"))
     assert OmegaConf.select(config, key.lstrip("+")) == value
 
 
-def test_paths_may_interpolate_and_prose_never_does(conf):
+def test_interpolation_works_in_paths_and_never_in_free_text(conf):
     line = prepare(
         ["data.root=${checkpoint}/x", "checkpoint=there", "prompt=${checkpoint}"], conf, "train"
     )
@@ -108,7 +106,7 @@ def test_paths_may_interpolate_and_prose_never_does(conf):
         ("'null'", "null"),
     ],
 )
-def test_what_the_user_quoted_is_left_right(conf, typed, meant):
+def test_values_quoted_by_the_user_keep_their_meaning(conf, typed, meant):
     assert composed(conf, prepare([f"prompt={typed}"], conf, "train")).prompt == meant
 
 
@@ -124,7 +122,7 @@ def test_only_free_text_keys_are_quoted():
         assert quoted(line) == line
 
 
-def test_a_comma_in_a_prompt_is_no_sweep_and_choice_is(conf):
+def test_a_comma_in_a_prompt_is_no_sweep_but_choice_is(conf):
     line = prepare(["--multirun", "prompt=a circle, top left", "steps=1,2"], conf, "train")
     assert line == ["--multirun", "prompt='a circle, top left'", "steps=1,2"]
     sweep = ["-m", 'prompt=choice("a, b","c")']

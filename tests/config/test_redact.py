@@ -1,6 +1,4 @@
-"""Secrets of the environment and of known shapes appear nowhere; everything else appears as it
-is.
-"""
+"""Secrets of the environment and of known formats are masked; other text is unchanged."""
 
 import json
 
@@ -47,12 +45,12 @@ def test_values_of_secret_variables_are_masked(monkeypatch, name):
         "PATTERN",
     ],
 )
-def test_other_variables_are_not(monkeypatch, name):
+def test_values_of_other_variables_are_not_masked(monkeypatch, name):
     monkeypatch.setenv(name, "an ordinary value")
     assert redact.redact("an ordinary value") == "an ordinary value"
 
 
-def test_a_longer_secret_hides_whole_though_a_shorter_is_its_part(monkeypatch):
+def test_a_secret_that_contains_another_is_masked_completely(monkeypatch):
     monkeypatch.setenv("A_KEY", "abcdefgh")
     monkeypatch.setenv("B_KEY", "abcdefgh-ijkl")
     assert redact.redact("abcdefgh-ijkl") == "***"
@@ -73,7 +71,7 @@ def test_a_longer_secret_hides_whole_though_a_shorter_is_its_part(monkeypatch):
         ("https://cdn/x?Signature=abcDEF123~_&Key=1", "https://cdn/x?Signature=***&Key=1"),
     ],
 )
-def test_known_shapes_are_masked(text, left):
+def test_known_token_formats_are_masked(text, left):
     assert redact.redact(text) == left
 
 
@@ -88,11 +86,11 @@ def test_known_shapes_are_masked(text, left):
         "tokenizer: google/flan-t5-base",
     ],
 )
-def test_ordinary_text_stays(text):
+def test_ordinary_text_is_unchanged(text):
     assert redact.redact(text) == text
 
 
-def test_a_password_within_an_address_of_the_environment_is_masked_alone_too(monkeypatch):
+def test_a_password_inside_an_environment_url_is_masked_on_its_own(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:pass%20word-1@proxy:3128")
     assert redact.redact("407 for 'pass word-1' (pass%20word-1)") == "407 for '***' (***)"
     monkeypatch.setenv("A_TOKEN", 'quo"ted\\secret')
@@ -100,9 +98,9 @@ def test_a_password_within_an_address_of_the_environment_is_masked_alone_too(mon
 
 
 @pytest.mark.parametrize("value", [HF, "x sentinel-secret", "https://me:passw0rd@host/x"])
-def test_a_secret_in_a_configuration_is_refused_by_its_place(monkeypatch, value):
+def test_a_secret_in_a_configuration_is_refused_by_its_key(monkeypatch, value):
     monkeypatch.setenv("X_TOKEN", "sentinel-secret")
-    with pytest.raises(ConfigError, match="a secret stands in the configuration") as caught:
+    with pytest.raises(ConfigError, match="the configuration contains a secret") as caught:
         redact.check({"a": [{"b": "fine"}, {"b": value}]})
     assert caught.value.where == "a.1.b" and value not in str(caught.value)
     redact.check(
@@ -117,8 +115,8 @@ def test_a_secret_in_a_configuration_is_refused_by_its_place(monkeypatch, value)
 
 
 @pytest.mark.parametrize("key", ["api_key", "password", "HF_TOKEN", "wandb_api_key"])
-def test_what_stands_under_a_secrets_name_is_one_whatever_it_looks_like(key):
-    with pytest.raises(ConfigError, match="a secret stands in the configuration") as caught:
+def test_any_value_under_a_secret_key_name_is_a_secret(key):
+    with pytest.raises(ConfigError, match="the configuration contains a secret") as caught:
         redact.check({"logger": {"wandb": {key: WANDB}}})
     assert caught.value.where == f"logger.wandb.{key}" and WANDB not in str(caught.value)
     redact.check(
@@ -126,7 +124,7 @@ def test_what_stands_under_a_secrets_name_is_one_whatever_it_looks_like(key):
     )
 
 
-def test_a_secret_that_is_a_number_is_one_too(monkeypatch):
+def test_a_numeric_secret_is_masked(monkeypatch):
     monkeypatch.setenv("DB_PASSWORD", "12345678")
     with pytest.raises(ConfigError, match="a secret"):
         redact.check({"port": 12345678})
@@ -134,7 +132,7 @@ def test_a_secret_that_is_a_number_is_one_too(monkeypatch):
     assert redact.redact_data({"port": 12345678, "n": 3}) == {"port": "***", "n": 3}
 
 
-def test_containers(monkeypatch):
+def test_secrets_in_containers_are_masked(monkeypatch):
     monkeypatch.setenv("X_TOKEN", "sentinel-secret")
     data = {
         "a": ["sentinel-secret", 1, None],

@@ -12,7 +12,7 @@ import pytest
 from tinyflux_pl.config import redact
 
 
-def test_streams_are_masked_write_by_write_and_are_otherwise_themselves(monkeypatch):
+def test_every_write_to_a_stream_is_masked_and_the_stream_interface_stays(monkeypatch):
     monkeypatch.setenv("X_TOKEN", "sentinel-secret")
     under = io.StringIO()
     stream = redact.Masked(under)
@@ -71,25 +71,25 @@ def test_uncaught_errors_of_program_and_threads_are_masked(tmp_path):
     file = tmp_path / "crash.py"
     file.write_text(CRASH)
     secret = {"X_TOKEN": "sentinel-secret"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(file)], capture_output=True, text=True, env={**os.environ, **secret}
     )
-    assert done.returncode == 1 and done.stderr.count("RuntimeError: with ***") == 2
-    assert "sentinel-secret" not in done.stdout + done.stderr
+    assert process.returncode == 1 and process.stderr.count("RuntimeError: with ***") == 2
+    assert "sentinel-secret" not in process.stdout + process.stderr
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "off"), ("wrap", "wrap")])
-def test_the_console_is_not_copied_before_it_is_masked_unless_the_user_says_so(own, expected):
+@pytest.mark.parametrize(("configured", "expected"), [(None, "off"), ("wrap", "wrap")])
+def test_the_console_is_captured_only_after_masking_unless_configured(configured, expected):
     program = (
         "import os; from tinyflux_pl.config import redact; redact.install(); "
         "print(os.environ['WANDB_CONSOLE'])"
     )
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_CONSOLE"}
-    environment |= {} if own is None else {"WANDB_CONSOLE": own}
-    done = subprocess.run(
+    environment |= {} if configured is None else {"WANDB_CONSOLE": configured}
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
     )
-    assert done.stdout == f"{expected}\n", done.stderr
+    assert process.stdout == f"{expected}\n", process.stderr
 
 
 LOUD = """
@@ -105,15 +105,22 @@ crash()
 """
 
 
-def test_both_streams_are_masked_and_no_uncaught_error_acts_on_the_terminal():
+def test_both_streams_are_masked_and_uncaught_errors_are_escaped():
     environment = {
         **os.environ,
         "X_TOKEN": "sentinel-secret",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", LOUD], capture_output=True, text=True, env=environment
     )
-    assert "out ***" in done.stdout and "err ***" in done.stderr and "lines ***" in done.stderr
-    assert "sentinel-secret" not in done.stdout + done.stderr
-    assert done.stderr.count(r"RuntimeError: a caption: \x1b[2J") == 2 and "\x1b" not in done.stderr
+    assert (
+        "out ***" in process.stdout
+        and "err ***" in process.stderr
+        and "lines ***" in process.stderr
+    )
+    assert "sentinel-secret" not in process.stdout + process.stderr
+    assert (
+        process.stderr.count(r"RuntimeError: a caption: \x1b[2J") == 2
+        and "\x1b" not in process.stderr
+    )

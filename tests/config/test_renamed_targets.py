@@ -1,4 +1,4 @@
-"""What has moved still opens under the name that older configurations and checkpoints have."""
+"""Renamed targets open under the names of older configurations and checkpoints."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 @pytest.mark.parametrize("old", RENAMED)
-def test_an_old_name_means_what_lies_at_the_new_one(old):
+def test_an_old_target_name_resolves_to_the_new_one(old):
     target = allowlist.resolve(old)
     assert f"{target.__module__}.{target.__qualname__}" == RENAMED[old]
 
 
-def test_other_names_and_values_stay_as_they_are():
+def test_other_names_and_values_are_unchanged():
     assert [current_target(value) for value in ("torch.optim.SGD", 5, None)] == [
         "torch.optim.SGD",
         5,
@@ -23,7 +23,7 @@ def test_other_names_and_values_stay_as_they_are():
 
 @pytest.mark.parametrize("saved", ["old", "new"])
 @pytest.mark.parametrize("now", ["old", "new"])
-def test_a_saved_node_fits_the_present_one_under_either_name(saved, now):
+def test_a_saved_node_matches_the_present_one_under_either_name(saved, now):
     old = "tinyflux_pl.data.shapes.Shapes"
     names = {"old": old, "new": RENAMED[old]}
     node, present = {"_target_": names[saved]}, {"_target_": names[now]}

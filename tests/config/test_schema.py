@@ -1,6 +1,4 @@
-"""Keys without a `_target_`: a wrong type, range or choice is refused before anything is built or
-read.
-"""
+"""Keys without a `_target_`: a wrong type, range or choice is refused before building."""
 
 import pytest
 
@@ -115,7 +113,7 @@ def key_of(line):
 @pytest.mark.parametrize(
     ("task", "line", "cure"), [(task, *case) for task, cases in CASES.items() for case in cases]
 )
-def test_a_wrong_value_is_refused_by_its_dotted_key_before_anything_is_built(
+def test_an_invalid_value_is_refused_by_its_dotted_key_before_building(
     tmp_path, monkeypatch, task, line, cure
 ):
     def reached(*_, **__):
@@ -123,9 +121,11 @@ def test_a_wrong_value_is_refused_by_its_dotted_key_before_anything_is_built(
 
     monkeypatch.setattr(components.Parts, "from_config", reached)
     monkeypatch.setattr(build_pipeline, "pipeline", reached)
-    given = () if task != "generate" or line.startswith("checkpoint") else ("checkpoint=nowhere",)
+    required = (
+        () if task != "generate" or line.startswith("checkpoint") else ("checkpoint=nowhere",)
+    )
     config = configuration(
-        task, tmp_path, *given, *(("prompt=x",) if task == "generate" else ()), line
+        task, tmp_path, *required, *(("prompt=x",) if task == "generate" else ()), line
     )
     with pytest.raises(ConfigError) as caught:
         getattr(recipes, task)(config)
@@ -135,14 +135,14 @@ def test_a_wrong_value_is_refused_by_its_dotted_key_before_anything_is_built(
 
 @pytest.mark.parametrize("task", CASES)
 @pytest.mark.parametrize("hardware", ["cpu", "ddp", "gpu_12gb", "h100"])
-def test_what_conf_offers_passes(tmp_path, task, hardware):
+def test_every_default_of_conf_is_valid(tmp_path, task, hardware):
     for line in ((), ("hardware.devices=[0,1]",), ("hardware.devices=auto",)):
         schema.read(
             configuration(task, tmp_path, f"hardware={hardware}", *line[: hardware != "cpu"]), task
         )
 
 
-def test_a_value_that_only_a_checkpoint_knows_may_be_null_for_drawing(tmp_path):
+def test_values_stored_in_a_checkpoint_may_be_null_for_generate(tmp_path):
     drawn = configuration(
         "generate", tmp_path, "checkpoint=x", "guidance.scale=2", "sampler.steps=4", "height=64"
     )
@@ -150,7 +150,7 @@ def test_a_value_that_only_a_checkpoint_knows_may_be_null_for_drawing(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["train", "extract"])
-def test_a_gpu_that_is_not_there_is_told_before_anything_is_built(tmp_path, monkeypatch, task):
+def test_a_missing_gpu_is_refused_before_building(tmp_path, monkeypatch, task):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="no usable GPU") as caught:
         getattr(recipes, task)(configuration(task, tmp_path, "hardware.accelerator=gpu"))
@@ -175,7 +175,7 @@ UNREAD += (
 
 
 @pytest.mark.parametrize("line", UNREAD)
-def test_extraction_refuses_what_it_does_not_read(tmp_path, line):
+def test_extract_refuses_keys_that_it_does_not_read(tmp_path, line):
     config = configuration("extract", tmp_path, line)
     with pytest.raises(ConfigError, match="extraction does not read") as caught:
         recipes.extract(config)
@@ -183,7 +183,7 @@ def test_extraction_refuses_what_it_does_not_read(tmp_path, line):
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_experiment_may_set_what_extraction_does_not_read(tmp_path, monkeypatch):
+def test_an_experiment_may_set_keys_that_extract_does_not_read(tmp_path, monkeypatch):
     """So that one experiment serves extraction and training."""
 
     class WentOn(Exception):

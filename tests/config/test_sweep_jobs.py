@@ -1,6 +1,4 @@
-"""A sweep is judged as a whole before its first job: values, folders, and what parts say of each
-other.
-"""
+"""A sweep is checked completely before its first job: values, folders, compatibility."""
 
 import pytest
 
@@ -18,7 +16,7 @@ def refused(*argv):
     return caught.value
 
 
-def test_each_job_has_its_own_values(tmp_path):
+def test_every_job_has_its_swept_values(tmp_path):
     line = check_line(
         ["-m", "seed=0,1", "model=tiny,small", f"paths.root={tmp_path}"], CONF, "train"
     )
@@ -44,11 +42,11 @@ def test_each_job_has_its_own_values(tmp_path):
         (["seed=" + ",".join(map(str, range(70))), "steps=1,0"], "steps"),
     ],
 )
-def test_a_wrong_value_of_a_later_job_is_found(tmp_path, line, where):
+def test_an_invalid_value_of_a_later_job_is_refused(tmp_path, line, where):
     assert refused(*line, f"paths.root={tmp_path}").where == where
 
 
-def test_values_that_a_file_sweeps_are_judged_too(tmp_path):
+def test_values_swept_by_a_file_are_checked(tmp_path):
     file = tmp_path / "conf" / "experiment" / "grid.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(
@@ -62,7 +60,7 @@ def test_values_that_a_file_sweeps_are_judged_too(tmp_path):
     )
 
 
-def test_both_ends_of_an_interval_are_judged(tmp_path):
+def test_both_ends_of_an_interval_are_checked(tmp_path):
     line = ["hparams_search=optuna", "callbacks.ema.decay=interval(0.9,1.5)"]
     assert refused(*line, f"paths.root={tmp_path}").where == "callbacks.ema.decay"
 
@@ -81,21 +79,21 @@ def test_both_ends_of_an_interval_are_judged(tmp_path):
         (["folder"], ["model=tiny"], ["model=tiny"]),
     ],
 )
-def test_what_a_sweep_chose_is_told_from_what_every_job_has(argv, job, swept):
+def test_swept_keys_are_distinguished_from_keys_common_to_all_jobs(argv, job, swept):
     assert sweep_jobs.swept(job, argv) == swept
 
 
-def test_names_that_are_long_enough_for_the_disk_pass(tmp_path):
+def test_folder_names_within_the_disk_limit_are_accepted(tmp_path):
     named = "hydra.sweep.subdir=${hydra.job.override_dirname}"
     assert len(check_line(["-m", "seed=0,1", named, "paths.root=."], CONF, "train").jobs) == 2
 
 
-def test_jobs_with_one_subfolder_in_folders_of_their_own_pass():
+def test_jobs_with_equal_subfolders_in_distinct_folders_are_accepted():
     folders = ["hydra.sweep.dir=${seed}", "hydra.sweep.subdir=same"]
     assert len(check_line(["-m", "seed=0,1", *folders, "paths.root=."], CONF, "train").jobs) == 2
 
 
-def test_what_only_the_parts_know_is_asked_for_every_job_and_the_job_is_named():
+def test_checks_of_the_built_parts_run_for_every_job_and_name_it():
     jobs = check_line(["-m", "model.hidden_size=128,33"], CONF, "train").jobs
     with pytest.raises(TinyFluxError, match="job 1 of 0 to 1, none of which was started"):
         command_line._check_jobs("train", jobs)

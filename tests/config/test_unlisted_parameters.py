@@ -1,6 +1,4 @@
-"""Parameters that are there: those that conf/ lists are set by name, the others with a plus, as the
-error says.
-"""
+"""Parameters listed in conf/ are set by name, others with a plus, as the error states."""
 
 import pytest
 
@@ -11,7 +9,7 @@ from tinyflux_pl.core import errors
 
 
 @pytest.mark.parametrize(
-    ("given", "line"),
+    ("required", "line"),
     [
         ([], "model.sol_geometric_weight=0.5"),
         (
@@ -20,19 +18,19 @@ from tinyflux_pl.core import errors
         ),
     ],
 )
-def test_a_parameter_that_is_real_but_not_listed_is_told_how_to_add(given, line):
+def test_an_unlisted_parameter_is_refused_with_the_plus_syntax(required, line):
     with refused(errors.ConfigError) as caught:
-        prepare([*given, line], CONF, "train")
+        prepare([*required, line], CONF, "train")
     assert (
         f"+{line.partition('=')[0]}=..." in caught.value.cure
         and "did you mean" not in caught.value.cure
     )
-    prepare([*given, f"+{line}"], CONF, "train")
+    prepare([*required, f"+{line}"], CONF, "train")
 
 
 @pytest.mark.parametrize(
     "line",
     ["guidance.eta=0.2", "guidance.kind=apg", "optimizer.betas=[0.9,0.99]", "sampler.toward=data"],
 )
-def test_what_a_choice_offers_can_be_set_without_a_plus(line):
+def test_listed_parameters_are_set_without_a_plus(line):
     prepare([line], CONF, "train")

@@ -59,6 +59,7 @@ class MinimalDenoiser:
     )
     reads_guidance = reads_references = reads_position_ids = False
     reference_size, inpaint_channels, overflows, weight_files = None, 0, "", ()
+    reference_parts = ()
     path, latent_spec, text_spec = (
         MinimalPath(),
         LatentSpec(CHANNELS, 1),
@@ -73,6 +74,12 @@ class MinimalDenoiser:
 
     def require_size(self, height, width):
         pass
+
+    def require_trainable(self):
+        pass
+
+    def hint_shape(self, height, width):
+        return None
 
     def enable_gradient_checkpointing(self):
         pass

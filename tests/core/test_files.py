@@ -12,13 +12,15 @@ from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptCheckpoint, DiskFull, UntrustedFile
 
 
-def test_sealed_json_comes_back_and_no_bit_of_it_may_change(tmp_path):
+def test_sealed_json_round_trips_and_detects_any_flipped_bit(tmp_path):
     path, value = tmp_path / "x.json", {"a": [1, "ü"], "b": {"c": None}}
     files.write_sealed(path, value)
     assert files.read_sealed(path) == value
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+    original = path.read_bytes()
+    for position in range(len(original)):
+        path.write_bytes(
+            original[:position] + bytes([original[position] ^ 0x20]) + original[position + 1 :]
+        )
         with pytest.raises(ValueError):
             files.read_sealed(path)
 
@@ -34,13 +36,13 @@ def test_sealed_json_comes_back_and_no_bit_of_it_may_change(tmp_path):
         b" " * (files.JSON_LIMIT + 1),
     ],
 )
-def test_what_was_never_sealed_is_a_value_error(tmp_path, content):
+def test_unsealed_json_raises_value_error(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ValueError):
         files.read_sealed(tmp_path / "x.json")
 
 
-def test_deep_json_does_not_end_the_process(tmp_path):
+def test_deeply_nested_json_does_not_crash_the_process(tmp_path):
     deep: object = 0
     for _ in range(900):
         deep = [deep]
@@ -72,7 +74,7 @@ def header(
         (header(54, b'{"w":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}'), CorruptCheckpoint),
     ],
 )
-def test_tensors_are_read_from_whole_safetensors_only(tmp_path, content, error):
+def test_tensors_are_read_only_from_complete_safetensors(tmp_path, content, error):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(error, match=r"safetensors") as caught:
@@ -80,7 +82,7 @@ def test_tensors_are_read_from_whole_safetensors_only(tmp_path, content, error):
     assert caught.value.cure and caught.value.where == str(path)
 
 
-def test_a_header_is_judged_by_its_length_before_it_is_read(tmp_path):
+def test_a_header_length_is_checked_before_the_header_is_read(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(header(files.HEADER_LIMIT + 1))
     os.truncate(path, 2 * files.HEADER_LIMIT)
@@ -89,7 +91,7 @@ def test_a_header_is_judged_by_its_length_before_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 5, 9, 40])
-def test_any_length_of_header_is_safetensors(tmp_path, count):
+def test_headers_of_any_valid_length_are_read(tmp_path, count):
     """Also one whose length begins with the bytes of a pickle."""
     tensors = {f"{'x' * count}{i}": torch.ones(2) for i in range(count)}
     path = tmp_path / "x.safetensors"
@@ -105,9 +107,9 @@ def test_any_length_of_header_is_safetensors(tmp_path, count):
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(28, "disk is full"), (122, "quota"), (27, "ulimit -f")]
+    ("number", "message"), [(28, "disk is full"), (122, "quota"), (27, "ulimit -f")]
 )
-def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path, monkeypatch, number, said):
+def test_a_full_disk_error_states_needed_and_free_bytes(tmp_path, monkeypatch, number, message):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1234})())
     with (
         pytest.raises(DiskFull) as caught,
@@ -115,12 +117,12 @@ def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path, monkeypatch,
     ):
         raise OSError(number, "no")
     assert (
-        said in caught.value.what
+        message in caught.value.what
         and "needs 5,000,000 bytes, 1,234 bytes are free" in caught.value.what
     )
     assert not any((tmp_path / "a").iterdir())
 
 
-def test_another_error_stays_what_it_is(tmp_path):
+def test_errors_other_than_a_full_disk_are_raised_unchanged(tmp_path):
     with pytest.raises(PermissionError), files.staged_file(tmp_path / "x", needed=1):
         raise PermissionError(13, "no")

@@ -1,4 +1,4 @@
-"""Numbers that are none are found, and the stage and the parameter are named."""
+"""Nonfinite numbers are detected, and the stage and the parameter are named."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tinyflux_pl.core.finite import require_finite, require_finite_weights
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_value_that_is_none_names_its_stage(bad, dtype):
+def test_a_nonfinite_value_names_its_stage(bad, dtype):
     values = torch.zeros(3, 4, dtype=dtype)
     require_finite(values, "the latents are", "sdxl")
     values[1, 2] = bad
@@ -18,7 +18,7 @@ def test_a_value_that_is_none_names_its_stage(bad, dtype):
         require_finite(values, "the latents are", "sdxl")
 
 
-def test_the_parameters_are_named():
+def test_nonfinite_parameters_are_named():
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     require_finite_weights(net, "net")
     net[1].running_var[0] = float("nan")
@@ -28,5 +28,5 @@ def test_the_parameters_are_named():
     require_finite_weights(net.to("meta"), "net")  # nothing there has a value
 
 
-def test_a_large_sum_is_no_infinity():
+def test_large_finite_values_pass_although_their_sum_overflows():
     require_finite(torch.full((4096,), 3e4, dtype=torch.float16), "the picture is", "codec")

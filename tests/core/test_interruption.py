@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import Interrupted
 from tinyflux_pl.core.progress import track
 
 
-def test_a_signal_is_noted_and_met_at_the_next_poll(capfd):
+def test_a_signal_raises_at_the_next_poll(capfd):
     with interruption.listening():
         interruption.poll()
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -22,7 +22,7 @@ def test_a_signal_is_noted_and_met_at_the_next_poll(capfd):
     assert "SIGUSR1: stopping" in capfd.readouterr().err
 
 
-def test_handlers_are_put_back_and_an_old_request_is_forgotten():
+def test_handlers_are_restored_and_an_old_request_is_cleared():
     before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
     with interruption.listening():
         assert all(
@@ -33,7 +33,7 @@ def test_handlers_are_put_back_and_an_old_request_is_forgotten():
     interruption.poll()
 
 
-def test_a_library_that_sets_its_own_handler_loses_it_again():
+def test_a_handler_installed_by_a_library_is_replaced_again():
     with interruption.listening():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         interruption.reinstall_handlers()
@@ -44,7 +44,7 @@ def test_a_library_that_sets_its_own_handler_loses_it_again():
     assert signal.getsignal(signal.SIGTERM) is before, "nobody listens"
 
 
-def test_one_inside_another_leaves_the_handlers_to_the_outer():
+def test_nested_listeners_leave_the_handlers_to_the_outer_one():
     with interruption.listening():
         with interruption.listening():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -52,7 +52,7 @@ def test_one_inside_another_leaves_the_handlers_to_the_outer():
             interruption.poll()
 
 
-def test_another_thread_sets_no_handlers():
+def test_a_thread_other_than_main_installs_no_handlers():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work():
@@ -75,6 +75,6 @@ def test_a_long_loop_stops_between_two_items():
     assert done == [0, 1, 2, 3]
 
 
-def test_a_bar_counts_weights_and_never_past_its_end(capfd):
+def test_a_progress_bar_counts_weights_and_never_exceeds_its_total(capfd):
     assert list(track("abc", "letters", 5, "letter", 2)) == ["a", "b", "c"]
     assert "5/5" in capfd.readouterr().err

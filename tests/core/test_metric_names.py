@@ -1,6 +1,4 @@
-"""One catalogue of logged names: each name has one entry, and the documentation's table is made
-from it.
-"""
+"""The catalogue has one entry per logged name, and the documented table is made from it."""
 
 import re
 from pathlib import Path
@@ -42,13 +40,13 @@ def test_a_name_belongs_to_the_most_specific_entry(name, entry):
     assert names.find(name) is entry
 
 
-def test_an_entry_matches_the_names_that_it_makes():
+def test_an_entry_matches_the_names_it_generates():
     for entry in names.CATALOGUE:
         parts = dict.fromkeys(re.findall(r"\{(\w+)\}", entry.pattern), "x1")
         assert entry.matches(entry.of(**parts)), entry
 
 
-def test_only_clock_and_memory_depend_on_the_machine():
+def test_only_time_and_memory_metrics_are_machine_dependent():
     measured = {entry.pattern for entry in names.CATALOGUE if entry.measured}
     assert measured == {
         "train/images_per_second",

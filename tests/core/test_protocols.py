@@ -1,6 +1,4 @@
-"""A minimal part built from each protocol alone runs through the real callers: objective, sampler,
-extraction, ...
-"""
+"""A minimal part built from each protocol alone runs through the real callers."""
 
 import pytest
 import torch
@@ -26,8 +24,8 @@ from tinyflux_pl.core.protocols import (
     Path,
     Records,
     TextEncoder,
-    Verifier,
 )
+from tinyflux_pl.core.verifier import Verifier
 from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.timesteps import LogitNormal

@@ -10,7 +10,7 @@ from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, TextEmbeddings
 
 
-def whole_batch():
+def full_batch():
     """A batch with every part there is; the rows of its text share their memory."""
     text = TextEmbeddings(
         torch.ones(1, 3, 4), torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 2)
@@ -35,17 +35,19 @@ def whole_batch():
 def tensors(value):
     if isinstance(value, torch.Tensor):
         return [value]
-    held = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    children = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    )
     if isinstance(value, Batch | TextEmbeddings):
-        held = [getattr(value, field.name) for field in fields(value)]
-    return [tensor for part in held for tensor in tensors(part)]
+        children = [getattr(value, field.name) for field in fields(value)]
+    return [tensor for part in children for tensor in tensors(part)]
 
 
-def test_a_batch_goes_to_a_gpu_from_pinned_memory_and_its_ids_stay():
-    batch = whole_batch()
-    for given in (batch, None):
+def test_a_batch_is_copied_to_a_gpu_from_pinned_memory_except_its_ids():
+    batch = full_batch()
+    for sent in (batch, None):
         with PretendedGPU() as gpu:
-            moved = (given or batch.pin_memory()).to("cuda")
+            moved = (sent or batch.pin_memory()).to("cuda")
             assert moved.latents.device.type == moved.text.mask.device.type == "cuda"
             assert moved.sample_ids.device.type == moved.dataset_ids.device.type == "cpu"
         assert (gpu.sent, gpu.waited) == (len(tensors(batch)) - 2, 0)
@@ -55,15 +57,15 @@ def test_a_batch_goes_to_a_gpu_from_pinned_memory_and_its_ids_stay():
         )
 
 
-def test_what_comes_back_is_waited_for():
+def test_copies_from_the_gpu_are_synchronised():
     with PretendedGPU() as gpu:
-        there = whole_batch().to("cuda")
+        there = full_batch().to("cuda")
         back = there.to("cpu")
     assert torch.equal(back.latents, there.latents) and gpu.unsafe == 0
 
 
-def test_text_is_rounded_where_it_is_asked_for():
-    text = whole_batch().text
+def test_text_embeddings_are_cast_to_the_requested_dtype():
+    text = full_batch().text
     with PretendedGPU() as gpu:
         moved = text.to("cuda", torch.bfloat16)
     assert (
@@ -73,7 +75,7 @@ def test_text_is_rounded_where_it_is_asked_for():
     assert (gpu.sent, gpu.waited) == (3, 0)
 
 
-def test_noise_is_each_samples_own_to_the_bit():
+def test_noise_of_a_sample_is_bit_equal_in_any_batch():
     ids = [5, 2**62, 7, 11, 3]
     alone = [torch.randn(3, 8, 5, generator=rng.generator(1, "noise", i, 4)) for i in ids]
     with PretendedGPU() as gpu:

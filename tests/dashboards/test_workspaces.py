@@ -51,7 +51,7 @@ def panels(spec):
     return [panel["config"] for section in sections for panel in section["panels"]]
 
 
-def test_the_second_time_updates_what_the_first_created(server, capsys):
+def test_a_second_call_updates_the_existing_workspace(server, capsys):
     command.run(["entity=team", "project=p"])
     command.run(["entity=team", "project=p"])
     first, second = server.sent[:3], server.sent[3:]
@@ -111,13 +111,13 @@ def test_a_sweep_s_workspace_compares_the_chosen_keys_and_filters_its_group(serv
     assert (group["key"], group["value"]) == ({"section": "run", "name": "group"}, "sweep-1")
 
 
-def test_without_the_extra_the_message_names_it(monkeypatch):
+def test_the_error_without_the_wandb_extra_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     with pytest.raises(MissingDependency, match=r"tinyflux_pl\[dashboards\]"):
         command.run(["entity=team"])
 
 
-def test_what_the_server_refuses_is_an_error_with_a_cure(server, monkeypatch):
+def test_a_request_refused_by_the_server_is_an_error_with_a_cure(server, monkeypatch):
     monkeypatch.setattr(server, "execute", lambda *_: {"project": None})
     from wandb_workspaces.workspaces import internal
 
@@ -129,6 +129,6 @@ def test_what_the_server_refuses_is_an_error_with_a_cure(server, monkeypatch):
 @pytest.mark.parametrize(
     "words", [[], ["entity="], ["entity=a", "dryrun=true"], ["entity=a", "only=loss"], ["team"]]
 )
-def test_a_wrong_word_is_refused(words):
+def test_an_invalid_argument_is_refused(words):
     with pytest.raises(ConfigError):
         command.parse(words)

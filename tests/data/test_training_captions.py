@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of its captions: grammars, examples, counted words within bounds."""
+"""A checkpoint's caption description: grammars, examples, counted words within bounds."""
 
 import pytest
 
@@ -16,48 +16,58 @@ def shapes(count=50):
     return records, [records[i].caption for i in range(count)], count
 
 
-def test_it_comes_back_from_plain_data():
-    known = TrainingCaptions.of({"shapes": shapes(), "mine": (FreeText, ["A Red dog", "a dog"], 2)})
-    assert TrainingCaptions.from_plain(known.plain()) == known
-    assert known.words["dog"] == 2 and known.sources["mine"].examples == ["A Red dog", "a dog"]
-    assert "circle" in known.sources["shapes"].grammar and known.all_words
+def test_training_captions_round_trip_as_plain_data():
+    captions = TrainingCaptions.of(
+        {"shapes": shapes(), "mine": (FreeText, ["A Red dog", "a dog"], 2)}
+    )
+    assert TrainingCaptions.from_plain(captions.plain()) == captions
+    assert captions.words["dog"] == 2 and captions.sources["mine"].examples == [
+        "A Red dog",
+        "a dog",
+    ]
+    assert "circle" in captions.sources["shapes"].grammar and captions.all_words
 
 
 @pytest.mark.parametrize(
     "kept", [None, {}, [], "x", {"sources": 1}, {"sources": {"a": {"records": 1}}}, {"words": {}}]
 )
-def test_what_was_not_written_by_this_version_says_nothing(kept):
+def test_captions_written_by_another_version_are_ignored(kept):
     assert TrainingCaptions.from_plain(kept) is None
 
 
-def test_the_words_are_bounded_and_it_says_so(monkeypatch):
+def test_the_vocabulary_is_bounded_and_marked_incomplete(monkeypatch):
     monkeypatch.setattr(training_captions, "MAX_WORDS", 3)
-    known = TrainingCaptions.of({"mine": (FreeText, ["a b c d e", "a b c", "a b"], 3)})
-    assert list(known.words) == ["a", "b", "c"] and known.distinct == 5 and not known.all_words
+    captions = TrainingCaptions.of({"mine": (FreeText, ["a b c d e", "a b c", "a b"], 3)})
+    assert (
+        list(captions.words) == ["a", "b", "c"]
+        and captions.distinct == 5
+        and not captions.all_words
+    )
     assert not TrainingCaptions.of({"mine": (FreeText, ["a"], 2)}).all_words, (
         "only some captions were counted"
     )
 
 
-def test_new_words_and_what_the_grammar_lacks_are_told():
-    known = TrainingCaptions.of({"shapes": shapes(200)})
+def test_new_words_and_attributes_outside_the_grammar_are_reported():
+    captions = TrainingCaptions.of({"shapes": shapes(200)})
     assert (
-        known.unseen("a red dog, red cat") == ["dog", "cat"] and known.unseen("A RED circle!") == []
+        captions.unseen("a red dog, red cat") == ["dog", "cat"]
+        and captions.unseen("A RED circle!") == []
     )
     assert (
-        known.objection("a red circle") == ""
-        and known.objection("a large blue square, top left") == ""
+        captions.objection("a red circle") == ""
+        and captions.objection("a large blue square, top left") == ""
     )
-    assert "names no shape" in known.objection("a large red")
-    assert "'dog'" in known.objection("a red circle dog")
-    assert "two values of colour (red, blue)" in known.objection("a red blue circle")
+    assert "names no shape" in captions.objection("a large red")
+    assert "'dog'" in captions.objection("a red circle dog")
+    assert "two values of colour (red, blue)" in captions.objection("a red blue circle")
 
 
-def test_one_source_of_free_text_beside_a_grammar_allows_everything():
-    known = TrainingCaptions.of({"shapes": shapes(), "mine": (FreeText, ["a dog"], 1)})
-    assert known.objection("a dog") == ""
+def test_a_free_text_source_next_to_a_grammar_accepts_any_prompt():
+    captions = TrainingCaptions.of({"shapes": shapes(), "mine": (FreeText, ["a dog"], 1)})
+    assert captions.objection("a dog") == ""
 
 
-def test_the_prompts_that_a_verifier_can_read_are_told_apart():
+def test_prompts_readable_by_a_verifier_are_selected():
     assert readable(Shapes(count=1), ["a red circle", "a dog"]) == ["a red circle"]
     assert readable(FreeText, ["a dog"]) == ["a dog"]

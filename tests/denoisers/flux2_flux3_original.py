@@ -5,13 +5,13 @@ import torch
 
 def original_layout(kind: str, net) -> dict[str, torch.Tensor]:
     """The network's weights under Black Forest Labs' keys, written out for these few blocks."""
-    made, held = {}, net.state_dict()
+    original, tensors = {}, net.state_dict()
 
     def take(new: str, *old: str) -> None:
-        made[new] = torch.cat([held.pop(key) for key in old]).contiguous()
+        original[new] = torch.cat([tensors.pop(key) for key in old]).contiguous()
 
     def halves(new: str, old: str) -> None:  # (scale, shift) there, (shift, scale) here
-        made[new] = torch.cat(held.pop(old).chunk(2)[::-1]).contiguous()
+        original[new] = torch.cat(tensors.pop(old).chunk(2)[::-1]).contiguous()
 
     for layer in ("in", "out"):
         number = {"in": 1, "out": 2}[layer]
@@ -55,8 +55,8 @@ def original_layout(kind: str, net) -> dict[str, torch.Tensor]:
             take(f"{new}.linear2.weight", f"{old}.attn.to_out.weight")
             take(f"{new}.norm.query_norm.scale", f"{old}.attn.norm_q.weight")
             take(f"{new}.norm.key_norm.scale", f"{old}.attn.norm_k.weight")
-        assert not held
-        return made
+        assert not tensors
+        return original
     take("final_layer.image.linear.weight", "proj_out.weight")
     halves("final_layer.image.adaLN_modulation.1.weight", "norm_out.linear.weight")
     ends = {
@@ -75,8 +75,8 @@ def original_layout(kind: str, net) -> dict[str, torch.Tensor]:
         "mode_blocks.": "content_mode_blocks.",
         "single_transformer_blocks.": "single_blocks.",
     }
-    for key in list(held):
+    for key in list(tensors):
         new = next((starts[s] + key.removeprefix(s) for s in starts if key.startswith(s)), key)
         new = next((new.removesuffix(e) + ends[e] for e in ends if new.endswith(e)), new)
         take(new, key)
-    return made
+    return original

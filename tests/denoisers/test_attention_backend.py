@@ -18,18 +18,20 @@ def folder(tmp_path):
 
 
 @torch.no_grad()
-def test_the_attention_backend_is_the_one_that_was_named(folder):
+def test_every_attention_processor_uses_the_configured_backend(folder):
     from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = load(folder, attention_backend="_native_math")
-    processors = {m.processor._attention_backend for m in made.modules() if hasattr(m, "processor")}
+        model = load(folder, attention_backend="_native_math")
+    processors = {
+        m.processor._attention_backend for m in model.modules() if hasattr(m, "processor")
+    }
     assert processors == {AttentionBackendName._NATIVE_MATH}
     assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE
 
 
-def test_a_kernel_is_tried_on_the_device_before_weights_are_read():
+def test_an_attention_kernel_is_tried_on_the_device_before_weights_are_read():
     require_usable("native", "cpu", torch.bfloat16)
     require_usable("_native_math", "cpu", torch.float32)
     with pytest.raises(
@@ -48,6 +50,6 @@ def test_a_kernel_is_tried_on_the_device_before_weights_are_read():
         ("xformers", MissingDependency, "xformers"),
     ],
 )
-def test_a_backend_that_cannot_be_had(folder, backend, error, says):
+def test_an_unavailable_backend_is_refused(folder, backend, error, says):
     with pytest.raises(error, match=says):
         load(folder, attention_backend=backend)

@@ -1,6 +1,4 @@
-"""What every registered denoiser promises, whatever its family: a new one is held to it by its line
-in the registry.
-"""
+"""Promises of every registered denoiser; a new one is tested by its registry entry."""
 
 import json
 from copy import deepcopy
@@ -67,20 +65,20 @@ def of_its_yaml(name):
 
 
 @pytest.fixture(scope="module", params=denoiser_names())
-def made(request):
+def denoiser(request):
     torch.manual_seed(0)
     small = SMALL.get(request.param)
-    found = (small() if small else of_its_yaml(request.param)).eval()
+    model = (small() if small else of_its_yaml(request.param)).eval()
     with torch.no_grad():
-        for parameter in found.parameters():  # zero-initialised ends would answer 0 to everything
+        for parameter in model.parameters():  # zero-initialised ends would answer 0 to everything
             parameter.add_(0.02 * torch.randn_like(parameter))
-    return found
+    return model
 
 
-def asked(made, rows=3):
+def example(denoiser, rows=3):
     draw = torch.Generator().manual_seed(1)
-    x = torch.randn(rows, made.latent_spec.channels, 8, 8, generator=draw)
-    spec = made.text_spec
+    x = torch.randn(rows, denoiser.latent_spec.channels, 8, 8, generator=draw)
+    spec = denoiser.text_spec
     tokens = torch.randn(rows, spec.length, spec.width, generator=draw)
     text = TextEmbeddings(
         tokens, torch.ones(rows, spec.length).bool(), torch.randn(rows, spec.pooled, generator=draw)
@@ -89,93 +87,93 @@ def asked(made, rows=3):
 
 
 @torch.no_grad()
-def test_it_is_a_denoiser_whose_answer_has_the_shape_of_its_question(made):
-    x, t, cond = asked(made)
-    assert isinstance(made, Denoiser) and denoiser_class(made.name) is type(made)
-    answer = made(x, t, cond).sample
+def test_every_denoiser_meets_the_protocol_and_keeps_the_input_shape(denoiser):
+    x, t, cond = example(denoiser)
+    assert isinstance(denoiser, Denoiser) and denoiser_class(denoiser.name) is type(denoiser)
+    answer = denoiser(x, t, cond).sample
     assert answer.shape == x.shape and answer.isfinite().all() and answer.abs().max() > 1e-3
 
 
 @torch.no_grad()
-def test_each_sample_is_answered_alone(made):
-    x, t, cond = asked(made)
-    together = made(x, t, cond).sample
+def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(denoiser):
+    x, t, cond = example(denoiser)
+    together = denoiser(x, t, cond).sample
     for i in range(len(x)):
         rows = slice(i, i + 1)
-        alone = made(x[rows], t[rows], cond.rows(lambda part, rows=rows: part[rows])).sample
+        alone = denoiser(x[rows], t[rows], cond.rows(lambda part, rows=rows: part[rows])).sample
         torch.testing.assert_close(alone, together[rows], atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_time_and_words_are_heard(made):
-    x, t, cond = asked(made)
-    before = made(x, t, cond).sample
-    assert not torch.allclose(before, made(x, t + 0.05, cond).sample, atol=1e-5)
+def test_a_prediction_depends_on_time_and_text(denoiser):
+    x, t, cond = example(denoiser)
+    before = denoiser(x, t, cond).sample
+    assert not torch.allclose(before, denoiser(x, t + 0.05, cond).sample, atol=1e-5)
     other = replace(cond, text=replace(cond.text, tokens=cond.text.tokens.flip(0)))
-    assert not torch.allclose(before, made(x, t, other).sample, atol=1e-5)
+    assert not torch.allclose(before, denoiser(x, t, other).sample, atol=1e-5)
 
 
 @torch.no_grad()
-def test_it_comes_back_from_plain_data(made):
-    described = json.loads(json.dumps(made.config_dict()))
-    again = build_denoiser(made.name, described, made.path).eval()
-    again.load_state_dict(made.state_dict())
-    x, t, cond = asked(made)
-    assert torch.equal(again(x, t, cond).sample, made(x, t, cond).sample)
+def test_every_denoiser_is_rebuilt_from_its_config(denoiser):
+    described = json.loads(json.dumps(denoiser.config_dict()))
+    again = build_denoiser(denoiser.name, described, denoiser.path).eval()
+    again.load_state_dict(denoiser.state_dict())
+    x, t, cond = example(denoiser)
+    assert torch.equal(again(x, t, cond).sample, denoiser(x, t, cond).sample)
     assert json.loads(json.dumps(again.config_dict())) == described
 
 
-def test_unreadable_conditioning_is_refused_instead_of_ignored(made):
-    x, t, cond = asked(made)
+def test_unreadable_conditioning_is_refused_instead_of_ignored(denoiser):
+    x, t, cond = example(denoiser)
     with pytest.raises(SpecMismatch, match="no such port"):
-        made(x, t, replace(cond, ports={"nobody": x}))
-    if not made.inpaint_channels:
+        denoiser(x, t, replace(cond, ports={"nobody": x}))
+    if not denoiser.inpaint_channels:
         with pytest.raises(ConfigError, match="fills no holes"):
-            made(x, t, replace(cond, inpaint=x))
-    if made.reads_references:
+            denoiser(x, t, replace(cond, inpaint=x))
+    if denoiser.reads_references:
         with torch.no_grad():
             before, after = (
-                made(x, t, cond).sample,
-                made(x, t, replace(cond, references=(x.flip(0),))).sample,
+                denoiser(x, t, cond).sample,
+                denoiser(x, t, replace(cond, references=(x.flip(0),))).sample,
             )
         assert after.shape == x.shape and not torch.allclose(before, after, atol=1e-5)
     else:
         with pytest.raises(ConfigError, match="no reference pictures"):
-            made(x, t, replace(cond, references=(x,)))
+            denoiser(x, t, replace(cond, references=(x,)))
 
 
-def test_a_skipped_block_is_one_that_the_network_does_not_have(made):
+def test_skipping_a_block_equals_removing_it(denoiser):
     """Compared with the network without the block; a UNet's blocks need one another."""
-    blocks = made.block_stack()
+    blocks = denoiser.block_stack()
     if not blocks:
         return
-    x, t, cond = asked(made)
+    x, t, cond = example(denoiser)
     with torch.no_grad():
-        before = made(x, t, cond).sample
+        before = denoiser(x, t, cond).sample
         with skipping(blocks, [0]):
-            skipped = made(x, t, cond).sample
-        assert torch.equal(made(x, t, cond).sample, before)
-        shorter = deepcopy(made)
+            skipped = denoiser(x, t, cond).sample
+        assert torch.equal(denoiser(x, t, cond).sample, before)
+        shorter = deepcopy(denoiser)
         stack = next(m for m in shorter.modules() if isinstance(m, nn.ModuleList) and len(m) > 0)
-        if isinstance(made, Flux3Denoiser):
+        if isinstance(denoiser, Flux3Denoiser):
             stack = shorter.net.single_transformer_blocks
         del stack[0]
         assert torch.equal(skipped, shorter(x, t, cond).sample)
     assert not torch.equal(skipped, before)
 
 
-def test_gradient_checkpointing_changes_no_gradient(made):
-    x, t, cond = asked(made)
-    description = made.config_dict(), made.state_dict()
-    found = []
+def test_gradient_checkpointing_changes_no_gradient(denoiser):
+    x, t, cond = example(denoiser)
+    description = denoiser.config_dict(), denoiser.state_dict()
+    gradients = []
     for checkpointing in (False, True):
-        net = build_denoiser(made.name, description[0], made.path)
+        net = build_denoiser(denoiser.name, description[0], denoiser.path)
         net.load_state_dict(description[1])
         if checkpointing:
             net.enable_gradient_checkpointing()
         torch.manual_seed(0)
         net.train()(x, t, cond).sample.square().mean().backward()
-        found.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
-    assert found[0].keys() == found[1].keys()
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+        gradients.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)

@@ -23,10 +23,10 @@ def small(variant="dev", **options):
 
 
 def words(length=6):
-    told = TextEmbeddings(
+    embeddings = TextEmbeddings(
         torch.randn(2, length, T5_WIDTH), torch.ones(2, length).bool(), torch.randn(2, CLIP_WIDTH)
     )
-    return Conditioning(told, embedded_guidance=torch.tensor([3.5, 1.0]))
+    return Conditioning(embeddings, embedded_guidance=torch.tensor([3.5, 1.0]))
 
 
 @pytest.fixture
@@ -34,17 +34,19 @@ def x():
     return torch.randn(2, 16, 4, 6, generator=torch.Generator().manual_seed(0))
 
 
-def reference(net, beside, cond, pictures=(), guidance=True):
+def reference(net, image_latents, cond, pictures=(), guidance=True):
     """The network called with FluxKontextPipeline's own packing and ids; (B, C, H, W) out."""
     from diffusers import FluxKontextPipeline as Flux
 
     tokens, ids = [], []
-    for k, picture in enumerate((beside, *pictures)):
+    for k, picture in enumerate((image_latents, *pictures)):
         height, width = picture.shape[-2:]
         tokens.append(Flux._pack_latents(picture, *picture.shape))
-        own = Flux._prepare_latent_image_ids(2, height // 2, width // 2, "cpu", torch.float32)
-        own[:, 0] = k
-        ids.append(own)
+        latent_ids = Flux._prepare_latent_image_ids(
+            2, height // 2, width // 2, "cpu", torch.float32
+        )
+        latent_ids[:, 0] = k
+        ids.append(latent_ids)
     out = net(
         hidden_states=torch.cat(tokens, 1),
         encoder_hidden_states=cond.text.tokens,
@@ -54,41 +56,43 @@ def reference(net, beside, cond, pictures=(), guidance=True):
         img_ids=torch.cat(ids),
         txt_ids=torch.zeros(cond.text.tokens.shape[1], 3),
     ).sample
-    height, width = beside.shape[-2:]
+    height, width = image_latents.shape[-2:]
     return Flux._unpack_latents(out[:, : height * width // 4], height * 8, width * 8, 8)
 
 
 @pytest.mark.parametrize("variant", ["dev", "schnell"])
 @torch.no_grad()
-def test_it_is_the_network_that_it_wraps(variant, x):
-    made, cond = small(variant), words()
-    assert isinstance(made, Denoiser) and made.reads_guidance == (variant == "dev")
+def test_the_denoiser_returns_the_output_of_its_network(variant, x):
+    model, cond = small(variant), words()
+    assert isinstance(model, Denoiser) and model.reads_guidance == (variant == "dev")
     expected = reference(releases_flux1.transformer(variant), x, cond, guidance=variant == "dev")
-    torch.testing.assert_close(made(x, T, cond).sample, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(x, T, cond).sample, expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_references_join_the_sequence_under_their_own_ids_and_are_cut_off(x):
-    made, cond = small(), words()
+def test_references_join_the_sequence_with_their_ids_and_are_removed_from_the_output(x):
+    model, cond = small(), words()
     pictures = (torch.randn(2, 16, 6, 4), torch.randn(2, 16, 2, 2))
-    told = Conditioning(cond.text, embedded_guidance=cond.embedded_guidance, references=pictures)
+    with_references = Conditioning(
+        cond.text, embedded_guidance=cond.embedded_guidance, references=pictures
+    )
     expected = reference(releases_flux1.transformer(), x, cond, pictures)
-    torch.testing.assert_close(made(x, T, told).sample, expected, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(made(x, T, cond).sample, expected, atol=1e-3)
+    torch.testing.assert_close(model(x, T, with_references).sample, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(model(x, T, cond).sample, expected, atol=1e-3)
 
 
 @torch.no_grad()
-def test_a_hole_joins_the_channels(x):
-    made, cond = small("fill"), words()
+def test_an_inpaint_mask_is_concatenated_to_the_channels(x):
+    model, cond = small("fill"), words()
     hole = torch.randn(2, 16 + 64, 4, 6)
-    told = Conditioning(cond.text, embedded_guidance=cond.embedded_guidance, inpaint=hole)
+    with_mask = Conditioning(cond.text, embedded_guidance=cond.embedded_guidance, inpaint=hole)
     from diffusers import FluxFillPipeline as Fill
 
-    known = Fill._pack_latents(hole[:, :16], 2, 16, 4, 6)
+    packed = Fill._pack_latents(hole[:, :16], 2, 16, 4, 6)
     mask = Fill._pack_latents(hole[:, 16:], 2, 64, 4, 6)
-    assert known.shape[-1] + mask.shape[-1] + 64 == 384
+    assert packed.shape[-1] + mask.shape[-1] + 64 == 384
     out = releases_flux1.transformer("fill")(
-        hidden_states=torch.cat([Fill._pack_latents(x, 2, 16, 4, 6), known, mask], 2),
+        hidden_states=torch.cat([Fill._pack_latents(x, 2, 16, 4, 6), packed, mask], 2),
         encoder_hidden_states=cond.text.tokens,
         pooled_projections=cond.text.pooled,
         timestep=T,
@@ -97,34 +101,34 @@ def test_a_hole_joins_the_channels(x):
         txt_ids=torch.zeros(6, 3),
     ).sample
     expected = Fill._unpack_latents(out, 32, 48, 8)
-    torch.testing.assert_close(made(x, T, told).sample, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(x, T, with_mask).sample, expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_padding_is_attended_to_so_trimming_it_changes_nothing(x):
-    made, cond = small(), words(4)
+def test_text_padding_is_kept_because_the_network_attends_to_it(x):
+    model, cond = small(), words(4)
     padded = Conditioning(cond.text.padded(6), embedded_guidance=cond.embedded_guidance)
-    torch.testing.assert_close(made(x, T, cond).sample, made(x, T, padded).sample, rtol=0, atol=0)
+    torch.testing.assert_close(model(x, T, cond).sample, model(x, T, padded).sample, rtol=0, atol=0)
 
 
 @torch.no_grad()
-def test_without_a_word_the_guidance_input_is_that_of_training(x):
-    made, cond = small(training_guidance=2.0), words()
-    told = Conditioning(cond.text, embedded_guidance=torch.full((2,), 2.0))
+def test_the_guidance_input_defaults_to_the_training_value(x):
+    model, cond = small(training_guidance=2.0), words()
+    explicit = Conditioning(cond.text, embedded_guidance=torch.full((2,), 2.0))
     torch.testing.assert_close(
-        made(x, T, Conditioning(cond.text)).sample, made(x, T, told).sample, rtol=0, atol=0
+        model(x, T, Conditioning(cond.text)).sample, model(x, T, explicit).sample, rtol=0, atol=0
     )
-    assert not torch.allclose(made(x, T, cond).sample, made(x, T, told).sample, atol=1e-4)
+    assert not torch.allclose(model(x, T, cond).sample, model(x, T, explicit).sample, atol=1e-4)
 
 
 @torch.no_grad()
-def test_the_clock_stays_in_fp32_where_the_network_is_in_bf16(x):
+def test_times_stay_in_fp32_for_a_bf16_network(x):
     times = torch.tensor([0.9, 0.9 + 1 / 1024])  # one number in bf16
     net = releases_flux1.transformer().to(torch.bfloat16)
     seen = []
-    made = Flux1Denoiser(net, LATENTS, TEXT, PATH)
-    net.time_text_embed.time_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    made(x, times, words())
+    model = Flux1Denoiser(net, LATENTS, TEXT, PATH)
+    net.time_text_embed.time_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(x, times, words())
     assert seen[0].dtype == torch.float32 and seen[0].tolist() == (times * 1000).tolist()
     assert seen[1].tolist() == [3500.0, 1000.0]
 
@@ -159,27 +163,27 @@ def test_parts_of_another_release_are_refused(make, says):
         make()
 
 
-def test_a_hole_goes_to_fill_and_only_there(x):
+def test_an_inpaint_mask_is_required_by_fill_and_refused_elsewhere(x):
     cond = words()
     hole = Conditioning(cond.text, inpaint=torch.zeros(2, 80, 4, 6))
-    for made, told, says in (
+    for model, inputs, says in (
         (small(), hole, "fills no holes"),
         (small("fill"), cond, "was given none"),
         (small("fill"), Conditioning(cond.text, inpaint=torch.zeros(2, 17, 4, 6)), "17 channels"),
     ):
         with pytest.raises(ConfigError, match=says):
-            made(x, T, told)
+            model(x, T, inputs)
 
 
 @torch.no_grad()
-def test_it_is_rebuilt_from_plain_data(x):
-    made = small("kontext", reference_size="preferred", training_guidance=3.0)
-    again = build_denoiser("flux1", made.config_dict(), PATH)
-    again.load_state_dict(made.state_dict())
-    assert again.config_dict() == made.config_dict() and again.reference_size == "preferred"
+def test_the_denoiser_is_rebuilt_from_its_config(x):
+    model = small("kontext", reference_size="preferred", training_guidance=3.0)
+    again = build_denoiser("flux1", model.config_dict(), PATH)
+    again.load_state_dict(model.state_dict())
+    assert again.config_dict() == model.config_dict() and again.reference_size == "preferred"
     cond = words()
     torch.testing.assert_close(
-        again.eval()(x, T, cond).sample, made(x, T, cond).sample, rtol=0, atol=0
+        again.eval()(x, T, cond).sample, model(x, T, cond).sample, rtol=0, atol=0
     )
 
 
@@ -194,10 +198,8 @@ def test_lora_targets_name_every_linear_layer_of_attention_and_mlp():
     )
 
 
-def test_original_keys_are_those_that_diffusers_converts():
-    """diffusers' converter splits by rows of 3072: tensors of full height and no width go through
-    both.
-    """
+def test_original_keys_are_mapped_as_by_diffusers():
+    """Diffusers' converter splits rows of 3072; tensors of full height and zero width pass both."""
     from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 
     full = {
@@ -219,26 +221,26 @@ def test_original_keys_are_those_that_diffusers_converts():
         thin
     )
     converted = convert_flux_transformer_checkpoint_to_diffusers(dict(original))
-    for made in (converted, flux1_layout.to_diffusers(original)):
-        assert made.keys() == thin.keys() and all(torch.equal(made[key], thin[key]) for key in thin)
+    for keys in (converted, flux1_layout.to_diffusers(original)):
+        assert keys.keys() == thin.keys() and all(torch.equal(keys[key], thin[key]) for key in thin)
 
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 @torch.no_grad()
-def test_a_single_original_file_gives_the_same_network(tmp_path, x, prefix):
+def test_a_single_file_in_the_original_layout_equals_the_folder(tmp_path, x, prefix):
     original = to_original(releases_flux1.transformer().state_dict())
     save_file(
         {prefix + key: value for key, value in original.items()}, tmp_path / "flux1-dev.safetensors"
     )
-    told = dict(
+    options = dict(
         structure=releases_flux1.STRUCTURE,
         weights=str(tmp_path / "flux1-dev.safetensors"),
         dtype="float32",
     )
-    made, cond = build(LATENTS, TEXT, PATH, **told), words()
-    torch.testing.assert_close(made(x, T, cond).sample, small()(x, T, cond).sample, rtol=0, atol=0)
-    made.net.save_pretrained(tmp_path / "again")
+    model, cond = build(LATENTS, TEXT, PATH, **options), words()
+    torch.testing.assert_close(model(x, T, cond).sample, small()(x, T, cond).sample, rtol=0, atol=0)
+    model.net.save_pretrained(tmp_path / "again")
     assert (
         load_file(tmp_path / "again" / "diffusion_pytorch_model.safetensors").keys()
-        == made.net.state_dict().keys()
+        == model.net.state_dict().keys()
     )

@@ -1,6 +1,4 @@
-"""FLUX.2 and FLUX.3 around diffusers' networks: tokens, ids, references, clock, original key
-layout.
-"""
+"""FLUX.2 and FLUX.3 around diffusers' networks: tokens, ids, references, time, key layouts."""
 
 import pytest
 import torch
@@ -24,7 +22,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def told(rows: int = 2, length: int = 6, **more) -> Conditioning:
+def conditioning(rows: int = 2, length: int = 6, **more) -> Conditioning:
     tokens = drawn(rows, length, 24, seed=1)
     text = TextEmbeddings(tokens, torch.ones(rows, length, dtype=torch.bool), torch.zeros(rows, 0))
     return Conditioning(text, **more)
@@ -43,38 +41,40 @@ def three(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_flux2_with_references_is_the_networks_own_answer(dev):
+def test_flux2_with_references_equals_its_network(dev):
     folder, pipeline = dev
-    mine = flux2.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
+    model = flux2.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
     x, t, scale = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3]), torch.tensor([4.0, 2.5])
     references = (drawn(2, 16, 3, 2, seed=2), drawn(2, 16, 1, 4, seed=3))
-    answer = mine(x, t, told(embedded_guidance=scale, references=references)).sample
+    answer = model(x, t, conditioning(embedded_guidance=scale, references=references)).sample
     packed = [pipeline._pack_latents(picture) for picture in (x, *references)]
     reference_ids = pipeline._prepare_image_ids([r[:1] for r in references]).expand(2, -1, -1)
     expected = pipeline.transformer(
         hidden_states=torch.cat(packed, 1),
-        encoder_hidden_states=told().text.tokens,
+        encoder_hidden_states=conditioning().text.tokens,
         timestep=t,
         guidance=scale,
         img_ids=torch.cat([pipeline._prepare_latent_ids(x), reference_ids], 1)[0],
-        txt_ids=pipeline._prepare_text_ids(told().text.tokens)[0],
+        txt_ids=pipeline._prepare_text_ids(conditioning().text.tokens)[0],
         return_dict=False,
     )[0][:, :6]
     torch.testing.assert_close(
         answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5
     )
-    assert not torch.allclose(answer, mine(x, t, told(embedded_guidance=scale)).sample, atol=1e-3)
+    assert not torch.allclose(
+        answer, model(x, t, conditioning(embedded_guidance=scale)).sample, atol=1e-3
+    )
 
 
 @torch.no_grad()
-def test_flux3_with_references_is_the_networks_own_answer(three):
+def test_flux3_with_references_equals_its_network(three):
     from diffusers.modular_pipelines.flux3.before_denoise import (
         Flux3TextRoPEInputsStep,
         _prepare_image_ids,
     )
 
     folder, net = three
-    mine = flux3.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
+    model = flux3.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
     x, t = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3])
     references = (drawn(2, 16, 3, 2, seed=2), drawn(2, 16, 1, 4, seed=3))
     ids = [
@@ -83,49 +83,51 @@ def test_flux3_with_references_is_the_networks_own_answer(three):
     ]
     expected = net(
         hidden_states=x.flatten(2).transpose(1, 2),
-        encoder_hidden_states=told().text.tokens,
+        encoder_hidden_states=conditioning().text.tokens,
         timestep=t,
         img_ids=_prepare_image_ids(2, 3, 0.5),
-        txt_ids=Flux3TextRoPEInputsStep._prepare_text_ids(told().text.tokens),
+        txt_ids=Flux3TextRoPEInputsStep._prepare_text_ids(conditioning().text.tokens),
         image_cond_hidden_states=torch.cat([r.flatten(2).transpose(1, 2) for r in references], 1),
         image_cond_ids=torch.cat(ids),
         return_dict=False,
     )[0]
-    answer = mine(x, t, told(references=references)).sample
+    answer = model(x, t, conditioning(references=references)).sample
     torch.testing.assert_close(
         answer, expected.transpose(1, 2).unflatten(2, (2, 3)), atol=1e-5, rtol=1e-5
     )
 
 
 @torch.no_grad()
-def test_flux3_reads_each_text_at_its_own_length(three):
-    mine = flux3.build(LATENT, TEXT, PATH, weights=str(three[0]), **BUILD)
-    x, t, long = drawn(2, 16, 2, 2), torch.tensor([0.9, 0.3]), told().text
+def test_flux3_reads_each_prompt_at_its_unpadded_length(three):
+    model = flux3.build(LATENT, TEXT, PATH, weights=str(three[0]), **BUILD)
+    x, t, long = drawn(2, 16, 2, 2), torch.tensor([0.9, 0.3]), conditioning().text
     short = TextEmbeddings(long.tokens[:, :4], long.mask[:, :4], long.pooled)
     both = TextEmbeddings.cat([long.select(slice(0, 1)), short.select(slice(1, 2))])
-    apart = torch.cat(
+    separately = torch.cat(
         [
-            mine(x[:1], t[:1], Conditioning(long[:1])).sample,
-            mine(x[1:], t[1:], Conditioning(short[1:])).sample,
+            model(x[:1], t[:1], Conditioning(long[:1])).sample,
+            model(x[1:], t[1:], Conditioning(short[1:])).sample,
         ]
     )
-    torch.testing.assert_close(mine(x, t, Conditioning(both)).sample, apart, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model(x, t, Conditioning(both)).sample, separately, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", ["flux2", "flux3"])
 @torch.no_grad()
 def test_time_is_not_rounded_in_bf16(family, dev, three):
     module, folder = {"flux2": (flux2, dev[0]), "flux3": (flux3, three[0])}[family]
-    mine = module.build(LATENT, TEXT, PATH, weights=str(folder), dtype="bfloat16", structure={})
+    model = module.build(LATENT, TEXT, PATH, weights=str(folder), dtype="bfloat16", structure={})
     near = torch.tensor([0.9990, 0.9991])  # one value in bf16
     seen = []
     embedder = (
-        mine.net.time_guidance_embed.timestep_embedder
+        model.net.time_guidance_embed.timestep_embedder
         if family == "flux2"
-        else mine.net.timestep_embedder
+        else model.net.timestep_embedder
     )
-    embedder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    mine(drawn(2, 16, 2, 2), near, told())
+    embedder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(drawn(2, 16, 2, 2), near, conditioning())
     assert near.bfloat16().unique().numel() == 1 and not torch.equal(*seen[0])
 
 
@@ -137,7 +139,7 @@ def test_a_single_file_in_the_original_layout_loads_strictly(family, prefix, dev
     structure = {k: v for k, v in net.config.items() if not k.startswith("_")}
     tensors = {prefix + key: value for key, value in original_layout(family, net).items()}
     write_tensors(tmp_path / "one.safetensors", tensors)
-    mine = module.build(
+    model = module.build(
         LATENT,
         TEXT,
         PATH,
@@ -145,7 +147,7 @@ def test_a_single_file_in_the_original_layout_loads_strictly(family, prefix, dev
         dtype="float32",
         structure=structure,
     )
-    assert all(torch.equal(v, net.state_dict()[k]) for k, v in mine.net.state_dict().items())
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in model.net.state_dict().items())
     lost = tensors.pop(
         next(key for key in tensors if key.endswith("blocks.1.norm.query_norm.scale"))
     )
@@ -162,30 +164,32 @@ def test_a_single_file_in_the_original_layout_loads_strictly(family, prefix, dev
 
 
 @torch.no_grad()
-def test_an_input_for_holes_changes_nothing_until_it_is_trained(dev):
+def test_a_new_inpaint_input_leaves_the_output_unchanged_until_trained(dev):
     base = flux2.build(LATENT, TEXT, PATH, weights=str(dev[0]), **BUILD)
     wide = flux2.build(LATENT, TEXT, PATH, weights=str(dev[0]), inpaint=True, **BUILD)
     x, t, hole = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3]), drawn(2, 16 + 256, 2, 3, seed=5)
-    assert torch.equal(wide(x, t, told(inpaint=hole)).sample, base(x, t, told()).sample)
+    assert torch.equal(
+        wide(x, t, conditioning(inpaint=hole)).sample, base(x, t, conditioning()).sample
+    )
     wide.inpaint_in.weight.normal_()
     assert not torch.allclose(
-        wide(x, t, told(inpaint=hole)).sample, base(x, t, told()).sample, atol=1e-3
+        wide(x, t, conditioning(inpaint=hole)).sample, base(x, t, conditioning()).sample, atol=1e-3
     )
     again = build_denoiser(wide.name, wide.config_dict(), PATH)
     again.load_state_dict(wide.state_dict())
     with pytest.raises(ConfigError, match="was given none"):
-        wide(x, t, told())
+        wide(x, t, conditioning())
 
 
 def test_a_saved_description_rebuilds_the_network(dev, three):
     for module, folder in ((flux2, dev[0]), (flux3, three[0])):
-        mine = module.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
-        again = build_denoiser(mine.name, mine.config_dict(), PATH)
-        assert again.config_dict() == mine.config_dict()
-        again.load_state_dict(mine.state_dict())
+        model = module.build(LATENT, TEXT, PATH, weights=str(folder), **BUILD)
+        again = build_denoiser(model.name, model.config_dict(), PATH)
+        assert again.config_dict() == model.config_dict()
+        again.load_state_dict(model.state_dict())
 
 
-def test_what_does_not_fit_is_refused(dev, tmp_path):
+def test_incompatible_parts_and_inputs_are_refused(dev, tmp_path):
     folder = str(dev[0])
     with pytest.raises(SpecMismatch, match="latent channels is 16"):
         flux2.build(LatentSpec(8, 16), TEXT, PATH, weights=folder, **BUILD)

@@ -1,4 +1,4 @@
-"""FluxFlow's denoiser: any path, any prediction, rebuilt from what a checkpoint says."""
+"""FluxFlow's denoiser: any path and prediction, rebuilt from a checkpoint's description."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def small(path=None, **options):
     return fluxflow.build(LatentSpec(4, 16), TextSpec(12, 5, 6), path or VPPath(), **sizes)
 
 
-def test_the_description_rebuilds_it():
+def test_the_denoiser_is_rebuilt_from_its_description():
     first = small()
     again = fluxflow.FluxFlowDenoiser.from_config(first.config_dict(), VPPath())
     again.load_state_dict(first.state_dict())
@@ -22,7 +22,7 @@ def test_the_description_rebuilds_it():
     assert (again.prediction, again.path.name) == ("v", "vp")
 
 
-def test_it_predicts_along_other_paths_too():
+def test_the_denoiser_predicts_along_other_paths():
     assert small(LinearPath(noise_at=0), prediction="velocity").prediction == "velocity"
 
 
@@ -34,6 +34,6 @@ def test_adapters_find_its_linear_layers():
 
 
 @pytest.mark.parametrize("options", [{"heads": 3}, {"width": 12}, {"prediction": "w"}])
-def test_sizes_that_do_not_fit_are_refused(options):
+def test_incompatible_sizes_are_refused(options):
     with pytest.raises(ConfigError):
         small(**options)

@@ -27,10 +27,10 @@ def folder(tmp_path, net):
     return tmp_path
 
 
-def same(made, net, dtype=torch.float32):
-    own, given = made.state_dict(), net.state_dict()
-    return own.keys() == given.keys() and all(
-        torch.equal(own[key], given[key].to(dtype)) for key in own
+def same(loaded, net, dtype=torch.float32):
+    state, expected_state = loaded.state_dict(), net.state_dict()
+    return state.keys() == expected_state.keys() and all(
+        torch.equal(state[key], expected_state[key].to(dtype)) for key in state
     )
 
 
@@ -38,13 +38,15 @@ def load(weights, structure=None, **options):
     return RELEASED.load(structure or {}, weights=str(weights), **{"dtype": "float32", **options})
 
 
-def test_pipeline_folder_component_folder_and_file(folder, net):
-    for place in (folder, folder / "transformer", folder / "transformer" / f"{STEM}.safetensors"):
-        made = load(place)
-        assert same(made, net) and made.training and all(p.requires_grad for p in made.parameters())
+def test_weights_load_from_pipeline_folder_component_folder_and_file(folder, net):
+    for source in (folder, folder / "transformer", folder / "transformer" / f"{STEM}.safetensors"):
+        model = load(source)
+        assert (
+            same(model, net) and model.training and all(p.requires_grad for p in model.parameters())
+        )
 
 
-def test_shards_through_their_index(tmp_path, net):
+def test_shards_are_loaded_through_their_index(tmp_path, net):
     net.save_pretrained(tmp_path / "transformer", max_shard_size="40KB")
     assert len(list((tmp_path / "transformer").glob("*.safetensors"))) > 2
     assert same(load(tmp_path), net)
@@ -53,7 +55,7 @@ def test_shards_through_their_index(tmp_path, net):
         load(tmp_path)
 
 
-def test_a_file_alone_takes_its_structure_from_the_configuration(folder, net, tmp_path):
+def test_a_file_without_config_json_uses_the_configured_structure(folder, net, tmp_path):
     alone = tmp_path / "alone" / "net.safetensors"
     alone.parent.mkdir()
     (folder / "transformer" / f"{STEM}.safetensors").rename(alone)
@@ -62,13 +64,13 @@ def test_a_file_alone_takes_its_structure_from_the_configuration(folder, net, tm
         load(alone, {**STRUCTURE, "num_layers": 3})
 
 
-def test_weights_have_the_requested_dtype_and_are_not_copied_without_need(folder, net, monkeypatch):
+def test_weights_have_the_requested_dtype_and_are_not_copied_needlessly(folder, net, monkeypatch):
     assert same(load(folder, dtype="bfloat16"), net, torch.bfloat16)
     read = files.read_tensors
     seen = []
     monkeypatch.setattr(files, "read_tensors", lambda path: seen.append(read(path)) or seen[-1])
-    made = load(folder).state_dict()
-    assert {key: made[key].data_ptr() for key in made} == {
+    model = load(folder).state_dict()
+    assert {key: model[key].data_ptr() for key in model} == {
         key: value.data_ptr() for key, value in seen[0].items()
     }
 
@@ -81,14 +83,14 @@ def test_modules_that_diffusers_keeps_in_fp32_stay_in_fp32(folder, monkeypatch):
     drawn = RELEASED.load(STRUCTURE, random_weights=True)
     with torch.device("meta"):
         planned = load(folder, dtype="bfloat16")
-    for made in (loaded, drawn, planned):
-        types = {name: p.dtype for name, p in made.named_parameters()}
+    for model in (loaded, drawn, planned):
+        types = {name: p.dtype for name, p in model.named_parameters()}
         assert {types[name] for name in types if ".norm_q." in name} == {torch.float32}
         assert {types[name] for name in types if ".norm_q." not in name} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "of another shape"])
-def test_what_does_not_fit_is_named(folder, change):
+def test_mismatched_keys_and_shapes_are_named(folder, change):
     file = folder / "transformer" / f"{STEM}.safetensors"
     tensors = load_file(file)
     bias = tensors.pop("proj_out.bias")
@@ -119,7 +121,7 @@ def test_an_original_file_that_lacks_or_adds_a_key_is_named(tmp_path, net):
         load(tmp_path / "b.safetensors", STRUCTURE)
 
 
-def test_a_torn_file_and_an_empty_folder(folder):
+def test_a_truncated_file_and_an_empty_folder_are_refused(folder):
     file = folder / "transformer" / f"{STEM}.safetensors"
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(CorruptCheckpoint):
@@ -129,22 +131,22 @@ def test_a_torn_file_and_an_empty_folder(folder):
         load(folder)
 
 
-def test_no_weights_are_never_random_by_accident():
+def test_random_weights_must_be_requested_explicitly():
     with pytest.raises(ConfigError, match="no weights"):
         RELEASED.load(STRUCTURE, weights=None)
-    made = RELEASED.load(STRUCTURE, weights=None, random_weights=True, dtype="float32")
-    assert float(made.x_embedder.weight.detach().std()) > 0
+    model = RELEASED.load(STRUCTURE, weights=None, random_weights=True, dtype="float32")
+    assert float(model.x_embedder.weight.detach().std()) > 0
 
 
-def test_on_the_meta_device_it_is_a_skeleton_and_reads_no_weights(folder):
+def test_a_skeleton_lies_on_the_meta_device_and_reads_no_weights(folder):
     (folder / "transformer" / f"{STEM}.safetensors").write_bytes(b"")
     with torch.device("meta"):
-        made = load(folder, dtype="bfloat16")
-    assert {(p.is_meta, p.dtype) for p in made.parameters()} == {(True, torch.bfloat16)}
-    assert made.config["num_layers"] == STRUCTURE["num_layers"]
+        model = load(folder, dtype="bfloat16")
+    assert {(p.is_meta, p.dtype) for p in model.parameters()} == {(True, torch.bfloat16)}
+    assert model.config["num_layers"] == STRUCTURE["num_layers"]
 
 
-def test_unknown_keys_of_a_structure(folder, capsys):
+def test_unknown_structure_keys_are_refused_and_those_of_config_json_reported_once(folder, capsys):
     with pytest.raises(ConfigError, match=r"no 'num_layer'[\s\S]*did you mean 'num_layers'"):
         RELEASED.skeleton({**STRUCTURE, "num_layer": 1})
     config = folder / "transformer" / "config.json"
@@ -178,24 +180,24 @@ def test_a_file_of_mixed_dtypes_is_loaded_in_the_requested_one(folder):
 
     read = load_file(changed(folder, mixed) / "transformer" / f"{STEM}.safetensors")
     for dtype in (torch.bfloat16, torch.float32):
-        made = load(folder, dtype=str(dtype).removeprefix("torch."))
-        assert {p.dtype for p in made.parameters()} == {dtype} and made.dtype == dtype
+        model = load(folder, dtype=str(dtype).removeprefix("torch."))
+        assert {p.dtype for p in model.parameters()} == {dtype} and model.dtype == dtype
         assert all(
-            torch.equal(value, read[key].to(dtype)) for key, value in made.state_dict().items()
+            torch.equal(value, read[key].to(dtype)) for key, value in model.state_dict().items()
         )
 
 
-def test_scaled_float8_reaches_the_network_multiplied_out(folder, net):
+def test_scaled_float8_weights_are_dequantized(folder, net):
     key = "transformer_blocks.1.ff.net.2.weight"
     scale = net.state_dict()[key].abs().max() / 448
 
     def scaled(tensors):
-        made = (tensors[key] / scale).to(torch.float8_e4m3fn)
-        return {**tensors, key: made, key.replace(".weight", ".weight_scale"): scale}
+        packed = (tensors[key] / scale).to(torch.float8_e4m3fn)
+        return {**tensors, key: packed, key.replace(".weight", ".weight_scale"): scale}
 
-    found = load(changed(folder, scaled)).state_dict()[key]
-    torch.testing.assert_close(found, net.state_dict()[key], rtol=0.07, atol=float(scale))
-    assert float(found.abs().max()) < 2 * float(net.state_dict()[key].abs().max())
+    loaded = load(changed(folder, scaled)).state_dict()[key]
+    torch.testing.assert_close(loaded, net.state_dict()[key], rtol=0.07, atol=float(scale))
+    assert float(loaded.abs().max()) < 2 * float(net.state_dict()[key].abs().max())
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_scaled_float8_reaches_the_network_multiplied_out(folder, net):
         ),
         (
             lambda t: {f"x.{i}.lora_A.weight": torch.ones(1) for i in range(9)},
-            "9 of 9 tensors are a LoRA's",
+            "9 of 9 tensors belong to a LoRA",
         ),
         (lambda t: {**t, "proj_out.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
         (
@@ -216,20 +218,20 @@ def test_scaled_float8_reaches_the_network_multiplied_out(folder, net):
         ),
     ],
 )
-def test_what_is_no_network_of_plain_numbers_is_named(folder, make, says):
+def test_weights_that_are_no_plain_floating_point_network_are_refused_by_kind(folder, make, says):
     with pytest.raises(CheckpointMismatch, match=says):
         load(changed(folder, make))
 
 
-def test_a_variant_and_links_into_a_cache(folder, net, tmp_path):
+def test_a_variant_behind_links_into_a_cache_is_loaded(folder, net, tmp_path):
     file = folder / "transformer" / f"{STEM}.safetensors"
     blob = tmp_path / "blobs" / "0a1b"
     blob.parent.mkdir()
     file.rename(blob)
     (folder / "transformer" / f"{STEM}.fp16.safetensors").symlink_to(blob)
-    for place in (
+    for source in (
         folder,
         folder / "transformer",
         folder / "transformer" / f"{STEM}.fp16.safetensors",
     ):
-        assert same(load(place), net)
+        assert same(load(source), net)

@@ -1,6 +1,4 @@
-"""SDXL and SD3.5 around diffusers' networks: sizes, seams, single files in the original key
-layout.
-"""
+"""SDXL and SD3.5 around diffusers' networks: sizes and single files in the original layout."""
 
 import pytest
 import torch
@@ -24,7 +22,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def told(spec: TextSpec, **more) -> Conditioning:
+def conditioning(spec: TextSpec, **more) -> Conditioning:
     mask = torch.ones(2, spec.length, dtype=torch.bool)
     return Conditioning(
         TextEmbeddings(drawn(2, spec.length, spec.width), mask, drawn(2, spec.pooled)), **more
@@ -52,11 +50,11 @@ def structure(net) -> dict:
 
 
 def single_file(net, tmp_path, lacking: str = "") -> str:
-    """A whole original checkpoint: the network under its prefix, and something of another part."""
-    made = unet_original(net) if hasattr(net, "conv_in") else sd3_original(net)
+    """A complete original checkpoint: the network under its prefix, and other parts."""
+    original = unet_original(net) if hasattr(net, "conv_in") else sd3_original(net)
     tensors = {
         f"model.diffusion_model.{key}": value
-        for key, value in made.items()
+        for key, value in original.items()
         if not (lacking and lacking in key)
     }
     if lacking:
@@ -67,12 +65,12 @@ def single_file(net, tmp_path, lacking: str = "") -> str:
     return str(tmp_path / FILE)
 
 
-def test_a_whole_sdxl_checkpoint_loads_strictly(unet, tmp_path):
-    mine = sdxl.build(
+def test_a_complete_sdxl_checkpoint_loads_strictly(unet, tmp_path):
+    model = sdxl.build(
         *XL, weights=single_file(unet, tmp_path), structure=structure(unet), dtype="float32"
     )
     assert all(
-        torch.equal(value, unet.state_dict()[key]) for key, value in mine.net.state_dict().items()
+        torch.equal(value, unet.state_dict()[key]) for key, value in model.net.state_dict().items()
     )
     lacking = single_file(unet, tmp_path, "input_blocks.1.0.in_layers.0.bias")
     with pytest.raises(
@@ -81,12 +79,12 @@ def test_a_whole_sdxl_checkpoint_loads_strictly(unet, tmp_path):
         sdxl.build(*XL, weights=lacking, structure=structure(unet))
 
 
-def test_a_whole_sd3_checkpoint_loads_strictly(mmdit, tmp_path):
-    mine = sd3.build(
+def test_a_complete_sd3_checkpoint_loads_strictly(mmdit, tmp_path):
+    model = sd3.build(
         *THREE, weights=single_file(mmdit, tmp_path), structure=structure(mmdit), dtype="float32"
     )
     assert all(
-        torch.equal(value, mmdit.state_dict()[key]) for key, value in mine.net.state_dict().items()
+        torch.equal(value, mmdit.state_dict()[key]) for key, value in model.net.state_dict().items()
     )
     with pytest.raises(CheckpointMismatch):
         sd3.build(
@@ -99,23 +97,25 @@ def test_a_whole_sd3_checkpoint_loads_strictly(mmdit, tmp_path):
 @torch.no_grad()
 def test_sdxl_reads_the_size_ids(unet, tmp_path):
     unet.save_pretrained(tmp_path / "unet")
-    mine = sdxl.build(*XL, weights=str(tmp_path), structure={}, dtype="float32")
+    model = sdxl.build(*XL, weights=str(tmp_path), structure={}, dtype="float32")
     x, t = drawn(2, 4, 8, 6), torch.tensor([0.7, 0.2])
     sizes = torch.tensor([[64.0, 48, 0, 0, 64, 48]]).expand(2, -1)
-    own = mine(x, t, told(XL[1])).sample
-    assert torch.equal(own, mine(x, t, told(XL[1], size_ids=sizes)).sample)
-    assert not torch.allclose(own, mine(x, t, told(XL[1], size_ids=sizes * 2)).sample, atol=1e-4)
+    default = model(x, t, conditioning(XL[1])).sample
+    assert torch.equal(default, model(x, t, conditioning(XL[1], size_ids=sizes)).sample)
+    assert not torch.allclose(
+        default, model(x, t, conditioning(XL[1], size_ids=sizes * 2)).sample, atol=1e-4
+    )
 
 
 def test_a_saved_description_rebuilds_the_network(unet, mmdit):
     for family, specs, net in ((sdxl.SDXLDenoiser, XL, unet), (sd3.SD3Denoiser, THREE, mmdit)):
-        mine = family(net, *specs)
-        again = build_denoiser(mine.name, mine.config_dict(), specs[2])
-        assert again.config_dict() == mine.config_dict()
-        again.load_state_dict(mine.state_dict())
+        model = family(net, *specs)
+        again = build_denoiser(model.name, model.config_dict(), specs[2])
+        assert again.config_dict() == model.config_dict()
+        again.load_state_dict(model.state_dict())
 
 
-def test_what_does_not_fit_is_refused(unet, mmdit):
+def test_incompatible_parts_and_inputs_are_refused(unet, mmdit):
     with pytest.raises(SpecMismatch, match="pooled width is 10"):
         sdxl.SDXLDenoiser(unet, XL[0], TextSpec(24, 77, 9), XL[2])
     with pytest.raises(SpecMismatch, match="path=vp"):

@@ -32,13 +32,13 @@ def x():
     return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_it_is_a_denoiser_that_keeps_the_shape(x, cond):
+def test_the_unet_meets_the_protocol_and_keeps_the_shape(x, cond):
     net = small()
     assert isinstance(net, Denoiser) and net.ports == ()
     assert net(x, torch.tensor([0.1, 0.9]), cond).sample.shape == x.shape
 
 
-def test_time_words_and_pooled_all_tell(x, cond):
+def test_a_prediction_depends_on_time_text_and_pooled_text(x, cond):
     net, t = small().eval(), torch.tensor([0.5, 0.5])
     before = net(x, t, cond).sample
     assert not torch.allclose(before, net(x, t + 0.2, cond).sample)
@@ -50,7 +50,7 @@ def test_time_words_and_pooled_all_tell(x, cond):
     assert not torch.allclose(before[0], net(x, t, mixed).sample[0], atol=1e-6)
 
 
-def test_padding_changes_nothing_unless_it_is_attended_to(x, cond):
+def test_padding_has_no_influence_unless_attended_to(x, cond):
     t = torch.tensor([0.5, 0.5])
     noisy = cond.text.tokens.clone()
     noisy[~cond.text.mask] = 5.0
@@ -61,7 +61,7 @@ def test_padding_changes_nothing_unless_it_is_attended_to(x, cond):
     assert not torch.allclose(net(x, t, cond).sample, net(x, t, changed).sample)
 
 
-def test_attention_is_that_of_diffusers(x, cond):
+def test_attention_equals_that_of_diffusers(x, cond):
     net, t = small().eval(), torch.tensor([0.2, 0.7])
     ours = net(x, t, cond).sample
     net.unet.set_attn_processor(AttnProcessor2_0())
@@ -72,13 +72,13 @@ def test_bf16_autocast_stays_close_and_trains(x, cond):
     net, t = small(), torch.tensor([0.2, 0.7])
     exact = net(x, t, cond).sample
     with torch.autocast("cpu", torch.bfloat16):
-        found = net(x, t, cond).sample
-    assert (found.float() - exact).abs().max() < 0.05 * exact.abs().max() + 0.02
-    found.float().square().mean().backward()
+        output = net(x, t, cond).sample
+    assert (output.float() - exact).abs().max() < 0.05 * exact.abs().max() + 0.02
+    output.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_the_unet_reads_the_index_into_its_table_as_time(x, cond):
+def test_the_unet_receives_the_timestep_index_as_time(x, cond):
     heard = []
     net = UNetDenoiser(small().unet_config, VPPath(), "v", LATENTS, TEXT, time_scale=999.0)
     net.unet.time_proj.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
@@ -105,7 +105,7 @@ def test_attention_is_built_only_at_the_chosen_levels():
         small((True,))
 
 
-def test_it_is_rebuilt_from_its_config(x, cond):
+def test_the_unet_is_rebuilt_from_its_config(x, cond):
     net, t = small().eval(), torch.tensor([0.2, 0.7])
     again = UNetDenoiser.from_config(net.config_dict(), net.path)
     again.load_state_dict(net.state_dict())
@@ -115,7 +115,7 @@ def test_it_is_rebuilt_from_its_config(x, cond):
     assert again.config_dict() == net.config_dict()
 
 
-def test_parts_that_do_not_fit_are_refused_at_construction():
+def test_incompatible_parts_are_refused_at_construction():
     config = small().unet_config
     with pytest.raises(ConfigError, match="channels"):
         UNetDenoiser(config, LinearPath(1), "velocity", LatentSpec(12, 2), TEXT)
@@ -127,7 +127,7 @@ def test_parts_that_do_not_fit_are_refused_at_construction():
         UNetDenoiser(config, LinearPath(1), "noise", LATENTS, TEXT)
 
 
-def test_blocks_whose_attention_is_another_are_refused():
+def test_blocks_with_unsupported_attention_are_refused():
     config = {
         **small().unet_config,
         "down_block_types": ["AttnDownBlock2D", "CrossAttnDownBlock2D"],

@@ -9,7 +9,7 @@ from tinyflux_pl.diffusion import averaging
 from tinyflux_pl.diffusion.averaging import decay_at, lerp_
 
 
-def test_bf16_weights_still_move_a_slow_average():
+def test_a_slow_average_of_bf16_weights_still_moves():
     average, weight = torch.ones(3), torch.full((3,), 2.0, dtype=torch.bfloat16)
     for _ in range(300):
         lerp_([average], [weight], 0.9999)
@@ -26,7 +26,7 @@ def test_lists_of_different_length_are_an_error():
         lerp_([torch.ones(1)], [], 0.9)
 
 
-def test_gradients_do_not_enter():
+def test_averages_carry_no_gradient():
     average, weight = torch.ones(2), torch.zeros(2, requires_grad=True)
     lerp_([average], [weight], 0.5)
     assert not average.requires_grad and average.tolist() == [0.5, 0.5]
@@ -39,7 +39,7 @@ def test_weights_that_are_not_finite_never_enter_any_average(bad):
     assert [a.tolist() for a in averages] == [[-0.0, 2.0], [3.0]] and averages[0][0].signbit()
 
 
-def test_a_step_that_was_not_taken_moves_nothing_to_the_bit():
+def test_a_skipped_step_leaves_every_average_bit_equal():
     average, value = torch.tensor([-0.0, 0.1]), torch.tensor([1.0, 0.7])
     lerp_([average], [value], 0.9, taken=torch.tensor(False))
     assert torch.equal(average, torch.tensor([0.0, 0.1])) and average[0].signbit()
@@ -77,7 +77,7 @@ def test_averages_updated_in_chunks_equal_those_updated_one_by_one(monkeypatch, 
     )
 
 
-def test_the_work_for_a_device_does_not_grow_with_the_number_of_tensors(monkeypatch):
+def test_the_number_of_kernels_does_not_grow_with_the_number_of_tensors(monkeypatch):
     def launches(count):
         with Launches() as seen:
             lerp_(*many(count, "meta"), 0.9)
@@ -90,23 +90,23 @@ def test_the_work_for_a_device_does_not_grow_with_the_number_of_tensors(monkeypa
 
 
 class Launches(TorchDispatchMode):
-    """What is computed, views apart."""
+    """Names of the executed operations, except views."""
 
     def __init__(self):
         super().__init__()
         self.names = []
 
-    def __torch_dispatch__(self, function, types, given=(), named=None):
+    def __torch_dispatch__(self, function, types, args=(), named=None):
         name = function.name().split("::")[1].split(".")[0]
         if not any(
             word in name
             for word in ("view", "slice", "detach", "alias", "empty", "rand", "normal", "_to_copy")
         ):
             self.names.append(name)
-        return function(*given, **(named or {}))
+        return function(*args, **(named or {}))
 
 
-def test_decays():
+def test_decay_schedules_have_their_documented_values():
     assert decay_at(0, 0.999) == 0.999
     assert (
         decay_at(0, 0.999, "warmup") == pytest.approx(0.1)

@@ -12,7 +12,7 @@ EVEN = (torch.arange(20_000) + 0.5) / 20_000
 
 
 @pytest.mark.parametrize(("a", "b"), [(2.5, 2.0), (1.0, 1.0), (1.5, 4.0), (30.0, 30.0)])
-def test_quantiles_are_those_of_the_law(a, b):
+def test_quantiles_equal_those_of_the_beta_distribution(a, b):
     drawn = torch.distributions.Beta(a, b).sample((400_000,))
     share = Beta(a, b)(EVEN, LinearPath(noise_at=1))
     for q in (0.02, 0.25, 0.5, 0.9, 0.99):
@@ -20,7 +20,7 @@ def test_quantiles_are_those_of_the_law(a, b):
     assert (share.diff() >= 0).all() and share.mean() == pytest.approx(a / (a + b), abs=1e-4)
 
 
-def test_the_default_leans_to_noise_on_every_path():
+def test_the_default_favours_noise_on_every_path():
     share = Beta()(EVEN, LinearPath(noise_at=1))
     assert share.mean() == pytest.approx(0.5556, abs=1e-3) and share.std() == pytest.approx(
         0.2119, abs=1e-3
@@ -33,7 +33,7 @@ def test_the_default_leans_to_noise_on_every_path():
     assert ends.min() >= 1e-4 and ends.max() <= 1 - 1e-4
 
 
-def test_strata_may_carry_it_and_impossible_laws_are_refused():
+def test_beta_times_can_be_stratified_and_invalid_parameters_are_refused():
     strata = Stratified(Beta())(torch.full((8,), 0.5), LinearPath(noise_at=1))
     assert torch.allclose(strata, Beta()((torch.arange(8) + 0.5) / 8, LinearPath(noise_at=1)))
     for wrong in ({"a": 0.5}, {"b": 0.0}, {"shift": -1.0}, {"a": float("nan")}):

@@ -1,6 +1,4 @@
-"""Guidance rules reduce to what they should, and the object says when to ask for the
-unconditional.
-"""
+"""Guidance rules have their limiting cases, and `Guidance` decides when the null is evaluated."""
 
 import itertools
 
@@ -21,7 +19,7 @@ def draws(count):
     return [torch.randn(SHAPE, generator=generator) for _ in range(count)]
 
 
-def test_scale_one_is_the_conditional_for_every_rule():
+def test_scale_one_gives_the_conditional_prediction_for_every_rule():
     cond, uncond, x = draws(3)
     t = torch.full((3,), 0.4)
     for kind in g.KINDS:
@@ -34,7 +32,7 @@ def test_cfg_extrapolates():
     torch.testing.assert_close(rules.cfg(cond, uncond, 3.0), cond + 2 * (cond - uncond))
 
 
-def test_zero_star_of_equals_is_itself_and_ignores_the_unconditionals_length():
+def test_cfg_zero_is_invariant_to_the_norm_of_the_unconditional():
     cond, uncond = draws(2)
     torch.testing.assert_close(rules.cfg_zero(cond, cond, 4.0), cond)
     torch.testing.assert_close(
@@ -60,14 +58,16 @@ def test_apg_adds_nothing_along_the_data():
 
 
 @pytest.mark.parametrize("path", [LinearPath(0), LinearPath(1), VPPath()], ids=str)
-def test_apg_on_velocities_is_apg_on_x0(path):
+def test_apg_on_velocities_equals_apg_on_x0(path):
     cond, uncond, x = draws(3)
     t = torch.full((3,), 0.4)
-    found = g.Guidance(4.0, "apg", norm_limit=2.0, eta=0.3).combine(cond, uncond, x, t, path, 4.0)
+    combined = g.Guidance(4.0, "apg", norm_limit=2.0, eta=0.3).combine(
+        cond, uncond, x, t, path, 4.0
+    )
     x0s = [to_data_and_noise("velocity", v, x, t, path)[0] for v in (cond, uncond)]
     x0 = rules.apg(x0s[0], x0s[0] - x0s[1], 4.0, x0s[0], 0.3, torch.full((3,), 2.0))
     torch.testing.assert_close(
-        found, convert(x0, x, t, path, "x0", "velocity"), rtol=1e-3, atol=1e-3
+        combined, convert(x0, x, t, path, "x0", "velocity"), rtol=1e-3, atol=1e-3
     )
 
 
@@ -94,7 +94,7 @@ def test_thresholding_bounds_x0_inside_guidance():
     assert to_data_and_noise("velocity", out, x, t, path)[0].abs().max() < 1.001
 
 
-def test_interval_and_curve_over_the_way():
+def test_guidance_scale_follows_its_interval_and_curve():
     interval = g.Guidance(5.0, interval=(0.25, 0.5))
     assert [interval.scale_at(s) for s in (0.0, 0.25, 0.5, 0.51)] == [1.0, 5.0, 5.0, 1.0]
     for shape, peak in itertools.product(("triangle", "cosine"), (0.2, 0.5, 0.8)):
@@ -107,7 +107,7 @@ def test_interval_and_curve_over_the_way():
 
 @pytest.mark.parametrize("curve", ["triangle", "cosine"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_a_curve_has_the_mean_of_constant_guidance_over_the_steps_that_are_taken(curve, shift):
+def test_a_curve_has_the_mean_of_constant_guidance_over_the_remaining_steps(curve, shift):
     even = torch.linspace(0, 1, 8)
     levels = (even / (shift - (shift - 1) * even)).tolist()
     guidance = g.Guidance(5.0, curve=curve, interval=(0.1, 0.9))
@@ -124,7 +124,7 @@ def test_the_interval_is_the_same_noise_level_on_every_path():
     torch.testing.assert_close(data_share(linear, t), data_share(vp, matched), atol=1e-4, rtol=0)
 
 
-def test_standing_still_is_only_cfg_zeros():
+def test_only_cfg_zero_has_zero_init_steps():
     assert g.Guidance(5.0, "cfg_zero", zero_until=0.04).is_zero_init_step(0.03)
     assert not g.Guidance(5.0, "cfg_zero", zero_until=0.04).is_zero_init_step(0.05)
     assert not g.Guidance(5.0, "cfg", zero_until=0.04).is_zero_init_step(0.0)
@@ -145,6 +145,6 @@ def test_standing_still_is_only_cfg_zeros():
         ({"skip_interval": (0.5, 0.2)}, "noise"),
     ],
 )
-def test_bad_settings(settings, says):
+def test_invalid_settings_are_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
         g.Guidance(**settings)

@@ -23,7 +23,7 @@ def ours(cond, uncond, scale, **settings):
 
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 @pytest.mark.parametrize("scale", [1.5, 7.5])
-def test_cfg_with_and_without_rescaling(scale, rescale):
+def test_cfg_with_and_without_rescaling_equals_diffusers(scale, rescale):
     from diffusers.guiders import ClassifierFreeGuidance
 
     cond, uncond = draws(2)
@@ -32,7 +32,7 @@ def test_cfg_with_and_without_rescaling(scale, rescale):
     torch.testing.assert_close(ours(cond, uncond, scale, rescale=rescale), theirs)
 
 
-def test_cfg_zero_star():
+def test_cfg_zero_star_equals_diffusers():
     from diffusers.guiders import ClassifierFreeZeroStarGuidance
 
     cond, uncond = draws(2)
@@ -43,7 +43,7 @@ def test_cfg_zero_star():
 
 
 @pytest.mark.parametrize("eta, limit", [(0.0, 0.0), (0.3, 2.0), (1.0, 15.0)])
-def test_apg_on_data_with_momentum_over_three_steps(eta, limit):
+def test_apg_with_momentum_equals_diffusers_over_three_steps(eta, limit):
     """diffusers adds s to what its `use_original_formulation` starts from; ours adds s - 1."""
     from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 
@@ -54,11 +54,11 @@ def test_apg_on_data_with_momentum_over_three_steps(eta, limit):
             cond, uncond, 3.0, buffer, eta, limit, use_original_formulation=True
         )
         bound = torch.full((len(cond),), limit) if limit else None
-        mine = rules.apg(cond, momentum.update(cond - uncond), 4.0, cond, eta, bound)
-        torch.testing.assert_close(mine, theirs)
+        guided = rules.apg(cond, momentum.update(cond - uncond), 4.0, cond, eta, bound)
+        torch.testing.assert_close(guided, theirs)
 
 
-def test_momentum_of_velocities_is_momentum_of_data():
+def test_momentum_of_velocities_equals_momentum_of_data():
     path, momentum, expected = LinearPath(1), rules.Momentum(-0.5), rules.Momentum(-0.5)
     guidance = g.Guidance(4.0, "apg", momentum=-0.5, eta=0.2)
     cond, uncond, x = draws(3)
@@ -70,7 +70,7 @@ def test_momentum_of_velocities_is_momentum_of_data():
         torch.testing.assert_close(x - time * out, data, rtol=1e-4, atol=1e-4)
 
 
-def test_skip_layer_guidance_beside_cfg():
+def test_skip_layer_guidance_with_cfg_equals_diffusers():
     from diffusers.guiders import SkipLayerGuidance
 
     cond, uncond, skipped = draws(3)
@@ -84,13 +84,13 @@ def test_skip_layer_guidance_beside_cfg():
     guider.skip_layer_guidance_start = 0.0
     theirs = guider.forward(pred_cond=cond, pred_uncond=uncond, pred_cond_skip=skipped).pred
     t = torch.full((len(cond),), 0.4)
-    found = g.Guidance(4.0, skip_layers=[1]).combine(
+    guided = g.Guidance(4.0, skip_layers=[1]).combine(
         cond, uncond, torch.zeros_like(cond), t, LinearPath(), 4.0, skipped=skipped
     )
-    torch.testing.assert_close(found, theirs)
+    torch.testing.assert_close(guided, theirs)
 
 
-def test_dynamic_thresholding_of_data():
+def test_dynamic_thresholding_equals_diffusers():
     from diffusers import DDPMScheduler
 
     (data,) = (3 * draw for draw in draws(1))

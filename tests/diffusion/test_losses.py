@@ -16,8 +16,8 @@ def test_half_precision_inputs_are_compared_in_fp32():
 
 def test_huber_is_quadratic_then_linear():
     error = torch.tensor([0.05, 0.1, 1.0])
-    found = losses.huber(error, torch.zeros(3), delta=0.1)
-    torch.testing.assert_close(found, torch.tensor([0.00125, 0.005, 0.095]))
+    loss = losses.huber(error, torch.zeros(3), delta=0.1)
+    torch.testing.assert_close(loss, torch.tensor([0.00125, 0.005, 0.095]))
 
 
 def test_a_mask_at_image_resolution_is_averaged_over_the_latent_cells():
@@ -33,10 +33,10 @@ def test_spatial_weight_has_mean_one_for_any_shape():
     torch.testing.assert_close(weight.mean((1, 2)), torch.ones(3), rtol=1e-4, atol=1e-4)
 
 
-def test_cosine_of_parallel_and_opposed():
+def test_cosine_loss_of_parallel_and_opposite_vectors():
     a = torch.randn(2, 5)
-    found = losses.cosine(torch.stack([a[0], a[1]]), torch.stack([3 * a[0], -a[1]]))
-    torch.testing.assert_close(found, torch.tensor([0.0, 2.0]), atol=1e-6, rtol=1e-6)
+    loss = losses.cosine(torch.stack([a[0], a[1]]), torch.stack([3 * a[0], -a[1]]))
+    torch.testing.assert_close(loss, torch.tensor([0.0, 2.0]), atol=1e-6, rtol=1e-6)
 
 
 def test_r1_of_a_linear_critic_is_its_squared_weight_and_trains_it():
@@ -53,7 +53,7 @@ def test_unknown_loss_names_the_valid_ones():
         losses.elementwise("l1", torch.zeros(1), torch.zeros(1))
 
 
-def test_a_loss_without_a_name_is_refused_before_there_is_a_tensor():
+def test_an_unknown_error_function_is_refused_by_its_key():
     losses.check_error("huber")
     with pytest.raises(ConfigError, match="l3") as caught:
         losses.check_error("l3")

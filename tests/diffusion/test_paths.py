@@ -31,7 +31,7 @@ def inner(dtype=torch.float64, count=61):
     return torch.linspace(0.013, 0.983, count, dtype=dtype)
 
 
-def test_linear_ends():
+def test_the_linear_path_ends_in_data_and_noise():
     data, noise = torch.randn(2, 3), torch.randn(2, 3)
     for path in (PATHS["tinyflux"], PATHS["flux"]):
         assert torch.equal(path.interpolate(data, noise, torch.full((2,), path.t_noise)), noise)
@@ -41,7 +41,7 @@ def test_linear_ends():
     assert torch.equal(PATHS["flux"].velocity(data, noise, t), noise - data)
 
 
-def test_vp_is_stable_diffusions_table():
+def test_the_vp_path_equals_stable_diffusions_table():
     path = PATHS["sd"]
     assert (path.t_noise, path.t_data) == (1.0, 0.0)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -90,7 +90,7 @@ def test_time_broadcasts_over_any_trailing_dimensions(path, shape):
     assert torch.equal(path.interpolate(data, noise, t)[2:3], row)
 
 
-def test_match_equates_signal_to_noise_and_mirrors_the_two_linear_clocks():
+def test_match_equates_log_snr_and_mirrors_the_two_linear_clocks():
     t = torch.tensor([0.1, 0.5, 0.8])
     torch.testing.assert_close(
         match_log_snr(PATHS["tinyflux"], PATHS["flux"], t), torch.tensor([0.9, 0.5, 0.2])
@@ -104,7 +104,7 @@ def test_match_equates_signal_to_noise_and_mirrors_the_two_linear_clocks():
     )
 
 
-def test_match_beyond_a_table_stops_at_its_end():
+def test_match_beyond_a_table_is_clamped_to_its_end():
     ends = match_log_snr(PATHS["tinyflux"], PATHS["sd"], torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(ends, torch.tensor([1.0, 0.0]))
 
@@ -136,6 +136,6 @@ def test_half_precision_time_is_refused(path):
         (lambda: LinearPath(2), "TinyFlux"),
     ],
 )
-def test_errors_on_bad_settings_list_the_valid_ones(make, says):
+def test_errors_for_invalid_settings_list_the_valid_ones(make, says):
     with pytest.raises(ConfigError, match=says):
         make()

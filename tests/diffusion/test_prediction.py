@@ -22,11 +22,11 @@ def case(dtype=torch.float64, edge=0.01):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_perfect_prediction_gives_back_data_and_noise(path, kind):
     data, noise, t = case()
-    x0, found = to_data_and_noise(
+    x0, recovered = to_data_and_noise(
         kind, target(kind, data, noise, t, path), path.interpolate(data, noise, t), t, path
     )
     torch.testing.assert_close(x0, data, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found, noise, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(recovered, noise, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("path", PATHS[:3], ids=str)
@@ -42,13 +42,13 @@ def test_round_trip_of_an_imperfect_prediction(path, kinds):
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_finite_and_bounded_at_both_ends_in_fp32(path, kind):
+def test_conversions_are_finite_at_both_ends_in_fp32(path, kind):
     data, noise, _ = case(torch.float32)
     for end in (path.t_noise, path.t_data):
         t = torch.full((9,), end)
         x_t = path.interpolate(data, noise, t)
-        x0, found = to_data_and_noise(kind, target(kind, data, noise, t, path), x_t, t, path)
-        assert x0.abs().max() < 10 and found.abs().max() < 10
+        x0, recovered = to_data_and_noise(kind, target(kind, data, noise, t, path), x_t, t, path)
+        assert x0.abs().max() < 10 and recovered.abs().max() < 10
         if kind in ("velocity", "v"):
             torch.testing.assert_close(x0, data, rtol=1e-3, atol=1e-3)
 

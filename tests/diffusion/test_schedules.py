@@ -6,7 +6,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.schedules import LearningRate, Ramp
 
 
-def test_without_warmup_a_ramp_is_constant():
+def test_without_ramp_steps_a_ramp_is_constant():
     assert [Ramp(0.3)(step) for step in (0, 5)] == [0.3, 0.3]
 
 
@@ -37,6 +37,6 @@ def test_warmup_as_long_as_training_does_not_divide_by_zero():
         (lambda: LearningRate(0), "total_steps >= 1"),
     ],
 )
-def test_bad_settings(make, says):
+def test_invalid_settings_are_refused(make, says):
     with pytest.raises(ConfigError, match=says):
         make()

@@ -27,7 +27,7 @@ def spread(path, t):
 
 
 class Exact:
-    """dx/dt of the Gaussian, and how often it was asked."""
+    """dx/dt of the Gaussian, counting its evaluations."""
 
     def __init__(self, path):
         self.path, self.calls, self.times = path, 0, []
@@ -45,9 +45,7 @@ class Exact:
 
 
 def even_in_log_snr(path, steps):
-    """A grid on which every solver shows its own order: no step is infinitely long, no clock has a
-    kink.
-    """
+    """A grid on which every solver shows its order: finite steps and smooth time."""
     ends = path.log_snr(torch.tensor([path.t_noise, path.t_data], dtype=torch.float64)).clamp(-8, 8)
     return path.time_of_log_snr(
         torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64)
@@ -74,12 +72,12 @@ def test_order_of_convergence(name, path):
     "name, bound", [("euler", 0.08), ("heun", 0.012), ("dpmpp_2m", 0.08), ("unipc", 0.05)]
 )
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
-def test_error_on_the_grid_that_samplers_use(name, path, bound):
+def test_error_on_the_default_sampling_grid_is_bounded(name, path, bound):
     assert error(name, path, grid(28, path).double()) < bound
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
-def test_second_order_is_worth_it_at_equal_cost(path):
+def test_second_order_solvers_beat_euler_at_equal_cost(path):
     euler, heun, dpmpp_2m = (grid(steps, path).double() for steps in (40, 20, 40))
     assert error("heun", path, heun) < error("euler", path, euler)
     assert error("dpmpp_2m", path, dpmpp_2m) < error("euler", path, euler)
@@ -96,7 +94,7 @@ def test_euler_on_the_linear_path_is_the_plain_step():
 
 
 @pytest.mark.parametrize("name, calls", [("euler", 8), ("heun", 15), ("dpmpp_2m", 8), ("unipc", 8)])
-def test_evaluations_and_never_at_clean_data(name, calls):
+def test_number_of_evaluations_is_exact_and_none_is_at_clean_data(name, calls):
     path, seen = PATHS["flux"], []
     field = Exact(path)
     SOLVERS[name](
@@ -117,9 +115,7 @@ def test_fp32_agrees_with_fp64(name, path):
 
 
 def test_statistics_at_eight_shifted_steps_are_the_published_ones():
-    """diffusers' DPM-Solver++ with use_flow_sigmas and flow_shift 3 gives a deviation of 0.370 on
-    this field.
-    """
+    """Diffusers' DPM-Solver++ with flow sigmas and flow_shift 3 gives a deviation of 0.370 here."""
     path, x = PATHS["flux"], torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
     x = (x - x.mean()) / x.std()
     out = SOLVERS["dpmpp_2m"](Exact(path), x, grid(8, path, 3.0), path)
@@ -129,7 +125,7 @@ def test_statistics_at_eight_shifted_steps_are_the_published_ones():
 
 
 @pytest.mark.parametrize("steps", [4, 8, 20])
-def test_unipc_is_diffusers(steps):
+def test_unipc_equals_diffusers(steps):
     """Their scheduler, order 2 with B2(h), on the same levels of noise and the same velocities."""
     from diffusers import UniPCMultistepScheduler
 
@@ -145,8 +141,8 @@ def test_unipc_is_diffusers(steps):
     x = start
     for i, step in enumerate(scheduler.timesteps):
         x = scheduler.step(field(x, times[i].expand(50)), step, x, return_dict=False)[0]
-    mine = SOLVERS["unipc"](Exact(path), start, times, path)
-    torch.testing.assert_close(mine, x.double(), rtol=1e-4, atol=1e-4)
+    ours = SOLVERS["unipc"](Exact(path), start, times, path)
+    torch.testing.assert_close(ours, x.double(), rtol=1e-4, atol=1e-4)
 
 
 def test_unknown_solver_names_the_valid_ones():

@@ -30,7 +30,7 @@ U = (torch.arange(4000) + 0.5) / 4000
 @pytest.mark.parametrize(
     "make", [Uniform, LogitNormal, Mode, lambda **k: Stratified(LogitNormal(**k))]
 )
-def test_shift_above_one_favours_noise_whatever_the_clock(path, make):
+def test_shift_above_one_favours_noise_for_either_time_convention(path, make):
     plain, pushed = (
         progress_toward(path, make(shift=s)(U, path), "noise").mean() for s in (1.0, 3.0)
     )
@@ -45,13 +45,13 @@ def test_positive_mean_favours_noise():
 
 
 @pytest.mark.parametrize("sampler", [Uniform(7.0), LogitNormal(std=9.0), Mode(), Stratified()])
-def test_times_are_fp32_and_stay_off_the_ends(sampler):
+def test_times_are_fp32_and_exclude_the_ends(sampler):
     t = sampler(torch.tensor([1e-7, 0.3, 1 - 6e-8]), PATHS[0])
     assert t.dtype == torch.float32 and t.shape == (3,)
     assert t.min() >= 1e-4 and t.max() <= 1 - 1e-4
 
 
-def test_logit_normal_quantiles():
+def test_logit_normal_times_have_the_right_quantiles():
     t = LogitNormal()(torch.tensor([0.5, 0.8413447]), LinearPath(1))
     torch.testing.assert_close(t, torch.sigmoid(torch.tensor([0.0, 1.0])))
 
@@ -66,32 +66,30 @@ def test_mode_without_scale_is_uniform_and_with_it_prefers_the_middle():
 @pytest.mark.parametrize("base", sorted(DISTRIBUTIONS))
 @pytest.mark.parametrize("shift", [None, 3.0])
 def test_stratified_visits_every_stratum_of_any_distribution_once(base, shift):
-    """One time in each of 16 shares of equal mass, whose edges are the distribution's own
-    quantiles.
-    """
+    """One time in each of 16 strata of equal mass, bounded by quantiles."""
     numbers = {} if shift is None or base == "table" else {"shift": shift}
-    path, own = LinearPath(1), DISTRIBUTIONS[base](**numbers)
+    path, base_times = LinearPath(1), DISTRIBUTIONS[base](**numbers)
     t = Stratified(base, **numbers)(
         torch.rand(16, generator=torch.Generator().manual_seed(0)), path
     )
-    edges = own(torch.arange(1, 16) / 16, path)
+    edges = base_times(torch.arange(1, 16) / 16, path)
     if edges[0] > edges[-1]:
         edges = edges.flip(0)
     counts = torch.bucketize(t, edges.contiguous()).bincount(minlength=16)
     assert counts.tolist() == [1] * 16
-    plain = own(torch.rand(16, generator=torch.Generator().manual_seed(0)), path)
+    plain = base_times(torch.rand(16, generator=torch.Generator().manual_seed(0)), path)
     assert torch.bucketize(plain, edges.contiguous()).bincount(minlength=16).max() > 1
 
 
 def test_stratified_accepts_only_the_parameters_of_its_base():
     path, u = LinearPath(1), torch.full((4,), 0.5)
-    own = LogitNormal(mean=1.0, std=0.5, shift=2.0, toward="data")
+    base_times = LogitNormal(mean=1.0, std=0.5, shift=2.0, toward="data")
     named = Stratified("logit_normal", mean=1.0, std=0.5, shift=2.0, toward="data")
-    assert torch.equal(named(u, path), Stratified(own)(u, path))
+    assert torch.equal(named(u, path), Stratified(base_times)(u, path))
     for base, numbers in (
         ("uniform", {"mean": 0.0}),
         ("table", {"shift": 2.0}),
-        (own, {"mean": 0.0}),
+        (base_times, {"mean": 0.0}),
     ):
         with pytest.raises(ConfigError, match=f"has no {next(iter(numbers))}"):
             Stratified(base, **numbers)
@@ -100,7 +98,7 @@ def test_stratified_accepts_only_the_parameters_of_its_base():
     assert "logit_normal" in caught.value.cure
 
 
-def test_the_table_s_entries_come_equally_often_and_exactly():
+def test_discrete_times_are_exactly_the_table_entries_with_equal_frequency():
     t = TableEntries()(U, VPPath())
     entries = t.double() * 999
     assert (entries - entries.round()).abs().max() < 1e-3 and t.dtype == torch.float32
@@ -110,7 +108,7 @@ def test_the_table_s_entries_come_equally_often_and_exactly():
 
 
 @pytest.mark.parametrize("kind", [Uniform, LogitNormal, Mode, lambda **k: Stratified("beta", **k)])
-def test_a_shift_by_rule_follows_the_image_s_tokens(kind):
+def test_a_dynamic_shift_follows_the_number_of_image_tokens(kind):
     path = LinearPath(1)
     for rule, shift in (
         ("flux1", resolution_shift),
@@ -161,6 +159,6 @@ def test_grid_shift_is_applied_once_and_lengthens_the_noisy_part():
         (lambda: grid(0, PATHS[0]), "at least 1"),
     ],
 )
-def test_bad_settings(make, says):
+def test_invalid_settings_are_refused(make, says):
     with pytest.raises(ConfigError, match=says):
         make()

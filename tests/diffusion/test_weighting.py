@@ -25,12 +25,12 @@ def test_every_form_is_the_same_weighted_x0_loss(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["velocity", "v", "epsilon", "x0"])
-def test_finite_at_both_ends(kind):
+def test_weights_are_finite_at_both_ends(kind):
     weight = min_snr(LinearPath().log_snr(torch.tensor([0.0, 0.5, 1.0])), kind)
     assert torch.isfinite(weight).all() and (weight >= 0).all() and weight.max() <= 5
 
 
-def test_object_chooses_the_form():
+def test_weighting_selects_its_form_by_name():
     log_snr = torch.tensor([-3.0, 4.0])
     assert torch.equal(Weighting()(log_snr, "velocity"), torch.ones(2))
     assert torch.equal(Weighting("min_snr", 2.0)(log_snr, "v"), min_snr(log_snr, "v", 2.0))
@@ -48,6 +48,6 @@ def test_object_chooses_the_form():
         (lambda: min_snr(torch.zeros(1), "score"), "epsilon"),
     ],
 )
-def test_bad_settings(make, says):
+def test_invalid_settings_are_refused(make, says):
     with pytest.raises(ConfigError, match=says):
         make()

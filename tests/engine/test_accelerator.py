@@ -1,4 +1,4 @@
-"""Which accelerator a machine has, and what is said where there is none."""
+"""Detection of a machine's accelerator, and the error without one."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tinyflux_pl.engine import accelerator, peak_memory
 @pytest.mark.parametrize(
     ("cuda", "mps", "expected"), [(True, True, "gpu"), (False, True, "mps"), (False, False, "cpu")]
 )
-def test_the_accelerator_that_is_there_is_chosen(monkeypatch, cuda, mps, expected):
+def test_the_available_accelerator_is_chosen(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert accelerator.detect() == expected
@@ -18,7 +18,7 @@ def test_the_accelerator_that_is_there_is_chosen(monkeypatch, cuda, mps, expecte
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
-def test_an_accelerator_that_is_not_there_is_refused(monkeypatch, name):
+def test_an_unavailable_accelerator_is_refused(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"no usable GPU|no Apple GPU"):
@@ -33,11 +33,11 @@ def test_a_gpu_is_described_by_its_name_and_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A card")
-    found = accelerator.describe("gpu")
-    assert (found.name, found.total) == ("A card", 12 * 2**30)
+    description = accelerator.describe("gpu")
+    assert (description.name, description.total) == ("A card", 12 * 2**30)
 
 
-def test_the_memory_of_a_cpu_is_bounded_by_its_control_group(monkeypatch):
+def test_cpu_memory_is_bounded_by_the_control_group(monkeypatch):
     monkeypatch.setattr(peak_memory, "_group_limits", lambda: [(2**30, 2**20), (2**40, 2**35)])
     assert peak_memory.total_bytes("cpu") == 2**30
     assert peak_memory.available_bytes("cpu") == 2**20

@@ -1,12 +1,11 @@
-"""Memory planned: counts by hand, the same on the meta device, and predictions against what is
-really alive.
-"""
+"""Memory plans: counts by hand, the meta device, and predictions against live bytes."""
 
 import pytest
 import torch
 from torch import nn
 
 from tinyflux_pl.core.errors import MemoryPlanError
+from tinyflux_pl.engine.block_sizes import BlockSizes
 from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, activations, growth, storage_bytes
 from tinyflux_pl.engine.memory_plan import MemoryPlan, Stage, training, training_state
 from tinyflux_pl.engine.placement import RESIDENT, Needs, planned
@@ -47,7 +46,7 @@ def gradients(net):
 
 
 @pytest.mark.parametrize("make", [MuonAdamW, adamw])
-def test_the_state_is_what_the_tensors_of_a_run_weigh(make):
+def test_predicted_training_state_equals_the_bytes_of_its_tensors(make):
     net = Net()
     optimizer = make(net)
     step(net, optimizer, 2)
@@ -69,7 +68,7 @@ def test_the_state_is_what_the_tensors_of_a_run_weigh(make):
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_live_bytes_are_those_of_the_tensors_made(device):
+def test_live_bytes_count_the_tensors_kept_for_backward(device):
     net, x = Net().to(device), torch.ones(8, 128, 16, device=device)
     with LiveBytes() as count:
         out = net(x)
@@ -80,7 +79,7 @@ def test_live_bytes_are_those_of_the_tensors_made(device):
     assert between == 8 * 128 * 4 * (16 + 64 + 3 * (64 + 64) + 16) and count.live == 0
 
 
-def test_views_and_what_was_there_do_not_count_but_their_end_does():
+def test_live_bytes_ignore_views_and_existing_tensors():
     old, other = torch.ones(1000), torch.ones(1000)
     with LiveBytes(before=[old]) as count:
         view, same = old[:10], old.add_(1)
@@ -108,7 +107,7 @@ def test_a_step_is_predicted_from_one_sample_and_two(make):
     assert len(histories[1]) != len(histories[2])  # the loop over samples was really met
 
 
-def test_the_peak_may_lie_elsewhere_at_full_size():
+def test_the_peak_may_move_to_another_operation_at_full_size():
     # at one sample the constant part is the most that is alive, at many the part that grows
     def work(batch):
         fixed = torch.ones(10_000)
@@ -120,7 +119,7 @@ def test_the_peak_may_lie_elsewhere_at_full_size():
     assert growth(work, 1).at(1) == 40_000  # two samples are never tried where there is one
 
 
-def test_stages_of_training_and_the_largest():
+def test_a_training_plan_lists_its_stages_and_the_largest():
     net = Net()
     state = training_state(net, adamw(net).param_groups)
     plan = training(state, {"step": 5000, "validation": 2000}, host=True)
@@ -131,11 +130,14 @@ def test_stages_of_training_and_the_largest():
     assert state.weights > state.trained  # what is frozen is held once
     assert state.snapshot == state.weights + state.optimizer + state.averages
     assert plan.worst(host=True).name == "save"
-    beside = training(state, {"step": 5000}, host=False)
-    assert beside.worst(host=True).total == state.snapshot and beside.worst().name == "step"
+    with_preview = training(state, {"step": 5000}, host=False)
+    assert (
+        with_preview.worst(host=True).total == state.snapshot
+        and with_preview.worst().name == "step"
+    )
 
 
-def test_too_little_memory_is_told_with_the_largest_parts():
+def test_the_error_for_too_little_memory_names_the_largest_parts():
     plan = MemoryPlan((Stage("step", {"weights": 3 << 30, "activations": 5 << 30}),))
     plan.require(5 << 30, host=False, there=3 << 30, where="hardware", cure="less")
     with pytest.raises(MemoryPlanError) as caught:
@@ -144,22 +146,22 @@ def test_too_little_memory_is_told_with_the_largest_parts():
     assert caught.value.cure == "less"
 
 
-def test_what_drawing_reads_stays_and_encoders_that_take_turns_go():
-    text = {"t5": 9_000, "clip": 200}
-    kept = planned(RESIDENT, Needs(24_000, 0, text, False, 300, 500, 3_000), host=True)
+def test_the_inference_plan_counts_resident_parts_and_frees_sequential_encoders():
+    text = {"t5": BlockSizes(9_000), "clip": BlockSizes(200)}
+    kept = planned(RESIDENT, Needs(BlockSizes(24_000), text, False, 300, 500, 3_000), host=True)
     assert [(s.name, s.total) for s in kept.stages] == [
         ("text", 33_200),
         ("denoise", 33_700),
         ("decode", 36_500),
     ]
-    turns = planned(RESIDENT, Needs(24_000, 0, text, True, 300, 500, 3_000), host=True)
+    turns = planned(RESIDENT, Needs(BlockSizes(24_000), text, True, 300, 500, 3_000), host=True)
     assert [s.total for s in turns.stages] == [33_000, 24_500, 27_300]
     with pytest.raises(MemoryPlanError, match="'text' needs"):
         turns.require(30_000, host=True, where="here", cure="less")
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_on_the_meta_device_counts_as_a_fused_kernel_makes_it(masked):
+def test_attention_memory_on_the_meta_device_is_that_of_a_fused_kernel(masked):
     def attend(device):
         query, key = (torch.zeros(2, 4, n, 16, device=device) for n in (64, 2048))
         mask = torch.ones(64, 2048, dtype=torch.bool, device=device) if masked else None

@@ -1,6 +1,4 @@
-"""A step outlined on the meta device: bytes as an accelerator has them, extrapolated over equal
-blocks.
-"""
+"""A step on the meta device: bytes as on an accelerator, extrapolated over equal blocks."""
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from tinyflux_pl.engine import outline
 from tinyflux_pl.engine.live_bytes import LiveBytes
 
 WIDTH, TOKENS = 32, 64
+BYTES = 2**22  # many times the activations of a block
 
 
 class Block(nn.Module):
@@ -50,7 +49,7 @@ def loss_of(net, device="meta"):
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_deep_networks_are_extrapolated_to_what_all_blocks_take(checkpointed, monkeypatch):
+def test_memory_of_deep_networks_is_extrapolated_to_all_blocks(checkpointed, monkeypatch):
     net = outlined(6, checkpointed)
     shortened = outline.step(net, loss_of(net), "bf16-mixed")
     assert len(net.blocks) == 6
@@ -60,14 +59,14 @@ def test_deep_networks_are_extrapolated_to_what_all_blocks_take(checkpointed, mo
         assert shortened.at(samples) == pytest.approx(counted.at(samples), rel=0.02)
 
 
-def test_checkpointing_keeps_less_and_more_samples_take_more():
-    whole, spared = (
+def test_predicted_memory_falls_with_checkpointing_and_grows_with_batch_size():
+    stored, spared = (
         outline.step(net, loss_of(net), "bf16-mixed") for net in (outlined(6), outlined(6, True))
     )
-    assert 2 * spared.at(32) < whole.at(32) and whole.at(32) > 8 * whole.at(2)
+    assert 2 * spared.at(32) < stored.at(32) and stored.at(32) > 8 * stored.at(2)
 
 
-def test_a_mixed_step_keeps_half_of_what_products_are_made_of():
+def test_a_bf16_mixed_step_needs_less_memory_than_fp32():
     net = outlined(4)
     mixed, single = (
         outline.step(net, loss_of(net), precision).at(64) for precision in ("bf16-mixed", "32-true")
@@ -75,7 +74,7 @@ def test_a_mixed_step_keeps_half_of_what_products_are_made_of():
     assert 0.5 < mixed / single < 0.9
 
 
-def test_the_outline_is_what_a_step_on_the_cpu_has_alive():
+def test_predicted_memory_equals_live_bytes_of_a_cpu_step():
     net, planned = Net(4), outlined(4)
     loss = loss_of(net, "cpu")
     loss(2).backward()
@@ -85,8 +84,28 @@ def test_the_outline_is_what_a_step_on_the_cpu_has_alive():
     assert outline.step(planned, loss_of(planned), "32-true").at(8) == pytest.approx(real, rel=0.15)
 
 
-def test_without_gradients_depth_does_not_matter():
+def test_without_gradients_memory_does_not_depend_on_depth():
     shallow, deep = (
         outline.forward(net, loss_of(net), "32-true") for net in (outlined(3), outlined(9))
     )
     assert deep.at(16) == pytest.approx(shallow.at(16), rel=0.05)
+
+
+def test_memory_kept_by_the_first_pass_is_counted_once_and_not_extrapolated():
+    def keeping(net):
+        loss, kept = loss_of(net), []
+
+        def work(samples):
+            if not kept:
+                kept.append(torch.ones(BYTES // 4, device="meta"))
+            return loss(samples)
+
+        return work
+
+    net = outlined(6)
+    plain = outline.step(net, loss_of(net), "32-true")
+    once = outline.step(net, keeping(net), "32-true")
+    assert [once.at(n) - plain.at(n) for n in (2, 3, 32)] == [BYTES] * 3
+    plain = outline.forward(net, loss_of(net), "32-true")
+    once = outline.forward(net, keeping(net), "32-true")
+    assert [once.at(n) - plain.at(n) for n in (2, 3, 32)] == [BYTES] * 3

@@ -23,17 +23,17 @@ from tinyflux_pl.engine.peak_flops import count_flops, device_peak_flops, peak_f
         ("Tesla V100-SXM2-16GB", None),
     ],
 )
-def test_a_peak_is_that_of_the_device_or_unknown(name, tflops):
+def test_peak_flops_are_those_of_the_device_or_unknown(name, tflops):
     expected = None if tflops is None else pytest.approx(tflops * 1e12)
     assert peak_flops(name, "bf16-mixed") == expected
 
 
-def test_other_precisions_and_devices_have_no_peak():
+def test_unlisted_precisions_and_devices_have_no_peak_flops():
     assert peak_flops("NVIDIA H200", "32-true") is None
     assert device_peak_flops("cpu", "bf16-mixed") is None
 
 
-def test_forward_and_backward_are_counted_on_the_meta_device():
+def test_flops_of_forward_and_backward_are_counted_on_the_meta_device():
     with torch.device("meta"):
         network = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
         x = torch.empty(5, 8)

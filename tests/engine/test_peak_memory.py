@@ -1,4 +1,4 @@
-"""What is free and what was taken, where this system can tell."""
+"""Free memory and peak memory, where the system measures them."""
 
 import pytest
 import torch
@@ -6,10 +6,10 @@ import torch
 from tinyflux_pl.engine import peak_memory
 
 
-def test_the_peak_of_a_block_is_measured_and_not_what_was_kept_before():
+def test_the_peak_of_a_block_excludes_earlier_allocations():
     with peak_memory.measured("cpu") as first:
-        held = torch.ones(2**24)
-        del held
+        earlier = torch.ones(2**24)
+        del earlier
     if first.bytes is None:
         pytest.skip("no counter of resident memory that can be reset")
     with peak_memory.measured("cpu") as small:
@@ -18,11 +18,11 @@ def test_the_peak_of_a_block_is_measured_and_not_what_was_kept_before():
     assert small.bytes < 8 * 2**20
 
 
-def test_nothing_is_claimed_where_nothing_can_be_measured(monkeypatch):
+def test_the_peak_is_unknown_where_it_cannot_be_measured(monkeypatch):
     monkeypatch.setattr(peak_memory, "_reset_peak", lambda: False)
-    with peak_memory.measured("cpu") as found:
+    with peak_memory.measured("cpu") as peak:
         torch.ones(2**20)
-    assert found.bytes is None
+    assert peak.bytes is None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_nothing_is_claimed_where_nothing_can_be_measured(monkeypatch):
         ("7:memory:/job", "memory/job", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
     ],
 )
-def test_limits_of_control_groups_count(tmp_path, monkeypatch, line, folder, names):
+def test_control_group_limits_bound_available_memory(tmp_path, monkeypatch, line, folder, names):
     group = tmp_path / "groups" / folder
     group.mkdir(parents=True)
     (group / names[0]).write_text("5000000\n")

@@ -1,28 +1,30 @@
 """Placements: what lies on the device in each stage, and which one a budget chooses."""
 
+from dataclasses import replace
+
 import pytest
-from torch import nn
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine import placement as p
+from tinyflux_pl.engine.block_sizes import BlockSizes
 
 NEEDS = p.Needs(
-    denoiser=240,
-    blocks=30,
-    text={"t5": 90, "clip": 2},
-    text_in_turn=False,
+    denoiser=BlockSizes(15, (25,) * 9),
+    text={"t5": BlockSizes(10, (10,) * 8), "clip": BlockSizes(2)},
+    one_encoder=False,
     codec=3,
     drawing=5,
     decoding=30,
 )
+BLOCKS = replace(p.OFFLOAD, in_turn=8)  # all but the first
 
 
-def totals(place, host=False):
-    plan = p.planned(place, NEEDS, host=host)
+def totals(placement, host=False):
+    plan = p.planned(placement, NEEDS, host=host)
     return {stage.name: (stage.total, stage.host) for stage in plan.stages}
 
 
-def test_a_stage_holds_its_own_part_alone_where_parts_take_turns():
+def test_sequential_placement_holds_one_part_per_stage():
     assert totals(p.RESIDENT) == {
         "text": (332, False),
         "denoise": (337, False),
@@ -33,11 +35,13 @@ def test_a_stage_holds_its_own_part_alone_where_parts_take_turns():
         "denoise": (245, False),
         "decode": (33, False),
     }
-    assert totals(p.OFFLOAD)["denoise"] == (35, False)
-    assert totals(p.ON_HOST[1])["text"] == (92, True)
+    assert totals(BLOCKS)["denoise"] == (15 + 3 * 25 + 5, False)
+    assert totals(replace(BLOCKS, text="host"))["text"] == (92, True)
+    by_blocks = replace(BLOCKS, text_in_turn=(("t5", 7),))
+    assert totals(by_blocks)["text"] == (10 + 3 * 10 + 2, False)
 
 
-def test_on_a_cpu_the_denoiser_stays():
+def test_on_a_cpu_the_denoiser_stays_in_memory():
     assert totals(p.SEQUENTIAL, host=True) == {
         "text": (332, True),
         "denoise": (245, True),
@@ -46,22 +50,38 @@ def test_on_a_cpu_the_denoiser_stays():
 
 
 @pytest.mark.parametrize(
-    ("budget", "place"),
+    ("budget", "placement"),
     [
         (400, p.RESIDENT),
         (250, p.SEQUENTIAL),
-        (100, p.OFFLOAD),
-        (50, p.ON_HOST[1]),
-        (10, p.ON_HOST[1]),
+        (244, replace(p.OFFLOAD, in_turn=3)),
+        (200, replace(p.OFFLOAD, in_turn=4)),
+        (100, BLOCKS),
+        (95, BLOCKS),
+        (90, replace(BLOCKS, text_in_turn=(("t5", 3),))),
+        (42, replace(BLOCKS, text_in_turn=(("t5", 7),))),
+        (41, replace(BLOCKS, text="host")),
         (None, p.RESIDENT),
     ],
 )
-def test_auto_takes_the_fastest_that_fits(budget, place):
-    assert p.chosen("auto", NEEDS, budget, host=False) == place
-    assert p.fits(p.planned(place, NEEDS, host=False), budget or 400) == (budget != 10)
+def test_auto_chooses_the_fastest_placement_that_fits(budget, placement):
+    assert p.chosen("auto", NEEDS, budget, host=False) == placement
+    fits = p.fits(p.planned(placement, NEEDS, host=False), budget or 400)
+    assert fits == (budget is None or budget >= 95)
 
 
-def test_names_and_budgets():
+def test_a_chosen_placement_keeps_its_name_and_takes_what_fits():
+    assert p.chosen("offload", NEEDS, None, host=False) == BLOCKS
+    assert p.chosen("offload", NEEDS, 200, host=False) == replace(BLOCKS, in_turn=4)
+    assert p.chosen("sequential", NEEDS, None, host=False) == p.SEQUENTIAL
+    by_blocks = replace(p.SEQUENTIAL, text_in_turn=(("t5", 3),))
+    assert p.chosen("sequential", NEEDS, 90, host=False) == by_blocks
+    assert by_blocks.turns == {"text: t5": 3} and BLOCKS.turns == {"denoiser": 8}
+    without_list = replace(NEEDS, denoiser=BlockSizes(240))  # a network without a list of blocks
+    assert p.chosen("auto", without_list, 100, host=False) == p.SEQUENTIAL
+
+
+def test_placement_names_and_byte_budgets_are_parsed_or_refused():
     assert p.chosen("sequential", NEEDS, None, host=False) == p.SEQUENTIAL
     assert p.chosen("auto", NEEDS, 10, host=True) == p.SEQUENTIAL
     assert p.parsed_bytes("12GiB") == 12 * 2**30 and p.parsed_bytes("1.5 GB") == 1_500_000_000
@@ -72,10 +92,3 @@ def test_names_and_budgets():
         p.chosen("elsewhere", NEEDS, None, host=False)
     with pytest.raises(ConfigError, match="no other memory"):
         p.chosen("offload", NEEDS, None, host=True)
-
-
-def test_by_blocks_two_of_the_largest_and_all_else_are_there():
-    net = nn.Module()
-    net.blocks = nn.ModuleList([nn.Linear(4, width, bias=False) for width in (4, 8, 4, 8)])
-    net.end = nn.Linear(2, 2, bias=False)
-    assert p.bytes_by_blocks(net) == 2 * 4 * 8 * 4 + 16

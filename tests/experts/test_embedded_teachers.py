@@ -1,6 +1,4 @@
-"""The teachers that come with the project: whole, small, and sampled on their own they follow
-prompts.
-"""
+"""The embedded teachers are complete and small, and follow prompts when sampled alone."""
 
 import json
 
@@ -18,12 +16,12 @@ from tinyflux_pl.sampling.loop import SamplerSettings
 NAMES = ("lune", "sol")
 
 
-def test_together_they_are_small_and_say_how_they_were_made():
+def test_embedded_teachers_are_small_and_record_their_hash_and_recipe():
     assert sum((ASSETS / f"{name}.safetensors").stat().st_size for name in NAMES) < 8e6
     for name in NAMES:
-        told = json.loads((ASSETS / f"{name}.json").read_text())
-        assert told["sha256"] == sha256(ASSETS / f"{name}.safetensors")
-        assert told["recipe"]["seed"] == 0 and told["recipe"]["steps"] > 0
+        content = json.loads((ASSETS / f"{name}.json").read_text())
+        assert content["sha256"] == sha256(ASSETS / f"{name}.safetensors")
+        assert content["recipe"]["seed"] == 0 and content["recipe"]["steps"] > 0
 
 
 def test_one_is_a_flow_teacher_and_one_predicts_v():
@@ -41,7 +39,7 @@ def test_one_is_a_flow_teacher_and_one_predicts_v():
     ],
     ids=["lune shapes", "sol shapes", "lune digits"],
 )
-def test_a_teacher_sampled_on_its_own_follows_prompts(name, records, splits):
+def test_images_sampled_from_a_teacher_match_their_prompts(name, records, splits):
     teacher = embedded(name)
     settings = SamplerSettings(steps=16, solver="euler", guidance=Guidance(scale=3.0))
     sampler = ImageSampler(teacher.codec, teacher.text, settings, (32, 32))

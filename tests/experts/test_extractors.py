@@ -26,7 +26,7 @@ def sol(teacher, **changes):
     return SolAttention(teacher, STUDENT, **{"t_buckets": BUCKETS, "seed": 7, **changes})
 
 
-def test_shapes_and_names(lune_teacher, sol_teacher, samples):
+def test_extractors_return_named_features_of_declared_shapes(lune_teacher, sol_teacher, samples):
     features = lune(lune_teacher).extract(*samples)
     assert {k: tuple(v.shape) for k, v in features.items()} == {"lune.features": (4, 3, 16)}
     attention = sol(sol_teacher).extract(*samples)
@@ -37,7 +37,7 @@ def test_shapes_and_names(lune_teacher, sol_teacher, samples):
     torch.testing.assert_close(attention["sol.spatial"].sum((2, 3)), torch.ones(4, 3))
 
 
-def test_copies_have_networks_of_their_own_and_say_the_same_at_the_same_time(
+def test_copies_own_their_networks_and_extract_equal_features_concurrently(
     lune_teacher, sol_teacher, samples
 ):
     for teacher, extractor in ((lune_teacher, lune), (sol_teacher, sol)):
@@ -45,27 +45,29 @@ def test_copies_have_networks_of_their_own_and_say_the_same_at_the_same_time(
         workers = [first, *first.copies(2)]
         nets = {id(worker.teacher.denoiser.unet) for worker in workers}
         assert len(nets) == 3 and len({id(worker.teacher.text) for worker in workers}) == 1
-        expected, *found = side_by_side(
+        expected, *features = side_by_side(
             workers, lambda worker, _: worker.extract(*samples), range(9)
         )
-        assert len(found) == 8 and all(
-            torch.equal(f[k], v) for f in found for k, v in expected.items()
+        assert len(features) == 8 and all(
+            torch.equal(f[k], v) for f in features for k, v in expected.items()
         )
 
 
 @pytest.mark.parametrize("max_batch", [1, 5, 12])
-def test_batch_size_and_company_change_nothing(lune_teacher, sol_teacher, samples, max_batch):
+def test_features_do_not_depend_on_batch_size_or_composition(
+    lune_teacher, sol_teacher, samples, max_batch
+):
     latents, text, ids = samples
     for extractor, teacher in ((lune, lune_teacher), (sol, sol_teacher)):
-        whole = extractor(teacher).extract(*samples)
+        together = extractor(teacher).extract(*samples)
         parts = extractor(teacher, max_batch=max_batch).extract(*samples)
         alone = extractor(teacher).extract(latents[2:3], text.select(slice(2, 3)), ids[2:3])
-        for key, value in whole.items():
+        for key, value in together.items():
             torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(alone[key], value[2:3], atol=1e-5, rtol=1e-4)
 
 
-def test_the_teacher_sees_the_image_at_the_students_signal_to_noise(
+def test_the_teacher_receives_the_image_at_the_students_signal_to_noise_ratio(
     lune_teacher, sol_teacher, samples
 ):
     latents, text, ids = samples
@@ -91,7 +93,7 @@ def test_the_teacher_sees_the_image_at_the_students_signal_to_noise(
     assert lune(lune_teacher).times().tolist() == pytest.approx([0.95, 0.5, 0.05])
 
 
-def test_features_follow_the_image_the_words_and_the_seed(lune_teacher, samples):
+def test_features_depend_on_image_prompt_and_seed(lune_teacher, samples):
     latents, text, ids = samples
     before = lune(lune_teacher).extract(*samples)["lune.features"]
     torch.testing.assert_close(
@@ -111,15 +113,15 @@ def test_features_follow_the_image_the_words_and_the_seed(lune_teacher, samples)
 
 def test_the_literal_clock_ignores_the_image_and_runs_backwards(lune_teacher, sol_teacher, samples):
     latents, text, ids = samples
-    told = []
+    times = []
     lune_teacher.denoiser.unet.time_proj.register_forward_pre_hook(
-        lambda m, args: told.append(args[0])
+        lambda m, args: times.append(args[0])
     )
     first = lune(lune_teacher, clock="literal").extract(*samples)["lune.features"]
     torch.testing.assert_close(
         lune(lune_teacher, clock="literal").extract(latents + 1, text, ids)["lune.features"], first
     )
-    assert told[0][:3].tolist() == pytest.approx([50, 500, 950])
+    assert times[0][:3].tolist() == pytest.approx([50, 500, 950])
     literal = sol(sol_teacher, clock="literal")
     torch.testing.assert_close(literal.times() * 999, torch.tensor([50.0, 500.0, 950.0]))
     stats = literal.extract(*samples)["sol.stats"]
@@ -129,13 +131,15 @@ def test_the_literal_clock_ignores_the_image_and_runs_backwards(lune_teacher, so
         lune(lune_teacher, clock="reversed")
 
 
-def test_latents_need_not_be_square(sol_teacher, samples):
+def test_features_of_rectangular_latents_are_extracted(sol_teacher, samples):
     _, text, ids = samples
-    found = sol(sol_teacher).extract(torch.randn(4, 12, 6, 14), text, ids)
-    assert found["sol.spatial"].isfinite().all()
+    features = sol(sol_teacher).extract(torch.randn(4, 12, 6, 14), text, ids)
+    assert features["sol.spatial"].isfinite().all()
 
 
-def test_what_cannot_be_captured_is_an_error(lune_teacher, sol_teacher, samples):
+def test_nonfinite_features_and_networks_without_attention_are_refused(
+    lune_teacher, sol_teacher, samples
+):
     latents, text, _ = samples
     with torch.no_grad():
         lune_teacher.denoiser.unet.conv_in.bias[0] = float("nan")
@@ -164,7 +168,7 @@ def text_spec(teacher):
     return teacher.denoiser.text_spec
 
 
-def test_the_fingerprint_says_what_decides_the_features(lune_teacher):
+def test_the_fingerprint_covers_every_setting_that_decides_the_features(lune_teacher):
     base = lune(lune_teacher).fingerprint()
     assert lune(lune_teacher, max_batch=3).fingerprint() == base
     for changes in ({"seed": 8}, {"t_buckets": (0.1, 0.9)}, {"clock": "literal"}):
@@ -174,15 +178,17 @@ def test_the_fingerprint_says_what_decides_the_features(lune_teacher):
     assert lune(lune_teacher).fingerprint() != base
 
 
-def test_three_statistics_on_the_matched_clock_are_the_originals_of_the_noised_image(
-    sol_teacher, samples
-):
+def test_three_statistics_equal_the_original_on_the_noised_image(sol_teacher, samples):
     four, three = sol(sol_teacher), sol(sol_teacher, stats=3)
-    told, found = four.extract(*samples), three.extract(*samples)
-    assert found["sol.stats"].shape[-1] == 3
-    torch.testing.assert_close(found["sol.stats"][..., :2], told["sol.stats"][..., :2])
-    torch.testing.assert_close(found["sol.stats"][..., 2], 1 - told["sol.stats"][..., 1])
-    torch.testing.assert_close(found["sol.spatial"], told["sol.spatial"])
+    four_statistics, three_statistics = four.extract(*samples), three.extract(*samples)
+    assert three_statistics["sol.stats"].shape[-1] == 3
+    torch.testing.assert_close(
+        three_statistics["sol.stats"][..., :2], four_statistics["sol.stats"][..., :2]
+    )
+    torch.testing.assert_close(
+        three_statistics["sol.stats"][..., 2], 1 - four_statistics["sol.stats"][..., 1]
+    )
+    torch.testing.assert_close(three_statistics["sol.spatial"], four_statistics["sol.spatial"])
     assert three.fingerprint() != four.fingerprint() and "stats" not in four.fingerprint()
     assert (
         sol(sol_teacher, stats=3, clock="literal").fingerprint()
@@ -191,7 +197,7 @@ def test_three_statistics_on_the_matched_clock_are_the_originals_of_the_noised_i
 
 
 @pytest.mark.parametrize(("stats", "clock"), [(3, "matched"), (4, "matched"), (3, "literal")])
-def test_sol_takes_three_or_four_statistics(sol_teacher, samples, stats, clock):
+def test_sol_accepts_three_or_four_statistics(sol_teacher, samples, stats, clock):
     expert = Sol(stats=stats, clock=clock, t_buckets=BUCKETS)
     extracted = expert.extractor(sol_teacher, STUDENT, 7).extract(*samples)
     assert expert.ports(extracted, torch.full((4,), 0.3))["prior_stats"].shape == (4, stats)

@@ -18,7 +18,7 @@ def inputs(teacher, samples):
     return teacher.denoiser, latents, torch.full((4,), 0.3), Conditioning(text)
 
 
-def test_stopping_at_the_middle_is_exact_and_spares_the_rest(lune_teacher, samples):
+def test_capture_at_the_mid_block_is_exact_and_skips_the_decoder(lune_teacher, samples):
     denoiser, latents, t, cond = inputs(lune_teacher, samples)
     kept, later = [], []
     hook = denoiser.unet.mid_block.register_forward_hook(lambda m, i, o: kept.append(o))
@@ -33,16 +33,16 @@ def test_stopping_at_the_middle_is_exact_and_spares_the_rest(lune_teacher, sampl
     assert not denoiser.unet.mid_block._forward_hooks
 
 
-def test_statistics_are_those_of_the_attention_maps(sol_teacher, samples, monkeypatch):
-    """Against whole maps, recomputed from what each layer was given; tiles change nothing."""
+def test_streamed_statistics_equal_those_of_full_attention_maps(sol_teacher, samples, monkeypatch):
+    """Compared with full maps recomputed from each layer's inputs, for any tile size."""
     denoiser, latents, t, cond = inputs(sol_teacher, samples)
-    given = []
+    inputs_seen = []
     for name, module in denoiser.unet.named_modules():
         if name.endswith("attn1"):
-            module.register_forward_pre_hook(lambda m, args: given.append((m, args[0])))
+            module.register_forward_pre_hook(lambda m, args: inputs_seen.append((m, args[0])))
     layers = capture_layers(denoiser, latents, t, cond)
-    assert len(layers) == len(given) == 7
-    for layer, (attn, hidden) in zip(layers, given, strict=True):
+    assert len(layers) == len(inputs_seen) == 7
+    for layer, (attn, hidden) in zip(layers, inputs_seen, strict=True):
         query, key = (attn.head_to_batch_dim(part(hidden)) for part in (attn.to_q, attn.to_k))
         rows = attn.get_attention_scores(query, key).unflatten(0, (4, attn.heads)).mean(1)
         expected = sol_attention.LayerStatistics(4, layer.grid, rows.device)
@@ -51,18 +51,18 @@ def test_statistics_are_those_of_the_attention_maps(sol_teacher, samples, monkey
         torch.testing.assert_close(layer.importance(), expected.importance(), atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(sol_attention, "TILE_SIZE", 4 * 2 * 64 * 5)
     tiled = capture_layers(denoiser, latents, t, cond)
-    for found, expected in zip(summarise(tiled, 8), summarise(layers, 8), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    for actual, expected in zip(summarise(tiled, 8), summarise(layers, 8), strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_no_map_is_kept(sol_teacher, samples):
+def test_no_attention_map_is_kept_in_memory(sol_teacher, samples):
     denoiser, latents, t, cond = inputs(sol_teacher, samples)
     for layer in capture_layers(denoiser, latents, t, cond):
-        held = sum(v.numel() for v in vars(layer).values() if torch.is_tensor(v))
-        assert held <= layer.count * (2 + 4) + 16  # places, and column sums of four samples
+        numbers_kept = sum(v.numel() for v in vars(layer).values() if torch.is_tensor(v))
+        assert numbers_kept <= layer.count * (2 + 4) + 16  # places, and column sums of four samples
 
 
-def test_watching_changes_neither_the_answer_nor_the_teacher(sol_teacher, samples):
+def test_recording_attention_changes_neither_output_nor_network(sol_teacher, samples):
     denoiser, latents, t, cond = inputs(sol_teacher, samples)
     plain, before = denoiser(latents, t, cond).sample, denoiser.unet.attn_processors
     watcher = StatisticsAttention(sol_attention.grids_of(8, 8))

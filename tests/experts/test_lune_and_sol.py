@@ -18,7 +18,7 @@ def cached():
     }
 
 
-def test_ports_are_the_buckets_at_t(cached):
+def test_port_inputs_are_bucket_features_interpolated_at_t(cached):
     t = torch.tensor([0.05, 0.5, 1.0])
     vec = Lune(16).ports(cached, t)["vec"]
     assert vec.dtype == torch.float32
@@ -32,7 +32,7 @@ def test_ports_are_the_buckets_at_t(cached):
     torch.testing.assert_close(prior["prior_map"].sum((1, 2)), torch.ones(3))
 
 
-def test_missing_or_misshapen_buckets_say_so(cached):
+def test_missing_or_misshapen_buckets_are_refused(cached):
     t = torch.rand(3)
     with pytest.raises(DataError, match=r"no 'lune\.features'"):
         Lune(16).ports({}, t)
@@ -42,12 +42,12 @@ def test_missing_or_misshapen_buckets_say_so(cached):
         Sol(stats=3).ports(cached, t)
 
 
-def test_specs():
+def test_specs_name_features_shapes_and_buckets():
     assert Lune(16).spec == ExpertSpec("lune", {"features": (16,)}, T_BUCKETS)
     assert Sol().spec == ExpertSpec("sol", {"stats": (4,), "spatial": (8, 8)}, T_BUCKETS)
 
 
-def test_the_weight_ramps_from_nothing():
+def test_the_loss_weight_ramps_up_from_zero():
     lune = Lune(weight=0.1, ramp_steps=1000)
     assert [lune.weight_at(step) for step in (0, 500, 1000, 5000)] == pytest.approx(
         [0, 0.05, 0.1, 0.1]
@@ -55,7 +55,7 @@ def test_the_weight_ramps_from_nothing():
     assert Lune(weight=0.1, ramp_steps=0).weight_at(0) == pytest.approx(0.1)
 
 
-def test_the_teacher_is_withdrawn_on_schedule():
+def test_teacher_dropout_follows_its_schedule():
     sol = Sol(dropout=0.1, dropout_end=1.0, dropout_steps=100)
     assert [sol.dropout_at(step) for step in (0, 50, 100, 900)] == pytest.approx(
         [0.1, 0.55, 1.0, 1.0]
@@ -64,20 +64,20 @@ def test_the_teacher_is_withdrawn_on_schedule():
 
 
 @pytest.mark.parametrize("kind", ["cosine", "huber", "soft", "hard"])
-def test_lune_losses_are_per_sample_zero_at_the_teacher_and_teach(kind):
+def test_lune_losses_are_per_sample_zero_at_the_target_and_differentiable(kind):
     lune = Lune(16, loss=kind)
     target = torch.randn(3, 16)
-    found = (target + 0.5 * torch.randn(3, 16)).requires_grad_()
-    loss = lune.loss({"vec": found}, {"vec": target})
+    prediction = (target + 0.5 * torch.randn(3, 16)).requires_grad_()
+    loss = lune.loss({"vec": prediction}, {"vec": target})
     assert loss.shape == (3,) and (loss > 0).all()
     loss[0].backward()
-    assert found.grad[0].any() and not found.grad[1:].any()
+    assert prediction.grad[0].any() and not prediction.grad[1:].any()
     torch.testing.assert_close(
         lune.loss({"vec": target}, {"vec": target}), torch.zeros(3), atol=1e-6, rtol=0
     )
 
 
-def test_sols_map_loss_does_not_vanish(cached):
+def test_the_map_loss_of_sol_compares_maps_at_a_mean_of_one(cached):
     targets = Sol().ports(cached, torch.rand(3))
     flat = {"prior_stats": targets["prior_stats"], "prior_map": torch.ones(3, 8, 8)}
     density = Sol().loss(flat, targets)
@@ -92,15 +92,16 @@ def test_sols_map_loss_does_not_vanish(cached):
 
 def test_absent_samples_are_left_out_of_the_mean():
     lune, target = Lune(4, loss="hard"), torch.zeros(3, 4)
-    found = torch.tensor([1.0, 5.0, 3.0])[:, None].expand(3, 4)
+    prediction = torch.tensor([1.0, 5.0, 3.0])[:, None].expand(3, 4)
     present = torch.tensor([True, False, True])
-    assert lune.losses({"vec": found}, {"vec": target}, present).item() == pytest.approx(5.0)
+    assert lune.losses({"vec": prediction}, {"vec": target}, present).item() == pytest.approx(5.0)
     assert (
-        lune.losses({"vec": found}, {"vec": target}, torch.zeros(3, dtype=torch.bool)).item() == 0
+        lune.losses({"vec": prediction}, {"vec": target}, torch.zeros(3, dtype=torch.bool)).item()
+        == 0
     )
 
 
-def test_they_are_rebuilt_from_their_config():
+def test_experts_are_rebuilt_from_their_config():
     lune = Lune(
         16, weight=0.3, ramp_steps=7, dropout=0.2, dropout_end=0.9, dropout_steps=5, loss="huber"
     )
@@ -115,6 +116,6 @@ def test_they_are_rebuilt_from_their_config():
     "changes",
     [{"loss": "l2"}, {"dropout": 1.5}, {"dropout_end": 1.0}, {"weight": -1}, {"ramp_steps": -1}],
 )
-def test_wrong_settings_are_refused(changes):
+def test_invalid_settings_are_refused(changes):
     with pytest.raises(ConfigError):
         Lune(16, **changes)

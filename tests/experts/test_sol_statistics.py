@@ -1,4 +1,4 @@
-"""Attention maps whose answer is known, and pairs that only one statistic tells apart."""
+"""Attention maps with known statistics, and pairs that differ in a single statistic."""
 
 import math
 
@@ -32,38 +32,38 @@ BLOCK = [(y, x) for y in range(2, 5) for x in range(2, 5)]
 SCATTER = [(0, 0), (0, 3), (0, 6), (3, 1), (3, 4), (3, 7), (6, 0), (6, 3), (6, 6)]
 
 
-def test_uniform_attention():
-    found, layer = measure(torch.full((COUNT, COUNT), 1 / COUNT))
-    assert found["entropy"] == pytest.approx(1, abs=1e-5)
-    assert found["sparsity"] == pytest.approx(0, abs=1e-5)
-    assert found["clustering"] == pytest.approx(0, abs=1e-5)
-    places = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
-    expected = 1 - torch.cdist(places, places).mean().item() / math.hypot(7, 7)
-    assert found["locality"] == pytest.approx(expected, abs=1e-5)
+def test_uniform_attention_has_known_statistics():
+    statistics, layer = measure(torch.full((COUNT, COUNT), 1 / COUNT))
+    assert statistics["entropy"] == pytest.approx(1, abs=1e-5)
+    assert statistics["sparsity"] == pytest.approx(0, abs=1e-5)
+    assert statistics["clustering"] == pytest.approx(0, abs=1e-5)
+    positions = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+    expected = 1 - torch.cdist(positions, positions).mean().item() / math.hypot(7, 7)
+    assert statistics["locality"] == pytest.approx(expected, abs=1e-5)
     torch.testing.assert_close(
         area_map(layer.importance() / COUNT, 8), torch.full((1, 8, 8), 1 / COUNT)
     )
 
 
-def test_identity_attention():
-    found, _ = measure(torch.eye(COUNT))
-    assert found["locality"] == pytest.approx(1)
-    assert found["entropy"] == pytest.approx(0, abs=1e-4)
-    assert found["sparsity"] == pytest.approx(1, abs=1e-5)
-    assert found["clustering"] == pytest.approx(0, abs=0.05)  # one key is no cluster
+def test_identity_attention_has_known_statistics():
+    statistics, _ = measure(torch.eye(COUNT))
+    assert statistics["locality"] == pytest.approx(1)
+    assert statistics["entropy"] == pytest.approx(0, abs=1e-4)
+    assert statistics["sparsity"] == pytest.approx(1, abs=1e-5)
+    assert statistics["clustering"] == pytest.approx(0, abs=0.05)  # one key is no cluster
 
 
-def test_everyone_looks_at_one_corner():
-    found, layer = measure(looking_at([(0, 0)]))
-    assert found["entropy"] == pytest.approx(0, abs=1e-4) and found["sparsity"] == pytest.approx(
-        1, abs=1e-5
-    )
-    assert found["locality"] < 0.55  # on average half the diagonal away
+def test_attention_to_one_corner_has_known_statistics_and_map():
+    statistics, layer = measure(looking_at([(0, 0)]))
+    assert statistics["entropy"] == pytest.approx(0, abs=1e-4) and statistics[
+        "sparsity"
+    ] == pytest.approx(1, abs=1e-5)
+    assert statistics["locality"] < 0.55  # on average half the diagonal away
     spatial = area_map(layer.importance() / COUNT, 8)
     assert spatial[0, 0, 0] == pytest.approx(1) and spatial.sum() == pytest.approx(1)
 
 
-def test_a_block_is_clustered_and_a_chessboard_is_the_opposite():
+def test_clustering_is_high_for_a_block_and_low_for_a_checkerboard():
     assert measure(looking_at(BLOCK))[0]["clustering"] > 0.5
     board = [(y, x) for y in range(8) for x in range(8) if (y + x) % 2]
     assert measure(looking_at(board))[0]["clustering"] == pytest.approx(-1, abs=0.02)
@@ -71,30 +71,28 @@ def test_a_block_is_clustered_and_a_chessboard_is_the_opposite():
 
 
 def test_a_local_band_is_more_local_than_uniform():
-    places = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
-    band = torch.softmax(-torch.cdist(places, places) * 2, -1)
-    found, _ = measure(band)
-    assert found["locality"] > 0.85 and found["clustering"] > 0.2
+    positions = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+    band = torch.softmax(-torch.cdist(positions, positions) * 2, -1)
+    statistics, _ = measure(band)
+    assert statistics["locality"] > 0.85 and statistics["clustering"] > 0.2
 
 
 def different(first, second):
     return {name for name in STATISTICS if abs(first[name] - second[name]) > 0.02}
 
 
-def test_clustering_is_no_function_of_the_others():
-    """One step and two steps away: on the same side the keys touch, on opposite sides they do
-    not.
-    """
-    grid, touching, apart = (16, 16), torch.eye(256), torch.eye(256)
+def test_clustering_is_independent_of_the_other_statistics():
+    """Keys one and two steps away: adjacent on one side, not adjacent on opposite sides."""
+    grid, touching, opposite = (16, 16), torch.eye(256), torch.eye(256)
     for query in range(256):
         if 2 <= query % 16 < 14:
-            touching[query], apart[query] = 0, 0
+            touching[query], opposite[query] = 0, 0
             touching[query, [query + 1, query + 2]] = 0.5
-            apart[query, [query + 1, query - 2]] = 0.5
-    assert different(measure(touching, grid)[0], measure(apart, grid)[0]) == {"clustering"}
+            opposite[query, [query + 1, query - 2]] = 0.5
+    assert different(measure(touching, grid)[0], measure(opposite, grid)[0]) == {"clustering"}
 
 
-def test_locality_is_no_function_of_the_others():
+def test_locality_is_independent_of_the_other_statistics():
     """The same block, seen from under it and from afar: all but locality are equal."""
     grid, here = (16, 16), torch.zeros(256, 256)
     away = torch.zeros(256, 256)
@@ -107,7 +105,7 @@ def test_locality_is_no_function_of_the_others():
     assert different(measure(here, grid)[0], measure(away, grid)[0]) == {"locality"}
 
 
-def test_entropy_and_sparsity_are_no_functions_of_each_other():
+def test_entropy_and_sparsity_are_independent():
     """Two spreads of equal entropy, one with a peak and a long tail, have different L2 norms."""
 
     def entropy(row):
@@ -129,39 +127,43 @@ def test_entropy_and_sparsity_are_no_functions_of_each_other():
     assert abs(first["sparsity"] - second["sparsity"]) > 0.1
 
 
-def test_on_random_attention_no_statistic_is_fixed_by_the_other_three():
+def test_no_statistic_of_random_attention_follows_from_the_other_three():
     generator = torch.Generator().manual_seed(0)
-    places = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
-    found = []
+    positions = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+    shares = []
     for _ in range(120):
         sharpness, nearness, smooth = torch.rand(3, generator=generator).tolist()
         field = torch.randn(COUNT, 8, 8, generator=generator)
         blurred = torch.nn.functional.avg_pool2d(field[None], 3, 1, 1)[0] * 3
         field = (smooth * blurred + (1 - smooth) * field).flatten(1)
-        rows = torch.softmax(4 * sharpness * field - 2 * nearness * torch.cdist(places, places), -1)
-        found.append(list(measure(rows, tile=COUNT)[0].values()))
-    table = torch.tensor(found).double()
+        rows = torch.softmax(
+            4 * sharpness * field - 2 * nearness * torch.cdist(positions, positions), -1
+        )
+        shares.append(list(measure(rows, tile=COUNT)[0].values()))
+    table = torch.tensor(shares).double()
     table = (table - table.mean(0)) / table.std(0)
     for left_out in range(4):
-        others = table[:, [i for i in range(4) if i != left_out]]
-        features = torch.cat([others, others.square(), torch.ones(len(table), 1).double()], -1)
+        other_three = table[:, [i for i in range(4) if i != left_out]]
+        features = torch.cat(
+            [other_three, other_three.square(), torch.ones(len(table), 1).double()], -1
+        )
         fit = features @ torch.linalg.lstsq(features, table[:, left_out : left_out + 1]).solution
         unexplained = (table[:, left_out : left_out + 1] - fit).var().item()
         assert unexplained > 0.005, STATISTICS[left_out]
 
 
 @pytest.mark.parametrize("tile", [1, 5, 64, 100])
-def test_tiles_change_nothing(tile):
+def test_statistics_do_not_depend_on_the_tile_size(tile):
     rows = torch.softmax(
         torch.randn(COUNT, COUNT, generator=torch.Generator().manual_seed(1)) * 3, -1
     )
-    whole, tiled = measure(rows, tile=COUNT)[1], measure(rows, tile=tile)[1]
-    torch.testing.assert_close(whole.statistics(), tiled.statistics())
-    torch.testing.assert_close(whole.importance(), tiled.importance())
+    untiled, tiled = measure(rows, tile=COUNT)[1], measure(rows, tile=tile)[1]
+    torch.testing.assert_close(untiled.statistics(), tiled.statistics())
+    torch.testing.assert_close(untiled.importance(), tiled.importance())
 
 
 @pytest.mark.parametrize("grid", [(64, 64), (12, 12), (5, 9), (8, 8), (4, 6), (1, 3)])
-def test_the_map_keeps_all_mass_at_any_size(grid):
+def test_the_map_conserves_attention_mass_at_any_size(grid):
     importance = torch.rand(2, *grid, generator=torch.Generator().manual_seed(2))
     small = area_map(importance, 8)
     torch.testing.assert_close(small.sum((1, 2)), importance.sum((1, 2)))
@@ -170,7 +172,7 @@ def test_the_map_keeps_all_mass_at_any_size(grid):
     assert area_map(corner, 8)[0, 4:, :].sum() == 0 or grid[0] < 2
 
 
-def test_layers_weigh_alike_whatever_their_size():
+def test_layers_have_equal_weight_at_any_resolution():
     fine = measure(looking_at([(0, 0)], (16, 16)), (16, 16))[1]
     coarse = measure(looking_at([(3, 3)], (4, 4)), (4, 4))[1]
     _, spatial = summarise([fine, coarse], 8)

@@ -14,7 +14,7 @@ from tinyflux_pl.text.hashed_words import HashedWords
 
 
 def export(teacher, folder, dtype=torch.float16):
-    """What the export step writes."""
+    """Write an exported teacher as the export step does."""
     denoiser = teacher.denoiser
     weights = folder / f"{teacher.name}.safetensors"
     write_tensors(weights, {k: v.to(dtype) for k, v in denoiser.state_dict().items()})
@@ -33,7 +33,7 @@ def export(teacher, folder, dtype=torch.float16):
 
 
 @pytest.mark.parametrize("name", ["lune", "sol"])
-def test_an_exported_teacher_comes_back_in_fp32(name, tmp_path, request, samples):
+def test_an_exported_teacher_is_loaded_in_fp32(name, tmp_path, request, samples):
     teacher = request.getfixturevalue(f"{name}_teacher")
     weights = export(teacher, tmp_path)
     again = embedded(name, tmp_path)
@@ -64,12 +64,12 @@ def test_altered_missing_or_foreign_teachers_are_refused(tmp_path, lune_teacher)
     with pytest.raises(CorruptCheckpoint, match="is not the file"):
         embedded("lune", tmp_path)
     description = tmp_path / "lune.json"
-    told = json.loads(description.read_text())
-    write_json(description, {**told, "denoiser": "tinyflux", "sha256": sha256(weights)})
+    described = json.loads(description.read_text())
+    write_json(description, {**described, "denoiser": "tinyflux", "sha256": sha256(weights)})
     with pytest.raises(ConfigError, match="UNets"):
         embedded("lune", tmp_path)
-    del told["path"]
-    write_json(description, told)
+    del described["path"]
+    write_json(description, described)
     with pytest.raises(CorruptCheckpoint, match="path"):
         embedded("lune", tmp_path)
 
@@ -83,9 +83,7 @@ def test_teachers_reject_a_codec_or_text_that_they_were_not_trained_with(lune_te
 
 @pytest.fixture
 def release(tmp_path, lune_teacher):
-    """Stable Diffusion 1.5's layout: unet/config.json; and a flow release: one file of bare UNet
-    keys.
-    """
+    """Stable Diffusion 1.5's layout (unet/config.json) and a flow release of bare UNet keys."""
     unet = lune_teacher.denoiser.unet
     unet.save_config(tmp_path / "sd15" / "unet")
     tensors = {k: v.half() for k, v in unet.state_dict().items()}
@@ -101,7 +99,7 @@ def load(release, name, weights=None, **changes):
     )
 
 
-def test_published_flow_teachers_have_their_own_clocks(release, lune_teacher, samples):
+def test_published_flow_teachers_keep_their_own_time_convention(release, lune_teacher, samples):
     lune, sol = load(release, "lune"), load(release, "sol")
     assert (lune.denoiser.path.name, lune.denoiser.path.noise_at, lune.denoiser.prediction) == (
         "linear",
@@ -126,7 +124,7 @@ def test_published_flow_teachers_have_their_own_clocks(release, lune_teacher, sa
     assert load(release, "lune", dtype="bfloat16").dtype == torch.bfloat16
 
 
-def test_weights_may_be_a_folder_that_holds_the_file(release):
+def test_weights_may_be_a_folder_with_one_weights_file(release):
     assert load(release, "sol", weights=str(release)).weights == load(release, "sol").weights
 
 

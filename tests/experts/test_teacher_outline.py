@@ -1,6 +1,4 @@
-"""A published teacher is an outline until it is used: its fingerprint takes no weights, its file is
-hashed once.
-"""
+"""A published teacher loads lazily: fingerprints read no weights, files are hashed once."""
 
 import os
 
@@ -43,7 +41,7 @@ def load(release, dtype="float32"):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_come_on_first_use_and_change_no_fingerprint(release, monkeypatch, dtype):
+def test_weights_are_loaded_on_first_use_and_the_fingerprint_stays(release, monkeypatch, dtype):
     read, real = [], room.read_tensors
     monkeypatch.setattr(room, "read_tensors", lambda file: read.append(file) or real(file))
     teacher = load(release, dtype)
@@ -66,18 +64,18 @@ def test_weights_come_on_first_use_and_change_no_fingerprint(release, monkeypatc
         assert torch.equal(value, weights[name].to(value.dtype)), name
 
 
-def test_what_the_outline_was_filled_with_draws_as_the_network_itself(release):
-    teacher, whole = load(release), releases.unet(5).half().float().eval()
+def test_a_lazily_loaded_teacher_equals_its_network(release):
+    teacher, network = load(release), releases.unet(5).half().float().eval()
     x, t = torch.randn(2, 4, 16, 16), torch.tensor([0.2, 0.7])
     text = teacher.text.encode(["a red circle", "blue"])
     with torch.no_grad():
-        expected = whole(x, t * 1000, text.tokens, return_dict=False)[0]
+        expected = network(x, t * 1000, text.tokens, return_dict=False)[0]
         torch.testing.assert_close(
             teacher.denoiser(x, t, Conditioning(text)).sample, expected, atol=1e-5, rtol=1e-4
         )
 
 
-def test_weights_that_do_not_fit_are_found_without_reading_them(release, tmp_path, monkeypatch):
+def test_mismatched_weights_are_detected_from_the_header(release, tmp_path, monkeypatch):
     tensors = room.read_tensors(release / "experts" / "sd15-flow-lune-unet.safetensors")
     tensors["conv_in.bias"] = tensors["conv_in.bias"][:-1].contiguous()
     write_tensors(tmp_path / "experts" / "sd15-flow-lune-unet.safetensors", tensors)

@@ -61,25 +61,25 @@ def shards(root, group="encodings"):
     return {p.name: p.read_bytes() for p in sorted((root / group).glob("*.safetensors"))}
 
 
-def test_the_store_holds_what_the_codec_and_the_text_encoder_say(tmp_path, parts):
+def test_the_store_equals_the_outputs_of_codec_and_text_encoder(tmp_path, parts):
     records, codec, text = parts
     store = make(tmp_path / "s", parts)
     encode(store, parts)
     batch = CachedDataset(store).__getitems__([0, 9, 21])
-    told = [records[i] for i in (0, 9, 21)]
-    assert batch.captions == [r.caption for r in told]
-    assert batch.sample_ids.tolist() == [r.sample_id for r in told]
+    chosen = [records[i] for i in (0, 9, 21)]
+    assert batch.captions == [r.caption for r in chosen]
+    assert batch.sample_ids.tolist() == [r.sample_id for r in chosen]
     pixels = (
         codec.decode(batch.latents).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
     )
-    assert all((pixels[i] == told[i].image).all() for i in range(3))
+    assert all((pixels[i] == chosen[i].image).all() for i in range(3))
     assert torch.equal(batch.text.pooled, text.encode(batch.captions).pooled)
     assert batch.masks.shape == (3, 16, 16) and 0 < float(batch.masks.mean()) < 0.5
 
 
-def test_an_interrupted_encoding_goes_on_and_ends_with_the_same_bytes(tmp_path, parts, monkeypatch):
-    whole = make(tmp_path / "whole", parts)
-    encode(whole, parts)
+def test_a_resumed_encoding_ends_with_the_same_bytes(tmp_path, parts, monkeypatch):
+    uninterrupted = make(tmp_path / "whole", parts)
+    encode(uninterrupted, parts)
     broken, real, written = make(tmp_path / "broken", parts), CacheStore.write_shard, []
 
     def dies_on_the_second(self, *arguments):
@@ -98,7 +98,7 @@ def test_an_interrupted_encoding_goes_on_and_ends_with_the_same_bytes(tmp_path, 
     assert shards(tmp_path / "whole") == shards(tmp_path / "broken")
 
 
-def test_an_expert_is_added_without_encoding_again(tmp_path, parts, monkeypatch):
+def test_adding_an_expert_does_not_encode_again(tmp_path, parts, monkeypatch):
     store = make(tmp_path / "s", parts)
     encode(store, parts)
     before = shards(tmp_path / "s")
@@ -116,34 +116,36 @@ def test_an_expert_is_added_without_encoding_again(tmp_path, parts, monkeypatch)
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_extractors_side_by_side_write_the_bytes_of_one(tmp_path, parts, shared):
-    roots, own = [], (Extractor(), [Extractor(), Extractor()])
-    for name, copies in (("alone", ()), ("parallel", own[1])):
+def test_parallel_extractors_write_the_bytes_of_a_single_one(tmp_path, parts, shared):
+    roots, extractors = [], (Extractor(), [Extractor(), Extractor()])
+    for name, copies in (("alone", ()), ("parallel", extractors[1])):
         store = make(tmp_path / name, parts)
         encode(store, parts)
-        extract(store, parts, own[0], shared, copies=copies)
+        extract(store, parts, extractors[0], shared, copies=copies)
         roots.append(store.root)
-    assert shards(roots[0], "lune") == shards(roots[1], "lune") and any(e.calls for e in own[1])
+    assert shards(roots[0], "lune") == shards(roots[1], "lune") and any(
+        e.calls for e in extractors[1]
+    )
 
 
-def test_a_teacher_with_its_own_codec_sees_the_images_themselves(tmp_path, parts):
-    shared, own = make(tmp_path / "a", parts), make(tmp_path / "b", parts)
-    for store, flag in ((shared, True), (own, False)):
+def test_a_teacher_with_its_own_codec_receives_pixels(tmp_path, parts):
+    shared, separate = make(tmp_path / "a", parts), make(tmp_path / "b", parts)
+    for store, flag in ((shared, True), (separate, False)):
         encode(store, parts)
         extract(store, parts, Extractor(), shared=flag)
     rows = list(range(22))
-    assert torch.equal(shared.gather("lune.features", rows), own.gather("lune.features", rows))
+    assert torch.equal(shared.gather("lune.features", rows), separate.gather("lune.features", rows))
 
 
-def test_what_a_teacher_sees_is_rounded_as_the_store_rounds_whoever_encodes_it(tmp_path, parts):
+def test_teacher_inputs_are_rounded_like_the_store_in_every_code_path(tmp_path, parts):
     records, codec, text = parts
     store, seen = make(tmp_path / "s", parts), []
     room.encode(store, *parts, torch.float16, "test", batch=4)
     for name, shared in (("lune", True), ("sol", False)):
         extractor = Extractor()
         extractor.name = name
-        extractor.extract = lambda latents, told, ids: (
-            seen.append((latents, told.tokens, told.pooled))
+        extractor.extract = lambda latents, tokens, ids: (
+            seen.append((latents, tokens.tokens, tokens.pooled))
             or {
                 f"{name}.x": latents.mean((1, 2, 3))  # noqa: B023
             }
@@ -156,11 +158,11 @@ def test_what_a_teacher_sees_is_rounded_as_the_store_rounds_whoever_encodes_it(t
             torch.equal(a, b) and a.is_contiguous() == b.is_contiguous()
             for a, b in zip(one, other, strict=True)
         )
-    told = text.encode(["red"]).tokens
-    assert not torch.equal(told, told.half().float()), "rounding changes them"
+    tokens = text.encode(["red"]).tokens
+    assert not torch.equal(tokens, tokens.half().float()), "rounding changes them"
 
 
-def test_a_complete_cache_is_read_while_another_process_holds_its_lock(tmp_path, parts):
+def test_a_complete_cache_is_readable_while_another_process_holds_its_lock(tmp_path, parts):
     store = make(tmp_path / "s", parts)
     encode(store, parts)
     with CacheStore.open(tmp_path / "s").writing():

@@ -1,6 +1,4 @@
-"""Everything that decides an entry of a cache is in its key or its fingerprint, each input by
-itself.
-"""
+"""Every input that decides a cache entry is in its key or fingerprint, each tested alone."""
 
 from types import SimpleNamespace
 
@@ -55,25 +53,23 @@ CHANGES = {  # what is done to the files, what is asked for; None: the version o
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_each_input_of_a_folder_is_in_its_samples_keys_and_in_its_fingerprint(
-    pictures, monkeypatch, name
-):
+def test_every_input_of_a_folder_enters_sample_keys_and_fingerprint(pictures, monkeypatch, name):
     change, options = CHANGES[name]
-    asked = {"size": 16, "split": "all"}
-    before = Folder(pictures, **asked)
+    arguments = {"size": 16, "split": "all"}
+    before = Folder(pictures, **arguments)
     keys, fingerprint = keys_of(before), before.fingerprint()
-    assert np.array_equal(keys_of(Folder(pictures, **asked)), keys)
+    assert np.array_equal(keys_of(Folder(pictures, **arguments)), keys)
     if change is None:
         monkeypatch.setattr(folder_records, "DECODING_VERSION", folder_records.DECODING_VERSION + 1)
     else:
         change(pictures)
-    after = Folder(pictures, **{**asked, **options})
+    after = Folder(pictures, **{**arguments, **options})
     changed = (keys_of(after) != keys).any(1).sum()
     assert changed == (1 if name in ("image", "mask", "caption") else 3)
     assert after.fingerprint() != fingerprint
 
 
-def test_each_input_of_a_pair_is_in_its_key(tmp_path, monkeypatch):
+def test_every_input_of_an_image_pair_enters_its_key(tmp_path, monkeypatch):
     for i in range(2):
         for kind in ("target", "reference"):
             draw(tmp_path / f"{i}_{kind}.png", 10 * i + len(kind))
@@ -89,12 +85,14 @@ def test_each_input_of_a_pair_is_in_its_key(tmp_path, monkeypatch):
             PairedImages(tmp_path, **{"size": 16, "reference_size": 16, "split": "all", **options})
         )
 
-    whole = keys()
-    assert (keys(size=24) != whole).any(1).all() and (keys(reference_size=24) != whole).any(1).all()
+    original_keys = keys()
+    assert (keys(size=24) != original_keys).any(1).all() and (
+        keys(reference_size=24) != original_keys
+    ).any(1).all()
     draw(tmp_path / "1_reference.png", 77)
-    assert (keys() != whole).any(1).sum() == 1
+    assert (keys() != original_keys).any(1).sum() == 1
     monkeypatch.setattr(paired_images, "DECODING_VERSION", paired_images.DECODING_VERSION + 1)
-    assert (keys() != whole).any(1).all()
+    assert (keys() != original_keys).any(1).all()
 
 
 def different(one, other):
@@ -105,7 +103,7 @@ def different(one, other):
     return [] if one == other else [""]
 
 
-def test_the_precision_and_the_type_of_an_extraction_decide_an_expert_s_group():
+def test_extraction_precision_and_dtype_enter_an_experts_fingerprint():
     extractor = Lune(16).extractor(make_teacher("lune"), LinearPath(), seed=0)
 
     def fingerprint(precision="32-true", dtype="float16"):
@@ -116,13 +114,13 @@ def test_the_precision_and_the_type_of_an_extraction_decide_an_expert_s_group():
     assert different(fingerprint(), fingerprint(dtype="float32")) == ["dtype"]
 
 
-def test_the_type_that_a_teacher_computes_in_decides_its_features():
+def test_the_compute_dtype_of_a_teacher_enters_its_fingerprint():
     exact, rounded = make_teacher("lune"), make_teacher("lune")
     rounded.network.to(torch.bfloat16)
     assert different(exact.fingerprint(), rounded.fingerprint()) == ["dtype"]
 
 
-def test_the_type_and_scaling_of_an_autoencoder_decide_the_latents(tmp_path):
+def test_dtype_and_scaling_of_an_autoencoder_enter_the_fingerprint(tmp_path):
     releases.vae(
         tmp_path,
         block_out_channels=(8, 8, 16),
@@ -139,7 +137,7 @@ def test_the_type_and_scaling_of_an_autoencoder_decide_the_latents(tmp_path):
     )
 
 
-def test_the_length_and_the_type_of_text_encoders_decide_the_embeddings(tmp_path):
+def test_length_and_dtype_of_text_encoders_enter_the_fingerprint(tmp_path):
     folders = str(releases.flan_t5(tmp_path / "t5")), str(releases.clip(tmp_path / "clip"))
     plain = ClipT5(*folders, length=12).fingerprint()
     assert different(plain, ClipT5(*folders, length=16).fingerprint()) == ["length"]
@@ -149,12 +147,12 @@ def test_the_length_and_the_type_of_text_encoders_decide_the_embeddings(tmp_path
 
 
 @pytest.mark.parametrize(("one", "other"), [((16, 6), (16, 8)), ((16, 6), (24, 6))])
-def test_the_sizes_of_hashed_words_decide_the_embeddings(one, other):
+def test_sizes_of_hashed_words_enter_the_fingerprint(one, other):
     assert HashedWords(*one).fingerprint() != HashedWords(*other).fingerprint()
 
 
-def test_the_parts_of_the_encodings_are_all_named():
+def test_the_encodings_fingerprint_names_every_part():
     codec, text = make_teacher("lune").codec, HashedWords(16, 6)
     assert set(encodings_fingerprint(codec, text, "float16")) == {"codec", "text", "dtype"}
-    told = [encodings_fingerprint(codec, text, dtype) for dtype in ("float16", "float32")]
-    assert different(*told) == ["dtype"]
+    fingerprints = [encodings_fingerprint(codec, text, dtype) for dtype in ("float16", "float32")]
+    assert different(*fingerprints) == ["dtype"]

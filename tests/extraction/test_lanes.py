@@ -9,7 +9,7 @@ from tinyflux_pl.extraction.lanes import side_by_side
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_answers_come_in_the_order_of_the_blocks_and_a_worker_is_never_used_twice_at_once(workers):
+def test_results_keep_block_order_and_a_worker_runs_one_block_at_a_time(workers):
     used = [threading.Lock() for _ in range(workers)]
 
     def work(worker, block):
@@ -21,7 +21,7 @@ def test_answers_come_in_the_order_of_the_blocks_and_a_worker_is_never_used_twic
     assert list(side_by_side(used, work, range(20))) == [block * block for block in range(20)]
 
 
-def test_two_workers_work_at_the_same_time_with_the_threads_divided():
+def test_two_workers_run_concurrently_and_share_the_threads():
     both, threads = threading.Barrier(2, timeout=20), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -36,24 +36,24 @@ def test_two_workers_work_at_the_same_time_with_the_threads_divided():
         torch.set_num_threads(threads)
 
 
-def test_blocks_are_taken_as_they_are_needed():
-    taken, found = [], []
+def test_blocks_are_consumed_lazily():
+    taken, results = [], []
     for answer in side_by_side(
         "ab", lambda _, block: block, (taken.append(i) or i for i in range(50))
     ):
-        found.append(answer)
-        assert len(taken) <= len(found) + 3
-    assert found == list(range(50))
+        results.append(answer)
+        assert len(taken) <= len(results) + 3
+    assert results == list(range(50))
 
 
-def test_an_error_is_raised_at_its_turn_and_ends_the_work():
+def test_an_error_is_raised_in_block_order_and_stops_the_work():
     def work(worker, block):
         if block == 5:
             raise ValueError("block 5")
         return block
 
-    found = []
+    results = []
     with pytest.raises(ValueError, match="block 5"):
         for answer in side_by_side("ab", work, range(1000)):
-            found.append(answer)
-    assert found == [0, 1, 2, 3, 4] and threading.active_count() < 10
+            results.append(answer)
+    assert results == [0, 1, 2, 3, 4] and threading.active_count() < 10

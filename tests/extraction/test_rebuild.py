@@ -1,6 +1,4 @@
-"""A rebuild makes the affected entries and no others, and ends with the bytes of a cache made from
-nothing.
-"""
+"""A rebuild computes only affected rows and ends with the bytes of a new cache."""
 
 import dataclasses
 
@@ -54,10 +52,10 @@ def built(root, records):
 def rebuilt(root, records, old):
     """With what can be kept of an old store; how many entries each group made."""
     store = make(root, parts(records))
-    made = [encode(store, parts(records), reusable=ReusableRows(old, store, "encodings"))]
+    counts = [encode(store, parts(records), reusable=ReusableRows(old, store, "encodings"))]
     store.begin_group("lune", Extractor().fingerprint())
     return [
-        *made,
+        *counts,
         extract(store, parts(records), Extractor(), reusable=ReusableRows(old, store, "lune")),
     ]
 
@@ -87,7 +85,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_exactly_the_affected_entries_are_made(tmp_path, change):
+def test_a_rebuild_computes_exactly_the_affected_rows(tmp_path, change):
     records, affected = CHANGES[change]
     old = built(tmp_path / "old", Chosen(range(20)))
     assert rebuilt(tmp_path / "new", records, CacheStore.open(old.root)) == [affected, affected]
@@ -95,7 +93,7 @@ def test_exactly_the_affected_entries_are_made(tmp_path, change):
     assert content(tmp_path / "new") == content(tmp_path / "from nothing")
 
 
-def test_a_damaged_shard_is_not_copied_on(tmp_path):
+def test_a_rebuild_copies_no_damaged_shard(tmp_path):
     old = built(tmp_path / "old", Chosen(range(20)))
     shard = old.root / "encodings" / "shard_00001.safetensors"
     torn = bytearray(shard.read_bytes())
@@ -116,7 +114,7 @@ def test_a_damaged_shard_is_not_copied_on(tmp_path):
     )
 
 
-def test_of_a_group_made_otherwise_nothing_is_kept(tmp_path):
+def test_a_group_with_another_fingerprint_reuses_no_row(tmp_path):
     old, records = built(tmp_path / "old", Chosen(range(20))), Chosen(range(20))
     new = make(tmp_path / "new", parts(records))
     assert encode(new, parts(records), reusable=ReusableRows(old, new, "encodings")) == 0
@@ -124,7 +122,7 @@ def test_of_a_group_made_otherwise_nothing_is_kept(tmp_path):
     assert ReusableRows(old, new, "lune").missing_rows(range(20)) == list(range(20))
 
 
-def test_an_unfinished_old_store_lends_what_it_has(tmp_path):
+def test_rows_of_an_unfinished_old_store_are_reused(tmp_path):
     old, records = built(tmp_path / "old", Chosen(range(20))), Chosen(range(20))
     (old.root / "encodings" / "shard_00002.json").unlink()
     new = make(tmp_path / "new", parts(records))
@@ -132,7 +130,7 @@ def test_an_unfinished_old_store_lends_what_it_has(tmp_path):
     assert kept.missing_rows(range(20)) == [16, 17, 18, 19] and not kept.faults
 
 
-def test_a_group_without_a_teacher_at_hand_goes_along_where_it_can(tmp_path):
+def test_a_group_without_loaded_teacher_is_copied_where_possible(tmp_path):
     old = built(tmp_path / "old", Chosen(range(20)))
     records = Chosen(range(20), {17: "a red circle"})
     new = make(tmp_path / "new", parts(records))
@@ -145,7 +143,7 @@ def test_a_group_without_a_teacher_at_hand_goes_along_where_it_can(tmp_path):
     )
 
 
-def test_a_rebuild_that_was_stopped_goes_on(tmp_path, monkeypatch):
+def test_a_stopped_rebuild_resumes(tmp_path, monkeypatch):
     old, records = (
         built(tmp_path / "old", Chosen(range(20))),
         Chosen([*range(10, 20), *range(20, 30)]),
@@ -167,10 +165,10 @@ def test_a_rebuild_that_was_stopped_goes_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_every_batch_has_the_same_shape_however_few_entries_are_made(tmp_path, monkeypatch, shared):
-    """Kernels round by the shape of a batch: else what is made alone would differ in its last
-    bits.
-    """
+def test_every_batch_has_the_same_shape_however_few_rows_are_computed(
+    tmp_path, monkeypatch, shared
+):
+    """Kernels round by batch shape: otherwise single rows would differ in the last bits."""
     records = Chosen(range(20), {7: "a small blue cross, left", 19: "a red circle"})
     old, shapes, real = built(tmp_path / "old", Chosen(range(20))), [], PixelFolding.encode
     monkeypatch.setattr(
@@ -182,8 +180,8 @@ def test_every_batch_has_the_same_shape_however_few_entries_are_made(tmp_path, m
     assert encode(new, parts(records), reusable=ReusableRows(old, new, "encodings")) == 2
     new.begin_group("lune", extractor.fingerprint())
     seen, answer = [], extractor.extract
-    extractor.extract = lambda latents, told, ids: (
-        seen.append((len(latents), len(told), len(ids))) or answer(latents, told, ids)
+    extractor.extract = lambda latents, tokens, ids: (
+        seen.append((len(latents), len(tokens), len(ids))) or answer(latents, tokens, ids)
     )
     assert (
         extract(new, parts(records), extractor, shared, reusable=ReusableRows(old, new, "lune"))

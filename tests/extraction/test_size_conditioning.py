@@ -47,7 +47,7 @@ def cached(root, records):
     return CachedDataset(CacheStore.open(root))
 
 
-def test_the_crop_is_where_the_picture_was_cut():
+def test_crop_offsets_equal_the_position_of_the_crop():
     """A mark at the crop's corner in the scaled picture lies at the corner of the fitted one."""
     pixels = np.zeros((60, 120, 3), np.uint8)
     *_, top, left, height, width = size_ids((60, 120), (30, 30), "crop")
@@ -69,21 +69,23 @@ def test_each_sample_has_its_own_sizes_in_the_batch_and_the_conditioning(tmp_pat
 
 
 def test_a_padded_picture_is_not_cropped(folder):
-    told = {r.source: r.attributes["size_ids"] for r in Folder(folder, 32, "pad", split="all")}
-    assert told["a.png"] == [60, 120, 0, 0, 32, 32]
+    ids_by_source = {
+        r.source: r.attributes["size_ids"] for r in Folder(folder, 32, "pad", split="all")
+    }
+    assert ids_by_source["a.png"] == [60, 120, 0, 0, 32, 32]
 
 
-def test_targets_of_pairs_know_theirs_too(tmp_path):
+def test_targets_of_image_pairs_have_size_conditioning(tmp_path):
     for name in ("a_target.png", "a_ref.png"):
         Image.new("RGB", (120, 60), "red").save(tmp_path / name)
     records = PairedImages(tmp_path, 32, split="all", allow_missing_captions=True)
     assert records[0].attributes["size_ids"] == CROPPED["a"]
 
 
-def test_drawn_pictures_are_of_their_own_size_alone_and_in_a_mixture(tmp_path, folder):
+def test_synthetic_images_report_their_own_size_alone_and_in_a_mixture(tmp_path, folder):
     drawn = cached(tmp_path / "drawn", Shapes(count=4, size=32))
     assert drawn.__getitems__([0]).size_ids is None
     mixed = Mixture({0: drawn, 1: cached(tmp_path / "cache", Folder(folder, 32, split="all"))})
     batch = mixed.__getitems__([4, 1, 5])
-    own = [32, 32, 0, 0, 32, 32]
-    assert batch.size_ids.tolist() == [CROPPED["a"], own, CROPPED["b"]]
+    expected_ids = [32, 32, 0, 0, 32, 32]
+    assert batch.size_ids.tolist() == [CROPPED["a"], expected_ids, CROPPED["b"]]

@@ -1,4 +1,4 @@
-"""A family's own pipeline beside ours: the same folder, noise and prompt."""
+"""The pipeline of a family next to ours: same folder, noise and prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> 
     """Our pipeline in fp32 as generate.py makes it from a folder."""
     from tinyflux_pl.app.build_pipeline import pipeline
 
-    asked = [
+    words = [
         f"model={model}",
         f"model.weights='{folder}'",
         f"height={height}",
@@ -31,7 +31,7 @@ def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> 
         *EXACT,
         *overrides,
     ]
-    return pipeline(settings("generate", folder, f"prompt='{PROMPT}'", *asked))
+    return pipeline(settings("generate", folder, f"prompt='{PROMPT}'", *words))
 
 
 def theirs(kind: str, folder: Path) -> Any:
@@ -39,22 +39,22 @@ def theirs(kind: str, folder: Path) -> Any:
     import diffusers
 
     diffusers.utils.logging.disable_progress_bar()
-    made = getattr(diffusers, kind).from_pretrained(
+    built = getattr(diffusers, kind).from_pretrained(
         str(folder), local_files_only=True, low_cpu_mem_usage=False
     )
-    made.set_progress_bar_config(disable=True)
-    return made
+    built.set_progress_bar_config(disable=True)
+    return built
 
 
-def draw(made: Any, seed: int = 3, **options: Any) -> Tensor:
+def draw(pipeline: Any, seed: int = 3, **options: Any) -> Tensor:
     """Our image (1, 3, H, W) in [0, 1]."""
-    image = made.sampler.images(made.denoiser, [PROMPT], seed=seed, **options)
+    image = pipeline.sampler.images(pipeline.denoiser, [PROMPT], seed=seed, **options)
     return (image + 1) / 2
 
 
-def noise(made: Any, seed: int = 3) -> Tensor:
+def noise(pipeline: Any, seed: int = 3) -> Tensor:
     """The noise (1, C, h, w) that `draw` begins with."""
-    return rng.normal(made.sampler.latent_shape(), seed, "sampling", [0])
+    return rng.normal(pipeline.sampler.latent_shape(), seed, "sampling", [0])
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:

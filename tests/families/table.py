@@ -1,6 +1,4 @@
-"""The table of docs/families.md: one line a family, from its configuration, its structure and what
-was measured.
-"""
+"""The table of docs/families.md: one line per family from configuration, structure, measurement."""
 
 from __future__ import annotations
 
@@ -29,13 +27,13 @@ def families() -> list[str]:
     return sorted(
         f.stem
         for f in (CONF / "model").glob("*.yaml")
-        if re.search(r"^release:|- flux|- sd", f.read_text(), re.M)
+        if re.search(r"^release:|- flux\d|- sd", f.read_text(), re.M)
     )
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a line says of conf/model/<name>.yaml, but for the measured difference."""
+    """The documented line of conf/model/<name>.yaml, except the measured difference."""
 
     name: str
     kind: str
@@ -44,9 +42,7 @@ class Family:
 
     @classmethod
     def of(cls, name: str) -> Family:
-        """Composed as generate.py composes it; the full-size network is counted on the meta
-        device.
-        """
+        """Composed as by generate.py; the full-size network is counted on the meta device."""
         import torch
         from omegaconf import OmegaConf
 
@@ -65,29 +61,31 @@ class Family:
 
     def line(self, bound: float) -> str:
         """The family's line with `bound` as the largest difference of a final image."""
-        made = [self.choices[group] for group in ("text", "codec", "sampler", "guidance")]
-        cells = (self.name, self.kind, f"{self.parameters:,}", *made, f"<= {bound:.0e}")
+        parts = [self.choices[group] for group in ("text", "codec", "sampler", "guidance")]
+        cells = (self.name, self.kind, f"{self.parameters:,}", *parts, f"<= {bound:.0e}")
         return "| " + " | ".join(cells) + " |"
 
 
 def check(name: str, measured: float) -> None:
-    """Assert that the docs hold the family's line, and that what was measured keeps the bound it
-    states.
+    """Assert that the docs hold the family's line and that the measured value keeps its bound.
 
-    With FAMILIES_WRITE=1 the line is written instead, its bound the power of ten above three times
-    the measured.
+    With FAMILIES_WRITE=1 the line is written instead; its bound is the power of ten above three
+    times the measured value. With FAMILIES_WRITE=1 the line is written instead, its bound the power
+    of ten above three times the measured.
     """
     family, text = Family.of(name), FILE.read_text()
-    found = re.search(rf"^\| {re.escape(name)} \|.*<= (\S+) \|$", text, re.M)
+    documented = re.search(rf"^\| {re.escape(name)} \|.*<= (\S+) \|$", text, re.M)
     if WRITE:
         bound = 10.0 ** math.ceil(math.log10(max(3 * measured, 1e-7)))
         FILE.write_text(_with_line(text, name, family.line(bound)))
         return
-    assert found, (
+    assert documented, (
         f"docs/families.md has no line of {name}: FAMILIES_WRITE=1 python -m pytest tests/families"
     )
-    bound = float(found[1])
-    assert found[0] == family.line(bound), f"docs/families.md is out of date: {family.line(bound)}"
+    bound = float(documented[1])
+    assert documented[0] == family.line(bound), (
+        f"docs/families.md is out of date: {family.line(bound)}"
+    )
     assert measured <= bound <= LARGEST, f"{name}: measured {measured:.1e}, documented {bound:.0e}"
 
 

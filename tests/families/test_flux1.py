@@ -1,6 +1,4 @@
-"""FLUX.1 from disk to image, beside diffusers' own pipelines on the same weights, noise and
-prompt.
-"""
+"""FLUX.1 from disk to image equals diffusers' pipelines on equal weights, noise and prompt."""
 
 import numpy as np
 import pytest
@@ -25,12 +23,12 @@ SCHNELL = {**releases_flux1.STRUCTURE, **releases_flux1.VARIANTS["schnell"]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = {}
+    saved = {}
 
     def of(variant):
-        if variant not in made:
-            made[variant] = releases_flux1.flux1(tmp_path_factory.mktemp(variant), variant)
-        return made[variant]
+        if variant not in saved:
+            saved[variant] = releases_flux1.flux1(tmp_path_factory.mktemp(variant), variant)
+        return saved[variant]
 
     return of
 
@@ -61,73 +59,75 @@ def packed(latents):
 @pytest.mark.parametrize(
     ("variant", "guided"), [("dev", dict(guidance_scale=3.5)), ("schnell", {})]
 )
-def test_text_to_image_is_diffusers(folder, variant, guided):
-    made = drawing.ours(f"flux1_{variant}", folder(variant), HEIGHT, WIDTH, *SMALL)
+def test_text_to_image_equals_diffusers(folder, variant, guided):
+    built = drawing.ours(f"flux1_{variant}", folder(variant), HEIGHT, WIDTH, *SMALL)
     reference = drawing.theirs("FluxPipeline", folder(variant))
     image = reference(
-        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **guided
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **guided
     ).images
-    table.check(f"flux1_{variant}", drawing.difference(drawing.draw(made), image))
+    table.check(f"flux1_{variant}", drawing.difference(drawing.draw(built), image))
 
 
-def test_true_guidance_is_diffusers(folder):
-    made = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL, "guidance.scale=2.5")
+def test_true_guidance_equals_diffusers(folder):
+    built = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL, "guidance.scale=2.5")
     reference = drawing.theirs("FluxPipeline", folder("dev"))
-    told = dict(guidance_scale=3.5, true_cfg_scale=2.5, negative_prompt="blue")
+    options = dict(guidance_scale=3.5, true_cfg_scale=2.5, negative_prompt="blue")
     image = reference(
-        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **told
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **options
     ).images
-    assert drawing.difference(drawing.draw(made, negative_prompt="blue"), image) <= table.LARGEST
+    assert drawing.difference(drawing.draw(built, negative_prompt="blue"), image) <= table.LARGEST
 
 
-def test_each_component_is_diffusers(folder):
-    made = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL)
+def test_each_component_equals_diffusers(folder):
+    built = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL)
     reference = drawing.theirs("FluxPipeline", folder("dev"))
     tokens, pooled, ids = reference.encode_prompt(
         [drawing.PROMPT, "red"], max_sequence_length=LENGTH
     )
-    told = made.sampler.text.encode([drawing.PROMPT, "red"])
-    assert not ids.any() and bool(told.mask.all())
-    torch.testing.assert_close((told.tokens, told.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5)
+    embeddings = built.sampler.text.encode([drawing.PROMPT, "red"])
+    assert not ids.any() and bool(embeddings.mask.all())
+    torch.testing.assert_close(
+        (embeddings.tokens, embeddings.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5
+    )
     image = torch.rand(1, 3, HEIGHT, WIDTH) * 2 - 1
     mode = (reference.vae.encode(image).latent_dist.mode() - 0.1159) * 0.3611
-    torch.testing.assert_close(made.sampler.codec.encode(image), mode, rtol=1e-5, atol=1e-5)
-    own, given = made.denoiser.net.state_dict(), reference.transformer.state_dict()
-    assert own.keys() == given.keys() and all(torch.equal(own[key], given[key]) for key in own)
+    torch.testing.assert_close(built.sampler.codec.encode(image), mode, rtol=1e-5, atol=1e-5)
+    ours, theirs = built.denoiser.net.state_dict(), reference.transformer.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_kontext_is_diffusers(folder, picture):
+def test_kontext_equals_diffusers(folder, picture):
     options = (*SMALL, "model.reference_size=as_is", f"reference='{picture}'")
-    made = drawing.ours("flux1_kontext", folder("kontext"), HEIGHT, WIDTH, *options)
+    built = drawing.ours("flux1_kontext", folder("kontext"), HEIGHT, WIDTH, *options)
     reference = drawing.theirs("FluxKontextPipeline", folder("kontext"))
     edited = dict(
         image=Image.open(picture), max_area=HEIGHT * WIDTH, _auto_resize=False, guidance_scale=2.5
     )
     image = reference(
-        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **edited
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **edited
     ).images
-    table.check("flux1_kontext", drawing.difference(drawing.draw(made), image))
+    table.check("flux1_kontext", drawing.difference(drawing.draw(built), image))
 
 
-def test_fill_is_diffusers(folder, picture, hole):
+def test_fill_equals_diffusers(folder, picture, hole):
     options = (*SMALL, f"image='{picture}'", f"mask='{hole}'")
-    made = drawing.ours("flux1_fill", folder("fill"), HEIGHT, WIDTH, *options)
+    built = drawing.ours("flux1_fill", folder("fill"), HEIGHT, WIDTH, *options)
     reference = drawing.theirs("FluxFillPipeline", folder("fill"))
     filled = dict(image=Image.open(picture), mask_image=Image.open(hole), guidance_scale=30.0)
     image = reference(
-        prompt=drawing.PROMPT, latents=packed(drawing.noise(made)), **SIZE, **filled
+        prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **filled
     ).images
-    table.check("flux1_fill", drawing.difference(drawing.draw(made), image))
+    table.check("flux1_fill", drawing.difference(drawing.draw(built), image))
 
 
-def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tmp_path):
+def test_generate_accepts_a_folder_and_a_single_original_file(folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
     from tests.app.runs import run
     from tests.weights.flux1_original import to_original
 
     release = folder("schnell")
-    asked = (
+    overrides = (
         "model=flux1_schnell",
         "prompt='a red circle'",
         "height=32",
@@ -138,7 +138,7 @@ def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tm
     run(
         "generate",
         tmp_path,
-        *asked,
+        *overrides,
         *drawing.EXACT,
         f"model.weights='{release}'",
         f"output='{tmp_path / 'a'}'",
@@ -154,16 +154,16 @@ def test_generate_draws_from_a_folder_and_from_a_single_original_file(folder, tm
         f"release.weights='{release}'",
         *structure,
     )
-    run("generate", tmp_path, *asked, *drawing.EXACT, *alone, f"output='{tmp_path / 'b'}'")
-    first, second = (Image.open(tmp_path / place / "image_0000.png") for place in "ab")
+    run("generate", tmp_path, *overrides, *drawing.EXACT, *alone, f"output='{tmp_path / 'b'}'")
+    first, second = (Image.open(tmp_path / name / "image_0000.png") for name in "ab")
     assert first.size == (48, 32) and first.tobytes() == second.tobytes()
     assert '"weights": "published"' in first.text["tinyflux_pl"]
 
 
-def test_a_reference_is_told_in_the_picture_and_sets_its_size(folder, picture, tmp_path):
+def test_a_reference_is_recorded_in_the_metadata_and_sets_the_size(folder, picture, tmp_path):
     from tests.app.runs import run
 
-    asked = (
+    overrides = (
         "model=flux1_kontext",
         "prompt='night'",
         "sampler.steps=1",
@@ -175,13 +175,13 @@ def test_a_reference_is_told_in_the_picture_and_sets_its_size(folder, picture, t
         f"output='{tmp_path}'",
         f"reference=['{picture}','{picture}']",
     )
-    run("generate", tmp_path, *asked, *drawing.EXACT, *where)
-    made = Image.open(tmp_path / "image_0000.png")
-    assert made.size == (48, 32) and picture.name in made.text["tinyflux_pl"]
+    run("generate", tmp_path, *overrides, *drawing.EXACT, *where)
+    image = Image.open(tmp_path / "image_0000.png")
+    assert image.size == (48, 32) and picture.name in image.text["tinyflux_pl"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("overrides", "says"),
     [
         (["model=flux1_dev"], "no weights to draw from"),
         (
@@ -206,26 +206,28 @@ def test_a_reference_is_told_in_the_picture_and_sets_its_size(folder, picture, t
         ),
     ],
 )
-def test_what_cannot_be_drawn_says_why(folder, picture, tmp_path, asked, says):
+def test_unusable_requests_are_refused_with_their_reason(
+    folder, picture, tmp_path, overrides, says
+):
     from tests.app.runs import run
     from tinyflux_pl.core.errors import TinyFluxError
 
-    told = [
+    words = [
         line.replace("FOLDER", str(folder("dev"))).replace("=PICTURE", f"='{picture}'")
-        for line in asked
+        for line in overrides
     ]
     with pytest.raises(TinyFluxError, match=says):
-        run("generate", tmp_path, "prompt=x", *SMALL[:1], *told)
+        run("generate", tmp_path, "prompt=x", *SMALL[:1], *words)
 
 
-def test_a_negative_prompt_or_an_embedded_guidance_that_does_nothing_is_refused(folder):
+def test_an_unused_negative_prompt_or_embedded_guidance_is_refused(folder):
     from tinyflux_pl.core.errors import ConfigError
 
-    made = drawing.ours("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL)
+    built = drawing.ours("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL)
     with pytest.raises(ConfigError, match=r"guidance\.scale=1"):
-        drawing.draw(made, negative_prompt="blue")
-    made = drawing.ours(
+        drawing.draw(built, negative_prompt="blue")
+    built = drawing.ours(
         "flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL, "guidance=embedded"
     )
     with pytest.raises(ConfigError, match="no guidance input"):
-        drawing.draw(made)
+        drawing.draw(built)

@@ -16,7 +16,7 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("steps", [1, 4, 28])
 @pytest.mark.parametrize("side", [256, 512, 1024, 1360])
-def test_the_grid_of_times_is_the_schedulers(side, steps):
+def test_the_time_grid_equals_the_schedulers(side, steps):
     from diffusers import FlowMatchEulerDiscreteScheduler
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
@@ -32,17 +32,17 @@ def test_the_grid_of_times_is_the_schedulers(side, steps):
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
-def test_parameters_at_full_size(model):
+def test_parameter_counts_equal_the_published_model(model):
     exact, billions = PARAMETERS[model]
-    found = table.Family.of(model).parameters
-    assert found == exact and round(found / 1e9, 2) == billions
+    parameters = table.Family.of(model).parameters
+    assert parameters == exact and round(parameters / 1e9, 2) == billions
 
 
-def test_the_plan_needs_no_weights(tmp_path, capsys):
+def test_the_memory_plan_needs_no_weights(tmp_path, capsys):
     from tests.app.runs import run
 
     run("generate", tmp_path, "model=flux1_dev", "plan=only")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for count in ("11,901,408,320", "83,819,683", "4,762,310,656", "123,060,480"):
-        assert count in told
-    assert "22.17 GiB" in told and "31.04 GiB" in told and "1024 x 1024" in told
+        assert count in output
+    assert "22.17 GiB" in output and "31.04 GiB" in output and "1024 x 1024" in output

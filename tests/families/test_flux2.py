@@ -1,6 +1,4 @@
-"""FLUX.2 from disk to image, beside diffusers' own pipelines on the same weights, noise and
-prompt.
-"""
+"""FLUX.2 from disk to image equals diffusers' pipelines on equal weights, noise and prompt."""
 
 import numpy as np
 import pytest
@@ -41,50 +39,52 @@ def klein(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder, made = tmp_path_factory.mktemp("pictures"), []
+    folder, files = tmp_path_factory.mktemp("pictures"), []
     for k, size in enumerate(((77, 70), (68, 101))):
         pixels = np.random.default_rng(k).integers(0, 255, (9, 9, 3), np.uint8)
         Image.fromarray(pixels).resize(size).save(folder / f"{k}.png")
-        made.append(folder / f"{k}.png")
-    return made
+        files.append(folder / f"{k}.png")
+    return files
 
 
-def reference(pipeline, made, **told):
-    given = {
+def reference(pipeline, built, **options):
+    arguments = {
         "prompt": drawing.PROMPT,
-        "latents": drawing.noise(made),
+        "latents": drawing.noise(built),
         "text_encoder_out_layers": LAYERS,
     }
-    return pipeline(**{**SIZE, **given, "guidance_scale": 4.0, **told}).images
+    return pipeline(**{**SIZE, **arguments, "guidance_scale": 4.0, **options}).images
 
 
-def test_dev_is_diffusers(dev):
+def test_dev_equals_diffusers(dev):
     folder, pipeline = dev
-    made = drawing.ours("flux2_dev", folder, HEIGHT, WIDTH, *SMALL)
-    table.check("flux2_dev", drawing.difference(drawing.draw(made), reference(pipeline, made)))
+    built = drawing.ours("flux2_dev", folder, HEIGHT, WIDTH, *SMALL)
+    table.check("flux2_dev", drawing.difference(drawing.draw(built), reference(pipeline, built)))
 
 
 @pytest.mark.parametrize("size", ["4b", "9b"])
-def test_klein_is_diffusers(klein, size):
+def test_klein_equals_diffusers(klein, size):
     folder, pipeline = klein
-    made = drawing.ours(f"flux2_klein_{size}", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.ours(f"flux2_klein_{size}", folder, HEIGHT, WIDTH, *SMALL)
     table.check(
-        f"flux2_klein_{size}", drawing.difference(drawing.draw(made), reference(pipeline, made))
+        f"flux2_klein_{size}", drawing.difference(drawing.draw(built), reference(pipeline, built))
     )
 
 
-def test_references_are_diffusers(klein, pictures):
+def test_references_equal_diffusers(klein, pictures):
     folder, pipeline = klein
-    told = f"reference=[{','.join(map(str, pictures))}]"
-    made = drawing.ours("flux2_klein_4b", folder, HEIGHT, WIDTH, *SMALL, told)
-    image = reference(pipeline, made, image=[Image.open(file) for file in pictures])
-    assert drawing.difference(drawing.draw(made), image) <= table.LARGEST
-    assert drawing.difference(drawing.draw(made), reference(pipeline, made)) > 1e-3  # they are read
+    override = f"reference=[{','.join(map(str, pictures))}]"
+    built = drawing.ours("flux2_klein_4b", folder, HEIGHT, WIDTH, *SMALL, override)
+    image = reference(pipeline, built, image=[Image.open(file) for file in pictures])
+    assert drawing.difference(drawing.draw(built), image) <= table.LARGEST
+    assert (
+        drawing.difference(drawing.draw(built), reference(pipeline, built)) > 1e-3
+    )  # they are read
 
 
 @pytest.mark.parametrize("side", [256, 1024, 1360])
 @pytest.mark.parametrize("steps", [4, 28, 50])
-def test_the_grid_of_times_is_the_schedulers(side, steps):
+def test_the_time_grid_equals_the_schedulers(side, steps):
     from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
     from tinyflux_pl.diffusion.grids import grid
@@ -101,7 +101,7 @@ def test_the_grid_of_times_is_the_schedulers(side, steps):
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
-def test_parameters_at_full_size(model):
+def test_parameter_counts_equal_the_published_model(model):
     exact, billions = PARAMETERS[model]
-    found = table.Family.of(model).parameters
-    assert found == exact and round(found / 1e9, 2) == billions
+    parameters = table.Family.of(model).parameters
+    assert parameters == exact and round(parameters / 1e9, 2) == billions

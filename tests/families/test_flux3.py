@@ -1,6 +1,4 @@
-"""FLUX.3 from disk to image, beside diffusers' modular pipeline on the same weights, noise and
-prompt.
-"""
+"""FLUX.3 from disk to image equals diffusers' modular pipeline on equal weights and noise."""
 
 from types import SimpleNamespace
 
@@ -35,7 +33,7 @@ def reference(folder, parts, latents, **more):
     pipeline.update_components(transformer=net, vae=vae, text_encoder=encoder, scheduler=scheduler)
     pipeline.tokenizer = processor  # the real one is a processor, which wants packages for pictures
     pipeline.set_progress_bar_config(disable=True)
-    told = dict(
+    options = dict(
         height=HEIGHT,
         width=WIDTH,
         num_inference_steps=STEPS,
@@ -44,21 +42,21 @@ def reference(folder, parts, latents, **more):
         **more,
     )
     return pipeline(
-        prompt=drawing.PROMPT, text_encoder_out_layers=(1, 2, 4), **told, output="images"
+        prompt=drawing.PROMPT, text_encoder_out_layers=(1, 2, 4), **options, output="images"
     )
 
 
-def test_text_to_image_is_diffusers(release):
+def test_text_to_image_equals_diffusers(release):
     folder, parts = release
     small = ("text.layers=[1,2,4]", f"sampler.steps={STEPS}")
-    made = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
+    built = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
     table.check(
         "flux3",
-        drawing.difference(drawing.draw(made), reference(folder, parts, drawing.noise(made))),
+        drawing.difference(drawing.draw(built), reference(folder, parts, drawing.noise(built))),
     )
 
 
-def test_two_references_are_diffusers(release, tmp_path):
+def test_two_references_equal_diffusers(release, tmp_path):
     folder, parts = release
     files = []
     for k, size in enumerate(((77, 70), (68, 101))):
@@ -70,13 +68,13 @@ def test_two_references_are_diffusers(release, tmp_path):
         f"sampler.steps={STEPS}",
         f"reference=[{','.join(map(str, files))}]",
     )
-    made = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
+    built = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
     image = reference(
-        folder, parts, drawing.noise(made), image=[Image.open(file) for file in files]
+        folder, parts, drawing.noise(built), image=[Image.open(file) for file in files]
     )
-    assert drawing.difference(drawing.draw(made), image) <= table.LARGEST
+    assert drawing.difference(drawing.draw(built), image) <= table.LARGEST
 
 
-def test_parameters_at_full_size():
-    found = table.Family.of("flux3").parameters
-    assert found == 5_538_458_368 and round(found / 1e9, 3) == 5.538
+def test_parameter_counts_equal_the_published_model():
+    parameters = table.Family.of("flux3").parameters
+    assert parameters == 5_538_458_368 and round(parameters / 1e9, 3) == 5.538

@@ -11,7 +11,7 @@ from tests import releases_flux2, releases_stability
 from tests.families import drawing
 
 REVISION = "0123456789" * 4
-BESIDE = {  # that no one asked for: other formats, a variant, the original file, a LoRA
+UNUSED = {  # that no one asked for: other formats, a variant, the original file, a LoRA
     "unet/diffusion_pytorch_model.bin",
     "unet/model.onnx",
     "sd_xl_base_1.0.safetensors",
@@ -25,9 +25,7 @@ BESIDE = {  # that no one asked for: other formats, a variant, the original file
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub that holds one repository in tmp_path/remote, and keeps what is fetched as the real
-    client does.
-    """
+    """A hub with one repository in tmp_path/remote that caches fetched files as the client does."""
     remote, cache = tmp_path / "remote", tmp_path / "models--owner--name"
     remote.mkdir()
 
@@ -66,18 +64,18 @@ def drawn_twice(model, remote, *small):
     torch.testing.assert_close(pinned, image(model, remote, *small), rtol=0, atol=1e-5)
 
 
-def test_sdxls_repository(hub):
+def test_only_needed_files_of_an_sdxl_repository_are_fetched(hub):
     remote, snapshot = hub
     releases_stability.sdxl(remote)
-    for name in BESIDE:
+    for name in UNUSED:
         (remote / name).write_bytes(b"x")
     drawn_twice("sdxl", remote)
-    assert not fetched(snapshot) & BESIDE
+    assert not fetched(snapshot) & UNUSED
     drawn_again = image("sdxl", snapshot)  # the cache's own folder, given by hand
     torch.testing.assert_close(drawn_again, image("sdxl", remote), rtol=0, atol=1e-5)
 
 
-def test_a_repository_of_one_variant(hub):
+def test_a_repository_with_one_variant_is_fetched(hub):
     remote, snapshot = hub
     pipeline = releases_stability.sdxl(remote)
     shutil.rmtree(remote)
@@ -86,7 +84,7 @@ def test_a_repository_of_one_variant(hub):
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in fetched(snapshot)
 
 
-def test_flux2s_repository_with_its_chat_template(hub):
+def test_a_flux2_repository_is_fetched_with_its_chat_template(hub):
     remote, snapshot = hub
     releases_flux2.flux2(remote, guided=False)
     assert (remote / "tokenizer" / "chat_template.jinja").is_file()

@@ -111,7 +111,7 @@ def ours(folder, steps, *overrides):
     return drawing.ours("sdxl", folder, HEIGHT, WIDTH, f"sampler.steps={steps}", *overrides)
 
 
-def reference(pipeline, made, steps, monkeypatch, kind, **options):
+def reference(pipeline, built, steps, monkeypatch, kind, **options):
     """diffusers' image from the same noise; what an ancestral scheduler adds is ours, too."""
     count = iter(range(1000))
 
@@ -123,24 +123,24 @@ def reference(pipeline, made, steps, monkeypatch, kind, **options):
         monkeypatch.setattr(module, "randn_tensor", fresh)
     size = dict(height=HEIGHT, width=WIDTH, num_inference_steps=steps, output_type="pt")
     scale = {"guidance_scale": 5.0, **options}
-    return pipeline(prompt=drawing.PROMPT, latents=drawing.noise(made), **size, **scale).images
+    return pipeline(prompt=drawing.PROMPT, latents=drawing.noise(built), **size, **scale).images
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_a_releases_scheduler_is_followed(xl, name, monkeypatch):
+def test_the_scheduler_of_a_release_sets_the_sampler(xl, name, monkeypatch):
     import diffusers
 
     folder, pipeline = xl
     kind, settings, steps = FOLLOWED[name]
     put(folder, kind, **settings)
     pipeline.scheduler = getattr(diffusers, kind).from_config(settings)
-    made = ours(folder, steps)
-    image = reference(pipeline, made, steps, monkeypatch, kind)
-    assert drawing.difference(drawing.draw(made), image) <= 1e-4
+    built = ours(folder, steps)
+    image = reference(pipeline, built, steps, monkeypatch, kind)
+    assert drawing.difference(drawing.draw(built), image) <= 1e-4
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_followed_is_refused_by_name_before_weights_are_read(xl, name, monkeypatch):
+def test_unsupported_scheduler_settings_are_refused_before_weights_are_read(xl, name, monkeypatch):
     from tinyflux_pl.weights import load_release
 
     kind, settings, says = REFUSED[name]
@@ -151,16 +151,16 @@ def test_what_is_not_followed_is_refused_by_name_before_weights_are_read(xl, nam
     assert "scheduler_config.json" in error.value.where and len(str(error.value).splitlines()) == 3
 
 
-def test_what_is_asked_for_wins_over_the_release(xl):
+def test_command_line_settings_take_precedence_over_the_release(xl):
     put(xl[0], "LCMScheduler", **TABLE)
-    whole = ("sampler=euler", "path=vp", "model.prediction=epsilon")
-    assert ours(xl[0], 3, *whole).sampler.settings.spacing == "even"
+    explicit = ("sampler=euler", "path=vp", "model.prediction=epsilon")
+    assert ours(xl[0], 3, *explicit).sampler.settings.spacing == "even"
     put(xl[0], "EulerDiscreteScheduler", **TABLE, **TRAILING, **V)
-    made = ours(xl[0], 3, "sampler.spacing=leading")
-    assert (made.sampler.settings.spacing, made.denoiser.prediction) == ("leading", "v")
+    built = ours(xl[0], 3, "sampler.spacing=leading")
+    assert (built.sampler.settings.spacing, built.denoiser.prediction) == ("leading", "v")
 
 
-def test_settings_that_nobody_reads_are_named_once_and_usual_ones_are_not(xl, capsys):
+def test_unread_scheduler_settings_are_reported_once_except_common_ones(xl, capsys):
     relics = dict(
         clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True, trained_betas=None
     )
@@ -168,13 +168,13 @@ def test_settings_that_nobody_reads_are_named_once_and_usual_ones_are_not(xl, ca
     edit(xl[0] / "model_index.json", of_the_day_after=True)
     ours(xl[0], 3)
     ours(xl[0], 3)
-    told = capsys.readouterr().out
-    assert told.count("of_tomorrow") == 1 and told.count("of_the_day_after") == 1
-    assert not any(relic in told for relic in relics)
+    output = capsys.readouterr().out
+    assert output.count("of_tomorrow") == 1 and output.count("of_the_day_after") == 1
+    assert not any(relic in output for relic in relics)
 
 
 @pytest.mark.parametrize("zeros", [True, False])
-def test_the_unconditional_is_as_the_index_says(xl, zeros, monkeypatch):
+def test_the_unconditional_follows_model_index_json(xl, zeros, monkeypatch):
     folder, pipeline = xl
     put(folder, "EulerDiscreteScheduler", **TABLE, timestep_spacing="leading", steps_offset=1)
     edit(folder / "model_index.json", force_zeros_for_empty_prompt=zeros)
@@ -183,13 +183,13 @@ def test_the_unconditional_is_as_the_index_says(xl, zeros, monkeypatch):
     settings = dict(TABLE, timestep_spacing="leading", steps_offset=1)
     pipeline.scheduler = diffusers.EulerDiscreteScheduler(**settings)
     pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
-    made = ours(folder, 3)
-    image = reference(pipeline, made, 3, monkeypatch, "EulerDiscreteScheduler")
-    assert bool(made.sampler.text.null().tokens.any()) == (not zeros)
-    assert drawing.difference(drawing.draw(made), image) <= 1e-4
+    built = ours(folder, 3)
+    image = reference(pipeline, built, 3, monkeypatch, "EulerDiscreteScheduler")
+    assert bool(built.sampler.text.null().tokens.any()) == (not zeros)
+    assert drawing.difference(drawing.draw(built), image) <= 1e-4
 
 
-def test_playground_is_diffusers_with_its_latents_statistics(xl, tmp_path, monkeypatch):
+def test_playground_with_latent_statistics_equals_diffusers(xl, tmp_path, monkeypatch):
     import diffusers
 
     folder = shutil.copytree(xl[0], tmp_path / "playground")
@@ -200,40 +200,40 @@ def test_playground_is_diffusers_with_its_latents_statistics(xl, tmp_path, monke
     edit(folder / "vae" / "config.json", **statistics)
     pipeline = drawing.theirs("StableDiffusionXLPipeline", folder)
     assert isinstance(pipeline.scheduler, diffusers.EDMDPMSolverMultistepScheduler)
-    made = ours(folder, 5)
-    image = reference(pipeline, made, 5, monkeypatch, "EDMDPMSolverMultistepScheduler")
-    assert drawing.difference(drawing.draw(made), image) <= 1e-4
-    assert made.sampler.codec.scale == 1.0  # 0.5, over the deviation of the data
+    built = ours(folder, 5)
+    image = reference(pipeline, built, 5, monkeypatch, "EDMDPMSolverMultistepScheduler")
+    assert drawing.difference(drawing.draw(built), image) <= 1e-4
+    assert built.sampler.codec.scale == 1.0  # 0.5, over the deviation of the data
 
 
-def test_a_network_alone_follows_the_release_around_it(xl):
+def test_a_bare_network_uses_the_scheduler_of_its_release(xl):
     put(xl[0], "EulerDiscreteScheduler", **TABLE, **TRAILING, **V)
-    made = ours(xl[0] / "unet", 3, f"release.weights='{xl[0]}'")
-    assert (made.sampler.settings.spacing, made.denoiser.prediction) == ("trailing", "v")
+    built = ours(xl[0] / "unet", 3, f"release.weights='{xl[0]}'")
+    assert (built.sampler.settings.spacing, built.denoiser.prediction) == ("trailing", "v")
 
 
 @pytest.mark.parametrize("markers", [("v_pred",), ("v_pred", "ztsnr"), ("edm_mean", "edm_std")])
-def test_markers_in_a_single_file_are_followed_or_refused(tmp_path, markers):
+def test_prediction_markers_in_a_single_file_are_applied_or_refused(tmp_path, markers):
     from safetensors.torch import save_file
 
     from tests.app.runs import settings
     from tinyflux_pl.app.release_settings import followed
 
     save_file({name: torch.zeros(0) for name in markers}, tmp_path / "xl.safetensors")
-    asked = ("model=sdxl", f"model.weights='{tmp_path / 'xl.safetensors'}'", "prompt=red")
-    config = settings("generate", tmp_path, *asked)
+    overrides = ("model=sdxl", f"model.weights='{tmp_path / 'xl.safetensors'}'", "prompt=red")
+    config = settings("generate", tmp_path, *overrides)
     if "edm_mean" in markers:
         with pytest.raises(ConfigError, match="EDM network"):
             followed(config)
         return
-    found = followed(config)
-    assert found.model["prediction"] == "v"
-    assert found.path["zero_terminal_snr"] == ("ztsnr" in markers)
-    assert found.sampler["spacing"] == ("trailing" if "ztsnr" in markers else "leading")
-    assert followed(found) == found
+    followed_settings = followed(config)
+    assert followed_settings.model["prediction"] == "v"
+    assert followed_settings.path["zero_terminal_snr"] == ("ztsnr" in markers)
+    assert followed_settings.sampler["spacing"] == ("trailing" if "ztsnr" in markers else "leading")
+    assert followed(followed_settings) == followed_settings
 
 
-def test_a_step_distilled_release_is_not_drawn_with_guidance(tmp_path):
+def test_guidance_is_refused_for_a_step_distilled_release(tmp_path):
     (tmp_path / "model_index.json").write_text(
         json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True})
     )

@@ -1,4 +1,4 @@
-"""Whole checkpoints in one file, as people have them, draw what the release's folder draws."""
+"""Complete checkpoints in one file sample as the folder of the release."""
 
 import json
 import shutil
@@ -26,30 +26,32 @@ SDXL = {f"model.diffusion_model.{key}": value for key, value in SDXL.items()}  #
 UNSAID = ("architectures", "dtype", "transformers_version", "model_type")
 
 
-def told(key, folder):
-    """What a folder's config.json says, as a command line says it of a file."""
+def structure_overrides(key, folder):
+    """The config.json of a folder as command line overrides for a file."""
     config = json.loads((folder / "config.json").read_text())
-    said = {
+    sizes = {
         k: v
         for k, v in config.items()
         if not k.startswith("_") and k not in UNSAID and v is not None
     }
     return [
         f"++{key}.{k}={json.dumps(v).replace(chr(34), '')}"
-        for k, v in said.items()
+        for k, v in sizes.items()
         if not isinstance(v, dict)
     ]
 
 
 def structures(folder, network, **encoders):
     """Everything that a tiny release differs in from the published one."""
-    lines = told("model.structure", folder / network) + told("codec.structure", folder / "vae")
+    lines = structure_overrides("model.structure", folder / network) + structure_overrides(
+        "codec.structure", folder / "vae"
+    )
     return [
         *lines,
         *(
             line
             for key, name in encoders.items()
-            for line in told(f"text.structures.{key}", folder / name)
+            for line in structure_overrides(f"text.structures.{key}", folder / name)
         ),
     ]
 
@@ -65,7 +67,7 @@ def alone(folder, name, tensors):
     return folder / name
 
 
-def test_sdxl_in_one_file(tmp_path):
+def test_sdxl_in_one_file_equals_its_folder(tmp_path):
     pipeline = releases_stability.sdxl(tmp_path / "release")
     extra = {
         "model_ema.diffusion_modelinput_blocks00weight": torch.ones(1),
@@ -89,7 +91,7 @@ def test_sdxl_in_one_file(tmp_path):
     torch.testing.assert_close(image("sdxl", tmp_path / "release"), expected, rtol=0, atol=1e-5)
 
 
-def test_sd35_in_one_file(tmp_path):
+def test_sd35_in_one_file_equals_its_folder(tmp_path):
     pipeline = releases_stability.sd35(tmp_path / "release")
     with torch.no_grad():  # as the release's is, which its files therefore leave out
         projection = pipeline.text_encoder.text_projection.weight
@@ -98,9 +100,9 @@ def test_sd35_in_one_file(tmp_path):
     file = alone(tmp_path / "file", "sd3.5_large.safetensors", original_layouts.sd35_file(pipeline))
     encoders = dict(first="text_encoder", second="text_encoder_2", t5="text_encoder_3")
     small = [*structures(tmp_path / "release", "transformer", **encoders), "text.t5_length=16"]
-    made = image("sd35_large", file, *small, f"text.tokenizer='{tmp_path / 'release'}'")
+    built = image("sd35_large", file, *small, f"text.tokenizer='{tmp_path / 'release'}'")
     expected = image("sd35_large", tmp_path / "release", "text.t5_length=16")
-    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(built, expected, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -110,24 +112,24 @@ def flux(tmp_path_factory):
 
 
 def fp8(tensors, scaled):
-    """Matrices of the blocks in float8, with a scale each if asked; and what they stand for."""
-    made, meant = {}, dict(tensors)
+    """Block matrices in float8, with scales if requested, and the values that they represent."""
+    packed, meant = {}, dict(tensors)
     for key, value in tensors.items():
         inside = value.ndim == 2 and "_blocks." in key
         scale = value.abs().max() / 448 if scaled and inside else torch.ones(())
-        made[key] = (value / scale).to(torch.float8_e4m3fn) if inside else value
-        meant[key] = made[key].float() * scale
+        packed[key] = (value / scale).to(torch.float8_e4m3fn) if inside else value
+        meant[key] = packed[key].float() * scale
         if scaled and inside:
-            made[key.replace(".weight", ".scale_weight")] = scale
-            made[key.replace(".weight", ".scale_input")] = torch.ones(())
+            packed[key.replace(".weight", ".scale_weight")] = scale
+            packed[key.replace(".weight", ".scale_input")] = torch.ones(())
     return {
-        **made,
+        **packed,
         **({"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)} if scaled else {}),
     }, meant
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_flux1_in_float8_in_one_file(flux, tmp_path, scaled):
+def test_flux1_in_one_float8_file_equals_its_dequantized_folder(flux, tmp_path, scaled):
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, T5EncoderModel
 
@@ -138,36 +140,43 @@ def test_flux1_in_float8_in_one_file(flux, tmp_path, scaled):
         for cls, name in ((CLIPTextModel, "text_encoder"), (T5EncoderModel, "text_encoder_2"))
     )
     vae = AutoencoderKL.from_pretrained(flux / "vae", low_cpu_mem_usage=False)
-    whole = {
+    checkpoint = {
         **under("model.diffusion_model.", packed),
         **under("text_encoders.clip_l.transformer.", original_layouts.clip_published(clip)),
         **under("text_encoders.t5xxl.transformer.", t5.state_dict()),
         **under("vae.", original_layouts.vae_original(vae.state_dict())),
     }
-    file = alone(tmp_path / "file", "flux1-dev-fp8.safetensors", whole)
+    file = alone(tmp_path / "file", "flux1-dev-fp8.safetensors", checkpoint)
     small = structures(flux, "transformer", t5="text_encoder_2", clip="text_encoder")
-    made = image("flux1_dev", file, *small, "text.length=16", f"text.tokenizer='{flux}'")
+    built = image("flux1_dev", file, *small, "text.length=16", f"text.tokenizer='{flux}'")
     release = shutil.copytree(flux, tmp_path / "release")
     save_file(meant, tmp_path / "meant.safetensors")
     rest = (*small, "text.length=16", f"release.weights='{release}'")
     torch.testing.assert_close(
-        made, image("flux1_dev", tmp_path / "meant.safetensors", *rest), rtol=0, atol=1e-5
+        built, image("flux1_dev", tmp_path / "meant.safetensors", *rest), rtol=0, atol=1e-5
     )
     # float8 is not exact
-    assert float((made - image("flux1_dev", release, "text.length=16")).abs().max()) > 1e-5
+    assert float((built - image("flux1_dev", release, "text.length=16")).abs().max()) > 1e-5
 
 
-def test_generate_draws_from_one_file(tmp_path):
+def test_generate_accepts_one_file(tmp_path):
     pipeline = releases_stability.sdxl(tmp_path / "release")
     file = alone(
         tmp_path / "file", "sd_xl_base_1.0.safetensors", original_layouts.sdxl_file(pipeline)
     )
     small = structures(tmp_path / "release", "unet", first="text_encoder", second="text_encoder_2")
-    asked = ("model=sdxl", "prompt='a red circle'", "height=32", "width=48", *SHORT, *drawing.EXACT)
+    overrides = (
+        "model=sdxl",
+        "prompt='a red circle'",
+        "height=32",
+        "width=48",
+        *SHORT,
+        *drawing.EXACT,
+    )
     run(
         "generate",
         tmp_path,
-        *asked,
+        *overrides,
         f"model.weights='{tmp_path / 'release'}'",
         f"output='{tmp_path / 'a'}'",
     )
@@ -176,15 +185,15 @@ def test_generate_draws_from_one_file(tmp_path):
         f"text.tokenizer='{tmp_path / 'release'}'",
         f"output='{tmp_path / 'b'}'",
     )
-    run("generate", tmp_path, *asked, *small, *where)
+    run("generate", tmp_path, *overrides, *small, *where)
     first, second = (
-        np.asarray(Image.open(tmp_path / place / "image_0000.png"), int) for place in "ab"
+        np.asarray(Image.open(tmp_path / run_name / "image_0000.png"), int) for run_name in "ab"
     )
     # of 255
     assert first.shape == (32, 48, 3) and first.std() > 1 and abs(first - second).max() <= 1
 
 
-def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
+def test_a_release_with_only_an_fp16_variant_equals_its_values_in_fp32(tmp_path):
     pipeline = releases_stability.sdxl(tmp_path / "release")
     shutil.rmtree(tmp_path / "release")
     pipeline.to(torch.float16)
@@ -201,9 +210,9 @@ def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
     [
         (
             {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.ones(1)},
-            r"1 of 1 tensors are a LoRA's",
+            r"1 of 1 tensors belong to a LoRA",
         ),
-        ({"double_blocks.0.img_attn.qkv.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
+        ({"double_blocks.0.img_attn.qkv.weight._data": torch.ones(1)}, "packed by quanto"),
         (
             {"double_blocks.0.img_attn.qkv.weight": torch.ones(1)},
             r"holds no autoencoder[\s\S]*release\.weights=",
@@ -215,7 +224,7 @@ def test_a_release_in_a_variant_alone_draws_what_its_numbers_draw(tmp_path):
         ),
     ],
 )
-def test_a_file_that_cannot_be_drawn_from_says_why_before_anything_is_read(tmp_path, tensors, says):
+def test_an_unusable_file_is_refused_before_weights_are_read(tmp_path, tensors, says):
     save_file(tensors, tmp_path / "file.safetensors")
     with pytest.raises(TinyFluxError, match=says):
         image("flux1_dev", tmp_path / "file.safetensors")
@@ -224,15 +233,15 @@ def test_a_file_that_cannot_be_drawn_from_says_why_before_anything_is_read(tmp_p
 @pytest.mark.parametrize(
     ("name", "head", "says"), [("v1.ckpt", b"PK\x03\x04", "a pickle"), ("q4.gguf", b"GGUF", "GGUF")]
 )
-def test_a_file_of_another_format_says_what_it_is(tmp_path, name, head, says):
+def test_a_file_of_another_format_is_refused_by_format(tmp_path, name, head, says):
     (tmp_path / name).write_bytes(head + bytes(64))
     with pytest.raises(TinyFluxError, match=rf"{says}[\s\S]*do:"):
         image("sdxl", tmp_path / name)
 
 
-def test_a_network_alone_is_drawn_with_the_rest_of_its_release(flux):
+def test_a_bare_network_uses_the_other_parts_of_its_release(flux):
     network, expected = flux / "transformer", image("flux1_dev", flux, "text.length=16")
-    made = image("flux1_dev", network, "text.length=16", f"release.weights='{flux}'")
-    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+    built = image("flux1_dev", network, "text.length=16", f"release.weights='{flux}'")
+    torch.testing.assert_close(built, expected, rtol=0, atol=1e-5)
     with pytest.raises(HubError, match=r"release\.weights=FOLDER"):
         image("flux1_dev", network, "text.length=16")

@@ -1,6 +1,4 @@
-"""SDXL and SD3.5 from disk to image, beside diffusers' own pipelines on the same weights, noise and
-prompt.
-"""
+"""SDXL and SD3.5 from disk to image equal diffusers' pipelines on equal weights and noise."""
 
 import numpy as np
 import pytest
@@ -34,71 +32,81 @@ def three(request, tmp_path_factory):
     return request.param, folder, releases_stability.sd35(folder, dual)
 
 
-def reference(pipeline, made, **told):
-    return pipeline(prompt=drawing.PROMPT, latents=drawing.noise(made), **{**SIZE, **told}).images
+def reference(pipeline, built, **options):
+    return pipeline(
+        prompt=drawing.PROMPT, latents=drawing.noise(built), **{**SIZE, **options}
+    ).images
 
 
-def test_sdxl_is_diffusers(xl):
+def test_sdxl_equals_diffusers(xl):
     folder, pipeline = xl
-    made = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
     table.check(
         "sdxl",
-        drawing.difference(drawing.draw(made), reference(pipeline, made, guidance_scale=5.0)),
+        drawing.difference(drawing.draw(built), reference(pipeline, built, guidance_scale=5.0)),
     )
 
 
-def test_sdxl_with_a_negative_prompt_is_diffusers(xl):
+def test_sdxl_with_a_negative_prompt_equals_diffusers(xl):
     folder, pipeline = xl
-    made = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
-    image = reference(pipeline, made, guidance_scale=5.0, negative_prompt="blue")
-    assert drawing.difference(drawing.draw(made, negative_prompt="blue"), image) <= table.LARGEST
+    built = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
+    image = reference(pipeline, built, guidance_scale=5.0, negative_prompt="blue")
+    assert drawing.difference(drawing.draw(built, negative_prompt="blue"), image) <= table.LARGEST
 
 
-def test_sd35_is_diffusers(three):
+def test_sd35_equals_diffusers(three):
     size, folder, pipeline = three
-    made = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
-    told = {"guidance_scale": {"large": 3.5, "medium": 4.5}[size], "max_sequence_length": T5_LENGTH}
+    built = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
+    options = {
+        "guidance_scale": {"large": 3.5, "medium": 4.5}[size],
+        "max_sequence_length": T5_LENGTH,
+    }
     table.check(
-        f"sd35_{size}", drawing.difference(drawing.draw(made), reference(pipeline, made, **told))
+        f"sd35_{size}",
+        drawing.difference(drawing.draw(built), reference(pipeline, built, **options)),
     )
 
 
-def test_sd35_without_t5_is_diffusers(three):
+def test_sd35_without_t5_equals_diffusers(three):
     size, folder, pipeline = three
-    made = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3, "text.drop_t5=true")
+    built = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3, "text.drop_t5=true")
     encoder, pipeline.text_encoder_3 = pipeline.text_encoder_3, None
     try:
         image = reference(
             pipeline,
-            made,
-            guidance_scale=made.sampler.settings.guidance.scale,
+            built,
+            guidance_scale=built.sampler.settings.guidance.scale,
             max_sequence_length=16,
         )
     finally:
         pipeline.text_encoder_3 = encoder
-    assert drawing.difference(drawing.draw(made), image) <= table.LARGEST
+    assert drawing.difference(drawing.draw(built), image) <= table.LARGEST
 
 
-def test_each_component_is_diffusers(xl, three):
+def test_each_component_equals_diffusers(xl, three):
     folder, pipeline = xl
-    made = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
     tokens, _, pooled, _ = pipeline.encode_prompt(drawing.PROMPT, do_classifier_free_guidance=False)
-    told = made.sampler.text.encode([drawing.PROMPT])
-    torch.testing.assert_close((told.tokens, told.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5)
-    assert not made.sampler.text.null().tokens.any()
+    embeddings = built.sampler.text.encode([drawing.PROMPT])
+    torch.testing.assert_close(
+        (embeddings.tokens, embeddings.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5
+    )
+    assert not built.sampler.text.null().tokens.any()
     size, folder, pipeline = three
-    made = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
-    asked = dict(do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH)
-    tokens, _, pooled, _ = pipeline.encode_prompt([drawing.PROMPT], None, None, **asked)
-    told = made.sampler.text.encode([drawing.PROMPT])
-    torch.testing.assert_close((told.tokens, told.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5)
+    built = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
+    overrides = dict(do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH)
+    tokens, _, pooled, _ = pipeline.encode_prompt([drawing.PROMPT], None, None, **overrides)
+    embeddings = built.sampler.text.encode([drawing.PROMPT])
+    torch.testing.assert_close(
+        (embeddings.tokens, embeddings.pooled), (tokens, pooled), rtol=1e-5, atol=1e-5
+    )
     image = torch.rand(1, 3, HEIGHT, WIDTH) * 2 - 1
     mode = (pipeline.vae.encode(image).latent_dist.mode() - 0.0609) * 1.5305
-    torch.testing.assert_close(made.sampler.codec.encode(image), mode, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(built.sampler.codec.encode(image), mode, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [4, 28, 40])
-def test_the_grids_of_times_are_the_schedulers(steps, xl):
+def test_the_time_grids_equal_the_schedulers(steps, xl):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     from tinyflux_pl.diffusion.grids import grid
@@ -122,7 +130,7 @@ def test_the_grids_of_times_are_the_schedulers(steps, xl):
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
-def test_parameters_at_full_size(model, tmp_path):
+def test_parameter_counts_equal_the_published_model(model, tmp_path):
     exact, billions = PARAMETERS[model]
     assert table.Family.of(model).parameters == exact
     structure = configuration("generate", tmp_path, f"model={model}")["model"]["structure"]

@@ -3,5 +3,5 @@
 from tests.families import table
 
 
-def test_every_family_has_its_line():
+def test_the_documented_table_lists_every_family():
     assert table.lines() == table.families()

@@ -1,6 +1,4 @@
-"""A released family trains at the times that its release draws at, unless another distribution is
-asked for.
-"""
+"""A released family trains at the time distribution of its release unless configured otherwise."""
 
 import pytest
 import torch
@@ -20,7 +18,7 @@ EPSILON = ("sdxl",)  # drawn at entries of a table of betas
 
 
 @pytest.mark.parametrize("name", families())
-def test_a_family_trains_at_its_own_shift(tmp_path, name):
+def test_a_family_trains_with_the_shift_of_its_release(tmp_path, name):
     config = release_settings.followed(settings("train", tmp_path, f"model={name}"))
     path, times = build(config.path), build(config.timesteps)
     for tokens in (1024, 4096):
@@ -38,7 +36,7 @@ def test_a_family_trains_at_its_own_shift(tmp_path, name):
             )
 
 
-def test_the_published_tinyflux_trains_at_its_own_shift(tmp_path):
+def test_the_published_tinyflux_trains_with_its_shift(tmp_path):
     times = build(configuration("train", tmp_path, "model=deep_v42")["timesteps"])
     assert times == LogitNormal(shift=3.0, toward="data")
 
@@ -46,11 +44,11 @@ def test_the_published_tinyflux_trains_at_its_own_shift(tmp_path):
 @pytest.mark.parametrize(
     "line", [("timesteps=uniform", "model=flux1_dev"), ("model=sdxl", "timesteps=uniform")]
 )
-def test_a_distribution_that_is_asked_for_wins(tmp_path, line):
+def test_a_configured_time_distribution_takes_precedence(tmp_path, line):
     assert build(configuration("train", tmp_path, *line)["timesteps"]) == Uniform()
 
 
-def test_every_family_s_times_can_be_stratified(tmp_path):
+def test_training_times_of_every_family_can_be_stratified(tmp_path):
     line = (
         "model=flux1_dev",
         "timesteps=stratified",
@@ -62,7 +60,7 @@ def test_every_family_s_times_can_be_stratified(tmp_path):
     torch.testing.assert_close(drawn, LogitNormal(shift="flux1")(U, LinearPath(1), 4096))
 
 
-def test_drawing_refuses_training_times(tmp_path):
+def test_generate_refuses_training_time_settings(tmp_path):
     with pytest.raises(ConfigError, match="drawing does not read timesteps") as caught:
         generate(configuration("generate", tmp_path, "model=flux1_dev", "timesteps=uniform"))
     assert "sampler.shift" in caught.value.cure

@@ -11,10 +11,11 @@ KINDS = ("loss", "gradient", "activation")
 
 
 class Attack(Callback):
-    """In the given steps, and there in the given micro-batch, one number of the `kind` becomes
-    `value`.
+    """Set one number of the given `kind` to `value` in the given steps and micro-batch.
 
     A poisoned loss has finite gradients, a poisoned gradient a finite loss. Keeps copies of what
+    `look(trainer)` returns before each attacked step, and the samples of all its micro-batches. A
+    poisoned loss has finite gradients, a poisoned gradient a finite loss. Keeps copies of what
     `look(trainer)` returns before each attacked step, and the samples of all its micro-batches.
     """
 
@@ -49,8 +50,8 @@ class Attack(Callback):
         objective = pl_module.objective
         honest = objective.loss
 
-        def poisoned(*given: Any) -> dict[str, torch.Tensor]:
-            terms = honest(*given)
+        def poisoned(*args: Any) -> dict[str, torch.Tensor]:
+            terms = honest(*args)
             return {**terms, "flow": terms["flow"] + self.value}
 
         objective.loss = poisoned

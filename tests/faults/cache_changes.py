@@ -42,7 +42,7 @@ def edit_image(root):
 
 
 def add_masks(root):
-    """One beside each picture: the loss weighs by them."""
+    """Add a mask for every image, which weights the loss."""
     for file in sorted((root / "data").glob("[0-9][0-9][0-9].png")):
         with Image.open(file) as picture:
             Image.new("L", picture.size, 255).save(file.with_suffix(".mask.png"))
@@ -55,15 +55,15 @@ def edit_caption(root):
 def edit_tokenizer(root):
     """Two words change places; weights and configuration stay."""
     file = root / "t5" / "tokenizer.json"
-    told = json.loads(file.read_text())
-    words = told["model"]["vocab"]
+    content = json.loads(file.read_text())
+    words = content["model"]["vocab"]
     words["red"], words["circle"] = words["circle"], words["red"]
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(content))
 
 
-def configured(*place, **values):
+def configured(*keys, **values):
     def edit(root):
-        file = root.joinpath(*place, "config.json")
+        file = root.joinpath(*keys, "config.json")
         file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
     return edit

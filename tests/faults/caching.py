@@ -1,6 +1,4 @@
-"""A small world to extract from: pictures, captions, random weights of every kind; all of it in one
-folder.
-"""
+"""A small project to extract from: images, captions and random weights of every kind."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ PARTS = ("data", "teachers", "flux1", "t5", "clip")
 
 
 def make(root: Path, pictures: int = len(COLOURS), pretrained: bool = True) -> Path:
-    """Pictures with captions, the two teachers, and with `pretrained` an autoencoder, a T5 and a
-    CLIP.
-    """
+    """Images with captions, two teachers, and with `pretrained` an autoencoder, a T5 and a CLIP."""
     for i in range(pictures):
         draw(root, i, i)
     for name, path, prediction, scale in (
@@ -74,11 +70,13 @@ def teacher(root: Path, name: str, path: Any, prediction: str, scale: float, see
     )
     weights = root / "teachers" / f"{name}.safetensors"
     files.write_tensors(weights, denoiser.state_dict())
-    told = {part.name: {"name": part.name, "config": part.config()} for part in (path, codec, text)}
+    parts = {
+        part.name: {"name": part.name, "config": part.config()} for part in (path, codec, text)
+    }
     described = {
-        "path": told[path.name],
-        "codec": told[codec.name],
-        "text": told[text.name],
+        "path": parts[path.name],
+        "codec": parts[codec.name],
+        "text": parts[text.name],
         "denoiser": "unet",
     }
     described |= {
@@ -90,7 +88,7 @@ def teacher(root: Path, name: str, path: Any, prediction: str, scale: float, see
 
 
 def alter(weights: Path, change: float = 1e-2) -> None:
-    """Other weights in a file; a description beside it is told their hash."""
+    """Change the weights of a file, and their hash in a description next to it."""
     tensors = {
         key: value + change if value.is_floating_point() else value
         for key, value in read(weights).items()
@@ -98,8 +96,8 @@ def alter(weights: Path, change: float = 1e-2) -> None:
     files.write_tensors(weights, tensors, {"format": "pt"})
     described = weights.with_suffix(".json")
     if described.exists():
-        told = json.loads(described.read_text())
-        files.write_json(described, {**told, "sha256": files.sha256(weights)})
+        parts = json.loads(described.read_text())
+        files.write_json(described, {**parts, "sha256": files.sha256(weights)})
 
 
 def read(weights: Path) -> dict[str, torch.Tensor]:
@@ -109,15 +107,15 @@ def read(weights: Path) -> dict[str, torch.Tensor]:
 
 def chosen(root: Path, pretrained: bool = True) -> list[str]:
     """The overrides that name this world."""
-    own = ["text.width=16"]
+    text_choices = ["text.width=16"]
     if pretrained:
-        own = [
+        text_choices = [
             "codec=flux1",
             f"codec.weights='{root / 'flux1'}'",
             "text=flan_t5_clip",
             f"text.t5='{root / 't5'}'",
         ]
-        own += [f"text.clip='{root / 'clip'}'", "text.length=16"]
+        text_choices += [f"text.clip='{root / 'clip'}'", "text.length=16"]
     folders = [f"teacher.{name}.folder='{root / 'teachers'}'" for name in ("lune", "sol")]
     small = [
         "data.image_size=32",
@@ -129,7 +127,7 @@ def chosen(root: Path, pretrained: bool = True) -> list[str]:
         "data=folder",
         f"data.root='{root / 'data'}'",
         *small,
-        *own,
+        *text_choices,
         "experts=lune_sol",
         *folders,
         f"teacher.width={WIDTH}",
@@ -145,14 +143,12 @@ def config(
 
 
 def moved(config: dict[str, Any], root: Path, target: Path) -> dict[str, Any]:
-    """The configuration of one world for its copy in another place: composing takes longer than
-    running.
-    """
+    """The configuration of one project for its copy in another folder, without composing again."""
     return json.loads(json.dumps(config).replace(str(root), str(target)))
 
 
 def extract(root: Path, *overrides: str, pretrained: bool = True) -> None:
-    """The whole recipe."""
+    """Run the complete extraction recipe."""
     recipes.extract(config(root, *overrides, pretrained=pretrained))
 
 
@@ -164,14 +160,14 @@ def copied(root: Path, target: Path, caches: bool = True) -> Path:
 
 
 def content(root: Path) -> dict[str, bytes]:
-    """Every file of the world's caches."""
+    """Every file of the world's caches, but for those that only save time."""
     stores = root / "cache"
-    found = (
+    files_read = (
         p
         for p in sorted(stores.rglob("*"))
-        if p.is_file() and p.name not in (".lock", "decoded.bin")
+        if p.is_file() and p.name != ".lock" and "decoded." not in p.name
     )
-    return {str(p.relative_to(stores)): p.read_bytes() for p in found}
+    return {str(p.relative_to(stores)): p.read_bytes() for p in files_read}
 
 
 def store(root: Path, split: str = "train") -> CacheStore:

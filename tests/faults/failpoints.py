@@ -1,6 +1,4 @@
-"""Something happens just before the n-th system call that changes a folder; production code knows
-nothing of it.
-"""
+"""Act just before the n-th system call that changes a folder, without hooks in production code."""
 
 from __future__ import annotations
 
@@ -15,31 +13,32 @@ Action = Callable[[int, str, str], None]
 
 
 def before_changes(folder: Path, act: Action) -> None:
-    """Call act(n, kind, path) before each change below `folder`: for a forked child, as it cannot
-    be undone.
+    """Call act(n, kind, path) before each change below `folder`, in a forked child.
 
-    Kinds are Python's audit events, `os.rename` with the new name last, and `fsync`, which has no
-    event. A file opened to be read is no change.
+    It cannot be undone. Kinds are Python's audit events, `os.rename` with the new name last, and
+    `fsync`, which has no event. A file opened for reading is no change. Kinds are Python's audit
+    events, `os.rename` with the new name last, and `fsync`, which has no event. A file opened to be
+    read is no change.
     """
     inside, counter = os.path.realpath(folder), iter(range(10**9))
     fsync = os.fsync
 
-    def told(kind: str, path: str) -> None:
+    def report(kind: str, path: str) -> None:
         act(next(counter), kind, path)
 
-    def hook(event: str, given: tuple) -> None:
-        if event not in CHANGES or not isinstance(given[0], str | os.PathLike):
+    def hook(event: str, args: tuple) -> None:
+        if event not in CHANGES or not isinstance(args[0], str | os.PathLike):
             return
-        path = os.fspath(given[0])
+        path = os.fspath(args[0])
         # shutil.rmtree names what it removes relative to a handle
         if not path.startswith(inside) and ("/" in path or event not in ("os.remove", "os.rmdir")):
             return
-        if event == "open" and not given[2] & (os.O_WRONLY | os.O_RDWR):
+        if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR):
             return
-        told(event, f"{path} -> {given[1]}" if event == "os.rename" else path)
+        report(event, f"{path} -> {args[1]}" if event == "os.rename" else path)
 
     def audited_fsync(handle: int) -> None:
-        told("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+        report("fsync", os.readlink(f"/proc/self/fd/{handle}"))
         fsync(handle)
 
     os.fsync = audited_fsync
@@ -57,9 +56,7 @@ def die_at(chosen: Callable[[int, str, str], bool]) -> Action:
 
 
 def fail_at(chosen: Callable[[int, str, str], bool], error: int) -> Action:
-    """Refuse the changes that are `chosen`, as the system does with this errno; removing is never
-    refused.
-    """
+    """Refuse the `chosen` changes with this errno, as the system would; never refuse removals."""
 
     def act(n: int, kind: str, path: str) -> None:
         if kind not in ("os.remove", "os.rmdir") and chosen(n, kind, path):

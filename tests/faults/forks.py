@@ -1,6 +1,4 @@
-"""Children of one warm process: forked, so that imports are paid once, and killed when a test says
-so.
-"""
+"""Forked children of one warm process: imports are paid once, and tests may kill them."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: its exit code (minus the signal's number if one killed it), and what it
-    printed.
-    """
+    """Exit code of a child (minus the number of a killing signal) and its output."""
 
     code: int
     printed: str
@@ -87,7 +83,7 @@ def killed_after(work: Callable[[], Any], seconds: float, log: Path) -> Ended:
 
 
 def _become(work: Callable[[], Any], log: Path) -> None:
-    """The child's whole life: never back into pytest."""
+    """Run the child to its end, never returning into pytest."""
     code = 1
     try:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

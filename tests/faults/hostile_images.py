@@ -1,4 +1,4 @@
-"""Forty pictures that nobody should have to decode: what is refused, and what is odd but whole."""
+"""Forty hostile images that must be refused, and unusual ones that are valid."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def bmp_bomb() -> bytes:
 def jpeg_of(height: int, width: int) -> bytes:
     """A JPEG whose frame header claims another size."""
     content = bytearray(encoded(red(), "JPEG"))
-    place = content.index(b"\xff\xc0")
-    content[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    offset = content.index(b"\xff\xc0")
+    content[offset + 5 : offset + 9] = struct.pack(">HH", height, width)
     return bytes(content)
 
 
@@ -152,7 +152,7 @@ REFUSED: dict[str, bytes] = {
     "pickle.png": pickle.dumps({"a": 1}),
     "archive.jpg": archive(),
 }
-ONLY_WHOLE = {"cut.png", "cut.jpg", "cut.bmp", "checksum.png"}  # their headers are sound
+HEADER_IS_VALID = {"cut.png", "cut.jpg", "cut.bmp", "checksum.png"}  # their headers are sound
 SPECIAL: dict[str, Callable[[Path], object]] = {
     "pipe.png": lambda path: os.mkfifo(path),
     "socket.png": lambda path: bind(path),
@@ -197,14 +197,14 @@ def bind(path: Path) -> None:
     here = os.getcwd()
     os.chdir(path.parent)
     try:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
     finally:
         os.chdir(here)
 
 
 def write(folder: Path) -> None:
-    """All forty, each with a caption beside it, and three ordinary pictures."""
+    """Write all forty with captions, and three ordinary images."""
     folder.mkdir(parents=True)
     for name, content in {
         **REFUSED,

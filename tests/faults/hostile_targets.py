@@ -1,6 +1,4 @@
-"""Twenty `_target_`s that would write a marker if they were ever called, and the doors of the hydra
-node.
-"""
+"""Twenty `_target_`s that would write a marker if called, and entry points of the hydra node."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ class Touch:
 
 
 def targets(folder: Path, marker: Path) -> dict[str, dict[str, Any]]:
-    """Name -> arguments with which it writes the marker; `_args_` are by position, as Hydra would
-    pass them.
-    """
+    """Name -> arguments with which it writes the marker; `_args_` are positional."""
     touch = f"touch '{marker}'"
     code = f"open({str(marker)!r}, 'w').close()"
     (folder / "evil_module.py").write_text(f"{code}\nCLASS = int\n")
@@ -63,7 +59,7 @@ def targets(folder: Path, marker: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-PLACES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+POSITIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "top": lambda node: {"codec": node},
     "nested": lambda node: {"codec": {"fold": {"deep": [1, {"deeper": node}]}}},
     "partial": lambda node: {"optimizer": {**node, "_partial_": True}},

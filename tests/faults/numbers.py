@@ -1,6 +1,4 @@
-"""A very small TinyFlux in the run's own trainer, for faults of its numbers, and all its bits at
-any moment.
-"""
+"""A very small TinyFlux in the real trainer, for numerical faults, with all its bits."""
 
 from __future__ import annotations
 
@@ -38,10 +36,10 @@ def fitting(
 def bits(fit: TrainingRun) -> dict[str, torch.Tensor]:
     """Copies of the raw weights, the averages and the optimizer's tensors."""
     average = fit.trainable.average
-    found = {f"raw.{k}": v for k, v in average.raw_weights(fit.trainable.denoiser).items()}
-    found |= {f"averaged.{k}": v for k, v in average.averages.items()}
-    _collect(fit.trainer.optimizers[0].state_dict(), "optimizer", found)
-    return {name: value.detach().clone() for name, value in found.items()}
+    tensors = {f"raw.{k}": v for k, v in average.raw_weights(fit.trainable.denoiser).items()}
+    tensors |= {f"averaged.{k}": v for k, v in average.averages.items()}
+    _collect(fit.trainer.optimizers[0].state_dict(), "optimizer", tensors)
+    return {name: value.detach().clone() for name, value in tensors.items()}
 
 
 def differing(
@@ -77,18 +75,18 @@ class FailsAt(Callback):
     """An error before a micro-batch, counted in its step."""
 
     def __init__(self, step: int, micro_batch: int) -> None:
-        self.place = (step, micro_batch)
+        self.position = (step, micro_batch)
         self.count: dict[int, int] = {}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         self.count[pl_module.step] = self.count.get(pl_module.step, -1) + 1
-        if (pl_module.step, self.count[pl_module.step]) == self.place:
+        if (pl_module.step, self.count[pl_module.step]) == self.position:
             raise Elsewhere
 
 
-def _collect(value: Any, name: str, found: dict[str, torch.Tensor]) -> None:
+def _collect(value: Any, name: str, collected: dict[str, torch.Tensor]) -> None:
     if isinstance(value, torch.Tensor):
-        found[name] = value
+        collected[name] = value
     elif isinstance(value, dict):
-        for key, held in value.items():
-            _collect(held, f"{name}.{key}", found)
+        for key, item in value.items():
+            _collect(item, f"{name}.{key}", collected)

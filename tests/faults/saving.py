@@ -1,6 +1,4 @@
-"""A run that does nothing but save, and what has to be true of its folder whatever happened to
-it.
-"""
+"""A run that only saves, and the invariants of its folder after any fault."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ SIDE = 512  # a square matrix of fp32: 1 MiB, four times in a checkpoint
 
 
 class Saver:
-    """The callback of the house on a module whose every number is the step; no trainer around
-    it.
-    """
+    """The project's callback on a module whose every number is the step, without a trainer."""
 
     is_global_zero, callbacks, guard = True, (), None
     optimizer_names = ()
@@ -60,9 +56,9 @@ def save_for_ever(folder: Path, background: bool, side: int = SIDE) -> Callable[
     """Work for a child: go on from what is there, and print each save that was accepted."""
 
     def work() -> None:
-        found, _ = directory.newest_valid(folder)
+        checkpoint, _ = directory.newest_valid(folder)
         saver = Saver(folder, background, side=side)
-        for step in count(found.step + 1 if found else 1):
+        for step in count(checkpoint.step + 1 if checkpoint else 1):
             saver.save(step)
             print(f"accepted {step}")
 
@@ -72,9 +68,7 @@ def save_for_ever(folder: Path, background: bool, side: int = SIDE) -> Callable[
 def killed_while_saving(
     folder: Path, background: bool, log: Path, chance: random.Random, seconds: float
 ) -> Ended:
-    """SIGKILL a saving child up to `seconds` after one of its first three saves, or before the
-    first.
-    """
+    """SIGKILL a saving child up to `seconds` after one of its first three saves, or before."""
     log.write_text("")  # a child killed at once says nothing; it must not seem to repeat another
     saves = chance.randrange(4)
     with Child(save_for_ever(folder, background), log) as child:
@@ -85,27 +79,27 @@ def killed_while_saving(
 
 
 def accepted(printed: str) -> int:
-    """The last save that a child said was accepted; 0 for none."""
+    """The last save that a child reported as accepted; 0 for none."""
     return max(map(int, re.findall(r"accepted (\d+)", printed)), default=0)
 
 
 def judged(folder: Path) -> Checkpoint:
-    """The newest checkpoint, after an assertion that nothing torn has a name and that each number
-    is the step's.
-    """
-    found, rejected = directory.newest_valid(folder)
-    assert found is not None and not rejected, rejected
-    step, state = found.step, found.state()
+    """The newest checkpoint, after asserting that no file is truncated and numbers fit the step."""
+    checkpoint, rejected = directory.newest_valid(folder)
+    assert checkpoint is not None and not rejected, rejected
+    step, state = checkpoint.step, checkpoint.state()
     moments = state["optimizer"]["state"][0]
     assert state["step"] == step
     for tensor, value in (
-        (found.weights("raw")["weight"], step),
-        (found.weights("averaged")["weight"], step + 0.5),
+        (checkpoint.weights("raw")["weight"], step),
+        (checkpoint.weights("averaged")["weight"], step + 0.5),
         (moments["exp_avg"], step),
         (moments["exp_avg_sq"], step),
     ):
-        assert bool((tensor == value).all()), f"{found.path.name} holds the numbers of another step"
-    return found
+        assert bool((tensor == value).all()), (
+            f"{checkpoint.path.name} holds the numbers of another step"
+        )
+    return checkpoint
 
 
 def staged(folder: Path) -> list[str]:

@@ -1,6 +1,4 @@
-"""Whole runs of a very small TinyFlux through the real configuration, cut where a test says, and
-compared.
-"""
+"""Complete runs of a very small TinyFlux, interrupted where a test says, and compared."""
 
 from __future__ import annotations
 
@@ -57,11 +55,12 @@ def training(
     ranks: dict[str, str] | None = None,
     through_command_line: bool = False,
 ) -> Callable[[], None]:
-    """A whole run, for a child: records what it draws, and lets `before(run_dir)` lay its trap
-    first.
+    """A complete run for a child: records its draws, and calls `before(run_dir)` first.
 
-    `ranks` are the variables by which a launcher tells a process which rank it is. Through the
-    command line, the process ends as train.py does; else the configuration is composed and its
+    `ranks` are the variables by which a launcher tells a process its rank. Through the command line
+    the process ends as train.py does; otherwise the configuration is composed and its recipe
+    called. `ranks` are the variables by which a launcher tells a process which rank it is. Through
+    the command line, the process ends as train.py does; else the configuration is composed and its
     recipe called.
     """
     folder = root / "outputs" / name
@@ -127,9 +126,7 @@ def record_draws(file: Path) -> None:
 
 
 def draws(folder: Path) -> list[list[Any]]:
-    """[step, sample ids of all ranks] of every micro-batch that counts: what was drawn again later
-    is dropped.
-    """
+    """[step, sample ids of all ranks] of every micro-batch that counts, without repeated ones."""
     kept: list[list[Any]] = []
     for attempt in range(len(list(folder.glob("draws_*_0.jsonl")))):
         drawn = _side_by_side(sorted(folder.glob(f"draws_{attempt:03d}_*")))
@@ -170,9 +167,7 @@ def _append(file: Path, value: Any) -> None:
 
 
 def outcome(folder: Path, step: int = 40) -> dict[str, Any]:
-    """All that a run leaves which must not depend on where it was cut: hashes, log, pictures,
-    results.
-    """
+    """Everything that must not depend on the interruption: hashes, log, images, results."""
     from tinyflux_pl.checkpoints import directory
 
     checkpoint = directory.read(folder / "checkpoints" / f"step_{step:07d}")

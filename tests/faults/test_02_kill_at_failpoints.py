@@ -29,9 +29,7 @@ NAMED = {
 
 
 def prepared(folder: Path) -> Saver:
-    """Two checkpoints, of which a third will displace the older, and the remains of a killed
-    writer.
-    """
+    """Two checkpoints, the older to be displaced by a third, and files of a killed writer."""
     saver = Saver(folder, background=False, side=64)
     for step in (1, 2):
         saver.save(step)
@@ -50,7 +48,7 @@ def third(folder: Path, background: bool, act) -> None:
 
 
 def survives(folder: Path) -> bool:
-    """What was there is there, or the new one is; and the next save finds everything in order."""
+    """The old or the new checkpoint is valid, and the next save succeeds."""
     step = judged(folder).step
     next_saver = Saver(folder, background=False, side=64)
     next_saver.save(4)
@@ -59,17 +57,19 @@ def survives(folder: Path) -> bool:
 
 def named(changes: list[str]) -> list[int]:
     """Where in the list the named points are; a missing one is an error, as is one out of order."""
-    found: list[int] = []
+    failpoints: list[int] = []
     for name, what in NAMED.items():
         later = (
             i
             for i, line in enumerate(changes)
-            if i > max(found, default=-1) and re.search(what, line)
+            if i > max(failpoints, default=-1) and re.search(what, line)
         )
-        place = next(later, None)
-        assert place is not None, f"no {name!r} after the points before it:\n" + "\n".join(changes)
-        found.append(place)
-    return found
+        failpoint = next(later, None)
+        assert failpoint is not None, f"no {name!r} after the points before it:\n" + "\n".join(
+            changes
+        )
+        failpoints.append(failpoint)
+    return failpoints
 
 
 @pytest.mark.parametrize("background", [True, False])

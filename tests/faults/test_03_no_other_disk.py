@@ -17,9 +17,7 @@ MEMORY = Path("/dev/shm")  # where there is none, only the folder that does not 
 
 @pytest.fixture(params=["memory", "missing"])
 def elsewhere(request, tmp_path, monkeypatch):
-    """TMPDIR in memory, on a file system of its own; or a folder that is not there, which any use
-    would trip over.
-    """
+    """TMPDIR on another file system, or a missing folder that any use would reveal."""
     if request.param == "memory":
         if not MEMORY.is_dir() or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
             pytest.skip("no other file system to put TMPDIR on")

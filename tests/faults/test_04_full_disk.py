@@ -1,6 +1,4 @@
-"""4: no room for a checkpoint: the one before stays, and the error says what was needed and what is
-free.
-"""
+"""Fault 4: without space for a checkpoint the previous stays, and the error states the bytes."""
 
 import ctypes
 import errno
@@ -25,7 +23,7 @@ needs = re.compile(
 
 
 def refused(folder: Path, background: bool, side: int) -> str:
-    """Save step 2 where it does not fit, on top of a step 1 that does; what the error said."""
+    """Save step 2 where it does not fit, over a valid step 1; the error message."""
     saver = Saver(folder, background, side=side)
     with pytest.raises(DiskFull) as caught:
         saver.save(2)
@@ -33,12 +31,10 @@ def refused(folder: Path, background: bool, side: int) -> str:
     return str(caught.value)
 
 
-def stands(folder: Path, said: str, side: int) -> bool:
-    """The old checkpoint loads, nothing is left over, and the error says that 4 such matrices were
-    to be written.
-    """
-    found = needs.search(said)
-    enough = found is not None and int(found[1].replace(",", "")) >= 4 * 4 * side * side
+def stands(folder: Path, message: str, side: int) -> bool:
+    """The old checkpoint loads, no file is left over, and the error states the needed bytes."""
+    numbers = needs.search(message)
+    enough = numbers is not None and int(numbers[1].replace(",", "")) >= 4 * 4 * side * side
     return judged(folder).step == 1 and not staged(folder) and enough
 
 
@@ -53,11 +49,11 @@ def test_a_size_limit_at_any_offset_leaves_a_valid_checkpoint(tmp_path, figure, 
 
         def work(limit=largest * i // tried):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-            said = refused(tmp_path / "checkpoints", background, side)
+            message = refused(tmp_path / "checkpoints", background, side)
             resource.setrlimit(
                 resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
             )
-            print(said)
+            print(message)
 
         ended = forks.run(work, tmp_path / "log")
         assert ended.code == 0, ended.printed
@@ -71,7 +67,7 @@ def test_a_size_limit_at_any_offset_leaves_a_valid_checkpoint(tmp_path, figure, 
 
 
 def test_a_full_disk_at_any_change_leaves_a_valid_checkpoint(tmp_path, figure):
-    """Also where the disk says so late, at the fsync of what it had accepted."""
+    """Also if the disk reports it only at fsync."""
     side, passed = 64, 0
     Saver(tmp_path / "checkpoints", background=False, side=side).save(1)
 
@@ -94,8 +90,8 @@ def test_a_full_disk_at_any_change_leaves_a_valid_checkpoint(tmp_path, figure):
 
         ended = forks.run(work, tmp_path / "log")
         assert ended.code == 0, ended.printed
-        found = needs.search(ended.printed)
-        passed += judged(tmp_path / str(i) / "checkpoints").step in (1, 2) and found is not None
+        numbers = needs.search(ended.printed)
+        passed += judged(tmp_path / str(i) / "checkpoints").step in (1, 2) and numbers is not None
     figure(4, "no space from any change to the disk on", passed, len(tried))
 
 
@@ -109,7 +105,7 @@ def test_a_real_full_disk_leaves_a_valid_checkpoint(tmp_path, figure):
     figure(4, f"a real disk with {tried} amounts of room", ended.printed.count("stands"), tried)
 
 
-def _on_small_disks(place: Path, side: int, tried: int) -> None:
+def _on_small_disks(mount: Path, side: int, tried: int) -> None:
     system = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     if system.unshare(NEW_USERS | NEW_MOUNTS):
@@ -117,7 +113,7 @@ def _on_small_disks(place: Path, side: int, tried: int) -> None:
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    disk = place / "disk"
+    disk = mount / "disk"
     disk.mkdir()
     if system.mount(b"none", b"/", None, PRIVATE, None) or _mount(system, disk, "8m", 0):
         raise SystemExit(77)
@@ -128,9 +124,9 @@ def _on_small_disks(place: Path, side: int, tried: int) -> None:
         assert not _mount(system, disk, f"{4 * (used + used * i // tried)}k", REMOUNT), os.strerror(
             ctypes.get_errno()
         )
-        said = refused(folder, i % 2 == 0, side)
+        message = refused(folder, i % 2 == 0, side)
         assert not _mount(system, disk, "8m", REMOUNT)
-        print("stands" if stands(folder, said, side) else said)
+        print("stands" if stands(folder, message, side) else message)
 
 
 def _mount(system: ctypes.CDLL, disk: Path, size: str, flags: int) -> int:

@@ -115,23 +115,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(root: Path) -> dict[str, Any]:
+def uninterrupted(root: Path) -> dict[str, Any]:
     """The run that nothing cut."""
     return small_runs.outcome(small_runs.finished(root, "whole"))
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
-    root: Path, whole: dict[str, Any], figure: Any
+    root: Path, uninterrupted: dict[str, Any], figure: Any
 ) -> None:
     cuts = [(name, workers) for name in CUTS for workers in (0, 2)] if FULL else list(QUICK)
-    wrong = [line for cut in cuts for line in tried(root, whole, *cut)]
+    wrong = [line for cut in cuts for line in tried(root, uninterrupted, *cut)]
     figure(5, "a cut run resumed, to the bit", len(cuts) - len(wrong), len(cuts), "; ".join(wrong))
 
 
 def test_every_random_stream_is_a_function_of_the_step(figure: Any) -> None:
-    """A stream that forgot its step would be equal in a cut run and in a whole one: equality does
-    not see it.
-    """
+    """A stream that ignores the step is equal in both runs, so run equality cannot detect it."""
     import torch
 
     from tests.objectives.test_flow import NULL, Expert, Spy, make_batch
@@ -139,22 +137,22 @@ def test_every_random_stream_is_a_function_of_the_step(figure: Any) -> None:
     from tinyflux_pl.diffusion.timesteps import Uniform
     from tinyflux_pl.objectives.flow import FlowObjective
 
-    held = 0
+    passed = 0
     for name, of in STREAMS.items():
         objective = FlowObjective(
             Uniform(), NULL, [Expert(0.5)], text_dropout=0.5 if name == "text dropout" else 0.0
         )
         one, again, later = (of(objective.draw(Spy(), make_batch(), step)) for step in (3, 3, 4))
-        held += torch.equal(one, again) and not torch.equal(one, later)
+        passed += torch.equal(one, again) and not torch.equal(one, later)
     figure(
         5,
         "times, noise and dropout: other at the next step, the same at the same step",
-        held,
+        passed,
         len(STREAMS),
     )
 
 
-def tried(root: Path, whole: dict[str, Any], cut: str, workers: int) -> list[str]:
+def tried(root: Path, uninterrupted: dict[str, Any], cut: str, workers: int) -> list[str]:
     """Cut, resume, compare: nothing, or what went wrong."""
     trap, code, step = CUTS[cut]
     name = f"{cut.replace(' ', '_').replace(chr(39), '')}_{workers}"
@@ -164,8 +162,8 @@ def tried(root: Path, whole: dict[str, Any], cut: str, workers: int) -> list[str
     if ended.code != code:
         return [f"{name}: exit code {ended.code}\n{ended.printed[-2000:]}"]
     folder = small_runs.finished(root, name, chosen, "resume=auto")
-    said = (root / f"{name}.log").read_text()
-    if (f"at step {step} of 40" if step else "starting at step 0") not in said:
-        return [f"{name}: {said[:300]}"]
-    different = small_runs.differences(whole, small_runs.outcome(folder))
+    log = (root / f"{name}.log").read_text()
+    if (f"at step {step} of 40" if step else "starting at step 0") not in log:
+        return [f"{name}: {log[:300]}"]
+    different = small_runs.differences(uninterrupted, small_runs.outcome(folder))
     return [f"{name}: other {', '.join(different)}"] if different else []

@@ -1,11 +1,10 @@
-"""A run killed again and again draws every sample that an unbroken one draws, once, in the same
-order.
-"""
+"""A run killed repeatedly draws every sample of an uninterrupted one once, in the same order."""
 
 from __future__ import annotations
 
 import random
 import time
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ CHOSEN = (
 
 
 def killed_once_it_drew(root: Path, micro_batches: int, pause: float) -> int:
-    """Start or resume the run, kill it a moment after so many micro-batches of this attempt; its
-    exit code.
-    """
+    """Start or resume the run, kill it after so many micro-batches; its exit code."""
     folder = root / "outputs" / "broken"
     file = folder / f"draws_{len(list(folder.glob('draws_*_0.jsonl'))):03d}_0.jsonl"
     work = small_runs.training(root, "broken", *CHOSEN, "resume=auto")
@@ -41,7 +38,7 @@ def test_a_run_killed_many_times_ends_like_an_uninterrupted_one(
     tmp_path: Path, figure: Any
 ) -> None:
     small_runs.warm()
-    whole = small_runs.outcome(small_runs.finished(tmp_path, "whole", *CHOSEN), STEPS)
+    uninterrupted = small_runs.outcome(small_runs.finished(tmp_path, "whole", *CHOSEN), STEPS)
     chance = random.Random(6)
     kills = 0
     for _ in range(KILLS):
@@ -52,12 +49,12 @@ def test_a_run_killed_many_times_ends_like_an_uninterrupted_one(
     broken = small_runs.outcome(
         small_runs.finished(tmp_path, "broken", *CHOSEN, "resume=auto"), STEPS
     )
-    assert small_runs.differences(whole, broken) == []
-    lost = {(s, i) for s, ids in whole["draws"] for i in ids} - {
+    assert small_runs.differences(uninterrupted, broken) == []
+    lost = {(s, i) for s, ids in uninterrupted["draws"] for i in ids} - {
         (s, i) for s, ids in broken["draws"] for i in ids
     }
-    repeated = len(broken["draws"]) - len(whole["draws"])
-    same = sum(one == other for one, other in zip(whole["draws"], broken["draws"], strict=False))
+    repeated = len(broken["draws"]) - len(uninterrupted["draws"])
+    same = sum(one == other for one, other in zip_longest(uninterrupted["draws"], broken["draws"]))
     note = (
         f"{kills} kills: {len(lost)} samples lost, {repeated} micro-batches repeated; weights and "
         "log equal to the bit"
@@ -66,6 +63,6 @@ def test_a_run_killed_many_times_ends_like_an_uninterrupted_one(
         6,
         f"kills through {STEPS} steps: micro-batches",
         same,
-        max(len(whole["draws"]), len(broken["draws"])),
+        max(len(uninterrupted["draws"]), len(broken["draws"])),
         note,
     )

@@ -1,6 +1,4 @@
-"""SIGTERM in any phase: saved, at most one step lost, gone in ten seconds; the printed command ends
-the run alike.
-"""
+"""SIGTERM in any phase: saved, at most one step lost, ended in ten seconds, resumed equally."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ PHASES: dict[str, tuple[tuple[str, str], range]] = {
 BEFORE_TRAINING = ("extraction", "dry run")
 
 
-def asked_to_stop(
-    where: tuple[str, str], call: int, chance: random.Random
-) -> Callable[[Path], None]:
+def stopped_run(where: tuple[str, str], call: int, chance: random.Random) -> Callable[[Path], None]:
     """A SIGTERM that comes at any moment after the call began."""
     delay = chance.random() / 100
 
@@ -59,7 +55,7 @@ def asked_to_stop(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a whole run lies already, and the caches that it made."""
+    """A folder with a complete run and its caches."""
     small_runs.warm()
     folder = tmp_path_factory.mktemp("stop")
     small_runs.finished(folder, "whole")
@@ -75,7 +71,7 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
         chosen = ["preflight=true"] if phase == "dry run" else []
         if phase == "extraction":  # it needs caches that are not made yet, of several shards
             chosen = [f"paths.cache={root}/cache_{k}", "data.shard_size=8"]
-        trap = asked_to_stop(where, chance.choice(calls), chance)
+        trap = stopped_run(where, chance.choice(calls), chance)
         work = small_runs.training(
             root, folder.name, *chosen, before=trap, through_command_line=True
         )
@@ -105,7 +101,7 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
 
 
 def judged(folder: Path, phase: str, printed: str) -> str:
-    """What was lost, if anything more than a step was."""
+    """Everything that was lost beyond one step, or ""."""
     if "resume=auto" not in printed:
         return "it does not say how to go on"
     if phase in BEFORE_TRAINING:
@@ -139,9 +135,7 @@ def followed(folder: Path, printed: str) -> None:
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
-    """Not while it may be the same request, passed on by a launcher; but then without waiting for
-    anything.
-    """
+    """Unless it may be the same request passed on by a launcher."""
     from tinyflux_pl.core import interruption
 
     def work() -> None:
@@ -165,10 +159,8 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     )
 
 
-def test_a_signal_to_the_whole_group_spares_the_workers(root: Path) -> None:
-    """As Ctrl-C and cluster managers send it: workers that died of it would take the run with
-    them.
-    """
+def test_a_signal_to_the_process_group_spares_the_workers(root: Path) -> None:
+    """As sent by Ctrl-C and cluster managers; dead workers would end the run."""
 
     def to_all() -> None:
         os.killpg(0, signal.SIGTERM)

@@ -1,6 +1,4 @@
-"""Fault 8, caches: any bit of a store flips; `doctor` finds it, and so does the first read of a
-run.
-"""
+"""Fault 8, caches: a flipped bit of a store is detected by `doctor` and by the first read."""
 
 import os
 import random
@@ -43,10 +41,10 @@ def flips(world):
 class Flipped:
     """A file with one bit turned over, as long as the block lasts."""
 
-    def __init__(self, file, place, bit):
+    def __init__(self, file, offset, bit):
         self.file, self.content = file, file.read_bytes()
         self.torn = bytearray(self.content)
-        self.torn[place] ^= 1 << bit
+        self.torn[offset] ^= 1 << bit
 
     def __enter__(self):
         self.file.write_bytes(self.torn)
@@ -66,50 +64,48 @@ def test_doctor_finds_every_flip(world, flips, tmp_path, capsys, figure):
         configuration("extract", tmp_path, f"doctor='{world / 'cache'}'"), "extract"
     )
     assert doctor.run(config) == 0
-    found = 0
+    detected = 0
     for file, *where in flips:
         capsys.readouterr()
         with Flipped(file, *where):
-            code, said = (
+            code, output = (
                 doctor.run(config),
                 "".join(capsys.readouterr().out.split()).replace("│", ""),
             )
-        found += code == 1 and file.stem in said and "repair=true" in said
+        detected += code == 1 and file.stem in output and "repair=true" in output
     assert doctor.run(config) == 0
-    figure(8, "bit flips in a cache found by doctor", found, len(flips))
+    figure(8, "bit flips in a cache found by doctor", detected, len(flips))
 
 
 def test_a_run_finds_every_flip_at_its_first_read(world, flips, figure):
     rows_of(world)
-    found = 0
+    detected = 0
     for flip in flips:
         with Flipped(*flip):
             try:
                 rows_of(world)
             except CorruptStore as error:
-                found += error.where.startswith(str(flip[0].with_suffix("")))
+                detected += error.where.startswith(str(flip[0].with_suffix("")))
     rows_of(world)
-    figure(8, "bit flips in a cache found at first read", found, len(flips))
+    figure(8, "bit flips in a cache found at first read", detected, len(flips))
 
 
 def test_worker_processes_find_every_flip(world, flips, figure):
     shards = [flip for flip in flips if flip[0].suffix == ".safetensors"][: times(2, 10)]
-    found = 0
+    detected = 0
     for flip in shards:
         with (
             Flipped(*flip),
             pytest.raises(CorruptStore, match=r"is not that of what was written|damaged"),
         ):
             rows_of(world, workers=1)
-        found += 1
-    figure(8, "bit flips in a cache found by worker processes", found, len(shards))
+        detected += 1
+    figure(8, "bit flips in a cache found by worker processes", detected, len(shards))
 
 
 def test_training_stops_at_a_flip_and_its_cure_repairs_it(world, flips, tmp_path, capsys, figure):
-    """The command is obeyed word for word; the next extraction writes that shard alone, with the
-    same bytes.
-    """
-    expected, held = caching.content(world), 0
+    """The suggested command is run literally; the next extraction writes only that shard."""
+    expected, passed = caching.content(world), 0
     kinds = {flip[0].relative_to(world).parts[-2:]: flip for flip in flips}
     chosen = random.Random(1).sample(sorted(kinds), times(3, 12))
     for name in chosen:
@@ -129,5 +125,5 @@ def test_training_stops_at_a_flip_and_its_cure_repairs_it(world, flips, tmp_path
         shards = {p: p.stat().st_mtime_ns for p in (root / "cache").rglob("shard_*.safetensors")}
         caching.extract(root, pretrained=False)
         written = [p.name for p, time in shards.items() if p.stat().st_mtime_ns != time]
-        held += caching.content(root) == expected and len(written) == name[1].startswith("shard")
-    figure(8, "a damaged part is named, and it alone is written again", held, len(chosen))
+        passed += caching.content(root) == expected and len(written) == name[1].startswith("shard")
+    figure(8, "a damaged part is named, and it alone is written again", passed, len(chosen))

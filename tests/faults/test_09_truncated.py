@@ -12,26 +12,26 @@ LENGTHS = 16
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, AVERAGED, STATE, CONFIG, MANIFEST])
-def test_every_truncated_file_is_found(tmp_path, figure, capsys, name):
+def test_every_truncated_file_is_detected(tmp_path, figure, capsys, name):
     saver = Saver(tmp_path, background=False, side=16)
     saver.save(1)
     saver.save(2)
     file, refused = tmp_path / "step_0000002" / name, 0
-    whole = file.read_bytes()
+    original = file.read_bytes()
     lengths = sorted(
-        {len(whole) * i // (LENGTHS - 1) for i in range(LENGTHS - 1)} | {len(whole) - 1}
+        {len(original) * i // (LENGTHS - 1) for i in range(LENGTHS - 1)} | {len(original) - 1}
     )
     assert len(lengths) == LENGTHS and lengths[0] == 0
     for length in lengths:
-        file.write_bytes(whole[:length])
+        file.write_bytes(original[:length])
         try:
             directory.read(file.parent)
         except CorruptCheckpoint as error:
-            found, rejected = directory.newest_valid(tmp_path)
-            assert found is not None and len(rejected) == 1
-            refused += name in error.what and found.step == 1 and "step_0000002" in rejected[0]
-    file.write_bytes(whole[:-1])
+            checkpoint, rejected = directory.newest_valid(tmp_path)
+            assert checkpoint is not None and len(rejected) == 1
+            refused += name in error.what and checkpoint.step == 1 and "step_0000002" in rejected[0]
+    file.write_bytes(original[:-1])
     assert open_checkpoint(tmp_path).step == 1 and "skipped step_0000002" in capsys.readouterr().out
-    file.write_bytes(whole)
+    file.write_bytes(original)
     assert judged(tmp_path).step == 2
     figure(9, f"{name} cut at {LENGTHS} lengths", refused, LENGTHS)

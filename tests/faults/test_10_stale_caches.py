@@ -1,6 +1,4 @@
-"""Fault 10: whatever decides a cache changes; each change is named, and the rebuild makes what it
-affects, no more.
-"""
+"""Fault 10: every change that decides a cache is named, and a rebuild computes only its effects."""
 
 import re
 
@@ -22,8 +20,8 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """What each run of the recipe has made: group -> entries."""
+def recomputed(monkeypatch):
+    """Rows computed by each run of the recipe: group -> rows."""
     runs = []
 
     def note(sources, skipped):
@@ -44,8 +42,8 @@ def stale(config, task):
     return None
 
 
-def test_each_change_is_named_and_leaves_the_cache_intact(world, tmp_path, made, figure):
-    held, tasks = 0, ("extract", "train") if FULL else ("extract",)
+def test_each_change_is_named_and_leaves_the_cache_intact(world, tmp_path, recomputed, figure):
+    passed, tasks = 0, ("extract", "train") if FULL else ("extract",)
     plain = {task: caching.config(world, task=task) for task in tasks}
     for name, (change, overrides, says, _) in MUTATIONS.items():
         root = caching.copied(world, tmp_path / re.sub(r"\W", "_", name))
@@ -61,16 +59,18 @@ def test_each_change_is_named_and_leaves_the_cache_intact(world, tmp_path, made,
             for error in errors
         )
         assert named, f"{name}: {errors}"
-        held += caching.content(root) == before and not made
-    figure(10, "something that decides a cache changes: StaleCache names it", held, len(MUTATIONS))
+        passed += caching.content(root) == before and not recomputed
+    figure(
+        10, "something that decides a cache changes: StaleCache names it", passed, len(MUTATIONS)
+    )
 
 
-def test_a_rebuild_recomputes_only_the_affected_rows(world, tmp_path, made, figure):
+def test_a_rebuild_recomputes_only_the_affected_rows(world, tmp_path, recomputed, figure):
     totals = {
         "train": len(caching.store(world)),
         "validation": len(caching.store(world, "validation")),
     }
-    held = 0
+    passed = 0
     for name in REBUILT:
         change, overrides, _, affected = MUTATIONS[name]
         root = caching.copied(world, tmp_path / re.sub(r"\W", "_", name))
@@ -80,16 +80,16 @@ def test_a_rebuild_recomputes_only_the_affected_rows(world, tmp_path, made, figu
         expected = {
             group: totals[group.split("/")[0]] if n == ALL else n for group, n in affected.items()
         }
-        assert made.pop() == expected, name
+        assert recomputed.pop() == expected, name
         fresh = caching.copied(root, tmp_path / "fresh" / root.name, caches=False)
         caching.extract(fresh, *overrides)
         assert caching.content(root) == caching.content(fresh), name
-        made.clear()
+        recomputed.clear()
         caching.extract(root, *overrides)
-        held += made.pop() == {}
+        passed += recomputed.pop() == {}
     figure(
         10,
         "the rebuild makes just what is affected, bit for bit as from nothing",
-        held,
+        passed,
         len(REBUILT),
     )

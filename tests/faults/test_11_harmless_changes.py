@@ -80,14 +80,17 @@ def test_harmless_changes_recompute_nothing(world, tmp_path, monkeypatch, figure
 
 
 def served(config, workers=0, rank=None, world=1):
-    """What a training run does with the caches before its first step, and the ids of its first
-    micro-batches.
-    """
+    """The use of caches before a run's first step, and the ids of its first micro-batches."""
     if rank is not None:
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        os.environ.update({key: str(value) for key, value in told.items()})
+        environment = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world,
+            "LOCAL_WORLD_SIZE": world,
+        }
+        os.environ.update({key: str(value) for key, value in environment.items()})
     prepared = ranks.prepare_on_rank_zero(Parts.from_config(schema.read(config, "train")))
-    made = sum(
+    recomputed = sum(
         n
         for source in prepared
         for cache in source.caches.values()
@@ -96,15 +99,13 @@ def served(config, workers=0, rank=None, world=1):
     train, validation = sources.datasets(prepared, in_memory=False)
     data = CachedLatents(train, validation, 2, stop_step=STEPS, workers=workers)
     if rank is None:
-        return made, [batch.sample_ids.tolist() for batch in data.train_dataloader()]
+        return recomputed, [batch.sample_ids.tolist() for batch in data.train_dataloader()]
     rows = [data.order.rank_slice(step, rank, world) for step in range(STEPS)]
-    return made, [train.__getitems__(chosen).sample_ids.tolist() for chosen in rows]
+    return recomputed, [train.__getitems__(chosen).sample_ids.tolist() for chosen in rows]
 
 
 def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
-    """Two worker processes, then two ranks that really start: nothing is made, the same samples are
-    drawn.
-    """
+    """Two worker processes, then two real ranks: no row is computed, equal samples are drawn."""
     root = caching.copied(world, tmp_path / "ranks")
     config = caching.config(root, task="train", pretrained=False)
     before = {
@@ -112,7 +113,7 @@ def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
         for p in (root / "cache").rglob("*")
         if p.is_file()
     }
-    made, alone = served(config)
+    recomputed, alone = served(config)
     with_workers = served(config, workers=2)
 
     def work(rank):
@@ -129,13 +130,13 @@ def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
         for p in (root / "cache").rglob("*")
         if p.is_file()
     }
-    held = [
-        made == 0 and with_workers == (0, alone),
+    equal = [
+        recomputed == 0 and with_workers == (0, alone),
         [share[0] for share in shares] == [0, 0] and together == alone and before == after,
     ]
     figure(
         11,
         "2 workers, 2 ranks: nothing is made again, the same samples drawn",
-        sum(held),
-        len(held),
+        sum(equal),
+        len(equal),
     )

@@ -27,10 +27,10 @@ def noise():
     seen, drawn = {}, rng.normal
 
     def normal(shape, seed, stream, sample_ids, step=0):
-        found = drawn(shape, seed, stream, sample_ids, step)
-        for sample_id, row in zip(sample_ids, found, strict=True):
+        values = drawn(shape, seed, stream, sample_ids, step)
+        for sample_id, row in zip(sample_ids, values, strict=True):
             seen.setdefault((sample_id, step), []).append(row)
-        return found
+        return values
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rng, "normal", normal)
@@ -38,17 +38,15 @@ def noise():
 
 
 @pytest.fixture(scope="module")
-def whole(world, noise):
-    """Batch size -> the world with the cache of a run that nobody disturbed, and its
-    configuration.
-    """
-    found = {}
+def uninterrupted(world, noise):
+    """Batch size -> the project with the cache of an uninterrupted run, and its configuration."""
+    stores = {}
     for batch in BATCHES:
         root = caching.copied(world, world.with_name(f"whole_{batch}"))
         config = caching.config(root, *EXACT, f"data.extraction_batch={batch}", pretrained=False)
         recipes.extract(config)
-        found[batch] = root, config
-    return found
+        stores[batch] = root, config
+    return stores
 
 
 def begun(root, child):
@@ -59,9 +57,7 @@ def begun(root, child):
 
 
 def killed_until_done(root, config, moments):
-    """Extract, killed at the next moment, again and again until it ends by itself; how many kills
-    it took.
-    """
+    """Extract, killed again and again until it finishes; the number of kills."""
     for kills, moment in enumerate(moments):
         with Child(lambda: recipes.extract(config), root / f"{kills}.log") as child:
             begun(root, child)
@@ -76,9 +72,9 @@ def killed_until_done(root, config, moments):
 
 
 @pytest.fixture(scope="module")
-def span(world, whole):
-    """How long extraction takes, from the moment it may write."""
-    origin, config = whole[BATCHES[0]]
+def span(world, uninterrupted):
+    """Duration of extraction from its first possible write."""
+    origin, config = uninterrupted[BATCHES[0]]
     root = caching.copied(world, world.with_name("timed"))
     with Child(lambda: recipes.extract(caching.moved(config, origin, root)), root / "log") as child:
         begun(root, child)
@@ -89,16 +85,16 @@ def span(world, whole):
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_an_extraction_killed_at_any_time_resumes_to_the_same_store(
-    world, whole, span, tmp_path, batch, figure
+    world, uninterrupted, span, tmp_path, batch, figure
 ):
-    wanted, kills, stores = times(3, 34), 0, 0
-    drawn, (origin, config) = random.Random(batch), whole[batch]
+    required, kills, stores = times(3, 34), 0, 0
+    drawn, (origin, config) = random.Random(batch), uninterrupted[batch]
     expected = caching.content(origin)
     if batch == 3:  # with two threads, of which each teacher's two copies have one
         config = {**config, "hardware": {**config["hardware"], "threads": 2}}
-    while kills < wanted:
+    while kills < required:
         root = caching.copied(world, tmp_path / str(stores))
-        moments = [drawn.uniform(0.0, 0.6 * span) for _ in range(wanted - kills)]
+        moments = [drawn.uniform(0.0, 0.6 * span) for _ in range(required - kills)]
         kills += killed_until_done(root, caching.moved(config, origin, root), moments)
         assert caching.content(root) == expected
         stores += 1
@@ -106,30 +102,30 @@ def test_an_extraction_killed_at_any_time_resumes_to_the_same_store(
         12,
         f"killed while extracting, batch {batch}: the same store",
         kills,
-        wanted,
+        required,
         f"{stores} stores",
     )
 
 
-def test_features_do_not_depend_on_the_batch(whole, figure):
-    first, *others = (caching.store(root) for root, _ in whole.values())
-    rows, held = range(len(first)), 0
-    for other in others:
+def test_features_do_not_depend_on_the_batch(uninterrupted, figure):
+    first, *other_stores = (caching.store(root) for root, _ in uninterrupted.values())
+    rows, passed = range(len(first)), 0
+    for other in other_stores:
         assert torch.equal(other.gather("latents", rows), first.gather("latents", rows))
         keys = [key for group in ("lune", "sol") for key in first.layout(group)]
-        held += all(
+        passed += all(
             (other.gather(k, rows) - first.gather(k, rows)).abs().max() <= 1e-5 for k in keys
         )
         for key in keys:
             assert first.gather(key, rows).flatten(1).std(0).max() > 0, (
                 f"{key} is the same for every picture"
             )
-    figure(12, "features at batch sizes 3 and 8 within 1e-5 of those at 1", held, 2)
+    figure(12, "features at batch sizes 3 and 8 within 1e-5 of those at 1", passed, 2)
 
 
-def test_the_noise_of_a_sample_depends_on_the_sample_alone(whole, noise, figure):
-    """Every teacher saw the same noise for a sample and a bucket, whatever was beside it."""
-    assert len(noise) == 10 * len(caching.store(whole[1][0]))
+def test_the_noise_of_a_sample_depends_on_the_sample_alone(uninterrupted, noise, figure):
+    """Every teacher receives equal noise for a sample and bucket in any batch."""
+    assert len(noise) == 10 * len(caching.store(uninterrupted[1][0]))
     identical = sum(all(torch.equal(row, rows[0]) for row in rows) for rows in noise.values())
     assert all(len(rows) >= 2 * len(BATCHES) for rows in noise.values())  # two teachers
     assert len({rows[0].sum().item() for rows in noise.values()}) == len(noise)

@@ -1,6 +1,4 @@
-"""Fault 13: two extractors in one directory, or two trainings of one run: one waits or is refused,
-the other's work is whole.
-"""
+"""Fault 13: of two extractors or trainings in one folder, one waits or is refused."""
 
 import re
 import shutil
@@ -21,23 +19,21 @@ WAITED = re.compile(r"which process (\d+) on \S+ is filling")
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """One without a cache, one whose cache is stale (a caption was changed since), and the caches
-    to come.
-    """
+    """Projects without a cache and with a stale one, and the expected caches."""
     fresh = caching.make(tmp_path_factory.mktemp("world") / "fresh", pictures=12, pretrained=False)
-    stale, whole = (caching.copied(fresh, fresh.with_name(name)) for name in ("stale", "whole"))
+    stale, intact = (caching.copied(fresh, fresh.with_name(name)) for name in ("stale", "whole"))
     caching.extract(stale, pretrained=False)
     (stale / "data" / "003.txt").write_text("a black square")
-    shutil.copy(stale / "data" / "003.txt", whole / "data")
-    caching.extract(whole, pretrained=False)
-    expected = caching.content(stale), caching.content(whole)
+    shutil.copy(stale / "data" / "003.txt", intact / "data")
+    caching.extract(intact, pretrained=False)
+    expected = caching.content(stale), caching.content(intact)
     return fresh, stale, expected
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
 def test_the_second_extractor_waits_and_nothing_is_corrupt(worlds, tmp_path, rebuild, figure):
     fresh, stale, expected = worlds
-    tried, held = times(2, 10), 0
+    tried, passed = times(2, 10), 0
     for i in range(tried):
         root = caching.copied(stale if rebuild else fresh, tmp_path / str(i))
         config = caching.config(root, f"rebuild={str(rebuild).lower()}", pretrained=False)
@@ -49,25 +45,25 @@ def test_the_second_extractor_waits_and_nothing_is_corrupt(worlds, tmp_path, reb
             ended = {first.pid: first.wait(), second.pid: second.wait()}
         waited = [pid for pid, end in ended.items() if WAITED.search(end.printed)]
         owners = [int(WAITED.search(ended[pid].printed)[1]) for pid in waited]
-        others = [pid for pid in ended if pid not in waited]
-        faults = [found for split in ("train", "validation") for found in examined(root, split)]
-        whole = not faults and caching.content(root) == expected[rebuild]
-        held += whole and owners == others and all(end.code == 0 for end in ended.values())
+        owners_expected = [pid for pid in ended if pid not in waited]
+        faults = [fault for split in ("train", "validation") for fault in examined(root, split)]
+        intact = not faults and caching.content(root) == expected[rebuild]
+        passed += (
+            intact and owners == owners_expected and all(end.code == 0 for end in ended.values())
+        )
     figure(
         13,
         f"two {'rebuilds' if rebuild else 'extractors'}, one directory: one waits, none corrupt",
-        held,
+        passed,
         tried,
     )
 
 
 def test_two_processes_cannot_train_one_run(tmp_path, figure):
-    """The second is refused before it reads, writes or removes anything; the first ends as if it
-    had been alone.
-    """
+    """The second is refused before it reads or writes; the first ends as if alone."""
     small_runs.warm()
     alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))
-    tried, held = times(1, 5), 0
+    tried, passed = times(1, 5), 0
     for i in range(tried):
         name = f"run_{i}"
         folder, there, go = (
@@ -98,19 +94,17 @@ def test_two_processes_cannot_train_one_run(tmp_path, figure):
             ended = first.wait(small_runs.PATIENCE)
         refused = second.code == 1 and f"is being trained by process {first.pid}" in second.printed
         same = ended.code == 0 and not small_runs.differences(alone, small_runs.outcome(folder))
-        held += refused and untouched and same
+        passed += refused and untouched and same
         if not (refused and untouched and same):
             print(refused, untouched, same, second.printed[-1500:], ended.printed[-1500:])
-    figure(13, "two processes, one run: one refused, the other as if alone", held, tried)
+    figure(13, "two processes, one run: one refused, the other as if alone", passed, tried)
 
 
 def test_two_processes_that_start_one_new_run_leave_one_run(tmp_path, figure):
-    """Neither says resume: one trains as if alone, the other is refused, whichever of them looked
-    first.
-    """
+    """Neither resumes: one trains as if alone, the other is refused."""
     small_runs.warm()
     alone = small_runs.outcome(small_runs.finished(tmp_path, "alone"))
-    tried, held = times(1, 5), 0
+    tried, passed = times(1, 5), 0
     for i in range(tried):
         name = f"start_{i}"
         work = small_runs.training(tmp_path, name)
@@ -122,12 +116,14 @@ def test_two_processes_that_start_one_new_run_leave_one_run(tmp_path, figure):
         # both wrote to it before either was refused
         (tmp_path / "outputs" / name / "draws_000_0.jsonl").unlink()
         refused = [end for end in ended if end.code]
-        said = ("is being trained by process", "already has checkpoints")
-        found = small_runs.outcome(tmp_path / "outputs" / name)
-        same = {**found, "draws": alone["draws"]} == alone
-        held += len(refused) == 1 and any(words in refused[0].printed for words in said) and same
-    figure(13, "two processes start one new run: one refused, the other as if alone", held, tried)
+        messages = ("is being trained by process", "already has checkpoints")
+        result = small_runs.outcome(tmp_path / "outputs" / name)
+        same = {**result, "draws": alone["draws"]} == alone
+        passed += (
+            len(refused) == 1 and any(words in refused[0].printed for words in messages) and same
+        )
+    figure(13, "two processes start one new run: one refused, the other as if alone", passed, tried)
 
 
 def examined(root, split):
-    return [found for found in verify.examine(root / "cache" / "folder" / split) if found[1]]
+    return [fault for fault in verify.examine(root / "cache" / "folder" / split) if fault[1]]

@@ -1,6 +1,4 @@
-"""Fault 14: a teacher of which nothing can be captured, or that answers NaN: an error, and nothing
-is cached.
-"""
+"""Fault 14: a teacher without captured features or with NaN is an error; nothing is cached."""
 
 import pytest
 import torch
@@ -18,9 +16,7 @@ def world(tmp_path):
 
 
 def silent(monkeypatch, root, name):
-    """A forward pass that reaches no block: what a compiled or replaced network looks like to a
-    hook.
-    """
+    """A forward pass that reaches no block, as compiled or replaced networks look to hooks."""
     monkeypatch.setattr(UNetDenoiser, "forward", lambda self, x_t, t, cond: Prediction(x_t))
 
 
@@ -39,7 +35,7 @@ def poisoned(monkeypatch, root, name):
 def test_a_teacher_without_output_is_an_error_and_nothing_is_cached(
     world, tmp_path, monkeypatch, fault, says, figure
 ):
-    held = 0
+    passed = 0
     for name in ("lune", "sol"):
         root = caching.copied(world, tmp_path / name)
         with monkeypatch.context() as patch:
@@ -47,9 +43,9 @@ def test_a_teacher_without_output_is_an_error_and_nothing_is_cached(
             with pytest.raises(CaptureError, match=says) as caught:
                 caching.extract(root, f"experts={name}", pretrained=False)
         cached = list((root / "cache").rglob(f"{name}/shard_*"))
-        assert caught.value.cure and caching.store(root).complete("encodings")
-        held += not cached
-    figure(14, f"a {fault.__name__} teacher raises, and nothing is cached", held, 2)
+        assert caught.value.cure
+        passed += not cached
+    figure(14, f"a {fault.__name__} teacher raises, and nothing is cached", passed, 2)
 
 
 def test_features_of_a_working_teacher_are_not_constant(world):

@@ -1,6 +1,4 @@
-"""Fault 16: paths that lead out of a dataset are refused, and nothing outside is opened
-meanwhile.
-"""
+"""Fault 16: paths that leave a dataset are refused, and no file outside is opened."""
 
 from __future__ import annotations
 
@@ -58,25 +56,23 @@ def swap(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
-def dataset(place: Path) -> Path:
+def dataset(base: Path) -> Path:
     """A sound dataset in place/set, with bait all around it."""
-    root = place / "set"
-    for folder in (root / "sub", place / "out", place / "set_of_others"):
+    root = base / "set"
+    for folder in (root / "sub", base / "out", base / "set_of_others"):
         folder.mkdir(parents=True)
         Image.new("RGB", (9, 9), "blue").save(folder / BAIT)
     (root / "sub" / BAIT).unlink()
-    Image.new("RGB", (9, 9), "blue").save(place / BAIT)
-    (place / "bait.txt").write_text("a secret")
-    (place / "bait.jsonl").write_text('{"file_name": "0.png", "text": "a secret"}')
+    Image.new("RGB", (9, 9), "blue").save(base / BAIT)
+    (base / "bait.txt").write_text("a secret")
+    (base / "bait.jsonl").write_text('{"file_name": "0.png", "text": "a secret"}')
     Image.new("RGB", (9, 9), "red").save(root / "0.png")
     (root / "0.txt").write_text("a red square")
     return root
 
 
 def attempts(root: Path, name: str, outside: Path) -> list[Callable[[], object]]:
-    """A hostile name through every door: each key, each form of the table, and the option that
-    names it.
-    """
+    """A hostile name in every key, every form of the table, and the option that names it."""
     name, rows = name.format(outside=outside), []
     for key in KEYS:
         rows += [
@@ -85,7 +81,7 @@ def attempts(root: Path, name: str, outside: Path) -> list[Callable[[], object]]
         ]
     rows += [("mapping.json", {name: "x"}), ("objects.json", {name: {"text": "x"}})]
 
-    def told(file: str, content: object) -> Callable[[], object]:
+    def table(file: str, content: object) -> Callable[[], object]:
         def read() -> object:
             path = root / ("metadata.jsonl" if file.endswith(".jsonl") else "metadata.json")
             path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -117,13 +113,13 @@ def attempts(root: Path, name: str, outside: Path) -> list[Callable[[], object]]
     assert paired({"reference": "0.png"})(), "a sound pair is read"
     return [
         *(paired(row) for row in rows_of_pairs),
-        *(told(*row) for row in rows),
+        *(table(*row) for row in rows),
         lambda: Folder(root, size=8, split="all", caption_file=name),
     ]
 
 
 def tried(work: Callable[[], object], root: Path, opened: list[str]) -> bool:
-    """Whether it was refused with an error of ours, without opening or listing anything outside."""
+    """True if it was refused with a TinyFluxError and nothing outside was opened or listed."""
     opened.clear()
     try:
         work()
@@ -135,9 +131,7 @@ def tried(work: Callable[[], object], root: Path, opened: list[str]) -> bool:
 
 
 def watched() -> list[str]:
-    """Every path that is opened or listed from now on, as it really is. For a child: a hook stays
-    for good.
-    """
+    """Real paths of every later open and listing; for a child, since hooks cannot be removed."""
     seen: list[str] = []
 
     def hook(event: str, arguments: tuple) -> None:
@@ -152,7 +146,7 @@ def watched() -> list[str]:
 
 def test_hostile_paths_are_refused(tmp_path, figure):
     def work() -> None:
-        held = {}
+        outcomes = {}
         warm = dataset(tmp_path / "warm")
         # its imports are done now
         assert Folder(warm, size=8, split="all")[0].caption == "a red square"
@@ -161,31 +155,31 @@ def test_hostile_paths_are_refused(tmp_path, figure):
             root = dataset(tmp_path / f"named_{number}")
             doors = attempts(root, name, root.parent)
             assert len(Folder(root, size=8, split="all")) == 1, "the set itself is sound"
-            held[ascii(name)[:60]] = all([tried(door, root, opened) for door in doors])
+            outcomes[ascii(name)[:60]] = all([tried(door, root, opened) for door in doors])
         for kind, make in LINKED.items():
             root = dataset(tmp_path / kind)
             make(root, root.parent)
-            held[f"link: {kind}"] = tried(
+            outcomes[f"link: {kind}"] = tried(
                 lambda root=root: Folder(root, size=8, split="all")[0], root, opened
             )
             if kind != "caption beside":  # pairs have theirs under another name
-                held[f"link: {kind}"] &= tried(
+                outcomes[f"link: {kind}"] &= tried(
                     lambda root=root: PairedImages(root, size=8, split="all"), root, opened
                 )
         root = dataset(tmp_path / "pair")
         for name in ("a_target.png", "a_ref.png"):
             (root / name).write_bytes((root / "0.png").read_bytes())
         swap(root / "a_caption.txt", tmp_path / "pair" / "bait.txt")
-        held["link: caption beside"] &= tried(
+        outcomes["link: caption beside"] &= tried(
             lambda: PairedImages(root, size=8, split="all"), root, opened
         )
-        (tmp_path / "held.json").write_text(json.dumps(held))
+        (tmp_path / "held.json").write_text(json.dumps(outcomes))
 
     ended = forks.run(work, tmp_path / "log")
     assert ended.code == 0, ended.printed
-    held = json.loads((tmp_path / "held.json").read_text())
-    assert len(held) == 25
-    failed = [name for name, good in held.items() if not good]
+    outcomes = json.loads((tmp_path / "held.json").read_text())
+    assert len(outcomes) == 25
+    failed = [name for name, good in outcomes.items() if not good]
     figure(16, "25 hostile paths, 0 opened outside", 25 - len(failed), 25, ", ".join(failed))
 
 
@@ -203,5 +197,5 @@ def test_a_link_that_stays_inside_is_read(tmp_path, kind):
     first = "" if kind == "table of captions" else "a red square"
     first = "a secret" if kind in ("caption beside", "table of captions") else first
     more = {"evil.png": ""} if kind == "image" else {}
-    beside = "" if kind == "table of captions" else "a secret"
-    assert records == {"0.png": first, "sub/bait.png": beside, **more}
+    expected = "" if kind == "table of captions" else "a secret"
+    assert records == {"0.png": first, "sub/bait.png": expected, **more}

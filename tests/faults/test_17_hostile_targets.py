@@ -1,6 +1,4 @@
-"""Fault 17: a configuration that names code to run is refused, on the command line and by the
-builder.
-"""
+"""Fault 17: configurations that name code to run are refused on the command line and in files."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from omegaconf import OmegaConf
 
 from tests.faults import forks
 from tests.faults.conftest import FULL
-from tests.faults.hostile_targets import HYDRA, PLACES, targets
+from tests.faults.hostile_targets import HYDRA, POSITIONS, targets
 from tinyflux_pl.app.cli.command_line import CONF, prepare, run
 from tinyflux_pl.config.build import build, plain
 from tinyflux_pl.config.suggest import composed
@@ -25,7 +23,7 @@ from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch):
-    """What no test may find; evil_module can be imported, and would write it."""
+    """A file that no test may find; evil_module can be imported and would write it."""
     (tmp_path / "evil").mkdir()
     monkeypatch.syspath_prepend(tmp_path / "evil")
     yield tmp_path / "marker"
@@ -49,9 +47,7 @@ def refused(work: Any, *arguments: Any) -> bool:
 
 
 def from_the_line(words: list[str], part: str) -> None:
-    """What `python train.py` does with them up to the first object: a name that misleads is told by
-    what it is.
-    """
+    """Process the words as train.py does, up to the first object."""
     prepare(words, CONF, "train")
     (config,) = composed(CONF, "train", words[2:], words[1])
     build(plain(config[part]))
@@ -65,24 +61,24 @@ def test_every_hostile_target_writes_the_marker_when_called(tmp_path):
         marker = tmp_path / "marker"
         for name, arguments in targets(tmp_path, marker).items():
             parts, depth = name.split("."), 1
-            found = importlib.import_module(parts[0])
+            target = importlib.import_module(parts[0])
             while depth < len(parts):
                 try:
-                    found = importlib.import_module(".".join(parts[: depth + 1]))
+                    target = importlib.import_module(".".join(parts[: depth + 1]))
                 except ModuleNotFoundError:
-                    found = getattr(found, parts[depth])
+                    target = getattr(target, parts[depth])
                 depth += 1
-            given = {key: value for key, value in arguments.items() if key != "_args_"}
+            keywords = {key: value for key, value in arguments.items() if key != "_args_"}
             if name.endswith("Path.touch"):
-                given = {"self": Path(given["self"])}
+                keywords = {"self": Path(keywords["self"])}
             if name.endswith("write_bytes"):
-                given["content"] = given["content"].encode()
+                keywords["content"] = keywords["content"].encode()
             with suppress(RuntimeError):  # torch.load, once the pickle has run
-                made = found(*arguments.get("_args_", ()), **given)
-            if hasattr(made, "wait"):
-                made.wait()
-            elif hasattr(made, "close"):
-                made.close()
+                result = target(*arguments.get("_args_", ()), **keywords)
+            if hasattr(result, "wait"):
+                result.wait()
+            elif hasattr(result, "close"):
+                result.close()
             assert marker.exists(), name
             marker.unlink()
 
@@ -94,24 +90,22 @@ def test_twenty_hostile_targets_are_refused_in_four_places(tmp_path, marker, fig
     by_line, by_build = 0, 0
     chosen = targets(tmp_path / "evil", marker)
     for number, (name, arguments) in enumerate(chosen.items()):
-        for place, (kind, make) in enumerate(PLACES.items()):
+        for position, (kind, make) in enumerate(POSITIONS.items()):
             content = make({"_target_": name, **arguments})
             part = "optimizer" if kind == "partial" else "codec"
             by_build += refused(build, plain(OmegaConf.create(content))[part])
             # composing the real configuration takes half a second
-            if FULL or place == number / 2 % len(PLACES):
+            if FULL or position == number / 2 % len(POSITIONS):
                 by_line += refused(from_the_line, written(tmp_path, content), part)
     figure(17, "20 targets in 4 places, at the builder", by_build, 80)
     figure(17, "20 targets in 4 places, on the real command line", by_line, 80 if FULL else 10)
 
 
 def test_a_hostile_target_of_a_later_sweep_job_is_refused(tmp_path, marker, figure):
-    """The first job is harmless and comes to its end; the second one's choice is what would run
-    code.
-    """
+    """The first job is harmless; the choice of the second would run code."""
     chosen = list(targets(tmp_path / "evil", marker))
     names = chosen if FULL else chosen[:1]
-    harmless, held = "tinyflux_pl.denoisers.tinyflux.build", 0
+    harmless, passed = "tinyflux_pl.denoisers.tinyflux.build", 0
     for name in names:
 
         def work(name: str = name) -> None:
@@ -126,14 +120,14 @@ def test_a_hostile_target_of_a_later_sweep_job_is_refused(tmp_path, marker, figu
             run("train")
 
         ended = forks.run(work, tmp_path / "log", timeout=600)
-        held += (
+        passed += (
             ended.code == 2
             and name in ended.printed
             and "Traceback" not in ended.printed
             and not marker.exists()
         )
     figure(
-        17, "targets as the second choice of a sweep, on the real command line", held, len(names)
+        17, "targets as the second choice of a sweep, on the real command line", passed, len(names)
     )
 
 
@@ -179,7 +173,7 @@ def test_yaml_tags_construct_no_objects(tmp_path, marker, tag):
 
 def test_the_program_refuses_and_exits(tmp_path, marker):
     (name, arguments), *_ = targets(tmp_path / "evil", marker).items()
-    words = written(tmp_path, PLACES["nested"]({"_target_": name, **arguments}))
+    words = written(tmp_path, POSITIONS["nested"]({"_target_": name, **arguments}))
 
     def work() -> None:
         sys.argv = ["train.py", *words, f"paths.root={tmp_path}"]

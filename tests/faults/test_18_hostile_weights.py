@@ -1,6 +1,4 @@
-"""18: weights that would run code, or lie about their size: refused with a cure at every door, and
-nothing is run.
-"""
+"""Fault 18: weights that run code or lie about their size are refused with a cure everywhere."""
 
 import os
 import re
@@ -36,36 +34,36 @@ class Payload:
 def hostile(folder: Path, marker: Path) -> dict[str, Path]:
     """The files, by what is wrong with them; none of them was made by opening another."""
     payload = {"state_dict": {"w": torch.zeros(2)}, "x": Payload(marker)}
-    found = {
+    cases = {
         f"a pickle as {ending}": folder / f"weights{ending}" for ending in (".ckpt", ".pt", ".bin")
     }
-    for path in found.values():
+    for path in cases.values():
         torch.save(payload, path, _use_new_zipfile_serialization=path.suffix != ".bin")
     for name, content in {
-        "a pickle renamed": found["a pickle as .bin"].read_bytes(),
-        "an archive renamed": found["a pickle as .pt"].read_bytes(),
+        "a pickle renamed": cases["a pickle as .bin"].read_bytes(),
+        "an archive renamed": cases["a pickle as .pt"].read_bytes(),
         "a header of 4 EiB": struct.pack("<Q", 2**62) + b'{"w":{}}',
         "a header of 200 MB": struct.pack("<Q", 200 * 10**6) + b'{"w":{}}',
     }.items():
-        found[name] = folder / f"{name.replace(' ', '_')}.safetensors"
-        found[name].write_bytes(content)
-    os.truncate(found["a header of 200 MB"], 300 * 10**6)  # which the file could hold
+        cases[name] = folder / f"{name.replace(' ', '_')}.safetensors"
+        cases[name].write_bytes(content)
+    os.truncate(cases["a header of 200 MB"], 300 * 10**6)  # which the file could hold
     lightning = {
         "hyper_parameters": {
             "_instantiator": "builtins.exec",
             "source": f"open({str(marker)!r}, 'w')",
         }
     }
-    found["_instantiator"] = folder / "lightning.ckpt"
+    cases["_instantiator"] = folder / "lightning.ckpt"
     torch.save(
         {**lightning, "state_dict": {}, "pytorch-lightning_version": "2.6.6"},
-        found["_instantiator"],
+        cases["_instantiator"],
     )
-    return found
+    return cases
 
 
 def as_state(folder: Path, content: bytes) -> Path:
-    """A checkpoint with another state.pt, sealed again by whoever altered it."""
+    """A checkpoint with another state.pt, sealed again by the attacker."""
     Saver(folder, background=False, side=16).save(1)
     altered = folder / "step_0000001"
     (altered / manifest.STATE).write_bytes(content)

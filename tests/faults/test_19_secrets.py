@@ -1,6 +1,4 @@
-"""Fault 19: secrets of a run that fails stand in no byte that it leaves behind, and in no
-configuration.
-"""
+"""Fault 19: secrets of a failing run are in no byte it leaves and in no configuration."""
 
 from __future__ import annotations
 
@@ -52,10 +50,8 @@ def forms(secret: str) -> list[bytes]:
 
 
 def leaks(folder: Path) -> list[str]:
-    """secret: file, for every file or folder that holds one or is named after one; PNG's text is
-    read too.
-    """
-    found = []
+    """secret: file, for every file or folder that contains or is named after one, PNG text too."""
+    leaked = []
     for path in folder.rglob("*"):
         content = str(path.relative_to(folder)).encode() + (
             path.read_bytes() if path.is_file() else b""
@@ -63,41 +59,39 @@ def leaks(folder: Path) -> list[str]:
         if path.suffix == ".png":
             with Image.open(path) as image:
                 content += repr(image.info).encode()
-        found += [
+        leaked += [
             f"{name}: {path.name}"
             for name, value in SECRETS.items()
             if any(f in content for f in forms(value))
         ]
-    return found
+    return leaked
 
 
 def babble() -> None:
-    """What libraries do with what they were given, short of failing."""
-    said = f"cannot reach {LOGIN} with {' and '.join(SECRETS.values())}"
-    logging.getLogger("some.library").warning("retry: %s", said)
-    warnings.warn(said, stacklevel=2)
-    print(said)
-    print(said, file=sys.stderr)
+    """Log secrets as libraries do, without failing."""
+    message = f"cannot reach {LOGIN} with {' and '.join(SECRETS.values())}"
+    logging.getLogger("some.library").warning("retry: %s", message)
+    warnings.warn(message, stacklevel=2)
+    print(message)
+    print(message, file=sys.stderr)
     try:
-        raise ConnectionError(said)
+        raise ConnectionError(message)
     except ConnectionError:
         traceback.print_exc()
         logging.getLogger("some.library").exception("failed")
-    thread = threading.Thread(target=exec, args=(f"raise OSError({said!r})",))
+    thread = threading.Thread(target=exec, args=(f"raise OSError({message!r})",))
     thread.start()
     thread.join()
 
     class Dying:
         def __del__(self) -> None:
-            raise OSError(said)
+            raise OSError(message)
 
     Dying()
 
 
 def failing(error: Callable[[str], Exception]) -> Callable[..., None]:
-    """A training step that fails at its sixth call, with secrets in its error, in the cause and in
-    a note.
-    """
+    """A training step that fails at its sixth call with secrets in error, cause and note."""
     from tinyflux_pl.training.flow_module import FlowModule
 
     usual, calls = FlowModule.training_step, []
@@ -129,8 +123,8 @@ def fails(folder: Path, error: Callable[[str], Exception], words: list[str]) -> 
             "version: tensorboard}"
         )
         loggers = ["logger=wandb", f"+logger.tensorboard={board}"]
-        told = ["debug=fast", "preflight=false", *SHAPES, f"paths.root={folder}", "run=x"]
-        sys.argv = ["train.py", *told, *loggers, *words]
+        overrides = ["debug=fast", "preflight=false", *SHAPES, f"paths.root={folder}", "run=x"]
+        sys.argv = ["train.py", *overrides, *loggers, *words]
         run("train")
 
     return forks.run(work, folder / "printed.log", timeout=300)
@@ -160,9 +154,9 @@ def test_no_secret_in_any_byte_of_a_failing_run(tmp_path, monkeypatch, figure, k
         and any(n.startswith("events.out") for n in names)
         and any(n.endswith(".wandb") for n in names)
     )
-    found = leaks(tmp_path)
-    hidden = len(SECRETS) - len({leak.split(":")[0] for leak in found})
-    figure(19, f"4 secrets through a failing run: {kind}", hidden, len(SECRETS), "; ".join(found))
+    leaked = leaks(tmp_path)
+    hidden = len(SECRETS) - len({leak.split(":")[0] for leak in leaked})
+    figure(19, f"4 secrets through a failing run: {kind}", hidden, len(SECRETS), "; ".join(leaked))
 
 
 WORDS = {
@@ -181,9 +175,7 @@ def test_a_secret_in_the_configuration_is_refused_before_anything_is_written(tmp
         run("train")
 
     ended = forks.run(work, tmp_path / "printed.log")
-    assert ended.code == 2 and "a secret stands in the configuration" in ended.printed, (
-        ended.printed
-    )
+    assert ended.code == 2 and "the configuration contains a secret" in ended.printed, ended.printed
     assert not leaks(tmp_path) and not list(tmp_path.glob("**/config.json"))
 
 
@@ -202,25 +194,29 @@ NAMING = {
 
 def test_a_refused_run_names_no_folder_after_a_secret(tmp_path, figure):
     refused = []
-    for place in NAMING if FULL else ("the run's folder", "its log", "a job's folder", "a key"):
+    for position in NAMING if FULL else ("the run's folder", "its log", "a job's folder", "a key"):
         folder = tmp_path / str(len(refused))
         folder.mkdir()
 
-        def work(folder: Path = folder, place: str = place) -> None:
-            sweep = ["--multirun", "seed=0"] if place.startswith("a ") and place != "a key" else []
+        def work(folder: Path = folder, position: str = position) -> None:
+            sweep = (
+                ["--multirun", "seed=0"]
+                if position.startswith("a ") and position != "a key"
+                else []
+            )
             word = (
-                NAMING[place].replace("KEY", SECRETS["HF_TOKEN"])
-                if place == "a key"
-                else NAMING[place]
+                NAMING[position].replace("KEY", SECRETS["HF_TOKEN"])
+                if position == "a key"
+                else NAMING[position]
             )
             sys.argv = ["train.py", *sweep, "debug=fast", f"paths.root={folder}", word]
             run("train")
 
         ended = forks.run(work, tmp_path / f"{len(refused)}.log")
         names = [str(path) for path in folder.rglob("*")]
-        told = ended.code == 2 and "a secret stands in the configuration" in ended.printed
+        is_refused = ended.code == 2 and "the configuration contains a secret" in ended.printed
         named = [name for name in names if any(secret in name for secret in SECRETS.values())]
-        refused.append(told and not leaks(tmp_path) and not named)
+        refused.append(is_refused and not leaks(tmp_path) and not named)
     figure(19, "secrets in names that Hydra makes", sum(refused), len(refused))
 
 

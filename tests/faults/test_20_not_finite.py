@@ -1,6 +1,4 @@
-"""NaN and Inf in the loss, a gradient, an activation: at step 1, at step 50, in the middle of an
-accumulated step.
-"""
+"""NaN and Inf in loss, gradient or activation: at step 1, step 50, within an accumulated step."""
 
 import json
 
@@ -14,7 +12,10 @@ VALUES = (float("nan"), float("inf"))
 # optimizer, micro-batches a step, the one that is attacked, attacked steps
 PLAIN, ACCUMULATED = ("muon", 1, 0, (1, 50)), ("adamw", 2, 1, (3,))
 CASES = [
-    (kind, value, *place) for kind in KINDS for value in VALUES for place in (PLAIN, ACCUMULATED)
+    (kind, value, *division)
+    for kind in KINDS
+    for value in VALUES
+    for division in (PLAIN, ACCUMULATED)
 ]
 FEW = [CASES[i] for i in (1, 4, 6, 11)]  # every kind, both values and both places
 
@@ -24,7 +25,7 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("not_finite")
 
 
-def held(root, kind, value, optimizer, accumulation, micro_batch, attacked, *more):
+def weights_are_kept(root, kind, value, optimizer, accumulation, micro_batch, attacked, *more):
     """In how many of the attacked steps one bad number left no trace but its line."""
     chosen = (
         f"steps={attacked[-1] + 2}",
@@ -56,7 +57,10 @@ def held(root, kind, value, optimizer, accumulation, micro_batch, attacked, *mor
 @pytest.mark.filterwarnings("ignore")
 def test_nonfinite_values_never_reach_weights_or_averages(root, figure):
     cases = CASES if FULL else FEW
-    passed, tried = sum(held(root, *case) for case in cases), sum(len(case[-1]) for case in cases)
+    passed, tried = (
+        sum(weights_are_kept(root, *case) for case in cases),
+        sum(len(case[-1]) for case in cases),
+    )
     figure(
         20,
         "NaN or Inf in loss, gradient, activation",
@@ -71,4 +75,4 @@ def test_nonfinite_values_never_reach_weights_or_averages(root, figure):
     "case", [("gradient", float("nan"), *ACCUMULATED), ("gradient", 1e30, "muon", 2, 1, (3,))]
 )
 def test_nonfinite_gradients_under_bf16_never_reach_the_weights(root, case):
-    assert held(root, *case, "hardware.precision=bf16-mixed") == 1
+    assert weights_are_kept(root, *case, "hardware.precision=bf16-mixed") == 1

@@ -1,6 +1,4 @@
-"""One batch a hundred times as large as the others: not taken, named, and forgotten five steps
-later.
-"""
+"""A batch a hundred times larger than usual is skipped, named, and has no later effect."""
 
 import json
 import statistics
@@ -33,7 +31,7 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("spike")
 
 
-def held(root, step, optimizer):
+def weights_are_kept(root, step, optimizer):
     fit = fitting(
         root,
         f"spike_{step}",
@@ -61,7 +59,7 @@ def held(root, step, optimizer):
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_with_a_hundredfold_batch_is_skipped(root, figure):
     cases = [(40 + 5 * i, ("muon", "adamw")[i % 2]) for i in range(times(2, 10))]
-    passed = sum(bool(held(root, *case)) for case in cases)
+    passed = sum(bool(weights_are_kept(root, *case)) for case in cases)
     figure(
         21,
         "batch scaled x100",
@@ -73,13 +71,11 @@ def test_a_step_with_a_hundredfold_batch_is_skipped(root, figure):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_resumed_run_remembers_usual_losses_and_skips_the_same_batch(root):
-    """Cut two steps before the spike, and once more right after it: state goes through the
-    checkpoints.
-    """
+    """Interrupted two steps before the spike and right after it: state is in the checkpoints."""
     chosen = "steps=16", "hardware.accumulation=1", "callbacks.guard.warmup=8"
-    whole = fitting(root, "whole", *chosen)
-    whole.trainer.callbacks.insert(0, Larger(12))
-    whole.fit()
+    uninterrupted = fitting(root, "whole", *chosen)
+    uninterrupted.trainer.callbacks.insert(0, Larger(12))
+    uninterrupted.fit()
     resumed = None
     for stop in (10, 13):
         part = fitting(root, "parts", *chosen, resumed=resumed)
@@ -89,11 +85,11 @@ def test_a_resumed_run_remembers_usual_losses_and_skips_the_same_batch(root):
         resumed = directory.read(part.run_dir / "checkpoints" / f"step_{stop:07d}")
     end = fitting(root, "parts", *chosen, resumed=resumed)
     end.fit()
-    assert not differing(bits(whole), bits(end))
-    assert (whole.run_dir / "skipped.jsonl").read_bytes() == (
+    assert not differing(bits(uninterrupted), bits(end))
+    assert (uninterrupted.run_dir / "skipped.jsonl").read_bytes() == (
         end.run_dir / "skipped.jsonl"
     ).read_bytes()
-    one, other = whole.trainable.guard.state(), end.trainable.guard.state()
+    one, other = uninterrupted.trainable.guard.state(), end.trainable.guard.state()
     assert (
         torch.equal(one["median"]["values"], other["median"]["values"])
         and one["record"] == other["record"]

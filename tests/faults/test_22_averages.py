@@ -1,6 +1,4 @@
-"""Raw and averaged weights in what is saved at any moment are those of the uninterrupted run at
-that step.
-"""
+"""Saved raw and averaged weights equal those of the uninterrupted run at that step."""
 
 import pytest
 import torch
@@ -24,18 +22,20 @@ def started(root, name, resumed=None):
 
 
 def at(fit, name):
-    """What a checkpoint of the run holds, under the names of `bits`."""
-    found = directory.read(fit.run_dir / "checkpoints" / name)
-    held = {f"raw.{k}": v for k, v in found.weights("raw").items()}
-    return found, held | {f"averaged.{k}": v for k, v in found.weights("averaged").items()}
+    """Weights of a checkpoint of the run, under the names of `bits`."""
+    checkpoint = directory.read(fit.run_dir / "checkpoints" / name)
+    weights = {f"raw.{k}": v for k, v in checkpoint.weights("raw").items()}
+    return checkpoint, weights | {
+        f"averaged.{k}": v for k, v in checkpoint.weights("averaged").items()
+    }
 
 
-def saving_within(fit, place):
+def saving_within(fit, hook):
     """The same call, in the middle of which the run is saved."""
 
-    def saving(*given, **options):
+    def saving(*args, **options):
         fit.callbacks.checkpoints.save_now(fit.trainer, fit.trainable.module)
-        return place(*given, **options)
+        return hook(*args, **options)
 
     return saving
 
@@ -60,17 +60,17 @@ def moments(root):
     fit.trainer.callbacks.append(FailsAt(9, 1))
     with pytest.raises(Elsewhere):
         fit.fit()
-    found, held = at(fit, "step_0000009")
-    yield "an error between two micro-batches", 9, held
+    checkpoint, weights = at(fit, "step_0000009")
+    yield "an error between two micro-batches", 9, weights
 
-    fit = started(root, "cut", resumed=found)
+    fit = started(root, "cut", resumed=checkpoint)
     fit.callbacks.validation.grid.errors = fails
     with pytest.raises(Elsewhere):
         fit.fit()
-    found, held = at(fit, "step_0000010")
-    yield "an error in a validation", 10, held
+    checkpoint, weights = at(fit, "step_0000010")
+    yield "an error in a validation", 10, weights
 
-    fit = started(root, "cut", resumed=found)
+    fit = started(root, "cut", resumed=checkpoint)
     fit.fit()
     yield "after resuming twice", STEPS, at(fit, f"step_{STEPS:07d}")[1]
 
@@ -78,23 +78,25 @@ def moments(root):
 @pytest.mark.filterwarnings("ignore")
 def test_raw_and_averaged_weights_equal_those_of_an_uninterrupted_run(root, figure):
     fit = fitting(root, "whole", f"steps={STEPS}")
-    whole = Steps(fit, set(range(STEPS + 1)))
+    uninterrupted = Steps(fit, set(range(STEPS + 1)))
     fit.fit()
     passed = tried = 0
-    for moment, step, held in moments(root):
-        wanted = {k: v for k, v in whole.bits[step].items() if k.startswith(("raw.", "averaged."))}
-        apart = any(
-            not torch.equal(held[k], held[k.replace("raw.", "averaged.")])
-            for k in held
+    for moment, step, weights in moments(root):
+        expected = {
+            k: v for k, v in uninterrupted.bits[step].items() if k.startswith(("raw.", "averaged."))
+        }
+        differs = any(
+            not torch.equal(weights[k], weights[k.replace("raw.", "averaged.")])
+            for k in weights
             if k[:4] == "raw."
         )
-        wrong = differing(wanted, held)
-        if wrong or not apart:
+        wrong = differing(expected, weights)
+        if wrong or not differs:
             print(
                 f"{moment}: {len(wrong)} tensors differ, such as {wrong[:3]}; raw and averaged are "
-                f"apart: {apart}"
+                f"apart: {differs}"
             )
-        passed, tried = passed + (apart and not wrong), tried + 1
+        passed, tried = passed + (differs and not wrong), tried + 1
     figure(
         22,
         "raw and averaged weights saved at 8 moments",

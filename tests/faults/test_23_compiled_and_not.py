@@ -26,10 +26,8 @@ CHOSEN = (
 )
 
 
-def stage(root: str, *asked: str) -> None:
-    """A part of the run, in a process of its own: a compiler cannot trace what pytest checks the
-    types of.
-    """
+def stage(root: str, *overrides: str) -> None:
+    """A part of the run in its own process: compilers cannot trace pytest's type checks."""
     compiled = nn.Module.compile
 
     def compile_and_say(self: nn.Module) -> None:
@@ -39,15 +37,15 @@ def stage(root: str, *asked: str) -> None:
         compiled(self, **({} if FULL else {"backend": "eager"}))
 
     nn.Module.compile = compile_and_say
-    small_runs.training(Path(root), "mixed", *asked)()
+    small_runs.training(Path(root), "mixed", *overrides)()
 
 
 def test_a_run_resumes_between_compiled_and_eager(tmp_path: Path, figure: Any) -> None:
     small_runs.warm()
-    whole = small_runs.finished(tmp_path, "whole", *CHOSEN, f"steps={LAST}")
+    uninterrupted = small_runs.finished(tmp_path, "whole", *CHOSEN, f"steps={LAST}")
     passed, faults = 0, []
     for step, compiled in STAGES:
-        asked = (
+        overrides = (
             *CHOSEN,
             f"steps={step}",
             f"hardware.compile={str(compiled).lower()}",
@@ -55,7 +53,7 @@ def test_a_run_resumes_between_compiled_and_eager(tmp_path: Path, figure: Any) -
         )
         code = (
             f"from tests.faults.test_23_compiled_and_not import stage; stage({str(tmp_path)!r}, "
-            f"*{asked!r})"
+            f"*{overrides!r})"
         )
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         ended = subprocess.run(
@@ -76,7 +74,7 @@ def test_a_run_resumes_between_compiled_and_eager(tmp_path: Path, figure: Any) -
     assert not faults, "\n".join(faults)
     one, other = (
         directory.read(folder / "checkpoints" / f"step_{LAST:07d}").weights("raw")
-        for folder in (whole, tmp_path / "outputs" / "mixed")
+        for folder in (uninterrupted, tmp_path / "outputs" / "mixed")
     )
     assert one.keys() == other.keys()
     # A compiler rounds otherwise, which Muon's orthogonal steps make larger: up to 6e-4 after six

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,19 @@ def torchrun(
     # both before either starts: the first would count as an attempt of its own for the second
     works = []
     for rank in (0, 1):
-        said = {
+        environment = {
             "RANK": rank,
             "LOCAL_RANK": rank,
             "GROUP_RANK": 0,
             "WORLD_SIZE": 2,
             "LOCAL_WORLD_SIZE": 2,
         }
-        said |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-        ranks = {key: str(value) for key, value in said.items()}
+        environment |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "TORCHELASTIC_RUN_ID": "test",
+        }
+        ranks = {key: str(value) for key, value in environment.items()}
         works.append(
             small_runs.training(
                 root, name, *TWO, *overrides, before=trap if rank else None, ranks=ranks
@@ -57,7 +62,7 @@ def torchrun(
 
 def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path, figure: Any) -> None:
     small_runs.warm()
-    whole = small_runs.draws(small_runs.finished(tmp_path, "whole"))
+    uninterrupted = small_runs.draws(small_runs.finished(tmp_path, "whole"))
     with Child(
         small_runs.training(tmp_path, "broken", before=kill_after_step(14)), tmp_path / "killed.log"
     ) as child:
@@ -69,15 +74,21 @@ def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path, figure: Any) -
     assert "at step 10 of 40" in first.printed and "step_0000023" in first.printed
     folder = small_runs.finished(tmp_path, "broken", "resume=auto")
     assert "at step 23 of 40" in (tmp_path / "broken.log").read_text()
-    found = small_runs.draws(folder)
-    same = sum(one == other for one, other in zip(whole, found, strict=False))
-    lost = {(s, i) for s, ids in whole for i in ids} - {(s, i) for s, ids in found for i in ids}
+    draws = small_runs.draws(folder)
+    same = sum(one == other for one, other in zip_longest(uninterrupted, draws))
+    lost = {(s, i) for s, ids in uninterrupted for i in ids} - {
+        (s, i) for s, ids in draws for i in ids
+    }
     note = (
         f"{len(lost)} samples lost, "
-        f"{sum(len(ids) for _, ids in found) - sum(len(ids) for _, ids in whole)} repeated"
+        f"{sum(len(ids) for _, ids in draws) - sum(len(ids) for _, ids in uninterrupted)} repeated"
     )
     figure(
-        24, "ranks 1, 2, 1: samples of each micro-batch", same, max(len(whole), len(found)), note
+        24,
+        "ranks 1, 2, 1: samples of each micro-batch",
+        same,
+        max(len(uninterrupted), len(draws)),
+        note,
     )
 
 
@@ -85,7 +96,7 @@ RECORDED = [[0, [1, 2]], [0, [3, 4]], [1, [5, 6]], [1, [7, 8]]]
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         ([*RECORDED, None], None),
         (RECORDED, None),  # killed with the same step under way
@@ -98,16 +109,14 @@ RECORDED = [[0, [1, 2]], [0, [3, 4]], [1, [5, 6]], [1, [7, 8]]]
     ],
 )
 def test_missing_draws_of_a_rank_are_not_mistaken_for_a_kill(
-    tmp_path: Path, second: Any, said: str | None
+    tmp_path: Path, second: Any, message: str | None
 ) -> None:
-    """The comparison itself: of two ranks' records no more may be left out than the step under
-    way.
-    """
+    """Tests the comparison: two ranks' records may only lack the step under way."""
     for rank, lines in enumerate(([*RECORDED, None], second)):
         (tmp_path / f"draws_000_{rank}.jsonl").write_text(
             "".join(f"{json.dumps(line)}\n" for line in lines)
         )
-    with nullcontext() if said is None else pytest.raises(AssertionError, match=said):
+    with nullcontext() if message is None else pytest.raises(AssertionError, match=message):
         drawn = small_runs.draws(tmp_path)
         assert drawn == [
             [step, ids * 2] for step, ids in RECORDED[: sum(line is not None for line in second)]

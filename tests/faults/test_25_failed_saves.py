@@ -1,6 +1,4 @@
-"""25: one save after another fails, in any way a save can; a valid checkpoint is there after
-each.
-"""
+"""Fault 25: saves fail one after another in every way; a valid checkpoint remains after each."""
 
 import errno
 import random
@@ -47,8 +45,10 @@ def test_a_run_survives_fifty_failed_saves(tmp_path, figure):
             file = newest / (WEIGHTS, MANIFEST)[at % 2]
             file.write_bytes(file.read_bytes()[:-1])
             failed["rotten"] += 1
-        found, _ = directory.newest_valid(folder)
-        passed += found is not None and bool((found.weights("raw")["weight"] == found.step).all())
+        checkpoint, _ = directory.newest_valid(folder)
+        passed += checkpoint is not None and bool(
+            (checkpoint.weights("raw")["weight"] == checkpoint.step).all()
+        )
     assert sum(failed.values()) == tried and min(failed.values()) >= tried // 10, failed
     Saver(folder, background=False, side=SIDE).save(step + 1)
     figure(

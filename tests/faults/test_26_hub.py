@@ -1,4 +1,4 @@
-"""Fault 26: what comes from the hub is pinned, whole, what it was before, and never a pickle."""
+"""Fault 26: hub files are pinned, complete, unchanged since the first load, and no pickles."""
 
 from __future__ import annotations
 
@@ -25,31 +25,29 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def release(tmp_path_factory):
     """Tiny real encoders, T5's and CLIP's."""
     root = tmp_path_factory.mktemp("releases")
     return releases.flan_t5(root / "t5"), releases.clip(root / "clip")
 
 
 @pytest.fixture
-def cached(made, tmp_path):
+def cached(release, tmp_path):
     """The hub's cache as its client leaves it, with T5 of one commit."""
     snapshot = tmp_path / "hub" / f"models--{REPOSITORY.replace('/', '--')}" / "snapshots" / COMMIT
-    shutil.copytree(made[0], snapshot)
+    shutil.copytree(release[0], snapshot)
     return snapshot
 
 
 def encode(clip: Path, revision: str | None = COMMIT) -> None:
-    """What a run does with an encoder of the hub: find it, hash it, read it, use it."""
+    """Use an encoder of the hub as a run does: locate, hash, read and encode."""
     encoder = ClipT5(REPOSITORY, str(clip), t5_revision=revision, length=12)
     encoder.fingerprint()
     assert encoder.encode(["a red circle"]).tokens.shape == (1, 12, releases.T5_WIDTH)
 
 
 def offline(work: Callable[[], None], folder: Path) -> dict:
-    """`work` in a child whose hub is the cache below `folder` and no network; what it did, and what
-    it opened.
-    """
+    """`work` in a child with a cached hub below `folder` and no network; result and open files."""
 
     def child() -> None:
         import pickle
@@ -70,24 +68,24 @@ def offline(work: Callable[[], None], folder: Path) -> dict:
         hub.HF_HUB_OFFLINE, hub.HF_HUB_CACHE = True, str(folder / "hub")
         sys.addaudithook(hook)
         pickle.loads(pickle.dumps(Path))  # what the hook hears of a pickle
-        heard, told = opened.copy(), {"error": "", "what": ""}
+        heard, outcome = opened.copy(), {"error": "", "what": ""}
         opened.clear()
         try:
             work()
         except TinyFluxError as error:
-            told = {"error": type(error).__name__, "what": str(error)}
-        (folder / "told.json").write_text(json.dumps({**told, "opened": opened, "heard": heard}))
+            outcome = {"error": type(error).__name__, "what": str(error)}
+        (folder / "told.json").write_text(json.dumps({**outcome, "opened": opened, "heard": heard}))
 
     ended = forks.run(child, folder / "log")
     assert ended.code == 0, ended.printed
-    told = json.loads((folder / "told.json").read_text())
-    assert told["heard"], "the hook would have noticed"
-    return told
+    outcome = json.loads((folder / "told.json").read_text())
+    assert outcome["heard"], "the hook would have noticed"
+    return outcome
 
 
-def test_a_cached_release_works_without_network(cached, made, tmp_path):
+def test_a_cached_release_works_without_network(cached, release, tmp_path):
     for _ in range(2):  # recorded, and compared
-        assert offline(lambda: encode(made[1]), tmp_path)["error"] == ""
+        assert offline(lambda: encode(release[1]), tmp_path)["error"] == ""
     assert list(cached.parent.parent.glob(".tinyflux_sha256_*.json"))
 
 
@@ -103,27 +101,29 @@ def changed(snapshot: Path) -> None:
     file.write_bytes(content)
 
 
-def test_four_hub_failures_are_reported_with_a_cure(cached, made, tmp_path, figure):
-    told = {"wrong hash": {}, "unpinned": {}, "offline": {}, "only pickles": {}}
-    assert offline(lambda: encode(made[1]), tmp_path)["error"] == ""
-    told["unpinned"] = offline(lambda: encode(made[1], "main"), tmp_path)
+def test_four_hub_failures_are_reported_with_a_cure(cached, release, tmp_path, figure):
+    failures = {"wrong hash": {}, "unpinned": {}, "offline": {}, "only pickles": {}}
+    assert offline(lambda: encode(release[1]), tmp_path)["error"] == ""
+    failures["unpinned"] = offline(lambda: encode(release[1], "main"), tmp_path)
     changed(cached)
-    told["wrong hash"] = offline(lambda: encode(made[1]), tmp_path)
+    failures["wrong hash"] = offline(lambda: encode(release[1]), tmp_path)
     next(cached.parent.parent.glob(".tinyflux_sha256_*.json")).unlink()
     only_pickles(cached)
-    told["only pickles"] = offline(lambda: encode(made[1]), tmp_path)
+    failures["only pickles"] = offline(lambda: encode(release[1]), tmp_path)
     shutil.rmtree(tmp_path / "hub")
-    told["offline"] = offline(lambda: encode(made[1]), tmp_path)
+    failures["offline"] = offline(lambda: encode(release[1]), tmp_path)
     clear = {
         "wrong hash": ("HubError", "is not the file that was fetched"),
         "unpinned": ("HubError", "not pinned"),
         "offline": ("HubError", "could not fetch"),
         "only pickles": ("HubError", "only safetensors weights are read"),
     }
-    held = [
-        k for k, (kind, why) in clear.items() if told[k]["error"] == kind and why in told[k]["what"]
+    passed = [
+        k
+        for k, (kind, why) in clear.items()
+        if failures[k]["error"] == kind and why in failures[k]["what"]
     ]
-    cured = [k for k in held if "do:" in told[k]["what"] and not told[k]["opened"]]
+    cured = [k for k in passed if "do:" in failures[k]["what"] and not failures[k]["opened"]]
     assert not (cached / "marker").exists()
     figure(
         26,
@@ -146,7 +146,7 @@ def index_that_leads_away(snapshot: Path) -> None:
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def told_by_config(**keys: object) -> Callable[[Path], None]:
+def with_config(**keys: object) -> Callable[[Path], None]:
     def write(snapshot: Path) -> None:
         file = snapshot / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
@@ -174,16 +174,16 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         "JSON object",
     ),
     "other weights by config": (
-        told_by_config(transformers_weights="other.safetensors"),
+        with_config(transformers_weights="other.safetensors"),
         "leads to other files",
     ),
     "code by config": (
-        told_by_config(attn_implementation="evil/kernel"),
+        with_config(attn_implementation="evil/kernel"),
         "leads to other files or code",
     ),
     "an adapter": (
         lambda s: (s / "adapter_config.json").write_text("{}"),
-        "an adapter lies beside",
+        "an adapter is stored next to",
     ),
     "a tokenizer that is none": (
         lambda s: (s / "tokenizer.json").write_text("{"),
@@ -194,21 +194,21 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_release_that_leads_to_pickles_or_code_is_refused(cached, made, tmp_path, kind):
+def test_a_release_that_leads_to_pickles_or_code_is_refused(cached, release, tmp_path, kind):
     make, why = HOSTILE[kind]
     make(cached)
-    told = offline(lambda: encode(made[1]), tmp_path)
-    assert told["error"] in ("UntrustedFile", "CorruptCheckpoint") and why in told["what"], told
-    assert not told["opened"] and not (cached / "marker").exists()
+    outcome = offline(lambda: encode(release[1]), tmp_path)
+    assert outcome["error"] in ("UntrustedFile", "CorruptCheckpoint") and why in outcome["what"], (
+        outcome
+    )
+    assert not outcome["opened"] and not (cached / "marker").exists()
 
 
-def test_code_beside_a_tokenizer_is_not_run(cached, made, tmp_path):
-    """transformers has a class for T5's; for a tokenizer that says nothing else it would need the
-    code.
-    """
+def test_code_next_to_a_tokenizer_is_not_run(cached, release, tmp_path):
+    """transformers has a class for T5's; an unspecific tokenizer would need the code."""
     code_in_the_tokenizer(cached)
-    assert offline(lambda: encode(made[1]), tmp_path)["error"] == ""
+    assert offline(lambda: encode(release[1]), tmp_path)["error"] == ""
     (cached / "config.json").unlink()
-    with pytest.raises(UntrustedFile, match="brings code of its own"):
+    with pytest.raises(UntrustedFile, match="requires its own code"):
         load_tokenizer(cached)
     assert not (cached / "marker").exists()

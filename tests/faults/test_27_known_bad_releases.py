@@ -1,6 +1,4 @@
-"""Fault 27: no release that is known to be bad is locked, pinned or installed, and none is ever
-imported.
-"""
+"""Fault 27: no package release known to be bad is locked, pinned, installed or imported."""
 
 from __future__ import annotations
 
@@ -38,17 +36,17 @@ GOOD = [
 
 
 def test_lock_and_constraints_hold_no_blocked_release(figure):
-    held = [(name, release.version) for name, release in locked().items()]
-    found = hits([*held, *pins().items(), *blocked_packages.installed()])
-    listed = [f"{bad.name}=={version}" for bad, version in found]
-    assert len(held) > 90 and {"torch", "lightning"} <= {
+    versions = [(name, release.version) for name, release in locked().items()]
+    blocked = hits([*versions, *pins().items(), *blocked_packages.installed()])
+    listed = [f"{bad.name}=={version}" for bad, version in blocked]
+    assert len(versions) > 90 and {"torch", "lightning"} <= {
         name for name, _ in blocked_packages.installed()
     }
     figure(
         27,
         "lock, constraints and environment against the list of bad releases",
-        len(held) - len(listed),
-        len(held),
+        len(versions) - len(listed),
+        len(versions),
     )
 
 
@@ -87,13 +85,13 @@ def test_the_program_stops_before_a_hostile_release_is_imported(tmp_path, script
     )
     (tmp_path / "stolen").unlink()
     words = [sys.executable, str(ROOT / script)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    completed = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert (
-        done.returncode == 2
-        and "lightning 2.6.3 must not be used" in done.stderr
-        and "change every" in done.stderr
+        completed.returncode == 2
+        and "lightning 2.6.3 must not be used" in completed.stderr
+        and "change every" in completed.stderr
     )
-    assert not (tmp_path / "stolen").exists() and "Traceback" not in done.stderr
+    assert not (tmp_path / "stolen").exists() and "Traceback" not in completed.stderr
 
 
 def test_the_cure_for_a_blocked_release_is_the_constraints_file(tmp_path, monkeypatch):

@@ -1,6 +1,4 @@
-"""Fault 28: one downloaded folder of configurations, by every door of Hydra: nothing runs, nothing
-is overwritten.
-"""
+"""Fault 28: a downloaded folder of configurations runs and overwrites nothing."""
 
 from __future__ import annotations
 
@@ -28,17 +26,19 @@ FLAGS = (["--hydra-help"], ["--info", "all"], ["--cfg", "hydra"], ["--help"], ["
 def files_of(folder: Path, name: str) -> dict[str, str]:
     """The files of an attack, its marker and victim named."""
     if name in FOLDERS:
-        found = dict(FOLDERS[name])
+        contents = dict(FOLDERS[name])
     else:
-        found = {"experiment/evil.yaml": f"# @package _global_\n{json.dumps(EXPERIMENTS[name])}\n"}
-    places = {"MARKER": folder / "marker", "VICTIM": folder / "victim"}
-    for word, place in places.items():
-        found = {file: text.replace(word, str(place)) for file, text in found.items()}
-    return found
+        contents = {
+            "experiment/evil.yaml": f"# @package _global_\n{json.dumps(EXPERIMENTS[name])}\n"
+        }
+    paths = {"MARKER": folder / "marker", "VICTIM": folder / "victim"}
+    for word, location in paths.items():
+        contents = {file: text.replace(word, str(location)) for file, text in contents.items()}
+    return contents
 
 
 def attacked(folder: Path, name: str, flags: list[str]) -> tuple[forks.Ended, list[str]]:
-    """How the command ended, and what the attack reached."""
+    """Exit code and output of the command, and the files that the attack reached."""
     for file, text in files_of(folder, name).items():
         (folder / "conf" / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / "conf" / file).write_text(text)
@@ -87,8 +87,10 @@ def test_a_downloaded_folder_of_configurations_runs_nothing(tmp_path, figure):
         ended, reached = attacked(folder, name, [])
         if reached or ended.code != 2 or "Traceback" in ended.printed:
             failed.append(f"{name}: {reached} {ended.code} {ended.printed[-600:]}")
-    told = "; ".join(failed)
-    figure(28, "a downloaded folder of configurations", len(names) - len(failed), len(names), told)
+    failures = "; ".join(failed)
+    figure(
+        28, "a downloaded folder of configurations", len(names) - len(failed), len(names), failures
+    )
 
 
 @pytest.mark.parametrize("flags", FLAGS if FULL else FLAGS[:1], ids=" ".join)

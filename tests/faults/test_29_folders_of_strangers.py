@@ -1,6 +1,4 @@
-"""Fault 29: a run's folder, a replay bundle or a configuration of a stranger: no file is read, sent
-or overwritten.
-"""
+"""Fault 29: foreign run folders, bundles and configurations read, send and overwrite no file."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ RATE = {"_target_": f"{HOUSE}.diffusion.schedules.LearningRate", "total_steps": 
 
 
 def hostile(folder) -> dict[str, dict[str, Any]]:
-    """Nodes that overwrite `victim.png`, or bring `secret.txt` into a run; all of functions of the
-    house.
-    """
+    """Nodes that overwrite `victim.png` or copy `secret.txt` into a run, by project functions."""
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "any.png")
     (folder / "secret.txt").write_text("mine")
     (folder / "victim.png").write_text("mine")
@@ -93,18 +89,18 @@ def untouched(folder) -> bool:
 def test_a_resumed_configuration_builds_no_foreign_target(tmp_path, figure):
     attacks = hostile(tmp_path)
     now = {"schedule": RATE}
-    held = 0
+    passed = 0
     for node in attacks.values():
-        found = changes(json.loads(json.dumps({"schedule": node})), now, step=5)
-        held += {change.effect for change in found} == {ANOTHER_RUN} and untouched(tmp_path)
-    figure(29, "config.json of a stranger's run, resumed", held, len(attacks))
+        changed = changes(json.loads(json.dumps({"schedule": node})), now, step=5)
+        passed += {change.effect for change in changed} == {ANOTHER_RUN} and untouched(tmp_path)
+    figure(29, "config.json of a stranger's run, resumed", passed, len(attacks))
 
 
 def test_a_replayed_bundle_builds_no_foreign_target(tmp_path, figure, monkeypatch):
     from tinyflux_pl.training.replay_bundle import Replay
 
     attacks = hostile(tmp_path)
-    held = tried = 0
+    passed = tried = 0
     for node in attacks.values():
         for group in ("experts", "timesteps", "objective"):
             run = {"experts": {}, "timesteps": {"_target_": f"{HOUSE}.diffusion.timesteps.Uniform"}}
@@ -118,12 +114,12 @@ def test_a_replayed_bundle_builds_no_foreign_target(tmp_path, figure, monkeypatc
             try:
                 replay(chosen)
             except ConfigError:
-                held += untouched(tmp_path)
-    figure(29, "replay.json of a stranger's bundle", held, tried)
+                passed += untouched(tmp_path)
+    figure(29, "replay.json of a stranger's bundle", passed, tried)
 
 
-@pytest.mark.parametrize("place", ["{_target_: X}", "nested"])
-def test_no_configuration_reads_or_writes_files_through_our_functions(tmp_path, figure, place):
+@pytest.mark.parametrize("position", ["{_target_: X}", "nested"])
+def test_no_configuration_reads_or_writes_files_through_our_functions(tmp_path, figure, position):
     attacks = {
         k: v for k, v in hostile(tmp_path).items() if isinstance(v, dict) and "_target_" in v
     }
@@ -136,13 +132,13 @@ def test_no_configuration_reads_or_writes_files_through_our_functions(tmp_path, 
         "weights read",
     )
     chosen = {name: attacks[name] for name in (*kinds, "another's dataset")}
-    held = 0
+    passed = 0
     for node in chosen.values():
         try:
-            build(node if place != "nested" else {"logger": {"notes": [node]}})
+            build(node if position != "nested" else {"logger": {"notes": [node]}})
         except ConfigError:
-            held += untouched(tmp_path)
-    figure(29, f"a configuration that reads or writes, {place}", held, len(chosen))
+            passed += untouched(tmp_path)
+    figure(29, f"a configuration that reads or writes, {position}", passed, len(chosen))
 
 
 LOGGERS = [

@@ -1,6 +1,4 @@
-"""Fault 30: the doctor's repair below folders of others: sharded data, manifests and notes of other
-programs stay.
-"""
+"""Fault 30: repair leaves foreign shards, manifests and notes below a folder unchanged."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ def written(folder: Path, name: str, content: Any) -> None:
 
 
 def shards(folder: Path) -> None:
-    """Weights in shards with a JSON beside each, as other programs keep them."""
+    """Sharded weights with a JSON file each, as other programs store them."""
     for k in range(3):
         written(folder, f"part/shard_{k:05d}.safetensors", None)
         written(folder, f"part/shard_{k:05d}.json", {"count": 2, "license": "mine"})
@@ -85,7 +83,7 @@ def mended(folder: Path, elsewhere: Path) -> None:
 
 
 def test_repair_leaves_files_of_other_programs_alone(tmp_path, cache, figure, capsys):
-    held = tried = 0
+    passed = tried = 0
     for inside, kinds in ((False, ALONE), (True, INSIDE)):
         for number, (_, write) in enumerate(list(kinds.items())[: None if FULL else 3]):
             folder = tmp_path / f"{inside}{number}"
@@ -94,13 +92,15 @@ def test_repair_leaves_files_of_other_programs_alone(tmp_path, cache, figure, ca
             before = content(folder)
             folder.mkdir(exist_ok=True)
             write(folder)
-            theirs = {name: held for name, held in content(folder).items() if name not in before}
+            foreign = {
+                name: passed for name, passed in content(folder).items() if name not in before
+            }
             mended(folder, tmp_path / "elsewhere")
             after = content(folder)
             tried += 1
-            held += all(after.get(name) == kept for name, kept in {**before, **theirs}.items())
+            passed += all(after.get(name) == kept for name, kept in {**before, **foreign}.items())
     capsys.readouterr()
-    figure(30, "repair below data of other programs", held, tried)
+    figure(30, "repair below data of other programs", passed, tried)
 
 
 def test_repair_still_removes_damaged_parts_of_a_store(tmp_path, cache, capsys):

@@ -1,6 +1,4 @@
-"""Fault 31: a command given twice, or into a folder of somebody else: nothing that is there is
-overwritten.
-"""
+"""Fault 31: a command given twice, or into a foreign folder, overwrites nothing."""
 
 from __future__ import annotations
 
@@ -36,10 +34,8 @@ def content(folder: Path) -> dict[str, str]:
 def test_a_run_that_was_finished_while_the_second_start_waited_is_left_alone(
     tmp_path, figure, monkeypatch
 ):
-    """The second start finds no run, and owns its folder only after the first has come to its
-    end.
-    """
-    owned, tried, held = recipes.locked_run_dir, times(1, 5), 0
+    """The second start finds no run and locks the folder only after the first has finished."""
+    owned, tried, passed = recipes.locked_run_dir, times(1, 5), 0
     for number in range(tried):
         words = (*SMALLEST, f"run=twice_{number}", "steps=1")
         folder = tmp_path / "outputs" / f"twice_{number}"
@@ -58,8 +54,8 @@ def test_a_run_that_was_finished_while_the_second_start_waited_is_left_alone(
         try:
             run("train", tmp_path, *words)
         except ConfigError as error:
-            held += "already has checkpoints" in error.what and content(folder) == before
-    figure(31, "a second start after the first came to its end", held, tried)
+            passed += "already has checkpoints" in error.what and content(folder) == before
+    figure(31, "a second start after the first came to its end", passed, tried)
 
 
 FOREIGN = (
@@ -82,10 +78,8 @@ def test_no_run_starts_in_a_foreign_folder(tmp_path, name):
 
 
 def test_two_commands_that_draw_into_one_folder_keep_every_picture(trained, tmp_path, figure):
-    """Both have looked at what is there before either writes; a grid of the user's own is there
-    already.
-    """
-    tried, held = times(1, 5), 0
+    """Both list the folder before either writes; a grid of the user exists already."""
+    tried, passed = times(1, 5), 0
     for number in range(tried):
         folder, go = tmp_path / f"drawn_{number}", tmp_path / f"go_{number}"
         folder.mkdir()
@@ -96,11 +90,11 @@ def test_two_commands_that_draw_into_one_folder_keep_every_picture(trained, tmp_
 
             batches = ImageSampler.batches
 
-            def after_both(self, *given, **named):
+            def after_both(self, *args, **named):
                 (folder / f".ready_{seed}").touch()
                 while not go.exists():
                     time.sleep(0.01)
-                return batches(self, *given, **named)
+                return batches(self, *args, **named)
 
             ImageSampler.batches = after_both
             chosen = (
@@ -123,8 +117,8 @@ def test_two_commands_that_draw_into_one_folder_keep_every_picture(trained, tmp_
         names = [path.name for path in folder.glob("*.png")]
         pictures = {path.read_bytes() for path in folder.glob("image_*.png")}
         grids = len([name for name in names if name.startswith("grid")])
-        whole = [e.code for e in ended] == [0, 0] and len(pictures) == 6 and grids == 3
-        held += whole and (folder / "grid.png").read_text() == "mine"
-        if not held:
+        complete = [e.code for e in ended] == [0, 0] and len(pictures) == 6 and grids == 3
+        passed += complete and (folder / "grid.png").read_text() == "mine"
+        if not passed:
             print(ended[0].printed[-800:], ended[1].printed[-800:], sorted(names))
-    figure(31, "two commands that draw into one folder", held, tried)
+    figure(31, "two commands that draw into one folder", passed, tried)

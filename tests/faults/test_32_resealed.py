@@ -1,6 +1,4 @@
-"""Fault 32: checkpoints and caches that a stranger has changed and sealed again: refused in three
-lines, in time.
-"""
+"""Fault 32: forged checkpoints and caches with valid seals are refused in three lines."""
 
 from __future__ import annotations
 
@@ -30,11 +28,11 @@ def trained(tmp_path_factory):
     return root
 
 
-def set_at(place: str, value: Any) -> Callable[[dict[str, Any]], None]:
+def set_at(dotted: str, value: Any) -> Callable[[dict[str, Any]], None]:
     """Change one place of a configuration."""
 
     def change(config: dict[str, Any]) -> None:
-        *path, last = place.split(".")
+        *path, last = dotted.split(".")
         for key in path:
             config = config[key]
         config[last] = value
@@ -110,7 +108,7 @@ def seal(folder: Path, step: int = 1) -> Path:
 
 
 def refused(work: Callable[[], Any]) -> bool:
-    """Whether an error of ours came, of three lines; anything else is raised as it is."""
+    """True if a TinyFluxError of three lines was raised; other errors are raised unchanged."""
     try:
         work()
     except TinyFluxError as error:
@@ -125,18 +123,18 @@ def drawn(folder: Path, root: Path) -> None:
 
 
 def test_a_resealed_description_of_another_shape_is_refused(trained, tmp_path, figure, monkeypatch):
-    """And nobody is asked for anything that only such a description names."""
-    asked: list[str] = []
-    monkeypatch.setattr("tinyflux_pl.weights.hub._fetch", lambda name, *_: asked.append(name))
+    """Nothing that only such a description names is requested from anyone."""
+    calls: list[str] = []
+    monkeypatch.setattr("tinyflux_pl.weights.hub._fetch", lambda name, *_: calls.append(name))
     names = list(SHAPES) if FULL else QUICK
     failed = []
     for number, name in enumerate(names):
         folder = resealed(trained, tmp_path / str(number), SHAPES[name])
         try:
-            held = refused(lambda folder=folder: drawn(folder, tmp_path)) and not asked
+            refused_in_time = refused(lambda folder=folder: drawn(folder, tmp_path)) and not calls
         except Exception as error:
-            held, name = False, f"{name}: {error!r}"
-        failed += [] if held else [name]
+            refused_in_time, name = False, f"{name}: {error!r}"
+        failed += [] if refused_in_time else [name]
     figure(
         32,
         "descriptions sealed again, drawn from",
@@ -199,17 +197,17 @@ def test_a_training_state_that_expands_is_refused(trained, tmp_path, figure):
     (tmp_path / "torn.pt").write_bytes((tmp_path / "large.pt").read_bytes()[:-100])
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     names = ("packed", "expanded", "list", "step", "torn", "old", "none")
-    held = sum(
+    passed = sum(
         refused(lambda name=name: training_state.read(tmp_path / f"{name}.pt")) for name in names
     )
-    figure(32, "training states that are none, or unfold", held, len(names))
+    figure(32, "training states that are none, or unfold", passed, len(names))
     with pytest.raises(UntrustedFile, match="it was not opened"):
         training_state.read(tmp_path / "packed.pt")
 
 
 def test_a_manifest_with_an_impossible_number_of_samples_is_refused(trained, tmp_path, figure):
     (file, *_) = sorted(trained.glob("cache/**/train/manifest.json"))
-    held = 0
+    passed = 0
     claims = (
         {"total": 10**12},
         {"total": 10**9, "shard_size": 1},
@@ -219,10 +217,10 @@ def test_a_manifest_with_an_impossible_number_of_samples_is_refused(trained, tmp
     )
     for number, claim in enumerate(claims):
         folder = Path(shutil.copytree(file.parent, tmp_path / str(number)))
-        told = files.read_sealed(folder / "manifest.json")
-        files.write_sealed(folder / "manifest.json", {**told, **claim})
+        content = files.read_sealed(folder / "manifest.json")
+        files.write_sealed(folder / "manifest.json", {**content, **claim})
         try:
             CacheStore.open(folder)
         except CorruptStore as error:
-            held += len(str(error).splitlines()) <= 3
-    figure(32, "manifests of caches sealed again", held, len(claims))
+            passed += len(str(error).splitlines()) <= 3
+    figure(32, "manifests of caches sealed again", passed, len(claims))

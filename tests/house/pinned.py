@@ -1,4 +1,4 @@
-"""What the project's own files say is to be installed: pins, hashes, requirements."""
+"""The project's declared pins, hashes and requirements."""
 
 import re
 import tomllib
@@ -24,41 +24,41 @@ class Locked:
 def pins() -> dict[str, str]:
     """Name -> exact version, of constraints.txt."""
     entries = [line.split("#")[0].strip() for line in CONSTRAINTS.read_text().splitlines()]
-    found = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s+]+)", entry) for entry in entries if entry]
-    assert all(found), "every line is name==version, without a build's suffix"
-    names = [canonicalize_name(match[1]) for match in found]
+    matches = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s+]+)", entry) for entry in entries if entry]
+    assert all(matches), "every line is name==version, without a build's suffix"
+    names = [canonicalize_name(match[1]) for match in matches]
     assert len(set(names)) == len(names), "one line a name: pip refuses two"
-    return dict(zip(names, (match[2] for match in found), strict=True))
+    return dict(zip(names, (match[2] for match in matches), strict=True))
 
 
 def locked() -> dict[str, Locked]:
     """Name -> release, of the lock; nothing in it may be of another form."""
-    found: dict[str, Locked] = {}
+    entries: dict[str, Locked] = {}
     for line in LOCK.read_text().splitlines():
         if line.startswith("#"):
             continue
         if release := re.fullmatch(r"([a-z0-9-]+)==([^\s;+]+)(?: ; (.+))? \\", line):
-            assert release[1] not in found, "one release a name"
-            found[release[1]] = Locked(release[2], release[3] or "")
+            assert release[1] not in entries, "one release a name"
+            entries[release[1]] = Locked(release[2], release[3] or "")
         else:
             digest = re.fullmatch(r"    --hash=sha256:([0-9a-f]{64})(?: \\)?", line)
             assert digest, f"neither a release nor a hash: {line}"
-            list(found.values())[-1].hashes.append(digest[1])
-    return found
+            list(entries.values())[-1].hashes.append(digest[1])
+    return entries
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """What pyproject.toml asks for, with some of its extras."""
+    """Requirements of pyproject.toml with some of its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [
         *project["dependencies"],
         *(line for e in extras for line in project["optional-dependencies"][e]),
     ]
-    found: list[Requirement] = []
+    collected: list[Requirement] = []
     for requirement in map(Requirement, lines):
         if canonicalize_name(requirement.name) != canonicalize_name(project["name"]):
-            found.append(requirement)
+            collected.append(requirement)
             continue
         nested = requirement.extras - set(extras)
-        found += requirements(*sorted(nested)) if nested else []
-    return found
+        collected += requirements(*sorted(nested)) if nested else []
+    return collected

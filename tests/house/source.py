@@ -39,14 +39,16 @@ def module_of(file: Path) -> str:
 
 def imports(file: Path) -> list[tuple[str, int, bool]]:
     """(dotted module, line, whether it runs on import) of each import statement."""
-    found: list[tuple[str, int, bool]] = []
-    _collect(tree(file), module_of(file), file.name == "__init__.py", True, found)
-    return found
+    collected: list[tuple[str, int, bool]] = []
+    _collect(tree(file), module_of(file), file.name == "__init__.py", True, collected)
+    return collected
 
 
-def _collect(node: ast.AST, module: str, is_package: bool, on_import: bool, found: list) -> None:
+def _collect(
+    node: ast.AST, module: str, is_package: bool, on_import: bool, collected: list
+) -> None:
     if isinstance(node, ast.Import):
-        found += [(alias.name, node.lineno, on_import) for alias in node.names]
+        collected += [(alias.name, node.lineno, on_import) for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
         base = node.module or ""
         if node.level:
@@ -54,8 +56,8 @@ def _collect(node: ast.AST, module: str, is_package: bool, on_import: bool, foun
             drop = node.level - (1 if is_package else 0)
             base = ".".join([*(keep[:-drop] if drop else keep), *([base] if base else [])])
         # `from tinyflux_pl import core` names a room by its alias
-        found += [(f"{base}.{alias.name}", node.lineno, on_import) for alias in node.names]
+        collected += [(f"{base}.{alias.name}", node.lineno, on_import) for alias in node.names]
     inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
     for child in ast.iter_child_nodes(node):
-        _collect(child, module, is_package, on_import and not inside and not typing_only, found)
+        _collect(child, module, is_package, on_import and not inside and not typing_only, collected)

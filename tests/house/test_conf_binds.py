@@ -23,18 +23,18 @@ from tinyflux_pl.sampling.loop import SamplerSettings
 
 CONF = ROOT / "conf"
 ROOTS = ("train", "extract", "generate")
-OF_OTHERS = ("wandb_sweep",)  # read by W&B, not by Hydra
+FOREIGN = ("wandb_sweep",)  # read by W&B, not by Hydra
 # these override other groups, so each is composed alone
 RECIPES = ("experiment", "debug", "model", "hparams_search")
 
 
 def options() -> dict[str, list[str]]:
     """Group -> its choices, from the folders of conf/."""
-    found: dict[str, list[str]] = {}
+    choices: dict[str, list[str]] = {}
     for file in sorted(CONF.rglob("*.yaml")):
         if file.parent != CONF:
-            found.setdefault(file.parent.relative_to(CONF).as_posix(), []).append(file.stem)
-    return found
+            choices.setdefault(file.parent.relative_to(CONF).as_posix(), []).append(file.stem)
+    return choices
 
 
 def offered(root: str) -> set[str]:
@@ -93,7 +93,7 @@ BY_CODE = {name for expert in (Lune(), Sol()) for name in expert.port_options()}
 
 
 def is_plain(annotation) -> bool:
-    """Whether a person could write such a value on the command line."""
+    """True if a person could write such a value on the command line."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType, tuple, list, collections.abc.Sequence):
         return all(is_plain(one) for one in inner if one is not Ellipsis)
@@ -103,38 +103,40 @@ def is_plain(annotation) -> bool:
 def plain_parameters(target) -> set[str]:
     """The names of a target that take plain values."""
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    found = {name for name in inspect.signature(target).parameters if is_plain(hints.get(name))}
+    parameters = {
+        name for name in inspect.signature(target).parameters if is_plain(hints.get(name))
+    }
     for hint in hints.values():
         if typing.get_origin(hint) is typing.Unpack:
-            found |= typing.get_type_hints(typing.get_args(hint)[0]).keys()
-    return found - BY_CODE
+            parameters |= typing.get_type_hints(typing.get_args(hint)[0]).keys()
+    return parameters - BY_CODE
 
 
 def hidden(config: dict) -> set[str]:
     """Plain parameters of the house that the composed configuration does not list."""
-    found = set()
-    for place, node in [("", config), *dotted(config)]:
+    missing = set()
+    for position, node in [("", config), *dotted(config)]:
         if isinstance(node, dict) and str(node.get("_target_")).startswith(allowlist.HOUSE):
             # a rate that does not fall
             idle = {"floor", "floor_kind"} if node.get("decay") == "constant" else set()
             names = plain_parameters(allowlist.resolve(node["_target_"])) - node.keys() - idle
-            found |= {f"{place}.{name}" for name in names}
-    for place, kind in (("sampler", SamplerSettings), ("guidance", Guidance)):
-        found |= {
-            f"{place}.{name}"
-            for name in plain_parameters(kind) - config.get(place, {}).keys()
-            if place in config
+            missing |= {f"{position}.{name}" for name in names}
+    for position, kind in (("sampler", SamplerSettings), ("guidance", Guidance)):
+        missing |= {
+            f"{position}.{name}"
+            for name in plain_parameters(kind) - config.get(position, {}).keys()
+            if position in config
         }
-    return found
+    return missing
 
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_plain_parameter_is_listed(root):
     """So that --cfg shows it, and a person may set it without a +."""
     missing = {
-        f"{root}.py {' '.join(line)}": found
+        f"{root}.py {' '.join(line)}": unlisted
         for line in lines(root)
-        if (found := hidden(composed(root, line)))
+        if (unlisted := hidden(composed(root, line)))
     }
     assert not missing, "\n".join(
         f"{line}: {', '.join(sorted(names))}" for line, names in missing.items()
@@ -146,10 +148,10 @@ def test_every_file_of_conf_is_reached():
     reached = {f"{g}={o}" for g, _, os in choices for o in os.strip("[]").split(",")}
     missed = [f"{g}={o}" for g, os in options().items() for o in os if f"{g}={o}" not in reached]
     assert not missed, f"no root offers {missed}"
-    assert {f.stem for f in CONF.glob("*.yaml")} == {*ROOTS, *OF_OTHERS}
+    assert {f.stem for f in CONF.glob("*.yaml")} == {*ROOTS, *FOREIGN}
 
 
-def test_a_typo_in_a_yaml_would_be_seen():
+def test_a_typo_in_a_yaml_is_detected():
     config = composed("train", [])
     config["path"]["sihft"] = 1
     with pytest.raises(Exception, match="sihft"):

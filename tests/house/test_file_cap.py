@@ -12,7 +12,7 @@ def test_no_file_of_the_package_is_longer_than_the_cap():
     )
 
 
-def test_every_file_says_in_its_first_line_what_it_is():
+def test_every_file_begins_with_a_docstring():
     silent = [
         source.name(f)
         for f in (*source.files(), *source.SCRIPTS)

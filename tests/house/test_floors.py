@@ -1,6 +1,4 @@
-"""Imports run downward, heavy packages sleep until they are needed, each framework has one
-importer.
-"""
+"""Imports run downward, heavy packages are imported late, each framework has one importer."""
 
 import ast
 import textwrap
@@ -28,6 +26,8 @@ LAZY = (
     "sklearn",
     "skimage",
     "bitsandbytes",
+    "gguf",
+    "pyarrow",
     "wandb",
     "wandb_workspaces",
 )
@@ -35,7 +35,7 @@ PRETRAINED = ("diffusers", "transformers", "peft", "torchao")
 
 
 def allowed(importer: str, imported: str) -> bool:
-    """Whether a file of one room may import from another room."""
+    """True if a file of one room may import from another room."""
     if importer == imported:
         return True
     if FLOORS[importer] == FLOORS[imported]:
@@ -70,10 +70,8 @@ def test_imports_run_downward():
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_circle_of_imports_at_any_depth():
-    """Imports inside functions and under TYPE_CHECKING count: a circle that runs late is a
-    circle.
-    """
+def test_imports_have_no_cycle_at_any_depth():
+    """Imports inside functions and under TYPE_CHECKING count."""
     modules = {source.module_of(file): file for file in source.files()}
     graph = {module: imported_modules(file, modules) - {module} for module, file in modules.items()}
     circles = [sorted(group) for group in strongly_connected(graph) if len(group) > 1]
@@ -82,13 +80,13 @@ def test_no_circle_of_imports_at_any_depth():
 
 def imported_modules(file, modules):
     """The modules of the package that a file imports anywhere, packages' __init__ left out."""
-    found = set()
+    names_seen = set()
     for name, _, _ in source.imports(file):
         while name and name not in modules:
             name = name.rpartition(".")[0]
         if name and modules[name].name != "__init__.py":
-            found.add(name)
-    return found
+            names_seen.add(name)
+    return names_seen
 
 
 def strongly_connected(graph):
@@ -114,7 +112,7 @@ def strongly_connected(graph):
     return groups
 
 
-def test_a_circle_is_seen():
+def test_an_import_cycle_is_detected():
     assert [
         sorted(g) for g in strongly_connected({"a": {"b"}, "b": {"a"}, "c": {"a"}}) if len(g) > 1
     ] == [["a", "b"]]
@@ -140,7 +138,7 @@ def test_heavy_packages_are_imported_inside_functions():
     ],
     ids=["lightning", "hydra", "pretrained"],
 )
-def test_a_framework_has_its_rooms(packages, rooms):
+def test_frameworks_are_imported_only_in_their_rooms(packages, rooms):
     wrong = [
         f"{source.name(file)}:{line}: {module} belongs in {', '.join(rooms)}"
         for file in source.files()
@@ -150,7 +148,7 @@ def test_a_framework_has_its_rooms(packages, rooms):
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_roof_is_thin_and_stands_on_app_alone():
+def test_scripts_are_short_and_import_only_app():
     for script in source.SCRIPTS:
         assert len(script.read_text().splitlines()) <= 30, f"{script.name} is a recipe: 30 lines"
         for node in ast.walk(source.tree(script)):
@@ -174,11 +172,11 @@ def test_the_roof_is_thin_and_stands_on_app_alone():
         ("data", "data", True),
     ],
 )
-def test_the_rule_itself(importer, imported, verdict):
+def test_an_import_is_allowed_only_downward(importer, imported, verdict):
     assert allowed(importer, imported) is verdict
 
 
-def test_the_reader_of_imports_sees_each_kind(tmp_path, monkeypatch):
+def test_every_kind_of_import_is_detected(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "ROOT", tmp_path)
     file = tmp_path / "tinyflux_pl" / "nets" / "sub.py"
     file.parent.mkdir(parents=True)

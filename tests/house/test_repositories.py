@@ -1,6 +1,4 @@
-"""The repositories that a checkpoint may fetch are those that conf/ offers, no fewer and no
-more.
-"""
+"""The repositories that a checkpoint may fetch are exactly those that conf/ offers."""
 
 import re
 
@@ -20,7 +18,7 @@ DEFAULT = re.compile(r"\$\{oc\.select:[^,]+,\s*([^}]+)\}")
 
 def named():
     """Repository -> where conf/ names it: as a value, or as what a value falls back to."""
-    found = {}
+    repositories = {}
     for file in sorted(CONF.rglob("*.yaml")):
         for key, value in dotted(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
             name = DEFAULT.sub(r"\1", value).strip() if isinstance(value, str) else ""
@@ -29,19 +27,19 @@ def named():
                 and key.rpartition(".")[0].split(".")[0] != "defaults"
                 and not any(entry.matches(name) for entry in metric_names.SCALARS)
             ):
-                found.setdefault(name, f"{file.relative_to(CONF)}: {key}")
-    return found
+                repositories.setdefault(name, f"{file.relative_to(CONF)}: {key}")
+    return repositories
 
 
-def test_every_repository_of_conf_may_be_fetched_by_a_checkpoint():
-    assert not {name: place for name, place in named().items() if name not in REPOSITORIES}
+def test_checkpoints_may_fetch_every_repository_of_conf():
+    assert not {name: where for name, where in named().items() if name not in REPOSITORIES}
 
 
-def test_no_other_repository_may():
+def test_conf_names_every_allowed_repository():
     assert named().keys() >= REPOSITORIES
 
 
-def test_one_that_conf_does_not_name_is_refused(tmp_path, monkeypatch):
+def test_a_repository_outside_conf_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(described_parts, "_fetched", lambda repository: False)
     for name in named():
         described_parts._require_known({"weights": name}, "codec", "here")

@@ -1,6 +1,4 @@
-"""No line of the house can open a pickle, run text as code, or fetch code: read from the source, so
-none is missed.
-"""
+"""No file unpickles, evaluates text as code, or fetches code, checked in the source."""
 
 import ast
 
@@ -16,8 +14,8 @@ FILES = sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("*.py"), *(ROOT / "benchmarks
 
 
 def faults(source: str) -> list[str]:
-    """What a file does that nothing here may do."""
-    found = []
+    """Unsafe calls of a file."""
+    unsafe = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = (
@@ -25,26 +23,28 @@ def faults(source: str) -> list[str]:
                 if isinstance(node, ast.Import)
                 else [node.module or ""]
             )
-            found += [
+            unsafe += [
                 f"{node.lineno}: imports {name}" for name in names if name.split(".")[0] in OPENERS
             ]
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        given = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
-        found += [f"{node.lineno}: {called} runs text"] if called in RUNNERS else []
-        found += [
+        keywords = {
+            k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)
+        }
+        unsafe += [f"{node.lineno}: {called} runs text"] if called in RUNNERS else []
+        unsafe += [
             f"{node.lineno}: {key}={value}"
-            for key, value in given.items()
+            for key, value in keywords.items()
             if NEVER.get(key, not value) is value
         ]
         for end, (key, value) in MUST.items():
-            if (called == end or called.endswith(f".{end}")) and given.get(key) is not value:
-                found.append(f"{node.lineno}: {called} without {key}={value}")
-    return found
+            if (called == end or called.endswith(f".{end}")) and keywords.get(key) is not value:
+                unsafe.append(f"{node.lineno}: {called} without {key}={value}")
+    return unsafe
 
 
-def test_no_file_opens_a_pickle_or_runs_text():
+def test_no_file_unpickles_or_evaluates_text():
     assert not [
         f"{name(file)}:{fault}"
         for file in FILES
@@ -66,6 +66,6 @@ def test_no_file_opens_a_pickle_or_runs_text():
         "AutoTokenizer.from_pretrained(f, local_files_only=True, trust_remote_code=True)",
     ],
 )
-def test_it_would_be_seen(line):
+def test_unsafe_calls_are_detected(line):
     assert faults(line)
     assert not faults("model.compile()\ntorch.load(f, weights_only=True, mmap=True)")

@@ -1,6 +1,4 @@
-"""Pictures that a drawing starts from: what of them is kept, and which are refused before they are
-encoded.
-"""
+"""Input images of sampling: sizes and order are kept, unusable ones refused before encoding."""
 
 import numpy as np
 import pytest
@@ -23,7 +21,7 @@ def picture(path, width, height):
     return path
 
 
-def test_references_keep_their_order_and_the_first_says_the_size(tmp_path):
+def test_references_keep_their_order_and_the_first_sets_the_size(tmp_path):
     files = [picture(tmp_path / "a" / "x.png", 33, 20), picture(tmp_path / "b" / "x.png", 16, 16)]
     edit = References(PixelFolding(2), files, "as_is", 4, (16, 16))
     assert edit.size == (20, 32) and [tuple(part.shape) for part in edit.latents] == [
@@ -35,7 +33,7 @@ def test_references_keep_their_order_and_the_first_says_the_size(tmp_path):
     ] != edit.hashes[1]
 
 
-def test_a_photograph_beside_a_small_network_is_refused(tmp_path):
+def test_a_large_reference_for_a_small_network_is_refused(tmp_path):
     """Its tokens would keep a machine busy for hours, or without memory."""
     files = [picture(tmp_path / "small.png", 64, 64), picture(tmp_path / "photo.png", 72, 64)]
     References(PixelFolding(2), files[:1], "as_is", 4, (16, 16))
@@ -44,12 +42,12 @@ def test_a_photograph_beside_a_small_network_is_refused(tmp_path):
     assert error.value.where.endswith("photo.png")
 
 
-def test_a_released_network_takes_references_of_its_own_size_beside_small_pictures(tmp_path):
-    made = denoiser()
-    pipeline = Pipeline(made, ImageSampler(PixelFolding(2), None, SamplerSettings(), (16, 16)), {})
+def test_a_released_network_accepts_references_larger_than_the_target(tmp_path):
+    model = denoiser()
+    pipeline = Pipeline(model, ImageSampler(PixelFolding(2), None, SamplerSettings(), (16, 16)), {})
     file = picture(tmp_path / "photo.png", 128, 64)
     with pytest.raises(ConfigError, match="128 x 64 pixels"):
         editing(pipeline, [file], keep_size=True)
-    made.image_size = 64
+    model.image_size = 64
     assert editing(pipeline, [file], keep_size=True).sampler.image_size == (16, 16)
     assert editing(pipeline, [file]).sampler.image_size == (64, 128)

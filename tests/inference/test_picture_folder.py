@@ -1,4 +1,4 @@
-"""Names of pictures: numbers go on, and no file is ever replaced, whoever writes beside."""
+"""Image names: numbers continue, and no file is ever replaced, even by concurrent writers."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_numbers_go_on_from_what_is_there(tmp_path):
+def test_image_numbers_continue_after_existing_files(tmp_path):
     first = PictureFolder(tmp_path)
     assert [first.add(PICTURE, {}).name for _ in range(2)] == ["image_0000.png", "image_0001.png"]
     assert first.add_grid(PICTURE, {}).name == "grid.png"
@@ -27,7 +27,7 @@ def test_numbers_go_on_from_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "a file system without links"])
-def test_two_writers_of_one_folder_keep_all_pictures(tmp_path, monkeypatch, links):
+def test_two_writers_of_one_folder_keep_all_images(tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     # both have looked before either writes
@@ -45,7 +45,7 @@ def test_two_writers_of_one_folder_keep_all_pictures(tmp_path, monkeypatch, link
     ] * 3
 
 
-def test_a_grid_of_the_users_own_stays(tmp_path):
+def test_a_foreign_grid_file_is_not_overwritten(tmp_path):
     (tmp_path / "grid.png").write_bytes(b"mine")
     folder = PictureFolder(tmp_path)
     folder.add(PICTURE, {})

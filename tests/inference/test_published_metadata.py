@@ -1,6 +1,4 @@
-"""The PNG of a published release's picture: which weights, parts and formats drew it, and no folder
-of the machine.
-"""
+"""Metadata of images of published releases: weights, parts and formats, and no local folders."""
 
 import hashlib
 import json
@@ -56,23 +54,25 @@ def texts(value):
     return [text for part in value for text in texts(part)] if isinstance(value, list) else [value]
 
 
-def test_a_published_picture_names_model_content_formats_and_dropped_encoders(release, tmp_path):
+def test_published_metadata_names_model_hashes_formats_and_dropped_encoders(release, tmp_path):
     text = draw(release, tmp_path, "model.dtype=float32", "text.drop_t5=true")
-    said = json.loads(text)
+    metadata = json.loads(text)
     (weights,) = (release / "transformer").glob("*.safetensors")
-    assert said["weights"] == "published" and said["model"]["name"] == "sd3"
-    assert said["model"]["content"] == {weights.name: sha256(weights)[:16]}
+    assert metadata["weights"] == "published" and metadata["model"]["name"] == "sd3"
+    assert metadata["model"]["content"] == {weights.name: sha256(weights)[:16]}
     assert (
-        said["model"]["dtype"] == said["text"]["dtype"] == "float32"
-        and said["precision"] == "32-true"
+        metadata["model"]["dtype"] == metadata["text"]["dtype"] == "float32"
+        and metadata["precision"] == "32-true"
     )
-    assert said["text"]["drop_t5"] is True and said["text"]["t5_length"] == 16
-    assert said["text"]["content"] and said["codec"]["content"]
-    assert said["versions"]["torch"] and said["device"] == "cpu"
-    for place in (release.parent, tmp_path):
-        assert str(place) not in text
+    assert metadata["text"]["drop_t5"] is True and metadata["text"]["t5_length"] == 16
+    assert metadata["text"]["content"] and metadata["codec"]["content"]
+    assert metadata["versions"]["torch"] and metadata["device"] == "cpu"
+    for base in (release.parent, tmp_path):
+        assert str(base) not in text
     assert not [
-        found for found in texts(said) if isinstance(found, str) and found.startswith(("/", "~"))
+        entry
+        for entry in texts(metadata)
+        if isinstance(entry, str) and entry.startswith(("/", "~"))
     ]
 
 
@@ -90,14 +90,14 @@ def before(release, tmp_path_factory):
         ("sampler.steps=2", "settings", "steps"),
     ],
 )
-def test_what_changes_a_published_picture_changes_its_metadata(
+def test_every_setting_that_changes_an_image_changes_its_metadata(
     release, before, tmp_path, changed, node, key
 ):
     after = json.loads(draw(release, tmp_path, "model.dtype=float32", changed))
     assert before[node][key] != after[node][key]
 
 
-def test_the_hash_of_a_published_picture_follows_the_weights(release, before, tmp_path):
+def test_the_published_hash_depends_on_the_weights(release, before, tmp_path):
     from safetensors.torch import load_file, save_file
 
     (file,) = (release / "transformer").glob("*.safetensors")

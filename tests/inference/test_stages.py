@@ -1,19 +1,24 @@
 """Stages: a part is there in its own stage, gone after it, and the picture is the same."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from tests.app.runs import run
-from tests.denoisers.test_conformance import SMALL, asked
-from tinyflux_pl.engine.placement import SEQUENTIAL
-from tinyflux_pl.inference.stages import Stages, offload_blocks
+from tests.app.runs import run, settings
+from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.engine.block_sizes import blocks_of
+from tinyflux_pl.engine.placement import OFFLOAD, SEQUENTIAL
+from tinyflux_pl.inference.stages import Stages
 
 
-class Part:
-    """Notes what it is asked to do."""
+class Part(torch.nn.Module):
+    """Records its calls."""
 
     def __init__(self, name, log):
+        super().__init__()
         self.name, self.log = name, log
 
     def to(self, device):
@@ -24,7 +29,7 @@ class Part:
         self.log.append(f"{self.name} freed")
 
 
-def test_parts_come_and_go_with_their_stages():
+def test_parts_are_loaded_and_freed_with_their_stages():
     log = []
     parts = [Part(name, log) for name in ("denoiser", "codec", "text")]
     stages = Stages(*parts, torch.device("cpu"), SEQUENTIAL)
@@ -36,7 +41,7 @@ def test_parts_come_and_go_with_their_stages():
     assert set(stages.growth) <= {"text", "denoise", "decode"}
 
 
-def test_a_sequential_drawing_is_the_resident_one(tmp_path, capsys):
+def test_sequential_sampling_equals_resident_sampling(tmp_path, capsys):
     pictures = []
     for placement in ("resident", "sequential"):
         folder = tmp_path / placement
@@ -47,17 +52,28 @@ def test_a_sequential_drawing_is_the_resident_one(tmp_path, capsys):
     assert "stage denoise: memory rose by" in capsys.readouterr().out
 
 
-def test_a_network_whose_blocks_come_in_turn_predicts_the_same():
-    torch.manual_seed(0)
-    denoiser = SMALL["flux1"]().eval()
-    x, t, cond = asked(denoiser)
-    with torch.no_grad():
-        before = denoiser(x, t, cond).sample
-        offload_blocks(denoiser.net, torch.device("cpu"))
-        assert torch.equal(denoiser(x, t, cond).sample, before)
+@pytest.mark.parametrize("model", ["flux1_schnell", "flux2_klein_4b", "sd35_medium"])
+def test_blocks_in_turn_draw_an_equal_image(model, tmp_path):
+    line = (f"model={model}", "simulate=true", "prompt=red", "sampler.steps=2")
+    built = pipeline(settings("generate", tmp_path, *line, "hardware.accelerator=cpu"))
+    before = built.sampler.images(built.denoiser, ["red"])
+    turns = {
+        name: len(blocks_of(network)) - 1
+        for name, network in built.sampler.text.skeletons().items()
+    }
+    offload = replace(
+        OFFLOAD, in_turn=len(built.denoiser.block_stack()) - 1, text_in_turn=tuple(turns.items())
+    )
+    weights = {name: p.data_ptr() for name, p in built.denoiser.named_parameters()}
+    built.sampler.text.free()
+    placed = built.on("cpu", "32-true", offload)
+    after = placed.sampler.images(placed.denoiser, ["red"])
+    placed.sampler.stage.end()
+    assert torch.equal(before, after)
+    assert weights == {name: p.data_ptr() for name, p in built.denoiser.named_parameters()}
 
 
-def test_a_stored_prompt_wakes_no_encoder_and_gives_the_same_picture(tmp_path, monkeypatch):
+def test_a_stored_prompt_loads_no_encoder_and_gives_an_equal_image(tmp_path, monkeypatch):
     line = ("model=flux1_schnell", "simulate=true", "prompt=red", "sampler.steps=2")
     line = (*line, f"engine.prompts='{tmp_path / 'prompts'}'")
     run("generate", tmp_path, *line, f"output='{tmp_path / 'first'}'")

@@ -34,7 +34,7 @@ def softmax_attention(query, key, value, temperature):
     return (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
 
 
-def test_joint_attention_tempers_image_queries_and_gains_image_tokens(parts):
+def test_joint_attention_scales_image_queries_and_image_tokens(parts):
     txt, img, table, prior = parts
     attention = JointAttention(32, 2, 16, qk_norm=False, prior=True)
     gain = waken(attention.spatial_to_mod)(prior.importance)
@@ -51,14 +51,14 @@ def test_joint_attention_tempers_image_queries_and_gains_image_tokens(parts):
     assert torch.allclose(txt_out, attention.txt_out(text), atol=1e-5)
 
 
-def test_self_attention_tempers_every_query(parts):
+def test_self_attention_scales_every_query_by_its_temperature(parts):
     txt, img, table, prior = parts
     attention = SelfAttention(32, 2, 16, qk_norm=False, prior=True)
     gain = waken(attention.spatial_to_mod)(prior.importance)
     x = torch.cat((txt, img), 1)
     query, key, value = split_heads(attention.qkv(x), 2)
-    whole = torch.cat((torch.ones(2, 2, 5, 1), gain), 2)
-    query, key = apply_rotary(query, table) * whole, apply_rotary(key, table) * whole
+    full_gain = torch.cat((torch.ones(2, 2, 5, 1), gain), 2)
+    query, key = apply_rotary(query, table) * full_gain, apply_rotary(key, table) * full_gain
     expected = softmax_attention(query, key, value, prior.temperature[..., None, None])
     assert torch.allclose(attention(x, table, None, prior), attention.out_proj(expected), atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_a_new_gain_is_one(parts):
     )
 
 
-def test_query_and_key_norm_forget_the_size_of_their_input(parts):
+def test_query_and_key_norm_are_invariant_to_input_scale(parts):
     txt, img, table, _ = parts
     attention = SelfAttention(32, 2, 16, qk_norm=True, prior=False)
     x = torch.cat((txt, img), 1)

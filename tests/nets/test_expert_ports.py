@@ -25,7 +25,7 @@ def answer(module, teachers, masks):
     return module(torch.randn(2, 6), torch.randn(2, 3), grid_ids(2, 3), teachers, masks)
 
 
-def test_the_terms_have_the_shapes_of_vector_and_image_tokens():
+def test_port_terms_have_the_shapes_of_vector_and_image_tokens():
     vector, tokens, predictions = answer(ports(), TEACHERS, {})
     assert vector.shape == (2, 6)
     assert tokens.shape == (2, 6, 6)
@@ -36,7 +36,7 @@ def test_the_terms_have_the_shapes_of_vector_and_image_tokens():
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["vector", "tokens"])
-def test_the_mask_chooses_between_teacher_and_head_sample_by_sample(index):
+def test_the_mask_selects_teacher_or_head_per_sample(index):
     module = ports()
     first_only = torch.tensor([True, False])
     mixed = answer(module, TEACHERS, dict.fromkeys(PORTS, first_only))[index]
@@ -47,7 +47,7 @@ def test_the_mask_chooses_between_teacher_and_head_sample_by_sample(index):
     assert not torch.allclose(taught[1], alone[1])
 
 
-def test_predictions_do_not_depend_on_the_teacher():
+def test_head_predictions_do_not_depend_on_the_teacher():
     module = ports()
     with_teacher = answer(module, TEACHERS, {})[2]
     without = answer(module, {}, {})[2]
@@ -57,7 +57,7 @@ def test_predictions_do_not_depend_on_the_teacher():
 @pytest.mark.parametrize(
     "wrong", [{"kind": "picture", "width": 3}, {"kind": "map", "width": 0}], ids=["kind", "width"]
 )
-def test_a_port_that_cannot_be_is_refused(wrong):
+def test_an_invalid_port_is_refused(wrong):
     with pytest.raises(ConfigError):
         ExpertPorts({"x": wrong}, 9, 6)
 
@@ -69,7 +69,7 @@ def config(**changes):
     return TinyFluxConfig(**{**sizes, **changes})
 
 
-def test_a_network_without_such_ports_is_described_as_before():
+def test_the_description_of_a_network_without_ports_is_unchanged():
     assert "ports" not in config().to_dict()
     assert TinyFluxConfig.from_dict(config().to_dict()) == config()
     assert not any("ports" in name for name in TinyFluxDeep(config()).state_dict())
@@ -83,7 +83,7 @@ def test_a_network_with_ports_is_rebuilt_from_its_description():
     assert names == TinyFluxDeep(config(ports=PORTS)).state_dict().keys()
 
 
-def test_a_new_map_port_does_not_change_the_networks_answer():
+def test_a_new_map_port_does_not_change_the_output():
     torch.manual_seed(0)
     net = TinyFluxDeep(config(ports={"layout": {"kind": "map", "width": 4}})).eval()
     torch.nn.init.normal_(net.final_linear.weight)
@@ -94,7 +94,7 @@ def test_a_new_map_port_does_not_change_the_networks_answer():
     assert not torch.equal(net(*inputs, ports={"layout": torch.randn(2, 4, 4)}), plain)
 
 
-def test_a_map_enters_the_predicted_image_and_not_its_references():
+def test_a_map_port_affects_image_tokens_and_not_references():
     torch.manual_seed(0)
     net = TinyFluxDeep(config(ports={"layout": {"kind": "map", "width": 4}})).eval()
     torch.nn.init.normal_(net.ports["layout"].output_proj.weight)

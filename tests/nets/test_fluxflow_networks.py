@@ -7,6 +7,7 @@ from tinyflux_pl.nets.discriminator import PatchDiscriminator
 from tinyflux_pl.nets.fluxflow.compressor import FluxCompressor
 from tinyflux_pl.nets.fluxflow.expander import FluxExpander
 from tinyflux_pl.nets.fluxflow.processor import FluxFlowProcessor
+from tinyflux_pl.nets.fluxflow.stages import DownStage, UpStage
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_nearby_times_give_different_predictions(processor):
     assert (processor(*arguments) - first).abs().max() > 1e-6
 
 
-def test_padding_is_never_read_and_every_word_is(processor):
+def test_text_padding_is_ignored_and_text_tokens_are_read(processor):
     arguments = inputs()
     arguments[3][:, 3:] = False
     first = processor(*arguments)
@@ -49,7 +50,7 @@ def test_padding_is_never_read_and_every_word_is(processor):
     assert not torch.allclose(processor(*arguments), first)
 
 
-def test_the_processor_in_bf16_and_with_checkpointing(processor):
+def test_the_processor_supports_bf16_and_checkpointing(processor):
     arguments = inputs()
     expected = processor(*arguments)
     processor.checkpointing = True
@@ -67,13 +68,14 @@ def pair():
     )
 
 
-def test_the_decoder_reads_the_bounded_latents_alone(pair):
+def test_the_decoder_reads_only_the_bounded_latents(pair):
     encoder, decoder = pair
     images = torch.rand(2, 3, 8, 12) * 2 - 1
     mean, log_variance = encoder(images)
     assert mean.shape == log_variance.shape == (2, 4, 2, 3)
     assert mean.abs().max() <= 2
-    assert log_variance.abs().max() <= 3
+    assert log_variance.min() >= -7
+    assert log_variance.max() <= 2
     picture = decoder(mean)
     assert picture.shape == images.shape
     assert picture.abs().max() <= 1
@@ -87,7 +89,7 @@ def test_every_parameter_of_the_autoencoder_has_a_gradient(pair):
     assert not [k for k, p in parameters if p.grad is None or not p.grad.any()]
 
 
-def test_the_autoencoder_in_bf16_and_with_checkpointing(pair):
+def test_the_autoencoder_supports_bf16_and_checkpointing(pair):
     encoder, decoder = pair
     images = torch.rand(2, 3, 8, 8)
     expected = decoder(encoder(images)[0])
@@ -97,7 +99,7 @@ def test_the_autoencoder_in_bf16_and_with_checkpointing(pair):
     assert decoder.bfloat16()(mean).dtype == torch.bfloat16
 
 
-def test_the_first_evaluation_of_a_new_discriminator_is_sane():
+def test_a_new_discriminator_gives_bounded_logits():
     torch.manual_seed(0)
     network = PatchDiscriminator(base_ch=4, depth=2, ctx_dim=3).eval()
     logits = network(torch.rand(2, 3, 16, 16), torch.rand(2, 3))
@@ -107,7 +109,20 @@ def test_the_first_evaluation_of_a_new_discriminator_is_sane():
         network(torch.rand(2, 3, 16, 16))
 
 
-def test_a_narrow_decoder_keeps_contrast(pair):
+def test_no_norm_stands_between_the_last_stage_and_the_picture(pair):
     _, decoder = pair
-    groups = [m for m in decoder.to_rgb.modules() if isinstance(m, torch.nn.GroupNorm)]
-    assert all(norm.num_channels // norm.num_groups > 1 for norm in groups)
+    assert not [m for m in decoder.to_rgb.modules() if isinstance(m, torch.nn.GroupNorm)]
+
+
+def test_colours_reach_the_latents_and_come_back_without_any_activation(pair):
+    """With the branches silent a stage is linear and, where it has room, loses nothing."""
+    torch.manual_seed(0)
+    down, up = DownStage(3, 12), UpStage(12, 3, context=4, spade_hidden=4)
+    for layer in (down.down, down.refine, up.up, up.refine):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    images, context = torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4)
+    features = down(images)
+    assert torch.allclose(features.square().sum(), 0.25 * images.square().sum(), rtol=1e-4)
+    restored = up(features, context)
+    assert torch.allclose(restored.square().sum(), features.square().sum(), rtol=1e-4)

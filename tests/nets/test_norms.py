@@ -12,7 +12,7 @@ def plain(x, scale, shift):
 
 
 @pytest.mark.parametrize("kind", ["modulated", "scaled", "heads"])
-def test_values_and_gradients(kind):
+def test_values_and_gradients_equal_the_reference_norm(kind):
     def leaf(*shape):
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
@@ -22,9 +22,9 @@ def test_values_and_gradients(kind):
     out, expected = rms_norm(x, scale, shift), plain(x, scale, shift)
     assert torch.allclose(out, expected)
     grad = torch.randn_like(out)
-    found = torch.autograd.grad(out, leaves, grad)
-    for mine, theirs in zip(found, torch.autograd.grad(expected, leaves, grad), strict=True):
-        assert torch.allclose(mine, theirs)
+    gradients = torch.autograd.grad(out, leaves, grad)
+    for ours, theirs in zip(gradients, torch.autograd.grad(expected, leaves, grad), strict=True):
+        assert torch.allclose(ours, theirs)
 
 
 def test_mixed_precision_keeps_each_gradient_in_its_own_dtype():
@@ -40,7 +40,7 @@ def test_mixed_precision_keeps_each_gradient_in_its_own_dtype():
     ]
 
 
-def test_half_precision_statistics_do_not_overflow():
+def test_statistics_of_half_precision_inputs_do_not_overflow():
     out = rms_norm(torch.full((1, 2, 64), 300.0).half(), torch.ones(64).half())
     assert torch.allclose(out, torch.ones_like(out))
 

@@ -9,7 +9,7 @@ from tinyflux_pl.nets.position_ids import grid_ids
 from tinyflux_pl.nets.rope import RotaryEmbedding, apply_rotary
 
 
-def test_products_depend_only_on_the_difference_of_positions():
+def test_dot_products_depend_only_on_relative_positions():
     rope = RotaryEmbedding((4, 6, 6))
     q, k = torch.randn(2, 1, 3, 1, 16)
     ids = torch.tensor([[0.0, 1, 2], [0, 4, 9]])
@@ -46,13 +46,13 @@ def test_frequencies_are_computed_once_and_move_with_the_module():
     with torch.device("meta"):
         outline = RotaryEmbedding((8, 12, 12))
     rope = copy.deepcopy(RotaryEmbedding((8, 12, 12)).half())
-    for made in (
+    for table_of_module in (
         outline,
         outline.to_empty(device="cpu"),
         rope,
         rope.to("meta").to_empty(device="cpu"),
     ):
-        assert torch.equal(made(ids), table) and not list(made.buffers())
+        assert torch.equal(table_of_module(ids), table) and not list(table_of_module.buffers())
     there = rope.to("meta")
     with Calls() as calls:
         assert there(ids.to("meta")).is_meta
@@ -63,15 +63,15 @@ def test_frequencies_are_computed_once_and_move_with_the_module():
 
 
 class Calls(TorchDispatchMode):
-    """What is computed, by name."""
+    """Names of the executed operations."""
 
     def __init__(self):
         super().__init__()
         self.seen = []
 
-    def __torch_dispatch__(self, function, types, given=(), named=None):
+    def __torch_dispatch__(self, function, types, args=(), named=None):
         self.seen.append(function.name().split(".")[0])
-        return function(*given, **(named or {}))
+        return function(*args, **(named or {}))
 
 
 def test_bf16_input_is_rotated_in_fp32():

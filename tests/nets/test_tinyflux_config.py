@@ -24,22 +24,22 @@ from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
         {"gelu_approximation": "erf"},
     ],
 )
-def test_nonsense_is_refused(wrong):
+def test_an_invalid_configuration_is_refused(wrong):
     with pytest.raises(ConfigError):
         TinyFluxConfig(**wrong)
 
 
-def test_an_unknown_key_names_the_nearest():
+def test_the_error_for_an_unknown_key_names_the_nearest():
     with pytest.raises(ConfigError, match="num_double_layers"):
         TinyFluxConfig.from_dict({"num_double_layer": 3})
 
 
-def test_a_dictionary_and_back_through_json():
+def test_the_configuration_round_trips_through_json():
     config = TinyFluxConfig(patch_size=2, axes_dims_rope=[32, 48, 48])
     assert TinyFluxConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_reference_ignores_what_versions_ignored():
+def test_reference_loading_ignores_keys_that_earlier_versions_ignored():
     config = TinyFluxConfig.reference(
         {"patch_size": 2, "t5_pool_mode": "attention", "qk_norm": True, "_metadata": {}}
     )
@@ -52,7 +52,7 @@ def test_reference_ignores_what_versions_ignored():
     )
 
 
-def test_v3_and_v41_names_of_the_expert():
+def test_expert_names_of_v3_and_v41_are_understood():
     v3 = TinyFluxConfig.reference(
         {"use_expert_predictor": True, "expert_dim": 96, "expert_hidden_dim": 32}
     )

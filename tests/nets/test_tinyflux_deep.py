@@ -1,4 +1,4 @@
-"""What TinyFluxDeep promises beyond the published network."""
+"""Promises of TinyFluxDeep beyond the published network."""
 
 import pytest
 import torch
@@ -52,22 +52,22 @@ def inputs(height=6, width=6, batch=2, length=5):
 
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, {"reference_layout": True, "text_position_ids": False}])
-def test_padded_text_never_reaches_the_image(changes):
-    net, given = network(**changes), inputs()
+def test_padded_text_has_no_influence_on_the_image(changes):
+    net, batch = network(**changes), inputs()
     mask = torch.tensor([[True, True, True, False, False], [True] * 4 + [False]])
-    out = net(**given, encoder_attention_mask=mask)
-    noisy = given["encoder_hidden_states"].masked_fill(~mask[..., None], 1e4)
+    out = net(**batch, encoder_attention_mask=mask)
+    noisy = batch["encoder_hidden_states"].masked_fill(~mask[..., None], 1e4)
     assert torch.equal(
-        net(**{**given, "encoder_hidden_states": noisy}, encoder_attention_mask=mask), out
+        net(**{**batch, "encoder_hidden_states": noisy}, encoder_attention_mask=mask), out
     )
-    first = {k: v[:1] if k != "img_ids" else v for k, v in given.items()}
+    first = {k: v[:1] if k != "img_ids" else v for k, v in batch.items()}
     short = {**first, "encoder_hidden_states": first["encoder_hidden_states"][:, :3]}
     assert torch.allclose(net(**short), out[:1], atol=1e-5)
-    assert not torch.allclose(net(**given), out, atol=1e-3)
+    assert not torch.allclose(net(**batch), out, atol=1e-3)
 
 
 @torch.no_grad()
-def test_text_that_is_all_padding_is_finite():
+def test_fully_padded_text_gives_a_finite_output():
     assert (
         network()(**inputs(), encoder_attention_mask=torch.zeros(2, 5, dtype=torch.bool))
         .isfinite()
@@ -77,55 +77,55 @@ def test_text_that_is_all_padding_is_finite():
 
 @torch.no_grad()
 def test_the_order_of_words_matters_in_new_networks():
-    given = inputs()
-    flipped = {**given, "encoder_hidden_states": given["encoder_hidden_states"].flip(1)}
-    assert not torch.allclose(network()(**given), network()(**flipped), atol=1e-3)
+    batch = inputs()
+    flipped = {**batch, "encoder_hidden_states": batch["encoder_hidden_states"].flip(1)}
+    assert not torch.allclose(network()(**batch), network()(**flipped), atol=1e-3)
     old = network(text_position_ids=False)
-    assert torch.allclose(old(**given), old(**flipped), atol=1e-5)
+    assert torch.allclose(old(**batch), old(**flipped), atol=1e-5)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(8, 12), (4, 16), (12, 8)])
-def test_tokens_are_a_set_placed_by_their_ids(height, width):
-    net, given = network(), inputs(height, width)
+def test_outputs_are_permutation_equivariant_given_position_ids(height, width):
+    net, batch = network(), inputs(height, width)
     order = torch.randperm(height * width)
-    ids = torch.stack((given["img_ids"][order], given["img_ids"]))
-    tokens = torch.stack((given["hidden_states"][0, order], given["hidden_states"][1]))
-    out, shuffled = net(**given), net(**{**given, "hidden_states": tokens, "img_ids": ids})
+    ids = torch.stack((batch["img_ids"][order], batch["img_ids"]))
+    tokens = torch.stack((batch["hidden_states"][0, order], batch["hidden_states"][1]))
+    out, shuffled = net(**batch), net(**{**batch, "hidden_states": tokens, "img_ids": ids})
     assert torch.allclose(shuffled[0], out[0, order], atol=1e-4)
     assert torch.allclose(shuffled[1], out[1], atol=1e-4)
 
 
 @torch.no_grad()
-def test_a_rectangle_is_not_read_as_a_square():
-    net, given = network(), inputs(4, 16)
-    assert not torch.allclose(net(**given), net(**{**given, "img_ids": grid_ids(8, 8)}), atol=1e-3)
+def test_rectangles_require_position_ids_and_squares_have_a_default():
+    net, batch = network(), inputs(4, 16)
+    assert not torch.allclose(net(**batch), net(**{**batch, "img_ids": grid_ids(8, 8)}), atol=1e-3)
     assert torch.equal(net(**{**inputs(6, 6), "img_ids": None}), net(**inputs(6, 6)))
     with pytest.raises(ConfigError, match="img_ids"):
         net(**{**inputs(8, 12), "img_ids": None})
 
 
 @torch.no_grad()
-def test_teachers_are_used_sample_by_sample():
-    net, given = network(), inputs()
+def test_teacher_features_are_selected_per_sample():
+    net, batch = network(), inputs()
     lune = {"lune_features": torch.randn(2, 14)}
     sol = {
         "sol_stats": torch.rand(2, 4),
         "sol_spatial": torch.rand(2, 64).softmax(-1).view(2, 8, 8),
     }
-    shown = torch.tensor([True, False])
+    present = torch.tensor([True, False])
     for teacher, mask in ((lune, "lune_mask"), (sol, "sol_mask")):
         with_teacher, alone, mixed = (
-            net(**given, **teacher),
-            net(**given),
-            net(**given, **teacher, **{mask: shown}),
+            net(**batch, **teacher),
+            net(**batch),
+            net(**batch, **teacher, **{mask: present}),
         )
         assert not torch.allclose(with_teacher, alone, atol=1e-3)
         assert torch.allclose(mixed[0], with_teacher[0], atol=1e-6)
         assert torch.allclose(mixed[1], alone[1], atol=1e-6)
 
 
-def trace(net, given):
+def trace(net, batch):
     """Gradients, and the bytes kept for the backward pass."""
     net.zero_grad()
     kept = 0
@@ -136,33 +136,33 @@ def trace(net, given):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = net(**given)
+        out = net(**batch)
     out.square().mean().backward()
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}, kept
 
 
-def test_gradient_checkpointing_keeps_less_and_changes_no_gradient():
-    net, given = network(), inputs()
-    plain, much = trace(net, given)
+def test_gradient_checkpointing_saves_memory_and_keeps_every_gradient():
+    net, batch = network(), inputs()
+    plain, much = trace(net, batch)
     net.gradient_checkpointing = True
-    checkpointed, little = trace(net, given)
+    checkpointed, little = trace(net, batch)
     assert little < much / 2
     assert plain.keys() == checkpointed.keys()
     assert all(torch.allclose(plain[k], checkpointed[k], rtol=1e-4, atol=1e-7) for k in plain)
 
 
-def test_blocks_start_as_the_identity_and_still_learn():
+def test_new_blocks_are_the_identity_and_receive_gradients():
     net = TinyFluxDeep(TinyFluxConfig(**SIZES))
     txt, img, vec = torch.randn(2, 5, 32), torch.randn(2, 36, 32), torch.randn(2, 32)
     table = net.rope(torch.cat((torch.zeros(5, 3), grid_ids(6, 6))))
-    for found, given in zip(net.double_blocks[0](txt, img, vec, table), (txt, img), strict=True):
-        assert torch.equal(found, given)
+    for output, batch in zip(net.double_blocks[0](txt, img, vec, table), (txt, img), strict=True):
+        assert torch.equal(output, batch)
     assert torch.equal(net.single_blocks[0](img, vec, table[5:]), img)
-    given, target = inputs(), torch.randn(2, 36, 4)
+    batch, target = inputs(), torch.randn(2, 36, 4)
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     losses = []
     for _ in range(40):
-        loss = (net(**given) - target).square().mean()
+        loss = (net(**batch) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -170,7 +170,7 @@ def test_blocks_start_as_the_identity_and_still_learn():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_every_parameter_of_a_new_network_is_used():
+def test_every_parameter_of_a_new_network_has_a_gradient():
     net = network()
     out, info = net(**inputs(), return_expert_pred=True)
     (out.square().sum() + info["lune"]["pred"].sum() + info["sol"]["stats_pred"].sum()).backward()
@@ -178,17 +178,17 @@ def test_every_parameter_of_a_new_network_is_used():
 
 
 @torch.no_grad()
-def test_autocast_keeps_the_stream_and_the_answer_in_fp32():
-    net, given, streams = network(), inputs(), []
+def test_autocast_keeps_residual_stream_and_output_in_fp32():
+    net, batch, streams = network(), inputs(), []
     hook = net.double_blocks[1].register_forward_pre_hook(
         lambda module, args: streams.extend(args[:2])
     )
     with torch.autocast("cpu", torch.bfloat16):
-        out = net(**given)
+        out = net(**batch)
     hook.remove()
     assert {out.dtype, *(s.dtype for s in streams)} == {torch.float32}
-    assert torch.allclose(out, net(**given), atol=0.1 * float(out.abs().max()))
-    half = network().to(torch.bfloat16)(**given)
+    assert torch.allclose(out, net(**batch), atol=0.1 * float(out.abs().max()))
+    half = network().to(torch.bfloat16)(**batch)
     assert half.dtype == torch.bfloat16 and half.isfinite().all()
 
 
@@ -201,13 +201,13 @@ def test_nearby_times_have_different_embeddings():
 
 
 @torch.no_grad()
-def test_heads_have_temperatures_of_their_own():
-    given = inputs()
-    shared, own = network(per_head_temperature=False), network()
-    assert not torch.allclose(shared(**given), own(**given), atol=1e-4)
+def test_per_head_temperatures_change_the_output():
+    batch = inputs()
+    shared, per_head = network(per_head_temperature=False), network()
+    assert not torch.allclose(shared(**batch), per_head(**batch), atol=1e-4)
 
 
-def test_frozen_experts_do_not_learn():
+def test_frozen_experts_receive_no_gradient():
     net = network(freeze_lune=True, freeze_sol=True)
     assert not any(
         p.requires_grad for p in [*net.lune_predictor.parameters(), *net.sol_prior.parameters()]
@@ -216,17 +216,17 @@ def test_frozen_experts_do_not_learn():
 
 
 @torch.no_grad()
-def test_guidance_is_heard():
-    net, given = network(guidance_embeds=True), inputs()
-    low, high = (net(**given, guidance=torch.full((2,), g)) for g in (1.0, 4.0))
+def test_the_output_depends_on_embedded_guidance():
+    net, batch = network(guidance_embeds=True), inputs()
+    low, high = (net(**batch, guidance=torch.full((2,), g)) for g in (1.0, 4.0))
     assert not torch.allclose(low, high, atol=1e-3)
 
 
-def test_the_forms_that_a_compiler_sees_compute_the_same(monkeypatch):
-    net, given = network(), inputs(4, 6)
-    plain, _ = trace(net, given)
-    expected = net(**given)
+def test_the_compiler_friendly_forms_are_equivalent(monkeypatch):
+    net, batch = network(), inputs(4, 6)
+    plain, _ = trace(net, batch)
+    expected = net(**batch)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    seen, _ = trace(net, given)
-    assert torch.allclose(net(**given), expected, atol=1e-5)
+    seen, _ = trace(net, batch)
+    assert torch.allclose(net(**batch), expected, atol=1e-5)
     assert all(torch.allclose(plain[k], seen[k], rtol=1e-4, atol=1e-6) for k in plain)

@@ -34,6 +34,7 @@ class Spy(torch.nn.Module):
 
 class Expert:
     name = "lune"
+    columns = {"features": "vec"}  # noqa: RUF012
 
     def __init__(self, dropout=0.0):
         self.dropout = dropout
@@ -80,34 +81,34 @@ def select(batch, index):
     )
 
 
-def test_randomness_belongs_to_the_sample_not_to_its_batch():
+def test_random_draws_of_a_sample_do_not_depend_on_its_batch():
     objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=0.5)
     batch, spy = make_batch(), Spy()
-    whole = objective.draw(spy, batch, step=3)
+    batched = objective.draw(spy, batch, step=3)
     index = torch.tensor([5, 2, 40])
     part = objective.draw(spy, select(batch, index), step=3)
-    assert torch.equal(whole.t[index], part.t)
-    assert torch.equal(whole.noise[index], part.noise)
-    assert torch.equal(whole.cond.port_mask["vec"][index], part.cond.port_mask["vec"])
-    assert torch.equal(whole.cond.text.pooled[index], part.cond.text.pooled)
-    assert not torch.equal(objective.draw(spy, batch, step=4).noise, whole.noise)
+    assert torch.equal(batched.t[index], part.t)
+    assert torch.equal(batched.noise[index], part.noise)
+    assert torch.equal(batched.cond.port_mask["vec"][index], part.cond.port_mask["vec"])
+    assert torch.equal(batched.cond.text.pooled[index], part.cond.text.pooled)
+    assert not torch.equal(objective.draw(spy, batch, step=4).noise, batched.noise)
 
 
 @pytest.mark.parametrize(("patch", "tokens"), [(1, 16), (2, 4)])
 def test_times_are_drawn_for_the_network_s_own_number_of_tokens(patch, tokens):
-    asked = []
+    calls = []
 
     def timesteps(u, path, tokens):
-        asked.append(tokens)
+        calls.append(tokens)
         return u
 
     spy = Spy()
     spy.patch_size = patch
     FlowObjective(timesteps, NULL).draw(spy, make_batch(2, experts=False), 0)
-    assert asked == [tokens]
+    assert calls == [tokens]
 
 
-def test_a_step_is_drawn_for_a_gpu_without_waiting_for_it_and_sends_the_null_text_once():
+def test_draws_for_a_gpu_never_synchronise_and_copy_the_null_text_once():
     objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=0.5)
     batch, spy = make_batch(), Spy()
     here = objective.draw(spy, batch, 3)
@@ -129,8 +130,8 @@ def test_a_step_is_drawn_for_a_gpu_without_waiting_for_it_and_sends_the_null_tex
 @pytest.mark.parametrize(
     "path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"]
 )
-def test_a_whole_step_reads_nothing_from_the_device(path):
-    """Nothing on the meta device can be read: whoever tried would fail."""
+def test_a_training_step_never_synchronises_with_the_device(path):
+    """Values on the meta device cannot be read: any synchronisation would fail."""
     sizes = {
         "hidden_size": 32,
         "num_attention_heads": 2,
@@ -145,7 +146,7 @@ def test_a_whole_step_reads_nothing_from_the_device(path):
     cached = {"lune.features": (3,), "sol.stats": (4,), "sol.spatial": (8, 8)}
     experts = {name: torch.rand(4, 10, *shape) for name, shape in cached.items()}
     present = {name: torch.ones(4, dtype=torch.bool) for name in ("lune", "sol")}
-    told = {
+    options = {
         **vars(make_batch(4, masks=torch.ones(4, 4, 4))),
         "experts": experts,
         "expert_present": present,
@@ -153,12 +154,12 @@ def test_a_whole_step_reads_nothing_from_the_device(path):
     objective = FlowObjective(
         LogitNormal(), NULL, [lune.Lune(3), sol.Sol()], map_weighting=True, weighting="min_snr"
     )
-    terms = objective.loss(net, Batch(**told).to("meta"), 3)
+    terms = objective.loss(net, Batch(**options).to("meta"), 3)
     torch.stack(list(terms.values())).sum().backward()
     assert terms.keys() == {"flow", "lune", "sol"} and all(term.is_meta for term in terms.values())
 
 
-def test_a_dropped_prompt_takes_its_expert_features_along():
+def test_dropping_a_prompt_also_drops_its_expert_features():
     objective = FlowObjective(Uniform(), NULL, [Expert(0.0)], text_dropout=0.5)
     draw = objective.draw(Spy(), make_batch(256), step=0)
     dropped = draw.cond.text.pooled[:, 0] == -7.0
@@ -168,7 +169,7 @@ def test_a_dropped_prompt_takes_its_expert_features_along():
     assert torch.equal(draw.cond.port_mask["vec"], present & ~dropped)
 
 
-def test_a_source_without_the_expert_teaches_nothing_about_it():
+def test_a_source_without_an_expert_contributes_nothing_to_its_loss():
     batch = make_batch(8)
     absent = Batch(**{**vars(batch), "expert_present": {"lune": torch.zeros(8, dtype=torch.bool)}})
     objective = FlowObjective(Uniform(), NULL, [Expert()], text_dropout=0.0)
@@ -180,7 +181,7 @@ def test_a_source_without_the_expert_teaches_nothing_about_it():
     "path", [LinearPath(), LinearPath(noise_at=1), VPPath()], ids=["to_data", "to_noise", "vp"]
 )
 @pytest.mark.parametrize("prediction", ["velocity", "epsilon", "x0", "v"])
-def test_the_right_answer_costs_nothing(path, prediction):
+def test_an_exact_prediction_has_zero_loss(path, prediction):
     from tinyflux_pl.diffusion import prediction as algebra
 
     objective, batch = (
@@ -195,7 +196,7 @@ def test_the_right_answer_costs_nothing(path, prediction):
     assert per_sample.abs().max() < 1e-9
 
 
-def test_masks_weigh_foreground_four_times_the_background():
+def test_masked_foreground_weighs_four_times_the_background():
     masks = torch.zeros(8, 4, 4)
     masks[:4] = 1.0
     objective = FlowObjective(Uniform(), NULL, text_dropout=0.0)
@@ -219,7 +220,7 @@ def test_masks_weigh_foreground_four_times_the_background():
         ("error", "l3"),
     ],
 )
-def test_an_option_without_a_meaning_is_refused(key, value):
+def test_an_invalid_option_is_refused_by_its_key(key, value):
     with pytest.raises(ConfigError) as caught:
         FlowObjective(Uniform(), NULL, **{key: value})
     assert caught.value.where == f"objective.{key}" and caught.value.cure

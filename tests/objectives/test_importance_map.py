@@ -18,7 +18,7 @@ class Sol(Expert):
         return torch.tensor(0.0)
 
 
-def test_importance_map_weights_the_loss_by_the_teacher_except_for_dropped_prompts():
+def test_the_importance_map_weights_the_loss_except_for_dropped_prompts():
     batch = make_batch(64, experts=False)
     corner = torch.zeros(64, 10, 2, 2)
     corner[:, :, 0, 0] = 1.0
@@ -28,17 +28,19 @@ def test_importance_map_weights_the_loss_by_the_teacher_except_for_dropped_promp
     weighted = FlowObjective(Uniform(), NULL, [Sol()], text_dropout=0.5, map_weighting=True)
     plain = FlowObjective(Uniform(), NULL, [Sol()], text_dropout=0.5)
     draw = weighted.draw(spy, batch, 0)
-    told = draw.cond.port_mask["prior_map"]
+    with_teacher = draw.cond.port_mask["prior_map"]
     _, moved = weighted.regress(spy, batch, draw)
     _, flat = plain.regress(spy, batch, draw)
-    assert torch.equal(moved[~told], flat[~told]) and 0 < int(told.sum()) < 64
+    assert (
+        torch.equal(moved[~with_teacher], flat[~with_teacher]) and 0 < int(with_teacher.sum()) < 64
+    )
     velocity = (batch.latents - draw.noise).square().mean(1)
     share = torch.nn.functional.interpolate(corner[:, 0][:, None], (4, 4), mode="bilinear")[:, 0]
     expected = (velocity * share / share.mean((1, 2), keepdim=True)).mean((1, 2))
-    assert torch.allclose(moved[told], expected[told], rtol=1e-4)
+    assert torch.allclose(moved[with_teacher], expected[with_teacher], rtol=1e-4)
 
 
-def test_the_weight_by_the_importance_map_does_not_fade_with_the_teacher_s_dropout():
+def test_the_importance_map_weight_is_independent_of_teacher_dropout():
     batch = make_batch(8, experts=False)
     corner = torch.zeros(8, 10, 2, 2)
     corner[:, :, 0, 0] = 1.0

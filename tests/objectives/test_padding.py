@@ -15,9 +15,7 @@ MASK = torch.tensor([[True] * 5, [True, True, False, False, False], [True] * 4 +
 
 
 class Wrong:
-    """A denoiser that is right but for `error`, added where the batch is padding or where it is
-    not.
-    """
+    """An exact denoiser plus `error`, added in padding or outside of it."""
 
     name, prediction, path, patch_size = "wrong", "velocity", LinearPath(noise_at=1), 1
 
@@ -32,29 +30,29 @@ class Wrong:
 
 
 def batch():
-    found = {
+    fields = {
         "sample_ids": torch.arange(3),
         "dataset_ids": torch.zeros(3, dtype=torch.long),
         "captions": ["x"] * 3,
     }
     ids = torch.randn(3, 5, 3)
-    return Batch(torch.randn(3, 2, 5, 1), TEXT, **found, target_ids=ids, target_mask=MASK)
+    return Batch(torch.randn(3, 2, 5, 1), TEXT, **fields, target_ids=ids, target_mask=MASK)
 
 
 @pytest.mark.parametrize(("where", "loss"), [(~MASK, 0.0), (MASK, 9.0)])
-def test_training_and_validation_look_at_real_tokens_alone(where, loss):
-    made = batch()
+def test_training_and_validation_losses_ignore_padding_tokens(where, loss):
+    padded = batch()
     objective = FlowObjective(Uniform(), TEXT.select(slice(0, 1)), text_dropout=0.0)
-    found = objective.loss(Wrong(made, where), made, 0)["flow"]
-    assert float(found) == pytest.approx(loss, abs=1e-3)
-    errors = FixedGrid((0.1, 0.5)).errors(Wrong(made, where), made)
+    training_loss = objective.loss(Wrong(padded, where), padded, 0)["flow"]
+    assert float(training_loss) == pytest.approx(loss, abs=1e-3)
+    errors = FixedGrid((0.1, 0.5)).errors(Wrong(padded, where), padded)
     assert float(errors["validation/loss"]) == pytest.approx(loss, abs=1e-3)
 
 
-def test_a_sample_s_mean_does_not_depend_on_its_padding():
+def test_a_per_sample_mean_does_not_depend_on_padding():
     error = torch.rand(3, 2, 5, 1)
-    found = unpadded_mean(error, MASK)
-    assert found[1] == pytest.approx(float(error[1, :, :2].mean()))
+    training_loss = unpadded_mean(error, MASK)
+    assert training_loss[1] == pytest.approx(float(error[1, :, :2].mean()))
     assert torch.allclose(
         unpadded_mean(error, torch.ones(3, 5, dtype=torch.bool)), error.mean((1, 2, 3))
     )
@@ -62,9 +60,7 @@ def test_a_sample_s_mean_does_not_depend_on_its_padding():
 
 
 class Reader(Wrong):
-    """A denoiser that answers with the mean of the words that it may read, and remembers how many
-    it was given.
-    """
+    """A denoiser that returns the mean of its unmasked tokens and records their number."""
 
     def __init__(self):
         self.widths = []
@@ -77,13 +73,13 @@ class Reader(Wrong):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
-def test_the_padding_of_the_unconditional_lengthens_no_batch_and_changes_no_loss(dropout):
+def test_padding_of_the_null_text_lengthens_no_batch_and_changes_no_loss(dropout):
     real = TextEmbeddings(
         torch.randn(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), torch.randn(1, 4)
     )
-    made, reader = batch(), Reader()
+    padded, reader = batch(), Reader()
     objective = FlowObjective(Uniform(), real.padded(24), text_dropout=dropout)
-    found = objective.loss(reader, made, 0)["flow"]
+    training_loss = objective.loss(reader, padded, 0)["flow"]
     objective._null = real.padded(24)
-    assert torch.equal(found, objective.loss(reader, made, 0)["flow"])
+    assert torch.equal(training_loss, objective.loss(reader, padded, 0)["flow"])
     assert reader.widths == [2, 24 if dropout else 2]

@@ -9,7 +9,7 @@ from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.objectives.validation import FixedGrid
 
 
-def test_validation_is_the_same_every_time_and_names_its_times():
+def test_validation_is_deterministic_and_names_its_times():
     batch, grid = make_batch(8, experts=False), FixedGrid([0.25, 0.75], seed=1)
     first, second = grid.errors(Spy(), batch), grid.errors(Spy(), batch)
     assert {k: float(v) for k, v in first.items()} == {k: float(v) for k, v in second.items()}
@@ -19,7 +19,7 @@ def test_validation_is_the_same_every_time_and_names_its_times():
     )
 
 
-def test_a_grid_point_is_the_same_noise_level_on_either_clock():
+def test_a_grid_point_has_the_same_noise_level_on_either_clock():
     batch, spies = make_batch(8, experts=False), (Spy(LinearPath()), Spy(LinearPath(noise_at=1)))
     for spy in spies:
         FixedGrid([0.3], seed=0).errors(spy, batch)

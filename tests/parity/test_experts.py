@@ -27,14 +27,14 @@ def fixture(name):
     return load_file(DATA / f"tinyfluxfn_{name}.safetensors")
 
 
-def close(found, expected, tolerance=1e-5):
-    assert found.shape == expected.shape
+def close(actual, expected, tolerance=1e-5):
+    assert actual.shape == expected.shape
     scale = max(float(expected.abs().max()), 1e-12)
-    assert float((found.double() - expected.double()).abs().max()) <= tolerance * scale
+    assert float((actual.double() - expected.double()).abs().max()) <= tolerance * scale
 
 
 def streamed(attention):
-    """The original's whole map (B, heads, N, N), fed a few queries at a time."""
+    """Statistics of the original's full map (B, heads, N, N), fed a few queries at a time."""
     side = int(attention.shape[-1] ** 0.5)
     layer = LayerStatistics(len(attention), (side, side), attention.device)
     for start in range(0, side * side, 7):
@@ -46,7 +46,7 @@ def streamed(attention):
     ("case", "layers", "size"),
     [*((f"single.{i}", [i], 8) for i in range(4)), ("all", range(4), 8), ("all_5x5", range(4), 5)],
 )
-def test_statistics_of_given_attention(case, layers, size):
+def test_sol_statistics_of_recorded_attention_maps(case, layers, size):
     data = fixture("sol_stats")
     stats, spatial = summarise([streamed(data[f"attn.{i}"]) for i in layers], size, literal=True)
     close(stats, data[f"{case}.stats"])
@@ -75,21 +75,21 @@ def tiny_unet():
     return data, lune, sol, cond
 
 
-def test_teacher_forward(tiny_unet):
+def test_teacher_forward_equals_the_original(tiny_unet):
     data, lune, sol, cond = tiny_unet
     for net in (lune, sol):
         t = literal_times(data["input.t"], net)
         close(net(data["input.latents"], t, cond).sample, data["output.unet_sample"])
 
 
-def test_lune_features(tiny_unet):
+def test_lune_features_equal_the_original(tiny_unet):
     data, lune, _, cond = tiny_unet
     t = literal_times(data["input.t"], lune)
     close(mid_block_mean(lune, data["input.latents"], t, cond), data["output.lune_mid"])
 
 
 @pytest.mark.parametrize(("size", "key"), [(8, "output.sol_spatial"), (5, "output.sol_spatial_5")])
-def test_sol_attention(tiny_unet, size, key):
+def test_sol_attention_equals_the_original(tiny_unet, size, key):
     data, _, sol, cond = tiny_unet
     layers = capture_layers(sol, data["input.latents"], literal_times(data["input.t"], sol), cond)
     stats, spatial = summarise(layers, size, literal=True)
@@ -105,14 +105,14 @@ def test_sol_attention(tiny_unet, size, key):
         ("sol.spatial", "sol.get.spatial", "sol.get_fp32.spatial"),
     ],
 )
-def test_lookup(table, half, full):
+def test_interpolated_cache_features_equal_the_original(table, half, full):
     data = fixture("caches")
-    found = interpolate(data[table][data["indices"]], data["t"], data["t_buckets"])
-    close(found.half(), data[half], 1e-3)  # one unit in the last place of fp16
-    close(found, data[full])
+    interpolated = interpolate(data[table][data["indices"]], data["t"], data["t_buckets"])
+    close(interpolated.half(), data[half], 1e-3)  # one unit in the last place of fp16
+    close(interpolated, data[full])
 
 
-def test_lune_losses():
+def test_lune_losses_equal_the_original():
     data = fixture("losses")
     for kind in ("cosine", "huber", "soft", "hard"):
         lune = Lune(data["lune.pred"].shape[1], loss=kind)
@@ -120,7 +120,7 @@ def test_lune_losses():
         close(loss.mean(), data[f"lune.{kind}"])
 
 
-def test_sol_losses():
+def test_sol_losses_equal_the_original():
     data = fixture("losses")
     heads = {"prior_stats": data["sol.pred_stats"], "prior_map": data["sol.pred_spatial"]}
     targets = {"prior_stats": data["sol.target_stats"], "prior_map": data["sol.target_spatial"]}

@@ -1,6 +1,4 @@
-"""Flux beside its formulas, written out again here: sizes, axes, depths and biases that no recorded
-case holds.
-"""
+"""Flux equals its formulas, written out again, for sizes and biases without a recording."""
 
 import math
 
@@ -37,9 +35,9 @@ def gelu(x):
 
 
 def normed(x, shift, scale):
-    apart = x - x.mean(-1, keepdim=True)
-    return (1 + scale[:, None]) * apart / (
-        apart.square().mean(-1, keepdim=True) + 1e-6
+    centred = x - x.mean(-1, keepdim=True)
+    return (1 + scale[:, None]) * centred / (
+        centred.square().mean(-1, keepdim=True) + 1e-6
     ).sqrt() + shift[:, None]
 
 
@@ -73,31 +71,31 @@ class Formulas:
         return unit(query, "query"), unit(key, "key"), value
 
     def turned(self, x):
-        even, odd = x[..., 0::2], x[..., 1::2]
+        evens, odds = x[..., 0::2], x[..., 1::2]
         cos, sin = self.angle.cos()[:, None], self.angle.sin()[:, None]
-        return torch.stack((cos * even - sin * odd, sin * even + cos * odd), -1).flatten(-2)
+        return torch.stack((cos * evens - sin * odds, sin * evens + cos * odds), -1).flatten(-2)
 
     def attention(self, query, key, value):
         scores = self.turned(query) @ self.turned(key).mT / math.sqrt(query.shape[-1])
         return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
 
     def double(self, name, streams, vec):
-        told = {s: self.linear(f"{name}.{s}_mod.lin", silu(vec)).chunk(6, -1) for s in streams}
+        pooled = {s: self.linear(f"{name}.{s}_mod.lin", silu(vec)).chunk(6, -1) for s in streams}
         parts = []
         for s, x in streams.items():
-            qkv = self.linear(f"{name}.{s}_attn.qkv", normed(x, *told[s][:2]))
+            qkv = self.linear(f"{name}.{s}_attn.qkv", normed(x, *pooled[s][:2]))
             parts.append(self.heads(f"{name}.{s}_attn.norm", qkv))
         both = self.attention(*(torch.cat(part, 2) for part in zip(*parts, strict=True)))
-        said = dict(
+        projections = dict(
             zip(streams, both.split([x.shape[1] for x in streams.values()], 1), strict=True)
         )
-        found = {}
+        outputs = {}
         for s, x in streams.items():
-            _, _, gate, shift, scale, last = told[s]
-            x = x + gate[:, None] * self.linear(f"{name}.{s}_attn.proj", said[s])
+            _, _, gate, shift, scale, last = pooled[s]
+            x = x + gate[:, None] * self.linear(f"{name}.{s}_attn.proj", projections[s])
             hidden = gelu(self.linear(f"{name}.{s}_mlp.0", normed(x, shift, scale)))
-            found[s] = x + last[:, None] * self.linear(f"{name}.{s}_mlp.2", hidden)
-        return found
+            outputs[s] = x + last[:, None] * self.linear(f"{name}.{s}_mlp.2", hidden)
+        return outputs
 
     def single(self, name, x, vec):
         shift, scale, gate = self.linear(f"{name}.modulation.lin", silu(vec)).chunk(3, -1)
@@ -121,8 +119,8 @@ class Formulas:
         both = torch.cat(tuple(streams.values()), 1)
         for i in range(self.p.depth_single_blocks):
             both = self.single(f"single_blocks.{i}", both, vec)
-        told = self.linear("final_layer.adaLN_modulation.1", silu(vec)).chunk(2, -1)
-        return self.linear("final_layer.linear", normed(both[:, txt.shape[1] :], *told))
+        pooled = self.linear("final_layer.adaLN_modulation.1", silu(vec)).chunk(2, -1)
+        return self.linear("final_layer.linear", normed(both[:, txt.shape[1] :], *pooled))
 
 
 CHANGES = {
@@ -145,26 +143,26 @@ CHANGES = {
 @torch.no_grad()
 @pytest.mark.parametrize("case", CHANGES)
 @pytest.mark.parametrize(
-    ("batch", "tokens", "length", "told"), [(2, 6, 5, True), (3, 1, 9, False), (1, 7, 0, True)]
+    ("batch", "tokens", "length", "pooled"), [(2, 6, 5, True), (3, 1, 9, False), (1, 7, 0, True)]
 )
-def test_the_prediction_is_that_of_the_formulas(case, batch, tokens, length, told):
+def test_the_prediction_equals_the_papers_formulas(case, batch, tokens, length, pooled):
     params = FluxParams(**{**BASE, **CHANGES[case]})
     net, axes = Flux(params).eval(), len(params.axes_dim)
     for parameter in net.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
-    given = [
+    arguments = [
         torch.randn(batch, tokens, params.in_channels),
         torch.randint(0, 600, (batch, tokens, axes)),
     ]
-    given += [
+    arguments += [
         torch.randn(batch, length, params.context_in_dim),
         99 * torch.randn(batch, length, axes),
     ]
-    given += [
+    arguments += [
         torch.rand(batch),
-        torch.randn(batch, params.vec_in_dim) if told else None,
+        torch.randn(batch, params.vec_in_dim) if pooled else None,
         5 * torch.rand(batch),
     ]
-    found, expected = net(*given), Formulas(params, net.state_dict())(*given)
-    assert found.shape == (batch, tokens, params.out_channels)
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    prediction, expected = net(*arguments), Formulas(params, net.state_dict())(*arguments)
+    assert prediction.shape == (batch, tokens, params.out_channels)
+    assert (prediction - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -1,6 +1,4 @@
-"""Flux equals the public original: embeddings, every block, predictions, gradients, schedule,
-times, sampler.
-"""
+"""Flux equals the public original: blocks, predictions, gradients, schedule, times, sampler."""
 
 import json
 from pathlib import Path
@@ -21,22 +19,24 @@ DATA = Path(__file__).parent / "data"
 
 def tensors(name):
     with safe_open(DATA / f"flux_core_{name}.safetensors", "pt") as file:
-        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return found, file.metadata()
+        content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return content, file.metadata()
 
 
 class Case:
     """The recorded network, loaded strictly."""
 
     def __init__(self):
-        found, metadata = tensors("small")
+        content, metadata = tensors("small")
         self.inputs = {
-            k.removeprefix("input."): v for k, v in found.items() if k.startswith("input.")
+            k.removeprefix("input."): v for k, v in content.items() if k.startswith("input.")
         }
         self.recorded = {
-            k.removeprefix("output."): v for k, v in found.items() if k.startswith("output.")
+            k.removeprefix("output."): v for k, v in content.items() if k.startswith("output.")
         }
-        weights = {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}
+        weights = {
+            k.removeprefix("model."): v for k, v in content.items() if k.startswith("model.")
+        }
         self.net = Flux(FluxParams(**json.loads(metadata["config"])))
         self.net.load_state_dict(weights, strict=True)
 
@@ -51,26 +51,26 @@ def schedule():
     return tensors("schedule")[0]
 
 
-def close(found, expected, tolerance=1e-5):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+def close(actual, expected, tolerance=1e-5):
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @torch.no_grad()
-def test_predictions(case):
+def test_predictions_equal_the_original(case):
     close(case.net(**case.inputs), case.recorded["pred"])
     close(case.net(**{**case.inputs, "y": None}), case.recorded["pred_y_none"])
 
 
 @torch.no_grad()
-def test_positional_calls_and_whole_number_ids_say_the_same(case):
+def test_positional_arguments_and_integer_ids_give_equal_predictions(case):
     order = ("img", "img_ids", "txt", "txt_ids", "timesteps", "y")
-    whole = {k: v.long() if k.endswith("_ids") else v for k, v in case.inputs.items()}
-    close(case.net(*(whole[name] for name in order)), case.recorded["pred"])
+    integer_inputs = {k: v.long() if k.endswith("_ids") else v for k, v in case.inputs.items()}
+    close(case.net(*(integer_inputs[name] for name in order)), case.recorded["pred"])
 
 
 @torch.no_grad()
-def test_intermediates(case):
+def test_intermediate_activations_equal_the_original(case):
     seen = {}
     net = case.net
     blocks = [("double", i, b) for i, b in enumerate(net.double_blocks)]
@@ -103,7 +103,7 @@ def test_intermediates(case):
     close(matrices[:, None], case.recorded["pe"])
 
 
-def test_gradients(case):
+def test_gradients_equal_the_original(case):
     img = case.inputs["img"].clone().requires_grad_()
     case.net.zero_grad()
     loss = case.net(**{**case.inputs, "img": img}).square().mean()
@@ -111,14 +111,16 @@ def test_gradients(case):
     close(loss.detach(), case.recorded["loss_mean_sq"])
     close(img.grad, case.recorded["grad_img"])
     parameters = dict(case.net.named_parameters())
-    wanted = {k.removeprefix("grad."): v for k, v in case.recorded.items() if k.startswith("grad.")}
-    assert len(wanted) == 3
-    for name, expected in wanted.items():
+    recorded_gradients = {
+        k.removeprefix("grad."): v for k, v in case.recorded.items() if k.startswith("grad.")
+    }
+    assert len(recorded_gradients) == 3
+    for name, expected in recorded_gradients.items():
         close(parameters[name].grad, expected)
 
 
 @pytest.mark.parametrize(("steps", "tokens"), [(24, 1024), (28, 4096), (4, 24), (8, 256)])
-def test_shifted_schedules(schedule, steps, tokens):
+def test_shifted_schedules_equal_the_original(schedule, steps, tokens):
     path = LinearPath(noise_at=1)
     close(
         grid(steps, path, resolution_shift(tokens)),
@@ -129,7 +131,7 @@ def test_shifted_schedules(schedule, steps, tokens):
         close(grid(steps, path), schedule["output.schedule_n24_l1024_noshift"], 1e-6)
 
 
-def test_beta_times(schedule):
+def test_beta_times_equal_the_original(schedule):
     torch.manual_seed(0)
     raw = torch.distributions.Beta(2.5, 2.0).sample((16,))
     assert torch.equal(
@@ -137,16 +139,16 @@ def test_beta_times(schedule):
     )
 
 
-def test_euler_trajectory(schedule):
+def test_euler_trajectory_equals_the_original(schedule):
     path, data, noise = (
         LinearPath(noise_at=1),
         schedule["input.euler_z0"],
         schedule["input.euler_z1"],
     )
-    told, losses = 0.1 * schedule["input.euler_y"].mean(1, keepdim=True), []
+    target_mean, losses = 0.1 * schedule["input.euler_y"].mean(1, keepdim=True), []
 
     def field(x, t):
-        velocity = torch.tanh(x) * t[:, None, None] + told
+        velocity = torch.tanh(x) * t[:, None, None] + target_mean
         losses.append((velocity - path.velocity(data, noise, t)).square().mean())
         return velocity
 

@@ -41,10 +41,8 @@ def test_v_targets_of_fluxflow(fluxflow):
         ("trailing", {"schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}, 20),
     ],
 )
-def test_dpmpp_2m_walks_as_diffusers_does(fluxflow, case, settings, count):
-    """v = x / 2 + sin(timestep / 100) / 10, a field that no data has, so every coefficient
-    matters.
-    """
+def test_dpmpp_2m_trajectory_equals_diffusers(fluxflow, case, settings, count):
+    """v = x / 2 + sin(timestep / 100) / 10: a field without data, so every coefficient matters."""
     path, expected = VPPath(**settings), fluxflow[f"output.traj_{case}{count}"]
     grid = fluxflow[f"output.{case}_timesteps_{count}"].double() / 999
 

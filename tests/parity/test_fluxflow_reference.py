@@ -43,16 +43,16 @@ class Case:
         return network.eval()
 
     def compare_gradients(self, network, prefix="grad."):
-        found = dict(network.named_parameters())
+        parameters = dict(network.named_parameters())
         expected = part(self.outputs, prefix)
         assert expected
         for key, value in expected.items():
-            close(found[key].grad, value)
+            close(parameters[key].grad, value)
 
 
-def close(found, expected, tolerance=1e-4):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1e-12)
+def close(actual, expected, tolerance=1e-4):
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ def processor():
 )
 def test_the_processor_for_each_kind_of_time_and_size(processor, output, packed, t):
     case, network = processor
-    found = network(case.inputs[packed], case.inputs["text"], case.inputs[t])
-    close(found, case.outputs[output])
+    prediction = network(case.inputs[packed], case.inputs["text"], case.inputs[t])
+    close(prediction, case.outputs[output])
 
 
 def test_the_processor_with_one_sample(processor):
@@ -184,8 +184,8 @@ def test_spade_context_mixer_and_gated_injection():
     close(tokens, case.outputs["ctx_tokens"])
     close(pooled, case.outputs["ctx_pooled"])
     gated = case.load(GatedContextInjection(32), "gated.")
-    found = gated(case.inputs["ctx_tokens"], case.inputs["gated_ctx"])
-    close(found, case.outputs["gated"])
+    injected = gated(case.inputs["ctx_tokens"], case.inputs["gated_ctx"])
+    close(injected, case.outputs["gated"])
 
 
 def count(network):

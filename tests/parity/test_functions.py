@@ -20,9 +20,9 @@ def fixture(name):
     return load_file(DATA / f"{name}.safetensors")
 
 
-def close(found, expected, tolerance=1e-5):
+def close(actual, expected, tolerance=1e-5):
     scale = max(float(expected.abs().max()), 1e-12)
-    assert float((found.double() - expected.double()).abs().max()) <= tolerance * scale
+    assert float((actual.double() - expected.double()).abs().max()) <= tolerance * scale
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_shift_and_its_inverse(schedules, shift):
         ("biased", timesteps.LogitNormal(mean=0.4, std=0.7, shift=2.0, toward="data")),
     ],
 )
-def test_logit_normal_times_as_the_original_drew_them(schedules, name, sampler):
+def test_logit_normal_times_equal_the_original(schedules, name, sampler):
     t = sampler.from_normal(schedules[f"sample_t.{name}.raw"], TINYFLUX)
     close(t, schedules[f"sample_t.{name}.t"])
     assert torch.equal(t.bfloat16().float(), schedules[f"sample_t.{name}.t_bf16"])
@@ -60,7 +60,7 @@ def test_uniform_and_stratified_times(schedules):
 
 @pytest.mark.parametrize("steps", [1, 4, 20, 28, 50])
 @pytest.mark.parametrize("shift", ["1.0", "3.0"])
-def test_sampling_grid_of_the_original(schedules, steps, shift):
+def test_sampling_grid_equals_the_original(schedules, steps, shift):
     if (key := f"sampler_t.{steps}.{shift}") in schedules:
         close(grid(steps, TINYFLUX, float(shift), toward="data"), schedules[key])
     if (key := f"sampler_t_bf16.{steps}.{shift}") in schedules:
@@ -87,16 +87,16 @@ def test_sampling_grid_of_the_original(schedules, steps, shift):
         ("trainer_lr.linear.linear_warmup", {"decay": "linear", "floor": 0.1}),
     ],
 )
-def test_learning_rates(schedules, key, settings):
+def test_learning_rates_equal_the_original(schedules, key, settings):
     rate = LearningRate(total_steps=10_000, warmup_steps=1000, **settings)
-    found = torch.tensor([rate(int(step)) for step in schedules["lr.steps"]], dtype=torch.float64)
-    close(found, schedules[key], 1e-9)
+    rates = torch.tensor([rate(int(step)) for step in schedules["lr.steps"]], dtype=torch.float64)
+    close(rates, schedules[key], 1e-9)
 
 
 @pytest.mark.parametrize("key, ramp", [("w.lune", Ramp(0.1, 1000)), ("w.sol", Ramp(0.05, 2000))])
 def test_loss_ramps(schedules, key, ramp):
-    found = torch.tensor([ramp(int(step)) for step in schedules["lr.steps"]], dtype=torch.float64)
-    close(found, schedules[key], 1e-9)
+    weights = torch.tensor([ramp(int(step)) for step in schedules["lr.steps"]], dtype=torch.float64)
+    close(weights, schedules[key], 1e-9)
 
 
 class Coefficients(VPPath):
@@ -112,9 +112,9 @@ def test_velocity_of_the_linear_path_and_back():
     data, noise, t = f["data"], f["noise"], f["t"]
     close(TINYFLUX.interpolate(data, noise, t), f["flow_x_t"])
     close(prediction.target("velocity", data, noise, t, TINYFLUX), f["flow_velocity"])
-    x0, found_noise = prediction.to_data_and_noise("velocity", f["other"], data, t, TINYFLUX)
+    x0, recovered_noise = prediction.to_data_and_noise("velocity", f["other"], data, t, TINYFLUX)
     close(x0, f["flow_data_from_velocity"])
-    close(found_noise, f["flow_noise_from_velocity"])
+    close(recovered_noise, f["flow_noise_from_velocity"])
 
 
 def test_v_and_epsilon_on_a_variance_preserving_path():
@@ -127,9 +127,9 @@ def test_v_and_epsilon_on_a_variance_preserving_path():
         f["vpred_x_t"],
     )
     close(prediction.target("v", data, noise, t, path), f["vpred_velocity"])
-    x0, found_noise = prediction.to_data_and_noise("v", other, data, t, path)
+    x0, recovered_noise = prediction.to_data_and_noise("v", other, data, t, path)
     close(x0, f["vpred_data_from_velocity"])
-    close(found_noise, f["vpred_noise_from_velocity"])
+    close(recovered_noise, f["vpred_noise_from_velocity"])
     close(prediction.convert(other, data, t, path, "v", "epsilon"), f["vpred_to_eps"])
     close(
         prediction.to_data_and_noise("epsilon", other, data, t, path)[0], f["eps_data_from_noise"]
@@ -184,15 +184,15 @@ def test_literal_min_snr(loss_case, gamma):
     )
 
 
-def test_distillation_losses(loss_case):
-    found, wanted = loss_case["lune.pred"], loss_case["lune.target"]
-    close(losses.cosine(found, wanted).mean(), loss_case["lune.cosine"])
-    close(losses.huber(found, wanted, 0.1).mean(), loss_case["lune.huber"])
-    close(losses.mse(found, wanted).mean(), loss_case["lune.hard"])
-    close(losses.mse(found / 10, wanted / 10).mean(), loss_case["lune.soft"])
+def test_distillation_losses_equal_the_original(loss_case):
+    prediction_of_lune, target_of_lune = loss_case["lune.pred"], loss_case["lune.target"]
+    close(losses.cosine(prediction_of_lune, target_of_lune).mean(), loss_case["lune.cosine"])
+    close(losses.huber(prediction_of_lune, target_of_lune, 0.1).mean(), loss_case["lune.huber"])
+    close(losses.mse(prediction_of_lune, target_of_lune).mean(), loss_case["lune.hard"])
+    close(losses.mse(prediction_of_lune / 10, target_of_lune / 10).mean(), loss_case["lune.soft"])
 
 
-def test_ema():
+def test_ema_equals_the_original():
     f = fixture("tinyfluxfn_ema")
     names = ["weight", "bias"]
     averages = [f[f"w0.{n}"].clone() for n in names]

@@ -46,9 +46,9 @@ def case(request):
     return Case(request.param)
 
 
-def close(found, expected, tolerance=1e-5):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+def close(actual, expected, tolerance=1e-5):
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def close(found, expected, tolerance=1e-5):
         ("with_experts", {"teachers": True}),
     ],
 )
-def test_outputs_and_what_the_heads_say(case, name, how):
+def test_outputs_and_head_predictions_equal_the_original(case, name, how):
     out, info = case.run(**how)
     close(out, case.recorded[f"output.{name}"])
     for key, expected in case.recorded.items():
@@ -74,7 +74,7 @@ def test_outputs_and_what_the_heads_say(case, name, how):
 
 
 @torch.no_grad()
-def test_intermediates(case):
+def test_intermediate_activations_equal_the_original(case):
     seen = {}
 
     def keep(name):
@@ -109,8 +109,8 @@ def test_intermediates(case):
     for name in ("time_emb", "clip_vec"):
         close(seen[name], expected[name])
     for name in ("0", "last"):
-        for stream, found in zip(("txt", "img"), seen[f"double_blocks.{name}"], strict=True):
-            close(found, expected[f"double_blocks.{name}.{stream}"])
+        for stream, activation in zip(("txt", "img"), seen[f"double_blocks.{name}"], strict=True):
+            close(activation, expected[f"double_blocks.{name}.{stream}"])
     length = case.inputs["encoder_hidden_states"].shape[1]
     close(seen["single_blocks.0"][:, :length], expected["single_blocks.0.txt"])
     close(seen["single_blocks.0"][:, length:], expected["single_blocks.0.img"])
@@ -134,7 +134,7 @@ def training_loss(case):
     return loss
 
 
-def test_training_loss_and_gradients(case):
+def test_training_loss_and_gradients_equal_the_original(case):
     if "output.train_loss" not in case.recorded:
         assert case.net.config.use_t5_vec is False  # v3 was recorded without gradients
         return
@@ -142,18 +142,18 @@ def test_training_loss_and_gradients(case):
     loss = training_loss(case)
     loss.backward()
     close(loss.detach(), case.recorded["output.train_loss"])
-    found = {name: p.grad for name, p in case.net.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in case.net.named_parameters() if p.grad is not None}
     largest = max(g.abs().max() for g in case.grads.values())
     for name, expected in case.grads.items():
-        assert (found[name] - expected).abs().max() <= 1e-5 * largest, name
-    norm = torch.stack([g.norm() for g in found.values()]).norm()
+        assert (gradients[name] - expected).abs().max() <= 1e-5 * largest, name
+    norm = torch.stack([g.norm() for g in gradients.values()]).norm()
     close(norm, case.recorded["output.grad_norm"])
-    unused = {name for name, _ in case.net.named_parameters()} - set(found)
+    unused = {name for name, _ in case.net.named_parameters()} - set(gradients)
     assert unused <= {"sol_prior.spatial_to_qk_scale.weight", "sol_prior.spatial_to_qk_scale.bias"}
 
 
 @torch.no_grad()
-def test_exported_keys_load_again_and_say_the_same(case):
+def test_exported_weights_reload_with_equal_outputs(case):
     exported = to_reference_keys(case.net)
     assert not any(key.startswith("expert_predictor") for key in exported)
     again = load_reference(case.net.config.to_dict(), exported)
@@ -161,7 +161,7 @@ def test_exported_keys_load_again_and_say_the_same(case):
     assert torch.equal(again(**inputs), case.net(**inputs))
 
 
-def test_v42_export_has_the_very_keys_and_values_it_came_with():
+def test_v42_export_round_trips_keys_and_values():
     case = Case("full")
     exported = to_reference_keys(case.net)
     assert exported.keys() == case.weights.keys()
@@ -169,7 +169,7 @@ def test_v42_export_has_the_very_keys_and_values_it_came_with():
 
 
 @torch.no_grad()
-def test_compile_prefix_is_read_and_the_file_s_own_frequencies_are_kept():
+def test_the_compile_prefix_is_removed_and_stored_frequencies_are_kept():
     case = Case("full")
     weights = {f"_orig_mod.{key}": value.clone() for key, value in case.weights.items()}
     rounded = case.weights["rope.freqs_1"].bfloat16().float()
@@ -186,7 +186,7 @@ def test_compile_prefix_is_read_and_the_file_s_own_frequencies_are_kept():
 @pytest.mark.parametrize("use_t5_vec", [True, False])
 @pytest.mark.parametrize("experts", [(), ("use_sol_prior",), ("use_lune_expert", "use_sol_prior")])
 @torch.no_grad()
-def test_every_combination_of_parts_loads(experts, use_t5_vec):
+def test_every_combination_of_optional_parts_loads(experts, use_t5_vec):
     case = Case("full")
     off = {"use_lune_expert": False, "use_sol_prior": False, "use_t5_vec": use_t5_vec}
     config = {**case.config, **off, **dict.fromkeys(experts, True), "a_key_of_no_version": 1}
@@ -202,7 +202,7 @@ def test_every_combination_of_parts_loads(experts, use_t5_vec):
     assert (info["lune"] is None) == ("use_lune_expert" not in experts)
 
 
-def test_wrong_weights_are_named_by_kind():
+def test_mismatched_weights_are_named_by_kind():
     case = Case("luneonly")
     weights = dict(case.weights)
     del weights["img_in.weight"]

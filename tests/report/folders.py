@@ -92,9 +92,9 @@ def write_sweep(folder: Path, seeds: int = 3, table: bool = True) -> Path:
     arms = (("experts=none", 0.0), ("experts=lune_sol", 0.1))
     rows = []
     for number, (arm, gain, seed) in enumerate((a, g, s) for a, g in arms for s in range(seeds)):
-        given = (arm, f"seed={seed}")
-        write_run(folder / str(number), seed, gain, given)
-        rows.append([number, "finished", " ".join(given), 61.5, f"outputs/sweep/{number}", ""])
+        line = (arm, f"seed={seed}")
+        write_run(folder / str(number), seed, gain, line)
+        rows.append([number, "finished", " ".join(line), 61.5, f"outputs/sweep/{number}", ""])
     if table:
         with (folder / "sweep.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -121,7 +121,7 @@ def test_the_slider_moves_through_the_steps(browser, pages, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_commands_are_copied_keys_found_and_the_scheme_switched(browser, pages, width):
+def test_commands_are_copied_keys_searched_and_the_colour_scheme_switched(browser, pages, width):
     opened(browser, pages["run"], width)
     button = one(browser, "button.copy")
     click(browser, button)

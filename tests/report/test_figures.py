@@ -26,5 +26,5 @@ from tinyflux_pl.report import figures
         (figures.signed, -0.5, "\u22120.5"),
     ],
 )
-def test_a_number_is_written(function, value, text):
+def test_numbers_are_formatted_for_reading(function, value, text):
     assert function(value) == text

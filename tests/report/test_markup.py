@@ -43,5 +43,5 @@ def test_a_number_that_json_lacks_is_refused():
         data_block("key", float("nan"))
 
 
-def test_plain_text_beside_markup_is_still_text():
+def test_plain_text_next_to_markup_is_escaped():
     assert tag("p", Markup("<br>"), "<br>") == "<p><br>&lt;br&gt;</p>"

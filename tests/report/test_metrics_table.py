@@ -15,16 +15,16 @@ def test_columns_become_curves_without_their_empty_cells(tmp_path):
     assert notes == []
 
 
-def test_a_line_that_was_cut_off_is_left_out_by_name(tmp_path):
+def test_a_truncated_line_is_ignored_with_a_note(tmp_path):
     curves, notes = read(tmp_path, "step,a\n1,0.5\n2,0.2")
     assert curves["a"].steps.tolist() == [1]
     assert len(notes) == 1 and "cut off" in notes[0]
 
 
-def test_words_among_the_numbers_are_counted(tmp_path):
+def test_cells_that_are_not_numbers_are_ignored_and_counted(tmp_path):
     curves, notes = read(tmp_path, "step,a\n1,0.5\nx,1\n3,many\n4,nan\n5,inf\n")
     assert curves["a"].steps.tolist() == [1] and curves["a"].not_finite == (4, 5)
-    assert notes == ["2 cells of metrics.csv are no numbers; they are left out"]
+    assert notes == ["2 cells of metrics.csv are not numbers; they are ignored"]
 
 
 def test_rows_that_are_too_short_or_too_long_are_read(tmp_path):
@@ -32,13 +32,13 @@ def test_rows_that_are_too_short_or_too_long_are_read(tmp_path):
     assert curves["a"].steps.tolist() == [1, 2] and curves["b"].steps.tolist() == [2]
 
 
-def test_a_file_of_something_else_has_no_curves(tmp_path):
+def test_an_unrelated_file_has_no_curves(tmp_path):
     assert read(tmp_path, b"\x89PNG\0\xff\xfe,\n\n")[0] == {}
     assert read(tmp_path, "")[0] == {}
     assert read(tmp_path, "a,b\n1,2\n")[0] == {}
 
 
-def test_an_absent_file_is_said(tmp_path):
+def test_a_missing_file_is_noted(tmp_path):
     curves, notes = metrics_table.read(tmp_path / "metrics.csv")
     assert curves == {} and "no metrics.csv" in notes[0]
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tinyflux_pl.core import metric_names
 from tinyflux_pl.report import panels
 from tinyflux_pl.report.curve import curve_of
 
@@ -14,6 +15,8 @@ from tinyflux_pl.report.curve import curve_of
         ("train/lune", "terms", "lune"),
         ("train/sol_weight", "weight", "sol"),
         ("train/gate_prior", "gate", "prior"),
+        ("train/velocity_share", "velocity", "share of samples"),
+        ("train/velocity_open_t_0.05", "velocity_open", "0.05"),
         ("train/gradient_norm", "norm", "Gradient norm"),
         ("train/gradient_norm_double_blocks", "module_norm", "double blocks"),
         ("train/learning_rate_0", "rate", "0"),
@@ -22,11 +25,18 @@ from tinyflux_pl.report.curve import curve_of
         ("validation/loss_t_0.1", "times", "0.1"),
         ("validation/seen_loss_t_0.1", "seen_times", "0.1"),
         ("preview/accuracy_all", "accuracy", "all"),
+        ("validation/psnr", "psnr", "validation"),
+        ("validation/seen_l1", "l1", "training samples"),
     ],
 )
-def test_a_metric_has_its_chart_and_its_name(name, key, label):
+def test_every_metric_has_a_chart_and_a_title(name, key, label):
     panel = panels.panel_of(name)
     assert panel.key == key and panels.label(panel, name) == label
+
+
+def test_every_scalar_that_a_run_logs_has_one_chart():
+    for entry in metric_names.SCALARS:
+        assert [entry in panel.entries for panel in panels.PANELS].count(True) == 1, entry.pattern
 
 
 def test_a_metric_of_a_user_keeps_its_name():

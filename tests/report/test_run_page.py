@@ -38,19 +38,19 @@ def test_nothing_is_loaded_from_elsewhere(run):
     assert "default-src &#x27;none&#x27;" in html
 
 
-def test_captions_and_overrides_stay_text(run):
+def test_captions_and_overrides_are_escaped(run):
     html = page(run)
     assert html.count("<script>") == 1, "the page's own script alone"
     assert "alert(1)" in html and "<script>alert" not in html
     assert "&lt;script&gt;alert(2)" in html
 
 
-def test_every_picture_says_what_it_is(run):
+def test_every_image_has_alternative_text(run):
     images = re.findall(r"<img [^>]*>", page(run))
     assert images and all(re.search(r'alt="[^"]+"', image) for image in images)
 
 
-def test_no_id_is_given_twice(run):
+def test_ids_are_unique(run):
     ids = re.findall(r'\sid="([^"]*)"', page(run))
     assert len(ids) == len(set(ids))
 
@@ -63,7 +63,7 @@ def test_secrets_are_masked(tmp_path, monkeypatch):
     assert "a1b2c3d4a1b2" not in page(folder)
 
 
-def test_a_crashed_run_says_what_it_lacks_and_shows_its_log(tmp_path):
+def test_the_page_of_a_crashed_run_lists_missing_files_and_shows_its_log(tmp_path):
     folder = folders.write_run(tmp_path / "demo", finished=False)
     (folder / "train.log").write_text("loss exploded <b>here</b>\n")
     html = page(folder)
@@ -71,13 +71,13 @@ def test_a_crashed_run_says_what_it_lacks_and_shows_its_log(tmp_path):
     assert "loss exploded &lt;b&gt;here" in html
 
 
-def test_an_empty_folder_is_a_page_of_reasons(tmp_path):
+def test_the_page_of_an_empty_folder_states_what_is_missing(tmp_path):
     html = page(tmp_path)
     for reason in ("no config.json", "no results.json", "no metrics.csv", "no previews"):
         assert reason in html
 
 
-def test_files_of_something_else_are_named(tmp_path):
+def test_unreadable_files_are_named(tmp_path):
     folder = folders.write_run(tmp_path / "demo")
     (folder / "results.json").write_text("[1, 2]")
     (folder / "config.json").write_bytes(b"\xff\xfe")
@@ -93,14 +93,14 @@ def test_files_of_something_else_are_named(tmp_path):
 
 @pytest.mark.parametrize("value", [None, 7, "x", [], {}, [1], {"a": {"b": "nan"}}, True, -1e308])
 @pytest.mark.parametrize("file", ["config.json", "results.json"])
-def test_a_value_of_any_kind_under_any_key_stops_nothing(tmp_path, file, value):
+def test_unexpected_value_types_do_not_break_the_page(tmp_path, file, value):
     folder = folders.write_run(tmp_path / "demo")
     content = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps(dict.fromkeys(content, value)))
     assert "</html>" in page(folder)
 
 
-def test_values_that_are_not_finite_are_marked(run):
+def test_nonfinite_values_are_marked(run):
     rows = [{"step": s, "train/loss": v} for s, v in ((1, 1.0), (2, float("nan")), (3, 0.5))]
     folders.write_csv(run, rows)
     assert '"gaps":[2]' in page(run)
@@ -113,7 +113,7 @@ def test_a_hundred_thousand_rows_make_a_small_page(run):
     assert len(page(run)) < 400_000
 
 
-def test_a_page_is_replaced_at_once(run):
+def test_a_page_is_replaced_atomically(run):
     first = write_run_report(run)
     second = write_run_report(run)
     assert first == second and not list(run.glob(".report*"))
@@ -134,7 +134,7 @@ def test_changes_of_a_resumed_run_are_listed(run):
     assert "Changed when the run was resumed" in html and "start 2, from step 50" in html
 
 
-def test_a_comparison_that_breaks_costs_no_page(run, monkeypatch):
+def test_a_failing_analysis_does_not_break_the_page(run, monkeypatch):
     def broken(*_):
         raise AttributeError("another version")
 

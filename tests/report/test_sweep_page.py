@@ -18,7 +18,7 @@ def sweep(tmp_path):
     return folders.write_sweep(tmp_path / "sweep")
 
 
-def test_jobs_that_differ_in_their_seed_alone_are_an_arm(sweep):
+def test_jobs_that_differ_only_in_seed_form_one_arm(sweep):
     files = sweep_files.read(sweep)
     grouped = arms.arms_of(files)
     assert files.swept == ["experts", "seed"]
@@ -35,7 +35,7 @@ def test_the_paired_difference_is_the_gain_without_the_noise_of_seeds(sweep):
     assert areas.interval.high < 0
 
 
-def test_a_band_covers_every_step_that_all_seeds_logged(sweep):
+def test_a_band_covers_the_steps_logged_by_every_seed(sweep):
     plain = arms.band(arms.arms_of(sweep_files.read(sweep))[0], "validation/loss")
     assert plain["x"] == list(range(10, 101, 10))
     low, mean, high = (np.array(plain[key]) for key in ("low", "y", "high"))
@@ -43,7 +43,7 @@ def test_a_band_covers_every_step_that_all_seeds_logged(sweep):
     assert plain["name"] == "experts=none (3 seeds)"
 
 
-def test_the_page_has_its_sections_and_stays_text(sweep):
+def test_the_sweep_page_has_its_sections_and_escapes_text(sweep):
     html = write_sweep_report(sweep).read_text()
     keys = re.findall(r'<section id="(\w+)"', html)
     assert keys == ["jobs", "curves", "differences", "parallel", "pictures", "commands"]
@@ -53,7 +53,7 @@ def test_the_page_has_its_sections_and_stays_text(sweep):
     assert len(ids) == len(set(ids))
 
 
-def test_a_failed_job_is_named_and_leaves_its_pair(sweep):
+def test_a_failed_job_is_named_and_its_pair_excluded(sweep):
     (sweep / "4" / "results.json").unlink()
     files = sweep_files.read(sweep)
     first, second = arms.arms_of(files)
@@ -63,7 +63,7 @@ def test_a_failed_job_is_named_and_leaves_its_pair(sweep):
     assert "unpaired: 1" in sweep_page.html(files)
 
 
-def test_one_seed_is_no_comparison_and_says_so(tmp_path):
+def test_a_single_seed_gives_no_comparison_and_is_noted(tmp_path):
     html = sweep_page.html(sweep_files.read(folders.write_sweep(tmp_path / "sweep", seeds=1)))
     assert "1 common seed: nothing to pair" in html
 
@@ -87,18 +87,18 @@ def test_the_baseline_is_chosen_by_name(sweep):
 
 
 @pytest.mark.parametrize("words", ["experts=sol", "experts"])
-def test_a_baseline_that_is_no_single_arm_is_refused(sweep, words):
+def test_an_ambiguous_or_unknown_baseline_is_refused(sweep, words):
     with pytest.raises(ConfigError, match="arms fit"):
         write_sweep_report(sweep, words)
 
 
-def test_a_table_of_something_else_stops_nothing(sweep):
+def test_an_unrelated_table_does_not_break_the_page(sweep):
     (sweep / "sweep.csv").write_bytes(b'\xff,\0\n"open')
     (sweep / "0" / "config.json").write_text(json.dumps({"overrides": 7, "seed": "x"}))
     assert "</html>" in sweep_page.html(sweep_files.read(sweep))
 
 
-def test_the_command_tells_a_sweep_from_a_run(sweep, capsys):
+def test_the_report_command_distinguishes_a_sweep_from_a_run(sweep, capsys):
     assert command.main([str(sweep)]) == 0
     assert command.main([str(sweep / "0")]) == 0
     assert capsys.readouterr().out.split() == [
@@ -108,7 +108,7 @@ def test_the_command_tells_a_sweep_from_a_run(sweep, capsys):
     assert "run report" in (sweep / "0" / "report.html").read_text()
 
 
-def test_the_command_refuses_other_folders_with_a_cure(tmp_path, sweep, capsys):
+def test_the_report_command_refuses_other_folders_with_a_cure(tmp_path, sweep, capsys):
     assert command.main([str(tmp_path / "none")]) == 2
     (tmp_path / "empty").mkdir()
     assert command.main([str(tmp_path / "empty")]) == 2

@@ -1,6 +1,4 @@
-"""What the loop tells a denoiser beside the words: guidance input, pictures, sizes, a shift by
-rule.
-"""
+"""Conditioning passed by the sampling loop: guidance input, images, sizes, dynamic shift."""
 
 import math
 
@@ -17,16 +15,16 @@ from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
 
 class Listening(Gaussian):
-    """Remembers what it was told, row by row."""
+    """Records its conditioning row by row."""
 
     reads_guidance, patch_size = True, 2
 
     def __init__(self):
         super().__init__(LinearPath(1), "velocity")
-        self.told, self.times = [], []
+        self.conditions, self.times = [], []
 
     def forward(self, x_t, t, cond):
-        self.told.append(cond)
+        self.conditions.append(cond)
         self.times.append(float(t[0]))
         return super().forward(x_t, t, cond)
 
@@ -45,20 +43,20 @@ def drawn(denoiser, text, null=None, ids=(0, 1, 2), max_batch=2, **settings):
     )
 
 
-def test_every_part_comes_by_rows_and_one_row_serves_all():
+def test_conditioning_is_split_by_rows_and_a_single_row_is_broadcast():
     denoiser = Listening()
     pictures = (
         torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 2, 4, 4),
         torch.full((1, 2, 2, 2), 9.0),
     )
-    told = Conditioning(
+    conditioning = Conditioning(
         prompt(0.0, 1.0, 2.0),
         references=pictures,
         inpaint=torch.ones(1, 6, 4, 4),
         size_ids=torch.eye(6)[:3],
     )
-    drawn(denoiser, told)
-    first, last = denoiser.told[0], denoiser.told[-1]
+    drawn(denoiser, conditioning)
+    first, last = denoiser.conditions[0], denoiser.conditions[-1]
     assert first.references[0][:, 0, 0, 0].tolist() == [0, 1] and last.references[0][
         :, 0, 0, 0
     ].tolist() == [2]
@@ -66,16 +64,16 @@ def test_every_part_comes_by_rows_and_one_row_serves_all():
     assert last.size_ids.tolist() == [[0, 0, 1, 0, 0, 0]] and last.text.pooled[:, 0].tolist() == [2]
 
 
-def test_the_unconditional_is_told_the_same_pictures_and_other_words():
+def test_the_unconditional_receives_the_same_images_and_the_null_text():
     denoiser = Listening()
-    told = Conditioning(
+    conditioning = Conditioning(
         prompt(1.0),
         references=(torch.ones(1, 2, 4, 4),),
         inpaint=torch.full((1, 6, 4, 4), 2.0),
         size_ids=torch.ones(1, 6),
     )
-    drawn(denoiser, told, prompt(0.0), ids=(0,), guidance=Guidance(3.0, embedded=2.5))
-    both = denoiser.told[0]
+    drawn(denoiser, conditioning, prompt(0.0), ids=(0,), guidance=Guidance(3.0, embedded=2.5))
+    both = denoiser.conditions[0]
     assert both.text.pooled[:, 0].tolist() == [1, 0] and both.embedded_guidance.tolist() == [
         2.5,
         2.5,
@@ -84,19 +82,19 @@ def test_the_unconditional_is_told_the_same_pictures_and_other_words():
         assert len(part) == 2 and torch.equal(part[0], part[1])
 
 
-def test_a_guidance_input_goes_only_where_there_is_one():
+def test_embedded_guidance_is_passed_only_to_networks_that_read_it():
     denoiser = Listening()
     drawn(denoiser, prompt(1.0), guidance=Guidance(1.0, embedded=3.5))
-    assert denoiser.told[0].embedded_guidance.tolist() == [3.5, 3.5]
+    assert denoiser.conditions[0].embedded_guidance.tolist() == [3.5, 3.5]
     drawn(denoiser, prompt(1.0))
-    assert denoiser.told[-1].embedded_guidance is None
+    assert denoiser.conditions[-1].embedded_guidance is None
     with pytest.raises(ConfigError, match="no guidance input"):
         drawn(
             Gaussian(LinearPath(1), "velocity"), prompt(1.0), guidance=Guidance(1.0, embedded=3.5)
         )
 
 
-def test_a_shift_by_rule_counts_the_images_tokens():
+def test_a_dynamic_shift_counts_the_image_tokens():
     denoiser = Listening()
     drawn(denoiser, prompt(1.0), ids=(0,), shift="flux1")
     shift = resolution_shift(4)  # 4 x 4 cells in patches of 2 x 2
@@ -108,6 +106,6 @@ def test_a_shift_by_rule_counts_the_images_tokens():
         SamplerSettings(shift="flux")
 
 
-def test_pictures_that_are_neither_one_nor_one_an_image():
+def test_a_number_of_references_that_fits_no_batch_is_refused():
     with pytest.raises(ConfigError, match="2 prompts for 3 images"):
         drawn(Listening(), Conditioning(prompt(0.0), references=(torch.ones(2, 2, 4, 4),)))

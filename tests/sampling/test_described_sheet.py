@@ -12,7 +12,7 @@ from tinyflux_pl.sampling.grid import captioned_grid
 CAPTIONS = ["a <b>red</b> circle", "каждый & любой", "third"]
 
 
-def test_cells_come_back_as_they_were_drawn(tmp_path):
+def test_cells_of_a_sheet_are_read_back_unchanged(tmp_path):
     images = torch.stack([torch.full((3, 32, 32), value) for value in (-1.0, 0.0, 1.0)])
     described_sheet.save(captioned_grid(images, CAPTIONS), tmp_path / "sheet.png")
     sheet, cells = described_sheet.read(tmp_path / "sheet.png")
@@ -35,7 +35,7 @@ def test_cells_come_back_as_they_were_drawn(tmp_path):
         '[{"box": [4, 0, 2, 4], "caption": ""}]',
     ],
 )
-def test_a_description_that_does_not_fit_is_no_description(tmp_path, description):
+def test_a_description_that_does_not_match_the_sheet_is_ignored(tmp_path, description):
     metadata = PngImagePlugin.PngInfo()
     metadata.add_itxt(described_sheet.KEY, description)
     Image.new("RGB", (8, 8)).save(tmp_path / "odd.png", pnginfo=metadata)

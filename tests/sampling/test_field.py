@@ -22,7 +22,7 @@ def words(rows, length, value=1.0):
     )
 
 
-class Known:
+class KnownFlow:
     """Knows the data and noise behind x_t: data is the pooled text's value."""
 
     name, ports = "known", ()
@@ -43,21 +43,21 @@ class Known:
 
 @pytest.mark.parametrize("path", [LinearPath(0), LinearPath(1), VPPath()], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_is_predicted_the_field_is_dx_dt(path, kind):
+def test_the_field_is_the_velocity_for_every_prediction_type(path, kind):
     t = torch.full((2,), 0.4, dtype=torch.float64)
     data, noise = (torch.full((2, 2, 4, 4), v, dtype=torch.float64) for v in (3.0, 1.0))
     x = path.interpolate(data, noise, t)
-    found = Field(Known(path, kind), Conditioning(words(2, 5, 3.0)))(x, t)
-    torch.testing.assert_close(found, path.velocity(data, noise, t), rtol=1e-5, atol=1e-5)
+    velocity = Field(KnownFlow(path, kind), Conditioning(words(2, 5, 3.0)))(x, t)
+    torch.testing.assert_close(velocity, path.velocity(data, noise, t), rtol=1e-5, atol=1e-5)
 
 
 def test_state_stays_fp32_under_a_half_precision_denoiser():
-    field = Field(Known(LinearPath()), Conditioning(words(2, 5)))
+    field = Field(KnownFlow(LinearPath()), Conditioning(words(2, 5)))
     assert field(torch.zeros(2, 2, 4, 4), torch.full((2,), 0.5)).dtype == torch.float32
 
 
-def test_both_branches_in_one_forward_padded_and_masked_to_one_length():
-    denoiser = Known(LinearPath())
+def test_both_guidance_branches_share_one_forward_padded_to_equal_length():
+    denoiser = KnownFlow(LinearPath())
     field = Field(
         denoiser, Conditioning(words(2, 5, 4.0)), Conditioning(words(2, 1, 2.0)), Guidance(3.0)
     )
@@ -70,10 +70,10 @@ def test_both_branches_in_one_forward_padded_and_masked_to_one_length():
     assert torch.equal(out, torch.full_like(out, 7.0))
 
 
-def test_no_unconditional_outside_the_interval_or_at_scale_one():
+def test_the_unconditional_is_not_evaluated_outside_the_interval_or_at_scale_one():
     guidance = Guidance(3.0, interval=(0.4, 0.6))
     field = Field(
-        Known(LinearPath(1)), Conditioning(words(1, 2)), Conditioning(words(1, 2)), guidance
+        KnownFlow(LinearPath(1)), Conditioning(words(1, 2)), Conditioning(words(1, 2)), guidance
     )
     x, counts = torch.zeros(1, 2, 4, 4), []
     for t in (0.9, 0.5, 0.1):
@@ -81,7 +81,7 @@ def test_no_unconditional_outside_the_interval_or_at_scale_one():
         counts.append(field.nfe)
     assert counts == [1, 3, 4]
     single = Field(
-        Known(LinearPath()), Conditioning(words(1, 2)), Conditioning(words(1, 2)), Guidance(1.0)
+        KnownFlow(LinearPath()), Conditioning(words(1, 2)), Conditioning(words(1, 2)), Guidance(1.0)
     )
     single(x, torch.tensor([0.5]))
     assert single.nfe == 1
@@ -90,12 +90,12 @@ def test_no_unconditional_outside_the_interval_or_at_scale_one():
 def test_the_interval_counts_from_noise_on_every_clock():
     early = Guidance(3.0, interval=(0.0, 0.3))
     for path in (LinearPath(0), LinearPath(1), VPPath()):
-        field = Field(Known(path), Conditioning(words(1, 2)), Conditioning(words(1, 2)), early)
+        field = Field(KnownFlow(path), Conditioning(words(1, 2)), Conditioning(words(1, 2)), early)
         field(torch.zeros(1, 2, 4, 4), torch.tensor([abs(path.t_noise - 0.1)]))
         assert field.nfe == 2
 
 
-def test_a_port_of_one_side_is_masked_on_the_other():
+def test_a_port_of_one_branch_is_masked_in_the_other():
     cond = Conditioning(
         words(2, 3), {"vec": torch.ones(2, 6)}, {"vec": torch.tensor([True, False])}
     )
@@ -108,12 +108,12 @@ def test_a_port_of_one_side_is_masked_on_the_other():
     "make, says",
     [
         (
-            lambda: Field(Known(LinearPath()), Conditioning(words(1, 2)), None, Guidance(2.0)),
+            lambda: Field(KnownFlow(LinearPath()), Conditioning(words(1, 2)), None, Guidance(2.0)),
             "null",
         ),
         (
             lambda: Field(
-                Known(LinearPath()),
+                KnownFlow(LinearPath()),
                 Conditioning(words(2, 2)),
                 Conditioning(words(1, 2)),
                 Guidance(2.0),
@@ -129,12 +129,12 @@ def test_a_port_of_one_side_is_masked_on_the_other():
         ),
     ],
 )
-def test_what_does_not_fit_is_an_error(make, says):
+def test_incompatible_conditioning_is_refused(make, says):
     with pytest.raises(ConfigError, match=says):
         make()
 
 
-def test_skip_layer_guidance_asks_once_more_inside_its_interval_alone():
+def test_skip_layer_guidance_adds_one_evaluation_only_inside_its_interval():
     torch.manual_seed(0)
     denoiser = test_tinyflux.denoiser().eval()
     with torch.no_grad():
@@ -160,10 +160,10 @@ def test_skip_layer_guidance_asks_once_more_inside_its_interval_alone():
     assert field.nfe == 3
 
 
-def test_layers_that_the_network_cannot_skip_are_refused():
+def test_unskippable_layers_are_refused():
     guidance = Guidance(1.0, skip_layers=[1])
     with pytest.raises(ConfigError, match="no blocks"):
-        Field(Known(LinearPath()), Conditioning(words(1, 2)), guidance=guidance)
+        Field(KnownFlow(LinearPath()), Conditioning(words(1, 2)), guidance=guidance)
     with pytest.raises(ConfigError, match="no block 99"):
         Field(
             test_tinyflux.denoiser(),

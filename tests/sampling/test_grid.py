@@ -30,7 +30,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("sentence", SENTENCES.values(), ids=SENTENCES)
-def test_every_script_is_drawn_in_its_own_letters(sentence):
+def test_captions_of_every_script_are_rendered_with_their_glyphs(sentence):
     parts = fonts.runs(sentence, 12)
     assert "".join(text for text, _ in parts) == sentence and "U+" not in sentence
     assert np.asarray(written(sentence)).min() < 128, "ink"
@@ -41,11 +41,11 @@ def test_every_script_is_drawn_in_its_own_letters(sentence):
     )
 
 
-def test_a_character_that_no_font_has_is_written_as_its_code_point():
+def test_a_character_without_glyph_is_written_as_its_code_point():
     assert "".join(text for text, _ in fonts.runs("a \U000f1234 b", 12)) == "a U+F1234 b"
 
 
-def test_without_the_fonts_what_is_left_shows_code_points(monkeypatch):
+def test_without_extra_fonts_characters_are_written_as_code_points(monkeypatch):
     monkeypatch.setattr(fonts, "_files", lambda package: [])
     fonts.faces.cache_clear()
     try:
@@ -57,23 +57,21 @@ def test_without_the_fonts_what_is_left_shows_code_points(monkeypatch):
 @pytest.mark.parametrize(
     "text", ["a red circle " * 40, "红色的圆形" * 60, "x" * 2000, "", "one", "\x1b[31mred"]
 )
-def test_lines_fit_and_a_text_that_is_cut_says_so(text):
+def test_caption_lines_fit_and_truncation_is_marked(text):
     lines = caption_text.lines(text, 12, 128, 3)
     assert len(lines) <= 3 and all(caption_text.width(line, 12) <= 128 for line in lines)
     assert all("\x1b" not in line for line in lines)
-    whole = "".join(lines).replace(" ", "") == text.replace(" ", "").replace("\x1b", r"\x1b")
-    assert whole or lines[-1].endswith("…")
+    is_complete = "".join(lines).replace(" ", "") == text.replace(" ", "").replace("\x1b", r"\x1b")
+    assert is_complete or lines[-1].endswith("…")
 
 
-def test_space_stays_between_words_of_different_directions():
-    """Drawn with the run that goes from right to left, it would change sides and two words would
-    touch.
-    """
+def test_spaces_are_kept_between_words_of_different_directions():
+    """Within a right-to-left run the space would change sides and two words would touch."""
     parts = [text for text, _ in fonts.runs("a دائرة b", 12)]
     assert parts == ["a", " ", "دائرة", " ", "b"]
 
 
-def test_a_grid_holds_so_many_pictures_and_no_more():
+def test_a_grid_has_a_maximum_number_of_images():
     grid = Grid(most=3)
     for i in range(10):
         grid.add(Image.new("RGB", (1024, 512)), str(i))
@@ -84,7 +82,7 @@ def test_a_grid_holds_so_many_pictures_and_no_more():
     assert sheet.width < 3 * (LARGEST + 20)
 
 
-def test_small_pictures_keep_their_pixels():
+def test_small_images_keep_their_pixels_in_a_grid():
     image = torch.rand(1, 3, 8, 8) * 2 - 1
     sheet = np.asarray(captioned_grid(image, ["a"]))
     exact = image[0].add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()

@@ -12,7 +12,7 @@ from tinyflux_pl.sampling.loop import SamplerSettings, sample
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize("path", [LinearPath(1), VPPath()], ids=["linear", "vp"])
-def test_cfg_zero_stands_exactly_still_without_asking(path, solver):
+def test_zero_init_steps_of_cfg_zero_keep_x_and_skip_the_network(path, solver):
     seen, counted = [], []
     denoiser = Gaussian(path, "velocity")
     denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[:2]))
@@ -35,7 +35,7 @@ def test_cfg_zero_stands_exactly_still_without_asking(path, solver):
     assert counted == [(done, 10) for done in range(5, 11)]
 
 
-def test_guidance_moves_beyond_the_condition_away_from_null():
+def test_guidance_extrapolates_from_the_null_past_the_conditional():
     def mean(scale):
         settings = SamplerSettings(steps=20, guidance=Guidance(scale))
         text, null = prompt(2.0), prompt(1.0)

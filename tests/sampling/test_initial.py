@@ -25,17 +25,17 @@ def picture(value=-3.0):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
-def test_full_strength_is_no_picture_at_all(path):
+def test_full_strength_ignores_the_initial_image(path):
     assert torch.equal(drawn(path, Initial(picture(), 1.0))[0], drawn(path)[0])
 
 
 @pytest.mark.parametrize("strength, calls", [(0.05, 1), (0.3, 3), (0.99, 9), (1.0, 10)])
-def test_strength_is_the_share_of_the_steps(strength, calls):
+def test_strength_is_the_fraction_of_steps_taken(strength, calls):
     assert drawn(LinearPath(1), Initial(picture(), strength))[1] == calls
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
-def test_the_less_strength_the_nearer_to_the_picture(path):
+def test_lower_strength_stays_closer_to_the_initial_image(path):
     strengths = (0.2, 0.6, 1.0)
     images = [drawn(path, Initial(picture(), strength))[0] for strength in strengths]
     distances = [float((image - picture()).abs().mean()) for image in images]
@@ -44,7 +44,7 @@ def test_the_less_strength_the_nearer_to_the_picture(path):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("path", PATHS, ids=str)
-def test_what_the_mask_keeps_is_the_picture_and_the_rest_is_drawn_as_without(path, solver):
+def test_kept_regions_equal_the_image_and_the_rest_is_sampled_as_without_mask(path, solver):
     """The Gaussian's cells do not see one another."""
     mask = torch.zeros(1, 1, *SHAPE[1:])
     mask[..., :2] = 1
@@ -56,7 +56,7 @@ def test_what_the_mask_keeps_is_the_picture_and_the_rest_is_drawn_as_without(pat
     torch.testing.assert_close(inside[..., :2], alone[..., :2], atol=1e-4, rtol=1e-4)
 
 
-def test_a_soft_mask_lies_between_the_picture_and_the_drawing():
+def test_a_soft_mask_blends_image_and_sample():
     (kept,), (half,), (anew,) = (
         drawn(LinearPath(1), Initial(picture(), 1.0, torch.full((1, 1, 4, 4), value)))[0][:1]
         for value in (0.0, 0.5, 1.0)
@@ -64,7 +64,7 @@ def test_a_soft_mask_lies_between_the_picture_and_the_drawing():
     assert kept.mean() < half.mean() < anew.mean()
 
 
-def test_a_solver_that_adds_noise_keeps_nothing_and_is_refused():
+def test_stochastic_solvers_are_refused_with_a_mask():
     mask = torch.zeros(1, 1, *SHAPE[1:])
     with pytest.raises(ConfigError, match="new noise"):
         drawn(VPPath(), Initial(picture(), 0.5, mask), solver="euler_ancestral")

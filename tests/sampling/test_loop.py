@@ -19,9 +19,7 @@ PLAIN = Guidance(1.0)
 
 
 class Gaussian(DenoiserModule):
-    """The exact denoiser of N(m, 0.5^2), m being the pooled text's value, with a Dropout beside
-    it.
-    """
+    """The exact denoiser of N(m, 0.5^2), m from the pooled text, with an additional Dropout."""
 
     name = "gaussian"
     latent_spec, text_spec = LatentSpec(2, 8), TextSpec(2, 8, 3)
@@ -66,7 +64,7 @@ def prompt(*values):
         (VPPath(zero_terminal_snr=True), "v"),
     ],
 )
-def test_samples_have_the_datas_mean_and_deviation(path, prediction, solver):
+def test_samples_have_mean_and_deviation_of_the_data(path, prediction, solver):
     settings = SamplerSettings(steps=40, solver=solver, guidance=PLAIN)
     out = sample(
         Gaussian(path, prediction),
@@ -100,12 +98,12 @@ def test_an_image_depends_on_its_id_and_not_on_its_batch():
             max_batch=max_batch,
         )
 
-    whole = draw([0, 1, 2, 3, 4], 5)
-    torch.testing.assert_close(draw([0, 1, 2, 3, 4], 2), whole)
-    torch.testing.assert_close(draw([3, 1], 1), whole[[3, 1]])
+    together = draw([0, 1, 2, 3, 4], 5)
+    torch.testing.assert_close(draw([0, 1, 2, 3, 4], 2), together)
+    torch.testing.assert_close(draw([3, 1], 1), together[[3, 1]])
 
 
-def test_seed_and_stream_matter_and_repeat():
+def test_samples_are_a_function_of_seed_and_stream():
     def draw(**changes):
         arguments = {"seed": 0, "stream": "sampling", **changes}
         return sample(
@@ -122,10 +120,8 @@ def test_seed_and_stream_matter_and_repeat():
     assert not torch.equal(draw(), draw(seed=1)) and not torch.equal(draw(), draw(stream="preview"))
 
 
-def test_one_step_starts_from_the_rooms_noise():
-    """One Euler step of the exact x0 at pure noise is the mean, whatever the noise; half a step
-    keeps half of it.
-    """
+def test_sampling_starts_from_the_noise_of_its_seed_and_sample_id():
+    """One Euler step of the exact x0 at pure noise gives the mean."""
     seen = []
     denoiser = Gaussian(LinearPath(), "velocity")
     denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
@@ -137,8 +133,8 @@ def test_one_step_starts_from_the_rooms_noise():
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize("path", [LinearPath(0), VPPath()], ids=["linear", "vp"])
-def test_a_device_is_never_waited_for(path, solver):
-    """Nothing on the meta device can be read: whoever tried would fail."""
+def test_sampling_never_synchronises_with_the_device(path, solver):
+    """Values on the meta device cannot be read: any synchronisation would fail."""
     text, null = prompt(2.0).to("meta"), prompt(0.0).to("meta")
     guidance = Guidance(3.0, interval=(0.1, 0.9), curve="triangle")
     settings = SamplerSettings(steps=4, solver=solver, guidance=guidance)
@@ -155,7 +151,7 @@ def test_a_device_is_never_waited_for(path, solver):
     assert out.is_meta and out.shape == (3, *SHAPE)
 
 
-def test_training_draws_from_global_randomness_are_untouched():
+def test_sampling_leaves_the_global_generators_unchanged():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     sample(
@@ -169,7 +165,7 @@ def test_training_draws_from_global_randomness_are_untouched():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_modes_come_back_even_after_an_error():
+def test_training_modes_are_restored_after_an_error():
     denoiser = Gaussian(LinearPath(), "velocity")
     denoiser.dropout.eval()  # frozen on purpose
     with pytest.raises(RuntimeError, match="inside"), evaluating(denoiser):
@@ -197,7 +193,7 @@ def test_progress_counts_every_step_of_every_batch():
     assert denoiser.rows == [4, 4, 4, 2, 2, 2]
 
 
-def test_what_does_not_fit_is_an_error():
+def test_incompatible_inputs_are_refused():
     denoiser = Gaussian(LinearPath(), "velocity")
     common = {"sample_ids": [1, 2, 3], "seed": 0}
     with pytest.raises(SpecMismatch, match="channels"):
@@ -217,7 +213,7 @@ def test_what_does_not_fit_is_an_error():
         ({"toward": "x"}, "data"),
     ],
 )
-def test_settings_name_the_valid_values(settings, says):
+def test_invalid_settings_are_refused_with_the_valid_values(settings, says):
     with pytest.raises(ConfigError, match=says):
         SamplerSettings(**settings)
 
@@ -225,10 +221,8 @@ def test_settings_name_the_valid_values(settings, says):
 @pytest.mark.parametrize(
     "path, evaluations", [(LinearPath(0), 5), (VPPath(), 6)], ids=["linear", "vp"]
 )
-def test_a_table_that_stops_short_of_data_is_followed_to_the_data(path, evaluations):
-    """The last state of Stable Diffusion's table still holds 3 percent of noise: one more
-    evaluation reads x0 off.
-    """
+def test_a_table_that_ends_before_data_is_completed_to_data(path, evaluations):
+    """Stable Diffusion's last state has 3 percent noise: one more evaluation gives x0."""
     states, denoiser = [], Gaussian(path, "velocity")
     denoiser.register_forward_hook(
         lambda _, inputs, output: states.append((inputs[0], inputs[1], output.sample))

@@ -1,4 +1,4 @@
-"""A sequence's answer does not depend on how far it was padded, nor on what it was drawn beside."""
+"""A sampled sequence does not depend on its padding or on its batch."""
 
 import pytest
 import torch
@@ -14,18 +14,16 @@ NULL = TextEmbeddings(torch.zeros(1, 1, 8), torch.ones(1, 1, dtype=torch.bool), 
 
 
 def conditions(lengths):
-    """As many samples as lengths of (target, condition), all padded, with noise where the padding
-    is.
-    """
+    """One sample per (target, condition) length, all padded, with noise in the padding."""
     generator = torch.Generator().manual_seed(0)
     many = len(lengths)
     mask, words = (
         torch.zeros(many, LONGEST, dtype=torch.bool),
         torch.zeros(many, WORDS, dtype=torch.bool),
     )
-    for row, (target, told) in enumerate(lengths):
+    for row, (target, text_length) in enumerate(lengths):
         mask[row, torch.randperm(LONGEST, generator=generator)[:target]] = True
-        words[row, :told] = True
+        words[row, :text_length] = True
     tokens = torch.randn(many, WORDS, 8, generator=generator)
     text = TextEmbeddings(tokens, words, torch.randn(many, 2, generator=generator))
     return Conditioning(
@@ -40,13 +38,15 @@ def drawn(cond, ids, scale, solver="heun"):
 
 
 @pytest.mark.parametrize(("scale", "solver"), [(1.0, "heun"), (2.5, "euler"), (2.5, "dpmpp_2m")])
-def test_an_answer_is_the_same_padded_and_alone(scale, solver):
+def test_a_sample_is_equal_padded_and_unpadded(scale, solver):
     cond = conditions([(LONGEST, WORDS), (19, 2), (5, 4), (1, 1)])
     both = drawn(cond, [3, 4, 5, 4], scale, solver)
     for row, i in enumerate([3, 4, 5, 4]):
-        real, told = cond.target_mask[row], cond.text.mask[row]
+        real, text_mask = cond.target_mask[row], cond.text.mask[row]
         text = TextEmbeddings(
-            cond.text.tokens[row : row + 1, told], told[None, told], cond.text.pooled[row : row + 1]
+            cond.text.tokens[row : row + 1, text_mask],
+            text_mask[None, text_mask],
+            cond.text.pooled[row : row + 1],
         )
         alone = drawn(
             Conditioning(text, target_ids=cond.target_ids[row : row + 1, real]), [i], scale, solver
@@ -55,11 +55,11 @@ def test_an_answer_is_the_same_padded_and_alone(scale, solver):
         assert (both[row][:, ~real] == 0).all()
 
 
-def test_a_target_without_padding_begins_with_the_noise_of_its_id():
+def test_an_unpadded_target_starts_from_the_noise_of_its_id():
     seen = []
-    made = denoiser()
-    made.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model = denoiser()
+    model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     cond = conditions([(LONGEST, 3)])
     settings = SamplerSettings(steps=1, solver="euler", guidance=Guidance(scale=1.0))
-    sample(made, cond, shape=(WIDTH, LONGEST, 1), sample_ids=[9], seed=5, settings=settings)
+    sample(model, cond, shape=(WIDTH, LONGEST, 1), sample_ids=[9], seed=5, settings=settings)
     assert torch.equal(seen[0], rng.normal((WIDTH, LONGEST, 1), 5, "sampling", [9]))

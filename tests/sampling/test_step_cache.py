@@ -49,7 +49,7 @@ def settings(kind, threshold, **more):
 
 @pytest.mark.parametrize("kind", ["first_block", "teacache"])
 @pytest.mark.parametrize("name", FLUX_LIKE)
-def test_threshold_zero_is_the_same_picture_to_the_bit(name, kind):
+def test_threshold_zero_gives_bit_equal_samples(name, kind):
     denoiser, cache = denoiser_of(name), StepCache(settings(kind, 0.0))
     assert torch.equal(drawn(denoiser, cache), drawn(denoiser))
     assert cache.hits == 0 and cache.forwards == 12
@@ -57,7 +57,7 @@ def test_threshold_zero_is_the_same_picture_to_the_bit(name, kind):
 
 @pytest.mark.parametrize("kind", ["first_block", "teacache"])
 @pytest.mark.parametrize("name", FLUX_LIKE)
-def test_a_threshold_passes_blocks_by_and_stays_near(name, kind):
+def test_a_threshold_skips_blocks_and_stays_close_to_the_uncached_sample(name, kind):
     denoiser, cache = denoiser_of(name), StepCache(settings(kind, 1e6))
     cached, plain = drawn(denoiser, cache), drawn(denoiser)
     # first and last are computed, and every fourth between: 0, 4, 8, 11
@@ -67,7 +67,7 @@ def test_a_threshold_passes_blocks_by_and_stays_near(name, kind):
     assert torch.equal(drawn(denoiser), plain)  # nothing stays behind
 
 
-def test_branches_of_guidance_do_not_mix():
+def test_guidance_branches_have_separate_caches():
     denoiser = denoiser_of("tinyflux")
     cache = StepCache(settings("first_block", 1e6))
     cached = drawn(denoiser, cache, 3.0, interval=(0.0, 0.5))
@@ -79,7 +79,7 @@ def test_branches_of_guidance_do_not_mix():
     )
 
 
-def test_networks_and_steps_that_reuse_nothing_are_refused():
+def test_networks_and_step_counts_without_reuse_are_refused():
     with pytest.raises(ConfigError, match="no blocks"):
         from tinyflux_pl.sampling.step_cache import cached
 
@@ -94,7 +94,7 @@ def test_networks_and_steps_that_reuse_nothing_are_refused():
         CacheSettings("teacache", 0.1)
 
 
-def test_coefficients_are_the_polynomial_behind_the_pairs():
+def test_fitted_coefficients_recover_the_generating_polynomial():
     movements = torch.linspace(0.01, 0.5, 40, dtype=torch.float64)
     truth = [3.0, -2.0, 0.5, 1.2, 0.01]
     changes = sum(c * movements ** (4 - k) for k, c in enumerate(truth))

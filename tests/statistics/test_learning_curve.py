@@ -27,19 +27,19 @@ def test_a_curve_that_falls_back_counts_from_its_first_crossing():
     assert steps_to_threshold(STEPS, values, 0.5, falling=False).step == 150.0
 
 
-def test_a_run_that_never_gets_there_is_censored_at_its_end():
+def test_a_run_that_never_reaches_the_threshold_is_censored_at_its_end():
     crossing = steps_to_threshold(STEPS, np.array([1.0, 0.5, 0.4]), 0.1)
     assert crossing == Crossing(None, 400.0) and crossing.censored
 
 
-def test_the_median_counts_censored_runs_as_later_than_all():
+def test_the_median_ranks_censored_runs_last():
     early, late, never = Crossing(10.0, 99.0), Crossing(30.0, 99.0), Crossing(None, 99.0)
     assert median_crossing([early, late, never]) == 30.0
     assert median_crossing([early, never, never]) is None
     assert median_crossing([early, never]) is None
 
 
-def test_the_area_is_the_mean_height():
+def test_the_area_is_the_mean_value_of_the_curve():
     assert area_under_curve(STEPS, np.array([1.0, 1.0, 1.0])) == 1.0
     assert area_under_curve(np.array([0.0, 1.0, 3.0]), np.array([0.0, 2.0, 2.0])) == pytest.approx(
         5 / 3

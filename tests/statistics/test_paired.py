@@ -8,14 +8,14 @@ from tinyflux_pl.statistics.paired import paired_difference
 
 
 def test_the_difference_is_second_minus_first_of_each_seed():
-    found = paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 0: 1.25})
-    assert found.seeds == (0, 1)
-    assert found.differences.tolist() == [0.25, 0.5]
-    assert found.interval.mean == 0.375
-    assert (found.interval.low, found.interval.high) == (0.25, 0.5)
+    difference = paired_difference({0: 1.0, 1: 2.0}, {1: 2.5, 0: 1.25})
+    assert difference.seeds == (0, 1)
+    assert difference.differences.tolist() == [0.25, 0.5]
+    assert difference.interval.mean == 0.375
+    assert (difference.interval.low, difference.interval.high) == (0.25, 0.5)
 
 
-def test_noise_that_the_seeds_share_cancels():
+def test_noise_shared_by_paired_seeds_cancels():
     shared = np.random.default_rng(0).normal(size=8) * 10
     first = {s: float(value) for s, value in enumerate(shared)}
     second = {s: value + 1.0 for s, value in first.items()}
@@ -40,14 +40,14 @@ def test_seeds_of_one_arm_alone_are_refused_by_name():
         paired_difference({0: 1.0, 1: 1.0, 2: 1.0}, {0: 1.0, 1: 1.0, 3: 1.0})
 
 
-def test_common_seeds_are_compared_on_request_and_the_others_named():
-    found = paired_difference({0: 1.0, 1: 1.0, 2: 9.0}, {0: 2.0, 1: 2.0, 3: 9.0}, common=True)
-    assert found.unpaired == (2, 3) and found.interval.mean == 1.0
+def test_common_seeds_are_compared_on_request_and_unpaired_seeds_named():
+    difference = paired_difference({0: 1.0, 1: 1.0, 2: 9.0}, {0: 2.0, 1: 2.0, 3: 9.0}, common=True)
+    assert difference.unpaired == (2, 3) and difference.interval.mean == 1.0
 
 
 @pytest.mark.parametrize(
     ("second", "words"), [({0: 1.0}, "1 common seed"), ({0: 1.0, 1: float("inf")}, "not finite")]
 )
-def test_too_few_or_broken_pairs_are_refused(second, words):
+def test_too_few_or_nonfinite_pairs_are_refused(second, words):
     with pytest.raises(DataError, match=words):
         paired_difference({0: 1.0, 1: 1.0}, second, common=True)

@@ -1,6 +1,4 @@
-"""The encoders of FLUX.2 and FLUX.3 in single files, as image tools write them, say what the folder
-says.
-"""
+"""Encoders of FLUX.2 and FLUX.3 in single files of image tools equal those of the folder."""
 
 import re
 
@@ -16,18 +14,16 @@ from tinyflux_pl.text.registry import build_text
 
 PROMPTS = ["a red circle", "blue square left of the red circle"]
 MAKERS = {"qwen3": releases.qwen3, "mistral": releases.mistral3, "qwen3_vl": releases.qwen3_vl}
-OTHERS = re.compile(r"vision_tower|visual|multi_modal_projector|lm_head")
+UNREAD = re.compile(r"vision_tower|visual|multi_modal_projector|lm_head")
 
 
 @pytest.fixture(scope="module", params=MAKERS)
 def release(request, tmp_path_factory):
-    """The choice of text, its folder, and its tensors as image tools write them: model.layers...,
-    the text alone.
-    """
+    """The choice of text, its folder, and its text tensors as image tools store them."""
     folder = tmp_path_factory.mktemp(request.param)
     MAKERS[request.param](folder)
-    held = load_file(folder / "text_encoder" / "model.safetensors")
-    text = {key: value for key, value in held.items() if not OTHERS.search(key)}
+    tensors = load_file(folder / "text_encoder" / "model.safetensors")
+    text = {key: value for key, value in tensors.items() if not UNREAD.search(key)}
     bare = {
         re.sub(r"^(model\.language_model\.|language_model\.model\.|model\.)", "", k): v
         for k, v in text.items()
@@ -48,7 +44,7 @@ def file_of(release, to, tensors, layers=(1, 2, 3), **changed):
     return encoder(choice, to, **{**words, **changed})
 
 
-def whole(release, layers=(1, 2, 3)):
+def reference(release, layers=(1, 2, 3)):
     return encoder(release[0], release[1], layers=list(layers), revision=None)
 
 
@@ -58,7 +54,7 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("prefix", ["", "text_encoders.some_4b.transformer.", "_orig_mod."])
-def test_a_file_of_the_text_alone_is_the_folder(release, tmp_path, prefix):
+def test_a_text_only_file_equals_the_folder(release, tmp_path, prefix):
     more = {
         "tekken_model": torch.ones(9, dtype=torch.uint8),
         "model.diffusion_model.x": torch.ones(1),
@@ -66,47 +62,50 @@ def test_a_file_of_the_text_alone_is_the_folder(release, tmp_path, prefix):
     tensors = {f"{prefix}{key}": value for key, value in release[2].items()} | (
         more if "." in prefix[:-1] else {}
     )
-    made = file_of(release, tmp_path / "f.safetensors", tensors, layers=(1, 2, 4))
-    same(made, whole(release, (1, 2, 4)))
-    assert made.text_spec == whole(release, (1, 2, 4)).text_spec
-    again = build_text(made.name, made.config())
-    assert again.fingerprint() == made.fingerprint()
-    assert made.fingerprint()["config"] == whole(release).fingerprint()["config"]
+    loaded = file_of(release, tmp_path / "f.safetensors", tensors, layers=(1, 2, 4))
+    same(loaded, reference(release, (1, 2, 4)))
+    assert loaded.text_spec == reference(release, (1, 2, 4)).text_spec
+    again = build_text(loaded.name, loaded.config())
+    assert again.fingerprint() == loaded.fingerprint()
+    assert loaded.fingerprint()["config"] == reference(release).fingerprint()["config"]
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_layers_that_nothing_reads_may_be_left_out(release, tmp_path, norm):
+def test_unread_layers_may_be_missing_from_a_file(release, tmp_path, norm):
     left = {
         k: v
         for k, v in release[2].items()
         if ".layers.3." not in k and (norm or k != "model.norm.weight")
     }
-    same(file_of(release, tmp_path / "f.safetensors", left), whole(release))
-    made = file_of(release, tmp_path / "g.safetensors", left, layers=(1, 2, 4))
+    same(file_of(release, tmp_path / "f.safetensors", left), reference(release))
+    loaded = file_of(release, tmp_path / "g.safetensors", left, layers=(1, 2, 4))
     with pytest.raises(CheckpointMismatch, match="layer 4 is read and the file has 3"):
-        _ = made.text_spec
+        _ = loaded.text_spec
 
 
-def test_scaled_float8_is_multiplied_out_in_files_and_folders(release, tmp_path):
-    made, meant = {}, {}
+def test_scaled_float8_weights_of_files_and_folders_are_dequantized(release, tmp_path):
+    packed, meant = {}, {}
     for key, value in release[2].items():
         if value.ndim == 2 and ".layers." in key:
             scale = value.abs().max() / 448
-            made[key] = (value / scale).to(torch.float8_e4m3fn)
-            made[key.replace(".weight", ".weight_scale")] = scale
-            meant[key] = made[key].float() * scale
+            packed[key] = (value / scale).to(torch.float8_e4m3fn)
+            packed[key.replace(".weight", ".weight_scale")] = scale
+            meant[key] = packed[key].float() * scale
         else:
-            made[key] = meant[key] = value
+            packed[key] = meant[key] = value
     one, other = (
-        file_of(release, tmp_path / f"{n}.safetensors", t) for n, t in (("a", made), ("b", meant))
+        file_of(release, tmp_path / f"{n}.safetensors", t) for n, t in (("a", packed), ("b", meant))
     )
     same(one, other)
     torch.testing.assert_close(
-        one.encode(PROMPTS[:1]).tokens, whole(release).encode(PROMPTS[:1]).tokens, rtol=1, atol=1
+        one.encode(PROMPTS[:1]).tokens,
+        reference(release).encode(PROMPTS[:1]).tokens,
+        rtol=1,
+        atol=1,
     )
 
 
-def test_what_is_missing_or_too_much_is_named(release, tmp_path):
+def test_missing_and_unexpected_keys_are_named(release, tmp_path):
     lost = "model.layers.1.mlp.up_proj.weight"
     lacking = {key: value for key, value in release[2].items() if key != lost}
     with pytest.raises(CheckpointMismatch, match=r"1 missing: layers\.1\.mlp\.up_proj\.weight"):

@@ -1,6 +1,4 @@
-"""The two CLIPs and T5: lengths, the unconditional, what is refused. (Equality with diffusers:
-tests/families.)
-"""
+"""The two CLIPs and T5: lengths, null text, refusals; tests/families compares with diffusers."""
 
 import pytest
 import torch
@@ -16,27 +14,29 @@ PROMPTS = ["a red circle", "blue square left of the red circle"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("sd35")
-    releases_stability.sd35(made)
-    return str(made)
+    root = tmp_path_factory.mktemp("sd35")
+    releases_stability.sd35(root)
+    return str(root)
 
 
 def test_sd35_reads_three_encoders_one_after_another(folder):
     text = ClipPairText(
         folder, pooled="both", zero_null=False, t5_length=16, sequential=True, batch_size=1
     )
-    told = text.encode(PROMPTS)
+    embeddings = text.encode(PROMPTS)
     assert text.text_spec == TextSpec(width=32, length=93, pooled=20)
     assert (
-        told.tokens.shape == (2, 93, 32) and told.pooled.shape == (2, 20) and bool(told.mask.all())
+        embeddings.tokens.shape == (2, 93, 32)
+        and embeddings.pooled.shape == (2, 20)
+        and bool(embeddings.mask.all())
     )
-    assert not told.tokens[:, :77, 24:].any() and not text._models
+    assert not embeddings.tokens[:, :77, 24:].any() and not text._models
     together = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16).encode(PROMPTS)
-    torch.testing.assert_close(told.tokens, together.tokens, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embeddings.tokens, together.tokens, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(text.null().tokens, text.encode([""]).tokens)
 
 
-def test_without_t5_its_tokens_are_zero_and_nothing_of_it_is_hashed(folder):
+def test_without_t5_its_tokens_are_zero_and_it_is_not_in_the_fingerprint(folder):
     text = ClipPairText(
         folder, pooled="both", zero_null=False, t5_length=16, drop_t5=True, dtype="float16"
     )
@@ -44,7 +44,7 @@ def test_without_t5_its_tokens_are_zero_and_nothing_of_it_is_hashed(folder):
     assert "t5" not in text.fingerprint() and text.text_spec.width == 32
 
 
-def test_what_is_cut_is_counted_by_the_longest_encoder_that_reads(folder):
+def test_truncation_is_counted_by_the_encoder_with_the_longest_context(folder):
     long = " ".join(["red circle"] * 100)
     choice = {"pooled": "both", "zero_null": False, "t5_length": 16}
     t5 = ClipPairText(folder, **choice).lengths([PROMPTS[0], long])
@@ -61,7 +61,7 @@ def test_sdxls_unconditional_is_zero(folder):
     assert text.encode([""]).tokens.any()
 
 
-def test_saved_and_rebuilt(folder):
+def test_the_encoder_is_rebuilt_from_its_config(folder):
     text = ClipPairText(folder, pooled="second")
     again = build_text(text.name, text.config())
     assert again.fingerprint() == text.fingerprint()
@@ -70,7 +70,7 @@ def test_saved_and_rebuilt(folder):
     )
 
 
-def test_what_cannot_be_is_refused(tmp_path):
+def test_invalid_dtypes_and_folders_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="overflows"):
         ClipPairText(None, t5_length=256, dtype="float16")
     with pytest.raises(ConfigError, match=r"text\.weights=FOLDER"):

@@ -1,6 +1,4 @@
-"""Text encoders out of single files, beside what diffusers' own conversion makes of the same random
-weights.
-"""
+"""Text encoders of single files equal those of diffusers' conversion of the same weights."""
 
 import json
 import shutil
@@ -20,7 +18,7 @@ SD3 = dict(pooled="both", zero_null=False, t5_length=16)
 
 
 def structure(folder, name):
-    """What a config.json says, as a configuration would."""
+    """The config.json of a folder, as a configuration would state it."""
     unsaid = ("architectures", "dtype", "transformers_version", "model_type")
     return {
         k: v
@@ -61,14 +59,14 @@ def three(tmp_path_factory):
 
 
 def xl_text(folder, file, **changes):
-    told = structures(folder, first="text_encoder", second="text_encoder_2")
-    return ClipPairText(str(file), **{"tokenizer": str(folder), "structures": told, **changes})
+    options = structures(folder, first="text_encoder", second="text_encoder_2")
+    return ClipPairText(str(file), **{"tokenizer": str(folder), "structures": options, **changes})
 
 
 def three_text(folder, file, **changes):
-    told = structures(folder, first="text_encoder", second="text_encoder_2", t5="text_encoder_3")
+    options = structures(folder, first="text_encoder", second="text_encoder_2", t5="text_encoder_3")
     return ClipPairText(
-        str(file), **{"tokenizer": str(folder), "structures": told, **SD3, **changes}
+        str(file), **{"tokenizer": str(folder), "structures": options, **SD3, **changes}
     )
 
 
@@ -84,51 +82,59 @@ def same(ours, theirs):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_sdxls_encoders_are_those_of_the_folder(xl):
+def test_sdxl_encoders_of_a_file_equal_those_of_the_folder(xl):
     folder, _, file = xl
-    made, whole = xl_text(folder, file), ClipPairText(str(folder))
-    assert made.text_spec == whole.text_spec
-    same(made.encode(PROMPTS), whole.encode(PROMPTS))
-    assert [made.fingerprint()[key] != whole.fingerprint()[key] for key in ("first", "second")] == [
+    loaded, reference = xl_text(folder, file), ClipPairText(str(folder))
+    assert loaded.text_spec == reference.text_spec
+    same(loaded.encode(PROMPTS), reference.encode(PROMPTS))
+    assert [
+        loaded.fingerprint()[key] != reference.fingerprint()[key] for key in ("first", "second")
+    ] == [
         True,
         True,
     ]
-    assert {k: v.num_parameters() for k, v in made.skeletons().items()} == {
-        k: v.num_parameters() for k, v in whole.skeletons().items()
+    assert {k: v.num_parameters() for k, v in loaded.skeletons().items()} == {
+        k: v.num_parameters() for k, v in reference.skeletons().items()
     }
 
 
-def test_sd35s_encoders_are_those_of_the_folder(three):
+def test_sd35_encoders_of_a_file_equal_those_of_the_folder(three):
     folder, _, file = three
-    made, whole = three_text(folder, file), ClipPairText(str(folder), **SD3)
-    assert made.text_spec == whole.text_spec
-    same(made.encode(PROMPTS), whole.encode(PROMPTS))
+    loaded, reference = three_text(folder, file), ClipPairText(str(folder), **SD3)
+    assert loaded.text_spec == reference.text_spec
+    same(loaded.encode(PROMPTS), reference.encode(PROMPTS))
 
 
 @pytest.mark.parametrize(
-    ("part", "place"), [("clip_l", "text_encoder"), ("clip_g", "text_encoder_2")]
+    ("part", "subfolder"), [("clip_l", "text_encoder"), ("clip_g", "text_encoder_2")]
 )
 @pytest.mark.parametrize("release", ["xl", "three"])
-def test_they_are_what_diffusers_makes_of_the_file(release, part, place, request):
+def test_clip_encoders_equal_those_that_diffusers_loads_from_the_file(
+    release, part, subfolder, request
+):
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
     folder, pipeline, file = request.getfixturevalue(release)
-    original = getattr(pipeline, place)
+    original = getattr(pipeline, subfolder)
     # theirs tells the two CLIPs by width
-    whole = sdxl_file(pipeline) if release == "xl" else sd35_file(pipeline)
+    tensors = sdxl_file(pipeline) if release == "xl" else sd35_file(pipeline)
     checkpoint = {
         k: v
-        for k, v in whole.items()
+        for k, v in tensors.items()
         if k.startswith(tuple(filter(None, encoder_file.PARTS[part])))
     }
     theirs = create_diffusers_clip_model_from_ldm(
-        type(original), checkpoint, subfolder=place, config=str(folder), torch_dtype=torch.float32
+        type(original),
+        checkpoint,
+        subfolder=subfolder,
+        config=str(folder),
+        torch_dtype=torch.float32,
     ).state_dict()
     ours = read(file, part, original)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_t5_is_what_diffusers_makes_of_the_file(three):
+def test_t5_equals_the_one_that_diffusers_loads_from_the_file(three):
     from diffusers.loaders.single_file_utils import convert_sd3_t5_checkpoint_to_diffusers
 
     _, pipeline, file = three
@@ -137,32 +143,34 @@ def test_t5_is_what_diffusers_makes_of_the_file(three):
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_release_around_the_file_brings_what_the_file_lacks(xl, tmp_path):
+def test_missing_encoders_are_taken_from_the_release_folder(xl, tmp_path):
     folder, _, file = xl
     around = shutil.copytree(folder, tmp_path / "stable-diffusion-xl-base-1.0")
     shutil.copy(file, around)
     shutil.rmtree(around / "text_encoder")  # which the file holds
-    whole = ClipPairText(str(folder)).encode(PROMPTS)
-    same(xl_text(folder, around / file.name, tokenizer=None).encode(PROMPTS), whole)
+    expected = ClipPairText(str(folder)).encode(PROMPTS)
+    same(xl_text(folder, around / file.name, tokenizer=None).encode(PROMPTS), expected)
     save_file({"model.diffusion_model.x": torch.ones(1)}, around / "unet_only.safetensors")
     shutil.copytree(folder / "text_encoder", around / "text_encoder")
-    same(xl_text(folder, around / "unet_only.safetensors", tokenizer=None).encode(PROMPTS), whole)
+    same(
+        xl_text(folder, around / "unet_only.safetensors", tokenizer=None).encode(PROMPTS), expected
+    )
 
 
-def test_tokenizers_come_from_a_folder_of_their_own_and_are_asked_for(xl, tmp_path):
+def test_tokenizers_are_read_from_a_separate_folder_that_is_required(xl, tmp_path):
     folder, _, file = xl
     for name in ("tokenizer", "tokenizer_2"):
         shutil.copytree(folder / name, tmp_path / "words" / name)
-    made = xl_text(folder, file, tokenizer=str(tmp_path / "words"))
-    same(made.encode(PROMPTS), ClipPairText(str(folder)).encode(PROMPTS))
+    loaded = xl_text(folder, file, tokenizer=str(tmp_path / "words"))
+    same(loaded.encode(PROMPTS), ClipPairText(str(folder)).encode(PROMPTS))
     shutil.rmtree(tmp_path / "words" / "tokenizer_2")
     says = r"no tokenizer[\s\S]*text\.tokenizer=FOLDER"
-    for given in (None, str(tmp_path / "words")):
+    for tokenizer in (None, str(tmp_path / "words")):
         with pytest.raises(HubError, match=says):
-            _ = xl_text(folder, file, tokenizer=given).text_spec  # before anything is read
+            _ = xl_text(folder, file, tokenizer=tokenizer).text_spec  # before anything is read
 
 
-def test_what_a_file_lacks_or_has_too_much_is_named(xl, tmp_path):
+def test_missing_and_unexpected_keys_are_named(xl, tmp_path):
     folder, pipeline, _ = xl
     tensors = sdxl_file(pipeline)
     lost = "conditioner.embedders.1.model.transformer.resblocks.1.attn.in_proj_bias"
@@ -176,16 +184,16 @@ def test_what_a_file_lacks_or_has_too_much_is_named(xl, tmp_path):
         CheckpointMismatch, match=r"1 unexpected: text_model\.encoder\.layers\.7\.mlp\.fc1\.bias"
     ):
         xl_text(folder, tmp_path / "b.safetensors").encode(PROMPTS)
-    told = structures(folder, first="text_encoder", second="text_encoder_2")
-    told["first"]["intermediate_size"] = 25
+    options = structures(folder, first="text_encoder", second="text_encoder_2")
+    options["first"]["intermediate_size"] = 25
     with pytest.raises(
         CheckpointMismatch,
         match=r"of another shape: encoder\.layers\.0\.mlp\.fc1\.bias \(24,\) for \(25,\)",
     ):
-        xl_text(folder, tmp_path / "b.safetensors", structures=told).encode(PROMPTS)
+        xl_text(folder, tmp_path / "b.safetensors", structures=options).encode(PROMPTS)
 
 
-def test_a_file_without_encoders_says_where_to_get_them(xl, three, tmp_path):
+def test_the_error_for_a_file_without_encoders_names_their_source(xl, three, tmp_path):
     folder, pipeline, _ = three
     save_file(sd35_file(pipeline, t5=False), tmp_path / "incl_clips.safetensors")
     with pytest.raises(ConfigError, match=r"holds no t5xxl[\s\S]*release\.weights"):
@@ -196,10 +204,10 @@ def test_a_file_without_encoders_says_where_to_get_them(xl, three, tmp_path):
         _ = xl_text(xl[0], xl[2], structures=None).text_spec
 
 
-def test_it_is_rebuilt_from_its_configuration(xl):
+def test_the_encoder_is_rebuilt_from_its_config(xl):
     from tinyflux_pl.text.registry import build_text
 
-    made = xl_text(xl[0], xl[2])
-    again = build_text(made.name, made.config())
-    assert again.fingerprint() == made.fingerprint()
-    same(again.encode(PROMPTS), made.encode(PROMPTS))
+    loaded = xl_text(xl[0], xl[2])
+    again = build_text(loaded.name, loaded.config())
+    assert again.fingerprint() == loaded.fingerprint()
+    same(again.encode(PROMPTS), loaded.encode(PROMPTS))

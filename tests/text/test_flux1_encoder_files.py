@@ -1,4 +1,4 @@
-"""FLUX.1's encoders from files of their own, from a whole one, and from float8."""
+"""FLUX.1's encoders from separate files, from one checkpoint, and from float8."""
 
 import pytest
 import torch
@@ -16,9 +16,7 @@ FLUX1 = dict(
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory):
-    """FLUX.1's encoders as image tools hand them out: one file each, and both inside a whole
-    checkpoint.
-    """
+    """FLUX.1's encoders as distributed by image tools: one file each, and in one checkpoint."""
     from transformers import CLIPTextModel, T5EncoderModel
 
     folder, files = (
@@ -31,51 +29,51 @@ def flux(tmp_path_factory):
     more = {"logit_scale": torch.tensor(4.6), "text_projection.weight": torch.ones(12, 12)}
     save_file(under("", {**clip, **more}), files / "clip_l.safetensors")
     save_file(under("", shared), files / "t5xxl_fp16.safetensors")
-    whole = {
+    checkpoint = {
         "model.diffusion_model.img_in.weight": torch.ones(1).to(torch.float8_e4m3fn),
         **under("text_encoders.clip_l.transformer.", clip),
         **under("text_encoders.t5xxl.transformer.", t5),
         "text_encoders.t5xxl.logit_scale": torch.tensor(4.6),
     }
-    save_file(whole, files / "flux1-dev-fp8.safetensors")
-    told = structures(folder, t5="text_encoder_2", clip="text_encoder")
+    save_file(checkpoint, files / "flux1-dev-fp8.safetensors")
+    options = structures(folder, t5="text_encoder_2", clip="text_encoder")
     return (
         folder,
         files,
-        dict(structures=told, tokenizer=str(folder), subfolders=FLUX1, length=16, masked=False),
+        dict(structures=options, tokenizer=str(folder), subfolders=FLUX1, length=16, masked=False),
     )
 
 
 @pytest.mark.parametrize("names", [("t5xxl_fp16", "clip_l"), ("flux1-dev-fp8", "flux1-dev-fp8")])
-def test_flux1s_encoders_from_files_of_their_own_or_from_a_whole_one(flux, names):
-    folder, files, told = flux
+def test_flux1_encoders_load_from_separate_files_or_one_checkpoint(flux, names):
+    folder, files, options = flux
     t5, clip = (str(files / f"{name}.safetensors") for name in names)
-    whole = ClipT5(str(folder), str(folder), subfolders=FLUX1, length=16, masked=False)
-    made = ClipT5(t5, clip, **told)
-    assert made.text_spec == whole.text_spec
-    same(made.encode(PROMPTS), whole.encode(PROMPTS))
+    reference = ClipT5(str(folder), str(folder), subfolders=FLUX1, length=16, masked=False)
+    loaded = ClipT5(t5, clip, **options)
+    assert loaded.text_spec == reference.text_spec
+    same(loaded.encode(PROMPTS), reference.encode(PROMPTS))
 
 
-def test_float8_with_scales_is_multiplied_out(flux, tmp_path):
-    _, files, told = flux
-    held, made = (
+def test_scaled_float8_weights_are_dequantized(flux, tmp_path):
+    _, files, options = flux
+    tensors, packed = (
         load_file(files / "t5xxl_fp16.safetensors"),
         {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)},
     )
-    near = dict(held)
-    for key, value in held.items():
+    near = dict(tensors)
+    for key, value in tensors.items():
         if value.ndim == 2 and "block" in key and "relative" not in key:
             scale = value.abs().max() / 448
-            made[key] = (value / scale).to(torch.float8_e4m3fn)
-            made[key.replace(".weight", ".scale_weight")] = scale.reshape(1)
-            near[key] = made[key].float() * scale
+            packed[key] = (value / scale).to(torch.float8_e4m3fn)
+            packed[key.replace(".weight", ".scale_weight")] = scale.reshape(1)
+            near[key] = packed[key].float() * scale
         else:
-            made[key] = value
-    save_file(made, tmp_path / "t5xxl_fp8_e4m3fn_scaled.safetensors")
+            packed[key] = value
+    save_file(packed, tmp_path / "t5xxl_fp8_e4m3fn_scaled.safetensors")
     save_file(near, tmp_path / "near.safetensors")
     clip = str(files / "clip_l.safetensors")
     texts = [
-        ClipT5(str(tmp_path / f"{name}.safetensors"), clip, **told)
+        ClipT5(str(tmp_path / f"{name}.safetensors"), clip, **options)
         for name in ("t5xxl_fp8_e4m3fn_scaled", "near")
     ]
     same(*(text.encode(PROMPTS) for text in texts))

@@ -16,32 +16,35 @@ def encoder():
     return HashedWords(width=64, length=8)
 
 
-def test_words_are_letters_and_numbers_in_lower_case():
-    found = words_of("A Red-circle, 3 squares_4!  Ünïcode 圆")
-    assert found == ["a", "red", "circle", "3", "squares", "4", "ünïcode", "圆"]
+def test_words_are_lower_case_letters_and_numbers():
+    split = words_of("A Red-circle, 3 squares_4!  Ünïcode 圆")
+    assert split == ["a", "red", "circle", "3", "squares", "4", "ünïcode", "圆"]
 
 
-def test_shapes_mask_and_norm(encoder):
-    told = encoder.encode(["a red circle", "blue"])
-    assert told.tokens.shape == (2, 8, 64) and told.pooled.shape == (2, 64)
-    assert told.mask.sum(1).tolist() == [3, 1]
-    assert not told.tokens[~told.mask].any()
-    torch.testing.assert_close(told.pooled.norm(dim=1), torch.full((2,), 8.0))
+def test_embeddings_have_documented_shapes_mask_and_norm(encoder):
+    embeddings = encoder.encode(["a red circle", "blue"])
+    assert embeddings.tokens.shape == (2, 8, 64) and embeddings.pooled.shape == (2, 64)
+    assert embeddings.mask.sum(1).tolist() == [3, 1]
+    assert not embeddings.tokens[~embeddings.mask].any()
+    torch.testing.assert_close(embeddings.pooled.norm(dim=1), torch.full((2,), 8.0))
     assert encoder.text_spec == TextSpec(64, 8, 64)
 
 
-def test_spelling_counts_and_case_and_punctuation_do_not(encoder):
-    told = encoder.encode(["Red, circle!", "red circle", "red circles"])
-    torch.testing.assert_close(told.tokens[0], told.tokens[1], rtol=0, atol=0)
-    assert not torch.allclose(told.tokens[1, 1], told.tokens[2, 1])
+def test_embeddings_depend_on_spelling_and_not_on_case_or_punctuation(encoder):
+    embeddings = encoder.encode(["Red, circle!", "red circle", "red circles"])
+    torch.testing.assert_close(embeddings.tokens[0], embeddings.tokens[1], rtol=0, atol=0)
+    assert not torch.allclose(embeddings.tokens[1, 1], embeddings.tokens[2, 1])
 
 
-def test_order_is_visible_in_tokens_and_in_pooled(encoder):
-    told = encoder.encode(
+def test_word_order_changes_tokens_and_pooled_text(encoder):
+    embeddings = encoder.encode(
         ["red circle blue square", "blue circle red square", "red circle blue square"]
     )
-    assert torch.equal(told.pooled[0], told.pooled[2])
-    assert torch.nn.functional.cosine_similarity(told.pooled[0], told.pooled[1], dim=0) < 0.9
+    assert torch.equal(embeddings.pooled[0], embeddings.pooled[2])
+    assert (
+        torch.nn.functional.cosine_similarity(embeddings.pooled[0], embeddings.pooled[1], dim=0)
+        < 0.9
+    )
     first, second = encoder.encode(["red red"]).tokens[0, :2]
     assert not torch.allclose(first, second)
 
@@ -67,7 +70,7 @@ def test_another_process_gives_the_same_vectors(encoder):
     assert float(there.stdout) == here
 
 
-def test_null_is_the_empty_prompt_and_has_one_token(encoder):
+def test_the_null_text_is_the_empty_prompt_with_one_token(encoder):
     null = encoder.null()
     assert null.mask.sum() == 1
     for prompt in ("", "  ", "?!"):
@@ -75,7 +78,7 @@ def test_null_is_the_empty_prompt_and_has_one_token(encoder):
     assert not torch.allclose(null.tokens[0, 0], encoder.encode(["a"]).tokens[0, 0])
 
 
-def test_a_long_prompt_is_cut_with_a_warning(encoder):
+def test_a_long_prompt_is_truncated_with_a_warning(encoder):
     with pytest.warns(UserWarning, match="10 words is cut at 8"):
         cut = encoder.encode(["a b c d e f g h i j"])
     torch.testing.assert_close(
@@ -83,7 +86,7 @@ def test_a_long_prompt_is_cut_with_a_warning(encoder):
     )
 
 
-def test_it_is_rebuilt_from_its_name_and_config(encoder):
+def test_the_encoder_is_rebuilt_from_its_name_and_config(encoder):
     again = build_text(encoder.name, encoder.config())
     assert again.fingerprint() == encoder.fingerprint() != HashedWords().fingerprint()
     with pytest.raises(ConfigError, match="hashed"):

@@ -18,9 +18,7 @@ LENGTH = 24
 
 
 def encoder(choice: str, folder, **changed) -> LanguageModelText:
-    """What conf/text/<choice>.yaml describes, on a small checkpoint: fewer layers, shorter,
-    fp32.
-    """
+    """The encoder of conf/text/<choice>.yaml on a small checkpoint: fewer layers, shorter, fp32."""
     node = yaml.safe_load((CONF / "text" / f"{choice}.yaml").read_text())
     node.pop("_target_")
     small = {
@@ -50,17 +48,19 @@ def test_klein_reads_three_layers_of_qwen3(qwen3):
 
     folder, model = qwen3
     text = encoder("qwen3", folder)
-    told = text.encode(PROMPTS)
+    embeddings = text.encode(PROMPTS)
     expected = Flux2KleinPipeline._get_qwen3_prompt_embeds(
         model, reloaded(folder), PROMPTS, max_sequence_length=LENGTH, hidden_states_layers=[1, 2, 4]
     )
-    torch.testing.assert_close(told.tokens, expected, atol=1e-5, rtol=1e-5)
-    assert text.text_spec == TextSpec(width=24, length=LENGTH, pooled=0) and told.pooled.shape == (
+    torch.testing.assert_close(embeddings.tokens, expected, atol=1e-5, rtol=1e-5)
+    assert text.text_spec == TextSpec(
+        width=24, length=LENGTH, pooled=0
+    ) and embeddings.pooled.shape == (
         3,
         0,
     )
-    assert bool(told.mask.all())  # the transformer attends to the padding
-    assert not torch.allclose(told.tokens[0], told.tokens[1])
+    assert bool(embeddings.mask.all())  # the transformer attends to the padding
+    assert not torch.allclose(embeddings.tokens[0], embeddings.tokens[1])
 
 
 def test_dev_reads_three_layers_of_mistral_under_its_system_message(tmp_path):
@@ -77,7 +77,7 @@ def test_dev_reads_three_layers_of_mistral_under_its_system_message(tmp_path):
     torch.testing.assert_close(text.encode(prompts).tokens, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_flux3_rounds_each_prompt_up_and_gives_padding_position_one(tmp_path):
+def test_flux3_rounds_prompt_lengths_up_and_gives_padding_position_one(tmp_path):
     from diffusers.modular_pipelines.flux3.encoders import Flux3TextEncoderStep
 
     model = releases.qwen3_vl(tmp_path)
@@ -103,7 +103,7 @@ def test_flux3_rounds_each_prompt_up_and_gives_padding_position_one(tmp_path):
     assert together.mask.sum(1).tolist() == [text.encode([p]).tokens.shape[1] for p in PROMPTS]
 
 
-def test_a_prompt_that_is_cut_is_told_with_its_length(qwen3, recwarn):
+def test_a_truncated_prompt_is_reported_with_its_length(qwen3, recwarn):
     text = encoder("qwen3", qwen3[0], length=12)
     text.encode(["red"])
     assert not [each for each in recwarn if "is cut" in str(each.message)]
@@ -112,7 +112,7 @@ def test_a_prompt_that_is_cut_is_told_with_its_length(qwen3, recwarn):
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "nothing"])
-def test_a_config_json_that_is_none_is_named(tmp_path, content):
+def test_an_invalid_config_json_is_named(tmp_path, content):
     releases.qwen3(tmp_path)
     (tmp_path / "text_encoder" / "config.json").write_text(content)
     for ask in (lambda text: text.skeletons(), lambda text: text.encode(["red"])):
@@ -120,7 +120,7 @@ def test_a_config_json_that_is_none_is_named(tmp_path, content):
             ask(encoder("qwen3", tmp_path))
 
 
-def test_saved_and_rebuilt_it_says_the_same(qwen3):
+def test_an_encoder_rebuilt_from_its_config_gives_equal_embeddings(qwen3):
     text = encoder("qwen3", qwen3[0])
     again = build_text(text.name, text.config())
     assert torch.equal(again.encode(PROMPTS[:1]).tokens, text.encode(PROMPTS[:1]).tokens)
@@ -134,14 +134,14 @@ def test_saved_and_rebuilt_it_says_the_same(qwen3):
     )
 
 
-def test_what_cannot_be_is_refused(qwen3):
+def test_missing_layers_and_fp16_are_refused(qwen3):
     with pytest.raises(CheckpointMismatch, match=r"layer 9 is read and config\.json has 4"):
         _ = encoder("qwen3", qwen3[0], layers=[9]).text_spec
     with pytest.raises(ConfigError, match="pass 65504"):
         encoder("qwen3", qwen3[0], dtype="float16")
 
 
-def test_the_template_of_a_chat_is_part_of_the_fingerprint_and_is_fetched(tmp_path, monkeypatch):
+def test_the_chat_template_is_fetched_and_part_of_the_fingerprint(tmp_path, monkeypatch):
     from tinyflux_pl.weights import hub
 
     releases.qwen3(tmp_path)
@@ -149,9 +149,9 @@ def test_the_template_of_a_chat_is_part_of_the_fingerprint_and_is_fetched(tmp_pa
     before = encoder("qwen3", tmp_path).fingerprint()
     template.write_text(template.read_text() + "!")
     assert encoder("qwen3", tmp_path).fingerprint() != before
-    asked = []
+    calls = []
     monkeypatch.setattr(
-        hub, "_fetch", lambda name, revision, allow: asked.extend(allow) or tmp_path
+        hub, "_fetch", lambda name, revision, allow: calls.extend(allow) or tmp_path
     )
     _ = encoder("qwen3", "owner/name", revision="0123456789" * 4).text_spec
-    assert "tokenizer/*.jinja" in asked and "text_encoder/model-*.safetensors" in asked
+    assert "tokenizer/*.jinja" in calls and "text_encoder/model-*.safetensors" in calls

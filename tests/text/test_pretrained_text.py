@@ -38,23 +38,26 @@ def both(t5, clip):
     return ClipT5(str(t5), str(clip), length=12)
 
 
-def test_tokens_are_t5s_and_pooled_is_clips(both, t5, clip):
-    told = both.encode(PROMPTS)
+def test_tokens_come_from_t5_and_pooled_text_from_clip(both, t5, clip):
+    embeddings = both.encode(PROMPTS)
     assert both.text_spec == TextSpec(width=16, length=12, pooled=12)
-    assert told.tokens.shape == (3, 12, 16) and told.pooled.shape == (3, 12)
-    assert told.mask.sum(1).tolist() == [4, 8, 1]  # words and the end
+    assert embeddings.tokens.shape == (3, 12, 16) and embeddings.pooled.shape == (3, 12)
+    assert embeddings.mask.sum(1).tolist() == [4, 8, 1]  # words and the end
     reference = T5ForConditionalGeneration.from_pretrained(t5).eval().encoder
     ids = AutoTokenizer.from_pretrained(t5)([PROMPTS[1]], return_tensors="pt")["input_ids"]
     torch.testing.assert_close(
-        told.tokens[1, :8], reference(input_ids=ids).last_hidden_state[0], atol=1e-5, rtol=1e-5
+        embeddings.tokens[1, :8],
+        reference(input_ids=ids).last_hidden_state[0],
+        atol=1e-5,
+        rtol=1e-5,
     )
     read = AutoTokenizer.from_pretrained(clip)([PROMPTS[1]], return_tensors="pt")["input_ids"]
     hidden = CLIPModel.from_pretrained(clip).eval().text_model(input_ids=read).last_hidden_state
     # at the end token
-    torch.testing.assert_close(told.pooled[1], hidden[0, -1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embeddings.pooled[1], hidden[0, -1], atol=1e-5, rtol=1e-5)
 
 
-def test_neighbours_in_the_batch_change_nothing(both):
+def test_embeddings_do_not_depend_on_the_batch(both):
     together, alone = both.encode(PROMPTS), both.encode(PROMPTS[:1])
     torch.testing.assert_close(together.tokens[0, :4], alone.tokens[0, :4], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(together.pooled[0], alone.pooled[0], atol=1e-6, rtol=1e-5)
@@ -62,25 +65,27 @@ def test_neighbours_in_the_batch_change_nothing(both):
     torch.testing.assert_close(both.encode(PROMPTS).tokens, together.tokens, atol=1e-5, rtol=1e-5)
 
 
-def test_null_is_the_empty_prompt(both):
+def test_the_null_text_is_the_empty_prompt(both):
     torch.testing.assert_close(
         both.null().tokens[0], both.encode(PROMPTS).tokens[2], atol=1e-6, rtol=1e-5
     )
 
 
-def test_sequential_never_holds_both_and_says_the_same(both, t5, clip, monkeypatch):
+def test_sequential_loading_holds_one_encoder_and_gives_equal_embeddings(
+    both, t5, clip, monkeypatch
+):
     import tinyflux_pl.text.pretrained as pretrained
 
     one = ClipT5(str(t5), str(clip), length=12, sequential=True)
-    held = []
+    counts = []
     load = pretrained.load_encoder
     monkeypatch.setattr(
-        pretrained, "load_encoder", lambda *a: (held.append(len(one._models)), load(*a))[1]
+        pretrained, "load_encoder", lambda *a: (counts.append(len(one._models)), load(*a))[1]
     )
     torch.testing.assert_close(
         one.encode(PROMPTS).pooled, both.encode(PROMPTS).pooled, atol=1e-6, rtol=1e-5
     )
-    assert held[:2] == [0, 0] and not one._models
+    assert counts[:2] == [0, 0] and not one._models
 
 
 def test_t5_in_fp16_is_refused(t5, clip):
@@ -90,36 +95,36 @@ def test_t5_in_fp16_is_refused(t5, clip):
     assert half.tokens.dtype == torch.float32 and half.tokens.isfinite().all()
 
 
-def test_a_long_prompt_is_cut_with_a_warning(t5, clip):
+def test_a_long_prompt_is_truncated_with_a_warning(t5, clip):
     with pytest.warns(UserWarning, match="8 tokens is cut at 4"):
-        told = ClipT5(str(t5), str(clip), length=4).encode([PROMPTS[1]])
-    assert told.tokens.shape[1] == 4
+        embeddings = ClipT5(str(t5), str(clip), length=4).encode([PROMPTS[1]])
+    assert embeddings.tokens.shape[1] == 4
 
 
 def test_stable_diffusions_clip_gives_all_77_states_unmasked(pipeline):
     text = ClipText(str(pipeline))
-    told = text.encode(PROMPTS)
+    embeddings = text.encode(PROMPTS)
     assert (
         text.text_spec == TextSpec(12, 77, 12)
-        and told.tokens.shape == (3, 77, 12)
-        and told.mask.all()
+        and embeddings.tokens.shape == (3, 77, 12)
+        and embeddings.mask.all()
     )
     read = AutoTokenizer.from_pretrained(pipeline / "tokenizer")(
         PROMPTS, padding="max_length", max_length=77
     )
     model = CLIPTextModel.from_pretrained(pipeline / "text_encoder").eval()
     expected = model(input_ids=torch.tensor(read["input_ids"])).last_hidden_state
-    torch.testing.assert_close(told.tokens, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embeddings.tokens, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_both_are_rebuilt_from_name_and_config(both, pipeline):
+def test_encoders_are_rebuilt_from_name_and_config(both, pipeline):
     for text in (both, ClipText(str(pipeline))):
         again = build_text(text.name, text.config())
         assert again.fingerprint() == text.fingerprint()
         torch.testing.assert_close(again.null().tokens, text.null().tokens, rtol=0, atol=0)
 
 
-def test_the_fingerprint_follows_weights_and_vocabulary(pipeline, tmp_path):
+def test_the_fingerprint_depends_on_weights_and_vocabulary(pipeline, tmp_path):
     before = ClipText(str(pipeline)).fingerprint()
     copy = shutil.copytree(pipeline, tmp_path / "copy")
     assert ClipText(str(copy)).fingerprint() == before
@@ -151,7 +156,7 @@ def test_missing_weights_and_pickles_are_refused(pipeline, tmp_path):
         ClipText(str(pipeline), subfolder="text_encoder_2").encode(["a"])
 
 
-def test_weights_of_another_shape_and_torn_files_are_named(t5, clip, tmp_path):
+def test_misshapen_weights_and_truncated_files_are_named(t5, clip, tmp_path):
     copy = shutil.copytree(t5, tmp_path / "copy")
     file = copy / "model.safetensors"
     tensors = load_file(file)
@@ -161,14 +166,14 @@ def test_weights_of_another_shape_and_torn_files_are_named(t5, clip, tmp_path):
     ):
         ClipT5(str(copy), str(clip), length=8).encode(["a"])
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
+    with pytest.raises(CorruptCheckpoint, match="not a complete safetensors file"):
         ClipT5(str(copy), str(clip), length=8).encode(["a"])
     (copy / "config.json").write_text("{")
     with pytest.raises(CorruptCheckpoint, match="not JSON"):
         _ = ClipT5(str(copy), str(clip)).text_spec
 
 
-def test_an_encoder_of_another_kind_or_without_its_tokenizer_is_refused(t5, clip, tmp_path):
+def test_another_kind_of_encoder_or_a_missing_tokenizer_is_refused(t5, clip, tmp_path):
     with pytest.raises(CheckpointMismatch, match="not T5"):
         _ = ClipT5(str(clip), str(clip)).text_spec
     copy = shutil.copytree(t5, tmp_path / "copy")
@@ -178,12 +183,12 @@ def test_an_encoder_of_another_kind_or_without_its_tokenizer_is_refused(t5, clip
         ClipT5(str(copy), str(clip), length=8).encode(["a"])
 
 
-def test_loading_prints_nothing(t5, clip, capfd):
+def test_loading_an_encoder_prints_nothing(t5, clip, capfd):
     ClipT5(str(t5), str(clip), length=8).encode(["a"])
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_variant_alone_is_read_and_the_plain_weights_win(pipeline, tmp_path):
+def test_a_lone_variant_is_read_and_unsuffixed_weights_take_precedence(pipeline, tmp_path):
     copy = shutil.copytree(pipeline, tmp_path / "copy")
     folder = copy / "text_encoder"
     tensors = load_file(folder / "model.safetensors")
@@ -196,29 +201,31 @@ def test_a_variant_alone_is_read_and_the_plain_weights_win(pipeline, tmp_path):
     (folder / "model.safetensors.index.fp16.json").write_text(
         json.dumps({"metadata": {}, "weight_map": weight_map})
     )
-    whole, made = ClipText(str(pipeline)).encode(PROMPTS), ClipText(str(copy))
-    assert set(names) < made.fingerprint()["files"].keys()
-    torch.testing.assert_close(made.encode(PROMPTS).tokens, whole.tokens, rtol=1e-2, atol=1e-2)
-    assert not torch.equal(made.encode(PROMPTS).tokens, whole.tokens)
+    reference, lone = ClipText(str(pipeline)).encode(PROMPTS), ClipText(str(copy))
+    assert set(names) < lone.fingerprint()["files"].keys()
+    torch.testing.assert_close(lone.encode(PROMPTS).tokens, reference.tokens, rtol=1e-2, atol=1e-2)
+    assert not torch.equal(lone.encode(PROMPTS).tokens, reference.tokens)
     shutil.copy(pipeline / "text_encoder" / "model.safetensors", folder)
-    assert torch.equal(ClipText(str(copy)).encode(PROMPTS).tokens, whole.tokens)
+    assert torch.equal(ClipText(str(copy)).encode(PROMPTS).tokens, reference.tokens)
 
 
-def test_an_encoder_of_packed_weights_is_refused_by_name(pipeline, tmp_path):
+def test_an_encoder_with_packed_weights_is_refused_by_name(pipeline, tmp_path):
     copy = shutil.copytree(pipeline, tmp_path / "copy")
     config = copy / "text_encoder" / "config.json"
-    packed = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    packed = {"quant_method": "gptq", "load_in_4bit": True}
     config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": packed}))
-    with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
+    with pytest.raises(CheckpointMismatch, match="packed by gptq"):
         _ = ClipText(str(copy)).text_spec
 
 
-def test_attend_padding_shows_the_padding_to_the_network_and_hides_it_from_t5(t5, clip):
+def test_attend_padding_unmasks_padding_for_the_network_and_masks_it_in_t5(t5, clip):
     usual = ClipT5(str(t5), str(clip), length=12).encode(PROMPTS)
     encoder = ClipT5(str(t5), str(clip), length=12, attend_padding=True)
-    told = encoder.encode(PROMPTS)
-    assert told.mask.all() and not usual.mask.all()
-    assert torch.equal(told.tokens, usual.tokens) and torch.equal(told.pooled, usual.pooled)
-    assert told.trimmed().tokens.shape[1] == 12 and bool(told.tokens[~usual.mask].any())
+    embeddings = encoder.encode(PROMPTS)
+    assert embeddings.mask.all() and not usual.mask.all()
+    assert torch.equal(embeddings.tokens, usual.tokens) and torch.equal(
+        embeddings.pooled, usual.pooled
+    )
+    assert embeddings.trimmed().tokens.shape[1] == 12 and bool(embeddings.tokens[~usual.mask].any())
     assert encoder.fingerprint() != ClipT5(str(t5), str(clip), length=12).fingerprint()
     assert build_text(encoder.name, encoder.config()).attend_padding

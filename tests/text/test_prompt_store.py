@@ -24,7 +24,7 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-def test_an_unchanged_list_wakes_no_encoder(tmp_path):
+def test_an_unchanged_prompt_list_loads_no_encoder(tmp_path):
     first, later = Counted(), Counted()
     written = StoredPrompts(first, tmp_path)
     text, null = written.encode(["red", "a blue one"]), written.null()
@@ -34,21 +34,21 @@ def test_an_unchanged_list_wakes_no_encoder(tmp_path):
 
 
 @pytest.mark.parametrize("prompts", [["a blue one", "red"], ["red"], ["red", "a blue one", ""]])
-def test_another_list_is_encoded(tmp_path, prompts):
+def test_a_changed_prompt_list_is_encoded(tmp_path, prompts):
     StoredPrompts(Counted(), tmp_path).encode(["red", "a blue one"])
     other = Counted()
     assert same(StoredPrompts(other, tmp_path).encode(prompts), MinimalText().encode(prompts))
     assert other.calls == 1
 
 
-def test_another_encoder_reads_nothing_of_this_one(tmp_path):
+def test_stored_embeddings_of_another_encoder_are_not_used(tmp_path):
     StoredPrompts(Counted(), tmp_path).encode(["red"])
     other = Counted(version=2)
     StoredPrompts(other, tmp_path).encode(["red"])
     assert other.calls == 1
 
 
-def test_a_torn_file_is_made_again(tmp_path):
+def test_a_truncated_store_file_is_written_again(tmp_path):
     StoredPrompts(Counted(), tmp_path).encode(["red"])
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:20])

@@ -1,6 +1,4 @@
-"""Encoders in folders are judged like single files: packed weights, strange keys, tokenizers, what
-configs decide.
-"""
+"""Encoder folders are checked like single files: packed weights, keys, tokenizers, configs."""
 
 import json
 import shutil
@@ -27,11 +25,11 @@ def pipeline(tmp_path_factory):
 def changed(folder, to, change):
     """A copy of a folder whose text encoder's tensors are changed."""
     file = shutil.copytree(folder, to) / "text_encoder" / "model.safetensors"
-    held = load_file(file)
-    if not any(key.startswith("text_model.") for key in held):
-        held = {f"text_model.{key}": value for key, value in held.items()}
+    tensors = load_file(file)
+    if not any(key.startswith("text_model.") for key in tensors):
+        tensors = {f"text_model.{key}": value for key, value in tensors.items()}
     save_file(
-        {key: value.contiguous() for key, value in change(held).items()}, file, {"format": "pt"}
+        {key: value.contiguous() for key, value in change(tensors).items()}, file, {"format": "pt"}
     )
     return to
 
@@ -39,17 +37,17 @@ def changed(folder, to, change):
 def packed(name, dtype, most, rows):
     """Matrices of the layers with a scale each, as tools write them, and what they mean."""
 
-    def pack(held, meant):
-        made = dict(held) if meant else {**held, **(MARKER if dtype != torch.int8 else {})}
-        for key, value in held.items():
+    def pack(tensors, meant):
+        result = dict(tensors) if meant else {**tensors, **(MARKER if dtype != torch.int8 else {})}
+        for key, value in tensors.items():
             if value.ndim == 2 and ".layers." in key:
                 scale = (
                     value.abs().amax(1, keepdim=True) / most if rows else value.abs().max() / most
                 )
                 number = (value / scale).round() if dtype == torch.int8 else value / scale
-                made[key] = number.to(dtype).float() * scale if meant else number.to(dtype)
-                made |= {} if meant else {key.replace(".weight", f".{name}"): scale}
-        return made
+                result[key] = number.to(dtype).float() * scale if meant else number.to(dtype)
+                result |= {} if meant else {key.replace(".weight", f".{name}"): scale}
+        return result
 
     return pack
 
@@ -59,10 +57,12 @@ def packed(name, dtype, most, rows):
     ("dtype", "most"), [(torch.float8_e4m3fn, 448), (torch.float8_e5m2, 57344), (torch.int8, 127)]
 )
 @pytest.mark.parametrize("rows", [False, True])
-def test_scales_in_a_folder_are_multiplied_out(pipeline, tmp_path, name, dtype, most, rows):
+def test_scaled_weights_in_a_folder_are_dequantized(pipeline, tmp_path, name, dtype, most, rows):
     pack = packed(name, dtype, most, rows)
-    one = ClipText(str(changed(pipeline, tmp_path / "one", lambda held: pack(held, False))))
-    other = ClipText(str(changed(pipeline, tmp_path / "other", lambda held: pack(held, True))))
+    one = ClipText(str(changed(pipeline, tmp_path / "one", lambda tensors: pack(tensors, False))))
+    other = ClipText(
+        str(changed(pipeline, tmp_path / "other", lambda tensors: pack(tensors, True)))
+    )
     assert torch.equal(one.encode(PROMPTS).tokens, other.encode(PROMPTS).tokens)
     torch.testing.assert_close(
         one.encode(PROMPTS).tokens,
@@ -74,8 +74,8 @@ def test_scales_in_a_folder_are_multiplied_out(pipeline, tmp_path, name, dtype, 
 
 def without(*ends):
     pack = packed("scale_weight", torch.float8_e4m3fn, 448, False)
-    return lambda held: {
-        key: value for key, value in pack(held, False).items() if not key.endswith(ends)
+    return lambda tensors: {
+        key: value for key, value in pack(tensors, False).items() if not key.endswith(ends)
     }
 
 
@@ -85,31 +85,43 @@ def without(*ends):
         (without(".scale_weight"), "float8 matrices lack their scale"),
         (without("q_proj.scale_weight"), "2 of 12 float8 matrices lack their scale"),
         (without("q_proj.weight"), "a scale without a weight"),
-        (lambda held: {**held, **MARKER}, "says that there are scales"),
-        (lambda held: {**held, f"{LAYER}.weight_scale": torch.ones(3)}, r"scale of shape \(3,\)"),
+        (lambda tensors: {**tensors, **MARKER}, "announces scales"),
         (
-            lambda held: {**held, f"{LAYER}.weight": held[f"{LAYER}.weight"].to(torch.int8)},
+            lambda tensors: {**tensors, f"{LAYER}.weight_scale": torch.ones(3)},
+            r"scale of shape \(3,\)",
+        ),
+        (
+            lambda tensors: {
+                **tensors,
+                f"{LAYER}.weight": tensors[f"{LAYER}.weight"].to(torch.int8),
+            },
             "packed as torch.int8",
         ),
-        (lambda held: {**held, f"{LAYER}.weight.absmax": torch.ones(1)}, "packed by bitsandbytes"),
-        (lambda held: {**held, f"{LAYER}.extra": torch.ones(1)}, r"1 unexpected: .*fc1\.extra"),
         (
-            lambda held: {k: v for k, v in held.items() if k != f"{LAYER}.bias"},
+            lambda tensors: {**tensors, f"{LAYER}.weight.absmax": torch.ones(1)},
+            "packed by bitsandbytes",
+        ),
+        (
+            lambda tensors: {**tensors, f"{LAYER}.extra": torch.ones(1)},
+            r"1 unexpected: .*fc1\.extra",
+        ),
+        (
+            lambda tensors: {k: v for k, v in tensors.items() if k != f"{LAYER}.bias"},
             r"1 missing: .*fc1\.bias",
         ),
     ],
 )
-def test_impossible_folders_are_refused_by_their_headers(pipeline, tmp_path, change, says):
+def test_unusable_folders_are_refused_by_their_headers(pipeline, tmp_path, change, says):
     with pytest.raises(CheckpointMismatch, match=says):
         _ = ClipText(str(changed(pipeline, tmp_path / "odd", change))).text_spec
 
 
-def test_a_shard_of_zeros_is_refused(pipeline, tmp_path):
+def test_a_shard_that_is_all_zeros_is_refused(pipeline, tmp_path):
     folder = shutil.copytree(pipeline, tmp_path / "zeros") / "text_encoder"
-    held = load_file(folder / "model.safetensors")
+    tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    halves = [dict(list(held.items())[i::2]) for i in (0, 1)]
+    halves = [dict(list(tensors.items())[i::2]) for i in (0, 1)]
     save_file(halves[0], folder / names[0], {"format": "pt"})
     save_file(
         {k: torch.zeros_like(v) for k, v in halves[1].items()}, folder / names[1], {"format": "pt"}
@@ -137,7 +149,7 @@ def config(folder, to, **values):
         {"eos_token_id": 2},
     ],
 )
-def test_deciding_settings_of_config_json_are_in_the_fingerprint(pipeline, tmp_path, values):
+def test_config_settings_that_change_embeddings_are_in_the_fingerprint(pipeline, tmp_path, values):
     before = ClipText(str(pipeline)).fingerprint()
     after = config(pipeline, tmp_path / "other", **values)
     assert {key for key in before if before[key] != after[key]} == {"config"}
@@ -159,14 +171,14 @@ def test_neutral_settings_are_not_in_the_fingerprint(pipeline, tmp_path):
     )
 
 
-def test_t5_and_its_clip_have_their_configurations_in_the_fingerprint(tmp_path):
+def test_configurations_of_t5_and_clip_are_in_the_fingerprint(tmp_path):
     t5, clip = releases.flan_t5(tmp_path / "t5"), releases.clip(tmp_path / "clip")
     before = ClipT5(str(t5), str(clip), length=8).fingerprint()
     file = t5 / "config.json"
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps({**told, "eos_token_id": 0}))  # nobody asks T5 where a text ends
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "eos_token_id": 0}))  # nobody asks T5 where a text ends
     assert ClipT5(str(t5), str(clip), length=8).fingerprint() == before
-    file.write_text(json.dumps({**told, "layer_norm_epsilon": 1e-3}))
+    file.write_text(json.dumps({**settings, "layer_norm_epsilon": 1e-3}))
     after = ClipT5(str(t5), str(clip), length=8).fingerprint()
     assert (
         after["config"]["t5"]["layer_norm_epsilon"] == 1e-3
@@ -174,7 +186,7 @@ def test_t5_and_its_clip_have_their_configurations_in_the_fingerprint(tmp_path):
     )
 
 
-def test_a_config_of_no_encoder_is_refused_in_three_lines(pipeline, tmp_path):
+def test_a_config_that_describes_no_encoder_is_refused_in_three_lines(pipeline, tmp_path):
     with pytest.raises(ConfigError, match=r"not the structure of a CLIPTextModel[\s\S]*do:"):
         config(pipeline, tmp_path / "odd", num_hidden_layers="two")
 
@@ -182,28 +194,30 @@ def test_a_config_of_no_encoder_is_refused_in_three_lines(pipeline, tmp_path):
 def words(folder, to, change):
     """A copy of a folder whose tokenizer's JSON is changed."""
     file = shutil.copytree(folder, to) / "tokenizer" / "tokenizer.json"
-    told = json.loads(file.read_text())
-    change(told)
-    file.write_text(json.dumps(told))
+    settings = json.loads(file.read_text())
+    change(settings)
+    file.write_text(json.dumps(settings))
     return ClipText(str(to))
 
 
-def test_a_tokenizer_with_ids_that_the_encoder_lacks_is_refused_before_weights_are_read(
+def test_a_tokenizer_with_ids_beyond_the_embedding_is_refused_before_weights_are_read(
     pipeline, tmp_path
 ):
-    text = words(pipeline, tmp_path / "more", lambda told: told["model"]["vocab"].update(novel=99))
+    text = words(
+        pipeline, tmp_path / "more", lambda settings: settings["model"]["vocab"].update(novel=99)
+    )
     with pytest.raises(
         CheckpointMismatch, match=r"ids up to 99, and CLIPTextModel embeddings of \d+ only"
     ):
         _ = text.text_spec
-    torn = words(pipeline, tmp_path / "torn", lambda told: told.update(model={"vocab": 3}))
+    torn = words(pipeline, tmp_path / "torn", lambda settings: settings.update(model={"vocab": 3}))
     with pytest.raises(CorruptCheckpoint, match=r"not a vocabulary[\s\S]*tokenizer\.json"):
         _ = torn.text_spec
 
 
 def test_a_tokenizer_of_another_kind_of_encoder_is_refused(pipeline, tmp_path):
-    def ends_otherwise(told):
-        told["post_processor"] = None
+    def ends_otherwise(settings):
+        settings["post_processor"] = None
 
     with pytest.raises(CheckpointMismatch, match="of another encoder"):
         words(pipeline, tmp_path / "other", ends_otherwise).encode(PROMPTS)

@@ -1,6 +1,4 @@
-"""Captions that differ have words that differ, in every script; those of ASCII stay what they
-were.
-"""
+"""Different captions have different words in every script; ASCII words are unchanged."""
 
 import itertools
 import re
@@ -15,7 +13,7 @@ ASCII = ["A Red-circle, 3 squares_4!", "a+b=c", "", "  ", "?!", "don't", "x_y", 
 
 
 @pytest.mark.parametrize("prompt", ASCII)
-def test_ascii_is_split_as_stored_embeddings_were(prompt):
+def test_ascii_text_is_split_as_for_stored_embeddings(prompt):
     assert words_of(prompt) == re.findall(r"[^\W_]+", prompt.lower())
 
 
@@ -39,7 +37,7 @@ def test_ascii_is_split_as_stored_embeddings_were(prompt):
         ("´` ¨", []),
     ],
 )
-def test_words_of_other_scripts(prompt, words):
+def test_words_of_other_scripts_are_split_by_their_rules(prompt, words):
     assert words_of(prompt) == words
 
 
@@ -58,19 +56,19 @@ ALIKE = [
 
 @pytest.mark.parametrize("captions", ALIKE)
 @pytest.mark.filterwarnings("ignore:a prompt of")
-def test_captions_that_differ_share_no_embedding(captions):
-    told = HashedWords(width=32).encode(captions)
+def test_different_captions_have_different_embeddings(captions):
+    embeddings = HashedWords(width=32).encode(captions)
     for i, k in itertools.combinations(range(len(captions)), 2):
-        same = torch.equal(told.tokens[i], told.tokens[k]) and torch.equal(
-            told.pooled[i], told.pooled[k]
+        same = torch.equal(embeddings.tokens[i], embeddings.tokens[k]) and torch.equal(
+            embeddings.pooled[i], embeddings.pooled[k]
         )
         assert not same, (captions[i], captions[k])
 
 
-def test_the_embedding_of_ascii_is_the_one_that_shipped_teachers_know():
-    told = HashedWords(width=8, length=3).encode(["a red circle"])
-    assert told.mask.all()
-    torch.testing.assert_close(told.pooled[0], torch.tensor(POOLED), rtol=0, atol=1e-6)
+def test_ascii_embeddings_equal_those_of_the_embedded_teachers():
+    embeddings = HashedWords(width=8, length=3).encode(["a red circle"])
+    assert embeddings.mask.all()
+    torch.testing.assert_close(embeddings.pooled[0], torch.tensor(POOLED), rtol=0, atol=1e-6)
 
 
 POOLED = [0.0779441, 1.3624429, 1.6556728, -0.4306732, -0.3979328, -0.2960157, 0.1818498, 1.7122782]

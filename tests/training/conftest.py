@@ -37,13 +37,13 @@ def trainer(module):
 
 
 @pytest.fixture
-def held_back(monkeypatch):
+def delayed_writes(monkeypatch):
     """The disk writes nothing until this event is set."""
     go, save = Event(), directory.save
 
-    def slow(*given, **named):
+    def slow(*args, **named):
         assert go.wait(20)
-        return save(*given, **named)
+        return save(*args, **named)
 
     monkeypatch.setattr(directory, "save", slow)
     yield go

@@ -1,6 +1,4 @@
-"""The smallest run that is a real one: a network of two layers, samples in memory, Lightning's
-trainer.
-"""
+"""The smallest real run: two layers, samples in memory, Lightning's trainer."""
 
 from __future__ import annotations
 
@@ -38,16 +36,16 @@ class Net(nn.Module):
         self.final_linear = nn.Linear(WIDTH, CHANNELS * SIDE * SIDE)
 
     def forward(self, x_t: Any, t: Any, cond: Any) -> Prediction:
-        told = self.img_in(torch.cat([x_t.flatten(1), t[:, None]], 1))
+        features = self.img_in(torch.cat([x_t.flatten(1), t[:, None]], 1))
         return Prediction(
-            self.final_linear(nn.functional.silu(self.blocks[0]["mlp"](told))).reshape(x_t.shape)
+            self.final_linear(nn.functional.silu(self.blocks[0]["mlp"](features))).reshape(
+                x_t.shape
+            )
         )
 
 
 class Samples:
-    """Batches out of memory; sample i has the id 1000 + i, and what `scale` says its latents are
-    multiplied by.
-    """
+    """Batches from memory; sample i has the id 1000 + i and latents multiplied by `scale`."""
 
     def __init__(self, count: int = 64) -> None:
         self.latents = torch.randn(
@@ -60,8 +58,8 @@ class Samples:
         return [len(self)]
 
     @property
-    def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
-        return [((CHANNELS, SIDE, SIDE),)]
+    def runs(self) -> list[list[tuple[range, tuple[tuple[int, ...], ...]]]]:
+        return [[(range(len(self)), ((CHANNELS, SIDE, SIDE),))]]
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -117,7 +115,7 @@ class Small:
         self.data = CachedLatents(
             self.samples, self.samples, batch_size, steps, start, accumulation
         )
-        own = [self.average, self.guard] if guarded else [self.average]
+        callbacks_of_run = [self.average, self.guard] if guarded else [self.average]
         self.trainer = Trainer(
             accelerator="cpu",
             devices=ranks,
@@ -126,7 +124,7 @@ class Small:
             max_steps=steps - start,
             accumulate_grad_batches=accumulation,
             limit_val_batches=0,
-            callbacks=[*attacks, *own],
+            callbacks=[*attacks, *callbacks_of_run],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -139,14 +137,14 @@ class Small:
 
     def bits(self) -> list[torch.Tensor]:
         """Copies of weights, averages and optimizer state."""
-        found: list[torch.Tensor] = []
+        tensors: list[torch.Tensor] = []
 
         def collect(value: Any) -> None:
             if isinstance(value, torch.Tensor):
-                found.append(value.detach().clone())
+                tensors.append(value.detach().clone())
             elif isinstance(value, dict):
-                for held in value.values():
-                    collect(held)
+                for item in value.values():
+                    collect(item)
 
         optimizer = self.trainer.optimizers[0]
         states = (
@@ -156,16 +154,16 @@ class Small:
         collect(self.average.averages)
         for one in states:
             collect(dict(enumerate(one.state.values())))
-        return found
+        return tensors
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
-    """Equal to the bit, NaN beside NaN."""
+    """Bit equality, with NaN equal to NaN."""
     return len(one) == len(other) and all(
         torch.equal(a, b) for a, b in zip(one, other, strict=True)
     )
 
 
 def skipped_lines(folder: Path) -> list[dict[str, Any]]:
-    """What skipped.jsonl says."""
+    """Rows of skipped.jsonl."""
     return [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]

@@ -1,6 +1,4 @@
-"""Checkpoints by step and by epoch, a bounded number of each kind, written while training goes
-on.
-"""
+"""Checkpoints by step and by epoch, a bounded number of each kind, written during training."""
 
 import weakref
 
@@ -27,7 +25,9 @@ def names(folder):
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_both_kinds_are_written_when_due_and_the_oldest_go(tmp_path, module, trainer, background):
+def test_both_kinds_are_written_when_due_and_the_oldest_are_deleted(
+    tmp_path, module, trainer, background
+):
     kept = schedule(tmp_path, every_epochs=1, keep=2, background=background)
     for step in range(1, 14):
         for _ in range(2):  # two micro-batches a step: only the first call after a step may save
@@ -39,7 +39,7 @@ def test_both_kinds_are_written_when_due_and_the_oldest_go(tmp_path, module, tra
     assert directory.read(tmp_path / "epoch_00004").step == 12
 
 
-def test_a_checkpoint_that_rots_does_not_count_among_those_that_stay(tmp_path, module, trainer):
+def test_a_corrupted_checkpoint_does_not_count_among_those_kept(tmp_path, module, trainer):
     kept = schedule(tmp_path, every_steps=1, keep=2, background=False)
     for step in (1, 2, 3, 4):
         module.step = step
@@ -53,7 +53,7 @@ def test_a_checkpoint_that_rots_does_not_count_among_those_that_stay(tmp_path, m
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["weights", "averages"])
-def test_what_is_not_finite_is_never_saved(tmp_path, module, trainer, where, value):
+def test_nonfinite_weights_are_never_saved(tmp_path, module, trainer, where, value):
     average = AveragedWeights()
     average.averages = {k: p.detach().clone() for k, p in module.denoiser.named_parameters()}
     kept = schedule(tmp_path, average, background=False)
@@ -67,7 +67,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path, module, trainer, where, val
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_begins_in_the_middle_of_a_step_saves_nothing_yet(tmp_path, module, trainer):
+def test_a_run_that_begins_within_an_accumulated_step_does_not_save(tmp_path, module, trainer):
     kept = schedule(tmp_path)
     module.step = 4
     kept.on_train_start(trainer, module)
@@ -75,8 +75,8 @@ def test_a_run_that_begins_in_the_middle_of_a_step_saves_nothing_yet(tmp_path, m
     assert kept.last is None and names(tmp_path) == []
 
 
-def test_training_goes_on_and_what_is_written_is_what_was_there(
-    tmp_path, module, trainer, held_back
+def test_a_background_save_writes_the_state_at_its_step_while_training_continues(
+    tmp_path, module, trainer, delayed_writes
 ):
     average = AveragedWeights()
     average.averages = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
@@ -92,29 +92,29 @@ def test_training_goes_on_and_what_is_written_is_what_was_there(
         for tensor in (*module.denoiser.parameters(), *average.averages.values()):
             tensor.add_(7)
         trainer.optimizers[0].state[module.denoiser.bias]["exp_avg"].add_(7)
-    held_back.set()
-    found = directory.read(kept.last)
-    assert all(torch.equal(found.weights("raw")[name], weights[name]) for name in weights)
-    assert all(bool((tensor == 1).all()) for tensor in found.weights("averaged").values())
-    assert found.state()["optimizer"]["state"][1]["exp_avg"].tolist() == [1, 1]
+    delayed_writes.set()
+    checkpoint = directory.read(kept.last)
+    assert all(torch.equal(checkpoint.weights("raw")[name], weights[name]) for name in weights)
+    assert all(bool((tensor == 1).all()) for tensor in checkpoint.weights("averaged").values())
+    assert checkpoint.state()["optimizer"]["state"][1]["exp_avg"].tolist() == [1, 1]
 
 
-def test_without_a_thread_a_save_is_on_disk_when_it_returns(tmp_path, module, trainer):
+def test_a_foreground_save_is_on_disk_when_it_returns(tmp_path, module, trainer):
     kept = schedule(tmp_path, background=False)
     module.step = 4
     kept.on_train_batch_end(trainer, module)
     assert names(tmp_path) == ["step_0000004"]
 
 
-def test_one_copy_at_a_time_is_in_memory(tmp_path, module, trainer, monkeypatch):
+def test_at_most_one_snapshot_is_in_memory(tmp_path, module, trainer, monkeypatch):
     copies, alive = [], []
     honest = checkpoint_schedule.snapshot
 
     def counted(value):
         alive.append(sum(copy() is not None for copy in copies))
-        held = honest(value)
-        copies.append(weakref.ref(held["weights"]["weight"]))
-        return held
+        copied = honest(value)
+        copies.append(weakref.ref(copied["weights"]["weight"]))
+        return copied
 
     monkeypatch.setattr(checkpoint_schedule, "snapshot", counted)
     kept = schedule(tmp_path, every_steps=1)
@@ -123,7 +123,7 @@ def test_one_copy_at_a_time_is_in_memory(tmp_path, module, trainer, monkeypatch)
     assert kept.last and alive == [0, 0, 0, 0, 0]
 
 
-def test_save_now_waits_and_does_nothing_twice(tmp_path, module, trainer, monkeypatch):
+def test_save_now_waits_and_a_second_call_writes_nothing(tmp_path, module, trainer, monkeypatch):
     written, save = [], directory.save
     monkeypatch.setattr(
         directory, "save", lambda path, **named: (written.append(path.name), save(path, **named))
@@ -139,7 +139,7 @@ def test_save_now_waits_and_does_nothing_twice(tmp_path, module, trainer, monkey
     assert written[2:] == ["step_0000013"] and directory.read(tmp_path / "step_0000013").step == 13
 
 
-def test_a_run_that_took_no_step_leaves_what_it_came_from(tmp_path, module, trainer):
+def test_a_run_without_a_step_leaves_its_initial_checkpoint_unchanged(tmp_path, module, trainer):
     module.step = 5
     schedule(tmp_path).save_now(trainer, module)
     before = directory.read(tmp_path / "step_0000005").hash
@@ -157,7 +157,7 @@ def test_a_run_that_took_no_step_leaves_what_it_came_from(tmp_path, module, trai
     assert directory.read(tmp_path / "step_0000005").hash != before
 
 
-def test_only_the_first_rank_writes(tmp_path, module, trainer):
+def test_only_rank_zero_writes(tmp_path, module, trainer):
     trainer.is_global_zero = False
     kept = schedule(tmp_path)
     module.step = 4
@@ -166,18 +166,18 @@ def test_only_the_first_rank_writes(tmp_path, module, trainer):
     assert names(tmp_path) == [] and kept.last.name == "step_0000004"
 
 
-def test_while_the_averages_are_in_place_the_raw_weights_are_saved(tmp_path, module, trainer):
+def test_raw_weights_are_saved_while_averages_are_applied(tmp_path, module, trainer):
     average = AveragedWeights()
     average.averages = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
     raw = module.denoiser.weight.detach().clone()
     with average.applied(module.denoiser):
         schedule(tmp_path, average).save_now(trainer, module)
-    found = directory.read(tmp_path / "step_0000000")
-    assert torch.equal(found.weights("raw")["weight"], raw)
-    assert bool((found.weights("averaged")["weight"] == 1).all())
+    checkpoint = directory.read(tmp_path / "step_0000000")
+    assert torch.equal(checkpoint.weights("raw")["weight"], raw)
+    assert bool((checkpoint.weights("averaged")["weight"] == 1).all())
 
 
-def test_two_optimizers_in_one_come_back(tmp_path, module, trainer):
+def test_the_state_of_muon_with_adamw_round_trips(tmp_path, module, trainer):
     net = nn.ModuleDict(
         {
             "blocks": nn.ModuleList([nn.ModuleDict({"mlp": nn.Linear(4, 4)})]),

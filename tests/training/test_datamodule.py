@@ -1,4 +1,4 @@
-"""What the datamodule asks of torch's loader."""
+"""Settings of torch's data loader, and signals in its workers."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from tinyflux_pl.training.datamodule import CachedLatents
 
 
 @pytest.mark.parametrize("device, pins", [("cuda", True), ("cpu", False), (None, False)])
-def test_batches_are_pinned_on_their_way_to_a_gpu_alone(device, pins):
+def test_batches_are_pinned_only_for_a_gpu(device, pins):
     data = CachedLatents(Samples(), Samples(), 4, stop_step=2)
     if device is not None:
         strategy = SimpleNamespace(root_device=torch.device(device))
@@ -23,9 +23,20 @@ def test_batches_are_pinned_on_their_way_to_a_gpu_alone(device, pins):
     assert data.train_dataloader().pin_memory is pins
 
 
+@pytest.mark.parametrize(
+    ("limit", "held_out"),
+    [(None, list(range(10))), (10, list(range(10))), (5, [0, 2, 4, 6, 8]), (4, [0, 3, 6, 9])],
+)
+def test_validation_takes_at_most_its_samples_evenly_spaced(limit, held_out):
+    data = CachedLatents(Samples(40), Samples(10), 4, stop_step=2, validation_samples=limit)
+    assert [row for rows in data.validation_batches().batch_sampler for row in rows] == held_out
+    seen = [row for rows in data.seen_batches().batch_sampler for row in rows]
+    assert len(seen) == len(held_out) and seen[-1] >= 30
+
+
 @pytest.mark.parametrize("number", interruption.SIGNALS)
-def test_workers_ignore_what_asks_the_run_to_stop(number):
-    """It reaches the whole group, and the step under way still needs their batches."""
+def test_workers_ignore_stop_signals(number):
+    """Signals reach the whole group, and the current step still needs its batches."""
     data = CachedLatents(Samples(), Samples(), 4, stop_step=40, workers=2)
     alone = CachedLatents(Samples(), Samples(), 4, stop_step=40)
     batches = iter(data.train_dataloader())
@@ -42,7 +53,7 @@ def test_workers_ignore_what_asks_the_run_to_stop(number):
 
 
 @pytest.mark.parametrize("number", interruption.SIGNALS)
-def test_a_signal_ends_no_worker_that_has_only_just_started(monkeypatch, number):
+def test_a_signal_does_not_kill_a_worker_that_is_starting(monkeypatch, number):
     begin = interruption.leave_to_parent
 
     def late():

@@ -1,4 +1,4 @@
-"""A save that fails in its thread is told by what comes next, and one under way is finished."""
+"""A save that fails in its thread is reported by the next call, and a pending one finishes."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tinyflux_pl.core.errors import DiskFull
 
 
 @pytest.mark.parametrize("call", ["next save", "next step", "last"])
-def test_a_failure_is_raised_by_what_comes_next(tmp_path, module, trainer, full, call):
+def test_a_failed_save_is_raised_by_the_next_call(tmp_path, module, trainer, full, call):
     full.append(4)
     kept = schedule(tmp_path)
     module.step = 4
@@ -20,7 +20,7 @@ def test_a_failure_is_raised_by_what_comes_next(tmp_path, module, trainer, full,
     assert caught.value.where.endswith("step_0000004") and caught.value.cure
 
 
-def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(
+def test_the_end_of_training_saves_before_raising_an_earlier_failure(
     tmp_path, module, trainer, full
 ):
     full.append(4)
@@ -37,13 +37,13 @@ def test_the_end_of_training_raises_an_earlier_failure_but_saves_first(
         kept.on_train_end(trainer, module)
 
 
-def test_an_exception_finishes_what_is_being_written(
-    tmp_path, module, trainer, held_back, full, capsys
+def test_a_pending_save_finishes_when_training_raises(
+    tmp_path, module, trainer, delayed_writes, full, capsys
 ):
     kept = schedule(tmp_path)
     module.step = 4
     kept.on_train_batch_end(trainer, module)
-    held_back.set()
+    delayed_writes.set()
     kept.on_exception(trainer, module, RuntimeError("training failed"))
     assert names(tmp_path) == ["step_0000004"] and not capsys.readouterr().err
     full.append(8)

@@ -15,9 +15,7 @@ from tinyflux_pl.training.throughput import Throughput
 
 
 def measured_and_applied_norm(folder, clip):
-    """The gradient norm that the guard is given, and that of the gradients left for the
-    optimizer.
-    """
+    """The gradient norm passed to the guard, and that left for the optimizer."""
     small = Small(folder, 1)
     small.module.clip = clip
     check_step, norms = small.guard.check_step, []
@@ -32,7 +30,7 @@ def measured_and_applied_norm(folder, clip):
     return norms
 
 
-def test_a_gradient_above_clip_is_scaled_down_and_others_are_unchanged(tmp_path):
+def test_only_gradients_above_the_clip_norm_are_scaled(tmp_path):
     measured, applied = measured_and_applied_norm(tmp_path / "free", None)
     assert applied == pytest.approx(measured)
     assert measured > 0.1
@@ -43,8 +41,9 @@ def test_a_gradient_above_clip_is_scaled_down_and_others_are_unchanged(tmp_path)
 
 
 class Recorder(Callback):
-    """Notes the module's state at each hook, as (hook, step, step_complete, names of
-    step_metrics).
+    """Records the module's state at each hook.
+
+    Entries are (hook, step, step_complete, names of step_metrics).
     """
 
     def __init__(self, name, events):
@@ -105,7 +104,7 @@ def reject(guard, optimizer):
     optimizer.found_inf = torch.tensor(1.0)
 
 
-def test_every_hook_of_training_names_the_module_that_it_hooks_into():
+def test_every_training_hook_is_annotated_with_its_module_class():
     hooks = []
     for info in pkgutil.iter_modules(tinyflux_pl.training.__path__, "tinyflux_pl.training."):
         module = importlib.import_module(info.name)

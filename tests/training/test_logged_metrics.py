@@ -1,4 +1,4 @@
-"""What is logged: means over a window, under the run's own step, the same after a cut."""
+"""Logged metrics: window means under the step of the run, equal after an interruption."""
 
 from types import SimpleNamespace
 
@@ -22,9 +22,7 @@ class Rows:
 
 
 class Steps:
-    """Feeds a callback with steps whose loss is the step's number, plus a part that micro-batches
-    differ by.
-    """
+    """Feed a callback with steps whose loss is the step number plus a part per micro-batch."""
 
     def __init__(self, start=0, every=4, micro_batches=2):
         self.module = SimpleNamespace(
@@ -32,6 +30,7 @@ class Steps:
             step_complete=True,
             step_metrics={},
             guard=None,
+            optimizer_names=(),
             network=nn.ModuleDict({"image": nn.Linear(2, 2), "text": nn.Linear(2, 2)}),
         )
         self.trainer = SimpleNamespace(
@@ -62,7 +61,7 @@ class Steps:
         return self
 
 
-def test_a_row_holds_the_means_of_its_steps_and_the_last_ones_learning_rate():
+def test_a_row_holds_means_over_its_steps_and_the_last_learning_rate():
     steps = Steps().to(9)
     assert [step for step, _ in steps.rows] == [4, 8]
     # steps 4 to 7 (counted before they are taken), micro-batches of which are 0 and 1 more
@@ -70,17 +69,32 @@ def test_a_row_holds_the_means_of_its_steps_and_the_last_ones_learning_rate():
     assert steps.rows[1][1] == expected and steps.logged.latest.keys() > expected.keys()
 
 
+def test_each_of_several_optimizers_logs_its_own_learning_rate():
+    steps = Steps(every=1, micro_batches=1)
+    optimizers = [SimpleNamespace(param_groups=[{"lr": lr}]) for lr in (1e-3, 4e-3)]
+    steps.module.optimizer_names = ("autoencoder", "critic")
+    steps.trainer.optimizers = optimizers
+    for optimizer in optimizers:
+        steps.logged.on_before_optimizer_step(steps.trainer, steps.module, optimizer)
+    steps.module.step_metrics = {"loss": torch.tensor(1.0)}
+    steps.module.step, steps.module.step_complete = 1, False
+    steps.logged.on_train_batch_end(steps.trainer, steps.module)
+    row = steps.rows[0][1]
+    assert row["train/learning_rate_autoencoder_0"] == 1e-3
+    assert row["train/learning_rate_critic_0"] == 4e-3
+
+
 @pytest.mark.parametrize("cut", range(1, 9))
-def test_a_run_cut_anywhere_logs_the_same(cut):
-    whole, first = Steps().to(12), Steps().to(cut)
+def test_a_run_interrupted_anywhere_logs_equal_rows(cut):
+    uninterrupted, first = Steps().to(12), Steps().to(cut)
     second = Steps(start=cut)
     second.logged.restore(snapshot(first.logged.state()))
-    assert first.rows + second.to(12).rows == whole.rows
+    assert first.rows + second.to(12).rows == uninterrupted.rows
 
 
-def test_step_whose_row_cannot_be_written_completes_and_the_resumed_run_writes_the_row():
+def test_a_row_that_failed_to_be_written_is_written_after_resume():
     """Else a logger that fails would cost the steps since the last checkpoint."""
-    whole, first = Steps().to(12), Steps().to(7)
+    uninterrupted, first = Steps().to(12), Steps().to(7)
 
     def fail(*_, **__):
         raise OSError("the logger's server does not answer")
@@ -92,10 +106,10 @@ def test_step_whose_row_cannot_be_written_completes_and_the_resumed_run_writes_t
     second = Steps(start=8)
     second.logged.restore(snapshot(first.logged.state()))
     second.logged.on_train_start(second.trainer, second.module)
-    assert first.rows + second.to(12).rows == whole.rows
+    assert first.rows + second.to(12).rows == uninterrupted.rows
 
 
-def test_a_refused_step_spoils_no_mean():
+def test_a_rejected_step_is_excluded_from_the_means():
     steps = Steps(micro_batches=1)
     steps.module.guard = SimpleNamespace(
         step_accepted=torch.tensor(True), skipped=torch.tensor(0.0)
@@ -121,5 +135,5 @@ def test_a_refused_step_spoils_no_mean():
     )
 
 
-def test_zero_means_never():
+def test_an_interval_of_zero_logs_no_row():
     assert Steps(every=0).to(5).rows == []

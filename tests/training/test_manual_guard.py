@@ -37,7 +37,7 @@ def test_a_critics_gradient_may_grow_without_limit(guard):
     assert limited == [True] * 8 + [False]
 
 
-def test_what_is_not_finite_is_rejected_for_its_own_optimizer_alone(guard):
+def test_a_nonfinite_gradient_is_rejected_only_for_its_optimizer(guard):
     assert not judged(guard, "autoencoder", torch.nan, 0)
     assert judged(guard, "critic", 1.0, 0, limited=False)
     assert not guard.step_accepted
@@ -47,7 +47,7 @@ def test_what_is_not_finite_is_rejected_for_its_own_optimizer_alone(guard):
     assert int(guard.skipped) == 2
 
 
-def test_the_state_of_every_median_comes_back(guard, tmp_path):
+def test_the_state_of_every_running_median_round_trips(guard, tmp_path):
     for step in range(6):
         judged(guard, "autoencoder", 1.0, step)
         judged(guard, "critic", 5.0, step, limited=False)

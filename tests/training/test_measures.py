@@ -35,7 +35,7 @@ def test_gradient_norms_are_grouped_below_a_wrapper():
     assert set(measures.module_gradient_norms(net["net"])) == {"a", "b"}
 
 
-def test_waiting_counts_the_time_until_each_batch_is_there(monkeypatch):
+def test_waiting_time_is_the_time_until_each_batch_arrives(monkeypatch):
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr(timed, "time", clock)
 
@@ -54,7 +54,7 @@ def test_waiting_counts_the_time_until_each_batch_is_there(monkeypatch):
     assert measure(None, Window(7, 0.0)) == {names.DATA_WAIT.pattern: 0.0}
 
 
-def test_utilisation_is_flops_over_the_peak_of_all_ranks_and_counts_once():
+def test_utilisation_is_flops_over_the_peak_of_all_ranks_and_flops_are_counted_once():
     counted = []
     measure = measures.Utilisation(100.0, lambda: counted.append(1) or 5.0)
     module = SimpleNamespace(trainer=SimpleNamespace(world_size=2))
@@ -64,7 +64,7 @@ def test_utilisation_is_flops_over_the_peak_of_all_ranks_and_counts_once():
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")
-def test_a_log_point_reads_the_device_once_and_a_step_between_never(tmp_path, monkeypatch):
+def test_the_device_is_read_once_per_log_point_and_never_between(tmp_path, monkeypatch):
     """On a GPU every read makes the host wait for all queued work."""
     average = AveragedWeights()
     reads: list[int] = []

@@ -1,4 +1,4 @@
-"""The log of a run: a row a step, exact, and whole after a resumption."""
+"""The log of a run: one exact row per step, complete after resumption."""
 
 import copy
 import csv
@@ -48,23 +48,23 @@ def test_a_step_has_one_row_and_numbers_are_exact(log):
         (0, []),
     ],
 )
-def test_what_a_resumed_run_writes_again_goes(log, step, kept):
+def test_rows_after_the_resume_step_are_replaced(log, step, kept):
     again = MetricsFile(log.save_dir)
     again.continue_from(step)
     assert [(row["step"], len(row)) for row in rows(again)] == kept
 
 
-def test_a_cut_log_continued_is_the_whole_log(log):
-    whole = log.path.read_bytes()
+def test_an_interrupted_log_continued_equals_the_uninterrupted_one(log):
+    original = log.path.read_bytes()
     again = MetricsFile(log.save_dir)
     again.continue_from(10)
     again.log_metrics({"preview/accuracy_all": 0.5}, 10)
     again.log_metrics({"validation/loss": 0.25}, 10)
     again.log_metrics({"validation/loss": 0.125}, 12)
-    assert again.path.read_bytes() == whole
+    assert again.path.read_bytes() == original
 
 
-def test_nothing_is_lost_without_a_proper_end(log):
+def test_every_row_is_in_the_file_without_finalisation(log):
     """Every row is in the file at once: a SIGKILL between two rows loses none."""
     assert len(rows(log)) == 3 and not log.path.read_text().endswith("\n\n")
     log.finalize("failed")
@@ -72,29 +72,29 @@ def test_nothing_is_lost_without_a_proper_end(log):
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
-def test_a_row_that_was_torn_is_no_row(log, cut):
+def test_a_truncated_last_row_is_ignored(log, cut):
     """A kill between two pages, or a full disk: `120.5,...` must not come back as step 1."""
     log.log_metrics({"train/loss": 1 / 3}, 120)
-    whole = log.path.read_bytes()
-    log.path.write_bytes(whole[:-cut])
+    original = log.path.read_bytes()
+    log.path.write_bytes(original[:-cut])
     again = MetricsFile(log.save_dir)
     again.continue_from(12)
     assert [row["step"] for row in rows(again)] == ["5", "10"]
-    log.path.write_bytes(whole[:-cut])
+    log.path.write_bytes(original[:-cut])
     again = MetricsFile(log.save_dir)
     again.continue_from(121)
     assert [row["step"] for row in rows(again)] == ["5", "10", "12"]
 
 
 @pytest.mark.parametrize("room", [0, 3])
-def test_a_full_disk_is_told_as_one(log, monkeypatch, room):
+def test_a_full_disk_is_reported_as_disk_full(log, monkeypatch, room):
     honest, before = os.pwrite, log.path.read_bytes()
 
-    def full(handle, line, place):
+    def full(handle, line, position):
         if not room and line not in before:
             raise OSError(errno.ENOSPC, "No space left on device")
         return honest(
-            handle, line if line in before else line[:room], place
+            handle, line if line in before else line[:room], position
         )  # as the kernel does: what fits, and no error
 
     monkeypatch.setattr(os, "pwrite", full)
@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_as_one(log, monkeypatch, room):
         assert log.path.read_bytes() == before
 
 
-def test_a_run_without_a_log_begins_one(tmp_path):
+def test_a_resumed_run_without_a_log_starts_one(tmp_path):
     log = MetricsFile(str(tmp_path))
     log.continue_from(100)
     log.log_metrics({"train/loss": float("nan")}, 101)

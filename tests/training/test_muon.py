@@ -1,4 +1,4 @@
-"""Our Muon is torch's, matrices of one shape together; a refused step is none."""
+"""Muon equals torch's, with matrices of one shape together; a skipped step changes nothing."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def gradients(parameters, seed):
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-def test_steps_are_those_of_torch_up_to_bf16():
+def test_steps_equal_those_of_torch_up_to_bf16():
     ours, theirs = weights(), weights()
     options = dict(lr=0.02, momentum=0.9, weight_decay=0.1)
     one, other = (
@@ -36,7 +36,7 @@ def test_steps_are_those_of_torch_up_to_bf16():
         assert torch.equal(one.state[a]["momentum_buffer"], other.state[b]["momentum_buffer"])
 
 
-def test_a_kernel_is_stepped_as_its_matrix():
+def test_a_convolution_kernel_is_updated_as_its_matrix():
     kernel = torch.nn.Parameter(torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
     matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
     for parameter in (kernel, matrix):
@@ -46,26 +46,26 @@ def test_a_kernel_is_stepped_as_its_matrix():
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 50), (3, 50, 20)])
-def test_singular_values_come_near_one(shape):
-    found = torch.linalg.svdvals(
+def test_singular_values_of_an_update_are_near_one(shape):
+    singular_values = torch.linalg.svdvals(
         orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))).float()
     )
-    assert found.min() > 0.6 and found.max() < 1.3
+    assert singular_values.min() > 0.6 and singular_values.max() < 1.3
 
 
-def test_a_bound_on_memory_changes_nothing_but_rounding(monkeypatch):
-    together, apart = weights(), weights()
+def test_the_memory_bound_changes_only_rounding(monkeypatch):
+    together, separate = weights(), weights()
     gradients(together, 1)
-    gradients(apart, 1)
+    gradients(separate, 1)
     Muon(together).step()
     monkeypatch.setattr(muon, "MAX_STACK_BYTES", 16 * 48 * 4 * 2)
-    assert sorted(map(len, muon._stacks(apart))) == [1, 2, 2, 2]
-    Muon(apart).step()
-    for a, b, start in zip(together, apart, weights(), strict=True):
+    assert sorted(map(len, muon._stacks(separate))) == [1, 2, 2, 2]
+    Muon(separate).step()
+    for a, b, start in zip(together, separate, weights(), strict=True):
         assert (a - b).norm() < 0.02 * (b - start).norm()
 
 
-def test_a_refused_step_touches_no_bit():
+def test_a_skipped_step_leaves_weights_and_state_bit_equal():
     parameters = weights()
     parameters[0].data[0, :2] = torch.tensor([0.0, -0.0])
     optimizer = Muon(parameters, weight_decay=0.5)
@@ -81,3 +81,9 @@ def test_a_refused_step_touches_no_bit():
     for parameter, (weight, momentum) in zip(parameters, before, strict=True):
         assert torch.equal(parameter.view(torch.int32), weight.view(torch.int32))
         assert torch.equal(optimizer.state[parameter]["momentum_buffer"], momentum)
+
+
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_iteration_runs_in_bf16_only_where_the_processor_has_it(monkeypatch, fast, dtype):
+    monkeypatch.setattr(muon, "has_fast_bf16", lambda device_type: fast)
+    assert orthogonal(torch.eye(3)[None]).dtype == dtype

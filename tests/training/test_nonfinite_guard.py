@@ -1,6 +1,4 @@
-"""The guard: what it refuses, that a refused step changes nothing, that nothing waits, and when it
-stops.
-"""
+"""The guard: rejections, unchanged state, no synchronisation, and stopping."""
 
 import functools
 import math
@@ -39,9 +37,9 @@ class Watch(Callback):
         self.rates[pl_module.step] = [g["lr"] for g in trainer.optimizers[0].param_groups]
 
 
-def watched(*given, attacks=(), **options):
+def watched(*args, attacks=(), **options):
     watch = Watch()
-    run = Small(*given, attacks=(), **options)
+    run = Small(*args, attacks=(), **options)
     run.trainer.callbacks[:0] = attacks
     run.trainer.callbacks.append(watch)
     watch.run = run
@@ -51,7 +49,7 @@ def watched(*given, attacks=(), **options):
 @pytest.mark.parametrize("optimizer", [MuonAdamW, adamw, SGD], ids=["muon", "adamw", "sgd"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path, kind, value, optimizer):
+def test_a_nonfinite_step_changes_nothing_and_is_reported(tmp_path, kind, value, optimizer):
     attack = Attack(kind, value, {0, 6})
     run, watch = watched(tmp_path, 8, attacks=(attack,), optimizer=optimizer)
     start = [p.detach().clone() for p in run.net.parameters()]
@@ -59,23 +57,21 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path, kind, value, 
     assert same(watch.bits[1][: len(start)], start) and same(watch.bits[7], watch.bits[6])
     assert not same(watch.bits[6], watch.bits[5]) and not same(watch.bits[8], watch.bits[7])
     assert all(value.isfinite().all() for value in run.bits())
-    found = skipped_lines(tmp_path)
-    assert [line["step"] for line in found] == [0, 6] and float(run.guard.skipped) == 2
-    assert [line["sample_ids"] for line in found] == attack.sample_ids and len(
-        found[0]["sample_ids"]
+    skipped = skipped_lines(tmp_path)
+    assert [line["step"] for line in skipped] == [0, 6] and float(run.guard.skipped) == 2
+    assert [line["sample_ids"] for line in skipped] == attack.sample_ids and len(
+        skipped[0]["sample_ids"]
     ) == 4
-    reasons = " ".join(found[1]["reasons"])
+    reasons = " ".join(skipped[1]["reasons"])
     assert {"loss": "loss is", "gradient": "gradient is", "activation": "loss is"}[kind] in reasons
     if kind == "loss":
-        assert "gradient" not in reasons and math.isfinite(found[1]["norm"])
+        assert "gradient" not in reasons and math.isfinite(skipped[1]["norm"])
     if kind == "gradient":
-        assert "loss" not in reasons and math.isfinite(found[1]["loss"])
+        assert "loss" not in reasons and math.isfinite(skipped[1]["loss"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_bad_micro_batch_of_three_refuses_the_whole_step_and_names_all_its_samples(
-    tmp_path, kind
-):
+def test_one_nonfinite_micro_batch_rejects_the_step_and_lists_its_samples(tmp_path, kind):
     attack = Attack(kind, NAN, {2}, micro_batch=1)
     run, watch = watched(tmp_path, 4, attacks=(attack,), accumulation=3)
     run.run()
@@ -86,19 +82,19 @@ def test_one_bad_micro_batch_of_three_refuses_the_whole_step_and_names_all_its_s
     )
 
 
-def test_learning_rate_steps_and_order_go_on(tmp_path):
+def test_rejected_steps_advance_step_count_learning_rate_and_sample_order(tmp_path):
     spared, one = watched(tmp_path / "a", 9)
     attacked, two = watched(tmp_path / "b", 9, attacks=(Attack("loss", NAN, {2, 5}),))
     spared.run(), attacked.run()
     assert one.ids == two.ids and one.rates == two.rates and attacked.module.step == 9
 
 
-def test_a_run_without_bad_numbers_has_the_bits_of_one_without_a_guard(tmp_path):
+def test_a_finite_run_is_bit_equal_with_and_without_guard(tmp_path):
     guarded, free = Small(tmp_path, 12).run(), Small(tmp_path, 12, guarded=False).run()
     assert same(guarded.bits(), free.bits()) and not (tmp_path / "skipped.jsonl").exists()
 
 
-def test_a_batch_a_hundred_times_as_large_is_refused_once_the_medians_are_known(tmp_path):
+def test_a_hundredfold_batch_is_rejected_after_warm_up(tmp_path):
     samples = Samples()
     late = drawn_at(20)
     samples.scale[late] = 100.0
@@ -120,7 +116,7 @@ def drawn_at(step):
     return SampleOrder([64], 4, 0).batch(step)
 
 
-def test_the_limits_do_not_hold_before_the_warm_up_nor_without_a_factor(tmp_path):
+def test_no_limit_applies_during_warm_up_or_without_a_factor(tmp_path):
     for options in ({"warmup": 64}, {"loss_factor": None, "norm_factor": None}):
         samples = Samples()
         samples.scale[drawn_at(20)] = 100.0
@@ -167,7 +163,7 @@ class RecordedReads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("optimizer", [MuonAdamW, adamw, SGD], ids=["muon", "adamw", "sgd"])
-def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
+def test_no_step_synchronises_with_the_device(tmp_path, monkeypatch, optimizer):
     reads = []
     target = "tinyflux_pl.training.nonfinite_guard.NonFiniteGuard._read_verdicts"
     monkeypatch.setattr(target, lambda *_: reads.append(1))
@@ -180,28 +176,26 @@ def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
     assert recorded.reads == (HOST_READS | unfused if optimizer is SGD else HOST_READS)
 
 
-def test_factors_that_refuse_half_of_all_steps_and_lbfgs_are_refused(tmp_path):
+def test_factors_of_one_and_lbfgs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="half of all steps"):
         Small(tmp_path, 2, norm_factor=1.0)
     with pytest.raises(ConfigError, match="LBFGS"):
         Small(tmp_path, 2, optimizer=torch.optim.LBFGS).run()
 
 
-def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
-    """Two ranks of two samples each; in steps 3 and 4 the loss of the second one's is not
-    finite.
-    """
+def test_a_nonfinite_loss_on_one_rank_is_rejected_and_reported_by_both(tmp_path):
+    """Two ranks of two samples each; the second one's loss is nonfinite in steps 3 and 4."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
     class SecondRank(Attack):  # a loss with finite gradients, which tell the other rank nothing
-        def on_train_batch_start(self, trainer, *given):
+        def on_train_batch_start(self, trainer, *args):
             if trainer.global_rank == 1:
-                super().on_train_batch_start(trainer, *given)
+                super().on_train_batch_start(trainer, *args)
 
     def rank(number):
-        told = {
+        reports = {
             "RANK": number,
             "LOCAL_RANK": number,
             "WORLD_SIZE": 2,
@@ -209,7 +203,7 @@ def test_what_one_rank_finds_both_refuse_and_name_and_stop_for(tmp_path):
             "GROUP_RANK": 0,
         }
         os.environ.update(
-            {k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+            {k: str(v) for k, v in reports.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port
         )
         os.environ["TORCHELASTIC_RUN_ID"] = "guard"
         run = Small(

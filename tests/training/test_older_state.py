@@ -1,6 +1,4 @@
-"""Runs of older versions, which trained a parameter that nothing reads, go on now that it is
-frozen.
-"""
+"""Runs of older versions with a trained but unused parameter resume now that it is frozen."""
 
 import pytest
 import torch
@@ -17,24 +15,22 @@ def sgd(module):
 
 
 def net(frozen):
-    """With a matrix and a bias in the middle that no forward pass reads, as deep_v42's
-    spatial_to_qk_scale.
-    """
+    """With an unread matrix and bias in the middle, as deep_v42's spatial_to_qk_scale."""
     torch.manual_seed(0)
-    made = Net()
-    made.img_in.never_read = torch.nn.Linear(1, 4).requires_grad_(not frozen)
-    return made
+    network = Net()
+    network.img_in.never_read = torch.nn.Linear(1, 4).requires_grad_(not frozen)
+    return network
 
 
 @pytest.mark.parametrize("optimizer", [MuonAdamW, adamw, sgd])
-def test_the_state_of_a_parameter_that_nothing_read_is_left_out(tmp_path, optimizer):
-    whole = run(tmp_path / "whole", 6, optimizer=optimizer, net=net(frozen=True))
+def test_optimizer_state_of_a_removed_unused_parameter_is_dropped(tmp_path, optimizer):
+    uninterrupted = run(tmp_path / "whole", 6, optimizer=optimizer, net=net(frozen=True))
     run(tmp_path / "old", 3, optimizer=optimizer, net=net(frozen=False))
     again = run(tmp_path / "old", 6, start=3, optimizer=optimizer, net=net(frozen=True))
-    assert same(whole.bits(), again.bits())
+    assert same(uninterrupted.bits(), again.bits())
 
 
-def test_a_parameter_that_has_been_trained_is_not_dropped(tmp_path):
+def test_optimizer_state_of_a_trained_parameter_is_not_dropped(tmp_path):
     run(tmp_path, 3, net=net(frozen=True))
     other = net(frozen=True)
     other.img_in.weight.requires_grad_(False)
@@ -42,6 +38,6 @@ def test_a_parameter_that_has_been_trained_is_not_dropped(tmp_path):
         run(tmp_path, 4, start=3, net=other)
 
 
-def test_a_state_that_fits_stays_as_it_is():
+def test_a_matching_optimizer_state_is_unchanged():
     state = {"state": {0: {"step": 1}}, "param_groups": [{"lr": 1, "params": [0, 1]}]}
     assert without_unused_parameters(state, [{"params": [None, None]}]) == state

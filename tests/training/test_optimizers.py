@@ -60,7 +60,7 @@ def fill(net, seed):
         p.grad = torch.randn(p.shape, generator=g)
 
 
-def test_roles():
+def test_parameters_are_split_by_role():
     net = Net()
     hidden, edge, plain = split_by_role(net)
     assert [id(p) for p in hidden] == [id(net.blocks[0]["mlp"].weight)]
@@ -70,7 +70,7 @@ def test_roles():
     assert all(p.ndim == 1 for p in plain) and len(plain) == 5
 
 
-def test_muon_takes_the_kernels_attention_and_feed_forward_of_a_unet():
+def test_muon_optimizes_kernels_attention_and_feed_forward_of_a_unet():
     spec = LatentSpec(channels=4, downsample=1), TextSpec(width=8, length=4, pooled=8)
     small = {"block_out_channels": (8, 16), "attention_head_dim": 2, "norm_num_groups": 2}
     net = build_unet(*spec, LinearPath(), "velocity", **small)
@@ -92,7 +92,7 @@ def test_muon_takes_the_kernels_attention_and_feed_forward_of_a_unet():
     assert all(any(reader in name for name in edge) for reader in readers)
 
 
-def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_alone():
+def test_norms_and_biases_do_not_decay_and_frozen_weights_are_unchanged():
     for optimizer in (
         adamw(net := Net(), weight_decay=0.1),
         MuonAdamW(net := Net(), weight_decay=0.1),
@@ -107,13 +107,13 @@ def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_alone():
         }
 
 
-def test_a_network_without_blocks_is_told_to_take_another_optimizer():
+def test_a_network_without_blocks_is_refused_with_another_optimizer_as_cure():
     with pytest.raises(ConfigError, match="no matrices inside blocks") as error:
         build_optimizer(nn.Sequential(nn.Linear(4, 8), nn.Conv2d(2, 2, 3)), MuonAdamW)
     assert error.value.cure == "optimizer=adamw"
 
 
-def test_a_schedule_reaches_both_halves():
+def test_a_schedule_sets_the_rate_of_muon_and_adamw():
     net = Net()
     optimizer = MuonAdamW(net)
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.0)
@@ -123,32 +123,33 @@ def test_a_schedule_reaches_both_halves():
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
-def test_restoring_continues_with_the_same_bits():
+def test_a_restored_optimizer_continues_bit_equal():
     torch.manual_seed(0)
-    whole, broken = Net(), Net()
-    broken.load_state_dict(whole.state_dict())
-    first, second = MuonAdamW(whole), MuonAdamW(broken)
+    uninterrupted, broken = Net(), Net()
+    broken.load_state_dict(uninterrupted.state_dict())
+    first, second = MuonAdamW(uninterrupted), MuonAdamW(broken)
     for step in range(3):
-        for net, optimizer in ((whole, first), (broken, second)):
+        for net, optimizer in ((uninterrupted, first), (broken, second)):
             fill(net, step)
             optimizer.step()
     third = MuonAdamW(broken)
     third.load_state_dict(second.state_dict())
-    for net, optimizer in ((whole, first), (broken, third)):
+    for net, optimizer in ((uninterrupted, first), (broken, third)):
         fill(net, 9)
         optimizer.step()
     assert all(
-        torch.equal(a, b) for a, b in zip(whole.parameters(), broken.parameters(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(uninterrupted.parameters(), broken.parameters(), strict=True)
     )
 
 
 def bits(net, optimizer):
     """Everything a step may change, as numbers to compare."""
-    held = []
+    tensors = []
 
     def collect(value):
         if isinstance(value, torch.Tensor):
-            held.append(value.detach().clone())
+            tensors.append(value.detach().clone())
         elif isinstance(value, dict):
             for key in value:
                 collect(value[key])
@@ -156,10 +157,10 @@ def bits(net, optimizer):
             for item in value:
                 collect(item)
         elif isinstance(value, int | float):
-            held.append(torch.tensor(float(value)))
+            tensors.append(torch.tensor(float(value)))
 
     collect([list(net.parameters()), optimizer.state_dict()])
-    return held
+    return tensors
 
 
 def same(one, other):
@@ -170,9 +171,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e4])
-def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_if_it_had_not_been(
-    kind, poison
-):
+def test_a_skipped_step_leaves_weights_and_state_bit_equal_for_the_next(kind, poison):
     torch.manual_seed(0)
     spared, attacked = Net(), Net()
     attacked.load_state_dict(spared.state_dict())
@@ -202,7 +201,7 @@ def test_a_refused_step_leaves_weights_and_state_to_the_bit_and_the_next_is_as_i
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_a_good_step_with_the_guard_is_the_step_without_it(kind):
+def test_an_accepted_step_equals_one_without_guard(kind):
     torch.manual_seed(0)
     free, guarded = Net(), Net()
     guarded.load_state_dict(free.state_dict())
@@ -218,13 +217,13 @@ def test_a_good_step_with_the_guard_is_the_step_without_it(kind):
     )
 
 
-def test_a_refusal_is_no_part_of_what_is_saved():
+def test_the_skip_flag_is_not_in_the_state_dict():
     optimizer = MuonAdamW(Net())
     skip_step_if(optimizer, BAD)
     assert "found_inf" not in str(optimizer.state_dict())
 
 
-def test_torch_optimizers_get_what_is_trained():
+def test_torch_optimizers_receive_only_trained_parameters():
     net = Net()
     optimizer = build_optimizer(net, functools.partial(torch.optim.SGD, lr=0.1))
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -242,7 +241,7 @@ def test_torch_optimizers_get_what_is_trained():
     ],
     ids=["adamw", "muon", "momentum", "decay", "torch's"],
 )
-def test_a_rate_that_would_climb_is_refused(factory):
+def test_an_invalid_learning_rate_is_refused(factory):
     with pytest.raises(ConfigError, match="nvalid") as caught:
         build_optimizer(Net(), factory)
     assert caught.value.where == "optimizer" and caught.value.cure

@@ -1,6 +1,4 @@
-"""How a run ends early: at a step, saved, unless what would be saved is not one whole, sound
-step.
-"""
+"""Early ends of a run: saved at a complete, finite step or not at all."""
 
 import functools
 import os
@@ -68,17 +66,17 @@ def ask(_):
 
 
 @pytest.mark.parametrize("backend", ["gloo", "nccl"])
-def test_ranks_ask_each_other_without_a_gpu(monkeypatch, backend):
-    world, made, asked = object(), [], []
+def test_stop_requests_are_shared_on_cpu_tensors(monkeypatch, backend):
+    world, groups, calls = object(), [], []
 
     def all_reduce(value, _, group):
-        asked.append((value.device.type, group))
+        calls.append((value.device.type, group))
         value.fill_(signal.SIGTERM)
 
     monkeypatch.setattr(torch.distributed, "group", SimpleNamespace(WORLD=world))
     monkeypatch.setattr(torch.distributed, "get_backend", lambda group: backend)
     monkeypatch.setattr(
-        torch.distributed, "new_group", lambda backend: made.append(backend) or "of the hosts"
+        torch.distributed, "new_group", lambda backend: groups.append(backend) or "of the hosts"
     )
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     for _ in range(2):
@@ -89,41 +87,39 @@ def test_ranks_ask_each_other_without_a_gpu(monkeypatch, backend):
                 )
             )
         assert stop.value.everywhere
-    assert asked == [("cpu", world if backend == "gloo" else "of the hosts")] * 2
-    assert made == ([] if backend == "gloo" else ["gloo"]), "once"
+    assert calls == [("cpu", world if backend == "gloo" else "of the hosts")] * 2
+    assert groups == ([] if backend == "gloo" else ["gloo"]), "once"
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_request_is_met_after_the_step_under_way(tmp_path, accumulation):
+def test_a_stop_request_takes_effect_after_the_current_step(tmp_path, accumulation):
     assert ended_by(tmp_path, At("on_train_batch_start", 3, ask), Interrupted, accumulation) == [4]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_is_ours_not_lightnings_which_would_leave_in_the_middle_of_a_step(
-    tmp_path, number
-):
-    asked = []
+def test_signals_are_handled_here_and_not_by_lightning(tmp_path, number):
+    calls = []
 
     def kill(_):
-        if not asked:
-            asked.append(os.kill(os.getpid(), number))
+        if not calls:
+            calls.append(os.kill(os.getpid(), number))
 
     attack = At("on_train_batch_start", 3, kill)
     assert ended_by(tmp_path, attack, Interrupted, accumulation=3) == [4]
 
 
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
-def test_an_error_in_a_step_saves_the_one_before(tmp_path, hook):
+def test_an_error_within_a_step_saves_the_previous_step(tmp_path, hook):
     assert ended_by(tmp_path, At(hook, 3, failing(ValueError("on purpose"))), ValueError, 2) == [3]
 
 
-def test_an_error_after_a_step_saves_it(tmp_path):
+def test_an_error_after_a_step_saves_that_step(tmp_path):
     assert ended_by(
         tmp_path, At("on_train_batch_end", 3, failing(ValueError("on purpose"))), ValueError
     ) == [3]
 
 
-def test_a_logger_that_fails_loses_no_step(tmp_path, monkeypatch):
+def test_a_failing_logger_loses_no_step(tmp_path, monkeypatch):
     monkeypatch.setattr(LoggedMetrics, "_write", lambda *_: failing(ValueError("on purpose"))(None))
     assert ended_by(tmp_path, At("on_train_end", -1, ask), ValueError, every=3) == [3]
 
@@ -140,12 +136,12 @@ class Breaks(MuonAdamW):
             raise ValueError("on purpose")
 
 
-def test_half_a_step_is_not_saved(tmp_path):
+def test_an_incomplete_step_is_not_saved(tmp_path):
     Breaks.taken = 0
     assert ended_by(tmp_path, At("on_train_end", -1, ask), ValueError, optimizer=Breaks) == []
 
 
-def test_nothing_is_saved_before_the_first_step(tmp_path):
+def test_no_checkpoint_is_saved_before_the_first_step(tmp_path):
     assert (
         ended_by(
             tmp_path, At("on_train_batch_start", 0, failing(ValueError("on purpose"))), ValueError
@@ -155,15 +151,13 @@ def test_nothing_is_saved_before_the_first_step(tmp_path):
 
 
 def test_ranks_that_begin_at_different_steps_are_refused(tmp_path):
-    """One of them saw no checkpoint, or an older one: each would train on samples that are the
-    others'.
-    """
+    """A rank without the newest checkpoint would train on samples of another."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
     def rank(number):
-        told = {
+        reports = {
             "RANK": number,
             "LOCAL_RANK": number,
             "WORLD_SIZE": 2,
@@ -171,7 +165,7 @@ def test_ranks_that_begin_at_different_steps_are_refused(tmp_path):
             "GROUP_RANK": 0,
         }
         os.environ.update(
-            {k: str(v) for k, v in told.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+            {k: str(v) for k, v in reports.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port
         )
         os.environ["TORCHELASTIC_RUN_ID"] = "steps"
         small = Small(tmp_path, 6, ranks=2, start=0 if number else 3)
@@ -187,5 +181,5 @@ def test_ranks_that_begin_at_different_steps_are_refused(tmp_path):
         assert ended.code == 0, ended.printed[-3000:]
 
 
-def test_a_request_before_the_first_step_is_met_before_it(tmp_path):
+def test_a_stop_request_before_the_first_step_takes_effect_before_it(tmp_path):
     assert ended_by(tmp_path, At("on_fit_start", 0, ask), Interrupted) == []

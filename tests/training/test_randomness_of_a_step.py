@@ -1,6 +1,4 @@
-"""What a step draws is a function of the step too: a stream that forgot its step would repeat
-itself every epoch.
-"""
+"""Every draw of a step depends on the step; otherwise it would repeat every epoch."""
 
 import functools
 
@@ -25,7 +23,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_every_stream_of_a_step_is_drawn_anew_for_the_next_step(stream):
+def test_every_random_stream_differs_between_steps(stream):
     text_dropout = 0.5 if stream == "text dropout" else 0.0
     objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=text_dropout)
     one, again, later = (
@@ -34,26 +32,26 @@ def test_every_stream_of_a_step_is_drawn_anew_for_the_next_step(stream):
     assert torch.equal(one, again) and not torch.equal(one, later)
 
 
-def test_no_stream_of_a_step_is_asked_for_without_the_step(monkeypatch):
+def test_every_draw_of_a_step_is_keyed_by_the_step(monkeypatch):
     """A stream that is added later has to pass here as well."""
-    asked = []
+    draws = []
     for kind in ("uniform", "normal"):
         draw = getattr(rng, kind)
 
-        def noted(*given, _draw=draw, **named):
-            found = _draw(*given, **named)
-            asked.append((next(word for word in given if isinstance(word, str)), found))
-            return found
+        def noted(*args, _draw=draw, **named):
+            value = _draw(*args, **named)
+            draws.append((next(word for word in args if isinstance(word, str)), value))
+            return value
 
         monkeypatch.setattr(rng, kind, noted)
     objective = FlowObjective(Uniform(), NULL, [Expert(0.5)], text_dropout=0.5)
     by_step = []
     for step in (7, 8):
-        asked.clear()
+        draws.clear()
         objective.draw(Spy(), make_batch(), step)
-        by_step.append(dict(asked))
+        by_step.append(dict(draws))
     assert set(by_step[0]) == {"t", "noise", "text_dropout", "expert_dropout/lune"}
-    assert not [name for name, found in by_step[0].items() if torch.equal(found, by_step[1][name])]
+    assert not [name for name, value in by_step[0].items() if torch.equal(value, by_step[1][name])]
 
 
 class Dropping(nn.Module):
@@ -70,7 +68,7 @@ class Dropping(nn.Module):
         return Prediction(self.weight * torch.zeros_like(x_t))
 
 
-def test_a_network_s_own_dropout_is_a_function_of_seed_sample_and_step():
+def test_dropout_in_a_network_is_a_function_of_seed_sample_and_step():
     net = Dropping()
 
     def mask(step, first=1000, seed=0):
@@ -84,5 +82,5 @@ def test_a_network_s_own_dropout_is_a_function_of_seed_sample_and_step():
         return net.seen[-1]
 
     assert torch.equal(mask(3), mask(3))
-    others = (mask(4), mask(3, first=2000), mask(3, seed=1))
-    assert not any(torch.equal(mask(3), other) for other in others)
+    other_masks = (mask(4), mask(3, first=2000), mask(3, seed=1))
+    assert not any(torch.equal(mask(3), other) for other in other_masks)

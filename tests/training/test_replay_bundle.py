@@ -23,7 +23,7 @@ def full(seed):
         return torch.randn(2, *shape, generator=g)
 
     text = TextEmbeddings(random(3, 4), random(3) > 0, random(5))
-    given = {
+    parts = {
         "latents": random(2, 2, 2).fill_(NAN),
         "sample_ids": torch.tensor([2**62 + 1, 5]),
         "dataset_ids": torch.tensor([0, 1]),
@@ -36,10 +36,11 @@ def full(seed):
         "size_ids": random(6),
         "target_ids": random(3, 2),
         "target_mask": random(3) > 0,
+        "hint": random(2, 2, 2),
     }
-    missing = {f.name for f in fields(Batch)} - given.keys() - {"text", "step"}
+    missing = {f.name for f in fields(Batch)} - parts.keys() - {"text", "step"}
     assert not missing, f"a bundle has to keep {missing} too"
-    return Batch(text=text, **given)
+    return Batch(text=text, **parts)
 
 
 def equal(one, other):
@@ -63,7 +64,7 @@ def bundle(tmp_path):
     )
 
 
-def test_everything_comes_back_to_the_bit(bundle):
+def test_a_bundle_round_trips_bit_equal(bundle):
     net, batches = Net(), [full(0), full(1)]
     bundle.write(net.state_dict(), null_text(), batches, VERDICT, moved=True, read_again=True)
     replay = Replay.read(bundle.folder(7))
@@ -81,13 +82,13 @@ def test_everything_comes_back_to_the_bit(bundle):
     assert replay.verdict.loss != VERDICT.loss
 
 
-def test_a_batch_without_what_it_need_not_have(bundle):
+def test_a_batch_without_optional_fields_round_trips(bundle):
     batch = Samples().__getitems__([3, 1])
     bundle.write(Net().state_dict(), null_text(), [batch], VERDICT, moved=False, read_again=False)
     replay = Replay.read(bundle.folder(7))
-    (found,) = replay.batches
+    (batch_read,) = replay.batches
     assert not replay.moved and not replay.read_again
-    assert equal(found, batch) and found.masks is None and found.references == ()
+    assert equal(batch_read, batch) and batch_read.masks is None and batch_read.references == ()
 
 
 def test_the_second_failure_at_a_step_replaces_the_first(bundle):
@@ -98,10 +99,10 @@ def test_the_second_failure_at_a_step_replaces_the_first(bundle):
     assert not replay.moved and float(replay.checkpoint.weights("raw")["w"][0]) == 0.0
 
 
-def test_a_steps_batches_are_those_that_the_ranks_were_given():
+def test_reloaded_batches_equal_those_of_the_ranks():
     data = CachedLatents(Samples(), Samples(), 4, stop_step=9, accumulation=3)
-    found = load_batches(data, 2, accumulation=3, world=2)
+    batches = load_batches(data, 2, accumulation=3, world=2)
     drawn = [data.order.rank_slice(i, rank, 2) for i in (6, 7, 8) for rank in (0, 1)]
-    assert [batch.sample_ids.tolist() for batch in found] == [
+    assert [batch.sample_ids.tolist() for batch in batches] == [
         [1000 + i for i in part] for part in drawn
     ]

@@ -10,7 +10,7 @@ from tinyflux_pl.training.running_median import RunningMedian
 
 
 @pytest.mark.parametrize("size", [1, 4, 7])
-def test_limits_are_those_of_the_last_accepted(size):
+def test_limits_follow_the_last_accepted_values(size):
     draw, median, accepted = random.Random(size), RunningMedian(rows=2, size=size), ([], [])
     factors = torch.tensor([2.0, 3.0])
     for _ in range(40):
@@ -34,13 +34,13 @@ def test_limits_are_those_of_the_last_accepted(size):
                 row.append(value)
 
 
-def test_a_factor_of_inf_sets_no_limit_even_where_the_median_is_zero():
+def test_an_infinite_factor_sets_no_limit_even_for_a_median_of_zero():
     median = RunningMedian(rows=1)
     median.push(torch.zeros(1), torch.tensor(True))
     assert median.limits(torch.tensor([torch.inf]), warmup=1).tolist() == [torch.inf]
 
 
-def test_what_is_restored_goes_on_alike():
+def test_a_restored_median_continues_equally():
     one, other = RunningMedian(rows=1, size=3), RunningMedian(rows=1, size=3)
     for value in (1.0, 5.0, 2.0, 4.0):
         one.push(torch.tensor([value]), torch.tensor(True))

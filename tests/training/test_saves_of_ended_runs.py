@@ -14,7 +14,7 @@ from tinyflux_pl.training.preemption import Preemption
 from tinyflux_pl.training.throughput import Throughput
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+def test_nonfinite_weights_are_not_saved(tmp_path):
     def spoil(module):
         with torch.no_grad():
             module.denoiser.img_in.weight[0, 0] = float("nan")
@@ -24,9 +24,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 class Overflows(MuonAdamW):
-    """Whose fourth step makes weights, or only their averages, that are not finite, of a sound
-    gradient.
-    """
+    """Its fourth step makes weights, or only averages, nonfinite from a finite gradient."""
 
     taken = 0
 
@@ -38,7 +36,7 @@ class Overflows(MuonAdamW):
 
 
 @pytest.mark.parametrize("every", [1, 4])
-def test_weights_that_a_step_itself_has_broken_push_no_sound_ones_out(tmp_path, every):
+def test_weights_broken_by_a_step_do_not_replace_valid_checkpoints(tmp_path, every):
     Overflows.taken = 0
     small = Small(tmp_path, 40, optimizer=Overflows)
     kept = CheckpointSchedule(
@@ -48,11 +46,15 @@ def test_weights_that_a_step_itself_has_broken_push_no_sound_ones_out(tmp_path, 
     with pytest.raises(NumericsError, match=r"step 4.*blocks\.0|step 4.*bias"):
         small.run()
     saved = [directory.read(path) for path in directory.list_steps(tmp_path / "checkpoints")]
-    assert [found.step for found in saved] == ([3] if every == 1 else [])
-    assert all(value.isfinite().all() for found in saved for value in found.weights("raw").values())
+    assert [checkpoint.step for checkpoint in saved] == ([3] if every == 1 else [])
+    assert all(
+        value.isfinite().all()
+        for checkpoint in saved
+        for value in checkpoint.weights("raw").values()
+    )
 
 
-def test_averages_that_are_not_finite_are_not_saved(tmp_path):
+def test_nonfinite_averages_are_not_saved(tmp_path):
     small = Small(tmp_path, 8)
     kept = CheckpointSchedule(tmp_path / "checkpoints", {}, small.average, 1, every_steps=2)
 
@@ -68,19 +70,19 @@ def test_averages_that_are_not_finite_are_not_saved(tmp_path):
     ]
 
 
-def test_a_full_disk_is_not_tried_again(tmp_path):
+def test_no_second_save_is_attempted_on_a_full_disk(tmp_path):
     assert (
         ended_by(tmp_path, At("on_train_batch_end", 3, failing(DiskFull("full"))), DiskFull) == []
     )
 
 
-def test_a_save_that_had_failed_is_not_told_as_this_one(tmp_path, monkeypatch, capsys):
+def test_an_earlier_failed_save_is_not_reported_as_the_final_one(tmp_path, monkeypatch, capsys):
     save = directory.save
 
-    def fails_at_two(path, **held):
-        if held["step"] == 2:
+    def fails_at_two(path, **options):
+        if options["step"] == 2:
             raise OSError("no such device")
-        return save(path, **held)
+        return save(path, **options)
 
     monkeypatch.setattr(directory, "save", fails_at_two)
     small = Small(tmp_path, 6, guarded=False)
@@ -94,18 +96,20 @@ def test_a_save_that_had_failed_is_not_told_as_this_one(tmp_path, monkeypatch, c
     small.trainer.callbacks += [LoggedMetrics(0, Throughput()), Preemption(kept), kept, attack]
     with pytest.raises(ValueError, match="on purpose"):
         small.run()
-    told = capsys.readouterr().err
-    assert "the last checkpoint could not be written: no such device" in told
-    assert "step 2 could not be saved: no such device" in told  # tried again, and it failed again
+    errors = capsys.readouterr().err
+    assert "the last checkpoint could not be written: no such device" in errors
+    assert "step 2 could not be saved: no such device" in errors  # tried again, and it failed again
     monkeypatch.setattr(directory, "save", save)
     kept._writer._failure = OSError("no such device")
     Preemption(kept).on_exception(small.trainer, small.module, ValueError())
-    told = capsys.readouterr().err
-    assert "the last checkpoint could not be written" in told and "step 2" not in told
+    errors = capsys.readouterr().err
+    assert "the last checkpoint could not be written" in errors and "step 2" not in errors
     assert directory.list_steps(tmp_path / "checkpoints")
 
 
-def test_a_save_that_fails_is_told_and_does_not_hide_the_error(tmp_path, monkeypatch, capsys):
+def test_a_failing_final_save_is_reported_and_does_not_hide_the_error(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(
         directory, "save", lambda *_, **__: failing(OSError("no such device"))(None)
     )

@@ -1,6 +1,4 @@
-"""Lightning's habits: `self.log` reaches the loggers under the run's own step, in resumed runs
-too.
-"""
+"""`self.log` reaches the loggers under the step of the run, also in resumed runs."""
 
 import csv
 
@@ -39,7 +37,7 @@ def rows(root, *overrides, resumed=None):
         return run, logging, list(csv.DictReader(file))
 
 
-def test_self_log_writes_at_log_points_and_at_the_end_under_the_run_s_step(tmp_path):
+def test_self_log_writes_at_log_points_and_at_the_end_with_the_step_of_the_run(tmp_path):
     run, logging, written = rows(tmp_path, "steps=5")
     logged = {int(row["step"]): float(row["mine/step"]) for row in written if row["mine/step"]}
     assert logged == {2: 2.0, 4: 4.0, 5: 5.0}

@@ -1,6 +1,4 @@
-"""Skipped steps: told at log points, counted against two bounds, through resumption, never
-twice.
-"""
+"""Skipped steps: reported at log points, counted against two bounds, also after resumption."""
 
 import functools
 import json
@@ -33,7 +31,7 @@ class At(Callback):
         setattr(self, hook, do)
 
 
-def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path):
+def test_too_many_consecutive_rejections_stop_the_run_at_the_last_good_state(tmp_path):
     attack = Attack("gradient", NAN, set(range(3, 100)), look=lambda: run.bits())
     run = Small(tmp_path, 40, attacks=(attack,), max_consecutive=10)
     with pytest.raises(
@@ -42,18 +40,19 @@ def test_more_than_so_many_in_a_row_stop_the_run_at_the_last_good_state(tmp_path
         run.run()
     assert run.module.step == 15, "the first log point after the eleventh"
     assert same(run.bits(), attack.before[0]) and "replay=" in str(error.value)
-    told = json.loads((tmp_path / "replay_0000014" / "replay.json").read_text())
-    assert told["found"]["step"] == 14 and not told["weights_moved_since"]
-    assert told["found"]["norm"] == "nan" and told["found"]["sample_ids"] == attack.sample_ids[11]
+    content = json.loads((tmp_path / "replay_0000014" / "replay.json").read_text())
+    assert content["found"]["step"] == 14 and not content["weights_moved_since"]
+    assert (
+        content["found"]["norm"] == "nan"
+        and content["found"]["sample_ids"] == attack.sample_ids[11]
+    )
 
 
 @pytest.mark.parametrize("room", [4, 3])
-def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_room_for(
+def test_micro_batches_of_an_accumulated_step_are_kept_within_a_memory_bound(
     tmp_path, monkeypatch, room
 ):
-    """They are on the device, where accumulation is chosen for want of room; what is not kept is
-    read again.
-    """
+    """They are on the device, whose memory is short; dropped ones are read again."""
     run = Small(
         tmp_path,
         20,
@@ -66,7 +65,7 @@ def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_roo
 
     def count(trainer, module, outputs, batch, _):
         seen.append(weakref.ref(batch))
-        kept.append(sum(held() is not None for held in seen))
+        kept.append(sum(reference() is not None for reference in seen))
 
     run.trainer.callbacks.append(At("on_train_batch_end", count))
     with pytest.raises(NumericsError):
@@ -82,46 +81,42 @@ def test_of_an_accumulated_step_no_more_micro_batches_are_kept_than_there_is_roo
     )
 
 
-def test_ten_in_a_row_do_not(tmp_path):
+def test_the_permitted_number_of_consecutive_rejections_does_not_stop_the_run(tmp_path):
     run = Small(
         tmp_path, 20, attacks=(Attack("loss", INF, set(range(3, 13))),), max_consecutive=10
     ).run()
     assert float(run.guard.skipped) == 10 and run.module.step == 20
 
 
-def test_too_many_of_the_last_thousand_stop_it_too_and_say_that_weights_have_moved(tmp_path):
+def test_too_many_recent_rejections_stop_the_run_and_report_changed_weights(tmp_path):
     attack = Attack("loss", NAN, {1, 4, 6, 8})
     with pytest.raises(NumericsError, match="4 of the last 1000"):
         Small(tmp_path, 30, attacks=(attack,), max_recent=3).run()
-    told = json.loads((tmp_path / "replay_0000008" / "replay.json").read_text())
-    assert told["weights_moved_since"] and told["found"]["sample_ids"] == attack.sample_ids[3]
+    content = json.loads((tmp_path / "replay_0000008" / "replay.json").read_text())
+    assert content["weights_moved_since"] and content["found"]["sample_ids"] == attack.sample_ids[3]
 
 
-def test_too_many_at_the_very_end_are_no_success(tmp_path):
+def test_too_many_rejections_at_the_end_fail_the_run(tmp_path):
     with pytest.raises(NumericsError):
         Small(tmp_path, 14, attacks=(Attack("loss", NAN, set(range(2, 14))),), log_every=100).run()
 
 
 @pytest.mark.parametrize("log_every", [0, 1000])
-def test_without_log_points_a_run_is_stopped_all_the_same_and_its_verdicts_do_not_pile_up(
-    tmp_path, log_every
-):
+def test_without_log_points_rejections_still_stop_the_run_in_bounded_memory(tmp_path, log_every):
     run = Small(
         tmp_path, 200, attacks=(Attack("loss", NAN, set(range(70, 200))),), log_every=log_every
     )
-    held = []
+    counts = []
     run.trainer.callbacks.append(
-        At("on_train_batch_end", lambda *_: held.append(len(run.guard._window)))
+        At("on_train_batch_end", lambda *_: counts.append(len(run.guard._window)))
     )
     with pytest.raises(NumericsError, match="58 steps in a row"):
         run.run()
-    assert run.module.step == 128 and max(held) < 64
+    assert run.module.step == 128 and max(counts) < 64
 
 
-def test_while_every_step_is_refused_no_older_checkpoint_goes(tmp_path):
-    """Weights that exploded in a step whose own numbers were sound: what was there before is what
-    is left to resume.
-    """
+def test_no_checkpoint_is_deleted_while_every_step_is_rejected(tmp_path):
+    """After weights exploded in an accepted step, only older checkpoints can be resumed."""
 
     class Explodes(MuonAdamW):
         def step(self, closure=None):
@@ -148,7 +143,7 @@ def test_while_every_step_is_refused_no_older_checkpoint_goes(tmp_path):
     )
 
 
-def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
+def test_a_resumed_run_rejects_the_steps_of_an_uninterrupted_one(tmp_path):
     """Cut in a window, between two skips in a row, with the medians just known."""
     steps, stateless = {9, 12, 13, 14, 15}, functools.partial(torch.optim.SGD, lr=0.1)
     options = {
@@ -156,9 +151,9 @@ def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
         "max_consecutive": 3,
         "optimizer": stateless,
     }
-    whole = Small(tmp_path / "whole", 24, **options)
+    uninterrupted = Small(tmp_path / "whole", 24, **options)
     with pytest.raises(NumericsError) as one:
-        whole.run()
+        uninterrupted.run()
     first = Small(tmp_path / "cut", 13, **options).run()
     kept = first.guard.state()
     assert (
@@ -172,12 +167,15 @@ def test_a_resumed_run_decides_as_the_whole_one_does(tmp_path):
     assert str(one.value).replace("whole", "cut") == str(two.value)
     assert (
         skipped_lines(tmp_path / "whole") == skipped_lines(tmp_path / "cut")
-        and second.module.step == whole.module.step
+        and second.module.step == uninterrupted.module.step
     )
     assert same(
-        [*whole.guard.state()["median"].values()], [*second.guard.state()["median"].values()]
+        [*uninterrupted.guard.state()["median"].values()],
+        [*second.guard.state()["median"].values()],
     )
-    assert float(whole.guard.skipped) == float(second.guard.skipped) == 5, "as the log counts them"
+    assert float(uninterrupted.guard.skipped) == float(second.guard.skipped) == 5, (
+        "as the log counts them"
+    )
 
 
 def saved(path, state):
@@ -185,7 +183,7 @@ def saved(path, state):
     return path
 
 
-def test_after_a_stop_the_run_may_be_resumed_and_skip_as_many_again(tmp_path):
+def test_a_run_resumed_after_a_stop_may_reject_as_many_steps_again(tmp_path):
     run = Small(tmp_path, 40, attacks=(Attack("loss", NAN, set(range(3, 100))),))
     with pytest.raises(NumericsError):
         run.run()
@@ -195,21 +193,26 @@ def test_after_a_stop_the_run_may_be_resumed_and_skip_as_many_again(tmp_path):
     )
 
 
-def test_steps_that_are_taken_again_are_not_listed_twice(tmp_path):
+def test_repeated_steps_are_listed_once(tmp_path):
     Small(tmp_path, 10, attacks=(Attack("loss", NAN, {2, 7, 8}),)).run()
     Small(tmp_path, 10, start=7, attacks=(Attack("loss", NAN, {8}),)).run()
     assert [line["step"] for line in skipped_lines(tmp_path)] == [2, 8]
 
 
-def test_skips_are_told_at_log_points_with_at_most_sixteen_samples(tmp_path, caplog):
+def test_rejections_are_reported_at_log_points_with_at_most_sixteen_samples(tmp_path, caplog):
     Small(tmp_path, 10, batch_size=20, attacks=(Attack("loss", NAN, {1, 2, 3, 4, 6}),)).run()
-    told = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
-    assert len(told) == 5 and told[3].startswith("and 1 more steps were skipped")
-    assert told[0].startswith("step 1 was skipped: loss is nan") and "Its 20 samples: 10" in told[0]
-    assert told[0].endswith(", ...") and told[0].count(",") == 16
+    messages = [
+        record.getMessage() for record in caplog.records if "skipped" in record.getMessage()
+    ]
+    assert len(messages) == 5 and messages[3].startswith("and 1 more steps were skipped")
+    assert (
+        messages[0].startswith("step 1 was skipped: loss is nan")
+        and "Its 20 samples: 10" in messages[0]
+    )
+    assert messages[0].endswith(", ...") and messages[0].count(",") == 16
 
 
-def test_an_exception_in_a_step_still_tells_what_was_skipped_before(tmp_path):
+def test_earlier_rejections_are_reported_after_an_exception(tmp_path):
     class Breaks(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if batch_idx == 4:
@@ -220,7 +223,7 @@ def test_an_exception_in_a_step_still_tells_what_was_skipped_before(tmp_path):
     assert [line["step"] for line in skipped_lines(tmp_path)] == [1]
 
 
-def test_steps_beyond_the_last_thousand_are_forgotten(tmp_path):
+def test_rejections_outside_the_window_are_dropped(tmp_path):
     """One skip in 400 for ever is no reason to stop; the same number within a thousand steps is."""
     rare, dense = (
         SkippedSteps(tmp_path / f"{i}.jsonl", max_consecutive=10, max_recent=3) for i in range(2)
@@ -237,7 +240,7 @@ def test_steps_beyond_the_last_thousand_are_forgotten(tmp_path):
     assert dense.excess == "4 of the last 1000 steps were skipped, up to step 1998"
 
 
-def test_the_verdicts_that_were_read_are_not_read_again(tmp_path):
+def test_verdicts_are_read_from_the_device_once(tmp_path):
     run = Small(tmp_path, 12, attacks=(Attack("loss", NAN, {2}),), max_recent=1, log_every=5).run()
     run.guard._read_verdicts()
     assert (

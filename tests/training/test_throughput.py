@@ -25,7 +25,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_loading_and_step_count_and_previews_and_checkpoints_do_not(tmp_path, clock):
+def test_throughput_includes_loading_and_excludes_previews_and_checkpoints(tmp_path, clock):
     def passing(seconds):
         def hook(*_):
             clock.now += seconds
@@ -52,7 +52,7 @@ def test_loading_and_step_count_and_previews_and_checkpoints_do_not(tmp_path, cl
     assert throughput.images_per_second == pytest.approx(16 / (4 * STEP + 3 * LOAD))
 
 
-def test_what_a_gpu_still_has_to_do_is_training_and_not_aside(monkeypatch, clock):
+def test_pending_gpu_work_counts_as_training_time(monkeypatch, clock):
     def synchronize(_):
         clock.now += 5
 
@@ -66,5 +66,5 @@ def test_what_a_gpu_still_has_to_do_is_training_and_not_aside(monkeypatch, clock
     assert throughput.seconds == 5 and throughput.images_per_second == 20 / 5
 
 
-def test_nothing_trained_is_no_rate():
+def test_throughput_before_training_is_zero():
     assert Throughput().images_per_second == 0.0

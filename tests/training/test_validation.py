@@ -1,6 +1,4 @@
-"""Validation: a mean over samples, the same bits on any number of ranks, at the steps that are
-due.
-"""
+"""Validation: a mean over samples, bit-equal on any number of ranks, at the due steps."""
 
 import json
 from types import SimpleNamespace
@@ -50,7 +48,7 @@ def ready(rank=0, world=1, every=2):
     )
 
 
-def test_it_is_the_mean_over_samples_of_the_averaged_weights():
+def test_the_validation_loss_is_the_sample_mean_with_averaged_weights():
     validation, trainer, module = ready()
     before = [p.detach().clone() for p in module.network.parameters()]
     validation.perform(trainer, module)
@@ -67,7 +65,7 @@ def test_it_is_the_mean_over_samples_of_the_averaged_weights():
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_the_batches_and_find_the_same_bits(tmp_path, world):
+def test_ranks_share_the_batches_and_compute_a_bit_equal_loss(tmp_path, world):
     validation, trainer, module = ready()
     validation.perform(trainer, module)
 
@@ -89,11 +87,11 @@ def test_ranks_share_the_batches_and_find_the_same_bits(tmp_path, world):
     assert [child.wait().code for child in children] == [0] * world, (
         tmp_path / "0.log"
     ).read_text()
-    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
-    assert found[0][0] == validation.errors and sum(samples for _, samples in found) == 2 * COUNT
+    losses = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
+    assert losses[0][0] == validation.errors and sum(samples for _, samples in losses) == 2 * COUNT
 
 
-def test_it_is_due_by_the_runs_own_steps_at_the_end_and_when_a_run_goes_on_there():
+def test_validation_runs_every_n_steps_and_at_the_end_also_after_resume():
     validation, trainer, module = ready(every=4)
     module.step = 0
     validation.on_train_start(trainer, module)
@@ -110,7 +108,7 @@ def test_it_is_due_by_the_runs_own_steps_at_the_end_and_when_a_run_goes_on_there
         assert [step for step, _ in trainer.loggers[0]] == due
 
 
-def test_the_first_rank_alone_says_the_loss_on_the_console(capsys):
+def test_only_rank_zero_prints_the_validation_loss(capsys):
     validation, trainer, module = ready()
     trainer.is_global_zero = False
     validation.perform(trainer, module)
@@ -121,14 +119,14 @@ def test_the_first_rank_alone_says_the_loss_on_the_console(capsys):
     assert capsys.readouterr().out == line
 
 
-def test_a_request_to_stop_is_met_between_batches_and_nothing_is_logged():
+def test_a_stop_request_ends_validation_between_batches_without_logging():
     validation, trainer, module = ready()
     errors, calls = validation.grid.errors, []
 
-    def asking(*given):
+    def asking(*args):
         calls.append(1)
         interruption.request_stop(15)
-        return errors(*given)
+        return errors(*args)
 
     validation.grid.errors = asking
     raw = module.network.img_in.weight.detach().clone()

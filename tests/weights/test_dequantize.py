@@ -1,6 +1,4 @@
-"""What files keep in place of plain numbers: float8 with and without scales is read, packed formats
-are named.
-"""
+"""Quantized weights: float8 with and without scales is read, packed formats are named."""
 
 import json
 
@@ -28,15 +26,15 @@ def scaled(weight, scale):
     return (weight / scale).to(FP8)
 
 
-def told(text):
+def header_bytes(text):
     return torch.tensor(list(json.dumps(text).encode()), dtype=torch.uint8)
 
 
-def test_plain_float8_is_the_numbers_that_it_holds(tmp_path):
+def test_unscaled_float8_is_cast_to_its_values(tmp_path):
     weight = (matrix(4, 6) * 1e3).to(FP8)
     save_file({"a.weight": weight}, tmp_path / "f.safetensors")
-    held = plain(load_file(tmp_path / "f.safetensors"), torch.bfloat16, "f")
-    assert torch.equal(held["a.weight"].float(), weight.float())
+    stored = plain(load_file(tmp_path / "f.safetensors"), torch.bfloat16, "f")
+    assert torch.equal(stored["a.weight"].float(), weight.float())
 
 
 @pytest.mark.parametrize("name", ["scale_weight", "weight_scale"])
@@ -44,21 +42,26 @@ def test_plain_float8_is_the_numbers_that_it_holds(tmp_path):
 def test_scaled_float8_is_multiplied_by_its_scale(name, rows):
     weight = matrix(4, 6)
     scale = weight.abs().amax(1, keepdim=True) / 448 if rows else weight.abs().max() / 448
-    held = {
+    stored = {
         "a.weight": scaled(weight, scale),
         f"a.{name}": scale,
         "a.bias": torch.ones(4),
         "a.scale_input": torch.ones(1),
         "a.input_scale": torch.ones(()),
-        "a.comfy_quant": told({"format": "float8_e4m3fn"}),
+        "a.comfy_quant": header_bytes({"format": "float8_e4m3fn"}),
         "scaled_fp8": torch.empty(2, dtype=FP8),
     }
-    made = plain(held, torch.float32, "f")
-    assert made.keys() == {"a.weight", "a.bias"} and made["a.weight"].dtype == torch.float32
-    torch.testing.assert_close(made["a.weight"], held["a.weight"].float() * scale, rtol=0, atol=0)
+    dequantized = plain(stored, torch.float32, "f")
+    assert (
+        dequantized.keys() == {"a.weight", "a.bias"}
+        and dequantized["a.weight"].dtype == torch.float32
+    )
+    torch.testing.assert_close(
+        dequantized["a.weight"], stored["a.weight"].float() * scale, rtol=0, atol=0
+    )
     # and not 448 / max times too large
-    torch.testing.assert_close(made["a.weight"], weight, rtol=0.07, atol=1e-6)
-    assert plain(held, torch.bfloat16, "f")["a.weight"].dtype == torch.bfloat16
+    torch.testing.assert_close(dequantized["a.weight"], weight, rtol=0.07, atol=1e-6)
+    assert plain(stored, torch.bfloat16, "f")["a.weight"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("rows", [False, True])
@@ -66,13 +69,13 @@ def test_int8_is_multiplied_by_its_scale(rows):
     weight = matrix(4, 6)
     scale = weight.abs().amax(1) / 127 if rows else weight.abs().max() / 127
     packed = (weight / scale.reshape(-1, 1)).round().to(torch.int8)
-    made = plain({"a.weight": packed, "a.weight_scale": scale}, torch.float32, "f")
-    assert made.keys() == {"a.weight"}
+    dequantized = plain({"a.weight": packed, "a.weight_scale": scale}, torch.float32, "f")
+    assert dequantized.keys() == {"a.weight"}
     torch.testing.assert_close(
-        made["a.weight"], packed.float() * scale.reshape(-1, 1), rtol=0, atol=0
+        dequantized["a.weight"], packed.float() * scale.reshape(-1, 1), rtol=0, atol=0
     )
     torch.testing.assert_close(
-        made["a.weight"], weight, rtol=0, atol=float(weight.abs().max()) / 127
+        dequantized["a.weight"], weight, rtol=0, atol=float(weight.abs().max()) / 127
     )
 
 
@@ -83,21 +86,21 @@ def test_int8_is_multiplied_by_its_scale(rows):
         (["a.scale_weight", "b.scale_weight"], r"2 of 2 float8 matrices lack their scale"),
         (
             ["a.scale_weight", "b.scale_weight", "a.weight", "b.weight"],
-            "says that there are scales, and none",
+            "announces scales, but there are none",
         ),
     ],
 )
-def test_scales_that_are_announced_and_lacking_are_refused(lost, says):
-    held = {f"{name}.weight": scaled(matrix(4, 6), 1e-5) for name in "ab"}
-    held |= {f"{name}.scale_weight": torch.tensor(1e-5) for name in "ab"}
-    held |= {"scaled_fp8": torch.empty(0, dtype=FP8), "a.bias": torch.zeros(4)}
-    assert plain(held, torch.float32, "f").keys() == {"a.weight", "b.weight", "a.bias"}
+def test_missing_scales_are_refused(lost, says):
+    stored = {f"{name}.weight": scaled(matrix(4, 6), 1e-5) for name in "ab"}
+    stored |= {f"{name}.scale_weight": torch.tensor(1e-5) for name in "ab"}
+    stored |= {"scaled_fp8": torch.empty(0, dtype=FP8), "a.bias": torch.zeros(4)}
+    assert plain(stored, torch.float32, "f").keys() == {"a.weight", "b.weight", "a.bias"}
     with pytest.raises(CheckpointMismatch, match=rf"{says}[\s\S]*bfloat16"):
-        plain({key: value for key, value in held.items() if key not in lost}, torch.float32, "f")
+        plain({key: value for key, value in stored.items() if key not in lost}, torch.float32, "f")
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
-def test_whole_numbers_without_a_scale_are_no_weights(dtype):
+def test_integer_weights_without_a_scale_are_refused(dtype):
     with pytest.raises(CheckpointMismatch, match=r"a\.weight is packed as torch\.u?int"):
         plain(
             {"a.weight": torch.ones(4, 4, dtype=dtype), "b.weight": torch.ones(4, 4)},
@@ -109,21 +112,21 @@ def test_whole_numbers_without_a_scale_are_no_weights(dtype):
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_scale_that_is_no_positive_number_is_refused(scale):
-    held = {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(scale)}
-    with pytest.raises(CorruptCheckpoint, match=r"a scale of a\.weight is no positive number"):
-        plain(held, torch.float32, "f")
+def test_a_scale_that_is_not_positive_is_refused(scale):
+    stored = {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(scale)}
+    with pytest.raises(CorruptCheckpoint, match=r"a scale of a\.weight is not positive"):
+        plain(stored, torch.float32, "f")
 
 
-def test_headers_are_judged_as_far_as_they_tell():
-    held = {
+def test_shapes_of_dequantized_weights_follow_from_headers():
+    stored = {
         "a.weight": scaled(matrix(4, 6), 1e-5),
         "a.scale_weight": torch.tensor(1e-5),
         "a.bias": torch.ones(4),
     }
-    outline = {key: value.to("meta") for key, value in held.items()}
-    made = plain(outline, torch.float16, "f")
-    assert {key: (value.shape, value.is_meta) for key, value in made.items()} == {
+    outline = {key: value.to("meta") for key, value in stored.items()}
+    dequantized = plain(outline, torch.float16, "f")
+    assert {key: (value.shape, value.is_meta) for key, value in dequantized.items()} == {
         "a.weight": ((4, 6), True),
         "a.bias": ((4,), True),
     }
@@ -133,7 +136,7 @@ def test_headers_are_judged_as_far_as_they_tell():
         )
 
 
-def test_weights_of_zeros_alone_are_a_download_that_stopped():
+def test_all_zero_weights_are_refused_as_an_interrupted_download():
     zeros = {
         "a.weight": torch.zeros(4, 4),
         "b.weight": torch.zeros(4, 4).to(FP8),
@@ -150,12 +153,12 @@ def test_weights_of_zeros_alone_are_a_download_that_stopped():
     assert plain(few, torch.float32, "f").keys() == few.keys()
 
 
-def test_the_norms_own_scales_are_no_scales_of_weights():
-    held = {"norm.query_norm.scale": torch.ones(4), "x.weight": torch.ones(4, 4)}
-    assert plain(held, torch.float32, "f") == held
+def test_scale_parameters_of_norms_are_not_quantization_scales():
+    stored = {"norm.query_norm.scale": torch.ones(4), "x.weight": torch.ones(4, 4)}
+    assert plain(stored, torch.float32, "f") == stored
 
 
-def test_half_precision_that_would_become_infinite_is_refused():
+def test_weights_that_overflow_half_precision_are_refused():
     with pytest.raises(ConfigError, match=r"a\.weight[\s\S]*bfloat16"):
         plain({"a.weight": torch.tensor([1.0, 7e4])}, torch.float16, "f")
     assert plain({"a.weight": torch.tensor([6e4])}, torch.float16, "f")["a.weight"].isfinite().all()

@@ -1,6 +1,4 @@
-"""Which files of a folder hold a network: as the libraries save them, as the hub's client keeps
-them.
-"""
+"""The weight files of a folder, as saved by libraries and cached by the hub client."""
 
 import json
 
@@ -30,11 +28,11 @@ def index(folder, name, *shards):
 
 
 def names(folder, stem=STEM):
-    found = weights_in(folder, (stem,))
-    return None if found is None else (found.variant, [file.name for file in found.files])
+    weights = weights_in(folder, (stem,))
+    return None if weights is None else (weights.variant, [file.name for file in weights.files])
 
 
-def test_the_plain_weights_win_over_variants_beside_them(tmp_path):
+def test_unsuffixed_weights_take_precedence_over_variants(tmp_path):
     put(
         tmp_path,
         f"{STEM}.safetensors",
@@ -45,7 +43,7 @@ def test_the_plain_weights_win_over_variants_beside_them(tmp_path):
     assert names(tmp_path) == (None, [f"{STEM}.safetensors"])
 
 
-def test_a_variant_is_read_where_it_is_alone(tmp_path):
+def test_a_lone_variant_is_read(tmp_path):
     put(tmp_path, f"{STEM}.fp16.safetensors", "sd_xl_offset_lora.safetensors")
     assert names(tmp_path) == ("fp16", [f"{STEM}.fp16.safetensors"])
     put(tmp_path, f"{STEM}.bf16.safetensors")
@@ -61,7 +59,7 @@ def test_a_variant_is_read_where_it_is_alone(tmp_path):
         ("model-00001-of-00002.fp16.safetensors", "model-00002-of-00002.fp16.safetensors"),
     ],
 )
-def test_shards_of_a_variant_beside_plain_shards(tmp_path, shards):
+def test_shards_of_a_variant_are_read_unless_unsuffixed_shards_exist(tmp_path, shards):
     put(tmp_path, *shards)
     index(tmp_path, "model.safetensors.index.fp16.json", *shards)
     assert names(tmp_path, "model") == ("fp16", list(shards))
@@ -85,7 +83,7 @@ def test_a_shard_that_is_missing_is_named(tmp_path):
         names(tmp_path, "model")
 
 
-def test_nothing_is_made_of_other_files(tmp_path):
+def test_files_of_unknown_names_are_not_weights(tmp_path):
     put(tmp_path, "flux1-dev.safetensors", "ae.safetensors", f"{STEM}-00001-of-00002.safetensors")
     assert names(tmp_path) is None
 
@@ -102,12 +100,12 @@ def cache(root):
     return snapshot
 
 
-def test_links_of_the_hubs_cache_are_read_under_their_own_names(tmp_path):
+def test_links_of_the_hub_cache_keep_their_names(tmp_path):
     snapshot = cache(tmp_path)
     assert names(snapshot / "transformer") == (None, [f"{STEM}.safetensors"])
 
 
-def test_the_root_of_a_cached_repository_leads_to_its_revision(tmp_path):
+def test_the_root_of_a_cached_repository_resolves_to_its_revision(tmp_path):
     snapshot = cache(tmp_path)
     with pytest.raises(HubError, match=rf"several revisions[\s\S]*{REVISION}"):
         fetch(str(snapshot.parents[1]), None, "transformer", (STEM,))
@@ -115,28 +113,28 @@ def test_the_root_of_a_cached_repository_leads_to_its_revision(tmp_path):
     assert names(snapshot / "transformer") is None  # a link whose blob was removed
 
 
-def test_of_a_repository_variants_come_only_where_there_is_nothing_else(tmp_path, monkeypatch):
-    asked = []
+def test_variants_are_fetched_only_if_a_repository_has_no_other_weights(tmp_path, monkeypatch):
+    calls = []
 
     def fetched(name, revision, allow):
-        asked.append(allow)
+        calls.append(allow)
         folder = put(tmp_path / "unet", "x.safetensors")
-        if len(asked) == 2:
+        if len(calls) == 2:
             put(folder, f"{STEM}.fp16.safetensors")
         return tmp_path
 
     monkeypatch.setattr(hub, "_fetch", fetched)
     assert fetch("owner/name", REVISION, "unet", (STEM,)) == tmp_path
-    assert not any(".*.safetensors" in line for line in asked[0]) and "unet/config.json" in asked[0]
-    assert f"unet/{STEM}.*.safetensors" in asked[1] and len(asked) == 2
+    assert not any(".*.safetensors" in line for line in calls[0]) and "unet/config.json" in calls[0]
+    assert f"unet/{STEM}.*.safetensors" in calls[1] and len(calls) == 2
     fetch("owner/name", REVISION, "unet", (STEM,))
     put(tmp_path / "unet", f"{STEM}.safetensors")
     fetch("owner/name", REVISION, "unet", (STEM,))
-    assert len(asked) == 4  # nothing more is asked for where the first answer holds weights
+    assert len(calls) == 4  # nothing more is asked for where the first answer holds weights
 
 
 def shards(folder, *parts, weight_map=None):
-    """Shards with an index that names each key's first place, unless told otherwise."""
+    """Shards with an index that names the first place of each key, by default."""
     named = {
         f"{STEM}-{i:05}-of-{len(parts):05}.safetensors": part for i, part in enumerate(parts, 1)
     }
@@ -151,7 +149,7 @@ def shards(folder, *parts, weight_map=None):
 ONES, ZEROS = torch.ones(2, 2), torch.zeros(2, 2)
 
 
-def test_of_a_key_in_two_shards_the_one_that_the_index_names_counts(tmp_path):
+def test_the_index_decides_which_of_two_shards_holds_a_key(tmp_path):
     shards(tmp_path, {"a": ONES}, {"a": 2 * ONES, "b": ONES})
     assert weights_in(tmp_path, (STEM,)).tensors()["a"].tolist() == ONES.tolist()
     shards(
@@ -191,9 +189,7 @@ def test_of_a_key_in_two_shards_the_one_that_the_index_names_counts(tmp_path):
         (({"a": ONES}, {"b": ONES}), lambda *_: {}, CorruptCheckpoint, "names no weights"),
     ],
 )
-def test_an_index_that_does_not_say_what_is_there_is_refused(
-    tmp_path, parts, weight_map, error, says
-):
+def test_an_index_that_contradicts_the_shards_is_refused(tmp_path, parts, weight_map, error, says):
     shards(tmp_path, *parts, weight_map=weight_map)
     with pytest.raises(error, match=rf"{says}[\s\S]*do:"):
         weights_in(tmp_path, (STEM,)).tensors()
@@ -203,15 +199,15 @@ def test_headers_are_read_through_the_index_too(tmp_path):
     shards(
         tmp_path, {"a": ONES}, {"a": torch.ones(3, 3), "b": torch.ones(1, dtype=torch.float8_e5m2)}
     )
-    found = weights_in(tmp_path, (STEM,))
-    assert found.shapes() == {"a": (2, 2), "b": (1,)}
-    assert {key: (v.device.type, v.dtype) for key, v in found.outlines().items()} == {
+    weights = weights_in(tmp_path, (STEM,))
+    assert weights.shapes() == {"a": (2, 2), "b": (1,)}
+    assert {key: (v.device.type, v.dtype) for key, v in weights.outlines().items()} == {
         "a": ("meta", torch.float32),
         "b": ("meta", torch.float8_e5m2),
     }
 
 
-def test_a_choice_between_variants_is_made_by_the_configuration(tmp_path):
+def test_the_configuration_chooses_between_variants(tmp_path):
     put(tmp_path, f"{STEM}.fp16.safetensors", f"{STEM}.non_ema.safetensors")
     with pytest.raises(HubError, match=r"fp16, non_ema[\s\S]*choose one: model\.variant=fp16"):
         weights_in(tmp_path, (STEM,), key="model.variant")
@@ -232,11 +228,11 @@ def test_a_choice_between_variants_is_made_by_the_configuration(tmp_path):
         fetch(str(tmp_path), None, "", (STEM,), variant="../fp16")
 
 
-def test_of_a_repository_only_the_variant_that_is_asked_for_is_fetched(tmp_path, monkeypatch):
-    asked = []
+def test_only_the_requested_variant_of_a_repository_is_fetched(tmp_path, monkeypatch):
+    calls = []
     monkeypatch.setattr(
-        hub, "_fetch", lambda name, revision, allow: asked.append(allow) or tmp_path
+        hub, "_fetch", lambda name, revision, allow: calls.append(allow) or tmp_path
     )
     fetch("owner/name", REVISION, "unet", (STEM,), variant="fp16")
-    ((config, *names),) = asked
+    ((config, *names),) = calls
     assert config == "unet/config.json" and names and all(".fp16" in name for name in names)

@@ -23,8 +23,8 @@ def snapshot(tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch, snapshot):
-    """A hub that records what it is asked for and hands out one folder."""
+def hub_calls(monkeypatch, snapshot):
+    """A hub that records requests and returns one folder."""
     calls = []
 
     def snapshot_download(repository, revision, allow_patterns):
@@ -35,42 +35,42 @@ def asked(monkeypatch, snapshot):
     return calls
 
 
-def test_a_path_that_exists_wins(tmp_path, monkeypatch, asked):
+def test_an_existing_path_takes_precedence_over_a_repository(tmp_path, monkeypatch, hub_calls):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert hub.resolve("owner/name") == Path("owner/name")
-    assert not asked
+    assert not hub_calls
 
 
 @pytest.mark.parametrize(
     "name", ["/no/such/folder", "./weights", "a/b/c", "weights.safetensors", "out/w.safetensors"]
 )
-def test_a_missing_path_is_never_taken_for_a_repository(name, asked):
+def test_a_missing_path_is_never_treated_as_a_repository(name, hub_calls):
     with pytest.raises(ConfigError, match="no file or folder"):
         hub.resolve(name, COMMIT)
     with pytest.raises(ConfigError):
         hub.resolve(Path("owner/name"), COMMIT)
-    assert not asked
+    assert not hub_calls
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:12], COMMIT.upper()])
-def test_a_repository_must_be_pinned(revision, asked):
+def test_a_repository_requires_a_pinned_revision(revision, hub_calls):
     with pytest.raises(HubError, match="not pinned"):
         hub.resolve("owner/name", revision)
-    assert not asked
+    assert not hub_calls
 
 
-def test_only_safe_files_are_fetched(snapshot, asked):
+def test_only_safe_files_are_fetched(snapshot, hub_calls):
     (snapshot / "model.safetensors").write_bytes(b"")
     assert hub.resolve("owner/name", COMMIT) == snapshot
-    ((repository, revision, patterns),) = asked
+    ((repository, revision, patterns),) = hub_calls
     assert (repository, revision) == ("owner/name", COMMIT)
     assert all(pattern.endswith(hub.SAFE_SUFFIXES) for pattern in patterns)
     with pytest.raises(UntrustedFile, match=r"\*\.bin"):
         hub.resolve("owner/name", COMMIT, ["*.bin"])
 
 
-def test_a_repository_without_safe_weights_is_an_error(asked):
+def test_a_repository_without_safe_weights_is_an_error(hub_calls):
     with pytest.raises(HubError, match="has none of"):
         hub.resolve("owner/name", COMMIT, ["*.safetensors"])
 
@@ -84,7 +84,7 @@ def test_a_repository_without_safe_weights_is_an_error(asked):
         errors.EntryNotFoundError(),
     ],
 )
-def test_whatever_the_client_raises_is_one_error_of_ours(error, monkeypatch):
+def test_every_client_error_is_raised_as_hub_error(error, monkeypatch):
     def unreachable(*_, **__):
         raise error
 
@@ -95,7 +95,7 @@ def test_whatever_the_client_raises_is_one_error_of_ours(error, monkeypatch):
         hub.resolve("owner/name", COMMIT)
 
 
-def test_what_was_fetched_is_recorded_and_compared_ever_after(snapshot, asked):
+def test_fetched_files_are_recorded_and_compared_at_every_later_use(snapshot, hub_calls):
     (snapshot / "model.safetensors").write_bytes(b"weights")
     (snapshot / "notes.bin").write_bytes(b"not asked for")
     hub.resolve("owner/name", COMMIT)
@@ -117,7 +117,7 @@ def test_what_was_fetched_is_recorded_and_compared_ever_after(snapshot, asked):
             hub.resolve("owner/name", COMMIT)
 
 
-def test_a_large_file_is_held_to_the_hash_that_the_hub_gave_it(snapshot, asked):
+def test_a_large_file_must_match_the_hash_from_the_hub(snapshot, hub_calls):
     """The client compares sizes alone, and keeps such a file under its sha256."""
     blobs = snapshot.parent.parent / "blobs"
     blobs.mkdir()
@@ -133,7 +133,7 @@ def test_a_large_file_is_held_to_the_hash_that_the_hub_gave_it(snapshot, asked):
         hub.resolve("owner/name", COMMIT)
 
 
-def test_a_cache_that_cannot_be_written_is_read_all_the_same(snapshot, asked, monkeypatch):
+def test_a_read_only_cache_is_still_read(snapshot, hub_calls, monkeypatch):
     def full(*_):
         raise OSError(30, "Read-only file system")
 

@@ -25,32 +25,32 @@ from tinyflux_pl.weights.key_prefixes import NETWORK, network_tensors
         "_orig_mod.diffusion_model.module.",
     ],
 )
-def test_wrappers_and_prefixes_are_taken_off(prefix):
+def test_wrapper_and_trainer_prefixes_are_removed(prefix):
     keys = ("blocks.0.attn.to_q.weight", "norm.bias")
     assert network_tensors({prefix + key: key for key in keys}, NETWORK, "f") == {
         key: key for key in keys
     }
 
 
-def test_a_wrapper_around_a_block_is_taken_off():
+def test_a_wrapper_around_a_block_is_removed():
     assert network_tensors(
         {"blocks.0._orig_mod.attn._checkpoint_wrapped_module.q": 1}, NETWORK, "f"
     ) == {"blocks.0.attn.q": 1}
 
 
-def test_of_a_whole_checkpoint_only_the_network_is_taken():
-    whole = {
+def test_only_the_network_of_a_complete_checkpoint_is_read():
+    checkpoint = {
         "model.diffusion_model.a": 1,
         "first_stage_model.a": 2,
         "optimizer.state": 3,
         "model_ema.decay": 4,
     }
-    assert network_tensors(whole, NETWORK, "f") == {"a": 1}
+    assert network_tensors(checkpoint, NETWORK, "f") == {"a": 1}
 
 
-def test_beside_a_trainers_prefix_what_is_no_known_part_stays_to_be_reported():
-    held = {"transformer.a": 1, "vae.a": 2, "text_encoder_2.a": 3, "stray.a": 4}
-    assert network_tensors(held, NETWORK, "f") == {"a": 1, "stray.a": 4}
+def test_unknown_keys_next_to_a_trainer_prefix_are_kept_for_the_report():
+    tensors = {"transformer.a": 1, "vae.a": 2, "text_encoder_2.a": 3, "stray.a": 4}
+    assert network_tensors(tensors, NETWORK, "f") == {"a": 1, "stray.a": 4}
 
 
 @pytest.mark.parametrize("other", ["module.a", "_orig_mod.a"])

@@ -1,4 +1,4 @@
-"""Which release a file is of, told from a few shapes."""
+"""The release of a file, recognised by a few shapes."""
 
 from dataclasses import replace
 
@@ -45,10 +45,10 @@ def full_size(name):
 
 
 @pytest.mark.parametrize("name", families())
-def test_every_family_knows_its_own_release(name):
-    found = release_of(full_size(name))
-    assert found is not None and name in found.models
-    assert found.models == (
+def test_every_family_recognises_its_release(name):
+    release = release_of(full_size(name))
+    assert release is not None and name in release.models
+    assert release.models == (
         ("flux1_dev", "flux1_kontext") if name in ("flux1_dev", "flux1_kontext") else (name,)
     )
 
@@ -85,7 +85,7 @@ ORIGINAL = {
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 @pytest.mark.parametrize("name", ORIGINAL)
-def test_original_files_are_known_too(name, prefix):
+def test_files_in_original_layouts_are_recognised(name, prefix):
     assert name in release_of({prefix + key: shape for key, shape in ORIGINAL[name].items()}).models
 
 
@@ -106,12 +106,12 @@ def test_original_files_are_known_too(name, prefix):
         ({"distilled_guidance_layer.in_proj.bias": (5120,), "img_in.weight": (3072, 64)}, "Chroma"),
     ],
 )
-def test_relatives_that_have_no_place_here_are_named(shapes, says):
-    found = release_of(shapes)
-    assert says in found.name and not found.models
+def test_unsupported_related_models_are_named(shapes, says):
+    release = release_of(shapes)
+    assert says in release.name and not release.models
 
 
-def test_what_is_not_known_is_not_guessed():
+def test_unknown_weights_are_not_recognised():
     assert release_of({}) is None and release_of({"a": (1,)}) is None
     assert (
         release_of(
@@ -132,11 +132,11 @@ def tiny(monkeypatch):
     def small(shape):
         return shape and tuple(width if size == 3072 else size for size in shape)
 
-    made = [
+    releases = [
         replace(r, shapes={k: small(v) for k, v in r.shapes.items()})
         for r in known_releases.RELEASES
     ]
-    monkeypatch.setattr(known_releases, "RELEASES", tuple(made))
+    monkeypatch.setattr(known_releases, "RELEASES", tuple(releases))
 
 
 def saved(tmp_path, variant, layout=lambda tensors: tensors):
@@ -149,22 +149,25 @@ def saved(tmp_path, variant, layout=lambda tensors: tensors):
 
 @pytest.mark.parametrize("layout", [dict, to_original])
 @pytest.mark.parametrize(
-    ("given", "asked"), [("schnell", "dev"), ("fill", "dev"), ("dev", "schnell"), ("dev", "fill")]
+    ("actual", "requested"),
+    [("schnell", "dev"), ("fill", "dev"), ("dev", "schnell"), ("dev", "fill")],
 )
-def test_a_relative_is_answered_with_the_model_that_fits(tiny, tmp_path, layout, given, asked):
-    structure = {**releases_flux1.STRUCTURE, **releases_flux1.VARIANTS[asked]}
-    with pytest.raises(CheckpointMismatch, match=rf"weights of FLUX\.1[\s\S]*model=flux1_{given}"):
-        Flux1Denoiser.released.load(structure, weights=saved(tmp_path, given, layout))
+def test_weights_of_a_sibling_model_are_refused_with_the_matching_choice(
+    tiny, tmp_path, layout, actual, requested
+):
+    structure = {**releases_flux1.STRUCTURE, **releases_flux1.VARIANTS[requested]}
+    with pytest.raises(CheckpointMismatch, match=rf"weights of FLUX\.1[\s\S]*model=flux1_{actual}"):
+        Flux1Denoiser.released.load(structure, weights=saved(tmp_path, actual, layout))
 
 
-def test_another_family_is_answered_with_its_model(tiny, tmp_path):
+def test_weights_of_another_family_are_refused_with_the_matching_choice(tiny, tmp_path):
     for layout in (dict, to_original):
         with pytest.raises(CheckpointMismatch, match=r"FLUX\.1 schnell[\s\S]*model=flux1_schnell"):
             SD3Denoiser.released.load({}, weights=saved(tmp_path, "schnell", layout))
 
 
 @pytest.mark.parametrize("meta", [False, True])
-def test_a_folder_of_a_relative_is_told_before_it_is_drawn_from(tiny, tmp_path, meta):
+def test_a_folder_of_a_sibling_model_is_refused_before_sampling(tiny, tmp_path, meta):
     releases_flux1.transformer("schnell").save_pretrained(tmp_path / "transformer")
     with (
         torch.device("meta" if meta else "cpu"),
@@ -176,7 +179,7 @@ def test_a_folder_of_a_relative_is_told_before_it_is_drawn_from(tiny, tmp_path, 
     )
 
 
-def test_a_folder_of_another_class_is_told_by_its_name(tiny, tmp_path):
+def test_a_folder_of_another_class_is_refused_by_its_name(tiny, tmp_path):
     net = releases_flux1.transformer()
     net.save_pretrained(tmp_path / "transformer")
     says = (
@@ -187,10 +190,10 @@ def test_a_folder_of_another_class_is_told_by_its_name(tiny, tmp_path):
         SD3Denoiser.released.load({}, weights=str(tmp_path))
 
 
-def test_a_config_of_something_else_beside_a_named_file_is_not_the_files(tmp_path):
+def test_an_unrelated_config_json_next_to_a_named_file_is_ignored(tmp_path):
     file = saved(tmp_path, "dev")
     (tmp_path / "config.json").write_text('{"architectures": ["T5EncoderModel"], "d_model": 4096}')
-    made = Flux1Denoiser.released.load(releases_flux1.STRUCTURE, weights=file)
-    assert made.config["num_layers"] == 2
+    releases = Flux1Denoiser.released.load(releases_flux1.STRUCTURE, weights=file)
+    assert releases.config["num_layers"] == 2
     with pytest.raises(CheckpointMismatch, match="describes a T5EncoderModel"):
         Flux1Denoiser.released.load(releases_flux1.STRUCTURE, weights=str(tmp_path))

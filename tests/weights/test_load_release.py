@@ -12,19 +12,19 @@ from tinyflux_pl.weights import hub, load_release
 REVISION = "0123456789" * 4
 
 
-def test_of_a_repository_only_this_network_is_fetched(tmp_path, monkeypatch):
-    asked = []
+def test_only_the_folder_of_the_network_is_fetched(tmp_path, monkeypatch):
+    calls = []
 
     def fetch(name, revision, allow):
-        asked.append((name, revision, allow))
+        calls.append((name, revision, allow))
         (tmp_path / "transformer").mkdir()
         save_file({"a": torch.ones(1)}, tmp_path / "transformer" / "model.safetensors")
         return tmp_path
 
     monkeypatch.setattr(hub, "_fetch", fetch)
-    found = load_release.find("owner/name", REVISION, "transformer")
-    assert found.weights.tensors().keys() == {"a"} and found.config is None
-    ((name, revision, allow),) = asked
+    release = load_release.find("owner/name", REVISION, "transformer")
+    assert release.weights.tensors().keys() == {"a"} and release.config is None
+    ((name, revision, allow),) = calls
     assert (name, revision) == ("owner/name", REVISION) and all(
         line.startswith("transformer/") for line in allow
     )
@@ -32,7 +32,7 @@ def test_of_a_repository_only_this_network_is_fetched(tmp_path, monkeypatch):
         load_release.find("owner/name", "main", "transformer")
 
 
-def test_an_index_leads_to_the_safetensors_beside_it_and_nowhere_else(tmp_path):
+def test_an_index_may_only_name_safetensors_of_its_folder(tmp_path):
     folder = tmp_path / "net"
     folder.mkdir()
     save_file({"a": torch.ones(1)}, folder / "x-1.safetensors")
@@ -50,9 +50,9 @@ def test_an_index_leads_to_the_safetensors_beside_it_and_nowhere_else(tmp_path):
             load_release.find(str(folder), None, "")
 
 
-def test_files_that_cannot_be_meant(tmp_path):
+def test_ambiguous_or_unsafe_files_are_refused(tmp_path):
     (tmp_path / "net.bin").write_bytes(b"x")
-    with pytest.raises(CorruptCheckpoint, match="not a whole safetensors file"):
+    with pytest.raises(CorruptCheckpoint, match="not a complete safetensors file"):
         load_release.find(str(tmp_path / "net.bin"), None, "")
     with pytest.raises(HubError, match=r"no safetensors weights: net\.bin"):
         load_release.find(str(tmp_path), None, "")
@@ -67,22 +67,22 @@ def test_files_that_cannot_be_meant(tmp_path):
         load_release.find(str(tmp_path / "a.safetensors"), None, "")
 
 
-def test_keys_that_the_reference_ignores_are_accepted_and_no_weight_stays_empty(tmp_path):
+def test_keys_ignored_by_the_reference_are_accepted_and_every_weight_is_filled(tmp_path):
     file = tmp_path / "net.safetensors"
     save_file(
         {"weight": torch.ones(2, 2), "bias": torch.ones(2), "rope.cache": torch.ones(1)}, file
     )
-    found = load_release.find(str(file), None, "")
+    release = load_release.find(str(file), None, "")
     with torch.device("meta"):
         linear = torch.nn.Linear(2, 2)
         linear.register_buffer("table", torch.ones(1), persistent=False)
     with pytest.raises(CheckpointMismatch, match=r"1 unexpected: rope\.cache"):
-        load_release.fill(linear, found, torch.float32)
+        load_release.fill(linear, release, torch.float32)
     with pytest.raises(CheckpointMismatch, match="no release holds table"):
-        load_release.fill(linear, found, torch.float32, ignored=[r"^rope\."])
+        load_release.fill(linear, release, torch.float32, ignored=[r"^rope\."])
 
 
-def test_a_pipeline_of_another_kind_is_named(tmp_path):
+def test_a_pipeline_without_the_network_is_refused_by_name(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     for name in ("flux1-dev", "ae"):
         save_file({"a": torch.ones(1)}, tmp_path / f"{name}.safetensors")
@@ -92,9 +92,9 @@ def test_a_pipeline_of_another_kind_is_named(tmp_path):
         load_release.find(str(tmp_path), None, "unet")
 
 
-def test_what_lies_beside_a_file_that_was_named_does_not_forbid_it(tmp_path):
+def test_a_quantization_config_next_to_a_named_file_is_ignored(tmp_path):
     (tmp_path / "config.json").write_text(
-        json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}})
+        json.dumps({"quantization_config": {"quant_method": "gptq"}})
     )
     save_file({"a": torch.ones(1)}, tmp_path / "net.safetensors")
     assert load_release.find(
@@ -102,7 +102,7 @@ def test_what_lies_beside_a_file_that_was_named_does_not_forbid_it(tmp_path):
     ).weights.tensors().keys() == {"a"}
 
 
-def test_whole_numbers_are_no_weights(tmp_path):
+def test_integer_tensors_are_refused_as_weights(tmp_path):
     file = tmp_path / "net.safetensors"
     save_file({"weight": torch.ones(2, 2, dtype=torch.int8), "bias": torch.ones(2)}, file)
     with torch.device("meta"):
@@ -113,7 +113,7 @@ def test_whole_numbers_are_no_weights(tmp_path):
 
 def test_a_folder_of_packed_weights_is_refused_before_they_are_read(tmp_path):
     (tmp_path / "config.json").write_text(
-        json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}})
+        json.dumps({"quantization_config": {"quant_method": "gptq"}})
     )
-    with pytest.raises(CheckpointMismatch, match="packed by bitsandbytes"):
+    with pytest.raises(CheckpointMismatch, match="packed by gptq"):
         load_release.find(str(tmp_path), None, "")

@@ -107,13 +107,12 @@ def export(source: Path, target: Path, layout: str = "peft") -> str:
 
 def _loaded(source: Path, base: str | None) -> tuple[Checkpoint, Any]:
     """The checkpoint of an adapter, and its denoiser with base and averages."""
+    from tinyflux_pl.inference.adapters import require_adapter
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
     from tinyflux_pl.inference.pipeline import Pipeline
 
     checkpoint = open_checkpoint(source)
-    if "base" not in checkpoint.config:
-        cure = "name a run of method=lora"
-        raise CheckpointMismatch("it holds no adapter", where=str(source), cure=cure)
+    require_adapter(checkpoint)
     return checkpoint, Pipeline.from_checkpoint(checkpoint, base=base).denoiser
 
 

@@ -13,6 +13,7 @@ from tinyflux_pl.config.build import build
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
+    from tinyflux_pl.checkpoints.directory import Checkpoint
     from tinyflux_pl.core.types import Batch
     from tinyflux_pl.sampling.reconstructions import ReconstructionSampler
     from tinyflux_pl.training.datamodule import CachedLatents
@@ -29,6 +30,13 @@ class AutoencoderKind:
     """Of app.module_kinds.ModuleKind."""
 
     manual_steps = True
+    not_averaged = ("critic.",)
+
+    def network(self, checkpoint: Checkpoint) -> tuple[Any, frozenset[str]]:
+        """The described autoencoder and critic."""
+        from tinyflux_pl.inference.described_autoencoder import networks
+
+        return networks(checkpoint)
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> ManualGuard:
         """One judgement for each optimizer's step."""

@@ -8,8 +8,10 @@ from typing import Any
 from tinyflux_pl.app import (
     adapter_choice,
     drawing_cache,
+    embedding_choice,
     inference_memory,
     release_settings,
+    report,
     simulation,
     staging,
 )
@@ -19,11 +21,14 @@ from tinyflux_pl.config.build import build
 from tinyflux_pl.config.recorded_picture import recordable
 from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.engine.placement import Placement
 
 
 def pipeline(config: Generate) -> Any:
     """The pipeline of `checkpoint`, or of `model` with its published weights, on its device."""
+    from tinyflux_pl.inference import distilled_settings
     from tinyflux_pl.inference.adapters import with_adapters
+    from tinyflux_pl.inference.embeddings import with_embeddings
     from tinyflux_pl.inference.pipeline import device_of
 
     config = release_settings.followed(config)
@@ -33,10 +38,14 @@ def pipeline(config: Generate) -> Any:
     else:
         built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
     built = with_adapters(built, adapter_choice.chosen(config.lora))
+    built = with_embeddings(built, embedding_choice.chosen(config.embedding))
     command = recordable(config.overrides)
     built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
+    report.notes(distilled_settings.notes(built))
     pictures = {"references": config.references, "image": config.image, "mask": config.mask}
+    if config.control is not None or built.denoiser.hint_shape(1, 1) is not None:
+        built = _controlled(built, config)
     if any(pictures.values()) or config.strength is not None:
         from tinyflux_pl.inference.editing import editing
 
@@ -44,8 +53,39 @@ def pipeline(config: Generate) -> Any:
         built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
     built = drawing_cache.with_cache(built, config)
     built = staging.with_stored_prompts(built, config)
+    built = staging.packed(built, config)
     placement = staging.placement_of(config)
+    require_resident_branch(config, placement)
     return built.on(config.hardware.accelerator, config.hardware.precision, placement)
+
+
+def require_resident_branch(config: Generate, placement: Placement) -> None:
+    """Raise ConfigError for blocks in turn beside a control branch, which reads them all."""
+    if config.control is not None and placement.denoiser == "blocks":
+        raise ConfigError(
+            "within this budget blocks come in turn, which a control branch does not follow",
+            where="engine.budget",
+            cure="engine.placement=sequential, a larger engine.budget, or engine.precision=int8",
+        )
+
+
+def _controlled(pipeline: Any, config: Generate) -> Any:
+    from tinyflux_pl.inference.control import controlled
+
+    in_conflict = {"reference": config.references, "image": config.image, "cache.kind": None}
+    if config.cache.kind != "none" or config.cache.calibrate is not None:
+        in_conflict["cache.kind"] = config.cache.kind
+    if config.engine.chosen == "offload":
+        in_conflict["engine.placement"] = "offload"
+    if names := [name for name, value in in_conflict.items() if value]:
+        cure = f"leave {', '.join(names)} out"
+        raise ConfigError("a control branch does not work with it", where=names[0], cure=cure)
+    return controlled(
+        pipeline,
+        config.control,
+        canny=config.control_hint == "canny",
+        strength=config.control_strength,
+    )
 
 
 def _of_checkpoint(config: Generate) -> Any:
@@ -63,10 +103,14 @@ def _of_checkpoint(config: Generate) -> Any:
     checkpoint = open_checkpoint(config.checkpoint)
     if config.base is not None and "base" not in checkpoint.config:
         cure = "leave base= out"
-        raise ConfigError("the checkpoint holds its whole network", where="base", cure=cure)
+        raise ConfigError("the checkpoint contains its complete network", where="base", cure=cure)
     plan_images = functools.partial(inference_memory.checkpoint_plan, checkpoint, config)
     images = inference_memory.batch_size(config, plan_images)
     built = Pipeline.from_checkpoint(checkpoint, config.weights, config.base)
+    stored = checkpoint.config.get("base_precision")
+    if stored is not None and config.engine.precision is None:
+        what = f"trained beside a base in {stored} and drawn on the plain one"
+        report.notes([f"{what}; engine.precision={stored} draws as it was trained"])
     return built.adjusted(batch_size=images)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def chosen_callbacks(keys: Callbacks) -> list[Callback]:
-    """Early stopping and what callbacks.extra names; ConfigError for a class that is no callback.
+    """Early stopping and the classes of callbacks.extra; ConfigError for any other class.
 
     Building them has no effect, so that a check may do it before a run takes time.
     """
@@ -29,7 +29,7 @@ def chosen_callbacks(keys: Callbacks) -> list[Callback]:
         callback = build(node, where)
         if not isinstance(callback, Callback):
             raise ConfigError(
-                f"{node['_target_']} is no callback",
+                f"{node['_target_']} is not a callback",
                 where=where,
                 cure="name a callback of Lightning or of tinyflux_pl/training/callbacks",
             )

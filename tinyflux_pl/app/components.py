@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tinyflux_pl.app import hardware, release_settings, starting_point
+from tinyflux_pl.app import (
+    control_maps,
+    hardware,
+    pathway,
+    picture_frames,
+    release_settings,
+    run_sampling,
+    starting_point,
+    teachers,
+    unread_settings,
+)
 from tinyflux_pl.app.chosen_callbacks import chosen_callbacks
 from tinyflux_pl.app.objective import build_objective
 from tinyflux_pl.config.build import build, check_binds
@@ -16,6 +26,7 @@ from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 
 if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Expert, Objective
+    from tinyflux_pl.core.target_expert import TargetExpert
     from tinyflux_pl.core.types import TextEmbeddings
     from tinyflux_pl.methods.method import Method
 
@@ -24,13 +35,17 @@ J = TypeVar("J", bound=DataJob)
 
 @dataclass
 class Parts(Generic[J]):
-    """The components that training and extraction share; `config` is the resolved configuration."""
+    """The components that training and extraction share; `config` is the resolved configuration.
+
+    `experts` feed ports, `targets` (by their teacher's name) are regressed on: the pathway decides.
+    """
 
     config: J
     codec: Any
     text: Any
     path: Any
-    experts: dict[str, Any]
+    experts: dict[str, Expert]
+    targets: dict[str, TargetExpert]
 
     @classmethod
     def from_config(cls, config: J) -> Parts[J]:
@@ -39,25 +54,22 @@ class Parts(Generic[J]):
         Settings that the configuration leaves open come from the release's files.
         """
         parts = cls.built_from(release_settings.followed(hardware.resolve_auto(config)))
-        parts._check_experts()
+        pathway.check(parts.config)
         _ = parts.device  # raises for a missing GPU
         return parts
 
     @classmethod
     def built_from(cls, config: J) -> Parts[J]:
         """Build the components of a configuration as it stands."""
-        return cls(
-            config=config,
-            codec=build(config.codec, "codec"),
-            text=build(config.text, "text"),
-            path=build(config.path, "path"),
-            experts={k: build(node, f"experts.{k}") for k, node in config.experts.items()},
-        )
+        parts = (build(getattr(config, name), name) for name in ("codec", "text", "path"))
+        return cls(config, *parts, pathway.port_experts(config), pathway.target_experts(config))
 
     @cached_property
     def method(self) -> Method:
         """The training method of a run."""
-        return build(self.config.method, "method")
+        method = build(self.config.method, "method")
+        method.read_by(self.text)
+        return method
 
     @property
     def device(self) -> str:
@@ -74,6 +86,12 @@ class Parts(Generic[J]):
         return precision.choose(self.config.hardware.precision, self.config.hardware.accelerator)
 
     @property
+    def trains(self) -> str:
+        """The kind of module that the objective trains."""
+        objective: Any = self.objective(null_text=None, experts=())
+        return objective.trains
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels: data.image_size, or where it is null the codec's."""
         sides = self.config.data.sides
@@ -88,86 +106,70 @@ class Parts(Generic[J]):
         """Check a training run before its caches are made; weights stay on the meta device."""
         import torch
 
-        from tinyflux_pl.sampling.images import settings_of
         from tinyflux_pl.training.optimizers import build_optimizer
 
         config = self.config
         check_binds({"logger": config.logger})
+        if self.method.adds_to_base and self.text.trained_network() is not None:
+            what = f"method={self.method.name} leaves text={self.text.name} as it is, which trains"
+            raise ConfigError(what, where="text", cure="method=full, or an encoder that is frozen")
         chosen_callbacks(config.callbacks)
         objective: Any = self.objective(null_text=None, experts=self.experts.values())
+        pathway.check_training(config, objective.trains)
+        unread_settings.check(config, self.method, objective.unread)
         build(config.schedule, "schedule")
-        settings_of(self.sampler_config())
+        run_sampling.settings(config)
         hardware.require_attention_kernel(config.model, self.device, self.precision)
         starting_point.check(config, self.method, objective.trains)
         with torch.device("meta"):
             network = self.student()
+            network.require_trainable()
             optimizer = build(config.optimizer, "optimizer")
             build_optimizer(network, optimizer, self.method.rates(network))
-        self.check_size(network.patch_size)
-        network.require_size(*self.image_size)
+        control_maps.check(config, network)
+        self.student_objective(null_text=None)
+        picture_frames.require_fitting(
+            self.image_size, config.data.buckets, self.codec.latent_spec.downsample, network
+        )
 
-    def check_size(self, patch_size: int = 1) -> None:
-        """Raise ConfigError unless the images divide into cells of codec and patches."""
-        downsample = self.codec.latent_spec.downsample
-        cell = downsample * patch_size
-        sides = self.image_size
-        if any(side < cell or side % cell for side in sides):
-            height, width = (max(1, round(side / cell)) * cell for side in sides)
-            near = height if height == width else f"[{height},{width}]"
-            raise ConfigError(
-                f"images of {sides[0]} x {sides[1]} cannot be cut into cells of {cell} pixels "
-                f"(codec {downsample} x patch {patch_size})",
-                where="data.image_size",
-                cure=f"use multiples of {cell}, such as data.image_size={near}",
-            )
+    def check_size(self) -> None:
+        """Raise ConfigError unless data.image_size divides into the codec's cells."""
+        picture_frames.require_cells(self.image_size, self.codec.latent_spec.downsample)
 
-    def experts_of(self, source: str) -> tuple[str, ...]:
-        """The run's experts whose knowledge a source's samples have."""
-        chosen = self.config.data.sources[source].experts
-        return tuple(name for name in self.experts if chosen is None or name in chosen)
+    @property
+    def cached(self) -> dict[str, Expert | TargetExpert]:
+        """All that is cached of the teachers, by the group of the cache."""
+        return {**self.experts, **{target.name: target for target in self.targets.values()}}
 
     def groups(self, source: str) -> dict[str, tuple[str, ...]]:
-        """Split -> groups of its cache. Validation measures the student alone: no experts."""
-        from tinyflux_pl.cache.store import ENCODINGS
+        """Split -> groups of its cache, encodings first."""
+        return pathway.groups(self.config, source, self.experts, self.targets)
 
-        return {"train": (ENCODINGS, *self.experts_of(source)), "validation": (ENCODINGS,)}
+    def teacher(self, group: str) -> Any:
+        """Load the teacher that fills a group of the caches."""
+        name = next((k for k, target in self.targets.items() if target.name == group), group)
+        return teachers.load(self.config, name)
 
-    def _check_experts(self) -> None:
-        """Raise ConfigError for an expert that only a source names, or that no source has."""
-        sources = self.config.data.sources
-        for source, node in sources.items():
-            for name in node.experts or ():
-                if name not in self.experts:
-                    has = ", ".join(self.experts) or "none"
-                    raise ConfigError(
-                        f"the source has the expert {name!r}, and the run has {has}",
-                        where=f"data.sources.{source}.experts",
-                        cure=f"choose experts={name} or lune_sol, or remove {name} from the source",
-                    )
-        for name in self.experts:
-            if not any(name in self.experts_of(source) for source in sources):
-                raise ConfigError(
-                    f"no source has the expert {name!r}",
-                    where=f"experts.{name}",
-                    cure=f"add it to one, data.sources.NAME.experts=[{name}], or drop it: experts=",
-                )
-
-    def teacher(self, expert: str) -> Any:
-        """Load the teacher of an expert."""
-        node = self.config.teacher.node(expert)
-        if not node:
-            where = f"teacher.{expert}"
-            raise ConfigError(
-                f"the expert {expert!r} has no teacher", where=where, cure="teacher=NAME"
-            )
-        return build(node, f"teacher.{expert}")
-
-    def objective(self, null_text: TextEmbeddings | None, experts: Iterable[Expert]) -> Objective:
+    def objective(
+        self,
+        null_text: TextEmbeddings | None,
+        experts: Iterable[Expert],
+        targets: Iterable[TargetExpert] = (),
+    ) -> Objective:
         """The training objective."""
         nodes = {"objective": self.config.objective, "timesteps": self.config.timesteps}
+        velocities = pathway.velocity_targets(self.config.pathway, targets, self.config.seed)
         return build_objective(
-            lambda group, **objects: build(nodes[group], group, **objects), null_text, experts
+            lambda group, **objects: build(nodes[group], group, **objects),
+            null_text,
+            experts,
+            velocities,
         )
+
+    def student_objective(self, null_text: TextEmbeddings | None) -> Any:
+        """The objective of the network that `student` prepared last."""
+        objective: Any = self.objective(null_text, self.experts.values(), self.targets.values())
+        return self.method.objective(objective, run_sampling.settings(self.config))
 
     def student(self, start: Callable[[Any], None] | None = None) -> Any:
         """The denoiser to train, prepared by the method; `start` first puts its weights in.
@@ -180,16 +182,18 @@ class Parts(Generic[J]):
         from tinyflux_pl.core import rng
 
         model, options = self.config.model, dict[str, Any]()
-        if "dtype" in model and not self.method.needs_base:
+        if "dtype" in model and not self.method.adds_to_base:
             options["dtype"] = "float32"
         if "random_weights" in model and self.config.init is not None:
             options["random_weights"] = True  # which `start` replaces
-        denoiser = self.denoiser(**options)
+        built = self.denoiser(**options)
+        denoiser = starting_point.with_heads_of_base(self.config, self.method, built)
         if start is not None:
             start(denoiser)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.derive(self.config.seed, "method"))
             self.method.prepare(denoiser)
+        starting_point.complete(self.config, denoiser, self.method, silent=start is None)
         return denoiser
 
     def denoiser(self, **options: Any) -> Any:
@@ -197,6 +201,7 @@ class Parts(Generic[J]):
         import torch
 
         from tinyflux_pl.core import rng
+        from tinyflux_pl.denoisers import text_network
         from tinyflux_pl.experts.expert import merge_port_options
 
         ports = merge_port_options(self.experts.values())
@@ -206,10 +211,12 @@ class Parts(Generic[J]):
                 {**self.config.model, **options},
                 "model",
                 latent_spec=self.codec.latent_spec,
-                text_spec=self.text.text_spec,
+                text_spec=self.text.embedded_spec,
                 path=self.path,
                 **ports,
             )
+            if self.trains == "denoiser":
+                text_network.attach(denoiser, self.text.trained_network())
         if self.text.text_spec.ids and not denoiser.reads_position_ids:
             what = f"{denoiser.name} reads no token positions, and these conditions have positions"
             raise SpecMismatch(what, where="model", cure="model=flux_core reads sequences")
@@ -217,34 +224,27 @@ class Parts(Generic[J]):
 
     def sampler(self, image_size: tuple[int, int]) -> Any:
         """The image sampler of previews and of the final evaluation."""
-        from tinyflux_pl.sampling.images import ImageSampler, settings_of
+        from tinyflux_pl.sampling.images import ImageSampler
 
-        settings = settings_of(self.sampler_config())
-        max_batch = self.config.hardware.drawn_at_once
-        return ImageSampler(self.codec, self.text, settings, image_size, max_batch)
-
-    def sampler_config(self) -> dict[str, Any]:
-        """Sampler and guidance as plain data."""
-        return {**self.config.sampler, "guidance": self.config.guidance}
+        settings = self.method.drawn(run_sampling.settings(self.config))
+        text, max_batch = self.method.drawn_text(self.text), self.config.hardware.drawn_at_once
+        return ImageSampler(self.codec, text, settings, image_size, max_batch)
 
     def description(self, denoiser: Any, image_size: tuple[int, int]) -> dict[str, Any]:
-        """The configuration that a checkpoint stores: registry names and plain values, no
-        targets.
-        """
+        """Configuration stored in checkpoints: registry names and plain values, no targets."""
 
         def part(component: Any) -> dict[str, Any]:
             return {"name": component.name, "config": component.config()}
 
-        adapted = {"method": part(self.method)} if self.method.needs_base else {}
         return {
-            **adapted,
+            **({"method": part(self.method)} if self.method.needs_base else {}),
             "denoiser": {"name": denoiser.name, "config": denoiser.config_dict()},
             "path": part(self.path),
             "codec": part(self.codec),
             "text": part(self.text),
-            "sampler": self.sampler_config(),
+            "sampler": asdict(self.method.drawn(run_sampling.settings(self.config))),
             "image_size": list(image_size),
-            "experts": sorted(self.experts),
+            "experts": pathway.teachers(self.config),
             "data": self.config.data.name,
             "seed": self.config.seed,
         }

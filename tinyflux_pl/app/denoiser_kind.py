@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tinyflux_pl.app import prompts
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.run_sampling import null_text
 from tinyflux_pl.app.step_flops import utilisation
 from tinyflux_pl.config.build import build
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
+    from tinyflux_pl.checkpoints.directory import Checkpoint
     from tinyflux_pl.core.types import Batch
     from tinyflux_pl.sampling.images import ImageSampler
     from tinyflux_pl.training.datamodule import CachedLatents
@@ -32,6 +34,13 @@ class DenoiserKind:
     """Of app.module_kinds.ModuleKind."""
 
     manual_steps = False
+    not_averaged = ()
+
+    def network(self, checkpoint: Checkpoint) -> tuple[Any, frozenset[str]]:
+        """The described denoiser."""
+        from tinyflux_pl.inference.described_parts import network
+
+        return network(checkpoint)
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> NonFiniteGuard:
         """One judgement a step."""
@@ -46,8 +55,8 @@ class DenoiserKind:
         """A FlowModule for the steps from `start` on."""
         from tinyflux_pl.training.flow_module import FlowModule
 
-        config = parts.config
-        objective: Any = parts.objective(parts.text.null(), parts.experts.values())
+        config, text = parts.config, parts.method.drawn_text(parts.text)
+        objective = parts.student_objective(null_text(config, text, parts.method.reads))
         schedule = build(config.schedule, "schedule")
         optimizer = build(config.optimizer, "optimizer")
         clip = config.callbacks.clip
@@ -103,14 +112,15 @@ class DenoiserKind:
             config.seed,
             records.pictures,
             measured,
-            prompts.dataset_pictures(sources, drawn),
+            prompts.dataset_pictures(sources, drawn, parts.image_size),
         )
 
     def measures(self, parts: Parts, datamodule: CachedLatents) -> list[Measure]:
-        """The experts' schedules, the gates of ports, utilisation of the GPU."""
+        """The schedules of experts and velocities, the gates of ports, utilisation of the GPU."""
         from tinyflux_pl.training import measures
 
-        return [measures.expert_schedule, measures.gates, *utilisation(parts, datamodule)]
+        schedules = [measures.expert_schedule, measures.velocity_targets, measures.gates]
+        return [*schedules, *utilisation(parts, datamodule)]
 
     def grid(self, parts: Parts) -> Any:
         """Errors at fixed times."""
@@ -141,9 +151,7 @@ class DenoiserKind:
 def _accuracies(
     parts: Parts, sources: Sequence[Source], network: Any, average: AveragedWeights, sampler: Any
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Accuracy by claim, the verifier's reading, and distances to training pictures, each by
-    source/split.
-    """
+    """Accuracy by claim, verifier accuracy and distances to training images, by source/split."""
     from tinyflux_pl.core import precision
     from tinyflux_pl.training.evaluation import prompt_accuracy
 

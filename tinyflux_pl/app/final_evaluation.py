@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinyflux_pl.app import run_record
+from tinyflux_pl.app import pathway, run_record
 from tinyflux_pl.app.caches.sources import skipped
 from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.app.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    from tinyflux_pl.core.protocols import Record
 
 
 def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
@@ -34,6 +37,8 @@ def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
         callbacks.sampler,
         run.datamodule.validation_batches(),
     )
+    with run.trainable.average.applied(denoiser):
+        exported = run.parts.method.export(denoiser, run.run_dir)
     results = {
         "seconds": round(time.perf_counter() - started, 1),
         "steps": module.step,
@@ -44,12 +49,14 @@ def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:
         **measured,
         "peak_memory_bytes": peak_memory_bytes(),
         "checkpoint": str(run.last_checkpoint),
+        "exports": [str(file) for file in exported],
         "samples": str(callbacks.preview.picture),
         "prompts": callbacks.preview.prompts,
         "ask": run.parts.text.condition_argument,
         "beside": _picture_words(run),
         "model": config.model,
-        "experts": sorted(run.parts.experts),
+        "experts": pathway.teachers(config),
+        "pathway": pathway.name(config),
         "skipped": skipped(run.sources),
         "data": config.data.name,
         "seed": config.seed,
@@ -63,7 +70,7 @@ def export_teacher(config: Any, results: dict[str, Any]) -> Path:
     from tinyflux_pl.checkpoints import directory
     from tinyflux_pl.experts import teacher_export
 
-    keys = ("seed", "steps", "optimizer", "schedule", "objective", "data", "hardware")
+    keys = ("seed", "steps", "init", "optimizer", "schedule", "objective", "data", "hardware")
     recipe = {key: config.plain[key] for key in keys}
     recipe |= {key: results[key] for key in ("accuracies", "validation_loss")}
     checkpoint = directory.read(results["checkpoint"])
@@ -71,8 +78,23 @@ def export_teacher(config: Any, results: dict[str, Any]) -> Path:
 
 
 def _picture_words(run: TrainingRun) -> list[str]:
-    """Words of a generate.py command that give the first preview's pictures, for data that has
-    some.
+    """Words of a generate.py command that pass the images of the first preview, if it has any.
+
+    The map of a control branch is written beside the samples: it need not be a file of the data.
     """
     records = run.sources[0].validation.records
+    if run.parts.config.data.hint is not None:
+        return [f"control={_written_map(records[0], run.run_dir)}"]
     return records.picture_overrides("".join(run.callbacks.preview.prompts[:1]))
+
+
+def _written_map(record: Record, run_dir: Path) -> Path:
+    """The picture of a record's map, of the size that the run draws."""
+    from PIL import Image
+
+    from tinyflux_pl.sampling.picture import save_png
+
+    file = run_dir / "samples" / "control.png"
+    file.parent.mkdir(exist_ok=True)
+    save_png(Image.fromarray(record.hint), file, {"source": record.source})
+    return file

@@ -13,7 +13,17 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, ImageError
 
 # keys that the file decides
 DECIDED = ("prompt", "prompt_file", "negative_prompt", "seed", "n", "first", "height", "width")
-DECIDED += ("condition", "grid", "batch_size", "sampler", "guidance", "strength", "cache")
+DECIDED += (
+    "control_hint",
+    "control_strength",
+    "condition",
+    "grid",
+    "batch_size",
+    "sampler",
+    "guidance",
+    "strength",
+    "cache",
+)
 # of a description: what may differ where the picture is the same
 NOTED = ("device", "versions")
 CURE = "give a PNG that generate.py has written, unchanged"
@@ -62,9 +72,12 @@ def restored(plain: dict[str, Any]) -> dict[str, Any]:
         "cache": {**plain["cache"], **_cache(recorded, file)},
         "hardware": {**plain["hardware"], "precision": _entry(recorded, "precision", str, file)},
     }
-    if recorded.get("pictures") and not (plain.get("reference") or plain.get("image")):
+    if control := recorded.get("control"):
+        values |= {"control_hint": control.get("hint"), "control_strength": control.get("strength")}
+    has_pictures = any(plain.get(key) for key in ("reference", "image", "control"))
+    if recorded.get("pictures") and not has_pictures:
         what = f"it was drawn from pictures: {str(recorded['pictures'])[:100]}"
-        cure = "give them again, as reference= or as image= (and mask=)"
+        cure = "give them again, as reference=, as control=, or as image= (and mask=)"
         raise ConfigError(what, where=str(file), cure=cure)
     if "checkpoint" in recorded:
         values["weights"] = _entry(recorded, "weights", str, file)

@@ -18,8 +18,7 @@ UNDIVIDED = {"accumulation": 1, "gradient_checkpointing": False, "drawn_at_once"
 
 
 def set_up(config: J) -> J:
-    """The configuration with its accelerator resolved, after setting threads and printing the
-    device.
+    """Set threads, print the device and return the configuration with a resolved accelerator.
 
     Raises ConfigError for an accelerator that this machine lacks.
     """

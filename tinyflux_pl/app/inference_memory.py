@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tinyflux_pl.app import release_settings
+from tinyflux_pl.app.planned_adapters import planned_adapters
 from tinyflux_pl.app.planned_parts import PlannedPart, planned_parts, weightless
+from tinyflux_pl.app.planned_step import step
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core.errors import ConfigError
@@ -30,6 +30,7 @@ class GenerationPlan:
     size: tuple[int, int]
     host: bool
     sequential_text: bool | None  # text encoders are read one at a time; None: they cannot be
+    blocks: Mapping[str, int]  # of each network, by part
     placement: Placement = RESIDENT
     budget: int | None = None
 
@@ -90,9 +91,8 @@ def checkpoint_plan(checkpoint: Any, config: Generate, images: int | None = None
     size = (config.height or parts.image_size[0], config.width or parts.image_size[1])
     check_size(*size, parts.codec.latent_spec.downsample * denoiser.patch_size)
     denoiser.require_size(*size)
-    scale = config.guidance.get("scale")
-    if scale is None:
-        scale = parts.settings.guidance.scale
+    chosen = config.guidance.get("scale")
+    scale = parts.settings.guidance.scale if chosen is None else chosen
     config = config.replace(guidance={"scale": scale})
     with described_parts.explained(str(checkpoint.path)):
         return plan_of(denoiser, parts.codec, parts.text, size, config, images)
@@ -109,30 +109,39 @@ def plan_of(
     """The plan of a denoiser on the meta device, drawing `size` (height, width) pixels."""
     import torch
 
+    from tinyflux_pl.core.precision import WEIGHTS
     from tinyflux_pl.engine import live_bytes
     from tinyflux_pl.engine import placement as placements
+    from tinyflux_pl.engine.block_sizes import blocks_of, sizes_of
 
     images, host = images or requested(config), config.hardware.accelerator == "cpu"
-    parts = planned_parts(denoiser, codec, text)
+    adapters = planned_adapters(config.lora)
+    parts = [*planned_parts(denoiser, codec, text, config.engine.stored), *adapters]
     weights = {part.name: part.bytes for part in parts}
     spec = codec.latent_spec
     shape = (images, spec.channels, *(side // spec.downsample for side in size))
     latents = torch.empty(shape, device="meta")
     codec.to("meta").decode(latents[:1, :, :2, :2])  # makes its skeleton: no activation
-    sequential = text.sequential
+    blocks = [block.module for block in denoiser.block_stack()]
+    added = sum(part.bytes for part in adapters)
     needs = placements.Needs(
-        weights["denoiser"],
-        placements.bytes_by_blocks(denoiser.net) if denoiser.block_stack() else weights["denoiser"],
-        {name.removeprefix("text: "): n for name, n in weights.items() if "text: " in name},
-        sequential is True,
+        sizes_of(denoiser, blocks).plus(added),
+        {
+            name: sizes_of(network, blocks_of(network), WEIGHTS[text.dtype].itemsize)
+            for name, network in text.skeletons().items()
+        },
+        text.sequential is True,
         weights.get("codec", 0),
-        drawing=live_bytes.activations(lambda: _step(denoiser, text.text_spec, latents, config)),
+        drawing=live_bytes.activations(lambda: step(denoiser, text.text_spec, latents, config)),
         decoding=live_bytes.activations(lambda: codec.decode(latents)),
     )
     budget = None if config.engine.budget is None else placements.parsed_bytes(config.engine.budget)
     placement = placements.chosen(config.engine.chosen, needs, budget, host=host)
     stages = placements.planned(placement, needs, host=host)
-    return GenerationPlan(parts, stages, images, size, host, sequential, placement, budget)
+    encoders = {f"text: {name}": len(sizes.blocks) for name, sizes in needs.text.items()}
+    numbers = {"denoiser": len(blocks), **encoders}
+    sequential = text.sequential
+    return GenerationPlan(parts, stages, images, size, host, sequential, numbers, placement, budget)
 
 
 def _outline(config: Generate) -> tuple[Any, Any, Any, tuple[int, int]]:
@@ -144,9 +153,7 @@ def _outline(config: Generate) -> tuple[Any, Any, Any, tuple[int, int]]:
 
     from tinyflux_pl.inference.picture_size import check_size
 
-    codec = build(config.codec, "codec")
-    text = build(config.text, "text")
-    path = build(config.path, "path")
+    codec, text, path = (build(getattr(config, k), k) for k in ("codec", "text", "path"))
     specs = {"latent_spec": codec.latent_spec, "text_spec": text.text_spec}
     with torch.device("meta"):
         denoiser = build(config.model, "model", **specs, path=path).eval()
@@ -203,47 +210,3 @@ def requested(config: Generate) -> int:
     has_prompts = config.prompt is not None or config.prompt_file is not None
     prompts = len(read_prompts(config.prompt, config.prompt_file)) if has_prompts else 1
     return max(1, min(config.n * prompts, bound))
-
-
-def _step(denoiser: Any, text_spec: Any, latents: Any, config: Generate) -> Any:
-    """One evaluation of the denoiser: both rows of a guided image, references and mask included."""
-    import torch
-
-    from tinyflux_pl.core.types import Conditioning, TextEmbeddings
-    from tinyflux_pl.diffusion.guidance import Guidance
-
-    chosen = {key: value for key, value in config.guidance.items() if value is not None}
-    rows = len(latents) * (2 if replace(Guidance(), **chosen).scale != 1 else 1)
-    x = latents.new_empty(rows, *latents.shape[1:])
-    shape = (rows, text_spec.length)
-    text = TextEmbeddings(
-        x.new_empty(*shape, text_spec.width),
-        x.new_empty(shape, dtype=torch.bool),
-        x.new_empty(rows, text_spec.pooled),
-    )
-    references = tuple(_reference(denoiser, x, file) for file in config.references)
-    channels = denoiser.inpaint_channels
-    inpaint = x.new_empty(rows, channels, *x.shape[2:]) if channels else None
-    cond = Conditioning(text, references=references, inpaint=inpaint)
-    if text_spec.ids:
-        tokens = x.shape[2] * x.shape[3]
-        ids = x.new_empty(rows, tokens, text_spec.ids)
-        mask = x.new_empty(rows, tokens, dtype=torch.bool)
-        cond = replace(cond, target_ids=ids, target_mask=mask)
-    return denoiser(x, x.new_empty(rows), cond)
-
-
-def _reference(denoiser: Any, x: Any, file: str) -> Any:
-    """Empty latents of a reference at the size it is resized to; of a missing file, x's size."""
-    from tinyflux_pl.data.images.decode import inspect
-    from tinyflux_pl.data.images.resize_rules import AREA
-
-    downsample, path = denoiser.latent_spec.downsample, Path(file).expanduser()
-    if denoiser.reference_size in ("preferred", "area"):  # the largest that these rules give
-        side = math.isqrt(AREA) // downsample
-        return x.new_empty(*x.shape[:2], side, side)
-    if not path.is_file():
-        return x
-    cell, patch = downsample * denoiser.patch_size, denoiser.patch_size
-    width, height = (max(side // cell, 1) * patch for side in inspect(path))
-    return x.new_empty(*x.shape[:2], height, width)

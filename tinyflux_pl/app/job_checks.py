@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinyflux_pl.app import from_image
+from tinyflux_pl.app import from_image, small_release
 from tinyflux_pl.config import schema
 
 
@@ -13,7 +13,7 @@ def _training(plain: dict[str, Any]) -> None:
     from tinyflux_pl.app import optimized_metric
     from tinyflux_pl.app.components import Parts
 
-    config = schema.read(plain, "train")
+    config = small_release.followed(schema.read(plain, "train"))
     optimized_metric.check(config)
     if not config.replay:
         Parts.from_config(config).check()

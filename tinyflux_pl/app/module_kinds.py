@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tinyflux_pl.app.caches.sources import Source
     from tinyflux_pl.app.components import Parts
+    from tinyflux_pl.checkpoints.directory import Checkpoint
     from tinyflux_pl.core.types import Batch
     from tinyflux_pl.training.datamodule import CachedLatents
     from tinyflux_pl.training.ema import AveragedWeights
@@ -27,11 +28,15 @@ class ModuleKind(Protocol):
     """Training, previews, validation and final figures of one kind of network.
 
     `sampler` draws the previews, with `quick` in as few steps as a dry run needs. `manual_steps`:
-    the module accumulates by itself, and the trainer must not.
+    the module accumulates by itself, and the trainer must not. `not_averaged`: prefixes of the
+    names of parameters that training alone reads. `network` is the one that a
+    checkpoint describes, newly initialised, with the names of the tensors that it holds.
     """
 
     manual_steps: bool
+    not_averaged: tuple[str, ...]
 
+    def network(self, checkpoint: Checkpoint) -> tuple[Any, frozenset[str]]: ...
     def guard(self, bundle: ReplayBundle, parts: Parts) -> NonFiniteGuard: ...
     def module(
         self, parts: Parts, network: Any, start: int, guard: NonFiniteGuard
@@ -64,4 +69,4 @@ KINDS: dict[str, ModuleKind] = {"denoiser": DenoiserKind(), "autoencoder": Autoe
 
 def kind_of(parts: Parts) -> ModuleKind:
     """The kind that the run's objective trains."""
-    return KINDS[parts.objective(null_text=None, experts=()).trains]
+    return KINDS[parts.trains]

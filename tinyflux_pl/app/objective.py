@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Expert, Objective
     from tinyflux_pl.core.types import TextEmbeddings
+    from tinyflux_pl.objectives.velocity_targets import VelocityTargets
 
 
 def build_objective(
-    build_group: Callable[..., Any], null_text: TextEmbeddings | None, experts: Iterable[Expert]
+    build_group: Callable[..., Any],
+    null_text: TextEmbeddings | None,
+    experts: Iterable[Expert],
+    velocity_targets: VelocityTargets | None = None,
 ) -> Objective:
-    """The objective with its timestep distribution; `build_group(group, **objects)` builds a
-    node.
+    """Build the objective with its timestep distribution.
+
+    `build_group(group, **objects)` builds a node of the configuration.
     """
     timesteps = build_group("timesteps")
-    return build_group("objective", timesteps=timesteps, null_text=null_text, experts=list(experts))
+    parts = {"timesteps": timesteps, "null_text": null_text, "experts": list(experts)}
+    if velocity_targets is not None:
+        parts["velocity_targets"] = velocity_targets
+    return build_group("objective", **parts)

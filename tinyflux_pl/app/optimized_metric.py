@@ -74,8 +74,7 @@ def check_data(config: Train, sources: Sequence[Source]) -> None:
 def value(
     config: Train, results: Mapping[str, Any], logged: Mapping[str, float]
 ) -> float | list[float] | None:
-    """The result of train.py: a number, one for each of several metrics, or None where none is
-    asked for.
+    """The result of train.py: a number, one per metric, or None if no metric is configured.
 
     `logged` holds the last value of each metric. ConfigError for one that was never logged.
     """
@@ -93,9 +92,7 @@ def value(
 
 
 def _logged(config: Train) -> list[MetricName]:
-    """The catalogued names that the run's callbacks log, filled in as far as the configuration
-    says.
-    """
+    """Catalogued names that the run's callbacks log, resolved from the configuration."""
     keys = config.callbacks
     parts: dict[str, Sequence[str]] = {
         "{expert}": list(config.experts),

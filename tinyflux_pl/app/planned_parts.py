@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +27,13 @@ class PlannedPart:
     bytes: int
 
 
-def planned_parts(denoiser: Any, codec: Any, text: Any) -> list[PlannedPart]:
-    """The denoiser, and the networks of codec and text encoder, with their weights' bytes."""
+def planned_parts(
+    denoiser: Any, codec: Any, text: Any, precision: str | None = None
+) -> list[PlannedPart]:
+    """The denoiser, and the networks of codec and text encoder, with their weights' bytes.
+
+    `precision` stores the denoiser's blocks in fewer bits (engine.packing), in place.
+    """
     dtype = str(next(denoiser.parameters()).dtype).removeprefix("torch.")
     networks = [("denoiser", denoiser, dtype)]
     autoencoder = codec.skeleton()
@@ -36,7 +41,16 @@ def planned_parts(denoiser: Any, codec: Any, text: Any) -> list[PlannedPart]:
         networks.append(("codec", autoencoder, codec.dtype))
     skeletons = text.skeletons().items()
     networks += [(f"text: {name}", network, text.dtype) for name, network in skeletons]
-    return [_part(name, network, dtype) for name, network, dtype in networks]
+    parts = [_part(name, network, dtype) for name, network, dtype in networks]
+    if precision is not None:
+        from tinyflux_pl.engine.packing import pack
+
+        pack(denoiser, precision)
+        parts[0] = replace(parts[0], dtype=precision)
+    # of mixed dtypes: packed weights, and what diffusers keeps in fp32
+    stored = sum(parameter.nbytes for parameter in denoiser.parameters())
+    parts[0] = replace(parts[0], bytes=stored)
+    return parts
 
 
 def _part(name: str, network: Any, dtype: str) -> PlannedPart:
@@ -50,6 +64,11 @@ def codec_bytes(codec: Any) -> int:
     """Bytes of the weights of a codec; 0 for one without weights."""
     autoencoder = codec.skeleton()
     return 0 if autoencoder is None else _part("codec", autoencoder, codec.dtype).bytes
+
+
+def text_bytes(network: Any, dtype: str) -> int:
+    """Bytes of the weights of a text encoder on the meta device, read in `dtype`."""
+    return _part("text", network, dtype).bytes
 
 
 def weightless(config: J) -> J:

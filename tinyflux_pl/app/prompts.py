@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.config.schema import Train
+from tinyflux_pl.core.hint_forms import HINT
+from tinyflux_pl.data.images.fit import fit
 from tinyflux_pl.data.images.resize_rules import as_images
 from tinyflux_pl.data.training_captions import MAX_CAPTIONS, TrainingCaptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+READ_AT_ONCE = 1024  # captions
 MAX_SEARCHED = 20_000  # captions of a split that are searched for a prompt's own picture
 
 
@@ -28,7 +31,7 @@ def for_previews(config: Train, sources: list[Source]) -> list[str]:
     prompts: list[str] = []
     for source in sources:
         records = source.train.records
-        if records.prompt_splits:
+        if records.prompt_splits and config.data.hint is None:
             prompts += records.prompts(per_source, records.prompt_splits[0], config.seed)
         else:
             store = source.validation.store
@@ -37,9 +40,12 @@ def for_previews(config: Train, sources: list[Source]) -> list[str]:
 
 
 def for_evaluation(config: Train, records: Any) -> dict[str, list[str]]:
-    """Split -> prompts whose pictures the data's verifier reads; empty for data without one."""
+    """Split -> prompts whose pictures the data's verifier reads.
+
+    Empty for data without one, and where pictures follow maps, which such prompts have not.
+    """
     count = config.data.evaluation_prompts
-    if not count:
+    if not count or config.data.hint is not None:
         return {}
     splits = records.prompt_splits
     return {split: records.prompts(count, split, config.seed + 1) for split in splits}
@@ -57,11 +63,11 @@ def latent_shape(source: Source) -> tuple[int, ...]:
 
 
 def preview_conditions(config: Train, sources: list[Source], validation: Any) -> Any:
-    """The conditions of previews beside their text: references or masks of the same samples."""
+    """Image conditions of previews: references, masks or maps of the same samples."""
     from tinyflux_pl.sampling.images import SamplePictures, words_only
 
     names = validation.layout
-    if not any(name == "inpaint" or name.startswith("reference.") for name in names):
+    if not any(name in ("inpaint", HINT) or name.startswith("reference.") for name in names):
         return words_only
     sources = with_first_size(sources)
     count = config.callbacks.preview.count
@@ -75,11 +81,13 @@ def preview_conditions(config: Train, sources: list[Source], validation: Any) ->
     return SamplePictures(validation.__getitems__(rows[:count]))
 
 
-def dataset_pictures(sources: list[Source], prompts: Sequence[str]) -> Tensor | None:
+def dataset_pictures(
+    sources: list[Source], prompts: Sequence[str], size: tuple[int, int]
+) -> Tensor | None:
     """A picture (B, 3, H, W) of the data for each prompt that is its caption, else white.
 
-    Training pictures come before validation pictures. None for data made by rule, and where no
-    prompt is a caption.
+    Pictures of other frames are fitted to `size`. Training pictures come before validation
+    pictures. None for data made by rule, and where no prompt is a caption.
     """
     import torch
 
@@ -93,11 +101,19 @@ def dataset_pictures(sources: list[Source], prompts: Sequence[str]) -> Tensor | 
             captions = store.captions(range(min(len(store), MAX_SEARCHED)))
             for index, caption in enumerate(captions):
                 if caption in prompts and caption not in pictures:
-                    pictures[caption] = as_images(records[index].image)[0]
+                    pictures[caption] = as_images(fit(records[index].image, size))[0]
     if not pictures:
         return None
     white = torch.ones_like(next(iter(pictures.values())))
     return torch.stack([pictures.get(prompt, white) for prompt in prompts])
+
+
+def all_captions(sources: list[Source]) -> Iterator[str]:
+    """Every training caption, read a shard's length at a time."""
+    for source in sources:
+        store = source.train.store
+        for start in range(0, len(store), READ_AT_ONCE):
+            yield from store.captions(range(start, min(start + READ_AT_ONCE, len(store))))
 
 
 def training_captions(sources: list[Source]) -> TrainingCaptions:
@@ -106,6 +122,8 @@ def training_captions(sources: list[Source]) -> TrainingCaptions:
     for source in sources:
         store = source.train.store
         every = -(-len(store) // MAX_CAPTIONS)
-        sampled = store.captions(range(0, len(store), every))
-        captions[source.name] = source.train.records, sampled, len(store)
+        variants = store.caption_variants(range(0, len(store), every))
+        sampled = [caption for captions in variants for caption in captions]
+        total = len(sampled) if every == 1 else len(store)
+        captions[source.name] = source.train.records, sampled, total
     return TrainingCaptions.of(captions)

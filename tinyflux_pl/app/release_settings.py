@@ -202,8 +202,8 @@ def _read_object(file: Path) -> dict[str, Any]:
 
 
 def _markers_of(file: Path) -> frozenset[str]:
-    from tinyflux_pl.weights.headers import tensor_shapes
+    from tinyflux_pl.weights import tensor_files
 
-    if file.suffix not in (".safetensors", ".sft"):
+    if file.suffix not in (".safetensors", ".sft", ".gguf"):
         return frozenset()
-    return frozenset(tensor_shapes(file).keys() & {*MARKERS, *EDM_MARKERS})
+    return frozenset(tensor_files.shapes(file).keys() & {*MARKERS, *EDM_MARKERS})

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from tinyflux_pl.app import pathway
+from tinyflux_pl.app.module_kinds import KINDS
 from tinyflux_pl.app.objective import build_objective
 from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.config.bind import bind
+from tinyflux_pl.config.pathway_schema import PORTS, Pathway
 from tinyflux_pl.config.saved_nodes import build_saved
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core import precision
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.engine.packing import pack
+from tinyflux_pl.methods.registry import method_of
 
 if TYPE_CHECKING:
+    from tinyflux_pl.objectives.velocity_targets import VelocityTargets
     from tinyflux_pl.training.diagnosis import Diagnosis
     from tinyflux_pl.training.replay_bundle import Replay
 
@@ -23,29 +30,46 @@ MAX_ROWS = 16  # samples, and groups of modules, that the tables list: the worst
 
 
 def replay(config: Train) -> int:
-    """Bundle -> components -> loss and gradients -> where they fail. 1 if they fail again, else
-    0.
+    """Rebuild the components of a bundle and recompute its loss and gradients.
+
+    Prints where they fail. Returns 1 if they fail again, else 0.
     """
     import torch
 
-    from tinyflux_pl.inference.described_parts import network
     from tinyflux_pl.training.diagnosis import diagnose
     from tinyflux_pl.training.replay_bundle import Replay
 
     bundle = Replay.read(config.replay)
     run, file = bundle.config, str(bundle.checkpoint.path.parent)
+    if "teacher" in bundle.checkpoint.config:
+        raise ConfigError(
+            "a distilled network's loss needs its teacher, which the bundle does not hold",
+            where=file,
+            cure="resume the run from its last checkpoint: resume=auto",
+        )
+    if method_of(bundle.checkpoint.config).keeps_text:
+        raise ConfigError(
+            "a learnt word's loss needs its text encoders, which the bundle does not hold",
+            where=file,
+            cure="resume the run from its last checkpoint: resume=auto",
+        )
 
     def saved(group: str, **objects: Any) -> Any:
         return build_saved(run.get(group), group, config.plain[group], file, **objects)
 
     nodes = _node(run, "experts", file)
     offered = config.plain["experts"]
-    experts = [build_saved(node, "experts", offered, file) for node in nodes.values()]
-    objective = build_objective(saved, bundle.null_text, experts)
+    chosen = bind(Pathway, run.get("pathway", PORTS), "pathway")
+    ported = [node for node in nodes.values() if node and chosen.ports]
+    experts = [build_saved(node, "experts", offered, file) for node in ported]
+    targets = _velocity_targets(bundle, chosen, list(nodes), file)
+    objective: Any = build_objective(saved, bundle.null_text, experts, targets)
     denoiser: Any
-    denoiser, saved_names = network(bundle.checkpoint)
+    denoiser, saved_names = KINDS[objective.trains].network(bundle.checkpoint)
     weights = bundle.checkpoint.weights("raw")
     directory.load_weights(denoiser, weights, str(bundle.checkpoint.path), saved_names)
+    if stored := bundle.checkpoint.config.get("base_precision"):
+        pack(denoiser, stored, kept=saved_names)
     hardware = _node(run, "hardware", file)
     accelerator, configured = hardware.get("accelerator"), hardware.get("precision")
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
@@ -58,9 +82,25 @@ def replay(config: Train) -> int:
     return 1 if diagnosis.reproduced else 0
 
 
+def _velocity_targets(
+    bundle: Replay, chosen: Pathway, teachers: list[str], where: str
+) -> VelocityTargets | None:
+    """The targets of the failed step, with what was measured before it."""
+    if chosen.velocity is None:
+        return None
+    from tinyflux_pl.experts.velocity import Velocity
+
+    seed = _node(bundle.config, "teacher", where).get("seed")
+    experts = [Velocity(name, chosen.velocity.t_buckets, seed) for name in teachers]
+    targets = pathway.velocity_targets(chosen, experts, bundle.config["seed"])
+    if targets is not None and bundle.velocity_targets is not None:
+        targets.restore(bundle.velocity_targets)
+    return targets
+
+
 def _node(run: dict[str, Any], name: str, where: str) -> dict[str, Any]:
     if not isinstance(run.get(name), dict):
-        cure = "use a bundle that your own run has written"
+        cure = "use a bundle written by your own run"
         raise ConfigError(f"{name} is not described in this bundle", where=where, cure=cure)
     return run[name]
 
@@ -108,9 +148,10 @@ def _lines(bundle: Replay, diagnosis: Diagnosis, computed: str) -> list[str]:
         if bundle.moved
         else "those it failed with"
     )
+    optimizer = then.optimizer and f" of the {then.optimizer}"
     verdict = "; ".join(now.reasons) or "loss and gradient are finite and within their limits"
     return [
-        f"step {then.step}, {len(then.sample_ids)} samples, computed {computed}",
+        f"step {then.step}{optimizer}, {len(then.sample_ids)} samples, computed {computed}",
         f"the micro-batches {batches}",
         f"the weights are {weights}",
         *(f"not finite in the batch: {line}" for line in diagnosis.inputs[:MAX_ROWS]),

@@ -122,7 +122,7 @@ def caches(sources: Sequence[Source], skipped: Sequence[str]) -> None:
                 left = sum(len(store.rows(k)) for k in store.pending(group))
                 waiting = f", {left:,} left for a run with this expert" if left else ""
                 reused = store.total - new - left
-                rows.append((f"  {group}", f"{reused:,} kept, {new:,} made anew{waiting}"))
+                rows.append((f"  {group}", f"{reused:,} kept, {new:,} computed{waiting}"))
         kinds = source.train.records.kinds.items()
         if kinds:
             text = ", ".join(f"{n:,} {suffix}" for suffix, n in kinds)

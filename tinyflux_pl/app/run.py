@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyflux_pl.app import from_image
+from tinyflux_pl.app import drawn_pictures, from_image, ignored_keys, small_release
 from tinyflux_pl.app.closing_report import with_report
+from tinyflux_pl.app.preflight.plan_alone import with_plan_alone
 from tinyflux_pl.app.preflight.verdict import with_verdict
 from tinyflux_pl.app.random_seed import with_seed
 from tinyflux_pl.app.run_choices import named
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 # Groups and keys that a script does not read.
 EXTRACTION_IGNORES = (
     *("optimizer", "schedule", "sampler", "guidance", "objective", "timesteps", "callbacks"),
-    *("logger", "steps", "resume"),
+    *("logger", "steps", "resume", "method"),
 )
 DRAWING_IGNORES = ("timesteps",)  # a model chooses it in every script; nothing is drawn by it
 
 
 @remove_empty_run_dir
+@with_plan_alone
 @with_verdict
 @with_report
 @named
@@ -56,13 +57,15 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
     from tinyflux_pl.app.preflight.preflight import Preflight
 
     config = schema.read(plain, "train")
+    if config.stages:
+        from tinyflux_pl.app.stages import run_stages
+
+        return run_stages.run(config, train)
+    config = small_release.followed(config)
     if config.replay:
         from tinyflux_pl.app.replay import replay
 
         return replay(config)
-    if config.preflight == "plan":
-        report.division(training_memory.plan_without_device(config))
-        return 0
     started = time.perf_counter()
     optimized_metric.check(config)
     require_new_run(config)
@@ -78,6 +81,7 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
             resume.require_same_network(checkpoint, parts)
             resume.require_same_path(checkpoint, parts)
         start = checkpoint.step if checkpoint else 0
+        parts = drawn_pictures.ready(parts)
         preflight = Preflight(parts, start, plan)
         if preflight.only:
             return 0
@@ -119,7 +123,6 @@ def assemble(
         resume.require_same_data(checkpoint, caches, config.resume_changed)
     start = checkpoint.step if checkpoint else 0
     run_dir, compiled = Path(config.run_dir), config.hardware.compile
-    # with the LightningModule
     trainable = build_trainable(parts, run_dir, start, compiled=compiled)
     datamodule = training_run.build_datamodule(config, sources, start)
     callbacks = training_run.build_callbacks(parts, sources, trainable, datamodule, checkpoint)
@@ -129,12 +132,8 @@ def assemble(
     hardware = config.hardware.plain
     if kind_of(parts).manual_steps:
         hardware = {**hardware, "accumulation": 1}
-    trainer = make_trainer(
-        hardware,
-        run_dir=config.run_dir,
-        callbacks=callbacks.in_order,
-        loggers=loggers,
-    )
+    in_order = callbacks.in_order
+    trainer = make_trainer(hardware, run_dir=config.run_dir, callbacks=in_order, loggers=loggers)
     return training_run.TrainingRun(
         parts, sources, checkpoint, datamodule, trainable, callbacks, trainer, logged
     )
@@ -147,20 +146,23 @@ def extract(plain: dict[str, Any]) -> int:
     from tinyflux_pl.app import hardware, report
     from tinyflux_pl.app.caches import doctor
     from tinyflux_pl.app.caches.prepare import prepare
-    from tinyflux_pl.app.caches.sources import skipped
+    from tinyflux_pl.app.caches.sources import open_sources, skipped
     from tinyflux_pl.app.components import Parts
-    from tinyflux_pl.app.preflight import expectations
+    from tinyflux_pl.app.preflight import expectations, extraction_preflight
 
     config = schema.read(plain, "extract")
     cure = "give it to train.py, which fills its caches by itself"
-    _refuse_ignored_keys(config.overrides, EXTRACTION_IGNORES, "extraction does not read", cure)
+    ignored_keys.refuse(config.overrides, EXTRACTION_IGNORES, "extraction does not read", cure)
     if config.doctor:
         return doctor.run(config)
     config = hardware.set_up(config)
     report.notes(expectations.of_teachers(config))
     parts = Parts.from_config(config)
     parts.check_size()
-    sources = prepare(parts, rebuild=config.rebuild)
+    sources = open_sources(parts)
+    if not config.rebuild:  # which takes over rows of the old caches, as many as are still valid
+        extraction_preflight.check(parts, sources)
+    prepare(parts, rebuild=config.rebuild, sources=sources)
     report.caches(sources, skipped(sources))
     return 0
 
@@ -182,7 +184,7 @@ def generate(plain: dict[str, Any]) -> int:
 
     config = schema.read(from_image.restored(plain), "generate")
     cure = "give sampler.shift and sampler.spacing, which place the steps"
-    _refuse_ignored_keys(config.overrides, DRAWING_IGNORES, "drawing does not read", cure)
+    ignored_keys.refuse(config.overrides, DRAWING_IGNORES, "drawing does not read", cure)
     if config.prompt == HELP:
         prompt_advice.show(config)
         return 0
@@ -190,7 +192,7 @@ def generate(plain: dict[str, Any]) -> int:
     if config.plan == "only":
         generation = inference_memory.plan(hardware.resolve_auto(config))
         report.plan(generation)
-        report.notes([staging.verdict(generation)])
+        report.notes([*staging.turns(generation), staging.verdict(generation)])
         return 0
     config = hardware.set_up(config)
     if config.condition is not None:
@@ -203,15 +205,7 @@ def generate(plain: dict[str, Any]) -> int:
         captions = prompt_advice.captions_of(config.checkpoint)
         report.notes(prompt_advice.notes(captions, prompts))
     drawing = pipeline(config)
-    paths, grid = drawing.write(
-        prompts,
-        config.output or config.run_dir,
-        n=config.n,
-        seed=config.seed,
-        negative_prompt=config.negative_prompt,
-        grid=config.grid,
-        first=config.first,
-    )
+    paths, grid = staging.drawn(drawing, prompts, config)
     report.pictures(paths, grid, config.grid)
     drawing.sampler.stage.end()
     report.notes(staging.measured(drawing, config))
@@ -226,7 +220,7 @@ def _generate_sequences(config: Generate) -> int:
     from tinyflux_pl.inference.sequences import SequencePipeline
 
     unused = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask")
-    unused += ("height", "width")
+    unused += ("height", "width", "control")
     conflicting = [name for name in unused if getattr(config, name) is not None]
     conflicting += ["first"] * bool(config.first)
     if conflicting:
@@ -237,13 +231,3 @@ def _generate_sequences(config: Generate) -> int:
     folder = config.output or config.run_dir
     report.answers(*model.write(config.condition, folder, n=config.n, seed=config.seed))
     return 0
-
-
-def _refuse_ignored_keys(
-    overrides: Sequence[str], ignored: Sequence[str], what: str, cure: str
-) -> None:
-    """Raise ConfigError if the command line sets a key that the script does not read."""
-    for line in overrides:
-        key = line.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0].partition("@")[0] in ignored:
-            raise ConfigError(f"{what} {key}", where=key, cure=f"leave it out; {cure}")

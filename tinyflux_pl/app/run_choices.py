@@ -9,7 +9,7 @@ from typing import Any
 from tinyflux_pl.core.interpreter import choosing
 
 GROUPS = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed")
-GROUPS += ("hardware", "release", "experiment", "debug", "hydra.searchpath")
+GROUPS += ("pathway", "hardware", "release", "experiment", "debug", "hydra.searchpath")
 
 
 def words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:

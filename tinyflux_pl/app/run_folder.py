@@ -67,9 +67,7 @@ def locked_run_dir(run_dir: Path) -> Generator[None]:
 
 
 def require_new_run(config: Train) -> None:
-    """Raise ConfigError, unless the run is resumed, if its folder has a run's files or other
-    files.
-    """
+    """Raise ConfigError if a run that is not resumed would start in a folder with files."""
     if config.resume or not is_rank_zero():  # rank 0 is the first to write
         return
     run_dir = Path(config.run_dir)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tinyflux_pl.config import allowlist
 from tinyflux_pl.config.build import build
-from tinyflux_pl.config.schema import Generate
+from tinyflux_pl.config.schema import Generate, Train
 from tinyflux_pl.core.errors import ConfigError
 
 SIDE = 64  # pixels, where height= and width= are not given
@@ -17,11 +17,19 @@ def simulated(config: Generate) -> Any:
 
     Its pictures say that they are simulated.
     """
-    from tinyflux_pl.core.random_weights import drawn_from, fill_zeros
-    from tinyflux_pl.denoisers.registry import class_of_builder
     from tinyflux_pl.inference.pipeline import Pipeline
 
     _require_parts(config)
+    built = small_parts(config)
+    parts = Pipeline.from_parts(*built, (SIDE, SIDE), {"random_weights": True})
+    return parts.adjusted(batch_size=config.batch_size).marked(weights="simulated", simulated=True)
+
+
+def small_parts(config: Generate | Train) -> tuple[Any, Any, Any]:
+    """Denoiser, codec and text encoder of a configuration in small, on random weights."""
+    from tinyflux_pl.core.random_weights import drawn_from, fill_zeros
+    from tinyflux_pl.denoisers.registry import class_of_builder
+
     seed = config.seed
     codec = build(config.codec, "codec").simulated(seed)
     text = build(config.text, "text").simulated(seed)
@@ -32,8 +40,7 @@ def simulated(config: Generate) -> Any:
     with drawn_from(seed, "init"):
         denoiser = build(node, "model", **specs, path=path)
     fill_zeros(denoiser, seed, "simulated/zeros")
-    parts = Pipeline.from_parts(denoiser, codec, text, (SIDE, SIDE), {"random_weights": True})
-    return parts.adjusted(batch_size=config.batch_size).marked(weights="simulated", simulated=True)
+    return denoiser, codec, text
 
 
 def _require_parts(config: Generate) -> None:

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import inference_memory, tables
+from tinyflux_pl.app import inference_memory, tables, weight_calibration
 from tinyflux_pl.app.inference_memory import GenerationPlan
 from tinyflux_pl.config.schema import Generate
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.engine.block_sizes import in_turn
 from tinyflux_pl.engine.memory_plan import size
 from tinyflux_pl.engine.placement import RESIDENT, SEQUENTIAL, Placement
 
@@ -23,7 +25,8 @@ def placement_of(config: Generate) -> Placement:
     if config.simulate:
         return SEQUENTIAL
     plan = inference_memory.plan(config)
-    tables.line(f"placement: {plan.placement}")
+    for line in (f"placement: {plan.placement}", *turns(plan)):
+        tables.line(line)
     return plan.placement
 
 
@@ -35,6 +38,60 @@ def with_stored_prompts(pipeline: Any, config: Generate) -> Any:
         return pipeline
     text = StoredPrompts(pipeline.sampler.text, Path(config.engine.prompts).expanduser())
     return replace(pipeline, sampler=replace(pipeline.sampler, text=text))
+
+
+def packed(pipeline: Any, config: Generate) -> Any:
+    """The pipeline with the denoiser's weights stored as `engine.precision` says, not to calibrate.
+
+    Prints a line on bytes and rounding; writes `engine.report`.
+    """
+    from tinyflux_pl.core.files import sha256, write_bytes
+    from tinyflux_pl.engine.packing import pack
+
+    name = config.engine.precision
+    if config.from_image is not None and config.engine.calibrate is not None:
+        cure = "leave from_image= or engine.calibrate= out"
+        raise ConfigError("a picture drawn again calibrates nothing", where="engine", cure=cure)
+    if name is None or config.engine.calibrate is not None:
+        return pipeline
+    factors = None
+    origin: dict[str, str | None] = {"stored": name, "calibration": None}
+    if config.engine.calibration is not None:
+        factors = weight_calibration.read(pipeline, config.engine.calibration)
+        origin["calibration"] = sha256(Path(config.engine.calibration).expanduser())
+    packing = pack(pipeline.denoiser, name, factors)
+    tables.line(packing.summary)
+    if config.engine.report is not None:
+        file = Path(config.engine.report).expanduser()
+        write_bytes(file, ("\n".join(packing.table()) + "\n").encode())
+        tables.line(f"signal to noise of each layer: {file}")
+    return pipeline.marked(**origin)
+
+
+def drawn(pipeline: Any, prompts: list[str], config: Generate) -> tuple[list[Path], Path | None]:
+    """Write the pictures, and calibrate on them if `engine.calibrate` asks for it."""
+    with weight_calibration.recording(pipeline, config) as lines:
+        written = pipeline.write(
+            prompts,
+            config.output or config.run_dir,
+            n=config.n,
+            seed=config.seed,
+            negative_prompt=config.negative_prompt,
+            grid=config.grid,
+            first=config.first,
+        )
+    for line in lines:
+        tables.line(line)
+    return written
+
+
+def turns(plan: GenerationPlan) -> list[str]:
+    """A line for each part whose blocks come in turn: how many, and which."""
+    return [
+        f"{part}: {count} of {plan.blocks[part]} blocks in turn: "
+        + " ".join(map(str, in_turn(count, plan.blocks[part])))
+        for part, count in plan.placement.turns.items()
+    ]
 
 
 def verdict(plan: GenerationPlan) -> str:

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from tinyflux_pl.checkpoints.directory import Checkpoint
     from tinyflux_pl.methods.method import Method
 
+CLASS_PICTURES = "tinyflux_pl.data.records.prompted.ClassPictures"
+PAIRED = "tinyflux_pl.data.records.image_pairs.PairedImages"
+
 
 def check(config: Train, method: Method, trains: str) -> None:
     """Raise ConfigError for weights that are given twice, or that the method needs and lacks.
 
     `trains` is the kind of module; only denoisers take a method that adds to them.
     """
+    _check_class(config)
     released = config.model.get("weights")
     if config.init is not None and released:
         raise ConfigError(
@@ -40,25 +44,92 @@ def check(config: Train, method: Method, trains: str) -> None:
         if "weights" in config.model:
             options += ", or model.weights=FOLDER"
         raise ConfigError(
-            f"method={method.name} adds to trained weights, and none are given",
+            f"method={method.name} begins from trained weights, and none are given",
             where="init",
             cure=options,
         )
-    if config.export_teacher:
+    if method.adds_to_base and config.export_teacher:
         raise ConfigError(
-            "an adapter is no teacher by itself",
+            "an adapter alone cannot be a teacher",
             where="export_teacher",
             cure="merge it into its base first, or method=full",
         )
 
 
 def require_same_base(checkpoint: Checkpoint, description: Mapping[str, Any]) -> None:
-    """Raise CheckpointMismatch if a run would continue an adapter on other weights than its own."""
+    """Raise CheckpointMismatch if a run would continue with another base or teacher."""
     from tinyflux_pl.methods import base_weights
 
-    if "base" in description:
-        then = checkpoint.config.get("base") or {}
-        base_weights.require_same(then, description["base"], str(checkpoint.path))
+    for key in ("base", "teacher"):
+        if key in description:
+            then = checkpoint.config.get(key) or {}
+            base_weights.require_same(then, description[key], str(checkpoint.path))
+
+
+def with_heads_of_base(config: Train, method: Method, denoiser: Any) -> Any:
+    """The denoiser, or the base's network where that has more parts, newly initialised.
+
+    A base that experts taught has their heads, and a run without experts builds none: without them
+    the base would answer otherwise than it was trained to.
+    """
+    from tinyflux_pl.checkpoints.description import config_of
+    from tinyflux_pl.checkpoints.directory import plain_keys
+    from tinyflux_pl.inference.described_parts import network
+    from tinyflux_pl.methods import base_weights
+    from tinyflux_pl.weights.key_diff import shapes_of
+
+    init = None if config.init is None else Path(config.init).expanduser()
+    if not method.needs_base or init is None or not init.is_dir():
+        return denoiser
+    if not config_of(init).get("experts"):
+        return denoiser
+    checkpoint = base_weights.opened(init)
+    here, there = shapes_of(plain_keys(denoiser.state_dict())), checkpoint.shapes()
+    same_path = checkpoint.config.get("path") == _described(denoiser.path)
+    if "base" in checkpoint.config or not same_path or len(here) >= len(there):
+        return denoiser  # what does not fit is refused where weights are read
+    if any(there.get(name) != shape for name, shape in here.items()):
+        return denoiser
+    is_outline = next(denoiser.parameters()).is_meta
+    return network(checkpoint, outline=is_outline)[0].train(denoiser.training)
+
+
+def _described(path: Any) -> dict[str, Any]:
+    return {"name": path.name, "config": path.config()}
+
+
+def _check_class(config: Train) -> None:
+    """Raise ConfigError for a class term without class pictures or weights to draw them."""
+    sources = list(config.data.sources.values())
+    number = config.objective.get("class_source")
+    is_class = [node.train.get("_target_") == CLASS_PICTURES for node in sources]
+    if number is not None and not (0 <= number < len(sources) and is_class[number]):
+        cure = "data=dreambooth, or its place among data.sources: objective.class_source="
+        what = f"source {number} has no class pictures"
+        raise ConfigError(what, where="objective.class_source", cure=cure)
+    missing = [node for node in sources if node.train.get("_target_") == CLASS_PICTURES]
+    missing = [node for node in missing if node.train.get("root") is None]
+    if missing and config.init is None and not config.model.get("weights"):
+        cure = "init=outputs/RUN, model.weights=FOLDER of a release, or data.class_root=FOLDER"
+        what = "the base draws the class, and no trained weights are named"
+        raise ConfigError(what, where="data.class_root", cure=cure)
+
+
+def complete(config: Train, denoiser: Any, method: Method, *, silent: bool) -> None:
+    """Freeze what no sample reaches, and store frozen weights as the method asks for, in place.
+
+    The denoiser is prepared by the method already.
+    """
+    from tinyflux_pl.methods import base_precision
+
+    targets = {source.train.get("_target_") for source in config.data.sources.values()}
+    if PAIRED not in targets:  # no source has references
+        for name, parameter in denoiser.named_parameters():
+            if not set(denoiser.reference_parts).isdisjoint(name.split(".")):
+                parameter.requires_grad_(False)  # DDP would wait for its gradient
+    packing = base_precision.pack_base(denoiser, method)
+    if packing is not None and not silent and is_rank_zero():
+        print(packing.summary)
 
 
 class StartingPoint:
@@ -67,6 +138,8 @@ class StartingPoint:
     def __init__(self, config: Train, method: Method) -> None:
         self.config = config
         self.complete = method.needs_base
+        self.stored = method.base_precision
+        self.key = "base" if method.adds_to_base else "teacher"
         self._init: Mapping[str, Any] | None = None
         self._release: Mapping[str, Any] | None = None
 
@@ -86,7 +159,11 @@ class StartingPoint:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Part of a checkpoint's description: `base` if it needs them again, `init` elsewhere."""
+        """Part of a checkpoint's description that refers to these weights.
+
+        Its key is `base` if drawing needs them again, `teacher` if training does, `init` elsewhere.
+        """
         if self.complete:
-            return {"base": dict(self._init or self._release or {})}
+            stored = {} if self.stored is None else {"base_precision": self.stored}
+            return {self.key: dict(self._init or self._release or {}), **stored}
         return {} if self._init is None else {"init": dict(self._init)}

@@ -23,7 +23,7 @@ def flops_per_image(parts: Parts, datamodule: CachedLatents) -> float:
     batch = datamodule.first_batch().to("meta")
     with torch.device("meta"):
         network = parts.student()
-    objective = parts.objective(parts.text.null(), parts.experts.values())
+    objective = parts.student_objective(parts.text.null())
 
     def loss() -> Tensor:
         return torch.stack(list(objective.loss(network, batch, 0).values())).sum()

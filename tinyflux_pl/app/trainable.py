@@ -47,5 +47,5 @@ def build_trainable(parts: Parts[Train], run_dir: Path, start: int, *, compiled:
     kind = kind_of(parts)
     guard = kind.guard(bundle, parts)
     module: Any = kind.module(parts, denoiser, start, guard)
-    average = AveragedWeights(**callbacks.ema.plain)
+    average = AveragedWeights(**callbacks.ema.plain, excluded=kind.not_averaged)
     return Trainable(denoiser, description, average, guard, module)

@@ -14,14 +14,16 @@ from tinyflux_pl.app import hardware, release_settings
 from tinyflux_pl.app.batch_sizes import Sizes, num_ranks, sizes
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.hardware import MAX_DRAWN
-from tinyflux_pl.app.planned_parts import codec_bytes, weightless
+from tinyflux_pl.app.planned_batch import planned_batch, planned_text
+from tinyflux_pl.app.planned_parts import codec_bytes, text_bytes, weightless
 from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Train
-from tinyflux_pl.core.types import Batch, Conditioning, TextEmbeddings
+from tinyflux_pl.core.errors import MemoryPlanError
+from tinyflux_pl.core.types import Batch, Conditioning
 from tinyflux_pl.engine import memory_plan, outline
 from tinyflux_pl.engine.accelerator import AUTO, describe
-from tinyflux_pl.engine.memory_plan import GIB, MemoryPlan
+from tinyflux_pl.engine.memory_plan import GIB, MemoryPlan, Stage
 
 if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Objective
@@ -89,16 +91,26 @@ class Planner:
             ranks=division.ranks,
         )
         idle = memory_plan.training(state, {"preview": 0}, host=False).worst().total
-        drawn = self._drawn_at_once(idle + self._codec_bytes)
+        method = self.parts.method
+        frozen = {"codec": self._codec_bytes}
+        if teacher := memory_plan.weight_bytes(method.teacher):
+            frozen["teacher"] = teacher
+        if method.keeps_text and (kept := self._text_bytes(in_turn=False)):
+            frozen["text encoders"] = kept
+        drawn = self._drawn_at_once(idle + sum(frozen.values()))
         working = {
             "step": self._step(checkpointing).at(division.on_rank),
             "validation": self._forward.at(division.micro_batch),
             "preview": self._drawing(min(drawn, self.config.callbacks.preview.count)),
         }
         memory = memory_plan.training(state, working, host=False)
-        codec = {"codec": self._codec_bytes}
-        stages = (s if s.host else replace(s, rows={**s.rows, **codec}) for s in memory.stages)
-        return TrainingPlan(division, checkpointing, drawn, MemoryPlan(tuple(stages)), self._limit)
+        stages = [s if s.host else replace(s, rows={**s.rows, **frozen}) for s in memory.stages]
+        if encoders := self._text_bytes(in_turn=self.text.sequential is True):
+            rows = {"codec": self._codec_bytes, "text encoders": encoders}
+            stages.insert(0, Stage("encode", rows))
+        plan = MemoryPlan(tuple(stages))
+        base = method.base_precision
+        return TrainingPlan(division, checkpointing, drawn, plan, self._limit, base)
 
     def _drawn_at_once(self, idle: int) -> int:
         """The configured number of pictures, or the largest that fits beside `idle` bytes."""
@@ -119,6 +131,15 @@ class Planner:
     def _codec_bytes(self) -> int:
         return codec_bytes(self.codec)
 
+    def _text_bytes(self, *, in_turn: bool) -> int:
+        """Bytes of the text encoders' weights; in turn, of the largest."""
+        counts = [text_bytes(network, self.text.dtype) for network in self._skeletons]
+        return max(counts, default=0) if in_turn else sum(counts)
+
+    @cached_property
+    def _skeletons(self) -> list[nn.Module]:
+        return list(self.text.skeletons().values())
+
     def _step(self, checkpointing: bool) -> Any:
         if checkpointing not in self._steps:
             if checkpointing:
@@ -128,7 +149,7 @@ class Planner:
 
     @cached_property
     def _objective(self) -> Objective:
-        return self.parts.objective(self._text(1), self.parts.experts.values())
+        return self.parts.student_objective(planned_text(self.text.text_spec, 1))
 
     def _loss(self, samples: int) -> Tensor:
         batch = self._batch(samples).to("meta")
@@ -160,36 +181,8 @@ class Planner:
         decode(1)  # makes its skeleton: no activation
         return outline.forward(nn.Module(), decode, "32-true")
 
-    def _text(self, rows: int) -> TextEmbeddings:
-        spec = self.text.text_spec
-        mask = torch.ones(rows, spec.length, dtype=torch.bool)
-        tokens = torch.zeros(rows, spec.length, spec.width)
-        return TextEmbeddings(tokens, mask, torch.zeros(rows, spec.pooled))
-
     def _batch(self, rows: int) -> Batch:
-        """Samples of zeros with captions of full length and every condition the data may have."""
-        spec, (height, width) = self.codec.latent_spec, self.parts.image_size
-        sides = (height // spec.downsample, width // spec.downsample)
-        latents = torch.zeros(rows, spec.channels, *sides)
-        experts: dict[str, Tensor] = {}
-        present: dict[str, Tensor] = {}
-        for name, expert in self.parts.experts.items():
-            for key, shape in expert.spec.shapes.items():
-                times = len(expert.spec.t_buckets)
-                experts[f"{name}.{key}"] = torch.ones(rows, times, *shape)
-            present[name] = torch.ones(rows, dtype=torch.bool)
-        conditions: dict[str, Any] = {"size_ids": torch.zeros(rows, 6)}
-        channels = self.denoiser.inpaint_channels
-        if channels:
-            conditions["inpaint"] = torch.zeros(rows, channels, *sides)
-        elif "reference_size" in self.config.data.plain and self.denoiser.reads_references:
-            conditions["references"] = (torch.zeros_like(latents),)
-        if ids := self.text.text_spec.ids:
-            cells = sides[0] * sides[1]
-            conditions["target_ids"] = torch.zeros(rows, cells, ids)
-            conditions["target_mask"] = torch.ones(rows, cells, dtype=torch.bool)
-        text, index, captions = self._text(rows), torch.arange(rows), [""] * rows
-        return Batch(latents, text, index, index, captions, experts, present, **conditions)
+        return planned_batch(self.parts, self.denoiser, rows)
 
     def _cure(self, plan: TrainingPlan) -> str:
         choices = []
@@ -197,6 +190,11 @@ class Planner:
             choices.append("hardware.accumulation=auto")
         if self.hardware.gradient_checkpointing is False:
             choices.append("hardware.gradient_checkpointing=auto")
+        if (
+            self.config.method.get("base_precision", AUTO) is None
+            and self.parts.method.adds_to_base
+        ):
+            choices.append("method.base_precision=auto")
         choices += ["smaller pictures (data.image_size=)", "a smaller model=", "a larger card"]
         return ", or ".join(choices)
 
@@ -208,14 +206,35 @@ def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
     """
     config = hardware.resolve_auto(config)
     if not hardware.plans_memory(config.hardware):
-        return config, None
-    plan = Planner(config).plan()
+        left_open = config.method.get("base_precision") == AUTO
+        return (_with_base(config, None) if left_open else config), None
+    config, plan = _cheapest(config)
     chosen = config.hardware.replace(
         accumulation=plan.sizes.accumulation,
         gradient_checkpointing=plan.gradient_checkpointing,
         drawn_at_once=plan.drawn_at_once,
     )
     return config.replace(hardware=chosen), plan
+
+
+def _cheapest(config: Train) -> tuple[Train, TrainingPlan]:
+    """The first plan that fits, of a base with ever fewer bits where that is left to the plan."""
+    if config.method.get("base_precision") != AUTO:
+        return config, Planner(config).plan()
+    from tinyflux_pl.methods.base_precision import IN_TURN
+
+    refusals = []
+    for name in IN_TURN:
+        candidate = _with_base(config, name)
+        try:
+            return candidate, Planner(candidate).plan()
+        except MemoryPlanError as error:
+            refusals.append(error)
+    raise refusals[-1]
+
+
+def _with_base(config: Train, name: str | None) -> Train:
+    return config.replace(method={**config.method, "base_precision": name})
 
 
 def plan_without_device(config: Train) -> TrainingPlan:

@@ -19,6 +19,7 @@ class TrainingPlan:
     drawn_at_once: int
     memory: MemoryPlan
     limit: int
+    base_precision: str | None = None  # of the frozen weights; None: as they are
 
     @property
     def fits(self) -> bool:
@@ -32,9 +33,10 @@ class TrainingPlan:
         checkpointing = "with" if self.gradient_checkpointing else "without"
         batch = self.sizes.micro_batch * self.sizes.accumulation
         needed = memory_plan.size(self.memory.worst().total)
+        base = f", the base in {self.base_precision}" if self.base_precision else ""
         return (
             f"batch {batch} = {self.sizes.on_rank} samples x {self.sizes.accumulation} accumulated"
-            f"{ranks}, {checkpointing} gradient checkpointing: {needed}"
+            f"{ranks}, {checkpointing} gradient checkpointing{base}: {needed}"
         )
 
     def require(self, cure: str) -> None:

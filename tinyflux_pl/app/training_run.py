@@ -81,7 +81,7 @@ def build_datamodule(config: Train, sources: list[Source], start: int) -> Cached
     """The micro-batches from step `start` on, and the validation set."""
     from tinyflux_pl.training.datamodule import CachedLatents
 
-    train, validation = datasets(sources, config.data.in_memory)
+    train, validation = datasets(sources, config.data.in_memory, config.seed)
     return CachedLatents(
         train,
         validation,
@@ -91,8 +91,9 @@ def build_datamodule(config: Train, sources: list[Source], start: int) -> Cached
         accumulation=int(config.hardware.accumulation),
         seed=config.seed,
         workers=config.hardware.workers,
-        lengths=[len(source.train.store) for source in sources],
         weights=[source.weight for source in sources] if len(sources) > 1 else None,
+        rates=[source.train.records.draw_rates() for source in sources],
+        validation_samples=config.callbacks.validation.samples,
     )
 
 
@@ -114,6 +115,7 @@ def build_callbacks(
     from tinyflux_pl.training.validation import Validation
 
     config, average = parts.config, trainable.average
+    parts.method.require_captions(prompts.all_captions(sources))
     resume = None
     if checkpoint is not None:
         require_same_base(checkpoint, trainable.description)
@@ -133,6 +135,7 @@ def build_callbacks(
     preview = kind.preview(parts, sources, sampler, average, Path(config.run_dir) / "samples")
     keys = config.callbacks.validation
     validation = Validation(kind.grid(parts), datamodule, average, keys.every_steps, keys.seen)
+    gate = _teacher_gate(parts, sources, trainable, validation)
     # First those that complete a step, then those that may stop there, then those that use it.
     resuming = [] if resume is None else [resume]
     completing = [average, *resuming, throughput, metrics, trainable.guard]
@@ -140,11 +143,27 @@ def build_callbacks(
     using = [
         preview,
         validation,
+        *gate,
         *chosen_callbacks(config.callbacks),
         RunBar(config.steps, metrics),
     ]
     in_order = [*completing, *stopping, *using, SelfLogged(log_every)]
     return RunCallbacks(throughput, checkpoints, preview, validation, sampler, resume, in_order)
+
+
+def _teacher_gate(
+    parts: Parts[Train], sources: list[Source], trainable: Trainable, validation: Validation
+) -> list[Callback]:
+    """The gate of a run with velocity targets, whose teachers are measured now."""
+    if not parts.targets:
+        return []
+    from tinyflux_pl.app import teacher_errors
+    from tinyflux_pl.training.teacher_gate import TeacherGate
+
+    denoiser, targets = trainable.denoiser, trainable.module.objective.velocity_targets
+    assert targets is not None, "the objective was built from the same parts"
+    teacher_errors.measure(targets, sources, denoiser.path, denoiser.prediction)
+    return [TeacherGate(targets, validation)]
 
 
 def build_loggers(config: Train, start: int) -> list[Logger]:

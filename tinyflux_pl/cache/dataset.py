@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tinyflux_pl.cache.cached_text import COUNT, chosen_variants, text_of, variants_in
+from tinyflux_pl.cache.sample_order import StepRows
 from tinyflux_pl.cache.staleness import rebuild_hint
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.core.errors import StaleCache
+from tinyflux_pl.core.hint_forms import HINT
 from tinyflux_pl.core.interpreter import extraction
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
-from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
+from tinyflux_pl.core.types import TARGET, Batch
 
 Item = TypeVar("Item")
+Shape = tuple[tuple[int, ...], ...]
 
 
 def collate(batch: Item) -> Item:
@@ -35,6 +39,8 @@ def reference_keys(layout: Iterable[str]) -> list[str]:
 class CachedDataset(Dataset):
     """Serves the encodings and the named expert groups of a store, latents and text in fp32.
 
+    Of a row with several captions, rows for a step (StepRows) get the one that (`seed`, sample,
+    step) draws, others the first.
     Use with DataLoader(batch_sampler=..., collate_fn=collate, num_workers=0): workers only add
     copies to what is already a memory map.
     """
@@ -45,8 +51,10 @@ class CachedDataset(Dataset):
         groups: Sequence[str] = (),
         in_memory: bool = False,
         dataset_id: int = 0,
+        seed: int = 0,
     ) -> None:
         self.store = store
+        self.seed = seed
         self.groups = tuple(groups)
         self.dataset_id = dataset_id
         for group in (ENCODINGS, *self.groups):
@@ -70,13 +78,13 @@ class CachedDataset(Dataset):
                 where=str(store.root),
                 cure=rebuild_hint(),
             )
+        self.variants = variants_in(tuple(self.layout))
         self.expert_keys = tuple(k for k in self.layout if k.partition(".")[0] in self.groups)
-        self._memory: dict[str, Tensor] | None = None
-        self._captions: list[str] | None = None
+        self._memory: dict[str, list[tuple[int, Tensor]]] | None = None
+        self._captions: list[list[str]] | None = None
         if in_memory:
-            everything = torch.arange(len(store))
-            self._memory = {key: store.gather(key, everything) for key in self.layout}
-            self._captions = store.captions(everything)
+            self._memory = {key: self._loaded(key) for key in self.layout}
+            self._captions = store.caption_variants(torch.arange(len(store)))
 
     def __len__(self) -> int:
         return len(self.store)
@@ -88,29 +96,27 @@ class CachedDataset(Dataset):
     def __getitems__(self, indices: list[int]) -> Batch:
         """The samples in this order, collated; text is cut to the longest caption among them."""
         index = torch.as_tensor(indices, dtype=torch.long)
-        mask = self._rows("text.mask", index).bool()
-        used = int(mask.any(0).nonzero().max()) + 1 if bool(mask.any()) else 1
-        text = TextEmbeddings(
-            self._rows("text.tokens", index, used).float(),
-            mask[:, :used],
-            self._rows("text.pooled", index).float(),
-        )
+        chosen = self._chosen_captions(indices, index)
         present = torch.ones(len(index), dtype=torch.bool)
-        captions = self._captions
+        written = self._captions
+        captions = (
+            self.store.caption_variants(index)
+            if written is None
+            else [written[i] for i in index.tolist()]
+        )
         return Batch(
             latents=self._rows("latents", index).float(),
-            text=text,
+            text=text_of(self._rows, index, chosen),
             sample_ids=self._rows("sample_ids", index),
             dataset_ids=torch.full((len(index),), self.dataset_id),
-            captions=self.store.captions(index)
-            if captions is None
-            else [captions[i] for i in index.tolist()],
+            captions=[texts[k] for texts, k in zip(captions, chosen, strict=True)],
             experts={key: self._rows(key, index).float() for key in self.expert_keys},
             expert_present={group: present.clone() for group in self.groups},
             masks=self._rows("masks", index).float() if "masks" in self.layout else None,
             references=tuple(self._rows(key, index).float() for key in reference_keys(self.layout)),
             inpaint=self._rows("inpaint", index).float() if "inpaint" in self.layout else None,
             size_ids=self._rows(SIZE_IDS, index).float() if SIZE_IDS in self.layout else None,
+            hint=self._hints(index) if HINT in self.layout else None,
             **{name: self._rows(name, index) for name in TARGET if name in self.layout},
         )
 
@@ -120,21 +126,44 @@ class CachedDataset(Dataset):
         return [len(self)]
 
     @property
-    def shapes(self) -> list[tuple[tuple[int, ...], ...]]:
-        """Of each source, the shapes that must agree within a batch, that of the latents first."""
-        keys = ["latents", *(["inpaint"] if "inpaint" in self.layout else [])]
+    def runs(self) -> list[list[tuple[range, Shape]]]:
+        """Of each source (there is one) its consecutive rows of one shape.
+
+        Shapes are those that must agree within a batch, that of the latents first.
+        """
+        keys = ["latents", *(key for key in ("inpaint", HINT) if key in self.layout)]
         keys += reference_keys(self.layout)
-        return [tuple(self.layout[key][1] for key in keys)]
+        layouts = self.store.segment_layouts(ENCODINGS)
+        return [[(rows, tuple(layout[key][1] for key in keys)) for rows, layout in layouts]]
 
     def fingerprint(self, group: str = ENCODINGS) -> dict[str, Any]:
         """The inputs that a group was made from."""
         return self.store.groups()[group]
 
+    def _hints(self, index: Tensor) -> Tensor:
+        """Maps as their network reads them: bytes are pixels, which become [0, 1]."""
+        rows = self._rows(HINT, index)
+        return rows.float().div(255) if rows.dtype == torch.uint8 else rows.float()
+
+    def _chosen_captions(self, indices: list[int], index: Tensor) -> list[int]:
+        """The number of each row's caption: 0 unless the rows are drawn for a step."""
+        if self.variants == 1 or not isinstance(indices, StepRows):
+            return [0] * len(index)
+        ids = self._rows("sample_ids", index).tolist()
+        counts = self._rows(COUNT, index).tolist()
+        return chosen_variants(self.seed, ids, counts, indices.step)
+
+    def _loaded(self, key: str) -> list[tuple[int, Tensor]]:
+        """The first row and the rows of each segment; of a column of one shape all rows."""
+        layouts = self.store.segment_layouts(ENCODINGS)
+        if len({layout.get(key) for _, layout in layouts}) == 1:
+            return [(0, self.store.gather(key, torch.arange(len(self))))]
+        starts = [(rows.start, torch.arange(rows.start, rows.stop)) for rows, _ in layouts]
+        return [(start, self.store.gather(key, rows)) for start, rows in starts]
+
     def _rows(self, key: str, index: Tensor, first: int | None = None) -> Tensor:
         if self._memory is None:
             return self.store.gather(key, index, first)
-        return (
-            self._memory[key][:, :first].index_select(0, index)
-            if first
-            else self._memory[key][index]
-        )
+        start, column = next(p for p in reversed(self._memory[key]) if p[0] <= int(index.min()))
+        local = index - start
+        return column[:, :first].index_select(0, local) if first else column[local]

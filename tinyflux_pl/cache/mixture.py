@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinyflux_pl.cache.dataset import CachedDataset, reference_keys
+from tinyflux_pl.cache.sample_order import StepRows
 from tinyflux_pl.cache.staleness import differences
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.hint_forms import HINT
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
-from tinyflux_pl.core.types import TARGET, Batch, TextEmbeddings
+from tinyflux_pl.core.types import TARGET, VELOCITY, Batch, TextEmbeddings
 
 # parts of a fingerprint that must agree for the numbers of two caches to mean the same
 SHARED_PARTS = {ENCODINGS: ("codec", "text")}
@@ -25,6 +27,7 @@ PIXELWISE = (
     "latents",
     "masks",
     "inpaint",
+    HINT,
 )  # with the references: their last two axes are a picture's height and width
 
 
@@ -35,7 +38,7 @@ class Mixture(Dataset):
 
     A source without an expert is marked absent in `expert_present`; one without masks counts as
     foreground everywhere. Sources may differ in the size of their pictures, but not within a batch:
-    give `lengths`, `weights` and `shapes` to sample_order. Raises SpecMismatch naming two sources
+    give `lengths`, `weights` and `runs` to sample_order. Raises SpecMismatch naming two sources
     whose shapes, codec, text encoder or teacher differ.
     """
 
@@ -49,7 +52,13 @@ class Mixture(Dataset):
         self.lengths = [len(d) for d in self.datasets.values()]
         self.weights = None if weights is None else [float(weights[i]) for i in self.datasets]
         self._ends = torch.tensor(self.lengths).cumsum(0)
-        self.shapes = [shape for d in self.datasets.values() for shape in d.shapes]
+        starts = (
+            end - length for end, length in zip(self._ends.tolist(), self.lengths, strict=True)
+        )
+        self.runs = [
+            [(range(start + rows.start, start + rows.stop), shape) for rows, shape in d.runs[0]]
+            for start, d in zip(starts, self.datasets.values(), strict=True)
+        ]
         self.layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         self.groups = tuple(dict.fromkeys(g for d in self.datasets.values() for g in d.groups))
         owners: dict[str, int] = {}
@@ -58,7 +67,7 @@ class Mixture(Dataset):
             pictures = _picture_keys(dataset)
             expected = _picture_keys(base)
             if pictures != expected:
-                what = f"pictures beside the captions: {expected} and {pictures}"
+                what = f"image inputs differ: {expected} and {pictures}"
                 raise self._mismatch(next(iter(self.datasets)), i, what)
             for key, kind in dataset.layout.items():
                 owner = owners.setdefault(key, i)
@@ -90,7 +99,10 @@ class Mixture(Dataset):
         for k, (dataset_id, dataset) in enumerate(self.datasets.items()):
             rows = (source == k).nonzero().flatten()
             if len(rows):
-                parts.append(dataset.__getitems__((index[rows] - starts[k]).tolist()))
+                local = (index[rows] - starts[k]).tolist()
+                if isinstance(indices, StepRows):
+                    local = StepRows(local, indices.step)
+                parts.append(dataset.__getitems__(local))
                 ids.append(dataset_id)
                 positions.append(rows)
         restore_order = torch.cat(positions).argsort()
@@ -122,6 +134,7 @@ class Mixture(Dataset):
             ),
             inpaint=merge([p.inpaint for p in parts]) if "inpaint" in self.layout else None,
             size_ids=merge([self._sizes(p) for p in parts]) if SIZE_IDS in self.layout else None,
+            hint=merge([p.hint for p in parts]) if HINT in self.layout else None,
             **{
                 name: merge([getattr(p, name) for p in parts])
                 for name in TARGET
@@ -131,12 +144,16 @@ class Mixture(Dataset):
 
     def shape_of(self, index: int) -> tuple[int, ...]:
         """The shape (C, H, W) of one sample's latents."""
-        source = int(torch.bucketize(torch.tensor(index), self._ends, right=True))
-        return self.shapes[source][0]
+        return next(shape[0] for runs in self.runs for rows, shape in runs if index in rows)
 
     def _expert(self, part: Batch, key: str) -> Tensor:
         buckets = part.experts.get(key)
-        return torch.zeros(len(part), *self.layout[key][1]) if buckets is None else buckets
+        if buckets is not None:
+            return buckets
+        shape = self.layout[key][1]
+        if _is_velocity(key):  # of this batch's pictures, not of the first source's
+            shape = (*shape[:-2], *part.latents.shape[-2:])
+        return torch.zeros(len(part), *shape)
 
     def _sizes(self, part: Batch) -> Tensor:
         """The part's size ids; pictures without any are of their original size, uncropped."""
@@ -170,13 +187,17 @@ class Mixture(Dataset):
 def _picture_keys(dataset: CachedDataset) -> list[str]:
     """Columns of pictures that the denoiser receives beside x_t."""
     references = reference_keys(dataset.layout)
-    return sorted(key for key in dataset.layout if key == "inpaint" or key in references)
+    return sorted(k for k in dataset.layout if k in ("inpaint", HINT) or k in references)
 
 
 def _comparable(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The part of a row's shape that sources must share: all of it, or all but height and width."""
-    pixelwise = key in PIXELWISE or key.startswith("reference.")
+    pixelwise = key in PIXELWISE or key.startswith("reference.") or _is_velocity(key)
     return (len(shape), *shape[:-2]) if pixelwise else shape
+
+
+def _is_velocity(key: str) -> bool:
+    return key.endswith(f".{VELOCITY}")
 
 
 def _ones_like_mask(part: Batch) -> Tensor:

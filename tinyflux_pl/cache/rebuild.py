@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.cache.sealed_json import GROUP_FILE
+from tinyflux_pl.cache.shards import VARIANT_SEPARATOR
 from tinyflux_pl.cache.staleness import differences
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
@@ -47,17 +48,16 @@ class ReusableRows:
         return [row for row in rows if self.rows[row] < 0]
 
     def merge(self, rows: Sequence[int], computed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Columns of the new rows: the old store's where they are reused, else `computed`, in
-        order.
-        """
+        """Columns of the new rows in order: reused from the old store, else from `computed`."""
         source = self.rows[list(rows)]
         reused = torch.from_numpy(source >= 0)
         if self.old is None or not reused.any():
             return dict(computed)
         columns = {}
-        for name, (dtype, shape) in self.old.layout(self.group).items():
-            columns[name] = torch.empty((len(source), *shape), dtype=dtype)
-            columns[name][reused] = self.old.gather(name, source[source >= 0])
+        for name in self.old.layout(self.group):
+            kept = self.old.gather(name, source[source >= 0])
+            columns[name] = torch.empty((len(source), *kept.shape[1:]), dtype=kept.dtype)
+            columns[name][reused] = kept
             if computed:
                 columns[name][~reused] = computed[name]
         return columns
@@ -65,7 +65,8 @@ class ReusableRows:
     def merge_captions(self, rows: Sequence[int], computed: Sequence[str]) -> list[str]:
         """Captions of the new rows, merged as the columns are."""
         source = self.rows[list(rows)]
-        reused = iter(self.old.captions(source[source >= 0]) if self.old is not None else ())
+        kept = [] if self.old is None else self.old.caption_variants(source[source >= 0])
+        reused = map(VARIANT_SEPARATOR.join, kept)
         rest = iter(computed)
         return [next(reused) if row >= 0 else next(rest) for row in source]
 

@@ -6,17 +6,17 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from tinyflux_pl.cache.pooled_order import PooledOrder, pools_of
 from tinyflux_pl.cache.sample_order import ROUND, SampleOrder, turns
 from tinyflux_pl.core import rng
 
 
 class SameShapeOrder(SampleOrder):
-    """A SampleOrder whose batches never mix shapes, a pure function of (seed, step) like its
-    parent.
+    """A SampleOrder whose batches never mix shapes.
 
-    Sources of one shape share a SampleOrder of their own. The shapes take turns by whole batches,
-    evenly spread in proportion to the summed weights of their sources (to their lengths without
-    weights).
+    Like its parent it is a pure function of (seed, step). Sources of one shape share a SampleOrder
+    of their own. The shapes take turns by whole batches, evenly spread in proportion to the summed
+    weights of their sources (to their lengths without weights).
     """
 
     def __init__(
@@ -57,14 +57,28 @@ class SameShapeOrder(SampleOrder):
         return self._global[group][self._orders[group].batch(earlier)].tolist()
 
 
+Rates = tuple[Sequence[int], Sequence[float]]  # repeats and weight of each row of a source
+Runs = Sequence[tuple[range, Hashable]]  # rows of one shape that lie together, and the shape
+
+
 def sample_order(
-    lengths: Sequence[int],
+    runs: Sequence[Runs],
     batch_size: int,
     seed: int,
     weights: Sequence[float] | None = None,
-    shapes: Sequence[Hashable] = (),
+    rates: Sequence[Rates | None] = (),
 ) -> SampleOrder:
-    """The order for sources of these lengths, weights and shapes of a sample."""
+    """The order for sources of these runs of global rows, their weights, and the rates of rows."""
+    lengths = [sum(len(rows) for rows, _ in source) for source in runs]
+    if any(rates) or any(len(source) > 1 for source in runs):
+        row_rates = [*rates] or [None] * len(runs)
+        pools = []
+        for k, source in enumerate(runs):
+            repeats, factors = row_rates[k] or ([1] * lengths[k], [1.0] * lengths[k])
+            share = None if weights is None else weights[k]
+            pools += pools_of(source, repeats, factors, share)
+        return PooledOrder(pools, batch_size, seed)
+    shapes = [source[0][1] for source in runs]
     if len(set(shapes)) > 1:
         return SameShapeOrder(lengths, batch_size, seed, weights, shapes)
     return SampleOrder(lengths, batch_size, seed, weights)

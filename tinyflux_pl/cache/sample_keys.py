@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyflux_pl.cache.shard_rows import ShardRows
 from tinyflux_pl.cache.staleness import repair_hint
 from tinyflux_pl.core import files, fingerprint
 from tinyflux_pl.core.errors import CorruptStore
@@ -42,10 +43,12 @@ def key_of_record(record: Record) -> bytes:
     """The key of one record: its caption, and every array in it."""
     arrays = {n: value for n, value in record.attributes.items() if isinstance(value, np.ndarray)}
     arrays |= {"image": record.image, "mask": record.mask, "hole": record.hole}
+    arrays |= {"hint": record.hint}
     arrays |= {f"reference.{k}": picture for k, picture in enumerate(record.references)}
     arrays = {n: np.ascontiguousarray(a) for n, a in sorted(arrays.items()) if a is not None}
     shapes = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
-    return digest([record.caption, shapes], *(array.tobytes() for array in arrays.values()))
+    texts = [*record.captions] if record.other_captions else record.caption
+    return digest([texts, shapes], *(array.tobytes() for array in arrays.values()))
 
 
 def digest(description: Any, *content: bytes) -> bytes:
@@ -59,15 +62,18 @@ def digest(description: Any, *content: bytes) -> bytes:
 class ShardKeys:
     """The rows of each shard, and their keys: `keys.bin`, whose sha256 is in the manifest.
 
-    A store may be without keys (sha256 ""): then a rebuild can reuse nothing of it.
+    A store may be without keys (sha256 ""): then a rebuild can reuse nothing of it. `segments`: see
+    ShardRows.
     """
 
-    def __init__(self, root: Path, sha256: str, total: int, shard_size: int) -> None:
+    def __init__(
+        self, root: Path, sha256: str, total: int, shard_size: int, segments: Sequence[int] = ()
+    ) -> None:
         self.file = root / FILE
         self.sha256 = sha256
         self.total = total
-        self.shard_size = shard_size
-        self.shards = -(-total // shard_size)
+        self.rows_of = ShardRows(total, shard_size, segments)
+        self.shards = len(self.rows_of)
         self._table: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,7 +81,7 @@ class ShardKeys:
 
     def rows(self, k: int) -> range:
         """The rows of shard k."""
-        return range(k * self.shard_size, min((k + 1) * self.shard_size, self.total))
+        return self.rows_of.of(k)
 
     def table(self) -> np.ndarray:
         """All keys (total, 16) uint8; empty if the store has none.

@@ -14,6 +14,14 @@ from tinyflux_pl.core.errors import ConfigError
 ROUND = 4096  # slots in which weighted sources take their turns; weights are exact to 1 / ROUND
 
 
+class StepRows(list[int]):
+    """The rows of a batch, and the optimizer step that they are drawn for."""
+
+    def __init__(self, rows: Sequence[int], step: int) -> None:
+        super().__init__(rows)
+        self.step = step
+
+
 class SampleOrder:
     """An endless stream of epochs, each a permutation, cut into global batches of `batch_size`.
 
@@ -99,23 +107,34 @@ class SampleOrder:
 
 
 class OrderedBatchSampler(Sampler[list[int]]):
-    """The batches of steps start .. stop - 1, for one rank: a DataLoader's `batch_sampler`."""
+    """The micro-batches start .. stop - 1, for one rank: a DataLoader's `batch_sampler`.
+
+    An optimizer step has `accumulation` of them.
+    """
 
     def __init__(
-        self, order: SampleOrder, start: int, stop: int, rank: int = 0, world: int = 1
+        self,
+        order: SampleOrder,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        world: int = 1,
+        accumulation: int = 1,
     ) -> None:
         self.order = order
         self.start = start
         self.stop = stop
         self.rank = rank
         self.world = world
+        self.accumulation = accumulation
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start, self.stop):
-            yield self.order.rank_slice(step, self.rank, self.world)
+            rows = self.order.rank_slice(step, self.rank, self.world)
+            yield StepRows(rows, step // self.accumulation)
 
 
 def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from tinyflux_pl.core.fingerprint import hash_json
 
 CAPTION_BYTES = "captions.bytes"
 CAPTION_ENDS = "captions.ends"
+VARIANT_SEPARATOR = "\0"  # between the captions of one row; no caption holds it
 GROUP_FIELDS = {"fingerprint": dict}
 SHARD_FIELDS = {"size": int, "sha256": str, "layout": dict}
 _SHARD_NAME = re.compile(r"shard_(\d{5,})\.(safetensors|json)")
@@ -35,10 +36,10 @@ def shard_files(folder: Path) -> dict[Path, int]:
 
 
 class CacheGroup:
-    """Shards `shard_00000.safetensors` with a sealed `shard_00000.json` each: size, sha256, layout,
-    inputs.
+    """One group of a store: shards with a sealed JSON record each.
 
-    The record is written after the shard, and a shard without one does not count: kill -9 at any
+    Files are `shard_00000.safetensors` and `shard_00000.json` (size, sha256, layout, inputs). The
+    record is written after the shard, and a shard without one does not count: kill -9 at any
     instant leaves either a complete shard or one that is still pending. `inputs` hashes the group's
     fingerprint and the keys of the shard's samples: a shard made from other inputs does not count.
     Without `keys` (the store's manifest is lost) only `fault` works.
@@ -50,7 +51,7 @@ class CacheGroup:
         self.verify_on_read = verify_on_read
         self._cure = repair_hint(folder.parent)
         self._maps: dict[int, dict[str, MappedArray]] = {}
-        self._layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self._layouts: dict[int, dict[str, tuple[torch.dtype, tuple[int, ...]]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}  # a worker process maps the files itself
@@ -96,7 +97,7 @@ class CacheGroup:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
                 raise DataError(f"{name}: not finite, so it is not stored", where=str(shard))
             layout[name] = [DTYPE_NAMES[tensor.dtype], list(tensor.shape[1:])]
-        self._require_same_layout(layout, shard)
+        self._require_same_layout(layout, k)
         stored = dict(tensors)
         if captions is not None:
             if len(captions) != rows:
@@ -114,13 +115,22 @@ class CacheGroup:
         }
         files.write_sealed(shard.with_suffix(".json"), record)
 
-    def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Name -> (dtype, shape of a row), from any recorded shard; empty if there is none."""
-        if not self._layout and (path := next(self.folder.glob("shard_*.json"), None)):
-            stored = read_sealed(path, self.folder.parent, SHARD_FIELDS)["layout"]
-            for name, (dtype, shape) in stored.items():
-                self._layout[name] = (DTYPES[dtype][1], tuple(shape))
-        return dict(self._layout)
+    def layout(self, k: int = 0) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Name -> (dtype, shape of a row) of k's segment; empty if none is recorded."""
+        segment = self._segment(k)
+        if segment not in self._layouts:
+            numbers = sorted(set(shard_files(self.folder).values()))
+            for number in numbers:
+                path = self.shard_path(number).with_suffix(".json")
+                if self._segment(number) != segment or not path.exists():
+                    continue
+                stored = read_sealed(path, self.folder.parent, SHARD_FIELDS)["layout"]
+                self._layouts[segment] = {
+                    name: (DTYPES[dtype][1], tuple(shape))
+                    for name, (dtype, shape) in stored.items()
+                }
+                break
+        return dict(self._layouts.get(segment, {}))
 
     def arrays(self, k: int) -> dict[str, MappedArray]:
         """Shard k's tensors as memory maps.
@@ -152,9 +162,13 @@ class CacheGroup:
     def _inputs(self, k: int) -> str:
         return hash_json({"fingerprint": self.fingerprint, "keys": self.keys.of(k)})
 
-    def _require_same_layout(self, layout: dict[str, Any], shard: Path) -> None:
+    def _segment(self, k: int) -> int:
+        return 0 if self.keys is None else self.keys.rows_of.segment_of(k)
+
+    def _require_same_layout(self, layout: dict[str, Any], k: int) -> None:
+        shard = self.shard_path(k)
         stored = {
-            n: [DTYPE_NAMES[dtype], list(shape)] for n, (dtype, shape) in self.layout().items()
+            n: [DTYPE_NAMES[dtype], list(shape)] for n, (dtype, shape) in self.layout(k).items()
         }
         if stored and stored != layout:
             names = sorted(

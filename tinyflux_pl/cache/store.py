@@ -1,9 +1,11 @@
 """A cache store: samples encoded once, in hashed shards, gathered by index in constant memory.
 
-    store/manifest.json                        schema, name, total, shard size, records' fingerprint
+    store/manifest.json                        schema, name, total, shard size, lengths of the
+                                               runs of one shape, records' fingerprint
     store/keys.bin                             a key of 16 bytes for each sample, by its content
     store/<group>/group.json                   the group's own fingerprint, by parts
-    store/<group>/shard_00000.safetensors      rows 0 .. shard_size - 1 of the group's tensors
+    store/<group>/shard_00000.safetensors      rows 0 .. shard_size - 1 of the group's tensors; a
+                                               shard holds rows of one shape
     store/<group>/shard_00000.json             its size, sha256, layout and inputs: written last
 
 Groups ("encodings", "lune", "sol", ...) are written, and go stale, independently, so that an expert
@@ -21,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tinyflux_pl.cache import sample_keys
 from tinyflux_pl.cache.manifest import Manifest
+from tinyflux_pl.cache.row_reader import Layout, gathered, segment_layouts
 from tinyflux_pl.cache.sealed_json import GROUP_FILE, MANIFEST_FILE
-from tinyflux_pl.cache.shards import CacheGroup, shard_files
+from tinyflux_pl.cache.shards import VARIANT_SEPARATOR, CacheGroup, shard_files
 from tinyflux_pl.cache.staleness import plain, require_equal
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import DataError
@@ -36,7 +38,7 @@ from tinyflux_pl.core.interpreter import extraction
 
 ENCODINGS = "encodings"
 GROUP_NAME = re.compile(r"[a-z0-9_]+")
-RESERVED_NAMES = ("text", "captions")  # prefixes of columns of the encodings
+RESERVED_NAMES = ("text", "caption", "captions")  # prefixes of columns of the encodings
 
 
 class CacheStore:
@@ -48,7 +50,9 @@ class CacheStore:
         self.records = manifest.records
         self.total = manifest.total
         self.shard_size = manifest.shard_size
-        self.keys = sample_keys.ShardKeys(root, manifest.keys, self.total, self.shard_size)
+        self.keys = sample_keys.ShardKeys(
+            root, manifest.keys, self.total, self.shard_size, manifest.segments
+        )
         self.shards = self.keys.shards
         self._verify_on_read = verify_on_read
         self._groups: dict[str, CacheGroup] = {}
@@ -63,11 +67,12 @@ class CacheStore:
         shard_size: int,
         records: dict[str, Any],
         keys: Callable[[], np.ndarray] | None = None,
+        segments: Sequence[int] = (),
     ) -> CacheStore:
         """Create the store, or resume an existing one (which keeps its own name and shard size).
 
         `records` is the records' fingerprint. `keys` returns the samples' keys (total, 16); without
-        them a rebuild can reuse nothing of this store.
+        them a rebuild can reuse nothing of this store. `segments`: see ShardRows.
         Raises StaleCache if the existing store was made from other records.
         """
         root = Path(root)
@@ -80,7 +85,8 @@ class CacheStore:
                 f"a store of {total} samples in shards of {shard_size}", where=str(root)
             )
         keys_sha256 = sample_keys.write(root, keys()) if keys else ""
-        manifest = Manifest(name, total, shard_size, plain(records), keys_sha256)
+        runs = tuple(segments) if len(segments) > 1 else ()
+        manifest = Manifest(name, total, shard_size, plain(records), keys_sha256, runs)
         manifest.write(root)
         return cls(root, manifest)
 
@@ -178,10 +184,14 @@ class CacheStore:
         """True if every shard of the group is complete and recorded."""
         return (self.root / group / GROUP_FILE).exists() and not self.pending(group)
 
-    def layout(self, group: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Key -> (dtype, shape of a row), keys as `gather` takes them."""
+    def layout(self, group: str) -> Layout:
+        """Key -> (dtype, shape of a row), keys as `gather` takes them; of the first segment."""
+        return self.segment_layouts(group)[0][1]
+
+    def segment_layouts(self, group: str) -> list[tuple[range, Layout]]:
+        """The rows of each run of one shape, in order, and their layout as `layout` gives it."""
         prefix = "" if group == ENCODINGS else f"{group}."
-        return {prefix + name: kind for name, kind in self.group(group).layout().items()}
+        return segment_layouts(self.group(group), self.keys.rows_of, prefix)
 
     def gather(self, key: str, indices: Tensor | Sequence[int], first: int | None = None) -> Tensor:
         """Rows of one column in the stored dtype: "latents", "text.tokens", "lune.features", ...
@@ -193,31 +203,22 @@ class CacheStore:
         index = np.asarray(indices, dtype=np.int64)
         if index.size == 0 or index.min() < 0 or index.max() >= self.total:
             raise IndexError(f"{key}: indices must be in 0..{self.total - 1} and at least one")
-        shard, row = np.divmod(index, self.shard_size)
-        shards = np.unique(shard).tolist()
-        mapped = {k: group.arrays(k) for k in shards}
-        sample = mapped[shards[0]].get(name)
-        if sample is None:
+        rows = gathered(group, name, self.keys.rows_of, index, first)
+        if rows is None:
             available = sorted(k for g in self.groups() for k in self.layout(g))
             raise KeyError(f"{key} is not in this store: it has {available}")
-        out, target = sample.empty(len(index), first)
-        # with `first`, take would copy the shard's full rows
-        if len(shards) == 1 and first is None:
-            # mode="raise" would buffer; the indices are checked above
-            np.take(sample.array, row, axis=0, out=target, mode="clip")
-            return out
-        for k in shards:
-            source = mapped[k][name].head(first)
-            # row by row: fancy assignment would copy every row twice
-            for i in np.flatnonzero(shard == k):
-                target[i] = source[row[i]]
-        return out
+        return rows
 
     def captions(self, indices: Tensor | Sequence[int]) -> list[str]:
-        """The captions of these rows."""
+        """The (first) captions of these rows."""
+        return [variants[0] for variants in self.caption_variants(indices)]
+
+    def caption_variants(self, indices: Tensor | Sequence[int]) -> list[list[str]]:
+        """Every caption of these rows."""
         group = self.group(ENCODINGS)
-        shard, row = np.divmod(np.asarray(indices, dtype=np.int64), self.shard_size)
-        return [group.caption(k, i) for k, i in zip(shard.tolist(), row.tolist(), strict=True)]
+        shard, row = self.keys.rows_of.locate(np.asarray(indices, dtype=np.int64))
+        stored = (group.caption(k, i) for k, i in zip(shard.tolist(), row.tolist(), strict=True))
+        return [text.split(VARIANT_SEPARATOR) for text in stored]
 
     def group(self, group: str) -> CacheGroup:
         """A group's shards; DataError if the store has no such group."""
@@ -242,7 +243,7 @@ class CacheStore:
         head, _, rest = key.partition(".")
         if (
             rest
-            and head != "text"
+            and head not in RESERVED_NAMES
             and (head in self._groups or (self.root / head / GROUP_FILE).exists())
         ):
             return self.group(head), rest

@@ -75,8 +75,9 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def foreign_files(root: Path) -> list[Path]:
-    """Files of other programs with the names of a store's: they stay, and block the store until
-    moved.
+    """Files of other programs that have the names of store files.
+
+    They are kept, and the store cannot be used until they are moved.
     """
     groups = [folder for folder in root.iterdir() if folder.is_dir() and is_group(folder)]
     files = [root / MANIFEST_FILE, root / AUDIT_FILE]

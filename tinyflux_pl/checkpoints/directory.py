@@ -58,9 +58,7 @@ class Checkpoint:
         return training_state.read(self.path / STATE)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every raw weight, from the header alone, without torch.compile's
-        prefixes.
-        """
+        """Name -> shape of every raw weight, from the header, without torch.compile's prefixes."""
         shapes = tensor_shapes(self.path / WEIGHTS)
         return {plain_key(name): shape for name, shape in shapes.items()}
 
@@ -74,9 +72,9 @@ def save(
     averaged: Mapping[str, Tensor] | None,
     state: dict[str, Any] | None,
 ) -> Checkpoint:
-    """Write into a staging folder, hash, manifest last, fsync, rename: the target is complete or
-    unchanged.
+    """Write a checkpoint atomically: the target is complete or unchanged.
 
+    Files are written to a staging folder and hashed, the manifest last, then synced and renamed.
     `averaged` has only the tensors that have an average, so that frozen ones are stored once.
     Removes the leftovers of killed writers. Raises DiskFull.
     """

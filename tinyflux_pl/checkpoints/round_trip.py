@@ -36,9 +36,7 @@ def require_same(
 
 
 def difference(saved: Any, loaded: Any, name: str) -> str:
-    """Dotted name of the first difference of two nested containers of tensors and plain values, or
-    "".
-    """
+    """Dotted name of the first difference of two nested containers, or "" if they are equal."""
     if isinstance(saved, Tensor):
         if not isinstance(loaded, Tensor):
             return name

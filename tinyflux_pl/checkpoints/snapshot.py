@@ -13,8 +13,7 @@ PLAIN = (bool, int, float, str)
 
 
 def snapshot(value: Any) -> Any:
-    """Copy `value` with every tensor on the CPU, in plain containers and plain types at every
-    level.
+    """Copy `value` with all tensors on the CPU, using only plain containers and plain types.
 
     Raises CheckpointMismatch for a type that could not be read back from a checkpoint.
     """

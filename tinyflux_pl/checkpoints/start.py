@@ -17,8 +17,9 @@ CURE = "use the model= and experts= of the run that wrote these weights"
 
 @dataclass(frozen=True)
 class StartReport:
-    """Names of the tensors taken, of those the weights lack or that only they have, and of those
-    that gained input columns, which are zero.
+    """Names of tensors, by how initialisation treated them.
+
+    Copied, missing in the weights, only in the weights, and widened by input columns of zeros.
     """
 
     taken: list[str]
@@ -46,9 +47,9 @@ class StartReport:
 def start_from(
     module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, complete: bool = False
 ) -> StartReport:
-    """Copy into the module what fits by name and shape; a matrix with more input columns than the
-    weights have takes theirs first, and zeros.
+    """Copy weights into the module by name and shape.
 
+    A matrix with more input columns than the weights have takes theirs first, then zeros.
     CheckpointMismatch for any other shape, if nothing fits, and with `complete` if anything of the
     module is not in the weights.
     """

@@ -63,9 +63,7 @@ def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _require_stored(path: Path) -> None:
-    """Require an uncompressed archive, as torch writes: one that expands beyond its size is not
-    torch's.
-    """
+    """Require an uncompressed archive, as torch writes it: a compressed one may expand."""
     where, name = str(path), path.name
     try:
         with zipfile.ZipFile(path) as archive:

@@ -11,9 +11,11 @@ from tinyflux_pl.core.specs import LatentSpec
 
 
 class AutoencoderFlux2Codec(AutoencoderKLCodec):
-    """Latents (B, 128, H/16, W/16): the posterior's mode, channel order (c, row, column), minus the
-    running mean and divided by the running deviation of the autoencoder's BatchNorm, which holds
-    the place of scale and shift. FLUX.3 uses it too. Raises what AutoencoderKLCodec raises.
+    """FLUX.2's autoencoder, also used by FLUX.3: latents (B, 128, H/16, W/16).
+
+    The posterior's mode in channel order (c, row, column), minus the running mean and divided by
+    the running deviation of the autoencoder's BatchNorm, instead of scale and shift. Raises what
+    AutoencoderKLCodec raises.
     """
 
     kind = "AutoencoderKLFlux2"
@@ -26,9 +28,7 @@ class AutoencoderFlux2Codec(AutoencoderKLCodec):
         return LatentSpec(4 * self.vae_config.get("latent_channels", 32), 2**levels)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the latents: hash of the weights with their statistics, dtype,
-        config.
-        """
+        """Plain data that decides the latents: weight hash (with statistics), dtype, config."""
         return {
             "codec": "autoencoder_flux2",
             "weights": self._sha256,

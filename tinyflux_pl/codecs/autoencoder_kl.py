@@ -1,6 +1,7 @@
 """diffusers' AutoencoderKL as a codec: FLUX.1, SD3, SDXL and Stable Diffusion 1.5."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.codecs import autoencoder_simulation as simulation
-from tinyflux_pl.codecs import autoencoder_weights, tiles
+from tinyflux_pl.codecs import autoencoder_weights, halves, tiles
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
 from tinyflux_pl.codecs.autoencoder_settings import decided, require_no_overflow, require_settings
 from tinyflux_pl.codecs.autoencoder_skeleton import skeleton_of
@@ -22,19 +23,19 @@ from tinyflux_pl.weights.load_release import WeightSource, fill
 
 
 class AutoencoderKLCodec(Codec):
-    """Normalised latents (z - shift) * scale, with the scale and shift of the autoencoder's own
-    config; where that has a mean and a deviation of each channel, (z - mean) * scale / deviation.
+    """Diffusers' AutoencoderKL with normalised latents (z - shift) * scale.
 
-    `weights` is a folder in the diffusers layout or a repository (then `revision` is its commit),
-    of which `subfolder` holds config.json and the safetensors ("" for the root); or a single
-    safetensors file in either layout, alone or a whole checkpoint, and then `structure` is what
-    config.json would say (a file without an autoencoder leads to the folder that it lies in). An
-    EDM network's latents are divided by `data_deviation` beside. scaling="unshifted"
-    leaves the shift out, as TinyFlux's published weights want. Of a folder's variants (fp16, ...)
-    `variant` is read. Headers are judged when the autoencoder is first asked about its latents,
-    weights are read on first use, in `dtype`; latents come out in fp32. `tile` is the side of
-    overlapping tiles, in pixels. Raises ConfigError, HubError, CheckpointMismatch,
-    CorruptCheckpoint.
+    Scale and shift are those of the autoencoder's config; if that has per-channel mean and
+    deviation, latents are (z - mean) * scale / deviation. `weights` is a folder in the diffusers
+    layout or a repository (then `revision` is its commit), of which `subfolder` holds config.json
+    and the safetensors ("" for the root); or a single safetensors file in either layout, alone or a
+    whole checkpoint, and then `structure` is what config.json would say (a file without an
+    autoencoder leads to the folder that it lies in). An EDM network's latents are divided by
+    `data_deviation` beside. scaling="unshifted" leaves the shift out, as TinyFlux's published
+    weights want. Of a folder's variants (fp16, ...) `variant` is read. Headers are judged when the
+    autoencoder is first asked about its latents, weights are read on first use, in `dtype`; latents
+    come out in fp32. `tile` is the side of overlapping tiles, in pixels (codecs.halves).
+    Raises ConfigError, HubError, CheckpointMismatch, CorruptCheckpoint.
     """
 
     kind = "AutoencoderKL"  # the class of diffusers
@@ -72,6 +73,10 @@ class AutoencoderKLCodec(Codec):
         codec = type(self)(**{**self.config(), **changed})
         codec.simulation_seed = seed
         return codec
+
+    def write_release(self, folder: Path) -> None:
+        """Write config.json and weights into `subfolder` of a release's folder."""
+        self._loaded().save_pretrained(folder / self.subfolder, safe_serialization=True)
 
     @cached_property
     def source(self) -> WeightSource:
@@ -123,9 +128,7 @@ class AutoencoderKLCodec(Codec):
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor] | None:
-        """latents_mean and latents_std of each channel (C, 1, 1), as in Playground's autoencoder;
-        None without.
-        """
+        """Per-channel latents_mean and latents_std (C, 1, 1), as of Playground; None without."""
         return statistics_of(self.vae_config, self.scaling, self.name)
 
     def encode(
@@ -138,28 +141,19 @@ class AutoencoderKLCodec(Codec):
             cure = f"use sides that are multiples of {factor}"
             raise ConfigError(f"{height} x {width} pixels", where=self.name, cure=cure)
         images = images.to(self.device, getattr(torch, self.dtype))
-        scale, pixels = 1 / self._halvings, height * width
-        moments = tiles.in_turn(self._moments, images, self.tile, scale, pixels)
+        moments = halves.encoded(self._loaded(), images, self.tile, self._halvings)
         mean, deviation = mean_and_deviation(moments)
         return self._normalised(mean if noise is None else mean + deviation * noise.to(mean))
 
     def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]:
         """Normalised latents -> images, not clamped."""
         z = self._restored(latents.to(self.device).float()).to(getattr(torch, self.dtype))
-        tile = None if self.tile is None else int(self.tile / self._halvings)
-        pixels = int(z.shape[-2] * z.shape[-1] * self._halvings**2)
-        return tiles.in_turn(self._pixels, z, tile, self._halvings, pixels)
+        return halves.decoded(self._loaded(), z, self.tile, self._halvings)
 
     @property
     def _halvings(self) -> float:
         """The picture's side over that of the autoencoder's own latents."""
         return 2.0 ** (len(self.vae_config.get("block_out_channels", [64])) - 1)
-
-    def _moments(self, images: Tensor) -> Tensor:
-        return self._loaded().encode(images).latent_dist.parameters
-
-    def _pixels(self, z: Tensor) -> Tensor:
-        return self._loaded().decode(z).sample.float()
 
     def _normalised(self, z: Tensor) -> Tensor:
         if self.statistics is None:
@@ -195,9 +189,7 @@ class AutoencoderKLCodec(Codec):
         return "+".join(known_sha256(file) for file in self.source.weights.files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the latents: hash of the weights, scale, shift, statistics,
-        dtype, config.
-        """
+        """Plain data that decides the latents: weight hash, normalisation, dtype, config."""
         names = () if self.statistics is None else ("latents_mean", "latents_std")
         return {
             "codec": "autoencoder_kl",

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.weights import key_prefixes
-from tinyflux_pl.weights.headers import tensor_shapes
+from tinyflux_pl.weights import key_prefixes, tensor_files
 from tinyflux_pl.weights.load_release import KeyLayout
 
 PREFIXES = ("first_stage_model.", "vae.")  # of an autoencoder inside a whole checkpoint
@@ -22,10 +21,10 @@ COUNTED = "bn.num_batches_tracked"  # of FLUX.2's statistics; torch, too, does w
 
 
 def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
-    """From either layout; of the original one by diffusers' own converter, which leaves out what it
-    does not know.
+    """Convert tensors of either layout to that of diffusers.
 
-    FLUX.2's own keys are moved before.
+    The original layout is converted by diffusers' converter, which drops keys that it does not
+    know. FLUX.2's own keys are moved before.
     """
     if not any("encoder.down.0." in key for key in tensors):
         return {_renamed(key): value for key, value in tensors.items()}
@@ -41,16 +40,14 @@ def to_diffusers(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[
 
 
 def holds_autoencoder(file: Path) -> bool:
-    """True if a safetensors file contains an autoencoder, alone or in a checkpoint, in either
-    layout.
-    """
-    keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
+    """True if a file of weights contains an autoencoder, in either layout, alone or not."""
+    keys = key_prefixes.unwrapped(tensor_files.shapes(file), str(file))
     return any(f"{prefix}decoder.conv_in.weight" in keys for prefix in ("", *PREFIXES))
 
 
 def _memory(value: Tensor) -> tuple[int, int]:
     """Identity of a tensor's storage, equal for a view of all of it, on the meta device too."""
-    return value.untyped_storage()._cdata, value.storage_offset()
+    return value.untyped_storage()._cdata, value.storage_offset() * value.element_size()
 
 
 def _renamed(key: str) -> str:

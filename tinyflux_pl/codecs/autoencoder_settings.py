@@ -41,4 +41,4 @@ def decided(
     """Settings that change the latents and differ from diffusers' defaults, `deciding`."""
     settings = {key: config.get(key, default) for key, default in deciding.items()}
     changed = {key: value for key, value in settings.items() if value != deciding[key]}
-    return changed if tile is None else {**changed, "tile": tile}
+    return changed if tile is None else {**changed, "tile": tile, "tiled": "fine levels"}

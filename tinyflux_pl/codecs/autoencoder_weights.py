@@ -8,11 +8,10 @@ from torch import nn
 
 from tinyflux_pl.codecs.autoencoder_layout import holds_autoencoder
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError
-from tinyflux_pl.core.files import read_object, require_tensor_file
-from tinyflux_pl.weights import load_release
+from tinyflux_pl.core.files import read_object
+from tinyflux_pl.weights import load_release, tensor_files
 from tinyflux_pl.weights.dequantize import require_network, require_plain_config
 from tinyflux_pl.weights.find_files import fetch, weights_in
-from tinyflux_pl.weights.headers import tensor_shapes
 from tinyflux_pl.weights.known_releases import apposition, cure
 from tinyflux_pl.weights.load_release import KeyLayout, WeightSource
 from tinyflux_pl.weights.weight_files import WeightFiles
@@ -23,20 +22,20 @@ STEMS = ("diffusion_pytorch_model",)
 def locate(
     weights: str, revision: str | None, subfolder: str, variant: str | None = None
 ) -> WeightSource:
-    """The autoencoder's files and config.json: in a release, in the one around a file, or in a file
-    that holds it.
+    """The autoencoder's weight files and config.json.
 
-    Raises what weights.find_files.fetch and weights_in do, ConfigError for a file without an
-    autoencoder, HubError for a folder that lacks weights or config.json, CheckpointMismatch for
-    packed weights.
+    They are taken from a release, from the release folder around a file, or from a file that
+    contains them. Raises what weights.find_files.fetch and weights_in do, ConfigError for a file
+    without an autoencoder, HubError for a folder that lacks weights or config.json,
+    CheckpointMismatch for packed weights.
     """
     root = fetch(weights, revision, subfolder, STEMS, variant=variant)
     if root.is_file():
-        require_tensor_file(root)
+        tensor_files.require_weights(root)
         if holds_autoencoder(root):
             return WeightSource(WeightFiles((root,)), None, str(root))
         if not (root.parent / subfolder / "config.json").is_file():
-            shapes = tensor_shapes(root)
+            shapes = tensor_files.shapes(root)
             require_network(shapes, str(root))  # its message says more
             do = (
                 "codec.weights=FOLDER or FILE.safetensors, or release.weights=FOLDER of the whole "
@@ -52,6 +51,7 @@ def locate(
         raise HubError("no config.json", where=str(folder), cure=do)
     config = read_object(folder / "config.json")
     require_plain_config(config, folder)
+    config.pop("quantization_config", None)  # the weights tell more
     files = weights_in(folder, STEMS, variant, "codec.variant")
     if files is None:
         raise HubError("no safetensors weights", where=str(folder), cure=do)
@@ -64,9 +64,7 @@ def require_fit(
     original: KeyLayout,
     structure: dict[str, Any],
 ) -> None:
-    """Raise what weights.load_release.require_fit does, naming the release of a whole checkpoint
-    where it is known.
-    """
+    """As weights.load_release.require_fit; the error names a recognised release."""
     try:
         load_release.require_fit(skeleton, source, original=original, structure=structure)
     except CheckpointMismatch as error:

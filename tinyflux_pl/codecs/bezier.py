@@ -1,4 +1,4 @@
-"""FluxFlow's trained autoencoder as a codec, its latents normalised by their stored statistics."""
+"""A trained autoencoder as a codec, its latents normalised by their stored statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinyflux_pl.codecs import bezier_checkpoint
 from tinyflux_pl.codecs.bezier_checkpoint import AutoencoderCheckpoint
-from tinyflux_pl.codecs.bezier_networks import BezierAutoencoder
+from tinyflux_pl.codecs.trained_autoencoder import TrainedAutoencoder
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.core.protocols import Codec
 from tinyflux_pl.core.specs import LatentSpec
@@ -30,7 +30,7 @@ class BezierCodec(Codec):
     def __init__(self, checkpoint: str | None, sha256: str | None = None) -> None:
         self.checkpoint, self.sha256 = checkpoint, sha256
         self.device = torch.device("cpu")
-        self._network: BezierAutoencoder | None = None
+        self._network: TrainedAutoencoder | None = None
 
     @cached_property
     def _source(self) -> AutoencoderCheckpoint:
@@ -86,7 +86,7 @@ class BezierCodec(Codec):
         """The network without values, on the meta device."""
         return self._source.skeleton()
 
-    def _loaded(self) -> BezierAutoencoder:
+    def _loaded(self) -> TrainedAutoencoder:
         if self._network is None:
             on_meta = self.device.type == "meta"
             source = self._source

@@ -7,18 +7,15 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinyflux_pl.codecs.bezier_networks import (
-    AutoencoderConfig,
-    AutoencoderNetworks,
-    BezierAutoencoder,
-)
+from tinyflux_pl.codecs.described_networks import KINDS, described_sizes
+from tinyflux_pl.codecs.trained_autoencoder import AutoencoderSizes, TrainedAutoencoder
 from tinyflux_pl.core import files, fingerprint
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
 from tinyflux_pl.weights.headers import tensor_shapes
@@ -39,20 +36,20 @@ class AutoencoderCheckpoint:
     """A checkpoint folder, the sizes that it describes, and the hash of its weights."""
 
     folder: Path
-    config: AutoencoderConfig
+    config: AutoencoderSizes
     sha256: str
     hashes: Mapping[str, str]  # of its files of weights
 
-    def skeleton(self) -> BezierAutoencoder:
+    def skeleton(self) -> TrainedAutoencoder:
         """The network without values, on the meta device, once keys and shapes have matched."""
         with torch.device("meta"):
-            network = BezierAutoencoder(self.config)
+            network = self.config.autoencoder()
         shapes = tensor_shapes(self.folder / WEIGHTS)
         stored = {k.removeprefix(PREFIX): s for k, s in shapes.items() if k.startswith(PREFIX)}
         require_match(shapes_of(network.state_dict()), stored, str(self.folder), CURE)
         return network
 
-    def network(self, device: torch.device) -> BezierAutoencoder:
+    def network(self, device: torch.device) -> TrainedAutoencoder:
         """The network with the averaged weights; CorruptCheckpoint for a file that changed."""
         network = self.skeleton()
         tensors: dict[str, Tensor] = {}
@@ -76,11 +73,11 @@ def find(path: str | Path | None) -> AutoencoderCheckpoint:
         manifest = files.read_sealed(folder / MANIFEST)
         described = files.read_json(folder / CONFIG)["denoiser"]
         hashes = {n: manifest["files"][n]["sha256"] for n in _weights(manifest)}
-        if described["name"] != AutoencoderNetworks.name:
+        if described["name"] not in KINDS:
             raise CheckpointMismatch(
                 f"it holds {described['name']!r}, no autoencoder", where=str(folder), cure=CURE
             )
-        config = _config(described["config"]["autoencoder"])
+        config = described_sizes(described["name"], described["config"]["autoencoder"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptCheckpoint(
             f"no checkpoint of an autoencoder ({type(error).__name__}: {error})",
@@ -93,14 +90,6 @@ def find(path: str | Path | None) -> AutoencoderCheckpoint:
 def _weights(manifest: Mapping[str, Any]) -> list[str]:
     """The files of weights, in the order in which they are read."""
     return [WEIGHTS, *([AVERAGED] if AVERAGED in manifest["files"] else [])]
-
-
-def _config(sizes: Mapping[str, Any]) -> AutoencoderConfig:
-    names = {field.name for field in fields(AutoencoderConfig)}
-    if sizes.keys() != names:
-        raise KeyError(", ".join(sorted(sizes.keys() ^ names)))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
-    return AutoencoderConfig(**values)
 
 
 def _newest(path: Path) -> Path:

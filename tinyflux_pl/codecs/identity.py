@@ -13,12 +13,11 @@ from tinyflux_pl.core.specs import LatentSpec
 
 
 class Identity(Codec):
-    """A token is a latent cell: (B, D, N, 1) in, the same out, normalised by the training data's
-    `moments`.
+    """Codec of sequences: (B, D, N, 1) in and out, normalised by the training data's `moments`.
 
-    `tokens` is the length N that targets were trained with. `ids` (N, A) are their position ids if
-    all targets share them; None if each has its own. Raises SpecMismatch for tokens of another
-    width.
+    One token is one latent cell. `tokens` is the length N that targets were trained with. `ids` (N,
+    A) are their position ids if all targets share them; None if each has its own. Raises
+    SpecMismatch for tokens of another width.
     """
 
     name = "identity"

@@ -50,7 +50,7 @@ def statistics_of(config: dict[str, Any], scaling: str, name: str) -> tuple[Tens
         wrong = f"each must be {channels} finite numbers, the deviations positive"
     elif not wrong and (config.get("shift_factor") or scaling != "shifted"):
         wrong = (
-            "a shift_factor stands beside them"
+            "the config also has a shift_factor"
             if config.get("shift_factor")
             else f"scaling={scaling}"
         )

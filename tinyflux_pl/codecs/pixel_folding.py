@@ -29,7 +29,7 @@ class PixelFolding(Codec):
     def __init__(self, fold: int = 2) -> None:
         if fold < 1:
             raise ConfigError(
-                f"fold is {fold}", where="codec.fold", cure="use a whole number of at least 1"
+                f"fold is {fold}", where="codec.fold", cure="use an integer of at least 1"
             )
         self.fold = fold
         self.latent_spec = LatentSpec(3 * fold * fold, fold)

@@ -1,13 +1,11 @@
-"""Encoding and decoding in overlapping tiles, blended so that no seam shows.
+"""A function of pictures over overlapping tiles, blended so that no seam shows.
 
-A quarter of a tile's side is shared with its neighbour, and the two are blended linearly there.
-What a network spreads over the whole
-picture (the attention and the group norms of an autoencoder) each tile computes for itself, and by
-that the result differs from the plain one.
+A sixth of a tile's side is shared with its neighbour, and the two are blended linearly there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,8 +14,8 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
 
-OVERLAP = 4  # of a tile's side, one part overlaps its neighbour
-MULTIPLE = 64  # pixels: four cells of 16 in the overlap of the smallest tile
+OVERLAP = 6  # of a tile's side, one part overlaps its neighbour
+MULTIPLE = 64  # pixels, so that a tile has whole cells of each autoencoder
 PIXELS = 2**18  # in one pass of an autoencoder, whose activations take a few KB a pixel
 
 
@@ -29,12 +27,18 @@ class Window:
     stop: int
 
 
-def windows(length: int, tile: int, step: int) -> list[Window]:
-    """Windows of at most `tile` cells that cover `length`, `step` apart; the last ends with it."""
+def windows(length: int, tile: int, cell: int = 1) -> list[Window]:
+    """As few windows of at most `tile` cells as cover `length`, equally large and evenly spread.
+
+    Each shares about a sixth of its side with its neighbour; edges are multiples of `cell`.
+    """
     if length <= tile:
         return [Window(0, length)]
-    starts = [*range(0, length - tile, step), length - tile]
-    return [Window(start, start + tile) for start in starts]
+    step = (tile - tile // OVERLAP) // cell * cell
+    count = math.ceil((length - (tile - step)) / step)
+    side = math.ceil(length / (count - (count - 1) / OVERLAP) / cell) * cell
+    starts = [(length - side) * i // (count - 1) // cell * cell for i in range(count)]
+    return [Window(start, start + side) for start in starts]
 
 
 def ramp(window: Window, before: int, after: int, like: Tensor) -> Tensor:
@@ -54,8 +58,7 @@ def tiled(run: Callable[[Tensor], Tensor], x: Tensor, tile: int, cell: int, scal
     input's.
     """
     height, width = x.shape[-2:]
-    step = (tile - tile // OVERLAP) // cell * cell
-    rows, columns = windows(height, tile, step), windows(width, tile, step)
+    rows, columns = windows(height, tile, cell), windows(width, tile, cell)
     total: Tensor | None = None
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -85,19 +88,10 @@ def _weights(windows_of_axis: list[Window], i: int, scale: float, like: Tensor) 
     return ramps[i] / total[ends[i].start : ends[i].stop]
 
 
-def in_turn(
-    run: Callable[[Tensor], Tensor], x: Tensor, tile: int | None, scale: float, pixels: int
-) -> Tensor:
-    """`run` over a batch whose pictures have so many pixels: whole pictures, at most PIXELS at
-    once; or one picture after another in tiles.
-
-    `tile` is the side in cells of x; `scale` the output's side over the input's.
-    """
-    if tile is None or max(x.shape[-2:]) <= tile:
-        size = max(1, PIXELS // pixels)
-        return torch.cat([run(x[i : i + size]) for i in range(0, len(x), size)])
-    cell = max(1, round(1 / scale))
-    return torch.cat([tiled(run, x[i : i + 1], tile, cell, scale) for i in range(len(x))])
+def in_turn(run: Callable[[Tensor], Tensor], x: Tensor, pixels: int) -> Tensor:
+    """Apply `run` to a batch in parts of at most PIXELS pixels; an image has `pixels`."""
+    size = max(1, PIXELS // pixels)
+    return torch.cat([run(x[i : i + size]) for i in range(0, len(x), size)])
 
 
 def require_tile(tile: int | None) -> None:

@@ -67,7 +67,8 @@ _PARTS += ("training.wandb_logger.", "training.tensorboard_logger.")
 PARTS = tuple(HOUSE + room for room in _PARTS)
 _BUILDERS = re.compile(
     r"tinyflux_pl\.(?:denoisers\.[a-z0-9_]+\.build(?:_[a-z0-9_]+)?|experts\.teacher\.(?:embedded|sd15_flow)"
-    r"|codecs\.bezier_networks\.build|training\.optimizers\.adamw"
+    r"|experts\.released_teacher\.released"
+    r"|codecs\.(?:bezier|kl)_networks\.build|training\.optimizers\.adamw"
     r"|data\.sequences\.codecs\.(?:identity|conditions)_for)",
     re.ASCII,
 )
@@ -146,8 +147,9 @@ def resolve(name: str, where: str = "") -> Any:
 
 
 def check(config: Any, where: str = "") -> None:
-    """Raise ConfigError on the first target that is not allowed, by name (all first), then by
-    object.
+    """Raise ConfigError for the first target that is not allowed.
+
+    All are checked by name first, then by object.
     """
     check_names(config, where)
     for key, name in targets(config, where):

@@ -73,9 +73,7 @@ def hits(releases: Iterable[tuple[str, str]]) -> list[tuple[Bad, str]]:
 
 
 def installed() -> Iterator[tuple[str, str]]:
-    """(name, version) of every distribution on the path, by the names of their folders: nothing is
-    imported.
-    """
+    """(name, version) of every installed distribution, by folder names and without imports."""
     for folder in dict.fromkeys(sys.path):
         try:
             names = os.listdir(folder or ".")

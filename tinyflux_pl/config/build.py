@@ -111,7 +111,7 @@ def _split(node: Mapping[str, Any], where: str) -> tuple[Any, bool, dict[str, An
     reserved = [k for k in arguments if not isinstance(k, str) or k.startswith("_")]
     if reserved or not isinstance(partial, bool):
         raise ConfigError(
-            "beside _target_ only _partial_ (true or false) is special, not "
+            "besides _target_ only _partial_ (true or false) is special, not "
             f"{reserved or partial!r}",
             where=where,
             cure="name every argument by its parameter",

@@ -15,7 +15,7 @@ class Cache(Keys):
 
     kind: Literal["none", "first_block", "teacache"]
     threshold: Annotated[float, Range(least=0, most=1e30)]
-    longest: Annotated[int, Range(least=1)]
+    longest: Annotated[int, Range(least=1, most=10**6)]
     coefficients: str | list[float] | None
     calibrate: str | None
     measure: bool
@@ -35,11 +35,34 @@ class Cache(Keys):
 
 @dataclass(frozen=True)
 class Engine(Keys):
-    """Where the parts of a pipeline lie, and the memory that they may take."""
+    """Where the parts of a pipeline lie, their memory, and the format of stored weights."""
 
     placement: Literal["resident", "sequential", "offload", "auto"] | None
     budget: Annotated[str | None, NotEmpty()]
     prompts: Annotated[str | None, NotEmpty()]
+    precision: Literal["fp8", "int8", "int8_dynamic", "int4", "q_dit"] | None
+    balance: Literal["smoothquant", "ptq4dit"]
+    calibrate: Annotated[str | None, NotEmpty()]
+    calibration: Annotated[str | None, NotEmpty()]
+    report: Annotated[str | None, NotEmpty()]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.report is not None and self.precision is None:
+            cure = "engine.precision=int8, or engine.report=null"
+            raise ConfigError("no weights are stored in fewer bits", where="report", cure=cure)
+        for name in ("calibrate", "calibration"):
+            if getattr(self, name) is not None and self.precision is None:
+                cure = f"engine.precision=int8_dynamic, or engine.{name}=null"
+                raise ConfigError("no format to calibrate for", where=name, cure=cure)
+        if self.calibrate is not None and self.calibration is not None:
+            cure = "engine.calibration=null while calibrating"
+            raise ConfigError("a calibration reads plain weights", where="calibrate", cure=cure)
+
+    @property
+    def stored(self) -> str | None:
+        """The format that weights are drawn with; None while it is calibrated for."""
+        return self.precision if self.calibrate is None else None
 
     @property
     def chosen(self) -> str:

@@ -18,7 +18,7 @@ Factor = Annotated[float | None, Range(above=1, most=1e30)]  # None: no limit
 
 @dataclass(frozen=True)
 class Average(Keys):
-    """callbacks.ema"""
+    """Keys of callbacks.ema."""
 
     decay: Annotated[float, Range(least=0, below=1)]
     warmup: bool
@@ -26,7 +26,7 @@ class Average(Keys):
 
 @dataclass(frozen=True)
 class Saving(Keys):
-    """callbacks.checkpoint"""
+    """Keys of callbacks.checkpoint."""
 
     every_steps: Count
     every_epochs: Count
@@ -36,7 +36,7 @@ class Saving(Keys):
 
 @dataclass(frozen=True)
 class Previews(Keys):
-    """callbacks.preview"""
+    """Keys of callbacks.preview."""
 
     every_steps: Count
     count: Positive
@@ -45,10 +45,11 @@ class Previews(Keys):
 
 @dataclass(frozen=True)
 class Grid(Keys):
-    """callbacks.validation"""
+    """Keys of callbacks.validation."""
 
     every_steps: Count
     times: Annotated[list[float], Range(least=0, most=1)]
+    samples: Positive | None = None
     seen: bool = True
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class Grid(Keys):
 
 @dataclass(frozen=True)
 class Guard(Keys):
-    """callbacks.guard"""
+    """Keys of callbacks.guard."""
 
     warmup: Count
     loss_factor: Factor
@@ -74,27 +75,35 @@ class Guard(Keys):
 
 @dataclass(frozen=True)
 class Stopping(Keys):
-    """callbacks.early_stopping"""
+    """Keys of callbacks.early_stopping."""
 
     monitor: Annotated[str, NotEmpty()]
     mode: Literal["min", "max"]
     patience: Positive
     min_delta: Annotated[float, Range(least=0, most=1e30)]
+    stopping_threshold: Annotated[float | None, Range(least=-1e30, most=1e30)] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not any(entry.matches(self.monitor) for entry in metric_names.SCALARS):
-            raise ConfigError(
-                f"no metric {self.monitor!r} is logged",
-                where="monitor",
-                cure="a name of docs/dashboards.md, such as validation/loss",
-            )
+        require_logged(self.monitor, "monitor")
+
+
+def require_logged(name: str, where: str) -> None:
+    """Raise ConfigError for a metric that no run logs."""
+    if not any(entry.matches(name) for entry in metric_names.SCALARS):
+        raise ConfigError(
+            f"no metric {name!r} is logged",
+            where=where,
+            cure="a name of docs/dashboards.md, such as validation/loss",
+        )
 
 
 @dataclass(frozen=True)
 class Callbacks(Keys):
-    """callbacks: averages, checkpoints, previews, validation, the guard, clipping, logging, early
-    stopping, and further ones by class.
+    """Keys of callbacks.
+
+    Averages, checkpoints, previews, validation, guard, clipping, logging, early stopping, and
+    further callbacks by class.
     """
 
     ema: Average

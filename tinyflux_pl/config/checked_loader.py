@@ -53,9 +53,7 @@ class CheckedLoader(ConfigLoaderImpl):
 
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError for a target, a secret or an act of Hydra that is not allowed, all
-    resolved.
-    """
+    """Raise ConfigError for a forbidden target, secret or Hydra feature; all are resolved."""
     hydra_node.settle(config)
     job = resolved(config, without=("hydra",))
     allowlist.check_names(job)

@@ -21,8 +21,9 @@ def flags(argv: list[str], sweep: bool) -> list[str]:
 
 
 def override(line: str) -> str:
-    """An override as a person would type it: the quotes that `quoted` adds off, the shell's on
-    where it needs them.
+    """An override as a person would type it in a shell.
+
+    Quotes that `quoted` added are removed, quotes that the shell needs are added.
     """
     key, mark, value = line.partition("=")
     bare = value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value[:1] == "'" else value

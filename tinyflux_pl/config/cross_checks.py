@@ -1,4 +1,4 @@
-"""Folders that must not lie in one another: caches, and what a run reads and writes."""
+"""Folders that must not are nested: caches, and what a run reads and writes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(sources: Mapping[str, Mapping[str, Any]], paths: Mapping[str, str]) -> None:
-    """Raise ConfigError where a source's cache, or what runs write, lies in another source's cache
-    or dataset.
-    """
+    """Raise ConfigError if a cache or an output folder lies inside another cache or a dataset."""
     caches: dict[str, Path] = {}
     for name, node in sources.items():
         new_cache = _absolute(node["cache"])
         for other, cache in caches.items():
             if new_cache.is_relative_to(cache) or cache.is_relative_to(new_cache):
                 both = f"{cache} and {new_cache}"
-                what = f"the caches of {other} and {name} lie in one another: {both}"
-                cure = "give each source a folder of its own"
+                what = f"the caches of {other} and {name} are nested: {both}"
+                cure = "give each source its own folder"
                 raise ConfigError(what, where=f"data.sources.{name}.cache", cure=cure)
         caches[name] = new_cache
     for name, node in sources.items():

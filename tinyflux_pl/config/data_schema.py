@@ -11,6 +11,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 Text = Annotated[str, NotEmpty()]
 Node = dict[str, Any]  # arguments of a class, checked against its signature
+RECORDS = ("captions", "buckets", "folders")  # keys of `data` that reach records by ${data.KEY}
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,41 @@ class Source(Keys):
 
 
 @dataclass(frozen=True)
+class Captions(Keys):
+    """Rules from captions to the texts that are cached (data.records.caption_rules)."""
+
+    trigger: str = ""
+    prefix: str = ""
+    suffix: str = ""
+    several: bool = False
+    shuffles: Annotated[int, Range(least=0, most=63)] = 0
+    keep_tags: Count = 1
+    tag_dropout: Annotated[float, Range(least=0, below=1)] = 0.0
+    tag_separator: Text = ","
+
+
+@dataclass(frozen=True)
+class Buckets(Keys):
+    """Frames of several aspect ratios (data.images.aspect_buckets)."""
+
+    enabled: bool = False
+    step: Positive = 64
+    min_side: Positive | None = None
+    max_side: Positive | None = None
+    least: Positive = 1
+
+
+@dataclass(frozen=True)
+class FolderRate(Keys):
+    """Repeats and weight of a folder's pictures (data.records.draw_rates)."""
+
+    repeats: Annotated[int, Range(least=1, most=10_000)] = 1
+    weight: Annotated[float, Range(above=0, most=1e30)] = 1.0
+
+
+@dataclass(frozen=True)
 class Data(Keys):
-    """Keys that every dataset has."""
+    """Keys that every dataset has; those of `RECORDS` only where its records read them."""
 
     open_ended = True
     name: str
@@ -49,6 +83,10 @@ class Data(Keys):
     sources: dict[str, Source]
     extraction_batch: Positive = 8
     image_size: Any = None  # a side or [height, width], in pixels; None: the codec knows it
+    hint: Annotated[str | None, NotEmpty()] = None  # maps of a control branch: canny, or a folder
+    captions: Captions | None = None
+    buckets: Buckets | None = None
+    folders: dict[str, FolderRate] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +120,7 @@ class Teacher(Keys):
     width: Positive
     seed: Seed
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] | None = None
+    checkpoint: str | None = None  # of an expert without a node and without features
 
     def node(self, expert: str) -> Node:
         """The node of an expert's teacher; empty where there is none."""

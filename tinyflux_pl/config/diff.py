@@ -9,6 +9,8 @@ from typing import Any
 
 from tinyflux_pl.config import allowlist
 from tinyflux_pl.config.build import build
+from tinyflux_pl.config.data_schema import Buckets, Captions
+from tinyflux_pl.config.pathway_schema import PORTS
 from tinyflux_pl.config.renamed_targets import current_target
 from tinyflux_pl.config.saved_nodes import build_saved
 from tinyflux_pl.core.errors import ConfigError
@@ -28,9 +30,11 @@ IGNORED_KEYS = (
     "replay",
     "preflight",
     "optimized_metric",
+    "simulate",
     "trial",
     "report",
     "hydra",
+    "stages",
 )
 # Keys that do not affect the result. Any other key, a new one too, is taken to change it.
 HARMLESS_KEYS = (
@@ -75,6 +79,13 @@ ROUNDING = (
 # DIVIDING: those of them that change the micro-batches, and so the strata of timesteps.
 # REDRAWN: those that change the micro-batches or the generator, and so the masks of dropout.
 DIVIDING = ("devices", "strategy", "accumulation")
+# Validation decides where a gated teacher is used.
+GATE = "pathway.velocity.gate"
+GATING = (
+    "callbacks.validation.every_steps",
+    "callbacks.validation.times",
+    "callbacks.validation.samples",
+)
 # Keys that a configuration without a path leaves to the release's scheduler.
 LEFT_OPEN = ("path", "sampler", "model.prediction", "codec.data_deviation", "text.zero_null")
 FULL = "tinyflux_pl.methods.full.Full"
@@ -102,12 +113,20 @@ def changes(
         before["method._target_"] = FULL  # the only one that older runs had
     if "callbacks.extra" in after:
         before.setdefault("callbacks.extra", [])  # older runs had none
+    for key in ("callbacks.validation.samples",):  # older runs had no limit, few reached one
+        if key in after:
+            before.setdefault(key, after[key])
+    before |= _data_defaults(before, after)
+    if not any(_in(("pathway",), key) for key in before):
+        before |= _flat(PORTS, "pathway")  # the only one that older runs had
     before |= {key: value for key, value in _defaults(before, after).items() if value == after[key]}
     compared = filter(_is_compared, sorted(before | after))
     keys = [key for key in compared if before.get(key) != after.get(key)]
     same_rates = any(key.startswith("schedule.") for key in keys) and _same_rates(then, now, step)
     redrawn = REDRAWN if dropout else DIVIDING if _stratified(before) or _stratified(after) else ()
-    effects = [_effect(key, same_rates, redrawn) for key in keys]
+    gating = GATING if before.get(GATE) or after.get(GATE) else ()
+    binding = (*_read_by_method(after), *gating)
+    effects = [_effect(key, same_rates, redrawn, binding) for key in keys]
     return [
         Change(key, before.get(key), after.get(key), effect)
         for key, effect in zip(keys, effects, strict=True)
@@ -117,6 +136,17 @@ def changes(
 def has_dropout(network: Mapping[str, Any]) -> bool:
     """True if the network, or the method, that a checkpoint describes has dropout."""
     return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
+
+
+def _data_defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of data.captions and data.buckets, which older runs lacked."""
+    kinds = {"captions": Captions(), "buckets": Buckets()}
+    parts = {key: key.split(".") for key in after.keys() - before.keys()}
+    return {
+        key: vars(kinds[names[-2]])[names[-1]]
+        for key, names in parts.items()
+        if names[0] == "data" and names[-2] in kinds and names[-1] in vars(kinds[names[-2]])
+    }
 
 
 def _defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,8 +182,16 @@ def _is_compared(key: str) -> bool:
     return not _in(IGNORED_KEYS, key) and not is_log_folder
 
 
-def _effect(key: str, same_rates: bool, redrawn: Sequence[str]) -> str:
+def _read_by_method(after: Mapping[str, Any]) -> tuple[str, ...]:
+    """The groups of drawing that decide what the run's method learns."""
+    target = after.get("method._target_")
+    return () if target is None else allowlist.resolve(target).reads
+
+
+def _effect(key: str, same_rates: bool, redrawn: Sequence[str], binding: tuple[str, ...]) -> str:
     group, _, rest = key.partition(".")
+    if group in binding or key in binding:
+        return ANOTHER_RUN
     is_location = key.startswith("data.sources.") and key.rpartition(".")[2] in LOCATION_KEYS
     if _in(HARMLESS_KEYS, key) or is_location or (group == "schedule" and same_rates):
         return NOTHING

@@ -13,9 +13,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(overrides: Sequence[Override], config: Any) -> None:
-    """Raise ConfigError for an empty mapping at a key that still has entries in the composed
-    `config`.
-    """
+    """Raise ConfigError for an empty mapping at a key that has entries in the composed `config`."""
     keys = [key for override in overrides for key in _empty(override)]
     node = OmegaConf.to_container(config, resolve=False) if keys else {}
     for key in keys:

@@ -80,9 +80,7 @@ def _check_part(part: Any, classes: tuple[str, ...], where: str) -> None:
 
 
 def _check_file(part: Any, raw: Any, where: str) -> None:
-    """A log's name, and none for a handler that is no file: a stream's name would be opened by
-    nobody.
-    """
+    """Require a valid file name of a file handler, and none of any other handler."""
     if not isinstance(part, Mapping) or part.get("filename") is None:
         return
     if log_name(_get(raw, "filename"), part["filename"]) is None:

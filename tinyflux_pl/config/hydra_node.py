@@ -66,9 +66,7 @@ def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[
 
 
 def check_entries(value: Any, where: str) -> None:
-    """Raise ConfigError unless a search path, as it is written, is a folder or a list of
-    folders.
-    """
+    """Raise ConfigError unless a search path is a folder or a list of folders, as written."""
     for entry in value if isinstance(value, list) else [value]:
         scheme, mark, _ = str(entry).partition("://")
         if (mark and scheme != "file") or "${" in str(entry):
@@ -165,7 +163,7 @@ def _check_name(name: Any, where: str) -> None:
     """A name of one file or folder: joined to the run's folder it stays in it."""
     if name is not None and (str(name) in ("", ".", "..") or set(str(name)) & set("/\\\0\n")):
         raise ConfigError(
-            f"{str(name)!r} is no plain name", where=where, cure="a name without / or \\"
+            f"{str(name)!r} is not a plain name", where=where, cure="a name without / or \\"
         )
 
 
@@ -178,7 +176,7 @@ def _check_targets(node: Any, where: str) -> None:
             )
     for key, name in allowlist.targets(node, where):
         if not isinstance(name, str) or name not in TARGETS:
-            cure = "use Hydra's own launchers and sweepers, no callback"
+            cure = "use Hydra's launchers and sweepers without callbacks"
             raise ConfigError(f"Hydra may not build {name!r}", where=key, cure=cure)
 
 

@@ -17,7 +17,7 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Combinations(Keys):
-    """hydra/sweeper=basic, whose place it takes"""
+    """Options of hydra/sweeper=basic, which this sweeper replaces."""
 
     max_batch_size: int | None
     params: dict[str, Any] | None
@@ -25,7 +25,7 @@ class Combinations(Keys):
 
 @dataclass(frozen=True)
 class Search(Keys):
-    """hydra/sweeper=optuna"""
+    """Options of hydra/sweeper=optuna."""
 
     sampler: Literal["tpe", "random", "grid"]
     seed: Seed
@@ -89,8 +89,9 @@ def check_sweeper(node: Any) -> None:
 
 
 def check_launcher(node: Any, sweep_dir: str | None) -> None:
-    """Raise ConfigError for an option that is not listed here, or a line break, or a folder of jobs
-    outside the sweep's.
+    """Raise ConfigError for an invalid launcher option.
+
+    That is an unlisted option, a line break, or a job folder outside the sweep's.
     """
     where = "hydra.launcher"
     _check_lines(node, where)

@@ -1,4 +1,4 @@
-"""Whom a run's loggers send the user's keys to is for the user alone to say, in the shell."""
+"""Logger endpoints may be set only by environment variables, never by a configuration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ UPLOADED = ("config", "dir", "save_code")
 
 
 def check(nodes: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a logger's option that says where it connects to, or reaches outside
-    the run's folder.
-    """
+    """Raise ConfigError for a logger option that sets an endpoint or leaves the run's folder."""
     for name, node in nodes.items():
         for key, value in node.items():
             where = f"logger.{name}.{key}"

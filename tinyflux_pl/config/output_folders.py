@@ -39,7 +39,7 @@ def check_job(job: Mapping[str, Any]) -> None:
     """Raise ConfigError for a configured path that cannot be a folder to write into."""
     for key, text in _texts(job):
         if text.startswith("~") and is_path(key) and os.path.expanduser(text) == text:
-            what = f"{_short(text)}: there is no such user's home"
+            what = f"{_short(text)}: unknown user"
             raise ConfigError(what, where=key, cure="write the full path")
     for name, path in job["paths"].items():
         require(path, f"paths.{name}", written=name == "outputs")
@@ -90,9 +90,7 @@ def require(name: str | Path, key: str, *, written: bool = True) -> None:
 
 
 def _refusal(folder: Path) -> str:
-    """Why no file can be made in a folder, as the system says it; tried with one that has no
-    name.
-    """
+    """The system's reason why no file can be created in a folder, tried with an unnamed file."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return ""

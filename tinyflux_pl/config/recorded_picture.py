@@ -16,12 +16,14 @@ from typing import Any
 from tinyflux_pl.core.errors import ImageError
 
 KEY = "tinyflux_pl"
-GROUPS = ("model", "codec", "text", "path", "simulate")
+GROUPS = ("model", "codec", "text", "path", "simulate", "engine.precision")
 NAMED = "weights revision variant weights_file t5 clip t5_revision clip_revision tokenizer"
 NAMED += " tokenizer_revision tokenizer_subfolder subfolder subfolders records"
 FILES = frozenset(NAMED.split())  # keys whose values lead to files
 MOST_LINES = 64
-_LINE = re.compile(rf"({'|'.join(GROUPS)})((?:\.[a-z][a-z0-9_]*)*)=([-+\w., \[\]]{{0,200}})")
+_LINE = re.compile(
+    rf"({'|'.join(map(re.escape, GROUPS))})((?:\.[a-z][a-z0-9_]*)*)=([-+\w., \[\]]{{0,200}})"
+)
 LARGEST = 2**26  # bytes of a picture's file
 
 
@@ -57,10 +59,10 @@ def read(file: str | Path) -> dict[str, Any]:
     try:
         metadata = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        what = f"what it says of itself is no JSON: {str(error)[:100]}"
+        what = f"its metadata is not JSON: {str(error)[:100]}"
         raise ImageError(what, where=str(path), cure=cure) from error
     if not isinstance(metadata, dict):
-        raise ImageError("what it says of itself is no object", where=str(path), cure=cure)
+        raise ImageError("its metadata is not an object", where=str(path), cure=cure)
     return metadata
 
 
@@ -72,7 +74,7 @@ def command(metadata: dict[str, Any], file: str | Path) -> list[str]:
     """The lines of a picture's command; ImageError for one that is no plain choice or value."""
     lines = metadata.get("command", [])
     if not isinstance(lines, list) or len(lines) > MOST_LINES:
-        raise ImageError("its command is no list of lines", where=str(file), cure=_CURE)
+        raise ImageError("its command is not a list of overrides", where=str(file), cure=_CURE)
     for line in lines:
         if not isinstance(line, str) or not _is_plain(line):
             what = f"its command holds more than plain values: {str(line)[:60]!r}"

@@ -92,7 +92,7 @@ def check(config: Any) -> None:
                 "keep it in the environment, as HF_TOKEN or WANDB_API_KEY; configurations are "
                 "written to disk"
             )
-            raise ConfigError("a secret stands in the configuration", where=redact(key), cure=cure)
+            raise ConfigError("the configuration contains a secret", where=redact(key), cure=cure)
 
 
 def _values(value: Any, where: str = "") -> Iterator[tuple[str, str | int]]:

@@ -33,9 +33,7 @@ def build_saved(node: Any, group: str, now: Any, where: str, **extra: Any) -> An
         return build(node, **extra)
     except (TypeError, ValueError, ArithmeticError) as error:
         what = f"{group} cannot be built as this file describes it: {error}"
-        raise ConfigError(
-            what, where=where, cure="use a file that your own run has written"
-        ) from error
+        raise ConfigError(what, where=where, cure="use a file written by your own run") from error
 
 
 def require_saved(node: Any, group: str, now: Any, where: str) -> None:
@@ -50,8 +48,8 @@ def require_saved(node: Any, group: str, now: Any, where: str) -> None:
             raise ConfigError(f"this file asks for {name!r} as {group}", where=where, cure=cure)
     for key, value in _values(node):
         if type(value) not in PLAIN or (isinstance(value, str) and len(value) > LONGEST):
-            what = f"{group}.{key} is no plain value in this file"
-            raise ConfigError(what, where=where, cure="use a file that your own run has written")
+            what = f"{group}.{key} is not a plain value in this file"
+            raise ConfigError(what, where=where, cure="use a file written by your own run")
 
 
 @functools.cache

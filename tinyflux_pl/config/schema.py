@@ -14,6 +14,8 @@ from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive, Seed
 from tinyflux_pl.config.data_schema import Data, Node, Source, Teacher, Text
 from tinyflux_pl.config.hardware_schema import Hardware
 from tinyflux_pl.config.offered_experts import offered_experts
+from tinyflux_pl.config.pathway_schema import Pathway
+from tinyflux_pl.config.stage_schema import Stage
 from tinyflux_pl.core.errors import ConfigError
 
 __all__ = ["Data", "Extract", "Generate", "Hardware", "Job", "Node", "Source", "Teacher", "Train"]
@@ -68,17 +70,19 @@ class DataJob(Job):
     data: Data
     teacher: Teacher
     experts: dict[str, Node]
+    pathway: Pathway
     timesteps: Node
     objective: Node
     optimizer: Node
     schedule: Node
     sampler: Node
     guidance: Node
+    method: Node
 
 
 @dataclass(frozen=True)
 class Train(DataJob):
-    """train.py"""
+    """Keys of train.py."""
 
     steps: Positive
     preflight: bool | Literal["only", "plan"]
@@ -89,10 +93,11 @@ class Train(DataJob):
     resume_changed: bool
     optimized_metric: str | list[str] | None
     init: str | None
-    method: Node
+    simulate: bool
     callbacks: Callbacks
     logger: dict[str, Node]
     trial: Node | None = dataclasses.field(default=None, kw_only=True)  # of a search: set by it
+    stages: dict[str, Stage] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,16 +106,13 @@ class Train(DataJob):
             cure = f"the expert to teach: {' or '.join(offered_experts())}"
             raise ConfigError(what, where="export_teacher", cure=cure)
         if str(self.resume).lower() in ("true", "yes", "on", "1", "latest", "last"):
-            cure = (
-                "resume=auto continues from the newest valid checkpoint of run=NAME; "
-                "a checkpoint folder is given by its path"
-            )
+            cure = "resume=auto: the newest valid checkpoint of run=NAME; or a checkpoint's path"
             raise ConfigError(f"resume is {self.resume}", where="resume", cure=cure)
 
 
 @dataclass(frozen=True)
 class Extract(DataJob):
-    """extract.py"""
+    """Keys of extract.py."""
 
     rebuild: bool
     doctor: str | bool | None
@@ -119,7 +121,7 @@ class Extract(DataJob):
 
 @dataclass(frozen=True)
 class Generate(Job):
-    """generate.py"""
+    """Keys of generate.py."""
 
     sampler: Node
     guidance: Node
@@ -129,6 +131,7 @@ class Generate(Job):
     weights: Literal["averaged", "raw"]
     base: str | None
     lora: str | list[str] | dict[str, float] | None
+    embedding: str | list[str] | None
     prompt_file: str | None
     condition: str | None
     n: Annotated[int, Range(least=1, most=10**6)]
@@ -136,6 +139,9 @@ class Generate(Job):
     grid: Count
     reference: str | list[str] | None
     image: str | None
+    control: str | None
+    control_hint: Literal["given", "canny"]
+    control_strength: Annotated[float, Range(least=0, most=10)]
     strength: Annotated[float | None, Range(above=0, most=1)]
     from_image: str | None
     cache: Cache
@@ -152,11 +158,13 @@ class Generate(Job):
     def __post_init__(self) -> None:
         super().__post_init__()
         staged = self.engine.chosen != "resident" or self.engine.prompts is not None
-        if self.condition is not None and staged:
-            cure = "leave engine.placement=, engine.budget= and engine.prompts= out"
+        if self.condition is not None and (staged or self.engine.precision is not None):
+            cure = "leave engine.placement=, budget=, prompts= and precision= out"
             raise ConfigError("sequences are drawn resident", where="condition", cure=cure)
         idle = {"checkpoint": self.checkpoint, "condition": self.condition}
         idle["plan"] = self.plan if self.plan == "only" else None
+        if self.control is None and (self.control_hint, self.control_strength) != ("given", 1.0):
+            raise ConfigError("there is no map", where="control", cure="give it: control=PICTURE")
         for name, value in idle.items():
             if self.simulate and value is not None:
                 what = "a simulation draws a model= in small, on random weights"
@@ -165,16 +173,14 @@ class Generate(Job):
     @property
     def references(self) -> list[str]:
         """Files of the pictures to edit."""
-        if self.reference is None:
-            return []
-        return [self.reference] if isinstance(self.reference, str) else self.reference
+        return [self.reference] if isinstance(self.reference, str) else self.reference or []
 
 
 Task = Literal["train", "extract", "generate"]
 TASKS = {"train": Train, "extract": Extract, "generate": Generate}
 GROUPS = (
     "paths codec text path timesteps objective optimizer schedule sampler guidance teacher experts "
-    "data model"
+    "pathway data model"
 )
 DRAWN = ("paths", "codec", "text", "path", "sampler", "guidance", "model", "hardware")
 NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
@@ -182,8 +188,8 @@ NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
 
 def fields(name: str) -> tuple[str, ...]:
     """The keys declared for a script, or for the node `data` or `teacher`."""
-    kinds = {**TASKS, "data": Data, "teacher": Teacher}
-    return tuple(field.name for field in dataclasses.fields(kinds[name]))
+    kind = {**TASKS, "data": Data, "teacher": Teacher}[name]
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 @overload

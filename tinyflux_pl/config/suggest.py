@@ -5,47 +5,27 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from tinyflux_pl.config import allowlist, empty_values, signatures, sweep_jobs, synonyms
+from tinyflux_pl.config.composition_errors import COMPOSING, explained
 from tinyflux_pl.config.dotted_keys import dotted
 from tinyflux_pl.config.signatures import nearest, suggestion
 from tinyflux_pl.core.errors import ConfigError
-
-# errors of Hydra, and those that it lets through for unexpected files
-COMPOSING = (
-    HydraException,
-    OmegaConfBaseException,
-    YAMLError,
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)
-COMPOSING += (LookupError, AssertionError, RecursionError)
-
-
-def explained(error: Exception) -> ConfigError:
-    """An error of Hydra, OmegaConf or YAML as one of ours."""
-    text = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cure = " ".join(text[1:3]) or "see what the configuration holds with --cfg job"
-    return ConfigError(
-        text[0] if text else type(error).__name__, where="the command line or conf/", cure=cure
-    )
 
 
 class KnownKeys:
@@ -57,16 +37,21 @@ class KnownKeys:
         self.loader, self.hydra, self.config_name = loader, hydra, config_name
         self.search = [line for line in lines if line.startswith("hydra.searchpath=")]
 
+    @cached_property
+    def _files(self) -> IConfigRepository:
+        """The files of the search path, opened once: the loader opens them for each question."""
+        return self.loader._parse_overrides_and_create_caching_repo(self.config_name, self.search)[
+            1
+        ]
+
     def choices(self, group: str) -> list[str]:
         """The options of a group; empty if there is no such group."""
-        return self.loader.get_group_options(
-            group, config_name=self.config_name, overrides=self.search
-        )
+        return self._files.get_group_options(group, ObjectType.CONFIG)
 
     def groups(self, parent: str = "", depth: int = 3) -> list[str]:
         """Every group that has options, hydra's own included."""
         names: list[str] = []
-        for name in self.loader.list_groups(parent) if depth else []:
+        for name in self._files.get_group_options(parent, ObjectType.GROUP) if depth else []:
             group = f"{parent}/{name}" if parent else name
             names += ([group] if self.choices(group) else []) + self.groups(group, depth - 1)
         return names
@@ -107,9 +92,7 @@ class KnownKeys:
                 )
 
     def check_key(self, override: Override, keys: dict[str, Any]) -> None:
-        """Raise ConfigError naming the nearest key or group; or how to add what the node's target
-        takes.
-        """
+        """Raise ConfigError for an unknown key, with the nearest key or the syntax to add it."""
         key = override.key_or_group
         if key in keys and override.package is None:
             return
@@ -141,7 +124,7 @@ class KnownKeys:
     def _listed(self, group: str, choice: str) -> list[str]:
         """The dotted keys below its group that the file of a choice lists."""
         try:
-            read = self.loader.repository.load_config(f"{group}/{choice}")
+            read = self._files.load_config(f"{group}/{choice}")
         except COMPOSING:
             return []
         node = OmegaConf.to_container(read.config, resolve=False) if read is not None else None

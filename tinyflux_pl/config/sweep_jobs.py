@@ -37,9 +37,7 @@ def lines(override: Override) -> list[str]:
 
 
 def values(override: Override) -> list[Any]:
-    """The single value of an override, or those of its sweep: of an interval both ends, of a range
-    the first MOST.
-    """
+    """The values of an override: one, both ends of an interval, or the first MOST of a range."""
     if not override.is_sweep_override():
         return [override.value()]
     sweep = override.value()

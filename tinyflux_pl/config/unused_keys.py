@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tinyflux_pl.config import schema, synonyms
+from tinyflux_pl.config import data_schema, schema, synonyms
 from tinyflux_pl.config.offered_experts import offered_experts
 from tinyflux_pl.config.signatures import nearest
 from tinyflux_pl.core.errors import ConfigError
@@ -16,7 +16,8 @@ NAMED = ("task", "run", "run_dir", "release", "hydra")
 ADDED = {"overrides", "flags", "trial", "sweep", "swept"}
 DRAWING = (*schema.DRAWN, "timesteps")
 # nodes that may hold any key which another one refers to
-OPEN = {"data": (*schema.fields("data"), "image_size"), "teacher": schema.fields("teacher")}
+READ_BY_ALL = tuple(name for name in schema.fields("data") if name not in data_schema.RECORDS)
+OPEN = {"data": (*READ_BY_ALL, "image_size"), "teacher": schema.fields("teacher")}
 _REFERENCE = re.compile(r"\$\{\s*(?:oc\.\w+:\s*)?(\.*[A-Za-z_][\w.\[\]-]*|\.+\w+)")
 
 
@@ -50,9 +51,7 @@ def unread(key: str, keys: list[str]) -> ConfigError:
 
 
 def references(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Every dotted key that some ${...} of nested plain containers refers to, relative ones made
-    absolute.
-    """
+    """Every dotted key that an interpolation in nested plain containers refers to, absolute."""
     if isinstance(node, Mapping | list | tuple):
         pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
         for name, value in pairs:

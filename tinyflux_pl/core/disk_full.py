@@ -19,9 +19,7 @@ FULL = {
 
 @contextmanager
 def disk_full_explained(path: Path, needed: int) -> Generator[None]:
-    """Raise DiskFull, with the bytes needed and the bytes free, if the block fails because the disk
-    is full.
-    """
+    """Convert an out-of-space error of the block to DiskFull with needed and free bytes."""
     try:
         yield
     except OSError as error:

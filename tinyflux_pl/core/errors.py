@@ -89,9 +89,7 @@ class CaptureError(TinyFluxError):
 
 
 class NumericsError(TinyFluxError):
-    """Too many steps whose loss or gradient is not finite, or explodes; or weights that are not
-    finite.
-    """
+    """Nonfinite weights, or too many steps with nonfinite or exploding loss or gradient."""
 
 
 class MissingDependency(TinyFluxError):

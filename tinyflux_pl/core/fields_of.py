@@ -14,7 +14,7 @@ class FieldsOf:
         self.kind, self.derived = kind, derived
 
     def hints(self) -> dict[str, Any]:
-        """name -> annotation"""
+        """Type hints of the fields, name -> annotation."""
         hints = typing.get_type_hints(self.kind)
         names = (field.name for field in dataclasses.fields(self.kind) if field.init)
         return {name: hints[name] for name in names if name not in self.derived}

@@ -23,11 +23,11 @@ def locked(
     wait: Callable[[str], None] | None = None,
     use: str = "the cache is being written",
 ) -> Generator[None]:
-    """Hold the folder's lock; where another process has it, raise DataError with its owner, and the
-    `use` that it makes of it.
+    """Hold the folder's lock; DataError with its owner if another process holds it.
 
-    With `wait`, wait for the lock instead: `wait(owner)` is called at every look, and ends the
-    waiting by raising. An owner is "PID on HOST", or "unknown" for a moment.
+    `use` says in the message what the owner does with the folder. With `wait`, wait for the lock
+    instead: `wait(owner)` is called at every look, and ends the waiting by raising. An owner is
+    "PID on HOST", or "unknown" for a moment.
     """
     with open(folder / name, "a+") as lock:
         _take(lock, folder, wait, use)

@@ -65,9 +65,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file; raise ValueError for one that is not JSON, or is far too long or too
-    deep.
-    """
+    """Parse a JSON file; ValueError if it is invalid, too long or nested too deeply."""
     return _parsed(_bounded(path))
 
 
@@ -180,9 +178,7 @@ def require_tensor_file(path: str | Path) -> None:
         )
     if head.startswith(b"GGUF"):
         cure = "give the same release as safetensors: in bfloat16, float16 or float8"
-        raise CheckpointMismatch(
-            "a GGUF file, whose packed weights are not read", where=str(path), cure=cure
-        )
+        raise CheckpointMismatch("a GGUF file, which is not read here", where=str(path), cure=cure)
     raise _torn(
         path,
         f"its header claims {length:,} of {size:,} bytes" if len(head) > 8 else f"{size} bytes",
@@ -237,5 +233,5 @@ def _parsed(content: bytes) -> Any:
 
 def _torn(path: str | Path, why: str) -> CorruptCheckpoint:
     return CorruptCheckpoint(
-        f"not a whole safetensors file: {why}", where=str(path), cure="fetch it again"
+        f"not a complete safetensors file: {why}", where=str(path), cure="fetch it again"
     )

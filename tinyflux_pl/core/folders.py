@@ -83,9 +83,7 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 
 
 def _locked_folder(path: Path) -> tuple[Path, int]:
-    """A new folder beside `path` and the handle of its lock, which the kernel frees if the process
-    dies.
-    """
+    """Create a folder next to `path` and lock it; the kernel frees the lock of a dead process."""
     while True:
         staging = files.staging_path(path)
         staging.mkdir()

@@ -15,17 +15,13 @@ _CHOICES: ContextVar[tuple[str, ...] | None] = ContextVar("choices", default=Non
 
 
 def command(script: str) -> str:
-    """The start of a command line that runs `script` by this interpreter, relative where it lies
-    below the folder.
-    """
+    """First words of a command that runs `script` with this interpreter, relative if possible."""
     return f"{_interpreter()} {script}"
 
 
 @contextmanager
 def choosing(words: Sequence[str]) -> Generator[None]:
-    """Within the block the run's own words, as typed, belong to the commands that make its
-    caches.
-    """
+    """Within the block, suggested extraction commands repeat the run's own words."""
     token = _CHOICES.set(tuple(words))
     try:
         yield

@@ -1,5 +1,4 @@
-"""Every name that a run logs, with its unit and meaning; the table of docs/dashboards.md is made
-from it.
+"""Every logged name with its unit and meaning; docs/dashboards.md lists them from here.
 
 The names are the same in the CSV file, TensorBoard and W&B. A part in braces stands for what the
 run has: `train/{term}` is train/flow, and train/lune in a run with that expert.
@@ -35,10 +34,19 @@ class MetricName:
         """The name with its parts filled in."""
         return self.pattern.format(**parts)
 
+    def parts(self, name: str) -> dict[str, str] | None:
+        """The parts in braces that make this pattern `name`; None if it is no such name."""
+        literals = re.split(r"\{(\w+)\}", self.pattern)
+        groups = (
+            f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part)
+            for index, part in enumerate(literals)
+        )
+        match = re.fullmatch("".join(groups), name)
+        return None if match is None else match.groupdict()
+
     def matches(self, name: str) -> bool:
         """True if `name` is this name, or one of this pattern."""
-        parts = re.split(r"\{\w+\}", self.pattern)
-        return re.fullmatch("[^/]+".join(map(re.escape, parts)), name) is not None
+        return self.parts(name) is not None
 
 
 LOSS = MetricName("train/loss", "1", "sum of the weighted loss terms", LOG_POINT)
@@ -50,6 +58,21 @@ WEIGHT = MetricName(
 )
 DROPOUT = MetricName(
     "train/{expert}_dropout", "probability", "of a sample to go without the teacher", LOG_POINT
+)
+VELOCITY_SHARE = MetricName(
+    "train/velocity_share", "share", "samples whose target has a teacher's velocity", LOG_POINT
+)
+VELOCITY_WEIGHT = MetricName(
+    "train/velocity_weight",
+    "1",
+    "w of a teacher's velocity in its target, which ramps up",
+    LOG_POINT,
+)
+VELOCITY_OPEN = MetricName(
+    "train/velocity_open_t_{time}",
+    "0 or 1",
+    "1 while the best teacher at a cached time is used: its error is below the student's",
+    LOG_POINT,
 )
 GATE = MetricName(
     "train/gate_{port}",
@@ -67,7 +90,10 @@ MODULE_GRADIENT_NORM = MetricName(
     LOG_POINT,
 )
 LEARNING_RATE = MetricName(
-    "train/learning_rate_{group}", "1", "learning rate of a parameter group", LOG_POINT
+    "train/learning_rate_{group}",
+    "1",
+    "learning rate of a parameter group, after its optimizer's name where there are several",
+    LOG_POINT,
 )
 EMA_DISTANCE = MetricName(
     "train/ema_distance",
@@ -129,16 +155,16 @@ L1 = MetricName(
 PSNR = MetricName(
     "validation/psnr", "dB", "PSNR of an autoencoder's pictures, mean of each", VALIDATION_STEP
 )
-SEEN_RECONSTRUCTION = MetricName(
-    "validation/seen_{error}",
-    "as above",
-    "l1 and psnr on as many training samples",
-    VALIDATION_STEP,
+SEEN_L1 = MetricName(
+    "validation/seen_l1", "1", "mean absolute error on as many training samples", VALIDATION_STEP
+)
+SEEN_PSNR = MetricName(
+    "validation/seen_psnr", "dB", "PSNR on as many training samples", VALIDATION_STEP
 )
 ACCURACY = MetricName(
     "preview/accuracy_{claim}",
     "share",
-    "previews that show what the prompt says of one attribute; all: of every attribute",
+    "previews that match the prompt in one attribute; all: in every attribute",
     PREVIEW_STEP,
 )
 READABLE = MetricName(
@@ -182,10 +208,11 @@ ERROR = MetricName("run/error", "text", "the error in one line, redacted", END)
 
 # Fixed names before the patterns that would take them too.
 SCALARS = (
+    *(VELOCITY_SHARE, VELOCITY_WEIGHT, VELOCITY_OPEN),
     *(LOSS, UNWEIGHTED, WEIGHT, DROPOUT, GATE, GRADIENT_NORM, MODULE_GRADIENT_NORM, LEARNING_RATE),
     *(EMA_DISTANCE, SKIPPED, IMAGES_PER_SECOND, DATA_WAIT, MFU, MEMORY, TERM),
     *(VALIDATION_LOSS, VALIDATION_AT, SEEN_LOSS, SEEN_AT),
-    *(L1, PSNR, SEEN_RECONSTRUCTION, ACCURACY, READABLE, FIT),
+    *(L1, PSNR, SEEN_L1, SEEN_PSNR, ACCURACY, READABLE, FIT),
 )
 MEDIA = (GRID, SAMPLES, PREFLIGHT)
 SUMMARY = (RESULT, RESULT_ACCURACY, RESULT_READING, RESULT_NOVELTY, STATE, EXIT_CODE, ERROR)

@@ -11,7 +11,5 @@ _ACTIVE = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text with every character that would act on a terminal, or fail to encode, written as its
-    escape.
-    """
+    """Escape control characters and characters that cannot be encoded."""
     return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

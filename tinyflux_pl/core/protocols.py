@@ -1,23 +1,21 @@
 """The contracts between packages: all that callers may use of a path, denoiser, codec, ...
 
 A class that derives from `Codec` or `TextEncoder` inherits the defaults of the optional members.
-`tests/core/test_protocols.py` builds one class from each protocol alone and runs it through the
-real callers.
+`tests/core/test_protocols.py` builds a class from each alone and runs it through the real callers.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock
-from tinyflux_pl.core.reading import Reading
 from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength, TextEmbeddings
@@ -28,8 +26,7 @@ class Path(Protocol):
     """The owner of the clock: x_t = alpha(t) * data + sigma(t) * noise.
 
     `t_noise` and `t_data` are the times of pure noise and clean data; rates are derivatives with
-    respect to t. `config()` is plain data from which `diffusion.paths.build_path(name, config)`
-    rebuilds the path.
+    respect to t. `diffusion.paths.build_path(name, config())` rebuilds the path.
     """
 
     @property
@@ -69,6 +66,7 @@ class Denoiser(Protocol):
     image_size: int | None
     reads_guidance: bool
     reads_references: bool
+    reference_parts: tuple[str, ...]
     reads_position_ids: bool
     reference_size: str | None
     inpaint_channels: int
@@ -77,6 +75,8 @@ class Denoiser(Protocol):
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Prediction: ...
     def require_size(self, height: int, width: int) -> None: ...
+    def require_trainable(self) -> None: ...
+    def hint_shape(self, height: int, width: int) -> tuple[int, int, int] | None: ...
     def enable_gradient_checkpointing(self) -> None: ...
     def block_stack(self) -> Sequence[StackBlock]: ...
     def port_gates(self) -> dict[str, Tensor]: ...
@@ -120,9 +120,7 @@ class Codec(Protocol):
         return self
 
     def skeleton(self) -> nn.Module | None:
-        """The network without values, on the meta device, for memory plans; None for a codec
-        without weights.
-        """
+        """The network on the meta device, for memory plans; None for a codec without weights."""
         return None
 
 
@@ -153,6 +151,15 @@ class TextEncoder(Protocol):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]: ...
 
+    @property
+    def embedded_spec(self) -> TextSpec:
+        """Shapes of what a denoiser reads: of the trained network's output, if there is one."""
+        return self.text_spec
+
+    def trained_network(self) -> nn.Module | None:
+        """A network that trains in the denoiser and embeds what `encode` returns, or None."""
+        return None
+
     def to(self, device: torch.device | str) -> TextEncoder:
         """Move to a device, now or when weights are loaded."""
         return self
@@ -161,8 +168,11 @@ class TextEncoder(Protocol):
         """Release loaded weights; the next use reads them again."""
 
     def simulated(self, seed: int) -> TextEncoder:
-        """Itself in small on random weights; an encoder without weights stands for itself."""
+        """Itself in small, random; an encoder without weights stands for itself."""
         return self
+
+    def moved_by(self, move: Callable[[str, nn.Module], None]) -> None:
+        """Have `move` bring each network (its name, itself) to the device when it is loaded."""
 
     def skeletons(self) -> Mapping[str, nn.Module]:
         """Its networks by name without values, on the meta device, for memory plans."""
@@ -231,20 +241,3 @@ class Records(Protocol):
     def __getitem__(self, index: int) -> Record: ...
     def fingerprint(self) -> dict[str, Any]: ...
     def sample_keys(self) -> list[Any] | None: ...
-
-
-@runtime_checkable
-class Verifier(Protocol):
-    """Reads pictures back and compares them with their prompts; data.verifier has the base class.
-
-    `check`: True per prompt where the picture satisfies a claim, and under "all" where it satisfies
-    every claim. `stated`: True per prompt that makes a claim. `reading`: None if it has no figures.
-    """
-
-    claims: tuple[str, ...]
-
-    def stated(self, prompts: Sequence[str]) -> dict[str, Bool[Tensor, " b"]]: ...
-    def check(
-        self, images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]
-    ) -> dict[str, Bool[Tensor, " b"]]: ...
-    def reading(self, images: Float[Tensor, "b 3 h w"]) -> Reading | None: ...

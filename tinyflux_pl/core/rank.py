@@ -9,8 +9,9 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def is_rank_zero() -> bool:
-    """True on rank 0 and in a single process, by the variables of torchrun, Slurm and Lightning's
-    launcher.
+    """True on rank 0 and in a single process.
+
+    Reads the variables of torchrun, Slurm and Lightning's launcher.
     """
     if _number("SLURM_NTASKS", 1) > 1 and "SLURM_STEP_ID" in os.environ:  # started by srun
         return _number("SLURM_PROCID") == 0

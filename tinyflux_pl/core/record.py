@@ -13,7 +13,9 @@ class Record:
     """One training example before encoding: RGB pixels (H, W, 3) uint8, caption, optional mask.
 
     `references` are other pictures (Hr, Wr, 3) that the denoiser is shown; `hole` (H, W) bool is
-    True where it is to paint, and then it is shown the rest.
+    True where it is to paint, and then it is shown the rest. `hint` (H, W, 3) uint8 is the map that
+    a control branch reads (data.records.hinted). `other_captions` may stand in for the caption: one
+    of them all is drawn at each step.
     """
 
     image: np.ndarray
@@ -24,3 +26,10 @@ class Record:
     attributes: dict[str, Any] = field(default_factory=dict)
     references: tuple[np.ndarray, ...] = ()
     hole: np.ndarray | None = None
+    hint: np.ndarray | None = None
+    other_captions: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Every caption, the first one first."""
+        return (self.caption, *self.other_captions)

@@ -39,14 +39,12 @@ class Pairs:
         """The targets; DataError where they are still to be drawn."""
         if self.target is None:
             raise DataError(
-                "pairs without targets", where="Pairs", cure="give `target` beside `condition`"
+                "pairs without targets", where="Pairs", cure="give both `condition` and `target`"
             )
         return self.target
 
     def identities(self) -> list[int]:
-        """Each pair's sample id: 63 bits of the hash of its real tokens, their places and its
-        vector.
-        """
+        """Sample ids: 63 bits of the hash of each pair's real tokens, position ids and vector."""
         sample_ids = []
         for i in range(len(self)):
             condition_mask = self.condition_mask[i]
@@ -65,9 +63,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairShape:
-    """The sizes of a source's pairs: target tokens N of width D, condition tokens L of width C, id
-    columns A.
+    """Sizes of the pairs of a source.
 
+    Targets have N tokens of width D, conditions L tokens of width C, position ids A columns.
     `vector` is the width of the vector beside each condition; 1 where there is none, and then it is
     zero.
     """

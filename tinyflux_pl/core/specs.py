@@ -31,13 +31,19 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ExpertSpec:
-    """Cached arrays of an expert: shapes per bucket, and the buckets (times of the student's
-    path).
+    """Cached arrays of an expert: shapes per bucket, and the buckets in the student's time.
+
+    The arrays named in `like_latents` have the shape of the sample's latents.
     """
 
     name: str
     shapes: dict[str, tuple[int, ...]]
     t_buckets: tuple[float, ...]
+    like_latents: tuple[str, ...] = ()
+
+    def shapes_for(self, latents: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """The shape per bucket of every array of a sample with latents of that shape."""
+        return {**self.shapes, **dict.fromkeys(self.like_latents, latents)}
 
 
 def compare(expected: Any, actual: Any, seam: str, cure: str) -> None:

@@ -107,6 +107,7 @@ class PromptLength:
 
 
 TARGET = ("target_ids", "target_mask")  # fields of targets that are sequences
+VELOCITY = "velocity"  # the column of a teacher's predictions, of the latents' shape a bucket
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class Conditioning:
     paint (Fill). `size_ids` (B, 6): original height and width, crop top and left, target height and
     width (SDXL). In sampling any part may have a single row, which applies to all.
     `target_ids` (B, N, A) are position ids of a sequence's tokens; `target_mask` is False on
-    padding.
+    padding. `hint` is the map of a control branch, in the form that its network reads
+    (core.hint_forms).
     """
 
     text: TextEmbeddings
@@ -133,6 +135,7 @@ class Conditioning:
     size_ids: Float[Tensor, "_b 6"] | None = None
     target_ids: Float[Tensor, "b n a"] | None = None
     target_mask: Bool[Tensor, "b n"] | None = None
+    hint: Float[Tensor, "_b _k _h _w"] | None = None
 
     def rows(self, change: Callable[[Any], Any]) -> Conditioning:
         """Apply `change` to the text and to every tensor, e.g. a selection or a move."""
@@ -150,6 +153,7 @@ class Conditioning:
             maybe(self.size_ids),
             maybe(self.target_ids),
             maybe(self.target_mask),
+            maybe(self.hint),
         )
 
 
@@ -168,7 +172,7 @@ class Batch:
     `experts` maps "lune.features" to (B, K, E), "sol.stats" to (B, K, 4), "sol.spatial" to
     (B, K, 8, 8). `sample_ids` (B,) are 63-bit content hashes, `dataset_ids` (B,) the source.
     `expert_present` maps "lune" to (B,) bool: a source without that expert is absent, not zero.
-    `references`, `inpaint`, `size_ids`, `target_ids` and `target_mask`: see Conditioning.
+    `references`, `inpaint`, `size_ids`, `target_ids`, `target_mask` and `hint`: see Conditioning.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -185,6 +189,7 @@ class Batch:
     size_ids: Float[Tensor, "b 6"] | None = None
     target_ids: Float[Tensor, "b n a"] | None = None
     target_mask: Bool[Tensor, "b n"] | None = None
+    hint: Float[Tensor, "b _k _h _w"] | None = None
 
     def __len__(self) -> int:
         return self.latents.shape[0]
@@ -196,9 +201,8 @@ class Batch:
         port_mask: dict[str, Tensor] | None = None,
     ) -> Conditioning:
         """The conditioning of this batch; `text` replaces the batch's text."""
-        pictures = {
-            name: getattr(self, name) for name in ("references", "inpaint", "size_ids", *TARGET)
-        }
+        names = ("references", "inpaint", "size_ids", "hint", *TARGET)
+        pictures = {name: getattr(self, name) for name in names}
         return Conditioning(
             self.text if text is None else text, ports or {}, port_mask or {}, **pictures
         )
@@ -213,7 +217,8 @@ class Batch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Apply `change` to every tensor that the device reads."""
-        optional = {name: getattr(self, name) for name in ("masks", "inpaint", "size_ids", *TARGET)}
+        names = ("masks", "inpaint", "size_ids", "hint", *TARGET)
+        optional = {name: getattr(self, name) for name in names}
         return replace(
             self,
             latents=change(self.latents),

@@ -23,9 +23,7 @@ PARSERS = {
 
 @dataclass(frozen=True)
 class SourceCaptions:
-    """One dataset: the name of its records, the grammar of its captions ("" for free text),
-    examples, their number.
-    """
+    """Captions of one dataset: name, grammar ("" for free text), examples and their number."""
 
     records: str
     grammar: str
@@ -35,10 +33,10 @@ class SourceCaptions:
 
 @dataclass(frozen=True)
 class TrainingCaptions:
-    """Every source by name; the most frequent words of all with their counts, of `distinct` words
-    in all.
+    """Captions of every source by name, with counts of the most frequent words.
 
-    Not `complete`: of a very long source only some of the captions were counted.
+    `distinct` is the number of different words. Not `complete`: of a very long source only some of
+    the captions were counted.
     """
 
     sources: dict[str, SourceCaptions]

@@ -17,9 +17,7 @@ CURE = "use model.attention_backend=native, or a device that has this kernel"
 
 
 def require_known(backend: str) -> None:
-    """Raise ConfigError for an unknown name (with the nearest), and for a backend that would fetch
-    code.
-    """
+    """Raise ConfigError for an unknown backend, naming the nearest, or one that fetches code."""
     from diffusers.models.attention_dispatch import AttentionBackendName
 
     names = [name.value for name in AttentionBackendName if not name.value.endswith("_hub")]
@@ -44,7 +42,7 @@ def choose(net: Any, backend: str) -> None:
     processors = (getattr(module, "processor", None) for module in net.modules())
     if not any(hasattr(processor, "_attention_backend") for processor in processors):
         if backend != DEFAULT:
-            what = f"{type(net).__name__} attends by PyTorch's own choice alone"
+            what = f"{type(net).__name__} only supports PyTorch's default attention"
             raise ConfigError(what, where=WHERE, cure="leave it at native")
         return
     with _only_here(), _installed(backend):
@@ -54,8 +52,7 @@ def choose(net: Any, backend: str) -> None:
 def require_usable(
     backend: str, device: str, dtype: torch.dtype, *, backward: bool = False
 ) -> None:
-    """Raise ConfigError where the kernel cannot attend on such a device in such numbers: tried on a
-    few tokens.
+    """Raise ConfigError if the kernel fails on this device and dtype, tried on a few tokens.
 
     `backward` tries its gradient too, which kernels for drawing alone do not have.
     MissingDependency where its package is not installed.
@@ -97,9 +94,7 @@ def _installed(backend: str) -> Generator[None]:
 
 @contextmanager
 def _only_here() -> Generator[None]:
-    """Silence diffusers' warning about experimental features, and restore its process-wide
-    choice.
-    """
+    """Silence diffusers' warning about experimental features and restore its global backend."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
     from diffusers.utils import logging
 

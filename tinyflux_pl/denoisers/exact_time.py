@@ -24,8 +24,9 @@ class ExactTime:
         embedding.register_forward_pre_hook(self._replace)
 
     def set(self, *scalars: Float[Tensor, " b"] | None) -> None:
-        """The scalars of the next call, unscaled, in the order of the embedding's arguments; None
-        is no argument.
+        """Set the unscaled scalars of the next call, in the order of the embedding's arguments.
+
+        None stands for an argument that is not passed.
         """
         self._scalars = scalars
 
@@ -36,6 +37,6 @@ class ExactTime:
             return (args[0] if scalar is None else scalar.float() * self.scale,)
         exact = [None if s is None else s.float() * self.scale for s in self._scalars]
         return (
-            *(e if e is not None else g for e, g in zip(exact, args, strict=False)),
+            *(e if e is not None else g for e, g in zip(exact, args[: len(exact)], strict=True)),
             *args[len(exact) :],
         )

@@ -10,14 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.block_stack import StackBlock, stack_of
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
-from tinyflux_pl.denoisers.flux1_layout import ORIGINAL, original_layers
-from tinyflux_pl.denoisers.packing import joined_pictures, unpatchify
+from tinyflux_pl.denoisers.flux1_layout import ORIGINAL, original_layers, to_original
+from tinyflux_pl.denoisers.packing import joined_pictures, patchify, unpatchify
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
-from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
+from tinyflux_pl.denoisers.released_control import ReleasedControl
+from tinyflux_pl.denoisers.released_denoiser import BFL, DIFFUSERS, ReleasedDenoiser
+from tinyflux_pl.denoisers.rotation_cache import RotationCache
+
+CONTROL_DEPTH = 5  # double blocks of a control branch, where there are as many
 
 
 class Flux1Denoiser(ReleasedDenoiser):
@@ -36,6 +41,7 @@ class Flux1Denoiser(ReleasedDenoiser):
         overflows="the reference clips FLUX.1's residual streams at 65504 in it",
     )
     reads_references = True
+    layouts = (DIFFUSERS, BFL)
     lora_targets = (
         "transformer_blocks.*.attn.to_[qkv]",
         "transformer_blocks.*.attn.to_out.0",
@@ -64,6 +70,10 @@ class Flux1Denoiser(ReleasedDenoiser):
             net.config["in_channels"] // self.patch_size**2 - latent_spec.channels
         )
         self._exact = ExactTime(net.time_text_embed)
+        self._rotation = RotationCache(net.pos_embed)
+
+    def original_tensors(self) -> dict[str, Tensor]:
+        return to_original(self.net.state_dict())
 
     @classmethod
     def original_layers(cls, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -96,6 +106,18 @@ class Flux1Denoiser(ReleasedDenoiser):
             "pooled_projection_dim": text_spec.pooled,
         }
 
+    def attach_control(self, depth: int | None) -> None:
+        """diffusers' FluxControlNetModel over double blocks; the map is packed as the image is."""
+        if self.inpaint_channels:
+            cure = "model=flux1_dev or flux1_schnell"
+            raise ConfigError("a control branch beside a hole", where="method", cure=cure)
+        most = self.net.config["num_layers"]
+        depth = self.checked_depth(depth, min(CONTROL_DEPTH, most), most)
+        kind = "FluxControlNetModel"
+        self.control = ReleasedControl(kind, self.net, num_layers=depth, num_single_layers=0)
+        self.control.freeze_unused(f"transformer_blocks.{depth - 1}")
+        self._exact_control = ExactTime(self.control.net.time_text_embed)
+
     def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         streams = ("encoder_hidden_states", "hidden_states")
@@ -110,20 +132,29 @@ class Flux1Denoiser(ReleasedDenoiser):
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         image = x_t if cond.inpaint is None else torch.cat([x_t, cond.inpaint.to(x_t)], 1)
-        tokens, ids = joined_pictures([image, *cond.references], self.patch_size)
+        pictures = [image, *cond.references]
+        tokens, ids = joined_pictures(pictures, self.patch_size)
         text_tokens, pooled = self.full_text(cond)
         guidance = self.guidance(t, cond)
-        self._exact.set(*((t,) if guidance is None else (t, guidance)))
-        output = self.net(
-            hidden_states=tokens.to(self.net.dtype),
-            encoder_hidden_states=text_tokens,
-            pooled_projections=pooled,
-            timestep=t,
-            guidance=guidance,
-            img_ids=ids,
-            txt_ids=ids.new_zeros(text_tokens.shape[1], ids.shape[1]),
-            return_dict=False,
-        )[0]
+        scalars = (t,) if guidance is None else (t, guidance)
+        self._exact.set(*scalars)
+        self._rotation.set(text_tokens.shape[1], *(picture.shape[2:] for picture in pictures))
+        inputs = {
+            "hidden_states": tokens.to(self.net_dtype),
+            "encoder_hidden_states": text_tokens,
+            "pooled_projections": pooled,
+            "timestep": t,
+            "guidance": guidance,
+            "img_ids": ids,
+            "txt_ids": ids.new_zeros(text_tokens.shape[1], ids.shape[1]),
+        }
+        residuals = None
+        if self.branch is not None and cond.hint is not None:
+            self._exact_control.set(*scalars)
+            hint = patchify(cond.hint, self.patch_size)
+            added, _ = self.branch(**inputs, controlnet_cond=hint)
+            residuals = [each.to(self.net_dtype) for each in added]
+        output = self.net(**inputs, controlnet_block_samples=residuals, return_dict=False)[0]
         height, width = x_t.shape[-2:]
         output = output[:, : height * width // self.patch_size**2]
         return Prediction(unpatchify(output, self.patch_size, height, width))

@@ -1,4 +1,4 @@
-"""FLUX.1's weights from the layout of Black Forest Labs' files into that of diffusers.
+"""FLUX.1's weights from the layout of Black Forest Labs' files into that of diffusers, and back.
 
 diffusers' own converter knows one width (3072) and drops keys that it does not know; this one takes
 the width from the tensors. `tests/families` compares the two.
@@ -7,7 +7,7 @@ the width from the tensors. `tests/families` compares the two.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,10 +91,41 @@ def to_diffusers(
     return converted
 
 
+def to_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_diffusers`, equal to the bit; KeyError for a network of other layers."""
+    rest = dict(tensors)
+    original: dict[str, Tensor] = {}
+
+    def move(name: str, key: str, change: Callable[[Tensor], Tensor] = Tensor.contiguous) -> None:
+        for leaf in ("weight", "bias"):
+            if (old := f"{name}.{leaf}") in rest:
+                ends_as_scale = leaf == "weight" and key.endswith("_norm")
+                original[f"{key}.{'scale' if ends_as_scale else leaf}"] = change(rest.pop(old))
+
+    for key, name in ENDS.items():
+        move(name, key, swapped if key == MODULATION else Tensor.contiguous)
+    numbers = {match[1] for name in rest if (match := re.match(r"(\w+\.\d+)\.", name))}
+    kinds = {name: (key, parts) for key, (name, parts) in BLOCKS.items()}
+    for block in sorted(numbers):
+        kind, number = block.split(".")
+        key, layers = kinds[kind]
+        for (of, stacked), parts in STACKED.items():
+            if of != key:
+                continue
+            for leaf in ("weight", "bias"):
+                names = [f"{block}.{part}.{leaf}" for part in parts]
+                if names[0] in rest:
+                    joined = torch.cat([rest.pop(name) for name in names])
+                    original[f"{key}.{number}.{stacked}.{leaf}"] = joined
+        for layer, name in layers.items():
+            move(f"{block}.{name}", f"{key}.{number}.{layer}")
+    if rest:
+        raise KeyError(f"no original name of {sorted(rest)[:3]}")
+    return original
+
+
 def _parts(stacked: Tensor, count: int) -> list[Tensor]:
-    """Query, key, value of equal height; a fourth part, the MLP's, is four times as high as
-    each.
-    """
+    """Split into query, key and value, and if present the MLP part, four times as high as each."""
     if count == 3:
         return list(stacked.chunk(3))
     width = stacked.shape[0] // 7

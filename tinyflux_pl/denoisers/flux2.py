@@ -44,9 +44,7 @@ def text_ids(length: int, device: torch.device | str = "cpu") -> Float[Tensor, "
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
-    """Black Forest Labs' keys -> diffusers', by diffusers' own table; widths do not matter to
-    it.
-    """
+    """Convert Black Forest Labs' keys to diffusers' by its own table, for any width."""
     from diffusers.loaders.single_file_utils import (
         convert_flux2_transformer_checkpoint_to_diffusers,
     )
@@ -101,6 +99,7 @@ class Flux2Denoiser(ReleasedDenoiser):
         self.reads_guidance = bool(net.config["guidance_embeds"])
         self._exact = ExactTime(net.time_guidance_embed.time_proj, in_turn=True)
         self._inpaint_tokens: Tensor | None = None
+        self.stream_width = net.config["num_attention_heads"] * net.config["attention_head_dim"]
         if inpaint:
             self.inpaint_channels = inpaint_channels(latent_spec)
             with torch.device(net.device):
@@ -144,21 +143,24 @@ class Flux2Denoiser(ReleasedDenoiser):
         sizes = [(picture.shape[-2], picture.shape[-1]) for picture in pictures]
         text_tokens, _ = self.full_text(cond)
         guidance = self.guidance(t, cond)
-        self._exact.set(t, guidance)
         self._inpaint_tokens = (
-            None if cond.inpaint is None else patchify(cond.inpaint, 1).to(self.net.dtype)
+            None if cond.inpaint is None else patchify(cond.inpaint, 1).to(self.net_dtype)
         )
-        output = self.net(
-            hidden_states=tokens.to(self.net.dtype),
-            encoder_hidden_states=text_tokens,
-            timestep=t,
-            guidance=guidance,
-            img_ids=picture_ids(
-                sizes, [REFERENCE_TIME * k for k in range(len(pictures))], x_t.device
-            ),
-            txt_ids=text_ids(text_tokens.shape[1], x_t.device),
-            return_dict=False,
-        )[0]
+        times = [REFERENCE_TIME * k for k in range(len(pictures))]
+        inputs = {
+            "hidden_states": tokens.to(self.net_dtype),
+            "encoder_hidden_states": text_tokens,
+            "timestep": t,
+            "guidance": guidance,
+            "img_ids": picture_ids(sizes, times, x_t.device),
+            "txt_ids": text_ids(text_tokens.shape[1], x_t.device),
+        }
+
+        def predict() -> Tensor:
+            self._exact.set(t, guidance)
+            return self.net(**inputs, return_dict=False)[0]
+
+        output = self.guided(predict, cond.hint)
         height, width = sizes[0]
         return Prediction(unpatchify(output[:, : height * width], 1, height, width))
 

@@ -24,9 +24,7 @@ POSITION_SCALE = 0.5  # rows and columns count half, as the network was trained
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:
-    """Black Forest Labs' keys -> diffusers', by diffusers' own table; its training-only heads are
-    left out.
-    """
+    """Convert Black Forest Labs' keys to diffusers' by its own table, without training heads."""
     from diffusers.loaders.single_file_utils import (
         convert_flux3_transformer_checkpoint_to_diffusers,
     )
@@ -48,6 +46,7 @@ class Flux3Denoiser(ReleasedDenoiser):
         "Flux3Transformer2DModel", original=KeyLayout("content_mode_blocks.", from_original)
     )
     reads_references = True
+    reference_parts = ("image_cond",)
     lora_targets = (
         "mode_blocks.*.attn.to_[qkv]",
         "mode_blocks.*.attn.to_out.0",
@@ -76,6 +75,7 @@ class Flux3Denoiser(ReleasedDenoiser):
             )
         self.reference_size = reference_size
         self._exact = ExactTime(net.time_proj, in_turn=True)
+        self.stream_width = net.config["num_attention_heads"] * net.config["attention_head_dim"]
 
     @classmethod
     def small_structure(
@@ -104,18 +104,26 @@ class Flux3Denoiser(ReleasedDenoiser):
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         lengths = cond.text.lengths()
-        output = torch.empty_like(x_t, dtype=self.net.dtype)
+        predictions: list[Tensor] = []
+        order: list[int] = []
         # the network has no mask: texts of one length go together
         for length in sorted(set(lengths)):
             rows = [i for i, row_length in enumerate(lengths) if row_length == length]
-            text_tokens = cond.text.tokens[rows, :length].to(self.net.dtype)
-            output[rows] = self._predict(
-                x_t[rows], t[rows], text_tokens, [r[rows] for r in cond.references]
-            )
-        return Prediction(output)
+            text_tokens = cond.text.tokens[rows, :length].to(self.net_dtype)
+            hint = None if cond.hint is None else cond.hint[rows]
+            references = [r[rows] for r in cond.references]
+            predictions.append(self._predict(x_t[rows], t[rows], text_tokens, references, hint))
+            order += rows
+        # back in the order of the batch, in the dtype of the network or of autocast
+        return Prediction(torch.cat(predictions)[torch.tensor(order).argsort()])
 
     def _predict(
-        self, x_t: Tensor, t: Tensor, text_tokens: Tensor, references: list[Tensor]
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        text_tokens: Tensor,
+        references: list[Tensor],
+        hint: Tensor | None,
     ) -> Tensor:
         height, width = x_t.shape[-2:]
         reference_inputs: dict[str, Any] = {}
@@ -123,20 +131,22 @@ class Flux3Denoiser(ReleasedDenoiser):
             tokens = torch.cat([patchify(reference, 1) for reference in references], 1)
             ids = [self._ids(reference, -1.0 - k) for k, reference in enumerate(references)]
             reference_inputs = {
-                "image_cond_hidden_states": tokens.to(self.net.dtype),
+                "image_cond_hidden_states": tokens.to(self.net_dtype),
                 "image_cond_ids": torch.cat(ids),
             }
-        self._exact.set(t, torch.zeros_like(t))
-        output = self.net(
-            hidden_states=patchify(x_t, 1).to(self.net.dtype),
-            encoder_hidden_states=text_tokens,
-            timestep=t,
-            img_ids=self._ids(x_t, 0.0),
-            txt_ids=text_ids(text_tokens.shape[1], x_t.device),
-            return_dict=False,
-            **reference_inputs,
-        )[0]
-        return unpatchify(output, 1, height, width)
+        inputs = {
+            "hidden_states": patchify(x_t, 1).to(self.net_dtype),
+            "encoder_hidden_states": text_tokens,
+            "timestep": t,
+            "img_ids": self._ids(x_t, 0.0),
+            "txt_ids": text_ids(text_tokens.shape[1], x_t.device),
+        }
+
+        def predict() -> Tensor:
+            self._exact.set(t, torch.zeros_like(t))
+            return self.net(**inputs, **reference_inputs, return_dict=False)[0]
+
+        return unpatchify(self.guided(predict, hint), 1, height, width)
 
     def _ids(self, picture: Tensor, index: float) -> Tensor:
         ids = picture_ids([(picture.shape[-2], picture.shape[-1])], [0], picture.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +23,7 @@ from tinyflux_pl.nets.flux_blocks import modulated
 
 
 class FluxCoreDenoiser(DenoiserModule):
-    """`net` with a path: x_t (B, C, H, W), whose cells are the target's tokens row by row ->
-    velocity.
+    """Flux with a path: x_t (B, C, H, W) -> velocity; latent cells are tokens, row by row.
 
     Condition tokens end in text_spec.ids channels of position ids; without such, token i is at (i,
     0, 0). The target is at cond.target_ids, else at (0, row, column). A network with guidance_embed
@@ -76,6 +76,7 @@ class FluxCoreDenoiser(DenoiserModule):
         self.reads_guidance = params.guidance_embed
         self.training_guidance = float(training_guidance)
         self.net = Flux(params)
+        self.stream_width = params.hidden_size
 
     def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
@@ -90,7 +91,8 @@ class FluxCoreDenoiser(DenoiserModule):
         """The velocity (B, C, H, W); 0 where the target is padding."""
         self.require_readable(cond)
         txt, txt_ids = self._condition(cond.text.tokens)
-        out = self.net(
+        predict = partial(
+            self.net,
             x_t.flatten(2).mT,
             self._target_ids(x_t, cond.target_ids),
             txt,
@@ -102,6 +104,7 @@ class FluxCoreDenoiser(DenoiserModule):
             img_mask=cond.target_mask,
             txt_mask=cond.text.mask,
         )
+        out = self.guided(predict, cond.hint)
         return Prediction(out.mT.unflatten(2, x_t.shape[2:]))
 
     def _guidance(self, t: Tensor, cond: Conditioning) -> Tensor | None:
@@ -122,9 +125,7 @@ class FluxCoreDenoiser(DenoiserModule):
         )
 
     def _target_ids(self, x_t: Tensor, target_ids: Tensor | None) -> Tensor:
-        """Ids (B or 1, N, A) of the target; by default row and column on the last two axes (one:
-        row by row).
-        """
+        """Position ids (B or 1, N, A) of the target; row and column by default."""
         if target_ids is not None:
             return target_ids
         axes = len(self.net.params.axes_dim)
@@ -137,6 +138,7 @@ class FluxCoreDenoiser(DenoiserModule):
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""
+        super().enable_gradient_checkpointing()
         self.net.gradient_checkpointing = True
 
     def config_dict(self) -> dict[str, Any]:

@@ -41,10 +41,10 @@ class FluxFlowConfig:
 
 
 class FluxFlowDenoiser(DenoiserModule):
-    """x_t (B, C, h, w), t (B,) in the path's time, text tokens and pooled text -> v, or as
-    configured.
+    """FluxFlow's flow network: x_t (B, C, h, w), t (B,) and text -> v, or as configured.
 
-    Latents of any size and any codec; a cell is a token.
+    t is in the path's time; text tokens and pooled text are read. Latents of any size and any
+    codec; a cell is a token.
     """
 
     name = "fluxflow"

@@ -15,9 +15,7 @@ from tinyflux_pl.nets.position_ids import grid_ids
 
 
 def patchify(latents: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n k"]:
-    """(B, C, H, W) -> (B, H/p * W/p, C*p*p), each token channel-major; ConfigError if p does not
-    divide.
-    """
+    """(B, C, H, W) -> (B, H/p * W/p, C*p*p), channel-major; ConfigError if p does not divide."""
     height, width = latents.shape[-2:]
     if height % patch or width % patch:
         raise ConfigError(
@@ -39,26 +37,23 @@ def unpatchify(
 def image_ids(
     height: int, width: int, patch: int, device: torch.device | str = "cpu", stream: int = 0
 ) -> Float[Tensor, "n 3"]:
-    """Ids (stream, y, x) of the patches of latents of `height` x `width`, fp32; the image itself is
-    stream 0.
-    """
+    """Position ids (stream, y, x) of latent patches in fp32; the image is stream 0."""
     ids = grid_ids(height // patch, width // patch, device)
     ids[:, 0] = stream
     return ids
 
 
 def inpaint_channels(latent_spec: LatentSpec) -> int:
-    """Channels of the inpainting input: latents, and the mask's pixels of each cell
-    (codecs.inpaint_mask).
-    """
+    """Number of channels of the inpainting input: latents and mask pixels of each cell."""
     return latent_spec.channels + latent_spec.downsample**2
 
 
 def joined_pictures(
     pictures: Sequence[Float[Tensor, "b c _h _w"]], patch: int
 ) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "n 3"]]:
-    """An image and its references as one sequence: tokens, and ids whose first entry counts the
-    pictures.
+    """An image and its references as one sequence of tokens with position ids.
+
+    The first column of the ids counts the images.
     """
     tokens = torch.cat([patchify(picture, patch) for picture in pictures], 1)
     sizes = [(picture.shape[-2], picture.shape[-1]) for picture in pictures]

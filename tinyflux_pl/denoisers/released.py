@@ -80,13 +80,15 @@ class DiffusersNetwork:
             expected_shapes = shapes_of(self.skeleton(structure).state_dict())
             known_releases.require_same(expected_shapes, file_shapes, source.where)
         if torch.get_default_device().type == "meta":
-            return self._in(self.skeleton(settings), torch_dtype)
+            outline: Any = self._in(self.skeleton(settings), torch_dtype)
+            outline.weight_files = () if source is None else source.weights.files
+            return outline
         if source is not None:
             unread = (*(self._class()._keys_to_ignore_on_load_unexpected or ()), *self.unread)
             net: Any = self.skeleton(settings)
             with known_releases.recognised(net, source):
                 load_release.fill(
-                    net, source, torch_dtype, self.original, settings, unread, self._wide()
+                    net, source, torch_dtype, self.original, settings, unread, self.kept_in_fp32()
                 )
         elif random_weights:
             net = self.random(settings, torch_dtype)
@@ -102,9 +104,7 @@ class DiffusersNetwork:
         return net
 
     def _config_file(self, source: load_release.WeightSource) -> dict[str, Any] | None:
-        """The config.json beside the weights; of a file that was named itself, only if it is of
-        this class.
-        """
+        """The config.json next to the weights; for a named file only if it is of this class."""
         config = source.config or {}
         kind = config.get("_class_name") or next(iter(config.get("architectures") or ()), self.kind)
         if kind == self.kind:
@@ -145,11 +145,12 @@ class DiffusersNetwork:
         """The network in a dtype, except for modules that diffusers keeps in fp32."""
         torch.nn.Module.to(net, dtype)  # diffusers' method only warns about fp32 modules
         for name, module in net.named_modules():
-            if name.rpartition(".")[2] in self._wide():
+            if name.rpartition(".")[2] in self.kept_in_fp32():
                 module.float()
         return net
 
-    def _wide(self) -> tuple[str, ...]:
+    def kept_in_fp32(self) -> tuple[str, ...]:
+        """Names of modules that diffusers keeps in fp32 in networks of another dtype."""
         wide_modules = self._class()._keep_in_fp32_modules or ()
         return (wide_modules,) if isinstance(wide_modules, str) else tuple(wide_modules)
 

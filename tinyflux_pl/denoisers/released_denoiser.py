@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.protocols import Path
@@ -16,8 +19,10 @@ from tinyflux_pl.core.types import Conditioning
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 
+DIFFUSERS, BFL = "diffusers", "bfl"
 
-class ReleasedDenoiser(DenoiserModule):
+
+class ReleasedDenoiser(DenoiserModule, ABC):
     """A network of a published family with the specs and the path that it was trained with.
 
     A family names its `released` class of diffusers and implements `forward`, and `network_widths`
@@ -28,6 +33,7 @@ class ReleasedDenoiser(DenoiserModule):
     """
 
     released: ClassVar[DiffusersNetwork]
+    layouts = (DIFFUSERS,)
     patch_size = 2
 
     def __init__(
@@ -65,11 +71,11 @@ class ReleasedDenoiser(DenoiserModule):
         image_size: int | None = None,
         **options: Any,
     ) -> ReleasedDenoiser:
-        """The denoiser around the network at `source`; `structure` is used where no config.json
-        lies there.
+        """Build the denoiser from the network at `source`.
 
-        `image_size` None is the release's own: its sample_size, which the configurations of FLUX
-        do not have, so that its builders always give a size.
+        `structure` is used if there is no config.json. `image_size` None is the release's own: its
+        sample_size, which the configurations of FLUX do not have, so that its builders always give
+        a size.
         """
         net = cls.released.load(structure, **source)
         if image_size is None:
@@ -86,14 +92,32 @@ class ReleasedDenoiser(DenoiserModule):
         return {**node, **random, "structure": structure}
 
     @classmethod
+    @abstractmethod
     def small_structure(
         cls, structure: dict[str, Any], latent_spec: LatentSpec, text_spec: TextSpec
     ) -> dict[str, Any]:
         """The structure with few blocks of few channels, for these widths."""
-        raise NotImplementedError
+
+    def write_as(self, layout: str, folder: FilePath) -> nn.Module:
+        """diffusers: a folder as in its pipelines; bfl: one file under the original keys."""
+        if layout == DIFFUSERS:
+            inner = folder / self.released.subfolder
+            self.net.save_pretrained(inner, safe_serialization=True)
+            return type(self.net).from_pretrained(
+                inner, torch_dtype=self.net.dtype, use_safetensors=True, local_files_only=True
+            )
+        file = folder / "model.safetensors"
+        files.write_tensors(file, self.original_tensors())
+        dtype = str(self.net.dtype).removeprefix("torch.")
+        return self.released.load(dict(self.net.config), weights=str(file), dtype=dtype)
+
+    def original_tensors(self) -> dict[str, Tensor]:
+        """The weights under the keys of the release's own files, where `layouts` has bfl."""
+        raise self.no_layout(BFL)
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""
+        super().enable_gradient_checkpointing()
         self.net.enable_gradient_checkpointing()
 
     def config_dict(self) -> dict[str, Any]:
@@ -141,8 +165,9 @@ class ReleasedDenoiser(DenoiserModule):
         )
 
     def network_widths(self) -> dict[str, int]:
-        """Widths by the network's configuration: latent_channels, text_width, and pooled_width if
-        it is read.
+        """Widths from the network's configuration.
+
+        latent_channels, text_width, and pooled_width if it is read.
         """
         return {
             "latent_channels": self.net.config["in_channels"],
@@ -150,9 +175,7 @@ class ReleasedDenoiser(DenoiserModule):
         }
 
     def require_widths(self) -> None:
-        """Raise SpecMismatch for the first width that differs from the codec's or the text
-        encoder's.
-        """
+        """Raise SpecMismatch for a width that differs from the codec's or text encoder's."""
         specified = {
             "latent_channels": self.latent_spec.channels,
             "text_width": self.text_spec.width,
@@ -161,7 +184,7 @@ class ReleasedDenoiser(DenoiserModule):
         for label, width in self.network_widths().items():
             if width != specified[label]:
                 raise SpecMismatch(
-                    f"the network's {label.replace('_', ' ')} is {width}, the part beside it gives "
+                    f"the network's {label.replace('_', ' ')} is {width}, the other part gives "
                     f"{specified[label]}",
                     where=self.name,
                     cure="use the codec and the text encoders of the same release: codec.weights, "
@@ -169,26 +192,33 @@ class ReleasedDenoiser(DenoiserModule):
                 )
 
     def require_path(self) -> None:
-        """Raise SpecMismatch unless the path is the straight one with noise at t = 1, as in the
-        papers.
-        """
+        """Raise SpecMismatch unless the path is linear with noise at t = 1, as in the papers."""
         if (self.path.name, self.path.t_noise) != ("linear", 1.0):
             what = f"trained on straight paths with noise at t = 1, not on {self.path}"
             raise SpecMismatch(what, where=self.name, cure="path=linear_to_noise")
 
     def guidance(self, t: Tensor, cond: Conditioning) -> Tensor | None:
-        """The guidance input (B,), by default the option `training_guidance`; None for networks
-        without one.
-        """
+        """The guidance input (B,), `training_guidance` by default; None if it is not read."""
         if not self.reads_guidance:
             return None
         if cond.embedded_guidance is None:
             return torch.full_like(t, self.options["training_guidance"])
         return cond.embedded_guidance
 
-    def full_text(self, cond: Conditioning) -> tuple[Tensor, Tensor]:
-        """Tokens at their full length, since the padding is attended to, and pooled, in the
-        network's type.
+    @property
+    def net_dtype(self) -> torch.dtype:
+        """As the network's `dtype`: of its first floating-point parameter that may leave fp32.
+
+        Diffusers' property searches every module for hooks before, which takes milliseconds.
         """
+        kept = self.released.kept_in_fp32()
+        return next(
+            parameter.dtype
+            for name, parameter in self.net.named_parameters()
+            if parameter.is_floating_point() and not any(part in name for part in kept)
+        )
+
+    def full_text(self, cond: Conditioning) -> tuple[Tensor, Tensor]:
+        """Tokens and pooled text in the network's dtype, at full length: padding is attended to."""
         text = cond.text.padded(self.text_spec.length)
-        return text.tokens.to(self.net.dtype), text.pooled.to(self.net.dtype)
+        return text.tokens.to(self.net_dtype), text.pooled.to(self.net_dtype)

@@ -13,6 +13,7 @@ from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
+from tinyflux_pl.denoisers.released_control import ReleasedControl
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.weights.load_release import KeyLayout
 
@@ -98,6 +99,23 @@ class SD3Denoiser(ReleasedDenoiser):
             ],
         }
 
+    def attach_control(self, depth: int | None) -> None:
+        """Attach diffusers' SD3ControlNetModel, by default with half of the blocks.
+
+        The latents of the map are embedded like those of the image.
+        """
+        most = self.net.config["num_layers"] - 1  # the last block has no answer for the text
+        depth = self.checked_depth(depth, max(1, most // 2), most)
+        dual = [k for k in self.net.config["dual_attention_layers"] if k < depth]
+        self.control = ReleasedControl(
+            "SD3ControlNetModel",
+            self.net,
+            num_layers=depth,
+            dual_attention_layers=dual,
+            force_zeros_for_pooled_projection=False,
+        )
+        self.control.freeze_unused(f"transformer_blocks.{depth - 1}")
+
     def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks; the last of them drops the text."""
         streams = ("encoder_hidden_states", "hidden_states")
@@ -109,13 +127,17 @@ class SD3Denoiser(ReleasedDenoiser):
         """The velocity (B, C, H, W)."""
         self.require_readable(cond)
         text_tokens, pooled = self.full_text(cond)
-        output = self.net(
-            hidden_states=x_t.to(self.net.dtype),
-            encoder_hidden_states=text_tokens,
-            pooled_projections=pooled,
-            timestep=t.float() * 1000,
-            return_dict=False,
-        )[0]
+        inputs = {
+            "hidden_states": x_t.to(self.net_dtype),
+            "encoder_hidden_states": text_tokens,
+            "pooled_projections": pooled,
+            "timestep": t.float() * 1000,
+        }
+        residuals = None
+        if self.branch is not None:
+            (added,) = self.branch(**inputs, controlnet_cond=cond.hint)
+            residuals = [each.to(self.net_dtype) for each in added]
+        output = self.net(**inputs, block_controlnet_hidden_states=residuals, return_dict=False)[0]
         return Prediction(output)
 
 

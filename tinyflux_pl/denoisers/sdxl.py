@@ -10,24 +10,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tinyflux_pl.core.errors import SpecMismatch
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.hint_forms import PIXELS
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
+from tinyflux_pl.denoisers.released_control import ReleasedControl
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.diffusion.paths import EDMPath, VPPath
 from tinyflux_pl.diffusion.prediction import check_kind
 from tinyflux_pl.weights.load_release import KeyLayout
 
+HINT_CHANNELS = (16, 32, 96, 256)  # of the map's convolutions, each but the first halves its sides
 PREFIX = "model.diffusion_model."  # without which diffusers' table does not read a key
 
 
 def from_original(tensors: dict[str, Tensor], structure: dict[str, Any]) -> dict[str, Tensor]:
-    """Stability's keys -> diffusers', by diffusers' own table, which leaves out what it does not
-    know.
-    """
+    """Convert Stability's keys to diffusers' by its own table, which drops unknown keys."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     prefixed = {PREFIX + key: value for key, value in tensors.items()}
@@ -50,11 +51,11 @@ def original_layer(name: str) -> str:
 
 
 class SDXLDenoiser(ReleasedDenoiser):
-    """x_t (B, 4, H, W) and t (B,), 1 at noise -> the noise (or v, or the data), on a variance
-    preserving path.
+    """SDXL's UNet on a variance preserving path with noise at t = 1.
 
-    `cond.size_ids` (B, 6) are original height and width, crop top and left, target height and
-    width, in pixels; None means an image of x_t's own size, uncropped.
+    x_t (B, 4, H, W) and t (B,) -> noise, v or data, as it was trained. `cond.size_ids` (B, 6) are
+    original height and width, crop top and left, target height and width, in pixels; None means an
+    image of x_t's own size, uncropped.
     """
 
     name = "sdxl"
@@ -68,6 +69,7 @@ class SDXLDenoiser(ReleasedDenoiser):
     )
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     component = "unet"
+    hint_form = PIXELS
 
     def __init__(
         self,
@@ -130,6 +132,21 @@ class SDXLDenoiser(ReleasedDenoiser):
             "projection_class_embeddings_input_dim": 6 * 8 + text_spec.pooled,
         }
 
+    def attach_control(self, depth: int | None) -> None:
+        """diffusers' ControlNetModel: the whole encoder, with convolutions that fold the map."""
+        if depth is not None:
+            cure = "method.depth=null: the branch is the whole encoder"
+            raise ConfigError("a UNet's branch has no depth", where="method.depth", cure=cure)
+        halvings = self.latent_spec.downsample.bit_length() - 1
+        if 2**halvings != self.latent_spec.downsample or halvings >= len(HINT_CHANNELS):
+            what = f"a codec of {self.latent_spec.downsample} pixels a cell"
+            cure = "a codec of 1, 2, 4 or 8"
+            raise ConfigError(f"no control branch for {what}", where="codec", cure=cure)
+        channels = HINT_CHANNELS[: halvings + 1]
+        self.control = ReleasedControl(
+            "ControlNetModel", self.net, conditioning_embedding_out_channels=channels
+        )
+
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Prediction:
@@ -137,13 +154,20 @@ class SDXLDenoiser(ReleasedDenoiser):
         self.require_readable(cond)
         text_tokens, pooled = self.full_text(cond)
         sizes = self.default_size_ids(x_t) if cond.size_ids is None else cond.size_ids
-        output = self.net(
-            sample=x_t.to(self.net.dtype),
-            timestep=self.path.network_time(t.float()),
-            encoder_hidden_states=text_tokens,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": to_device(sizes, x_t.device)},
-            return_dict=False,
-        )[0]
+        added = {"text_embeds": pooled, "time_ids": to_device(sizes, x_t.device)}
+        inputs = {
+            "sample": x_t.to(self.net_dtype),
+            "timestep": self.path.network_time(t.float()),
+            "encoder_hidden_states": text_tokens,
+            "added_cond_kwargs": added,
+        }
+        residuals: dict[str, Any] = {}
+        if self.branch is not None:
+            down, middle = self.branch(**inputs, controlnet_cond=cond.hint)
+            typed = tuple(each.to(self.net_dtype) for each in down)
+            residuals["down_block_additional_residuals"] = typed
+            residuals["mid_block_additional_residual"] = middle.to(self.net_dtype)
+        output = self.net(**inputs, **residuals, return_dict=False)[0]
         return Prediction(output if self.sign == 1 else -output)
 
     def default_size_ids(self, x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 6"]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock, stack_of
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
@@ -18,6 +20,8 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import inpaint_channels, joined_pictures, patchify, unpatchify
+from tinyflux_pl.denoisers.tinyflux_diffusers import write_folder
+from tinyflux_pl.denoisers.tinyflux_files import released_network
 from tinyflux_pl.denoisers.tinyflux_reference import load_reference, to_reference_keys
 from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
@@ -31,6 +35,7 @@ DERIVED = (
     "use_lune_expert",
     "lune_expert_dim",
     "use_sol_prior",
+    "sol_spatial_size",
     "inpaint_channels",
     "ports",
 )
@@ -39,14 +44,12 @@ __all__ = ["TinyFluxDenoiser", "build", "load_reference", "to_reference_keys"]
 
 
 class TinyFluxDenoiser(DenoiserModule):
-    """`net` with a path (core.protocols.Path): x_t (B, C, H, W) and t (B,) in the path's time ->
-    velocity.
+    """TinyFlux with a path: x_t (B, C, H, W) and t (B,) in the path's time -> velocity.
 
     Ports: vec (B, E) for the conditioning vector, prior_stats (B, S) and prior_map (B, S8, S8; sums
     to 1) for attention; further ones by config.ports (nets.expert_ports). The heads predict under
-    the same names; prior_map then has mean 1 (sol_map "density").
-    `cond.references` join the sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the
-    network has inpaint_channels.
+    the same names; prior_map then has mean 1 (sol_map "density"). `cond.references` join the
+    sequence as in FLUX.1 Kontext; `cond.inpaint` is read where the network has inpaint_channels.
     Raises SpecMismatch for specs that the network does not fit.
     """
 
@@ -61,6 +64,7 @@ class TinyFluxDenoiser(DenoiserModule):
         "single_blocks.*.mlp.fc1",
         "single_blocks.*.mlp.fc2",
     )
+    layouts = ("diffusers",)
 
     def __init__(
         self, config: TinyFluxConfig, latent_spec: LatentSpec, text_spec: TextSpec, path: Path
@@ -72,12 +76,9 @@ class TinyFluxDenoiser(DenoiserModule):
             ("pooled text width", config.pooled_projection_dim, text_spec.pooled),
         ):
             if width != expected:
-                raise SpecMismatch(
-                    f"the network's {what} is {width}, the specification says {expected}",
-                    where="TinyFluxDenoiser",
-                    cure="build the network from the codec's and the text encoder's specs: "
-                    "denoisers.tinyflux.build",
-                )
+                difference = f"the network's {what} is {width}, the specification says {expected}"
+                cure = "build it from the specs of codec and text encoder: denoisers.tinyflux.build"
+                raise SpecMismatch(difference, where="TinyFluxDenoiser", cure=cure)
         self.config, self.path = config, path
         self.latent_spec, self.text_spec = latent_spec, text_spec
         self.net = TinyFluxDeep(config)
@@ -85,6 +86,11 @@ class TinyFluxDenoiser(DenoiserModule):
         self.ports = (("vec",) if config.use_lune_expert else ()) + sol + tuple(config.ports)
         self.patch_size, self.inpaint_channels = config.patch_size, config.inpaint_channels
         self.reads_guidance = config.guidance_embeds
+        self.stream_width = config.hidden_size
+
+    def write_as(self, layout: str, folder: FilePath) -> nn.Module:
+        """A diffusers-style folder: transformer/ with config.json and safetensors."""
+        return write_folder(self.net, folder / self.component)
 
     def port_gates(self) -> dict[str, Tensor]:
         """`vec`, `prior` (the share of the fixed prior in Sol's) and the further vector ports."""
@@ -101,14 +107,10 @@ class TinyFluxDenoiser(DenoiserModule):
         In the same mode, dtype and device; ConfigError if it fills holes already.
         """
         if self.inpaint_channels:
-            raise ConfigError(
-                "it fills holes already",
-                where="TinyFluxDenoiser.with_inpaint",
-                cure="use it as it is",
-            )
-        config = dataclasses.replace(
-            self.config, inpaint_channels=inpaint_channels(self.latent_spec)
-        )
+            where = "TinyFluxDenoiser.with_inpaint"
+            raise ConfigError("it fills holes already", where=where, cure="use it as it is")
+        channels = inpaint_channels(self.latent_spec)
+        config = dataclasses.replace(self.config, inpaint_channels=channels)
         copy = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path).to(
             self.net.img_in.weight
         )
@@ -147,8 +149,8 @@ class TinyFluxDenoiser(DenoiserModule):
         height, width = x_t.shape[-2:]
         patch = self.config.patch_size
         joined, ids = joined_pictures([x_t, *cond.references], patch)
-        num_image_tokens = height * width // patch**2
-        tokens, info = self.net(
+        predict = partial(
+            self.net,
             joined,
             cond.text.tokens,
             cond.text.pooled,
@@ -156,7 +158,7 @@ class TinyFluxDenoiser(DenoiserModule):
             progress_toward(self.path, t.float(), "data"),
             img_ids=ids,
             inpaint=None if cond.inpaint is None else patchify(cond.inpaint, patch),
-            reference_tokens=joined.shape[1] - num_image_tokens,
+            reference_tokens=joined.shape[1] - height * width // patch**2,
             lune_features=cond.ports.get("vec"),
             sol_stats=cond.ports.get("prior_stats"),
             sol_spatial=cond.ports.get("prior_map"),
@@ -168,6 +170,7 @@ class TinyFluxDenoiser(DenoiserModule):
             port_masks=cond.port_mask,
             return_expert_pred=True,
         )
+        tokens, info = self.guided(predict, cond.hint)
         heads = {}
         if info["lune"] is not None:
             heads["vec"] = info["lune"]["pred"]
@@ -181,6 +184,7 @@ class TinyFluxDenoiser(DenoiserModule):
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""
+        super().enable_gradient_checkpointing()
         self.net.gradient_checkpointing = True
 
     def config_dict(self) -> dict[str, Any]:
@@ -191,10 +195,21 @@ class TinyFluxDenoiser(DenoiserModule):
     @classmethod
     def from_config(cls, config: dict[str, Any], path: Path) -> TinyFluxDenoiser:
         """The denoiser that `config_dict` describes, newly initialised."""
-        network = TinyFluxConfig.from_dict(config["config"])
-        return cls(
-            network, LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"]), path
-        )
+        return cls(TinyFluxConfig.from_dict(config["config"]), *_specs(config), path)
+
+    @classmethod
+    def from_released(
+        cls, config: dict[str, Any], path: Path, source: Mapping[str, Any]
+    ) -> TinyFluxDenoiser:
+        """The denoiser that `config_dict` described, with the published weights at `source`."""
+        net, file = released_network(config["config"], source)
+        denoiser = cls(net.config, *_specs(config), path)
+        denoiser.net, denoiser.weight_files = net, (file,)
+        return denoiser
+
+
+def _specs(config: dict[str, Any]) -> tuple[LatentSpec, TextSpec]:
+    return LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"])
 
 
 def _modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
@@ -209,12 +224,12 @@ def build(
     lune_dim: int | None = None,
     sol: bool = False,
     num_sol_stats: int = 4,
+    sol_size: int = 8,
     ports: Mapping[str, Mapping[str, Any]] | None = None,
     inpaint: bool = False,
     **config: Annotated[Any, FieldsOf(TinyFluxConfig, DERIVED)],
 ) -> TinyFluxDenoiser:
-    """A denoiser whose widths come from the specs and whose ports from the experts that are
-    present.
+    """Build a denoiser with widths from the specs and ports from the experts present.
 
     `inpaint` gives it an input for a picture with a hole (codecs.inpaint_mask), whose weights begin
     at zero. ConfigError for unknown keys.
@@ -225,6 +240,7 @@ def build(
         "pooled_projection_dim": text_spec.pooled,
         "use_lune_expert": lune_dim is not None,
         "use_sol_prior": sol,
+        "sol_spatial_size": sol_size,
         "inpaint_channels": inpaint_channels(latent_spec) if inpaint else 0,
         "ports": dict(ports or {}),
     }

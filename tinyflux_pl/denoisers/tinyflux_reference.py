@@ -16,15 +16,17 @@ from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
 
 class ReferenceTinyFlux(TinyFluxDeep):
-    """A published network: also answers to v3's `expert_features` and repeats its flat expert
-    information.
+    """A published network that also accepts and returns v3's flat expert information.
+
+    That is the argument `expert_features` and the keys of `forward`.
     """
 
     def forward(
         self, *args: Any, expert_features: Float[Tensor, "b e"] | None = None, **inputs: Any
     ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
-        """As TinyFluxDeep; the information gains expert_signal, expert_pred and expert_used (None
-        without Lune).
+        """As TinyFluxDeep, with expert_signal, expert_pred and expert_used added.
+
+        They are None without Lune.
         """
         if expert_features is not None and inputs.get("lune_features") is None:
             inputs["lune_features"] = expert_features
@@ -62,7 +64,7 @@ def load_reference(
             key: value for key, value in weights.items() if ".attn.spatial_to_mod." not in key
         }
     model = ReferenceTinyFlux(network)
-    cure = "give the config.json that was saved beside these weights"
+    cure = "give the config.json saved with these weights"
     require_match(
         shapes_of(model.state_dict()), shapes_of(weights), "TinyFlux reference weights", cure
     )
@@ -71,8 +73,7 @@ def load_reference(
 
 
 def to_reference_keys(model: nn.Module) -> dict[str, Tensor]:
-    """The weights under their published v4.2 keys (v4.1's guidance_in beside them, where there is
-    one).
+    """Convert the weights to the published keys of v4.2, and v4.1's guidance_in if present.
 
     `model` is a network of `TinyFluxConfig.reference` or a denoiser around one; ConfigError for
     another.

@@ -130,8 +130,7 @@ def build_unet(
     pooled: bool = True,
     time_scale: float = 1000.0,
 ) -> UNetDenoiser:
-    """A small UNet with self- and cross-attention where `attention_levels` says so, finest level
-    first.
+    """A small UNet with self- and cross-attention at the given levels, finest first.
 
     `attention_head_dim` is diffusers' name for the number of heads.
     """

@@ -73,9 +73,7 @@ class UNetAttention:
 
 
 def install(unet: nn.Module) -> None:
-    """Use UNetAttention throughout; ConfigError for blocks whose attention does more than it
-    (AttnDownBlock2D).
-    """
+    """Use UNetAttention everywhere; ConfigError for blocks with unsupported attention."""
     model: Any = unet  # attn_processors and set_attn_processor are diffusers', not nn.Module's
     for name in model.attn_processors:
         attn = model.get_submodule(name.removesuffix(".processor"))

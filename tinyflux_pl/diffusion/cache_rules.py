@@ -71,8 +71,9 @@ def hits(settings: CacheSettings, movement: float, moved: float, passed: int) ->
 
 
 def fitted(movements: Sequence[float], changes: Sequence[float]) -> list[float]:
-    """The polynomial of degree 4 through (movement of the input, change of the output) pairs, by
-    least squares; ConfigError for too few pairs.
+    """Least-squares polynomial of degree 4 through (input change, output change) pairs.
+
+    ConfigError for too few pairs.
     """
     if len(movements) != len(changes) or len(movements) <= 2 * DEGREE:
         what = f"{len(movements)} steps are too few to fit a polynomial of degree {DEGREE} to"

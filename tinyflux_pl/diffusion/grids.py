@@ -107,9 +107,7 @@ def _respaced(times: Float[Tensor, " n"], path: Path, sigmas: str) -> Float[Tens
 def check_spacing(
     spacing: str, steps: int, shift: float | str | Sequence[float], toward: str
 ) -> None:
-    """Raise ConfigError for a spacing that is none, or that does not go with the steps and the
-    shift.
-    """
+    """Raise ConfigError for an unknown spacing, or one that excludes the steps or the shift."""
     if spacing not in SPACINGS:
         raise ConfigError(
             f"no spacing {spacing!r}", where="sampler.spacing", cure=f"choose {', '.join(SPACINGS)}"

@@ -56,9 +56,7 @@ def apg(
 def rescale(
     guided: Float[Tensor, "b ..."], cond: Float[Tensor, "b ..."], amount: float
 ) -> Float[Tensor, "b ..."]:
-    """Bring each sample's deviation back to the conditional's, by `amount`. Lin et al. 2023,
-    equation 15.
-    """
+    """Restore the deviation of the conditional by `amount` (Lin et al. 2023, equation 15)."""
     factor = _flat(cond).std(1) / _flat(guided).std(1).clamp_min(1e-12)
     return guided * expand_like(amount * factor + (1 - amount), guided)
 

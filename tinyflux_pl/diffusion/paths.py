@@ -34,8 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LinearPath(Mixture):
-    """Rectified flow. noise_at=0: t=0 noise, t=1 data (TinyFlux); noise_at=1: t=1 noise (FLUX,
-    SD3).
+    """Rectified flow, with noise at t = 0 (TinyFlux) or at t = 1 (FLUX, SD3), by `noise_at`.
 
     Liu et al. 2022 (2209.03003). The velocity is data - noise, or noise - data, at every t.
     """

@@ -26,8 +26,9 @@ def flux_unshift(t: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
 def resolution_shift(
     tokens: int, base: int = 256, largest: int = 4096, low: float = 0.5, high: float = 1.15
 ) -> float:
-    """FLUX's shift for an image of that many tokens: exp of a line through (base, low), (largest,
-    high).
+    """FLUX's shift for a number of image tokens: exp of a line through two points.
+
+    The points are (base, low) and (largest, high).
     """
     return math.exp(low + (high - low) * (tokens - base) / (largest - base))
 
@@ -40,8 +41,7 @@ def shift_time(
 
 
 def step_shift(tokens: int, steps: int) -> float:
-    """FLUX.2's shift exp(mu) for an image of so many tokens in so many steps (BFL flux2,
-    sampling.py, fitted).
+    """FLUX.2's shift exp(mu) by image tokens and steps (BFL flux2, sampling.py, fitted).
 
     mu is linear in tokens at 10 and at 200 steps, linear in steps between and beyond; from 4300
     tokens on that of 200 steps holds for all.
@@ -64,8 +64,9 @@ Shift = float | str | Sequence[float]
 
 
 def shift_for(shift: Shift, tokens: int, steps: int) -> float:
-    """A shift that is a number, or the one of a rule: by name, or FLUX.1's with [low, high, base,
-    largest].
+    """The shift as a number: given directly, or by a named or parametrised rule.
+
+    FLUX.1's rule has the parameters [low, high, base, largest].
     """
     if isinstance(shift, str):
         return SHIFT_RULES[shift](tokens, steps)
@@ -76,8 +77,9 @@ def shift_for(shift: Shift, tokens: int, steps: int) -> float:
 
 
 def check_shift(shift: Shift, toward: str, where: str, rules: bool = False) -> None:
-    """Raise ConfigError for a shift that is neither positive nor (where `rules` are allowed) a
-    rule, or for an end that is neither noise nor data.
+    """Raise ConfigError for an invalid shift.
+
+    Valid are positive numbers, rules where `rules` allows them, and the ends noise and data.
     """
     if isinstance(shift, Sequence) and not isinstance(shift, str):
         finite = len(shift) == 4 and all(

@@ -128,8 +128,7 @@ def euler_ancestral(
     on_step: OnStep | None = None,
     fresh_noise: FreshNoise | None = None,
 ) -> Float[Tensor, "b ..."]:
-    """Euler whose noise is partly replaced by fresh noise at each step, by k-diffusion's rule in x
-    / alpha.
+    """Euler with partly fresh noise in every step, by k-diffusion's rule for x / alpha.
 
     ConfigError on a path whose first time holds no data at all, and without `fresh_noise`.
     """

@@ -92,8 +92,9 @@ class LogitNormal:
 
 @dataclass(frozen=True)
 class Mode:
-    """SD3's mode sampling, equation 20: 1 - u - scale (cos^2(pi u / 2) - 1 + u), as a share of
-    noise.
+    """SD3's mode sampling, equation 20: u -> 1 - u - scale (cos^2(pi u / 2) - 1 + u).
+
+    The result is a share of noise.
     """
 
     scale: float = 1.29
@@ -120,8 +121,9 @@ class Mode:
 
 @dataclass(frozen=True)
 class Beta:
-    """Beta(a, b) as a share of noise, then shifted: Flux Core's Beta(2.5, 2.0) leans to noise (mean
-    0.556).
+    """Beta(a, b) as a share of noise, then shifted.
+
+    Flux Core uses Beta(2.5, 2.0), which favours noise (mean 0.556).
     """
 
     a: float = 2.5
@@ -140,9 +142,7 @@ class Beta:
 
     @cached_property
     def _table(self) -> Float[Tensor, " n"]:
-        """The distribution function at KNOTS + 1 even places in [0, 1], fp64, by the midpoint
-        rule.
-        """
+        """The distribution function at KNOTS + 1 even points of [0, 1], fp64, midpoint rule."""
         middle = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) / KNOTS
         mass = middle.pow(self.a - 1) * (-middle).log1p().mul(self.b - 1).exp()
         return torch.cat([torch.zeros(1, dtype=torch.float64), mass.cumsum(0) / mass.sum()])

@@ -61,8 +61,10 @@ def unipc(
 
 
 def corrected_change(x0: Tensor, x0_next: Tensor, past: Past | None, length: Tensor) -> Tensor:
-    """UniC: as much of the difference to the next x0, and of the past one, as makes the step exact
-    for x0 quadratic in the half log-SNR; half the difference at first.
+    """The UniC correction from the next x0 and the past one.
+
+    It makes the step exact for x0 quadratic in the half log-SNR; in the first step half the
+    difference is used.
     """
     if past is None:
         return (x0_next - x0) / 2

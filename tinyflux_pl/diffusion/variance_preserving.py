@@ -145,12 +145,11 @@ class VPPath(_VariancePreserving):
 
 @dataclass(frozen=True)
 class EDMPath(_VariancePreserving):
-    """EDM's noise levels, even in log sigma: t=0 is sigma_min, t=1 sigma_max. Karras et al. 2022
-    (2206.00364).
+    """EDM's noise levels, even in log sigma, as a path. Karras et al. 2022 (2206.00364).
 
-    x0 + sigma noise, scaled by c_in = 1 / sqrt(sigma^2 + sigma_data^2) as the network reads it, is
-    this path's x_t for data / sigma_data; the network's answer is then v, or its negative where it
-    was trained as an epsilon.
+    t = 0 is sigma_min, t = 1 is sigma_max. x0 + sigma noise, scaled by c_in = 1 / sqrt(sigma^2 +
+    sigma_data^2) as the network reads it, is this path's x_t for data / sigma_data; the network's
+    answer is then v, or its negative where it was trained as an epsilon.
     """
 
     sigma_min: float = 0.002

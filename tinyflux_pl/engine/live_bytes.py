@@ -40,9 +40,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation, then count the storages of its results that its arguments do not
-        share.
-        """
+        """Run the operation and count result storages that are not shared with arguments."""
         kwargs = kwargs or {}
         inputs = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **kwargs)
@@ -67,9 +65,7 @@ class LiveBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Growth:
-    """Histories at batch sizes 1 and 2: each moment is linear in the batch, their maximum is
-    not.
-    """
+    """Histories at batch sizes 1 and 2; every moment is linear in the batch, the maximum is not."""
 
     one: list[Moment]
     two: list[Moment]

@@ -42,9 +42,7 @@ class MemoryPlan:
         return max(stages, key=lambda stage: stage.total)
 
     def require(self, available: int, *, host: bool, there: int = 0, where: str, cure: str) -> None:
-        """Raise MemoryPlanError if a stage exceeds `available` bytes plus those allocated already
-        (`there`).
-        """
+        """Raise MemoryPlanError if a stage plus allocated bytes (`there`) exceeds `available`."""
         worst = self.worst(host)
         if worst.total - there <= available:
             return
@@ -87,9 +85,7 @@ class TrainingState:
 
     @property
     def snapshot(self) -> int:
-        """Bytes of a checkpoint: its weights, optimizer state, and averages of the trained
-        weights.
-        """
+        """Bytes of a checkpoint: weights, optimizer state and averages."""
         return self.saved + self.optimizer + self.averages
 
 
@@ -101,17 +97,16 @@ def training_state(
     averaged: bool = True,
     ranks: int = 1,
 ) -> TrainingState:
-    """The training state of a module (also on the meta device) with an optimizer of these
-    `param_groups`; `saved` are the names that a checkpoint holds, None: all.
+    """Training state of a module, also on the meta device, with an optimizer.
 
+    `param_groups` are the optimizer's; `saved` are the names that a checkpoint stores (None: all).
     Averages are fp32; with more than one rank each gradient exists twice, once as a buffer to sum.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = sum(
         values_per_parameter(group) * p.nbytes for group in groups for p in group["params"]
     )
-    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    weights = sum(tensor.nbytes for tensor in tensors.values())
+    weights = weight_bytes(module)
     state = module.state_dict()
     return TrainingState(
         weights=weights,
@@ -123,6 +118,14 @@ def training_state(
     )
 
 
+def weight_bytes(module: nn.Module | None) -> int:
+    """Bytes of a module's parameters and buffers, each counted once; 0 without a module."""
+    if module is None:
+        return 0
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
 def values_per_parameter(group: Mapping[str, Any]) -> int:
     """State values of an optimizer per parameter value: two moments for Adam, one for momentum."""
     if "betas" in group:
@@ -131,11 +134,11 @@ def values_per_parameter(group: Mapping[str, Any]) -> int:
 
 
 def training(state: TrainingState, working: Mapping[str, int], *, host: bool) -> MemoryPlan:
-    """The stages of `working` (name -> bytes of activations: step, validation, preview), and the
-    save.
+    """Memory stages of training: those of `working`, and the save.
 
-    While the module has the averages, a copy of the raw weights exists. A save first copies
-    everything it writes to the host; `host` says that the run computes there.
+    `working` maps a name (step, validation, preview) to bytes of activations. While the module has
+    the averages, a copy of the raw weights exists. A save first copies everything it writes to the
+    host; `host` says that the run computes there.
     """
     stages = []
     for name, activations in working.items():

@@ -16,10 +16,12 @@ from torch.utils._pytree import tree_map
 
 from tinyflux_pl.core.precision import DTYPES
 from tinyflux_pl.engine.live_bytes import LiveBytes
+from tinyflux_pl.engine.packed_linear import frozen_product
 
 # Autocast's lists, as far as the networks here use them; it has none for the meta device.
 LOWER = {
     F.linear,
+    frozen_product,
     F.conv1d,
     F.conv2d,
     torch.matmul,
@@ -35,8 +37,9 @@ SINGLE = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax}
 
 
 class FusedAttentionFunction(torch.autograd.Function):
-    """Attention that saves what fused kernels save for backward: inputs, output and one number a
-    row.
+    """Attention that saves for backward what fused kernels save.
+
+    Inputs, output and one number per row.
     """
 
     @staticmethod
@@ -125,7 +128,7 @@ def step(module: nn.Module, loss: Callable[[int], Tensor], precision: str) -> Li
                 accumulate_grad=True,
             )
 
-    return Linear(*(_at_full_depth(module, lambda n=n: work(n)) for n in (FIRST, FIRST + 1)))
+    return _counted(module, work)
 
 
 def forward(module: nn.Module, evaluate: Callable[[int], Any], precision: str) -> Linear:
@@ -135,25 +138,43 @@ def forward(module: nn.Module, evaluate: Callable[[int], Any], precision: str) -
         with torch.inference_mode(), Mixed(precision):
             evaluate(samples)
 
-    return Linear(*(_at_full_depth(module, lambda n=n: work(n)) for n in (FIRST, FIRST + 1)))
+    return _counted(module, work)
 
 
-def _at_full_depth(module: nn.Module, work: Callable[[], Any]) -> int:
-    """Peak bytes, extrapolated from lists of equal blocks cut to one and to two blocks."""
+def _counted(module: nn.Module, work: Callable[[int], Any]) -> Linear:
+    """Peak bytes of `work(samples)`, extrapolated from equal blocks cut to one and to two.
+
+    A first pass is counted alone: what it keeps for later ones, such as the null text on the
+    device, would be in one of the counts whose differences are extrapolated, and not in the others.
+    """
     groups = _equal_blocks(module)
+    kept = _run(groups, {}, lambda: work(FIRST)).live
+    first, second = (_at_full_depth(groups, lambda n=n: work(n)) for n in (FIRST, FIRST + 1))
+    return Linear(first + kept, second + kept)
+
+
+def _at_full_depth(groups: list[list[nn.ModuleList]], work: Callable[[], Any]) -> int:
+    """Peak bytes, extrapolated from lists of equal blocks cut to one and to two blocks."""
 
     def peak(num_blocks: dict[int, int]) -> int:
-        with ExitStack() as stack:
-            for number, lists in enumerate(groups):
-                for blocks in lists:
-                    stack.enter_context(_shortened(blocks, num_blocks.get(number, 1)))
-            count = stack.enter_context(LiveBytes("meta"))
-            work()
-        return max((live for _, live in count.history), default=0)
+        return max((live for _, live in _run(groups, num_blocks, work).history), default=0)
 
     base = peak({})
     more = (peak({number: 2}) - base for number in range(len(groups)))
     return base + sum(each * (len(lists[0]) - 1) for each, lists in zip(more, groups, strict=True))
+
+
+def _run(
+    groups: list[list[nn.ModuleList]], num_blocks: dict[int, int], work: Callable[[], Any]
+) -> LiveBytes:
+    """Count `work` with the lists of each group cut to so many blocks, or to one."""
+    with ExitStack() as stack:
+        for number, lists in enumerate(groups):
+            for blocks in lists:
+                stack.enter_context(_shortened(blocks, num_blocks.get(number, 1)))
+        count = stack.enter_context(LiveBytes("meta"))
+        work()
+    return count
 
 
 def _equal_blocks(module: nn.Module) -> list[list[nn.ModuleList]]:

@@ -36,9 +36,7 @@ HALF = ("bf16-mixed", "bf16-true", "16-mixed", "16-true")
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """FLOP/s of a GPU by the name that CUDA gives it; None if it or the precision is not in the
-    table.
-    """
+    """FLOP/s of a GPU by its CUDA name; None if it or the precision is not in the table."""
     words = f" {device_name} ".replace("-", " ")
     if precision not in HALF or " MIG " in words:  # a part of a GPU
         return None

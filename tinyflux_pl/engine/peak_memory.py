@@ -27,8 +27,7 @@ class Measured:
 
 @contextmanager
 def measured(device: torch.device | str) -> Generator[Measured]:
-    """Measure the block: the allocator's peak on an accelerator, the peak of resident memory on a
-    CPU.
+    """Measure the peak memory of the block: the allocator's, or on a CPU resident memory.
 
     The latter is Linux's VmHWM, reset at the start, after freed memory is returned to the system:
     memory cached by the allocator would hide what the block takes. Both counters belong to the

@@ -79,8 +79,7 @@ class CachedExpert(ABC):
         return self.dropout + progress * (self.dropout_end - self.dropout)
 
     def ports(self, experts: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]:
-        """Interpolate the batch's buckets ("lune.features": (B, K, E), ...) to t (B,): port ->
-        fp32.
+        """Interpolate the batch's bucket features (B, K, E) to t (B,): port -> fp32.
 
         t is in the student's time. DataError for arrays that are missing or of another shape.
         """
@@ -154,7 +153,7 @@ def merge_port_options(experts: Iterable[Expert]) -> dict[str, Any]:
             raise ConfigError(
                 f"two experts feed the port {shared[0]!r}",
                 where=f"experts.{expert.name}",
-                cure="give the port of each expert a name of its own (`columns` of its class)",
+                cure="give the port of each expert a distinct name (`columns` of its class)",
             )
         fed.update(expert.columns.values())
         expert_options = dict(expert.port_options())

@@ -108,13 +108,9 @@ class BucketExtractor(ABC):
         for start in range(0, len(pairs), self.max_batch):
             batch = pairs[start : start + self.max_batch]
             rows = [row for row, _ in batch]
-            tau = times[[k for _, k in batch]]
-            noise = torch.cat(
-                [
-                    rng.normal(shape, self.seed, "extraction", [sample_ids[row]], k)
-                    for row, k in batch
-                ]
-            )
+            ids, buckets = [sample_ids[row] for row in rows], [k for _, k in batch]
+            tau = times[buckets]
+            noise = extraction_noise(shape, self.seed, ids, buckets)
             x = noise
             if self.clock == "matched":
                 x = self.teacher.denoiser.path.interpolate(clean[rows], noise, tau)
@@ -128,6 +124,15 @@ class BucketExtractor(ABC):
     @abstractmethod
     def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
         """One batch of the teacher's inputs -> column: (rows, ...), all finite."""
+
+
+def extraction_noise(
+    shape: Sequence[int], seed: int, sample_ids: Sequence[int], buckets: Sequence[int]
+) -> Tensor:
+    """The noise (B, *shape) that a teacher saw for each pair of sample and bucket, fp32."""
+    pairs = zip(sample_ids, buckets, strict=True)
+    rows = [rng.normal(shape, seed, "extraction", [sample], k) for sample, k in pairs]
+    return torch.cat(rows) if rows else torch.empty(0, *shape)
 
 
 def require_finite(features: Tensor, name: str) -> Tensor:

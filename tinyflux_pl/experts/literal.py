@@ -20,8 +20,9 @@ def literal_times(t: Tensor, denoiser: UNetDenoiser) -> Tensor:
 
 
 def literal_statistics(statistics: Tensor) -> Tensor:
-    """Locality and entropy, means over layers (B, >= 2) -> (B, 3): locality, entropy, 1 -
-    entropy.
+    """Layer means of locality and entropy (B, >= 2) -> (B, 3).
+
+    The third is 1 - entropy.
     """
     locality = statistics[:, 0].clamp(0, 1)
     entropy = statistics[:, 1].clamp(0, 1)

@@ -70,7 +70,7 @@ class Sol(CachedExpert):
 
     def port_options(self) -> dict[str, Any]:
         """The options that open the published network's own ports for Sol."""
-        return {"sol": True, "num_sol_stats": self.stats}
+        return {"sol": True, "num_sol_stats": self.stats, "sol_size": self.size}
 
     def extractor(self, teacher: Teacher, student_path: Path, seed: int) -> SolAttention:
         """The extractor of Sol's statistics.

@@ -23,9 +23,7 @@ TILE_SIZE = 2**24  # attention values in memory at once: 64 MiB in fp32
 
 
 class StatisticsAttention(UNetAttention):
-    """The teacher's own attention, which also records each layer's statistics, but no attention
-    map.
-    """
+    """The teacher's attention, recording statistics of each layer without attention maps."""
 
     def __init__(self, grids: dict[int, tuple[int, int]]) -> None:
         self.grids = grids

@@ -36,13 +36,16 @@ FLOW_TEACHERS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Teacher:
-    """`weights` is the SHA-256 of the weights' file; `shift` the timestep shift for sampling.
+    """A frozen denoiser: features are read from UNets alone, velocities from any.
+
+    `weights` identifies the weights: the SHA-256 of their file, or the hash of a checkpoint.
+    `shift` is the timestep shift for sampling.
 
     With `weights_file` the network is on the meta device, and the file is read on first use:
     comparing fingerprints needs no weights.
     """
 
-    network: UNetDenoiser
+    network: Any  # core.protocols.Denoiser, a module
     codec: Codec
     text: TextEncoder
     name: str
@@ -62,7 +65,7 @@ class Teacher:
         self.network.eval().requires_grad_(False)
 
     @property
-    def denoiser(self) -> UNetDenoiser:
+    def denoiser(self) -> Any:
         """The network with its weights, read now if they were not yet."""
         if self.weights_file is not None:
             where = str(self.weights_file)
@@ -163,13 +166,12 @@ def sd15_flow(
     weights_revision: str | None = None,
     dtype: str = "float32",
 ) -> Teacher:
-    """Stable Diffusion 1.5's UNet with the published flow weights
-    `sd15-flow-{lune,sol}-unet.safetensors`.
+    """Stable Diffusion 1.5's UNet with published flow weights.
 
-    `unet` (folder or repository) gives config.json under `subfolder`; `weights` is the file, or the
-    repository that holds `weights_file`. Lune: linear path, noise at 1, velocity, sampled with
-    shift 2; Sol: v-prediction on the scaled-linear DDPM table. Weights load strictly:
-    CheckpointMismatch.
+    These are `sd15-flow-{lune,sol}-unet.safetensors`. `unet` (folder or repository) gives
+    config.json under `subfolder`; `weights` is the file, or the repository that holds
+    `weights_file`. Lune: linear path, noise at 1, velocity, sampled with shift 2; Sol: v-prediction
+    on the scaled-linear DDPM table. Weights load strictly: CheckpointMismatch.
     """
     if name not in FLOW_TEACHERS:
         choices = " or ".join(sorted(FLOW_TEACHERS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinyflux_pl.cache.cached_text import COUNT, prefix_of
 from tinyflux_pl.codecs.inpaint_mask import inpaint_input
+from tinyflux_pl.core.hint_forms import HINT, LATENTS, PIXELS
 from tinyflux_pl.core.protocols import Codec, Record, TextEncoder
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
 from tinyflux_pl.core.types import TARGET
@@ -23,10 +26,12 @@ def columns_of(
     text: TextEncoder,
     dtype: torch.dtype,
     device: torch.device | str,
+    hint_form: str = LATENTS,
+    variants: int = 1,
 ) -> dict[str, Tensor]:
     """Columns that `encode` would store of these records, without the captions."""
-    columns = image_columns(records, codec, dtype, device, len(records)) | text_columns(
-        [r.caption for r in records], text, dtype
+    columns = image_columns(records, codec, dtype, device, len(records), hint_form) | text_columns(
+        [r.captions for r in records], text, dtype, variants
     )
     codec.free()
     text.free()
@@ -44,26 +49,45 @@ def images_of(records: list[Record]) -> Tensor:
 
 
 def filled(block: list[Any], size: int) -> list[Any]:
-    """A block repeated to its full size: kernels round by the shape of a batch, so that all have
-    one shape.
-    """
+    """Repeat a block to its full size: kernels round by batch shape, so all shapes are equal."""
     return [*block, *[block[-1]] * (size - len(block))]
 
 
-def text_columns(captions: list[str], text: TextEncoder, dtype: torch.dtype) -> dict[str, Tensor]:
+def text_columns(
+    captions: Sequence[Sequence[str]], text: TextEncoder, dtype: torch.dtype, variants: int = 1
+) -> dict[str, Tensor]:
+    """Embeddings of each record's captions, and where there are `variants` their number.
+
+    Places that a record has no caption for are zero.
+    """
     with warnings.catch_warnings():
         # counted, of all captions at once
         warnings.filterwarnings("ignore", "a prompt of .* is cut at")
-        embeddings = text.encode(captions)
-    return {
-        "text.tokens": embeddings.tokens.to(dtype).cpu(),
-        "text.mask": embeddings.mask.cpu(),
-        "text.pooled": embeddings.pooled.to(dtype).cpu(),
+        embeddings = text.encode([caption for texts in captions for caption in texts])
+    parts = {
+        "tokens": embeddings.tokens.to(dtype).cpu(),
+        "mask": embeddings.mask.cpu(),
+        "pooled": embeddings.pooled.to(dtype).cpu(),
     }
+    counts = torch.tensor([len(texts) for texts in captions])
+    first = counts.cumsum(0) - counts
+    columns: dict[str, Tensor] = {} if variants == 1 else {COUNT: counts.to(torch.int32)}
+    for number in range(variants):
+        present = counts > number
+        for name, part in parts.items():
+            column = part.new_zeros(len(captions), *part.shape[1:])
+            column[present] = part[first[present] + number]
+            columns[f"{prefix_of(number)}.{name}"] = column
+    return columns
 
 
 def image_columns(
-    block: list[Record], codec: Codec, dtype: torch.dtype, device: torch.device | str, batch: int
+    block: list[Record],
+    codec: Codec,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    batch: int,
+    hint_form: str = LATENTS,
 ) -> dict[str, Tensor]:
     latents = codec.encode(images_of(filled(block, batch)).to(device))[: len(block)]
     columns = {
@@ -81,7 +105,12 @@ def image_columns(
     for name in TARGET:
         if name in block[0].attributes:
             columns[name] = torch.from_numpy(np.stack([r.attributes[name] for r in block]))
+    if block[0].hint is not None and hint_form == PIXELS:
+        columns[HINT] = torch.from_numpy(np.stack([r.hint for r in block])).permute(0, 3, 1, 2)
     conditions = _image_conditions(filled(block, batch), codec, device)
+    if block[0].hint is not None and hint_form == LATENTS:
+        maps = [replace(r, image=r.hint) for r in filled(block, batch)]
+        conditions[HINT] = codec.encode(images_of(maps).to(device))
     return columns | {
         name: value[: len(block)].to(dtype).cpu() for name, value in conditions.items()
     }
@@ -90,9 +119,7 @@ def image_columns(
 def _image_conditions(
     block: list[Record], codec: Codec, device: torch.device | str
 ) -> dict[str, Tensor]:
-    """Columns of image conditions: reference.0, reference.1 ..., and inpaint
-    (codecs.inpaint_mask).
-    """
+    """Columns of image conditions: reference.0, reference.1 ..., and inpaint."""
     columns = {}
     for k in range(len(block[0].references)):
         references = [replace(r, image=r.references[k]) for r in block]

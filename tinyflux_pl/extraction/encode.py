@@ -10,7 +10,9 @@ from torch import Tensor
 
 from tinyflux_pl.cache.disk_space import require_disk_space
 from tinyflux_pl.cache.rebuild import ReusableRows
+from tinyflux_pl.cache.shards import VARIANT_SEPARATOR
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
+from tinyflux_pl.core.hint_forms import LATENTS
 from tinyflux_pl.core.precision import autocast
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.core.protocols import Codec, Extractor, Record, Records, TextEncoder
@@ -21,9 +23,12 @@ from tinyflux_pl.extraction.lanes import side_by_side
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
 
 
-def encodings_fingerprint(codec: Codec, text: TextEncoder, dtype: str) -> dict[str, Any]:
-    """Fingerprint of everything that determines the stored latents and text embeddings."""
-    return {"codec": codec.fingerprint(), "text": text.fingerprint(), "dtype": dtype}
+def encodings_fingerprint(
+    codec: Codec, text: TextEncoder, dtype: str, hint_form: str | None = None
+) -> dict[str, Any]:
+    """Fingerprint of everything that determines the stored latents, text embeddings and maps."""
+    hint = {} if hint_form is None else {"hint": hint_form}
+    return {"codec": codec.fingerprint(), "text": text.fingerprint(), "dtype": dtype, **hint}
 
 
 @torch.inference_mode()
@@ -37,8 +42,12 @@ def encode(
     device: torch.device | str = "cpu",
     batch: int = BATCH,
     reusable: ReusableRows | None = None,
+    hint_form: str = LATENTS,
+    variants: int = 1,
 ) -> int:
-    """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions.
+    """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions, maps.
+
+    A row has room for so many `variants` of its caption.
 
     Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """
@@ -48,16 +57,17 @@ def encode(
     for k in pending:
         rows = store.rows(k)
         parts: list[dict[str, Tensor]] = []
-        captions: list[str] = []
+        captions: list[tuple[str, ...]] = []
         for block in todo.of(k):
             read = [records[i] for i in block]
-            parts.append(image_columns(read, codec, dtype, device, batch))
-            captions += [r.caption for r in read]
+            parts.append(image_columns(read, codec, dtype, device, batch, hint_form))
+            captions += [r.captions for r in read]
         columns = _joined(parts)
         # a whole shard at once: encoders that share memory are read again for each call
         if captions:
-            columns |= text_columns(captions, text, dtype)
-        merged_captions = reusable.merge_captions(rows, captions)
+            columns |= text_columns(captions, text, dtype, variants)
+        written = list(map(VARIANT_SEPARATOR.join, captions))
+        merged_captions = reusable.merge_captions(rows, written)
         _write(store, ENCODINGS, k, reusable.merge(rows, columns), merged_captions, pending)
     codec.free()
     text.free()
@@ -97,7 +107,7 @@ def extract(
             return len(block), *_cached(store, filled(block, batch)), ids
         return (
             len(block),
-            *_encoded(filled([records[i] for i in block], batch), codec, text, dtype),
+            *teacher_inputs(filled([records[i] for i in block], batch), codec, text, dtype),
             ids,
         )
 
@@ -170,11 +180,12 @@ def _cached(store: CacheStore, rows: list[int]) -> tuple[Tensor, TextEmbeddings]
     )
 
 
-def _encoded(
+def teacher_inputs(
     block: list[Record], codec: Codec, text: TextEncoder, dtype: torch.dtype
 ) -> tuple[Tensor, TextEmbeddings]:
-    """Rounded and laid out as from the store: a student that shares its teacher's codec must change
-    nothing.
+    """Latents and text rounded as in the store.
+
+    A student that shares its teacher's codec must not change the features.
     """
 
     def as_stored(part: Tensor) -> Tensor:

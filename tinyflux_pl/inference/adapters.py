@@ -17,6 +17,8 @@ from tinyflux_pl.methods.adapted_network import put_in, read_out
 from tinyflux_pl.methods.adapter import Adapter
 from tinyflux_pl.methods.adapter_file import file_in, read_adapter
 from tinyflux_pl.methods.layer_patterns import linear_layers
+from tinyflux_pl.methods.lora import LoRA
+from tinyflux_pl.methods.registry import method_of
 from tinyflux_pl.weights.headers import known_sha256
 
 DIGITS = 16  # of the content's hash
@@ -61,14 +63,9 @@ def read(path: Path, denoiser: Any) -> ReadAdapter:
 def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:
     """The adapter that a run has trained; its base is not read.
 
-    CheckpointMismatch for a checkpoint that holds a whole network.
+    CheckpointMismatch for a checkpoint of another method.
     """
-    if "base" not in checkpoint.config:
-        raise CheckpointMismatch(
-            "it holds a whole network and no adapter",
-            where=str(checkpoint.path),
-            cure="name a run of method=lora",
-        )
+    require_adapter(checkpoint)
     skeleton, saved = described_parts.network(checkpoint, outline=True)
     tensors = checkpoint.weights(weights)
     training_state.require_finite(tensors, str(checkpoint.path))
@@ -78,6 +75,18 @@ def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:
         module = skeleton.get_submodule(owner)
         module.register_parameter(leaf, _frozen(parameter))
     return read_out(skeleton)
+
+
+def require_adapter(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointMismatch for a whole network, or the part of one that is no adapter."""
+    what = "it holds a whole network and no adapter"
+    if "base" in checkpoint.config:
+        name = method_of(checkpoint.config).name
+        if name == LoRA.name:
+            return
+        what = f"it holds what method={name} trains, which is no adapter"
+    cure = "name a run of method=lora"
+    raise CheckpointMismatch(what, where=str(checkpoint.path), cure=cure)
 
 
 def _of_checkpoint(checkpoint: Checkpoint, denoiser: Any) -> ReadAdapter:

@@ -13,8 +13,9 @@ MOST = 10**6  # images at once
 
 
 def together(requests: Sequence[tuple[str, int]], number: int, images: int) -> dict[str, Any]:
-    """The batch as a picture's file names it: prompts that were encoded together, with their
-    indices, its place among them, and the images at once; {} of a picture that was alone.
+    """Metadata of a batch: prompts encoded together, their indices, and images at once.
+
+    Also the position of the image in the batch. Empty for an image that was alone.
     """
     first = number // ENCODED * ENCODED
     block = requests[first : first + ENCODED]

@@ -25,7 +25,9 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, MemoryPlanE
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.diffusion.paths import build_path
 from tinyflux_pl.engine.peak_memory import available_bytes
+from tinyflux_pl.inference.described_text import with_text_network
 from tinyflux_pl.methods.base_weights import base_denoiser
+from tinyflux_pl.methods.method import Method
 from tinyflux_pl.methods.registry import method_of
 from tinyflux_pl.sampling.images import settings_of
 from tinyflux_pl.sampling.loop import SamplerSettings
@@ -33,7 +35,7 @@ from tinyflux_pl.text.registry import build_text
 from tinyflux_pl.weights import hub
 from tinyflux_pl.weights.key_diff import require_match, shapes_of
 
-CURE = "use a checkpoint that your own run has written"
+CURE = "use a checkpoint written by your own run"
 MISMATCH = "use the model= and experts= of the run that made the checkpoint"
 NAMED = ("path", "denoiser", "codec", "text")
 LARGEST, LONGEST, MOST, DEEPEST = 2**31, 4096, 10**5, 16  # a number, a text, values in all, levels
@@ -68,14 +70,14 @@ class DescribedParts:
 def parts(
     checkpoint: Checkpoint, *, outline: bool = False, base: str | None = None
 ) -> DescribedParts:
-    """Raise CheckpointMismatch or ConfigError for a description that makes no sense,
-    MemoryPlanError for no room.
+    """Build the parts of a checkpoint's description.
 
-    `outline` leaves the denoiser on the meta device, without memory; `base` is where the frozen
-    weights of an adapter lie now.
+    Raises CheckpointMismatch or ConfigError for an invalid description, MemoryPlanError for too
+    little memory. `outline` leaves the denoiser on the meta device, without memory; `base` is where
+    the frozen weights of an adapter lie now.
     """
     config, where = checkpoint.config, str(checkpoint.path)
-    _require_plain(config, where)
+    require_plain(config, where)
     with explained(where):
         for name in NAMED:
             if not isinstance(config[name]["name"], str) or not isinstance(
@@ -89,47 +91,55 @@ def parts(
             _require_known(config[name]["config"], name, where)
         codec = build_codec(config["codec"]["name"], config["codec"]["config"])
         text = build_text(config["text"]["name"], config["text"]["config"])
-    denoiser, saved = network(checkpoint, outline=outline, base=base)
+    denoiser, saved, method = _network(checkpoint, outline=outline, base=base)
+    text = method.drawn_text(text)
     return DescribedParts(denoiser, saved, codec, text, settings, size)
 
 
 def network(
     checkpoint: Checkpoint, *, outline: bool = False, base: str | None = None
 ) -> tuple[nn.Module, frozenset[str]]:
-    """The denoiser after its skeleton has matched the header of the weights, and the names of the
-    tensors that they hold: newly initialised, or around an adapter with its base's weights.
+    """The denoiser, with its skeleton checked against the weights' header, and tensor names.
 
-    `outline` is the skeleton itself, on the meta device.
+    It is newly initialised, or around an adapter with its base's weights. `outline` is the skeleton
+    itself, on the meta device.
     """
+    return _network(checkpoint, outline=outline, base=base)[:2]
+
+
+def _network(
+    checkpoint: Checkpoint, *, outline: bool, base: str | None
+) -> tuple[nn.Module, frozenset[str], Method]:
     config, where = checkpoint.config, str(checkpoint.path)
-    _require_plain(config, where)
+    require_plain(config, where)
     with explained(where):
         clock = build_path(config["path"]["name"], config["path"]["config"])
         described = config["denoiser"]["name"], config["denoiser"]["config"], clock
         stored_shapes = checkpoint.shapes()
+        method = method_of(config)
         # of an adapter the base is not in the file
-        most = MOST if "method" in config else len(stored_shapes)
+        most = MOST if method.adds_to_base else len(stored_shapes)
         with torch.device("meta"), _no_more_tensors_than(most):
-            skeleton = build_denoiser(*described)
-            method = method_of(config)
-            method.prepare(skeleton)
+            skeleton = with_text_network(build_denoiser(*described), config["text"])
+            if method.adds_to_base:
+                method.prepare(skeleton)
         saved = method.saved(skeleton)
         saved_tensors = {
             name: tensor for name, tensor in skeleton.state_dict().items() if name in saved
         }
         require_match(shapes_of(plain_keys(saved_tensors)), stored_shapes, where, MISMATCH)
         if outline:
-            return skeleton.eval(), saved
+            return skeleton.eval(), saved, method
         _require_room(skeleton, where)
-        if not method.needs_base:
-            return build_denoiser(*described), saved
+        if not method.adds_to_base:
+            return with_text_network(build_denoiser(*described), config["text"]), saved, method
     reference = config.get("base")
     if not isinstance(reference, Mapping):
         raise CheckpointMismatch("the adapter names no base", where=where, cure=CURE)
     _require_known({"weights": base or reference.get("weights")}, "base", where)
     denoiser = base_denoiser(*described, reference, where, base)
     method.prepare(denoiser)
-    return denoiser, saved
+    return denoiser, saved, method
 
 
 @contextmanager
@@ -160,7 +170,7 @@ def _size(value: Any) -> tuple[int, int]:
     return height, width
 
 
-def _require_plain(config: Mapping[str, Any], where: str) -> None:
+def require_plain(config: Mapping[str, Any], where: str) -> None:
     """Numbers, texts and levels within bounds, whatever they stand for."""
     left: list[tuple[str, Any, int]] = [("", config, 0)]
     count = 0
@@ -187,9 +197,7 @@ def _require_plain(config: Mapping[str, Any], where: str) -> None:
 
 
 def _require_known(config: Mapping[str, Any], part: str, where: str) -> None:
-    """Only a release that this project names, or one that the user has fetched, is asked of the
-    hub.
-    """
+    """Require a release that this project names or that the user has already fetched."""
     for key, value in config.items():
         if (
             not isinstance(value, str)

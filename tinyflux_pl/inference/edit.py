@@ -86,8 +86,9 @@ class References(Edit):
 
 
 class Hole(Edit):
-    """An image and the mask of what to paint in it, white; `size` None is the image's own, at most
-    side x side.
+    """An image and a mask, white where to paint.
+
+    `size` None is the image's own, at most side x side.
     """
 
     def __init__(

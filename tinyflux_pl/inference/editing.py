@@ -21,10 +21,10 @@ def editing(
     keep_size: bool = False,
     strength: float | None = None,
 ) -> Pipeline:
-    """Drawing from pictures: references (Kontext), an image with a hole (Fill), or an image to
-    begin from, with or without a mask (any network).
+    """Image inputs of sampling: references (Kontext), inpainting (Fill), or an initial image.
 
-    The result has the size of the first picture, as the network wants it, unless `keep_size`.
+    An initial image works with any network, with or without a mask. The result has the size of the
+    first picture, as the network wants it, unless `keep_size`.
     """
     size, codec = pipeline.sampler.image_size, pipeline.sampler.codec
     rule = pipeline.denoiser.reference_size

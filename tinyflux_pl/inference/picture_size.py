@@ -20,8 +20,9 @@ def check_size(height: int, width: int, cell: int) -> None:
 
 
 def warn_if_far(height: int, width: int, trained: tuple[int, int]) -> None:
-    """Print a warning for MAX_RATIO times more, or fewer, pixels than in training (height,
-    width).
+    """Warn about a size with MAX_RATIO times more or fewer pixels than in training.
+
+    Sizes are (height, width).
     """
     pixels = height * width
     pixels_trained = trained[0] * trained[1]

@@ -44,6 +44,7 @@ class Pipeline:
     origin: dict[str, Any]  # what the weights are, for the metadata of pictures
     precision: str = "32-true"
     trained: tuple[int, int] | None = None  # (height, width) of a checkpoint's own pictures
+    distilled: SamplerSettings | None = None  # those that the weights were distilled for
 
     @classmethod
     def from_checkpoint(
@@ -78,7 +79,12 @@ class Pipeline:
         if "base" in checkpoint.config:
             base_of = {**checkpoint.config["base"], "method": checkpoint.config["method"]["name"]}
             origin["base"] = provenance.strip_paths(provenance.shorten_hashes(base_of))
-        return cls(denoiser.eval(), sampler, origin, trained=parts.image_size)
+        distilled = None
+        if "teacher" in checkpoint.config:
+            distilled = parts.settings
+            taught_by = provenance.shorten_hashes(checkpoint.config["teacher"])
+            origin["teacher"] = provenance.strip_paths(taught_by)
+        return cls(denoiser.eval(), sampler, origin, "32-true", parts.image_size, distilled)
 
     @classmethod
     def from_parts(
@@ -89,8 +95,7 @@ class Pipeline:
         size: tuple[int, int],
         chosen: Mapping[str, Any],
     ) -> Pipeline:
-        """A network with published weights, which say nothing of codec, text and sampler
-        themselves.
+        """A pipeline of published weights, which do not describe codec, text and sampler.
 
         `chosen` is how it was asked for, as plain data: weights, revision, dtype, ...
         """
@@ -118,9 +123,7 @@ class Pipeline:
         guidance: dict[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> Pipeline:
-        """With other sampler settings, another size or number of images at once; what is None stays
-        as it was.
-        """
+        """A copy with another sampler, size or batch size; None keeps the present value."""
         settings = replace(self.sampler.settings, **_without_none(sampler))
         settings = replace(settings, guidance=replace(settings.guidance, **_without_none(guidance)))
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
@@ -134,8 +137,9 @@ class Pipeline:
         )
 
     def on(self, accelerator: str, precision: str, placement: Placement = RESIDENT) -> Pipeline:
-        """Moved to a device: `cpu`, `gpu` / `cuda` or `mps`; precision as in training. Under
-        another placement the parts come and go with their stages.
+        """Move to a device (`cpu`, `gpu` / `cuda` or `mps`); precision as in training.
+
+        Under another placement parts are loaded and freed with their stages.
         """
         device = torch.device(device_of(accelerator))
         source = self.origin.get("checkpoint") or ", ".join(map(str, self.denoiser.weight_files))
@@ -163,8 +167,7 @@ class Pipeline:
         grid: int = 64,
         first: int = 0,
     ) -> tuple[list[Path], Path | None]:
-        """`n` PNG files a prompt and a grid of the first `grid` of them; each file says how to make
-        it again.
+        """Write `n` PNG files per prompt, with metadata to reproduce them, and a grid of `grid`.
 
         The pictures of a prompt are those of the indices `first`, `first + 1` ... under the seed.
         They are written as they are drawn. The numbers go on from those that are in the folder
@@ -200,8 +203,9 @@ class Pipeline:
         return paths, pictures.add_grid(sheet.sheet(n if len(prompts) > 1 else 0), metadata)
 
     def description(self) -> dict[str, Any]:
-        """All that pictures depend on besides prompt, seed and index: names and hashes, no
-        paths.
+        """Plain data that decides images besides prompt, seed and index: names and hashes.
+
+        It contains no paths.
         """
         model = {**self.origin["model"], "content": provenance.contents(self.denoiser.weight_files)}
         return {

@@ -11,9 +11,7 @@ MAX_BYTES = 2**26  # of a file of prompts
 
 
 def read_prompts(prompt: str | None, prompt_file: str | Path | None) -> list[str]:
-    """The one prompt, or the non-empty lines of a UTF-8 file; a byte order mark is no part of
-    them.
-    """
+    """The prompt, or the non-empty lines of a UTF-8 file without a byte order mark."""
     if (prompt is None) == (prompt_file is None):
         raise ConfigError(
             "give a prompt or a file of prompts",

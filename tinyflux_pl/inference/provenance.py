@@ -34,9 +34,7 @@ def device_name(device: torch.device) -> str:
 
 
 def strip_paths(value: Any) -> Any:
-    """Reduce each path in plain data to its last component: a path is about a person, not an
-    image.
-    """
+    """Reduce each path in plain data to its last component, so that no local folder is recorded."""
     if isinstance(value, Mapping):
         return {str(key): strip_paths(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -76,8 +76,9 @@ class SequencePipeline:
 
     @torch.inference_mode()
     def answers(self, pairs: Pairs, n: int = 1, seed: int = 0) -> Tensor:
-        """`n` answers a condition, one after another (B * n, N, D); answer i depends on (seed, i)
-        and its condition.
+        """`n` samples per condition, one after another (B * n, N, D).
+
+        Sample i depends on (seed, i) and its condition.
         """
         if n < 1:
             raise ConfigError(f"n is {n}", where="n", cure="ask for at least one answer")
@@ -117,8 +118,7 @@ class SequencePipeline:
     def write(
         self, condition: str | Path, output: str | Path, n: int = 1, seed: int = 0
     ) -> tuple[Path, int]:
-        """Answer a file of conditions; returns the file of whole pairs that was written, and how
-        many they are.
+        """Sample targets for a file of conditions; returns the written file and its length.
 
         `output` is a .npz or .safetensors file, or a folder. The pairs are as data=sequences reads
         them.

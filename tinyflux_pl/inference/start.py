@@ -18,10 +18,10 @@ STRENGTH = 0.6  # of a picture without a mask, as in diffusers' pipelines
 
 
 class Start(Edit):
-    """A picture that any network begins from, `strength` of the way back to noise; with a mask, the
-    part of it outside the mask's white is pasted back as it was.
+    """An initial image for any network, `strength` of the way back to noise.
 
-    `size` None is the picture's own, at most side x side.
+    With a mask, the part outside its white area is pasted back unchanged. `size` None is the
+    picture's own, at most side x side.
     """
 
     def __init__(

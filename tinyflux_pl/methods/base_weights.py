@@ -109,8 +109,7 @@ def _read(
 
 
 def start_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reference and tensors of a checkpoint (or the newest of a run's folder), or of a
-    .safetensors file.
+    """Reference and tensors of a checkpoint, of a run's newest one, or of a safetensors file.
 
     Raises CorruptCheckpoint, UntrustedFile, and CheckpointMismatch for an adapter's checkpoint.
     """
@@ -122,7 +121,8 @@ def start_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointMismatch(
             f"the checkpoint holds an adapter of {described(checkpoint.config['base'])}",
             where=str(checkpoint.path),
-            cure="merge the two first: python -m tinyflux_pl.app.adapters merge",
+            cure="name that base, or (method=lora) merge the two first: "
+            "python -m tinyflux_pl.app.adapters merge",
         )
     return of_checkpoint(checkpoint), checkpoint.weights("averaged")
 

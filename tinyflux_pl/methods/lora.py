@@ -12,25 +12,29 @@ from torch import nn
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.methods import peft_layers
+from tinyflux_pl.methods.base_precision import checked
 from tinyflux_pl.methods.layer_patterns import linear_layers
 from tinyflux_pl.methods.layer_plan import LayerPlan, Target, plan_layers
 from tinyflux_pl.methods.lora_presets import preset_targets
+from tinyflux_pl.methods.method import Method
 
 RANK = 16  # where neither the configuration nor a preset names one
 
 
-class LoRA:
+class LoRA(Method):
     """The base frozen in its own dtype, and fp32 adapters beside its linear layers.
 
     `targets` are patterns of layer names, or mappings with a pattern and values of its own
     (methods.layer_plan); None: the family's `lora_targets`. `preset` names one of TinyFlux's sets
     of targets instead. `alpha` None is the rank: a strength of 1. `rslora` scales by
     alpha / sqrt(rank); `dora` learns the length of each row apart from its direction; `lokr`
-    multiplies by Kronecker's product instead of a matrix product.
+    multiplies by Kronecker's product instead of a matrix product. `base_precision` is no part of
+    `config`: adapters belong to the plain base.
     """
 
     name = "lora"
     needs_base = True
+    adds_to_base = True
 
     def __init__(
         self,
@@ -43,7 +47,9 @@ class LoRA:
         dora: bool = False,
         lokr: bool = False,
         init: Literal["kaiming", "gaussian"] = "kaiming",
+        base_precision: str | None = None,
     ) -> None:
+        self.base_precision = checked(base_precision)
         self.options = {
             "rank": rank,
             "alpha": alpha,

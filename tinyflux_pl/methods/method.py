@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import nn
+
+from tinyflux_pl.core.protocols import TextEncoder
+from tinyflux_pl.objectives.flow import FlowObjective
+from tinyflux_pl.sampling.loop import SamplerSettings
 
 
 @runtime_checkable
 class Method(Protocol):
-    """Decides what of a denoiser is trained; full, lora, ... (methods.registry).
+    """Decides what of a denoiser is trained, and towards what; full, lora, ... (methods.registry).
 
-    `needs_base`: it trains an addition to weights that stay as they are, so a run must be given
-    those (init= or model.weights=), and its checkpoints refer to them instead of holding them.
-    `config()` is plain data from which `methods.registry.build_method(name, config)` rebuilds the
-    method.
+    `needs_base`: a run must be given trained weights (init= or model.weights=). `adds_to_base`: it
+    trains an addition to weights that stay as they are, so checkpoints refer to those instead of
+    holding them. `reads`: groups of a run's configuration, otherwise of drawing alone, that decide
+    what it learns. `unread`: dotted keys of a run's configuration that it does not read, each with
+    the reason; `masks_unread`: why the masks of pictures do not weigh its loss, "" where they do.
+    `base_precision`: the format of the frozen base's weights (methods.base_precision);
+    `keeps_text`: the text encoders stay in memory beside the network. `teacher` is a frozen network
+    in memory while one trains. `config()` is plain data from which
+    `methods.registry.build_method(name, config)` rebuilds the method. A class that derives from
+    this one inherits the defaults.
     """
 
     name: str
-    needs_base: bool
+    needs_base: bool = False
+    adds_to_base: bool = False
+    reads: ClassVar[tuple[str, ...]] = ()
+    unread: ClassVar[Mapping[str, str]] = {}
+    masks_unread: str = ""
+    base_precision: str | None = None
+    keeps_text: bool = False
+    teacher: nn.Module | None = None
 
     def prepare(self, denoiser: nn.Module) -> None:
-        """Mark the parameters that train, and add to the network, in place; also on the meta
-        device.
+        """Mark trainable parameters and add modules, in place; also on the meta device.
 
         ConfigError for a network that the method does not fit.
         """
@@ -31,10 +48,37 @@ class Method(Protocol):
 
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
         """Names of the state dict's tensors that a checkpoint of a prepared denoiser holds."""
-        ...
+        return frozenset(denoiser.state_dict())
 
     def rates(self, denoiser: nn.Module) -> Mapping[str, float]:
         """Factors on the learning rate by parameter name, where they are not 1."""
-        ...
+        return {}
 
-    def config(self) -> dict[str, Any]: ...
+    def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
+        """The objective of a prepared denoiser, from the run's own and its sampler's settings."""
+        return objective
+
+    def drawn(self, settings: SamplerSettings) -> SamplerSettings:
+        """The settings that the trained network is drawn with, from the run's sampler."""
+        return settings
+
+    def read_by(self, text: TextEncoder) -> None:
+        """Learn of the run's text encoder, before `prepare`.
+
+        ConfigError for one that does not go with the method.
+        """
+
+    def drawn_text(self, text: TextEncoder) -> TextEncoder:
+        """The encoder in front of the network that was prepared last."""
+        return text
+
+    def require_captions(self, captions: Iterable[str]) -> None:
+        """Raise ConfigError for captions from which the method could learn nothing."""
+
+    def export(self, denoiser: nn.Module, folder: Path) -> list[Path]:
+        """Write what other programs read, besides checkpoints, into a run's folder."""
+        return []
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {}

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.methods.controlnet import ControlNet
+from tinyflux_pl.methods.few_step import FewStep
 from tinyflux_pl.methods.full import Full
 from tinyflux_pl.methods.lora import LoRA
 from tinyflux_pl.methods.method import Method
+from tinyflux_pl.methods.textual_inversion import TextualInversion
 
-METHODS: dict[str, type] = {"full": Full, "lora": LoRA}
+METHODS: dict[str, type] = {
+    method.name: method for method in (ControlNet, FewStep, Full, LoRA, TextualInversion)
+}
 
 
 def build_method(name: str, config: Mapping[str, Any]) -> Method:

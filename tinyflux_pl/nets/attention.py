@@ -14,8 +14,9 @@ from tinyflux_pl.nets.rope import apply_rotary
 
 
 class AttentionPrior(NamedTuple):
-    """An expert's prior on attention: temperature (B, h or 1), importance of each image token (B,
-    N).
+    """An expert's prior on attention.
+
+    Temperature (B, h or 1) and importance of each image token (B, N).
     """
 
     temperature: Tensor
@@ -69,8 +70,9 @@ def attend_jointly(
     rotation: Tensor,
     key_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Each stream's (query, key, value), rotated, over both: text (B, L, C) and image (B, N, C),
-    text first.
+    """Joint attention over text and image: text (B, L, C) and image (B, N, C), text first.
+
+    Each stream gives (query, key, value), already rotated.
     """
     query, key, value = (torch.cat(pair, 2) for pair in zip(txt, img, strict=True))
     out = attend(apply_rotary(query, rotation), apply_rotary(key, rotation), value, key_mask)
@@ -79,8 +81,7 @@ def attend_jointly(
 
 
 class PriorGain(nn.Conv2d):
-    """Importance (B, N) -> gain exp(clamp(w_h * importance + b_h, -2, 2)) of each head's image
-    tokens.
+    """Importance (B, N) -> gain exp(clamp(w_h * importance + b_h, -2, 2)) per head.
 
     A 1 x 1 convolution by name and shape (h, 1, 1, 1), as published weights hold it; zero at first,
     so gain 1.

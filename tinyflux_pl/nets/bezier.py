@@ -56,7 +56,7 @@ class BezierActivation(nn.Module):
         dim = x.ndim - 1 if x.ndim < 4 else 1
         features, remainder = divmod(x.shape[dim], FAN)
         if remainder:
-            raise ValueError(f"{x.shape[dim]} channels are no multiple of {FAN}")
+            raise ValueError(f"{x.shape[dim]} channels are not a multiple of {FAN}")
         shape = (*x.shape[:dim], features, *x.shape[dim + 1 :])
         inner = x.shape[dim + 1 :].numel()
         width = features * inner if self.planar else inner

@@ -127,8 +127,9 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def implementation(rows: Tensor) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """(forward, backward) for these rows: Triton on a GPU that has it, compiled for large ones on a
-    CPU, else the formula.
+    """The (forward, backward) implementation for these rows.
+
+    Triton on a GPU that has it, compiled code for large inputs on a CPU, else the formula.
     """
     if rows.is_cuda:
         from tinyflux_pl.nets import bezier_triton

@@ -24,8 +24,9 @@ class AdaptiveNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], vec: Float[Tensor, "b d"]
     ) -> tuple[Tensor, tuple[Modulation, ...]]:
-        """x normed and modulated for the first branch, and all modulations; `vec` is already
-        activated.
+        """x normed and modulated for the first branch, and all modulations.
+
+        `vec` is already activated.
         """
         modulations = split_modulation(self.linear(vec), self.branches)
         first = modulations[0]
@@ -91,8 +92,9 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
-    """One stream of text then image: gated attention, then an ungated MLP (sequential, unlike
-    Flux).
+    """Joint stream of text, then image: gated attention, then an ungated MLP.
+
+    The two are sequential, unlike in Flux.
     """
 
     def __init__(

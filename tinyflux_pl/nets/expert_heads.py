@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 
 def choose(teacher: Tensor | None, predicted: Tensor, mask: Bool[Tensor, " b"] | None) -> Tensor:
-    """The teacher's rows where `mask` (everywhere if None), else the predicted ones, as without a
-    teacher.
-    """
+    """The teacher's rows where `mask` is True (None: everywhere), else the predicted ones."""
     if teacher is None:
         return predicted
     if mask is None:
@@ -24,9 +22,7 @@ def choose(teacher: Tensor | None, predicted: Tensor, mask: Bool[Tensor, " b"] |
 
 
 class LunePredictor(nn.Module):
-    """Predicts a teacher's features and turns features into a signal for the conditioning
-    vector.
-    """
+    """Predict a teacher's features, and turn features into a conditioning signal."""
 
     def __init__(
         self, time: int, pooled: int, hidden: int, expert: int, out: int, dropout: float
@@ -67,8 +63,7 @@ class LunePredictor(nn.Module):
 
 
 class SolPrior(nn.Module):
-    """Predicts attention statistics and an importance map; blends them with fixed functions of
-    time.
+    """Predict attention statistics and an importance map, blended with functions of time.
 
     density: every map has mean 1 (prediction softmax * S^2, teacher sum 1 * S^2, geometry / its
     mean), so that teacher and prediction are interchangeable. sigmoid: the published scales, which
@@ -105,9 +100,7 @@ class SolPrior(nn.Module):
         spatial: Float[Tensor, "b s1 s2"] | None = None,
         mask: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
-        """Temperature (B, h), importance (B, S, S) and the predictions; t is 1 at data, 0 at
-        noise.
-        """
+        """Temperature (B, h), importance (B, S, S) and predictions; t is 1 at data, 0 at noise."""
         head_input = torch.cat((time, pooled), -1)
         predicted_stats = self.stat_predictor(head_input)
         logits = self.spatial_predictor(head_input).float()

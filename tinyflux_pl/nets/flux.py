@@ -111,9 +111,7 @@ class Flux(nn.Module):
         return _zero_padding(self.final_layer(tokens[:, txt.shape[1] :], vec), img_mask)
 
     def _conditioning(self, timesteps: Tensor, y: Tensor | None, guidance: Tensor | None) -> Tensor:
-        """The conditioning vector (B, D): time, guidance where the network has it, and y where
-        given.
-        """
+        """The conditioning vector (B, D) from time, guidance and pooled y where they are read."""
         dtype = self.img_in.weight.dtype
         vec = self.time_in(embedded(timesteps).to(dtype))
         if self.params.guidance_embed:

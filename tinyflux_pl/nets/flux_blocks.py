@@ -17,9 +17,7 @@ from tinyflux_pl.nets.rope import apply_rotary
 def modulated(
     x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
 ) -> Float[Tensor, "b n d"]:
-    """(1 + scale) * norm(x) + shift, the norm over channels without parameters (DiT,
-    2212.09748).
-    """
+    """(1 + scale) * norm(x) + shift, with a parameter-free norm (DiT, 2212.09748)."""
     return torch.addcmul(shift, F.layer_norm(x, (x.shape[-1],), eps=EPS), 1 + scale)
 
 
@@ -107,8 +105,9 @@ class FluxDoubleBlock(nn.Module):
         rotation: Tensor,
         key_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Target and condition after this block; `rotation` and `key_mask` cover condition, then
-        target.
+        """Target and condition after the block.
+
+        `rotation` and `key_mask` cover the condition, then the target.
         """
         img_attn, img_mlp = self.img_mod(vec)
         txt_attn, txt_mlp = self.txt_mod(vec)

@@ -53,7 +53,7 @@ class FluxParams:
             )
         if self.hidden_size % self.num_heads:
             _refuse(
-                f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}",
+                f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}",
                 "make hidden_size = num_heads * head width",
             )
         if sum(self.axes_dim) != self.head_dim:

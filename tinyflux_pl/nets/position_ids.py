@@ -12,9 +12,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def grid_ids(height: int, width: int, device: torch.device | str = "cpu") -> Float[Tensor, "n 3"]:
-    """Ids (0, y, x) of a grid's cells, row by row, fp32: bf16 cannot tell neighbours apart past
-    256.
-    """
+    """Ids (0, y, x) of grid cells, row by row, in fp32: bf16 is inexact beyond 256."""
     y = torch.arange(height, device=device, dtype=torch.float32)[:, None].expand(height, width)
     x = torch.arange(width, device=device, dtype=torch.float32).expand(height, width)
     return torch.stack((torch.zeros_like(x), y, x), -1).flatten(0, 1)

@@ -63,8 +63,7 @@ class RotaryEmbedding(nn.Module):
 def apply_rotary(
     x: Float[Tensor, "b h n d"], table: Float[Tensor, "*b1 n half 2"]
 ) -> Float[Tensor, "b h n d"]:
-    """Rotate each adjacent pair: (x0 cos - x1 sin, x1 cos + x0 sin), computed and returned in fp32
-    or wider.
+    """Rotate adjacent pairs: (x0 cos - x1 sin, x1 cos + x0 sin), in fp32 or wider.
 
     `table` is (N, d/2, 2) for all samples or (B, 1, N, d/2, 2) for each its own. Complex
     multiplication is ten times faster than the real form on CPU; a compiler fuses only the real

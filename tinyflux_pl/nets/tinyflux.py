@@ -122,8 +122,7 @@ class TinyFluxDeep(nn.Module):
         port_masks: Mapping[str, Tensor] | None = None,
         return_expert_pred: bool = False,
     ) -> Float[Tensor, "b n c"] | tuple[Tensor, dict[str, Any]]:
-        """The prediction for each image token, and the expert heads' predictions with
-        `return_expert_pred`.
+        """The prediction of each image token, and of the heads with `return_expert_pred`.
 
         timestep is 0 at noise and 1 at data. img_ids are (0, y, x), shared or one set a sample;
         without them the tokens must form a square. Text where the attention mask is False has no
@@ -196,9 +195,7 @@ class TinyFluxDeep(nn.Module):
         lune: tuple[Tensor | None, Tensor | None],
         sol: tuple[Tensor | None, Tensor | None, Tensor | None],
     ) -> tuple[Tensor, AttentionPrior | None, dict[str, Any]]:
-        """The conditioning vector (B, D), the attention prior on the map's grid, and the heads'
-        outputs.
-        """
+        """The conditioning vector (B, D), the attention prior and the heads' outputs."""
         time = self.time_in(t)
         text_vec = self.vector_in(pooled)
         if self.config.use_t5_vec:

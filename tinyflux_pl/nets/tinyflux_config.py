@@ -144,12 +144,11 @@ class TinyFluxConfig:
 
     @classmethod
     def reference(cls, config: Mapping[str, Any]) -> TinyFluxConfig:
-        """The published network of a v4.2, v4.1 or v3 configuration; keys it never used are
-        ignored.
+        """The published network of a v4.2, v4.1 or v3 configuration.
 
-        v3 says use_expert_predictor, expert_dim, expert_hidden_dim, expert_dropout, and has neither
-        a Sol prior nor T5 pooling. patch_size was a dead field: tokens were always single latent
-        cells.
+        Keys that it never used are ignored. v3 says use_expert_predictor, expert_dim,
+        expert_hidden_dim, expert_dropout, and has neither a Sol prior nor T5 pooling. patch_size
+        was a dead field: tokens were always single latent cells.
         """
         field_names = {f.name for f in fields(cls)} - set(COMPATIBLE)
         values: dict[str, Any] = {key: value for key, value in config.items() if key in field_names}

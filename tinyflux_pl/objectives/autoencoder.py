@@ -6,14 +6,14 @@ share is a fixed number: weights that follow the ratio of two losses change sign
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tinyflux_pl.codecs.bezier_networks import AutoencoderNetworks
+from tinyflux_pl.codecs.autoencoder_networks import AutoencoderNetworks
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Expert
@@ -44,6 +44,10 @@ class AutoencoderObjective:
     """
 
     trains: ClassVar[str] = "autoencoder"
+    velocity_targets: ClassVar[None] = None  # only a denoiser has them
+    unread: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("timesteps", "sampler", "guidance"), "an autoencoder has no times"
+    )
 
     def __init__(
         self,
@@ -98,8 +102,38 @@ class AutoencoderObjective:
         restored = networks.autoencoder.decoder(latents)
         return Reconstruction(images, restored, mean, log_variance, latents.mean((2, 3)))
 
+    def passes(
+        self, networks: AutoencoderNetworks, batch: Batch, step: int
+    ) -> Iterator[tuple[str, nn.Module, dict[str, Tensor]]]:
+        """Each optimizer's name, the network that it trains, and its terms, in the step's order.
+
+        The caller takes the gradients of a pass before it asks for the next.
+        """
+        networks.critic.requires_grad_(False)
+        pictures = self.reconstruct(networks, batch, step)
+        yield "autoencoder", networks.autoencoder, self.autoencoder_terms(networks, pictures, step)
+        networks.critic.requires_grad_(True)
+        if self.critic_active(step):
+            yield "critic", networks.critic, self.critic_terms(networks, pictures, step)
+
+    @torch.no_grad()
+    def by_sample(
+        self, networks: AutoencoderNetworks, batch: Batch, step: int
+    ) -> dict[int, dict[str, float]]:
+        """Sample id -> its weighted l1, mse and kl."""
+        pictures = self.reconstruct(networks, batch, step)
+        error = (pictures.restored.float() - pictures.images.float()).flatten(1)
+        divergence = losses.kl(pictures.mean, pictures.log_variance, self.free_bits)
+        terms = {
+            "l1": self.l1_weight * error.abs().mean(1),
+            "mse": self.mse_weight * error.square().mean(1),
+            "kl": self.kl_ramp(step) * divergence,
+        }
+        ids = batch.sample_ids.tolist()
+        return {i: {k: float(v[row]) for k, v in terms.items()} for row, i in enumerate(ids)}
+
     def loss(self, networks: AutoencoderNetworks, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The terms of the autoencoder and of its critic, for memory plans and diagnoses."""
+        """The terms of the autoencoder and of its critic, for memory plans."""
         pictures = self.reconstruct(networks, batch, step)
         critic = {f"critic_{k}": v for k, v in self.critic_terms(networks, pictures, step).items()}
         return {**self.autoencoder_terms(networks, pictures, step), **critic}

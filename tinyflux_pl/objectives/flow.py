@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,13 @@ from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
 from tinyflux_pl.diffusion import losses, prediction
 from tinyflux_pl.diffusion.weighting import Weighting
+from tinyflux_pl.objectives.velocity_targets import (
+    TeacherTarget,
+    VelocityTargets,
+    rows_like,
+)
+
+MAP = "prior_map"  # the port of importance maps
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Draw:
     """The random variables of one step: times t (B,), noise, and each sample's conditioning.
 
     `targets` maps expert -> port -> the teacher's features. `keep_text` (B,) is True where text
-    dropout keeps the prompt, independent of expert dropout.
+    dropout keeps the prompt, independent of expert dropout. `teacher`: velocities of teachers as a
+    part of the regression target; None in a run without them.
     """
 
     t: Tensor
@@ -31,13 +39,15 @@ class Draw:
     cond: Conditioning
     targets: dict[str, dict[str, Tensor]]
     keep_text: Tensor
+    teacher: TeacherTarget | None = None
 
 
 class FlowObjective:
     """Regress the denoiser's own prediction along its path, and its heads on the experts.
 
     The terms of `loss` are already weighted; their sum is the training loss. A dropped prompt also
-    drops whatever would leak it: the teachers' features, and the attention map as a loss weight.
+    drops whatever would leak it: the teachers' features and velocities, and the attention map as a
+    loss weight.
     """
 
     trains: ClassVar[str] = "denoiser"  # the kind of module (app.module_kinds)
@@ -56,8 +66,10 @@ class FlowObjective:
         background: float = 0.5,
         map_weighting: bool = False,
         seed: int = 0,
+        velocity_targets: VelocityTargets | None = None,
     ) -> None:
         self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
+        self.velocity_targets = velocity_targets
         # Without padding, which would lengthen every batch; on the device of the last batch.
         self._null = None if null_text is None else null_text.trimmed()
         self.error, self.huber_delta = error, huber_delta
@@ -77,14 +89,46 @@ class FlowObjective:
         self.weighting = Weighting(weighting, min_snr_gamma)
         self.text_dropout, self.map_weighting, self.seed = text_dropout, map_weighting, seed
         self.foreground, self.background = foreground, background
+        # keys of a run's configuration that it does not read, and why
+        self.unread: dict[str, str] = {}
+        if error != "huber":
+            self.unread["objective.huber_delta"] = f"the error is {error}"
+        if not weighting.startswith("min_snr"):
+            self.unread["objective.min_snr_gamma"] = f"the weighting is {weighting}"
+        if not any(MAP in expert.columns.values() for expert in self.experts):
+            self.unread["objective.map_weighting"] = "no teacher here has importance maps"
         # the experts' losses at the last call of `terms`, before their weights, for the log
         self.unweighted: dict[str, Tensor] = {}
+        # the share of samples with a teacher's velocity at the last call of `draw`
+        self.velocity_share: Tensor | None = None
 
     def loss(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[str, Tensor]:
         """Named, weighted scalar terms for one training step."""
         draw = self.draw(denoiser, batch, step)
         output, per_sample = self.regress(denoiser, batch, draw)
         return self.terms(output, per_sample, batch, draw, step)
+
+    def passes(
+        self, denoiser: Denoiser, batch: Batch, step: int
+    ) -> Iterator[tuple[str, Denoiser, dict[str, Tensor]]]:
+        """The one optimizer's name, the network that it trains, and its terms."""
+        yield "denoiser", denoiser, self.loss(denoiser, batch, step)
+
+    @torch.no_grad()
+    def by_sample(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[int, dict[str, float]]:
+        """Sample id -> weighted terms of that sample."""
+        draw = self.draw(denoiser, batch, step)
+        output, flow = self.regress(denoiser, batch, draw)
+        ids = batch.sample_ids.tolist()
+        samples = {sample: {"flow": float(value)} for sample, value in zip(ids, flow, strict=True)}
+        for row, terms in enumerate(samples.values()):
+            for expert in self.experts:
+                heads = _row(output.heads, row)
+                targets = _row(draw.targets[expert.name], row)
+                present = batch.expert_present[expert.name][row : row + 1]
+                loss = expert.losses(heads, targets, present)
+                terms[expert.name] = expert.weight_at(step) * float(loss)
+        return samples
 
     def terms(
         self, output: Prediction, per_sample: Tensor, batch: Batch, draw: Draw, step: int
@@ -107,11 +151,19 @@ class FlowObjective:
         shape, device = batch.latents.shape[1:], batch.latents.device
         tokens = shape[1] * shape[2] // denoiser.patch_size**2
         uniform = rng.uniform(self.seed, "t", ids, step)
-        t = to_device(self.timesteps(uniform, denoiser.path, tokens), device)
+        times = self.timesteps(uniform, denoiser.path, tokens)
+        t = to_device(times, device)
         on_gpu = device.type == "cuda"
         noise = to_device(rng.normal(shape, self.seed, "noise", ids, step, pinned=on_gpu), device)
-        u = to_device(rng.uniform(self.seed, "text_dropout", ids, step), device)
-        keep_text = u >= self.text_dropout
+        u = rng.uniform(self.seed, "text_dropout", ids, step)
+        keep_text = to_device(u, device) >= self.text_dropout
+        teacher = None
+        if self.velocity_targets is not None:
+            keeps = u >= self.text_dropout  # on the host
+            teacher = self.velocity_targets.choose(batch, times, keeps, step)
+            t = torch.where(teacher.used, teacher.t, t)
+            noise = torch.where(rows_like(teacher.used, noise), teacher.noise, noise)
+            self.velocity_share = teacher.used.float().mean()
         ports: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
         targets: dict[str, dict[str, Tensor]] = {}
@@ -129,27 +181,33 @@ class FlowObjective:
             self._null = self._null.to(device)
         text = batch.text.where(keep_text, self._null) if self.text_dropout > 0 else batch.text
         cond = batch.conditioning(text, ports, masks)
-        return Draw(t, noise, cond, targets, keep_text)
+        return Draw(t, noise, cond, targets, keep_text, teacher)
 
     def regress(self, denoiser: Denoiser, batch: Batch, draw: Draw) -> tuple[Prediction, Tensor]:
         """The denoiser's output and the weighted regression error of each sample (B,)."""
         path = denoiser.path
         x_t = path.interpolate(batch.latents, draw.noise, draw.t)
         target = prediction.target(denoiser.prediction, batch.latents, draw.noise, draw.t, path)
+        if draw.teacher is not None:
+            target = draw.teacher.mixed(target, x_t, draw.t, path, denoiser.prediction)
         output = denoiser(x_t, draw.t, draw.cond)
         error = losses.elementwise(self.error, output.sample.float(), target, self.huber_delta)
         if self.map_weighting:
             for name, ports in draw.targets.items():
-                if "prior_map" in ports:
+                if MAP in ports:
                     # Not cond.port_mask: the weight is part of the loss, so expert dropout keeps
                     # it.
                     weighted = draw.keep_text & batch.expert_present[name]
-                    error = error * _map_weight(ports["prior_map"], weighted, *error.shape[-2:])
+                    error = error * _map_weight(ports[MAP], weighted, *error.shape[-2:])
         if batch.masks is None:
             per_sample = losses.unpadded_mean(error, batch.target_mask)
         else:
             per_sample = losses.masked_mean(error, batch.masks, self.foreground, self.background)
         return output, per_sample * self.weighting(path.log_snr(draw.t), denoiser.prediction)
+
+
+def _row(tensors: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
+    return {name: tensor[row : row + 1] for name, tensor in tensors.items()}
 
 
 def _map_weight(importance: Tensor, weighted: Tensor, height: int, width: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyflux_pl.codecs.bezier_networks import AutoencoderNetworks
+from tinyflux_pl.codecs.autoencoder_networks import AutoencoderNetworks
 from tinyflux_pl.core.types import Batch
 
 PEAK = 2.0  # of pictures in [-1, 1]

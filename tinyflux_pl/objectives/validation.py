@@ -41,9 +41,7 @@ class FixedGrid:
 
     @torch.no_grad()
     def errors(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
-        """Scalars: `validation/loss_t_<time>` for every time, and before them their mean
-        `validation/loss`.
-        """
+        """Mean `validation/loss`, then `validation/loss_t_<time>` for every time of the grid."""
         path = denoiser.path
         noise = rng.normal(
             batch.latents.shape[1:], self.seed, "validation", batch.sample_ids.tolist()

@@ -32,7 +32,7 @@ def read(path: Path) -> tuple[dict[str, Curve], list[str]]:
         )
     cells, wrong = _cells(complete + end)
     if wrong:
-        notes.append(f"{wrong:,} cells of {path.name} are no numbers; they are left out")
+        notes.append(f"{wrong:,} cells of {path.name} are not numbers; they are ignored")
     curves = {name: curve_of(name, *points) for name, points in cells.items()}
     return {name: curve for name, curve in curves.items() if len(curve) or curve.not_finite}, notes
 

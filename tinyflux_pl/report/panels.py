@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from tinyflux_pl.core import metric_names as names
+from tinyflux_pl.core.metric_names import MetricName
 from tinyflux_pl.report.curve import Curve
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart: the pattern of its metrics, whose group 1, if any, is a series' name.
+    """A chart and the entries of the catalogue that it draws.
 
     `unit` is a format of the page's script (plain, percent, bytes), `axis` what the reader sees.
     """
@@ -19,7 +20,7 @@ class Panel:
     key: str
     section: str
     title: str
-    pattern: str
+    entries: tuple[MetricName, ...]
     axis: str = ""
     unit: str = "plain"
     log: str | None = None
@@ -27,114 +28,102 @@ class Panel:
     most: float | None = None
 
 
-# The first pattern that fits takes a metric; the order within a section is the page's.
+def _shares(key: str, section: str, title: str, *entries: MetricName, axis: str = "share") -> Panel:
+    """A chart from 0 to 100 %."""
+    return Panel(key, section, title, entries, axis, "percent", zero=True, most=1.0)
+
+
+LOSSES = (names.LOSS, names.VALIDATION_LOSS, names.SEEN_LOSS)
+# the order within a section is the page's
 PANELS = (
-    Panel("loss", "curves", "Loss", r"(train/loss|validation/(?:\w+_)?loss)", "total", log="off"),
-    Panel("rate", "curves", "Learning rate", r"train/learning_rate_(\w+)", "by parameter group"),
+    Panel("loss", "curves", "Loss", LOSSES, "total", log="off"),
+    Panel("rate", "curves", "Learning rate", (names.LEARNING_RATE,), "by parameter group"),
     Panel(
-        "norm",
-        "curves",
-        "Gradient norm",
-        r"train/gradient_norm()",
-        "L2, before clipping",
-        log="off",
+        "norm", "curves", "Gradient norm", (names.GRADIENT_NORM,), "L2, before clipping", log="off"
     ),
     Panel(
         "module_norm",
         "curves",
         "Gradient norm by module",
-        r"train/gradient_norm_([\w.]+)",
+        (names.MODULE_GRADIENT_NORM,),
         "L2",
         log="on",
     ),
-    Panel("ema", "curves", "Distance of the EMA", r"train/ema_distance()", "share of the norm"),
-    Panel("skipped", "curves", "Skipped steps", r"train/skipped_steps()", "in all", zero=True),
-    Panel(
-        "times",
-        "times",
-        "Validation loss at each t",
-        r"validation/loss_t_([\d.]+)",
-        "MSE",
-        log="off",
-    ),
+    Panel("ema", "curves", "Distance of the EMA", (names.EMA_DISTANCE,), "share of the norm"),
+    Panel("skipped", "curves", "Skipped steps", (names.SKIPPED,), "in all", zero=True),
+    Panel("times", "times", "Validation loss at each t", (names.VALIDATION_AT,), "MSE", log="off"),
     Panel(
         "seen_times",
         "times",
         "Loss on training samples at each t",
-        r"validation/seen_loss_t_([\d.]+)",
+        (names.SEEN_AT,),
         "MSE",
         log="off",
     ),
+    _shares("accuracy", "accuracy", "Accuracy of the previews", names.ACCURACY),
+    _shares("readable", "accuracy", "Reading the previews", names.READABLE, names.FIT),
+    _shares(
+        "velocity",
+        "experts",
+        "Teachers' velocities in the target",
+        names.VELOCITY_SHARE,
+        names.VELOCITY_WEIGHT,
+        axis="share of samples, and w",
+    ),
     Panel(
-        "accuracy",
-        "accuracy",
-        "Accuracy of the previews",
-        r"preview/accuracy_(\w+)",
-        "share",
-        "percent",
+        "velocity_open",
+        "experts",
+        "Times at which a teacher is used",
+        (names.VELOCITY_OPEN,),
+        "1 used, 0 closed",
         zero=True,
         most=1.0,
     ),
-    Panel(
-        "readable",
-        "accuracy",
-        "Reading the previews",
-        r"preview/(readable|fit)",
-        "share",
-        "percent",
-        zero=True,
-        most=1.0,
-    ),
-    Panel("gate", "experts", "Gates", r"train/gate_(\w+)", "share", "percent", zero=True, most=1.0),
-    Panel("weight", "experts", "Weight of the loss", r"train/(\w+)_weight", "ramps up", zero=True),
+    _shares("gate", "experts", "Gates", names.GATE),
+    Panel("weight", "experts", "Weight of the loss", (names.WEIGHT,), "ramps up", zero=True),
     Panel(
         "unweighted",
         "experts",
         "Distillation loss",
-        r"train/(\w+)_unweighted",
+        (names.UNWEIGHTED,),
         "before its weight",
         log="off",
     ),
-    Panel(
-        "dropout",
-        "experts",
-        "Dropout of the teacher",
-        r"train/(\w+)_dropout",
-        "probability",
-        "percent",
-        zero=True,
-    ),
-    Panel("speed", "speed", "Throughput", r"train/images_per_second()", "images/s", zero=True),
-    Panel("wait", "speed", "Data wait", r"train/data_wait\w*()", "s a step", zero=True),
-    Panel(
-        "mfu",
-        "speed",
-        "Model FLOPs utilisation",
-        r"train/mfu()",
-        "of the peak",
-        "percent",
-        zero=True,
-    ),
-    Panel("memory", "speed", "Peak memory", r"train/\w*memory\w*()", "so far", "bytes", zero=True),
-    Panel("terms", "experts", "Terms of the loss", r"train/(\w+)", "weighted", log="on"),
+    _shares("dropout", "experts", "Dropout of the teacher", names.DROPOUT, axis="probability"),
+    Panel("speed", "speed", "Throughput", (names.IMAGES_PER_SECOND,), "images/s", zero=True),
+    Panel("wait", "speed", "Data wait", (names.DATA_WAIT,), "s a step", zero=True),
+    _shares("mfu", "speed", "Model FLOPs utilisation", names.MFU, axis="of the peak"),
+    Panel("memory", "speed", "Peak memory", (names.MEMORY,), "so far", "bytes", zero=True),
+    Panel("terms", "experts", "Terms of the loss", (names.TERM,), "weighted", log="on"),
+    Panel("l1", "curves", "Error of the pictures", (names.L1, names.SEEN_L1), "L1", log="off"),
+    Panel("psnr", "curves", "PSNR of the pictures", (names.PSNR, names.SEEN_PSNR), "dB"),
 )
 LABELS = {
-    "train/loss": "training",
-    "validation/loss": "validation",
-    "validation/seen_loss": "training samples, fixed grid",
+    names.LOSS: "training",
+    names.VALIDATION_LOSS: "validation",
+    names.SEEN_LOSS: "training samples, fixed grid",
+    **dict.fromkeys((names.L1, names.PSNR), "validation"),
+    **dict.fromkeys((names.SEEN_L1, names.SEEN_PSNR), "training samples"),
+    names.READABLE: "readable",
+    names.VELOCITY_SHARE: "share of samples",
+    names.VELOCITY_WEIGHT: "w",
+    names.FIT: "fit",
 }
 
 
 def panel_of(name: str) -> Panel | None:
     """The panel of a metric; None for one that this project does not log itself."""
-    return next((panel for panel in PANELS if re.fullmatch(panel.pattern, name)), None)
+    entry = names.find(name)
+    return next((panel for panel in PANELS if entry in panel.entries), None)
 
 
 def label(panel: Panel, name: str) -> str:
-    """The name of a metric within its panel."""
-    match = re.fullmatch(panel.pattern, name)
-    part = match[1] if match else ""
-    return LABELS.get(name, part.replace("_", " ") or panel.title)
+    """The name of a metric within its panel: that of its line, or the parts of its name."""
+    entry = next((entry for entry in panel.entries if entry.matches(name)), None)
+    if entry is None:
+        return name
+    parts = " ".join((entry.parts(name) or {}).values())
+    return LABELS.get(entry, parts.replace("_", " ") or panel.title)
 
 
 def sorted_out(curves: Mapping[str, Curve]) -> tuple[dict[str, dict[str, Curve]], dict[str, Curve]]:

@@ -55,7 +55,7 @@ def html(run: RunFiles, attention: bool = True) -> str:
             "attention",
             "Attention importance",
             maps,
-            "Where the teacher Sol looks, beside the map that the student's own head predicts.",
+            "Attention of the teacher Sol next to the map predicted by the student's head.",
         ),
         Section("speed", "Throughput and memory", learning.section(by_panel, "speed")),
         Section("others", "Other metrics", learning.unlisted(rest)),

@@ -27,9 +27,7 @@ def line_height(pixels: int) -> int:
 
 
 def lines(text: str, pixels: int, room: float, most: int) -> list[str]:
-    """The text in at most `most` lines of `room` pixels; one that ends before the text does ends
-    with three dots.
-    """
+    """The text in at most `most` lines of `room` pixels; three dots mark a truncated text."""
     words = printable(text[:LONGEST]).split()
     if len(text) > LONGEST:
         words[-1] += CUT
@@ -52,8 +50,9 @@ def lines(text: str, pixels: int, room: float, most: int) -> list[str]:
 
 
 def write(pen: ImageDraw, at: tuple[float, float], text: str, pixels: int, fill: str) -> None:
-    """One line with its left end at (x, y), its top; the parts of a line that begins right to left
-    stand in turn.
+    """Draw one line with its top left corner at (x, y).
+
+    The parts of a line that begins right to left are placed in reverse order.
     """
     x, y = at
     parts = runs(text, pixels)

@@ -37,8 +37,9 @@ def save(sheet: Image.Image, path: Path) -> None:
 
 
 def read(path: Path) -> tuple[Image.Image, list[Cell]]:
-    """The sheet and its cells, none if it describes none; ValueError for a file that is no PNG of
-    bounded size.
+    """The sheet and its cells (none if it describes none).
+
+    ValueError for a file that is no PNG of bounded size.
     """
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES:,} bytes")

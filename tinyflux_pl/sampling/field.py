@@ -52,6 +52,7 @@ def batched(cond: Conditioning, uncond: Conditioning) -> Conditioning:
         _cat_pair("a size", cond.size_ids, uncond.size_ids),
         _cat_pair("a target's places", cond.target_ids, uncond.target_ids),
         _cat_pair("a target's padding", cond.target_mask, uncond.target_mask),
+        _cat_pair("a control map", cond.hint, uncond.hint),
     )
 
 

@@ -35,12 +35,11 @@ def faces(pixels: int) -> tuple[FreeTypeFont, ...]:
 
 
 def runs(text: str, pixels: int) -> list[tuple[str, FreeTypeFont]]:
-    """The text cut where the font changes; a character that no font has is written as its code
-    point, U+0F40.
+    """Split the text where the font changes.
 
-    A face stays as long as it has the next character, so that words of one script are not divided.
-    Space between two faces is a part of its own: within one that runs from right to left it would
-    change sides.
+    A character without glyph is written as its code point, U+0F40. A face stays as long as it has
+    the next character, so that words of one script are not divided. Space between two faces is a
+    part of its own: within one that runs from right to left it would change sides.
     """
     pieces: list[tuple[str, FreeTypeFont]] = []
     face = faces(pixels)[0]

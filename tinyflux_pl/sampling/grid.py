@@ -20,9 +20,7 @@ CELL, LARGEST = 128, 192
 
 @dataclass
 class Grid:
-    """Collects the first `most` pictures that are added, reduced at once: memory does not grow with
-    their number.
-    """
+    """Collects the first `most` images, reduced when added so that memory stays bounded."""
 
     most: int = 64
     largest: int = LARGEST
@@ -36,9 +34,7 @@ class Grid:
             self.captions.append(caption)
 
     def sheet(self, columns: int = 0) -> Image.Image:
-        """All of them in so many columns (0: as many as make a sheet somewhat wider than it is
-        high).
-        """
+        """All images in `columns` columns; 0 makes the sheet somewhat wider than high."""
         count = len(self.cells)
         columns = min(columns or _columns(count), count)
         wide = max(NARROWEST, *(cell.width for cell in self.cells))
@@ -75,8 +71,9 @@ def captioned_grid(images: Tensor, captions: Sequence[str]) -> Image.Image:
 
 
 def paired_grid(images: Tensor, references: Tensor, captions: Sequence[str]) -> Image.Image:
-    """A sheet of images (N, 3, H, W) in [-1, 1], each left of its reference (N, 3, H, W) and above
-    its caption.
+    """A sheet of images (N, 3, H, W) in [-1, 1] with their references and captions.
+
+    Each image stands left of its reference (N, 3, H, W) and above its caption.
     """
     grid = Grid(most=len(images), largest=2 * LARGEST)
     for image, reference, caption in zip(images, references, captions, strict=True):

@@ -57,8 +57,9 @@ def as_decoded(picture: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SamplePictures:
-    """Text, and for image i the references or inpainting channels of sample i (modulo the
-    batch).
+    """Text, and for image i the references or inpainting channels of sample i.
+
+    Samples repeat after the batch.
     """
 
     batch: Batch
@@ -66,11 +67,10 @@ class SamplePictures:
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         """The conditioning of these rows of a call."""
         index = torch.arange(rows.start, rows.start + len(text)) % len(self.batch)
-        inpaint = self.batch.inpaint
+        parts = {"inpaint": self.batch.inpaint, "hint": self.batch.hint}
+        parts = {name: None if part is None else part[index] for name, part in parts.items()}
         references = tuple(reference[index] for reference in self.batch.references)
-        return Conditioning(
-            text, references=references, inpaint=None if inpaint is None else inpaint[index]
-        )
+        return Conditioning(text, references=references, **parts)
 
 
 @dataclass
@@ -103,9 +103,7 @@ class ImageSampler:
         return spec.channels, height // spec.downsample, width // spec.downsample
 
     def images(self, denoiser: Denoiser, prompts: Sequence[str], **options: Any) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] on the CPU, one a prompt; options as `batches` has
-        them.
-        """
+        """Images (N, 3, H, W) in [-1, 1] on the CPU, one per prompt; options as in `batches`."""
         return torch.cat(list(self.batches(denoiser, prompts, **options)))
 
     @torch.inference_mode()

@@ -16,11 +16,10 @@ from tinyflux_pl.diffusion.solvers import Field
 
 @dataclass(frozen=True)
 class Initial:
-    """Latents (1, C, H, W) of a picture, `strength` of whose steps are taken: 1 is all of them,
-    from noise.
+    """Latents (1, C, H, W) of an initial image and the fraction of steps taken.
 
-    `mask` (1, 1, H, W) is 1 where the picture is drawn anew and 0 where it is kept, with values
-    between where both mix; None: everywhere anew.
+    `strength` 1 takes all steps, from noise. `mask` (1, 1, H, W) is 1 where the picture is drawn
+    anew and 0 where it is kept, with values between where both mix; None: everywhere anew.
     """
 
     latents: Tensor

@@ -20,9 +20,7 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: str | Path, metadata: dict[str, Any]) -> None:
-    """Write atomically, with `metadata` as JSON under the key `tinyflux_pl` and the prompt beside
-    it.
-    """
+    """Write a PNG atomically with `metadata` as JSON under the key `tinyflux_pl` and the prompt."""
     info = PngInfo()
     info.add_itxt("tinyflux_pl", json.dumps(metadata, sort_keys=True))
     if "prompt" in metadata:

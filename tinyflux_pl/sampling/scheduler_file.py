@@ -102,8 +102,6 @@ class SchedulerFile:
         )
 
     def close(self) -> None:
-        """Name what has not been read, but for what such schedulers write and do not read
-        themselves.
-        """
+        """Report unread settings, except those that such schedulers never read."""
         unread = {key for key in self.settings if not key.startswith("_")} - self.seen - HARMLESS
         name_unread(unread, self.where)

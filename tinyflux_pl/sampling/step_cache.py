@@ -22,8 +22,10 @@ from tinyflux_pl.diffusion.cache_rules import CacheSettings, hits, relative_chan
 
 @dataclass
 class BranchState:
-    """Memory of a branch of guidance: the measure of its last step, what the blocks added when
-    they ran last, the movement since, and the steps that were passed by since.
+    """Cache of one guidance branch.
+
+    The measure of its last step, the last output of the blocks, the accumulated movement and the
+    number of skipped steps.
     """
 
     measure: Tensor | None = None
@@ -59,8 +61,9 @@ class StepCache:
         return self.hits / self.forwards if self.forwards else 0.0
 
     def begin(self, branch: str, *, forced: bool = False, bypassed: bool = False) -> None:
-        """Name the branch of the next call of the denoiser; `forced` computes it, `bypassed` leaves
-        the cache out of it.
+        """Name the branch of the next denoiser call.
+
+        `forced` computes it, `bypassed` does not use the cache.
         """
         self._key, self._is_forced, self._is_bypassed = (branch, -1), forced, bypassed
 

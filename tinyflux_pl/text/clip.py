@@ -47,13 +47,10 @@ class ClipText(PretrainedText):
         self.length = length
 
     def _locate(self, key: str) -> tuple[Path, Path]:
-        return locate(
-            self.weights,
-            self.revision,
-            self.subfolder,
-            self.tokenizer_subfolder,
-            variant=self.variant,
-        )
+        return locate(self.weights, self.revision, *self._inside(key), variant=self.variant)
+
+    def _inside(self, key: str) -> tuple[str, str]:
+        return self.subfolder, self.tokenizer_subfolder
 
     @cached_property
     def text_spec(self) -> TextSpec:
@@ -61,12 +58,11 @@ class ClipText(PretrainedText):
         width = self._width("clip", "hidden_size")
         return TextSpec(width=width, length=self.length, pooled=width)
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings, padded to `length`."""
-        return TextEmbeddings.cat(
-            [self._encode(part) for part in self._batches(prompts, self.batch_size)]
-        )
+        batches = self._batches(self._expanded(prompts), self.batch_size)
+        with self._gradients():
+            return TextEmbeddings.cat([self._encode(part) for part in batches])
 
     def _encode(self, prompts: list[str]) -> TextEmbeddings:
         tokenizer, model = self._loaded("clip")
@@ -77,7 +73,7 @@ class ClipText(PretrainedText):
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
         """Tokens of each prompt that are read, and that are cut off."""
-        return prompt_lengths(self._tokenizer, prompts, self.length)
+        return prompt_lengths(self._tokenizer, self._expanded(prompts), self.length)
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that decides the embeddings: hashes of files, config.json, length, dtype."""
@@ -87,4 +83,5 @@ class ClipText(PretrainedText):
             "dtype": self.dtype,
             "files": self._hashes["clip"],
             "config": self._deciding_configs()["clip"],
+            **self._words_fingerprint(),
         }

@@ -106,6 +106,9 @@ class ClipPairText(PretrainedText):
     def _has_only_structures(self) -> bool:
         return self.weights is None
 
+    def _inside(self, key: str) -> tuple[str, str]:
+        return SUBFOLDERS[key]
+
     def _structure(self, key: str) -> dict[str, Any] | None:
         return (self.structures or {}).get(key)
 
@@ -116,7 +119,7 @@ class ClipPairText(PretrainedText):
                 "..."
             )
             raise ConfigError("no weights for the text encoders", where="text.weights", cure=cure)
-        inside = (*SUBFOLDERS[key], self.parts[key])
+        inside = (*self._inside(key), self.parts[key])
         tokenizer = (self.tokenizer, self.tokenizer_revision)
         return locate(self.weights, self.revision, *inside, *tokenizer, variant=self.variant)
 
@@ -129,9 +132,7 @@ class ClipPairText(PretrainedText):
 
     @cached_property
     def text_spec(self) -> TextSpec:
-        """Widths from the encoders' config.json, or from `structures` where there are no
-        weights.
-        """
+        """Widths from the encoders' config.json, or from `structures` without weights."""
         width = self._width("first", "hidden_size") + self._width("second", "hidden_size")
         pooled = self._width("second", "projection_dim")
         if self.pooled == "both":
@@ -141,17 +142,16 @@ class ClipPairText(PretrainedText):
         return TextSpec(width, CLIP_LENGTH + self.t5_length, pooled)
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """Prompts -> embeddings; a prompt longer than an encoder's length is cut for it, with a
-        warning.
-        """
-        prompts = list(prompts)
-        first, pooled_first = self._clip("first", prompts)
-        second, pooled = self._clip("second", prompts)
+        """Embed prompts; one beyond an encoder's length is truncated for it with a warning."""
+        prompts = self._expanded(prompts)
+        with self._gradients():
+            first, pooled_first = self._clip("first", prompts)
+            second, pooled = self._clip("second", prompts)
+            t5_tokens = self._t5(prompts) if self.t5_length else None
         tokens = torch.cat([first, second], -1)
         if self.pooled == "both":
             pooled = torch.cat([pooled_first, pooled], -1)
-        if self.t5_length:
-            t5_tokens = self._t5(prompts)
+        if t5_tokens is not None:
             tokens = torch.nn.functional.pad(tokens, (0, t5_tokens.shape[-1] - tokens.shape[-1]))
             tokens = torch.cat([tokens, t5_tokens], 1)
         return TextEmbeddings(
@@ -161,23 +161,19 @@ class ClipPairText(PretrainedText):
     def null(self) -> TextEmbeddings:
         """The unconditional: zeros for SDXL's base, else the empty prompt."""
         if not self.zero_null:
-            return self.encode([""])
+            return super().null()
         spec = self.text_spec
         tokens = torch.zeros(1, spec.length, spec.width, device=self.device)
         mask = torch.ones(1, spec.length, dtype=torch.bool, device=self.device)
         return TextEmbeddings(tokens, mask, torch.zeros(1, spec.pooled, device=self.device))
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
-        """Tokens of each prompt that T5 reads (CLIP, where there is no T5), and that are cut
-        off.
-        """
+        """Tokens of each prompt that T5 (without T5: CLIP) reads, and the number truncated."""
         length = self.t5_length if self._reads_t5 else CLIP_LENGTH
-        return prompt_lengths(self._tokenizer, prompts, length)
+        return prompt_lengths(self._tokenizer, self._expanded(prompts), length)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the embeddings: hashes of files, configurations, lengths, null
-        text, dtype.
-        """
+        """Plain data that decides the embeddings: file hashes, configurations and settings."""
         return {
             "text": self.name,
             "pooled": self.pooled,
@@ -186,9 +182,9 @@ class ClipPairText(PretrainedText):
             "dtype": self.dtype,
             **self._hashes,
             "config": self._deciding_configs(),
+            **self._words_fingerprint(),
         }
 
-    @torch.no_grad()
     def _clip(self, key: str, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Tokens and pooled projection of one CLIP; width 0 for a class without a projection."""
         tokens, pooled = [], []
@@ -200,7 +196,6 @@ class ClipPairText(PretrainedText):
             )
         return torch.cat(tokens), torch.cat(pooled)
 
-    @torch.no_grad()
     def _t5(self, prompts: list[str]) -> Tensor:
         if self.drop_t5:
             return torch.zeros(

@@ -80,6 +80,9 @@ class ClipT5(PretrainedText):
         """Weights and revision of each encoder."""
         return {"t5": (self.t5, self.t5_revision), "clip": (self.clip, self.clip_revision)}
 
+    def _inside(self, key: str) -> tuple[str, str]:
+        return self.subfolders[key], self.subfolders[f"{key}_tokenizer"]
+
     def _structure(self, key: str) -> dict[str, Any] | None:
         return (self.structures or {}).get(key)
 
@@ -95,12 +98,16 @@ class ClipT5(PretrainedText):
     def _has_only_structures(self) -> bool:
         return self.t5 is None and self.clip is None and self.structures is not None
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._null = None
+
     def _locate(self, key: str) -> tuple[Path, Path]:
         weights, revision = self._sources[key]
         if weights is None:
             cure = f"text.{key}=FOLDER, or release.weights=FOLDER of the whole pipeline"
             raise ConfigError(f"no weights for {self.kinds[key]}", where=f"text.{key}", cure=cure)
-        inside = (self.subfolders[key], self.subfolders[f"{key}_tokenizer"], self.parts[key])
+        inside = (*self._inside(key), self.parts[key])
         tokenizer = (self.tokenizer, self.tokenizer_revision)
         return locate(weights, revision, *inside, *tokenizer, variant=self.variant)
 
@@ -113,13 +120,14 @@ class ClipT5(PretrainedText):
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings padded to `length`."""
-        batches = list(self._batches(prompts, self.batch_size))
-        encoded = [self._encode_t5(batch) for batch in batches]
-        if self.sequential:
-            self.free()
-        pooled = [self._encode_clip(batch) for batch in batches]
-        if self.sequential:
-            self.free()
+        batches = list(self._batches(self._expanded(prompts), self.batch_size))
+        with self._gradients():
+            encoded = [self._encode_t5(batch) for batch in batches]
+            if self.sequential:
+                self.free()
+            pooled = [self._encode_clip(batch) for batch in batches]
+            if self.sequential:
+                self.free()
         tokens = torch.cat([tokens for tokens, _ in encoded])
         mask = torch.cat([mask for _, mask in encoded])
         return TextEmbeddings(tokens, mask, torch.cat(pooled))
@@ -127,12 +135,12 @@ class ClipT5(PretrainedText):
     def null(self) -> TextEmbeddings:
         """The unconditional: the empty prompt, encoded once."""
         if self._null is None:
-            self._null = self.encode([""])
+            self._null = super().null()
         return self._null.to(self.device)
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
         """T5 tokens of each prompt that are read, and that are cut off."""
-        return prompt_lengths(self._tokenizer, prompts, self.length)
+        return prompt_lengths(self._tokenizer, self._expanded(prompts), self.length)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments.
@@ -145,9 +153,7 @@ class ClipT5(PretrainedText):
         return config
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the embeddings: hashes of files, configurations, length, dtype,
-        masking.
-        """
+        """Plain data that decides the embeddings: file hashes, configurations and settings."""
         return {
             "text": self.name,
             "length": self.length,
@@ -156,9 +162,9 @@ class ClipT5(PretrainedText):
             "config": self._deciding_configs(),
             **({} if self.masked else {"masked": False}),
             **({"attend_padding": True} if self.attend_padding else {}),
+            **self._words_fingerprint(),
         }
 
-    @torch.no_grad()
     def _encode_t5(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         model, ids, mask = self._inputs("t5", prompts, self.length)
         tokens = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
@@ -166,7 +172,6 @@ class ClipT5(PretrainedText):
             return tokens, torch.ones_like(ids, dtype=torch.bool)
         return tokens, mask.bool()
 
-    @torch.no_grad()
     def _encode_clip(self, prompts: list[str]) -> Tensor:
         model, ids, mask = self._inputs("clip", prompts, CLIP_LENGTH)
         return model(input_ids=ids, attention_mask=mask).pooler_output.float()

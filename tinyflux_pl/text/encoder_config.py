@@ -62,9 +62,7 @@ NEUTRAL = {  # what changes no number that an encoder gives: notes, training, ge
 
 
 def described(path: Path | None, structure: dict[str, Any] | None) -> dict[str, Any]:
-    """An encoder's configuration: its folder's config.json, or `structure` where there is no
-    folder.
-    """
+    """An encoder's configuration: config.json of its folder, or `structure` without a folder."""
     if path is not None and path.is_dir():
         return read_config(path)
     if structure is None:
@@ -96,9 +94,19 @@ def read_config(folder: Path) -> dict[str, Any]:
                 what, where=str(path), cure=f"take {key} out if you trust the rest of the folder"
             )
     require_plain_config(config, folder)
+    for described in (config, text_config):
+        if isinstance(described, dict):
+            described.pop("quantization_config", None)  # the weights tell more
     if not isinstance(text_config, dict):
         raise CorruptCheckpoint("text_config is no object", where=str(path), cure="fetch it again")
     return text_config
+
+
+def width_key(kind: str) -> str:
+    """The entry of a configuration that holds the width of a class of transformers."""
+    if kind.startswith("T5"):
+        return "d_model"
+    return "dim" if kind.startswith("DistilBert") else "hidden_size"
 
 
 def width_of(
@@ -167,11 +175,10 @@ def built(kind: str, config: dict[str, Any]) -> Any:
 
 
 def deciding(kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Entries of a configuration that change embeddings: all but NEUTRAL that differ from the
-    defaults.
+    """Entries of a configuration that change embeddings.
 
-    So a file that spells a default out is the file that leaves it out. The end's id tells CLIP
-    where to pool, and others nothing.
+    That is all but NEUTRAL ones and those equal to the defaults. So a file that spells a default
+    out is the file that leaves it out. The end's id tells CLIP where to pool, and others nothing.
     """
     config_object = built(kind, config)
     neutral = NEUTRAL if kind.startswith("CLIP") else NEUTRAL | {"eos_token_id"}

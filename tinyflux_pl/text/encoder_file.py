@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.weights import key_prefixes
+from tinyflux_pl.weights import key_prefixes, tensor_files
 from tinyflux_pl.weights.dequantize import plain
-from tinyflux_pl.weights.headers import tensor_shapes
 
 # what its keys begin with: in SDXL's file, in those that image tools pack, in a file of its own
 PARTS = {
     "clip_l": ("conditioner.embedders.0.transformer.", "text_encoders.clip_l.transformer.", ""),
     "clip_g": ("conditioner.embedders.1.model.", "text_encoders.clip_g.transformer.", ""),
     "t5xxl": ("text_encoders.t5xxl.transformer.", ""),
+    "distilbert": ("distilbert.", ""),
 }
 ALWAYS = {  # a key that an encoder never lacks
     "t5xxl": re.compile(r"(shared|encoder\.embed_tokens)\.weight"),
+    "distilbert": re.compile(r"embeddings\.word_embeddings\.weight"),
     **dict.fromkeys(
         ("clip_l", "clip_g"),
         re.compile(r"(text_model\.embeddings\.token_embedding|token_embedding)\.weight"),
@@ -39,6 +40,7 @@ UNUSED = {  # what a release holds beside the encoder: image towers, decoders, h
     "clip_l": re.compile(r"^(vision_model|visual_projection|visual)\."),
     "clip_g": re.compile(r"^(vision_model|visual_projection|visual)\."),
     "t5xxl": re.compile(r"^(decoder|lm_head)\."),
+    "distilbert": re.compile(r"^(vocab_(transform|layer_norm|projector)|(pre_)?classifier)\."),
     CHAT_PART: re.compile(
         r"^(model\.|language_model\.)?(vision_tower|visual|multi_modal_projector|lm_head)\."
     ),
@@ -61,8 +63,8 @@ OPEN_CLIP_LAYER = {
 
 
 def prefix_of(file: Path, part: str) -> str | None:
-    """Prefix of an encoder's keys (see PARTS) in a safetensors file; None if it is not there."""
-    keys = key_prefixes.unwrapped(tensor_shapes(file), str(file))
+    """Prefix of an encoder's keys (see PARTS) in a file of weights; None if it is not there."""
+    keys = key_prefixes.unwrapped(tensor_files.shapes(file), str(file))
     if part == CHAT_PART:
         return next((match[1] for key in keys if (match := CHAT.fullmatch(key))), None)
     for prefix in PARTS.get(part, ()):
@@ -74,7 +76,8 @@ def prefix_of(file: Path, part: str) -> str | None:
 def depth(file: Path) -> int:
     """Number of a chat model's layers in a single file: image tools omit unused ones."""
     pattern = re.compile(rf"(?:text_encoders\.\w+\.transformer\.)?{TOWER.pattern}layers\.(\d+)\.")
-    matches = (pattern.match(key) for key in key_prefixes.unwrapped(tensor_shapes(file), str(file)))
+    keys = key_prefixes.unwrapped(tensor_files.shapes(file), str(file))
+    matches = (pattern.match(key) for key in keys)
     return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
@@ -88,8 +91,7 @@ def encoder_weights(
     prefix: str,
     alone: bool,
 ) -> dict[str, Tensor]:
-    """An encoder's weights from the files' tensors, under the names of `skeleton` (transformers'
-    class).
+    """An encoder's weights under the names of `skeleton` (a class of transformers).
 
     Keys that the reference does not read are left out; all others stay, to be checked. `alone`: a
     file without a folder around it. Raises what weights.dequantize.plain does.
@@ -131,7 +133,8 @@ def _key_in_skeleton(key: str, expected: Mapping[str, Tensor]) -> str:
 
     Some versions of it put a name before all, and some do not.
     """
-    names = (key, key.removeprefix("text_model."), f"text_model.{key}")
+    bare = key.removeprefix("text_model.").removeprefix("distilbert.")
+    names = (key, bare, f"text_model.{key}")
     return next((name for name in names if name in expected), key)
 
 

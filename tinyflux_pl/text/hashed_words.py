@@ -14,10 +14,12 @@ from torch import Tensor
 
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.core.specs import TextSpec
 from tinyflux_pl.core.types import PromptLength, TextEmbeddings
+from tinyflux_pl.text.learned_words import WordReader
 from tinyflux_pl.text.words import words_of
+
+TOKENS, POOLED = "hashed", "hashed_pooled"  # tables of learnt words
 
 
 @lru_cache(maxsize=1 << 16)
@@ -35,13 +37,14 @@ def position_code(length: int, width: int) -> Float[Tensor, "l d"]:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-class HashedWords(TextEncoder):
+class HashedWords(WordReader):
     """Word vectors seeded by the word's hash, plus a position code; any prompt has an embedding.
 
     tokens (B, length, width); mask True on words, and on one token where there is no word; pooled
     (B, width): the sum of the vectors of words and of pairs of neighbours, so that order tells,
     with norm sqrt(width). A prompt of more than `length` words is cut there, with a warning;
-    `pooled` is of all of them, unless the prompt is ASCII.
+    `pooled` is of all of them, unless the prompt is ASCII. A learnt word has a vector of its own
+    in the tokens and another in the pooled sum; its neighbours' pairs stay hashed.
     """
 
     name = "hashed"
@@ -63,10 +66,11 @@ class HashedWords(TextEncoder):
         tokens = torch.zeros(len(prompts), self.length, self.width)
         mask = torch.zeros(len(prompts), self.length, dtype=torch.bool)
         pooled = torch.zeros(len(prompts), self.width)
-        for row, prompt in enumerate(prompts):
+        learned, learned_pooled = self._table(TOKENS), self._table(POOLED)
+        for row, prompt in enumerate(self._expanded(prompts)):
             every = self._read(prompt)
             words = every[: self.length]
-            vectors = torch.stack([word_vector(word, self.width) for word in words])
+            vectors = torch.stack([self._vector(word, learned) for word in words])
             tokens[row, : len(words)] = vectors + self._positions[: len(words)]
             mask[row, : len(words)] = True
             # ASCII is cut as ever, stored embeddings being of it; signs of unspaced scripts are
@@ -74,17 +78,49 @@ class HashedWords(TextEncoder):
             summed = words if prompt.isascii() else every
             # a space cannot be inside a word, so a pair never collides with one
             named = [*summed, *(f"{a} {b}" for a, b in pairwise(summed))]
-            pooled[row] = torch.stack([word_vector(name, self.width) for name in named]).sum(0)
+            pooled[row] = torch.stack([self._vector(name, learned_pooled) for name in named]).sum(0)
         pooled = torch.nn.functional.normalize(pooled, dim=-1) * math.sqrt(self.width)
         return TextEmbeddings(tokens.to(self.device), mask.to(self.device), pooled.to(self.device))
 
+    def word_widths(self) -> dict[str, int]:
+        """A vector among the tokens, and one in the pooled sum."""
+        return {TOKENS: self.width, POOLED: self.width}
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        """The hashed vectors of the word's parts."""
+        parts = words_of(word) or [""]
+        vectors = torch.stack([word_vector(part, self.width) for part in parts])
+        return {TOKENS: vectors, POOLED: vectors}
+
+    def require_word(self, word: str) -> None:
+        """Raise ConfigError unless it is one word as this encoder divides texts."""
+        if words_of(word) != [word]:
+            parts = "".join(words_of(word)) or "pinkish"
+            raise ConfigError(
+                f"{word!r} is not read as one word of letters and digits in lower case",
+                where="method.word",
+                cure=f"method.word={parts}",
+            )
+
+    def _table(self, name: str) -> dict[str, Tensor]:
+        """Piece of a learnt word -> its vector in a table."""
+        return {
+            piece: vector.cpu()
+            for word in self.words
+            for piece, vector in zip(word.pieces, word.tables[name], strict=True)
+        }
+
+    def _vector(self, word: str, learned: dict[str, Tensor]) -> Tensor:
+        return learned[word] if word in learned else word_vector(word, self.width)
+
+    @torch.no_grad()
     def null(self) -> TextEmbeddings:
         """The unconditional: the empty prompt, one constant token."""
         return self.encode([""])
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
         """Words of each prompt that are read, and that are cut off."""
-        counts = [len(words_of(prompt)) for prompt in prompts]
+        counts = [len(words_of(prompt)) for prompt in self._expanded(prompts)]
         return [PromptLength(min(n, self.length), max(n - self.length, 0)) for n in counts]
 
     def config(self) -> dict[str, Any]:
@@ -93,7 +129,8 @@ class HashedWords(TextEncoder):
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that decides the embeddings."""
-        return {"text": self.name, "version": 1, **self.config()}
+        identity = {"text": self.name, "version": 1, **self.config()}
+        return identity | self._words_fingerprint()
 
     def to(self, device: Any) -> "HashedWords":
         """Set the device of the returned embeddings."""

@@ -87,11 +87,14 @@ class LanguageModelText(PretrainedText):
     def _has_only_structures(self) -> bool:
         return self.weights is None and self.structure is not None
 
+    def _inside(self, key: str) -> tuple[str, str]:
+        return self.subfolder, self.tokenizer_subfolder
+
     def _locate(self, key: str) -> tuple[Path, Path]:
         if self.weights is None:
             cure = "text.weights=FOLDER, which holds text_encoder/ and tokenizer/"
             raise ConfigError(f"no weights for {self.kind}", where="text.weights", cure=cure)
-        inside = (self.subfolder, self.tokenizer_subfolder, self.parts[key])
+        inside = (*self._inside(key), self.parts[key])
         tokenizer = (self.tokenizer, self.tokenizer_revision)
         path, folder = locate(
             self.weights, self.revision, *inside, *tokenizer, variant=self.variant
@@ -120,15 +123,16 @@ class LanguageModelText(PretrainedText):
         """
         return TextSpec(self._width(KEY, "hidden_size") * len(self.layers), self.length, pooled=0)
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings."""
         size = 1 if self.pad_multiple else self.batch_size
-        return TextEmbeddings.cat([self._encode(part) for part in self._batches(prompts, size)])
+        batches = self._batches(self._expanded(prompts), size)
+        with self._gradients():
+            return TextEmbeddings.cat([self._encode(part) for part in batches])
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
         """Tokens of each prompt, with its chat template, that are read, and that are cut off."""
-        texts = self._chat_texts(self._tokenizer, prompts)
+        texts = self._chat_texts(self._tokenizer, self._expanded(prompts))
         return prompt_lengths(
             self._tokenizer, texts, self.length, self._adds_bos(self._tokenizer, texts)
         )
@@ -140,9 +144,7 @@ class LanguageModelText(PretrainedText):
         ]
 
     def _adds_bos(self, tokenizer: Any, texts: Sequence[str]) -> bool:
-        """True if the tokenizer adds its special tokens, False if the template has written them
-        already.
-        """
+        """True if the tokenizer adds special tokens, False if the chat template did already."""
         return tokenizer.bos_token is None or not texts[0].startswith(tokenizer.bos_token)
 
     def _encode(self, prompts: list[str]) -> TextEmbeddings:
@@ -193,9 +195,7 @@ class LanguageModelText(PretrainedText):
         return {**super().config(), "layers": list(self.layers)}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain data that decides the embeddings: hashes of files, config.json, layers, chat,
-        lengths, dtype.
-        """
+        """Plain data that decides the embeddings: file hashes, config.json and settings."""
         return {
             "text": self.name,
             "layers": list(self.layers),
@@ -207,4 +207,5 @@ class LanguageModelText(PretrainedText):
             "dtype": self.dtype,
             "files": self._hashes[KEY],
             "config": self._deciding_configs()[KEY],
+            **self._words_fingerprint(),
         }

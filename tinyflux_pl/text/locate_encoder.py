@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyflux_pl.core.errors import ConfigError, HubError
-from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.pretrained import STEMS
-from tinyflux_pl.weights import hub
+from tinyflux_pl.weights import hub, tensor_files
 from tinyflux_pl.weights.dequantize import require_network
 from tinyflux_pl.weights.find_files import fetch
-from tinyflux_pl.weights.headers import tensor_shapes
 from tinyflux_pl.weights.known_releases import apposition
 
 COMPANION_FILES = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration and vocabulary
@@ -60,11 +58,11 @@ def _in_or_around(file: Path, subfolder: str, part: str) -> Path:
 
     Else the encoder's folder in the release around the file.
     """
-    require_tensor_file(file)
+    tensor_files.require_weights(file)
     if encoder_file.prefix_of(file, part) is not None:
         return file
     if not subfolder or not (file.parent / subfolder / "config.json").is_file():
-        shapes = tensor_shapes(file)
+        shapes = tensor_files.shapes(file)
         require_network(shapes, str(file))  # which would tell more
         what = f"this file{apposition(shapes)} holds no {part or 'text encoder'}"
         cure = (

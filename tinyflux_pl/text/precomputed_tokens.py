@@ -16,14 +16,13 @@ from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 
 
 class PrecomputedTokens(TextEncoder):
-    """Tokens (B, L, C + axes): C values, normalised by the training data's moments, then the
-    position ids.
+    """Tokens (B, L, C + axes) read from data: C normalised values, then the position ids.
 
-    The ids travel inside the tokens, so that whatever pads, drops or picks tokens keeps each with
-    its position. `pooled` (B, P) is the vector beside a condition, normalised; zero where the data
-    has none. `named` finds the pairs that captions name; it is not saved, so that a rebuilt encoder
-    reads conditions only. `ids` (L, axes) are the position ids that all conditions share, if they
-    do.
+    Values are normalised by the moments of the training data. The ids travel inside the tokens, so
+    that whatever pads, drops or picks tokens keeps each with its position. `pooled` (B, P) is the
+    vector beside a condition, normalised; zero where the data has none. `named` finds the pairs
+    that captions name; it is not saved, so that a rebuilt encoder reads conditions only. `ids` (L,
+    axes) are the position ids that all conditions share, if they do.
     """
 
     name = "given"

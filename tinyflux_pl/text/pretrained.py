@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError, UntrustedFile
-from tinyflux_pl.core.files import require_tensor_file
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.encoder_config import (
     built,
@@ -16,12 +15,14 @@ from tinyflux_pl.text.encoder_config import (
     described,
     reads_chats,
     skeleton,
+    width_key,
     width_of,
 )
 from tinyflux_pl.text.tokenizer import load_tokenizer, require_ids, require_kind
 from tinyflux_pl.weights.find_files import weights_in
 from tinyflux_pl.weights.headers import known_sha256
 from tinyflux_pl.weights.key_diff import differences, shapes_of
+from tinyflux_pl.weights.tensor_files import require_weights
 from tinyflux_pl.weights.weight_files import WeightFiles
 
 STEMS = ("model",)
@@ -29,9 +30,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def weight_files(path: Path, variant: str | None = None) -> WeightFiles:
-    """The safetensors that will be read: a single file, or of a folder the shards of its index or
-    the whole file.
-    """
+    """The safetensors to read: a single file, or the shards or the whole file of a folder."""
     weights = (
         WeightFiles((path,)) if path.is_file() else weights_in(path, STEMS, variant, "text.variant")
     )
@@ -39,7 +38,7 @@ def weight_files(path: Path, variant: str | None = None) -> WeightFiles:
         cure = "only safetensors weights are read: convert them"
         raise HubError("no model.safetensors", where=str(path), cure=cure)
     for file in weights.files:
-        require_tensor_file(file)
+        require_weights(file)
     return weights
 
 
@@ -76,14 +75,13 @@ def require_encoder(
     structure: dict[str, Any] | None = None,
     variant: str | None = None,
 ) -> None:
-    """Check an encoder's files by their headers, and its tokenizer by its ids, before any weight is
-    read.
+    """Check an encoder by file headers and its tokenizer by ids, before weights are read.
 
     Raises CheckpointMismatch for keys missing, unexpected, packed or of another shape, and for a
     tokenizer with ids that the encoder lacks, CorruptCheckpoint for a torn file.
     """
     # of this kind
-    _ = width_of(path, "d_model" if kind.startswith("T5") else "hidden_size", kind, structure)
+    _ = width_of(path, width_key(kind), kind, structure)
     empty = _empty(kind, path, structure)
     outlines = _encoder_weights(
         weight_files(path, variant).outlines(), path, part, empty, torch.float32
@@ -96,12 +94,11 @@ def load_encoder(
     kind: str,
     path: Path,
     dtype: str,
-    device: torch.device,
     part: str = "",
     structure: dict[str, Any] | None = None,
     variant: str | None = None,
 ) -> Any:
-    """A frozen transformers encoder.
+    """A frozen transformers encoder, on the CPU.
 
     CheckpointMismatch if a weight is missing, unexpected or of another shape.
 
@@ -110,7 +107,8 @@ def load_encoder(
     """
     number = getattr(torch, dtype)
     empty = _empty(kind, path, structure)
-    tensors = _encoder_weights(weight_files(path, variant).tensors(), path, part, empty, number)
+    stored = weight_files(path, variant).tensors(number)
+    tensors = _encoder_weights(stored, path, part, empty, number)
     _require_match(kind, path, empty, tensors)
     with _quiet():
         model, report = type(empty).from_pretrained(
@@ -133,13 +131,13 @@ def load_encoder(
         raise CheckpointMismatch(
             what, where=str(path), cure="use config.json and weights of one release"
         )
-    return model.to(device).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def _empty(kind: str, path: Path, structure: dict[str, Any] | None) -> Any:
     if path.is_dir() and (path / "adapter_config.json").exists():
         cure = "merge the adapter into the weights, or remove its files"
-        raise UntrustedFile("an adapter lies beside the weights", where=str(path), cure=cure)
+        raise UntrustedFile("an adapter is stored next to the weights", where=str(path), cure=cure)
     config = described(path, structure)
     text_config = config.get("text_config", config)
     layers = text_config.get("num_hidden_layers", 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from tinyflux_pl.core.types import Conditioning, PromptLength, TextEmbeddings
 
 
 class StoredPrompts(TextEncoder):
-    """An encoder that reads and writes `folder`: one file for each list of prompts that is encoded
-    together, named by the hash of the encoder's fingerprint and of the prompts.
+    """An encoder that stores embeddings in `folder`, one file per list of prompts.
 
-    A list counts as one, since the last bits of an embedding depend on the batch. The files hold
-    embeddings, not prompts; one that cannot be read is made again.
+    The file is named by the hash of the encoder's fingerprint and of the prompts. A list counts as
+    one, since the last bits of an embedding depend on the batch. The files hold embeddings, not
+    prompts; one that cannot be read is made again.
     """
 
     def __init__(self, encoder: TextEncoder, folder: Path) -> None:
@@ -87,6 +87,10 @@ class StoredPrompts(TextEncoder):
         self.device = torch.device(device)
         self.encoder.to(device)
         return self
+
+    def moved_by(self, move: Callable[[str, Any], None]) -> None:
+        """As the encoder does."""
+        self.encoder.moved_by(move)
 
     def free(self) -> None:
         """Release the encoder's weights."""

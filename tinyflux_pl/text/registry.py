@@ -4,14 +4,17 @@ from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import TextEncoder
+from tinyflux_pl.text.bezier_text import BezierText
 from tinyflux_pl.text.clip import ClipText
 from tinyflux_pl.text.clip_pair import ClipPairText
 from tinyflux_pl.text.clip_t5 import ClipT5
+from tinyflux_pl.text.distilbert import DistilBertText, TrainedDistilBert
 from tinyflux_pl.text.hashed_words import HashedWords
 from tinyflux_pl.text.language_model import LanguageModelText
 from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 
 _ALL = (HashedWords, PrecomputedTokens, ClipT5, ClipText, ClipPairText, LanguageModelText)
+_ALL += (BezierText, DistilBertText, TrainedDistilBert)
 ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in _ALL}
 
 

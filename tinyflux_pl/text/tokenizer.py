@@ -17,9 +17,7 @@ LEGACY_END = 2  # what CLIP's first config.json say of the end: it is then the h
 
 
 def require_ids(folder: Path, rows: int, encoder: str) -> None:
-    """Raise CheckpointMismatch for a tokenizer whose JSON has ids past the `rows` of the encoder's
-    embeddings.
-    """
+    """Raise CheckpointMismatch for a tokenizer with ids beyond the embedding's `rows`."""
     highest = -1
     for name in ("tokenizer.json", "vocab.json", "added_tokens.json"):
         file = folder / name
@@ -35,13 +33,17 @@ def require_ids(folder: Path, rows: int, encoder: str) -> None:
 
 
 def require_kind(tokenizer: Any, kind: str, config: Any, folder: Path) -> None:
-    """Raise CheckpointMismatch for a tokenizer of another kind of encoder: one that ends or pads
-    texts otherwise.
-    """
+    """Raise CheckpointMismatch for a tokenizer of another encoder, by end and padding tokens."""
     if tokenizer.pad_token is None:
         raise CheckpointMismatch(
             "the tokenizer has no token that pads", where=str(folder), cure=_CURE
         )
+    if kind.startswith("DistilBert"):
+        ids = tokenizer("a")["input_ids"]
+        if not ids or ids[-1] != tokenizer.sep_token_id or tokenizer.pad_token_id != 0:
+            what = "the tokenizer ends no text with [SEP], or pads with another token than [PAD]"
+            raise CheckpointMismatch(what, where=str(folder), cure=_CURE)
+        return
     if not kind.startswith(("CLIP", "T5")):
         if not tokenizer.chat_template:
             raise CheckpointMismatch(
@@ -89,7 +91,7 @@ def load_tokenizer(folder: Path) -> Any:
         if "trust_remote_code" in str(error):
             cure = "use a release whose tokenizer is transformers' own"
             raise UntrustedFile(
-                "the tokenizer brings code of its own", where=str(folder), cure=cure
+                "the tokenizer requires its own code", where=str(folder), cure=cure
             ) from error
         what = f"the tokenizer cannot be read: {str(error)[:200]}"
         raise CorruptCheckpoint(what, where=str(folder), cure="fetch it again") from error

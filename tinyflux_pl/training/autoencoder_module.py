@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from tinyflux_pl.codecs.bezier_networks import AutoencoderNetworks
+from tinyflux_pl.codecs.autoencoder_networks import AutoencoderNetworks
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.methods.full import Full
 from tinyflux_pl.objectives.autoencoder import AutoencoderObjective
@@ -55,19 +55,13 @@ class AutoencoderModule(LightningModule):
         self._losses: dict[str, Tensor] = {}  # of the current step, by optimizer
 
     def training_step(self, batch: Batch, _: int) -> None:
-        networks, objective = self.network, self.objective
-        networks.critic.requires_grad_(False)
-        pictures = objective.reconstruct(networks, batch, self.step)
-        terms = objective.autoencoder_terms(networks, pictures, self.step)
-        self._backward("autoencoder", terms)
-        networks.critic.requires_grad_(True)
-        critic_terms = objective.critic_terms(networks, pictures, self.step)
-        if objective.critic_active(self.step):
-            self._backward("critic", critic_terms)
-        loss = torch.stack(list(terms.values())).sum().detach()
-        critic = {f"critic_{name}": term for name, term in critic_terms.items()}
-        self.step_metrics = {"loss": loss}
-        self.step_metrics |= {k: term.detach() for k, term in (terms | critic).items()}
+        self.step_metrics = {}
+        for name, _, terms in self.objective.passes(self.network, batch, self.step):
+            loss = self._backward(name, terms)
+            first = name == "autoencoder"
+            self.step_metrics |= {"loss": loss} if first else {}
+            prefix = "" if first else f"{name}_"
+            self.step_metrics |= {f"{prefix}{k}": term.detach() for k, term in terms.items()}
         self._taken += 1
         if self._taken == self.accumulation:
             self._step_optimizers()
@@ -83,10 +77,13 @@ class AutoencoderModule(LightningModule):
         self._base_rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
         return optimizers
 
-    def _backward(self, name: str, terms: dict[str, Tensor]) -> None:
-        loss = torch.stack(list(terms.values())).sum() / self.accumulation
-        self.manual_backward(loss)
-        self._losses[name] = self._losses.get(name, 0) + loss.detach()
+    def _backward(self, name: str, terms: dict[str, Tensor]) -> Tensor:
+        """The loss of a micro-batch, whose share of the step's gradient is added."""
+        loss = torch.stack(list(terms.values())).sum()
+        share = loss / self.accumulation
+        self.manual_backward(share)
+        self._losses[name] = self._losses.get(name, 0) + share.detach()
+        return loss.detach()
 
     def _step_optimizers(self) -> None:
         """Clip, judge and step each optimizer that has a gradient, then count one step."""

@@ -94,9 +94,7 @@ class CheckpointSchedule(StepCallback):
     def on_exception(
         self, trainer: Trainer, pl_module: FlowModule, exception: BaseException
     ) -> None:
-        """Finish the write under way; its failure is printed, so that `exception` is still
-        raised.
-        """
+        """Finish the pending write; print its failure, so that `exception` is raised."""
         try:
             self._writer.wait()
         except Exception as error:
@@ -163,9 +161,7 @@ class CheckpointSchedule(StepCallback):
     def _require_finite(
         self, pl_module: FlowModule, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor]
     ) -> None:
-        """The guard checks gradients; the weights that a finite gradient leads to are checked
-        here.
-        """
+        """Check weights: the guard checks only gradients, and finite ones may overflow."""
         tensors = {
             name: weights[name]
             for name, parameter in pl_module.network.named_parameters()

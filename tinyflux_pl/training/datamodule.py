@@ -12,19 +12,19 @@ from torch.utils.data import DataLoader
 
 from tinyflux_pl.cache.dataset import CachedDataset, collate
 from tinyflux_pl.cache.mixture import Mixture
-from tinyflux_pl.cache.same_shape_order import sample_order
-from tinyflux_pl.cache.sample_order import OrderedBatchSampler
+from tinyflux_pl.cache.same_shape_order import Rates, sample_order
+from tinyflux_pl.cache.sample_order import OrderedBatchSampler, StepRows
 from tinyflux_pl.core import interruption
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.training.data_wait import DataWait
 
 
 class CachedLatents(LightningDataModule):
-    """The batches of steps `start_step` to `stop_step` of a run, and a validation set in its own
-    order.
+    """Batches of steps `start_step` to `stop_step` of a run, and an ordered validation set.
 
     A run is one stream of micro-batches, not a sequence of epochs: a resumed run continues with the
-    next batch. One step has `accumulation` micro-batches.
+    next batch. One step has `accumulation` micro-batches. `weights` of the sources and `rates` of
+    their rows: see sample_order. Validation takes at most `validation_samples`, evenly spaced.
     """
 
     def __init__(
@@ -37,15 +37,16 @@ class CachedLatents(LightningDataModule):
         accumulation: int = 1,
         seed: int = 0,
         workers: int = 0,
-        lengths: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
+        rates: Sequence[Rates | None] = (),
+        validation_samples: int | None = None,
     ) -> None:
         super().__init__()
         self.train = train
         self.validation = validation
+        self.validation_stride = -(-len(validation) // (validation_samples or len(validation)))
         self.workers = workers
-        lengths = lengths or train.lengths
-        self.order = sample_order(lengths, batch_size, seed, weights, train.shapes)
+        self.order = sample_order(train.runs, batch_size, seed, weights, rates)
         self.accumulation = accumulation
         self.data_wait = DataWait()  # of the training batches
         self.start = start_step * accumulation  # in micro-batches
@@ -53,9 +54,7 @@ class CachedLatents(LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in which every sample is drawn, rounded up as the order rounds
-        micro-batches.
-        """
+        """Optimizer steps in which every sample is drawn, rounded up as the order does."""
         return -(-self.order.steps_per_epoch // self.accumulation)
 
     def train_dataloader(self) -> DataLoader:
@@ -64,7 +63,9 @@ class CachedLatents(LightningDataModule):
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        sampler = OrderedBatchSampler(self.order, self.start, self.stop, rank, world)
+        sampler = OrderedBatchSampler(
+            self.order, self.start, self.stop, rank, world, self.accumulation
+        )
         return _Batches(
             self.train,
             self.data_wait,
@@ -77,16 +78,18 @@ class CachedLatents(LightningDataModule):
 
     def first_batch(self) -> Batch:
         """The run's first micro-batch, of all ranks together."""
-        return self.train.__getitems__(self.order.batch(self.start))
+        rows = self.order.batch(self.start)
+        return self.train.__getitems__(StepRows(rows, self.start // self.accumulation))
 
     def validation_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
         """Every `world`-th validation batch, in the order of the store, each of one shape."""
-        rows = batches_of_one_shape(self.validation, self.order.batch_size)[rank::world]
+        stride = self.validation_stride
+        rows = batches_of_one_shape(self.validation, self.order.batch_size, stride)[rank::world]
         return DataLoader(self.validation, batch_sampler=rows, collate_fn=collate)
 
     def seen_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
-        """The same of training samples: at most as many as validation has, evenly spaced."""
-        stride = -(-len(self.train) // len(self.validation))
+        """The same of training samples: at most as many as validation takes, evenly spaced."""
+        stride = -(-len(self.train) // -(-len(self.validation) // self.validation_stride))
         rows = batches_of_one_shape(self.train, self.order.batch_size, stride)[rank::world]
         return DataLoader(self.train, batch_sampler=rows, collate_fn=collate)
 
@@ -94,16 +97,14 @@ class CachedLatents(LightningDataModule):
 def batches_of_one_shape(
     dataset: Mixture | CachedDataset, size: int, stride: int = 1
 ) -> list[list[int]]:
-    """Every `stride`-th row in order, in batches of at most `size` that end where the shape of a
-    sample changes.
-    """
+    """Every `stride`-th row in order, in batches of equal shape and at most `size` rows."""
     rows: list[list[int]] = []
-    first = 0
-    for _, sources in groupby(zip(dataset.shapes, dataset.lengths, strict=True), key=itemgetter(0)):
-        end = first + sum(length for _, length in sources)
+    runs = [run for source in dataset.runs for run in source]
+    for _, alike in groupby(runs, key=itemgetter(1)):
+        pieces = [piece for piece, _ in alike]
+        first, end = pieces[0].start, pieces[-1].stop
         kept = range(-(-first // stride) * stride, end, stride)
         rows += [list(kept[start : start + size]) for start in range(0, len(kept), size)]
-        first = end
     return rows
 
 

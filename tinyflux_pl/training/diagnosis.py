@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,30 @@ from torch import Tensor, nn
 from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.types import Batch
-from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.training.replay_bundle import Replay, named_tensors
 from tinyflux_pl.training.skipped_steps import Verdict
+
+T = TypeVar("T")
+
+
+class DiagnosedObjective(Protocol):
+    """An objective whose rejected steps can be computed again.
+
+    `passes` yields for each optimizer its name, the network that it trains, and its terms, whose
+    gradients are taken before the next is asked for. `by_sample` maps each sample to its terms.
+    """
+
+    seed: int
+
+    def passes(
+        self, network: Any, batch: Batch, step: int
+    ) -> Iterator[tuple[str, Any, dict[str, Tensor]]]: ...
+    def by_sample(self, network: Any, batch: Batch, step: int) -> dict[int, dict[str, float]]: ...
 
 
 @dataclass
 class Diagnosis:
-    """The recomputed step: terms are means over micro-batches, samples are weighted by the
-    objective.
-    """
+    """The recomputed step; terms are means over micro-batches with the objective's weights."""
 
     verdict: Verdict
     terms: dict[str, float] = field(default_factory=dict)
@@ -42,7 +56,7 @@ class Diagnosis:
 
 
 def diagnose(
-    replay: Replay, denoiser: nn.Module, objective: FlowObjective, precision: str, device: str
+    replay: Replay, denoiser: nn.Module, objective: DiagnosedObjective, precision: str, device: str
 ) -> Diagnosis:
     """Compute loss and gradients of the bundle's step exactly as training does, and their parts."""
     denoiser.to(device).train()
@@ -52,53 +66,44 @@ def diagnose(
     diagnosis.inputs = [line for batch in batches for line in _non_finite_inputs(batch)]
     parameters = denoiser.named_parameters()
     diagnosis.weights = [name for name, value in parameters if not value.isfinite().all()]
-    total = torch.zeros((), device=device)
+    totals: dict[str, Tensor] = {}  # by optimizer
+    trained: dict[str, nn.Module] = {}
     means: dict[str, Tensor] = {}
     with _recording_non_finite(denoiser, diagnosis):
         for batch in batches:
             # As in FlowModule.training_step.
             first_id = int(batch.sample_ids[0])
             torch.manual_seed(rng.derive(objective.seed, "dropout", first_id, step))
-            with formats.autocast(precision, device):
-                terms = objective.loss(denoiser, batch, step)
+            passes = objective.passes(denoiser, batch, step)
+            for name, part, terms in _under_autocast(passes, precision, device):
                 loss = torch.stack(list(terms.values())).sum() / len(batches)
-            loss.backward()
-            total = total + loss.detach()
-            for name, term in terms.items():
-                means[name] = means.get(name, 0) + term.detach() / len(batches)
+                loss.backward()
+                trained[name], totals[name] = part, totals.get(name, 0) + loss.detach()
+                for term, value in terms.items():
+                    means[term] = means.get(term, 0) + value.detach() / len(batches)
     diagnosis.terms = {name: float(term) for name, term in means.items()}
     gradients = {k: p.grad for k, p in denoiser.named_parameters() if p.grad is not None}
-    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
-    diagnosis.verdict = replace(replay.verdict, loss=float(total), norm=float(norm))
+    judged = replay.verdict.optimizer or next(iter(trained))
+    of_part = [p.grad for p in trained[judged].parameters() if p.grad is not None]
+    norm, loss = torch.nn.utils.get_total_norm(of_part), float(totals[judged])
+    diagnosis.verdict = replace(replay.verdict, loss=loss, norm=float(norm))
     for group in dict.fromkeys(_group(name) for name in gradients):
         of_group = [gradient for name, gradient in gradients.items() if _group(name) == group]
         diagnosis.groups[group] = float(torch.nn.utils.get_total_norm(of_group))
     for batch in batches:
         with torch.no_grad(), formats.autocast(precision, device):
-            diagnosis.samples |= _by_sample(denoiser, objective, batch, step)
+            diagnosis.samples |= objective.by_sample(denoiser, batch, step)
     return diagnosis
 
 
-def _by_sample(
-    denoiser: nn.Module, objective: FlowObjective, batch: Batch, step: int
-) -> dict[int, dict[str, float]]:
-    """Sample id -> weighted terms of that sample."""
-    draw = objective.draw(denoiser, batch, step)
-    output, flow = objective.regress(denoiser, batch, draw)
-    ids = batch.sample_ids.tolist()
-    samples = {sample: {"flow": float(value)} for sample, value in zip(ids, flow, strict=True)}
-    for row, terms in enumerate(samples.values()):
-        for expert in objective.experts:
-            heads = _row(output.heads, row)
-            targets = _row(draw.targets[expert.name], row)
-            present = batch.expert_present[expert.name][row : row + 1]
-            loss = expert.losses(heads, targets, present)
-            terms[expert.name] = expert.weight_at(step) * float(loss)
-    return samples
-
-
-def _row(tensors: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
-    return {name: tensor[row : row + 1] for name, tensor in tensors.items()}
+def _under_autocast(passes: Iterator[T], precision: str, device: str) -> Iterator[T]:
+    """The passes, computed under autocast; what the caller does with each is not."""
+    while True:
+        with formats.autocast(precision, device):
+            item = next(passes, None)
+        if item is None:
+            return
+        yield item
 
 
 def _non_finite_inputs(batch: Batch) -> list[str]:
@@ -112,8 +117,9 @@ def _non_finite_inputs(batch: Batch) -> list[str]:
 
 
 def _group(name: str) -> str:
-    """net.double_blocks.0.attn.qkv.weight -> net.double_blocks.0; net.img_in.weight ->
-    net.img_in.
+    """Group of a parameter: net.double_blocks.0.attn.qkv.weight -> net.double_blocks.0.
+
+    net.img_in.weight -> net.img_in.
     """
     parts = name.split(".")
     return ".".join(parts[:3] if len(parts) > 2 and parts[2].isdigit() else parts[:2])

@@ -58,13 +58,13 @@ class DryRunStages:
 
 
 class DryRun(Callback):
-    """Counts the tensors of small steps, predicts the full ones, refuses those that do not fit,
-    then runs and measures them.
+    """Predict the memory of full steps from small ones, then run and measure them.
 
-    `plan` and `measured` hold bytes by stage (measured None where the system has no counter);
-    `seconds` the time of loading and computing a micro-batch, the optimizer, a validation batch,
-    the preview and a save; `checkpoint_bytes` the size of the save on disk. Raises MemoryPlanError
-    before the first full stage, CorruptCheckpoint if the save does not read back equal.
+    Stages that do not fit are refused before they run. `plan` and `measured` hold bytes by stage
+    (measured None where the system has no counter); `seconds` the time of loading and computing a
+    micro-batch, the optimizer, a validation batch, the preview and a save; `checkpoint_bytes` the
+    size of the save on disk. Raises MemoryPlanError before the first full stage, CorruptCheckpoint
+    if the save does not read back equal.
     """
 
     plan: MemoryPlan
@@ -155,9 +155,7 @@ class DryRun(Callback):
         self._add_state_bytes(trainer, pl_module)
 
     def _count_validation_and_preview(self, module: FlowModule) -> None:
-        """Count both with one sample and with two, after a first call that loads lazily loaded
-        parts.
-        """
+        """Count both with one and two samples, after a first call that loads lazy parts."""
         stages, kind = self.stages, module.device.type
         first = stages.preview.prompts[:1]
         stages.preview.sample(module, first)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.core.protocols import Verifier
+from tinyflux_pl.core.verifier import Verifier
 from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
 from tinyflux_pl.sampling.images import ImageSampler
 
@@ -22,8 +22,9 @@ def prompt_accuracy(
     seed: int,
     title: str,
 ) -> tuple[dict[str, float], Tensor]:
-    """Sample one image a prompt on one rank and verify it: (accuracy by claim and `all`,
-    images).
+    """Sample one image per prompt on one rank and verify it.
+
+    Returns (accuracy by claim and `all`, images).
     """
     metric = PromptAccuracy(verifier, alone=True)
     sampled: list[Tensor] = []

@@ -95,6 +95,8 @@ class FlowModule(LightningModule):
         self.step_metrics |= {name: term.detach() for name, term in terms.items()}
         for expert, value in self.objective.unweighted.items():
             self.step_metrics[f"{expert}_unweighted"] = value
+        if self.objective.velocity_share is not None:
+            self.step_metrics["velocity_share"] = self.objective.velocity_share
         return loss
 
     def on_before_optimizer_step(self, *_: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +19,14 @@ from tinyflux_pl.training.throughput import Throughput
 
 
 class LoggedMetrics(StepCallback, StatefulCallback):
-    """Every `every_steps` steps: the mean of each step metric, learning rates, images per second,
-    gradient norms by module, and what `measures` give.
+    """Log means of step metrics, learning rates and further measures every `every_steps` steps.
 
-    Sums stay on the device, so that the host waits only at log points, and go into checkpoints, so
-    that a run cut in the middle of a window logs the same mean. A step's value is the mean over its
-    micro-batches and all ranks; rejected steps do not count in the means.
-    Runs after the averages: once it has added a step, `step_complete` is True. A row that a logger
-    failed to write is part of the state saved then, and a resumed run writes it first.
+    Also images per second, gradient norms by module, and what `measures` give. Sums stay on the
+    device, so that the host waits only at log points, and go into checkpoints, so that a run cut in
+    the middle of a window logs the same mean. A step's value is the mean over its micro-batches and
+    all ranks; rejected steps do not count in the means. Runs after the averages: once it has added
+    a step, `step_complete` is True. A row that a logger failed to write is part of the state saved
+    then, and a resumed run writes it first.
     """
 
     checkpoint_key = "LoggedMetrics"
@@ -41,7 +41,7 @@ class LoggedMetrics(StepCallback, StatefulCallback):
         self._names: list[str] = []
         self._sums = self._steps = torch.zeros(())
         self._micro_batches: list[dict[str, Tensor]] = []
-        self._rates: list[float] = []
+        self._rates: dict[str, float] = {}  # by parameter group
         self._module_norms: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
@@ -53,7 +53,11 @@ class LoggedMetrics(StepCallback, StatefulCallback):
         self, trainer: Trainer, pl_module: FlowModule, optimizer: Any
     ) -> None:
         # Read here: at the log point the scheduler has already set the next step's rates.
-        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        prefix = ""
+        if pl_module.optimizer_names:
+            prefix = f"{pl_module.optimizer_names[trainer.optimizers.index(optimizer)]}_"
+        for index, group in enumerate(optimizer.param_groups):
+            self._rates[f"{prefix}{index}"] = float(group["lr"])
         if self._due(pl_module.step + 1):  # gradients are not clipped yet
             self._module_norms = module_gradient_norms(pl_module.network)
 
@@ -83,7 +87,8 @@ class LoggedMetrics(StepCallback, StatefulCallback):
         self._names = list(state["names"])
         self._sums = state["sums"]
         self._steps = state["steps"]
-        self._rates = list(state.get("rates", []))  # absent from checkpoints of earlier versions
+        rates = state.get("rates", {})  # absent from the oldest checkpoints, then a list
+        self._rates = rates if isinstance(rates, dict) else dict(_numbered(rates))
         self._module_norms = dict(state.get("module_norms", {}))
 
     @torch.no_grad()
@@ -116,7 +121,7 @@ class LoggedMetrics(StepCallback, StatefulCallback):
         row: dict[str, Any] = {
             names.TERM.of(term=name): value for name, value in zip(self._names, means, strict=True)
         }
-        row |= {names.LEARNING_RATE.of(group=i): rate for i, rate in enumerate(self._rates)}
+        row |= {names.LEARNING_RATE.of(group=group): rate for group, rate in self._rates.items()}
         if pl_module.guard is not None:
             row[names.SKIPPED.pattern] = pl_module.guard.skipped
         for module, norm in self._module_norms.items():
@@ -127,6 +132,10 @@ class LoggedMetrics(StepCallback, StatefulCallback):
         self.latest = _read(row)
         log_scalars(trainer, self.latest, pl_module.step)
         self._names = []
+
+
+def _numbered(rates: Sequence[float]) -> Iterable[tuple[str, float]]:
+    return ((str(index), rate) for index, rate in enumerate(rates))
 
 
 def _read(row: Mapping[str, float | Tensor]) -> dict[str, float]:

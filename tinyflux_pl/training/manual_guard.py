@@ -66,7 +66,7 @@ class ManualGuard(NonFiniteGuard):
         factors = self.factors
         if not limited:
             self.factors = torch.full_like(factors, torch.inf)
-        self.check_step(optimizer, norm, step)
+        self.check_step(optimizer, norm, step, name)
         self.factors = factors
         if earlier is not None:
             self.step_accepted = self.step_accepted & earlier

@@ -37,6 +37,19 @@ def expert_schedule(module: FlowModule, window: Window) -> dict[str, float]:
     return values
 
 
+def velocity_targets(module: FlowModule, window: Window) -> dict[str, float]:
+    """Weight of the teachers' velocities in the last step, and the times at which they are used."""
+    targets = module.objective.velocity_targets
+    if targets is None:
+        return {}
+    is_open = targets.open_buckets().any(0).tolist()
+    values = {
+        names.VELOCITY_OPEN.of(time=f"{time:g}"): float(value)
+        for time, value in zip(targets.buckets, is_open, strict=True)
+    }
+    return {names.VELOCITY_WEIGHT.pattern: targets.weight_at(module.step - 1), **values}
+
+
 def gates(module: FlowModule, window: Window) -> dict[str, Tensor]:
     """The learned gate of each port that has one."""
     return {names.GATE.of(port=port): gate for port, gate in module.denoiser.port_gates().items()}

@@ -1,6 +1,4 @@
-"""Where a run's scalars go: every logger, `trainer.callback_metrics`, and callbacks that follow
-them.
-"""
+"""Destinations of a run's scalars: loggers, `trainer.callback_metrics` and callbacks."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyflux_pl.core.precision import has_fast_bf16
+
 # Of the quintic iteration, chosen for its slope at 0 (Jordan et al. 2024).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -20,12 +22,13 @@ MAX_STACK_BYTES = 2**26  # of gradients in one batch, which holds at least one m
 
 
 def orthogonal(matrices: Tensor, eps: float = 1e-7) -> Tensor:
-    """(K, m, n) -> bf16 of that shape: singular values brought near 1 by Newton-Schulz
-    iteration.
+    """(K, m, n) -> the same with singular values near 1, by Newton-Schulz iteration.
+
+    Computed and returned in bf16 where the processor has it, else in fp32.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if has_fast_bf16(matrices.device.type) else matrices.float()
     x = x.mT if tall else x
     # The Frobenius norm bounds the singular values: none is above 1 afterwards.
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
@@ -36,11 +39,10 @@ def orthogonal(matrices: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """torch.optim.Muon with Nesterov momentum and AdamW's update RMS (Liu et al. 2025), in fewer
-    calls.
+    """torch.optim.Muon with Nesterov momentum and AdamW's update RMS, in fewer calls.
 
-    Where `found_inf` (a scalar on the device; torch's name) is above 0, a step leaves weights and
-    momentum unchanged to the bit, and the host does not wait for it.
+    Liu et al. 2025. Where `found_inf` (a scalar on the device; torch's name) is above 0, a step
+    leaves weights and momentum unchanged to the bit, and the host does not wait for it.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ class NonFiniteGuard(StatefulCallback):
         self._ids: list[int] = []  # samples of the current step
         self._batches: list[Batch] | None = []  # its micro-batches; None if they are too large
         self._bytes = 0
-        self._window: list[tuple[int, list[int], Tensor]] = []
+        self._window: list[tuple[int, list[int], Tensor, str]] = []
         self._world = 1
 
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:
@@ -123,8 +123,13 @@ class NonFiniteGuard(StatefulCallback):
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
 
     @torch.no_grad()
-    def check_step(self, optimizer: torch.optim.Optimizer, norm: Tensor, step: int) -> None:
-        """Accept or reject the optimizer's next step by its loss and gradient norm (scalars)."""
+    def check_step(
+        self, optimizer: torch.optim.Optimizer, norm: Tensor, step: int, name: str = ""
+    ) -> None:
+        """Accept or reject the optimizer's next step by its loss and gradient norm (scalars).
+
+        `name` tells several optimizers apart in the record.
+        """
         measured = torch.stack([self._loss, norm]).float()
         if self._world > 1:  # all ranks must decide alike
             torch.distributed.all_reduce(measured)
@@ -134,7 +139,7 @@ class NonFiniteGuard(StatefulCallback):
         self.median.push(measured.abs(), self.step_accepted)
         self.skipped = self.skipped + ~self.step_accepted
         skip_step_if(optimizer, (~self.step_accepted).float())
-        self._window.append((step, self._ids, torch.cat([measured, limits])))
+        self._window.append((step, self._ids, torch.cat([measured, limits]), name))
         self._loss = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: Any) -> None:
@@ -173,16 +178,14 @@ class NonFiniteGuard(StatefulCallback):
         self.record.restore(state["record"])
 
     def _read_verdicts(self, write: bool = True) -> None:
-        """Fetch the verdicts since the last call: the only place where the host waits for the
-        device.
-        """
+        """Fetch verdicts since the last call: the only synchronisation with the device."""
         window, self._window = self._window, []
         if not window:
             return
-        rows = torch.stack([numbers for _, _, numbers in window]).tolist()
+        rows = torch.stack([numbers for _, _, numbers, _ in window]).tolist()
         verdicts = [
-            self._with_all_ids(Verdict(step, ids, *row))
-            for (step, ids, _), row in zip(window, rows, strict=True)
+            self._with_all_ids(Verdict(step, ids, *row, name))
+            for (step, ids, _, name), row in zip(window, rows, strict=True)
         ]
         self.record.add(verdicts, write)
 
@@ -213,6 +216,7 @@ class NonFiniteGuard(StatefulCallback):
                 last,
                 moved=not is_newest,
                 read_again=read_again,
+                targets=pl_module.objective.velocity_targets,
             )
         trainer.strategy.barrier()
         replay = f"{command('train.py')} replay={shlex.quote(str(folder))}"

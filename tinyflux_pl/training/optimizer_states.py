@@ -1,6 +1,4 @@
-"""The optimizers' state in a checkpoint: one state, or for a module with several a mapping by
-name.
-"""
+"""Optimizer state in a checkpoint: one state, or a mapping by name for several optimizers."""
 
 from __future__ import annotations
 

@@ -59,10 +59,10 @@ def build_optimizer(
     factory: Callable[..., torch.optim.Optimizer],
     rates: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """Call the factory: with the trainable parameters for torch's classes, with the module for
-    ours; `rates` are factors on the learning rate by parameter name.
+    """Call the factory with the trainable parameters (torch's classes) or the module (ours).
 
-    ConfigError for options that the optimizer refuses.
+    `rates` are factors on the learning rate by parameter name. ConfigError for options that the
+    optimizer refuses.
     """
     optimizer = _built(module, factory)
     if rates:
@@ -111,8 +111,7 @@ def _scale_rates(
 
 
 def skip_step_if(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
-    """Make the next step a no-op, to the bit in weights and state, where `skip` (fp32 scalar) is 1,
-    not 0.
+    """Make the next step a bit-exact no-op if `skip` (fp32 scalar) is 1 instead of 0.
 
     MuonAdamW and fused Adam and AdamW read `skip` on the device, and the host does not wait. For
     any other optimizer the host reads it once a step: on a GPU it waits there for the backward

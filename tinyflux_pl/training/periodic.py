@@ -10,8 +10,7 @@ from tinyflux_pl.training.throughput import paused
 
 
 class Periodic(StepCallback):
-    """Calls `perform` after every `every_steps`-th step of the run and after the last (0: only
-    there).
+    """Calls `perform` every `every_steps` steps and after the last one (0: only there).
 
     Runs after the step's checkpoint, so that a failure here loses no step. A run that resumes at
     such a step starts with it, and so ends with the same images and log as an uninterrupted one.

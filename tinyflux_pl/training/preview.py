@@ -23,12 +23,12 @@ from tinyflux_pl.training.run_logger import Samples, run_loggers
 
 
 class Preview(Periodic):
-    """A captioned grid every `every_steps` from the averaged weights, with prompt accuracy; on rank
-    0.
+    """A captioned grid from averaged weights every `every_steps`, with prompt accuracy.
 
-    The accuracy is over the prompts in `measured`, which the metric's verifier can read. `pictures`
-    turns samples that are not images into images and captions (sequences). `reference_images`
-    (B, 3, H, W) are the data's own images of the prompts, drawn next to the samples.
+    Runs on rank 0. The accuracy is over the prompts in `measured`, which the metric's verifier can
+    read. `pictures` turns samples that are not images into images and captions (sequences).
+    `reference_images` (B, 3, H, W) are the data's own images of the prompts, drawn next to the
+    samples.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Preview(Periodic):
             computed = self.metric.compute()
             metrics = {names.ACCURACY.of(claim=k): float(v) for k, v in computed.items()}
             share = metrics[names.ACCURACY.of(claim="all")]
-            of_pictures = f"of {len(self.measured)} pictures show all that was asked for"
+            of_pictures = f"of {len(self.measured)} images match their prompt"
             line = f"{line}; {share:.0%} {of_pictures}"
             reading = self.metric.verifier.reading(images[self.measured])
             if reading is not None:

@@ -13,8 +13,7 @@ from tinyflux_pl.training.step_callback import StepCallback
 
 
 class Pruning(StepCallback):
-    """Reports a logged metric each time it was measured; raises Pruned on every rank if the answer
-    is to stop.
+    """Report each value of a logged metric; raise Pruned on every rank if told to stop.
 
     `report(value, step)` is asked on rank 0 alone, at multiples of `every_steps` before the last
     step. Runs after the callbacks that log the metric.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from tinyflux_pl.codecs.bezier_networks import AutoencoderNetworks
+from tinyflux_pl.codecs.autoencoder_networks import AutoencoderNetworks
 from tinyflux_pl.core.types import Batch
 
 RANGE = (-1.0, 1.0)

@@ -14,10 +14,12 @@ from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CorruptCheckpoint
 from tinyflux_pl.core.types import Batch, TextEmbeddings
+from tinyflux_pl.objectives.velocity_targets import VelocityTargets
 from tinyflux_pl.training.datamodule import CachedLatents
 from tinyflux_pl.training.skipped_steps import Verdict
 
 FACTS, BATCH, WEIGHTS = "replay.json", "batch.safetensors", "checkpoint"
+NUMBERS = ("loss", "norm", "loss_limit", "norm_limit")  # of a verdict; not finite ones are text
 NULL = "null"  # prefix of the unconditional text's tensors
 
 
@@ -32,9 +34,7 @@ def load_batches(data: CachedLatents, step: int, accumulation: int, world: int) 
 
 
 def named_tensors(value: Any) -> dict[str, Tensor]:
-    """The tensors of a batch or of text embeddings under dotted names; other fields are left
-    out.
-    """
+    """Tensors of a batch or text embeddings under dotted names, without other fields."""
     if isinstance(value, Tensor):
         return {"": value}
     if isinstance(value, Batch | TextEmbeddings):
@@ -71,11 +71,13 @@ class ReplayBundle:
         *,
         moved: bool,
         read_again: bool,
+        targets: VelocityTargets | None = None,
     ) -> None:
         """Write raw weights as a checkpoint, the step's micro-batches, and the verdict, last.
 
         `moved`: a later step has changed the weights. `read_again`: the micro-batches come from the
-        caches as they are now, not from the memory of the failed step.
+        caches as they are now, not from the memory of the failed step. What `targets` measured
+        decides the targets of the step.
         """
         folder = self.folder(verdict.step)
         shutil.rmtree(folder, ignore_errors=True)  # left by a resumed run that failed here again
@@ -100,6 +102,7 @@ class ReplayBundle:
             "found": verdict.to_json(),
             "weights_moved_since": moved,
             "batches_read_again": read_again,
+            "velocity_targets": None if targets is None else targets.state(),
             "captions": [batch.captions for batch in batches],
             "config": self.config,
         }
@@ -117,6 +120,7 @@ class Replay:
     batches: list[Batch]
     null_text: TextEmbeddings
     checkpoint: Checkpoint
+    velocity_targets: dict[str, Any] | None = None  # their state
 
     @classmethod
     def read(cls, path: str | Path) -> Replay:
@@ -131,7 +135,7 @@ class Replay:
             raise CorruptCheckpoint(
                 f"{FACTS} does not describe a failed step ({type(error).__name__}: {error})",
                 where=str(path),
-                cure="name a folder that your own run has printed",
+                cure="name a folder printed by your own run",
             ) from error
 
     @classmethod
@@ -142,8 +146,10 @@ class Replay:
             _rebuild_batch(_with_prefix(tensors, str(index)), captions)
             for index, captions in enumerate(facts["captions"])
         ]
-        values = {name: facts["found"][name] for name in Verdict.__dataclass_fields__}
-        numbers = {k: float(v) for k, v in values.items() if k not in ("step", "sample_ids")}
+        # Bundles of earlier versions name no optimizer.
+        verdict = {"optimizer": "", **facts["found"]}
+        values = {name: verdict[name] for name in Verdict.__dataclass_fields__}
+        numbers = {name: float(values[name]) for name in NUMBERS}
         return cls(
             config=facts["config"],
             verdict=Verdict(**{**values, **numbers}),
@@ -153,6 +159,7 @@ class Replay:
             batches=batches,
             null_text=TextEmbeddings(**_with_prefix(tensors, NULL)),
             checkpoint=directory.read(path / WEIGHTS),
+            velocity_targets=facts.get("velocity_targets"),
         )
 
 

@@ -43,8 +43,7 @@ class Resume(Callback):
             # Copies: a tensor still mapped from a file keeps its disk space after pruning.
             average.averages = {
                 name: averages[plain_key(name)].to(torch.float32, copy=True)
-                for name, parameter in denoiser.named_parameters()
-                if parameter.requires_grad
+                for name, _ in average.parameters(denoiser)
             }
             average.updates = self.saved_state["average_updates"]
 

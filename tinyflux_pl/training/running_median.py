@@ -20,9 +20,7 @@ class RunningMedian:
         self.values, self.accepted = self.values.to(device), self.accepted.to(device)
 
     def limits(self, factors: Tensor, warmup: int) -> Tensor:
-        """factors (rows,) times the medians (the lower of an even count); inf before `warmup`
-        values.
-        """
+        """Factors (rows,) times the lower medians; inf before `warmup` values."""
         size = self.values.shape[1]
         # The middle of the values so far: empty slots are inf and sort last.
         middle = (self.accepted.clamp(1, size) - 1) // 2

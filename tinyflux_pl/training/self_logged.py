@@ -9,8 +9,7 @@ from tinyflux_pl.training.step_callback import StepCallback
 
 
 class SelfLogged(StepCallback):
-    """Writes the newest values of `self.log` to the loggers every `every_steps` steps and at the
-    end.
+    """Write values of `self.log` to the loggers every `every_steps` steps and at the end.
 
     Lightning would write them under a count that starts again in a resumed run. Runs last, so that
     a value logged by another callback at a step is in that step's row.

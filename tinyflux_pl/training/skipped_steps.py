@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ WINDOW = 1000  # steps over which max_recent counts
 
 @dataclass(frozen=True)
 class Verdict:
-    """Mean loss and gradient norm of one step, with their limits."""
+    """Mean loss and gradient norm of one step, with their limits.
+
+    `optimizer` names the one that was judged, where a step has several.
+    """
 
     step: int  # optimizer steps before it, as the random streams count
     sample_ids: list[int]
@@ -27,6 +31,7 @@ class Verdict:
     norm: float
     loss_limit: float
     norm_limit: float
+    optimizer: str = ""
 
     @property
     def reasons(self) -> list[str]:
@@ -56,7 +61,8 @@ class Verdict:
         if len(self.sample_ids) > MAX_IDS:
             ids += ", ..."
         reasons = "; ".join(self.reasons)
-        return f"step {self.step} was skipped: {reasons}. Its {len(self.sample_ids)} samples: {ids}"
+        what = f"step {self.step}{self.optimizer and f' of the {self.optimizer}'} was skipped"
+        return f"{what}: {reasons}. Its {len(self.sample_ids)} samples: {ids}"
 
 
 class SkippedSteps:
@@ -70,10 +76,15 @@ class SkippedSteps:
         self.file = Path(file)
         self.max_consecutive = max_consecutive
         self.max_recent = max_recent
-        self.consecutive = 0
+        self._in_a_row: Counter[str] = Counter()  # by optimizer
         self.excess = ""
         self.recent: list[int] = []
         self.last: Verdict | None = None
+
+    @property
+    def consecutive(self) -> int:
+        """The last steps in a row that were rejected, of the optimizer that has the most."""
+        return max(self._in_a_row.values(), default=0)
 
     def add(self, verdicts: list[Verdict], write: bool = True) -> None:
         """Add the verdicts of a window of steps, in order."""
@@ -92,9 +103,9 @@ class SkippedSteps:
     def _count(self, verdict: Verdict) -> None:
         self.recent = [step for step in self.recent if step > verdict.step - WINDOW]
         if not verdict.reasons:
-            self.consecutive = 0
+            self._in_a_row[verdict.optimizer] = 0
             return
-        self.consecutive += 1
+        self._in_a_row[verdict.optimizer] += 1
         self.recent.append(verdict.step)
         self.last = verdict
         if self.consecutive > self.max_consecutive:
@@ -106,7 +117,7 @@ class SkippedSteps:
 
     def reset_counts(self) -> None:
         """Start counting again: a run stopped for its skips may skip as many after it resumes."""
-        self.consecutive = 0
+        self._in_a_row.clear()
         self.recent = []
         self.excess = ""
 
@@ -121,6 +132,7 @@ class SkippedSteps:
         """Counts and the last verdict as plain data, for a checkpoint."""
         return {
             "consecutive": self.consecutive,
+            "in_a_row": dict(self._in_a_row),
             "recent": list(self.recent),
             "excess": self.excess,
             "last": None if self.last is None else asdict(self.last),
@@ -128,7 +140,8 @@ class SkippedSteps:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self.consecutive = state["consecutive"]
+        # older checkpoints have the number alone
+        self._in_a_row = Counter(state.get("in_a_row", {"": state["consecutive"]}))
         self.recent = list(state["recent"])
         self.excess = state["excess"]
         self.last = None if state["last"] is None else Verdict(**state["last"])

@@ -16,11 +16,10 @@ from tinyflux_pl.training.flow_module import FlowModule
 
 
 class Throughput(Callback):
-    """Images per second over all ranks by the wall clock: loading, transfer and step, without
-    `paused` blocks.
+    """Images per second over all ranks by wall clock, without `paused` blocks.
 
-    A GPU runs behind the host: read the rate where the host has just waited for it, as at log
-    points.
+    Loading, transfer and step count. A GPU runs behind the host: read the rate where the host has
+    just waited for it, as at log points.
     """
 
     def __init__(self) -> None:

@@ -114,8 +114,9 @@ class WandbRun(WandbLogger, RunLogger):
 
 @contextmanager
 def _staging_in(folder: Path) -> Generator[None]:
-    """Inside, pictures of tables are kept in `folder` until they are sent, unless the user chose
-    another: W&B's own place is the home folder, which an offline run would not take along.
+    """Stage images of W&B tables in `folder` within the block, unless the user chose another.
+
+    W&B's default is the home folder, which an offline run would not take along.
     """
     if STAGING in os.environ:
         yield

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
+from tinyflux_pl.weights import bitsandbytes_weights
 from tinyflux_pl.weights.key_diff import listed
 
 UNPACKED = (
     "give the same release in bfloat16, float16, float32 or float8 (plain, or with a scale for "
-    "each weight)"
+    "each weight), in bitsandbytes' nf4 or int8, or as GGUF"
 )
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 # times a scale: a weight
@@ -25,16 +26,12 @@ SCALED = (torch.float64, torch.float32, torch.bfloat16, torch.float16, *FLOAT8, 
 SCALES = (".scale_weight", ".weight_scale")
 # of activations, which stay in the type of the weights here
 UNREAD = (".scale_input", ".input_scale")
-MARKER = "scaled_fp8"  # an empty tensor which says that there are scales
+MARKER = "scaled_fp8"  # an empty tensor which announces scales
 FORMAT = ".comfy_quant"  # JSON as bytes: in which format the weight beside it is
 # those that a product with the scale undoes
 FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8", "int8_tensorwise")
 FORMAT_KEYS = {"format", "full_precision_matrix_mult"}  # others change what the numbers mean
 PACKED = (  # what a key says of the format; the first that fits is named
-    (
-        r"\.quant_state\.bitsandbytes__|\.(absmax|quant_map|SCB)$",
-        "packed by bitsandbytes (nf4, fp4 or int8)",
-    ),
     (r"\.(qweight|wscales|qzeros)$", "packed for SVDQuant, GPTQ or AWQ"),
     (r"\._data$", "packed by quanto"),
     (r"\.weight_scale_2$", "packed as NVFP4"),
@@ -47,8 +44,9 @@ ADAPTER = re.compile(r"(^|[._])lora[_\d]|\.lora\.|hada_w\d|lokr_w\d|oft_blocks|d
 
 
 def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
-    """The tensors of a file, those with scales multiplied out (in fp32, then `dtype`), the scales
-    gone.
+    """The tensors of a file with quantization scales applied (in fp32, then `dtype`).
+
+    Those of bitsandbytes too (weights.bitsandbytes_weights).
 
     What is not read: scales of activations. Tensors of the meta device, which stand for a file's
     headers, are judged as far as headers tell. Raises CheckpointMismatch for packed weights, for
@@ -57,6 +55,7 @@ def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict
     float16.
     """
     require_network(tensors, where)
+    tensors = bitsandbytes_weights.unpacked(tensors, dtype, where)
     scale_of = _scales(tensors, where)
     _require_formats(tensors, scale_of, where)
     _require_all_scales(tensors, scale_of, where)
@@ -86,8 +85,7 @@ def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict
 
 
 def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise CorruptCheckpoint where matrices are there and half of their bytes or more are those of
-    zeros alone.
+    """Raise CorruptCheckpoint if at least half of the matrix bytes are of all-zero matrices.
 
     A download that stopped leaves such a file where room was reserved for it beforehand.
     """
@@ -121,15 +119,15 @@ def require_network(keys: Collection[str], where: str) -> None:
             )
     adapter = sum(bool(ADAPTER.search(key)) for key in keys)
     if adapter > len(keys) / 2:
-        cure = "give the network that it belongs to, and to draw with it lora=FILE beside it"
-        what = f"{adapter} of {len(keys)} tensors are a LoRA's, which is no network by itself"
+        cure = "give the network that it belongs to, and lora=FILE to sample with it"
+        what = f"{adapter} of {len(keys)} tensors belong to a LoRA, which is not a network"
         raise CheckpointMismatch(what, where=where, cure=cure)
 
 
 def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
-    """Raise CheckpointMismatch where a config.json says that the weights beside it are packed."""
+    """Raise CheckpointMismatch where a config.json says that weights are packed, and not read."""
     packed = config.get("quantization_config")
-    if packed:
+    if packed and not bitsandbytes_weights.reads(packed):
         method = (
             packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
         )
@@ -159,9 +157,7 @@ def _scales(keys: Collection[str], where: str) -> dict[str, str]:
 
 
 def _require_formats(tensors: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
-    """Raise CheckpointMismatch for a weight in a format that a product with its scale does not
-    undo.
-    """
+    """Raise CheckpointMismatch for a format that multiplication by a scale does not undo."""
     for key in tensors:
         if not key.endswith(FORMAT):
             continue
@@ -178,9 +174,7 @@ def _require_formats(tensors: Mapping[str, Tensor], scaled: Collection[str], whe
 
 
 def _require_all_scales(tensors: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
-    """Raise CheckpointMismatch where scales are announced, or there for some, and a float8 matrix
-    has none.
-    """
+    """Raise CheckpointMismatch for a float8 matrix without scale where scales are expected."""
     float8 = [key for key, value in tensors.items() if value.dtype in FLOAT8 and value.ndim >= 2]
     bare = dict.fromkeys((key for key in float8 if key not in scaled), "")
     if bare and (scaled or MARKER in tensors):
@@ -188,7 +182,7 @@ def _require_all_scales(tensors: Mapping[str, Tensor], scaled: Collection[str], 
         raise CheckpointMismatch(what, where=where, cure=UNPACKED)
     if MARKER in tensors and not scaled:
         raise CheckpointMismatch(
-            f"{MARKER} says that there are scales, and none are there", where=where, cure=UNPACKED
+            f"{MARKER} announces scales, but there are none", where=where, cure=UNPACKED
         )
 
 
@@ -203,7 +197,7 @@ def _unscaled(key: str, weight: Tensor, scale: Tensor, where: str) -> Tensor:
     number = scale.float()
     if not scale.is_meta and not bool((number.isfinite() & (number > 0)).all()):
         raise CorruptCheckpoint(
-            f"a scale of {key} is no positive number", where=where, cure="fetch it again"
+            f"a scale of {key} is not positive", where=where, cure="fetch it again"
         )
     return weight.float() * number.reshape(-1, *rows[1:])
 

@@ -16,8 +16,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check(folder: Path, names: Sequence[str], what: str) -> None:
-    """Raise HubError if a file below `folder`, a snapshot of the hub's cache, is not what was
-    fetched.
+    """Raise HubError if a file of the hub snapshot `folder` is not what was fetched.
 
     A file is held to the record of earlier loads, which lies two folders up, and on the first load
     to the hash under which the hub's client keeps large files (it compares their sizes alone).

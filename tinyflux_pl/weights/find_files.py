@@ -158,7 +158,7 @@ def _index(index: Path) -> dict[str, str]:
         if Path(name).name != name or not name.endswith(".safetensors"):
             what = f"{index.name} names {name[:200]!r} as weights"
             raise UntrustedFile(
-                what, where=str(index.parent), cure="only safetensors beside it are read"
+                what, where=str(index.parent), cure="only safetensors of the same folder are read"
             )
     if not shard_of:
         raise CorruptCheckpoint(
@@ -178,7 +178,7 @@ def _require_shards(folder: Path, shards: Sequence[Path], stem: str, variant: st
     pattern = rf"{re.escape(stem)}(?:{between}-\d+-of-\d+|-\d+-of-\d+{between})\.safetensors"
     for file in sorted(folder.glob(f"{stem}*.safetensors")):
         if re.fullmatch(pattern, file.name) and file not in shards:
-            what = f"the index does not name {file.name}, a shard beside it"
+            what = f"the index does not name {file.name}, a shard in the same folder"
             cure = (
                 "fetch index and shards again, or remove the shard if it is left from another "
                 "release"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
 from tinyflux_pl.core.files import require_tensor_file, sha256
+from tinyflux_pl.weights.bitsandbytes_weights import STATE_LIMIT, is_state
 
 TYPES = {  # of a safetensors header
     "BOOL": torch.bool,
@@ -29,9 +31,7 @@ TYPES = {  # of a safetensors header
 
 
 def known_sha256(path: str | Path) -> str:
-    """sha256 (hex) of a file, remembered in this process while its place, size and times stay what
-    they are.
-    """
+    """sha256 (hex) of a file, cached in this process by path, size and times."""
     status = os.stat(path)
     return _sha256(
         str(Path(path).absolute()),
@@ -64,26 +64,39 @@ def metadata_of(path: str | Path) -> dict[str, str]:
         with safe_open(path, "pt") as opened:
             return dict(opened.metadata() or {})
     except SafetensorError as error:
-        what = f"not a whole safetensors file: {error}"
+        what = f"not a complete safetensors file: {error}"
         raise CorruptCheckpoint(what, where=str(path), cure="fetch it again") from error
 
 
 def outlines(path: str | Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file on the meta device, by its header: shape and type without
-    values.
+    """Every tensor of a safetensors file on the meta device: shape and dtype by its header.
 
     Raises what `tensor_shapes` does, and CheckpointMismatch for a type that only packed weights
-    have.
+    have. Values are read of what tells a packed weight's shape alone (bitsandbytes_weights).
     """
     tensors = {}
+    states = _states(path)
     for name, (shape, kind) in _header(path).items():
         if kind not in TYPES:
             cure = "give the same release in bfloat16, float16, float32 or float8"
             raise CheckpointMismatch(
                 f"{name[:200]} is packed as {kind}", where=str(path), cure=cure
             )
-        tensors[name] = torch.empty(shape, dtype=TYPES[kind], device="meta")
+        empty = torch.empty(shape, dtype=TYPES[kind], device="meta")
+        tensors[name] = states.get(name, empty)
     return tensors
+
+
+def _states(path: str | Path) -> dict[str, Tensor]:
+    """The tensors that describe weights packed by bitsandbytes, of a file that has any."""
+    from safetensors import safe_open
+
+    described = {name: shape for name, shape in tensor_shapes(path).items() if is_state(name)}
+    small = [name for name, shape in described.items() if math.prod(shape) <= STATE_LIMIT]
+    if not small:
+        return {}
+    with safe_open(path, "pt") as opened:
+        return {name: opened.get_tensor(name) for name in small}
 
 
 def _header(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -95,5 +108,5 @@ def _header(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             return {name: (tuple(cut.get_shape()), cut.get_dtype()) for name, cut in slices.items()}
     except SafetensorError as error:
-        what = f"not a whole safetensors file: {error}"
+        what = f"not a complete safetensors file: {error}"
         raise CorruptCheckpoint(what, where=str(path), cure="fetch it again") from error

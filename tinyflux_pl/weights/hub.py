@@ -34,7 +34,7 @@ def resolve(
     if (
         isinstance(name_or_path, Path)
         or not REPOSITORY.fullmatch(name)
-        or Path(name).suffix in SAFE_SUFFIXES
+        or Path(name).suffix in (*SAFE_SUFFIXES, ".gguf")
     ):
         raise ConfigError(
             f"no file or folder {name!r}",
@@ -43,7 +43,7 @@ def resolve(
         )
     if revision is None or not REVISION.fullmatch(revision):
         raise HubError(
-            f"{name!r} is no local folder, and as a repository it is not pinned "
+            f"{name!r} is not a local folder, and as a repository it is not pinned "
             f"(revision={revision!r})",
             where=name,
             cure="give revision=<the 40 hex digits of a commit>, or a path that exists",

@@ -28,8 +28,7 @@ SIZES = "label_emb.0.0.weight|add_embedding.linear_1.weight"
 
 @dataclass(frozen=True)
 class Release:
-    """One release (or several that are alike): its name, those of conf/model that it is, and its
-    shapes.
+    """One release, or several of equal structure: its name, its conf/model names and its shapes.
 
     A key of `shapes` is given in the original layout, then in that of diffusers; None: it is not
     there.
@@ -93,9 +92,7 @@ def require_same(expected: Shapes, actual: Shapes, where: str) -> None:
 
 @contextmanager
 def recognised(net: nn.Module, source: WeightSource) -> Generator[None]:
-    """Let a CheckpointMismatch of the block name the release that the file is of, where that is
-    known to be another.
-    """
+    """Add the recognised release of the file to a CheckpointMismatch of the block."""
     try:
         yield
     except CheckpointMismatch as error:

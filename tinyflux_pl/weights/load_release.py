@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, HubError
-from tinyflux_pl.weights import key_prefixes
+from tinyflux_pl.weights import key_prefixes, tensor_files
 from tinyflux_pl.weights.dequantize import UNPACKED, plain, require_plain_config
 from tinyflux_pl.weights.find_files import fetch, weights_in
 from tinyflux_pl.weights.key_diff import require_match, shapes_of
@@ -38,9 +38,7 @@ OTHER_FORMATS = (
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Safetensors files of a network, and the config.json beside them (None where there is
-    none).
-    """
+    """Files of a network's weights and the config.json next to them, None if absent."""
 
     weights: WeightFiles
     config: dict[str, Any] | None
@@ -58,8 +56,7 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """The key layout in which a network was first published, and its conversion to the layout of
-    diffusers.
+    """The original key layout of a network and its conversion to that of diffusers.
 
     `prefixes` begin its keys inside a checkpoint, whose other parts are not read. A file is in this
     layout if one of the network's keys contains `mark`. `convert(tensors, structure)` renames,
@@ -81,7 +78,7 @@ def find(
 ) -> WeightSource:
     """Find a network by name, in a file, a folder or a repository.
 
-    A safetensors file; a folder that contains it, directly or as `subfolder`; or a pinned
+    A file, safetensors or GGUF; a folder that contains it, directly or as `subfolder`; or a pinned
     repository like such a folder, of which only this network is downloaded.
 
     Sharded weights are read through their index. A `variant` (fp16, ...) is read where the
@@ -92,11 +89,14 @@ def find(
     """
     root = fetch(weights, revision, subfolder, stems, variant=variant)
     if root.is_file():
-        files.require_tensor_file(root)
-        return WeightSource(WeightFiles((root,)), _config(root.parent) or None, str(root))
+        tensor_files.require_weights(root)
+        config = _config(root.parent)
+        config.pop("quantization_config", None)
+        return WeightSource(WeightFiles((root,)), config or None, str(root))
     folder = root / subfolder if (root / subfolder).is_dir() else root
     config = _config(folder)
     require_plain_config(config, folder)
+    config.pop("quantization_config", None)  # the weights tell more
     weight_files = weights_in(folder, stems, variant, key) or WeightFiles(
         _only_file(folder, subfolder)
     )
@@ -117,13 +117,13 @@ def fill(
     Returns the module.
 
     Where the file already has `dtype` its memory-mapped pages become the weights, without a copy.
-    float8 and int8 are dequantized (weights.dequantize). `ignored` are patterns of keys that the
-    reference does not read either, `wide` names of submodules that stay in fp32. Raises what
-    `require_fit` does, before a weight is read.
+    float8, int8 and the blocks of GGUF are dequantized (weights.dequantize, gguf_file). `ignored`
+    are patterns of keys that the reference does not read either, `wide` names of submodules that
+    stay in fp32. Raises what `require_fit` does, before a weight is read.
     """
     require_fit(module, source, dtype, original, structure, ignored)
     tensors = _tensors_of_network(
-        source.weights.tensors(), source.where, dtype, original, structure, ignored
+        source.weights.tensors(dtype), source.where, dtype, original, structure, ignored
     )
     types = {key: torch.float32 if set(key.split(".")) & set(wide) else dtype for key in tensors}
     cast = {
@@ -188,7 +188,7 @@ def _tensors_of_network(
             renamed = {key: value for key, value in converted.items() if value is not None}
         # a key, a split or a layer that is not there
         except (KeyError, RuntimeError, IndexError, ValueError) as error:
-            what = f"not the whole original layout: {type(error).__name__} {str(error)[:200]}"
+            what = f"not the complete original layout: {type(error).__name__} {str(error)[:200]}"
             raise CheckpointMismatch(what, where=where, cure=ONE_RELEASE) from error
     return {
         key: value

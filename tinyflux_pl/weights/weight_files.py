@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
-from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
-from tinyflux_pl.weights import headers
+from tinyflux_pl.weights import tensor_files
 from tinyflux_pl.weights.dequantize import require_values
 from tinyflux_pl.weights.key_diff import listed
 
@@ -20,8 +21,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The safetensors of one network, in order, and the variant that they are (None: the plain
-    weights).
+    """Ordered safetensors of one network and their variant (None: unsuffixed weights).
 
     `shard_of` is what an index says: the name of the file that holds each key. None: there is no
     index.
@@ -31,24 +31,24 @@ class WeightFiles:
     variant: str | None = None
     shard_of: Mapping[str, str] | None = None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor, mapped from disk and read when it is used.
+    def tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Every tensor, mapped from disk and read when it is used; GGUF's packed ones in `dtype`.
 
         CorruptCheckpoint for a torn file, a shard of zeros and a shard that lacks what the index
         says that it holds, CheckpointMismatch for a key that the index does not name.
         """
-        return self._followed(self._values)
+        return self._followed(partial(self._values, dtype=dtype))
 
     def outlines(self) -> dict[str, Tensor]:
         """The same on the meta device, from the headers alone."""
-        return self._followed(headers.outlines)
+        return self._followed(tensor_files.outlines)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, from the headers alone."""
-        return self._followed(headers.tensor_shapes)
+        return self._followed(tensor_files.shapes)
 
-    def _values(self, file: Path) -> dict[str, Tensor]:
-        tensors = files.read_tensors(file)
+    def _values(self, file: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+        tensors = tensor_files.tensors(file, dtype)
         if self.shard_of is not None:
             require_values(tensors, str(file))
         return tensors

@@ -44,11 +44,11 @@ def refused(conf: Path, *argv: str, name: str = "train") -> ConfigError:
         (["--config-dir", "/nowhere/at/all"], "a folder that exists"),
     ],
 )
-def test_the_nearest_right_word_is_named(conf, argv, says):
+def test_a_refusal_names_the_nearest_valid_word(conf, argv, says):
     assert says in refused(conf, *argv).cure
 
 
-def test_what_exists_passes(conf):
+def test_valid_overrides_are_passed_on_unchanged(conf):
     lines = [
         ["model.depth=3", "data.sizes.1=8", "+extra.key=1", "~steps", "model=base", "++more=4"],
         ["experiment=long", "hydra.run.dir=elsewhere", "model.optimizer.lr=1e-3"],
@@ -64,7 +64,7 @@ def test_what_exists_passes(conf):
         assert prepare(line, conf, "train") == line
 
 
-def test_a_value_that_must_be_given(conf):
+def test_a_missing_required_value_is_refused_with_its_key(conf):
     assert refused(conf, name="generate").cure == "add checkpoint=..."
     (conf / "experiment" / "folder.yaml").write_text(
         "# @package _global_\nalbum: {root: '???', sources: [{root: '${album.root}'}]}\n"
@@ -75,7 +75,7 @@ def test_a_value_that_must_be_given(conf):
     prepare(["--cfg", "job"], conf, "generate")
 
 
-def test_flags_keep_working_wherever_they_stand(conf, tmp_path):
+def test_flags_are_accepted_at_any_position(conf, tmp_path):
     assert prepare(["steps=1", "-m", "model=tiny,base"], conf, "train") == [
         "-m",
         "steps=1",
@@ -97,18 +97,18 @@ def test_flags_keep_working_wherever_they_stand(conf, tmp_path):
     assert prepare(["--config-name=generate", "checkpoint=a"], conf, "train")[1] == "generate"
 
 
-def test_what_cannot_be_resolved_is_refused(conf):
+def test_an_unresolvable_interpolation_is_refused(conf):
     (conf / "experiment" / "odd.yaml").write_text(
         "# @package _global_\nhydra: {callbacks: {x: '${nowhere.at.all}'}}\n"
     )
     assert "cannot resolve" in refused(conf, "experiment=odd").what
 
 
-def test_a_secret_in_hydras_own_node_is_refused_too(conf):
-    assert "a secret stands" in refused(conf, "hydra.run.dir=/tmp/hf_" + "a" * 30).what
+def test_a_secret_in_the_hydra_node_is_refused(conf):
+    assert "contains a secret" in refused(conf, "hydra.run.dir=/tmp/hf_" + "a" * 30).what
 
 
-def test_a_job_masks_also_where_a_launcher_gave_it_a_process_of_its_own(conf, monkeypatch):
+def test_secrets_are_masked_in_jobs_launched_as_processes(conf, monkeypatch):
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
@@ -116,8 +116,8 @@ def test_a_job_masks_also_where_a_launcher_gave_it_a_process_of_its_own(conf, mo
     from tinyflux_pl.app.cli import command_line
     from tinyflux_pl.config import redact
 
-    asked = []
-    monkeypatch.setattr(redact, "install", lambda: asked.append("installed"))
+    calls = []
+    monkeypatch.setattr(redact, "install", lambda: calls.append("installed"))
     with initialize_config_dir(str(conf), version_base=None):
         config = compose("train", return_hydra_config=True)
     OmegaConf.update(config, "hydra.runtime.output_dir", "out", force_add=True)
@@ -125,14 +125,18 @@ def test_a_job_masks_also_where_a_launcher_gave_it_a_process_of_its_own(conf, mo
     try:
         job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         command_line._job(
-            job, lambda found: asked.append(found["steps"]) or 0, [], ["train.py"], here=False
+            job,
+            lambda job_config: calls.append(job_config["steps"]) or 0,
+            [],
+            ["train.py"],
+            here=False,
         )
     finally:
         HydraConfig.instance().cfg = None
-    assert asked == ["installed", 10]
+    assert calls == ["installed", 10]
 
 
-def test_a_broken_yaml_file_is_three_lines_too(conf):
+def test_a_broken_yaml_file_is_reported_in_three_lines(conf):
     (conf / "experiment" / "torn.yaml").write_text("steps: [1, 2\nn: {")
     assert "flow" in refused(conf, "experiment=torn").what
 
@@ -171,9 +175,9 @@ def seen(conf: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def test_a_run_receives_plain_containers_and_torch_is_not_imported_for_it(conf):
-    done = script(conf, "prompt=a large red circle, top left", "experts=lune")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_a_run_receives_plain_containers_without_importing_torch(conf):
+    process = script(conf, "prompt=a large red circle, top left", "experts=lune")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     (config,) = seen(conf)
     assert config["prompt"] == "a large red circle, top left"
     assert (
@@ -185,25 +189,29 @@ def test_a_run_receives_plain_containers_and_torch_is_not_imported_for_it(conf):
 
 
 def test_multirun_keeps_the_comma_and_runs_every_job(conf):
-    done = script(conf, "-m", "prompt=red, blue", "steps=1,2")
-    assert done.returncode == 0, done.stderr
+    process = script(conf, "-m", "prompt=red, blue", "steps=1,2")
+    assert process.returncode == 0, process.stderr
     assert [(c["prompt"], c["steps"]) for c in seen(conf)] == [("red, blue", 1), ("red, blue", 2)]
 
 
-def test_a_typo_costs_three_lines_and_exit_code_2(conf):
-    done = script(conf, "experts=lun_sol")
-    assert done.returncode == 2 and done.stdout == "" and not seen(conf)
+def test_a_typo_prints_three_lines_and_exits_with_code_2(conf):
+    process = script(conf, "experts=lun_sol")
+    assert process.returncode == 2 and process.stdout == "" and not seen(conf)
     assert (
-        len(done.stderr.splitlines()) == 3
-        and "lune_sol" in done.stderr
-        and "Traceback" not in done.stderr
+        len(process.stderr.splitlines()) == 3
+        and "lune_sol" in process.stderr
+        and "Traceback" not in process.stderr
     )
 
 
-def test_errors_of_a_run_are_clean_and_have_codes(conf):
-    done = script(conf, "prompt=fail")
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == ["the cache is old", "  where: here", "  do:    rebuild it"]
+def test_errors_of_a_run_have_no_traceback_and_distinct_exit_codes(conf):
+    process = script(conf, "prompt=fail")
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [
+        "the cache is old",
+        "  where: here",
+        "  do:    rebuild it",
+    ]
     assert "Traceback" in script(conf, "prompt=fail", TINYFLUX_DEBUG="1").stderr
     assert script(conf, "prompt=code", "steps=3").returncode == 3
     bug = script(conf, "prompt=bug", MY_TOKEN="s3cret-value-0123")
@@ -214,22 +222,22 @@ def test_errors_of_a_run_are_clean_and_have_codes(conf):
 @pytest.mark.parametrize(
     "number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT]
 )
-def test_a_missing_right_and_a_full_disk_are_told_with_the_file_and_a_cure(conf, number):
-    done = script(conf, "prompt=errno", f"steps={number}")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    what, where, cure = done.stderr.splitlines()
+def test_missing_permissions_and_a_full_disk_are_reported_with_file_and_cure(conf, number):
+    process = script(conf, "prompt=errno", f"steps={number}")
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    what, where, cure = process.stderr.splitlines()
     assert "manifest.json" in what and where.endswith("/photos/cache") and "paths.root=" in cure
 
 
-def test_a_failing_job_of_a_sweep_is_named_and_does_not_stop_the_others(conf):
-    done = script(conf, "-m", 'prompt=choice("fail","fine")')
-    assert done.returncode == 1
-    assert done.stderr.count("the cache is old") == 1 and "Traceback" not in done.stderr
+def test_a_failing_sweep_job_is_named_and_the_remaining_jobs_run(conf):
+    process = script(conf, "-m", 'prompt=choice("fail","fine")')
+    assert process.returncode == 1
+    assert process.stderr.count("the cache is old") == 1 and "Traceback" not in process.stderr
     assert [c["prompt"] for c in seen(conf)] == ["fine"]
 
 
-def test_help_and_cfg_answer(conf):
-    shown = script(conf, "--cfg", "job", "prompt=a, b")
-    assert shown.returncode == 0 and "prompt: a, b" in shown.stdout
+def test_help_and_cfg_print_and_exit(conf):
+    process = script(conf, "--cfg", "job", "prompt=a, b")
+    assert process.returncode == 0 and "prompt: a, b" in process.stdout
     assert script(conf, "--help").returncode == 0
     assert script(conf, "--cfg", "nonsense").returncode == 2

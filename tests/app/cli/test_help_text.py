@@ -12,7 +12,7 @@ SCRIPTS = ("train", "extract", "generate")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_key_and_every_choice_has_its_line(script):
+def test_help_lists_every_key_and_every_choice(script):
     page = help_text.help_page(script, [CONF])
     lines = (CONF / f"{script}.yaml").read_text().splitlines()
     keys = list(help_text.script_keys(lines))
@@ -30,7 +30,7 @@ def test_every_key_and_every_choice_has_its_line(script):
     assert all(len(line) <= 110 for line in page.splitlines())
 
 
-def test_a_page_names_what_its_script_reads_and_nothing_else():
+def test_help_lists_only_keys_that_the_script_reads():
     pages = {script: help_text.help_page(script, [CONF]) for script in SCRIPTS}
     assert "\n  resume=null" in pages["train"] and "\n  doctor=null" in pages["extract"]
     assert "\n  prompt=null" in pages["generate"] and "\noptimizer=" in pages["train"]
@@ -39,7 +39,7 @@ def test_a_page_names_what_its_script_reads_and_nothing_else():
     assert "as_trained" in pages["generate"] and "as_trained" not in pages["train"]
 
 
-def test_choices_of_a_folder_of_ones_own_are_listed(tmp_path):
+def test_help_lists_choices_of_a_user_config_folder(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text(
         "# @package _global_\n# My own network.\nmodel: {}\n"
@@ -58,15 +58,15 @@ assert not slow, slow
 """
 
 
-def test_the_page_needs_neither_torch_nor_hydra():
-    done = subprocess.run(
+def test_help_imports_neither_torch_nor_hydra():
+    completed = subprocess.run(
         [sys.executable, "-c", PAGE], capture_output=True, text=True, cwd=CONF.parent
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python train.py")
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.startswith("usage: python train.py")
 
 
-def test_a_wrong_word_beside_help_is_still_answered():
+def test_an_invalid_word_next_to_help_is_still_refused():
     line = [sys.executable, str(CONF.parent / "train.py"), "--help", "model=tinny"]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=CONF.parent)
-    assert done.returncode == 2 and "did you mean tiny?" in done.stderr
+    completed = subprocess.run(line, capture_output=True, text=True, cwd=CONF.parent)
+    assert completed.returncode == 2 and "did you mean tiny?" in completed.stderr

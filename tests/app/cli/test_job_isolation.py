@@ -13,7 +13,7 @@ import torch
 from tinyflux_pl.app.cli.job_isolation import isolated
 
 
-def test_what_a_job_sets_is_put_back(monkeypatch, tmp_path):
+def test_process_state_changed_by_a_job_is_restored(monkeypatch, tmp_path):
     monkeypatch.setenv("KEPT", "1")
     logging.getLogger("some.library").setLevel(logging.WARNING)
     before = (
@@ -53,7 +53,7 @@ def seeded(seed):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_job_that_fails_puts_back_too_and_ends_its_wandb_run(monkeypatch, fails):
+def test_a_failing_job_restores_process_state_and_ends_its_wandb_run(monkeypatch, fails):
     ended = []
     library = types.SimpleNamespace(run=object(), finish=lambda exit_code: ended.append(exit_code))
     monkeypatch.setitem(__import__("sys").modules, "wandb", library)

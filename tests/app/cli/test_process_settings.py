@@ -1,6 +1,4 @@
-"""What a process asks of OpenMP and of the C library: only what the user left open, before torch is
-imported.
-"""
+"""Thread and allocator settings of a process: only unset ones are set, before torch is imported."""
 
 import json
 import os
@@ -21,26 +19,26 @@ def unset(monkeypatch):
     return calls
 
 
-def test_what_nobody_set_is_set(unset):
+def test_unset_process_settings_receive_defaults(unset):
     environment = {"PATH": "/bin"}
-    told = process_settings.apply(environment)
+    notes = process_settings.apply(environment)
     assert environment == {"PATH": "/bin", "GOMP_SPINCOUNT": "1000"} and unset == ["kept"]
-    assert "GOMP_SPINCOUNT=1000 (set here)" in told[0] and "set here" in told[1]
-    assert process_settings.apply(environment) == told and unset == ["kept"]
+    assert "GOMP_SPINCOUNT=1000 (set here)" in notes[0] and "set here" in notes[1]
+    assert process_settings.apply(environment) == notes and unset == ["kept"]
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"])
-def test_a_users_way_to_wait_stays(unset, name):
+def test_thread_wait_settings_of_the_user_are_kept(unset, name):
     environment = {name: "7"}
     assert f"{name}=7" in process_settings.apply(environment)[0] and environment == {name: "7"}
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"])
-def test_a_users_allocator_stays(unset, name):
+def test_allocator_settings_of_the_user_are_kept(unset, name):
     assert f"as {name}=x says" in process_settings.apply({name: "x"})[1] and unset == []
 
 
-def test_it_is_done_before_torch_is_imported():
+def test_process_settings_are_applied_before_torch_is_imported():
     code = (
         "import sys, os, json; import tinyflux_pl.app.cli.command_line as c; loaded = 'torch' in "
         "sys.modules; "
@@ -54,7 +52,7 @@ def test_it_is_done_before_torch_is_imported():
         for k, v in os.environ.items()
         if k not in process_settings.WAITING and not k.startswith("KMP_")
     }
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
@@ -62,4 +60,4 @@ def test_it_is_done_before_torch_is_imported():
         cwd=ROOT,
         check=True,
     )
-    assert json.loads(found.stdout) == [False, False, "1000"]
+    assert json.loads(completed.stdout) == [False, False, "1000"]

@@ -18,16 +18,18 @@ from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, Pruned
 HERE = f"{os.getpid()} on {os.uname().nodename}"
 
 
-def test_a_failed_job_stops_no_later_one_also_in_batches(tmp_path):
+def test_later_jobs_run_after_a_failed_one_also_in_batches(tmp_path):
     """The folder of job 0 is one of another run, which only the job itself finds out."""
     taken = sweeps.folder(tmp_path) / "0" / "samples"
     taken.mkdir(parents=True)
-    done = sweeps.run(tmp_path, "-m", "seed=0,1", "hydra.sweeper.max_batch_size=1")
-    assert done.returncode == 2, done.stderr[-3000:]
+    completed = sweeps.run(tmp_path, "-m", "seed=0,1", "hydra.sweeper.max_batch_size=1")
+    assert completed.returncode == 2, completed.stderr[-3000:]
     states = [(row["state"], row["error"]) for row in sweeps.table(tmp_path)]
     assert [state for state, _ in states] == ["failed", "finished"]
     assert "holds files of no run" in states[0][1]
-    assert "1 of 2 jobs did not finish: 0" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "1 of 2 jobs did not finish: 0" in completed.stderr and "Traceback" not in completed.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_a_failed_job_stops_no_later_one_also_in_batches(tmp_path):
     ],
     ids=repr,
 )
-def test_however_a_job_ends_its_row_says_so(tmp_path, end, state, code):
+def test_every_way_a_job_ends_is_recorded_in_its_row(tmp_path, end, state, code):
     try:
         with recorded(tmp_path, 5, ["seed=1"], tmp_path / "5") as outcome:
             (running,) = rows.read(tmp_path)
@@ -60,7 +62,7 @@ def test_however_a_job_ends_its_row_says_so(tmp_path, end, state, code):
     assert row.value == {"finished": end, "pruned": 2.0}.get(state)
 
 
-def test_a_job_does_not_fail_because_its_row_cannot_be_written(tmp_path, monkeypatch, capsys):
+def test_a_job_succeeds_although_its_row_cannot_be_written(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise DiskFull("no room to write sweep.csv")
 
@@ -70,7 +72,7 @@ def test_a_job_does_not_fail_because_its_row_cannot_be_written(tmp_path, monkeyp
     assert "could not be written: no room to write" in capsys.readouterr().err
 
 
-def test_a_job_whose_process_is_gone_is_interrupted(tmp_path):
+def test_a_job_whose_process_died_is_recorded_as_interrupted(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
     host = os.uname().nodename
@@ -80,7 +82,7 @@ def test_a_job_whose_process_is_gone_is_interrupted(tmp_path):
     assert [row.state for row in table.write(tmp_path)] == ["interrupted", "running", "running"]
 
 
-def test_numbers_that_json_lacks_come_back(tmp_path):
+def test_infinite_and_nan_results_round_trip(tmp_path):
     row = Row.begun(0, [], "0").ended(
         "finished", value=float("inf"), results={"loss": float("nan")}
     )
@@ -89,7 +91,7 @@ def test_numbers_that_json_lacks_come_back(tmp_path):
     assert again.value == float("inf") and again.results["loss"] != again.results["loss"]
 
 
-def test_a_launcher_that_loses_jobs_fails_those_alone(tmp_path, capsys):
+def test_jobs_lost_by_a_launcher_fail_alone(tmp_path, capsys):
     """As joblib does when the system kills a worker, and submitit when a job leaves no result."""
 
     class Launcher:
@@ -104,8 +106,8 @@ def test_a_launcher_that_loses_jobs_fails_those_alone(tmp_path, capsys):
     assert ended[1].error == "was not begun" and "a worker was killed" in capsys.readouterr().err
 
 
-def test_a_killed_job_of_joblib_stops_none_that_waits(tmp_path):
-    """joblib ends what runs beside it; the jobs that were not begun still run."""
+def test_a_killed_joblib_job_does_not_stop_queued_jobs(tmp_path):
+    """joblib ends jobs that run beside a killed one; queued jobs still run."""
     words = ("-m", "seed=0,1,2,3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     with (
         open(tmp_path / "log", "w") as log,

@@ -15,9 +15,11 @@ LAUNCHERS = {
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
-def test_four_jobs_share_one_cache_and_end_in_one_table(tmp_path, launcher):
-    done = sweeps.run(tmp_path, "-m", "seed=0,1,2,3", "optimized_metric=validation_loss", *launcher)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_four_jobs_share_one_cache_and_one_results_table(tmp_path, launcher):
+    completed = sweeps.run(
+        tmp_path, "-m", "seed=0,1,2,3", "optimized_metric=validation_loss", *launcher
+    )
+    assert completed.returncode == 0, completed.stderr[-3000:]
     rows = sweeps.table(tmp_path)
     assert [(row["number"], row["state"]) for row in rows] == [
         (str(i), "finished") for i in range(4)
@@ -30,12 +32,12 @@ def test_four_jobs_share_one_cache_and_end_in_one_table(tmp_path, launcher):
     stores = list((tmp_path / "cache").glob("*/*/manifest.json"))
     assert len(stores) == 2, "training and validation of one source"
     logs = sweeps.folder(tmp_path).glob(".submitit/*/*_log.err")
-    printed = done.stderr + "".join(log.read_text() for log in logs)
+    printed = completed.stderr + "".join(log.read_text() for log in logs)
     assert printed.count("shapes/train: encode:   0%") == 1, "one job encodes, the others read"
-    assert "sweep.csv" in done.stdout
+    assert "sweep.csv" in completed.stdout
 
 
-def test_threads_are_shared_by_the_jobs_of_submitit_s_local_executor(monkeypatch, tmp_path):
+def test_local_submitit_jobs_share_the_threads(monkeypatch, tmp_path):
     for name in launch.THREADS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
@@ -49,6 +51,6 @@ def test_threads_are_shared_by_the_jobs_of_submitit_s_local_executor(monkeypatch
         assert os.environ["OMP_NUM_THREADS"] == "5", "the user's own number stays"
 
 
-def test_numbers_without_a_gap_are_launched_together():
+def test_jobs_with_consecutive_numbers_are_launched_together():
     jobs = {3: ["c"], 0: ["a"], 1: ["b"]}
     assert launch._consecutive(jobs) == [(0, [["a"], ["b"]]), (3, [["c"]])]

@@ -3,9 +3,9 @@
 from tests.app.sweeps import sweeps
 
 
-def test_the_ranks_of_a_job_leave_no_folder_of_their_own(tmp_path):
-    done = sweeps.run(tmp_path, "-m", "seed=3", "hardware.devices=2", "hardware.strategy=ddp")
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_ranks_of_a_job_leave_no_extra_run_folder(tmp_path):
+    completed = sweeps.run(tmp_path, "-m", "seed=3", "hardware.devices=2", "hardware.strategy=ddp")
+    assert completed.returncode == 0, completed.stderr[-3000:]
     assert [row["state"] for row in sweeps.table(tmp_path)] == ["finished"]
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["sweep-test"]
     inside = [path.name for path in sweeps.folder(tmp_path).iterdir() if path.is_dir()]

@@ -23,7 +23,7 @@ def trials(root):
     return study_file.load(sweeps.folder(root) / FILE, None).trials
 
 
-def test_a_search_killed_in_a_trial_and_continued_has_every_trial_once(tmp_path):
+def test_a_search_killed_within_a_trial_resumes_with_every_trial_once(tmp_path):
     words = (*SEARCH, LR, "hydra.sweeper.pruner=null")
     with (
         open(tmp_path / "log", "w") as log,
@@ -40,9 +40,9 @@ def test_a_search_killed_in_a_trial_and_continued_has_every_trial_once(tmp_path)
         finally:
             process.kill()
     assert [trial.state.name for trial in trials(tmp_path)] == ["COMPLETE", "RUNNING"]
-    done = sweeps.run(tmp_path, *words)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "1 trials of an interrupted search run again" in done.stdout
+    completed = sweeps.run(tmp_path, *words)
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    assert "trials of an interrupted search that run again: 1" in completed.stdout
     study = trials(tmp_path)
     assert [trial.state.name for trial in study] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert LOST in study[1].user_attrs and study[2].params == study[1].params
@@ -60,17 +60,19 @@ def test_a_search_killed_in_a_trial_and_continued_has_every_trial_once(tmp_path)
     assert once_more.returncode == 0 and trials(tmp_path) == study, "there is nothing left to run"
 
 
-def test_a_trial_far_worse_than_the_others_is_pruned_which_is_no_failure(tmp_path):
+def test_a_much_worse_trial_is_pruned_and_not_counted_as_failed(tmp_path):
     words = ("hydra.sweeper.sampler=grid", "hydra.sweeper.pruner_startup_trials=1", "steps=4")
-    done = sweeps.run(
+    completed = sweeps.run(
         tmp_path,
         *("hparams_search=optuna", "optimizer.muon_lr=choice(1e-3,10.0)", *words),
         "callbacks.validation.every_steps=2",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert [row["state"] for row in sweeps.table(tmp_path)] == ["finished", "pruned"], done.stdout
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    assert [row["state"] for row in sweeps.table(tmp_path)] == ["finished", "pruned"], (
+        completed.stdout
+    )
     assert [trial.state.name for trial in trials(tmp_path)] == ["COMPLETE", "PRUNED"]
-    assert "pruned at step 2: validation/loss is" in done.stdout
+    assert "pruned at step 2: validation/loss is" in completed.stdout
     assert list((sweeps.folder(tmp_path) / "1" / "checkpoints").glob("step_0000002"))
 
 
@@ -88,7 +90,7 @@ def test_a_trial_far_worse_than_the_others_is_pruned_which_is_no_failure(tmp_pat
         ((), "nothing to search"),
     ],
 )
-def test_a_search_that_cannot_work_is_refused_before_its_first_trial(
+def test_an_invalid_search_is_refused_before_its_first_trial(
     tmp_path, words, says, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "argv", ["train.py", *sweeps.line(tmp_path, *SEARCH, *words)[2:]])

@@ -46,8 +46,8 @@ def ended(number, state="finished", value=1.0):
 def run(search, kill_after=None):
     """Values of the trials that end, until none is left or one is `killed` as it runs."""
     done = {}
-    while asked := search.ask():
-        for number, params in asked.items():
+    while batch := search.ask():
+        for number, params in batch.items():
             if len(done) == kill_after:
                 return done
             done[number] = params
@@ -55,7 +55,7 @@ def run(search, kill_after=None):
     return done
 
 
-def test_hydra_s_syntax_says_what_is_drawn():
+def test_search_spaces_are_read_from_hydra_sweep_syntax():
     dists = parsed(*SWEPT, "a=int(interval(1,5))", "b=range(0.0,1.0,0.25)", "c=choice(yes,1e-3)")
     assert dists["optimizer.lr"].log and dists["optimizer.lr"].high == 0.1
     assert dists["model"].choices == ("tiny", "small")
@@ -70,44 +70,44 @@ def test_hydra_s_syntax_says_what_is_drawn():
 @pytest.mark.parametrize(
     "text", ["a=tag(log,interval(0,1))", "a=interval(2,1)", "a=tag(x,choice(1,2))", "a=range(3,3)"]
 )
-def test_what_cannot_be_drawn_is_refused_by_its_key(text):
+def test_an_invalid_distribution_is_refused_by_its_key(text):
     with pytest.raises(ConfigError) as caught:
         parsed(text)
     assert caught.value.where == "a"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_search_that_is_killed_and_continued_has_every_trial_once(tmp_path, sampler):
+def test_a_killed_search_resumes_with_every_trial_once(tmp_path, sampler):
     first = trials(tmp_path, sampler=sampler)
-    done = run(first, kill_after=2)
+    completed = run(first, kill_after=2)
     again = trials(tmp_path, sampler=sampler)
     lost = again._trials("RUNNING")
     assert [trial.number for trial in lost] == [2]
     assert again.recover({}) == 1
     rest = run(again)
     assert rest[3] == dict(lost[0].params), "the trial that was lost runs again, as number 3"
-    assert list(done) == [0, 1] and list(rest) == [3, 4, 5, 6]
-    values = [tuple(params.values()) for params in [*done.values(), *rest.values()]]
+    assert list(completed) == [0, 1] and list(rest) == [3, 4, 5, 6]
+    values = [tuple(params.values()) for params in [*completed.values(), *rest.values()]]
     assert len(values) == len(set(values)) == 6
     assert trials(tmp_path, sampler=sampler).ask() == {} and again.lost() == {2}
 
 
-def test_a_continued_random_search_draws_as_one_that_was_not_interrupted(tmp_path):
+def test_a_resumed_random_search_draws_the_trials_of_an_uninterrupted_one(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    whole = run(trials(tmp_path / "a", sampler="random"))
+    uninterrupted = run(trials(tmp_path / "a", sampler="random"))
     part = run(trials(tmp_path / "b", sampler="random", n_trials=3))
     rest = run(trials(tmp_path / "b", sampler="random"))
-    assert whole == {**part, **rest}
+    assert uninterrupted == {**part, **rest}
 
 
-def test_a_grid_holds_every_combination_once_also_after_a_kill(tmp_path):
+def test_a_grid_search_has_every_combination_once_also_after_a_kill(tmp_path):
     first = trials(tmp_path, *GRID, sampler="grid", n_trials=100, n_jobs=2)
-    done = run(first, kill_after=3)
+    completed = run(first, kill_after=3)
     again = trials(tmp_path, *GRID, sampler="grid", n_trials=100, n_jobs=2)
     again.recover({})
     rest = run(again)
-    values = [tuple(params.values()) for params in [*done.values(), *rest.values()]]
+    values = [tuple(params.values()) for params in [*completed.values(), *rest.values()]]
     assert sorted(values) == sorted((m, s) for m in ("tiny", "small") for s in (10, 20, 30))
 
 
@@ -116,7 +116,7 @@ def test_a_grid_over_real_numbers_is_refused(tmp_path):
         trials(tmp_path, sampler="grid").ask()
 
 
-def test_a_trial_that_ended_while_the_search_was_dead_counts_and_a_living_one_is_refused(tmp_path):
+def test_trials_that_finished_without_the_search_count_and_running_ones_are_refused(tmp_path):
     search = trials(tmp_path, n_jobs=3)
     assert list(search.ask()) == [0, 1, 2]
     rows = {0: ended(0, value=0.5), 1: ended(1, "failed", None)}
@@ -127,7 +127,7 @@ def test_a_trial_that_ended_while_the_search_was_dead_counts_and_a_living_one_is
     assert [t.state.name for t in again.study.trials] == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
 
 
-def test_another_question_is_not_added_to_a_study(tmp_path):
+def test_a_study_is_not_continued_with_another_search_space(tmp_path):
     trials(tmp_path).require_same_question(["seed=0"])
     trials(tmp_path, n_trials=9).require_same_question(["seed=0"])
     with pytest.raises(ConfigError, match="its fixed differ"):
@@ -136,24 +136,24 @@ def test_another_question_is_not_added_to_a_study(tmp_path):
         trials(tmp_path, *GRID).require_same_question(["seed=0"])
 
 
-def test_a_trial_that_is_lost_again_and_again_is_given_up(tmp_path):
+def test_a_trial_lost_twice_is_abandoned(tmp_path):
     search = trials(tmp_path, n_trials=2)
     numbers = []
-    while asked := search.ask():
-        (number,) = asked
+    while batch := search.ask():
+        (number,) = batch
         numbers.append(number)
         search.tell(number, ended(number, "interrupted", None) if number < 3 else ended(number))
     assert numbers == [0, 1, 2, 3] and search.lost() == {0, 1}
 
 
-def test_a_loss_that_is_not_finite_is_a_failure_of_the_trial(tmp_path):
+def test_a_nonfinite_objective_fails_the_trial(tmp_path):
     search = trials(tmp_path, n_trials=1)
     search.ask()
     search.tell(0, ended(0, value=float("nan")))
     assert search.study.trials[0].state.name == "FAIL" and not search.ask()
 
 
-def test_a_line_torn_by_a_kill_is_cut_off(tmp_path):
+def test_a_journal_line_truncated_by_a_kill_is_removed(tmp_path):
     search = trials(tmp_path, n_trials=2)
     search.ask()
     with open(search.file, "ab") as journal:
@@ -163,7 +163,7 @@ def test_a_line_torn_by_a_kill_is_cut_off(tmp_path):
 
 
 class Step:
-    """What a callback sees of trainer and module."""
+    """The attributes of trainer and module that a callback reads."""
 
     world_size = 1
 
@@ -202,7 +202,7 @@ def test_a_trial_worse_than_the_median_is_pruned_at_a_measurement(tmp_path):
     assert list(study.trials[0].intermediate_values) == [2, 4, 6, 8], "not the last step"
 
 
-def test_without_a_pruner_a_trial_reports_nothing(tmp_path):
+def test_without_a_pruner_a_trial_reports_no_intermediate_values(tmp_path):
     search = trials(tmp_path, pruner=None)
     pruner.store(search.study, search.settings, search.metrics)
 

@@ -33,7 +33,7 @@ def first_and_last(parameter):
 
 
 @pytest.mark.parametrize("end", [0, 1], ids=["first", "last"])
-def test_the_agent_s_line_is_a_run_of_train(end, tmp_path):
+def test_the_command_of_a_wandb_agent_is_a_valid_train_command(end, tmp_path):
     parameters = yaml.safe_load(FILE.read_text())["parameters"]
     values = {key: first_and_last(parameter)[end] for key, parameter in parameters.items()}
     line = agent_line(values)
@@ -45,7 +45,7 @@ def test_the_agent_s_line_is_a_run_of_train(end, tmp_path):
     job_checks.CHECKS["train"](job)
 
 
-def test_the_metric_that_the_agent_waits_for_is_logged(tmp_path):
+def test_the_metric_of_a_wandb_sweep_is_logged(tmp_path):
     from tests.app.runs import settings
     from tinyflux_pl.app import optimized_metric
 

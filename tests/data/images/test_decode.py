@@ -42,7 +42,7 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
-def test_a_file_larger_than_any_image_is_not_read_at_all(tmp_path, monkeypatch):
+def test_a_file_beyond_the_size_limit_is_not_read(tmp_path, monkeypatch):
     with open(tmp_path / "a.png", "wb") as file:
         file.truncate(image_decoding.MAX_BYTES + 1)
     monkeypatch.setattr(
@@ -55,7 +55,7 @@ def test_a_file_larger_than_any_image_is_not_read_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "tolerance"), [("PNG", 0), ("BMP", 0), ("JPEG", 12), ("WEBP", 24)]
 )
-def test_reads_each_format_from_bytes_and_from_a_file(tmp_path, kind, tolerance):
+def test_every_format_is_read_from_bytes_and_from_a_file(tmp_path, kind, tolerance):
     content = encoded(picture(), kind)
     (tmp_path / "a.bin").write_bytes(content)
     for source in (content, tmp_path / "a.bin", str(tmp_path / "a.bin")):
@@ -86,7 +86,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_whole_bounded_image_is_refused_and_named(tmp_path, name):
+def test_incomplete_or_oversized_images_are_refused_by_name(tmp_path, name):
     content, why = HOSTILE[name]
     path = tmp_path / "odd name.png"
     path.write_bytes(content)
@@ -96,7 +96,7 @@ def test_what_is_no_whole_bounded_image_is_refused_and_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_truncated_and_damaged_files_never_crash_and_never_pass_when_cut(kind):
+def test_damaged_files_never_crash_and_truncated_ones_are_refused(kind):
     content = encoded(picture(200, 150), kind)
     for keep in range(0, len(content) - 40, len(content) // 16):
         with pytest.raises(ImageError):
@@ -112,15 +112,15 @@ def test_truncated_and_damaged_files_never_crash_and_never_pass_when_cut(kind):
             assert error.where == "(bytes)"
 
 
-def test_a_png_whose_pixels_do_not_fit_their_checksum_is_refused():
+def test_a_png_with_a_wrong_checksum_is_refused():
     content = bytearray(encoded(picture()))
     content[content.index(b"IDAT") + 4 + 10] ^= 1
     with pytest.raises(ImageError, match="truncated or damaged"):
         decode(bytes(content))
-    whole = bytearray(encoded(picture()))
-    whole[whole.index(b"IEND") - 5] ^= 1  # the checksum itself: the pixels decode as they are
+    png = bytearray(encoded(picture()))
+    png[png.index(b"IEND") - 5] ^= 1  # the checksum itself: the pixels decode as they are
     with pytest.raises(ImageError, match="truncated or damaged: broken PNG file"):
-        decode(bytes(whole))
+        decode(bytes(png))
 
 
 @pytest.mark.parametrize("side", [5000, 13000])
@@ -133,19 +133,19 @@ def test_a_gif_of_eighty_bytes_allocates_nothing(side):
     assert before == Image.MAX_IMAGE_PIXELS, "Pillow's own limit is what it was"
 
 
-def test_a_webp_may_have_half_the_pixels_since_its_decoder_takes_twice_the_memory():
+def test_the_pixel_limit_of_webp_is_halved():
     content = encoded(picture(), "WEBP")
     assert decode(content, max_pixels=2400).shape == (30, 40, 3)
     with pytest.raises(ImageError, match=r"40 x 30 is more than 1,199 pixels"):
         decode(content, max_pixels=2399)
 
 
-def test_strips_join_without_a_seam(monkeypatch):
+def test_decoding_in_strips_equals_decoding_at_once(monkeypatch):
     for kind in ("PNG", "JPEG", "WEBP"):
         content = encoded(picture(97, 61).convert("RGBA" if kind == "PNG" else "RGB"), kind)
-        whole = decode(content)
+        at_once = decode(content)
         monkeypatch.setattr(image_pixels, "STRIP", 97 * 7 + 5)
-        assert np.array_equal(decode(content), whole)
+        assert np.array_equal(decode(content), at_once)
         monkeypatch.undo()
 
 
@@ -155,7 +155,7 @@ def test_folders_and_missing_files_are_image_errors(tmp_path):
             decode(path)
 
 
-def test_a_users_own_limit_holds():
+def test_a_configured_pixel_limit_is_enforced():
     with pytest.raises(ImageError, match="40 x 30"):
         decode(encoded(picture()), max_pixels=1199)
     assert decode(encoded(picture()), max_pixels=1200).shape == (30, 40, 3)
@@ -173,7 +173,7 @@ def test_exif_rotation_is_applied_as_pillow_does(orientation):
     assert orientation != 6 or np.array_equal(upright, np.rot90(np.asarray(picture()), -1))
 
 
-def test_alpha_lies_on_white_and_animations_give_their_first_frame():
+def test_alpha_is_composited_on_white_and_animations_give_their_first_frame():
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     assert decode(encoded(clear)).min() == 255 and decode(encoded(half))[0, 0, 0] in (127, 128)
@@ -200,12 +200,12 @@ def test_grey_sixteen_bit_and_cmyk_are_converted():
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 @pytest.mark.parametrize("shape", [(30, 40), (40, 30), (1, 500), (500, 1), (16, 16), (15, 16)])
 @pytest.mark.parametrize("size", [16, (8, 24)])
-def test_fit_gives_the_size_asked_for(mode, shape, size):
+def test_fit_gives_the_requested_size(mode, shape, size):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     assert fit(image, size, mode).shape == ((16, 16, 3) if size == 16 else (8, 24, 3))
 
 
-def test_fit_neither_squashes_nor_leaves_the_centre():
+def test_fit_keeps_aspect_ratio_and_centre():
     disc = np.full((60, 120, 3), 255, np.uint8)
     y, x = np.mgrid[:60, :120]
     disc[(y - 29.5) ** 2 + (x - 59.5) ** 2 < 20**2] = 0
@@ -217,7 +217,7 @@ def test_fit_neither_squashes_nor_leaves_the_centre():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_what_is_transparent_marks_nothing_in_a_mask(mode):
+def test_transparent_pixels_are_unmarked_in_a_mask(mode):
     """As an eraser leaves it: white brushed onto nothing."""
     brushed = Image.new(mode, (4, 1), (255,) * (len(mode) - 1) + (0,))
     brushed.putpixel((0, 0), (255,) * len(mode))
@@ -225,7 +225,7 @@ def test_what_is_transparent_marks_nothing_in_a_mask(mode):
     assert decode(encoded(brushed)).min() == 255  # and shows white paper in a picture
 
 
-def test_a_mask_follows_its_image():
+def test_a_mask_is_fitted_like_its_image():
     mask = np.zeros((30, 60), np.uint8)
     mask[:, 15:45] = 255
     assert fit_mask(mask, 10).min() == 1.0 and fit_mask(mask, 10, "pad")[0].max() == 0.0
@@ -233,10 +233,8 @@ def test_a_mask_follows_its_image():
         fit(mask, 10, "squash")
 
 
-def test_truncated_images_are_refused_although_pillow_was_told_to_load_them(monkeypatch):
-    """A library that is imported beside may set the switch for the whole process: then not even
-    whole ones are read.
-    """
+def test_truncated_images_are_refused_even_if_pillow_is_set_to_load_them(monkeypatch):
+    """Another library may set Pillow's global switch; decoding then refuses to work at all."""
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)

@@ -1,4 +1,4 @@
-"""An image that decoded whole once is not decoded again at every start; any other one is."""
+"""An image that decoded completely once is not decoded again at every start."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from PIL import Image
 from tinyflux_pl.core import files, regular_file
 from tinyflux_pl.core.errors import ImageError
 from tinyflux_pl.data.images.decode_log import ValidatedImages
-from tinyflux_pl.data.records import folder_listing as room
+from tinyflux_pl.data.records import listing as room
 from tinyflux_pl.data.records.folder import Folder
-from tinyflux_pl.data.records.folder_listing import shared
+from tinyflux_pl.data.records.listings import shared
 
 
 def draw(file, seed):
@@ -61,17 +61,17 @@ def test_only_new_and_changed_images_are_decoded_at_a_start(pictures, decoded):
     assert start(pictures, decoded)[1] == ["2.png", "7.png"]
 
 
-def test_a_bad_image_is_judged_and_listed_at_every_start(pictures, decoded):
-    whole = (pictures / "4.png").read_bytes()
-    (pictures / "4.png").write_bytes(whole[: len(whole) // 2])
+def test_a_bad_image_is_decoded_and_listed_at_every_start(pictures, decoded):
+    original = (pictures / "4.png").read_bytes()
+    (pictures / "4.png").write_bytes(original[: len(original) // 2])
     for _ in range(2):
         records, read = start(pictures, decoded)
         assert "4.png" in read and len(records) == 5 and len(records.skipped) == 1
-    (pictures / "4.png").write_bytes(whole)
+    (pictures / "4.png").write_bytes(original)
     assert start(pictures, decoded)[1] == ["4.png"]
 
 
-def test_another_limit_or_a_damaged_memory_means_decoding_again(pictures, decoded):
+def test_another_limit_or_a_damaged_log_causes_decoding_again(pictures, decoded):
     start(pictures, decoded)
     assert len(start(pictures, decoded, max_pixels=10_000)[1]) == 6
     file = pictures.parent / "cache" / "decoded.bin"
@@ -85,22 +85,20 @@ def test_another_limit_or_a_damaged_memory_means_decoding_again(pictures, decode
         assert start(pictures, decoded)[1] == []
 
 
-def test_the_check_before_extraction_remembers_too(pictures, decoded):
+def test_the_check_before_extraction_uses_the_decode_log(pictures, decoded):
     memory = str(pictures.parent / "decoded.bin")
     for expected in (6, 0):
         decoded.clear()
         Folder(pictures, size=16, split="all", decoded=memory).check()
         assert len(decoded) == expected
-    whole = (pictures / "4.png").read_bytes()
-    (pictures / "4.png").write_bytes(whole[: len(whole) // 2])
+    original = (pictures / "4.png").read_bytes()
+    (pictures / "4.png").write_bytes(original[: len(original) // 2])
     with pytest.raises(ImageError, match=r"4\.png"):
         Folder(pictures, size=16, split="all", decoded=memory).check()
 
 
-def test_two_processes_do_not_harm_each_other(tmp_path):
-    """One that finds the file being written leaves it; what it knew is found out again at the next
-    start.
-    """
+def test_two_processes_may_write_one_decode_log(tmp_path):
+    """A process that finds the log being written skips it and decodes again next time."""
     from tinyflux_pl.core.file_lock import locked
 
     first, second = (ValidatedImages(tmp_path / "decoded.bin", 100) for _ in range(2))
@@ -114,7 +112,7 @@ def test_two_processes_do_not_harm_each_other(tmp_path):
     assert again.holds("a", "") and not again.holds("b", "")
 
 
-def test_another_limit_of_a_costly_format_is_no_entry(tmp_path, monkeypatch):
+def test_entries_with_another_limit_of_a_costly_format_are_ignored(tmp_path, monkeypatch):
     from tinyflux_pl.data.images import decode_log
 
     log = ValidatedImages(tmp_path / "decoded.bin", 100)
@@ -125,8 +123,8 @@ def test_another_limit_of_a_costly_format_is_no_entry(tmp_path, monkeypatch):
     assert not ValidatedImages(tmp_path / "decoded.bin", 100).holds("a", "")
 
 
-def test_another_version_of_the_decoding_decodes_every_image_again(pictures, decoded, monkeypatch):
-    """What an earlier version could read is no promise that this one can."""
+def test_another_decoder_version_decodes_every_image_again(pictures, decoded, monkeypatch):
+    """An image that an earlier version decoded may fail in this one."""
     from tinyflux_pl.data.images import decode_log
 
     start(pictures, decoded)
@@ -137,9 +135,7 @@ def test_another_version_of_the_decoding_decodes_every_image_again(pictures, dec
     assert len(start(pictures, decoded)[1]) == 6
 
 
-def test_a_place_that_cannot_be_written_or_read_costs_time_and_nothing_else(
-    pictures, decoded, monkeypatch
-):
+def test_an_unusable_decode_log_only_costs_time(pictures, decoded, monkeypatch):
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 
@@ -166,9 +162,7 @@ def opened(monkeypatch):
     return names
 
 
-def test_a_start_on_a_known_folder_opens_each_picture_and_caption_once(
-    pictures, opened, monkeypatch
-):
+def test_a_start_on_a_known_folder_opens_every_file_once(pictures, opened, monkeypatch):
     """For both splits together; headers that are known are not judged again."""
     memory = str(pictures.parent / "cache" / "decoded.bin")
 
@@ -187,7 +181,7 @@ def test_a_start_on_a_known_folder_opens_each_picture_and_caption_once(
     assert sorted(n for n in opened if n in names) == sorted(names)
 
 
-def test_a_listing_is_shared_only_within_its_block(pictures):
+def test_a_folder_listing_is_shared_only_within_its_context(pictures):
     def count():
         return len(Folder(pictures, 16, split="all"))
 

@@ -1,4 +1,4 @@
-"""Every kind of file that is said to be read is read, bounded; metadata does not harm a picture."""
+"""Every documented format is read within bounds; metadata does not change the pixels."""
 
 import io
 import struct
@@ -53,14 +53,14 @@ def test_tiff_gif_and_avif_are_read(kind, tolerance):
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF", "WEBP", "PNG"])
-def test_of_several_frames_the_first_counts(kind):
+def test_the_first_of_several_frames_is_used(kind):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "blue")]
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert decode(content)[8, 8].tolist() == pytest.approx([255, 0, 0], abs=8)
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF"])
-def test_a_header_decides_before_anything_is_decoded(kind, monkeypatch):
+def test_image_size_is_checked_from_the_header_before_decoding(kind, monkeypatch):
     content = encoded(picture(), kind)
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     with pytest.raises(ImageError, match="pixels") as caught:
@@ -68,15 +68,15 @@ def test_a_header_decides_before_anything_is_decoded(kind, monkeypatch):
     assert "data.max_pixels" in caught.value.cure
 
 
-def test_a_tiff_whose_tiles_are_larger_than_any_picture_is_refused():
-    """Its decoder makes room for a whole tile, whatever of it the picture shows."""
+def test_a_tiff_with_oversized_tiles_is_refused():
+    """The decoder allocates complete tiles, however small the image."""
     assert decode(tiled(16))[0, 0].tolist() == [90] * 3
     with pytest.raises(ImageError, match="65536 x 65536 is more than"):
         decode(tiled(1 << 16))
 
 
-def test_a_tiff_that_is_turned_may_have_half_the_pixels():
-    """Pillow turns it while it loads, beside the first copy."""
+def test_the_pixel_limit_of_rotated_tiff_is_halved():
+    """Pillow rotates while loading, next to the first copy."""
     content = encoded(Image.new("RGB", (20, 10)), "TIFF", tiffinfo={274: 6})
     assert decode(content, max_pixels=400).shape == (20, 10, 3)
     with pytest.raises(ImageError, match="is more than 199 pixels"):
@@ -85,18 +85,18 @@ def test_a_tiff_that_is_turned_may_have_half_the_pixels():
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF"])
-def test_cut_files_are_refused(kind):
+def test_truncated_files_are_refused(kind):
     content = encoded(Image.effect_noise((64, 64), 90).convert("RGB"), kind)
     for share in (0.2, 0.5, 0.8):
         with pytest.raises(ImageError):
             decode(content[: int(len(content) * share)])
 
 
-def test_sixteen_bit_transparency_lies_on_white():
+def test_sixteen_bit_transparency_is_composited_on_white():
     grey = struct.pack(">4H", 0x1234, 0x8000, 0x1234, 0x12FF)
     key = chunk(b"tRNS", struct.pack(">H", 0x1234))
-    found = decode(png(16, 0, b"\0" + grey, key))[0, :, 0].tolist()
-    assert found == [255, 0x80, 255, 0x12], "0x12ff is another grey than the clear one"
+    values = decode(png(16, 0, b"\0" + grey, key))[0, :, 0].tolist()
+    assert values == [255, 0x80, 255, 0x12], "0x12ff is another grey than the clear one"
     colour = b"".join(struct.pack(">3H", *each) for each in [(0x1200, 0, 0), (0x9000,) * 3] * 2)
     key = chunk(b"tRNS", struct.pack(">3H", 0x1200, 0, 0))
     assert decode(png(16, 2, b"\0" + colour, key))[0, :, 0].tolist() == [255, 0x90] * 2
@@ -105,12 +105,12 @@ def test_sixteen_bit_transparency_lies_on_white():
 
 
 @pytest.mark.parametrize(
-    ("depth", "row", "found"), [(1, 0x50, [0, 255] * 2), (2, 0x1B, [0, 85, 170, 255])]
+    ("depth", "row", "pixel"), [(1, 0x50, [0, 255] * 2), (2, 0x1B, [0, 85, 170, 255])]
 )
-def test_a_clear_grey_of_few_bits_lies_on_white(depth, row, found):
+def test_transparent_grey_of_few_bits_is_composited_on_white(depth, row, pixel):
     for value in range(2**depth):
         key = chunk(b"tRNS", struct.pack(">H", value))
-        expected = [255 if grey == value * 255 // (2**depth - 1) else grey for grey in found]
+        expected = [255 if grey == value * 255 // (2**depth - 1) else grey for grey in pixel]
         assert decode(png(depth, 0, bytes([0, row]), key))[0, :, 0].tolist() == expected
 
 
@@ -132,7 +132,7 @@ METADATA = {
 
 @pytest.mark.parametrize("name", METADATA)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_metadata_says_nothing_of_the_pixels(kind, name):
+def test_metadata_does_not_change_the_pixels(kind, name):
     if (kind != "PNG" and "text" in name) or (kind == "TIFF" and "EXIF" in name):
         pytest.skip("this format has none such")
     if kind == "JPEG" and "EXIF" not in name:
@@ -142,14 +142,14 @@ def test_metadata_says_nothing_of_the_pixels(kind, name):
     assert inspect(content) == (40, 30)
 
 
-def test_a_text_that_turns_the_picture_is_followed():
+def test_an_orientation_in_xmp_text_is_applied():
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
     turned = decode(encoded(picture(), pnginfo=notes))
     assert np.array_equal(turned, np.rot90(np.asarray(picture()), -1))
 
 
-def test_a_kind_of_the_extra_is_told_with_its_cure(monkeypatch):
+def test_a_format_of_the_optional_extra_is_refused_with_its_cure(monkeypatch):
     monkeypatch.setattr(image_formats, "formats", lambda: ("PNG",))
     for start, name in (
         (b"\0\0\0\x18ftypheic", "HEIF"),
@@ -166,21 +166,21 @@ def test_heic_and_jpeg_xl_are_read_with_the_extra(kind, package, monkeypatch):
     pytest.importorskip(package)
     assert kind in image_formats.formats()
     content = encoded(picture(400, 300), kind, quality=95)
-    found = decode(content)
-    assert np.abs(found.astype(int) - np.asarray(picture(400, 300)).astype(int)).mean() < 4
+    decoded = decode(content)
+    assert np.abs(decoded.astype(int) - np.asarray(picture(400, 300)).astype(int)).mean() < 4
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     with pytest.raises(ImageError, match="400 x 300 is more than 29,999 pixels"):
         decode(content, max_pixels=119_999)
 
 
 SMALL_SQUARE = [(1, 1), (5, 3), (3, 1)]  # (3 + 1) * 8 high, as wide as high
-OWN_WIDTH = [(1, 0), (2, 0), (9, 43), (3, 0), (2, 2), (18, 1024)]
+WIDTH_HEADER = [(1, 0), (2, 0), (9, 43), (3, 0), (2, 2), (18, 1024)]
 BY_RATIO = [(1, 0), (2, 1), (13, 1023), (3, 6)]  # 1024 high, 5 to 4
 
 
 @pytest.mark.parametrize(
     ("fields", "size"),
-    [(SMALL_SQUARE, (32, 32)), (OWN_WIDTH, (1025, 44)), (BY_RATIO, (1280, 1024))],
+    [(SMALL_SQUARE, (32, 32)), (WIDTH_HEADER, (1025, 44)), (BY_RATIO, (1280, 1024))],
 )
 def test_the_size_of_a_jpeg_xl_is_read_from_its_first_bits(fields, size):
     value, shift = 0, 0

@@ -1,6 +1,4 @@
-"""A mask marks what it shows, or is refused: labels, 16 bits, layers of one colour, clear
-layers.
-"""
+"""A mask marks its visible area or is refused: labels, 16 bits, single colours, alpha."""
 
 import io
 
@@ -11,8 +9,8 @@ from PIL import Image
 from tinyflux_pl.core.errors import ImageError
 from tinyflux_pl.data.images.decode import decode_mask
 
-HELD = np.zeros((24, 32), bool)
-HELD[6:18, 8:20] = True
+EXPECTED = np.zeros((24, 32), bool)
+EXPECTED[6:18, 8:20] = True
 
 
 def encoded(image, kind="PNG", **options):
@@ -28,19 +26,19 @@ def painted(colour, ground, mode="RGBA"):
 
 
 def palette(foreground):
-    image = Image.fromarray(HELD.astype(np.uint8))
+    image = Image.fromarray(EXPECTED.astype(np.uint8))
     image.putpalette([0, 0, 0, *foreground])
     return image
 
 
 SAME = {
-    "white on black": Image.fromarray(np.where(HELD, 255, 0).astype(np.uint8)),
-    "labels 0 and 1": Image.fromarray(HELD.astype(np.uint8)),
-    "labels 0 and 1 in colour": Image.fromarray(HELD.astype(np.uint8)).convert("RGB"),
-    "one bit": Image.fromarray(HELD),
-    "16 bits": Image.fromarray(np.where(HELD, 65535, 0).astype(np.uint16)),
-    "labels 0 and 1 in 16 bits": Image.fromarray(HELD.astype(np.uint16)),
-    "0 to 255 in 16 bits": Image.fromarray(np.where(HELD, 255, 0).astype(np.uint16)),
+    "white on black": Image.fromarray(np.where(EXPECTED, 255, 0).astype(np.uint8)),
+    "labels 0 and 1": Image.fromarray(EXPECTED.astype(np.uint8)),
+    "labels 0 and 1 in colour": Image.fromarray(EXPECTED.astype(np.uint8)).convert("RGB"),
+    "one bit": Image.fromarray(EXPECTED),
+    "16 bits": Image.fromarray(np.where(EXPECTED, 65535, 0).astype(np.uint16)),
+    "labels 0 and 1 in 16 bits": Image.fromarray(EXPECTED.astype(np.uint16)),
+    "0 to 255 in 16 bits": Image.fromarray(np.where(EXPECTED, 255, 0).astype(np.uint16)),
     "a red layer on nothing": painted((255, 0, 0, 255), (0, 0, 0, 0)),
     "a red layer on clear white": painted((255, 0, 0, 255), (255, 255, 255, 0)),
     "red on black": painted((255, 0, 0), (0, 0, 0), "RGB"),
@@ -51,19 +49,19 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_every_way_to_mark_an_area_marks_it(name):
-    found = decode_mask(encoded(SAME[name]))
-    assert np.array_equal(found, np.where(HELD, 255, 0)), name
+def test_every_supported_mask_encoding_marks_its_area(name):
+    coverage = decode_mask(encoded(SAME[name]))
+    assert np.array_equal(coverage, np.where(EXPECTED, 255, 0)), name
 
 
 def test_a_tiff_of_sixteen_bits_is_read_like_a_png():
     for name in ("labels 0 and 1 in 16 bits", "16 bits"):
-        assert np.array_equal(decode_mask(encoded(SAME[name], "TIFF")) > 127, HELD)
+        assert np.array_equal(decode_mask(encoded(SAME[name], "TIFF")) > 127, EXPECTED)
 
 
 REFUSED = {
-    "labels of four things": Image.fromarray((HELD * 3).astype(np.uint8)),
-    "labels in 16 bits": Image.fromarray((HELD * 40).astype(np.uint16)),
+    "labels of four things": Image.fromarray((EXPECTED * 3).astype(np.uint8)),
+    "labels in 16 bits": Image.fromarray((EXPECTED * 40).astype(np.uint16)),
     "a map in colours": painted((0, 128, 0), (128, 0, 0), "RGB"),
     "red on white": painted((255, 0, 0), (255, 255, 255), "RGB"),
     "black on nothing": painted((0, 0, 0, 255), (0, 0, 0, 0)),
@@ -72,13 +70,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_mask_that_can_be_read_in_two_ways_is_refused(name):
+def test_an_ambiguous_mask_is_refused(name):
     with pytest.raises(ImageError, match="a mask") as caught:
         decode_mask(encoded(REFUSED[name]), name="m.png")
     assert caught.value.where == "m.png" and "white where it holds" in caught.value.cure
 
 
-def test_soft_edges_stay_soft_and_an_empty_mask_is_empty():
+def test_soft_mask_edges_are_kept_and_an_empty_mask_is_empty():
     ramp = Image.fromarray(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (24, 1)))
     assert np.array_equal(decode_mask(encoded(ramp)), np.asarray(ramp))
     red = Image.merge("RGB", [ramp, Image.new("L", ramp.size), Image.new("L", ramp.size)])
@@ -92,5 +90,5 @@ def test_soft_edges_stay_soft_and_an_empty_mask_is_empty():
 
 
 def test_a_lossy_mask_of_one_colour_is_read():
-    found = decode_mask(encoded(SAME["red on black"], "JPEG", quality=95))
-    assert (np.abs(found.astype(int) - 255 * HELD) < 60).mean() > 0.95
+    coverage = decode_mask(encoded(SAME["red on black"], "JPEG", quality=95))
+    assert (np.abs(coverage.astype(int) - 255 * EXPECTED) < 60).mean() > 0.95

@@ -11,7 +11,7 @@ def blank(height, width):
     return np.zeros((height, width, 3), np.uint8)
 
 
-def test_the_17_sizes_are_kontexts():
+def test_the_preferred_sizes_equal_kontexts():
     assert (
         list(pictures.PREFERRED) == PREFERRED_KONTEXT_RESOLUTIONS and len(pictures.PREFERRED) == 17
     )
@@ -20,20 +20,20 @@ def test_the_17_sizes_are_kontexts():
 @pytest.mark.parametrize(
     ("height", "width"), [(37, 53), (100, 100), (900, 300), (30, 400), (1000, 1100)]
 )
-def test_a_picture_goes_to_the_size_of_the_nearest_shape(height, width):
+def test_an_image_is_resized_to_the_nearest_aspect_ratio(height, width):
     _, w, h = min((abs(width / height - w / h), w, h) for w, h in PREFERRED_KONTEXT_RESOLUTIONS)
-    found = pictures.RULES["preferred"](blank(height, width), 16)
-    assert found.shape == (h // 16 * 16, w // 16 * 16, 3)
+    resized = pictures.RULES["preferred"](blank(height, width), 16)
+    assert resized.shape == (h // 16 * 16, w // 16 * 16, 3)
 
 
-def test_as_is_loses_less_than_a_cell_and_never_everything():
+def test_as_is_crops_less_than_a_cell():
     assert pictures.RULES["as_is"](blank(37, 53), 16).shape == (32, 48, 3)
     assert pictures.RULES["as_is"](blank(5, 40), 16).shape == (16, 32, 3)
     with pytest.raises(ConfigError, match="preferred, as_is"):
         pictures.rule_named("natural")
 
 
-def test_resizing_is_pillows_lanczos():
+def test_resizing_equals_pillows_lanczos():
     pixels = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
     expected = np.asarray(Image.fromarray(pixels).resize((48, 32), Image.Resampling.LANCZOS))
     assert np.array_equal(pictures.resized(pixels, 32, 48), expected)
@@ -41,7 +41,7 @@ def test_resizing_is_pillows_lanczos():
     assert float(pictures.as_images(blank(2, 2)).max()) == -1.0
 
 
-def test_the_natural_size_keeps_the_shape_within_the_networks_own():
+def test_the_natural_size_keeps_the_aspect_ratio_within_the_limit_of_the_network():
     assert pictures.natural_size(blank(37, 53), 16, 1024) == (32, 48)
     height, width = pictures.natural_size(blank(3000, 6000), 16, 1024)
     assert (
@@ -51,6 +51,6 @@ def test_the_natural_size_keeps_the_shape_within_the_networks_own():
     )
 
 
-def test_a_hole_is_where_the_mask_is_at_least_half_white():
+def test_a_mask_marks_pixels_that_are_at_least_half_white():
     mask = np.array([[0, 127, 128, 255]], np.uint8)
     assert pictures.as_holes(mask).flatten().tolist() == [0, 0, 1, 1]

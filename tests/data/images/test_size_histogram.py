@@ -5,7 +5,7 @@ import pytest
 from tinyflux_pl.data.images.size_histogram import OriginalSizes, lost_share
 
 
-def test_pictures_fall_into_the_nearest_ratio_and_octave():
+def test_images_are_binned_by_nearest_aspect_ratio_and_octave():
     sizes = OriginalSizes((64, 64))
     for height, width in ((512, 768), (520, 768), (100, 100), (48, 48), (1920, 1080)):
         sizes.add(height, width)
@@ -26,12 +26,12 @@ def test_pictures_fall_into_the_nearest_ratio_and_octave():
         ((40, 80), (20, 40), 0),
     ],
 )
-def test_what_is_lost(size, frame, lost):
+def test_the_share_lost_by_cropping_or_padding_is_exact(size, frame, lost):
     # cropped, half of a 1:2 picture goes; padded, half of the square frame is white
     assert lost_share(size, frame) == pytest.approx(lost)
 
 
-def test_counts_survive_as_plain_data():
+def test_histogram_counts_round_trip():
     sizes, again = OriginalSizes((64, 64)), OriginalSizes((64, 64))
     sizes.add(30, 90)
     again.restore(sizes.state())

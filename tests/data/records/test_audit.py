@@ -12,7 +12,7 @@ def put(root, name, caption, colour="red", size=40):
     (root / f"{name}.txt").write_text(caption)
 
 
-def test_finds_each_fault_and_counts_it(tmp_path):
+def test_the_audit_counts_every_kind_of_fault(tmp_path):
     put(tmp_path, "a", "one", "red")
     put(tmp_path, "b", "two", "red")
     put(tmp_path, "c", "", "blue")
@@ -20,27 +20,31 @@ def test_finds_each_fault_and_counts_it(tmp_path):
     put(tmp_path, "e", "same", "white")
     put(tmp_path, "f", "same", "white")
     (tmp_path / "g.png").write_bytes(b"<html>")
-    found = audit(Folder(tmp_path, 32, split="all", allow_missing_captions=True, skip_bad=True))
-    assert (found.total, found.readable, found.sound) == (7, 6, False)
-    assert found.missing_captions == ["c.png"] and found.tiny == ["d.png"]
-    assert found.duplicates == [
+    findings = audit(Folder(tmp_path, 32, split="all", allow_missing_captions=True, skip_bad=True))
+    assert (findings.total, findings.readable, findings.sound) == (7, 6, False)
+    assert findings.missing_captions == ["c.png"] and findings.tiny == ["d.png"]
+    assert findings.duplicates == [
         ["a.png", "b.png"],
         ["e.png", "f.png"],
-    ] and found.contradictions == [["a.png", "b.png"]]
-    assert len(found.unreadable) == 1 and found.unreadable[0].startswith("g.png: a web page")
+    ] and findings.contradictions == [["a.png", "b.png"]]
+    assert len(findings.unreadable) == 1 and findings.unreadable[0].startswith("g.png: a web page")
 
 
-def test_finds_images_that_fail_only_when_decoded(tmp_path):
+def test_the_audit_detects_images_that_fail_only_when_decoded(tmp_path):
     put(tmp_path, "a", "one", "red")
     Image.effect_noise((64, 64), 90).save(tmp_path / "z.png")
     (tmp_path / "z.txt").write_text("torn")
     content = (tmp_path / "z.png").read_bytes()
     (tmp_path / "z.png").write_bytes(content[: len(content) // 2])
-    found = audit(Folder(tmp_path, 32, split="all"))
-    assert found.total == 2 and found.readable == 1 and "z.png: truncated" in found.unreadable[0]
+    findings = audit(Folder(tmp_path, 32, split="all"))
+    assert (
+        findings.total == 2
+        and findings.readable == 1
+        and "z.png: truncated" in findings.unreadable[0]
+    )
 
 
-def test_enlarged_is_what_the_way_of_fitting_enlarges(tmp_path):
+def test_the_audit_counts_images_enlarged_by_their_fit_mode(tmp_path):
     put(tmp_path, "a", "large", "red", size=64)
     Image.new("RGB", (200, 8), "blue").save(tmp_path / "wide.png")
     (tmp_path / "wide.txt").write_text(
@@ -54,7 +58,7 @@ def test_enlarged_is_what_the_way_of_fitting_enlarges(tmp_path):
         assert sum(line[4] for line in sizes.lines()) == len(enlarged)
 
 
-def test_a_sound_set_is_sound(tmp_path):
+def test_a_valid_dataset_has_no_findings(tmp_path):
     put(tmp_path, "a", "one", "red")
     put(tmp_path, "b", "two", "blue")
     assert audit(Folder(tmp_path, 32, split="all")).sound

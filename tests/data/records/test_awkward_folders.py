@@ -1,6 +1,4 @@
-"""Folders as people really have them: linked, renamed, half readable, edited meanwhile. Nothing is
-lost in silence.
-"""
+"""Real folders: linked, renamed, half readable, edited meanwhile; nothing is dropped silently."""
 
 import json
 import os
@@ -24,7 +22,7 @@ def put(path, colour="red", caption=None):
         path.with_suffix(".txt").write_text(caption)
 
 
-def told(root, *rows, file="metadata.jsonl"):
+def write_table(root, *rows, file="metadata.jsonl"):
     (root / file).write_text("\n".join(json.dumps(row) for row in rows))
 
 
@@ -35,21 +33,23 @@ def captions(root, **options):
 # what a table of captions says
 
 
-def test_an_image_and_a_link_to_it_keep_their_own_captions(tmp_path):
+def test_an_image_and_a_link_to_it_keep_separate_captions(tmp_path):
     put(tmp_path / "all" / "a.png")
     (tmp_path / "b.png").symlink_to("all/a.png")
     (tmp_path / "linked").symlink_to("all")
     put(tmp_path / "all" / "c.png", "blue")
     rows = [("all/a.png", "cat"), ("./b.png", "dog"), ("linked/c.png", "bird")]
-    told(tmp_path, *({"file_name": name, "text": text} for name, text in rows))
+    write_table(tmp_path, *({"file_name": name, "text": text} for name, text in rows))
     assert captions(tmp_path) == {"all/a.png": "cat", "b.png": "dog", "all/c.png": "bird"}
 
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png"])
-def test_two_captions_of_one_image_are_an_error_however_it_is_spelled(tmp_path, again):
+def test_two_captions_of_one_image_are_refused_in_any_spelling(tmp_path, again):
     put(tmp_path / "a.png")
     (tmp_path / "sub").mkdir()
-    told(tmp_path, {"file_name": "a.png", "text": "cat"}, {"file_name": again, "text": "dog"})
+    write_table(
+        tmp_path, {"file_name": "a.png", "text": "cat"}, {"file_name": again, "text": "dog"}
+    )
     with pytest.raises(CaptionError, match=r"a\.png has two captions"):
         captions(tmp_path)
 
@@ -62,10 +62,10 @@ def test_a_mapping_may_not_name_a_file_twice(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["b.ico", ".hidden/c.png", "a.mask.png"])
-def test_a_row_for_a_file_that_is_not_read_as_an_image_is_told(tmp_path, name):
+def test_a_row_for_a_file_that_is_no_image_is_refused(tmp_path, name):
     put(tmp_path / "a.png")
     put(tmp_path / name)
-    told(tmp_path, {"file_name": "a.png", "text": "cat"}, {"file_name": name, "text": "dog"})
+    write_table(tmp_path, {"file_name": "a.png", "text": "cat"}, {"file_name": name, "text": "dog"})
     with pytest.raises(ImageError, match=r"1 file \(.*is not read as an image"):
         captions(tmp_path)
     records = Folder(tmp_path, 8, split="all", skip_bad=True)
@@ -73,38 +73,40 @@ def test_a_row_for_a_file_that_is_not_read_as_an_image_is_told(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "said"),
+    ("name", "row", "file_name"),
     [("e\u0301.png", "\xe9.png", r"'e\u0301.png'"), ("A.PNG", "a.png", "'A.PNG'")],
 )
-def test_a_row_in_other_letters_is_told_what_the_folder_says(tmp_path, name, row, said):
+def test_a_row_with_another_unicode_spelling_is_refused_with_the_file_name(
+    tmp_path, name, row, file_name
+):
     """As a set that was packed on another system: on a screen the two may look alike."""
     put(tmp_path / name)
-    told(tmp_path, {"file_name": row, "text": "cat"})
+    write_table(tmp_path, {"file_name": row, "text": "cat"})
     with pytest.raises(DataError, match="which is not there") as caught:
         captions(tmp_path)
-    assert f"the folder calls it {said}" in caught.value.cure
+    assert f"the folder calls it {file_name}" in caught.value.cure
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)])
-def test_a_table_that_is_no_file_is_not_passed_over(tmp_path, make):
+def test_a_table_that_is_no_regular_file_is_refused(tmp_path, make):
     put(tmp_path / "a.png", caption="another caption")
     make(tmp_path / "metadata.jsonl")
     with pytest.raises(CaptionError, match="not a regular file"):
         captions(tmp_path)
 
 
-def test_a_named_table_that_is_not_there_is_told_as_that(tmp_path):
+def test_a_missing_named_table_is_refused(tmp_path):
     put(tmp_path / "a.png")
     with pytest.raises(CaptionError, match="no such file of captions") as caught:
         captions(tmp_path, caption_file="metadata.jsonl")
     assert "data.caption_file" in caught.value.cure
 
 
-def test_a_caption_in_a_table_has_the_bound_of_one_beside_an_image(tmp_path):
+def test_captions_in_tables_and_text_files_have_one_size_limit(tmp_path):
     put(tmp_path / "a.png")
-    told(tmp_path, {"file_name": "a.png", "text": "x" * MAX_CAPTION_BYTES})
+    write_table(tmp_path, {"file_name": "a.png", "text": "x" * MAX_CAPTION_BYTES})
     assert len(captions(tmp_path)["a.png"]) == MAX_CAPTION_BYTES
-    told(tmp_path, {"file_name": "a.png", "text": "x" * (MAX_CAPTION_BYTES + 1)})
+    write_table(tmp_path, {"file_name": "a.png", "text": "x" * (MAX_CAPTION_BYTES + 1)})
     with pytest.raises(CaptionError, match=r"1,048,577 bytes of captions, more than 1,048,576"):
         captions(tmp_path)
 
@@ -113,7 +115,7 @@ def test_a_caption_in_a_table_has_the_bound_of_one_beside_an_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg.mask.png", "a.MASK.PNG", "other.mask.png"])
-def test_a_mask_that_no_image_has_is_told(tmp_path, name):
+def test_a_mask_without_image_is_refused(tmp_path, name):
     put(tmp_path / "a.jpg", caption="cat")
     Image.new("L", (20, 20)).save(tmp_path / name)
     with pytest.raises(DataError, match=rf"1 file \({name}\).*no image") as caught:
@@ -122,7 +124,7 @@ def test_a_mask_that_no_image_has_is_told(tmp_path, name):
 
 
 @pytest.mark.parametrize("which", ["sub", "."])
-def test_a_folder_that_cannot_be_read_is_told_and_not_passed_over(tmp_path, monkeypatch, which):
+def test_an_unreadable_folder_is_refused(tmp_path, monkeypatch, which):
     put(tmp_path / "a.png", caption="cat")
     put(tmp_path / "sub" / "b.png", caption="dog")
     usual, closed = os.scandir, tmp_path / which
@@ -150,7 +152,7 @@ def swapped(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["edited", "gone", "a pipe"])
-def test_an_image_that_changes_after_it_was_listed_is_told_by_name(tmp_path, kind):
+def test_an_image_changed_after_listing_is_refused_by_name(tmp_path, kind):
     put(tmp_path / "a.png", caption="cat")
     records = Folder(tmp_path, 8, split="all")
     swapped(tmp_path / "a.png", kind)
@@ -161,7 +163,7 @@ def test_an_image_that_changes_after_it_was_listed_is_told_by_name(tmp_path, kin
 
 
 @pytest.mark.parametrize("which", ["a_target.png", "a_ref.png", "a_mask.png"])
-def test_a_pair_that_changes_after_it_was_listed_is_told_by_name(tmp_path, which):
+def test_a_pair_changed_after_listing_is_refused_by_name(tmp_path, which):
     for name in ("a_target.png", "a_ref.png", "a_mask.png"):
         put(tmp_path / name)
     (tmp_path / "a_caption.txt").write_text("cat")
@@ -172,7 +174,7 @@ def test_a_pair_that_changes_after_it_was_listed_is_told_by_name(tmp_path, which
     assert caught.value.where.endswith(which)
 
 
-def test_a_pairs_caption_is_text_and_its_line_is_named(tmp_path):
+def test_a_pair_caption_that_is_no_text_is_refused_by_line(tmp_path):
     put(tmp_path / "a.png")
     row = json.dumps({"target": "a.png", "reference": "a.png", "caption": "\ud800"})
     (tmp_path / "metadata.jsonl").write_text(f"\n\n{row}")
@@ -181,10 +183,10 @@ def test_a_pairs_caption_is_text_and_its_line_is_named(tmp_path):
     assert "line 3" in caught.value.where
 
 
-def test_what_is_told_to_do_exists_for_the_data_at_hand(tmp_path):
+def test_a_cure_names_only_keys_of_the_dataset_class(tmp_path):
     put(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
-    told(tmp_path, {"target": "a.png", "reference": "b.png", "caption": "x"})
+    write_table(tmp_path, {"target": "a.png", "reference": "b.png", "caption": "x"})
     with pytest.raises(TinyFluxError) as caught:
         PairedImages(tmp_path, 8, split="all").check()
     assert "skip_bad" not in caught.value.cure, "pairs have no such key"
@@ -193,7 +195,7 @@ def test_what_is_told_to_do_exists_for_the_data_at_hand(tmp_path):
 # how long it takes
 
 
-def test_a_stop_is_met_between_two_images_wherever_all_are_read(tmp_path):
+def test_a_stop_request_takes_effect_between_two_images(tmp_path):
     for name in ("a_target.png", "a_ref.png"):
         put(tmp_path / name, caption="cat")
     (tmp_path / "a_caption.txt").write_text("cat")

@@ -26,25 +26,30 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_lengths_of_words():
-    found = TEXT.lengths(["a red circle", LONG, "...", ""])
-    assert found == [PromptLength(3, 0), PromptLength(4, 5), PromptLength(0, 0), PromptLength(0, 0)]
+def test_prompt_lengths_count_read_and_truncated_words():
+    lengths = TEXT.lengths(["a red circle", LONG, "...", ""])
+    assert lengths == [
+        PromptLength(3, 0),
+        PromptLength(4, 5),
+        PromptLength(0, 0),
+        PromptLength(0, 0),
+    ]
 
 
-def test_the_audit_counts_captions_that_are_cut_and_those_without_a_word(root):
-    found = audit(Folder(root, 16, split="all"), TEXT)
-    assert found.cut_captions == ["1.png", "2.png"] and found.wordless == ["3.png"]
-    assert found.missing_captions == ["3.png"] and not found.sound
+def test_the_audit_counts_truncated_and_wordless_captions(root):
+    findings = audit(Folder(root, 16, split="all"), TEXT)
+    assert findings.cut_captions == ["1.png", "2.png"] and findings.wordless == ["3.png"]
+    assert findings.missing_captions == ["3.png"] and not findings.sound
 
 
-def test_a_caption_without_a_word_is_refused_like_a_missing_one(root):
+def test_a_wordless_caption_is_refused_like_a_missing_one(root):
     with pytest.raises(CaptionError, match=r"1 captions without a word .*3\.png"):
         check_captions(Folder(root, 16, split="all"), TEXT)
-    (found,) = check_captions(Folder(root, 16, split="all", allow_missing_captions=True), TEXT)
-    assert (found.kind, found.names) == (CUT, ("1.png", "2.png")) and "4 tokens" in found.cure
+    (finding,) = check_captions(Folder(root, 16, split="all", allow_missing_captions=True), TEXT)
+    assert (finding.kind, finding.names) == (CUT, ("1.png", "2.png")) and "4 tokens" in finding.cure
 
 
-def test_extraction_says_it_once_and_not_for_every_caption(root):
+def test_extraction_reports_truncation_once(root):
     records = Folder(root, 16, split="all")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,7 +15,7 @@ TEXT = "un café près de la mer, 3 chats"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_utf_8_is_read_with_and_without_a_mark(encoding):
+def test_utf_8_is_read_with_and_without_byte_order_mark(encoding):
     assert decoded(TEXT.encode(encoding), "a.txt") == TEXT
     assert decoded(b"", "a.txt") == ""
 
@@ -31,7 +31,7 @@ def test_utf_8_is_read_with_and_without_a_mark(encoding):
         ("cp1252", "older encoding"),
     ],
 )
-def test_another_encoding_is_named_with_the_command_that_mends_it(encoding, named):
+def test_another_encoding_is_refused_with_the_conversion_command(encoding, named):
     with pytest.raises(CaptionError, match=named) as caught:
         decoded(TEXT.encode(encoding), "a.txt")
     assert "iconv -f" in caught.value.cure and len(str(caught.value).splitlines()) == 3
@@ -46,7 +46,7 @@ def test_other_scripts_in_older_encodings_are_refused(encoding):
         decoded(text.encode(encoding), "a.txt")
 
 
-def test_a_nul_is_refused_wherever_a_caption_stands(tmp_path):
+def test_a_nul_character_is_refused_in_every_caption_source(tmp_path):
     with pytest.raises(CaptionError, match="NUL"):
         decoded(b"a red\0 circle with quite some words around it", "a.txt")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
@@ -55,7 +55,7 @@ def test_a_nul_is_refused_wherever_a_caption_stands(tmp_path):
         Folder(tmp_path, 8, split="all")
 
 
-def test_a_file_swapped_for_a_link_is_not_followed(tmp_path, monkeypatch):
+def test_a_file_replaced_by_a_link_is_not_followed(tmp_path, monkeypatch):
     """Between the look at its path and its opening."""
     secret, caption = tmp_path / "secret", tmp_path / "set" / "a.txt"
     caption.parent.mkdir()
@@ -78,7 +78,7 @@ def test_a_file_swapped_for_a_link_is_not_followed(tmp_path, monkeypatch):
         text_of(caption, 1000)
 
 
-def test_a_folder_swapped_for_a_link_is_not_followed(tmp_path):
+def test_a_folder_replaced_by_a_link_is_not_followed(tmp_path):
     elsewhere, inside = tmp_path / "elsewhere", tmp_path / "set" / "sub"
     elsewhere.mkdir(), inside.parent.mkdir()
     (elsewhere / "a.txt").write_text("a key")
@@ -104,7 +104,7 @@ def test_pipes_do_not_block_and_long_files_are_not_read(tmp_path):
         (b"a\rb\x0bc\n", ["a", "b\x0bc"]),
     ],
 )
-def test_a_file_of_prompts_is_read_like_a_caption_a_line_each(tmp_path, content, prompts):
+def test_a_prompt_file_is_read_line_by_line_like_captions(tmp_path, content, prompts):
     (tmp_path / "p.txt").write_bytes(content)
     (tmp_path / "link").symlink_to("p.txt")
     assert (

@@ -38,7 +38,7 @@ def listed(root, *rows):
     return root
 
 
-def test_pairs_by_name(named):
+def test_pairs_are_formed_by_file_name(named):
     records = PairedImages(named, (12, 16), (8, 8), split="all")
     record = records[1]
     assert len(records) == 3 and record.caption == "make it 1" and record.source == "p1_target.png"
@@ -50,7 +50,7 @@ def test_pairs_by_name(named):
     assert record.hole is None and record.sample_id != records[0].sample_id
 
 
-def test_pairs_by_rows_with_a_hole(tmp_path):
+def test_pairs_with_an_inpaint_mask_are_read_from_a_table(tmp_path):
     picture(tmp_path / "a.png")
     mask(tmp_path / "m.png", (4, 2, 9, 7))
     root = listed(tmp_path, {"target": "a.png", "mask": "m.png", "caption": "a cat"})
@@ -59,7 +59,7 @@ def test_pairs_by_rows_with_a_hole(tmp_path):
     assert np.argwhere(record.hole).min(0).tolist() == [2, 4] and record.hole.sum() == 25
 
 
-def test_a_mask_that_does_not_lie_over_its_picture_is_named(tmp_path):
+def test_a_mask_of_another_size_is_refused_by_name(tmp_path):
     picture(tmp_path / "a.png")
     mask(tmp_path / "m.png", (4, 2, 9, 7), size=(32, 12))
     root = listed(tmp_path, {"target": "a.png", "mask": "m.png", "caption": "a cat"})
@@ -68,19 +68,19 @@ def test_a_mask_that_does_not_lie_over_its_picture_is_named(tmp_path):
     assert error.value.where.endswith("m.png")
 
 
-def test_numbered_references_come_in_the_order_of_their_numbers(tmp_path):
+def test_numbered_references_are_sorted_by_number(tmp_path):
     picture(tmp_path / "a_target.png")
     for number in (10, 2, 1):
         picture(tmp_path / f"a_ref{number}.png", number)
     assert read_rows(tmp_path)[0][0].references == ("a_ref1.png", "a_ref2.png", "a_ref10.png")
 
 
-def test_the_size_of_a_target_before_it_was_fitted_is_known(named):
-    told = PairedImages(named, 8, split="all")[0].attributes
-    assert told == {"original_size": [12, 16], "size_ids": [12, 16, 0, 1, 8, 8]}
+def test_the_original_size_of_a_target_is_recorded(named):
+    attributes = PairedImages(named, 8, split="all")[0].attributes
+    assert attributes == {"original_size": [12, 16], "size_ids": [12, 16, 0, 1, 8, 8]}
 
 
-def test_a_table_may_be_one_list_and_name_one_or_several_references(tmp_path):
+def test_a_table_may_be_a_json_list_with_one_or_several_references(tmp_path):
     for name in "abc":
         picture(tmp_path / f"{name}.png")
     rows = [
@@ -91,23 +91,23 @@ def test_a_table_may_be_one_list_and_name_one_or_several_references(tmp_path):
     assert [row.references for row in read_rows(tmp_path)[0]] == [("b.png",), ("c.png",)]
 
 
-def test_splits_part_by_the_targets_content_and_never_overlap(named):
-    train, held = (
+def test_splits_are_disjoint_by_target_content(named):
+    train, validation = (
         PairedImages(named, 8, split=s, validation_fraction=0.4) for s in ("train", "validation")
     )
-    assert len(train) + len(held) == 3 and len(held) >= 1
-    assert not {r.target for r in train.rows} & {r.target for r in held.rows}
+    assert len(train) + len(validation) == 3 and len(validation) >= 1
+    assert not {r.target for r in train.rows} & {r.target for r in validation.rows}
 
 
-def test_the_fingerprint_follows_contents_and_sizes_not_the_place(named, tmp_path_factory):
+def test_the_fingerprint_depends_on_content_and_size_and_not_on_paths(named, tmp_path_factory):
     import shutil
 
     copy = shutil.copytree(named, tmp_path_factory.mktemp("copy") / "pairs")
-    said = PairedImages(named, 8, split="all").fingerprint()
-    assert said == PairedImages(copy, 8, split="all").fingerprint()
-    assert said != PairedImages(named, 8, 16, split="all").fingerprint()
+    fingerprint = PairedImages(named, 8, split="all").fingerprint()
+    assert fingerprint == PairedImages(copy, 8, split="all").fingerprint()
+    assert fingerprint != PairedImages(named, 8, 16, split="all").fingerprint()
     picture(copy / "p0_ref1.png", 99)
-    assert said != PairedImages(copy, 8, split="all").fingerprint()
+    assert fingerprint != PairedImages(copy, 8, split="all").fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_the_fingerprint_follows_contents_and_sizes_not_the_place(named, tmp_pat
         ([], DataError, "no pairs"),
     ],
 )
-def test_folders_that_do_not_pair_say_so(tmp_path, rows, error, says):
+def test_folders_without_pairs_are_refused(tmp_path, rows, error, says):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png", 1)
     with pytest.raises(error, match=says):
         PairedImages(listed(tmp_path, *rows), 8, split="all").require_one_kind()
 
 
-def test_pairs_of_different_kinds_are_never_read(tmp_path):
+def test_pairs_of_mixed_kinds_are_refused(tmp_path):
     for name in ("a_target.png", "a_ref.png", "b_target.png", "b_ref.png", "b_ref2.png"):
         picture(tmp_path / name)
     records = PairedImages(tmp_path, 8, split="all", allow_missing_captions=True)
@@ -164,11 +164,11 @@ def test_a_damaged_picture_and_wrong_settings_are_named(named):
 
 
 def unmatched(root):
-    found = PairedImages(root, 8, split="all", allow_missing_captions=True).findings
-    return {f.kind: set(f.names) for f in found}
+    findings = PairedImages(root, 8, split="all", allow_missing_captions=True).findings
+    return {f.kind: set(f.names) for f in findings}
 
 
-def test_names_are_matched_in_any_case_and_with_any_suffix(tmp_path):
+def test_pair_names_match_in_any_case_and_with_any_suffix(tmp_path):
     for name in ("a_Target.png", "a_REF.gif", "sub/b_target.tiff", "sub/b_Ref.jpe"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (12, 12), "red").save(
@@ -183,15 +183,22 @@ def test_names_are_matched_in_any_case_and_with_any_suffix(tmp_path):
     assert not records.findings
 
 
-def test_members_that_match_nothing_are_named(tmp_path):
+def test_unmatched_files_are_named(tmp_path):
     pair = ("a_target.png", "a_ref.png")
-    odd = ("b_ref.png", "A_ref.png", "c_mask.png", "d.png", "e_targets.png", "a_mask.mask.png")
-    for name in (*pair, *odd):
+    unmatched_files = (
+        "b_ref.png",
+        "A_ref.png",
+        "c_mask.png",
+        "d.png",
+        "e_targets.png",
+        "a_mask.mask.png",
+    )
+    for name in (*pair, *unmatched_files):
         picture(tmp_path / name)
     for name in ("a_caption.txt", "b_caption.txt", "a.txt", "a_ref3.svg", "captions.csv", "notes"):
         (tmp_path / name).write_text("cat")
     assert unmatched(tmp_path) == {
-        "in no pair": set(odd),
+        "in no pair": set(unmatched_files),
         "caption alone": {"b_caption.txt", "a.txt"},
         "kind not read": {"a_ref3.svg"},
         "table not read": {"captions.csv"},
@@ -199,14 +206,14 @@ def test_members_that_match_nothing_are_named(tmp_path):
     }
 
 
-def test_pictures_that_a_table_does_not_name_are_named(tmp_path):
+def test_images_missing_from_a_table_are_named(tmp_path):
     for name in ("a.png", "b.png", "c.png"):
         picture(tmp_path / name)
     listed(tmp_path, {"target": "a.png", "reference": "b.png", "caption": "x"})
     assert unmatched(tmp_path) == {"in no pair": {"c.png"}}
 
 
-def test_holes_of_which_none_holds_anything_are_refused(tmp_path):
+def test_inpaint_masks_that_are_all_empty_are_refused(tmp_path):
     for name in ("a", "b"):
         picture(tmp_path / f"{name}_target.png")
         Image.new("L", (16, 12)).save(tmp_path / f"{name}_mask.png")
@@ -215,3 +222,16 @@ def test_holes_of_which_none_holds_anything_are_refused(tmp_path):
         records.check()
     Image.new("L", (16, 12), 255).save(tmp_path / "b_mask.png")
     PairedImages(tmp_path, 8, split="all", allow_missing_captions=True).check()
+
+
+def test_captions_of_pairs_follow_the_rules_and_rates_their_folders(named):
+    rules = {"trigger": "sks", "several": True, "shuffles": 1, "keep_tags": 0}
+    (named / "p1_caption.txt").write_text("make it red, old\nnight\n")
+    plain = PairedImages(named, (12, 16), split="all")
+    records = PairedImages(named, (12, 16), split="all", captions=rules)
+    assert records[1].captions[:2] == ("sks, make it red, old", "sks night")
+    assert records.variants == len(records[1].captions) > 1 == plain.variants
+    assert records.fingerprint() != plain.fingerprint()
+    assert "p1_ref1.png" in records.picture_overrides("sks night")[0]
+    with pytest.raises(ConfigError, match="no picture in photos"):
+        PairedImages(named, (12, 16), split="all", folders={"photos": {"repeats": 2}})

@@ -1,12 +1,12 @@
-"""Captions of a folder are read from one file or beside the images; bad ones are named."""
+"""Captions are read from one file or from text files next to images; bad ones are named."""
 
 import json
 
 import pytest
 
-from tests.data.records.test_records import make, whole
+from tests.data.records.test_records import all_records, make
 from tinyflux_pl.core.errors import CaptionError
-from tinyflux_pl.data.records.json_lines import read_captions
+from tinyflux_pl.data.records.caption_tables import read_captions
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_reads_captions_from_one_file(tmp_path, form):
     else:
         mapping = {n: f"cap {n}" if form == "mapping" else {"text": f"cap {n}"} for n in names}
         (tmp_path / "metadata.json").write_text(json.dumps(rows if form == "list" else mapping))
-    records = whole(tmp_path, caption_file="words.jsonl" if form == "named" else None)
+    records = all_records(tmp_path, caption_file="words.jsonl" if form == "named" else None)
     assert [r.caption for r in records] == [f"cap {n}" for n in names]
 
 
@@ -36,8 +36,8 @@ def test_missing_and_empty_captions_are_all_named_unless_allowed(tmp_path):
     (tmp_path / "0.txt").write_text("there")
     (tmp_path / "2.txt").write_text(" \n")
     with pytest.raises(CaptionError, match=r"13 files \(10\.jpg, .*, \.\.\.\) without a caption"):
-        whole(tmp_path)
-    captions = [r.caption for r in whole(tmp_path, allow_missing_captions=True)]
+        all_records(tmp_path)
+    captions = [r.caption for r in all_records(tmp_path, allow_missing_captions=True)]
     assert sorted(captions) == [""] * 13 + ["there"]
 
 
@@ -65,11 +65,11 @@ def test_malformed_caption_files_are_named_with_the_line(tmp_path, name, text, w
     assert name in str(caught.value)
 
 
-def test_what_is_no_caption_is_not_read_into_memory(tmp_path):
+def test_oversized_caption_files_are_not_read_into_memory(tmp_path):
     make(tmp_path, 1)
     with open(tmp_path / "0.txt", "wb") as file:
         file.truncate(2**40)  # a hole: a terabyte of nothing
     with pytest.raises(
         CaptionError, match=r"1,099,511,627,776 bytes of captions, more than 1,048,576"
     ):
-        whole(tmp_path)
+        all_records(tmp_path)

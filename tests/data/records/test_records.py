@@ -22,12 +22,12 @@ def make(root, count=6, captions=True):
     return root
 
 
-def whole(root, **options):
+def all_records(root, **options):
     return Folder(root, **{"size": 16, "split": "all", **options})
 
 
-def test_reads_images_with_the_text_beside_them(tmp_path):
-    records = whole(make(tmp_path))
+def test_images_are_read_with_their_text_files(tmp_path):
+    records = all_records(make(tmp_path))
     assert [r.source for r in records] == [
         "0.png",
         "2.PNG",
@@ -46,7 +46,7 @@ def test_reads_images_with_the_text_beside_them(tmp_path):
     ] == [24, 21]
     assert (
         len({r.sample_id for r in records}) == 6
-        and records[0].sample_id == whole(tmp_path)[0].sample_id
+        and records[0].sample_id == all_records(tmp_path)[0].sample_id
     )
     sized: Records = records
     assert sized.name == "folder" and records.image_shape == (16, 16, 3)
@@ -66,32 +66,32 @@ def test_files_outside_the_dataset_are_refused(tmp_path, name):
         (root / name).symlink_to(tmp_path / "out.png")
     (root / "metadata.json").write_text(json.dumps([{"file_name": name, "text": "x"}]))
     with pytest.raises((UntrustedFile, CaptionError), match=r"dataset|no file_name"):
-        whole(root)
+        all_records(root)
 
 
-def test_links_beside_images_may_not_leave_either(tmp_path):
+def test_caption_and_mask_links_may_not_leave_the_dataset(tmp_path):
     root = make(tmp_path / "set", 2)
     (tmp_path / "secret.txt").write_text("secret")
     (root / "0.txt").unlink()
     (root / "0.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(UntrustedFile, match="leaves the dataset"):
-        whole(root)
+        all_records(root)
 
 
-def test_rows_for_absent_files_and_absent_folders_are_errors(tmp_path):
+def test_rows_for_missing_files_and_missing_folders_are_refused(tmp_path):
     make(tmp_path, 1)
     (tmp_path / "metadata.json").write_text('{"0.png": "x", "gone.png": "y"}')
     with pytest.raises(DataError, match=r"gone\.png, which is not there"):
-        whole(tmp_path)
+        all_records(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
-        whole(tmp_path / "none")
+        all_records(tmp_path / "none")
     with pytest.raises(CaptionError, match="no such file of captions"):
-        whole(tmp_path, caption_file="typo.jsonl")
+        all_records(tmp_path, caption_file="typo.jsonl")
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match="no usable image"):
-        whole(tmp_path / "void")
+        all_records(tmp_path / "void")
     with pytest.raises(ConfigError):
-        whole(tmp_path, split="test")
+        all_records(tmp_path, split="test")
 
 
 def test_bad_images_are_all_named_or_skipped_and_counted(tmp_path):
@@ -99,10 +99,10 @@ def test_bad_images_are_all_named_or_skipped_and_counted(tmp_path):
     (tmp_path / "7.png").write_bytes(b"<html>")
     (tmp_path / "8.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"2 files \(7\.png: .*8\.png: an empty file\)"):
-        whole(tmp_path)
+        all_records(tmp_path)
     content = (tmp_path / "0.png").read_bytes()
     (tmp_path / "9.png").write_bytes(content[: len(content) // 2])  # its header is sound
-    records = whole(tmp_path, skip_bad=True)
+    records = all_records(tmp_path, skip_bad=True)
     assert len(records) == 6 and [line.split(":")[0] for line in records.skipped] == [
         "7.png",
         "8.png",
@@ -110,18 +110,18 @@ def test_bad_images_are_all_named_or_skipped_and_counted(tmp_path):
     ]
 
 
-def test_a_bad_mask_is_left_out_with_its_image_by_leave_alone(tmp_path):
+def test_a_bad_mask_is_skipped_with_its_image_only_on_request(tmp_path):
     make(tmp_path, 3)
     for name in ("0", "2", "sub/1"):
         Image.new("L", (22, 24) if name == "2" else (20 + int(name[-1]), 24)).save(
             tmp_path / f"{name}.mask.png"
         )
-    assert len(whole(tmp_path)) == 3
+    assert len(all_records(tmp_path)) == 3
     Image.new("L", (9, 9)).save(tmp_path / "0.mask.png")
     (tmp_path / "2.mask.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"1 file \(2\.mask\.png: an empty file\)"):
-        whole(tmp_path)
-    records = whole(tmp_path, skip_bad=True)
+        all_records(tmp_path)
+    records = all_records(tmp_path, skip_bad=True)
     assert [r.source for r in records] == ["sub/1.jpg"]
     assert [line.split(":")[0] for line in records.skipped] == ["0.mask.png", "2.mask.png"]
     (tmp_path / "sub" / "1.mask.png").unlink()
@@ -129,30 +129,30 @@ def test_a_bad_mask_is_left_out_with_its_image_by_leave_alone(tmp_path):
     with pytest.raises(
         DataError, match=r"no usable image.*3 files \(.*1\.mask\.png: not a regular file\) left out"
     ):
-        whole(tmp_path, skip_bad=True)
+        all_records(tmp_path, skip_bad=True)
 
 
-def test_a_users_own_pixel_limit_holds(tmp_path):
+def test_a_configured_pixel_limit_is_enforced(tmp_path):
     with pytest.raises(ImageError, match=r"6 files.*20 x 24 is more than 400 pixels"):
-        whole(make(tmp_path), max_pixels=400)
+        all_records(make(tmp_path), max_pixels=400)
 
 
-def test_a_file_edited_after_listing_is_noticed(tmp_path):
-    records = whole(make(tmp_path))
+def test_a_file_edited_after_listing_is_refused(tmp_path):
+    records = all_records(make(tmp_path))
     Image.new("RGB", (20, 24), "red").save(tmp_path / "0.png")
     with pytest.raises(DataError, match="changed"):
         records[0]
 
 
-def test_masks_are_fitted_with_their_images_and_come_for_all_or_none(tmp_path):
+def test_masks_are_fitted_like_their_images_and_given_for_all_or_none(tmp_path):
     make(tmp_path, 2)
     half = Image.new("L", (20, 24), 0)
     half.paste(255, (0, 0, 20, 12))
     half.save(tmp_path / "0.mask.png")
     with pytest.raises(DataError, match=r"sub/1\.jpg\) without a mask"):
-        whole(tmp_path)
+        all_records(tmp_path)
     Image.new("L", (21, 24), 255).save(tmp_path / "sub" / "1.mask.png")
-    records = whole(tmp_path)
+    records = all_records(tmp_path)
     assert len(records) == 2 and records[1].mask.min() == 1.0
     assert (
         records[0].mask.dtype == np.float32
@@ -161,20 +161,22 @@ def test_masks_are_fitted_with_their_images_and_come_for_all_or_none(tmp_path):
     )
     Image.new("L", (9, 9), 255).save(tmp_path / "sub" / "1.mask.png")
     with pytest.raises(ImageError, match="mask"):
-        whole(tmp_path)[1]
+        all_records(tmp_path)[1]
 
 
-def test_splits_part_the_set_by_content(tmp_path):
+def test_splits_are_disjoint_by_content(tmp_path):
     make(tmp_path, 40)
     for name in ("copy a", "copy b"):
         (tmp_path / f"{name}.png").write_bytes((tmp_path / "0.png").read_bytes())
         (tmp_path / f"{name}.txt").write_text(name)
     for fraction in (0.001, 0.3, 0.999):
         train = Folder(tmp_path, 16, validation_fraction=fraction)
-        held = Folder(tmp_path, 16, split="validation", validation_fraction=fraction)
-        names = [{r.source for r in part} for part in (train, held)]
+        validation = Folder(tmp_path, 16, split="validation", validation_fraction=fraction)
+        names = [{r.source for r in part} for part in (train, validation)]
         assert (
-            len(train) + len(held) == 42 and not names[0] & names[1] and min(map(len, names)) >= 1
+            len(train) + len(validation) == 42
+            and not names[0] & names[1]
+            and min(map(len, names)) >= 1
         )
         assert any({"0.png", "copy a.png", "copy b.png"} <= part for part in names)
     assert 5 <= len(Folder(tmp_path, 16, split="validation", validation_fraction=0.3)) <= 20
@@ -183,24 +185,24 @@ def test_splits_part_the_set_by_content(tmp_path):
     assert len(Folder(tmp_path / "single", 16)) == 1
 
 
-def test_the_fingerprint_knows_bytes_captions_and_size_and_nothing_else(tmp_path):
-    records = whole(make(tmp_path / "a"))
+def test_the_fingerprint_depends_only_on_bytes_captions_and_size(tmp_path):
+    records = all_records(make(tmp_path / "a"))
     same = records.fingerprint()
     for path in (tmp_path / "a").rglob("*"):
         os.utime(path, (1, 1))
     os.rename(tmp_path / "a", tmp_path / "b")
     root = tmp_path / "b"
-    assert whole(root).fingerprint() == same
+    assert all_records(root).fingerprint() == same
     (root / "notes.md").write_text("not part of it")
-    assert whole(root).fingerprint() == same
+    assert all_records(root).fingerprint() == same
     assert (
-        whole(root, size=17).fingerprint() != same
-        and whole(root, fit_mode="pad").fingerprint() != same
+        all_records(root, size=17).fingerprint() != same
+        and all_records(root, fit_mode="pad").fingerprint() != same
     )
     (root / "0.txt").write_text("caption 0 ")  # spaces at the ends do not count
-    assert whole(root).fingerprint() == same
+    assert all_records(root).fingerprint() == same
     (root / "0.txt").write_text("caption zero")
-    recaptioned = whole(root).fingerprint()
+    recaptioned = all_records(root).fingerprint()
     assert recaptioned != same
     Image.new("RGB", (20, 24), "red").save(root / "0.png")
-    assert whole(root).fingerprint() not in (same, recaptioned)
+    assert all_records(root).fingerprint() not in (same, recaptioned)

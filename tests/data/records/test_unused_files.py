@@ -1,6 +1,4 @@
-"""Whatever lies in a folder of pictures and is not used is named, counted, and answered with a
-cure.
-"""
+"""Unused files of an image folder are named, counted, and answered with a cure."""
 
 import json
 
@@ -27,7 +25,7 @@ def findings(root, **options):
     return {f.kind: set(f.names) for f in Folder(root, 8, split="all", **options).findings}
 
 
-def test_every_suffix_that_is_said_to_be_read_is_read(tmp_path):
+def test_every_documented_suffix_is_read(tmp_path):
     read = [
         s
         for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -51,43 +49,48 @@ def test_each_kind_of_unused_file_is_named(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     for name in (
-        "metadata.csv",
         "captions.csv",
-        "a.caption",
         "x.parquet",
         "x.tar",
         "more.jsonl",
         "a.json",
     ):
         (tmp_path / name).write_text("x")
-    for name in ("z.txt", "a.png.txt", "sub/a.txt", "A.txt", "film.mp4", "README", ".hidden.csv"):
+    for name in (
+        "z.txt",
+        "z.caption",
+        "a.png.txt",
+        "sub/a.txt",
+        "A.txt",
+        "film.mp4",
+        "README",
+        ".hidden.csv",
+    ):
         (tmp_path / name).write_text("x")
     assert findings(tmp_path) == {
         "needs an extra": {"b.heic", "c.JXL"},
         "kind not read": {"d.psd", "e.svg", "sub/f.CR2"},
         "table not read": {
-            "metadata.csv",
             "captions.csv",
-            "a.caption",
             "x.parquet",
             "x.tar",
             "more.jsonl",
             "a.json",
         },
-        "caption alone": {"z.txt", "a.png.txt", "sub/a.txt", "A.txt"},
+        "caption alone": {"z.txt", "z.caption", "a.png.txt", "sub/a.txt", "A.txt"},
         "not used": {"film.mp4", "README"},
     }
     for finding in Folder(tmp_path, 8, split="all").findings:
         assert finding.line().startswith(f"{len(finding.names)}: ") and "; do: " in finding.line()
 
 
-def test_two_pictures_of_one_stem_are_named(tmp_path):
+def test_two_images_of_one_stem_are_named(tmp_path):
     for name in ("a.png", "a.jpg", "sub/a.png", "b.png"):
         put(tmp_path, name)
     assert findings(tmp_path) == {"one stem": {"a.jpg = a.png"}}
 
 
-def test_a_text_beside_a_table_that_says_otherwise_is_named(tmp_path):
+def test_a_text_file_that_contradicts_a_table_is_named(tmp_path):
     for name, text in (("a.png", "cat"), ("b.png", "dog"), ("c.png", None)):
         put(tmp_path, name, text)
     rows = [
@@ -99,18 +102,18 @@ def test_a_text_beside_a_table_that_says_otherwise_is_named(tmp_path):
     assert [r.caption for r in Folder(tmp_path, 8, split="all")] == ["cat", "bird", "x"]
 
 
-def test_what_lies_there_unread_is_in_the_message_that_captions_or_pictures_are_missing(tmp_path):
-    (tmp_path / "a.caption").write_text("cat")
+def test_errors_for_missing_captions_or_images_list_unread_files(tmp_path):
+    (tmp_path / "a.captions").write_text("cat")
     with pytest.raises(DataError, match="no usable image") as caught:
         Folder(tmp_path, 8, split="all")
-    assert "a.caption" in caught.value.cure
+    assert "a.captions" in caught.value.cure
     put(tmp_path, "a.png", None)
     with pytest.raises(CaptionError) as caught:
         Folder(tmp_path, 8, split="all")
     assert "table not read: 1: a.caption" in caught.value.cure
 
 
-def test_empty_masks_are_counted_and_refused_where_none_holds_anything(tmp_path):
+def test_empty_masks_are_counted_and_refused_if_all_are_empty(tmp_path):
     for name in ("a", "b", "c"):
         put(tmp_path, f"{name}.png")
         Image.new("L", (20, 20)).save(tmp_path / f"{name}.mask.png")
@@ -121,11 +124,13 @@ def test_empty_masks_are_counted_and_refused_where_none_holds_anything(tmp_path)
     Image.new("L", (20, 20), 255).save(tmp_path / "b.mask.png")
     records = Folder(tmp_path, 8, split="all")
     records.check()
-    found = audit(records)
-    assert found.empty_masks == ["a.png", "c.png"] and found.masked == 3 and not found.sound
+    findings = audit(records)
+    assert (
+        findings.empty_masks == ["a.png", "c.png"] and findings.masked == 3 and not findings.sound
+    )
 
 
-def test_one_picture_is_told_how_to_train_on_it(tmp_path):
+def test_the_error_for_a_single_image_names_the_split_setting(tmp_path):
     put(tmp_path, "a.png")
     with pytest.raises(DataError, match="'validation'") as caught:
         Folder(tmp_path, 8, split="validation")

@@ -15,18 +15,18 @@ from tinyflux_pl.data.sequences.files import Sequences
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_torn_and_foreign_files_are_refused(tmp_path, suffix):
+def test_truncated_and_foreign_files_are_refused(tmp_path, suffix):
     path = written(tmp_path / f"a{suffix}", **arrays())
-    whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:30], b"", b"no arrays at all" * 9):
+    original = path.read_bytes()
+    for content in (original[: len(original) // 2], original[:30], b"", b"no arrays at all" * 9):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="not a whole"):
+        with pytest.raises(DataError, match="not a complete"):
             ArrayFile(path)
     with pytest.raises(DataError, match=r"arrays come as"):
         ArrayFile(Path(__file__))
 
 
-def test_a_npz_that_lies_or_unpacks_to_too_much_is_refused_unread(tmp_path):
+def test_a_forged_or_oversized_npz_is_refused_before_reading(tmp_path):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, condition=np.zeros((1000, 100, 10)), target=np.zeros((1000, 2, 2)))
     assert path.stat().st_size < 100_000
@@ -41,7 +41,7 @@ def test_a_npz_that_lies_or_unpacks_to_too_much_is_refused_unread(tmp_path):
     assert array_file.MAX_BYTES == 2**33
 
 
-def test_a_pair_that_changes_after_it_was_listed_is_told(tmp_path):
+def test_a_pair_changed_after_listing_is_refused(tmp_path):
     arrays = {
         "condition": np.ones((4, 2, 3), np.float32),
         "target": np.arange(24, dtype=np.float32).reshape(4, 2, 3),
@@ -53,7 +53,7 @@ def test_a_pair_that_changes_after_it_was_listed_is_told(tmp_path):
         records[0]
 
 
-def test_a_damaged_npz_is_named_whatever_is_wrong_with_it(tmp_path):
+def test_any_damaged_npz_is_refused_by_name(tmp_path):
     file = written(
         tmp_path / "pairs.npz", condition=np.ones((4, 2, 3), np.float32), target=np.ones((4, 2, 3))
     )
@@ -61,7 +61,7 @@ def test_a_damaged_npz_is_named_whatever_is_wrong_with_it(tmp_path):
         file,
         **{k: np.random.default_rng(0).normal(size=(40, 2, 3)) for k in ("condition", "target")},
     )
-    content, drawn, told = file.read_bytes(), random.Random(0), 0
+    content, drawn, refusals = file.read_bytes(), random.Random(0), 0
     for _ in range(150):
         torn = bytearray(content)
         torn[drawn.randrange(len(torn))] ^= 1 << drawn.randrange(8)
@@ -69,20 +69,20 @@ def test_a_damaged_npz_is_named_whatever_is_wrong_with_it(tmp_path):
         try:
             list(Sequences(file, split="all"))
         except DataError as error:
-            told += error.where == str(file) and bool(error.cure)
-    assert told > 100
+            refusals += error.where == str(file) and bool(error.cure)
+    assert refusals > 100
 
 
 @pytest.mark.parametrize(
     ("local", "central", "value"), [(6, 8, 1), (8, 10, 99)], ids=["encrypted", "unknown method"]
 )
-def test_a_zip_that_python_cannot_read_is_named(tmp_path, local, central, value):
+def test_an_unreadable_zip_is_refused_by_name(tmp_path, local, central, value):
     file = written(tmp_path / "pairs.npz", **arrays())
     content = bytearray(file.read_bytes())
-    for mark, place in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+    for mark, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
         start = -1
         while (start := content.find(mark, start + 1)) >= 0:
-            content[start + place] = value
+            content[start + offset] = value
     file.write_bytes(content)
-    with pytest.raises(DataError, match=r"not a whole \.npz file"):
+    with pytest.raises(DataError, match=r"not a complete \.npz file"):
         Sequences(file)

@@ -1,6 +1,4 @@
-"""Pairs of sequences from files: what is read, how it is split, and what is refused with its
-cure.
-"""
+"""Pairs of sequences from files: reading, splits, and refusals with their cure."""
 
 import numpy as np
 import pytest
@@ -14,11 +12,11 @@ from tinyflux_pl.data.sequences.files import Sequences
 
 def arrays(pairs=40, tokens=6, length=5, seed=0, **more):
     random = np.random.default_rng(seed)
-    made = {
+    defaults = {
         "target": random.normal(3.0, 2.0, (pairs, tokens, 2)).astype(np.float32),
         "condition": random.normal(size=(pairs, length, 4)).astype(np.float32),
     }
-    return {name: value for name, value in {**made, **more}.items() if value is not None}
+    return {name: value for name, value in {**defaults, **more}.items() if value is not None}
 
 
 def written(path, **content):
@@ -33,7 +31,7 @@ def everything(root):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_both_formats_give_the_same_pairs(tmp_path, suffix):
+def test_npz_and_safetensors_give_equal_pairs(tmp_path, suffix):
     content = arrays(vector=np.ones((40, 3), np.float32), label=np.arange(40))
     source, pairs = everything(written(tmp_path / f"a{suffix}", **content))
     assert np.array_equal(pairs.target.numpy(), content["target"])
@@ -55,17 +53,21 @@ def test_numbers_of_every_width_and_order_are_read(tmp_path, kind):
     assert np.array_equal(pairs.target.numpy(), content["target"].astype(kind).astype(np.float32))
 
 
-def test_ids_and_masks_are_the_file_s(tmp_path):
-    shared, own = np.arange(12).reshape(6, 2), np.random.default_rng(0).integers(0, 99, (40, 5, 2))
+def test_ids_and_masks_are_read_from_the_file(tmp_path):
+    shared, ids_of_file = (
+        np.arange(12).reshape(6, 2),
+        np.random.default_rng(0).integers(0, 99, (40, 5, 2)),
+    )
     mask = np.arange(5)[None] < np.random.default_rng(1).integers(1, 6, (40, 1))
     path = written(
-        tmp_path / "a.npz", **arrays(target_ids=shared, condition_ids=own, condition_mask=mask)
+        tmp_path / "a.npz",
+        **arrays(target_ids=shared, condition_ids=ids_of_file, condition_mask=mask),
     )
     _, pairs = everything(path)
     assert torch.equal(pairs.target_ids[9], torch.from_numpy(shared).float())
     real = torch.from_numpy(mask)
     assert torch.equal(pairs.condition_mask, real)
-    assert torch.equal(pairs.condition_ids[real], torch.from_numpy(own).float()[real])
+    assert torch.equal(pairs.condition_ids[real], torch.from_numpy(ids_of_file).float()[real])
     assert (pairs.condition[~real] == 0).all() and (pairs.condition_ids[~real] == 0).all()
 
 
@@ -90,26 +92,30 @@ def test_splits_share_no_pair_and_copies_stay_together(tmp_path):
     content = arrays(200)
     doubled = {name: np.concatenate([value, value[::-1]]) for name, value in content.items()}
     path = written(tmp_path / "a.npz", **doubled)
-    train, held = Sequences(path, "train", 0.2), Sequences(path, "validation", 0.2)
-    assert len(train) + len(held) == 400 and 40 <= len(held) <= 120
+    train, validation = Sequences(path, "train", 0.2), Sequences(path, "validation", 0.2)
+    assert len(train) + len(validation) == 400 and 40 <= len(validation) <= 120
     assert not {identity for identity, _ in train.sample_keys()} & {
-        identity for identity, _ in held.sample_keys()
+        identity for identity, _ in validation.sample_keys()
     }
-    assert train.fingerprint() != held.fingerprint() == train.of_split("validation").fingerprint()
+    assert (
+        train.fingerprint()
+        != validation.fingerprint()
+        == train.of_split("validation").fingerprint()
+    )
     assert len(Sequences(written(tmp_path / "two.npz", **arrays(2)), "validation")) == 1
 
 
-def test_a_record_is_its_target_under_a_name_that_leads_back(tmp_path):
+def test_a_record_holds_its_target_and_a_name_that_identifies_its_pair(tmp_path):
     path = written(tmp_path / "a.npz", **arrays(label=np.arange(40)))
     train = Sequences(path, "train", 0.2)
     record = train[3]
     assert record.image.shape == (6, 1, 2) and record.image.dtype == np.float32
     assert record.attributes["target_ids"].shape == (6, 3)
-    held = train.of_split("validation")
-    found = train.named([held.names([1])[0], record.caption, held.names([0])[0]])
-    assert torch.equal(found.target[1, :, None], torch.from_numpy(record.image))
-    assert torch.equal(found.target[[0, 2]], held.pairs([1, 0]).target)
-    assert found.labels[1] == record.caption.split("(")[1].rstrip(")")
+    validation = train.of_split("validation")
+    pairs = train.named([validation.names([1])[0], record.caption, validation.names([0])[0]])
+    assert torch.equal(pairs.target[1, :, None], torch.from_numpy(record.image))
+    assert torch.equal(pairs.target[[0, 2]], validation.pairs([1, 0]).target)
+    assert pairs.labels[1] == record.caption.split("(")[1].rstrip(")")
     assert [train.prompts(5, "held_out", seed) for seed in (0, 0)] == [
         train.prompts(5, "held_out")
     ] * 2
@@ -118,25 +124,29 @@ def test_a_record_is_its_target_under_a_name_that_leads_back(tmp_path):
             train.named([wrong])
 
 
-def test_the_judge_knows_an_answer_from_another_and_from_a_guess(tmp_path):
+def test_the_verifier_rejects_targets_of_other_pairs_and_the_mean(tmp_path):
     train = Sequences(written(tmp_path / "a.npz", **arrays(300)), "train", 0.2)
     prompts = train.prompts(40, "held_out")
     truth = train.named(prompts).target
     near = truth + 0.3 * torch.randn_like(truth)
-    found = train.verifier().check(near.mT[..., None], prompts)
-    assert set(found) == {"all", "truth", "mean"}
+    kept = train.verifier().check(near.mT[..., None], prompts)
+    assert set(kept) == {"all", "truth", "mean"}
     assert (
-        found["all"].float().mean() > 0.9
-        and found["truth"].all()
-        and found["mean"].float().mean() < 0.2
+        kept["all"].float().mean() > 0.9
+        and kept["truth"].all()
+        and kept["mean"].float().mean() < 0.2
     )
     wrong = train.verifier().check(near.flip(0).mT[..., None], prompts)
     assert wrong["all"].float().mean() < 0.2
-    pictures, said = train.pictures(near.mT[..., None], prompts)
-    assert pictures.shape == (40, 3, 5, 6) and pictures.abs().max() <= 1 and len(said) == 40
+    pictures, captions_of_pictures = train.pictures(near.mT[..., None], prompts)
+    assert (
+        pictures.shape == (40, 3, 5, 6)
+        and pictures.abs().max() <= 1
+        and len(captions_of_pictures) == 40
+    )
 
 
-def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
+def test_widths_moments_and_shared_ids_come_from_the_training_split(tmp_path):
     vector = np.random.default_rng(3).normal(5.0, 2.0, (400, 3)).astype(np.float32)
     mask = np.arange(5)[None] < np.random.default_rng(1).integers(1, 6, (400, 1))
     train = Sequences(
@@ -149,14 +159,16 @@ def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
         latents.mean((0, 2, 3)).abs().max() < 1e-4
         and (latents.std((0, 2, 3)) - 1).abs().max() < 1e-2
     )
-    told = text.embeddings(pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector)
-    assert told.tokens[told.mask][:, :4].mean(0).abs().max() < 1e-4
-    assert (told.pooled.std(0) - 1).abs().max() < 1e-2
+    embeddings = text.embeddings(
+        pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector
+    )
+    assert embeddings.tokens[embeddings.mask][:, :4].mean(0).abs().max() < 1e-4
+    assert (embeddings.pooled.std(0) - 1).abs().max() < 1e-2
     assert codec.ids[4] == [0.0, 4.0, 0.0] and text.ids[4] == [4.0, 0.0, 0.0]
-    assert torch.equal(text.encode(train.names([5])).tokens, told.tokens[5:6])
-    places = np.random.default_rng(0).integers(0, 9, (400, 6, 3))
+    assert torch.equal(text.encode(train.names([5])).tokens, embeddings.tokens[5:6])
+    shared_ids = np.random.default_rng(0).integers(0, 9, (400, 6, 3))
     wandering = Sequences(
-        written(tmp_path / "b.npz", **arrays(400, target_ids=places)), "train", 0.1
+        written(tmp_path / "b.npz", **arrays(400, target_ids=shared_ids)), "train", 0.1
     )
     assert identity_for(wandering).ids is None
     with pytest.raises(ConfigError, match="float16 would round"):
@@ -165,7 +177,7 @@ def test_widths_moments_and_shared_places_come_from_the_training_data(tmp_path):
         identity_for(None)
 
 
-def test_what_stands_in_the_padding_is_not_read(tmp_path):
+def test_padding_values_are_not_read(tmp_path):
     mask = np.arange(5)[None] < np.random.default_rng(1).integers(1, 6, (40, 1))
     content = arrays(condition_mask=mask, condition_ids=np.ones((40, 5, 3)))
     clean, _ = everything(written(tmp_path / "a.npz", **content))
@@ -210,15 +222,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_pairs_is_refused_by_name(tmp_path, case):
-    changes, said = BAD[case]
+def test_invalid_pair_files_are_refused_by_name(tmp_path, case):
+    changes, message = BAD[case]
     path = written(tmp_path / "a.npz", **arrays(**changes))
-    with pytest.raises(DataError, match=said) as error:
+    with pytest.raises(DataError, match=message) as error:
         Sequences(path)
     assert str(path) in str(error.value) and "do:" in str(error.value)
 
 
-def test_files_that_do_not_fit_each_other_are_named(tmp_path):
+def test_incompatible_files_are_refused_by_name(tmp_path):
     written(tmp_path / "a.npz", **arrays())
     written(tmp_path / "b.npz", **arrays(vector=np.ones((40, 3))))
     with pytest.raises(DataError, match=r"vector: 1 in a\.npz, 3 in b\.npz"):

@@ -1,6 +1,4 @@
-"""The two worked tasks: halves of real digits, and charts drawn by rule; what is asked, and who
-judges.
-"""
+"""The two documented tasks: halves of real digits, and synthetic bar charts."""
 
 import pytest
 import torch
@@ -17,64 +15,66 @@ def every(source):
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])
-def test_halves_make_the_scan_and_stand_where_they_were(patch):
+def test_digit_halves_reassemble_to_the_scan_at_their_positions(patch):
     source = DigitHalves("validation", patch)
     pairs = every(source)
     scans = from_squares(torch.cat((pairs.condition, pairs.target), 1))
     assert torch.equal(to_squares(scans, patch)[:, : source.shape.tokens], pairs.condition)
-    known = torch.from_numpy(split_of("validation")[0]).float() / 16
+    scans_of_split = torch.from_numpy(split_of("validation")[0]).float() / 16
     # its last 100 are the house's
-    assert all(bool((scan == known).flatten(1).all(1).any()) for scan in scans[100:])
+    assert all(bool((scan == scans_of_split).flatten(1).all(1).any()) for scan in scans[100:])
     rows = scans.unflatten(1, (-1, patch)).unflatten(3, (-1, patch)).transpose(2, 3)  # b r c p q
     for ids, tokens in ((pairs.condition_ids, pairs.condition), (pairs.target_ids, pairs.target)):
         _, row, column = ids[7].long().unbind(-1)
         assert torch.equal(rows[7][row, column].flatten(1), tokens[7])
 
 
-def test_no_half_is_in_two_splits_and_none_is_the_judge_s():
-    train, held = every(DigitHalves("train")), every(DigitHalves("validation"))
+def test_digit_halves_share_no_scan_between_splits_or_with_the_verifier():
+    train, validation = every(DigitHalves("train")), every(DigitHalves("validation"))
     judged = to_squares(torch.from_numpy(split_of("reader")[0]).float() / 16, 2)
 
     def keys(tokens):
         return {scan.numpy().tobytes() for scan in tokens}
 
-    own = keys(torch.cat((train.condition, train.target), 1))
-    others = keys(torch.cat((held.condition, held.target), 1))
-    assert len(train) == 800 and len(held) == 200
-    assert not own & others and not (own | others) & keys(judged)
+    training_scans = keys(torch.cat((train.condition, train.target), 1))
+    validation_scans = keys(torch.cat((validation.condition, validation.target), 1))
+    assert len(train) == 800 and len(validation) == 200
+    assert not training_scans & validation_scans and not (training_scans | validation_scans) & keys(
+        judged
+    )
 
 
-def test_the_reader_reads_real_digits_and_not_the_mean_s_or_another_s_lower_half():
+def test_the_verifier_accepts_real_digits_and_rejects_mean_or_foreign_halves():
     source = DigitHalves("train")
     prompts = source.prompts(200)
     pairs, reader = source.named(prompts), source.verifier()
     assert sorted(prompts) == sorted(DigitHalves("validation").names(range(200)))
-    found = {
+    kept = {
         name: part.float().mean()
         for name, part in reader.check(pairs.target.mT[..., None], prompts).items()
     }
-    assert found["all"] == found["digit"] == found["truth"] >= 0.97
-    assert 0.5 < found["mean"] < 0.75
+    assert kept["all"] == kept["digit"] == kept["truth"] >= 0.97
+    assert 0.5 < kept["mean"] < 0.75
     other = reader.check(pairs.target.roll(1, 0).mT[..., None], prompts)
     assert other["all"].float().mean() < 0.5
 
 
-def test_the_picture_shows_what_was_given_what_was_drawn_and_what_is_true():
+def test_the_preview_shows_condition_sample_and_target():
     source = DigitHalves()
     prompts = source.prompts(3)
     pairs = source.named(prompts)
-    pictures, said = source.pictures(torch.zeros_like(pairs.target).mT[..., None], prompts)
-    given, drawn, real = pictures[:, :, :8], pictures[:, :, 9:17], pictures[:, :, 18:]
+    pictures, captions = source.pictures(torch.zeros_like(pairs.target).mT[..., None], prompts)
+    condition, drawn, real = pictures[:, :, :8], pictures[:, :, 9:17], pictures[:, :, 18:]
     assert pictures.shape == (3, 3, 26, 8) and (pictures[:, :, [8, 17]] == 1).all()
     assert (
-        torch.equal(given, drawn)
-        and (given[:, :, 4:] == -1).all()
-        and torch.equal(given[:, :, :4], real[:, :, :4])
+        torch.equal(condition, drawn)
+        and (condition[:, :, 4:] == -1).all()
+        and torch.equal(condition[:, :, :4], real[:, :, :4])
     )
-    assert not torch.equal(real, drawn) and said[0].startswith(f"a {pairs.labels[0]}, read as ")
+    assert not torch.equal(real, drawn) and captions[0].startswith(f"a {pairs.labels[0]}, read as ")
 
 
-def test_a_chart_is_what_its_list_says():
+def test_a_bar_chart_equals_its_list_of_heights():
     pairs = every(BarCharts("train", 64))
     assert set(pairs.condition_mask.sum(1).tolist()) == set(range(2, COLUMNS + 1))
     for i in range(64):
@@ -90,43 +90,50 @@ def test_a_chart_is_what_its_list_says():
     )
 
 
-def test_no_chart_is_in_two_splits_in_whatever_order_its_bars_come():
-    train, held = every(BarCharts("train", 2048, 128)), every(BarCharts("validation", 2048, 128))
-    assert not set(train.labels) & set(held.labels) and len(held) == 128
-    assert {len(label.replace("0", "")) for label in held.labels} == set(range(2, COLUMNS + 1))
+def test_bar_charts_share_no_set_of_bars_between_splits():
+    train, validation = (
+        every(BarCharts("train", 2048, 128)),
+        every(BarCharts("validation", 2048, 128)),
+    )
+    assert not set(train.labels) & set(validation.labels) and len(validation) == 128
+    assert {len(label.replace("0", "")) for label in validation.labels} == set(
+        range(2, COLUMNS + 1)
+    )
 
 
-def test_charts_are_judged_cell_by_cell():
+def test_bar_charts_are_verified_cell_by_cell():
     source = BarCharts("train", 256, 128)
     prompts = source.prompts(100)
     truth = source.named(prompts).target
-    found = source.verifier().check(0.2 * truth.mT[..., None], prompts)
-    assert found["all"].all() and found["truth"].all() and found["mean"].float().mean() < 0.05
+    kept = source.verifier().check(0.2 * truth.mT[..., None], prompts)
+    assert kept["all"].all() and kept["truth"].all() and kept["mean"].float().mean() < 0.05
     wrong = truth.clone()
     wrong[:, :2] *= -1
-    found = source.verifier().check(wrong.mT[..., None], prompts)
-    assert not found["all"].any() and found["all_but_two"].all()
+    kept = source.verifier().check(wrong.mT[..., None], prompts)
+    assert not kept["all"].any() and kept["all_but_two"].all()
     wrong[:, 2] *= -1
     assert not source.verifier().check(wrong.mT[..., None], prompts)["all_but_two"].any()
-    pictures, said = source.pictures(truth.mT[..., None], prompts)
-    assert torch.equal(pictures[..., :COLUMNS], pictures[..., COLUMNS + 1 :]) and len(said) == 100
+    pictures, captions = source.pictures(truth.mT[..., None], prompts)
+    assert (
+        torch.equal(pictures[..., :COLUMNS], pictures[..., COLUMNS + 1 :]) and len(captions) == 100
+    )
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "settings",
     [{"split": "test"}, {"split": "train", "patch": 3}, {"split": "reader"}],
     ids=lambda a: str(a),
 )
-def test_what_cannot_be_had_is_refused(asked):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(ConfigError):
-        DigitHalves(**asked)
+        DigitHalves(**settings)
     with pytest.raises(ConfigError):
         BarCharts("train", 0)
     with pytest.raises(ConfigError):
         BarCharts("reader")
 
 
-def test_records_end_where_their_pairs_do():
+def test_records_have_the_length_of_their_pairs():
     for source in (DigitHalves("validation"), BarCharts("validation", 64, 4)):
         assert torch.equal(
             torch.from_numpy(source[len(source) - 1].image)[:, 0], every(source).target[-1]

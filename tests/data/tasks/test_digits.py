@@ -19,7 +19,7 @@ def all_of(split):
     return [source[i] for i in range(len(source))]
 
 
-def test_the_splits_are_all_scans_and_share_none():
+def test_splits_cover_all_scans_and_are_disjoint():
     sizes = {split: len(Digits(split)) for split in ("train", "validation", "reader")}
     assert sizes == {"train": 900, "validation": 100, "reader": 797}
     scans = {split: {scan.tobytes() for scan in Digits(split).images} for split in sizes}
@@ -28,7 +28,7 @@ def test_the_splits_are_all_scans_and_share_none():
 
 
 @pytest.mark.parametrize("size", [8, 32, 48])
-def test_a_picture_is_its_scan_enlarged_in_squares(size):
+def test_an_image_is_its_scan_enlarged_by_nearest_neighbour(size):
     source = Digits(size=size)
     image, block = source[5].image, size // 8
     assert image.shape == (size, size, 3) and image.dtype == np.uint8
@@ -39,7 +39,7 @@ def test_a_picture_is_its_scan_enlarged_in_squares(size):
     )
 
 
-def test_records_are_the_same_each_time_and_say_their_digit():
+def test_records_are_deterministic_and_name_their_digit():
     first, again = Digits(count=20), Digits()
     for i in range(20):
         assert first[i].sample_id == again[i].sample_id
@@ -52,7 +52,7 @@ def test_records_are_the_same_each_time_and_say_their_digit():
 @pytest.mark.parametrize(
     ("caption", "digit"), [("the digit seven", 7), ("a handwritten 7", 7), ("The digit 0.", 0)]
 )
-def test_captions_name_a_digit(caption, digit):
+def test_every_caption_names_a_digit(caption, digit):
     assert parse(caption) == digit
 
 
@@ -63,11 +63,11 @@ def test_a_caption_without_one_digit_is_an_error_with_examples(caption):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"split": "held_out"}, {"size": 30}, {"count": 0}, {"count": 901}]
+    "settings", [{"split": "held_out"}, {"size": 30}, {"count": 0}, {"count": 901}]
 )
-def test_what_cannot_be_had_is_refused(asked):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(ConfigError):
-        Digits(**asked)
+        Digits(**settings)
 
 
 def test_prompts_are_balanced_over_the_digits():
@@ -79,19 +79,19 @@ def test_prompts_are_balanced_over_the_digits():
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_the_reader_reads_scans_that_it_never_saw(split):
+def test_the_verifier_reads_held_out_scans(split):
     records = all_of(split)
     kept = Digits().verifier().check(tensors(records), [record.caption for record in records])
     assert kept["all"].float().mean() >= 0.97 and torch.equal(kept["all"], kept["digit"])
 
 
-def test_the_reader_catches_wrong_captions():
+def test_the_verifier_rejects_wrong_captions():
     records = all_of("validation")
     captions = [f"the digit {(record.attributes['digit'] + 1) % 10}" for record in records]
     assert Digits().verifier().check(tensors(records), captions)["all"].float().mean() <= 0.02
 
 
-def test_what_is_no_digit_reads_as_none():
+def test_images_without_a_digit_are_read_as_none():
     noise = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for images in (
         noise,
@@ -102,7 +102,7 @@ def test_what_is_no_digit_reads_as_none():
         assert all(seen["digit"] is None for seen in Digits().verifier().read(images))
 
 
-def test_copies_show_as_nearer_than_real_scans_are():
+def test_neighbour_distances_reveal_copies_of_training_scans():
     training, validation = tensors(all_of("train")), tensors(all_of("validation"))
     copies, honest = (
         neighbour_distances(training[:50], training),

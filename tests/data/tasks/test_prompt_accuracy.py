@@ -13,7 +13,7 @@ from tinyflux_pl.data.verifier import PromptVerifier
 
 
 class Brightness(PromptVerifier):
-    """Keeps `bright` where the picture is above zero, and `named` where the prompt says so."""
+    """Claims `bright` if the image is above zero and `named` if the prompt says so."""
 
     claims = ("bright", "named")
 
@@ -31,16 +31,18 @@ def plain(result):
     return {name: pytest.approx(float(share)) for name, share in result.items()}
 
 
-def test_shares_do_not_depend_on_the_batches():
-    whole, parts = PromptAccuracy(Brightness()), PromptAccuracy(Brightness())
-    whole.update(IMAGES, PROMPTS)
+def test_accuracy_does_not_depend_on_the_batch_size():
+    at_once, parts = PromptAccuracy(Brightness()), PromptAccuracy(Brightness())
+    at_once.update(IMAGES, PROMPTS)
     parts.update(IMAGES[:3], PROMPTS[:3])
     parts.update(IMAGES[3:], PROMPTS[3:])
-    assert plain(whole.compute()) == {"all": 0.5, "bright": 0.75, "named": 0.75}
-    assert plain(whole.compute()) == {name: float(share) for name, share in parts.compute().items()}
+    assert plain(at_once.compute()) == {"all": 0.5, "bright": 0.75, "named": 0.75}
+    assert plain(at_once.compute()) == {
+        name: float(share) for name, share in parts.compute().items()
+    }
 
 
-def test_states_add_up_over_ranks():
+def test_accuracy_states_are_summed_over_ranks():
     ranks = [PromptAccuracy(Brightness()) for _ in range(2)]
     ranks[0].update(IMAGES[:1], PROMPTS[:1])
     ranks[1].update(IMAGES[1:], PROMPTS[1:])
@@ -51,7 +53,7 @@ def test_states_add_up_over_ranks():
     assert plain(total.compute()) == {"all": 0.5, "bright": 0.75, "named": 0.75}
 
 
-def test_rows_are_kept_on_request_and_forgotten_at_reset():
+def test_rows_are_kept_on_request_and_cleared_by_reset():
     metric = PromptAccuracy(Brightness(), keep_prompts=True)
     metric.update(IMAGES, PROMPTS)
     assert [prompt for prompt, _ in metric.rows] == PROMPTS
@@ -64,7 +66,7 @@ def test_rows_are_kept_on_request_and_forgotten_at_reset():
     assert silent.rows == []
 
 
-def test_one_prompt_an_image():
+def test_a_different_number_of_images_and_prompts_is_refused():
     with pytest.raises(DataError, match="4 images for 3 prompts"):
         PromptAccuracy(Brightness()).update(IMAGES, PROMPTS[:3])
 
@@ -82,7 +84,7 @@ def test_every_embedded_verifier_can_be_measured(source):
     assert float(metric.compute()["all"]) < 0.4
 
 
-def test_a_claim_counts_only_where_the_prompt_makes_it():
+def test_a_claim_is_counted_only_for_prompts_that_state_it():
     group = next(
         r for r in (Scenes(count=20)[i] for i in range(20)) if r.attributes["relation"] is None
     )

@@ -1,7 +1,7 @@
-"""The drawn tasks give the pixels, captions, fingerprints and prompts that were recorded, to the
-bit.
+"""The synthetic tasks reproduce recorded pixels, captions, fingerprints and prompts bit for bit.
 
-A change makes the task's caches stale: raise its version and record the hashes again.
+A change makes the task's caches stale: raise its version and record the hashes again. A change
+makes the task's caches stale: raise its version and record the hashes again.
 """
 
 import hashlib

@@ -48,7 +48,7 @@ def wrong(record, claim):
     ).caption(0)
 
 
-def test_a_record_depends_on_seed_split_and_index_alone():
+def test_a_record_is_a_function_of_seed_split_and_index():
     one, other = Scenes(count=5, seed=1)[3], Scenes(count=50, seed=1)[3]
     assert np.array_equal(one.image, other.image) and one.caption == other.caption
     assert Scenes("validation", 5, seed=1)[3].sample_id != one.sample_id
@@ -63,11 +63,11 @@ def test_a_record_depends_on_seed_split_and_index_alone():
     )
 
 
-def test_captions_say_what_is_drawn(records):
+def test_captions_describe_the_image(records):
     for record in records:
-        scene, said = parse(record.caption), record.attributes
-        assert [list(pair) for pair in scene.objects] == said["objects"]
-        assert scene.relation in (None, said["relation"])
+        scene, attributes = parse(record.caption), record.attributes
+        assert [list(pair) for pair in scene.objects] == attributes["objects"]
+        assert scene.relation in (None, attributes["relation"])
     unlike = [parse(r.caption).relation is None for r in records if r.attributes["relation"]]
     assert 0.05 < sum(unlike) / len(unlike) < 0.3
     assert {parse(record.caption).relation for record in records} == {None, *RELATIONS}
@@ -75,7 +75,7 @@ def test_captions_say_what_is_drawn(records):
     assert groups == set(COUNTS.values())
 
 
-def test_two_objects_without_a_relation_may_stand_anywhere():
+def test_two_objects_without_a_relation_have_any_position():
     assert parse("a red circle and a blue square") == Scene((("red", "circle"), ("blue", "square")))
     assert (
         Scene((("red", "circle"), ("blue", "square"))).caption(0)
@@ -88,7 +88,7 @@ def test_two_objects_without_a_relation_may_stand_anywhere():
     assert not reader.stated(["a red circle and a blue square"])["relation"].item()
 
 
-def test_splits_keep_their_pairs_and_relations_join_unlike_objects(records):
+def test_splits_use_their_attribute_pairs_and_relations_join_different_objects(records):
     for record in records:
         scene = parse(record.caption)
         pairs = HELD_OUT_PAIRS if "held_out" in record.source else SEEN_PAIRS
@@ -108,12 +108,12 @@ def test_splits_keep_their_pairs_and_relations_join_unlike_objects(records):
         "a red circle beside a blue square",
     ],
 )
-def test_a_caption_of_something_else_is_an_error_with_the_grammar(caption):
+def test_a_caption_outside_the_grammar_is_refused_with_the_grammar(caption):
     with pytest.raises(CaptionError, match="left of"):
         parse(caption)
 
 
-def test_an_unknown_split_or_a_small_picture_is_refused():
+def test_an_unknown_split_or_a_small_image_is_refused():
     with pytest.raises(ConfigError, match="held_out"):
         Scenes("test")
     with pytest.raises(ConfigError, match="48"):
@@ -121,7 +121,7 @@ def test_an_unknown_split_or_a_small_picture_is_refused():
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
-def test_prompts_are_balanced(split):
+def test_prompts_are_balanced_over_attributes(split):
     scenes = [parse(prompt) for prompt in Scenes().prompts(120, split)]
     assert Counter(scene.relation for scene in scenes) == {None: 60, **dict.fromkeys(RELATIONS, 15)}
     groups = Counter(len(scene.objects) for scene in scenes if scene.relation is None)
@@ -131,7 +131,7 @@ def test_prompts_are_balanced(split):
     }
 
 
-def test_worn_pictures_are_read_back(records):
+def test_the_verifier_reads_degraded_images(records):
     kept = Scenes().verifier().check(worn(tensors(records)), [record.caption for record in records])
     assert all(
         kept[claim].float().mean() >= 0.995
@@ -140,7 +140,7 @@ def test_worn_pictures_are_read_back(records):
 
 
 @pytest.mark.parametrize("claim", ["colour", "shape", "relation", "count"])
-def test_a_caption_wrong_in_one_claim_is_caught(records, claim):
+def test_a_caption_wrong_in_one_claim_is_rejected(records, claim):
     lies = [(record, wrong(record, claim)) for record in records]
     lies = [(record, caption) for record, caption in lies if caption]
     assert len(lies) > 100
@@ -152,14 +152,14 @@ def test_a_caption_wrong_in_one_claim_is_caught(records, claim):
     assert kept["all"].float().mean() <= 0.01 and kept[claim].float().mean() <= 0.01
 
 
-def test_swapped_colours_keep_the_multisets_but_not_the_binding():
+def test_swapped_colours_fail_only_the_claims_that_bind_them():
     image = drawn_tensor([("red", "square", 14.0, 24.0), ("blue", "circle", 34.0, 24.0)])
     kept = Scenes().verifier().check(image, ["a red circle left of a blue square"])
     assert kept["colour"].item() and kept["shape"].item() and kept["count"].item()
     assert not kept["relation"].item() and not kept["all"].item()
 
 
-def test_a_third_object_breaks_the_count():
+def test_a_third_object_fails_the_count():
     objects = [
         ("red", "circle", 10.0, 24.0),
         ("blue", "square", 38.0, 24.0),
@@ -169,6 +169,6 @@ def test_a_third_object_breaks_the_count():
     assert kept["relation"].item() and not kept["count"].item() and not kept["all"].item()
 
 
-def test_an_empty_picture_keeps_no_claim():
+def test_an_empty_image_satisfies_no_claim():
     kept = Scenes().verifier().check(torch.ones(1, 3, 48, 48), ["two red circles"])
     assert not any(kept[claim].any() for claim in kept)

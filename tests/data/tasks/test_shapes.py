@@ -61,7 +61,7 @@ def records():
     return [source[i] for source in drawn for i in range(200)]
 
 
-def test_a_record_depends_on_seed_split_and_index_alone():
+def test_a_record_is_a_function_of_seed_split_and_index():
     first, again = Shapes(count=8, seed=1), Shapes(count=900, seed=1)
     backwards = {i: again[i] for i in reversed(range(8))}
     for i in range(8):
@@ -85,13 +85,13 @@ def test_records_are_rgb_bytes_with_their_coverage():
         Shapes(count=4)[4]
 
 
-def test_fingerprint_tells_different_datasets_apart():
-    made = [Shapes(), Shapes("held_out"), Shapes(count=5), Shapes(size=64), Shapes(seed=1)]
-    assert len({str(shapes.fingerprint()) for shapes in made}) == len(made)
+def test_different_datasets_have_different_fingerprints():
+    datasets = [Shapes(), Shapes("held_out"), Shapes(count=5), Shapes(size=64), Shapes(seed=1)]
+    assert len({str(shapes.fingerprint()) for shapes in datasets}) == len(datasets)
     assert Shapes().fingerprint() == Shapes().fingerprint()
 
 
-def test_held_out_pairs_are_a_quarter_and_spare_no_colour_or_shape():
+def test_held_out_pairs_are_a_quarter_and_leave_every_colour_and_shape_seen():
     assert len(HELD_OUT_PAIRS) >= 0.25 * len(COLOURS) * len(SHAPES)
     assert not set(HELD_OUT_PAIRS) & set(SEEN_PAIRS)
     assert {c for c, _ in SEEN_PAIRS} == set(COLOURS) and {s for _, s in SEEN_PAIRS} == set(SHAPES)
@@ -100,13 +100,13 @@ def test_held_out_pairs_are_a_quarter_and_spare_no_colour_or_shape():
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "held_out"])
-def test_a_split_draws_from_its_own_pairs_and_from_all_of_them(split):
+def test_a_split_draws_all_of_its_pairs_and_no_other(split):
     source = Shapes(split, 1200)
     pairs = {tuple(source[i].attributes[k] for k in ("colour", "shape")) for i in range(1200)}
     assert pairs == set(HELD_OUT_PAIRS if split == "held_out" else SEEN_PAIRS)
 
 
-def test_captions_state_true_attributes_and_some_leave_attributes_out(records):
+def test_captions_state_true_attributes_and_some_omit_attributes(records):
     stated = [parse(record.caption) for record in records]
     assert all(
         caption.items() <= record.attributes.items()
@@ -132,7 +132,7 @@ def test_captions_state_true_attributes_and_some_leave_attributes_out(records):
         ("a small square on the right", {"size": "small", "shape": "square", "position": "right"}),
     ],
 )
-def test_a_short_caption_states_what_it_names(caption, attributes):
+def test_a_short_caption_is_parsed_into_its_attributes(caption, attributes):
     assert parse(caption) == attributes
 
 
@@ -146,19 +146,19 @@ def test_a_short_caption_states_what_it_names(caption, attributes):
         "a large red dog, top",
     ],
 )
-def test_a_caption_outside_the_grammar_is_an_error_with_the_grammar(caption):
+def test_a_caption_outside_the_grammar_is_refused_with_the_grammar(caption):
     with pytest.raises(CaptionError, match="diamond"):
         parse(caption)
 
 
-def test_short_prompts_leave_out_every_choice_equally_often():
+def test_short_prompts_omit_every_attribute_equally_often():
     prompts = Shapes().prompts(140, "short")
     stated = [frozenset(parse(prompt)) for prompt in prompts]
     assert len(set(stated)) == 7
     assert {stated.count(names) for names in set(stated)} == {20}
 
 
-def test_an_attribute_that_a_caption_leaves_out_is_not_checked(records):
+def test_an_attribute_omitted_by_a_caption_is_not_checked(records):
     images = tensors(records)
     captions = [
         f"{'an' if r.attributes['colour'] == 'orange' else 'a'} {r.attributes['colour']} "
@@ -172,27 +172,27 @@ def test_an_attribute_that_a_caption_leaves_out_is_not_checked(records):
     assert not reader.check(torch.ones(1, 3, 32, 32), ["a red circle"])["position"].any()
 
 
-def test_an_unknown_split_names_the_known_ones():
+def test_an_unknown_split_is_refused_with_the_valid_ones():
     with pytest.raises(ConfigError, match="held_out"):
         Shapes("test")
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
-def test_prompts_are_balanced(split):
+def test_prompts_are_balanced_over_attributes(split):
     prompts = Shapes().prompts(90, split, seed=4)
-    said = [parse(prompt) for prompt in prompts]
-    assert all(len(stated) == 4 for stated in said)
+    parsed = [parse(prompt) for prompt in prompts]
+    assert all(len(stated) == 4 for stated in parsed)
     pairs = HELD_OUT_PAIRS if split == "held_out" else SEEN_PAIRS
     for choices, key in (
         (pairs, lambda s: (s["colour"], s["shape"])),
         (POSITIONS, lambda s: s["position"]),
         (SIZES, lambda s: s["size"]),
     ):
-        assert {sum(key(s) == choice for s in said) for choice in choices} == {90 // len(choices)}
+        assert {sum(key(s) == choice for s in parsed) for choice in choices} == {90 // len(choices)}
     assert prompts == Shapes().prompts(90, split, seed=4) != Shapes().prompts(90, split, seed=5)
 
 
-def test_worn_pictures_are_read_back(records):
+def test_the_verifier_reads_degraded_images(records):
     kept = (
         Shapes()
         .verifier()
@@ -202,12 +202,14 @@ def test_worn_pictures_are_read_back(records):
 
 
 @pytest.mark.parametrize("claim", ["colour", "shape", "position", "size"])
-def test_a_caption_wrong_in_one_claim_is_caught_in_that_claim(records, claim):
+def test_a_caption_wrong_in_one_claim_fails_that_claim(records, claim):
     kept = (
         Shapes()
         .verifier()
         .check(worn(tensors(records)), [altered(record, claim) for record in records])
     )
     assert kept["all"].float().mean() <= 0.01 and kept[claim].float().mean() <= 0.01
-    others = [kept[k].float().mean() for k in ("colour", "shape", "position", "size") if k != claim]
-    assert min(others) >= 0.995
+    other_claims = [
+        kept[k].float().mean() for k in ("colour", "shape", "position", "size") if k != claim
+    ]
+    assert min(other_claims) >= 0.995

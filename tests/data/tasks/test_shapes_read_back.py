@@ -20,7 +20,7 @@ from tinyflux_pl.data.tasks.shapes.render import (
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_coverage_has_the_area_and_centroid_that_the_reader_expects(shape):
+def test_coverage_has_the_area_and_centroid_expected_by_the_verifier(shape):
     y, x = np.mgrid[-30:31, -30:31].astype(np.float64)
     cover = coverage(shape, x, y, 15.0)
     area, below = moments()[SHAPES.index(shape)]
@@ -31,7 +31,7 @@ def test_coverage_has_the_area_and_centroid_that_the_reader_expects(shape):
 
 
 @pytest.mark.parametrize("size", [24, 64])
-def test_other_sizes_are_read_back(size):
+def test_the_verifier_reads_other_image_sizes(size):
     drawn = [Shapes("train", 200, size=size)[i] for i in range(200)]
     assert (
         Shapes().verifier().check(tensors(drawn), [r.caption for r in drawn])["all"].float().mean()
@@ -39,7 +39,7 @@ def test_other_sizes_are_read_back(size):
     )
 
 
-def test_nothing_noise_and_not_a_number_read_as_nothing():
+def test_empty_noise_and_nan_images_are_read_as_none():
     reader = Shapes().verifier()
     noise = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for images in (torch.ones(2, 3, 32, 32), noise, torch.full((2, 3, 32, 32), torch.nan)):
@@ -47,7 +47,7 @@ def test_nothing_noise_and_not_a_number_read_as_nothing():
     assert not reader.check(noise[:1], ["a large red circle, top"])["all"].any()
 
 
-def test_a_second_object_spoils_the_picture():
+def test_a_second_object_fails_the_check():
     red, blue = (np.asarray(PALETTE[colour]) for colour in ("red", "blue"))
     one = [ShapeInstance("circle", red, 9.0, 9.0, RADII["medium"])]
     pictures = [
@@ -61,7 +61,7 @@ def test_a_second_object_spoils_the_picture():
     assert [seen["count"] for seen in Shapes().verifier().read(images)] == [1, 2]
 
 
-def test_ragged_blobs_are_no_shapes():
+def test_irregular_blobs_are_not_read_as_shapes():
     order = np.random.default_rng(0)
     y, x = np.mgrid[:32, :32] + 0.5
     blobs = []

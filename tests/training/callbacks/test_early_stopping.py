@@ -50,17 +50,40 @@ def test_training_stops_after_values_without_an_improvement(values, mode, min_de
     assert stopped_at(values, callback) == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "mode", "threshold", "expected"),
+    [
+        ([3, 2, 1.5, 1], "min", 1.5, 2),
+        ([0.1, 0.5, 0.95, 0.96], "max", 0.9, 2),
+        ([0.1, 0.5, float("nan"), 0.6], "max", 0.9, None),
+        ([3, 2, 0.5, 0.4], "min", None, None),
+    ],
+)
+def test_training_stops_at_the_first_value_beyond_the_threshold(values, mode, threshold, expected):
+    callback = EarlyStopping("validation/loss", mode, patience=9, stopping_threshold=threshold)
+    assert stopped_at(values, callback) == expected
+
+
+def test_a_resumed_run_keeps_a_threshold_that_was_reached_before():
+    first, second = (
+        EarlyStopping("validation/loss", "min", 9, stopping_threshold=1.0) for _ in range(2)
+    )
+    assert stopped_at([2, 0.5], first) == 1
+    second.restore(first.state())
+    assert stopped_at([0.4], second) == 0
+
+
 @pytest.mark.parametrize("cut", range(1, 5))
-def test_a_cut_run_stops_where_the_whole_one_does(cut):
+def test_a_resumed_run_stops_at_the_step_of_an_uninterrupted_one(cut):
     values = [3, 2, 2.5, 2.2, 2.1, 0]
-    whole, first, second = (EarlyStopping("validation/loss", "min", 3) for _ in range(3))
-    assert stopped_at(values, whole) == 4
+    uninterrupted, first, second = (EarlyStopping("validation/loss", "min", 3) for _ in range(3))
+    assert stopped_at(values, uninterrupted) == 4
     assert stopped_at(values[:cut], first) is None
     second.restore(first.state())
     assert stopped_at(values[cut:], second) == 4 - cut
 
 
-def test_it_composes_with_the_default_callbacks_and_the_results_name_the_steps_taken(tmp_path):
+def test_early_stopping_composes_with_default_callbacks_and_results_record_the_steps(tmp_path):
     line = (
         *(*SMALLEST, CHOSEN, "steps=6", "run=x", "data.evaluation_prompts=2"),
         *("callbacks.early_stopping.monitor=train/learning_rate_0", "callbacks.preview.count=2"),
@@ -79,9 +102,13 @@ def test_it_composes_with_the_default_callbacks_and_the_results_name_the_steps_t
         ("callbacks.early_stopping.mode=least", "callbacks.early_stopping.mode"),
         ("callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience"),
         ("callbacks.early_stopping.min_delta=-1", "callbacks.early_stopping.min_delta"),
+        (
+            "callbacks.early_stopping.stopping_threshold=inf",
+            "callbacks.early_stopping.stopping_threshold",
+        ),
     ],
 )
-def test_a_wrong_key_is_refused_by_its_name(tmp_path, override, where):
+def test_an_unknown_key_is_refused_by_name(tmp_path, override, where):
     with pytest.raises(ConfigError) as caught:
         settings("train", tmp_path, CHOSEN, override)
     assert caught.value.where == where
@@ -91,7 +118,7 @@ def chosen(root, extra):
     return chosen_callbacks(settings("train", root, f"callbacks.extra=[{extra}]").callbacks)
 
 
-def test_a_callback_is_added_by_its_class(tmp_path):
+def test_an_additional_callback_is_configured_by_its_class(tmp_path):
     timer = "{_target_: lightning.pytorch.callbacks.Timer, duration: '00:00:10:00'}"
     ours = (
         "{_target_: tinyflux_pl.training.callbacks.early_stopping.EarlyStopping, "
@@ -112,6 +139,6 @@ def test_a_callback_is_added_by_its_class(tmp_path):
         "{_target_: lightning.pytorch.callbacks.Timer, durations: 3}",
     ],
 )
-def test_another_class_is_refused_before_the_run(tmp_path, node):
+def test_a_class_that_is_no_callback_is_refused_before_the_run(tmp_path, node):
     with pytest.raises(ConfigError, match=r"callbacks\.extra\.0"):
         chosen(tmp_path, node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
@@ -13,20 +14,29 @@ def encodings_fingerprint(parts: Parts) -> dict[str, Any]:
     """Fingerprint of the latents and text embeddings of the run's codec and text encoder."""
     from tinyflux_pl.extraction import encode
 
-    return encode.encodings_fingerprint(parts.codec, parts.text, parts.config.data.store_dtype)
+    form = None if parts.config.data.hint is None else control_maps.hint_form(parts.config)
+    dtype = parts.config.data.store_dtype
+    return encode.encodings_fingerprint(parts.codec, parts.text, dtype, form)
 
 
 def extractor_of(parts: Parts, name: str) -> Any:
-    """The extractor that fills an expert's group, with its teacher."""
-    return parts.experts[name].extractor(parts.teacher(name), parts.path, parts.config.teacher.seed)
+    """The extractor that fills an expert's group, with its teacher.
+
+    SpecMismatch for velocities of a teacher in another latent space than the student's.
+    """
+    teacher = parts.teacher(name)
+    if any(target.name == name for target in parts.targets.values()):
+        from tinyflux_pl.experts.velocity import require_same_latents
+
+        require_same_latents(teacher, parts.codec)
+    return parts.cached[name].extractor(teacher, parts.path, parts.config.teacher.seed)
 
 
 def extraction_precision(parts: Parts, store: CacheStore | None, name: str) -> str:
-    """Precision in which an expert's group is extracted: teacher.precision, else that of the cached
-    group.
+    """Precision that an expert's group is extracted in.
 
-    The precision of training decides it for a new group alone: cached features do not go stale with
-    it.
+    It is teacher.precision if set, else that of the cached group. The precision of training decides
+    it for a new group alone: cached features do not go stale with it.
     """
     from tinyflux_pl.core import precision
 

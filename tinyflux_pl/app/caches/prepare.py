@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.caches.group_fingerprints import (
     encodings_fingerprint,
     expert_fingerprint,
     extraction_precision,
     extractor_of,
 )
+from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
 from tinyflux_pl.app.caches.waiting import writing
 from tinyflux_pl.app.components import Parts
@@ -40,7 +42,7 @@ def prepare(
             for cache in source.caches.values():
                 cache.create_store(rebuild)
         _begin_encodings(parts, sources)
-        extractors = {name: _begin_expert(parts, sources, name) for name in parts.experts}
+        extractors = {name: _begin_expert(parts, sources, name) for name in parts.cached}
         _encode(parts, sources)
         for name in list(extractors):
             _extract(parts, sources, name, extractors.pop(name))
@@ -51,9 +53,7 @@ def prepare(
 
 
 def _lock_incomplete(sources: list[Source], rebuild: bool, locks: ExitStack) -> None:
-    """Lock the folder of each source that will be written, until the end: of two processes one
-    waits.
-    """
+    """Lock the folder of every source that will be written; a second process waits."""
     for source in sorted(sources, key=lambda source: source.folder):
         if rebuild or not source.is_complete:
             locks.enter_context(writing(source))
@@ -78,7 +78,7 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
 def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
     """Describe an expert's group in every source that has it; returns its extractor."""
     extractor = extractor_of(parts, name)
-    for cache in [source.train for source in sources if name in source.train.experts]:
+    for cache in _having(sources, name):
         store = cache.store if cache.old_store is None else cache.old_store
         precision = extraction_precision(parts, store, name)
         cache.begin_group(name, expert_fingerprint(parts, extractor, precision))
@@ -105,6 +105,8 @@ def _encode(parts: Parts, sources: list[Source]) -> None:
             parts.device,
             batch,
             cache.reusable_rows(ENCODINGS),
+            control_maps.hint_form(parts.config),
+            cache.records.variants,
         )
     parts.text.to("cpu")  # batches reach the module on the CPU
 
@@ -112,8 +114,7 @@ def _encode(parts: Parts, sources: list[Source]) -> None:
 def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> None:
     from tinyflux_pl.extraction.encode import extract
 
-    caches = [source.train for source in sources if name in source.train.experts]
-    incomplete = [cache for cache in caches if not cache.store.complete(name)]
+    incomplete = [cache for cache in _having(sources, name) if not cache.store.complete(name)]
     if not incomplete:
         return
     teacher = extractor.teacher
@@ -127,7 +128,7 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
     )
     extractor.to(parts.device)
     extractor.max_batch = batch * len(extractor.t_buckets)
-    copies = extractor.copies(_num_workers(extractor) - 1)
+    copies = extractor.copies(num_workers(extractor) - 1)
     for cache in incomplete:
         cache.new_rows[name] = extract(
             cache.store,
@@ -145,7 +146,12 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
         )
 
 
-def _num_workers(extractor: Any) -> int:
+def _having(sources: list[Source], group: str) -> list[SourceCache]:
+    """The caches of all splits that need this group."""
+    return [c for source in sources for c in source.caches.values() if group in c.experts]
+
+
+def num_workers(extractor: Any) -> int:
     """Copies of a small teacher that work in parallel: one for each thread of the CPU."""
     weights = sum(parameter.nbytes for parameter in extractor.teacher.denoiser.parameters())
     if weights > MAX_THREADED_BYTES or extractor.device.type != "cpu":

@@ -15,17 +15,23 @@ NEW = ".new"
 OLD = ".old"
 
 
+def is_unfinished(root: str | Path) -> bool:
+    """True if a swap stopped between its two renames; the next one to write the cache mends it."""
+    root = Path(root)
+    return not root.exists() and root.with_name(root.name + OLD).exists()
+
+
 class Replacement:
-    """The store at `root`, and the folder to write to: next to it while `rebuild` replaces an
-    existing one.
+    """The store at `root` and the folder that is written to.
+
+    While `rebuild` replaces an existing store, that folder lies next to it.
     """
 
     def __init__(self, root: str | Path, rebuild: bool) -> None:
         self.root = Path(root)
         self._new = self.root.with_name(self.root.name + NEW)
         self._old = self.root.with_name(self.root.name + OLD)
-        # stopped between the two renames of `finish`
-        if self._old.exists() and not self.root.exists():
+        if is_unfinished(self.root):
             os.rename(self._old, self.root)
         self.pending = rebuild and (self.root / MANIFEST_FILE).exists()
         self.folder = self._new if self.pending else self.root

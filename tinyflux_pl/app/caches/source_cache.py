@@ -32,12 +32,11 @@ def is_complete(folder: Path, groups: Sequence[str]) -> bool:
 
 @dataclass
 class SourceCache:
-    """The records of one split and the store that caches them; both are opened once and passed
-    along.
+    """The records of one split and the store that caches them.
 
-    `groups` are those that the run needs, encodings first. Reading never creates anything: that is
-    `create_store`, `begin_group` and `finish`, in this order, under the lock of the source's
-    folder.
+    Both are opened once and passed along. `groups` are those that the run needs, encodings first.
+    Reading never creates anything: that is `create_store`, `begin_group` and `finish`, in this
+    order, under the lock of the source's folder.
     """
 
     config: DataJob
@@ -147,9 +146,7 @@ class SourceCache:
         return reusable
 
     def finish(self) -> None:
-        """End a rebuild: carry over the valid shards of groups that this run does not need, then
-        swap.
-        """
+        """End a rebuild: copy valid shards of groups that this run does not need, then swap."""
         if not self._replacement.pending:
             return
         for description in sorted(self.folder.glob("*/group.json")):
@@ -178,6 +175,7 @@ class SourceCache:
             self.config.data.shard_size,
             self.records.fingerprint(),
             lambda: sample_keys.keys_of(self.records),
+            [count for _, count in self.records.segments],
         )
 
     def _changed_samples(self) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyflux_pl.app import pathway
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.config.build import build
-from tinyflux_pl.data.records.folder_listing import shared
+from tinyflux_pl.data.records.hinted import Hinted
+from tinyflux_pl.data.records.listings import shared
 
 if TYPE_CHECKING:
     from tinyflux_pl.cache.mixture import Mixture
@@ -53,7 +55,9 @@ def open_sources(parts: Parts, records: dict[str, dict[str, Any]] | None = None)
     """
     nodes = parts.config.data.sources
     if records is None:
-        records = {name: build_records(node.splits) for name, node in nodes.items()}
+        hint = parts.config.data.hint
+        records = {name: build_records(node.splits, hint) for name, node in nodes.items()}
+    pathway.check_records(parts.config, records)
     sources = []
     for name, node in nodes.items():
         caches = {
@@ -64,27 +68,35 @@ def open_sources(parts: Parts, records: dict[str, dict[str, Any]] | None = None)
     return sources
 
 
-def build_records(nodes: dict[str, Any]) -> dict[str, Any]:
-    """Split -> records, from the configuration of a source.
+def build_records(nodes: dict[str, Any], hint: str | None = None) -> dict[str, Any]:
+    """Split -> records, from the configuration of a source, with the maps of `hint`.
 
     One listing of a folder serves both splits.
     """
     with shared():
         records = {split: build(nodes[split]) for split in SPLITS}
+    if hint is not None:
+        records = {split: Hinted(each, hint) for split, each in records.items()}
     for each in records.values():
         each.require_one_kind()
     return records
 
 
-def datasets(sources: list[Source], in_memory: bool) -> tuple[Mixture, Mixture]:
-    """The training mixture and the validation mixture."""
+def datasets(sources: list[Source], in_memory: bool, seed: int = 0) -> tuple[Mixture, Mixture]:
+    """The training mixture and the validation mixture, which has no groups of teachers.
+
+    `seed` decides the captions of steps.
+    """
     from tinyflux_pl.cache.dataset import CachedDataset
     from tinyflux_pl.cache.mixture import Mixture
 
     def mixture(split: str) -> Mixture:
         caches = [source.caches[split] for source in sources]
         return Mixture(
-            {i: CachedDataset(c.store, c.experts, in_memory, i) for i, c in enumerate(caches)}
+            {
+                i: CachedDataset(c.store, c.experts if split == "train" else (), in_memory, i, seed)
+                for i, c in enumerate(caches)
+            }
         )
 
     return mixture("train"), mixture("validation")

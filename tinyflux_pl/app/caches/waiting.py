@@ -60,9 +60,7 @@ class _Waiting:
             progress.say(f"waited {seconds:.0f} s for the cache of {self.source.name}")
 
     def _written(self) -> int:
-        """Shards of this run's groups that are recorded, in the cache or in the one to replace
-        it.
-        """
+        """Recorded shards of this run's groups, in the cache or in the one to replace it."""
         count = 0
         for cache in self.source.caches.values():
             folders = [cache.folder, cache.folder.with_name(cache.folder.name + NEW)]

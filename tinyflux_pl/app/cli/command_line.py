@@ -25,13 +25,12 @@ __all__ = ["CONF", "prepare", "run"]
 def run(
     config_name: str, main: Callable[[dict[str, Any]], Any] | None = None, root: Path = CONF
 ) -> None:
-    """Prepare the line, let Hydra compose it, and call `main` with plain containers; exit non-zero
-    on failure.
+    """Prepare the command line, let Hydra compose it and call `main` with plain containers.
 
-    `main` is the recipe of that name in app/run.py unless given; it returns an exit code, or for a
-    sweeper the figure to optimise. A TinyFluxError is printed as its three lines, with the
-    traceback before them under TINYFLUX_DEBUG=1: exit code its own (core.errors), 128 + the number
-    of a signal that stopped it, 1 else.
+    Exits non-zero on failure. `main` is the recipe of that name in app/run.py unless given; it
+    returns an exit code, or for a sweeper the figure to optimise. A TinyFluxError is printed as its
+    three lines, with the traceback before them under TINYFLUX_DEBUG=1: exit code its own
+    (core.errors), 128 + the number of a signal that stopped it, 1 else.
     """
     standard_streams.make_robust()
     process_settings.apply()
@@ -73,7 +72,7 @@ def run(
     except TinyFluxError as error:
         codes.append(_report(error))
     except (HydraException, OmegaConfBaseException) as error:
-        from tinyflux_pl.config.suggest import explained
+        from tinyflux_pl.config.composition_errors import explained
 
         codes.append(_report(explained(error)))
     # the reader left, as `| head` does; Python would complain again at exit
@@ -97,9 +96,7 @@ def _run_here(arguments: Sequence[str]) -> bool:
 
 
 def _check_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
-    """Raise the first error that a job of a sweep would meet before its first step, with the job's
-    number.
-    """
+    """Raise the first error of any sweep job's checks, with the number of the job."""
     from tinyflux_pl.app.job_checks import CHECKS
 
     for number, job in enumerate(jobs):
@@ -135,10 +132,10 @@ def _job(
     *,
     here: bool,
 ) -> Any:
-    """One run of the recipe inside Hydra. In a sweep a failure is printed and raised: the next job
-    still runs.
+    """One run of the recipe inside Hydra.
 
-    `here`: in the process of the command `argv`, and not in one of a launcher.
+    In a sweep a failure is printed and raised, and the next job still runs. `here`: in the process
+    of the command `argv`, and not in one of a launcher.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode

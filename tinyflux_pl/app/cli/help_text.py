@@ -62,8 +62,9 @@ def script_keys(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def groups(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(group, default choice) of a root, in its order; without those that its comment says nothing
-    reads.
+    """(group, default choice) of a root configuration, in its order.
+
+    Groups that its comment marks as unread are left out.
     """
     for line in lines:
         match = _DEFAULT.match(line)

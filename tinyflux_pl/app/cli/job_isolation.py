@@ -14,11 +14,12 @@ from typing import Any
 
 @contextmanager
 def isolated() -> Generator[None]:
-    """Environment, working folder, warnings, levels of logging, random numbers and torch's settings
-    are put back.
+    """Restore the process state after the block, so that jobs of a sweep do not affect each other.
 
-    Torch is imported first: what it is set to by default is what every job starts with. A W&B run
-    that the job began is ended with it, else the next job would write into the same run.
+    Restored are environment, working folder, warnings, logging levels, random generators and
+    torch's settings. Torch is imported first: what it is set to by default is what every job starts
+    with. A W&B run that the job began is ended with it, else the next job would write into the same
+    run.
     """
     environment, folder = dict(os.environ), os.getcwd()
     levels = {name: logging.getLogger(name).level for name in list(logging.root.manager.loggerDict)}

@@ -12,9 +12,7 @@ from tinyflux_pl.core.printable import printable
 
 
 def make_robust() -> None:
-    """Characters outside a stream's encoding are written as escapes; a stream that was closed is a
-    sink.
-    """
+    """Write unencodable characters of a stream as escapes; replace a closed stream by a sink."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -24,9 +22,7 @@ def make_robust() -> None:
 
 
 def decoded(argv: Sequence[str]) -> list[str]:
-    """The arguments as UTF-8, whatever the locale took them for; ConfigError for bytes that are
-    none.
-    """
+    """The arguments decoded as UTF-8 in any locale; ConfigError for invalid bytes."""
     texts = []
     for argument in argv:
         try:

@@ -50,15 +50,23 @@ def budget(
     caches: Sequence[GroupNeed],
     writes: list[DiskNeed],
     evaluated: int,
+    extraction: float = 0.0,
 ) -> Budget:
-    """The budget of a run; its final evaluation draws `evaluated` pictures."""
+    """The budget of a run; its final evaluation draws `evaluated` pictures.
+
+    `extraction`: seconds that its caches still take.
+    """
     seconds, callbacks, batch_size = dry_run.seconds, config.callbacks, config.hardware.batch_size
     samples = _num_samples(caches, "train")
     validation_samples = _num_samples(caches, "validation")
     micro_batch = seconds["loading"] + seconds["micro_batch"]
     step = sizes.accumulation * micro_batch + seconds["optimizer"]
     preview = seconds["preview"] * config.sampler["steps"] / QUICK_STEPS
-    validation = -(-validation_samples // sizes.micro_batch) * seconds["validation"]
+    validated = min(validation_samples, callbacks.validation.samples or validation_samples)
+    batches = -(-validated // sizes.micro_batch)
+    if callbacks.validation.seen:
+        batches += -(-min(samples, validated) // sizes.micro_batch)
+    validation = batches * seconds["validation"]
     validations = num_events(start, config.steps, callbacks.validation.every_steps)
     previews = num_events(start, config.steps, callbacks.preview.every_steps)
     return Budget(
@@ -70,6 +78,7 @@ def budget(
         sizes=sizes,
         images_per_second=batch_size / step,
         seconds={
+            **({"caches": extraction} if extraction else {}),
             "training": (config.steps - start) * step,
             "validation": validations * validation,
             "previews": previews * preview,

@@ -17,6 +17,7 @@ from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight.in_memory_store import InMemoryStore
+from tinyflux_pl.cache.cached_text import prefix_of, variants_in
 from tinyflux_pl.cache.staleness import repair_hint, require_equal
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core import rng
@@ -70,7 +71,7 @@ def sampled(parts: Parts, sources: Sequence[Source]) -> list[Source]:
 def check_fingerprints(parts: Parts, sources: Sequence[Source]) -> None:
     """Raise StaleCache for stores and groups that were made from other inputs."""
     encodings = encodings_fingerprint(parts)
-    extractors = {name: extractor_of(parts, name) for name in parts.experts}
+    extractors = {name: extractor_of(parts, name) for name in parts.cached}
     for cache in [cache for source in sources for cache in source.caches.values() if cache.exists]:
         cache.require_same_records()
         cached = cache.store.groups()
@@ -91,8 +92,9 @@ def check_fingerprints(parts: Parts, sources: Sequence[Source]) -> None:
 def check_shards(
     sources: Sequence[Source], caches: Sequence[GroupNeed], seed: int, run: str | int
 ) -> None:
-    """Hash one shard of each complete group: CorruptStore. The run's name decides which, so runs
-    take turns.
+    """Hash one shard of each complete group; CorruptStore for a damaged one.
+
+    The run's name selects the shard, so that different runs check different ones.
     """
     incomplete = {(need.source, need.split, need.group) for need in caches if need.rows}
     for cache in [cache for source in sources for cache in source.caches.values()]:
@@ -107,13 +109,13 @@ def check_shards(
 
 
 def longest_caption(sources: Sequence[Source]) -> int:
-    """Tokens of the longest caption that is cached for training; the shards are not hashed for
-    it.
-    """
+    """Number of tokens of the longest cached training caption, without hashing the shards."""
     longest = 1
     for source in sources:
         store = source.train.store.unverified()
+        masks = [f"{prefix_of(n)}.mask" for n in range(variants_in(tuple(store.layout(ENCODINGS))))]
         for k in range(store.shards):
-            mask = store.gather("text.mask", list(store.rows(k)))
-            longest = max(longest, int(mask.sum(1).max()))
+            for name in masks:
+                mask = store.gather(name, list(store.rows(k)))
+                longest = max(longest, int(mask.sum(1).max()))
     return longest

@@ -42,7 +42,7 @@ class Survey:
 
     @property
     def name(self) -> str:
-        """source/split"""
+        """The survey's key, source/split."""
         return f"{self.source}/{self.split}"
 
 
@@ -65,7 +65,8 @@ class _SizeRecorder:
         # Sequences have no size, and may share a target.
         self.has_pictures = record.image.dtype == np.uint8
         if self.has_pictures:
-            self.sizes.add(*record.attributes.get("original_size", record.image.shape[:2]))
+            frame = record.image.shape[:2]
+            self.sizes.add(*record.attributes.get("original_size", frame), frame)
         return record
 
     def fingerprint(self) -> dict[str, Any]:
@@ -73,19 +74,19 @@ class _SizeRecorder:
 
 
 def records_of(
-    splits: Mapping[str, Any], lenient: bool = False, write: bool = True
+    splits: Mapping[str, Any], lenient: bool = False, write: bool = True, hint: str | None = None
 ) -> tuple[dict[str, Any], DataError | None]:
     """The records of each split of a source, given their nodes.
 
     With `lenient`, records that refuse are replaced by those still readable, and the refusal is
-    returned with them. Without `write`, nothing about decoded images is stored.
+    returned with them. Without `write`, nothing about decoded images is stored. `hint`: data.hint.
     """
     nodes: dict[str, Node] = {split: dict(splits[split]) for split in SPLITS}
     for node in nodes.values():
         if "decoded" in node and not write:
             node["decoded"] = None
     try:
-        return build_records(nodes), None
+        return build_records(nodes, hint), None
     except DataError as error:
         keys = [key for key in LENIENT_KEYS if key in nodes[SPLITS[0]]]
         if not lenient or not keys:
@@ -95,7 +96,7 @@ def records_of(
             if "decoded" in node:
                 node["decoded"] = None
         try:
-            return build_records(nodes), error
+            return build_records(nodes, hint), error
         except DataError:
             raise error from None
 

@@ -121,10 +121,11 @@ def batches(sources: list[Source], longest_caption: int, seed: int) -> Callable[
 
     train, _ = datasets(sources, False)
     weights = [source.weight for source in sources] if len(sources) > 1 else None
-    largest = max((shapes[0] for shapes in train.shapes), key=math.prod)
+    runs = [run for source in train.runs for run in source]
+    largest = max((shapes[0] for _, shapes in runs), key=math.prod)
 
     def batch(size: int, padded: bool) -> Batch:
-        order = sample_order(train.lengths, size, seed, weights, train.shapes)
+        order = sample_order(train.runs, size, seed, weights)
         candidates = map(order.batch, count())
         rows = next(rows for rows in candidates if train.shape_of(rows[0]) == largest)
         samples = train.__getitems__(rows)

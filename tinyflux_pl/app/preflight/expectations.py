@@ -35,12 +35,18 @@ def of_pictures(
     height, width = size
     drawn = config.steps * config.hardware.batch_size
     repetitions = drawn / sum(len(each) for each in records)
-    return [
+    from_scratch = config.init is None and not config.model.get("weights")
+    notes = [
         f"{count:,} pictures of your own to learn from, {parameters:,} parameters: "
         f"{parameters / count:,.0f} a picture",
         f"pictures of {width} x {height} pixels are drawn, with no more detail than that "
         "(data.image_size)",
         f"every picture is seen {repetitions:,.1f} times in {config.steps:,} steps (steps)",
+    ]
+    if not from_scratch:
+        return notes
+    return [
+        *notes,
         "a network trained from scratch learns only these pictures and the words of their "
         "captions: with few pictures it repeats them. "
         "Previews show each beside a picture of the data with the same caption",
@@ -73,3 +79,13 @@ def _is_drawn_by_rule(node: Node) -> bool:
     """True for the records of a task with a grammar, under whichever name they are configured."""
     modules = {grammar.rpartition(".")[0] + ".records" for grammar in PARSERS.values()}
     return str(current_target(node["_target_"])).rpartition(".")[0] in modules
+
+
+def of_maps(config: DataJob) -> list[str]:
+    """A note that prompts are not read back where pictures follow maps."""
+    if config.data.hint is None or not config.data.evaluation_prompts:
+        return []
+    return [
+        "data.evaluation_prompts draws nothing: pictures follow maps, and prompts have none; "
+        "previews show captions with their own maps"
+    ]

@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.precision import check_dtype
-from tinyflux_pl.core.protocols import Records
+from tinyflux_pl.data.records.record_source import RecordSource
 
 MAX_SAMPLES = 2
 CAPTION_END_BYTES = 8  # of the offset that ends a caption
 
 
 class InMemoryStore:
-    """The first MAX_SAMPLES records as cache.dataset reads a store; experts' buckets are constants.
+    """A few records of the largest frame, as cache.dataset reads a store.
+
+    Experts' buckets are constants.
 
     `row_bytes`: bytes of one row, by group. Writes nothing and runs no teacher.
     """
 
-    def __init__(self, parts: Parts, records: Records, experts: Sequence[str]) -> None:
+    def __init__(self, parts: Parts, records: RecordSource, experts: Sequence[str]) -> None:
         from tinyflux_pl.extraction.columns import columns_of
 
         dtype = check_dtype(parts.config.data.store_dtype, "data.store_dtype")
-        samples = [records[i] for i in range(min(MAX_SAMPLES, len(records)))]
+        samples = [records[i] for i in samples_of(records)]
         codec = parts.codec.to(parts.device)
         text = parts.text.to(parts.device)
         self.root = "memory"
         self.name = "samples"
-        self._captions = [record.caption for record in samples]
-        self._columns = {ENCODINGS: columns_of(samples, codec, text, dtype, parts.device)}
+        self._captions = [[*record.captions] for record in samples]
+        form = control_maps.hint_form(parts.config)
+        columns = columns_of(samples, codec, text, dtype, parts.device, form, records.variants)
+        self._columns = {ENCODINGS: columns}
         parts.text.to("cpu")  # as after the encoding of a complete store
+        latents = tuple(self._columns[ENCODINGS]["latents"].shape[1:])
         for name in experts:
-            spec = parts.experts[name].spec
+            spec = parts.cached[name].spec
             self._columns[name] = {
                 f"{name}.{key}": _constant(
                     (len(samples), len(spec.t_buckets), *shape), shape, dtype
                 )
-                for key, shape in spec.shapes.items()
+                for key, shape in spec.shapes_for(latents).items()
             }
         self.row_bytes = {
             group: sum(column[0].nbytes for column in columns.values())
             for group, columns in self._columns.items()
         }
-        caption_bytes = sum(len(caption.encode()) + CAPTION_END_BYTES for caption in self._captions)
+        texts = [caption for captions in self._captions for caption in captions]
+        caption_bytes = sum(len(caption.encode()) + CAPTION_END_BYTES for caption in texts)
         self.row_bytes[ENCODINGS] += caption_bytes // len(samples)
 
     def __len__(self) -> int:
@@ -68,6 +76,10 @@ class InMemoryStore:
             for key, column in self._columns[group].items()
         }
 
+    def segment_layouts(self, group: str) -> list[tuple[range, dict]]:
+        """All rows, of one shape, and their layout."""
+        return [(range(len(self)), self.layout(group))]
+
     def gather(self, key: str, indices: Tensor | Sequence[int], first: int | None = None) -> Tensor:
         """Rows of one column, each cut to the `first` entries of its first axis."""
         column = next(columns[key] for columns in self._columns.values() if key in columns)
@@ -75,8 +87,23 @@ class InMemoryStore:
         return rows if first is None else rows[:, :first]
 
     def captions(self, indices: Tensor | Sequence[int]) -> list[str]:
-        """The captions of these rows."""
+        """The (first) captions of these rows."""
+        return [texts[0] for texts in self.caption_variants(indices)]
+
+    def caption_variants(self, indices: Tensor | Sequence[int]) -> list[list[str]]:
+        """Every caption of these rows."""
         return [self._captions[int(i)] for i in indices]
+
+
+def samples_of(records: RecordSource) -> range:
+    """The first MAX_SAMPLES records of the frame with the most pixels."""
+    best, start, largest = range(0), 0, -1
+    for frame, count in records.segments:
+        pixels = 0 if frame is None else math.prod(frame)
+        if pixels > largest:
+            best, largest = range(start, start + min(MAX_SAMPLES, count)), pixels
+        start += count
+    return best
 
 
 def _constant(shape: tuple[int, ...], cells: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app import report
+from tinyflux_pl.app import report, unread_settings
 from tinyflux_pl.app import tables as printed
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.prepare import prepare
@@ -20,6 +20,7 @@ from tinyflux_pl.app.preflight import (
     disk_needs,
     dry_run_setup,
     expectations,
+    extraction_plan,
     tables,
 )
 from tinyflux_pl.app.preflight.budget import budget
@@ -58,6 +59,7 @@ class Preflight:
         self.prepared = False  # the sources' caches are complete
         self.surveys: list[dataset_survey.Survey] = []
         self.samples: list[Source] = []
+        self.extraction: list[extraction_plan.GroupPlan] = []
         self.tables: list[tables.Table] = []  # for the run's loggers
         if not is_rank_zero():
             return
@@ -66,6 +68,7 @@ class Preflight:
             report.division(plan)
         report.notes(expectations.of_schedule(self.config))
         report.notes(expectations.of_teachers(self.config))
+        report.notes(expectations.of_maps(self.config))
         self._read_data(thorough)
         self._check_room()
         size = self.parts.image_size
@@ -98,26 +101,34 @@ class Preflight:
         refusals = []
         for name, node in self.config.data.sources.items():
             records[name], refusal = dataset_survey.records_of(
-                node.splits, lenient=thorough, write=not self.only
+                node.splits, lenient=thorough, write=not self.only, hint=self.config.data.hint
             )
             refusals += [refusal] if refusal else []
         self.sources = open_sources(self.parts, records)
+        trains = {source.name: source.train.records for source in self.sources}
         if thorough:
             self.surveys = [self._survey(cache) for cache in self._caches]
-            trains = {source.name: source.train.records for source in self.sources}
             fit_modes = {name: each.fit_mode for name, each in trains.items()}
             unused = {name: each.findings for name, each in trains.items()}
             self._show(tables.dataset(self.surveys, fit_modes, unused))
+            named = {cache.title: cache.records for cache in self._caches}
+            if frames := tables.frames(named, self.sizes.micro_batch):
+                self._show(frames)
         if refusals:
             raise refusals[0]
         for survey in self.surveys:
             dataset_survey.require_readable(survey, self._cache(survey).records)
+        unread_settings.check_masks(self.config, self.parts.method, trains)
         self.needs = [need for cache in self._caches for need in cache_needs.needs(cache)]
         seed, run = self.config.seed, self.config.run
         cache_needs.check_shards(self.sources, self.needs, seed, run)
         if thorough and any(need.rows for need in self.needs):
             cache_needs.check_fingerprints(self.parts, self.sources)
             self.samples = cache_needs.sampled(self.parts, self.sources)
+            self.extraction = extraction_plan.extraction_plan(
+                self.parts, self.needs, self.sources, self.samples
+            )
+            self._show(tables.extraction(self.extraction))
 
     def _survey(self, cache: SourceCache) -> dataset_survey.Survey:
         frame, text = self.parts.image_size, self.parts.text
@@ -136,7 +147,8 @@ class Preflight:
         groups = optimizer.param_groups
         state = memory_plan.training_state(network, groups, saved, ranks=self.sizes.ranks)
         device = self.parts.device
-        plan = memory_plan.training(state, {"step": 0}, host=device == "cpu")
+        teacher = memory_plan.weight_bytes(self.parts.method.teacher)
+        plan = memory_plan.training(state, {"step": teacher}, host=device == "cpu")
         cure = "a smaller model=, or a machine with more memory"
         free = available_bytes(device)
         plan.require(free, host=device == "cpu", where="model", cure=cure)
@@ -160,9 +172,15 @@ class Preflight:
         used = self.samples or self._sources
         dry_run = dry_run_setup.dry_run(self.parts, self.sizes, self.start, used, longest)
         self._show(tables.memory(dry_run, free, device))
-        evaluated = self._num_evaluated()
         figures = budget(
-            self.config, self.sizes, self.start, dry_run, self.needs, self.writes, evaluated
+            self.config,
+            self.sizes,
+            self.start,
+            dry_run,
+            self.needs,
+            self.writes,
+            self._num_evaluated(),
+            sum(plan.seconds for plan in self.extraction),
         )
         notes = [SAMPLED] * bool(self.samples) + [COMPILED] * self.config.hardware.compile
         self._show(tables.budget(figures, notes))
@@ -177,5 +195,7 @@ class Preflight:
 
     def _num_evaluated(self) -> int:
         """Pictures that the final evaluation draws."""
+        if self.config.data.hint is not None:
+            return 0
         splits = [len(source.train.records.prompt_splits) for source in self._sources]
         return self.config.data.evaluation_prompts * sum(splits)

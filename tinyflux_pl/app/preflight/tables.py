@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from tinyflux_pl.app.preflight.budget import Budget
 from tinyflux_pl.app.preflight.dataset_survey import Survey
 from tinyflux_pl.app.preflight.disk_needs import summary
+from tinyflux_pl.app.preflight.extraction_plan import GroupPlan
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.data.records.finding import Finding
+from tinyflux_pl.data.records.record_source import RecordSource
 from tinyflux_pl.engine.memory_plan import size
 
 LABELS = {  # field of an Audit -> its label
@@ -55,11 +57,37 @@ def dataset(
     return Table("data", "the data", rows)
 
 
+def frames(records: dict[str, RecordSource], batch: int) -> Table | None:
+    """Pictures of each frame by source/split, and batches an epoch; None where all are alike."""
+    rows: Rows = []
+    for name, each in records.items():
+        segments = each.segments
+        if any(frame is None for frame, _ in segments):
+            continue
+        repeats, _ = each.draw_rates() or ([1] * len(each), [])
+        count, start = len(each), 0
+        rows.append((name, f"{count:,} pictures in {len(segments)} frames, none left out"))
+        for frame, count in segments:
+            drawn = sum(repeats[start : start + count])
+            start += count
+            again = f", {drawn:,} draws an epoch" if drawn != count else ""
+            text = f"{count:,} pictures{again}, {drawn / batch:,.1f} batches of {batch} an epoch"
+            if drawn < batch and name.endswith("/train"):
+                text += "; a batch repeats pictures: data.buckets.least joins frames"
+            height, width = frame
+            rows.append((f"  {width} x {height}", text))
+    return Table("frames", "frames of the pictures (width x height)", rows) if rows else None
+
+
 def _problem_rows(survey: Survey) -> Rows:
     audit = survey.audit
     note = ", as surveyed when the cache was made" if survey.stored else ""
     state = "nothing wrong" if audit.sound else f"{audit.readable:,} readable"
     rows = [(survey.name, f"{audit.total:,} records, {state}{note}")]
+    if audit.texts > audit.readable:
+        rows.append(("  captions", f"{audit.texts:,} texts, one a picture at each step"))
+    if audit.masked:
+        rows.append(("  masks", f"{audit.masked:,}"))
     for field, label in LABELS.items():
         names = [" = ".join(f) if isinstance(f, list) else f for f in getattr(audit, field)]
         if names:
@@ -79,6 +107,18 @@ def _size_rows(survey: Survey, lost_as: str) -> Rows:
         text = f"{sum(line[2] for line in more):,} in {len(more)} more ranges"
         rows.append(("  other sizes", text))
     return rows
+
+
+def extraction(plans: Sequence[GroupPlan]) -> Table:
+    """Rows, bytes and time of each group that the caches lack, and of all of them."""
+    rows: Rows = []
+    for plan in plans:
+        need = plan.need
+        text = f"{need.rows:,} of {need.total:,}, {size(plan.bytes)}, {_duration(plan.seconds)}"
+        rows.append((f"{need.source}/{need.split}: {need.group}", text))
+    total = sum(plan.bytes for plan in plans), sum(plan.seconds for plan in plans)
+    rows.append(("all", f"{size(total[0])}, about {_duration(total[1])}"))
+    return Table("extraction", "to be cached (samples, size, time)", rows)
 
 
 def memory(dry_run: Any, free: int, device: str) -> Table:

@@ -76,8 +76,7 @@ def require_success(sweep_dir: Path, collected: Sequence[Row]) -> None:
 
 @contextmanager
 def _environment(launcher: Mapping[str, Any], count: int, sweep_dir: Path) -> Generator[None]:
-    """Variables of the processes that a launcher starts: where the package and the sweep lie, and
-    threads.
+    """Environment of launched processes: paths of the package and the sweep, thread counts.
 
     joblib divides the threads by itself; submitit's local executor starts all jobs at once. Nothing
     is set that the user has set.

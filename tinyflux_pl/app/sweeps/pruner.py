@@ -38,9 +38,7 @@ def store(study: Study, settings: Search, metrics: Sequence[str]) -> None:
 
 
 def interval(config: Mapping[str, Any], name: str) -> int:
-    """The steps between two measurements of a logged metric; 0 if it is measured at the end
-    alone.
-    """
+    """Steps between two values of a logged metric; 0 if it is measured only at the end."""
     for prefix, keys in INTERVALS.items():
         if name.startswith(prefix):
             node: Any = config

@@ -42,7 +42,7 @@ def sweep(sweeper: Any, options: Mapping[str, Any], arguments: list[str]) -> Non
         pruner.store(trials.study, settings, metrics)
         collected = {row.number: row for row in table.write(sweep_dir)}
         if lost := trials.recover(collected):
-            tables.line(f"{lost} trials of an interrupted search run again")
+            tables.line(f"trials of an interrupted search that run again: {lost}")
         try:
             while batch := trials.ask():
                 jobs = {

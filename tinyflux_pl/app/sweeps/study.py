@@ -54,7 +54,7 @@ class Trials:
         elif stored != question:
             changed = [name for name in question if stored.get(name) != question[name]]
             raise ConfigError(
-                f"another search lies here: its {' and '.join(changed)} differ",
+                f"this folder holds another search: its {' and '.join(changed)} differ",
                 where=str(self.file),
                 cure="give its own line again to continue it, or another name: run=NAME",
             )

@@ -184,7 +184,7 @@ def _decoded(content: bytes, max_pixels: int, name: str, read: Reader) -> np.nda
     """The result of `read` for the loaded image, its colour profile and its bit depth; upright."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(
-            "Pillow was told to load truncated images",
+            "Pillow is set to load truncated images",
             where=name,
             cure="unset LOAD_TRUNCATED_IMAGES",
         )

@@ -13,10 +13,10 @@ from tinyflux_pl.data.images.pixels import WHITE
 def fit(
     image: UInt8[np.ndarray, "h w *c"], size: int | tuple[int, int], mode: str = "crop"
 ) -> np.ndarray:
-    """Pixels of exactly `size` (side, or height and width), aspect ratio kept: LANCZOS (masks:
-    BOX), centred.
+    """Resize pixels to exactly `size` with kept aspect ratio, centred: LANCZOS (masks: BOX).
 
-    crop fills the frame and loses the edges; pad keeps everything and adds white (a mask: 0).
+    `size` is a side, or height and width. crop fills the frame and loses the edges; pad keeps
+    everything and adds white (a mask: 0).
     """
     height, width = (size, size) if isinstance(size, int) else size
     source_height, source_width = image.shape[:2]

@@ -36,8 +36,7 @@ def of_grey(values: np.ndarray, full: int, name: str, unit: int = 1) -> UInt8[np
 
 
 def of_colour(pixels: UInt8[np.ndarray, "h w 3"], name: str) -> UInt8[np.ndarray, "h w"]:
-    """Coverage of a mask painted in one colour on black or on transparency: the amount of that
-    colour.
+    """Coverage of a mask painted in one colour on black or on transparency.
 
     ImageError for a mask of several colours, or of one and white: it is ambiguous.
     """

@@ -66,9 +66,7 @@ def as_is(pixels: Pixels, cell: int) -> Pixels:
 
 
 def area(pixels: Pixels, cell: int) -> Pixels:
-    """Shrink to at most AREA pixels, then centre-crop to multiples of the cell, as FLUX.2 and
-    FLUX.3.
-    """
+    """Shrink to at most AREA pixels and centre-crop to multiples of the cell (FLUX.2, FLUX.3)."""
     height, width = pixels.shape[:2]
     if height * width > AREA:
         scale = math.sqrt(AREA / (height * width))

@@ -32,8 +32,9 @@ class SizeBucket:
 
 
 class OriginalSizes:
-    """Counts pictures by aspect ratio (the nearest of RATIOS) and by octave of their side,
-    sqrt(height * width).
+    """Counts images by aspect ratio and size.
+
+    Buckets are the nearest of RATIOS, and the octave of the side sqrt(height * width).
     """
 
     def __init__(self, frame: tuple[int, int], mode: str = "crop") -> None:
@@ -41,19 +42,18 @@ class OriginalSizes:
         self.mode = mode
         self.buckets: dict[tuple[str, int], SizeBucket] = {}
 
-    def add(self, height: int, width: int) -> None:
-        """Count a picture of this size in pixels."""
+    def add(self, height: int, width: int, frame: tuple[int, int] | None = None) -> None:
+        """Count a picture of this size in pixels; `frame`: its own, where frames differ."""
+        frame = frame or self.frame
         ratio = math.log(width / height)
         name = min(RATIOS, key=lambda candidate: abs(math.log(RATIOS[candidate]) - ratio))
         bucket = self.buckets.setdefault((name, int(math.log2(height * width) / 2)), SizeBucket())
         bucket.count += 1
-        bucket.lost += lost_share((height, width), self.frame)
-        bucket.enlarged += enlarged((height, width), self.frame, self.mode)
+        bucket.lost += lost_share((height, width), frame)
+        bucket.enlarged += enlarged((height, width), frame, self.mode)
 
     def lines(self) -> list[tuple[str, str, int, float, int]]:
-        """(aspect ratio, sides, pictures, mean share lost, enlarged) of each bucket, the fullest
-        first.
-        """
+        """(aspect ratio, sides, images, mean share lost, enlarged) per bucket, fullest first."""
         ordered = sorted(self.buckets.items(), key=lambda item: (-item[1].count, item[0]))
         return [
             (name, f"{2**octave} to {2 ** (octave + 1) - 1}", b.count, b.lost / b.count, b.enlarged)

@@ -27,6 +27,7 @@ class Audit:
     wordless: list[str] = field(default_factory=list)  # captions of which no word is read
     cut_captions: list[str] = field(default_factory=list)  # longer than the text encoder reads
     masked: int = 0  # records with a mask or a hole
+    texts: int = 0  # captions of all records, several of one counted each
     empty_masks: list[str] = field(default_factory=list)  # in which nothing is marked
 
     @property
@@ -63,7 +64,7 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
             unreadable.append(f"{error.where or index}: {error.what}")
             continue
         source = record.source or str(index)
-        named.append((source, record.caption))
+        named += [(source, caption) for caption in record.captions]
         if not record.caption.strip():
             missing.append(source)
         mask = record.hole if record.mask is None else record.mask
@@ -86,12 +87,13 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
         unreadable=unreadable,
         missing_captions=[*missing, *wordless],
         wordless=wordless,
-        cut_captions=cut,
+        cut_captions=list(dict.fromkeys(cut)),
         duplicates=[[source for source, _ in group] for group in repeated],
         contradictions=[
             [source for source, _ in group] for group in repeated if len({c for _, c in group}) > 1
         ],
         tiny=tiny,
         masked=masked,
+        texts=sum(bool(caption.strip()) for _, caption in named),
         empty_masks=empty,
     )

@@ -49,7 +49,7 @@ def decoded(content: bytes, where: str) -> str:
     text = content.decode("utf-8-sig")
     if "\0" in text:
         raise CaptionError(
-            "a NUL character stands in it", where=where, cure="take it out, and save it as UTF-8"
+            "it contains a NUL character", where=where, cure="take it out, and save it as UTF-8"
         )
     return text
 

@@ -12,8 +12,9 @@ BOTH_ALL = (
 
 
 def held_out(contents: Iterable[str], fraction: float) -> set[str]:
-    """The hex hashes that, read as numbers in [0, 1), are below `fraction`: at least one of two,
-    never all.
+    """The hex hashes below `fraction`, read as numbers in [0, 1).
+
+    At least one of two hashes, never all.
     """
     hashes = sorted(set(contents))
     if fraction <= 0 or len(hashes) < 2:

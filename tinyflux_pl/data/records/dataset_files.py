@@ -97,11 +97,6 @@ def mask_of(image: str) -> str:
     return os.path.splitext(image)[0] + MASK_SUFFIX
 
 
-def text_name(image: str) -> str:
-    """The path of an image's caption."""
-    return f"{os.path.splitext(image)[0]}.txt"
-
-
 def text_of(path: str | Path, most: int = MAX_TABLE_BYTES) -> str:
     """A file's UTF-8 text; CaptionError if it is something else, or larger than `most` bytes."""
     return caption_text.text_of(path, most)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
 from tinyflux_pl.core.printable import printable
+from tinyflux_pl.data.records.caption_tables import checked_caption
 from tinyflux_pl.data.records.dataset_files import (
     MAX_CAPTION_BYTES,
     Scan,
@@ -21,7 +20,7 @@ from tinyflux_pl.data.records.dataset_files import (
     text_of,
 )
 from tinyflux_pl.data.records.finding import Finding, findings_of
-from tinyflux_pl.data.records.json_lines import TABLES, checked_caption, table_in
+from tinyflux_pl.data.records.table_rows import TABLES, rows_of, table_in
 from tinyflux_pl.data.records.unused_files import unread
 
 TARGET, REFERENCE, MASK, CAPTION = "_target", "_ref", "_mask", "_caption.txt"
@@ -41,8 +40,7 @@ class PairRow:
 
 
 def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
-    """The pairs of a folder, from metadata.jsonl or metadata.json where there is one, else from
-    names.
+    """The pairs of a folder, from metadata.jsonl or metadata.json if present, else by file name.
 
     A row holds target, caption, and reference (one, or a list) or mask. By name, in letters of any
     case, NAME_target.png goes with NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png
@@ -105,24 +103,9 @@ def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding
 
 
 def _of_table(table: Path) -> Iterator[PairRow]:
-    text = text_of(table)
-    lines = text.split("\n") if table.suffix == ".jsonl" else [text]
-    entries: list[tuple[str, Any]] = []
-    for where, line in (
-        (f"{table}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()
-    ):
-        try:
-            entries.append((where, json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            raise CaptionError(f"not JSON: {error}", where=where, cure=CURE) from error
-    if table.suffix == ".json":
-        rows = entries[0][1] if entries else []
-        if not isinstance(rows, list):
-            raise CaptionError("not a list of rows", where=str(table), cure=CURE)
-        entries = [(f"{table}, row {number}", row) for number, row in enumerate(rows, 1)]
-    for where, entry in entries:
+    for where, entry in rows_of(table):
         row = entry if isinstance(entry, dict) else {}
-        references = row.get("reference", [])
+        references = row.get("reference") or []
         references = [references] if isinstance(references, str) else references
         target, mask, caption = row.get("target"), row.get("mask", ""), row.get("caption", "")
         if not isinstance(references, list):

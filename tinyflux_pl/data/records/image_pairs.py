@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from tinyflux_pl.data.images.decode import (
 )
 from tinyflux_pl.data.images.fit import fit, fit_mask
 from tinyflux_pl.data.images.mask_coverage import nothing_marked
+from tinyflux_pl.data.records.caption_rules import CaptionRules
 from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
 from tinyflux_pl.data.records.dataset_files import inside
+from tinyflux_pl.data.records.draw_rates import DrawRates
 from tinyflux_pl.data.records.image_pair_rows import PairRow, mixed_kinds, read_rows
 from tinyflux_pl.data.records.record_source import RecordSource
 
@@ -31,8 +34,7 @@ SPLITS = ("train", "validation", "all")
 
 
 class PairedImages(RecordSource):
-    """Records of the pairs of a folder (see records.image_pair_rows), each scaled and cropped,
-    never squashed.
+    """Records of the image pairs of a folder (records.image_pair_rows), scaled and cropped.
 
     Targets have `size`, references `reference_size` (None: the targets'; Kontext's own are
     resize_rules.PREFERRED): a side, or height and width. A record's `references` are pixels, its
@@ -52,6 +54,8 @@ class PairedImages(RecordSource):
         validation_fraction: float = 0.05,
         allow_missing_captions: bool = False,
         max_pixels: int = MAX_PIXELS,
+        captions: dict[str, Any] | None = None,
+        folders: dict[str, Any] | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
         self.split = split
@@ -75,7 +79,9 @@ class PairedImages(RecordSource):
             raise DataError(
                 "no such folder", where=str(self.root), cure="set data.root to the folder of pairs"
             )
+        rules, self._rates = CaptionRules.of(captions), DrawRates.of(folders)
         rows, self.findings = read_rows(self.root)
+        self._rates.require_matches([row.target for row in rows], str(self.root))
         self._mixed = mixed_kinds(rows, self.root)
         bare = [row.target for row in rows if not row.caption]
         if bare and not allow_missing_captions:
@@ -101,6 +107,8 @@ class PairedImages(RecordSource):
                 f"no pair is left for the split {split!r}", where=str(self.root), cure=cure
             )
         self.rows, self.skipped = chosen, []
+        self._texts = [rules.variants(rules.written(row.caption)) or ("",) for row in chosen]
+        self.variants = max(map(len, self._texts))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -122,10 +130,21 @@ class PairedImages(RecordSource):
             np.ascontiguousarray(part).tobytes()
             for part in (image, *references, *([hole] if row.mask else []))
         )
-        identity = fingerprints.sample_id(seen, row.caption)
+        first, *further = self._texts[index]
+        identity = fingerprints.sample_id(seen, first)
         original = list(target.shape[:2])
         sizes = {"original_size": original, SIZE_IDS: size_ids(original, self.size, "crop")}
-        return Record(image, row.caption, identity, None, row.target, sizes, references, hole)
+        return Record(
+            image,
+            first,
+            identity,
+            None,
+            row.target,
+            sizes,
+            references,
+            hole,
+            other_captions=tuple(further),
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Inputs of the pixels, captions and their order: contents, sizes, decoding."""
@@ -141,13 +160,18 @@ class PairedImages(RecordSource):
         """Inputs of each record, by content."""
         fitted = [DECODING_VERSION, *self.size, *self.reference_size]
         return [
-            [*fitted, row.caption, *(self._hashes[path] for path in _files(row))]
-            for row in self.rows
+            [*fitted, *self._captions_key(texts), *(self._hashes[path] for path in _files(row))]
+            for row, texts in zip(self.rows, self._texts, strict=True)
         ]
 
     def captions(self) -> list[tuple[str, str]]:
         """The path of each target, and its caption."""
-        return [(row.target, row.caption) for row in self.rows]
+        named = zip(self.rows, self._texts, strict=True)
+        return [(row.target, text) for row, texts in named for text in texts]
+
+    def draw_rates(self) -> tuple[list[int], list[float]] | None:
+        """Repeats and weight of each pair, by the folder of its target; None where all are 1."""
+        return self._rates.of_paths([row.target for row in self.rows])
 
     def check(self) -> None:
         """Read every pair once, so that damaged ones are reported before any work."""
@@ -163,15 +187,18 @@ class PairedImages(RecordSource):
             raise self._mixed
 
     def picture_overrides(self, caption: str) -> list[str]:
-        """Overrides for generate.py: pictures of the record with this caption, else of the
-        first.
-        """
-        row = next((row for row in self.rows if row.caption == caption), self.rows[0])
+        """generate.py overrides: images of the record with this caption, else the first's."""
+        named = zip(self.rows, self._texts, strict=True)
+        row = next((row for row, texts in named if caption in texts), self.rows[0])
         if row.mask:
             return [f"image={self.root / row.target}", f"mask={self.root / row.mask}"]
         references = [str(self.root / path) for path in row.references]
         joined = references[0] if len(references) == 1 else f"[{','.join(references)}]"
         return [f"reference={joined}"]
+
+    def _captions_key(self, texts: Sequence[str]) -> list[Any]:
+        """The caption, or where pairs have several the width of a row and all of them."""
+        return [texts[0]] if self.variants == 1 else [self.variants, *texts]
 
     def _pixels(self, path: str) -> np.ndarray:
         return decode(self._content(path), max_pixels=self.max_pixels, name=str(self.root / path))

@@ -21,7 +21,7 @@ class RecordSource(ABC):
     of other shapes are fitted. `reads_files`: a record costs a read from disk. A dataset whose
     pictures can be read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then
     report prompt accuracy by split. `grammar` says in a sentence which captions it has; "": any
-    text.
+    text. `variants` is the largest number of captions that a record has.
     """
 
     name: str
@@ -34,6 +34,19 @@ class RecordSource(ABC):
     skip_bad: bool | None = None  # leave out unreadable files; None: no such option
     prompt_splits: tuple[str, ...] = ()
     grammar: str = ""
+    variants: int = 1
+
+    @property
+    def segments(self) -> Sequence[tuple[tuple[int, int] | None, int]]:
+        """(height, width) and number of the records of each frame, in the order of the records.
+
+        One segment of frame None: all records are of one shape.
+        """
+        return [(None, len(self))]
+
+    def draw_rates(self) -> tuple[Sequence[int], Sequence[float]] | None:
+        """Repeats in an epoch, and weight, of each record in order; None: all are 1."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -44,9 +57,7 @@ class RecordSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines pictures and captions, as plain data: a cache of another one
-        is stale.
-        """
+        """Plain data that determines images and captions; a cache of another one is stale."""
 
     def sample_keys(self) -> list[Any] | None:
         """The inputs of each record as plain data, in order.
@@ -60,9 +71,7 @@ class RecordSource(ABC):
         return None
 
     def check(self) -> None:  # noqa: B027  (nothing to read is the usual answer)
-        """Read whatever may be damaged, and raise DataError naming all of it, before work is spent
-        on the rest.
-        """
+        """Read everything that may be damaged; DataError names all faults before other work."""
 
     def require_one_kind(self) -> None:  # noqa: B027  (one kind is the usual answer)
         """Raise DataError where records differ in kind, so that no batch can hold them together."""
@@ -72,9 +81,7 @@ class RecordSource(ABC):
         return []
 
     def picture_overrides(self, caption: str) -> list[str]:
-        """Overrides for generate.py (reference=FILE, ...): pictures of a record with this
-        caption.
-        """
+        """generate.py overrides (reference=FILE, ...): images of a record with this caption."""
         return []
 
     def verifier(self) -> Any | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tinyflux_pl.data.images import formats as image_formats
 from tinyflux_pl.data.records.finding import Finding, findings_of
@@ -11,11 +11,12 @@ from tinyflux_pl.data.records.finding import Finding, findings_of
 TABLES = (
     *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".yaml"),
     *(".yml", ".xml", ".xlsx", ".xls", ".ods", ".db", ".sqlite", ".tar", ".tgz", ".zip", ".gz"),
-    *(".caption", ".captions", ".cap", ".tags", ".md5", ".7z", ".rar", ".zst", ".npz", ".lst"),
+    *(".captions", ".cap", ".tags", ".md5", ".7z", ".rar", ".zst", ".npz", ".lst"),
 )
 PICTURES_CURE = "save them as PNG or JPEG, or take them out"
 TABLE_CURE = (
-    "write NAME.txt beside NAME.png, or rows in metadata.jsonl; take out what is not needed"
+    "write NAME.txt beside NAME.png, or rows in metadata.jsonl or metadata.csv; "
+    "take out what is not needed"
 )
 
 
@@ -44,28 +45,29 @@ def of_folder(
     images: Iterable[str],
     other_files: Iterable[str],
     table: str | None,
-    captions: Mapping[str, str] | None,
-    text_file_of: Callable[[str], str],
+    captions: Mapping[str, Sequence[str]] | None,
+    texts: Mapping[str, Sequence[str]],
+    captions_in: Callable[[str], Sequence[str]],
 ) -> list[Finding]:
-    """Of a folder whose captions lie beside the images or, with a `table`, are `captions`.
+    """Findings of a folder with the text files `texts` of each image.
 
-    `text_file_of` reads the .txt of an image.
+    With a `table`, `captions` are those that it holds. `captions_in` reads a text file.
     """
     stems: dict[str, list[str]] = {}
     for image in images:
         stems.setdefault(_stem(image), []).append(image)
     rest = [name for name in other_files if name != table]
-    texts = {name for name in rest if os.path.splitext(name)[1].lower() == ".txt"}
-    paired = {name for name in texts if name.endswith(".txt") and _stem(name) in stems}
-    alone = sorted(texts - paired)
-    differs = []
+    read = {name for names in texts.values() for name in names}
+    alone = sorted(
+        name
+        for name in rest
+        if os.path.splitext(name)[1].lower() in (".txt", ".caption") and name not in read
+    )
+    differs: list[str] = []
     if captions is not None:
-        first = {name: stems[_stem(name)][0] for name in sorted(paired)}
-        differs = [
-            n
-            for n, image in first.items()
-            if text_file_of(image).strip() != captions.get(image, "").strip()
-        ]
+        for image, names in texts.items():
+            written = [caption.strip() for caption in captions.get(image, ())]
+            differs += [name for name in names if [*captions_in(name)] != [*filter(None, written)]]
     twins = [" = ".join(group) for group in stems.values() if len(group) > 1]
     return [
         *findings_of(
@@ -78,10 +80,10 @@ def of_folder(
         ),
         *findings_of(
             ".txt not read",
-            differs,
+            sorted({*differs}),
             f"{table} says otherwise and is read: correct it, or remove one of the two",
         ),
-        *unread(name for name in rest if name not in texts),
+        *unread(name for name in rest if name not in read and name not in alone),
     ]
 
 

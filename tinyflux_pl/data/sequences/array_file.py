@@ -78,7 +78,9 @@ class ArrayFile:
         try:
             return safe_open(self.path, "pt")
         except (SafetensorError, OSError) as error:
-            raise self._fault(f"not a whole safetensors file: {error}", "write it again") from error
+            raise self._fault(
+                f"not a complete safetensors file: {error}", "write it again"
+            ) from error
 
     def _npz_shapes(self, max_bytes: int) -> dict[str, tuple[int, ...]]:
         shapes, total = {}, 0
@@ -104,7 +106,7 @@ class ArrayFile:
                     shapes[name], total = shape, total + size
         except _UNREADABLE as error:
             raise self._fault(
-                f"not a whole .npz file: {error}", "write it again with numpy.savez"
+                f"not a complete .npz file: {error}", "write it again with numpy.savez"
             ) from error
         if total > max_bytes:
             what = (

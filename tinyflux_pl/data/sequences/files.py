@@ -82,9 +82,7 @@ class Sequences(PairRecords):
         return Sequences(self.root, split, self.validation_fraction)
 
     def judge(self) -> NearestTarget:
-        """Compare answers with up to MAX_TARGETS held-out targets, or with the split's own where
-        none are held out.
-        """
+        """Compare samples with up to MAX_TARGETS held-out targets, else with the split's own."""
         source = self._split("validation") if self.validation_fraction > 0 else self
         return NearestTarget(source.pairs(range(min(MAX_TARGETS, len(source)))).truth)
 

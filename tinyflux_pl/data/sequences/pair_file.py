@@ -86,8 +86,7 @@ class PairFile:
         shape: PairShape,
         default_ids: dict[str, list[list[float]] | None] | None = None,
     ) -> Pairs:
-        """The pairs of these rows, padded with zeros to `shape`, which is at least as long as the
-        file's own.
+        """The pairs of these rows, zero-padded to `shape`, at least the file's own lengths.
 
         `default_ids` are the ids (tokens, A) of `target` and `condition` where the file has none:
         by default the index of a token; None for ids that only the file can tell.

@@ -114,9 +114,7 @@ class PairRecords(RecordSource):
         return AnswerVerifier(self)
 
     def pictures(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """Answers (B, D, N, 1) as pictures (B, 3, H, W): one grey row for each channel, the target
-        below.
-        """
+        """Samples (B, D, N, 1) as images (B, 3, H, W): a grey row per channel, the target below."""
         pairs = self.named(captions)
         truth = _field(pairs.truth)
         answers = _field(answers_of(images))

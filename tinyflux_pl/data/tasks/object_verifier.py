@@ -28,9 +28,7 @@ class ObjectVerifier(PromptVerifier):
         self.min_fit = min_fit
 
     def read(self, images: Tensor) -> list[dict[str, Any]]:
-        """Images (B, 3, H, H) in [-1, 1] -> a description of each, with the `count` of parts and
-        `fit`.
-        """
+        """Images (B, 3, H, H) in [-1, 1] -> descriptions with the `count` of parts and `fit`."""
         objects = find_objects(images, self.side)
         counts = objects.count.tolist()
         return [

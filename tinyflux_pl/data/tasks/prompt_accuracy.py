@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from tinyflux_pl.core.errors import DataError
-from tinyflux_pl.core.protocols import Verifier
+from tinyflux_pl.core.verifier import Verifier
 
 
 class PromptAccuracy(Metric):

@@ -20,9 +20,7 @@ def with_coordinates(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
 def sinusoids_2d(
     height: int, width: int, dim: int, device: torch.device | str | None = None
 ) -> Float[Tensor, "n dim"]:
-    """Sinusoids (H W, dim) of row (first half) and column, sin even, cos odd, periods up to
-    10000.
-    """
+    """Sinusoids (H W, dim) of row, then column: sin even, cos odd, periods up to 10000."""
     half = dim // 2
     steps = torch.arange(0, half, 2, device=device, dtype=torch.float32)
     rates = torch.exp(-torch.log(torch.tensor(10000.0, device=device)) * steps / half)

@@ -33,9 +33,7 @@ class Attention(nn.Module):
         rotation: Tensor | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """softmax(q k^T / sqrt(d)) v; `rotation` turns queries and keys, `mask` is True on real
-        keys.
-        """
+        """softmax(q k^T / sqrt(d)) v, with `rotation` of q and k; `mask` is True on real keys."""
         query = self.q_proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)

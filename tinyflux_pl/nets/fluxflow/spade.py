@@ -13,8 +13,9 @@ MAX_GROUPS = 32
 
 
 class Spade(nn.Module):
-    """Features (B, C, H, W) and a context map (B, K, h, w) of any size -> features (Park et al.
-    2019, 1903.07291).
+    """SPADE (Park et al. 2019, 1903.07291): features (B, C, H, W) and a context map -> features.
+
+    The context map (B, K, h, w) may have any size.
     """
 
     def __init__(

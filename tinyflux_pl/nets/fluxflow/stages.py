@@ -1,94 +1,129 @@
-"""Convolutions with Bezier activations that halve or double a map's sides, and a token block."""
+"""Stages with Bezier or other activations that halve or double a map's sides, and a token block."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tinyflux_pl.nets.attention import attend
-from tinyflux_pl.nets.bezier import FAN, BezierActivation
+from tinyflux_pl.nets.fluxflow.activations import FANS, activation
 from tinyflux_pl.nets.fluxflow.spade import Spade
 
 SPADE_GROUP = 4  # channels of a group of SPADE's norm, as published at width 128
-SKIP = 0.1  # of the enlarged input, added to each stage's output, as published
-
-
-def activation(p_pre: str | None = "silu") -> BezierActivation:
-    """sigmoid on t; planar, so that each of a value's five inputs is one plane of memory."""
-    return BezierActivation("sigmoid", p_pre, planar=True)
+DOWN_GAIN = 0.5  # of the shortcut's orthogonal weights: a flat colour keeps its size
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Norm after an activation: without it each shrinks its input to about a quarter, and a
-    picture's signal is gone before the bottleneck. One group, or flat colours would be lost.
+    """Norm of what a branch reads, over one group.
+
+    The stream itself is never normalised: a norm takes the size of differences between colours.
     """
     return nn.GroupNorm(1, channels)
 
 
-class DownStage(nn.Module):
-    """(B, C, H, W) -> (B, O, H/2, W/2): a 3 x 3 convolution, then one of stride 2, each to a Bezier
-    activation and a norm.
+def linear_shortcut(channels: int, out: int, gain: float) -> nn.Conv2d:
+    """A 1 x 1 convolution with orthogonal weights, which loses nothing where there is room for it.
+
+    Without it the colours of a picture have to pass every activation on their way to the latents
+    and back, and are learned late or never; with it an autoencoder starts near the linear one.
     """
-
-    def __init__(self, channels: int, out: int, kernel: int = 4) -> None:
-        super().__init__()
-        self.refine = nn.Conv2d(channels, FAN * out, 3, padding=1)
-        self.down = nn.Conv2d(out, FAN * out, kernel, stride=2, padding=(kernel - 2) // 2)
-        self.activation = activation()
-        self.norms = nn.ModuleList((norm(out), norm(out)))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
-        """Features at half the sides."""
-        x = self.norms[0](self.activation(self.refine(x)))
-        return self.norms[1](self.activation(self.down(x)))
+    layer = nn.Conv2d(channels, out, 1)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
-class UpStage(nn.Module):
-    """(B, C, H, W) and a context map -> (B, O, 2H, 2W): SPADE, a transposed convolution, a 3 x 3
-    one.
+class DownStage(nn.Module):
+    """(B, C, H, W) -> (B, O, H/2, W/2): a linear shortcut and two branches.
+
+    Each 2 x 2 square is folded into channels and projected; a branch is a norm, a convolution and
+    an activation. Space-to-depth shortcuts as in DC-AE (Chen et al. 2024, 2410.10733), with learned
+    weights.
     """
 
     def __init__(
-        self, channels: int, out: int, context: int, spade_hidden: int, kernel: int = 4
+        self, channels: int, out: int, kernel: int = 4, activation_name: str = "bezier"
     ) -> None:
         super().__init__()
+        fan = FANS[activation_name]
+        self.shortcut = linear_shortcut(4 * channels, out, DOWN_GAIN)
+        self.norms = nn.ModuleList((norm(channels), norm(out)))
+        self.down = nn.Conv2d(channels, fan * out, kernel, stride=2, padding=(kernel - 2) // 2)
+        self.refine = nn.Conv2d(out, fan * out, 3, padding=1)
+        self.activation = activation(activation_name)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """Features at half the sides."""
+        folded = self.shortcut(F.pixel_unshuffle(x, 2))
+        x = folded + self.activation(self.down(self.norms[0](x)))
+        return x + self.activation(self.refine(self.norms[1](x)))
+
+
+class UpStage(nn.Module):
+    """(B, C, H, W) and a context map -> (B, O, 2H, 2W): a linear shortcut and two branches.
+
+    Each cell is projected and unfolded to 2 x 2; the branches are SPADE with a transposed
+    convolution, and a norm with a 3 x 3 one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        context: int,
+        spade_hidden: int,
+        kernel: int = 4,
+        activation_name: str = "bezier",
+    ) -> None:
+        super().__init__()
+        fan = FANS[activation_name]
+        gain = math.sqrt(max(1.0, 4 * out / channels))  # values keep their size
+        self.shortcut = linear_shortcut(channels, 4 * out, gain)
         self.spade = Spade(channels, context, spade_hidden, max(1, channels // SPADE_GROUP))
         padding = (kernel - 2) // 2
-        self.up = nn.ConvTranspose2d(channels, FAN * out, kernel, stride=2, padding=padding)
-        self.refine = nn.Conv2d(out, FAN * out, 3, padding=1)
-        self.skip = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
-        self.activation = activation()
-        self.norms = nn.ModuleList((norm(out), norm(out)))
+        self.up = nn.ConvTranspose2d(channels, fan * out, kernel, stride=2, padding=padding)
+        self.norm = norm(out)
+        self.refine = nn.Conv2d(out, fan * out, 3, padding=1)
+        self.activation = activation(activation_name)
 
     def forward(self, x: Float[Tensor, "b c h w"], context: Tensor) -> Float[Tensor, "b o h2 w2"]:
         """Features at twice the sides."""
-        large = self.norms[0](self.activation(self.up(self.spade(x, context))))
-        large = self.norms[1](self.activation(self.refine(large)))
-        return large + SKIP * F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
+        unfolded = F.pixel_shuffle(self.shortcut(x), 2)
+        x = unfolded + self.activation(self.up(self.spade(x, context)))
+        return x + self.activation(self.refine(self.norm(x)))
 
 
 class TokenBlock(nn.Module):
-    """Self-attention and a Bezier feed-forward network over a map's cells, each after a norm."""
+    """Self-attention and a feed-forward network over tokens, each after a norm."""
 
-    def __init__(self, width: int, heads: int, ff_mult: int) -> None:
+    def __init__(
+        self, width: int, heads: int, ff_mult: int, activation_name: str = "bezier"
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         hidden = width * ff_mult
         self.ff = nn.Sequential(
-            nn.Linear(width, FAN * hidden), activation(), nn.Linear(hidden, width)
+            nn.Linear(width, FANS[activation_name] * hidden),
+            activation(activation_name),
+            nn.Linear(hidden, width),
         )
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Both residual branches."""
+    def forward(
+        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Both residual branches; tokens outside the mask are not attended to."""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in self.qkv(self.norm1(x)).chunk(3, -1)
         )
-        x = x + self.out(attend(query, key, value))
+        attended = None if mask is None else mask[:, None, None]
+        x = x + self.out(attend(query, key, value, attended))
         return x + self.ff(self.norm2(x))
 
 

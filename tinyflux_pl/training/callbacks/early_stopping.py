@@ -1,4 +1,4 @@
-"""Stop a run whose monitored metric no longer improves."""
+"""Stop a run whose monitored metric no longer improves, or is good enough."""
 
 from __future__ import annotations
 
@@ -22,19 +22,26 @@ class EarlyStopping(MetricListener, StepCallback, StatefulCallback):
     """Ends training after `patience` values of `monitor` in a row without an improvement.
 
     An improvement is a change by more than `min_delta` for the better; a value that is not finite
-    is none. Lightning's class looks only at the end of an epoch, and a run is one epoch. Counts
-    continue in a resumed run, and every rank sees the same values.
+    is none. A value at least as good as `stopping_threshold` ends training at once. Lightning's
+    class looks only at the end of an epoch, and a run is one epoch. Counts continue in a resumed
+    run, and every rank sees the same values.
     """
 
     checkpoint_key = "EarlyStopping"
 
     def __init__(
-        self, monitor: str, mode: Literal["min", "max"], patience: int, min_delta: float = 0.0
+        self,
+        monitor: str,
+        mode: Literal["min", "max"],
+        patience: int,
+        min_delta: float = 0.0,
+        stopping_threshold: float | None = None,
     ) -> None:
         self.monitor = monitor
         self.mode = mode
         self.patience = patience
         self.min_delta = min_delta
+        self.stopping_threshold = stopping_threshold
         self.best = math.inf  # of the value, or of its negative with mode max
         self.waited = 0  # values since the best one
         self._seen = False
@@ -43,7 +50,7 @@ class EarlyStopping(MetricListener, StepCallback, StatefulCallback):
         if self.monitor not in metrics:
             return
         self._seen = True
-        value = metrics[self.monitor] if self.mode == "min" else -metrics[self.monitor]
+        value = self._signed(metrics[self.monitor])
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
         else:
@@ -67,12 +74,21 @@ class EarlyStopping(MetricListener, StepCallback, StatefulCallback):
         self.best, self.waited = state["best"], state["waited"]
 
     def _stop_if_due(self, trainer: Trainer, pl_module: FlowModule) -> None:
-        if self.waited < self.patience or trainer.should_stop:
+        reached = self._reached_threshold()
+        if trainer.should_stop or not (reached or self.waited >= self.patience):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
-            best = self.best if self.mode == "min" else -self.best
-            progress.say(
-                f"step {pl_module.step:,}: training stops, {self.monitor} has not improved on "
-                f"{best:.4g} for {self.waited} values"
-            )
+            best = self._signed(self.best)
+            reason = f"has not improved on {best:.4g} for {self.waited} values"
+            if reached:
+                reason = f"is {best:.4g}, stopping_threshold {self.stopping_threshold:.4g}"
+            progress.say(f"step {pl_module.step:,}: training stops, {self.monitor} {reason}")
+
+    def _reached_threshold(self) -> bool:
+        threshold = self.stopping_threshold
+        return threshold is not None and self.best <= self._signed(threshold)
+
+    def _signed(self, value: float) -> float:
+        """The value, or with mode max its negative: smaller is better, as in `best`."""
+        return value if self.mode == "min" else -value

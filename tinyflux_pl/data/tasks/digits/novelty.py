@@ -11,12 +11,11 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def neighbour_distances(generated: Tensor, training: Tensor) -> dict[str, dict[float, float]]:
-    """Quantiles of the distance from each picture to its nearest training picture, as 8 x 8 scans
-    of ink in [0, 1].
+    """Quantiles of the distance from each image to its nearest training image.
 
-    Both (n, 3, H, H) in [-1, 1]. `generated`: the pictures, `held_out`: the real scans of the
-    validation split, for comparison: a generator that copies lies far below them, one that draws no
-    digits far above.
+    Distances are between 8 x 8 scans of ink in [0, 1]. Both (n, 3, H, H) in [-1, 1]. `generated`:
+    the pictures, `held_out`: the real scans of the validation split, for comparison: a generator
+    that copies lies far below them, one that draws no digits far above.
     """
     training_ink = torch.from_numpy(ink_of(training))
     nearest = {  # distances by subtraction: the product form would lift an exact copy off zero

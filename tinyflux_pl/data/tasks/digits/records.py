@@ -63,9 +63,7 @@ class Digits(TaskRecords):
         return DigitVerifier()
 
     def novelty(self, images: Tensor) -> dict[str, dict[float, float]]:
-        """Distances of pictures (n, 3, H, H) to the nearest scan of this split, and those of
-        held-out scans.
-        """
+        """Distances of images (n, 3, H, H) and held-out scans to the nearest scan of this split."""
         enlarged = np.stack([enlarge(scan, self.size) for scan in self.images])
         training = torch.from_numpy(enlarged).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         return neighbour_distances(images, training)

@@ -31,9 +31,7 @@ class DigitVerifier(PromptVerifier):
     claims = ("digit",)
 
     def read(self, images: Tensor) -> list[dict[str, Any]]:
-        """Images (B, 3, H, H) in [-1, 1] -> `digit` 0..9 or None, and `distance` to the nearest
-        scan.
-        """
+        """Images (B, 3, H, H) in [-1, 1] -> `digit` 0..9 or None, `distance` to nearest scan."""
         fitted = _fitted()
         pixels = ink_of(images)
         finite = np.isfinite(pixels).all(1)
@@ -50,9 +48,7 @@ class DigitVerifier(PromptVerifier):
         ]
 
     def check(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """True where a picture shows the digit of its prompt: (B,) bool for `digit`, the same for
-        `all`.
-        """
+        """(B,) bool for `digit` and `all`: True where an image shows the digit of its prompt."""
         correct = [
             seen["digit"] == parse(prompt)
             for seen, prompt in zip(self.read(images), prompts, strict=True)
@@ -67,9 +63,7 @@ class DigitVerifier(PromptVerifier):
 
 
 def ink_of(images: Tensor) -> np.ndarray:
-    """Images (B, 3, H, H) in [-1, 1] -> ink (B, 64) in [0, 1]: the mean of each cell of an 8 x 8
-    grid.
-    """
+    """Images (B, 3, H, H) in [-1, 1] -> ink (B, 64) in [0, 1], means of an 8 x 8 grid."""
     ink = (images.detach().float().mean(1).clamp(-1.0, 1.0) + 1.0) / 2.0
     return F.adaptive_avg_pool2d(ink[:, None], SIDE).flatten(1).cpu().numpy()
 
@@ -86,9 +80,7 @@ def _distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 class _Fitted(NamedTuple):
-    """The classifier, its scans (n, 64) and digits (n,), and the distance beyond which nothing is
-    read.
-    """
+    """The fitted classifier: scans (n, 64), digits (n,), and the largest accepted distance."""
 
     classifier: Any
     scans: np.ndarray

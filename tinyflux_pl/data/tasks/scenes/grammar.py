@@ -42,10 +42,9 @@ GRAMMAR = (
 
 @dataclass(frozen=True)
 class Scene:
-    """The (colour, shape) objects of a picture, and the relation of the first to the second, or
-    None.
+    """The (colour, shape) objects of an image and the relation of the first to the second.
 
-    Without a relation they are alike, or two that may stand anywhere.
+    The relation may be None. Without a relation they are alike, or two that may stand anywhere.
     """
 
     objects: tuple[tuple[str, str], ...]

@@ -71,9 +71,7 @@ class SceneVerifier(ObjectVerifier):
 
 
 def _relation_holds(objects: list[dict[str, Any]], scene: Scene) -> bool:
-    """True if both named objects are there, the first mostly in the relation's direction of the
-    second.
-    """
+    """True if both named objects exist and the first lies in the relation's main direction."""
     matches = [[o for o in objects if (o["colour"], o["shape"]) == pair] for pair in scene.objects]
     if [len(match) for match in matches] != [1, 1]:
         return False

@@ -62,8 +62,9 @@ class DetectedObjects:
 
 
 def find_objects(images: Tensor, side: int) -> DetectedObjects:
-    """Images (B, 3, H, H) in [-1, 1] -> every object in them, read at `side` pixels, to which
-    others are resized.
+    """Images (B, 3, H, H) in [-1, 1] -> every object in them.
+
+    Objects are read at `side` pixels, to which other sizes are resized.
     """
     images = images.detach().float().clamp(-1.0, 1.0)
     if images.shape[-1] != side:
@@ -199,9 +200,7 @@ def _blurred(images: Tensor) -> Tensor:
 
 
 def _labels(mask: Tensor) -> Tensor:
-    """Connected parts (8 neighbours) of (B, H, W): each pixel gets the largest index of its part, 0
-    outside.
-    """
+    """Connected parts (8 neighbours) of (B, H, W) by their largest pixel index; 0 outside."""
     index = torch.arange(1, mask[0].numel() + 1, device=mask.device, dtype=torch.float32).view(
         mask.shape[1:]
     )

@@ -103,8 +103,9 @@ def _adverbial(position: str) -> str:
 
 
 def shortened(attributes: dict[str, str], uniform: float) -> dict[str, str]:
-    """All attributes, or for `uniform` in [0, 1) below SHORT_CAPTIONS the shape and a proper part
-    of the rest.
+    """All attributes, or the shape and a proper part of the rest.
+
+    The latter for `uniform` in [0, 1) below SHORT_CAPTIONS.
     """
     if uniform >= SHORT_CAPTIONS:
         return attributes
@@ -155,8 +156,7 @@ def _objection(stated: dict[str, list[str]], rest: str) -> str:
 
 
 def parse(caption: str) -> dict[str, str]:
-    """The attributes that a caption states: a shape, and those of colour, position and size that it
-    names.
+    """Attributes stated by a caption: a shape, and any of colour, position and size.
 
     CaptionError, with the grammar, for a caption with no shape, with two values of one kind or
     another word.

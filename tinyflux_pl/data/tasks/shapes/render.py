@@ -58,9 +58,7 @@ def signed_distance(shape: str, x: Any, y: Any, radius: Any) -> Any:
 
 
 def coverage(shape: str, x: Any, y: Any, radius: Any) -> Any:
-    """The part of each pixel that the shape covers, in [0, 1]: a ramp one pixel wide along the
-    outline.
-    """
+    """Covered part of each pixel, in [0, 1], with a ramp one pixel wide along the outline."""
     return (0.5 - signed_distance(shape, x, y, radius)).clip(0.0, 1.0)
 
 
@@ -77,9 +75,7 @@ def moments() -> tuple[tuple[float, float], ...]:
 
 @lru_cache(maxsize=8)
 def pixel_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (1, size) and (size, 1) of the pixels' centres, in pixels from the top left
-    corner.
-    """
+    """Coordinates (1, size) and (size, 1) of pixel centres, from the top left corner."""
     line = np.arange(size, dtype=np.float32) + 0.5
     return line[None, :], line[:, None]
 
@@ -96,8 +92,9 @@ class ShapeInstance:
 
 
 def draw(objects: list[ShapeInstance], size: int, grey: float) -> tuple[np.ndarray, np.ndarray]:
-    """Objects on a plain grey background -> image (size, size, 3) uint8, mask (size, size) float32
-    in [0, 1].
+    """Objects on a grey background -> image (size, size, 3) uint8 and mask (size, size).
+
+    The mask is float32 in [0, 1].
     """
     across, down = pixel_grid(size)
     image = np.full((size, size, 3), grey, dtype=np.float32)

@@ -9,8 +9,9 @@ from tinyflux_pl.nets.bezier import BezierActivation
 
 
 class TextHead(nn.Module):
-    """States (B, L, W) -> (B, E): the mean over all tokens, padding included as published, then two
-    Bezier layers.
+    """States (B, L, W) -> (B, E): the mean over all tokens, then two Bezier layers.
+
+    Padding is included, as published.
     """
 
     def __init__(self, width: int = 768, hidden: int = 512, out: int = 1024) -> None:

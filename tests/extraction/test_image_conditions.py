@@ -1,6 +1,4 @@
-"""Pairs from a folder to a loss: what a denoiser is shown beside the words comes back from the
-cache row by row.
-"""
+"""Image pairs from a folder to a loss: image conditions return from the cache row by row."""
 
 import functools
 
@@ -43,8 +41,8 @@ def cached(tmp_path):
                 picture(root / f"p{i}_ref1.png", 10 + i)
                 picture(root / f"p{i}_ref2.png", 20 + i)
         records = PairedImages(root, (12, 16), (8, 16), split="all")
-        said = ("pairs", 3, 2, records.fingerprint(), functools.partial(keys_of, records))
-        store = CacheStore.create(tmp_path / f"{kind}_store", *said)
+        identity = ("pairs", 3, 2, records.fingerprint(), functools.partial(keys_of, records))
+        store = CacheStore.create(tmp_path / f"{kind}_store", *identity)
         store.begin_group("encodings", encodings_fingerprint(CODEC, TEXT, "float32"))
         with store.writing():
             encode(store, records, CODEC, TEXT, torch.float32, "pairs", batch=2)
@@ -58,17 +56,17 @@ def pixels(picture):
 
 
 def losses(batch, inpaint):
-    made = build(CODEC.latent_spec, TEXT.text_spec, LinearPath(), inpaint=inpaint, **SIZES)
+    denoiser = build(CODEC.latent_spec, TEXT.text_spec, LinearPath(), inpaint=inpaint, **SIZES)
     with torch.no_grad():  # a new network answers nothing
-        made.net.final_linear.weight.normal_()
-        made.net.img_in.weight.normal_()
+        denoiser.net.final_linear.weight.normal_()
+        denoiser.net.img_in.weight.normal_()
     objective = FlowObjective(Uniform(), TEXT.null())
-    return objective.loss(made, batch, 0)["flow"], FixedGrid().errors(made, batch)[
+    return objective.loss(denoiser, batch, 0)["flow"], FixedGrid().errors(denoiser, batch)[
         "validation/loss"
     ]
 
 
-def test_references(cached):
+def test_cached_references_equal_the_codecs_and_change_the_loss(cached):
     records, dataset = cached("references")
     batch = Mixture({0: dataset}).__getitems__([2, 0])
     assert batch.inpaint is None and [r.shape for r in batch.references] == [(2, 12, 4, 8)] * 2
@@ -76,15 +74,15 @@ def test_references(cached):
         for row, index in enumerate((2, 0)):
             expected = CODEC.encode(pixels(records[index].references[k]))[0]
             torch.testing.assert_close(batch.references[k][row], expected)
-    told = losses(batch, False)
+    with_references = losses(batch, False)
     without = losses(type(batch)(**{**vars(batch), "references": ()}), False)
     assert all(
         bool(torch.isfinite(a)) and not torch.equal(a, b)
-        for a, b in zip(told, without, strict=True)
+        for a, b in zip(with_references, without, strict=True)
     )
 
 
-def test_a_hole(cached):
+def test_a_cached_inpaint_mask_equals_the_codecs_and_trains(cached):
     records, dataset = cached("hole")
     batch = Mixture({0: dataset}).__getitems__([2, 0])
     hole = torch.tensor(records[2].hole)[None, None].float()
@@ -95,6 +93,6 @@ def test_a_hole(cached):
     assert all(bool(torch.isfinite(loss)) for loss in losses(batch, True))
 
 
-def test_sources_of_different_kinds_are_not_mixed(cached):
-    with pytest.raises(SpecMismatch, match="pictures beside the captions"):
+def test_sources_with_different_image_inputs_are_not_mixed(cached):
+    with pytest.raises(SpecMismatch, match="image inputs differ"):
         Mixture({0: cached("references")[1], 1: cached("hole")[1]})

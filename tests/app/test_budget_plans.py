@@ -1,0 +1,49 @@
+"""`engine.budget=` with `plan=only`: every family fits 12 GiB, or says which stage does not."""
+
+import pytest
+
+from tests.app.runs import settings
+from tests.app.test_inference_memory import MODELS
+from tinyflux_pl.app import build_pipeline, inference_memory, staging
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.engine.placement import OFFLOAD, SEQUENTIAL, fits, parsed_bytes
+
+
+def planned(root, model, budget, *more):
+    line = (f"model={model}", f"engine.budget={budget}", "hardware.accelerator=gpu", *more)
+    return inference_memory.plan(settings("generate", root, *line))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_family_fits_twelve_gibibytes(model, tmp_path):
+    plan = planned(tmp_path, model, "12GiB")
+    assert fits(plan.memory, parsed_bytes("12GiB")) and plan.placement.text == "device"
+    assert "every stage fits 12.00 GiB" in staging.verdict(plan)
+    for line, (part, count) in zip(staging.turns(plan), plan.placement.turns.items(), strict=True):
+        assert line.startswith(f"{part}: {count} of {plan.blocks[part]} blocks in turn: ")
+        assert len(line.rpartition(": ")[2].split()) == count
+
+
+@pytest.mark.parametrize(
+    ("budget", "precision", "most"), [("11.5GiB", "fp8", 6), ("6GiB", None, 50)]
+)
+def test_flux1_dev_fits_with_few_blocks_in_turn(budget, precision, most, tmp_path):
+    more = (f"engine.precision={precision}",) if precision else ()
+    plan = planned(tmp_path, "flux1_dev", budget, *more)
+    assert fits(plan.memory, parsed_bytes(budget)) and 0 < plan.placement.in_turn <= most
+
+
+def test_a_budget_that_is_too_small_names_the_stages(tmp_path):
+    plan = planned(tmp_path, "sdxl", "2GiB")
+    assert staging.verdict(plan).startswith("placement: sequential; does not fit 2.00 GiB: ")
+    assert "denoise needs" in staging.verdict(plan) and "decode needs" in staging.verdict(plan)
+
+
+def test_a_control_branch_refuses_blocks_in_turn(tmp_path):
+    with_map = settings("generate", tmp_path, "model=sdxl", "control=map.png")
+    with pytest.raises(ConfigError) as caught:
+        build_pipeline.require_resident_branch(with_map, OFFLOAD)
+    assert caught.value.where == "engine.budget"
+    build_pipeline.require_resident_branch(with_map, SEQUENTIAL)
+    without = settings("generate", tmp_path, "model=sdxl")
+    build_pipeline.require_resident_branch(without, OFFLOAD)

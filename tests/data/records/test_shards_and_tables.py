@@ -1,0 +1,153 @@
+"""Webdataset shards, parquet files and saved Arrow datasets become the records of a folder."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyflux_pl.core.errors import CaptionError, DataError, ImageError
+from tinyflux_pl.data.records.folder import Folder
+
+pa = pytest.importorskip("pyarrow")
+
+
+def picture(colour, size=(20, 24), mode="RGB"):
+    content = io.BytesIO()
+    Image.new(mode, size, colour).save(content, "PNG")
+    return content.getvalue()
+
+
+def shard(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def rows(count=4):
+    return {
+        "image": [{"bytes": picture((40 * i, 90, 30)), "path": f"{i}.png"} for i in range(count)],
+        "text": [f"caption {i}" for i in range(count)],
+        "width": [20] * count,
+    }
+
+
+def saved(root, data, kind):
+    root.mkdir(exist_ok=True)
+    table = pa.table(data)
+    if kind == "parquet":
+        import pyarrow.parquet as parquet
+
+        parquet.write_table(table, root / "train-00000.parquet", row_group_size=2)
+        return
+    file = str(root / "data-00000-of-00001.arrow")
+    with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+    (root / "state.json").write_text(json.dumps(state))
+    (root / "dataset_info.json").write_text("{}")
+
+
+def read(root, **options):
+    return Folder(root, **{"size": 16, "split": "all", **options})
+
+
+def test_a_shard_gives_the_records_that_its_files_would_give(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "shards").mkdir()
+    members = {}
+    for i in range(4):
+        content = picture((40 * i, 90, 30))
+        members[f"{i:03d}.png"] = content
+        (tmp_path / "files" / f"{i:03d}.png").write_bytes(content)
+        (tmp_path / "files" / f"{i:03d}.txt").write_text(f"caption {i}")
+        name, text = (f"{i:03d}.txt", f"caption {i}")
+        if i % 2:
+            name, text = f"{i:03d}.json", json.dumps({"caption": f"caption {i}", "width": 20})
+        members[name] = text.encode()
+    first = dict(list(members.items())[:4])
+    shard(tmp_path / "shards" / "a.tar", first)
+    shard(tmp_path / "shards" / "b.tar", {k: v for k, v in members.items() if k not in first})
+    files, shards = read(tmp_path / "files"), read(tmp_path / "shards")
+    assert [r.caption for r in shards] == [r.caption for r in files]
+    assert [r.sample_id for r in shards] == [r.sample_id for r in files]
+    assert shards.fingerprint() == files.fingerprint() and not shards.findings
+    assert shards[3].source == "b.tar/003.png"
+    shards.check()
+
+
+def test_masks_several_captions_and_left_over_members_of_a_shard(tmp_path):
+    members = {"a.png": picture("red"), "a.mask.png": picture(255, mode="L"), "a.txt": b"red"}
+    members |= {"b.png": picture("blue"), "b.mask.png": picture(255, mode="L")}
+    members |= {"b.json": b'{"text": ["one", "two"]}', "b.cls": b"3", "c.txt": b"alone"}
+    shard(tmp_path / "a.tar", members)
+    records = read(tmp_path)
+    by_name = {r.source: r for r in records}
+    assert by_name["a.tar/b.png"].captions == ("one", "two")
+    assert all(r.mask is not None and r.mask.all() for r in records)
+    kinds = {finding.kind: finding.names for finding in records.findings}
+    assert kinds == {"not used": ("a.tar/b.cls",), "caption alone": ("a.tar/c",)}
+    shard(tmp_path / "a.tar", {"a.png": picture("red"), "a.txt": b"x", "a.json": b'{"text": "y"}'})
+    with pytest.raises(CaptionError, match="differ"):
+        read(tmp_path)
+
+
+def test_damaged_shards_are_named(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + b"0" * 600)
+    with pytest.raises(DataError, match=r"not a readable tar"):
+        read(tmp_path)
+    shard(tmp_path / "a.tar", {"a.png": b"<html>", "a.txt": b"x"})
+    with pytest.raises(ImageError, match=r"a\.tar/a\.png: a web page"):
+        read(tmp_path)
+    shard(tmp_path / "a.tar", {"a.png": picture("red"), "a.txt": b"x"})
+    records = read(tmp_path)
+    shard(tmp_path / "a.tar", {"a.png": picture("blue"), "a.txt": b"x"})
+    with pytest.raises(DataError, match="changed after it was listed"):
+        records[0]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_rows_of_tables_are_records(tmp_path, kind):
+    saved(tmp_path, rows(5), kind)
+    records = read(tmp_path)
+    records.check()
+    assert [r.caption for r in records] == [f"caption {i}" for i in range(5)]
+    assert [int(records[i].image[0, 0, 0]) for i in (4, 0, 3)] == [160, 0, 120]
+    assert {f.kind: f.names for f in records.findings}["column not read"] == ("width",)
+    data = rows(2) | {"text": [["one", "two"], None]}
+    data["mask"] = [picture(255, mode="L"), picture(0, mode="L")]
+    saved(tmp_path, data, kind)
+    with pytest.raises(CaptionError, match="without a caption"):
+        read(tmp_path)
+    records = read(tmp_path, allow_missing_captions=True)
+    assert records[0].captions == ("one", "two") and records[1].caption == ""
+    assert records[0].mask.all() and not np.asarray(records[1].mask).any()
+
+
+def test_tables_without_pictures_and_dictionaries_of_datasets_are_refused(tmp_path):
+    saved(tmp_path / "words", {"text": ["x"]}, "parquet")
+    with pytest.raises(DataError, match="no column of pictures among text"):
+        read(tmp_path / "words")
+    saved(
+        tmp_path / "paths", {"image": [{"bytes": None, "path": "/etc/x"}], "text": ["x"]}, "arrow"
+    )
+    with pytest.raises(ImageError, match="no bytes of a picture"):
+        read(tmp_path / "paths")
+    both = tmp_path / "both"
+    both.mkdir()
+    saved(both / "train", rows(2), "arrow")
+    (both / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    with pytest.raises(DataError) as caught:
+        read(both)
+    assert f"data.root={both}/train" in caught.value.cure
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="not a parquet file"):
+        read(tmp_path / "bad")
+    shard(tmp_path / "bad" / "a.tar", {})
+    with pytest.raises(DataError, match="two datasets"):
+        read(tmp_path / "bad")

@@ -1,0 +1,71 @@
+"""Pictures of a subject's class, drawn by the weights that a run starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.starting_point import CLASS_PICTURES, StartingPoint
+from tinyflux_pl.config.schema import Train
+
+if TYPE_CHECKING:
+    from tinyflux_pl.sampling.images import ImageSampler
+
+
+class ClassDrawer:
+    """The base, as the run's own sampler draws it (app.drawn_pictures.Drawer)."""
+
+    target = CLASS_PICTURES
+    kind = "class"
+    captioned = False
+
+    def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
+        """All that decides the pictures, but for the device and its number format."""
+        return {
+            "base": _base(parts),
+            "prompt": node["prompt"],
+            "count": node["count"],
+            "seed": node["seed"],
+            "size": list(parts.image_size),
+            "sampler": asdict(parts.sampler(parts.image_size).settings),
+            "path": {"name": parts.path.name, **parts.path.config()},
+            "codec": parts.codec.fingerprint(),
+            "text": parts.text.fingerprint(),
+        }
+
+    def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
+        """The class's prompt for each picture."""
+        return [node["prompt"]] * node["count"]
+
+    def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
+        """The base with the weights that the run starts from."""
+        config, device = parts.config, parts.device
+        is_random = config.init and "random_weights" in config.model
+        denoiser = parts.denoiser(**({"random_weights": True} if is_random else {}))
+        StartingPoint(config, parts.method)(denoiser)
+        denoiser.to(device).eval()
+        parts.codec.to(device)
+        parts.text.to(device)
+        return denoiser, parts.sampler(parts.image_size)
+
+
+def _base(parts: Parts[Train]) -> dict[str, Any]:
+    """The content of the weights that the run starts from, wherever they lie."""
+    import torch
+
+    from tinyflux_pl.methods import base_weights
+
+    if parts.config.init is not None:
+        path = Path(parts.config.init).expanduser()
+        if path.is_file():
+            reference = base_weights.of_file(path)
+        else:
+            reference = base_weights.of_checkpoint(base_weights.opened(path))
+    else:
+        with torch.device("meta"):
+            network = parts.denoiser()
+        reference = base_weights.of_release(parts.config.model, network.weight_files)
+    return {key: reference[key] for key in ("kind", "hash", "files") if key in reference}

@@ -1,0 +1,134 @@
+"""Pictures that are drawn before a run's first step, and kept by what decides them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tinyflux_pl.app.class_pictures import ClassDrawer
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.drawn_set import DrawnSet
+from tinyflux_pl.app.preflight.verdict import ONLY
+from tinyflux_pl.app.teacher_pictures import TeacherDrawer
+from tinyflux_pl.config.schema import Train
+from tinyflux_pl.core import fingerprint, interruption, progress
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.file_lock import locked
+from tinyflux_pl.core.rank import is_rank_zero
+
+if TYPE_CHECKING:
+    from tinyflux_pl.sampling.images import ImageSampler
+
+AT_ONCE = 16  # pictures that are drawn together, whatever the memory: it decides their last bits
+POLL_SECONDS = 0.5
+
+
+class Drawer(Protocol):
+    """Draws the pictures of one kind of records: `target` names their class.
+
+    `kind` names folder and files; with `captioned` a caption lies beside each picture.
+    """
+
+    target: str
+    kind: str
+    captioned: bool
+
+    def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
+        """All that decides the pictures, but for the device and its number format."""
+        ...
+
+    def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
+        """The prompt of each picture."""
+        ...
+
+    def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
+        """The network that draws, on the run's device, and its sampler."""
+        ...
+
+
+DRAWERS: Mapping[str, Drawer] = {
+    drawer.target: drawer for drawer in (ClassDrawer(), TeacherDrawer())
+}
+
+
+def ready(parts: Parts[Train]) -> Parts[Train]:
+    """The parts with a folder for each source of drawn pictures that names none.
+
+    Pictures that are missing are drawn by rank 0. ConfigError where nothing may be written.
+    """
+    changes = {}
+    for name, node in parts.config.data.sources.items():
+        drawer = DRAWERS.get(node.train["_target_"])
+        if drawer is None or node.train.get("root") is not None:
+            continue
+        folder = _drawn(drawer, parts, name, node.train)
+        roots = {
+            split: {**each, "root": str(folder)} if each["_target_"] == drawer.target else each
+            for split, each in node.splits.items()
+        }
+        cache = f"{node.cache}_{folder.name}"  # another set has another cache
+        changes[name] = {**node.plain, **roots, "cache": cache}
+    if not changes:
+        return parts
+    plain = {name: node.plain for name, node in parts.config.data.sources.items()}
+    data = parts.config.data.replace(sources={**plain, **changes})
+    return Parts.from_config(parts.config.replace(data=data))
+
+
+def _drawn(drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, Any]) -> Path:
+    """The folder of a source's pictures, all of them there."""
+    content = drawer.content(parts, node)
+    kind, count = drawer.kind, node["count"]
+    folder = Path(parts.config.paths.cache) / f"{kind}_pictures"
+    folder /= fingerprint.hash_json(content)[:16]
+    pictures = DrawnSet(folder, kind, count, drawer.captioned)
+    if pictures.is_complete():
+        return folder
+    if parts.config.preflight == ONLY:
+        cure = f"start the run, which draws them; or data.{kind}_root=FOLDER"
+        what = f"{count} pictures of the {kind} are not drawn yet"
+        raise ConfigError(what, where=f"data.sources.{source}", cure=cure)
+    if not is_rank_zero():
+        while not pictures.is_complete():
+            interruption.poll()
+            time.sleep(POLL_SECONDS)
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=lambda _: interruption.poll()):
+        if not pictures.is_complete():
+            _draw(drawer, parts, node, pictures)
+            pictures.complete(content)
+    return folder
+
+
+def _draw(drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], pictures: DrawnSet) -> None:
+    """Draw the pictures that are missing, in the same turns whichever they are."""
+    from tinyflux_pl.core import precision
+    from tinyflux_pl.sampling.picture import save_png, to_picture
+
+    prompts = drawer.prompts(node)
+    network, sampler = drawer.network(parts, node)
+    sampler = replace(sampler, max_batch=AT_ONCE)
+    turns = [
+        range(first, min(first + AT_ONCE, len(prompts)))
+        for first in range(0, len(prompts), AT_ONCE)
+    ]
+    turns = [turn for turn in turns if not all(pictures.has(index) for index in turn)]
+    for turn in progress.track(turns, f"draw the {drawer.kind}", len(turns), "turn"):
+        interruption.poll()
+        texts = [prompts[index] for index in turn]
+        with precision.autocast(parts.precision, parts.device):
+            images = sampler.images(
+                network, texts, indices=list(turn), seed=node["seed"], device=parts.device
+            )
+        for index, text, image in zip(turn, texts, images, strict=True):
+            if drawer.captioned:
+                pictures.write_caption(index, text)
+            written = {"prompt": text, "index": index}
+            save_png(to_picture(image), pictures.picture(index), written)
+    for part in (sampler.codec, sampler.text):
+        part.free()
+    sampler.text.to("cpu")

@@ -1,0 +1,1 @@
+"""Runs of train.py one after the other."""

@@ -1,0 +1,55 @@
+"""Pictures that a teacher draws for captions which no picture of the data has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from tinyflux_pl.app import run_sampling, teachers
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.config.build import build
+from tinyflux_pl.config.schema import Train
+
+if TYPE_CHECKING:
+    from tinyflux_pl.sampling.images import ImageSampler
+    from tinyflux_pl.sampling.loop import SamplerSettings
+
+TEACHER_PICTURES = "tinyflux_pl.data.records.teacher_pictures.TeacherPictures"
+
+
+class TeacherDrawer:
+    """A teacher by name, with its own codec, text and shift (app.drawn_pictures.Drawer)."""
+
+    target = TEACHER_PICTURES
+    kind = "teacher"
+    captioned = True
+
+    def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
+        """All that decides the pictures, but for the device and its number format."""
+        teacher = teachers.load(parts.config, node["teacher"])
+        return {
+            "teacher": teacher.fingerprint(),
+            "prompts": list(self.prompts(node)),
+            "seed": node["seed"],
+            "size": node["size"],
+            "sampler": asdict(_settings(parts, teacher.shift)),
+        }
+
+    def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
+        """Balanced captions of the task's training split."""
+        return build(node["task"], "data: task").prompts(node["count"], "train", node["seed"])
+
+    def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
+        """The teacher's network."""
+        from tinyflux_pl.sampling.images import ImageSampler
+
+        teacher = teachers.load(parts.config, node["teacher"]).to(parts.device)
+        codec, text = teacher.codec.to(parts.device), teacher.text.to(parts.device)
+        size = (node["size"], node["size"])
+        return teacher.denoiser, ImageSampler(codec, text, _settings(parts, teacher.shift), size)
+
+
+def _settings(parts: Parts[Train], shift: float) -> SamplerSettings:
+    """The run's solver, steps and guidance, with the shift that the teacher is sampled with."""
+    return replace(run_sampling.settings(parts.config), shift=shift)

@@ -1,0 +1,40 @@
+"""Keys of the node `pathway`: how the teachers of a run reach the student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+from tinyflux_pl.config.bind import Keys, Range
+from tinyflux_pl.config.callback_schema import Count
+from tinyflux_pl.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VelocityPathway(Keys):
+    """pathway.velocity"""
+
+    probability: Annotated[float, Range(above=0, most=1)]
+    weight: Annotated[float, Range(above=0, most=1)]
+    ramp_steps: Count
+    gate: bool
+    t_buckets: Annotated[list[float], Range(above=0, below=1)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        times = self.t_buckets
+        if not times or any(a >= b for a, b in pairwise(times)):
+            cure = "times of the student's path, each larger than the one before: [0.05, 0.5]"
+            raise ConfigError(f"t_buckets are {times}", where="t_buckets", cure=cure)
+
+
+@dataclass(frozen=True)
+class Pathway(Keys):
+    """pathway: features into ports, velocities as targets, both or neither."""
+
+    ports: bool
+    velocity: VelocityPathway | None = None
+
+
+PORTS = {"ports": True, "velocity": None}  # of runs from before there was a choice

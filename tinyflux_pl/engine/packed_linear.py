@@ -1,0 +1,154 @@
+"""A linear layer whose weight is stored in 8 or 4 bits and computed with in the input's dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from tinyflux_pl.engine.weight_formats import Format
+
+FEWEST_ROWS = 17  # of a product of integers on CUDA
+MULTIPLE = 8  # of its other two sides
+
+
+class PackedLinear(nn.Module):
+    """y = x W^T + b with W in `format` (engine.weight_formats), frozen.
+
+    The scales of output channels multiply the product, not the weight. A dynamic format multiplies
+    integers (int8 x int8 to int32) where a GPU has a kernel for the shape; elsewhere it multiplies
+    the same integers in fp32, which is exact up to 1040 input channels and saves no time. With
+    groups it always is such a simulation. `factors` (K,) divide the input and multiply the weight
+    before it is rounded (engine.channel_balance). Of formats that are not dynamic a gradient
+    reaches x: the weight is unpacked again on the way back.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, format: Format, factors: Float[Tensor, " k"] | None = None
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.format = format
+        weight = linear.weight.detach()
+        self.factors: nn.Parameter | None = None
+        if factors is not None:
+            weight = weight.float() * factors.to(weight.device)
+            self.factors = nn.Parameter(factors.to(weight.device), requires_grad=False)
+        stored, scale = format.pack(weight)
+        self.packed = nn.Parameter(stored, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.bias = linear.bias
+
+    @classmethod
+    def fits(cls, linear: nn.Linear, format: Format) -> bool:
+        """True if the layer's input channels divide into the groups of the format."""
+        return format.group is None or linear.in_features % format.group == 0
+
+    def unpacked(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "n k"]:
+        """The rounded weight, as it stands for the layer's own: without factors."""
+        weight = self._rounded(dtype)
+        return weight if self.factors is None else weight / self.factors.to(dtype)
+
+    def _rounded(self, dtype: torch.dtype) -> Tensor:
+        return _unpacked(self.packed, self.scale, self.format, dtype)
+
+    def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
+        """In the dtype of x, or autocast's."""
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
+        if self.factors is not None:
+            x = x / self.factors.to(x.dtype)
+        if self.format.dynamic and self.format.group is not None:
+            x = self._rounded_by_groups(x)
+        elif self.format.dynamic:
+            return self._of_integers(x)
+        return frozen_product(x, self.packed, self.scale, self.bias, self.format)
+
+    def _rounded_by_groups(self, x: Tensor) -> Tensor:
+        groups = x.float().unflatten(-1, (-1, self.format.group or 1))
+        largest = groups.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127
+        return ((groups / largest).round() * largest).flatten(-2).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.format.name}"
+
+    def _multiplies_integers(self, x: Tensor) -> bool:
+        sides = (self.in_features, self.out_features)
+        rows = x.numel() // self.in_features
+        return x.is_cuda and rows >= FEWEST_ROWS and not any(side % MULTIPLE for side in sides)
+
+    def _of_integers(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2).float()
+        largest = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+        levels = (rows / largest).round()
+        if self._multiplies_integers(x):
+            product = torch._int_mm(levels.to(torch.int8), self.packed.t()).float()
+        else:
+            product = F.linear(levels, self.packed.float())
+        product = product * largest
+        return _scaled(product, self.scale, self.bias, x.dtype).unflatten(0, x.shape[:-1])
+
+
+def frozen_product(
+    x: Float[Tensor, "*b k"], packed: Tensor, scale: Tensor, bias: Tensor | None, format: Format
+) -> Float[Tensor, "*b n"]:
+    """x W^T + b of a packed weight in the dtype of x; a gradient reaches x, and no weight.
+
+    The weight's values are not kept for the way back: they are unpacked again.
+    """
+    if has_torch_function_unary(x):  # a plan of mixed precision, which counts without values
+        arguments = (x, packed, scale, bias, format)
+        return handle_torch_function(frozen_product, (x,), *arguments)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _FrozenProduct.apply(x, packed, scale, bias, format)
+    return _product(x, packed, scale, bias, format)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """x W^T + b, and the gradient of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, format: Format
+    ) -> Tensor:
+        ctx.save_for_backward(packed, scale)
+        ctx.format = format
+        return _product(x, packed, scale, bias, format)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (packed, scale), format, dtype = ctx.saved_tensors, ctx.format, gradient.dtype
+        if format.group is not None:
+            back = gradient @ _unpacked(packed, scale, format, dtype)
+        else:
+            back = (gradient.float() * scale).to(dtype) @ format.unpack(packed, dtype)
+        return back, None, None, None, None
+
+
+def _product(
+    x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, format: Format
+) -> Tensor:
+    if format.group is not None or x.dtype == torch.float16:  # whose range ends at 65504
+        bias = None if bias is None else bias.to(x.dtype)
+        return F.linear(x, _unpacked(packed, scale, format, x.dtype), bias)
+    return _scaled(F.linear(x, format.unpack(packed, x.dtype)), scale, bias, x.dtype)
+
+
+def _unpacked(packed: Tensor, scale: Tensor, format: Format, dtype: torch.dtype) -> Tensor:
+    values, scale = format.unpack(packed, dtype), scale.to(dtype)
+    if format.group is not None:
+        return (values * scale).flatten(1)
+    return values * scale[:, None]
+
+
+def _scaled(product: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    # in fp32: the product of levels up to 448 exceeds float16; in place: it is the largest tensor
+    answer = product.float().mul_(scale)
+    if bias is not None:
+        answer.add_(bias.float())
+    return answer.to(dtype)

@@ -1,0 +1,154 @@
+"""Imitation of a guided teacher's trajectory by a student that takes few steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core import rng
+from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.protocols import Denoiser, Path
+from tinyflux_pl.core.transfer import to_device
+from tinyflux_pl.core.types import Batch, Conditioning
+from tinyflux_pl.diffusion import losses
+from tinyflux_pl.diffusion.grids import grid
+from tinyflux_pl.diffusion.prediction import to_data_and_noise
+from tinyflux_pl.diffusion.shifts import shift_for
+from tinyflux_pl.diffusion.solvers import solver_named
+from tinyflux_pl.objectives.flow import FlowObjective
+from tinyflux_pl.sampling.field import Field
+from tinyflux_pl.sampling.loop import SamplerSettings
+from tinyflux_pl.sampling.noise import initial_noise
+
+CELLS = 1024  # of the latents at which the times are checked before there is a batch
+
+
+class FewStepObjective(FlowObjective):
+    """From each of the few times, the student's single step has to arrive where the teacher does.
+
+    A batch's captions are drawn from noise: the teacher takes its steps, guided, from one of the
+    student's times to the next, and the student, without guidance, one step. The error is that of
+    the student's mean velocity over the step. A share `on_policy` of the samples then goes on from
+    where the student arrived. Pictures are not used, except as references and holes.
+    ConfigError for a teacher whose way is random, or does not end in clean data.
+    """
+
+    def __init__(
+        self,
+        run: FlowObjective,
+        teacher: Any,
+        guided: SamplerSettings,
+        student: SamplerSettings,
+        on_policy: float,
+    ) -> None:
+        _require_plain(run)
+        vars(self).update(vars(run))  # null text, error, seed; the distribution of times is unused
+        self.teacher, self.guided, self.student = teacher, guided, student
+        self.on_policy = on_policy
+        if guided.solver == "euler_ancestral" or guided.guidance.zero_until:
+            raise ConfigError(
+                "the way of the teacher is random, or begins without moving",
+                where="sampler",
+                cure="sampler.solver=euler guidance.zero_until=0",
+            )
+        self.times(teacher, CELLS)  # raises for times that do not end in clean data
+
+    def loss(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The mean error of the student's steps, in units of velocity."""
+        device, path = batch.latents.device, denoiser.path
+        ids, shape = batch.sample_ids.tolist(), batch.latents.shape[1:]
+        stream = f"few_step/{step}"
+        x = to_device(initial_noise(shape, batch.target_mask, self.seed, stream, ids), device)
+        cond, uncond = self._conditions(batch)
+        times = self.times(denoiser, shape[1] * shape[2])
+        errors = []
+        for k, (start, end) in enumerate(itertools.pairwise(times)):
+            target = self._taught(x, cond, uncond, torch.linspace(start, end, self.substeps + 1))
+            t = start.expand(len(x))
+            arrived = _landed(Field(denoiser, cond)(x, t), x, start, end, path)
+            reach = _landed(torch.ones_like(x[:1]), torch.zeros_like(x[:1]), start, end, path)
+            error = losses.elementwise(
+                self.error, arrived / reach, target / reach, self.huber_delta
+            )
+            errors.append(losses.unpadded_mean(error, batch.target_mask).mean())
+            follows = rng.uniform(self.seed, f"few_step/follows/{k}", ids, step) < self.on_policy
+            follows = to_device(follows, device)[:, None, None, None]
+            x = torch.where(follows, arrived.detach(), target)
+        return {"few_step": torch.stack(errors).mean()}
+
+    @property
+    def substeps(self) -> int:
+        """Steps of the teacher for one of the student."""
+        return math.ceil(self.guided.steps / self.student.steps)
+
+    def times(self, denoiser: Denoiser, cells: int) -> Tensor:
+        """The student's times (steps + 1,), those that it is drawn at.
+
+        ConfigError unless the last is that of clean data.
+        """
+        chosen, path = self.student, denoiser.path
+        shift = shift_for(chosen.shift, cells // denoiser.patch_size**2, chosen.steps)
+        options = {"offset": chosen.offset, "sigmas": chosen.sigmas, "final": chosen.final}
+        times = grid(chosen.steps, path, shift, chosen.toward, chosen.spacing, **options)
+        if float(path.sigma(times[-1:])[0]) > 0 or chosen.start != "unit":
+            raise ConfigError(
+                "these times do not lead from noise to clean data",
+                where="sampler.spacing",
+                cure="sampler.spacing=even sampler.start=unit",
+            )
+        return times
+
+    def _conditions(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
+        """With the captions, and with the null text; the guidance input of both."""
+        device = batch.latents.device
+        if self._null.tokens.device != device:
+            self._null = self._null.to(device)
+        texts = (batch.text, self._null.expand(len(batch)))
+        embedded = self.guided.guidance.embedded
+        value = None if embedded is None else batch.latents.new_full((len(batch),), embedded)
+        cond, uncond = (
+            replace(batch.conditioning(text), embedded_guidance=value) for text in texts
+        )
+        return cond, uncond
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor, cond: Conditioning, uncond: Conditioning, times: Tensor) -> Tensor:
+        """Where the teacher arrives from x over these times, guided as the run's sampler is."""
+        if next(self.teacher.parameters()).device != x.device:
+            self.teacher.to(x.device)
+        guidance, path = self.guided.guidance, self.teacher.path
+        field = Field(self.teacher, cond, uncond, guidance, times)
+        return solver_named(self.guided.solver)(field, x, times, path)
+
+
+def _require_plain(run: FlowObjective) -> None:
+    """Raise ConfigError for an objective with terms or weights that imitation has no use for."""
+    if run.experts or run.velocity_targets is not None:
+        raise ConfigError(
+            "the targets are the teacher's steps, not what experts cached",
+            where="experts",
+            cure="experts=none; the heads of a teacher that experts taught stay in its network",
+        )
+    if type(run) is not FlowObjective:
+        raise ConfigError(
+            f"the terms of {type(run).__name__} are not those of imitation",
+            where="objective",
+            cure="objective=flow",
+        )
+    if run.weighting.kind != "uniform" or run.map_weighting:
+        raise ConfigError(
+            "each of a student's few steps and each cell counts the same",
+            where="objective",
+            cure="objective.weighting=uniform objective.map_weighting=false",
+        )
+
+
+def _landed(velocity: Tensor, x: Tensor, start: Tensor, end: Tensor, path: Path) -> Tensor:
+    """x after one Euler step (diffusion.solvers) with a velocity, from one time to another."""
+    at, to = (time.to(x.device).expand(len(x)) for time in (start, end))
+    return path.interpolate(*to_data_and_noise("velocity", velocity, x, at, path), to)

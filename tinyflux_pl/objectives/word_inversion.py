@@ -1,0 +1,44 @@
+"""The run's objective with captions that are read anew at each step, so that words can learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core.protocols import Denoiser
+from tinyflux_pl.core.types import Batch
+from tinyflux_pl.objectives.flow import FlowObjective
+from tinyflux_pl.text.learned_words import WordReader
+
+
+class WordInversion(FlowObjective):
+    """`run`, with the batch's captions encoded by an encoder whose words learn.
+
+    The text of the cache is left: it was encoded before the words meant anything. On the meta
+    device, where no text can be read, that of the batch stands for it.
+    """
+
+    def __init__(self, run: FlowObjective, text: WordReader) -> None:
+        vars(self).update(vars(run))
+        self.run, self.text = run, text
+
+    def loss(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Named, weighted scalar terms of `run` for one training step."""
+        terms = self.run.loss(denoiser, self._encoded(batch), step)
+        self.velocity_share = self.run.velocity_share
+        return terms
+
+    @torch.no_grad()
+    def by_sample(self, denoiser: Denoiser, batch: Batch, step: int) -> dict[int, dict[str, float]]:
+        """Sample id -> weighted terms of `run`."""
+        return self.run.by_sample(denoiser, self._encoded(batch), step)
+
+    def _encoded(self, batch: Batch) -> Batch:
+        device = batch.latents.device
+        if batch.latents.is_meta:
+            anchor = sum(table.sum() for word in self.text.words for table in word.parameters())
+            return replace(batch, text=replace(batch.text, tokens=batch.text.tokens + anchor))
+        text = self.text.to(device).encode(batch.captions).trimmed().to(device)
+        return replace(batch, text=text)

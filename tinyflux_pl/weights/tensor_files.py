@@ -1,0 +1,38 @@
+"""Weights of a file in the format that its first bytes tell: safetensors or GGUF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tinyflux_pl.core import files
+from tinyflux_pl.weights import gguf_file, headers
+
+
+def require_weights(path: str | Path) -> None:
+    """Raise for a file of another format, as core.files.require_tensor_file, and a torn header."""
+    if gguf_file.is_gguf(path):
+        gguf_file.outlines(path)
+    else:
+        files.require_tensor_file(path)
+
+
+def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of every tensor, by the header; raises as `outlines` does."""
+    if gguf_file.is_gguf(path):
+        return {key: tuple(value.shape) for key, value in gguf_file.outlines(path).items()}
+    return headers.tensor_shapes(path)
+
+
+def outlines(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor on the meta device; raises what weights.headers and gguf_file do."""
+    return gguf_file.outlines(path) if gguf_file.is_gguf(path) else headers.outlines(path)
+
+
+def tensors(path: str | Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Every tensor as it is stored; those that GGUF packs in `dtype`."""
+    if gguf_file.is_gguf(path):
+        return gguf_file.tensors(path, dtype)
+    return files.read_tensors(path)

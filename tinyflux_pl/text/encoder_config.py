@@ -17,6 +17,7 @@ from tinyflux_pl.core.errors import (
 from tinyflux_pl.core.files import read_object
 from tinyflux_pl.weights.dequantize import require_plain_config
 
+PROJECTED_T5 = "T5EncoderWithProjection"
 NEUTRAL = {  # what changes no number that an encoder gives: notes, training, generation
     *(
         "architectures",
@@ -141,7 +142,18 @@ def skeleton(kind: str, config: dict[str, Any]) -> Any:
     with torch.device("meta"):
         if reads_chats(kind):
             return transformers.AutoModel.from_config(configuration)
-        return getattr(transformers, kind)(configuration)
+        return network_class(kind)(configuration)
+
+
+def network_class(kind: str) -> Any:
+    """The class of transformers, or of a network that transformers lacks, of that name."""
+    import transformers
+
+    if kind == PROJECTED_T5:
+        from tinyflux_pl.text.projected_t5 import T5EncoderWithProjection
+
+        return T5EncoderWithProjection
+    return getattr(transformers, kind)
 
 
 def reads_chats(kind: str) -> bool:
@@ -151,9 +163,7 @@ def reads_chats(kind: str) -> bool:
 
 def built(kind: str, config: dict[str, Any]) -> Any:
     """transformers' own configuration of the tower that reads text, its defaults filled in."""
-    import transformers
-
-    cls = getattr(transformers, kind).config_class
+    cls = network_class(kind).config_class
     entries = {
         key: value
         for key, value in config.items()

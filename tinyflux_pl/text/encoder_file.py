@@ -18,10 +18,12 @@ PARTS = {
     "clip_l": ("conditioner.embedders.0.transformer.", "text_encoders.clip_l.transformer.", ""),
     "clip_g": ("conditioner.embedders.1.model.", "text_encoders.clip_g.transformer.", ""),
     "t5xxl": ("text_encoders.t5xxl.transformer.", ""),
+    "distill_t5": ("",),
     "distilbert": ("distilbert.", ""),
 }
 ALWAYS = {  # a key that an encoder never lacks
     "t5xxl": re.compile(r"(shared|encoder\.embed_tokens)\.weight"),
+    "distill_t5": re.compile(r"final_projection\.0\.weight"),
     "distilbert": re.compile(r"embeddings\.word_embeddings\.weight"),
     **dict.fromkeys(
         ("clip_l", "clip_g"),
@@ -40,13 +42,17 @@ UNUSED = {  # what a release holds beside the encoder: image towers, decoders, h
     "clip_l": re.compile(r"^(vision_model|visual_projection|visual)\."),
     "clip_g": re.compile(r"^(vision_model|visual_projection|visual)\."),
     "t5xxl": re.compile(r"^(decoder|lm_head)\."),
+    "distill_t5": re.compile(r"^(decoder|lm_head)\."),
     "distilbert": re.compile(r"^(vocab_(transform|layer_norm|projector)|(pre_)?classifier)\."),
     CHAT_PART: re.compile(
         r"^(model\.|language_model\.)?(vision_tower|visual|multi_modal_projector|lm_head)\."
     ),
 }
 # one table of T5, of which files hold either name or both
-TIED = ("shared.weight", "encoder.embed_tokens.weight")
+TIED = {
+    "t5xxl": ("shared.weight", "encoder.embed_tokens.weight"),
+    "distill_t5": ("encoder.shared.weight", "encoder.encoder.embed_tokens.weight"),
+}
 OPEN_CLIP = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
     "positional_embedding": "text_model.embeddings.position_embedding.weight",
@@ -120,10 +126,11 @@ def encoder_weights(
         weights.pop("text_projection.weight", None)
         if "text_projection.weight" in expected:
             weights["text_projection.weight"] = torch.eye(*expected["text_projection.weight"].shape)
-    if part != "t5xxl" and "text_projection.weight" not in expected:
+    if part not in TIED and "text_projection.weight" not in expected:
         weights.pop("text_projection.weight", None)
-    for one, other in (TIED, TIED[::-1]):
-        if part == "t5xxl" and other in weights:
+    names = TIED.get(part, ())
+    for one, other in (names, names[::-1]) if names else ():
+        if other in weights:
             weights.setdefault(one, weights[other])
     return {_key_in_skeleton(key, expected): value for key, value in weights.items()}
 

@@ -9,11 +9,20 @@ from tinyflux_pl.text.clip import ClipText
 from tinyflux_pl.text.clip_pair import ClipPairText
 from tinyflux_pl.text.clip_t5 import ClipT5
 from tinyflux_pl.text.distilbert import DistilBertText, TrainedDistilBert
+from tinyflux_pl.text.distill_t5 import DistillT5
 from tinyflux_pl.text.hashed_words import HashedWords
 from tinyflux_pl.text.language_model import LanguageModelText
 from tinyflux_pl.text.precomputed_tokens import PrecomputedTokens
 
-_ALL = (HashedWords, PrecomputedTokens, ClipT5, ClipText, ClipPairText, LanguageModelText)
+_ALL = (
+    HashedWords,
+    PrecomputedTokens,
+    ClipT5,
+    DistillT5,
+    ClipText,
+    ClipPairText,
+    LanguageModelText,
+)
 _ALL += (BezierText, DistilBertText, TrainedDistilBert)
 ENCODERS: dict[str, Any] = {encoder.name: encoder for encoder in _ALL}
 

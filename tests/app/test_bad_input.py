@@ -44,7 +44,7 @@ def folder(photos):
 
 def shards(root):
     """Every file of the caches, but for locks and what only saves time."""
-    kept = (p for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".lock")
+    kept = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.name.endswith(".lock"))
     return {p: p.read_bytes() for p in kept if "decoded." not in p.name}
 
 

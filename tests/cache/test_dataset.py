@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tinyflux_pl.cache.dataset import CachedDataset, collate
+from tinyflux_pl.cache.dataset import DEVIATION, CachedDataset, collate
 from tinyflux_pl.cache.mixture import Mixture
 from tinyflux_pl.cache.same_shape_order import sample_order
-from tinyflux_pl.cache.sample_order import OrderedBatchSampler, SampleOrder
+from tinyflux_pl.cache.sample_order import OrderedBatchSampler, SampleOrder, StepRows
 from tinyflux_pl.cache.store import CacheStore
+from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch, StaleCache
 from tinyflux_pl.training.datamodule import batches_of_one_shape
 
@@ -40,6 +41,32 @@ def make(
             rows = torch.tensor([1.0 + first + i for i in store.rows(k)])
             store.write_shard(name, k, {"features": rows[:, None, None].expand(-1, 2, 3).half()})
     return store
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_step_draws_latents_from_their_posterior(tmp_path, in_memory):
+    store = CacheStore.create(tmp_path, "toy", 3, 3, {})
+    store.begin_group("encodings", {})
+    deviation = torch.tensor([0.0, 0.5, 2.0])[:, None, None, None].expand(-1, 4, 8, 8)
+    columns = {
+        "latents": torch.ones(3, 4, 8, 8),
+        DEVIATION: deviation,
+        "text.tokens": torch.zeros(3, 2, 5),
+        "text.mask": torch.ones(3, 2, dtype=torch.bool),
+        "text.pooled": torch.zeros(3, 6),
+        "sample_ids": torch.tensor([7, 8, 9]),
+    }
+    store.write_shard("encodings", 0, columns, ["a", "b", "c"])
+    data = CachedDataset(store, in_memory=in_memory, seed=5)
+
+    def at(step, rows=(0, 1, 2)):
+        return data.__getitems__(StepRows(rows, step)).latents
+
+    noise = rng.normal((4, 8, 8), 5, "posterior", [7, 8, 9], 11)
+    assert torch.equal(at(11), 1 + deviation * noise)
+    assert torch.equal(at(11)[[2, 0]], at(11, (2, 0))), "a sample's draw depends on no neighbour"
+    assert torch.equal(at(12)[0], at(11)[0]) and not torch.equal(at(12)[1], at(11)[1])
+    assert torch.equal(data.__getitems__([0, 1, 2]).latents, torch.ones(3, 4, 8, 8))
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

@@ -14,7 +14,7 @@ from tinyflux_pl.core.file_lock import locked
 
 
 def files_of(root):
-    return [p for p in root.rglob("*") if p.is_file() and p.name != ".lock"]
+    return [p for p in root.rglob("*") if p.is_file() and not p.name.endswith(".lock")]
 
 
 def read_all(root):

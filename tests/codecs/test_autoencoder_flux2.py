@@ -43,6 +43,18 @@ def test_latents_equal_the_pipelines(vae):
     torch.testing.assert_close(codec.decode(latents), drawn, atol=1e-5, rtol=1e-5)
 
 
+def test_the_deviation_is_divided_by_that_of_the_statistics(vae):
+    folder, model = vae
+    images = torch.rand(2, 3, 32, 48) * 2 - 1
+    codec = AutoencoderFlux2Codec(str(folder), posterior="sampled")
+    mean, deviation = codec.moments(images)
+    with torch.no_grad():
+        spread = torch.nn.functional.pixel_unshuffle(model.encode(images).latent_dist.std, 2)
+    expected = spread / (model.bn.running_var.view(1, -1, 1, 1) + model.bn.eps).sqrt()
+    torch.testing.assert_close(deviation, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mean, AutoencoderFlux2Codec(str(folder)).encode(images))
+
+
 def test_image_sides_must_be_multiples_of_the_cell_size(vae):
     with pytest.raises(ConfigError, match="multiples of 16"):
         AutoencoderFlux2Codec(str(vae[0])).encode(torch.zeros(1, 3, 24, 32))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tinyflux_pl.codecs.autoencoder_flux2 import AutoencoderFlux2Codec
 from tinyflux_pl.codecs.autoencoder_kl import AutoencoderKLCodec
 from tinyflux_pl.codecs.registry import build_codec
-from tinyflux_pl.core.errors import HubError
+from tinyflux_pl.core.errors import ConfigError, HubError
 from tinyflux_pl.core.specs import LatentSpec
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -45,6 +45,20 @@ def test_encoding_with_noise_samples_the_posterior(release, images):
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(2))
     expected = (posterior.mean + posterior.std * noise - 0.1159) * 0.3611
     torch.testing.assert_close(codec.encode(images, noise), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sampled_posterior_is_cached_as_mean_and_deviation(release, images):
+    folder, vae = release
+    plain = AutoencoderKLCodec(str(folder))
+    codec = AutoencoderKLCodec(str(folder), posterior="sampled")
+    posterior = vae.encode(images).latent_dist
+    mean, deviation = codec.moments(images)
+    assert torch.equal(mean, plain.encode(images)) and plain.moments(images)[1] is None
+    torch.testing.assert_close(deviation, posterior.std * 0.3611, rtol=1e-4, atol=1e-6)
+    assert codec.fingerprint() == {**plain.fingerprint(), "posterior": "sampled"}
+    assert build_codec("autoencoder_kl", codec.config()).posterior == "sampled"
+    with pytest.raises(ConfigError, match="no posterior 'mode'"):
+        AutoencoderKLCodec(str(folder), posterior="mode")
 
 
 def test_the_autoencoder_loads_on_first_use_and_can_be_freed(release, images):

@@ -64,7 +64,7 @@ def content(root):
     return {
         p.relative_to(root): p.read_bytes()
         for p in sorted(root.rglob("*"))
-        if p.is_file() and p.name != ".lock"
+        if p.is_file() and not p.name.endswith(".lock")
     }
 
 

@@ -165,7 +165,7 @@ def content(root: Path) -> dict[str, bytes]:
     files_read = (
         p
         for p in sorted(stores.rglob("*"))
-        if p.is_file() and p.name != ".lock" and "decoded." not in p.name
+        if p.is_file() and not p.name.endswith(".lock") and "decoded." not in p.name
     )
     return {str(p.relative_to(stores)): p.read_bytes() for p in files_read}
 

@@ -33,7 +33,7 @@ def world(tmp_path_factory):
 def flips(world):
     """(file, place, bit): every file of the training store once, and others at random."""
     folder, drawn = world / "cache" / "folder" / "train", random.Random(0)
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(".lock")]
     chosen = files + [drawn.choice(files) for _ in range(FLIPS - len(files))]
     return [(file, drawn.randrange(file.stat().st_size), drawn.randrange(8)) for file in chosen]
 

@@ -11,6 +11,7 @@ from tests.faults.conftest import times
 from tests.faults.forks import Child, run
 from tinyflux_pl.app import run as recipes
 from tinyflux_pl.core import rng
+from tinyflux_pl.core.file_lock import FILLING
 
 BATCHES = (1, 3, 8)
 EXACT = ("data.store_dtype=float32", "data.validation_fraction=0.1")
@@ -51,7 +52,7 @@ def uninterrupted(world, noise):
 
 def begun(root, child):
     """Wait until the child holds the cache, and is about to write."""
-    lock = root / "cache" / "folder" / ".lock"
+    lock = root / "cache" / "folder" / FILLING
     while child.alive() and not (lock.exists() and lock.read_text().startswith(f"{child.pid} ")):
         time.sleep(0.001)
 

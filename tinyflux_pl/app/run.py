@@ -162,7 +162,7 @@ def extract(plain: dict[str, Any]) -> int:
     sources = open_sources(parts)
     if not config.rebuild:  # which takes over rows of the old caches, as many as are still valid
         extraction_preflight.check(parts, sources)
-    prepare(parts, rebuild=config.rebuild, sources=sources)
+    prepare(parts, rebuild=config.rebuild, sources=sources, shared=True)
     report.caches(sources, skipped(sources))
     return 0
 

@@ -13,12 +13,14 @@ from tinyflux_pl.cache.cached_text import COUNT, chosen_variants, text_of, varia
 from tinyflux_pl.cache.sample_order import StepRows
 from tinyflux_pl.cache.staleness import rebuild_hint
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
+from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import StaleCache
 from tinyflux_pl.core.hint_forms import HINT
 from tinyflux_pl.core.interpreter import extraction
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
 from tinyflux_pl.core.types import TARGET, Batch
 
+DEVIATION = "latents_deviation"  # the column beside latents from which training draws
 Item = TypeVar("Item")
 Shape = tuple[tuple[int, ...], ...]
 
@@ -40,7 +42,7 @@ class CachedDataset(Dataset):
     """Serves the encodings and the named expert groups of a store, latents and text in fp32.
 
     Of a row with several captions, rows for a step (StepRows) get the one that (`seed`, sample,
-    step) draws, others the first.
+    step) draws, others the first; of latents with a deviation likewise a sample, others the mean.
     Use with DataLoader(batch_sampler=..., collate_fn=collate, num_workers=0): workers only add
     copies to what is already a memory map.
     """
@@ -105,7 +107,7 @@ class CachedDataset(Dataset):
             else [written[i] for i in index.tolist()]
         )
         return Batch(
-            latents=self._rows("latents", index).float(),
+            latents=self._latents(indices, index),
             text=text_of(self._rows, index, chosen),
             sample_ids=self._rows("sample_ids", index),
             dataset_ids=torch.full((len(index),), self.dataset_id),
@@ -139,6 +141,15 @@ class CachedDataset(Dataset):
     def fingerprint(self, group: str = ENCODINGS) -> dict[str, Any]:
         """The inputs that a group was made from."""
         return self.store.groups()[group]
+
+    def _latents(self, indices: list[int], index: Tensor) -> Tensor:
+        """Means, or for a step samples of the posterior: of (seed, sample, step)."""
+        mean = self._rows("latents", index).float()
+        if DEVIATION not in self.layout or not isinstance(indices, StepRows):
+            return mean
+        ids = self._rows("sample_ids", index).tolist()
+        noise = rng.normal(mean.shape[1:], self.seed, "posterior", ids, indices.step)
+        return mean + self._rows(DEVIATION, index).float() * noise
 
     def _hints(self, index: Tensor) -> Tensor:
         """Maps as their network reads them: bytes are pixels, which become [0, 1]."""

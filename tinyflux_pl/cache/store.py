@@ -29,6 +29,7 @@ from tinyflux_pl.cache import sample_keys
 from tinyflux_pl.cache.manifest import Manifest
 from tinyflux_pl.cache.row_reader import Layout, gathered, segment_layouts
 from tinyflux_pl.cache.sealed_json import GROUP_FILE, MANIFEST_FILE
+from tinyflux_pl.cache.shard_claims import claimed, remove_parts
 from tinyflux_pl.cache.shards import VARIANT_SEPARATOR, CacheGroup, shard_files
 from tinyflux_pl.cache.staleness import plain, require_equal
 from tinyflux_pl.core import files
@@ -42,7 +43,7 @@ RESERVED_NAMES = ("text", "caption", "captions")  # prefixes of columns of the e
 
 
 class CacheStore:
-    """The store in one folder. Reading is lazy; writing takes the store's lock."""
+    """The store in one folder. Reading is lazy; describing a group takes the store's lock."""
 
     def __init__(self, root: Path, manifest: Manifest, verify_on_read: bool = True) -> None:
         self.root = root
@@ -56,7 +57,7 @@ class CacheStore:
         self.shards = self.keys.shards
         self._verify_on_read = verify_on_read
         self._groups: dict[str, CacheGroup] = {}
-        self._lock_depth = 0
+        self._is_locked = False
 
     @classmethod
     def create(
@@ -97,7 +98,7 @@ class CacheStore:
         return cls(root, Manifest.read(root), verify_on_read)
 
     def unverified(self) -> CacheStore:
-        """The same store, without hashing shards before they are read."""
+        """The same store, whose shards are read without being hashed."""
         store = copy.copy(self)
         store._verify_on_read = False
         store._groups = {}
@@ -119,19 +120,15 @@ class CacheStore:
     @contextmanager
     def writing(self) -> Iterator[CacheStore]:
         """Hold the store's lock; the kernel frees it when its owner dies, so it is never stale."""
-        if self._lock_depth:
-            self._lock_depth += 1
-            try:
-                yield self
-            finally:
-                self._lock_depth -= 1
+        if self._is_locked:
+            yield self
             return
         with locked(self.root):
-            self._lock_depth = 1
+            self._is_locked = True
             try:
                 yield self
             finally:
-                self._lock_depth = 0
+                self._is_locked = False
 
     def begin_group(self, group: str, fingerprint: Mapping[str, Any], cure: str = "") -> None:
         """Describe or resume a group; StaleCache if it was made from other inputs."""
@@ -142,8 +139,7 @@ class CacheStore:
         if description.exists():
             cached = CacheGroup(folder, self.keys).fingerprint
             require_equal(fingerprint, cached, f"the cached {group!r}", str(folder), cure)
-            # nothing to write, so no lock: several runs may read one store
-            if self.complete(group):
+            if self.complete(group):  # nothing to write, so no lock: several runs may read it
                 return
         with self.writing():
             self._remove_leftovers(folder)
@@ -156,18 +152,21 @@ class CacheStore:
         """The shards that are not yet complete and recorded."""
         return [k for k in range(self.shards) if self.group(group).record(k) is None]
 
+    def claimed(self, group: str, wait: Callable[[int], None]) -> Iterator[int]:
+        """The pending shards that no other process writes, one after another; see shard_claims."""
+        return claimed(self.group(group), self.pending(group), wait)
+
     def write_shard(
         self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None
     ) -> None:
-        """Write rows(k) of a group: tensors (rows, ...), with or without the group's prefix."""
+        """Write rows(k): tensors (rows, ...), with or without the group's prefix; see `claimed`."""
         if k not in range(self.shards):
             raise DataError(f"shard {k} of {self.shards}", where=str(self.root))
         columns = {name.removeprefix(f"{group}."): tensor for name, tensor in tensors.items()}
-        with self.writing():
-            self.group(group).write(k, columns, captions)
+        self.group(group).write(k, columns, captions)
 
     def remove_group(self, group: str) -> None:
-        """Delete a group and all its shards, to write it again."""
+        """Delete a group and its shards."""
         with self.writing():
             (self.group(group).folder / GROUP_FILE).unlink()
             shutil.rmtree(self.root / group)
@@ -177,8 +176,8 @@ class CacheStore:
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Group -> fingerprint."""
-        folders = sorted(path.parent for path in self.root.glob(f"*/{GROUP_FILE}"))
-        return {folder.name: CacheGroup(folder, self.keys).fingerprint for folder in folders}
+        names = sorted(path.parent.name for path in self.root.glob(f"*/{GROUP_FILE}"))
+        return {name: CacheGroup(self.root / name, self.keys).fingerprint for name in names}
 
     def complete(self, group: str) -> bool:
         """True if every shard of the group is complete and recorded."""
@@ -200,7 +199,7 @@ class CacheStore:
         long). Raises CorruptStore if a shard is truncated, altered or missing.
         """
         group, name = self._resolve(key)
-        index = np.asarray(indices, dtype=np.int64)
+        index = np.asarray(indices, np.int64)
         if index.size == 0 or index.min() < 0 or index.max() >= self.total:
             raise IndexError(f"{key}: indices must be in 0..{self.total - 1} and at least one")
         rows = gathered(group, name, self.keys.rows_of, index, first)
@@ -217,8 +216,8 @@ class CacheStore:
         """Every caption of these rows."""
         group = self.group(ENCODINGS)
         shard, row = self.keys.rows_of.locate(np.asarray(indices, dtype=np.int64))
-        stored = (group.caption(k, i) for k, i in zip(shard.tolist(), row.tolist(), strict=True))
-        return [text.split(VARIANT_SEPARATOR) for text in stored]
+        rows = zip(shard.tolist(), row.tolist(), strict=True)
+        return [group.caption(k, i).split(VARIANT_SEPARATOR) for k, i in rows]
 
     def group(self, group: str) -> CacheGroup:
         """A group's shards; DataError if the store has no such group."""
@@ -233,8 +232,9 @@ class CacheStore:
 
     def _remove_leftovers(self, folder: Path) -> None:
         """Remove partial files of a killed writer, and shards of an earlier, longer store."""
-        for leftover in (*self.root.glob(".*.part"), *folder.glob(".*.part")):
+        for leftover in self.root.glob(".*.part"):
             leftover.unlink()
+        remove_parts(folder)
         for shard, k in shard_files(folder).items():
             if k >= self.shards:
                 shard.unlink()

@@ -19,7 +19,7 @@ from tinyflux_pl.cache.sealed_json import (
 from tinyflux_pl.cache.shards import GROUP_FIELDS, CacheGroup, shard_files
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
-from tinyflux_pl.core.file_lock import locked
+from tinyflux_pl.core.file_lock import FILLING, locked
 
 NOT_WRITTEN = "not made yet"
 MISSING = "it is missing"
@@ -92,7 +92,8 @@ def repair(root: Path) -> list[tuple[Path, str]]:
 
     A shard records its own inputs, so shards outlive the manifest and their group's description.
     """
-    with locked(root.parent), locked(root):  # the first is held by an extraction
+    folder = root.parent  # an extraction holds one of its two locks, or both
+    with locked(folder), locked(folder, FILLING), locked(root):
         damaged = [(path, fault) for path, fault in examine(root) if fault and fault != NOT_WRITTEN]
         for path, _ in damaged:
             if path.name in (MANIFEST_FILE, sample_keys.FILE):  # they belong together

@@ -55,13 +55,14 @@ class AutoencoderKLCodec(Codec):
         variant: str | None = None,
         data_deviation: float = 1.0,
         tile: int | None = None,
+        posterior: str = "mean",
     ) -> None:
-        require_settings(scaling, dtype, data_deviation)
+        require_settings(scaling, dtype, data_deviation, posterior)
         tiles.require_tile(tile)
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.revision, self.structure = subfolder, revision, structure
         self.scaling, self.dtype, self.name, self.variant = scaling, dtype, name, variant
-        self.data_deviation, self.tile = data_deviation, tile
+        self.data_deviation, self.tile, self.posterior = data_deviation, tile, posterior
         self.device = torch.device("cpu")
         self._model: Any = None
         self.simulation_seed: int | None = None  # of the random weights of `simulated`
@@ -109,22 +110,20 @@ class AutoencoderKLCodec(Codec):
     def latent_spec(self) -> LatentSpec:
         """Channels, and a halving between each two levels."""
         config = self.vae_config
-        # tells of numbers that mean nothing, before weights are read
-        _ = self.scale, self.statistics
+        _ = self.scale, self.statistics  # which refuse numbers that mean nothing
         return LatentSpec(
             config.get("latent_channels", 4), 2 ** (len(config.get("block_out_channels", [64])) - 1)
         )
 
     @cached_property
     def scale(self) -> float:
-        """scaling_factor (diffusers' default where the config has none), over data_deviation."""
+        """scaling_factor (or diffusers' default), over data_deviation."""
         return scale_of(self.vae_config, self.name) / self.data_deviation
 
     @cached_property
     def shift(self) -> float:
         """shift_factor, 0 where there is none or where it is left out."""
-        shift = self.vae_config.get("shift_factor") if self.scaling == "shifted" else None
-        return float(shift or 0.0)
+        return float((self.scaling == "shifted" and self.vae_config.get("shift_factor")) or 0.0)
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor] | None:
@@ -135,15 +134,25 @@ class AutoencoderKLCodec(Codec):
         self, images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c h8 w8"] | None = None
     ) -> Float[Tensor, "b c h8 w8"]:
         """The posterior's mode, or with standard normal `noise` (from core.rng) a sample of it."""
+        mean, deviation = self._moments(images)
+        return self._normalised(mean if noise is None else mean + deviation * noise.to(mean))
+
+    def moments(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor | None]:
+        """Mean and deviation of normalised latents; without posterior="sampled" the mean alone."""
+        mean, deviation = self._moments(images)
+        latents = self._normalised(mean)
+        if self.posterior == "mean":
+            return latents, None
+        return latents, self._normalised(mean + deviation) - latents
+
+    def _moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         factor = self.latent_spec.downsample
         height, width = images.shape[-2:]
         if height % factor or width % factor:
             cure = f"use sides that are multiples of {factor}"
             raise ConfigError(f"{height} x {width} pixels", where=self.name, cure=cure)
         images = images.to(self.device, getattr(torch, self.dtype))
-        moments = halves.encoded(self._loaded(), images, self.tile, self._halvings)
-        mean, deviation = mean_and_deviation(moments)
-        return self._normalised(mean if noise is None else mean + deviation * noise.to(mean))
+        return mean_and_deviation(halves.encoded(self._loaded(), images, self.tile, self._halvings))
 
     def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]:
         """Normalised latents -> images, not clamped."""
@@ -180,6 +189,7 @@ class AutoencoderKLCodec(Codec):
             "variant": self.variant,
             **({} if self.data_deviation == 1 else {"data_deviation": self.data_deviation}),
             **({} if self.tile is None else {"tile": self.tile}),
+            **({} if self.posterior == "mean" else {"posterior": self.posterior}),
         }
 
     @cached_property
@@ -202,7 +212,7 @@ class AutoencoderKLCodec(Codec):
         }
 
     def _decided(self) -> dict[str, Any]:
-        return decided(self.vae_config, self.deciding, self.tile)
+        return decided(self.vae_config, self.deciding, self.tile, self.posterior)
 
     def to(self, device: Any) -> "AutoencoderKLCodec":
         """Move, now or when loaded."""

@@ -8,11 +8,15 @@ from typing import Any
 from tinyflux_pl.core.errors import ConfigError
 
 
-def require_settings(scaling: str, dtype: str, data_deviation: float) -> None:
+def require_settings(scaling: str, dtype: str, data_deviation: float, posterior: str) -> None:
     """Raise ConfigError for a value that the codec does not know."""
     if scaling not in ("shifted", "unshifted"):
         raise ConfigError(
             f"no scaling {scaling!r}", where="codec.scaling", cure="shifted or unshifted"
+        )
+    if posterior not in ("mean", "sampled"):
+        raise ConfigError(
+            f"no posterior {posterior!r}", where="codec.posterior", cure="mean or sampled"
         )
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ConfigError(
@@ -36,9 +40,11 @@ def require_no_overflow(dtype: str, config: Mapping[str, Any], name: str) -> Non
 
 
 def decided(
-    config: Mapping[str, Any], deciding: Mapping[str, Any], tile: int | None
+    config: Mapping[str, Any], deciding: Mapping[str, Any], tile: int | None, posterior: str
 ) -> dict[str, Any]:
     """Settings that change the latents and differ from diffusers' defaults, `deciding`."""
     settings = {key: config.get(key, default) for key, default in deciding.items()}
     changed = {key: value for key, value in settings.items() if value != deciding[key]}
+    if posterior != "mean":
+        changed["posterior"] = posterior
     return changed if tile is None else {**changed, "tile": tile, "tiled": "fine levels"}

@@ -1,4 +1,4 @@
-"""One writer a folder: a lock that the kernel frees when its owner dies."""
+"""Locks of folders, which the kernel frees when their owner dies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tinyflux_pl.core.errors import DataError
 
+FILLING = ".filling.lock"  # of a folder of caches, beside its .lock: see app.caches.waiting
 PATIENCE = 2.0  # seconds in which whoever has just taken the lock has written who it is
 POLL_SECONDS = 0.2  # between two looks of a process that waits
 
@@ -22,29 +23,35 @@ def locked(
     name: str = ".lock",
     wait: Callable[[str], None] | None = None,
     use: str = "the cache is being written",
+    shared: bool = False,
 ) -> Generator[None]:
     """Hold the folder's lock; DataError with its owner if another process holds it.
+
+    A `shared` one can be held by several processes, but not beside one that has it alone.
 
     `use` says in the message what the owner does with the folder. With `wait`, wait for the lock
     instead: `wait(owner)` is called at every look, and ends the waiting by raising. An owner is
     "PID on HOST", or "unknown" for a moment.
     """
     with open(folder / name, "a+") as lock:
-        _take(lock, folder, wait, use)
+        _take(lock, folder, wait, use, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {os.uname().nodename}")
         lock.flush()
         try:
             yield
         finally:
-            lock.truncate(0)
+            if not shared:
+                lock.truncate(0)
 
 
-def _take(lock: TextIOWrapper, folder: Path, wait: Callable[[str], None] | None, use: str) -> None:
+def _take(
+    lock: TextIOWrapper, folder: Path, wait: Callable[[str], None] | None, use: str, mode: int
+) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, mode | fcntl.LOCK_NB)
             return
         except BlockingIOError as error:
             lock.seek(0)

@@ -108,6 +108,10 @@ class Codec(Protocol):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]: ...
 
+    def moments(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor | None]:
+        """Latents (B, C, h, w) to cache and the deviation around them; None: they are exact."""
+        return self.encode(images), None
+
     def to(self, device: torch.device | str) -> Codec:
         """Move to a device, now or when weights are loaded."""
         return self

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.cache.cached_text import COUNT, prefix_of
+from tinyflux_pl.cache.dataset import DEVIATION
 from tinyflux_pl.codecs.inpaint_mask import inpaint_input
 from tinyflux_pl.core.hint_forms import HINT, LATENTS, PIXELS
 from tinyflux_pl.core.protocols import Codec, Record, TextEncoder
@@ -89,11 +90,14 @@ def image_columns(
     batch: int,
     hint_form: str = LATENTS,
 ) -> dict[str, Tensor]:
-    latents = codec.encode(images_of(filled(block, batch)).to(device))[: len(block)]
+    latents, deviation = codec.moments(images_of(filled(block, batch)).to(device))
+    latents = latents[: len(block)]
     columns = {
         "latents": latents.to(dtype).cpu(),
         "sample_ids": torch.tensor([r.sample_id for r in block], dtype=torch.int64),
     }
+    if deviation is not None:
+        columns[DEVIATION] = deviation[: len(block)].to(dtype).cpu()
     if all(r.mask is not None for r in block):
         masks = torch.from_numpy(np.stack([np.asarray(r.mask, np.float32) for r in block]))[:, None]
         columns["masks"] = torch.nn.functional.interpolate(masks, latents.shape[-2:], mode="area")[

@@ -12,9 +12,10 @@ from tinyflux_pl.cache.disk_space import require_disk_space
 from tinyflux_pl.cache.rebuild import ReusableRows
 from tinyflux_pl.cache.shards import VARIANT_SEPARATOR
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
+from tinyflux_pl.core import interruption
 from tinyflux_pl.core.hint_forms import LATENTS
 from tinyflux_pl.core.precision import autocast
-from tinyflux_pl.core.progress import track
+from tinyflux_pl.core.progress import bar, say
 from tinyflux_pl.core.protocols import Codec, Extractor, Record, Records, TextEncoder
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.extraction.columns import filled, image_columns, images_of, text_columns
@@ -52,13 +53,12 @@ def encode(
     Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """
     reusable = reusable or ReusableRows(None, store, ENCODINGS)
-    pending = store.pending(ENCODINGS)
-    todo = _Blocks(store, reusable, pending, f"{title}: encode", batch)
-    for k in pending:
+    todo = _Work(store, reusable, ENCODINGS, f"{title}: encode", batch)
+    for k in todo.shards():
         rows = store.rows(k)
         parts: list[dict[str, Tensor]] = []
         captions: list[tuple[str, ...]] = []
-        for block in todo.of(k):
+        for block in todo.blocks(k):
             read = [records[i] for i in block]
             parts.append(image_columns(read, codec, dtype, device, batch, hint_form))
             captions += [r.captions for r in read]
@@ -68,10 +68,10 @@ def encode(
             columns |= text_columns(captions, text, dtype, variants)
         written = list(map(VARIANT_SEPARATOR.join, captions))
         merged_captions = reusable.merge_captions(rows, written)
-        _write(store, ENCODINGS, k, reusable.merge(rows, columns), merged_captions, pending)
+        todo.write(k, reusable.merge(rows, columns), merged_captions)
     codec.free()
     text.free()
-    return todo.close()
+    return todo.computed
 
 
 @torch.inference_mode()
@@ -98,8 +98,7 @@ def extract(
     """
     group = extractor.name
     reusable = reusable or ReusableRows(None, store, group)
-    pending = store.pending(group)
-    todo = _Blocks(store, reusable, pending, f"{title}: {group}", batch)
+    todo = _Work(store, reusable, group, f"{title}: {group}", batch)
 
     def inputs(block: list[int]) -> tuple[int, Tensor, TextEmbeddings, list[int]]:
         ids = store.gather("sample_ids", filled(block, batch)).tolist()
@@ -120,34 +119,75 @@ def extract(
             columns = worker.extract(*arguments)
         return {name: value[:count].to(dtype).cpu() for name, value in columns.items()}
 
-    for k in pending:
-        parts = list(side_by_side([extractor, *copies], features, map(inputs, todo.of(k))))
-        _write(store, group, k, reusable.merge(store.rows(k), _joined(parts)), None, pending)
-    return todo.close()
+    for k in todo.shards():
+        parts = list(side_by_side([extractor, *copies], features, map(inputs, todo.blocks(k))))
+        todo.write(k, reusable.merge(store.rows(k), _joined(parts)))
+    return todo.computed
 
 
-class _Blocks:
-    """The rows still to be computed, in blocks shard by shard, behind one progress bar."""
+class _Work:
+    """The shards of a group that this process computes, in blocks, behind one progress bar.
+
+    Other processes may fill the same group: the bar counts their rows too, `computed` does not.
+    """
 
     def __init__(
-        self, store: CacheStore, reusable: ReusableRows, pending: list[int], title: str, batch: int
+        self, store: CacheStore, reusable: ReusableRows, group: str, title: str, batch: int
     ) -> None:
-        self._rows = {k: len(reusable.missing_rows(store.rows(k))) for k in pending}
-        self._batch, self.total = batch, sum(self._rows.values())
-        blocks = (
-            block for k in pending for block in _split(reusable.missing_rows(store.rows(k)), batch)
-        )
-        self._bar = iter(track(blocks, title, self.total, "image", batch) if self.total else ())
+        self.computed = 0
+        self._store = store
+        self._group = group
+        self._title = title
+        self._batch = batch
+        pending = store.pending(group)
+        self._missing = {k: reusable.missing_rows(store.rows(k)) for k in pending}
+        self._remaining = set(pending)
+        self._bar: Any = None
+        self._waits = False
+        self._has_space = False
 
-    def of(self, k: int) -> Iterator[list[int]]:
-        """The blocks of shard k; shards come in their order."""
-        for _ in range(-(-self._rows[k] // self._batch)):
-            yield next(self._bar)
+    def shards(self) -> Iterator[int]:
+        """Each shard that is left to this process, locked meanwhile; ends with the group."""
+        total = sum(map(len, self._missing.values()))
+        if not total:
+            yield from self._store.claimed(self._group, self._wait)
+            return
+        with bar(self._title, total, "image") as self._bar:
+            for k in self._store.claimed(self._group, self._wait):
+                yield k
+                self._remaining.discard(k)
+            self._count_recorded()
 
-    def close(self) -> int:
-        """End the bar; how many rows there were."""
-        next(self._bar, None)
-        return self.total
+    def blocks(self, k: int) -> Iterator[list[int]]:
+        """The rows of shard k that have to be computed, in blocks; a requested stop ends here."""
+        for block in _split(self._missing[k], self._batch):
+            interruption.poll()
+            yield block
+            self.computed += len(block)
+            self._bar.update(len(block))
+
+    def write(self, k: int, columns: dict[str, Tensor], captions: list[str] | None = None) -> None:
+        """Write shard k; DiskFull before the first one if there is no room for all."""
+        if not self._has_space:
+            require_disk_space(self._store, self._group, columns)
+            self._has_space = True
+        self._store.write_shard(self._group, k, columns, captions)
+
+    def _wait(self, count: int) -> None:
+        interruption.poll()
+        if not self._waits:
+            self._waits = True
+            say(f"{self._title}: waiting for {count} shards that other processes write")
+        self._count_recorded()
+
+    def _count_recorded(self) -> None:
+        """Count the rows of shards that other processes have written."""
+        recorded = {
+            k for k in self._remaining if self._store.group(self._group).record(k) is not None
+        }
+        self._remaining -= recorded
+        if self._bar is not None:
+            self._bar.update(sum(len(self._missing[k]) for k in recorded))
 
 
 def _split(rows: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -157,19 +197,6 @@ def _split(rows: Sequence[int], size: int) -> Iterator[list[int]]:
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
-
-
-def _write(
-    store: CacheStore,
-    group: str,
-    k: int,
-    columns: dict[str, Tensor],
-    captions: list[str] | None,
-    pending: list[int],
-) -> None:
-    if k == pending[0]:
-        require_disk_space(store, group, columns)
-    store.write_shard(group, k, columns, captions)
 
 
 def _cached(store: CacheStore, rows: list[int]) -> tuple[Tensor, TextEmbeddings]:

@@ -16,7 +16,7 @@ from tinyflux_pl.app.caches.group_fingerprints import (
 )
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
-from tinyflux_pl.app.caches.waiting import writing
+from tinyflux_pl.app.caches.waiting import filling, writing
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.data.records import caption_lengths
@@ -27,22 +27,26 @@ MAX_COPIES = 8
 
 
 def prepare(
-    parts: Parts, rebuild: bool = False, sources: list[Source] | None = None
+    parts: Parts,
+    rebuild: bool = False,
+    sources: list[Source] | None = None,
+    shared: bool = False,
 ) -> list[Source]:
     """Fill the caches of the run's sources, encoders and teachers one at a time.
 
     All checks come before the first image is encoded. With `rebuild` the old caches stay until the
     new ones are complete, which take over every row that is still valid. `sources`: if they are
-    open already.
+    open already. `shared`: other processes may fill the same caches meanwhile, a shard each;
+    without it they wait for this one.
     """
     sources = open_sources(parts) if sources is None else sources
-    with ExitStack() as locks:
-        _lock_incomplete(sources, rebuild, locks)
-        for source in sources:
-            for cache in source.caches.values():
-                cache.create_store(rebuild)
-        _begin_encodings(parts, sources)
-        extractors = {name: _begin_expert(parts, sources, name) for name in parts.cached}
+    shared = shared and not rebuild
+    with ExitStack() as filled:
+        with ExitStack() as begun:
+            _lock_incomplete(sources, rebuild, shared, begun, filled)
+            extractors = _begin(parts, sources, rebuild)
+            if not shared:
+                filled.push(begun.pop_all())
         _encode(parts, sources)
         for name in list(extractors):
             _extract(parts, sources, name, extractors.pop(name))
@@ -52,13 +56,30 @@ def prepare(
     return sources
 
 
-def _lock_incomplete(sources: list[Source], rebuild: bool, locks: ExitStack) -> None:
+def _lock_incomplete(
+    sources: list[Source], rebuild: bool, shared: bool, begun: ExitStack, filled: ExitStack
+) -> None:
     """Lock the folder of every source that will be written; a second process waits."""
     for source in sorted(sources, key=lambda source: source.folder):
         if rebuild or not source.is_complete:
-            locks.enter_context(writing(source))
-            for cache in source.caches.values():
-                cache.close()  # another process may have written it while this one waited
+            begun.enter_context(writing(source))
+            filled.enter_context(filling(source, shared))
+            _close([source])  # another process may have written it while this one waited
+
+
+def _close(sources: list[Source]) -> None:
+    for source in sources:
+        for cache in source.caches.values():
+            cache.close()
+
+
+def _begin(parts: Parts, sources: list[Source], rebuild: bool) -> dict[str, Any]:
+    """Create or resume the stores and describe their groups; returns the extractors."""
+    for source in sources:
+        for cache in source.caches.values():
+            cache.create_store(rebuild)
+    _begin_encodings(parts, sources)
+    return {name: _begin_expert(parts, sources, name) for name in parts.cached}
 
 
 def _begin_encodings(parts: Parts, sources: list[Source]) -> None:

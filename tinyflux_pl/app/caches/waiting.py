@@ -1,4 +1,4 @@
-"""A cache that several processes need is filled by one of them; the others wait for it."""
+"""Several processes that need one cache: one that needs it alone waits for the others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from tinyflux_pl.app.caches.replacement import NEW
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.core import interruption, progress
-from tinyflux_pl.core.file_lock import locked
+from tinyflux_pl.core.file_lock import FILLING, locked
 
 
 @contextmanager
 def writing(source: Source) -> Generator[None]:
-    """Hold the lock of a source's folder, after waiting for a process that has it.
+    """Have a source's folder alone, after waiting for a process that has it.
 
     If that process dies, the kernel frees the lock, and one of those that wait continues its work.
     Raises Interrupted if a stop is requested meanwhile.
@@ -24,6 +24,18 @@ def writing(source: Source) -> Generator[None]:
     source.folder.mkdir(parents=True, exist_ok=True)
     waiting = _Waiting(source)
     with locked(source.folder, wait=waiting):
+        waiting.end()
+        yield
+
+
+@contextmanager
+def filling(source: Source, shared: bool) -> Generator[None]:
+    """Fill a source's caches, within `writing`; a `shared` filling goes on beside others after it.
+
+    One that is not shared waits for those that are.
+    """
+    waiting = _Waiting(source)
+    with locked(source.folder, FILLING, wait=waiting, shared=shared):
         waiting.end()
         yield
 

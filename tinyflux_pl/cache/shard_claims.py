@@ -1,0 +1,88 @@
+"""Locks of single shards, by which several processes fill one group of a store."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tinyflux_pl.cache.shards import CacheGroup
+
+FILE = ".claims"
+POLL_SECONDS = 0.2
+
+
+class ShardClaims:
+    """Byte k of a file in the group's folder is the lock of shard k.
+
+    The kernel frees a process's locks when it ends. They are POSIX locks: within one process they
+    exclude nothing, and one group is to be opened once at a time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = open(folder / FILE, "ab")  # noqa: SIM115 - `opened` closes it
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path) -> Generator[ShardClaims]:
+        """The locks of a folder; those still held are freed at the end."""
+        claims = cls(folder)
+        try:
+            yield claims
+        finally:
+            claims.file.close()
+
+    def take(self, k: int) -> bool:
+        """Lock shard k; False if another process has it."""
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, k)
+        except (BlockingIOError, PermissionError):  # systems differ in the error
+            return False
+        return True
+
+    def release(self, k: int) -> None:
+        """Free shard k."""
+        fcntl.lockf(self.file, fcntl.LOCK_UN, 1, k)
+
+
+def claimed(group: CacheGroup, pending: list[int], wait: Callable[[int], None]) -> Iterator[int]:
+    """Each shard that is left for this process to write, locked while the caller has it.
+
+    Shards that other processes are writing are passed over, and come later if those end without
+    them; `wait(count)` is called at every look while there are no others. Returns once every shard
+    is recorded.
+    """
+    if not pending:
+        return
+    with ShardClaims.opened(group.folder) as claims:
+        while pending:
+            busy = []
+            for k in pending:
+                if not claims.take(k):
+                    busy.append(k)
+                    continue
+                try:
+                    if group.record(k) is None:
+                        yield k
+                finally:
+                    claims.release(k)
+            if len(busy) == len(pending):
+                wait(len(busy))
+                time.sleep(POLL_SECONDS)
+            pending = busy
+    # whoever still has the file open finds every shard recorded
+    (group.folder / FILE).unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed writers left in a group's folder; shards that are being written stay."""
+    parts = list(folder.glob(".*.part"))
+    if not parts:
+        return
+    with ShardClaims.opened(folder) as claims:
+        for part in parts:
+            number = part.name.removeprefix(".shard_").partition(".")[0]
+            if not number.isdecimal() or claims.take(int(number)):
+                part.unlink(missing_ok=True)

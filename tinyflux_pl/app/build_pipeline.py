@@ -26,13 +26,13 @@ from tinyflux_pl.engine.placement import Placement
 
 def pipeline(config: Generate) -> Any:
     """The pipeline of `checkpoint`, or of `model` with its published weights, on its device."""
-    from tinyflux_pl.inference import distilled_settings
+    from tinyflux_pl.inference import distilled_settings, emulated_numbers
     from tinyflux_pl.inference.adapters import with_adapters
     from tinyflux_pl.inference.embeddings import with_embeddings
     from tinyflux_pl.inference.pipeline import device_of
 
     config = release_settings.followed(config)
-    device_of(config.hardware.accelerator)  # raises for a missing GPU, before weights are read
+    device = device_of(config.hardware.accelerator)  # raises for a missing GPU
     if config.simulate:
         built = simulation.simulated(config)
     else:
@@ -43,6 +43,8 @@ def pipeline(config: Generate) -> Any:
     built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     report.notes(distilled_settings.notes(built))
+    if config.checkpoint is None:  # which fixes its own dtype
+        report.notes(emulated_numbers.notes(built.denoiser, device))
     pictures = {"references": config.references, "image": config.image, "mask": config.mask}
     if config.control is not None or built.denoiser.hint_shape(1, 1) is not None:
         built = _controlled(built, config)

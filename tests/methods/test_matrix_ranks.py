@@ -32,6 +32,7 @@ def test_two_ranks_move_the_same_weights_in_a_cell_of_the_matrix(project, method
     # What has a gradient on either rank moves, and nothing else: without decay, a part behind a
     # gate that is still exactly zero stays as it is.
     taught = first.taught | second.taught
-    assert first.moved == taught and taught <= names
+    reached = first.reached | second.reached
+    assert taught <= first.moved <= reached <= names
     # Of a new network the gates are still zero in the second step.
-    assert len(taught) > len(names) / (6 if method == "full" else 2)
+    assert len(first.moved) > len(names) / (6 if method == "full" else 2)

@@ -23,6 +23,8 @@ from tinyflux_pl.core.errors import ConfigError
 
 RANKS = 2
 DEVICES = (f"hardware.devices={RANKS}", "hardware.strategy=ddp")
+# AdamW divides by the gradient's size plus 1e-8: smaller ones may round to no change at all
+LEAST_GRADIENT = 1e-12
 PATIENCE = 600.0  # seconds that a cell may take: a busy machine is no fault
 
 
@@ -30,11 +32,13 @@ PATIENCE = 600.0  # seconds that a cell may take: a busy machine is no fault
 class Trained:
     """Hashes of a network's tensors on one rank, by name, or the refusal of its run.
 
-    `taught` are the parameters that had a gradient other than zero on this rank.
+    `reached` are the parameters that had a gradient other than zero on this rank, `taught` those
+    with one that AdamW cannot lose beside its epsilon.
     """
 
     before: dict[str, str]
     after: dict[str, str]
+    reached: frozenset[str]
     taught: frozenset[str]
     refusal: str | None = None
 
@@ -113,13 +117,18 @@ class _Rank:
         fit = TrainingRun.fit
 
         def recorded(training: TrainingRun) -> None:
-            network, taught = training.trainable.denoiser, set[str]()
+            network = training.trainable.denoiser
+            largest: dict[str, float] = {}
             for name, parameter in network.named_parameters():
                 if parameter.requires_grad:
-                    parameter.register_post_accumulate_grad_hook(_noted(name, taught))
+                    parameter.register_post_accumulate_grad_hook(_noted(name, largest))
             before = digests(network)
             fit(training)
-            self.trained = Trained(before, digests(network), frozenset(taught))
+            reached, taught = (
+                frozenset(name for name, value in largest.items() if value > least)
+                for least in (0.0, LEAST_GRADIENT)
+            )
+            self.trained = Trained(before, digests(network), reached, taught)
 
         TrainingRun.fit = recorded
         with kept_compositions.kept({}):
@@ -135,17 +144,18 @@ class _Rank:
         try:
             run("train", folder, *words)
         except ConfigError as error:
-            return Trained({}, {}, frozenset(), refusal=str(error))
+            return Trained({}, {}, frozenset(), frozenset(), refusal=str(error))
         assert self.trained is not None, "the run took no step"
         return self.trained
 
 
-def _noted(name: str, taught: set[str]) -> Callable[[torch.Tensor], None]:
-    """A hook that adds the name where the gradient of a backward pass is not zero."""
+def _noted(name: str, largest: dict[str, float]) -> Callable[[torch.Tensor], None]:
+    """A hook that keeps the largest entry of the gradients of all backward passes."""
 
     def note(parameter: torch.Tensor) -> None:
-        if parameter.grad is not None and parameter.grad.any():
-            taught.add(name)
+        if parameter.grad is not None:
+            entry = float(parameter.grad.abs().max())
+            largest[name] = max(entry, largest.get(name, 0.0))
 
     return note
 

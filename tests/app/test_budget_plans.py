@@ -24,6 +24,13 @@ def test_every_family_fits_twelve_gibibytes(model, tmp_path):
         assert len(line.rpartition(": ")[2].split()) == count
 
 
+@pytest.mark.parametrize("choice", ["resident", "sequential", "offload", "auto"])
+def test_a_choice_of_engine_is_its_placement(choice, tmp_path):
+    chosen = settings("generate", tmp_path, "model=sdxl", f"engine={choice}", "engine.budget=9GiB")
+    assert chosen.engine.placement == choice and chosen.engine.budget == "9GiB"
+    assert settings("generate", tmp_path, "model=sdxl").engine.placement is None
+
+
 @pytest.mark.parametrize(
     ("budget", "precision", "most"), [("11.5GiB", "fp8", 6), ("6GiB", None, 50)]
 )

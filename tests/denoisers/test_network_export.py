@@ -9,8 +9,10 @@ from tests.denoisers import test_tinyflux, test_unet
 from tests.denoisers.test_conformance import SMALL
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.denoisers.flux1_layout import to_diffusers, to_original
-from tinyflux_pl.denoisers.network_export import TOLERANCE, exported
+from tinyflux_pl.denoisers.network_export import TOLERANCE, exported, exported_branch
+from tinyflux_pl.denoisers.released_control import ReleasedControl
 from tinyflux_pl.denoisers.tinyflux_diffusers import tinyflux_model
+from tinyflux_pl.methods.controlnet import ControlNet
 
 RELEASED = ("flux1", "flux2", "flux3", "sd3", "sdxl")
 
@@ -38,6 +40,54 @@ def test_diffusers_reads_each_released_family_back(tmp_path, name):
     assert read.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[key]) for key, value in read.state_dict().items())
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("flux1", "FluxControlNetModel"),
+        ("sd3", "SD3ControlNetModel"),
+        ("sdxl", "ControlNetModel"),
+    ],
+)
+def test_diffusers_reads_a_control_branch_back(tmp_path, name, kind):
+    import diffusers
+
+    denoiser = small(name)
+    ControlNet().prepare(denoiser)
+    with torch.no_grad():
+        for parameter in denoiser.branch.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    assert exported_branch(denoiser, "diffusers", tmp_path / "out") <= TOLERANCE
+    read = getattr(diffusers, kind).from_pretrained(tmp_path / "out", subfolder="controlnet")
+    state = denoiser.branch.net.state_dict()
+    assert read.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in read.state_dict().items())
+
+
+def test_a_branch_read_back_with_other_weights_leaves_nothing(tmp_path, monkeypatch):
+    denoiser = small("flux1")
+    ControlNet().prepare(denoiser)
+    write = ReleasedControl.write
+
+    def changed(branch, folder):
+        read = write(branch, folder)
+        for parameter in read.parameters():
+            parameter.data.add_(0.1)
+        return read
+
+    monkeypatch.setattr(ReleasedControl, "write", changed)
+    with pytest.raises(CheckpointMismatch, match="output differs"):
+        exported_branch(denoiser, "diffusers", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_branch_without_a_layout_elsewhere_is_refused(tmp_path):
+    denoiser = test_tinyflux.denoiser()
+    ControlNet().prepare(denoiser)
+    with pytest.raises(ConfigError, match="for a control branch") as caught:
+        exported_branch(denoiser, "diffusers", tmp_path / "out")
+    assert "none" in caught.value.cure and not list(tmp_path.iterdir())
 
 
 def test_tinyflux_is_a_folder_of_diffusers(tmp_path):

@@ -1,4 +1,4 @@
-"""Write a trained network in the layout of another library, which reads it back first.
+"""Write a trained network or control branch in another library's layout, which is read back first.
 
 python -m tinyflux_pl.app.export_model outputs/RUN folder
 python -m tinyflux_pl.app.export_model outputs/RUN folder --layout bfl
@@ -35,25 +35,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def export_model(
     source: Path, target: Path, layout: str = "diffusers", weights: str = "averaged"
 ) -> str:
-    """Write the network of a checkpoint into a new folder, after reading it back and comparing.
+    """Write a checkpoint's network or control branch into a new folder, read back and compared.
 
     ConfigError for a folder that exists and a layout that the network does not have,
     CheckpointMismatch for an adapter and for an export that answers otherwise.
     """
-    from tinyflux_pl.denoisers.network_export import exported
+    from tinyflux_pl.denoisers.network_export import exported, exported_branch
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
     from tinyflux_pl.inference.pipeline import Pipeline
+    from tinyflux_pl.methods.registry import method_of
 
     if target.exists():
         raise ConfigError("it exists", where=str(target), cure="name a new folder")
     checkpoint = open_checkpoint(source)
-    if "base" in checkpoint.config:
+    exports_branch = method_of(checkpoint.config).exports_branch
+    if "base" in checkpoint.config and not exports_branch:
         cure = "merge it first: python -m tinyflux_pl.app.adapters merge RUN merged"
         raise CheckpointMismatch(
             "an adapter is no whole network", where=str(checkpoint.path), cure=cure
         )
     denoiser = Pipeline.from_checkpoint(checkpoint, weights).denoiser
-    difference = exported(denoiser, layout, target)
+    write = exported_branch if exports_branch else exported
+    difference = write(denoiser, layout, target)
     return f"exported: {target} ({layout}); read back, outputs differ by at most {difference:.1g}"
 
 

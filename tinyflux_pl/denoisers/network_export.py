@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
@@ -25,13 +27,27 @@ def exported(denoiser: Any, layout: str, folder: Path) -> float:
     """
     if layout not in denoiser.layouts:
         raise denoiser.no_layout(layout)
-    if denoiser.branch is not None:
-        cure = "export the base; a control branch has no such layout here"
-        raise ConfigError("the network has a control branch", where=denoiser.name, cure=cure)
+    return _written(denoiser, denoiser, partial(denoiser.write_as, layout), folder)
+
+
+def exported_branch(denoiser: Any, layout: str, folder: Path) -> float:
+    """As `exported`, of the denoiser's control branch alone."""
+    branch = denoiser.branch
+    if layout not in branch.layouts:
+        forms = ", ".join(branch.layouts) or "none"
+        raise ConfigError(
+            f"no layout {layout!r} for a control branch",
+            where="layout",
+            cure=f"that of {denoiser.name} is written as: {forms}",
+        )
+    return _written(denoiser, branch, branch.write, folder)
+
+
+def _written(denoiser: Any, owner: Any, write: Callable[[Path], nn.Module], folder: Path) -> float:
+    """Write `owner.net`; the largest difference of the denoiser's outputs once it is read back."""
     staged = files.staging_path(folder)
     try:
-        read_back = denoiser.write_as(layout, staged)
-        difference = _difference(denoiser, read_back)
+        difference = _difference(denoiser, owner, write(staged))
         if difference > TOLERANCE:
             what = f"read back, the network's output differs by {difference:.2g} of its largest"
             raise CheckpointMismatch(what, where=str(folder), cure="report it with the versions")
@@ -42,18 +58,18 @@ def exported(denoiser: Any, layout: str, folder: Path) -> float:
 
 
 @torch.inference_mode()
-def _difference(denoiser: Any, read_back: Any) -> float:
-    """The largest difference of two networks' predictions, relative to the largest prediction."""
-    was_training, network = denoiser.training, denoiser.net
+def _difference(denoiser: Any, owner: Any, read_back: nn.Module) -> float:
+    """The largest difference of predictions with another `owner.net`, relative to the largest."""
+    was_training, network = denoiser.training, owner.net
     inputs = example_inputs(denoiser)
     denoiser.eval()
     try:
         expected = denoiser(*inputs).sample.float()
         weight = next(network.parameters())
-        denoiser.net = read_back.to(device=weight.device, dtype=weight.dtype).eval()
+        owner.net = read_back.to(device=weight.device, dtype=weight.dtype).eval()
         answer = denoiser(*inputs).sample.float()
     finally:
-        denoiser.net = network
+        owner.net = network
         denoiser.train(was_training)
     return float((answer - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
@@ -71,5 +87,7 @@ def example_inputs(denoiser: Any) -> tuple[Tensor, Tensor, Conditioning]:
     text = TextEmbeddings(normal(1, spec.length, spec.width), mask, normal(1, spec.pooled))
     width = denoiser.inpaint_channels
     inpaint = normal(1, width, CELLS, CELLS) if width else None
+    shape = denoiser.hint_shape(CELLS, CELLS)
+    hint = None if shape is None else normal(1, *shape).float()
     t = torch.full((1,), 0.5, device=weight.device)
-    return normal(1, channels, CELLS, CELLS), t, Conditioning(text, inpaint=inpaint)
+    return normal(1, channels, CELLS, CELLS), t, Conditioning(text, inpaint=inpaint, hint=hint)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
+
+SUBFOLDER = "controlnet"  # of an exported folder, as pipelines name it
 
 
 class ReleasedControl(nn.Module):
@@ -15,6 +18,8 @@ class ReleasedControl(nn.Module):
     Weights that both have are copied; the layers through which it adds are zero, as diffusers makes
     them, so that an untrained one changes nothing. `strength` multiplies what it adds.
     """
+
+    layouts: ClassVar[tuple[str, ...]] = ("diffusers",)
 
     def __init__(self, kind: str, base: Any, **changes: Any) -> None:
         import diffusers
@@ -33,6 +38,17 @@ class ReleasedControl(nn.Module):
             **{name: single(value) for name, value in inputs.items()},
             conditioning_scale=self.strength,
             return_dict=False,
+        )
+
+    def write(self, folder: Path) -> nn.Module:
+        """Write `controlnet/` as diffusers reads it; returns the network as it was read back."""
+        self.net.save_pretrained(folder / SUBFOLDER, safe_serialization=True)
+        return type(self.net).from_pretrained(
+            folder,
+            subfolder=SUBFOLDER,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
         )
 
     def enable_gradient_checkpointing(self) -> None:

@@ -25,6 +25,7 @@ class ControlNet(Method):
     name = "controlnet"
     needs_base = True
     adds_to_base = True
+    exports_branch = True
 
     def __init__(self, depth: int | None = None, base_precision: str | None = None) -> None:
         self.depth, self.base_precision = depth, checked(base_precision)

@@ -19,7 +19,8 @@ class Method(Protocol):
 
     `needs_base`: a run must be given trained weights (init= or model.weights=). `adds_to_base`: it
     trains an addition to weights that stay as they are, so checkpoints refer to those instead of
-    holding them. `reads`: groups of a run's configuration, otherwise of drawing alone, that decide
+    holding them. `exports_branch`: what it trained is a branch, which leaves without its base.
+    `reads`: groups of a run's configuration, otherwise of drawing alone, that decide
     what it learns. `unread`: dotted keys of a run's configuration that it does not read, each with
     the reason; `masks_unread`: why the masks of pictures do not weigh its loss, "" where they do.
     `base_precision`: the format of the frozen base's weights (methods.base_precision);
@@ -32,6 +33,7 @@ class Method(Protocol):
     name: str
     needs_base: bool = False
     adds_to_base: bool = False
+    exports_branch: bool = False
     reads: ClassVar[tuple[str, ...]] = ()
     unread: ClassVar[Mapping[str, str]] = {}
     masks_unread: str = ""

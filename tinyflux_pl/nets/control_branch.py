@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,8 +34,10 @@ class ControlBranch(nn.Module):
     `channels` are those of a token of the map. `is_last`: no block follows these, so that of the
     last one's answers only the image is read. The branch begins with the network's own embedded
     inputs, which it takes from the call of the first block. Its parameters are fp32 and train;
-    `strength` multiplies what it adds.
+    `strength` multiplies what it adds. No other library has a layout for it.
     """
+
+    layouts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, blocks: Sequence[StackBlock], channels: int, width: int, is_last: bool

@@ -78,8 +78,8 @@ def waits(child):
     return lambda: "waiting for the cache" in child.log.read_text()
 
 
-def claimed(root):
-    return list((root / "cache" / "shapes").glob("train/encodings/.claims"))
+def begun(root):
+    return list((root / "cache" / "shapes").glob("train/encodings/.writing"))
 
 
 def contents(root):
@@ -99,7 +99,7 @@ def test_two_processes_share_the_shards_and_write_the_bytes_of_one(tmp_path):
     go = roots[1] / "go"
     first_work = stopping_before_a_shard(lambda: recipes.extract(configs[1]), go)
     with Child(first_work, tmp_path / "first.log") as first:
-        wait_for(lambda: claimed(roots[1]), first)
+        wait_for(lambda: begun(roots[1]), first)
         with Child(lambda: recipes.extract(configs[1]), tmp_path / "second.log") as second:
             wait_for(lambda: "waiting for 1 shards" in second.log.read_text(), first, second)
             go.touch()
@@ -112,7 +112,7 @@ def test_a_process_takes_the_shard_of_one_that_died(tmp_path, config):
     never = tmp_path / "never"
     work = stopping_before_a_shard(lambda: recipes.extract(config), never)
     with Child(work, tmp_path / "first.log") as first:
-        wait_for(lambda: claimed(tmp_path), first)
+        wait_for(lambda: begun(tmp_path), first)
         with Child(lambda: recipes.extract(config), tmp_path / "second.log") as second:
             wait_for(lambda: "waiting for 1 shards" in second.log.read_text(), first, second)
             first.kill()
@@ -125,7 +125,7 @@ def test_a_training_waits_for_those_that_share_a_cache(tmp_path, config):
     go = tmp_path / "go"
     work = stopping_before_a_shard(lambda: recipes.extract(config), go)
     with Child(work, tmp_path / "first.log") as first:
-        wait_for(lambda: claimed(tmp_path), first)
+        wait_for(lambda: begun(tmp_path), first)
         with Child(lambda: alone(config), tmp_path / "second.log") as second:
             wait_for(waits(second), first, second)
             assert not shards(tmp_path)

@@ -104,15 +104,18 @@ def served(config, workers=0, rank=None, world=1):
     return recomputed, [train.__getitems__(chosen).sample_ids.tolist() for chosen in rows]
 
 
+def _stored(root):
+    """Path -> time and bytes of each file of the stores; not of the index of a copied folder."""
+    files = (path for path in (root / "cache").rglob("*") if path.is_file())
+    stored = [path for path in files if "decoded." not in path.name]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in stored}
+
+
 def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
     """Two worker processes, then two real ranks: no row is computed, equal samples are drawn."""
     root = caching.copied(world, tmp_path / "ranks")
     config = caching.config(root, task="train", pretrained=False)
-    before = {
-        p: (p.stat().st_mtime_ns, p.read_bytes())
-        for p in (root / "cache").rglob("*")
-        if p.is_file()
-    }
+    before = _stored(root)
     recomputed, alone = served(config)
     with_workers = served(config, workers=2)
 
@@ -125,11 +128,7 @@ def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
         assert ended.code == 0, ended.printed[-2000:]
     shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     together = [one + other for one, other in zip(shares[0][1], shares[1][1], strict=True)]
-    after = {
-        p: (p.stat().st_mtime_ns, p.read_bytes())
-        for p in (root / "cache").rglob("*")
-        if p.is_file()
-    }
+    after = _stored(root)
     equal = [
         recomputed == 0 and with_workers == (0, alone),
         [share[0] for share in shares] == [0, 0] and together == alone and before == after,

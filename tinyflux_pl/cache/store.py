@@ -29,7 +29,7 @@ from tinyflux_pl.cache import sample_keys
 from tinyflux_pl.cache.manifest import Manifest
 from tinyflux_pl.cache.row_reader import Layout, gathered, segment_layouts
 from tinyflux_pl.cache.sealed_json import GROUP_FILE, MANIFEST_FILE
-from tinyflux_pl.cache.shard_claims import claimed, remove_parts
+from tinyflux_pl.cache.shard_locks import remove_parts, shards_to_write
 from tinyflux_pl.cache.shards import VARIANT_SEPARATOR, CacheGroup, shard_files
 from tinyflux_pl.cache.staleness import plain, require_equal
 from tinyflux_pl.core import files
@@ -152,14 +152,14 @@ class CacheStore:
         """The shards that are not yet complete and recorded."""
         return [k for k in range(self.shards) if self.group(group).record(k) is None]
 
-    def claimed(self, group: str, wait: Callable[[int], None]) -> Iterator[int]:
-        """The pending shards that no other process writes, one after another; see shard_claims."""
-        return claimed(self.group(group), self.pending(group), wait)
+    def shards_to_write(self, group: str, wait: Callable[[int], None]) -> Iterator[int]:
+        """The pending shards that no other process writes, one after another; see shard_locks."""
+        return shards_to_write(self.group(group), self.pending(group), wait)
 
     def write_shard(
         self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None
     ) -> None:
-        """Write rows(k): tensors (rows, ...), with or without the group's prefix; see `claimed`."""
+        """Write rows(k): tensors (rows, ...), with or without the group's prefix; see `shards_to_write`."""
         if k not in range(self.shards):
             raise DataError(f"shard {k} of {self.shards}", where=str(self.root))
         columns = {name.removeprefix(f"{group}."): tensor for name, tensor in tensors.items()}

@@ -150,10 +150,10 @@ class _Work:
         """Each shard that is left to this process, locked meanwhile; ends with the group."""
         total = sum(map(len, self._missing.values()))
         if not total:
-            yield from self._store.claimed(self._group, self._wait)
+            yield from self._store.shards_to_write(self._group, self._wait)
             return
         with bar(self._title, total, "image") as self._bar:
-            for k in self._store.claimed(self._group, self._wait):
+            for k in self._store.shards_to_write(self._group, self._wait):
                 yield k
                 self._remaining.discard(k)
             self._count_recorded()

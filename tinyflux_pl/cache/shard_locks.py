@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tinyflux_pl.cache.shards import CacheGroup
 
-FILE = ".claims"
+FILE = ".locks"
 POLL_SECONDS = 0.2
 
 
-class ShardClaims:
+class ShardLocks:
     """Byte k of a file in the group's folder is the lock of shard k.
 
     The kernel frees a process's locks when it ends. They are POSIX locks: within one process they
@@ -26,13 +26,13 @@ class ShardClaims:
 
     @classmethod
     @contextmanager
-    def opened(cls, folder: Path) -> Generator[ShardClaims]:
+    def opened(cls, folder: Path) -> Generator[ShardLocks]:
         """The locks of a folder; those still held are freed at the end."""
-        claims = cls(folder)
+        locks = cls(folder)
         try:
-            yield claims
+            yield locks
         finally:
-            claims.file.close()
+            locks.file.close()
 
     def take(self, k: int) -> bool:
         """Lock shard k; False if another process has it."""
@@ -47,7 +47,9 @@ class ShardClaims:
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, k)
 
 
-def claimed(group: CacheGroup, pending: list[int], wait: Callable[[int], None]) -> Iterator[int]:
+def shards_to_write(
+    group: CacheGroup, pending: list[int], wait: Callable[[int], None]
+) -> Iterator[int]:
     """Each shard that is left for this process to write, locked while the caller has it.
 
     Shards that other processes are writing are passed over, and come later if those end without
@@ -56,18 +58,18 @@ def claimed(group: CacheGroup, pending: list[int], wait: Callable[[int], None]) 
     """
     if not pending:
         return
-    with ShardClaims.opened(group.folder) as claims:
+    with ShardLocks.opened(group.folder) as locks:
         while pending:
             busy = []
             for k in pending:
-                if not claims.take(k):
+                if not locks.take(k):
                     busy.append(k)
                     continue
                 try:
                     if group.record(k) is None:
                         yield k
                 finally:
-                    claims.release(k)
+                    locks.release(k)
             if len(busy) == len(pending):
                 wait(len(busy))
                 time.sleep(POLL_SECONDS)
@@ -81,8 +83,8 @@ def remove_parts(folder: Path) -> None:
     parts = list(folder.glob(".*.part"))
     if not parts:
         return
-    with ShardClaims.opened(folder) as claims:
+    with ShardLocks.opened(folder) as locks:
         for part in parts:
             number = part.name.removeprefix(".shard_").partition(".")[0]
-            if not number.isdecimal() or claims.take(int(number)):
+            if not number.isdecimal() or locks.take(int(number)):
                 part.unlink(missing_ok=True)

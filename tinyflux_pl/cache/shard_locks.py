@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tinyflux_pl.cache.shards import CacheGroup
 
-FILE = ".locks"
+FILE = ".writing"
 POLL_SECONDS = 0.2
 
 

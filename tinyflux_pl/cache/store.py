@@ -159,7 +159,7 @@ class CacheStore:
     def write_shard(
         self, group: str, k: int, tensors: Mapping[str, Tensor], captions: list[str] | None = None
     ) -> None:
-        """Write rows(k): tensors (rows, ...), with or without the group's prefix; see `shards_to_write`."""
+        """Write rows(k): tensors (rows, ...), with or without the group's prefix."""
         if k not in range(self.shards):
             raise DataError(f"shard {k} of {self.shards}", where=str(self.root))
         columns = {name.removeprefix(f"{group}."): tensor for name, tensor in tensors.items()}

@@ -47,7 +47,7 @@ def test_the_deviation_is_divided_by_that_of_the_statistics(vae):
     folder, model = vae
     images = torch.rand(2, 3, 32, 48) * 2 - 1
     codec = AutoencoderFlux2Codec(str(folder), posterior="sampled")
-    mean, deviation = codec.moments(images)
+    mean, deviation = codec.encode_moments(images)
     with torch.no_grad():
         spread = torch.nn.functional.pixel_unshuffle(model.encode(images).latent_dist.std, 2)
     expected = spread / (model.bn.running_var.view(1, -1, 1, 1) + model.bn.eps).sqrt()

@@ -1,5 +1,9 @@
 """A minimal part built from each protocol alone runs through the real callers."""
 
+import ast
+import inspect
+import textwrap
+
 import pytest
 import torch
 
@@ -16,6 +20,7 @@ from tests.core.minimal_parts import (
 )
 from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
+from tinyflux_pl.codecs.registry import CODECS
 from tinyflux_pl.core.protocols import (
     Codec,
     Denoiser,
@@ -34,6 +39,7 @@ from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.objectives.validation import FixedGrid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
+from tinyflux_pl.text.registry import ENCODERS
 
 PARTS = (
     (MinimalPath, Path),
@@ -66,6 +72,28 @@ def test_a_minimal_part_has_no_member_beyond_its_protocol(part, protocol):
 def test_a_part_that_lacks_a_required_member_cannot_be_built(protocol):
     with pytest.raises(TypeError, match="abstract"):
         type("Incomplete", (protocol,), {})()
+
+
+def subclasses(kind):
+    """A class and those of this project that derive from it."""
+    children = (c for c in kind.__subclasses__() if c.__module__.startswith("tinyflux_pl."))
+    return {kind, *(leaf for child in children for leaf in subclasses(child))}
+
+
+def assigned(part):
+    """Names of the attributes that a class's own code assigns to self."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    stored = (node for node in attributes if isinstance(node.ctx, ast.Store))
+    return {node.attr for node in stored if getattr(node.value, "id", "") == "self"}
+
+
+@pytest.mark.parametrize(("protocol", "registry"), [(Codec, CODECS), (TextEncoder, ENCODERS)])
+def test_no_attribute_of_a_part_hides_a_method_of_its_protocol(protocol, registry):
+    methods = {name for name, member in vars(protocol).items() if inspect.isfunction(member)}
+    parts = subclasses(protocol) | {part for part in registry.values() if inspect.isclass(part)}
+    assert len(parts) > 3
+    assert not {f"{part.__name__}.{name}" for part in parts for name in methods & assigned(part)}
 
 
 def test_the_objective_and_validation_accept_minimal_parts():

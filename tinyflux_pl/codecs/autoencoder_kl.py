@@ -137,7 +137,7 @@ class AutoencoderKLCodec(Codec):
         mean, deviation = self._moments(images)
         return self._normalised(mean if noise is None else mean + deviation * noise.to(mean))
 
-    def moments(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor | None]:
+    def encode_moments(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor | None]:
         """Mean and deviation of normalised latents; without posterior="sampled" the mean alone."""
         mean, deviation = self._moments(images)
         latents = self._normalised(mean)

@@ -108,7 +108,7 @@ class Codec(Protocol):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]: ...
 
-    def moments(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor | None]:
+    def encode_moments(self, images: Float[Tensor, "b _ h w"]) -> tuple[Tensor, Tensor | None]:
         """Latents (B, C, h, w) to cache and the deviation around them; None: they are exact."""
         return self.encode(images), None
 

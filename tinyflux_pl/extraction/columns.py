@@ -90,7 +90,7 @@ def image_columns(
     batch: int,
     hint_form: str = LATENTS,
 ) -> dict[str, Tensor]:
-    latents, deviation = codec.moments(images_of(filled(block, batch)).to(device))
+    latents, deviation = codec.encode_moments(images_of(filled(block, batch)).to(device))
     latents = latents[: len(block)]
     columns = {
         "latents": latents.to(dtype).cpu(),

@@ -64,13 +64,8 @@ def _lock_incomplete(
         if rebuild or not source.is_complete:
             begun.enter_context(writing(source))
             filled.enter_context(filling(source, shared))
-            _close([source])  # another process may have written it while this one waited
-
-
-def _close(sources: list[Source]) -> None:
-    for source in sources:
-        for cache in source.caches.values():
-            cache.close()
+            for cache in source.caches.values():
+                cache.close()  # another process may have written it while this one waited
 
 
 def _begin(parts: Parts, sources: list[Source], rebuild: bool) -> dict[str, Any]:

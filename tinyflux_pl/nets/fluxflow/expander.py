@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -35,7 +36,7 @@ class FluxExpander(nn.Module):
     ) -> None:
         super().__init__()
         self.enter = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
-        pairs = zip((widths[0], *widths), widths, strict=False)
+        pairs = pairwise((widths[0], *widths))
         # no ModuleList: memory plans run one of a list of equal blocks, and these double the sides
         self.stages = nn.Sequential(
             *(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinyflux_pl.cache.cached_text import COUNT, chosen_variants, text_of, variants_in
+from tinyflux_pl.cache.flipped_columns import FLIPPED, Rows, drawn_flips, with_flips
 from tinyflux_pl.cache.sample_order import StepRows
 from tinyflux_pl.cache.staleness import rebuild_hint
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
@@ -42,7 +43,9 @@ class CachedDataset(Dataset):
     """Serves the encodings and the named expert groups of a store, latents and text in fp32.
 
     Of a row with several captions, rows for a step (StepRows) get the one that (`seed`, sample,
-    step) draws, others the first; of latents with a deviation likewise a sample, others the mean.
+    step) draws, others the first; of latents with a deviation likewise a sample, others the mean;
+    of a picture with a mirror image either, others the picture. Teachers have not seen the mirror
+    image and count as absent from it.
     Use with DataLoader(batch_sampler=..., collate_fn=collate, num_workers=0): workers only add
     copies to what is already a memory map.
     """
@@ -99,7 +102,9 @@ class CachedDataset(Dataset):
         """The samples in this order, collated; text is cut to the longest caption among them."""
         index = torch.as_tensor(indices, dtype=torch.long)
         chosen = self._chosen_captions(indices, index)
-        present = torch.ones(len(index), dtype=torch.bool)
+        flips = self._flips(indices, index)
+        rows = self._rows if flips is None else with_flips(self._rows, flips)
+        present = torch.ones(len(index), dtype=torch.bool) if flips is None else ~flips
         written = self._captions
         captions = (
             self.store.caption_variants(index)
@@ -107,18 +112,18 @@ class CachedDataset(Dataset):
             else [written[i] for i in index.tolist()]
         )
         return Batch(
-            latents=self._latents(indices, index),
+            latents=self._latents(indices, index, rows),
             text=text_of(self._rows, index, chosen),
             sample_ids=self._rows("sample_ids", index),
             dataset_ids=torch.full((len(index),), self.dataset_id),
             captions=[texts[k] for texts, k in zip(captions, chosen, strict=True)],
             experts={key: self._rows(key, index).float() for key in self.expert_keys},
             expert_present={group: present.clone() for group in self.groups},
-            masks=self._rows("masks", index).float() if "masks" in self.layout else None,
+            masks=rows("masks", index).float() if "masks" in self.layout else None,
             references=tuple(self._rows(key, index).float() for key in reference_keys(self.layout)),
             inpaint=self._rows("inpaint", index).float() if "inpaint" in self.layout else None,
             size_ids=self._rows(SIZE_IDS, index).float() if SIZE_IDS in self.layout else None,
-            hint=self._hints(index) if HINT in self.layout else None,
+            hint=_pixels(rows(HINT, index)) if HINT in self.layout else None,
             **{name: self._rows(name, index) for name in TARGET if name in self.layout},
         )
 
@@ -142,19 +147,21 @@ class CachedDataset(Dataset):
         """The inputs that a group was made from."""
         return self.store.groups()[group]
 
-    def _latents(self, indices: list[int], index: Tensor) -> Tensor:
+    def _flips(self, indices: list[int], index: Tensor) -> Tensor | None:
+        """True (B,) where a step sees the mirror image; None where no row is drawn mirrored."""
+        if f"{FLIPPED}latents" not in self.layout or not isinstance(indices, StepRows):
+            return None
+        ids = self._rows("sample_ids", index).tolist()
+        return drawn_flips(self.seed, ids, indices.step)
+
+    def _latents(self, indices: list[int], index: Tensor, rows: Rows) -> Tensor:
         """Means, or for a step samples of the posterior: of (seed, sample, step)."""
-        mean = self._rows("latents", index).float()
+        mean = rows("latents", index).float()
         if DEVIATION not in self.layout or not isinstance(indices, StepRows):
             return mean
         ids = self._rows("sample_ids", index).tolist()
         noise = rng.normal(mean.shape[1:], self.seed, "posterior", ids, indices.step)
-        return mean + self._rows(DEVIATION, index).float() * noise
-
-    def _hints(self, index: Tensor) -> Tensor:
-        """Maps as their network reads them: bytes are pixels, which become [0, 1]."""
-        rows = self._rows(HINT, index)
-        return rows.float().div(255) if rows.dtype == torch.uint8 else rows.float()
+        return mean + rows(DEVIATION, index).float() * noise
 
     def _chosen_captions(self, indices: list[int], index: Tensor) -> list[int]:
         """The number of each row's caption: 0 unless the rows are drawn for a step."""
@@ -178,3 +185,8 @@ class CachedDataset(Dataset):
         start, column = next(p for p in reversed(self._memory[key]) if p[0] <= int(index.min()))
         local = index - start
         return column[:, :first].index_select(0, local) if first else column[local]
+
+
+def _pixels(maps: Tensor) -> Tensor:
+    """Maps as their network reads them: bytes are pixels, which become [0, 1]."""
+    return maps.float().div(255) if maps.dtype == torch.uint8 else maps.float()

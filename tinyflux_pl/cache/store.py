@@ -39,7 +39,7 @@ from tinyflux_pl.core.interpreter import extraction
 
 ENCODINGS = "encodings"
 GROUP_NAME = re.compile(r"[a-z0-9_]+")
-RESERVED_NAMES = ("text", "caption", "captions")  # prefixes of columns of the encodings
+RESERVED_NAMES = ("text", "caption", "captions", "flipped")  # prefixes of columns of the encodings
 
 
 class CacheStore:

@@ -83,6 +83,7 @@ class Data(Keys):
     sources: dict[str, Source]
     extraction_batch: Positive = 8
     image_size: Any = None  # a side or [height, width], in pixels; None: the codec knows it
+    flip: bool = False  # draw pictures mirrored, too
     hint: Annotated[str | None, NotEmpty()] = None  # maps of a control branch: canny, or a folder
     captions: Captions | None = None
     buckets: Buckets | None = None

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from tinyflux_pl.cache.cached_text import COUNT, prefix_of
 from tinyflux_pl.cache.dataset import DEVIATION
+from tinyflux_pl.cache.flipped_columns import FLIPPED
 from tinyflux_pl.codecs.inpaint_mask import inpaint_input
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.hint_forms import HINT, LATENTS, PIXELS
 from tinyflux_pl.core.protocols import Codec, Record, TextEncoder
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
@@ -29,11 +31,11 @@ def columns_of(
     device: torch.device | str,
     hint_form: str = LATENTS,
     variants: int = 1,
+    flip: bool = False,
 ) -> dict[str, Tensor]:
     """Columns that `encode` would store of these records, without the captions."""
-    columns = image_columns(records, codec, dtype, device, len(records), hint_form) | text_columns(
-        [r.captions for r in records], text, dtype, variants
-    )
+    pictures = image_columns(records, codec, dtype, device, len(records), hint_form, flip)
+    columns = pictures | text_columns([r.captions for r in records], text, dtype, variants)
     codec.free()
     text.free()
     return columns
@@ -89,6 +91,38 @@ def image_columns(
     device: torch.device | str,
     batch: int,
     hint_form: str = LATENTS,
+    flip: bool = False,
+) -> dict[str, Tensor]:
+    """Latents, ids, masks, conditions; with `flip` also latents, masks, maps of mirrored ones."""
+    columns = _plain_columns(block, codec, dtype, device, batch, hint_form)
+    if not flip:
+        return columns
+    mirrored = [_mirrored(record) for record in block]
+    flipped = _plain_columns(mirrored, codec, dtype, device, batch, hint_form)
+    names = [name for name in ("latents", DEVIATION, "masks", HINT) if name in flipped]
+    return columns | {f"{FLIPPED}{name}": flipped[name] for name in names}
+
+
+def _mirrored(record: Record) -> Record:
+    """The record with its picture, mask and map mirrored left to right.
+
+    ConfigError for one with pictures beside it, which would have to be mirrored in step.
+    """
+    if record.references or record.hole is not None:
+        what = "data with references or holes have no mirror images"
+        raise ConfigError(what, where="data.flip", cure="data.flip=false")
+    parts = {"image": record.image, "mask": record.mask, "hint": record.hint}
+    present = {name: np.asarray(part) for name, part in parts.items() if part is not None}
+    return replace(record, **{n: np.ascontiguousarray(a[:, ::-1]) for n, a in present.items()})
+
+
+def _plain_columns(
+    block: list[Record],
+    codec: Codec,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    batch: int,
+    hint_form: str,
 ) -> dict[str, Tensor]:
     latents, deviation = codec.encode_moments(images_of(filled(block, batch)).to(device))
     latents = latents[: len(block)]

@@ -25,11 +25,17 @@ BATCH = 8  # images that a codec encodes, and that a teacher sees with all their
 
 
 def encodings_fingerprint(
-    codec: Codec, text: TextEncoder, dtype: str, hint_form: str | None = None
+    codec: Codec,
+    text: TextEncoder,
+    dtype: str,
+    hint_form: str | None = None,
+    flip: bool = False,
 ) -> dict[str, Any]:
     """Fingerprint of everything that determines the stored latents, text embeddings and maps."""
     hint = {} if hint_form is None else {"hint": hint_form}
-    return {"codec": codec.fingerprint(), "text": text.fingerprint(), "dtype": dtype, **hint}
+    mirrored = {"flip": True} if flip else {}
+    inputs = {"codec": codec.fingerprint(), "text": text.fingerprint(), "dtype": dtype}
+    return {**inputs, **hint, **mirrored}
 
 
 @torch.inference_mode()
@@ -45,10 +51,11 @@ def encode(
     reusable: ReusableRows | None = None,
     hint_form: str = LATENTS,
     variants: int = 1,
+    flip: bool = False,
 ) -> int:
     """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions, maps.
 
-    A row has room for so many `variants` of its caption.
+    A row has room for so many `variants` of its caption, and with `flip` for its mirror image.
 
     Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """
@@ -60,7 +67,7 @@ def encode(
         captions: list[tuple[str, ...]] = []
         for block in todo.blocks(k):
             read = [records[i] for i in block]
-            parts.append(image_columns(read, codec, dtype, device, batch, hint_form))
+            parts.append(image_columns(read, codec, dtype, device, batch, hint_form, flip))
             captions += [r.captions for r in read]
         columns = _joined(parts)
         # a whole shard at once: encoders that share memory are read again for each call

@@ -15,8 +15,8 @@ def encodings_fingerprint(parts: Parts) -> dict[str, Any]:
     from tinyflux_pl.extraction import encode
 
     form = None if parts.config.data.hint is None else control_maps.hint_form(parts.config)
-    dtype = parts.config.data.store_dtype
-    return encode.encodings_fingerprint(parts.codec, parts.text, dtype, form)
+    data = parts.config.data
+    return encode.encodings_fingerprint(parts.codec, parts.text, data.store_dtype, form, data.flip)
 
 
 def extractor_of(parts: Parts, name: str) -> Any:

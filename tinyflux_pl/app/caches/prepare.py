@@ -123,6 +123,7 @@ def _encode(parts: Parts, sources: list[Source]) -> None:
             cache.reusable_rows(ENCODINGS),
             control_maps.hint_form(parts.config),
             cache.records.variants,
+            parts.config.data.flip,
         )
     parts.text.to("cpu")  # batches reach the module on the CPU
 

@@ -65,10 +65,11 @@ def _encoding(parts: Parts, cache: SourceCache) -> float:
     dtype = check_dtype(parts.config.data.store_dtype, "data.store_dtype")
     codec, text = parts.codec.to(parts.device), parts.text.to(parts.device)
     form, indices = control_maps.hint_form(parts.config), samples_of(cache.records)
+    flip = parts.config.data.flip
 
     def encode() -> None:
         block = [cache.records[i] for i in indices]
-        image_columns(block, codec, dtype, parts.device, len(block), form)
+        image_columns(block, codec, dtype, parts.device, len(block), form, flip)
         text_columns([r.captions for r in block], text, dtype, cache.records.variants)
 
     encode()  # reads the weights

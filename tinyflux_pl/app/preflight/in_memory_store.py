@@ -37,8 +37,10 @@ class InMemoryStore:
         self.root = "memory"
         self.name = "samples"
         self._captions = [[*record.captions] for record in samples]
-        form = control_maps.hint_form(parts.config)
-        columns = columns_of(samples, codec, text, dtype, parts.device, form, records.variants)
+        form, flip = control_maps.hint_form(parts.config), parts.config.data.flip
+        columns = columns_of(
+            samples, codec, text, dtype, parts.device, form, records.variants, flip
+        )
         self._columns = {ENCODINGS: columns}
         parts.text.to("cpu")  # as after the encoding of a complete store
         latents = tuple(self._columns[ENCODINGS]["latents"].shape[1:])

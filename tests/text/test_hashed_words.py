@@ -95,3 +95,8 @@ def test_the_encoder_is_rebuilt_from_its_name_and_config(encoder):
         build_text("hashed", {"depth": 3})
     with pytest.raises(ConfigError):
         HashedWords(width=7)
+
+
+def test_masks_are_those_of_the_embeddings(encoder):
+    prompts = ["a red circle", "", "one two three four five six seven eight"]
+    assert torch.equal(encoder.masks(prompts), encoder.encode(prompts).mask)

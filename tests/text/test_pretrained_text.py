@@ -229,3 +229,12 @@ def test_attend_padding_unmasks_padding_for_the_network_and_masks_it_in_t5(t5, c
     assert embeddings.trimmed().tokens.shape[1] == 12 and bool(embeddings.tokens[~usual.mask].any())
     assert encoder.fingerprint() != ClipT5(str(t5), str(clip), length=12).fingerprint()
     assert build_text(encoder.name, encoder.config()).attend_padding
+
+
+@pytest.mark.parametrize("settings", [{}, {"attend_padding": True}, {"masked": False}])
+def test_masks_are_those_of_the_embeddings_without_reading_weights(t5, clip, settings, monkeypatch):
+    prompts = ["a red circle", "", "the blue square left of the red circle"]
+    expected = ClipT5(str(t5), str(clip), length=12, **settings).encode(prompts).mask
+    encoder = ClipT5(str(t5), str(clip), length=12, **settings)
+    monkeypatch.setattr(ClipT5, "_loaded", None)
+    assert torch.equal(encoder.masks(prompts), expected)

@@ -87,12 +87,12 @@ def dataset_pictures(
     """A picture (B, 3, H, W) of the data for each prompt that is its caption, else white.
 
     Pictures of other frames are fitted to `size`. Training pictures come before validation
-    pictures. None for data made by rule, and where no prompt is a caption.
+    pictures. None for data made by rule or without pictures, and where no prompt is a caption.
     """
     import torch
 
     trains = [source.train.records for source in sources]
-    if any(records.prompt_splits or not records.reads_files for records in trains):
+    if any(r.prompt_splits or not r.reads_files or not r.has_pictures for r in trains):
         return None
     pictures: dict[str, Tensor] = {}
     for split in ("train", "validation"):

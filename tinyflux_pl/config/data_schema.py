@@ -122,6 +122,8 @@ class Teacher(Keys):
     seed: Seed
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] | None = None
     checkpoint: str | None = None  # of an expert without a node and without features
+    clock: Literal["matched", "literal"] = "matched"  # of the experts that do not name their own
+    stats: Annotated[int, Range(least=3, most=4)] = 4  # of Sol
 
     def node(self, expert: str) -> Node:
         """The node of an expert's teacher; empty where there is none."""

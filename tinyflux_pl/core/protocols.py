@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock
@@ -133,9 +133,8 @@ class TextEncoder(Protocol):
     """Prompts -> TextEmbeddings; `null` is the one unconditional of training and sampling.
 
     `dtype` is that of its weights. `sequential` True: its networks are loaded one at a time; None:
-    there is at most one. `condition_argument` is the argument of generate.py that stands in for
-    prompts; None: prompts are text. `config()` rebuilds the encoder (text.registry);
-    `fingerprint()` is plain data that decides the embeddings.
+    there is at most one. `condition_argument`: the argument of generate.py in place of prompts;
+    None: text. `config()` rebuilds it (text.registry); `fingerprint()` decides the embeddings.
     """
 
     name: str
@@ -159,6 +158,10 @@ class TextEncoder(Protocol):
     def embedded_spec(self) -> TextSpec:
         """Shapes of what a denoiser reads: of the trained network's output, if there is one."""
         return self.text_spec
+
+    def masks(self, prompts: Sequence[str]) -> Bool[Tensor, "b l"] | None:
+        """The masks of `encode` without its networks; None: it cannot tell without them."""
+        return None
 
     def trained_network(self) -> nn.Module | None:
         """A network that trains in the denoiser and embeds what `encode` returns, or None."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+NO_PICTURE = np.empty((0, 0, 3), np.uint8)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -15,7 +17,7 @@ class Record:
     `references` are other pictures (Hr, Wr, 3) that the denoiser is shown; `hole` (H, W) bool is
     True where it is to paint, and then it is shown the rest. `hint` (H, W, 3) uint8 is the map that
     a control branch reads (data.records.hinted). `other_captions` may stand in for the caption: one
-    of them all is drawn at each step.
+    of them all is drawn at each step. A record whose columns exist already has NO_PICTURE.
     """
 
     image: np.ndarray
@@ -28,6 +30,11 @@ class Record:
     hole: np.ndarray | None = None
     hint: np.ndarray | None = None
     other_captions: tuple[str, ...] = ()
+
+    @property
+    def has_picture(self) -> bool:
+        """False for a record of columns alone: nothing can be read of its image."""
+        return self.image.size > 0
 
     @property
     def captions(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from tinyflux_pl.cache.cached_text import COUNT, prefix_of
 from tinyflux_pl.cache.dataset import DEVIATION
 from tinyflux_pl.cache.flipped_columns import FLIPPED
 from tinyflux_pl.codecs.inpaint_mask import inpaint_input
-from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.errors import ConfigError, DataError
 from tinyflux_pl.core.hint_forms import HINT, LATENTS, PIXELS
 from tinyflux_pl.core.protocols import Codec, Record, TextEncoder
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
@@ -44,8 +44,11 @@ def columns_of(
 def images_of(records: list[Record]) -> Tensor:
     """Pixels (B, 3, H, W) in [-1, 1].
 
-    What is no picture of bytes (sequences) as it is, channels first.
+    What is no picture of bytes (sequences) as it is, channels first. DataError without pictures.
     """
+    if without := [r.source for r in records if not r.has_picture]:
+        cure = "leave out what reads pictures: this data has latents alone"
+        raise DataError("there is no picture", where=without[0], cure=cure)
     pixels = torch.from_numpy(np.stack([r.image for r in records]))
     values = pixels.permute(0, 3, 1, 2).float()
     return values.div(127.5).sub(1) if pixels.dtype == torch.uint8 else values

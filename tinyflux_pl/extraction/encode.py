@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinyflux_pl.cache.disk_space import require_disk_space
 from tinyflux_pl.cache.rebuild import ReusableRows
 from tinyflux_pl.cache.shards import VARIANT_SEPARATOR
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
-from tinyflux_pl.core import interruption
 from tinyflux_pl.core.hint_forms import LATENTS
 from tinyflux_pl.core.precision import autocast
-from tinyflux_pl.core.progress import bar, say
 from tinyflux_pl.core.protocols import Codec, Extractor, Record, Records, TextEncoder
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.extraction.columns import filled, image_columns, images_of, text_columns
+from tinyflux_pl.extraction.group_work import GroupWork, joined
 from tinyflux_pl.extraction.lanes import side_by_side
 
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
@@ -60,7 +58,7 @@ def encode(
     Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """
     reusable = reusable or ReusableRows(None, store, ENCODINGS)
-    todo = _Work(store, reusable, ENCODINGS, f"{title}: encode", batch)
+    todo = GroupWork(store, reusable, ENCODINGS, f"{title}: encode", batch)
     for k in todo.shards():
         rows = store.rows(k)
         parts: list[dict[str, Tensor]] = []
@@ -69,7 +67,7 @@ def encode(
             read = [records[i] for i in block]
             parts.append(image_columns(read, codec, dtype, device, batch, hint_form, flip))
             captions += [r.captions for r in read]
-        columns = _joined(parts)
+        columns = joined(parts)
         # a whole shard at once: encoders that share memory are read again for each call
         if captions:
             columns |= text_columns(captions, text, dtype, variants)
@@ -105,7 +103,7 @@ def extract(
     """
     group = extractor.name
     reusable = reusable or ReusableRows(None, store, group)
-    todo = _Work(store, reusable, group, f"{title}: {group}", batch)
+    todo = GroupWork(store, reusable, group, f"{title}: {group}", batch)
 
     def inputs(block: list[int]) -> tuple[int, Tensor, TextEmbeddings, list[int]]:
         ids = store.gather("sample_ids", filled(block, batch)).tolist()
@@ -128,82 +126,8 @@ def extract(
 
     for k in todo.shards():
         parts = list(side_by_side([extractor, *copies], features, map(inputs, todo.blocks(k))))
-        todo.write(k, reusable.merge(store.rows(k), _joined(parts)))
+        todo.write(k, reusable.merge(store.rows(k), joined(parts)))
     return todo.computed
-
-
-class _Work:
-    """The shards of a group that this process computes, in blocks, behind one progress bar.
-
-    Other processes may fill the same group: the bar counts their rows too, `computed` does not.
-    """
-
-    def __init__(
-        self, store: CacheStore, reusable: ReusableRows, group: str, title: str, batch: int
-    ) -> None:
-        self.computed = 0
-        self._store = store
-        self._group = group
-        self._title = title
-        self._batch = batch
-        pending = store.pending(group)
-        self._missing = {k: reusable.missing_rows(store.rows(k)) for k in pending}
-        self._remaining = set(pending)
-        self._bar: Any = None
-        self._waits = False
-        self._has_space = False
-
-    def shards(self) -> Iterator[int]:
-        """Each shard that is left to this process, locked meanwhile; ends with the group."""
-        total = sum(map(len, self._missing.values()))
-        if not total:
-            yield from self._store.shards_to_write(self._group, self._wait)
-            return
-        with bar(self._title, total, "image") as self._bar:
-            for k in self._store.shards_to_write(self._group, self._wait):
-                yield k
-                self._remaining.discard(k)
-            self._count_recorded()
-
-    def blocks(self, k: int) -> Iterator[list[int]]:
-        """The rows of shard k that have to be computed, in blocks; a requested stop ends here."""
-        for block in _split(self._missing[k], self._batch):
-            interruption.poll()
-            yield block
-            self.computed += len(block)
-            self._bar.update(len(block))
-
-    def write(self, k: int, columns: dict[str, Tensor], captions: list[str] | None = None) -> None:
-        """Write shard k; DiskFull before the first one if there is no room for all."""
-        if not self._has_space:
-            require_disk_space(self._store, self._group, columns)
-            self._has_space = True
-        self._store.write_shard(self._group, k, columns, captions)
-
-    def _wait(self, count: int) -> None:
-        interruption.poll()
-        if not self._waits:
-            self._waits = True
-            say(f"{self._title}: waiting for {count} shards that other processes write")
-        self._count_recorded()
-
-    def _count_recorded(self) -> None:
-        """Count the rows of shards that other processes have written."""
-        recorded = {
-            k for k in self._remaining if self._store.group(self._group).record(k) is not None
-        }
-        self._remaining -= recorded
-        if self._bar is not None:
-            self._bar.update(sum(len(self._missing[k]) for k in recorded))
-
-
-def _split(rows: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(rows), size):
-        yield list(rows[start : start + size])
-
-
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def _cached(store: CacheStore, rows: list[int]) -> tuple[Tensor, TextEmbeddings]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from tinyflux_pl.core.errors import ConfigError
@@ -141,6 +142,13 @@ class ClipT5(PretrainedText):
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
         """T5 tokens of each prompt that are read, and that are cut off."""
         return prompt_lengths(self._tokenizer, self._expanded(prompts), self.length)
+
+    def masks(self, prompts: Sequence[str]) -> Bool[Tensor, "b l"]:
+        """Of T5's tokenizer; True everywhere where the image model attends to padding."""
+        if not self.masked or self.attend_padding:
+            return torch.ones(len(prompts), self.length, dtype=torch.bool)
+        encoding = tokenize(self._tokenizer, self._expanded(prompts), self.length)
+        return encoding["attention_mask"].bool()
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments.

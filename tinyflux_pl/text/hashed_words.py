@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tinyflux_pl.core import rng
@@ -122,6 +122,11 @@ class HashedWords(WordReader):
         """Words of each prompt that are read, and that are cut off."""
         counts = [len(words_of(prompt)) for prompt in self._expanded(prompts)]
         return [PromptLength(min(n, self.length), max(n - self.length, 0)) for n in counts]
+
+    def masks(self, prompts: Sequence[str]) -> Bool[Tensor, "b l"]:
+        """True on words, and on one token where there is no word."""
+        read = torch.tensor([max(length.read, 1) for length in self.lengths(prompts)])
+        return torch.arange(self.length) < read[:, None]
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments: they rebuild this encoder."""

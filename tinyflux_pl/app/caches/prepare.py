@@ -10,9 +10,9 @@ import torch
 from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.caches.group_fingerprints import (
     encodings_fingerprint,
-    expert_fingerprint,
-    extraction_precision,
-    extractor_of,
+    group_fingerprint,
+    needed_extractor,
+    shares_encodings,
 )
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
@@ -92,12 +92,12 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
 
 
 def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
-    """Describe an expert's group in every source that has it; returns its extractor."""
-    extractor = extractor_of(parts, name)
-    for cache in _having(sources, name):
+    """Describe an expert's group in every source that has it; returns its extractor, if needed."""
+    caches = _having(sources, name)
+    extractor = needed_extractor(parts, name, [cache.records for cache in caches])
+    for cache in caches:
         store = cache.store if cache.old_store is None else cache.old_store
-        precision = extraction_precision(parts, store, name)
-        cache.begin_group(name, expert_fingerprint(parts, extractor, precision))
+        cache.begin_group(name, group_fingerprint(parts, cache.records, name, extractor, store))
     return extractor
 
 
@@ -108,6 +108,9 @@ def _encode(parts: Parts, sources: list[Source]) -> None:
     batch = _batch_size(parts)
     for cache in [cache for source in sources for cache in source.caches.values()]:
         if cache.store.complete(ENCODINGS):
+            continue
+        if ENCODINGS in cache.records.precomputed:
+            _copy(parts, cache, ENCODINGS)
             continue
         parts.codec.to(parts.device)
         parts.text.to(parts.device)
@@ -132,6 +135,9 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
     from tinyflux_pl.extraction.encode import extract
 
     incomplete = [cache for cache in _having(sources, name) if not cache.store.complete(name)]
+    for cache in [cache for cache in incomplete if name in cache.records.precomputed]:
+        _copy(parts, cache, name)
+        incomplete.remove(cache)
     if not incomplete:
         return
     teacher = extractor.teacher
@@ -139,10 +145,7 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
     batch = _batch_size(parts)
     codec = teacher.codec.to(parts.device)
     text = teacher.text.to(parts.device)
-    shares_encodings = (
-        codec.fingerprint() == parts.codec.fingerprint()
-        and text.fingerprint() == parts.text.fingerprint()
-    )
+    shared = shares_encodings(parts, extractor)
     extractor.to(parts.device)
     extractor.max_batch = batch * len(extractor.t_buckets)
     copies = extractor.copies(num_workers(extractor) - 1)
@@ -153,7 +156,7 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
             extractor,
             codec,
             text,
-            shares_encodings,
+            shared,
             dtype,
             cache.store.groups()[name]["precision"],
             cache.title,
@@ -161,6 +164,22 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
             cache.reusable_rows(name),
             copies,
         )
+
+
+def _copy(parts: Parts, cache: SourceCache, group: str) -> None:
+    """Fill a group with the columns that the dataset has already."""
+    from tinyflux_pl.extraction.precomputed import copy_columns
+
+    cache.new_rows[group] = copy_columns(
+        cache.store,
+        cache.records,
+        group,
+        parts.text,
+        _store_dtype(parts),
+        cache.title,
+        _batch_size(parts),
+        cache.reusable_rows(group),
+    )
 
 
 def _having(sources: list[Source], group: str) -> list[SourceCache]:

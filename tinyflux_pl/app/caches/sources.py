@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app import pathway
+from tinyflux_pl.app.caches import precomputed_fit
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.config.build import build
@@ -51,7 +52,8 @@ class Source:
 def open_sources(parts: Parts, records: dict[str, dict[str, Any]] | None = None) -> list[Source]:
     """The run's sources.
 
-    `records`: source -> split -> records, where they have been built already.
+    `records`: source -> split -> records, where they have been built already. Raises SpecMismatch
+    and ConfigError for columns of theirs that do not fit the run's parts.
     """
     nodes = parts.config.data.sources
     if records is None:
@@ -64,6 +66,7 @@ def open_sources(parts: Parts, records: dict[str, dict[str, Any]] | None = None)
             split: SourceCache(parts.config, name, split, records[name][split], groups)
             for split, groups in parts.groups(name).items()
         }
+        precomputed_fit.require_fitting(parts, list(caches.values()))
         sources.append(Source(name, node.weight, caches))
     return sources
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tinyflux_pl.app.caches.group_fingerprints import (
     encodings_fingerprint,
-    expert_fingerprint,
-    extraction_precision,
-    extractor_of,
+    group_fingerprint,
+    needed_extractor,
 )
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source
@@ -71,14 +70,19 @@ def sampled(parts: Parts, sources: Sequence[Source]) -> list[Source]:
 def check_fingerprints(parts: Parts, sources: Sequence[Source]) -> None:
     """Raise StaleCache for stores and groups that were made from other inputs."""
     encodings = encodings_fingerprint(parts)
-    extractors = {name: extractor_of(parts, name) for name in parts.cached}
-    for cache in [cache for source in sources for cache in source.caches.values() if cache.exists]:
+    caches = [cache for source in sources for cache in source.caches.values()]
+    extractors = {}
+    for name in parts.cached:
+        datasets = [cache.records for cache in caches if name in cache.experts]
+        extractors[name] = needed_extractor(parts, name, datasets)
+    for cache in [cache for cache in caches if cache.exists]:
         cache.require_same_records()
         cached = cache.store.groups()
         expected = {ENCODINGS: encodings}
         for name in cache.experts:
-            precision = extraction_precision(parts, cache.store, name)
-            expected[name] = expert_fingerprint(parts, extractors[name], precision)
+            expected[name] = group_fingerprint(
+                parts, cache.records, name, extractors[name], cache.store
+            )
         for group in [group for group in cache.groups if group in cached]:
             require_equal(
                 expected[group],

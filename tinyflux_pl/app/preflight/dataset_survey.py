@@ -62,8 +62,8 @@ class _SizeRecorder:
 
     def __getitem__(self, index: int) -> Any:
         record = self.records[index]
-        # Sequences have no size, and may share a target.
-        self.has_pictures = record.image.dtype == np.uint8
+        # Sequences have no size, and may share a target; columns alone have no picture.
+        self.has_pictures = record.image.dtype == np.uint8 and record.has_picture
         if self.has_pictures:
             frame = record.image.shape[:2]
             self.sizes.add(*record.attributes.get("original_size", frame), frame)

@@ -43,14 +43,19 @@ def of_pictures(
         "(data.image_size)",
         f"every picture is seen {repetitions:,.1f} times in {config.steps:,} steps (steps)",
     ]
-    if not from_scratch:
-        return notes
-    return [
-        *notes,
-        "a network trained from scratch learns only these pictures and the words of their "
-        "captions: with few pictures it repeats them. "
-        "Previews show each beside a picture of the data with the same caption",
-    ]
+    without = any(not each.has_pictures for each in records)
+    if without:
+        notes.append(
+            "the data has latents and no pictures: previews stand beside none, and copies of one "
+            "picture are not noticed"
+        )
+    if from_scratch:
+        previews = ". Previews show each beside a picture of the data with the same caption"
+        notes.append(
+            "a network trained from scratch learns only these pictures and the words of their "
+            f"captions: with few pictures it repeats them{'' if without else previews}"
+        )
+    return notes
 
 
 def of_teachers(config: DataJob) -> list[str]:

@@ -56,7 +56,19 @@ def extraction_plan(
 
 @torch.inference_mode()
 def _seconds_per_row(parts: Parts, cache: SourceCache, group: str) -> float:
+    if group in cache.records.precomputed:
+        return _copying(parts, cache, group)
     return _encoding(parts, cache) if group == ENCODINGS else _expert(parts, cache, group)
+
+
+def _copying(parts: Parts, cache: SourceCache, group: str) -> float:
+    from tinyflux_pl.extraction.precomputed import precomputed_columns
+
+    dtype = check_dtype(parts.config.data.store_dtype, "data.store_dtype")
+    indices = samples_of(cache.records)
+    started = time.perf_counter()
+    precomputed_columns(cache.records, group, indices, parts.text, dtype)
+    return (time.perf_counter() - started) / len(indices)
 
 
 def _encoding(parts: Parts, cache: SourceCache) -> float:
@@ -84,6 +96,7 @@ def _encoding(parts: Parts, cache: SourceCache) -> float:
 
 def _expert(parts: Parts, cache: SourceCache, name: str) -> float:
     from tinyflux_pl.extraction.encode import teacher_inputs
+    from tinyflux_pl.extraction.precomputed import precomputed_inputs
 
     dtype = check_dtype(parts.config.data.store_dtype, "data.store_dtype")
     extractor = extractor_of(parts, name).to(parts.device)
@@ -94,7 +107,10 @@ def _expert(parts: Parts, cache: SourceCache, name: str) -> float:
 
     def extract(count: int) -> None:
         block = [cache.records[i] for i in indices[:count]]
-        latents, embeddings = teacher_inputs(block, codec, text, dtype)
+        if cache.records.has_pictures:
+            latents, embeddings = teacher_inputs(block, codec, text, dtype)
+        else:
+            latents, embeddings = precomputed_inputs(cache.records, indices[:count], text, dtype)
         with autocast(precision, extractor.device):
             columns = extractor.extract(latents, embeddings, [r.sample_id for r in block])
         for column in columns.values():

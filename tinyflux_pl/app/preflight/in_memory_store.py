@@ -29,18 +29,22 @@ class InMemoryStore:
 
     def __init__(self, parts: Parts, records: RecordSource, experts: Sequence[str]) -> None:
         from tinyflux_pl.extraction.columns import columns_of
+        from tinyflux_pl.extraction.precomputed import precomputed_columns
 
         dtype = check_dtype(parts.config.data.store_dtype, "data.store_dtype")
-        samples = [records[i] for i in samples_of(records)]
-        codec = parts.codec.to(parts.device)
-        text = parts.text.to(parts.device)
+        rows = samples_of(records)
+        samples = [records[i] for i in rows]
         self.root = "memory"
         self.name = "samples"
         self._captions = [[*record.captions] for record in samples]
-        form, flip = control_maps.hint_form(parts.config), parts.config.data.flip
-        columns = columns_of(
-            samples, codec, text, dtype, parts.device, form, records.variants, flip
-        )
+        if ENCODINGS in records.precomputed:
+            columns = precomputed_columns(records, ENCODINGS, rows, parts.text, dtype)
+        else:
+            codec, text = parts.codec.to(parts.device), parts.text.to(parts.device)
+            form, flip = control_maps.hint_form(parts.config), parts.config.data.flip
+            columns = columns_of(
+                samples, codec, text, dtype, parts.device, form, records.variants, flip
+            )
         self._columns = {ENCODINGS: columns}
         parts.text.to("cpu")  # as after the encoding of a complete store
         latents = tuple(self._columns[ENCODINGS]["latents"].shape[1:])

@@ -52,7 +52,7 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
     missing: list[str] = []
     tiny: list[str] = []
     named: list[tuple[str, str]] = []
-    masked = 0
+    readable = masked = 0
     empty: list[str] = []
     copies: dict[str, list[tuple[str, str]]] = {}
     for index in track(
@@ -71,6 +71,9 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
         masked += mask is not None
         if mask is not None and not mask.any():
             empty.append(source)
+        readable += 1
+        if not record.has_picture:
+            continue
         frame = record.image.shape[:2]
         if enlarged(record.attributes.get("original_size", frame), frame, records.fit_mode):
             tiny.append(source)
@@ -83,7 +86,7 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
     repeated = [group for group in copies.values() if len(group) > 1]
     return Audit(
         total=len(records) + len(records.skipped),
-        readable=sum(map(len, copies.values())),
+        readable=readable,
         unreadable=unreadable,
         missing_captions=[*missing, *wordless],
         wordless=wordless,

@@ -33,6 +33,9 @@ class Hinted:
     """
 
     def __init__(self, records: RecordSource, hint: str) -> None:
+        if not records.has_pictures:
+            what = f"data={records.name} has no pictures, and so no maps of them"
+            raise ConfigError(what, where="data.hint", cure="leave data.hint= out")
         self.records = records
         self._maps = None if hint == CANNY else _maps_of(records, Path(hint).expanduser())
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from tinyflux_pl.core.errors import DataError
 from tinyflux_pl.core.protocols import Record
 from tinyflux_pl.data.records.finding import Finding
+from tinyflux_pl.data.records.precomputed_group import PrecomputedGroup
 
 
 class RecordSource(ABC):
@@ -21,7 +23,8 @@ class RecordSource(ABC):
     of other shapes are fitted. `reads_files`: a record costs a read from disk. A dataset whose
     pictures can be read back names `prompt_splits` and gives `prompts` and a `verifier`: runs then
     report prompt accuracy by split. `grammar` says in a sentence which captions it has; "": any
-    text. `variants` is the largest number of captions that a record has.
+    text. `variants` is the largest number of captions that a record has. `precomputed`: groups of a
+    store whose columns the dataset has already; without `has_pictures` there is nothing else.
     """
 
     name: str
@@ -35,6 +38,8 @@ class RecordSource(ABC):
     prompt_splits: tuple[str, ...] = ()
     grammar: str = ""
     variants: int = 1
+    precomputed: Mapping[str, PrecomputedGroup] = MappingProxyType({})
+    has_pictures: bool = True
 
     @property
     def segments(self) -> Sequence[tuple[tuple[int, int] | None, int]]:
@@ -65,6 +70,15 @@ class RecordSource(ABC):
         None if they are unknown until it is read.
         """
         return None
+
+    def columns(self, group: str, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Columns of one of the `precomputed` groups, of these records; DataError for others."""
+        what = f"{self.name} has no columns of {group}"
+        raise DataError(what, where=self.name, cure="leave it to the extraction")
+
+    def columns_fingerprint(self, group: str) -> dict[str, Any]:
+        """Plain data that determines those columns, of all records."""
+        return {}
 
     def captions(self) -> list[tuple[str, str]] | None:
         """(name, caption) of each record, in order; None where no person has written them."""

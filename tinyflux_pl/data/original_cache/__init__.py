@@ -1,0 +1,1 @@
+"""Caches of the original TinyFlux trainer: files of torch.save, read and written."""

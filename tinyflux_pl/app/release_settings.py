@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tinyflux_pl.config.schema import DataJob, Extract, Generate, Node, Release, Train
+from tinyflux_pl.config.release_schema import Release
+from tinyflux_pl.config.schema import DataJob, Extract, Generate, Node, Train
 from tinyflux_pl.core.errors import ConfigError, HubError
 
 J = TypeVar("J", Train, Extract, DataJob, Generate)

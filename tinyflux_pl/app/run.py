@@ -155,6 +155,7 @@ def extract(plain: dict[str, Any]) -> int:
     ignored_keys.refuse(config.overrides, EXTRACTION_IGNORES, "extraction does not read", cure)
     if config.doctor:
         return doctor.run(config)
+    doctor.refuse_keys(config)
     config = hardware.set_up(config)
     report.notes(expectations.of_teachers(config))
     parts = Parts.from_config(config)

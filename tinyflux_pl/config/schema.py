@@ -15,6 +15,7 @@ from tinyflux_pl.config.data_schema import Data, Node, Source, Teacher, Text
 from tinyflux_pl.config.hardware_schema import Hardware
 from tinyflux_pl.config.offered_experts import offered_experts
 from tinyflux_pl.config.pathway_schema import Pathway
+from tinyflux_pl.config.release_schema import Release
 from tinyflux_pl.config.stage_schema import Stage
 from tinyflux_pl.core.errors import ConfigError
 
@@ -28,18 +29,6 @@ class Paths(Keys):
     root: Text
     outputs: Text
     cache: Text
-
-
-@dataclass(frozen=True)
-class Release(Keys):
-    """A published pipeline: where its other parts lie, and how it spaces and shifts its times."""
-
-    spacing: Text
-    dynamic_shift: Text
-    weights: str | None = None
-    revision: str | None = None
-    variant: str | None = None
-    scheduler: Node = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,6 +106,8 @@ class Extract(DataJob):
     rebuild: bool
     doctor: str | bool | None
     repair: bool
+    prune: bool
+    export_pt: Annotated[str | None, NotEmpty()]
 
 
 @dataclass(frozen=True)
@@ -188,8 +179,8 @@ NEEDED = (*GROUPS.split(), "hardware", "callbacks", "logger")
 
 def fields(name: str) -> tuple[str, ...]:
     """The keys declared for a script, or for the node `data` or `teacher`."""
-    kind = {**TASKS, "data": Data, "teacher": Teacher}[name]
-    return tuple(field.name for field in dataclasses.fields(kind))
+    kinds = {**TASKS, "data": Data, "teacher": Teacher}
+    return tuple(field.name for field in dataclasses.fields(kinds[name]))
 
 
 @overload

@@ -11,19 +11,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tinyflux_pl.app.caches import leftovers
 from tinyflux_pl.app.caches.replacement import NEW, OLD
+from tinyflux_pl.app.caches.store_export import StoreExport
 from tinyflux_pl.app.cli import process_settings
 from tinyflux_pl.cache import verify
 from tinyflux_pl.cache.staleness import repair_command
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.config.schema import Extract
-from tinyflux_pl.core.errors import CorruptCheckpoint, DataError
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, DataError
 from tinyflux_pl.core.progress import track
 
 CACHE = "cache"
 CHECKPOINT = "checkpoint"
 UNREADABLE = "folder"
 OTHER_COLUMNS = 80  # characters that the table needs next to a path
+KEYS = ("repair", "export_pt", "prune")  # that an extraction does not read
 MAX_FAULTS = 10  # damaged files of one artifact that the table names
 
 
@@ -52,9 +55,13 @@ class Artifact:
 def run(config: Extract) -> int:
     """Verify, print a table, and with `repair` remove damaged shards; 1 if damage is left.
 
+    An intact store is exported where `export_pt` names a folder. With `prune` files that no run
+    needs are removed after they were listed.
+
     Shards that `repair` removed are written again by the next run, so they do not count.
     """
     artifacts = find_artifacts(_roots(config))
+    export = _export(config, artifacts)
     total = sum(len(artifact.parts) for artifact in artifacts)
     for _ in track(_verify_all(artifacts), "doctor", total, "file") if artifacts else ():
         pass
@@ -69,14 +76,28 @@ def run(config: Extract) -> int:
             moved = _moved(artifact.path, foreign)
             artifact.cure = f"{moved}; all else is taken out, and the next run writes it"
     _print(artifacts)
+    listed = leftovers.leftovers(a.path for a in artifacts if a.kind == CACHE)
+    leftovers.show(listed, leftovers.prune(listed) if config.prune else None, config.doctor)
     for line in process_settings.apply():
         print(line)
     left = [
         artifact
         for artifact in artifacts
-        if artifact not in repaired or verify.foreign_files(artifact.path)
+        if artifact.path.exists()
+        and (artifact not in repaired or verify.foreign_files(artifact.path))
     ]
-    return int(any(not artifact.is_intact for artifact in left))
+    code = int(any(not artifact.is_intact for artifact in left))
+    if export is not None and not code:
+        export.write()
+    return code
+
+
+def refuse_keys(config: Extract) -> None:
+    """Raise ConfigError for a key of the doctor's in an extraction."""
+    for name in KEYS:
+        if getattr(config, name):
+            cure = f"add doctor=FOLDER, or leave {name}= out"
+            raise ConfigError(f"{name}= is read with doctor= alone", where=name, cure=cure)
 
 
 def find_artifacts(roots: list[Path]) -> list[Artifact]:
@@ -102,6 +123,14 @@ def find_artifacts(roots: list[Path]) -> list[Artifact]:
                 files = [file for file in sorted(path.rglob("[!.]*")) if file.is_file()]
                 artifacts.setdefault(path.resolve(), Artifact(kind, path, files))
     return list(artifacts.values())
+
+
+def _export(config: Extract, artifacts: list[Artifact]) -> StoreExport | None:
+    """The export that the command asks for, checked before anything is hashed."""
+    if config.export_pt is None:
+        return None
+    stores = [artifact.path for artifact in artifacts if artifact.kind == CACHE]
+    return StoreExport(stores, str(config.doctor), config.export_pt)
 
 
 def _roots(config: Extract) -> list[Path]:
@@ -154,7 +183,7 @@ def _cure(artifact: Artifact) -> str:
     if artifact.path.name.endswith((NEW, OLD)):
         return (
             "left by a rebuild that was stopped: give its command again (rebuild=true), or remove "
-            "this folder"
+            "it with prune=true"
         )
     if artifact.kind == CACHE and (foreign := verify.foreign_files(artifact.path)):
         return f"{_moved(artifact.path, foreign)}; then look again"

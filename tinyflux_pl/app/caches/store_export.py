@@ -1,0 +1,47 @@
+"""One verified store, written as the files of the original trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinyflux_pl.app import tables
+from tinyflux_pl.cache.store import CacheStore
+from tinyflux_pl.core.errors import ConfigError, DataError
+from tinyflux_pl.data.original_cache import export
+
+MAX_NAMED = 5  # stores that an error names
+
+
+class StoreExport:
+    """`write` a store to a new folder, after it was verified; what cannot be is refused before.
+
+    ConfigError unless exactly one of `stores` is there; DataError for a folder that exists, and for
+    a store that the original's files cannot express.
+    """
+
+    def __init__(self, stores: Sequence[Path], where: str, target: str) -> None:
+        if len(stores) != 1:
+            named = ", ".join(map(str, stores[:MAX_NAMED])) or "no cache"
+            what = f"{len(stores):,} caches lie below {where} ({named}), and one can be exported"
+            raise ConfigError(what, where="doctor", cure="doctor=CACHE/train names a single one")
+        self.store = CacheStore.open(stores[0])
+        self.folder = Path(target).expanduser()
+        if self.folder.exists():
+            cure = "name a folder that does not exist yet: export_pt=FOLDER"
+            raise DataError("there is something already", where=str(self.folder), cure=cure)
+        export.require_expressible(self.store)
+
+    def write(self) -> None:
+        """Write it, and say what is there and what is left out."""
+        export.write_cache(self.store, self.folder)
+        files = sorted(self.folder.iterdir())
+        size = sum(file.stat().st_size for file in files) / 2**20
+        names = ", ".join(file.name for file in files)
+        rows = [
+            ("files", f"{names} in {self.folder}"),
+            ("samples", f"{len(self.store):,}, {size:,.1f} MiB"),
+        ]
+        names = ", ".join(export.left_out(self.store))
+        rows.append(("left out", f"{names}: the original's files have no room for them"))
+        tables.show("exported for the original trainer", rows)

@@ -1,0 +1,21 @@
+"""Keys of the node `release`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from tinyflux_pl.config.bind import Keys
+from tinyflux_pl.config.data_schema import Node, Text
+
+
+@dataclass(frozen=True)
+class Release(Keys):
+    """A published pipeline: where its other parts lie, and how it spaces and shifts its times."""
+
+    spacing: Text
+    dynamic_shift: Text
+    weights: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    scheduler: Node = dataclasses.field(default_factory=dict)

@@ -64,6 +64,12 @@ def _require_latents(parts: Parts, group: PrecomputedGroup, where: str) -> None:
             where=where,
             cure=f"data.image_size=[{height},{width}]",
         )
+    if parts.config.data.flip:
+        raise ConfigError(
+            "latents without their pictures have no mirror images",
+            where="data.flip",
+            cure="data.flip=false",
+        )
     if parts.config.codec.get("posterior") == SAMPLED:
         raise ConfigError(
             "these latents were sampled once, and their deviation was not kept",

@@ -13,7 +13,10 @@ from tinyflux_pl.cache.store import ENCODINGS
 SECONDS = {"loading": 1.0, "micro_batch": 2.0, "optimizer": 3.0, "preview": 5.0, "validation": 7.0}
 
 
-def budget_of(seen, train=1000, validation=64, samples=None, extraction=0.0):
+STAGES = [SimpleNamespace(name="step", total=9), SimpleNamespace(name="save", total=5)]
+
+
+def budget_of(seen, train=1000, validation=64, samples=None, extraction=0.0, measured=(None, None)):
     def need(split, total):
         return GroupNeed("shapes", split, Path("nowhere"), ENCODINGS, total, 0, 0)
 
@@ -27,7 +30,8 @@ def budget_of(seen, train=1000, validation=64, samples=None, extraction=0.0):
     dry_run = SimpleNamespace(
         seconds=SECONDS,
         stages=SimpleNamespace(preview=SimpleNamespace(prompts=["a"])),
-        plan=SimpleNamespace(stages=[SimpleNamespace(total=1)]),
+        plan=SimpleNamespace(stages=STAGES),
+        measured=dict(zip(("step", "save"), measured, strict=True)),
     )
     needs = [need("train", train), need("validation", validation)]
     return budget(config, Sizes(16, 16, 2, 1), 0, dry_run, needs, [], 0, extraction)
@@ -53,3 +57,16 @@ def test_extraction_is_a_part_of_the_time_where_there_is_any():
 
 def test_a_step_is_its_micro_batches_and_its_optimizer():
     assert budget_of(False).seconds["training"] == 100 * (2 * (1.0 + 2.0) + 3.0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "largest"),
+    [
+        ((None, None), ("step", 9)),
+        ((8, 5), ("step", 9)),
+        ((12, 5), ("step", 12)),
+        ((8, 20), ("save", 20)),
+    ],
+)
+def test_the_most_memory_is_no_less_than_what_was_measured(measured, largest):
+    assert budget_of(True, measured=measured).memory == largest

@@ -136,5 +136,5 @@ def test_a_tree_of_bases_is_bounded(tmp_path):
 
 
 def test_the_command_reports_errors_in_three_lines(tmp_path, capsys):
-    assert main([str(tmp_path / "gone.yaml"), str(tmp_path / "new.yaml")]) == 1
+    assert main([str(tmp_path / "gone.yaml"), str(tmp_path / "new.yaml")]) == 2
     assert capsys.readouterr().err.splitlines()[0] == "no such file"

@@ -42,7 +42,7 @@ def test_merging_equals_base_with_adapter_and_unmerging_restores_the_base(root, 
     assert main(["unmerge", str(merged), str(base)]) == 0
     restored, expected = directory.read(base).weights(), step(root, "base", 2).weights()
     assert all(torch.equal(restored[key], expected[key]) for key in expected)
-    assert main(["merge", f"{root}/outputs/base", str(tmp_path / "none")]) == 1
+    assert main(["merge", f"{root}/outputs/base", str(tmp_path / "none")]) == 2
     assert "a whole network and no adapter" in capsys.readouterr().err
 
 

@@ -22,7 +22,7 @@ OF_AN_ADAPTER = ("method", "base")  # keys of a description that a whole network
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 1 and the error's three lines where it is refused."""
+    """Run a command; the error's three lines and exit code where it is refused."""
     parser = argparse.ArgumentParser(prog="python -m tinyflux_pl.app.adapters", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(required=True)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(action(**chosen))
     except TinyFluxError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 

@@ -15,7 +15,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, TinyFluxErr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 1 and the error's three lines where it is refused."""
+    """Run the command; the error's three lines and exit code where it is refused."""
     name = "python -m tinyflux_pl.app.export_model"
     parser = argparse.ArgumentParser(prog=name, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(export_model(**chosen))
     except TinyFluxError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 

@@ -23,7 +23,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 1 and the error's three lines where it is refused."""
+    """Run the command; the error's three lines and exit code where it is refused."""
     name = "python -m tinyflux_pl.app.import_config"
     parser = argparse.ArgumentParser(prog=name, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(import_config(chosen.source, chosen.target)))
     except TinyFluxError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 

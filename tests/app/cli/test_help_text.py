@@ -70,3 +70,13 @@ def test_an_invalid_word_next_to_help_is_still_refused():
     line = [sys.executable, str(CONF.parent / "train.py"), "--help", "model=tinny"]
     completed = subprocess.run(line, capture_output=True, text=True, cwd=CONF.parent)
     assert completed.returncode == 2 and "did you mean tiny?" in completed.stderr
+
+
+def test_a_reader_that_leaves_ends_the_page_without_a_traceback():
+    line = [sys.executable, "train.py", "--help"]
+    ours = subprocess.Popen(
+        line, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    ours.stdout.close()  # before the page is written
+    assert (ours.stderr.read(), ours.wait()) == ("", 141)
+    ours.stderr.close()

@@ -108,6 +108,10 @@ def test_bad_images_are_all_named_or_skipped_and_counted(tmp_path):
         "8.png",
         "9.png",
     ]
+    splits = [
+        all_records(tmp_path, split=split, skip_bad=True) for split in ("train", "validation")
+    ]
+    assert [len(each.skipped) for each in splits] == [3, 0]  # once in the tables of both
 
 
 def test_a_bad_mask_is_skipped_with_its_image_only_on_request(tmp_path):

@@ -65,6 +65,8 @@ def test_each_kind_of_unused_file_is_named(tmp_path, monkeypatch):
         "film.mp4",
         "README",
         ".hidden.csv",
+        "Thumbs.db",
+        "sub/desktop.ini",
     ):
         (tmp_path / name).write_text("x")
     assert findings(tmp_path) == {

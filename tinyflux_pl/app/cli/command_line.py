@@ -40,7 +40,10 @@ def run(
     except blocked_packages.KnownBadPackage as error:
         sys.exit(_report(error))
     if sys.argv[1:] in (["--help"], ["-h"]):
-        print(help_text.help_page(config_name, [root]))
+        try:
+            print(help_text.help_page(config_name, [root]), flush=True)
+        except BrokenPipeError:
+            sys.exit(_reader_left())
         return
 
     import hydra
@@ -75,10 +78,8 @@ def run(
         from tinyflux_pl.config.composition_errors import explained
 
         codes.append(_report(explained(error)))
-    # the reader left, as `| head` does; Python would complain again at exit
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        codes.append(141)
+        codes.append(_reader_left())
     except OSError as error:  # Hydra's, at a folder that cannot be made
         codes.append(_report(error if hasattr(error, "reported") else _of_the_system(error)))
     except Exception as error:  # unexpected: its traceback, masked
@@ -88,6 +89,12 @@ def run(
         codes.append(130)
     if any(codes):
         sys.exit(max(codes))
+
+
+def _reader_left() -> int:
+    """The exit code where the reader of a pipe left, as `| head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
+    return 141
 
 
 def _run_here(arguments: Sequence[str]) -> bool:

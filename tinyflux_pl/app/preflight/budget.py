@@ -12,7 +12,6 @@ from tinyflux_pl.app.preflight.cache_needs import GroupNeed
 from tinyflux_pl.app.preflight.disk_needs import DiskNeed, num_events
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.config.schema import Train
-from tinyflux_pl.engine.memory_plan import Stage
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Budget:
     sizes: Sizes
     images_per_second: float
     seconds: dict[str, float]
-    memory: Stage  # the largest
+    memory: tuple[str, int]  # the largest stage, its bytes
     cache_bytes: int  # of existing caches
     writes: list[DiskNeed]
 
@@ -84,10 +83,17 @@ def budget(
             "previews": previews * preview,
             "evaluation": evaluated / len(dry_run.stages.preview.prompts) * preview,
         },
-        memory=max(dry_run.plan.stages, key=lambda stage: stage.total),
+        memory=_largest_stage(dry_run),
         cache_bytes=sum(_bytes(need) for need in caches),
         writes=writes,
     )
+
+
+def _largest_stage(dry_run: Any) -> tuple[str, int]:
+    """The stage that takes the most memory, as predicted or as measured, and its bytes."""
+    counts = {s.name: max(s.total, dry_run.measured[s.name] or 0) for s in dry_run.plan.stages}
+    name = max(counts, key=counts.__getitem__)
+    return name, counts[name]
 
 
 def _num_samples(caches: Sequence[GroupNeed], split: str) -> int:

@@ -144,6 +144,7 @@ def memory(dry_run: Any, free: int, device: str) -> Table:
 def budget(budget: Budget, notes: Sequence[str]) -> Table:
     """The closing table."""
     sizes, left = budget.sizes, budget.steps - budget.start
+    stage, memory = budget.memory
     ranks = f"{sizes.ranks} rank{'s' if sizes.ranks > 1 else ''}"
     spent = ", ".join(f"{kind} {_duration(seconds)}" for kind, seconds in budget.seconds.items())
     samples = f"{budget.samples:,} to train on, {budget.validation_samples:,} to validate with"
@@ -155,7 +156,7 @@ def budget(budget: Budget, notes: Sequence[str]) -> Table:
         ("batch", f"{budget.batch_size:,} = {batch}"),
         ("rate", f"{budget.images_per_second:,.1f} images a second"),
         ("time", f"{_duration(3600 * budget.hours)}: {spent}"),
-        ("memory", f"at most {size(budget.memory.total)}, in the stage {budget.memory.name}"),
+        ("memory", f"at most {size(memory)}, in the stage {stage}"),
         ("disk", disk),
         *(("note", note) for note in notes),
     ]

@@ -12,6 +12,7 @@ from tinyflux_pl.data.images.formats import suffixes
 from tinyflux_pl.data.records import caption_text
 
 MASK_SUFFIX = ".mask.png"
+OF_FILE_MANAGERS = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # written by them unasked
 MAX_CAPTION_BYTES = 2**20
 MAX_TABLE_BYTES = 2**30
 CURE = "name files by paths relative to the dataset's folder, inside it"
@@ -35,7 +36,10 @@ def inside(root: Path, relative: str) -> Path:
 
 @dataclass(frozen=True)
 class Scan:
-    """The files below a folder by relative path, sorted; hidden names left out."""
+    """The files below a folder by relative path, sorted.
+
+    Hidden names and files of file managers are left out.
+    """
 
     images: list[str]
     masks: list[str]
@@ -59,9 +63,9 @@ def scanned(root: Path) -> Scan:
         image_suffixes = suffixes()
         listed = set(files)
         for name in (*inner, *files):
-            if name.startswith("."):
-                continue
             lower = name.lower()
+            if name.startswith(".") or lower in OF_FILE_MANAGERS:
+                continue
             if lower.endswith(MASK_SUFFIX):
                 masks.append(lead + name)
             elif os.path.splitext(lower)[1] in image_suffixes:

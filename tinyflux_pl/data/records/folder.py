@@ -98,7 +98,9 @@ class Folder(RecordSource):
         options = ListingOptions(caption_file, skip_bad, max_pixels, decoded, self._rules, sized)
         self._listing = listing_of(self.root, options)
         entries = self._listing.entries
-        self.skipped, self.findings = self._listing.skipped, self._listing.findings
+        # of no split, and counted once
+        self.skipped = [] if split == "validation" else self._listing.skipped
+        self.findings = self._listing.findings
         self.kinds = Counter(os.path.splitext(e.path)[1].lower() for e in entries)
         self._rates.require_matches([e.path for e in entries], str(self.root))
         self._require_captions(entries)

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from tests.app.runs import SMALLEST, run
-from tinyflux_pl.core.errors import DiskFull, NumericsError
+from tinyflux_pl.app.closing_report import with_report
+from tinyflux_pl.core.errors import ConfigError, DiskFull, NumericsError
 
 SOL = ("experts=sol", "model.sol_hidden_dim=16")
 QUICK = (*SMALLEST, "run=one", "data.evaluation_prompts=2", "data.sources.shapes.train.count=8")
@@ -66,3 +67,14 @@ def test_a_refused_start_leaves_the_report_of_the_run_unchanged(finished):
     with pytest.raises(Exception, match="already"):
         run("train", root, *QUICK, *SOL, "report=true")
     assert (finished / "report.html").stat().st_mtime_ns == before
+
+
+def test_a_start_that_is_refused_writes_no_report_though_another_process_began_one(tmp_path):
+    @with_report
+    def refused(config):
+        (tmp_path / "config.json").write_text("{}")  # the other process has the folder by now
+        raise ConfigError("this run is being trained by process 1")
+
+    with pytest.raises(ConfigError, match="being trained"):
+        refused({"run_dir": str(tmp_path), "report": True})
+    assert not (tmp_path / "report.html").exists()

@@ -157,6 +157,23 @@ def test_a_single_file_is_not_opened_as_a_checkpoint(tmp_path):
         directory.read(tmp_path / "step_1.ckpt")
 
 
+def test_the_error_for_a_file_of_a_checkpoint_names_its_folder(tmp_path):
+    write(tmp_path / "step_1")
+    with pytest.raises(UntrustedFile) as caught:
+        directory.read(tmp_path / "step_1" / "model.safetensors")
+    assert caught.value.cure == f"give the checkpoint's folder: {tmp_path / 'step_1'}"
+
+
+def test_the_error_for_a_folder_that_does_not_exist_names_the_nearest(tmp_path):
+    (tmp_path / "shapes").mkdir()
+    with pytest.raises(CorruptCheckpoint, match="no such folder") as caught:
+        directory.read(tmp_path / "shape")
+    assert f"did you mean {tmp_path / 'shapes'}?" in caught.value.cure
+    with pytest.raises(CorruptCheckpoint, match="no such folder") as caught:
+        directory.read(tmp_path / "no" / "where")
+    assert "did you mean" not in caught.value.cure
+
+
 def test_the_manifest_lists_the_files_of_the_checkpoint(tmp_path):
     checkpoint = write(tmp_path / "step_1")
     content = json.loads((tmp_path / "step_1" / "manifest.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.app import tables
-from tinyflux_pl.app.run_folder import configurations
+from tinyflux_pl.app.run_folder import take_recorded_start
 from tinyflux_pl.config.redact import redact
 from tinyflux_pl.core.rank import is_rank_zero
 
@@ -26,14 +26,14 @@ def with_report(recipe: Recipe) -> Recipe:
     @functools.wraps(recipe)
     def reported(config: dict[str, Any]) -> Any:
         folder = Path(config["run_dir"])
-        before = len(configurations(folder))
         complete = False
         try:
             result = recipe(config)
             complete = True
             return result
         finally:
-            if config.get("report") and is_rank_zero() and len(configurations(folder)) > before:
+            # a start that was refused has no page: the folder may be another process's
+            if take_recorded_start(folder) and config.get("report") and is_rank_zero():
                 _write(folder, complete)
 
     return reported

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app import tables
-from tinyflux_pl.app.run_folder import configurations
+from tinyflux_pl.app.run_folder import configurations, record_start
 from tinyflux_pl.config.redact import redact_data
 from tinyflux_pl.core import files, interpreter
 from tinyflux_pl.data.training_captions import HELP
@@ -35,6 +35,7 @@ def save_configuration(config: Train, step: int) -> None:
     number = max(configurations(folder), default=-1) + 1
     file = folder / (f"config_{number}.json" if number else "config.json")
     files.write_json(file, redact_data({**config.plain, "from_step": step}))
+    record_start(folder)
 
 
 def changes(changed: Sequence[Change]) -> None:

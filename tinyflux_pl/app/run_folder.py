@@ -21,6 +21,7 @@ Recipe = Callable[[dict[str, Any]], Any]
 LOCK = ".lock"  # holds the owner's process id and its machine: several may share the disk
 RUN_FILES = ("csv", "samples", "skipped.jsonl", "tensorboard", "wandb", "checkpoints")
 LOCKED_BY_OTHER = (errno.EAGAIN, errno.EACCES)
+_recorded: set[Path] = set()  # folders in which this process began a start
 
 
 def remove_empty_run_dir(recipe: Recipe) -> Recipe:
@@ -99,6 +100,18 @@ def configurations(run_dir: Path) -> dict[int, Path]:
     files = run_dir.glob("config*.json")
     matches = ((re.fullmatch(r"config(?:_(\d+))?\.json", path.name), path) for path in files)
     return dict(sorted((int(match[1] or 0), path) for match, path in matches if match))
+
+
+def record_start(run_dir: Path) -> None:
+    """Note that this process has written a start's configuration into the folder."""
+    _recorded.add(run_dir)
+
+
+def take_recorded_start(run_dir: Path) -> bool:
+    """True once after this process recorded a start there, and not if another process did."""
+    is_recorded = run_dir in _recorded
+    _recorded.discard(run_dir)
+    return is_recorded
 
 
 def _locked(path: Path) -> TextIOWrapper:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -100,12 +101,13 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.is_file():
-        raise UntrustedFile(
-            f"{path.name} is a file; a checkpoint is a directory. It was not opened",
-            where=str(path),
-            cure="give a checkpoint folder; safetensors weights go to "
-            "model.weights=FILE.safetensors",
-        )
+        what = f"{path.name} is a file; a checkpoint is a directory. It was not opened"
+        cure = "give a checkpoint folder; safetensors weights go to model.weights=FILE.safetensors"
+        if (path.parent / MANIFEST).is_file():
+            cure = f"give the checkpoint's folder: {path.parent}"
+        raise UntrustedFile(what, where=str(path), cure=cure)
+    if not path.is_dir():
+        raise CorruptCheckpoint("no such folder", where=str(path), cure=_existing(path))
     if not (path / MANIFEST).is_file():
         raise CorruptCheckpoint(
             f"not a checkpoint: no {MANIFEST}", where=str(path), cure=_nearby(path) or CURE
@@ -184,8 +186,7 @@ def load_weights(
     state = module.state_dict()
     selected = {k: v for k, v in state.items() if names is None or k in names}
     module_keys = {plain_key(name): name for name in selected}
-    expected = plain_keys(selected)
-    tensors = plain_keys(tensors)
+    expected, tensors = plain_keys(selected), plain_keys(tensors)
     cure = "use the model= and experts= of the run that wrote the checkpoint"
     require_match(shapes_of(expected), shapes_of(tensors), where, cure)
     read = {module_keys[key]: tensor for key, tensor in tensors.items()}
@@ -232,6 +233,13 @@ def _by_step(folder: str | Path) -> tuple[list[Path], dict[Path, CorruptCheckpoi
         except CorruptCheckpoint as error:
             unreadable[path] = error
     return sorted(steps, key=lambda path: (steps[path], path.name)), unreadable
+
+
+def _existing(path: Path) -> str:
+    """What to name in place of a folder that does not exist: the one with the nearest name."""
+    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("[!.]*/")], n=1)
+    hint = f"did you mean {path.parent / near[0]}? " if near else ""
+    return f"{hint}name a run's folder, or a checkpoint's, as seen from {Path.cwd()}"
 
 
 def _nearby(path: Path) -> str:

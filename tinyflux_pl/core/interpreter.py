@@ -10,13 +10,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+SCRIPTS = ("train.py", "extract.py", "generate.py")
 # None: nobody said
 _CHOICES: ContextVar[tuple[str, ...] | None] = ContextVar("choices", default=None)
 
 
 def command(script: str) -> str:
-    """First words of a command that runs `script` with this interpreter, relative if possible."""
-    return f"{_interpreter()} {script}"
+    """First words of a command that runs `script` with this interpreter, relative if possible.
+
+    The script lies where the running one does, as its command named it.
+    """
+    folder, running = os.path.split(sys.argv[0])
+    beside = os.path.join(folder, script) if running in SCRIPTS else script
+    return f"{_interpreter()} {shlex.quote(beside)}"
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class WordReader(TextEncoder):
                 raise CheckpointMismatch(
                     f"the word {word.word!r} has vectors {widths}, this encoder reads {expected}",
                     where=f"text: {self.name}",
-                    cure="use a word that was learnt with this text encoder",
+                    cure="use a word that was learned with this text encoder",
                 )
         other = copy.copy(self)
         other.words = (*self.words, *words)

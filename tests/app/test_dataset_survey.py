@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from PIL import Image
 
-from tinyflux_pl.app.preflight import dataset_survey
+from tinyflux_pl.app.preflight import dataset_survey, tables
 from tinyflux_pl.app.preflight.dataset_survey import AUDIT_FILE, Survey
 from tinyflux_pl.core import files
 from tinyflux_pl.data.images.size_histogram import OriginalSizes
@@ -38,3 +38,9 @@ def test_a_survey_beyond_the_size_limit_is_not_stored(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "JSON_LIMIT", 2**20)
     dataset_survey.save_survey(oversized, records, tmp_path)
     assert files.read_sealed(tmp_path / AUDIT_FILE)["audit"]["tiny"] == names
+
+
+def test_one_record_is_named_in_the_singular():
+    survey = Survey("folder", "validation", Audit(1, 1), OriginalSizes((64, 64)))
+    table = tables.dataset([survey], {"folder": "crop"}, {})
+    assert table.rows[0] == ("folder/validation", "1 record, nothing wrong")

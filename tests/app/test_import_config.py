@@ -135,6 +135,17 @@ def test_a_tree_of_bases_is_bounded(tmp_path):
         read_inherited(tmp_path / "0.yaml")
 
 
+def test_the_last_line_is_a_command_that_reads_the_experiment(old, tmp_path, monkeypatch):
+    elsewhere = import_config(old, tmp_path / "mine.yaml")[-1]
+    assert elsewhere.endswith(
+        "; use: move it into conf/experiment, then python train.py experiment=mine"
+    )
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.setattr("tinyflux_pl.app.import_config.CONF", tmp_path / "conf")
+    inside = import_config(old, tmp_path / "conf" / "experiment" / "mine.yaml")[-1]
+    assert inside.endswith("; use: python train.py experiment=mine")
+
+
 def test_the_command_reports_errors_in_three_lines(tmp_path, capsys):
     assert main([str(tmp_path / "gone.yaml"), str(tmp_path / "new.yaml")]) == 2
     assert capsys.readouterr().err.splitlines()[0] == "no such file"

@@ -190,9 +190,9 @@ def test_a_reference_is_recorded_in_the_metadata_and_sets_the_size(folder, pictu
         ),
         (
             ["model=flux1_dev", "model.weights=FOLDER", "strength=0.5"],
-            "nothing begins from a picture",
+            "no picture to begin from",
         ),
-        (["model=flux1_dev", "model.weights=FOLDER", "mask=PICTURE"], "do not go together"),
+        (["model=flux1_dev", "model.weights=FOLDER", "mask=PICTURE"], "mask= without image="),
         (["model=flux1_dev", "model.weights=FOLDER", "hardware.precision=16-mixed"], "overflows"),
         (["model=flux1_dev", "model.weights=FOLDER", "path=linear"], "noise at t = 1"),
         (["model=flux1_dev", "model.weights=FOLDER", "codec=pixels"], "latent channels"),

@@ -51,3 +51,27 @@ def test_a_released_network_accepts_references_larger_than_the_target(tmp_path):
     model.image_size = 64
     assert editing(pipeline, [file], keep_size=True).sampler.image_size == (16, 16)
     assert editing(pipeline, [file]).sampler.image_size == (64, 128)
+
+
+@pytest.mark.parametrize(
+    ("given", "inpaint", "what", "cure"),
+    [
+        ({"strength": 0.5}, 0, "no picture to begin from", "image=PICTURE"),
+        ({"strength": 0.5, "image": "x.png"}, 256, "fills holes", "leave strength= out"),
+        (
+            {"references": ["x.png"], "image": "x.png"},
+            0,
+            "neither image= nor mask=",
+            "leave image=",
+        ),
+        ({"mask": "x.png"}, 0, "mask= without image=", "image=PICTURE"),
+        ({"image": "x.png"}, 256, "no hole is given", "mask=PICTURE"),
+    ],
+)
+def test_pictures_that_do_not_go_together_are_named(given, inpaint, what, cure):
+    model = denoiser()
+    model.inpaint_channels = inpaint
+    pipeline = Pipeline(model, ImageSampler(PixelFolding(2), None, SamplerSettings(), (16, 16)), {})
+    with pytest.raises(ConfigError, match=what) as error:
+        editing(pipeline, **given)
+    assert cure in error.value.cure

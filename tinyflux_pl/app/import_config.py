@@ -53,7 +53,10 @@ def import_config(source: Path, target: Path) -> list[str]:
         raise ConfigError(what, where=str(source), cure="name a file of that framework")
     _require_valid(imported)
     files.write_bytes(target, _experiment(imported, source, target.stem).encode())
-    return [*imported.lines(), f"written: {target}; use: python train.py experiment={target.stem}"]
+    use = f"python train.py experiment={target.stem}"
+    if target.resolve().parent != CONF / "experiment":
+        use = f"move it into conf/experiment, then {use}"
+    return [*imported.lines(), f"written: {target}; use: {use}"]
 
 
 def _choices(group: str) -> set[str]:

@@ -29,10 +29,12 @@ def editing(
     size, codec = pipeline.sampler.image_size, pipeline.sampler.codec
     rule = pipeline.denoiser.reference_size
     edit: Edit
-    if strength is not None and (image is None or pipeline.denoiser.inpaint_channels):
-        what = "nothing begins from a picture"
-        cure = "give strength= with image=, to a network without a hole of its own"
-        raise ConfigError(what, where="strength", cure=cure)
+    if strength is not None and image is None:
+        cure = "give image=PICTURE, or leave strength= out"
+        raise ConfigError("there is no picture to begin from", where="strength", cure=cure)
+    if strength is not None and pipeline.denoiser.inpaint_channels:
+        what = "this network fills holes, and begins from noise there"
+        raise ConfigError(what, where="strength", cure="leave strength= out")
     chosen_size = size if keep_size else None
     if references and image is None and mask is None:
         if rule is None:
@@ -51,11 +53,17 @@ def editing(
         edit = Start(codec, image, mask, strength, pipeline.cell, chosen_size, max(size))
     elif image is not None and mask is not None and not references:
         edit = Hole(codec, image, mask, pipeline.cell, chosen_size, max(size))
-    else:
-        cure = "give reference= alone, or image=, which a network that fills holes needs mask= for"
+    elif references:
+        cure = "leave image= and mask= out, or reference="
         raise ConfigError(
-            "pictures that do not go together", where="reference, image, mask", cure=cure
+            "reference= goes with neither image= nor mask=", where="reference", cure=cure
         )
+    elif image is None:
+        cure = "give image=PICTURE, of which the mask marks a part"
+        raise ConfigError("mask= without image=", where="mask", cure=cure)
+    else:
+        cure = "give mask=PICTURE, white where it paints"
+        raise ConfigError("this network fills holes, and no hole is given", where="mask", cure=cure)
     image_size = size if keep_size else edit.size
     stages = {"condition_fn": edit, "initial": edit.initial, "finish": edit.finish}
     sampler = replace(pipeline.sampler, image_size=image_size, **stages)

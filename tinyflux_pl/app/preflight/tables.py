@@ -83,7 +83,8 @@ def _problem_rows(survey: Survey) -> Rows:
     audit = survey.audit
     note = ", as surveyed when the cache was made" if survey.stored else ""
     state = "nothing wrong" if audit.sound else f"{audit.readable:,} readable"
-    rows = [(survey.name, f"{audit.total:,} records, {state}{note}")]
+    total = f"{audit.total:,} record{'s' * (audit.total != 1)}"
+    rows = [(survey.name, f"{total}, {state}{note}")]
     if audit.texts > audit.readable:
         rows.append(("  captions", f"{audit.texts:,} texts, one a picture at each step"))
     if audit.masked:

@@ -195,6 +195,12 @@ def test_the_dry_run_copy_is_released_from_memory(root, monkeypatch):
     assert len(copies) == 3 and all(copy() is None for copy in copies)
 
 
+def test_steps_that_the_dry_run_skips_are_not_taken_for_steps_of_the_run(root, caplog):
+    assert only(root, "run=x", "optimizer=adamw", "optimizer.lr=1e20") == 0
+    skipped = [line for line in caplog.messages if "was skipped" in line]
+    assert skipped and all(line.startswith("in the dry run, ") for line in skipped)
+
+
 # ranks
 
 

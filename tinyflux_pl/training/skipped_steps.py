@@ -69,8 +69,10 @@ class SkippedSteps:
     """Counts rejected steps against two bounds, logs them, and writes each as a line of `file`.
 
     `excess` is not empty once more than `max_consecutive` in a row, or more than `max_recent` of
-    the last 1000, were rejected.
+    the last 1000, were rejected. `label` stands before each logged line.
     """
+
+    label = ""
 
     def __init__(self, file: str | Path, max_consecutive: int = 10, max_recent: int = 50) -> None:
         self.file = Path(file)
@@ -93,11 +95,10 @@ class SkippedSteps:
             self._count(verdict)
         if skipped and write:
             for verdict in skipped[:MAX_LOGGED]:
-                log.warning("%s", verdict)
+                log.warning("%s%s", self.label, verdict)
             if len(skipped) > MAX_LOGGED:
-                log.warning(
-                    "and %d more steps were skipped: %s", len(skipped) - MAX_LOGGED, self.file
-                )
+                more = len(skipped) - MAX_LOGGED
+                log.warning("%sand %d more steps were skipped: %s", self.label, more, self.file)
             self._write([*self._lines(), *(json.dumps(verdict.to_json()) for verdict in skipped)])
 
     def _count(self, verdict: Verdict) -> None:

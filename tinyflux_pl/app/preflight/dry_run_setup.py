@@ -44,6 +44,7 @@ def dry_run(
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         scratch.mkdir(parents=True)
+        trainable.guard.record.label = "in the dry run, before the first step: "
         callbacks = [trainable.average, trainable.guard]
         hardware = parts.config.hardware.plain
         return fit_dry_run(trainable.module, stages, callbacks, hardware, str(scratch))

@@ -34,6 +34,22 @@ def test_cache_choices_include_release_and_search_path():
     assert run_choices.words([], [*words, "hydra.verbose=true"]) == words
 
 
+def test_cache_choices_include_a_method_that_chooses_data():
+    words = ["method=controlnet", "method=dreambooth", "method=dreambooth_full"]
+    others = ["method=lora", "method=full", "method=none_such", "method.rank=4"]
+    assert run_choices.words([], [*words, *others]) == words
+
+
+def test_extraction_reads_a_method_that_chooses_data(tmp_path):
+    line = ("method=controlnet", "data.sources.shapes.train.count=4")
+    recipes = configuration("extract", tmp_path, *SMALLEST, *line)
+    assert run.extract({**recipes, "rebuild": True}) == 0
+    (manifest,) = tmp_path.rglob("train/manifest.json")
+    assert "hint" in manifest.read_text()
+    with pytest.raises(TinyFluxError, match="extraction does not read method"):
+        run.extract(configuration("extract", tmp_path, *SMALLEST, "method=lora"))
+
+
 @pytest.mark.parametrize("task", ["train", "extract"])
 def test_recipes_suggest_commands_with_the_choices_of_the_run(tmp_path, monkeypatch, task):
     def refuse(config):

@@ -14,6 +14,7 @@ from tinyflux_pl.app.random_seed import with_seed
 from tinyflux_pl.app.run_choices import named
 from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
 from tinyflux_pl.config import schema
+from tinyflux_pl.config.methods_with_data import chooses_data
 from tinyflux_pl.config.schema import Generate, Train
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.rank import is_rank_zero
@@ -152,7 +153,8 @@ def extract(plain: dict[str, Any]) -> int:
 
     config = schema.read(plain, "extract")
     cure = "give it to train.py, which fills its caches by itself"
-    ignored_keys.refuse(config.overrides, EXTRACTION_IGNORES, "extraction does not read", cure)
+    unread = [word for word in config.overrides if not chooses_data(word)]
+    ignored_keys.refuse(unread, EXTRACTION_IGNORES, "extraction does not read", cure)
     if config.doctor:
         return doctor.run(config)
     doctor.refuse_keys(config)

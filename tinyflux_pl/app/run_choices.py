@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tinyflux_pl.config.methods_with_data import chooses_data
 from tinyflux_pl.core.interpreter import choosing
 
 GROUPS = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed")
@@ -14,7 +15,9 @@ GROUPS += ("pathway", "hardware", "release", "experiment", "debug", "hydra.searc
 
 def words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """Flags and overrides as they were typed, without those that caches do not depend on."""
-    chosen = [line for line in overrides if line.lstrip("+~").startswith(GROUPS)]
+    chosen = [
+        line for line in overrides if line.lstrip("+~").startswith(GROUPS) or chooses_data(line)
+    ]
     return [*flags, *chosen]
 
 

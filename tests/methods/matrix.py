@@ -62,6 +62,11 @@ METHODS: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "controlnet": (SCENES, "control.", ("control='{project}/map.png'",)),
     # one step for two of the teacher's: at a step for a step, and no guidance, nothing is learnt
     "few_step": (("method.steps=1", "sampler.steps=2", *SCENES), "", ()),
+    "few_step_lora": (
+        ("method.steps=1", "sampler.steps=2", "method.rank=2", *SCENES),
+        ".lora_",
+        (),
+    ),
     "textual_inversion": (
         (
             *SCENES,
@@ -76,7 +81,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "dreambooth": (("method.rank=2", *SUBJECT), ".lora_", ()),
 }
 # cell -> the words of its refusal
-REASONS = {("sdxl", "few_step"): "predicts epsilon"}
+REASONS = {("sdxl", method): "predicts epsilon" for method in ("few_step", "few_step_lora")}
 RELEASES: dict[str, tuple[str, Callable[[Path], Any], tuple[str, ...]]] = {
     "sdxl": ("sdxl", releases_stability.sdxl, ()),
     "flux1": ("flux1_dev", releases_flux1.flux1, ("text.length=16",)),
@@ -90,6 +95,8 @@ RELEASES: dict[str, tuple[str, Callable[[Path], Any], tuple[str, ...]]] = {
 }
 OURS = {"tinyflux": SMALLEST, "flux_core": CORE}
 FAMILIES = (*OURS, *RELEASES)
+# two methods in one: each family trains, these also resume and draw, and ours train on two ranks
+COMBINED = {"few_step_lora": (*OURS, "flux2")}
 
 
 @dataclass(frozen=True)

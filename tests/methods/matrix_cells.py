@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.app.runs import run, settings
-from tests.methods.matrix import METHODS, SIDE, Project
+from tests.methods.matrix import COMBINED, METHODS, SIDE, Project
 from tinyflux_pl.app.build_pipeline import pipeline
 
 PROMPT = "a red circle"
@@ -17,6 +17,8 @@ def check(project: Project, method: str) -> None:
     if project.refuses(method):
         return
     _trains(project, method)
+    if project.family not in COMBINED.get(method, (project.family,)):
+        return
     _resumes(project, method)
     _draws(project, method)
 

@@ -76,6 +76,7 @@ def test_an_adapter_is_drawn_on_the_plain_and_on_the_packed_base(root, capsys):
     ("method", "words"),
     [
         ("lora", ("method.rank=2",)),
+        ("few_step_lora", ("method.rank=2", "sampler.steps=8")),
         ("controlnet", ("data.hint=canny",)),
         ("textual_inversion", ("method.word=large", "method.init_word=red")),
     ],

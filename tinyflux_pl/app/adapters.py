@@ -52,9 +52,12 @@ def merge(source: Path, target: Path, base: str | None = None) -> str:
     """Write a checkpoint of the whole network with the adapter added to its weights."""
     from tinyflux_pl.checkpoints import directory
     from tinyflux_pl.methods.adapted_network import merged_state
+    from tinyflux_pl.methods.registry import is_distilled
 
     checkpoint, denoiser = _loaded(source, base)
     config = {k: v for k, v in checkpoint.config.items() if k not in OF_AN_ADAPTER}
+    if is_distilled(checkpoint.config):
+        config["teacher"] = checkpoint.config["base"]
     config["merged"] = {"base": checkpoint.config["base"], "adapter": checkpoint.hash}
     directory.save(
         target,
@@ -73,12 +76,19 @@ def unmerge(source: Path, target: Path, base: str | None = None) -> str:
     from tinyflux_pl.inference.described_parts import explained
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
     from tinyflux_pl.methods import base_weights
+    from tinyflux_pl.methods.registry import is_distilled
 
     checkpoint = open_checkpoint(source)
     merged = checkpoint.config.get("merged")
     if not isinstance(merged, dict):
         cure = "name a folder that merge has written"
         raise CheckpointMismatch("nothing is merged in it", where=str(source), cure=cure)
+    if is_distilled(checkpoint.config):
+        raise CheckpointMismatch(
+            "its base is drawn with another sampler, which it does not hold",
+            where=str(source),
+            cure=f"draw with the base itself: {base_weights.described(merged['base'])}",
+        )
     config = {key: value for key, value in checkpoint.config.items() if key != "merged"}
     with explained(str(source)):
         denoiser = _base(config, merged["base"], str(source), base)
@@ -98,11 +108,16 @@ def export(source: Path, target: Path, layout: str = "peft") -> str:
     from tinyflux_pl.inference import adapters, described_parts
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
     from tinyflux_pl.methods import adapter_export
+    from tinyflux_pl.methods.registry import is_distilled
 
     checkpoint = open_checkpoint(source)
     skeleton, _ = described_parts.network(checkpoint, outline=True)
     adapter = adapters.of_checkpoint(checkpoint)
-    return f"exported: {adapter_export.write(adapter, skeleton, layout, target)}"
+    lines = [f"exported: {adapter_export.write(adapter, skeleton, layout, target)}"]
+    if is_distilled(checkpoint.config):  # which no layout says
+        steps = checkpoint.config["sampler"]["steps"]
+        lines.append(f"draw with it in {steps} steps of Euler without guidance (guidance.scale=1)")
+    return "\n".join(lines)
 
 
 def _loaded(source: Path, base: str | None) -> tuple[Checkpoint, Any]:

@@ -41,7 +41,7 @@ def replay(config: Train) -> int:
 
     bundle = Replay.read(config.replay)
     run, file = bundle.config, str(bundle.checkpoint.path.parent)
-    if "teacher" in bundle.checkpoint.config:
+    if method_of(bundle.checkpoint.config).distills:
         raise ConfigError(
             "a distilled network's loss needs its teacher, which the bundle does not hold",
             where=file,

@@ -17,8 +17,9 @@ from tinyflux_pl.methods.adapted_network import put_in, read_out
 from tinyflux_pl.methods.adapter import Adapter
 from tinyflux_pl.methods.adapter_file import file_in, read_adapter
 from tinyflux_pl.methods.layer_patterns import linear_layers
-from tinyflux_pl.methods.lora import LoRA
-from tinyflux_pl.methods.registry import method_of
+from tinyflux_pl.methods.registry import is_distilled, method_of
+from tinyflux_pl.sampling.images import settings_of
+from tinyflux_pl.sampling.loop import SamplerSettings
 from tinyflux_pl.weights.headers import known_sha256
 
 DIGITS = 16  # of the content's hash
@@ -26,10 +27,14 @@ DIGITS = 16  # of the content's hash
 
 @dataclass(frozen=True)
 class ReadAdapter:
-    """An adapter, and what the metadata of pictures say of it."""
+    """An adapter, what the metadata of pictures say of it, and the settings it was distilled for.
+
+    A file of an adapter does not say that it was distilled.
+    """
 
     adapter: Adapter
     described: dict[str, Any]
+    distilled: SamplerSettings | None = None
 
 
 def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> Pipeline:
@@ -42,7 +47,9 @@ def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> P
     read_ones = [(read(path, pipeline.denoiser), scale) for path, scale in chosen]
     put_in(pipeline.denoiser, [(each.adapter, scale) for each, scale in read_ones])
     description = [{**each.described, "scale": scale} for each, scale in read_ones]
-    return replace(pipeline, origin={**pipeline.origin, "lora": description})
+    distilled = (each.distilled for each, scale in read_ones if scale != 0)
+    learnt = next((settings for settings in distilled if settings), pipeline.distilled)
+    return replace(pipeline, origin={**pipeline.origin, "lora": description}, distilled=learnt)
 
 
 def read(path: Path, denoiser: Any) -> ReadAdapter:
@@ -81,10 +88,10 @@ def require_adapter(checkpoint: Checkpoint) -> None:
     """Raise CheckpointMismatch for a whole network, or the part of one that is no adapter."""
     what = "it holds a whole network and no adapter"
     if "base" in checkpoint.config:
-        name = method_of(checkpoint.config).name
-        if name == LoRA.name:
+        method = method_of(checkpoint.config)
+        if method.exports_adapter:
             return
-        what = f"it holds what method={name} trains, which is no adapter"
+        what = f"it holds what method={method.name} trains, which is no adapter"
     cure = "name a run of method=lora"
     raise CheckpointMismatch(what, where=str(checkpoint.path), cure=cure)
 
@@ -99,7 +106,9 @@ def _of_checkpoint(checkpoint: Checkpoint, denoiser: Any) -> ReadAdapter:
             cure="draw with the adapter's own base, or another of its structure",
         )
     description = {"name": "checkpoint", "content": checkpoint.hash, "layout": adapter.layout}
-    return ReadAdapter(adapter, description)
+    config = checkpoint.config
+    distilled = settings_of(config["sampler"]) if is_distilled(config) else None
+    return ReadAdapter(adapter, description, distilled)
 
 
 def _frozen(tensor: Any) -> Any:

@@ -24,6 +24,7 @@ from tinyflux_pl.inference.picture_folder import PictureFolder
 from tinyflux_pl.inference.picture_size import check_size, warn_if_far
 from tinyflux_pl.inference.prompts import read_prompts
 from tinyflux_pl.inference.stages import Stages
+from tinyflux_pl.methods.registry import is_distilled
 from tinyflux_pl.sampling.grid import Grid
 from tinyflux_pl.sampling.images import ImageSampler
 from tinyflux_pl.sampling.loop import SamplerSettings
@@ -79,9 +80,8 @@ class Pipeline:
         if "base" in checkpoint.config:
             base_of = {**checkpoint.config["base"], "method": checkpoint.config["method"]["name"]}
             origin["base"] = provenance.strip_paths(provenance.shorten_hashes(base_of))
-        distilled = None
+        distilled = parts.settings if is_distilled(checkpoint.config) else None
         if "teacher" in checkpoint.config:
-            distilled = parts.settings
             taught_by = provenance.shorten_hashes(checkpoint.config["teacher"])
             origin["teacher"] = provenance.strip_paths(taught_by)
         return cls(denoiser.eval(), sampler, origin, "32-true", parts.image_size, distilled)

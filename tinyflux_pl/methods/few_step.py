@@ -31,6 +31,7 @@ class FewStep(Method):
 
     name = "few_step"
     needs_base = True
+    distills = True
     reads: ClassVar[tuple[str, ...]] = ("sampler", "guidance")
     unread: ClassVar[Mapping[str, str]] = {
         "timesteps": "the student learns at the times that it is drawn at",
@@ -60,14 +61,18 @@ class FewStep(Method):
 
         ConfigError for one that does not predict velocities.
         """
+        self.require_velocity(denoiser)
+        self.teacher = copy.deepcopy(denoiser).requires_grad_(False).eval()
+
+    def require_velocity(self, denoiser: Any) -> None:
+        """Raise ConfigError for a network whose answer to pure noise has no direction."""
         if denoiser.prediction != "velocity":
             raise ConfigError(
                 f"{denoiser.name} predicts {denoiser.prediction}, of which the first of a few "
                 "steps, from pure noise, cannot read a direction",
-                where="method=few_step",
+                where=f"method={self.name}",
                 cure="a network that predicts velocity: TinyFlux, FLUX, SD3.5",
             )
-        self.teacher = copy.deepcopy(denoiser).requires_grad_(False).eval()
 
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
         """Imitation of the teacher over each of the steps."""

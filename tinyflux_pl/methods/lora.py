@@ -35,6 +35,7 @@ class LoRA(Method):
     name = "lora"
     needs_base = True
     adds_to_base = True
+    exports_adapter = True
 
     def __init__(
         self,

@@ -19,7 +19,9 @@ class Method(Protocol):
 
     `needs_base`: a run must be given trained weights (init= or model.weights=). `adds_to_base`: it
     trains an addition to weights that stay as they are, so checkpoints refer to those instead of
-    holding them. `exports_branch`: what it trained is a branch, which leaves without its base.
+    holding them. `exports_branch`: what it trained is a branch, which leaves without its base;
+    `exports_adapter`: an adapter, as files of peft, diffusers and kohya hold it. `distills`: the
+    network is drawn in the steps of its checkpoint's sampler.
     `reads`: groups of a run's configuration, otherwise of drawing alone, that decide
     what it learns. `unread`: dotted keys of a run's configuration that it does not read, each with
     the reason; `masks_unread`: why the masks of pictures do not weigh its loss, "" where they do.
@@ -34,6 +36,8 @@ class Method(Protocol):
     needs_base: bool = False
     adds_to_base: bool = False
     exports_branch: bool = False
+    exports_adapter: bool = False
+    distills: bool = False
     reads: ClassVar[tuple[str, ...]] = ()
     unread: ClassVar[Mapping[str, str]] = {}
     masks_unread: str = ""

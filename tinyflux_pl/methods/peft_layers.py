@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,24 @@ def activate(network: nn.Module, adapters: list[str]) -> None:
     for layer in adapted(network).values():
         layer.set_adapter(adapters)
     network.requires_grad_(False)
+
+
+@contextmanager
+def switched_off(network: nn.Module) -> Generator[None]:
+    """Within the block the network answers as its base does when it draws: also without dropout."""
+    layers = list(adapted(network).values())
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    for layer in layers:
+        # peft's enable_adapters would turn requires_grad too, while the student's graph is alive
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+        for module in training:
+            module.training = True
 
 
 def scale(network: nn.Module, adapter: str, factor: float) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.methods.controlnet import ControlNet
 from tinyflux_pl.methods.few_step import FewStep
+from tinyflux_pl.methods.few_step_lora import FewStepLoRA
 from tinyflux_pl.methods.full import Full
 from tinyflux_pl.methods.lora import LoRA
 from tinyflux_pl.methods.method import Method
 from tinyflux_pl.methods.textual_inversion import TextualInversion
 
 METHODS: dict[str, type] = {
-    method.name: method for method in (ControlNet, FewStep, Full, LoRA, TextualInversion)
+    method.name: method
+    for method in (ControlNet, FewStep, FewStepLoRA, Full, LoRA, TextualInversion)
 }
 
 
@@ -30,3 +32,8 @@ def method_of(description: Mapping[str, Any]) -> Method:
     """The method of a checkpoint's description; those of full training do not name it."""
     node = description.get("method")
     return Full() if node is None else build_method(node["name"], node["config"])
+
+
+def is_distilled(description: Mapping[str, Any]) -> bool:
+    """True for a network, or an adapter, that draws in the steps of its checkpoint's sampler."""
+    return "teacher" in description or method_of(description).distills

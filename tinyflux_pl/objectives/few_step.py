@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +36,8 @@ class FewStepObjective(FlowObjective):
     A batch's captions are drawn from noise: the teacher takes its steps, guided, from one of the
     student's times to the next, and the student, without guidance, one step. The error is that of
     the student's mean velocity over the step. A share `on_policy` of the samples then goes on from
-    where the student arrived. Pictures are not used, except as references and holes.
+    where the student arrived. Pictures are not used, except as references and holes. `as_teacher`
+    is a context in which `teacher` is one: it may be the student's own network otherwise.
     ConfigError for a teacher whose way is random, or does not end in clean data.
     """
 
@@ -45,11 +48,12 @@ class FewStepObjective(FlowObjective):
         guided: SamplerSettings,
         student: SamplerSettings,
         on_policy: float,
+        as_teacher: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         _require_plain(run)
         vars(self).update(vars(run))  # null text, error, seed; the distribution of times is unused
         self.teacher, self.guided, self.student = teacher, guided, student
-        self.on_policy = on_policy
+        self.on_policy, self.as_teacher = on_policy, as_teacher
         if guided.solver == "euler_ancestral" or guided.guidance.zero_until:
             raise ConfigError(
                 "the way of the teacher is random, or begins without moving",
@@ -122,8 +126,9 @@ class FewStepObjective(FlowObjective):
         if next(self.teacher.parameters()).device != x.device:
             self.teacher.to(x.device)
         guidance, path = self.guided.guidance, self.teacher.path
-        field = Field(self.teacher, cond, uncond, guidance, times)
-        return solver_named(self.guided.solver)(field, x, times, path)
+        with self.as_teacher():
+            field = Field(self.teacher, cond, uncond, guidance, times)
+            return solver_named(self.guided.solver)(field, x, times, path)
 
 
 def _require_plain(run: FlowObjective) -> None:

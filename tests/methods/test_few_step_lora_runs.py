@@ -52,7 +52,7 @@ def prepared(root, *words):
     return network, parts.student_objective(parts.text.null()), batch
 
 
-def test_the_base_teaches_whatever_the_adapter_has_learnt(tmp_path):
+def test_the_base_teaches_at_every_state_of_the_adapter(tmp_path):
     """The target is where the guided base arrives; the student's own graph keeps its gradients."""
     words = ("method.steps=1", "sampler.steps=6", "guidance.scale=2.5", "method.dropout=0.5")
     network, objective, batch = prepared(tmp_path, *words, "sampler.solver=euler")
@@ -76,8 +76,8 @@ def test_the_base_teaches_whatever_the_adapter_has_learnt(tmp_path):
     assert network.training and not torch.equal(dropped, error)
     dropped.backward()
     assert all(parameter.grad is not None for parameter in adapter.values())
-    others = set(network.parameters()) - set(adapter.values())
-    assert not any(parameter.requires_grad for parameter in others)
+    frozen = set(network.parameters()) - set(adapter.values())
+    assert not any(parameter.requires_grad for parameter in frozen)
 
 
 def test_a_network_that_is_switched_off_answers_as_in_drawing_and_trains_on_afterwards():
@@ -117,7 +117,9 @@ def test_a_resumed_run_ends_with_the_same_bits_and_keeps_its_teacher(root):
         run("train", root, *again, "steps=5", "guidance.scale=2.0", "resume=auto")
 
 
-def test_on_another_network_it_is_drawn_as_asked_and_says_what_it_was_distilled_for(root, capsys):
+def test_an_adapter_on_another_network_keeps_the_requested_sampler_and_names_the_learnt_one(
+    root, capsys
+):
     expected = drawn(root, f"checkpoint='{root}/outputs/few'")[1]
     words = (f"checkpoint='{root}/outputs/base'", f"lora='{root}/outputs/few'")
     built, _ = drawn(root, *words, "sampler.steps=2")
@@ -129,7 +131,7 @@ def test_on_another_network_it_is_drawn_as_asked_and_says_what_it_was_distilled_
 
 
 @pytest.mark.parametrize("layout", ["peft", "diffusers", "kohya"])
-def test_its_export_draws_the_same_and_the_steps_are_printed(root, tmp_path, layout, capsys):
+def test_an_export_draws_the_same_and_prints_the_steps(root, tmp_path, layout, capsys):
     folder = tmp_path / layout
     assert main(["export", f"{root}/outputs/few", str(folder), "--layout", layout]) == 0
     assert "in 4 steps of Euler without guidance" in capsys.readouterr().out

@@ -70,9 +70,15 @@ class DenoiserKind:
         self, parts: Parts, sources: Sequence[Source], *, quick: bool = False
     ) -> ImageSampler:
         """The run's sampler, with the pictures that the data's conditions show."""
+        from tinyflux_pl.sampling.images import words_only
+
         validation = datasets(list(sources), False)[1]
         conditions = prompts.preview_conditions(parts.config, list(sources), validation)
-        sampler = replace(parts.sampler(parts.image_size), condition_fn=conditions)
+        size, cell = parts.image_size, parts.codec.latent_spec.downsample
+        if conditions is not words_only:  # the pictures of conditions have the frame of their own
+            _, rows, columns = prompts.latent_shape(sources[0])
+            size = (rows * cell, columns * cell)
+        sampler = replace(parts.sampler(size), condition_fn=conditions)
         if not quick:
             return sampler
         return replace(sampler, settings=replace(sampler.settings, steps=QUICK_STEPS))
@@ -112,7 +118,7 @@ class DenoiserKind:
             config.seed,
             records.pictures,
             measured,
-            prompts.dataset_pictures(sources, drawn, parts.image_size),
+            prompts.dataset_pictures(sources, drawn, sampler.image_size),
         )
 
     def measures(self, parts: Parts, datamodule: CachedLatents) -> list[Measure]:

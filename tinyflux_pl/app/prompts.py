@@ -34,8 +34,7 @@ def for_previews(config: Train, sources: list[Source]) -> list[str]:
         if records.prompt_splits and config.data.hint is None:
             prompts += records.prompts(per_source, records.prompt_splits[0], config.seed)
         else:
-            store = source.validation.store
-            prompts += store.captions(list(range(min(per_source, len(store)))))
+            prompts += source.validation.store.captions(_of_one_shape(source)[:per_source])
     return prompts[: keys.count]
 
 
@@ -58,8 +57,18 @@ def with_first_size(sources: list[Source]) -> list[Source]:
 
 
 def latent_shape(source: Source) -> tuple[int, ...]:
-    """(C, H, W) of a source's latents."""
-    return source.validation.store.layout(ENCODINGS)["latents"][1]
+    """(C, H, W) of a source's latents; of several frames, of that with most validation pictures."""
+    return _largest_segment(source)[1]["latents"][1]
+
+
+def _of_one_shape(source: Source) -> range:
+    """The rows of the validation pictures of that shape."""
+    return _largest_segment(source)[0]
+
+
+def _largest_segment(source: Source) -> tuple[range, Any]:
+    segments = source.validation.store.segment_layouts(ENCODINGS)
+    return max(segments, key=lambda segment: len(segment[0]))
 
 
 def preview_conditions(config: Train, sources: list[Source], validation: Any) -> Any:
@@ -75,9 +84,8 @@ def preview_conditions(config: Train, sources: list[Source], validation: Any) ->
     rows: list[int] = []
     start = 0
     for source in sources:
-        size = len(source.validation.store)
-        rows += range(start, start + min(per_source, size))
-        start += size
+        rows += [start + row for row in _of_one_shape(source)[:per_source]]
+        start += len(source.validation.store)
     return SamplePictures(validation.__getitems__(rows[:count]))
 
 

@@ -51,6 +51,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
+ON_ITS_SIDE = (5, 6, 7, 8)
 CURE = "replace or remove the file"
 SMALLER_CURE = "make the picture smaller; of training data the limit is data.max_pixels"
 
@@ -58,11 +59,14 @@ SMALLER_CURE = "make the picture smaller; of training data the limit is data.max
 def inspect(
     source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
 ) -> tuple[int, int]:
-    """Width and height from the header alone (before EXIF rotation); ImageError as for `decode`."""
+    """Width and height from the header alone, upright by EXIF; ImageError as for `decode`."""
     name = name or _name(source)
     content, _ = png_chunks.without_text(_content(source, name))
     with _opened(content, max_pixels, name) as image:
-        return image.size
+        width, height = image.size
+        # to look for EXIF data behind the pixels of a PNG, Pillow would decode these
+        read = image.format != "PNG" or "exif" in image.info
+        return (height, width) if read and _orientation(image) in ON_ITS_SIDE else (width, height)
 
 
 def decode(

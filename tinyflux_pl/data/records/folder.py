@@ -22,6 +22,7 @@ from tinyflux_pl.data.records.caption_rules import CaptionRules
 from tinyflux_pl.data.records.content_split import BOTH_ALL, held_out
 from tinyflux_pl.data.records.dataset_files import MASK_SUFFIX
 from tinyflux_pl.data.records.draw_rates import DrawRates
+from tinyflux_pl.data.records.frame_order import by_frame, segments_of
 from tinyflux_pl.data.records.listing import Entry, ListingOptions, listed
 from tinyflux_pl.data.records.listings import listing_of
 from tinyflux_pl.data.records.record_source import RecordSource
@@ -174,8 +175,7 @@ class Folder(RecordSource):
         """Frames in the order of the records, with the number of records of each."""
         if self._buckets is None:
             return super().segments
-        counts = Counter(self._frames)
-        return [(frame, counts[frame]) for frame in dict.fromkeys(self._frames)]
+        return segments_of(self._frames)
 
     def draw_rates(self) -> tuple[list[int], list[float]] | None:
         """Repeats and weight of each record; None where all are 1."""
@@ -227,9 +227,7 @@ class Folder(RecordSource):
         """The entries with a frame for each; those of one frame lie together."""
         if self._buckets is None:
             return entries, [self.size] * len(entries)
-        frames = self._buckets.assign(entry.size for entry in entries)
-        order = sorted(range(len(entries)), key=lambda i: (frames[i], i))
-        return [entries[i] for i in order], [frames[i] for i in order]
+        return by_frame(entries, (entry.size for entry in entries), self._buckets)
 
     def _chosen(self, entries: list[Entry]) -> list[Entry]:
         """The split's entries."""

@@ -38,6 +38,11 @@ class PairRow:
     mask: str
     caption: str
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Target, references and mask."""
+        return (self.target, *self.references, *([self.mask] if self.mask else []))
+
 
 def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
     """The pairs of a folder, from metadata.jsonl or metadata.json if present, else by file name.
@@ -56,7 +61,7 @@ def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
         cure = f"{CURE} in {TABLES[0]}, or name files NAME{TARGET}.png{printable(lines)}"
         raise DataError("no pairs", where=str(root), cure=cure)
     for row in rows:
-        for path in (row.target, *row.references, *([row.mask] if row.mask else [])):
+        for path in row.files:
             if not is_file(inside(root, path)):
                 raise DataError(
                     f"{path} is not there",

@@ -64,6 +64,16 @@ def test_a_run_trains_on_it_without_any_teacher(root, monkeypatch, capsys):
     assert directory.read(root / "outputs" / "x" / "checkpoints" / "step_0000002").step == 2
 
 
+def test_a_note_names_embeddings_of_another_encoder(root, capsys):
+    run("extract", root, *line(root))
+    assert "the stored text" not in capsys.readouterr().out
+    part = original_caches.tensors()["encodings"]
+    other = {**part, "t5_embeds": part["t5_embeds"].flip(0)}
+    torch.save(other, root / "original" / "encodings.pt")
+    run("extract", root, *line(root, "rebuild=true"))
+    assert "the stored text (tokens) differs by" in capsys.readouterr().out
+
+
 MISFITS = {
     "latents of 48 channels": (SpecMismatch, ("codec.fold=2",)),
     "latents of 32 x 32 pixels": (SpecMismatch, ("data.image_size=64",)),

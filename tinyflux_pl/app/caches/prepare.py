@@ -14,11 +14,13 @@ from tinyflux_pl.app.caches.group_fingerprints import (
     needed_extractor,
     shares_encodings,
 )
+from tinyflux_pl.app.caches.precomputed_text import text_note
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
 from tinyflux_pl.app.caches.waiting import filling, writing
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import ENCODINGS
+from tinyflux_pl.core.progress import say
 from tinyflux_pl.data.records import caption_lengths
 
 # bytes of a teacher's weights, below which threads within an operation gain little
@@ -85,6 +87,8 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
             if not cache.store.complete(ENCODINGS):
                 records = cache.records
                 records.check()
+                if ENCODINGS in records.precomputed and (note := text_note(parts, records)):
+                    say(f"note: {note}")
                 records.findings = [
                     *records.findings,
                     *caption_lengths.check_captions(records, parts.text),

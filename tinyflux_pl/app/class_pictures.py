@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from tinyflux_pl.app.starting_point import CLASS_PICTURES, StartingPoint
 from tinyflux_pl.config.schema import Train
 
 if TYPE_CHECKING:
+    from tinyflux_pl.app.planned_drawing import PlannedDrawing
     from tinyflux_pl.sampling.images import ImageSampler
 
 
@@ -50,6 +52,19 @@ class ClassDrawer:
         parts.codec.to(device)
         parts.text.to(device)
         return denoiser, parts.sampler(parts.image_size)
+
+    def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
+        """The base without weights."""
+        import torch
+
+        from tinyflux_pl.app.planned_batch import planned_batch
+        from tinyflux_pl.app.planned_drawing import PlannedDrawing
+
+        with torch.device("meta"):
+            denoiser = parts.denoiser()
+        guided = parts.sampler(parts.image_size).settings.guidance.scale != 1
+        batch = functools.partial(planned_batch, parts, denoiser)
+        return PlannedDrawing(denoiser, parts.codec, parts.text, batch, guided, parts.precision)
 
 
 def _base(parts: Parts[Train]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tinyflux_pl.app import release_settings
 from tinyflux_pl.app.class_pictures import ClassDrawer
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.drawn_set import DrawnSet
+from tinyflux_pl.app.planned_parts import weightless
 from tinyflux_pl.app.preflight.verdict import ONLY
 from tinyflux_pl.app.teacher_pictures import TeacherDrawer
 from tinyflux_pl.config.schema import Train
@@ -20,6 +22,8 @@ from tinyflux_pl.core.file_lock import locked
 from tinyflux_pl.core.rank import is_rank_zero
 
 if TYPE_CHECKING:
+    from tinyflux_pl.app.planned_drawing import PlannedDrawing
+    from tinyflux_pl.engine.memory_plan import Stage
     from tinyflux_pl.sampling.images import ImageSampler
 
 AT_ONCE = 16  # pictures that are drawn together, whatever the memory: it decides their last bits
@@ -46,6 +50,10 @@ class Drawer(Protocol):
 
     def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
         """The network that draws, on the run's device, and its sampler."""
+        ...
+
+    def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
+        """The same on the meta device, to count its memory."""
         ...
 
 
@@ -78,13 +86,44 @@ def ready(parts: Parts[Train]) -> Parts[Train]:
     return Parts.from_config(parts.config.replace(data=data))
 
 
+def planned_stages(config: Train) -> list[Stage]:
+    """The memory of each set of pictures that is to be drawn, before any is."""
+    stages = []
+    for node in config.data.sources.values():
+        drawer = DRAWERS.get(node.train["_target_"])
+        if drawer is None or node.train.get("root") is not None:
+            continue
+        if not _is_drawn(drawer, config, node.train):
+            parts = Parts.built_from(release_settings.followed(weightless(config)))
+            pictures = min(AT_ONCE, node.train["count"])
+            stage = drawer.plan(parts, node.train).stage(f"draw the {drawer.kind}", pictures)
+            stages.append(stage)
+    return stages
+
+
+def _is_drawn(drawer: Drawer, config: Train, node: Mapping[str, Any]) -> bool:
+    """True for a complete set; what decides it is read only where there is one."""
+    sets = Path(config.paths.cache) / f"{drawer.kind}_pictures"
+    if not any(sets.glob(f"*/{drawer.kind}.json")):
+        return False
+    parts = Parts.built_from(release_settings.followed(config))
+    return _set_of(drawer, parts, node, drawer.content(parts, node)).is_complete()
+
+
+def _set_of(
+    drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], content: dict[str, Any]
+) -> DrawnSet:
+    folder = Path(parts.config.paths.cache) / f"{drawer.kind}_pictures"
+    folder /= fingerprint.hash_json(content)[:16]
+    return DrawnSet(folder, drawer.kind, node["count"], drawer.captioned)
+
+
 def _drawn(drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, Any]) -> Path:
     """The folder of a source's pictures, all of them there."""
     content = drawer.content(parts, node)
     kind, count = drawer.kind, node["count"]
-    folder = Path(parts.config.paths.cache) / f"{kind}_pictures"
-    folder /= fingerprint.hash_json(content)[:16]
-    pictures = DrawnSet(folder, kind, count, drawer.captioned)
+    pictures = _set_of(drawer, parts, node, content)
+    folder = pictures.folder
     if pictures.is_complete():
         return folder
     if parts.config.preflight == ONLY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Train
 
 if TYPE_CHECKING:
+    from tinyflux_pl.app.planned_drawing import PlannedDrawing
     from tinyflux_pl.sampling.images import ImageSampler
     from tinyflux_pl.sampling.loop import SamplerSettings
 
@@ -48,6 +50,40 @@ class TeacherDrawer:
         codec, text = teacher.codec.to(parts.device), teacher.text.to(parts.device)
         size = (node["size"], node["size"])
         return teacher.denoiser, ImageSampler(codec, text, _settings(parts, teacher.shift), size)
+
+    def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
+        """The teacher without weights."""
+        import torch
+
+        from tinyflux_pl.app.planned_batch import planned_text
+        from tinyflux_pl.app.planned_drawing import PlannedDrawing
+        from tinyflux_pl.core.types import Batch
+
+        teacher = teachers.load(parts.config, node["teacher"])
+        codec, text = teacher.codec, teacher.text
+        side = node["size"] // codec.latent_spec.downsample
+
+        def batch(rows: int) -> Batch:
+            latents, index = torch.zeros(rows, codec.latent_spec.channels, side, side), range(rows)
+            ids = torch.tensor(index)
+            return Batch(latents, planned_text(text.text_spec, rows), ids, ids, [""] * rows)
+
+        guided = _settings(parts, teacher.shift).guidance.scale != 1
+        network = _outline_of(teacher.network)
+        return PlannedDrawing(network, codec, text, batch, guided, parts.precision)
+
+
+def _outline_of(network: Any) -> Any:
+    """A copy of a network on the meta device; its values are not copied."""
+    import torch
+
+    memo: dict[int, Any] = {}
+    for parameter in network.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
+    for buffer in network.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(network, memo)
 
 
 def _settings(parts: Parts[Train], shift: float) -> SamplerSettings:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tinyflux_pl.app import hardware, release_settings
+from tinyflux_pl.app import drawn_pictures, hardware, release_settings
 from tinyflux_pl.app.batch_sizes import Sizes, num_ranks, sizes
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.hardware import MAX_DRAWN
 from tinyflux_pl.app.planned_batch import planned_batch, planned_text
-from tinyflux_pl.app.planned_parts import codec_bytes, text_bytes, weightless
+from tinyflux_pl.app.planned_drawing import PlannedDrawing, encoder_bytes
+from tinyflux_pl.app.planned_parts import codec_bytes, weightless
+from tinyflux_pl.app.planned_text_step import text_activations
 from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.errors import MemoryPlanError
-from tinyflux_pl.core.types import Batch, Conditioning
+from tinyflux_pl.core.types import Batch
 from tinyflux_pl.engine import memory_plan, outline
 from tinyflux_pl.engine.accelerator import AUTO, describe
 from tinyflux_pl.engine.memory_plan import GIB, MemoryPlan, Stage
@@ -34,12 +36,15 @@ SMALL_MICRO_BATCH = 8
 
 
 class Planner:
-    """Plans one configuration's training on the meta device."""
+    """Plans one configuration's training on the meta device.
 
-    def __init__(self, config: Train) -> None:
+    `drawn` are the stages of pictures that are drawn before the first step.
+    """
+
+    def __init__(self, config: Train, drawn: Sequence[Stage] = ()) -> None:
         from tinyflux_pl.training.optimizers import build_optimizer
 
-        self.hardware = config.hardware
+        self.hardware, self.drawn = config.hardware, drawn
         self.config = release_settings.followed(weightless(config))
         self.parts = Parts.built_from(self.config)
         self.codec, self.text = self.parts.codec, self.parts.text
@@ -95,20 +100,23 @@ class Planner:
         frozen = {"codec": self._codec_bytes}
         if teacher := memory_plan.weight_bytes(method.teacher):
             frozen["teacher"] = teacher
-        if method.keeps_text and (kept := self._text_bytes(in_turn=False)):
+        if method.keeps_text and (kept := encoder_bytes(self.text, in_turn=False)):
             frozen["text encoders"] = kept
         drawn = self._drawn_at_once(idle + sum(frozen.values()))
         working = {
             "step": self._step(checkpointing).at(division.on_rank),
-            "validation": self._forward.at(division.micro_batch),
-            "preview": self._drawing(min(drawn, self.config.callbacks.preview.count)),
+            "validation": self._drawing.forward.at(division.micro_batch),
+            "preview": self._drawing.activations(min(drawn, self.config.callbacks.preview.count)),
         }
         memory = memory_plan.training(state, working, host=False)
         stages = [s if s.host else replace(s, rows={**s.rows, **frozen}) for s in memory.stages]
-        if encoders := self._text_bytes(in_turn=self.text.sequential is True):
+        if encoders := encoder_bytes(self.text, in_turn=self.text.sequential is True):
             rows = {"codec": self._codec_bytes, "text encoders": encoders}
             stages.insert(0, Stage("encode", rows))
-        plan = MemoryPlan(tuple(stages))
+        if method.keeps_text and (read := self._text_step.at(division.on_rank)):
+            rows = {"activations of text encoders": read}
+            stages = [replace(s, rows=s.rows | rows) if s.name == "step" else s for s in stages]
+        plan = MemoryPlan((*self.drawn, *stages))
         base = method.base_precision
         return TrainingPlan(division, checkpointing, drawn, plan, self._limit, base)
 
@@ -118,7 +126,7 @@ class Planner:
         if configured != AUTO:
             return int(configured)
         counts = range(MAX_DRAWN, 1, -1)
-        return next((n for n in counts if idle + self._drawing(n) <= self._limit), 1)
+        return next((n for n in counts if idle + self._drawing.activations(n) <= self._limit), 1)
 
     @cached_property
     def _limit(self) -> int:
@@ -130,15 +138,6 @@ class Planner:
     @cached_property
     def _codec_bytes(self) -> int:
         return codec_bytes(self.codec)
-
-    def _text_bytes(self, *, in_turn: bool) -> int:
-        """Bytes of the text encoders' weights; in turn, of the largest."""
-        counts = [text_bytes(network, self.text.dtype) for network in self._skeletons]
-        return max(counts, default=0) if in_turn else sum(counts)
-
-    @cached_property
-    def _skeletons(self) -> list[nn.Module]:
-        return list(self.text.skeletons().values())
 
     def _step(self, checkpointing: bool) -> Any:
         if checkpointing not in self._steps:
@@ -157,35 +156,24 @@ class Planner:
         return torch.stack(list(terms.values())).sum()
 
     @cached_property
-    def _forward(self) -> outline.Linear:
-        return outline.forward(self.denoiser, self._evaluate, self.precision)
-
-    def _evaluate(self, rows: int) -> Any:
-        batch = self._batch(rows).to("meta")
-        cond: Conditioning = batch.conditioning()
-        return self.denoiser(batch.latents, batch.latents.new_ones(rows), cond)
-
-    def _drawing(self, pictures: int) -> int:
-        """The larger of a guided evaluation and the decoding of all pictures."""
-        rows = pictures * (2 if self.config.guidance.get("scale", 1) != 1 else 1)
-        return max(self._forward.at(rows), self._decoded.at(pictures))
+    def _drawing(self) -> PlannedDrawing:
+        guided = self.config.guidance.get("scale", 1) != 1
+        parts = (self.denoiser, self.codec, self.text)
+        return PlannedDrawing(*parts, self._batch, guided, self.precision)
 
     @cached_property
-    def _decoded(self) -> outline.Linear:
-        codec = build(self.config.codec).to("meta")
-        shape = self._batch(1).latents.shape[1:]
-
-        def decode(count: int) -> Tensor:
-            return codec.decode(torch.empty(count, *shape, device="meta"))
-
-        decode(1)  # makes its skeleton: no activation
-        return outline.forward(nn.Module(), decode, "32-true")
+    def _text_step(self) -> outline.Linear:
+        return text_activations(self.text, self.precision)
 
     def _batch(self, rows: int) -> Batch:
         return planned_batch(self.parts, self.denoiser, rows)
 
     def _cure(self, plan: TrainingPlan) -> str:
         choices = []
+        if plan.memory.worst() in self.drawn:
+            choices.append(
+                "pictures that are drawn elsewhere (data.class_root=, data.teacher_root=)"
+            )
         if self.hardware.accumulation != AUTO and plan.sizes.on_rank > 1:
             choices.append("hardware.accumulation=auto")
         if self.hardware.gradient_checkpointing is False:
@@ -208,7 +196,7 @@ def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
     if not hardware.plans_memory(config.hardware):
         left_open = config.method.get("base_precision") == AUTO
         return (_with_base(config, None) if left_open else config), None
-    config, plan = _cheapest(config)
+    config, plan = _cheapest(config, drawn_pictures.planned_stages(config))
     chosen = config.hardware.replace(
         accumulation=plan.sizes.accumulation,
         gradient_checkpointing=plan.gradient_checkpointing,
@@ -217,17 +205,17 @@ def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
     return config.replace(hardware=chosen), plan
 
 
-def _cheapest(config: Train) -> tuple[Train, TrainingPlan]:
+def _cheapest(config: Train, drawn: Sequence[Stage]) -> tuple[Train, TrainingPlan]:
     """The first plan that fits, of a base with ever fewer bits where that is left to the plan."""
     if config.method.get("base_precision") != AUTO:
-        return config, Planner(config).plan()
+        return config, Planner(config, drawn).plan()
     from tinyflux_pl.methods.base_precision import IN_TURN
 
     refusals = []
     for name in IN_TURN:
         candidate = _with_base(config, name)
         try:
-            return candidate, Planner(candidate).plan()
+            return candidate, Planner(candidate, drawn).plan()
         except MemoryPlanError as error:
             refusals.append(error)
     raise refusals[-1]

@@ -141,6 +141,10 @@ class ClipPairText(PretrainedText):
             width = self._width("t5", "d_model")
         return TextSpec(width, CLIP_LENGTH + self.t5_length, pooled)
 
+    def tokens_at_once(self) -> dict[str, int]:
+        """77 of each CLIP, `t5_length` of T5."""
+        return {key: self.t5_length if key == "t5" else CLIP_LENGTH for key in self._keys}
+
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Embed prompts; one beyond an encoder's length is truncated for it with a warning."""
         prompts = self._expanded(prompts)

@@ -119,6 +119,10 @@ class ClipT5(PretrainedText):
             self._width("t5", "d_model"), self.length, self._width("clip", "hidden_size")
         )
 
+    def tokens_at_once(self) -> dict[str, int]:
+        """`length` of T5, 77 of CLIP."""
+        return {"t5": self.length, "clip": CLIP_LENGTH}
+
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> embeddings padded to `length`."""
         batches = list(self._batches(self._expanded(prompts), self.batch_size))

@@ -63,6 +63,10 @@ class WordReader(TextEncoder):
         """Table -> the vectors that this encoder reads an existing word as."""
         ...
 
+    def tokens_at_once(self) -> dict[str, int]:
+        """The most tokens of a prompt that each of `skeletons` reads."""
+        return dict.fromkeys(self.skeletons(), self.text_spec.length)
+
     def require_word(self, word: str) -> None:
         """Raise ConfigError for a text that this encoder cannot read as one word."""
 

@@ -72,6 +72,18 @@ def test_an_adapter_is_drawn_on_the_plain_and_on_the_packed_base(root, capsys):
     assert (picture - other).abs().mean() < 0.2
 
 
+def test_an_adapter_of_a_packed_base_is_drawn_on_calibrated_weights(root, tmp_path):
+    file = tmp_path / "factors.safetensors"
+    words = (f"checkpoint='{root}/outputs/int4'", f"prompt='{PROMPT}'", "sampler.steps=2")
+    words += ("engine.precision=int4", f"engine.calibrate='{file}'")
+    run("generate", tmp_path, *words)
+    nearest = drawn(root, "engine.precision=int4")[1]
+    stored, picture = drawn(root, "engine.precision=int4", f"engine.calibration='{file}'")
+    layers = [stored.denoiser.get_submodule(name) for name in packed_layers(stored.denoiser)]
+    assert any(layer.factors is not None for layer in layers)
+    assert picture.isfinite().all() and not torch.equal(picture, nearest)
+
+
 @pytest.mark.parametrize(
     ("method", "words"),
     [

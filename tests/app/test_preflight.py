@@ -11,6 +11,7 @@ from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, photographs, run, settings
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import dataset_survey, disk_needs
+from tinyflux_pl.app.preflight.preflight import Preflight
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.round_trip import difference
 from tinyflux_pl.core import errors
@@ -119,6 +120,14 @@ def test_a_dry_run_leaves_the_global_generators_as_they_were():
         drawn = float(torch.rand(())), np.random.rand(), random.random()
         raise RuntimeError("in the middle")
     assert drawn == (float(torch.rand(())), np.random.rand(), random.random())
+
+
+def test_parameters_that_learn_are_those_that_the_method_trains(root):
+    def learned(*words):
+        config = settings("train", root, *SMALL, "preflight=true", *words)
+        return Preflight(Parts.from_config(config), 0).parameters
+
+    assert 0 < learned("method.frozen=[net.single_blocks]") < learned()
 
 
 # data

@@ -47,15 +47,15 @@ def test_the_final_line_is_a_runnable_command_with_the_full_checkpoint_path(
         and f"checkpoint={LONG}" in line
         and "n=4" in line
     )
-    assert (
-        "never seen" in " ".join(" ".join(output).split())
-        and sum(LONG in line for line in output) == 2
-    )
+    text = " ".join(" ".join(output).split())
+    assert "5 parameters, 2 of them trained, 3 steps on data=shapes" in text
+    assert "never seen" in text and sum(LONG in line for line in output) == 2
 
 
 RESULTS = {
     "images_per_second": 10.0,
     "parameters": 5,
+    "trained_parameters": 2,
     "steps": 3,
     "data": "shapes",
     "experts": [],

@@ -93,6 +93,11 @@ def test_every_differing_part_of_a_fingerprint_is_named():
     assert lines == ["a.c: cache 3, run 2", "d: cache has none, run 1", "e: cache 0, run has none"]
 
 
+def test_hashes_are_abbreviated():
+    (line,) = differences({"content": "ab" * 32}, {"content": "cd" * 32})
+    assert line == f"content: cache {'cd' * 6}, run {'ab' * 6}"
+
+
 def test_fingerprints_are_compared_as_json_with_types():
     assert differences({"x": True}, {"x": 1})
     assert not differences({"x": (1, 2)}, {"x": [1, 2]})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import releases_stability
-from tests.app.runs import SMALLEST, run, settings
+from tests.app.runs import SMALLEST, photographs, run, settings
 from tests.methods.test_lora_runs import QUIET, step
 from tinyflux_pl.app.build_pipeline import pipeline
 from tinyflux_pl.core import files
@@ -90,6 +90,21 @@ def test_stored_prompts_are_those_of_the_words(root, tmp_path):
 def test_wrong_choices_are_refused(root, words, reason):
     with pytest.raises(ConfigError, match=reason):
         run("train", root, *WORD, *words, f"init='{root}/outputs/base'", "run=wrong", "steps=1")
+
+
+def test_a_batch_without_the_word_changes_nothing(root, tmp_path):
+    """Of 8 batches of one caption some lack the word, and have no gradient by themselves."""
+    one = ("hardware.batch_size=1", "steps=8", f"paths.outputs='{tmp_path}'")
+    run("train", root, *WORD, f"init='{root}/outputs/base'", "run=rare", *one)
+    assert (tmp_path / "rare" / "results.json").is_file()
+
+
+def test_written_captions_without_the_word_are_refused_before_anything_is_encoded(root, tmp_path):
+    photos = photographs(tmp_path / "photos", ("coffee", "rocket"), side=32)
+    words = ("data=folder", f"data.root='{photos}'", "data.image_size=32", "preflight=only")
+    with pytest.raises(ConfigError, match="no caption has the word"):
+        run("train", root, *WORD, *words, f"init='{root}/outputs/base'", "run=wrong", "steps=1")
+    assert not (root / "cache" / "folder").exists()
 
 
 def test_files_of_other_encoders_and_words_given_twice_are_refused(root, tmp_path):

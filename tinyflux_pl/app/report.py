@@ -38,6 +38,11 @@ def save_configuration(config: Train, step: int) -> None:
     record_start(folder)
 
 
+def parameters(total: int, trained: int) -> str:
+    """The size of a network, with what of it trains where that is a part."""
+    return f"{total:,} parameters" + (f", {trained:,} of them trained" if trained < total else "")
+
+
 def changes(changed: Sequence[Change]) -> None:
     """Keys that differ from the last start, and their effect on the run."""
     if not changed:
@@ -54,8 +59,8 @@ def results(values: dict[str, Any], run_dir: Path) -> None:
     rows = [
         (
             "model",
-            f"{values['parameters']:,} parameters, {values['steps']:,} steps on "
-            f"data={values['data']}",
+            f"{parameters(values['parameters'], values['trained_parameters'])}, "
+            f"{values['steps']:,} steps on data={values['data']}",
         ),
         ("experts", ", ".join(values["experts"]) or "none: trained without teachers"),
         ("time", f"{values['seconds'] / 60:.1f} min{speed}"),

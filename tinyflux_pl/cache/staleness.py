@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,5 +67,7 @@ def require_equal(
 
 
 def _abbreviated(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value[:12]
     text = canonical(value)
     return text if len(text) <= MAX_VALUE_LENGTH else text[:60] + f"... ({len(text)} characters)"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.core.protocols import Denoiser
-from tinyflux_pl.core.types import Batch
+from tinyflux_pl.core.types import Batch, TextEmbeddings
 from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.text.learned_words import WordReader
 
@@ -38,7 +38,13 @@ class WordInversion(FlowObjective):
     def _encoded(self, batch: Batch) -> Batch:
         device = batch.latents.device
         if batch.latents.is_meta:
-            anchor = sum(table.sum() for word in self.text.words for table in word.parameters())
-            return replace(batch, text=replace(batch.text, tokens=batch.text.tokens + anchor))
+            return replace(batch, text=self._anchored(batch.text, 1.0))
         text = self.text.to(device).encode(batch.captions).trimmed().to(device)
+        if not text.tokens.requires_grad:  # no caption of the batch has a word: it learns nothing
+            text = self._anchored(text, 0.0)
         return replace(batch, text=text)
+
+    def _anchored(self, text: TextEmbeddings, factor: float) -> TextEmbeddings:
+        """The text with a term that leads the gradient to the words."""
+        tables = [table for word in self.text.words for table in word.parameters()]
+        return replace(text, tokens=text.tokens + factor * sum(table.sum() for table in tables))

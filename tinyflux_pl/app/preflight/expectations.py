@@ -37,7 +37,7 @@ def of_pictures(
     repetitions = drawn / sum(len(each) for each in records)
     from_scratch = config.init is None and not config.model.get("weights")
     notes = [
-        f"{count:,} pictures of your own to learn from, {parameters:,} parameters: "
+        f"pictures of your own to learn from: {count:,}; parameters that learn: {parameters:,}, "
         f"{parameters / count:,.0f} a picture",
         f"pictures of {width} x {height} pixels are drawn, with no more detail than that "
         "(data.image_size)",

@@ -119,6 +119,10 @@ class Preflight:
         for survey in self.surveys:
             dataset_survey.require_readable(survey, self._cache(survey).records)
         unread_settings.check_masks(self.config, self.parts.method, trains)
+        written = [each.captions() for each in trains.values()]
+        if None not in written:  # captions made by rule are checked once they are cached
+            texts = (text for named in written for _, text in named or ())
+            self.parts.method.require_captions(texts)
         self.needs = [need for cache in self._caches for need in cache_needs.needs(cache)]
         seed, run = self.config.seed, self.config.run
         cache_needs.check_shards(self.sources, self.needs, seed, run)
@@ -142,7 +146,7 @@ class Preflight:
             network = self.parts.student()
             rates = self.parts.method.rates(network)
             optimizer = build_optimizer(network, build(self.config.optimizer, "optimizer"), rates)
-        self.parameters = sum(parameter.numel() for parameter in network.parameters())
+        self.parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         saved = self.parts.method.saved(network)
         groups = optimizer.param_groups
         state = memory_plan.training_state(network, groups, saved, ranks=self.sizes.ranks)

@@ -36,8 +36,8 @@ def test_cache_choices_include_release_and_search_path():
 
 def test_cache_choices_include_a_method_that_chooses_data():
     words = ["method=controlnet", "method=dreambooth", "method=dreambooth_full"]
-    others = ["method=lora", "method=full", "method=none_such", "method.rank=4"]
-    assert run_choices.words([], [*words, *others]) == words
+    unread = ["method=lora", "method=full", "method=none_such", "method.rank=4"]
+    assert run_choices.words([], [*words, *unread]) == words
 
 
 def test_extraction_reads_a_method_that_chooses_data(tmp_path):

@@ -16,7 +16,7 @@ from tinyflux_pl.core import interpreter
         ("/usr/bin/pytest", "python generate.py"),
     ],
 )
-def test_a_command_names_the_script_beside_the_running_one(monkeypatch, running, printed):
+def test_a_command_names_the_script_in_the_folder_of_the_running_one(monkeypatch, running, printed):
     monkeypatch.setattr(sys, "argv", [running])
     monkeypatch.setattr(sys, "executable", "")  # an interpreter without a name
     assert interpreter.command("generate.py") == printed

@@ -65,13 +65,13 @@ def test_a_released_network_accepts_references_larger_than_the_target(tmp_path):
             "leave image=",
         ),
         ({"mask": "x.png"}, 0, "mask= without image=", "image=PICTURE"),
-        ({"image": "x.png"}, 256, "no hole is given", "mask=PICTURE"),
+        ({"image": "x.png"}, 256, "no hole is options", "mask=PICTURE"),
     ],
 )
-def test_pictures_that_do_not_go_together_are_named(given, inpaint, what, cure):
+def test_pictures_that_do_not_go_together_are_named(options, inpaint, what, cure):
     model = denoiser()
     model.inpaint_channels = inpaint
     pipeline = Pipeline(model, ImageSampler(PixelFolding(2), None, SamplerSettings(), (16, 16)), {})
     with pytest.raises(ConfigError, match=what) as error:
-        editing(pipeline, **given)
+        editing(pipeline, **options)
     assert cure in error.value.cure

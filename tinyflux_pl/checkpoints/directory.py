@@ -236,7 +236,7 @@ def _by_step(folder: str | Path) -> tuple[list[Path], dict[Path, CorruptCheckpoi
 
 
 def _existing(path: Path) -> str:
-    """What to name in place of a folder that does not exist: the one with the nearest name."""
+    """The cure for a folder that does not exist: the one with the nearest name."""
     near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("[!.]*/")], n=1)
     hint = f"did you mean {path.parent / near[0]}? " if near else ""
     return f"{hint}name a run's folder, or a checkpoint's, as seen from {Path.cwd()}"

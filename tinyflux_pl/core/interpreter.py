@@ -21,8 +21,8 @@ def command(script: str) -> str:
     The script lies where the running one does, as its command named it.
     """
     folder, running = os.path.split(sys.argv[0])
-    beside = os.path.join(folder, script) if running in SCRIPTS else script
-    return f"{_interpreter()} {shlex.quote(beside)}"
+    path = os.path.join(folder, script) if running in SCRIPTS else script
+    return f"{_interpreter()} {shlex.quote(path)}"
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, TextEmbeddings
 from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.engine.live_bytes import activations
+from tinyflux_pl.engine.activations import activations
 from tinyflux_pl.experts.lune_features import mid_block_mean
 from tinyflux_pl.experts.sol_attention import (
     StatisticsAttention,

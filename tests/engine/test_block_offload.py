@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from tests.denoisers.test_conformance import SMALL, example
+from tinyflux_pl.engine.activations import activations
 from tinyflux_pl.engine.block_offload import BlockOffload
 from tinyflux_pl.engine.block_sizes import BlockSizes, blocks_of, in_turn, sizes_of
-from tinyflux_pl.engine.live_bytes import LiveBytes, activations
+from tinyflux_pl.engine.live_bytes import LiveBytes
 from tinyflux_pl.engine.packing import pack
 
 CPU = torch.device("cpu")

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from tinyflux_pl.core.errors import MemoryPlanError
+from tinyflux_pl.engine.activations import activations
 from tinyflux_pl.engine.block_sizes import BlockSizes
-from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, activations, growth, storage_bytes
+from tinyflux_pl.engine.live_bytes import Growth, LiveBytes, growth, storage_bytes
 from tinyflux_pl.engine.memory_plan import MemoryPlan, Stage, training, training_state
 from tinyflux_pl.engine.placement import RESIDENT, Needs, planned
 from tinyflux_pl.training.optimizers import MuonAdamW, adamw

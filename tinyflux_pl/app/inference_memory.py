@@ -110,8 +110,8 @@ def plan_of(
     import torch
 
     from tinyflux_pl.core.precision import WEIGHTS
-    from tinyflux_pl.engine import live_bytes
     from tinyflux_pl.engine import placement as placements
+    from tinyflux_pl.engine.activations import activations
     from tinyflux_pl.engine.block_sizes import blocks_of, sizes_of
 
     images, host = images or requested(config), config.hardware.accelerator == "cpu"
@@ -132,8 +132,8 @@ def plan_of(
         },
         text.sequential is True,
         weights.get("codec", 0),
-        drawing=live_bytes.activations(lambda: step(denoiser, text.text_spec, latents, config)),
-        decoding=live_bytes.activations(lambda: codec.decode(latents)),
+        drawing=activations(lambda: step(denoiser, text.text_spec, latents, config), denoiser),
+        decoding=activations(lambda: codec.decode(latents)),
     )
     budget = None if config.engine.budget is None else placements.parsed_bytes(config.engine.budget)
     placement = placements.chosen(config.engine.chosen, needs, budget, host=host)

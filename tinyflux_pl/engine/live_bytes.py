@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -33,7 +32,9 @@ class LiveBytes(TorchDispatchMode):
         self.device = device
         self.live = 0
         self.history: list[Moment] = []
-        self._followed: dict[int, int] = {}
+        self._followed: dict[int, tuple[int, int]] = {}  # address -> number and bytes
+        self._number = 0  # of the next storage: addresses are used again
+        self._paused = False
         for storage in _storages(before):
             self._follow(storage)
 
@@ -42,6 +43,8 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         """Run the operation and count result storages that are not shared with arguments."""
         kwargs = kwargs or {}
+        if self._paused:
+            return func(*args, **kwargs)
         inputs = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **kwargs)
         for storage in _storages(result):
@@ -55,12 +58,26 @@ class LiveBytes(TorchDispatchMode):
         """Subtract a storage's bytes when it is freed; return them, or 0 on another device."""
         if self.device is not None and storage.device.type != self.device:
             return 0
-        self._followed[storage._cdata] = storage.nbytes()
+        self._followed[storage._cdata] = (self._number, storage.nbytes())
+        self._number += 1
         weakref.finalize(storage, self._drop, storage._cdata)
         return storage.nbytes()
 
     def _drop(self, key: int) -> None:
-        self.live -= self._followed.pop(key, 0)
+        self.live -= self._followed.pop(key, (0, 0))[1]
+
+    def followed(self) -> dict[tuple[int, int], int]:
+        """Bytes of each storage that is counted and alive, by its address and number."""
+        return {(key, number): size for key, (number, size) in self._followed.items()}
+
+    def allocated(self, moments: Sequence[Moment], sizes: Sequence[int]) -> list[Tensor]:
+        """Record moments, whose bytes count from now, and allocate memory (n,) uint8 on meta."""
+        self.history += [(name, self.live + live) for name, live in moments]
+        self._paused = True
+        memory = [torch.empty(size, dtype=torch.uint8, device="meta") for size in sizes]
+        self._paused = False
+        self.live += sum(self._follow(tensor.untyped_storage()) for tensor in memory)
+        return memory
 
 
 @dataclass(frozen=True)
@@ -102,33 +119,6 @@ def growth(work: Callable[[int], Any], max_batch: int, device: str | None = None
             work(batch)
         histories.append(count.history)
     return Growth(*histories)
-
-
-class FusedAttentionMode(TorchFunctionMode):
-    """Inside, attention allocates its output alone, as fused kernels do.
-
-    On meta torch would use others.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Replace scaled_dot_product_attention, run anything else."""
-        if func is not torch.nn.functional.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        names = ("query", "key", "value", "attn_mask")
-        inputs = dict(zip(names, args, strict=False)) | (kwargs or {})
-        query, value, mask = inputs["query"], inputs["value"], inputs.get("attn_mask")
-        if mask is not None and mask.dtype == torch.bool:
-            mask = mask.to(query.dtype)  # as torch passes it to its kernels
-        return query.new_empty(*query.shape[:-1], value.shape[-1])
-
-
-def activations(work: Callable[[], Any]) -> int:
-    """Peak bytes of `work` on the meta device."""
-    with torch.inference_mode(), FusedAttentionMode(), LiveBytes() as count:
-        work()
-    return max((live for _, live in count.history), default=0)
 
 
 def storage_bytes(*trees: Any, device: str | None = None) -> int:

@@ -1,0 +1,46 @@
+"""Memory of a forward pass beside the weights, counted on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from tinyflux_pl.engine.block_replay import replayed
+from tinyflux_pl.engine.live_bytes import LiveBytes, Moment
+
+
+class FusedAttentionMode(TorchFunctionMode):
+    """Inside, attention allocates its output alone, as fused kernels do.
+
+    On meta torch would use others.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace scaled_dot_product_attention, run anything else."""
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        names = ("query", "key", "value", "attn_mask")
+        inputs = dict(zip(names, args, strict=False)) | (kwargs or {})
+        query, value, mask = inputs["query"], inputs["value"], inputs.get("attn_mask")
+        if mask is not None and mask.dtype == torch.bool:
+            mask = mask.to(query.dtype)  # as torch passes it to its kernels
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+def activations(work: Callable[[], Any], *networks: nn.Module) -> int:
+    """Peak bytes of `work` on the meta device; equal blocks of `networks` are counted once."""
+    return max((live for _, live in history(work, *networks)), default=0)
+
+
+def history(work: Callable[[], Any], *networks: nn.Module) -> list[Moment]:
+    """The moments of `work` on the meta device, where attention is fused."""
+    count = LiveBytes()
+    with torch.inference_mode(), FusedAttentionMode(), count, replayed(count, networks):
+        work()
+    return count.history

@@ -232,9 +232,33 @@ def test_blocks_with_another_setting_width_or_dtype_are_counted_apart():
     network.blocks[3] = Block(hidden=64).to("meta")
     (plain, replayed), computed = counted(network, work)
     assert replayed == plain and computed == [DEPTH, 2]
-    network.blocks[3].activation = lambda x: x  # a function: nobody sees what it holds
+    network.blocks[3].activation = lambda x: x  # other code
     network.blocks[1].activation = lambda x: x
     assert counted(network, work)[1] == [DEPTH, 3]
+
+
+def hooked(block, kept, factor):
+    """A hook on a layer of the block, which keeps its output or not."""
+
+    def hook(module, inputs, output):
+        kept.extend([output] if factor else [])
+
+    block.into.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_hooks_within_blocks_are_equal_if_they_hold_equal_values(keeps):
+    network, work = of(Block)
+    kept = []
+    for block in network.blocks:
+        hooked(block, kept, factor=keeps)
+
+    def emptied():
+        kept.clear()
+        work()
+
+    (plain, replayed), computed = counted(network, emptied)
+    assert replayed == plain and computed == [DEPTH, DEPTH if keeps else 1]
 
 
 def test_networks_compute_as_before_after_the_count():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app import release_settings
+from tinyflux_pl.app import planned_text, release_settings
 from tinyflux_pl.app.planned_adapters import planned_adapters
 from tinyflux_pl.app.planned_parts import PlannedPart, planned_parts, weightless
 from tinyflux_pl.app.planned_step import step
@@ -37,7 +37,9 @@ class GenerationPlan:
     def require(self, available: int) -> None:
         """Raise MemoryPlanError if a stage needs more than `available` bytes."""
         worst = self.memory.worst(self.host)
-        if worst.total - worst.rows.get("activations", 0) <= available:
+        # those of text do not shrink with the images
+        shrinking = 0 if worst.name == "text" else worst.rows.get("activations", 0)
+        if worst.total - shrinking <= available:
             fewer = "fewer images at once (batch_size=1), or " if self.images > 1 else ""
             cure = f"{fewer}smaller ones (height=, width=)"
         elif self.sequential_text is False:
@@ -124,22 +126,24 @@ def plan_of(
     codec.to("meta").decode(latents[:1, :, :2, :2])  # makes its skeleton: no activation
     blocks = [block.module for block in denoiser.block_stack()]
     added = sum(part.bytes for part in adapters)
+    encoders = text.skeletons()
     needs = placements.Needs(
         sizes_of(denoiser, blocks).plus(added),
         {
             name: sizes_of(network, blocks_of(network), WEIGHTS[text.dtype].itemsize)
-            for name, network in text.skeletons().items()
+            for name, network in encoders.items()
         },
         text.sequential is True,
         weights.get("codec", 0),
         drawing=activations(lambda: step(denoiser, text.text_spec, latents, config), denoiser),
         decoding=activations(lambda: codec.decode(latents)),
+        encoding=planned_text.encoding(text, encoders, config),
     )
     budget = None if config.engine.budget is None else placements.parsed_bytes(config.engine.budget)
     placement = placements.chosen(config.engine.chosen, needs, budget, host=host)
     stages = placements.planned(placement, needs, host=host)
-    encoders = {f"text: {name}": len(sizes.blocks) for name, sizes in needs.text.items()}
-    numbers = {"denoiser": len(blocks), **encoders}
+    numbers = {"denoiser": len(blocks)}
+    numbers |= {f"text: {name}": len(sizes.blocks) for name, sizes in needs.text.items()}
     sequential = text.sequential
     return GenerationPlan(parts, stages, images, size, host, sequential, numbers, placement, budget)
 

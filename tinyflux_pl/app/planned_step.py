@@ -15,10 +15,8 @@ def step(denoiser: Any, text_spec: Any, latents: Any, config: Generate) -> Any:
     import torch
 
     from tinyflux_pl.core.types import Conditioning, TextEmbeddings
-    from tinyflux_pl.diffusion.guidance import Guidance
 
-    chosen = {key: value for key, value in config.guidance.items() if value is not None}
-    rows = len(latents) * (2 if replace(Guidance(), **chosen).scale != 1 else 1)
+    rows = len(latents) * (2 if is_guided(config) else 1)
     x = latents.new_empty(rows, *latents.shape[1:])
     shape = (rows, text_spec.length)
     text = TextEmbeddings(
@@ -38,6 +36,14 @@ def step(denoiser: Any, text_spec: Any, latents: Any, config: Generate) -> Any:
         mask = x.new_empty(rows, tokens, dtype=torch.bool)
         cond = replace(cond, target_ids=ids, target_mask=mask)
     return denoiser(x, x.new_empty(rows), cond)
+
+
+def is_guided(config: Generate) -> bool:
+    """True if a step evaluates the unconditional too."""
+    from tinyflux_pl.diffusion.guidance import Guidance
+
+    chosen = {key: value for key, value in config.guidance.items() if value is not None}
+    return replace(Guidance(), **chosen).scale != 1
 
 
 def _reference(denoiser: Any, x: Any, file: str) -> Any:

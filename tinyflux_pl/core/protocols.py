@@ -185,6 +185,13 @@ class TextEncoder(Protocol):
         """Its networks by name without values, on the meta device, for memory plans."""
         return {}
 
+    def outlined(self, networks: Mapping[str, nn.Module]) -> TextEncoder | None:
+        """Itself with its skeletons, reading prompts of the full length; None without networks.
+
+        For memory plans: it needs no file, and what it returns is on the meta device.
+        """
+        return None
+
     def with_target_ids(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:
         """Add position ids and padding mask of the targets, where prompts name sequences."""
         return cond

@@ -33,6 +33,21 @@ class FusedAttentionMode(TorchFunctionMode):
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
+class PaddedMasks(TorchFunctionMode):
+    """Inside, no mask is all True: a tensor on the meta device does not say, and counts as False.
+
+    Text encoders of transformers build no attention mask for prompts without padding.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer bool() of a tensor on the meta device, run anything else."""
+        if func is torch.Tensor.__bool__ and args[0].is_meta:
+            return False
+        return func(*args, **(kwargs or {}))
+
+
 def activations(work: Callable[[], Any], *networks: nn.Module) -> int:
     """Peak bytes of `work` on the meta device; equal blocks of `networks` are counted once."""
     return max((live for _, live in history(work, *networks)), default=0)

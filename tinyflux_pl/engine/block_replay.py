@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from tinyflux_pl.core.block_stack import replaced_forward
-from tinyflux_pl.engine.equal_modules import equal, outline
+from tinyflux_pl.engine.equal_modules import equal_forward, outline
 from tinyflux_pl.engine.live_bytes import LiveBytes, Moment
 
 PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device, torch.Size)
@@ -92,7 +92,7 @@ class _Calls:
             return forward(*args, **keywords)
         records = self.records.setdefault(outlines, [])
         for record in records:
-            if record.structure == structure and equal(record.block, block):
+            if record.structure == structure and equal_forward(record.block, block):
                 return record.replay(self.count, leaves)
         start, first, before = self.count.live, len(self.count.history), self.count.followed()
         output = forward(*args, **keywords)

@@ -7,20 +7,29 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # numbers by which a layer finds its rows in a cache of keys, which is an argument of its own
 NUMBERS = {"layer_idx"}
 PLAIN = (int, float, complex, str, bytes, set, frozenset, torch.dtype, torch.device, torch.Size)
+HOOKS = {name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs"))}
+HOOKS |= {"_forward_hooks_always_called"}
 HEAP_TYPE = 1 << 9  # flag of a class that was defined in Python
+
+
+def equal_forward(one: nn.Module, two: nn.Module) -> bool:
+    """True if the forward methods of two modules compute equally; hooks run around them."""
+    compared = {(id(one), id(two))}
+    attributes = [{k: v for k, v in vars(m).items() if k not in HOOKS} for m in (one, two)]
+    return type(one) is type(two) and equal(*attributes, compared)
 
 
 def equal(one: Any, two: Any, compared: set[tuple[int, int]] | None = None) -> bool:
     """True if two modules have equal classes, attributes and submodules, and tensors of one shape.
 
-    Values of tensors are not compared. Attributes are compared in depth; of those whose content is
-    not seen (functions with closures, objects of C) only the same object is equal. `compared` are
-    pairs whose comparison has begun.
+    Values of tensors are not compared. Attributes are compared in depth; of objects of C,
+    whose content is not seen, only the same one is equal. `compared` are pairs whose comparison has
+    begun.
     """
     compared = set() if compared is None else compared
     pair = (id(one), id(two))
@@ -35,7 +44,8 @@ def equal(one: Any, two: Any, compared: set[tuple[int, int]] | None = None) -> b
         return outline(one) == outline(two)
     if isinstance(one, dict):
         return one.keys() == two.keys() and all(
-            key in NUMBERS or equal(value, two[key], compared) for key, value in one.items()
+            key in NUMBERS or equal(*_numberless(key, value, two[key]), compared)
+            for key, value in one.items()
         )
     if isinstance(one, list | tuple):
         values = zip(one, two, strict=False)
@@ -44,6 +54,9 @@ def equal(one: Any, two: Any, compared: set[tuple[int, int]] | None = None) -> b
         return equal(_parts(one), _parts(two), compared)
     if isinstance(one, MethodType):
         return one.__func__ is two.__func__ and equal(one.__self__, two.__self__, compared)
+    if isinstance(one, FunctionType):
+        same = one.__code__ is two.__code__ and one.__globals__ is two.__globals__
+        return same and equal(_held(one), _held(two), compared)
     return _of_python(one) and equal(vars(one), vars(two), compared)
 
 
@@ -54,6 +67,19 @@ def outline(tensor: Tensor) -> tuple[Any, ...]:
     return (type(tensor), tensor.dtype, tensor.device, *place, *flags)
 
 
+def _numberless(key: Any, one: Any, two: Any) -> tuple[Any, Any]:
+    """Two attributes; of hooks, which torch numbers as they are added, in their order alone."""
+    if key in HOOKS and isinstance(one, dict) and isinstance(two, dict):
+        return list(one.values()), list(two.values())
+    return one, two
+
+
+def _held(function: FunctionType) -> tuple[Any, ...]:
+    """Values that a function holds beside its code."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return cells, function.__defaults__, function.__kwdefaults__, vars(function)
+
+
 def _parts(call: partial[Any]) -> tuple[Any, ...]:
     return call.func, call.args, call.keywords
 
@@ -62,4 +88,4 @@ def _of_python(value: Any) -> bool:
     """True if the attributes of an object are all that it has."""
     classes = type(value).__mro__[:-1]
     plain = all(cls.__flags__ & HEAP_TYPE and not vars(cls).get("__slots__") for cls in classes)
-    return plain and hasattr(value, "__dict__") and not isinstance(value, FunctionType | type)
+    return plain and hasattr(value, "__dict__") and not isinstance(value, type)

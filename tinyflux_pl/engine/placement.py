@@ -47,7 +47,7 @@ NAMES = ("resident", "sequential", "offload", "auto")
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes of the parts' weights, by blocks, and of the activations of two stages.
+    """Bytes of the parts' weights, by blocks, and of the activations of each stage.
 
     `text` has an entry for each encoder, of which `one_encoder` holds one at a time.
     """
@@ -58,6 +58,7 @@ class Needs:
     codec: int
     drawing: int
     decoding: int
+    encoding: int = 0
 
 
 def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
@@ -82,7 +83,10 @@ def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
         drawing = {"denoiser, by blocks": needs.denoiser.with_in_turn(placement.in_turn)}
     kept = {} if placement.freed or needs.one_encoder else encoders
     on_host = placement.text == "host" and not host
-    text = Stage("text", encoders if on_host else {**stays, **encoders}, host or on_host)
+    rows = encoders if on_host else {**stays, **encoders}
+    if needs.encoding:
+        rows = {**rows, "activations": needs.encoding}
+    text = Stage("text", rows, host or on_host)
     codec = {"codec": needs.codec}
     return MemoryPlan(
         (
@@ -128,6 +132,7 @@ def _text(placement: Placement) -> dict[str, object]:
 def _text_within(needs: Needs, budget: int) -> dict[str, object]:
     """Encoders by blocks, the largest first, until they fit; on the host where they never do."""
     counts: dict[str, int] = {}
+    budget -= needs.encoding
     sizes = {name: encoder.total for name, encoder in needs.text.items()}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
         if _taken(sizes, needs.one_encoder) <= budget:

@@ -1,5 +1,6 @@
 """Base class of the text encoders that consist of pretrained transformers networks."""
 
+import copy
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,6 +131,17 @@ class PretrainedText(WordReader):
             key: encoder_config.skeleton(self.kinds[key], config)
             for key, config in described.items()
         }
+
+    def outlined(self, networks: Mapping[str, nn.Module]) -> "PretrainedText":
+        """Itself with skeletons in its dtype and a tokenizer of bytes; all prompts are long."""
+        other = copy.copy(self)
+        other.words = ()
+        other._forget()
+        tokenizer, dtype = simulation.tokenizer(), getattr(torch, self.dtype)
+        for key, network in networks.items():
+            other._models[key] = (tokenizer, nn.Module.to(network, dtype).eval())
+        other.sequential = False  # which would free the skeletons
+        return other.to("meta")
 
     @torch.no_grad()
     def null(self) -> TextEmbeddings:

@@ -44,7 +44,7 @@ class Halves(Block):
         return both[:, : x.shape[1]], both[:, x.shape[1] :], 3, y
 
 
-class InPlace(Block):
+class Mutating(Block):
     """Returns the argument, changed, or a view of it."""
 
     def answer(self, x):
@@ -150,9 +150,9 @@ def test_a_tensor_among_the_keywords_counts_as_any_other():
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_results_in_place_are_the_argument_again(rows):
-    (plain, replayed), computed = counted(*of(InPlace, (rows, 6, WIDTH)))
+    (plain, replayed), computed = counted(*of(Mutating, (rows, 6, WIDTH)))
     assert replayed == plain and computed == [DEPTH, 1]
-    network, _ = of(InPlace)
+    network, _ = of(Mutating)
     x = torch.empty(2, 6, WIDTH, device="meta")
     same = []
     history(lambda: same.append(network(x)), network)
@@ -205,7 +205,7 @@ def test_blocks_that_keep_or_free_what_is_no_result_compute(kind):
     assert replayed == plain and computed == [DEPTH, DEPTH]
 
 
-def test_what_the_first_call_alone_keeps_is_counted_once():
+def test_a_table_that_the_first_call_alone_keeps_is_counted_once():
     network, work = of(Once)
     plain = history(work)
     Once.table, Block.computed = None, 0
@@ -222,7 +222,7 @@ def test_an_argument_that_may_hold_anything_is_not_replayed():
     assert replayed == plain and computed == [DEPTH, DEPTH]
 
 
-def test_blocks_with_another_setting_width_or_dtype_are_counted_apart():
+def test_a_block_with_another_setting_or_width_computes():
     network, work = of(Flagged)
     for number, block in enumerate(network.blocks):
         block.twice = number in (1, 2)

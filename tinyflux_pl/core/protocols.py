@@ -186,10 +186,7 @@ class TextEncoder(Protocol):
         return {}
 
     def outlined(self, networks: Mapping[str, nn.Module]) -> TextEncoder | None:
-        """Itself with its skeletons, reading prompts of the full length; None without networks.
-
-        For memory plans: it needs no file, and what it returns is on the meta device.
-        """
+        """Itself with these skeletons, for memory plans: shapes alone; None without networks."""
         return None
 
     def with_target_ids(self, cond: Conditioning, prompts: Sequence[str]) -> Conditioning:

@@ -46,17 +46,17 @@ def _listed(network: nn.Module) -> list[nn.Module]:
 class _Result:
     """A returned tensor, by the number of the argument or of the new memory that it is or is in.
 
-    `place` is its size, stride and offset; None: the argument itself.
+    `layout` is its size, stride and offset; None: the argument itself.
     """
 
     source: int
     dtype: torch.dtype
-    place: tuple[Any, ...] | None
+    layout: tuple[Any, ...] | None
 
-    def made(self, sources: Sequence[Any]) -> Any:
+    def rebuilt(self, sources: Sequence[Any]) -> Any:
         """The tensor, from arguments and new memory."""
         source = sources[self.source]
-        return source if self.place is None else source.view(self.dtype).as_strided(*self.place)
+        return source if self.layout is None else source.view(self.dtype).as_strided(*self.layout)
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class _Record:
     def replay(self, count: LiveBytes, leaves: list[Any]) -> Any:
         """Count the call's moments from now on, and return what it returned."""
         sources = [*leaves, *count.allocated(self.moments, self.sizes)]
-        made = [r.made(sources) if isinstance(r, _Result) else r for r in self.results]
-        return tree_unflatten(made, self.returned)
+        rebuilt = [r.rebuilt(sources) if isinstance(r, _Result) else r for r in self.results]
+        return tree_unflatten(rebuilt, self.returned)
 
 
 class _Calls:
@@ -143,13 +143,15 @@ def _differ(leaves: list[Any], later: list[Any]) -> bool:
 
 
 def _results(returned: list[Any], leaves: list[Any], new: dict[int, int]) -> list[Any] | None:
-    """How to make the returned values again; None where they cannot be.
+    """The returned values as a record keeps them; None where they cannot be made again.
 
     That is so with objects and tensors from elsewhere, and if new memory remains in no result: a
     block that keeps something, in a cache say, may keep it once, and not in each call.
     """
-    places = {leaf.untyped_storage()._cdata: i for i, leaf in enumerate(leaves) if _is_tensor(leaf)}
-    places |= {key: len(leaves) + i for i, key in enumerate(new)}
+    sources = {
+        leaf.untyped_storage()._cdata: i for i, leaf in enumerate(leaves) if _is_tensor(leaf)
+    }
+    sources |= {key: len(leaves) + i for i, key in enumerate(new)}
     results: list[Any] = []
     kept = set()
     for value in returned:
@@ -163,15 +165,15 @@ def _results(returned: list[Any], leaves: list[Any], new: dict[int, int]) -> lis
             results.append(_Result(same, value.dtype, None))
             continue
         key = value.untyped_storage()._cdata
-        source = places.get(key)
+        source = sources.get(key)
         plain = value.is_meta and not value.is_conj() and not value.is_neg()
         if source is None or not plain or type(value) is not Tensor:
             return None
         if source < len(leaves) and leaves[source].dtype != value.dtype:
             return None
         kept.add(key)
-        place = (value.shape, value.stride(), value.storage_offset())
-        results.append(_Result(source, value.dtype, place))
+        layout = (value.shape, value.stride(), value.storage_offset())
+        results.append(_Result(source, value.dtype, layout))
     return results if new.keys() <= kept else None
 
 

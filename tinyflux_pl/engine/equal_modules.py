@@ -56,15 +56,15 @@ def equal(one: Any, two: Any, compared: set[tuple[int, int]] | None = None) -> b
         return one.__func__ is two.__func__ and equal(one.__self__, two.__self__, compared)
     if isinstance(one, FunctionType):
         same = one.__code__ is two.__code__ and one.__globals__ is two.__globals__
-        return same and equal(_held(one), _held(two), compared)
+        return same and equal(_captured(one), _captured(two), compared)
     return _of_python(one) and equal(vars(one), vars(two), compared)
 
 
 def outline(tensor: Tensor) -> tuple[Any, ...]:
     """All but the values of a tensor."""
-    place = (tensor.shape, tensor.stride(), tensor.storage_offset())
+    layout = (tensor.shape, tensor.stride(), tensor.storage_offset())
     flags = (tensor.requires_grad, tensor.is_conj(), tensor.is_neg())
-    return (type(tensor), tensor.dtype, tensor.device, *place, *flags)
+    return (type(tensor), tensor.dtype, tensor.device, *layout, *flags)
 
 
 def _numberless(key: Any, one: Any, two: Any) -> tuple[Any, Any]:
@@ -74,7 +74,7 @@ def _numberless(key: Any, one: Any, two: Any) -> tuple[Any, Any]:
     return one, two
 
 
-def _held(function: FunctionType) -> tuple[Any, ...]:
+def _captured(function: FunctionType) -> tuple[Any, ...]:
     """Values that a function holds beside its code."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return cells, function.__defaults__, function.__kwdefaults__, vars(function)

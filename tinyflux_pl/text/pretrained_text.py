@@ -1,6 +1,5 @@
 """Base class of the text encoders that consist of pretrained transformers networks."""
 
-import copy
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.text import encoder_config, pretrained, simulation
 from tinyflux_pl.text.extended_encoder import ExtendedEncoder, add_tokens
 from tinyflux_pl.text.learned_words import WordReader
+from tinyflux_pl.text.outlined_encoder import outlined
 from tinyflux_pl.text.tokenizer import load_tokenizer
 
 
@@ -31,6 +31,7 @@ class PretrainedText(WordReader):
 
     kinds: dict[str, str]
     parts: dict[str, str]
+    outlined = outlined
 
     def __init__(
         self,
@@ -131,17 +132,6 @@ class PretrainedText(WordReader):
             key: encoder_config.skeleton(self.kinds[key], config)
             for key, config in described.items()
         }
-
-    def outlined(self, networks: Mapping[str, nn.Module]) -> "PretrainedText":
-        """Itself with skeletons in its dtype and a tokenizer of bytes; all prompts are long."""
-        other = copy.copy(self)
-        other.words = ()
-        other._forget()
-        tokenizer, dtype = simulation.tokenizer(), getattr(torch, self.dtype)
-        for key, network in networks.items():
-            other._models[key] = (tokenizer, nn.Module.to(network, dtype).eval())
-        other.sequential = False  # which would free the skeletons
-        return other.to("meta")
 
     @torch.no_grad()
     def null(self) -> TextEmbeddings:
@@ -257,5 +247,4 @@ class PretrainedText(WordReader):
 
     def _batches(self, prompts: Sequence[str], size: int) -> Iterator[list[str]]:
         """The prompts in lists of at most `size`."""
-        for start in range(0, len(prompts), size):
-            yield list(prompts[start : start + size])
+        yield from (list(prompts[i : i + size]) for i in range(0, len(prompts), size))

@@ -10,7 +10,7 @@ from tests.stores import keys, written
 from tinyflux_pl.cache.sample_keys import key_of_record, keys_are_cheap, keys_of
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 
 GREY = np.full((4, 6, 3), 7, np.uint8)
 RECORD = Record(

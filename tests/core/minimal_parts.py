@@ -5,7 +5,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from tinyflux_pl.core.protocols import Codec, Record, TextEncoder
+from tinyflux_pl.core.protocols import Codec, TextEncoder
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Prediction, PromptLength, TextEmbeddings
 

@@ -21,15 +21,8 @@ from tests.core.minimal_parts import (
 from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.codecs.registry import CODECS
-from tinyflux_pl.core.protocols import (
-    Codec,
-    Denoiser,
-    Expert,
-    Extractor,
-    Path,
-    Records,
-    TextEncoder,
-)
+from tinyflux_pl.core.protocols import Codec, Denoiser, Expert, Extractor, Path, TextEncoder
+from tinyflux_pl.core.record import Records
 from tinyflux_pl.core.verifier import Verifier
 from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
 from tinyflux_pl.diffusion.guidance import Guidance

@@ -12,7 +12,7 @@ from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.app.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from tinyflux_pl.core.protocols import Record
+    from tinyflux_pl.core.record import Record
 
 
 def evaluate(run: TrainingRun, started: float) -> dict[str, Any]:

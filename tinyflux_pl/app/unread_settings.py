@@ -9,7 +9,7 @@ from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tinyflux_pl.core.protocols import Records
+    from tinyflux_pl.core.record import Records
     from tinyflux_pl.methods.method import Method
 
 MASK_WEIGHTS = ("objective.foreground", "objective.background")

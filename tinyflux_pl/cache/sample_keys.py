@@ -14,7 +14,7 @@ from tinyflux_pl.cache.staleness import repair_hint
 from tinyflux_pl.core import files, fingerprint
 from tinyflux_pl.core.errors import CorruptStore
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.core.protocols import Record, Records
+from tinyflux_pl.core.record import Record, Records
 
 BYTES = 16
 FILE = "keys.bin"

@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock
-from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength, TextEmbeddings
 
@@ -235,20 +234,3 @@ class Expert(Protocol):
     def dropout_at(self, step: int) -> float: ...
     def port_options(self) -> dict[str, Any]: ...
     def extractor(self, teacher: Any, student_path: Path, seed: int) -> Extractor: ...
-
-
-@runtime_checkable
-class Records(Protocol):
-    """An indexed source of records; index order is stable, reading is lazy.
-
-    `reads_files` is True if a record costs a read from disk. `sample_keys` identifies each record
-    by plain data without reading it, or is None where only reading can tell.
-    """
-
-    name: str
-    reads_files: bool
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Record: ...
-    def fingerprint(self) -> dict[str, Any]: ...
-    def sample_keys(self) -> list[Any] | None: ...

@@ -1,9 +1,9 @@
-"""One training example, as a dataset gives it."""
+"""One training example, as a dataset gives it, and the contract of a dataset."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,3 +40,20 @@ class Record:
     def captions(self) -> tuple[str, ...]:
         """Every caption, the first one first."""
         return (self.caption, *self.other_captions)
+
+
+@runtime_checkable
+class Records(Protocol):
+    """An indexed source of records; index order is stable, reading is lazy.
+
+    `reads_files` is True if a record costs a read from disk. `sample_keys` identifies each record
+    by plain data without reading it, or is None where only reading can tell.
+    """
+
+    name: str
+    reads_files: bool
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Record: ...
+    def fingerprint(self) -> dict[str, Any]: ...
+    def sample_keys(self) -> list[Any] | None: ...

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tinyflux_pl.core import fingerprint, rng
 from tinyflux_pl.core.errors import ConfigError, MissingDependency
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.data.records.record_source import RecordSource
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")  # in colour, shipped with the package

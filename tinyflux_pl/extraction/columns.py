@@ -17,7 +17,8 @@ from tinyflux_pl.cache.flipped_columns import FLIPPED
 from tinyflux_pl.codecs.inpaint_mask import inpaint_input
 from tinyflux_pl.core.errors import ConfigError, DataError
 from tinyflux_pl.core.hint_forms import HINT, LATENTS, PIXELS
-from tinyflux_pl.core.protocols import Codec, Record, TextEncoder
+from tinyflux_pl.core.protocols import Codec, TextEncoder
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.size_conditioning import SIZE_IDS
 from tinyflux_pl.core.types import TARGET
 

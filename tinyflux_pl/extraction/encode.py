@@ -13,7 +13,8 @@ from tinyflux_pl.cache.shards import VARIANT_SEPARATOR
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.core.hint_forms import LATENTS
 from tinyflux_pl.core.precision import autocast
-from tinyflux_pl.core.protocols import Codec, Extractor, Record, Records, TextEncoder
+from tinyflux_pl.core.protocols import Codec, Extractor, TextEncoder
+from tinyflux_pl.core.record import Record, Records
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.extraction.columns import filled, image_columns, images_of, text_columns
 from tinyflux_pl.extraction.group_work import GroupWork, joined

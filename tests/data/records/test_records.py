@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError, UntrustedFile
-from tinyflux_pl.core.protocols import Records
+from tinyflux_pl.core.record import Records
 from tinyflux_pl.data.records.folder import Folder
 
 

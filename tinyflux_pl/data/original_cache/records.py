@@ -11,8 +11,7 @@ from torch import Tensor
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError
-from tinyflux_pl.core.protocols import Record
-from tinyflux_pl.core.record import NO_PICTURE
+from tinyflux_pl.core.record import NO_PICTURE, Record
 from tinyflux_pl.data.original_cache.meta_file import clocks_of
 from tinyflux_pl.data.original_cache.part_table import PartTable
 from tinyflux_pl.data.original_cache.parts import (

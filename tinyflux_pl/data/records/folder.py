@@ -12,7 +12,7 @@ from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.size_conditioning import SIZE_IDS, size_ids
 from tinyflux_pl.data.images.aspect_buckets import AspectBuckets, Frame
 from tinyflux_pl.data.images.decode import DECODING_VERSION, MAX_PIXELS

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyflux_pl.core.errors import ConfigError, DataError
 from tinyflux_pl.core.progress import track
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.data.images.canny import CANNY_VERSION, canny_map
 from tinyflux_pl.data.images.decode import DECODING_VERSION, content_of, decode
 from tinyflux_pl.data.images.fit import fit

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import CaptionError, ConfigError
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.data.images.decode import MAX_PIXELS
 from tinyflux_pl.data.records.finding import Finding
 from tinyflux_pl.data.records.folder import Folder

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tinyflux_pl.core.errors import DataError
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.data.records.finding import Finding
 from tinyflux_pl.data.records.precomputed_group import PrecomputedGroup
 

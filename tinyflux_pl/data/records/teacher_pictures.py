@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.data.records.folder import Folder
 from tinyflux_pl.data.records.record_source import RecordSource
 

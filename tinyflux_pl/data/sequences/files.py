@@ -11,7 +11,7 @@ import torch
 
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core.errors import ConfigError, DataError
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.records.content_split import held_out
 from tinyflux_pl.data.sequences.array_file import SUFFIXES

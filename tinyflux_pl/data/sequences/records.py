@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import CaptionError
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.core.sequence_pairs import Pairs, PairShape
 from tinyflux_pl.data.records.record_source import RecordSource
 from tinyflux_pl.data.sequences.verifier import AnswerVerifier, answers_of

@@ -11,7 +11,7 @@ import numpy as np
 from tinyflux_pl.core import fingerprint as fingerprints
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
-from tinyflux_pl.core.protocols import Record
+from tinyflux_pl.core.record import Record
 from tinyflux_pl.data.records.record_source import RecordSource
 
 

@@ -1,5 +1,7 @@
 """Records with maps of a control branch: computed, or given by name."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from tinyflux_pl.core.errors import ConfigError, DataError
 from tinyflux_pl.data.images.canny import canny_map
 from tinyflux_pl.data.records.folder import Folder
 from tinyflux_pl.data.records.hinted import Hinted
+from tinyflux_pl.data.records.image_pairs import PairedImages
 from tinyflux_pl.data.tasks.shapes.records import Shapes
 
 SIZES = {"one": (40, 30), "two": (32, 48)}  # width, height
@@ -41,6 +44,20 @@ def test_a_map_file_is_fitted_like_its_image(project, fit_mode):
         assert record.hint.shape == record.image.shape == (16, 16, 3)
         grey = record.image.mean(2)
         assert np.abs(record.hint.mean(2) - grey).mean() < 3
+
+
+def test_a_target_of_several_pairs_has_its_own_map_in_each(project):
+    rows = [
+        {"target": f"{target}.png", "reference": f"{other}.png", "caption": f"{other} to {target}"}
+        for target, other in (("one", "two"), ("one", "one"), ("two", "one"))
+    ]
+    table = project / "pictures" / "metadata.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    pairs = PairedImages(project / "pictures", 16, split="all")
+    records = list(Hinted(pairs, str(project / "maps")))
+    assert len(records) == 3
+    for record in records:
+        assert np.abs(record.hint.mean(2) - record.image.mean(2)).mean() < 3
 
 
 def test_canny_is_computed_from_the_fitted_image():

@@ -170,6 +170,10 @@ class Folder(RecordSource):
         named = zip(self._entries_of_split, self._texts, strict=True)
         return [(e.path, text) for e, texts in named for text in texts]
 
+    def paths(self) -> list[str]:
+        """The path of each image."""
+        return [e.path for e in self._entries_of_split]
+
     @property
     def segments(self) -> Sequence[tuple[Frame | None, int]]:
         """Frames in the order of the records, with the number of records of each."""

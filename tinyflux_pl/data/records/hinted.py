@@ -89,8 +89,8 @@ class Hinted:
 
 def _maps_of(records: RecordSource, root: Path) -> list[Path]:
     """The map of each record, in order."""
-    captions = records.captions()
-    if captions is None or not records.reads_files:
+    names = records.paths()
+    if names is None or not records.reads_files:
         cure = "data.hint=canny, or data in files: data=folder"
         raise ConfigError(
             "pictures made by rule have no names that maps could have", where="data.hint", cure=cure
@@ -101,10 +101,10 @@ def _maps_of(records: RecordSource, root: Path) -> list[Path]:
     by_stem: dict[str, list[str]] = {}
     for name in scanned(root).images:
         by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
-    names = list(dict.fromkeys(name for name, _ in captions))  # a record may have several captions
     stems = [os.path.splitext(name)[0] for name in names]
     cure = "one map a picture, called as the picture is"
-    if missing := [name for name, s in zip(names, stems, strict=True) if s not in by_stem]:
+    without = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
+    if missing := list(dict.fromkeys(without)):
         raise DataError(f"{listed(missing)} without a map", where=str(root), cure=cure)
     if several := [name for s in dict.fromkeys(stems) for name in by_stem[s][1:]]:
         raise DataError(f"{listed(several)}: a second map of a name", where=str(root), cure=cure)

@@ -174,6 +174,10 @@ class PairedImages(RecordSource):
         named = zip(self.rows, self._texts, strict=True)
         return [(row.target, text) for row, texts in named for text in texts]
 
+    def paths(self) -> list[str]:
+        """The path of each target."""
+        return [row.target for row in self.rows]
+
     @property
     def segments(self) -> Sequence[tuple[tuple[int, int] | None, int]]:
         """Frames in the order of the records, with the number of records of each."""

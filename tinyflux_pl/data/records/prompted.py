@@ -84,6 +84,10 @@ class Prompted(RecordSource):
         """The path of each image, and the prompt."""
         return [(path, self.prompt) for path, _ in self._folder.captions()]
 
+    def paths(self) -> list[str]:
+        """The path of each image."""
+        return self._folder.paths()
+
     def check(self) -> None:
         """Decode every image once."""
         self._folder.check()

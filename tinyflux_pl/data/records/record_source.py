@@ -84,6 +84,10 @@ class RecordSource(ABC):
         """(name, caption) of each record, in order; None where no person has written them."""
         return None
 
+    def paths(self) -> list[str] | None:
+        """The file of each record's picture, in order; None for pictures that are made by rule."""
+        return None
+
     def check(self) -> None:  # noqa: B027  (nothing to read is the usual answer)
         """Read everything that may be damaged; DataError names all faults before other work."""
 

@@ -60,6 +60,10 @@ class TeacherPictures(RecordSource):
         """The path of each image, and its caption."""
         return self._folder.captions()
 
+    def paths(self) -> list[str]:
+        """The path of each image."""
+        return self._folder.paths()
+
     def check(self) -> None:
         """Decode every image once."""
         self._folder.check()

@@ -1,10 +1,12 @@
 """The step cache from the command line: calibrated, bound to its weights, measured, repeatable."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from tests.app.test_from_image import again, draw
+from tinyflux_pl.app.drawing_cache import identity
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 
 LINE = (
@@ -30,6 +32,15 @@ def test_a_calibration_is_bound_to_its_weights_and_its_images_reproduce(tmp_path
     again(tmp_path, picture, capsys)
     with pytest.raises(CheckpointMismatch, match="other weights"):
         draw(tmp_path, "model=flux2_klein_4b", *LINE[1:], *use)
+
+
+def test_a_calibration_belongs_to_the_adapters_and_their_scales_too():
+    origin = {"checkpoint": "ab12", "weights": "averaged"}
+    adapter = {"name": "file", "content": "cd34", "layout": "peft"}
+    added = [[], [{**adapter, "scale": 1.0}], [{**adapter, "scale": 0.5}]]
+    pipelines = [SimpleNamespace(origin={**origin, "lora": lora}) for lora in added]
+    assert len({identity(pipeline) for pipeline in pipelines}) == 3
+    assert identity(pipelines[0]) == identity(SimpleNamespace(origin=origin))
 
 
 @pytest.mark.parametrize(

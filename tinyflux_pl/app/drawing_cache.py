@@ -34,7 +34,12 @@ def with_cache(pipeline: Any, config: Generate) -> Any:
 
 
 def identity(pipeline: Any) -> str:
-    """The hash of the weights that a calibration belongs to."""
+    """The hash of the weights that a calibration belongs to, with those of added adapters."""
+    added = [f"{each['content']}:{each['scale']}" for each in pipeline.origin.get("lora", ())]
+    return " + ".join([_base_identity(pipeline), *added])
+
+
+def _base_identity(pipeline: Any) -> str:
     from tinyflux_pl.inference import provenance
 
     if "checkpoint" in pipeline.origin:

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock
+from tinyflux_pl.core.record import Record as Record  # the contract of a dataset is there
+from tinyflux_pl.core.record import Records as Records
 from tinyflux_pl.core.specs import ExpertSpec, LatentSpec, TextSpec
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, PromptLength, TextEmbeddings
 

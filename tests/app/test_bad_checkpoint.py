@@ -65,7 +65,7 @@ def test_a_checkpoint_of_another_shape_is_refused_with_its_keys(trained, tmp_pat
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (("checkpoint='{root}/outputs/second'", "prompt=x"), "not a checkpoint"),
+        (("checkpoint='{root}/outputs/second'", "prompt=x"), "no such folder"),
         (("checkpoint='{root}/outputs/first'",), "prompt"),
         (("checkpoint='{root}/outputs/first'", "prompt=x", "height=33"), "such as height=32"),
         (("checkpoint='{root}/outputs/first'", "prompt=x", "n=0"), "at least 1"),

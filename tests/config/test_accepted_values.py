@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from tests.app.runs import SMALLEST, configuration, run
-from tests.house.test_conf_binds import composed, lines
+from tests.house.test_conf_binds import composed
 from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import ConfigError
 
@@ -35,24 +35,6 @@ def refused(config):
         check(config)
     assert caught.value.what and caught.value.cure
     return caught.value
-
-
-@pytest.mark.parametrize("root", ["train", "extract"])
-def test_every_choice_of_conf_is_accepted(root):
-    for line in lines(root):
-        composition = composed(root, line)
-        if "as_trained" in " ".join(line):
-            continue
-        if not composition.get("release") and left_to_a_release(composition, root):
-            with pytest.raises(ConfigError):
-                schema.read(composition, root)
-            composition["release"] = composed(root, ["model=sdxl"])["release"]
-        schema.read(composition, root)
-
-
-def left_to_a_release(config, root):
-    """True if path or sampler are left to the release's scheduler; extraction samples nothing."""
-    return config["path"] == {} or (root == "train" and None in config["sampler"].values())
 
 
 def test_a_release_sampler_without_a_release_is_refused_with_the_choices(sound):

@@ -1,6 +1,8 @@
 """Every YAML choice composes in every root that offers it, and binds to its targets' signatures."""
 
 import collections.abc
+import copy
+import functools
 import inspect
 import types
 import typing
@@ -13,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from tests.house.source import ROOT
-from tinyflux_pl.config import allowlist
+from tinyflux_pl.config import allowlist, schema
 from tinyflux_pl.config.build import check_binds
 from tinyflux_pl.config.dotted_keys import dotted, missing_keys
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.experts.lune import Lune
 from tinyflux_pl.experts.sol import Sol
@@ -61,8 +64,13 @@ def lines(root: str) -> list[list[str]]:
 
 
 def composed(root: str, line: list[str]) -> dict:
+    return copy.deepcopy(_composed(root, tuple(line)))
+
+
+@functools.cache
+def _composed(root: str, line: tuple[str, ...]) -> dict:
     with initialize_config_dir(str(CONF), version_base=None):
-        config = compose(root, line, return_hydra_config=True)
+        config = compose(root, [*line], return_hydra_config=True)
     with_output = OmegaConf.merge(
         config, {"hydra": {"runtime": {"output_dir": "out"}, "job": {"num": 0, "id": "0"}}}
     )
@@ -85,6 +93,24 @@ def test_every_choice_composes_and_binds(root):
         except Exception as error:
             error.add_note(f"python {root}.py {' '.join(line)}")
             raise
+
+
+@pytest.mark.parametrize("root", ["train", "extract"])
+def test_every_choice_of_conf_is_accepted(root):
+    for line in lines(root):
+        composition = composed(root, line)
+        if "as_trained" in " ".join(line):
+            continue
+        if not composition.get("release") and left_to_a_release(composition, root):
+            with pytest.raises(ConfigError):
+                schema.read(composition, root)
+            composition["release"] = composed(root, ["model=sdxl"])["release"]
+        schema.read(composition, root)
+
+
+def left_to_a_release(config, root):
+    """True if path or sampler are left to the release's scheduler; extraction samples nothing."""
+    return config["path"] == {} or (root == "train" and None in config["sampler"].values())
 
 
 PLAIN = (int, float, str, bool, types.NoneType, Path)

@@ -18,12 +18,11 @@ from tests.methods.test_lora_runs import step
 STEPS = 2
 LORA = ("method=lora", "method.rank=4", "optimizer=adamw", "optimizer.lr=0.01")
 CASES = {
-    "int4": (*LORA, "method.base_precision=int4"),
     # whose teacher is the same compiled network with the adapter switched off
     "few": (*LORA, "method=few_step_lora", "sampler.steps=8", "method.base_precision=int8"),
 }
 if FULL:
-    CASES |= {name: (*LORA, f"method.base_precision={name}") for name in ("fp8", "int8")}
+    CASES |= {name: (*LORA, f"method.base_precision={name}") for name in ("fp8", "int8", "int4")}
 
 
 def train(folder: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from tinyflux_pl.engine.attention_arguments import attention_arguments
 from tinyflux_pl.engine.block_replay import replayed
 from tinyflux_pl.engine.live_bytes import LiveBytes, Moment
 
@@ -25,11 +26,7 @@ class FusedAttentionMode(TorchFunctionMode):
         """Replace scaled_dot_product_attention, run anything else."""
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        names = ("query", "key", "value", "attn_mask")
-        inputs = dict(zip(names, args, strict=False)) | (kwargs or {})
-        query, value, mask = inputs["query"], inputs["value"], inputs.get("attn_mask")
-        if mask is not None and mask.dtype == torch.bool:
-            mask = mask.to(query.dtype)  # as torch passes it to its kernels
+        query, _, value, _mask = attention_arguments(*args, **(kwargs or {}))
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 

@@ -48,8 +48,9 @@ def equal(one: Any, two: Any, compared: set[tuple[int, int]] | None = None) -> b
             for key, value in one.items()
         )
     if isinstance(one, list | tuple):
-        values = zip(one, two, strict=False)
-        return len(one) == len(two) and all(equal(a, b, compared) for a, b in values)
+        if len(one) != len(two):
+            return False
+        return all(equal(a, b, compared) for a, b in zip(one, two, strict=True))
     if isinstance(one, partial):
         return equal(_parts(one), _parts(two), compared)
     if isinstance(one, MethodType):

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from tinyflux_pl.core.precision import DTYPES
+from tinyflux_pl.engine.attention_arguments import attention_arguments
 from tinyflux_pl.engine.live_bytes import LiveBytes
 from tinyflux_pl.engine.packed_linear import frozen_product
 
@@ -74,12 +75,8 @@ class Mixed(TorchFunctionMode):
             args, kwargs = tree_map(_single, (args, kwargs))
         if not attends:
             return func(*args, **kwargs)
-        names = ("query", "key", "value", "attn_mask")
-        inputs = dict(zip(names, args, strict=False)) | kwargs
-        mask = inputs.get("attn_mask")
-        if mask is not None and mask.dtype == torch.bool:
-            mask = mask.to(inputs["query"].dtype)  # as torch passes it to its kernels
-        return FusedAttentionFunction.apply(inputs["query"], inputs["key"], inputs["value"])
+        query, key, value, _mask = attention_arguments(*args, **kwargs)
+        return FusedAttentionFunction.apply(query, key, value)
 
     def _lower(self, leaf: Any) -> Any:
         return leaf.to(self.dtype) if _wide(leaf) else leaf

@@ -15,11 +15,12 @@ demo: $(VENV)/.installed
 	$(BIN)/python train.py model=tiny experts=lune_sol
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 1
 
 faults: $(VENV)/.installed
 	rm -f .faults.jsonl
-	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults; \
+	FAULTS=full FAULTS_FIGURES=$(CURDIR)/.faults.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+		-o faulthandler_timeout=0 tests/faults; \
 		status=$$?; FAULTS=full $(BIN)/python tests/faults/table.py .faults.jsonl docs/reliability.md && exit $$status
 
 lint: $(VENV)/.installed-dev

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
+
+LIFETIME = 600  # seconds after which the kernel ends a child that hangs
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ def killed_after(work: Callable[[], Any], seconds: float, log: Path) -> Ended:
 def _become(work: Callable[[], Any], log: Path) -> None:
     """Run the child to its end, never returning into pytest."""
     code = 1
+    signal.alarm(LIFETIME)
+    # tqdm's lock is a semaphore that forked processes share: a child that was killed while it held
+    # it would stop every later child at its first progress bar.
+    tqdm.set_lock(threading.RLock())
     try:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(handle, 1)

@@ -160,7 +160,7 @@ def test_a_run_from_before_there_was_a_pathway_resumes_and_gates_bind_validation
 
 
 def test_the_schema_reads_every_choice(tmp_path):
-    for choice in ("ports", "velocity", "both", "none"):
+    for choice in ("ports", "velocity", "both", "online", "none"):
         config = configuration("extract", tmp_path, f"pathway={choice}")
         typed = schema.read(config, "extract").pathway
         assert (typed.ports, typed.velocity is not None) == (

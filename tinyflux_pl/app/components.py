@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from tinyflux_pl.app import (
     control_maps,
     hardware,
+    online_teacher,
     pathway,
     picture_frames,
     release_settings,
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Expert, Objective
     from tinyflux_pl.core.target_expert import TargetExpert
     from tinyflux_pl.core.types import TextEmbeddings
+    from tinyflux_pl.experts.teacher import Teacher
     from tinyflux_pl.methods.method import Method
+    from tinyflux_pl.objectives.teacher_target import TeacherTargets
 
 J = TypeVar("J", bound=DataJob)
 
@@ -93,14 +96,8 @@ class Parts(Generic[J]):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels: data.image_size, or where it is null the codec's."""
-        sides = self.config.data.sides
-        if sides is not None:
-            return sides
-        if self.codec.image_size is not None:
-            return self.codec.image_size
-        cure = "give a side in pixels, or height and width: data.image_size=[48,64]"
-        raise ConfigError("no image size", where="data.image_size", cure=cure)
+        """(height, width) in pixels."""
+        return picture_frames.size_of(self.config.data.sides, self.codec.image_size)
 
     def check(self) -> None:
         """Check a training run before its caches are made; weights stay on the meta device."""
@@ -132,10 +129,6 @@ class Parts(Generic[J]):
             self.image_size, config.data.buckets, self.codec.latent_spec.downsample, network
         )
 
-    def check_size(self) -> None:
-        """Raise ConfigError unless data.image_size divides into the codec's cells."""
-        picture_frames.require_cells(self.image_size, self.codec.latent_spec.downsample)
-
     @property
     def cached(self) -> dict[str, Expert | TargetExpert]:
         """All that is cached of the teachers, by the group of the cache."""
@@ -144,6 +137,11 @@ class Parts(Generic[J]):
     def groups(self, source: str) -> dict[str, tuple[str, ...]]:
         """Split -> groups of its cache, encodings first."""
         return pathway.groups(self.config, source, self.experts, self.targets)
+
+    @cached_property
+    def online_teacher(self) -> Teacher | None:
+        """The teacher that predicts in every step, if one does."""
+        return online_teacher.load(self.config, self.codec, self.text)
 
     def teacher(self, group: str) -> Any:
         """Load the teacher that fills a group of the caches."""
@@ -154,11 +152,10 @@ class Parts(Generic[J]):
         self,
         null_text: TextEmbeddings | None,
         experts: Iterable[Expert],
-        targets: Iterable[TargetExpert] = (),
+        velocities: TeacherTargets | None = None,
     ) -> Objective:
         """The training objective."""
         nodes = {"objective": self.config.objective, "timesteps": self.config.timesteps}
-        velocities = pathway.velocity_targets(self.config.pathway, targets, self.config.seed)
         return build_objective(
             lambda group, **objects: build(nodes[group], group, **objects),
             null_text,
@@ -168,7 +165,8 @@ class Parts(Generic[J]):
 
     def student_objective(self, null_text: TextEmbeddings | None) -> Any:
         """The objective of the network that `student` prepared last."""
-        objective: Any = self.objective(null_text, self.experts.values(), self.targets.values())
+        velocities = online_teacher.velocities(self.config, self.targets, self.online_teacher)
+        objective: Any = self.objective(null_text, self.experts.values(), velocities)
         return self.method.objective(objective, run_sampling.settings(self.config))
 
     def student(self, start: Callable[[Any], None] | None = None) -> Any:

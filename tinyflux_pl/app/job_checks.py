@@ -21,10 +21,12 @@ def _training(plain: dict[str, Any]) -> None:
 
 def _extraction(plain: dict[str, Any]) -> None:
     from tinyflux_pl.app.components import Parts
+    from tinyflux_pl.app.picture_frames import require_cells
 
     config = schema.read(plain, "extract")
     if not config.doctor:
-        Parts.from_config(config).check_size()
+        parts = Parts.from_config(config)
+        require_cells(parts.image_size, parts.codec.latent_spec.downsample)
 
 
 def _drawing(plain: dict[str, Any]) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Expert, Objective
     from tinyflux_pl.core.types import TextEmbeddings
-    from tinyflux_pl.objectives.velocity_targets import VelocityTargets
+    from tinyflux_pl.objectives.teacher_target import TeacherTargets
 
 
 def build_objective(
     build_group: Callable[..., Any],
     null_text: TextEmbeddings | None,
     experts: Iterable[Expert],
-    velocity_targets: VelocityTargets | None = None,
+    velocity_targets: TeacherTargets | None = None,
 ) -> Objective:
     """Build the objective with its timestep distribution.
 

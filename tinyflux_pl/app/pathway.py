@@ -19,7 +19,9 @@ MATCHED = "matched"
 
 
 def name(config: DataJob) -> str:
-    """The choice: ports, velocity, both or none."""
+    """The choice: ports, velocity, both, online or none."""
+    if config.pathway.online is not None:
+        return "online"
     ports, velocity = config.pathway.ports, config.pathway.velocity is not None
     if ports:
         return "both" if velocity else "ports"
@@ -52,7 +54,7 @@ def target_experts(config: DataJob) -> dict[str, TargetExpert]:
 def velocity_targets(
     pathway: Pathway, targets: Iterable[TargetExpert], seed: int
 ) -> VelocityTargets | None:
-    """The targets of a run with the settings of its pathway; None without any."""
+    """The cached targets of a run with the settings of its pathway; None without any."""
     experts = tuple(targets)
     if pathway.velocity is None or not experts:
         return None
@@ -82,13 +84,14 @@ def check(config: DataJob) -> None:
     """Raise ConfigError for experts, sources and a pathway that do not fit together."""
     _check_sources(config)
     _check_nodes(config)
+    _check_online(config)
     _check_line(config)
 
 
 def check_records(config: DataJob, records: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ConfigError for samples whose velocity would not be that of the step's sample.
 
-    Their teacher saw the first caption, and no picture of several frames is cached for it.
+    A cached teacher saw the first caption, and no picture of several frames is cached for it.
     """
     if config.pathway.velocity is None or not config.experts:
         return
@@ -109,12 +112,12 @@ def check_records(config: DataJob, records: Mapping[str, Mapping[str, Any]]) -> 
 
 def check_training(config: Train, trains: str) -> None:
     """Raise ConfigError for a module without velocities, and for a gate without validation."""
-    velocity = config.pathway.velocity
-    if velocity is None or not config.experts:
+    velocity, online = config.pathway.velocity, config.pathway.online
+    if not config.experts or (velocity is None and online is None):
         return
     if trains != "denoiser":
         raise ConfigError("only a denoiser has velocities", where="pathway", cure="experts=none")
-    if velocity.gate and not config.callbacks.validation.every_steps:
+    if velocity is not None and velocity.gate and not config.callbacks.validation.every_steps:
         raise ConfigError(
             "the gate compares with the student's error, and nothing measures it before the end",
             where="callbacks.validation.every_steps",
@@ -163,13 +166,33 @@ def _check_nodes(config: DataJob) -> None:
             )
 
 
+def _check_online(config: DataJob) -> None:
+    """Refuse several teachers in a step, and one that only some of the data has."""
+    if config.pathway.online is None or not config.experts:
+        return
+    if len(config.experts) > 1:
+        raise ConfigError(
+            f"pathway=online has one teacher in the step, and the run has {len(config.experts)}",
+            where="experts",
+            cure="experts=" + " or experts=".join(config.experts) + ", or pathway=velocity",
+        )
+    for source, node in config.data.sources.items():
+        if node.experts == []:
+            raise ConfigError(
+                "pathway=online teaches on all of the data, and this source is without teachers",
+                where=f"data.sources.{source}.experts",
+                cure=f"data.sources.{source}.experts=null, or pathway=velocity",
+            )
+
+
 def _check_line(config: DataJob) -> None:
     """Refuse keys of experts on the command line that this pathway does not read."""
     if config.pathway.ports:
         return
     for line in config.overrides:
         key = line.lstrip("+~").partition("=")[0]
-        if key.startswith("experts."):
+        unread = config.pathway.online is not None and key in ("teacher.seed", "teacher.precision")
+        if unread or key.startswith("experts."):
             raise ConfigError(
                 f"pathway={name(config)} does not read {key}",
                 where=key,

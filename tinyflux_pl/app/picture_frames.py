@@ -41,3 +41,11 @@ def require_cells(sides: Sides, downsample: int, patch_size: int = 1) -> None:
             where="data.image_size",
             cure=f"use multiples of {cell}, such as data.image_size={near}",
         )
+
+
+def size_of(sides: tuple[int, int] | None, codec: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) in pixels that data.image_size gives, else the codec; ConfigError if none."""
+    if (size := sides or codec) is not None:
+        return size
+    cure = "give a side in pixels, or height and width: data.image_size=[48,64]"
+    raise ConfigError("no image size", where="data.image_size", cure=cure)

@@ -60,6 +60,12 @@ def replay(config: Train) -> int:
     nodes = _node(run, "experts", file)
     offered = config.plain["experts"]
     chosen = bind(Pathway, run.get("pathway", PORTS), "pathway")
+    if chosen.online is not None:
+        raise ConfigError(
+            "the loss of pathway=online needs its teacher, which the bundle does not hold",
+            where=file,
+            cure="resume the run from its last checkpoint: resume=auto",
+        )
     ported = [node for node in nodes.values() if node and chosen.ports]
     experts = [build_saved(node, "experts", offered, file) for node in ported]
     targets = _velocity_targets(bundle, chosen, list(nodes), file)

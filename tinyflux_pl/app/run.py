@@ -144,7 +144,7 @@ def assemble(
 @named
 def extract(plain: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; `doctor` verifies instead."""
-    from tinyflux_pl.app import hardware, report
+    from tinyflux_pl.app import hardware, picture_frames, report
     from tinyflux_pl.app.caches import doctor
     from tinyflux_pl.app.caches.prepare import prepare
     from tinyflux_pl.app.caches.sources import open_sources, skipped
@@ -161,7 +161,7 @@ def extract(plain: dict[str, Any]) -> int:
     config = hardware.set_up(config)
     report.notes(expectations.of_teachers(config))
     parts = Parts.from_config(config)
-    parts.check_size()
+    picture_frames.require_cells(parts.image_size, parts.codec.latent_spec.downsample)
     sources = open_sources(parts)
     if not config.rebuild:  # which takes over rows of the old caches, as many as are still valid
         extraction_preflight.check(parts, sources)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.app import drawn_pictures, hardware, release_settings
+from tinyflux_pl.app import drawn_pictures, hardware, online_teacher, release_settings
 from tinyflux_pl.app.batch_sizes import Sizes, num_ranks, sizes
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.hardware import MAX_DRAWN
@@ -98,7 +98,7 @@ class Planner:
         idle = memory_plan.training(state, {"preview": 0}, host=False).worst().total
         method = self.parts.method
         frozen = {"codec": self._codec_bytes}
-        if teacher := memory_plan.weight_bytes(method.teacher):
+        if teacher := online_teacher.resident_bytes(method, self.parts.online_teacher):
             frozen["teacher"] = teacher
         if method.keeps_text and (kept := encoder_bytes(self.text, in_turn=False)):
             frozen["text encoders"] = kept

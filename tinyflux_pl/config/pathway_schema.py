@@ -30,11 +30,27 @@ class VelocityPathway(Keys):
 
 
 @dataclass(frozen=True)
+class OnlinePathway(Keys):
+    """pathway.online"""
+
+    probability: Annotated[float, Range(above=0, most=1)]
+    weight: Annotated[float, Range(above=0, most=1)]
+    ramp_steps: Count
+
+
+@dataclass(frozen=True)
 class Pathway(Keys):
-    """pathway: features into ports, velocities as targets, both or neither."""
+    """pathway: features into ports, velocities as targets, both, a teacher in the step, or none."""
 
     ports: bool
     velocity: VelocityPathway | None = None
+    online: OnlinePathway | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.online is not None and (self.ports or self.velocity is not None):
+            cure = "pathway=online alone, or one of ports, velocity and both"
+            raise ConfigError("a teacher in the step, and cached ones", where="online", cure=cure)
 
 
 PORTS = {"ports": True, "velocity": None}  # of runs from before there was a choice

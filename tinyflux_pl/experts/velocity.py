@@ -12,10 +12,10 @@ from tinyflux_pl.core.interpreter import extraction
 from tinyflux_pl.core.protocols import Codec, Path
 from tinyflux_pl.core.specs import ExpertSpec, compare
 from tinyflux_pl.core.types import VELOCITY, Conditioning, TextEmbeddings
-from tinyflux_pl.diffusion.prediction import to_data_and_noise
 from tinyflux_pl.experts.bucket_interpolation import T_BUCKETS
 from tinyflux_pl.experts.feature_capture import BucketExtractor, extraction_noise, require_finite
 from tinyflux_pl.experts.teacher import Teacher
+from tinyflux_pl.objectives.teacher_velocity import expected
 
 
 class Velocity:
@@ -87,11 +87,7 @@ class VelocityExtractor(BucketExtractor):
 
     def capture(self, x: Tensor, tau: Tensor, cond: Conditioning) -> dict[str, Tensor]:
         """data and noise (rows, C, H, W) that the teacher expects at its time tau, fp32."""
-        denoiser = self.teacher.denoiser
-        output = denoiser(x, tau, cond).sample.float()
-        data, noise = to_data_and_noise(
-            denoiser.prediction, output, x.float(), tau.float(), denoiser.path
-        )
+        data, noise = expected(self.teacher.denoiser, x, tau, cond)
         return {"data": data, "noise": noise}
 
 

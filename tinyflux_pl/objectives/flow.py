@@ -16,11 +16,7 @@ from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddings
 from tinyflux_pl.diffusion import losses, prediction
 from tinyflux_pl.diffusion.weighting import Weighting
-from tinyflux_pl.objectives.velocity_targets import (
-    TeacherTarget,
-    VelocityTargets,
-    rows_like,
-)
+from tinyflux_pl.objectives.teacher_target import TeacherTarget, TeacherTargets
 
 MAP = "prior_map"  # the port of importance maps
 
@@ -66,7 +62,7 @@ class FlowObjective:
         background: float = 0.5,
         map_weighting: bool = False,
         seed: int = 0,
-        velocity_targets: VelocityTargets | None = None,
+        velocity_targets: TeacherTargets | None = None,
     ) -> None:
         self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
         self.velocity_targets = velocity_targets
@@ -160,9 +156,9 @@ class FlowObjective:
         teacher = None
         if self.velocity_targets is not None:
             keeps = u >= self.text_dropout  # on the host
-            teacher = self.velocity_targets.choose(batch, times, keeps, step)
-            t = torch.where(teacher.used, teacher.t, t)
-            noise = torch.where(rows_like(teacher.used, noise), teacher.noise, noise)
+            path = denoiser.path
+            teacher = self.velocity_targets.choose(batch, times, noise, keeps, step, path)
+            t, noise = teacher.t, teacher.noise
             self.velocity_share = teacher.used.float().mean()
         ports: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}

@@ -8,7 +8,6 @@ predicts its mean, where v_data is one draw: the same minimum with less variance
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,31 +20,15 @@ from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.target_expert import TargetExpert
 from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch
-from tinyflux_pl.diffusion import prediction
 from tinyflux_pl.diffusion.paths import progress_toward
+from tinyflux_pl.objectives.teacher_target import (
+    TeacherTarget,
+    ramp,
+    require_captions_alone,
+    rows_like,
+)
 
 WHERE = "pathway.velocity"
-
-
-@dataclass(frozen=True)
-class TeacherTarget:
-    """The teachers' part of one step, on the batch's device.
-
-    Where `used` (B,) is True the sample has the time `t` and the `noise` of its bucket, and
-    `velocity` (B, C, H, W), on the student's path, enters its target with the weight `weight`.
-    """
-
-    used: Bool[Tensor, " b"]
-    t: Float[Tensor, " b"]
-    noise: Float[Tensor, "b c h w"]
-    velocity: Float[Tensor, "b c h w"]
-    weight: float
-
-    def mixed(self, target: Tensor, x_t: Tensor, t: Tensor, path: Path, kind: str) -> Tensor:
-        """(1 - w) target + w teacher for the samples in `used`, in a prediction of `kind`."""
-        teacher = prediction.convert(self.velocity, x_t, t, path, "velocity", kind)
-        mixture = (1 - self.weight) * target + self.weight * teacher
-        return torch.where(rows_like(self.used, target), mixture, target)
 
 
 class VelocityTargets:
@@ -77,15 +60,17 @@ class VelocityTargets:
 
     def weight_at(self, step: int) -> float:
         """w at an optimizer step: linear from 0 to `weight` over `ramp_steps`."""
-        if step >= self.ramp_steps:
-            return self.weight
-        return self.weight * max(step, 0) / self.ramp_steps
+        return ramp(step, self.weight, self.ramp_steps)
 
     def open_buckets(self) -> Bool[Tensor, "teachers k"]:
         """Where each teacher is better than the student, as far as that is measured."""
         if not self.gate or self.student is None:
             return torch.ones_like(self.errors, dtype=torch.bool)
         return self.errors < self.student
+
+    def open_times(self) -> dict[float, bool]:
+        """Time of each bucket -> whether any teacher is used there."""
+        return dict(zip(self.buckets, self.open_buckets().any(0).tolist(), strict=True))
 
     def observe(self, times: Sequence[float], errors: Sequence[float], path: Path) -> None:
         """Take the student's errors at `times`, shares of the way from noise to data.
@@ -110,19 +95,17 @@ class VelocityTargets:
         self,
         batch: Batch,
         t: Float[Tensor, " b"],
+        noise: Float[Tensor, "b c h w"],
         keep_text: Bool[Tensor, " b"],
         step: int,
+        path: Path,
     ) -> TeacherTarget:
         """The step's targets for times t and kept prompts, both still on the host.
 
-        Nothing is read from the device: there only the presence of each teacher is known.
+        A sample that is chosen gets a time and a noise of the cache in place of its own. Nothing is
+        read from the device: there only the presence of each teacher is known.
         """
-        if batch.references or batch.inpaint is not None or batch.hint is not None:
-            raise ConfigError(
-                "teachers of velocities see captions, and these samples have pictures beside them",
-                where=WHERE,
-                cure="pathway=ports, or data without references, holes and maps",
-            )
+        require_captions_alone(batch)
         ids = batch.sample_ids.tolist()
         device, shape = batch.latents.device, batch.latents.shape[1:]
         knots = torch.tensor(self.buckets)
@@ -131,17 +114,18 @@ class VelocityTargets:
         is_open = self.open_buckets()[:, bucket]
         selected = (chance < self.probability) & keep_text & is_open.any(0)
         rows = selected.nonzero().flatten().tolist()
-        noise = torch.zeros(len(ids), *shape)
-        noise[rows] = self.experts[0].noise(
+        cached_noise = torch.zeros(len(ids), *shape)
+        cached_noise[rows] = self.experts[0].noise(
             shape, [ids[row] for row in rows], bucket[rows].tolist()
         )
         on_device = to_device(bucket, device)
         best, present = self._best(batch, bucket)
         is_open_there = to_device(is_open, device).gather(0, best[None])[0]
+        used = to_device(selected, device) & present & is_open_there
         return TeacherTarget(
-            used=to_device(selected, device) & present & is_open_there,
-            t=to_device(knots[bucket], device),
-            noise=to_device(noise, device),
+            used=used,
+            t=torch.where(used, to_device(knots[bucket], device), to_device(t, device)),
+            noise=torch.where(rows_like(used, noise), to_device(cached_noise, device), noise),
             velocity=self._velocity(batch, on_device, best),
             weight=self.weight_at(step),
         )
@@ -173,8 +157,3 @@ class VelocityTargets:
         self.errors = torch.tensor(state["errors"]).reshape(self.errors.shape)
         student = state["student"]
         self.student = None if student is None else torch.tensor(student)
-
-
-def rows_like(selected: Bool[Tensor, " b"], like: Tensor) -> Bool[Tensor, "b ..."]:
-    """A choice of samples shaped to broadcast over the other dimensions of `like` (B, ...)."""
-    return selected.reshape(-1, *(1,) * (like.ndim - 1))

@@ -42,10 +42,9 @@ def velocity_targets(module: FlowModule, window: Window) -> dict[str, float]:
     targets = module.objective.velocity_targets
     if targets is None:
         return {}
-    is_open = targets.open_buckets().any(0).tolist()
     values = {
-        names.VELOCITY_OPEN.of(time=f"{time:g}"): float(value)
-        for time, value in zip(targets.buckets, is_open, strict=True)
+        names.VELOCITY_OPEN.of(time=f"{time:g}"): float(is_open)
+        for time, is_open in targets.open_times().items()
     }
     return {names.VELOCITY_WEIGHT.pattern: targets.weight_at(module.step - 1), **values}
 

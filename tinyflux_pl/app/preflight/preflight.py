@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app import report, unread_settings
+from tinyflux_pl.app import online_teacher, report, unread_settings
 from tinyflux_pl.app import tables as printed
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.prepare import prepare
@@ -151,7 +151,7 @@ class Preflight:
         groups = optimizer.param_groups
         state = memory_plan.training_state(network, groups, saved, ranks=self.sizes.ranks)
         device = self.parts.device
-        teacher = memory_plan.weight_bytes(self.parts.method.teacher)
+        teacher = online_teacher.resident_bytes(self.parts.method, self.parts.online_teacher)
         plan = memory_plan.training(state, {"step": teacher}, host=device == "cpu")
         cure = "a smaller model=, or a machine with more memory"
         free = available_bytes(device)

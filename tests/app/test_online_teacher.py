@@ -1,0 +1,91 @@
+"""pathway=online: the teacher predicts in every step; nothing of it is cached."""
+
+import pytest
+import torch
+
+from tests.app.runs import SMALLEST, run, settings
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.training_memory import Planner
+from tinyflux_pl.cache.store import CacheStore
+from tinyflux_pl.checkpoints import directory
+from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.engine.memory_plan import weight_bytes
+
+SMALL = (
+    *("model=tiny", *SMALLEST, "data.sources.shapes.train.count=24", "data.evaluation_prompts=2"),
+    *("callbacks.preview.count=1", "callbacks.log_every_steps=1"),
+    "text.width=128",  # the embedded teachers'
+)
+ONLINE = (*SMALL, "experts=lune", "pathway=online")
+ONLINE += ("callbacks.checkpoint.every_steps=1", "callbacks.checkpoint.keep=9")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("online")
+
+
+@pytest.fixture(scope="module")
+def trained(root):
+    run("train", root, *ONLINE, "steps=3", "run=taught")
+    return root / "outputs" / "taught"
+
+
+def weights(folder):
+    return directory.newest_valid(folder / "checkpoints")[0].weights("raw")
+
+
+def test_a_run_has_no_features_in_its_cache_and_learns_something_else(root, trained):
+    store = CacheStore.open(root / "cache" / "shapes" / "train")
+    assert set(store.groups()) == {"encodings"}
+    run("train", root, *SMALL, "experts=none", "steps=3", "run=alone")
+    taught, alone = weights(trained), weights(root / "outputs" / "alone")
+    assert taught.keys() == alone.keys()
+    assert any(not torch.equal(taught[name], alone[name]) for name in taught)
+    header, *rows = (trained / "csv" / "metrics.csv").read_text().splitlines()
+    share = header.split(",").index("train/velocity_share")
+    shares = [float(row.split(",")[share]) for row in rows if row.split(",")[share]]
+    assert shares and all(0.5 < value <= 1 for value in shares)
+
+
+def test_resumption_reproduces_the_weights_exactly(root, trained):
+    origin = trained / "checkpoints" / "step_0000001"
+    run("train", root, *ONLINE, "steps=3", "run=resumed", f"resume='{origin}'")
+    one, other = weights(trained), weights(root / "outputs" / "resumed")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_teaches_a_smaller_one_in_the_step(root, trained):
+    lines = ("experts=denoiser", "teacher=checkpoint", f"teacher.checkpoint='{trained}'")
+    run("train", root, *ONLINE, *lines, "model.num_single_layers=0", "steps=1", "run=smaller")
+    assert directory.newest_valid(root / "outputs/smaller/checkpoints")[0].step == 1
+
+
+def test_the_memory_plan_counts_the_teacher(root):
+    config = settings("train", root, *ONLINE)
+    teacher = Parts.from_config(config).online_teacher
+    stages = {stage.name: stage.rows for stage in Planner(config).plan().memory.stages}
+    assert stages["step"]["teacher"] == weight_bytes(teacher.network) > 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "where", "says"),
+    [
+        (("experts=lune_sol",), "experts", "one teacher in the step"),
+        (("text.width=16",), "text", "other settings or another encoder"),
+        (("pathway.online.weight=0",), "pathway.online.weight", "weight is 0"),
+        (("teacher.seed=1",), "teacher.seed", "does not read"),
+        (("+data.sources.shapes.experts=[]",), "experts.lune", "no source has"),
+        (("pathway.ports=true",), "pathway.online", "and cached ones"),
+    ],
+)
+def test_unsupported_settings_are_refused_before_anything_is_cached(tmp_path, lines, where, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        run("train", tmp_path, *ONLINE, *lines)
+    assert caught.value.where == where and caught.value.cure
+    assert not list(tmp_path.rglob("shard_*"))
+
+
+def test_a_student_in_other_latents_is_refused(tmp_path):
+    with pytest.raises(SpecMismatch, match="channels is 12, expected 48"):
+        run("train", tmp_path, *ONLINE, "codec.fold=4", "model.patch_size=1", "run=other")

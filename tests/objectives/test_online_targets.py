@@ -1,0 +1,84 @@
+"""A teacher in the step: which samples it teaches, at which time and noise, on any path."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.objectives.test_flow import NULL, Spy, make_batch
+from tinyflux_pl.core.types import Prediction
+from tinyflux_pl.diffusion import prediction
+from tinyflux_pl.diffusion.paths import LinearPath, VPPath
+from tinyflux_pl.diffusion.timesteps import Uniform
+from tinyflux_pl.objectives.flow import FlowObjective
+from tinyflux_pl.objectives.online_targets import OnlineTargets
+
+
+class Oracle(nn.Module):
+    """Expects fixed data and noise in whatever it sees, in a prediction of its own."""
+
+    def __init__(self, path, kind, data, noise):
+        super().__init__()
+        self.path, self.prediction, self.data, self.noise = path, kind, data, noise
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def forward(self, x_t, t, cond):
+        self.seen.append((x_t, t, cond))
+        return Prediction(prediction.target(self.prediction, self.data, self.noise, t, self.path))
+
+
+def objective_of(targets, text_dropout=0.0):
+    return FlowObjective(Uniform(), NULL, text_dropout=text_dropout, velocity_targets=targets)
+
+
+def oracle(batch, path=None, kind="velocity"):
+    return Oracle(path or LinearPath(), kind, torch.ones_like(batch.latents), batch.latents * 0)
+
+
+@pytest.mark.parametrize("path", [LinearPath(), LinearPath(noise_at=1), VPPath()])
+@pytest.mark.parametrize("kind", ["velocity", "epsilon", "x0", "v"])
+def test_the_velocity_is_that_of_the_students_path_for_any_teacher(path, kind):
+    batch, spy = make_batch(64, experts=False), Spy()
+    teacher = oracle(batch, path, kind)
+    # what the teacher expects has to agree with what it sees, or no kind of prediction says both
+    plain = objective_of(None).draw(spy, batch, 0)
+    teacher.data, teacher.noise = batch.latents, plain.noise
+    draw = objective_of(OnlineTargets(teacher)).draw(spy, batch, 0)
+    expected = spy.path.velocity(batch.latents, plain.noise, plain.t)
+    inside = (plain.t > 0.05) & (plain.t < 0.95)  # at the ends epsilon and x0 fade to 0
+    assert torch.allclose(draw.teacher.velocity[inside], expected[inside], atol=2e-3)
+
+
+def test_the_teacher_receives_the_noise_of_the_step_at_the_log_snr_of_the_student():
+    batch, spy = make_batch(64, experts=False), Spy()
+    teacher = oracle(batch, VPPath(), "v")
+    plain = objective_of(None).draw(spy, batch, 7)
+    draw = objective_of(OnlineTargets(teacher)).draw(spy, batch, 7)
+    assert torch.equal(draw.t, plain.t) and torch.equal(draw.noise, plain.noise)
+    ((x, tau, cond),) = teacher.seen
+    assert torch.equal(x, teacher.path.interpolate(batch.latents, plain.noise, tau))
+    snr = spy.path.log_snr(plain.t)
+    inside = snr.abs() < 4  # both paths have such times
+    assert torch.allclose(teacher.path.log_snr(tau)[inside], snr[inside], atol=1e-2)
+    assert torch.equal(cond.text.tokens, batch.text.tokens) and not cond.ports
+
+
+def test_dropped_prompts_and_samples_beyond_the_probability_keep_the_data():
+    batch, spy = make_batch(256, experts=False), Spy()
+    targets = OnlineTargets(oracle(batch), probability=0.5)
+    draw = objective_of(targets, text_dropout=0.5).draw(spy, batch, 0)
+    used = draw.teacher.used
+    assert not used[~draw.keep_text].any()
+    assert 0.35 < float(used[draw.keep_text].float().mean()) < 0.65
+    taught = objective_of(targets, text_dropout=0.5).regress(spy, batch, draw)[1]
+    plain = objective_of(None, text_dropout=0.5)
+    alone = plain.regress(spy, batch, plain.draw(spy, batch, 0))[1]
+    assert torch.equal(taught[~used], alone[~used])
+    assert not torch.isclose(taught[used], alone[used]).any()
+
+
+def test_no_gradient_and_no_weight_of_the_teacher_enters_the_step():
+    batch, spy = make_batch(8, experts=False), Spy()
+    teacher = oracle(batch)
+    draw = objective_of(OnlineTargets(teacher, weight=0.5, ramp_steps=4)).draw(spy, batch, 2)
+    assert not draw.teacher.velocity.requires_grad and draw.teacher.weight == 0.25

@@ -134,24 +134,3 @@ def test_blocks_with_unsupported_attention_are_refused():
     }
     with pytest.raises(ConfigError, match="down_blocks"):
         UNetDenoiser(config, LinearPath(1), "velocity", LATENTS, TEXT)
-
-
-def test_refined_text_changes_nothing_before_training_and_ignores_padding(x, cond):
-    t = torch.tensor([0.5, 0.5])
-    net, plain = small(text_layers=1).eval(), small().eval()
-    plain.unet.load_state_dict(net.unet.state_dict())
-    torch.testing.assert_close(net(x, t, cond).sample, plain(x, t, cond).sample)
-    torch.nn.init.normal_(net.text_refiner.layers[0].proj.weight)
-    assert not torch.allclose(net(x, t, cond).sample, plain(x, t, cond).sample, atol=1e-4)
-    noisy = cond.text.tokens.clone()
-    noisy[~cond.text.mask] = 5.0
-    changed = Conditioning(type(cond.text)(noisy, cond.text.mask, cond.text.pooled))
-    torch.testing.assert_close(net(x, t, cond).sample, net(x, t, changed).sample)
-
-
-def test_the_refiner_is_rebuilt_and_absent_from_the_config_of_nets_without(x, cond):
-    net = small(text_layers=2)
-    rebuilt = UNetDenoiser.from_config(net.config_dict(), net.path)
-    rebuilt.load_state_dict(net.state_dict())
-    assert len(rebuilt.text_refiner.layers) == 2
-    assert "text_layers" not in small().config_dict()

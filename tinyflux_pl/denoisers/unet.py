@@ -13,7 +13,6 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.unet_attention import install
 from tinyflux_pl.diffusion.prediction import check_kind
-from tinyflux_pl.nets.text_refiner import TextRefiner
 
 
 class UNetDenoiser(DenoiserModule):
@@ -23,7 +22,6 @@ class UNetDenoiser(DenoiserModule):
     flow teachers, 999 for an index into a table of 1000 betas. Text tokens go to cross-attention,
     with their mask unless `masks_text` is False (Stable Diffusion attends to its padding); pooled
     text goes beside the time embedding when `unet_config` has class_embed_type "projection".
-    `text_layers` layers of self-attention refine the tokens first: published UNets have none.
     """
 
     name = "unet"
@@ -39,7 +37,6 @@ class UNetDenoiser(DenoiserModule):
         text_spec: TextSpec,
         time_scale: float = 1000.0,
         masks_text: bool = True,
-        text_layers: int = 0,
     ) -> None:
         super().__init__()
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -48,8 +45,6 @@ class UNetDenoiser(DenoiserModule):
         self.unet_config = {k: v for k, v in unet_config.items() if not k.startswith("_")}
         self.unet = UNet2DConditionModel(**self.unet_config)
         install(self.unet)
-        self.text_layers = text_layers
-        self.text_refiner = TextRefiner(text_spec.width, text_layers) if text_layers else None
         self.path = path
         self.prediction = prediction
         self.time_scale = float(time_scale)
@@ -82,14 +77,11 @@ class UNetDenoiser(DenoiserModule):
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> dict[str, Any]:
         """The keywords of diffusers for one forward."""
-        tokens, mask = cond.text.tokens.to(x_t.dtype), cond.text.mask
-        if self.text_refiner is not None:
-            tokens = self.text_refiner(tokens, mask if self.masks_text else None)
         return {
             "sample": x_t,
             "timestep": self.timestep(t),
-            "encoder_hidden_states": tokens,
-            "encoder_attention_mask": mask if self.masks_text else None,
+            "encoder_hidden_states": cond.text.tokens.to(x_t.dtype),
+            "encoder_attention_mask": cond.text.mask if self.masks_text else None,
             "class_labels": cond.text.pooled.to(x_t.dtype) if self.reads_pooled else None,
         }
 
@@ -105,11 +97,7 @@ class UNetDenoiser(DenoiserModule):
         self.unet.enable_gradient_checkpointing()
 
     def config_dict(self) -> dict[str, Any]:
-        """Plain data that rebuilds this net, without its path.
-
-        `text_layers` is left out where there are none: caches are held to this by its hash.
-        """
-        refined = {"text_layers": self.text_layers} if self.text_layers else {}
+        """Plain data that rebuilds this net, without its path."""
         return {
             "unet_config": self.unet_config,
             "prediction": self.prediction,
@@ -117,7 +105,6 @@ class UNetDenoiser(DenoiserModule):
             "text_spec": plain(self.text_spec),
             "time_scale": self.time_scale,
             "masks_text": self.masks_text,
-            **refined,
         }
 
     @classmethod
@@ -142,7 +129,6 @@ def build_unet(
     norm_num_groups: int = 8,
     pooled: bool = True,
     time_scale: float = 1000.0,
-    text_layers: int = 0,
 ) -> UNetDenoiser:
     """A small UNet with self- and cross-attention at the given levels, finest first.
 
@@ -174,9 +160,7 @@ def build_unet(
             "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": text_spec.pooled,
         }
-    return UNetDenoiser(
-        config, path, prediction, latent_spec, text_spec, time_scale, text_layers=text_layers
-    )
+    return UNetDenoiser(config, path, prediction, latent_spec, text_spec, time_scale)
 
 
 def _require_width(what: str, width: int, expected: int) -> None:

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from tests.faults.hostile_images import chunk
 from tinyflux_pl.core.errors import ImageError
@@ -147,6 +147,42 @@ def test_an_orientation_in_xmp_text_is_applied():
     notes.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
     turned = decode(encoded(picture(), pnginfo=notes))
     assert np.array_equal(turned, np.rot90(np.asarray(picture()), -1))
+
+
+def turning(kind):
+    """A chunk that turns its picture by 90 degrees."""
+    if kind == "xmp":
+        text = b'<x tiff:Orientation="6"/>'
+        return chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + text)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return chunk(b"eXIf", exif.tobytes()[6:])
+
+
+@pytest.mark.parametrize("kind", ["exif", "xmp"])
+def test_the_size_of_a_png_follows_an_orientation_behind_its_pixels(kind, monkeypatch):
+    plain = encoded(picture())
+    end = plain.rindex(b"IEND") - 4
+    content = plain[:end] + turning(kind) + plain[end:]
+    upright = decode(content)
+    assert np.array_equal(upright, np.rot90(np.asarray(picture()), -1))
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was decoded"))
+    assert inspect(content) == (30, 40) == upright.shape[1::-1]
+    assert inspect(plain) == (40, 30)
+
+
+@pytest.mark.parametrize("kept", [-4, -13, -30])
+def test_the_size_of_a_cut_png_is_read_as_far_as_its_header_goes(kept):
+    content = encoded(picture())[:kept]
+    assert inspect(content) == (40, 30)
+
+
+def test_the_later_frames_of_an_animation_turn_nothing():
+    frames = encoded(picture(), save_all=True, append_images=[picture().rotate(180)], duration=9)
+    end = frames.rindex(b"IEND") - 4
+    content = frames[:end] + turning("exif") + frames[end:]
+    assert inspect(content) == decode(content).shape[1::-1]
 
 
 def test_a_format_of_the_optional_extra_is_refused_with_its_cure(monkeypatch):

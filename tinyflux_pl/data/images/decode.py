@@ -62,11 +62,9 @@ def inspect(
     """Width and height from the header alone, upright by EXIF; ImageError as for `decode`."""
     name = name or _name(source)
     content, _ = png_chunks.without_text(_content(source, name))
-    with _opened(content, max_pixels, name) as image:
+    with _opened(png_chunks.header(content), max_pixels, name) as image:
         width, height = image.size
-        # to look for EXIF data behind the pixels of a PNG, Pillow would decode these
-        read = image.format != "PNG" or "exif" in image.info
-        return (height, width) if read and _orientation(image) in ON_ITS_SIDE else (width, height)
+        return (height, width) if _orientation(image) in ON_ITS_SIDE else (width, height)
 
 
 def decode(
@@ -216,6 +214,8 @@ def _decoded(content: bytes, max_pixels: int, name: str, read: Reader) -> np.nda
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation; 1 (upright) if it cannot be read."""
     try:
+        if image.format == "PNG":  # whose own method would decode it, to look behind its pixels
+            return Image.Image.getexif(image).get(ORIENTATION, 1)
         return image.getexif().get(ORIENTATION, 1)
     except EXIF_ERRORS:
         return 1

@@ -39,6 +39,32 @@ def without_text(content: bytes) -> tuple[bytes, bytes | None]:
     return b"".join([SIGNATURE, *chunks, view[start:]]), profile
 
 
+def header(content: bytes) -> bytes:
+    """The part of a PNG before its pixels, with what comes after them and may turn the picture.
+
+    It can be opened, and not decoded. A file without such chunks, or of another format, as it is.
+    """
+    if not content.startswith(SIGNATURE):
+        return content
+    view = memoryview(content)
+    late: list[memoryview] = []
+    pixels = 0
+    position = len(SIGNATURE)
+    while position + 12 <= len(content):
+        end = position + 12 + int.from_bytes(view[position : position + 4], "big")
+        kind, body = bytes(view[position + 4 : position + 8]), view[position + 8 : end - 4]
+        if end > len(content) or kind == b"IEND" or (pixels and kind == b"fcTL"):
+            break  # behind the first frame of an animation a decoder reads nothing
+        if kind == b"IDAT":
+            pixels = pixels or position
+        elif pixels and (kind == b"eXIf" or (kind in TEXT and _may_turn(kind, body))):
+            late.append(view[position:end])
+        position = end
+    if not late:
+        return content
+    return b"".join([view[:pixels], *late, view[pixels : pixels + 8]])
+
+
 def bit_depth(content: bytes) -> int:
     """Bits of one value of a PNG; 8 for other formats."""
     return content[24] if content.startswith(SIGNATURE) and len(content) > 24 else 8

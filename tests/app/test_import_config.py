@@ -78,6 +78,24 @@ def test_an_imported_experiment_composes_with_the_old_settings(old, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("model: {name: big}", "dropped model.name: big (nothing here reads it)"),
+        ("validation: {lr: 1}", "dropped validation.lr: 1 (nothing here reads it)"),
+        ("training: {lr: 1}", "dropped training.lr: 1 (did you mean optimizer.lr?)"),
+        (
+            "optimizer: {learning_rate: 1}",
+            "dropped optimizer.learning_rate: 1 (did you mean optimizer.lr?)",
+        ),
+        ("lr: 1", "dropped lr: 1 (did you mean optimizer.lr?)"),
+    ],
+)
+def test_an_unknown_key_is_advised_within_its_section(old, tmp_path, change, line):
+    (old.parent / "child.yaml").write_text(f"_base_: mine.yaml\n{change}\n")
+    assert line in import_config(old.parent / "child.yaml", tmp_path / "new.yaml")
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ("model: {type: pixart}", "no model 'pixart'"),

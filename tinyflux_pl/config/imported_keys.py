@@ -144,7 +144,7 @@ def translated(settings: Mapping[str, Any], offered: Mapping[str, Collection[str
     for old, value in leaves.items():
         new = RENAMED.get(old)
         if new is None:
-            reason = DROPPED.get(old) or advice(old, tuple(RENAMED.values()))
+            reason = DROPPED.get(old) or advice(old, _related(old))
             result.dropped.append((old, value, reason.rstrip("; ") or "nothing here reads it"))
             continue
         converted = CONVERTED.get(new, lambda same: same)(value)
@@ -158,6 +158,20 @@ def translated(settings: Mapping[str, Any], offered: Mapping[str, Collection[str
     if "data.buckets.step" in result.values:
         result.values["data.buckets.enabled"] = True
     return result
+
+
+def _related(old: str) -> list[str]:
+    """Keys that an unknown key may have meant: those of its section, by its old or new name.
+
+    A word means other things in other sections: the `name` of a model is not that of a run.
+    """
+    section = old.partition(".")[0]
+    if "." not in old:
+        return list(RENAMED.values())
+    same = (
+        new for key, new in RENAMED.items() if section in (key.split(".")[0], new.split(".")[0])
+    )
+    return list(same)
 
 
 def _add_batch(leaves: dict[str, Any], result: Imported) -> None:

@@ -43,7 +43,9 @@ NAMES = {
     "run": "run_name name exp_name experiment_name",
     "paths.outputs": "output_dir out_dir outdir logging_dir output",
     "resume": "resume_from resume_from_checkpoint continue ckpt_path checkpoint",
-    "reference": "init_image input_image control_image",
+    "image": "init_image input_image",
+    "control": "control_image controlnet_image",
+    "reference": "reference_image ref_image",
     "width": "w",
     "height": "h",
 }
@@ -55,16 +57,27 @@ ABSENT = {
     "text encoders are not trained: runs read their embeddings from a cache": (
         "train_text_encoder text_encoder_lora text_encoder_lr"
     ),
-    "ControlNet is not part of this project": "controlnet control",
+    "train.py method=controlnet trains a control branch (data.hint), generate.py control=MAP draws "
+    "with one": "controlnet",
     "the last layers of an encoder are not skipped": "clip_skip",
     "pictures are not filtered": "safety_checker",
 }
+# words that mean something else in each group: `model.name` is not the name of the run
+AMBIGUOUS = frozenset(
+    ("name", "size", "scale", "steps", "count", "samples", "images", "folder", "output", "device")
+)
 COUNTED = "training is counted in steps of hardware.batch_size pictures: "
 
 
 def advice(key: str, keys: Collection[str]) -> str:
-    """Advice on an unknown key, given the existing `keys`; "" if there is none."""
+    """Advice on an unknown key, given the existing `keys`; "" if there is none.
+
+    For an ambiguous word in an existing group it names keys of that group alone.
+    """
     word = key.rpartition(".")[2].lower().replace("-", "_")
+    group = key.partition(".")[0] + "."
+    if word in AMBIGUOUS and group != f"{key}." and any(name.startswith(group) for name in keys):
+        keys = [name for name in keys if name.startswith(group)]
     for reason, synonyms in ABSENT.items():
         if word in synonyms.split():
             return f"{reason}; "

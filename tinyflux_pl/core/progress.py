@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from tinyflux_pl.core import interruption
+from tinyflux_pl.core import console_log, interruption
 from tinyflux_pl.core.printable import printable
 
 T = TypeVar("T")
@@ -19,6 +19,7 @@ def bar(title: str, total: int, unit: str, *, done: int = 0, leave: bool = True)
     """
     from tqdm import tqdm
 
+    console_log.write_above_bars()
     terminal = sys.stderr.isatty()
     # A log file gets a line now and then instead of a bar redrawn many times a second.
     interval = 0.2 if terminal else 10.0

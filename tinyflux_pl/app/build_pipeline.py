@@ -135,6 +135,10 @@ def _of_model(config: Generate) -> Any:
             cure="give checkpoint=FOLDER, or model=NAME model.weights=FILE.safetensors (or a "
             "release's FOLDER)",
         )
+    if model.get("inpaint") and not model.get("random_weights"):
+        what = "no release has trained an input for holes: its weights would be zeros"
+        cure = "checkpoint=RUN of a run that trained it (data=pairs with masks), or leave it out"
+        raise ConfigError(what, where="model.inpaint", cure=cure)
     require_attention_kernel(model, device_of(config.hardware.accelerator))
     chosen = {key: value for key, value in config.guidance.items() if value is not None}
     guidance = Guidance(**signatures.check(Guidance, chosen, "guidance"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyflux_pl.app import prompts
+from tinyflux_pl.app import prompts, trained_references
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.chosen_callbacks import chosen_callbacks
@@ -14,6 +14,7 @@ from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.module_kinds import kind_of
 from tinyflux_pl.app.starting_point import require_same_base
 from tinyflux_pl.app.trainable import Trainable
+from tinyflux_pl.checkpoints import reference_count
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.config import redact
 from tinyflux_pl.config.build import build
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
     from tinyflux_pl.training.datamodule import CachedLatents
+    from tinyflux_pl.training.ema import AveragedWeights
     from tinyflux_pl.training.last_values import LastValues
     from tinyflux_pl.training.preview import Preview
     from tinyflux_pl.training.resume import Resume
@@ -131,7 +133,11 @@ def build_callbacks(
     ]
     metrics = LoggedMetrics(log_every, throughput, at_log_points)
     sampler = kind.sampler(parts, sources)
-    checkpoints = _checkpoint_schedule(parts, sources, trainable, datamodule.steps_per_epoch)
+    references = trained_references.count(config, sources, trainable.denoiser, checkpoint)
+    description = {**trainable.description, reference_count.KEY: references}
+    checkpoints = _checkpoint_schedule(
+        parts, sources, description, trainable.average, datamodule.steps_per_epoch
+    )
     preview = kind.preview(parts, sources, sampler, average, Path(config.run_dir) / "samples")
     keys = config.callbacks.validation
     validation = Validation(kind.grid(parts), datamodule, average, keys.every_steps, keys.seen)
@@ -200,15 +206,18 @@ def cache_fingerprints(sources: list[Source]) -> dict[str, str]:
 
 
 def _checkpoint_schedule(
-    parts: Parts[Train], sources: list[Source], trainable: Trainable, steps_per_epoch: int
+    parts: Parts[Train],
+    sources: list[Source],
+    description: dict[str, Any],
+    average: AveragedWeights,
+    steps_per_epoch: int,
 ) -> CheckpointSchedule:
     from tinyflux_pl.training.checkpoint_schedule import CheckpointSchedule
 
     config = parts.config
-    description = dict(trainable.description)
     description["caches"] = cache_fingerprints(sources)
     if parts.text.condition_argument is None:  # else captions only name pairs
         description["captions"] = prompts.training_captions(sources).plain()
     folder = Path(config.run_dir) / "checkpoints"
     options = config.callbacks.checkpoint.plain
-    return CheckpointSchedule(folder, description, trainable.average, steps_per_epoch, **options)
+    return CheckpointSchedule(folder, description, average, steps_per_epoch, **options)

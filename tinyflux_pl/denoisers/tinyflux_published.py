@@ -60,11 +60,18 @@ def build_published(
         settings = files.read_object(config_file)
         _require_expert_sizes(TinyFluxConfig.reference(settings), lune_dim, sol_size)
     if file is None or torch.get_default_device().type == "meta":  # a plan reads no weights
-        return TinyFluxDenoiser(TinyFluxConfig.reference(settings), latent_spec, text_spec, path)
+        network = TinyFluxConfig.reference(settings)
+        return _without_references(TinyFluxDenoiser(network, latent_spec, text_spec, path))
     net = load_reference(settings, read_safetensors(file))
     denoiser = TinyFluxDenoiser(net.config, latent_spec, text_spec, path)
     denoiser.net = net
     denoiser.weight_files = (file,)
+    return _without_references(denoiser)
+
+
+def _without_references(denoiser: TinyFluxDenoiser) -> TinyFluxDenoiser:
+    """The same denoiser, which says that its published weights were trained on no references."""
+    denoiser.reference_size = None
     return denoiser
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.checkpoints import directory, training_state
+from tinyflux_pl.checkpoints import directory, reference_count, training_state
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.inference import described_parts
@@ -29,12 +29,14 @@ DIGITS = 16  # of the content's hash
 class ReadAdapter:
     """An adapter, what the metadata of pictures say of it, and the settings it was distilled for.
 
-    A file of an adapter does not say that it was distilled.
+    A file of an adapter does not say that it was distilled, nor with how many references (None) it
+    was trained.
     """
 
     adapter: Adapter
     described: dict[str, Any]
     distilled: SamplerSettings | None = None
+    references: int | None = None
 
 
 def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> Pipeline:
@@ -49,7 +51,11 @@ def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> P
     description = [{**each.described, "scale": scale} for each, scale in read_ones]
     distilled = (each.distilled for each, scale in read_ones if scale != 0)
     learnt = next((settings for settings in distilled if settings), pipeline.distilled)
-    return replace(pipeline, origin={**pipeline.origin, "lora": description}, distilled=learnt)
+    references = pipeline.references
+    for each in (each for each, scale in read_ones if scale != 0):
+        references = reference_count.larger(references, each.references)
+    origin = {**pipeline.origin, "lora": description}
+    return replace(pipeline, origin=origin, distilled=learnt, references=references)
 
 
 def read(path: Path, denoiser: Any) -> ReadAdapter:
@@ -108,7 +114,7 @@ def _of_checkpoint(checkpoint: Checkpoint, denoiser: Any) -> ReadAdapter:
     description = {"name": "checkpoint", "content": checkpoint.hash, "layout": adapter.layout}
     config = checkpoint.config
     distilled = settings_of(config["sampler"]) if is_distilled(config) else None
-    return ReadAdapter(adapter, description, distilled)
+    return ReadAdapter(adapter, description, distilled, reference_count.recorded(config))
 
 
 def _frozen(tensor: Any) -> Any:

@@ -37,11 +37,14 @@ def editing(
         raise ConfigError(what, where="strength", cure="leave strength= out")
     chosen_size = size if keep_size else None
     if references and image is None and mask is None:
+        if pipeline.references == 0:
+            what = "this network was trained without reference pictures"
+            cure = "train it with them (data=pairs data.root=FOLDER), or leave reference= out"
+            raise ConfigError(what, where="reference", cure=cure)
+        if rule is None and pipeline.references:
+            rule = "as_is"  # it was trained on pairs, of any size
         if rule is None:
-            cure = (
-                "model=flux1_kontext, or model.reference_size=as_is for a network that you "
-                "trained on pairs"
-            )
+            cure = "model=flux1_kontext, or checkpoint=RUN of a run that was trained on data=pairs"
             raise ConfigError(
                 "this network was not trained on references", where="reference", cure=cure
             )

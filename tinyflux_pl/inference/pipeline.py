@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.checkpoints import directory, training_state
+from tinyflux_pl.checkpoints import directory, reference_count, training_state
 from tinyflux_pl.core import precision as formats
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.finite import require_finite_weights
@@ -46,6 +46,7 @@ class Pipeline:
     precision: str = "32-true"
     trained: tuple[int, int] | None = None  # (height, width) of a checkpoint's own pictures
     distilled: SamplerSettings | None = None  # those that the weights were distilled for
+    references: int | None = None  # beside each training picture; None: by the network's own rule
 
     @classmethod
     def from_checkpoint(
@@ -84,7 +85,8 @@ class Pipeline:
         if "teacher" in checkpoint.config:
             taught_by = provenance.shorten_hashes(checkpoint.config["teacher"])
             origin["teacher"] = provenance.strip_paths(taught_by)
-        return cls(denoiser.eval(), sampler, origin, "32-true", parts.image_size, distilled)
+        built = cls(denoiser.eval(), sampler, origin, "32-true", parts.image_size, distilled)
+        return replace(built, references=reference_count.recorded(checkpoint.config))
 
     @classmethod
     def from_parts(

@@ -1,0 +1,34 @@
+"""The reference pictures that a checkpoint's network was trained with, by its description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+KEY = "references"
+PAIRS = "pairs"  # the name of the only records with references
+STARTS = ("base", "teacher", "init")  # what a network may have learned references from
+
+
+def recorded(config: Mapping[str, Any]) -> int | None:
+    """The number of references beside each training picture; 0: it was trained without any.
+
+    None: the description does not say it, or the network is a release's, whose own rule says it.
+    """
+    if KEY in config:
+        count = config[KEY]
+        return count if type(count) is int and count >= 0 else None
+    # an earlier version names only the records whose captions it describes
+    captions = config.get("captions")
+    sources = captions.get("sources") if isinstance(captions, Mapping) else None
+    if not isinstance(sources, Mapping) or any(key in config for key in STARTS):
+        return None
+    names = {str(s.get("records")) for s in sources.values() if isinstance(s, Mapping)}
+    return 0 if names and PAIRS not in names else None
+
+
+def larger(one: int | None, other: int | None) -> int | None:
+    """The count of a network that was trained with both; 0 only where both are known to be."""
+    if not one and not other:
+        return None if None in (one, other) else 0
+    return max(one or 0, other or 0)

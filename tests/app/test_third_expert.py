@@ -61,6 +61,7 @@ def trained(palette, tmp_path_factory):
     (conf / "experts" / "palette.yaml").write_text(EXAMPLES["conf/experts/palette.yaml"])
     overrides = ["debug=fast", *SHAPES, *SMALLEST, "model=tiny", "experts=palette", "run=third"]
     overrides += [f"paths.root='{root}'", "steps=2", "preflight=false", "data.evaluation_prompts=2"]
+    overrides.append("data.limit=null")
     with initialize_config_dir(str(conf), version_base=None):
         config = OmegaConf.to_container(compose("train", overrides), resolve=True)
     recipes.train({**config, "overrides": overrides})

@@ -80,6 +80,7 @@ def training(
                 chosen = [
                     *SHAPES,
                     "debug=fast",
+                    "data.limit=null",
                     f"paths.root={root}",
                     *SMALL,
                     f"run={name}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tinyflux_pl.config.bind import Keys, NotEmpty, Range
@@ -84,6 +85,7 @@ class Data(Keys):
     extraction_batch: Positive = 8
     image_size: Any = None  # a side or [height, width], in pixels; None: the codec knows it
     flip: bool = False  # draw pictures mirrored, too
+    limit: Positive | None = None  # of each split, read and cached apart from the whole; None: all
     hint: Annotated[str | None, NotEmpty()] = None  # maps of a control branch: canny, or a folder
     captions: Captions | None = None
     buckets: Buckets | None = None
@@ -96,6 +98,11 @@ class Data(Keys):
             raise ConfigError("no sources of data", where="sources", cure=cure)
         if self.image_size is not None:
             self._require_sides()
+
+    def cache_of(self, source: str) -> Path:
+        """The folder of a source's caches; with a `limit` one of its own, beside that of all."""
+        cache = Path(self.sources[source].cache)
+        return cache if self.limit is None else cache.with_name(f"{cache.name}_of_{self.limit}")
 
     @property
     def sides(self) -> tuple[int, int] | None:

@@ -140,7 +140,7 @@ def _roots(config: Extract) -> list[Path]:
             cure = "name a folder that holds caches or checkpoints, or say doctor=true"
             raise DataError("no such folder", where=str(folder), cure=cure)
         return [folder]
-    caches = [Path(node.cache) for node in config.data.sources.values()]
+    caches = [config.data.cache_of(name) for name in config.data.sources]
     paths = config.paths
     # the last two may be links
     folders = [Path(path) for path in (paths.root, paths.cache, paths.outputs)]

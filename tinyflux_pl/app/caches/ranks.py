@@ -30,8 +30,8 @@ def prepare_on_rank_zero(parts: Parts, sources: list[Source] | None = None) -> l
 def _incomplete_stores(parts: Parts) -> list[Path]:
     """Folders of the stores that lack shards."""
     stores = [
-        (Path(node.cache) / split, groups)
-        for name, node in parts.config.data.sources.items()
+        (parts.config.data.cache_of(name) / split, groups)
+        for name in parts.config.data.sources
         for split, groups in parts.groups(name).items()
     ]
     return [folder for folder, groups in stores if not is_complete(folder, groups)]

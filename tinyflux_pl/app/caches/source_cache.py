@@ -48,7 +48,7 @@ class SourceCache:
     """Group -> rows that this run has encoded or extracted; the others were cached or reused."""
 
     def __post_init__(self) -> None:
-        self.folder = Path(self.config.data.sources[self.source].cache) / self.split
+        self.folder = self.config.data.cache_of(self.source) / self.split
         self.replacement: Replacement | None = None
 
     @property

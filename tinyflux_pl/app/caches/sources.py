@@ -12,6 +12,7 @@ from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.config.build import build
 from tinyflux_pl.data.records.hinted import Hinted
+from tinyflux_pl.data.records.limited import Limited
 from tinyflux_pl.data.records.listings import shared
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ def open_sources(parts: Parts, records: dict[str, dict[str, Any]] | None = None)
     `records`: source -> split -> records, where they have been built already. Raises SpecMismatch
     and ConfigError for columns of theirs that do not fit the run's parts.
     """
-    nodes = parts.config.data.sources
+    data = parts.config.data
+    nodes = data.sources
     if records is None:
-        hint = parts.config.data.hint
-        records = {name: build_records(node.splits, hint) for name, node in nodes.items()}
+        records = {
+            name: build_records(node.splits, data.hint, data.limit) for name, node in nodes.items()
+        }
     pathway.check_records(parts.config, records)
     sources = []
     for name, node in nodes.items():
@@ -71,13 +74,17 @@ def open_sources(parts: Parts, records: dict[str, dict[str, Any]] | None = None)
     return sources
 
 
-def build_records(nodes: dict[str, Any], hint: str | None = None) -> dict[str, Any]:
+def build_records(
+    nodes: dict[str, Any], hint: str | None = None, limit: int | None = None
+) -> dict[str, Any]:
     """Split -> records, from the configuration of a source, with the maps of `hint`.
 
-    One listing of a folder serves both splits.
+    One listing of a folder serves both splits. `limit`: of each split at most so many.
     """
     with shared():
         records = {split: build(nodes[split]) for split in SPLITS}
+    if limit is not None:
+        records = {split: Limited(each, limit) for split, each in records.items()}
     if hint is not None:
         records = {split: Hinted(each, hint) for split, each in records.items()}
     for each in records.values():

@@ -74,19 +74,24 @@ class _SizeRecorder:
 
 
 def records_of(
-    splits: Mapping[str, Any], lenient: bool = False, write: bool = True, hint: str | None = None
+    splits: Mapping[str, Any],
+    lenient: bool = False,
+    write: bool = True,
+    hint: str | None = None,
+    limit: int | None = None,
 ) -> tuple[dict[str, Any], DataError | None]:
     """The records of each split of a source, given their nodes.
 
     With `lenient`, records that refuse are replaced by those still readable, and the refusal is
-    returned with them. Without `write`, nothing about decoded images is stored. `hint`: data.hint.
+    returned with them. Without `write`, nothing about decoded images is stored. `hint` and `limit`
+    are those of `data`.
     """
     nodes: dict[str, Node] = {split: dict(splits[split]) for split in SPLITS}
     for node in nodes.values():
         if "decoded" in node and not write:
             node["decoded"] = None
     try:
-        return build_records(nodes, hint), None
+        return build_records(nodes, hint, limit), None
     except DataError as error:
         keys = [key for key in LENIENT_KEYS if key in nodes[SPLITS[0]]]
         if not lenient or not keys:
@@ -96,7 +101,7 @@ def records_of(
             if "decoded" in node:
                 node["decoded"] = None
         try:
-            return build_records(nodes, hint), error
+            return build_records(nodes, hint, limit), error
         except DataError:
             raise error from None
 

@@ -99,9 +99,14 @@ class Preflight:
         """Build the records, read all of them if `thorough`, and check existing caches."""
         records: dict[str, dict[str, Any]] = {}
         refusals = []
-        for name, node in self.config.data.sources.items():
+        data = self.config.data
+        for name, node in data.sources.items():
             records[name], refusal = dataset_survey.records_of(
-                node.splits, lenient=thorough, write=not self.only, hint=self.config.data.hint
+                node.splits,
+                lenient=thorough,
+                write=not self.only,
+                hint=data.hint,
+                limit=data.limit,
             )
             refusals += [refusal] if refusal else []
         self.sources = open_sources(self.parts, records)

@@ -107,6 +107,17 @@ def test_written_captions_without_the_word_are_refused_before_anything_is_encode
     assert not (root / "cache" / "folder").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("preflight=only",)])
+def test_captions_by_rule_without_the_word_are_refused_before_anything_is_encoded(
+    root, tmp_path, more
+):
+    words = ("method.word=mug", "data.sources.shapes.train.count=4", *more)
+    cache = f"data.sources.shapes.cache='{tmp_path}/cache'"
+    with pytest.raises(ConfigError, match="no caption has the word"):
+        run("train", root, *WORD, *words, cache, f"init='{root}/outputs/base'", "run=wrong")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_files_of_other_encoders_and_words_given_twice_are_refused(root, tmp_path):
     base = f"checkpoint='{root}/outputs/base'"
     files.write_tensors(tmp_path / "other.safetensors", {"clip_l": torch.zeros(1, 768)}, {})

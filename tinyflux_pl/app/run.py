@@ -54,6 +54,8 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
         training_memory,
     )
     from tinyflux_pl.app.caches.ranks import prepare_on_rank_zero
+    from tinyflux_pl.app.caches.record_captions import require_captions
+    from tinyflux_pl.app.caches.sources import open_sources
     from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight.preflight import Preflight
 
@@ -90,6 +92,9 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
             report.save_configuration(config, start)
             environment.save(Path(config.run_dir), parts.device)
         sources = preflight.sources
+        if sources is None and is_rank_zero():
+            sources = open_sources(parts)
+            require_captions(parts.method, sources)
         if sources is None or not preflight.prepared:
             sources = prepare_on_rank_zero(parts, sources)
         preflight.save_surveys()

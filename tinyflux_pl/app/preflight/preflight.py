@@ -11,6 +11,7 @@ from tinyflux_pl.app import online_teacher, report, unread_settings
 from tinyflux_pl.app import tables as printed
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.prepare import prepare
+from tinyflux_pl.app.caches.record_captions import require_captions
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
 from tinyflux_pl.app.components import Parts
@@ -124,10 +125,7 @@ class Preflight:
         for survey in self.surveys:
             dataset_survey.require_readable(survey, self._cache(survey).records)
         unread_settings.check_masks(self.config, self.parts.method, trains)
-        written = [each.captions() for each in trains.values()]
-        if None not in written:  # captions made by rule are checked once they are cached
-            texts = (text for named in written for _, text in named or ())
-            self.parts.method.require_captions(texts)
+        require_captions(self.parts.method, self.sources)
         self.needs = [need for cache in self._caches for need in cache_needs.needs(cache)]
         seed, run = self.config.seed, self.config.run
         cache_needs.check_shards(self.sources, self.needs, seed, run)

@@ -69,6 +69,14 @@ def test_references_change_the_image(tmp_path, name):
     assert not np.array_equal(plain, referred)
 
 
+@pytest.mark.parametrize("name", ["flux1_kontext", "flux2_klein_4b", "tiny"])
+def test_a_photograph_as_reference_is_drawn_in_small(tmp_path, name):
+    """FLUX.1 Kontext's own rule would make a megapixel of it."""
+    Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(tmp_path / "large.png")
+    drawn, _ = draw(tmp_path, name, f"reference='{tmp_path / 'large.png'}'")
+    assert drawn.shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

@@ -9,19 +9,21 @@ from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Generate, Train
 from tinyflux_pl.core.errors import ConfigError
 
-SIDE = 64  # pixels, where height= and width= are not given
-
 
 def simulated(config: Generate) -> Any:
     """The pipeline of `model`, each part shrunk by its own rule, with weights that `seed` decides.
 
     Its pictures say that they are simulated.
     """
+    from tinyflux_pl.data.images.resize_rules import SMALL
     from tinyflux_pl.inference.pipeline import Pipeline
 
     _require_parts(config)
-    built = small_parts(config)
-    parts = Pipeline.from_parts(*built, (SIDE, SIDE), {"random_weights": True})
+    denoiser, codec, text = small_parts(config)
+    if denoiser.reference_size is not None:  # its own would be that of the whole release
+        denoiser.reference_size = "small"
+    size = (SMALL, SMALL)  # where height= and width= are not given
+    parts = Pipeline.from_parts(denoiser, codec, text, size, {"random_weights": True})
     return parts.adjusted(batch_size=config.batch_size).marked(weights="simulated", simulated=True)
 
 

@@ -40,6 +40,7 @@ PREFERRED = (
     ),
 )
 MASK_THRESHOLD = 128  # of 255: from here on a mask marks the region to paint
+SMALL = 64  # pixels along a side of what a simulation draws
 AREA = 1024 * 1024  # pixels that FLUX.2 reads of a reference
 Pixels = UInt8[np.ndarray, "h w *c"]
 ResizeRule = Callable[[Pixels, int], Pixels]  # pixels, side of a cell in pixels
@@ -81,7 +82,17 @@ def area(pixels: Pixels, cell: int) -> Pixels:
     return pixels[top : top + rows, left : left + columns]
 
 
-RULES: dict[str, ResizeRule] = {"preferred": preferred, "as_is": as_is, "area": area}
+def small(pixels: Pixels, cell: int) -> Pixels:
+    """Shrink to at most SMALL x SMALL pixels, in whole cells of the same aspect ratio."""
+    return resized(pixels, *natural_size(pixels, cell, SMALL))
+
+
+RULES: dict[str, ResizeRule] = {
+    "preferred": preferred,
+    "as_is": as_is,
+    "area": area,
+    "small": small,
+}
 
 
 def rule_named(name: str) -> ResizeRule:

@@ -5,6 +5,7 @@ import torch
 
 from tests.app.runs import SMALLEST, run, settings
 from tests.methods.test_lora_runs import PROMPT, QUIET, step
+from tinyflux_pl.app import run as recipes
 from tinyflux_pl.app.build_pipeline import pipeline
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.training_memory import choose_division
@@ -49,6 +50,20 @@ def prepared(root, *overrides):
     ids = torch.arange(3) + 7
     batch = Batch(latents, text, ids, ids, ["a", "b", "c"])
     return network, parts.student_objective(parts.text.null()), batch
+
+
+def test_the_teacher_of_a_dry_run_is_freed_before_the_network_of_the_run(root, monkeypatch):
+    kept = []
+
+    def stopped(parts, *_):
+        kept.append(parts.method.teacher)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "assemble", stopped)
+    start = f"init='{root}/outputs/base'"
+    with pytest.raises(KeyboardInterrupt):
+        run("train", root, *FEW, start, "run=freed", "steps=1", "preflight=true")
+    assert kept == [None]
 
 
 def test_a_student_that_takes_the_steps_of_its_unguided_teacher_has_nothing_to_learn(tmp_path):

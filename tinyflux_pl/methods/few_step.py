@@ -64,6 +64,10 @@ class FewStep(Method):
         self.require_velocity(denoiser)
         self.teacher = copy.deepcopy(denoiser).requires_grad_(False).eval()
 
+    def free(self) -> None:
+        """Free the teacher."""
+        self.teacher = None
+
     def require_velocity(self, denoiser: Any) -> None:
         """Raise ConfigError for a network whose answer to pure noise has no direction."""
         if denoiser.prediction != "velocity":

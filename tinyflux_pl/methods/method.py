@@ -52,6 +52,9 @@ class Method(Protocol):
         """
         ...
 
+    def free(self) -> None:
+        """Free what `prepare` keeps beside a network, once that is gone; `prepare` comes again."""
+
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
         """Names of the state dict's tensors that a checkpoint of a prepared denoiser holds."""
         return frozenset(denoiser.state_dict())

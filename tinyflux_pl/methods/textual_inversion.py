@@ -81,6 +81,10 @@ class TextualInversion(Method):
             self._learned.fill(self._text.word_vectors(begin))
             self._text.free()
 
+    def free(self) -> None:
+        """Free the encoders that read the word of the prepared network."""
+        self._drawn = None
+
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
         """The word's vectors alone."""
         return frozenset(name for name in denoiser.state_dict() if name.startswith(SUBMODULE))

@@ -192,6 +192,7 @@ class Preflight:
         notes = [SAMPLED] * bool(self.samples) + [COMPILED] * self.config.hardware.compile
         self._show(tables.budget(figures, notes))
         del dry_run
+        self.parts.method.free()
         gc.collect()  # trainer and module form a cycle; the run needs the memory of this copy
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

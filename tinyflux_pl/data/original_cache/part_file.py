@@ -30,7 +30,7 @@ class PartFile:
 
     def __init__(self, path: Path, part: Part) -> None:
         self.path, self.part = path, part
-        self._stamp = _stamp(path)
+        self.stamp = _stamp(path)  # inode, size and times, as it was opened
         content = read_archive(path, DataError, MAKE_AGAIN, ORIGIN, mapped=True)
         if not isinstance(content, dict):
             raise self._fault(f"it holds a {type(content).__name__}, not a dictionary")
@@ -110,7 +110,7 @@ class PartFile:
         return prompts
 
     def _require_unchanged(self) -> None:
-        if _stamp(self.path) != self._stamp:
+        if _stamp(self.path) != self.stamp:
             what = "the file changed after it was opened"
             raise DataError(what, where=str(self.path), cure="start again")
 

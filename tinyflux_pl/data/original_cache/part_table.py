@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +18,21 @@ from tinyflux_pl.core.errors import DataError
 from tinyflux_pl.core.progress import track
 from tinyflux_pl.data.original_cache.part_file import PartFile
 from tinyflux_pl.data.original_cache.parts import MAKE_AGAIN, Part
+from tinyflux_pl.data.records.file_index import FileIndex, identity
 
 DIGEST_BYTES = 32
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class PartTable:
-    """Rows by number. DataError for files whose rows differ in shape, or in times."""
+    """Rows by number. DataError for files whose rows differ in shape, or in times.
 
-    def __init__(self, part: Part, paths: Sequence[Path]) -> None:
+    `index` keeps the hashes of the rows of unchanged files between runs.
+    """
+
+    def __init__(self, part: Part, paths: Sequence[Path], index: FileIndex | None = None) -> None:
         self.part = part
+        self._index = index
         self.files = [PartFile(path, part) for path in paths]
         self._starts = [0, *accumulate(file.rows for file in self.files)]
         first = self.files[0]
@@ -72,8 +80,17 @@ class PartTable:
     @cached_property
     def digests(self) -> list[str]:
         """The hash (hex) of the content of each row, prompts included."""
-        rows = track(range(len(self)), f"{self.part.name}: hash", len(self), "row", leave=False)
-        return [self._digest(row) for row in rows]
+        stored = [self._stored(file) for file in self.files]
+        pending = [k for k, digests in enumerate(stored) if digests is None]
+        rows = [row for k in pending for row in range(*self._starts[k : k + 2])]
+        tracked = track(rows, f"{self.part.name}: hash", len(rows), "row", leave=False)
+        hashed = iter([self._digest(row) for row in tracked])
+        for k in pending:
+            stored[k] = list(islice(hashed, self.files[k].rows))
+            self._keep(self.files[k], stored[k])
+        if self._index is not None:
+            self._index.save()
+        return [digest for digests in stored for digest in digests or ()]
 
     def require_finite(self) -> None:
         """Raise DataError naming the first row with a value that is not finite; read once."""
@@ -81,6 +98,21 @@ class PartTable:
             for file in self.files:
                 file.require_finite()
         self._is_finite = True
+
+    def _stored(self, file: PartFile) -> list[str] | None:
+        """The hashes of a file's rows by an earlier run; None where they have to be computed."""
+        current = identity(str(file.path))
+        if self._index is None or current != file.stamp:
+            return None
+        digests = self._index.value(str(file.path), current)
+        valid = isinstance(digests, list) and len(digests) == file.rows
+        return digests if valid and all(map(_is_digest, digests)) else None
+
+    def _keep(self, file: PartFile, digests: list[str] | None) -> None:
+        """Keep the hashes of a file that is still as it was opened."""
+        current = identity(str(file.path))
+        if self._index is not None and current == file.stamp:
+            self._index.add(str(file.path), current, digests)
 
     def _locate(self, row: int) -> tuple[int, int]:
         """The file of a row, and the row in it."""
@@ -93,3 +125,8 @@ class PartTable:
         for tensor in self.files[k].row_bytes(local):
             content.update(tensor)
         return content.hexdigest()
+
+
+def _is_digest(value: Any) -> bool:
+    """True for a hash as `PartTable.digests` holds it."""
+    return isinstance(value, str) and DIGEST.fullmatch(value) is not None

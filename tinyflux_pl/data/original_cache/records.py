@@ -22,6 +22,7 @@ from tinyflux_pl.data.original_cache.parts import (
     unused_files,
 )
 from tinyflux_pl.data.records.content_split import held_out
+from tinyflux_pl.data.records.file_index import FileIndex
 from tinyflux_pl.data.records.finding import findings_of
 from tinyflux_pl.data.records.precomputed_group import PrecomputedGroup
 from tinyflux_pl.data.records.record_source import RecordSource
@@ -29,6 +30,7 @@ from tinyflux_pl.data.records.record_source import RecordSource
 SPLITS = ("train", "validation", "all")
 CLOCK = "literal"  # of the original, which names none: experts.literal
 VERSION = 1
+INDEX_SUFFIX = ".rows.json"
 MAX_OPENED = 4  # caches that stay mapped: the two splits of a source are of one
 
 
@@ -37,7 +39,8 @@ class OriginalCache(RecordSource):
 
     A row belongs to `validation` where the hash of its content, as a number in [0, 1), is below
     `validation_fraction`. Prompts may be missing (build_incremental loses them when it merges its
-    shards) with `allow_missing_captions`. Raises ConfigError, DataError and UntrustedFile.
+    shards) with `allow_missing_captions`. The rows' hashes lie beside the file `decoded`: a later
+    start reads new and changed files alone. Raises ConfigError, DataError, UntrustedFile.
     """
 
     name = "original_cache"
@@ -50,6 +53,7 @@ class OriginalCache(RecordSource):
         split: str = "train",
         validation_fraction: float = 0.05,
         allow_missing_captions: bool = False,
+        decoded: str | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
         self.split = split
@@ -61,7 +65,10 @@ class OriginalCache(RecordSource):
             )
         files = files_of(self.root)
         self._tables = _opened(
-            tuple((name, tuple(paths)) for name, paths in files.items()), _stamps(files)
+            tuple((name, tuple(paths)) for name, paths in files.items()),
+            _stamps(files),
+            self.root,
+            None if decoded is None else Path(decoded).with_suffix(INDEX_SUFFIX),
         )
         self._encodings = self._tables[ENCODINGS.name]
         self._require_captions()
@@ -163,10 +170,14 @@ def _stamps(files: Mapping[str, Sequence[Path]]) -> tuple[tuple[int, ...], ...]:
 
 @lru_cache(maxsize=MAX_OPENED)
 def _opened(
-    files: tuple[tuple[str, tuple[Path, ...]], ...], _: tuple[tuple[int, ...], ...]
+    files: tuple[tuple[str, tuple[Path, ...]], ...],
+    _: tuple[tuple[int, ...], ...],
+    root: Path,
+    index_file: Path | None,
 ) -> dict[str, PartTable]:
     """Part -> its table; DataError where parts differ in their rows."""
-    tables = {name: PartTable(PARTS[name], paths) for name, paths in files}
+    index = None if index_file is None else FileIndex(index_file, root, ["rows", VERSION])
+    tables = {name: PartTable(PARTS[name], paths, index) for name, paths in files}
     expected = tables[ENCODINGS.name].lengths
     for name, table in tables.items():
         if table.lengths != expected:

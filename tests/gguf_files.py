@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from tinyflux_pl.denoisers.gguf_linear import keep_blocks
+from tinyflux_pl.weights.gguf_types import type_of
+from tinyflux_pl.weights.packed_rows import PackedRows
 
 ROW = 256  # numbers of a block of the K types; image tools flatten matrices of other rows
 
@@ -56,3 +60,17 @@ def packed(rows: np.ndarray, number: Any) -> np.ndarray:
         shape = gguf.quants.quant_shape_to_byte_shape(rows.shape, number)
         # bytes so small are finite and small as float16
         return np.random.default_rng(rows.size).integers(0, 16, shape, dtype=np.uint8)
+
+
+def keep(network: nn.Module, kind: str = "Q8_0") -> nn.Module:
+    """The network, its linear layers with blocks of that type in place of their weights."""
+    import gguf
+
+    number = gguf.GGMLQuantizationType[kind]
+    rows = {}
+    for name, module in network.named_modules():
+        if type(module) is nn.Linear and module.in_features % gguf.GGML_QUANT_SIZES[number][0] == 0:
+            content = torch.from_numpy(packed(module.weight.detach().float().numpy(), number))
+            rows[f"{name}.weight"] = PackedRows(content, type_of(number), module.weight.dtype)
+    network.load_state_dict(keep_blocks(network, rows, "test"), strict=False, assign=True)
+    return network

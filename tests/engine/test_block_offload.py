@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests import gguf_files
 from tests.denoisers.test_conformance import SMALL, example
+from tinyflux_pl.denoisers.gguf_linear import kept_layers
 from tinyflux_pl.engine.activations import activations
 from tinyflux_pl.engine.block_offload import BlockOffload
 from tinyflux_pl.engine.block_sizes import BlockSizes, blocks_of, in_turn, sizes_of
@@ -55,6 +57,22 @@ def test_live_bytes_are_the_planned_ones(count):
     peak, output = counted_peak(network, network.blocks, count, lambda: network(x))
     assert torch.equal(output, expected)
     assert peak <= planned and (count in (1, 2) or peak > 0.9 * planned)
+
+
+@pytest.mark.parametrize("count", [0, 3, 7])
+def test_blocks_of_a_gguf_file_are_moved_as_they_are(count):
+    pytest.importorskip("gguf")
+    torch.manual_seed(0)
+    network, x = gguf_files.keep(Stack()), torch.randn(2, 16)
+    assert len(kept_layers(network)) == 12
+    with torch.inference_mode():
+        expected = network(x)
+    sizes, outline = sizes_of(network, network.blocks), gguf_files.keep(Stack()).to("meta")
+    assert sizes.total < 0.3 * sizes_of(Stack(), []).total
+    planned = sizes.with_in_turn(count) + activations(lambda: outline(x.to("meta")))
+    peak, output = counted_peak(network, network.blocks, count, lambda: network(x))
+    assert torch.equal(output, expected)
+    assert 0.9 * planned < peak <= planned
 
 
 @pytest.mark.parametrize("name", ["tinyflux", "flux1", "flux2", "flux3", "sd3"])

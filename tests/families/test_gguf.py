@@ -12,9 +12,11 @@ from tests.families import drawing
 from tests.families.test_single_files import image, structure_overrides
 from tests.weights.flux1_original import to_original
 from tinyflux_pl.app import inference_memory
-from tinyflux_pl.core.errors import CheckpointMismatch
+from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.denoisers.flux2 import Flux2Denoiser
 from tinyflux_pl.denoisers.flux3 import Flux3Denoiser
+from tinyflux_pl.engine import memory_plan
 
 pytest.importorskip("gguf")
 
@@ -101,9 +103,25 @@ def test_engine_precision_packs_what_a_gguf_file_holds(flux, tmp_path, capsys):
     def planned(*words):
         return inference_memory.plan(settings("generate", tmp_path, *words)).parts[0].bytes
 
-    # what a file packs stands unpacked in memory, unless the engine packs it
-    assert planned(*line(packed)) == planned(*line(plain))
-    assert planned(*line(packed, "engine.precision=int8")) < planned(*line(packed))
+    unpacked = planned(*line(packed, "model.packed=false"))
+    assert unpacked == planned(*line(plain))
+    assert planned(*line(packed, "engine.precision=int8")) < unpacked
+    # the blocks of Q8_0 stay as they are where nothing reads their numbers
+    assert planned(*line(packed)) < 0.5 * unpacked
+
+
+def test_the_plan_of_a_gguf_file_counts_and_names_its_blocks(flux, tmp_path):
+    file, _ = both(tmp_path, original_flux(flux), "Q8_0")
+    words = (*words_of(flux), "prompt=red", "height=32", "width=32", *drawing.EXACT)
+    line = ("model=flux1_dev", f"model.weights='{file}'", *words)
+    part = inference_memory.plan(settings("generate", tmp_path, *line)).parts[0]
+    denoiser = pipeline(settings("generate", tmp_path, *line)).denoiser
+    assert part.dtype == "GGUF Q8_0" and part.bytes == memory_plan.weight_bytes(denoiser)
+    assert part.parameters == sum(value.numel() for value in original_flux(flux).values())
+    for reader in ("engine.precision=int8", "control=map.png"):
+        with pytest.raises(ConfigError, match=rf"{reader.split('=')[0]} reads[\s\S]*model\.packed"):
+            packed = settings("generate", tmp_path, *line, "model.packed=true", reader)
+            inference_memory.plan(packed)
 
 
 def test_a_t5_from_gguf_embeds_as_the_same_values_do(flux, tmp_path):

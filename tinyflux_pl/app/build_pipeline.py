@@ -10,6 +10,7 @@ from tinyflux_pl.app import (
     drawing_cache,
     embedding_choice,
     inference_memory,
+    packed_file,
     release_settings,
     report,
     simulation,
@@ -31,7 +32,7 @@ def pipeline(config: Generate) -> Any:
     from tinyflux_pl.inference.embeddings import with_embeddings
     from tinyflux_pl.inference.pipeline import device_of
 
-    config = release_settings.followed(config)
+    config = packed_file.decided(release_settings.followed(config))
     device = device_of(config.hardware.accelerator)  # raises for a missing GPU
     if config.simulate:
         built = simulation.simulated(config)

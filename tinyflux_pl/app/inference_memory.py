@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app import planned_text, release_settings
+from tinyflux_pl.app import packed_file, planned_text, release_settings
 from tinyflux_pl.app.planned_adapters import planned_adapters
 from tinyflux_pl.app.planned_parts import PlannedPart, planned_parts, weightless
 from tinyflux_pl.app.planned_step import step
@@ -75,7 +75,7 @@ def plan(config: Generate, images: int | None = None) -> GenerationPlan:
         return checkpoint_plan(open_checkpoint(config.checkpoint), config, images)
     if not config.model:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
-    config = release_settings.followed(weightless(config))
+    config = packed_file.decided(release_settings.followed(weightless(config)))
     denoiser, codec, text, size = _outline(config)
     return plan_of(denoiser, codec, text, size, config, images)
 

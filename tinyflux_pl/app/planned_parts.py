@@ -34,7 +34,8 @@ def planned_parts(
 
     `precision` stores the denoiser's blocks in fewer bits (engine.packing), in place.
     """
-    dtype = str(next(denoiser.parameters()).dtype).removeprefix("torch.")
+    dtypes = (p.dtype for p in denoiser.parameters() if p.is_floating_point())
+    dtype = str(next(dtypes)).removeprefix("torch.")
     networks = [("denoiser", denoiser, dtype)]
     autoencoder = codec.skeleton()
     if autoencoder is not None:
@@ -42,11 +43,16 @@ def planned_parts(
     skeletons = text.skeletons().items()
     networks += [(f"text: {name}", network, text.dtype) for name, network in skeletons]
     parts = [_part(name, network, dtype) for name, network, dtype in networks]
+    from tinyflux_pl.denoisers import gguf_linear
+
     if precision is not None:
         from tinyflux_pl.engine.packing import pack
 
         pack(denoiser, precision)
         parts[0] = replace(parts[0], dtype=precision)
+    if blocks := sorted({layer.kind.name for layer in gguf_linear.kept_layers(denoiser)}):
+        count = gguf_linear.num_parameters(denoiser)
+        parts[0] = replace(parts[0], parameters=count, dtype=f"GGUF {', '.join(blocks)}")
     # of mixed dtypes: packed weights, and what diffusers keeps in fp32
     stored = sum(parameter.nbytes for parameter in denoiser.parameters())
     parts[0] = replace(parts[0], bytes=stored)
@@ -72,21 +78,35 @@ def text_bytes(network: Any, dtype: str) -> int:
 
 
 def weightless(config: J) -> J:
-    """The configuration without the names of unpinned repositories in codec and text.
+    """The configuration without weights of codec and text that a plan does not need.
 
-    They are removed only where a structure replaces them: other missing files stay errors.
+    They are unpinned repositories, and the network's own GGUF file, which holds no other part. They
+    are removed only where a structure replaces them: other missing files stay errors.
     """
     nodes = {"codec": config.codec, "text": config.text}
-    return config.replace(**{name: _without_weights(node) for name, node in nodes.items()})
+    alone = config.model.get("weights")
+    alone = alone if is_gguf_file(alone) else None
+    return config.replace(**{name: _without_weights(node, alone) for name, node in nodes.items()})
 
 
-def _without_weights(node: Node) -> Node:
+def _without_weights(node: Node, alone: str | None) -> Node:
     if not any(node.get(key) for key in STRUCTURES):
         return node
-    unpinned = [
-        key for key, commit in WEIGHTS.items() if _is_unpinned(node.get(key), node.get(commit))
+    absent = [
+        key
+        for key, commit in WEIGHTS.items()
+        if _is_unpinned(node.get(key), node.get(commit))
+        or (alone is not None and node.get(key) == alone)
     ]
-    return {**node, **dict.fromkeys(unpinned)}
+    return {**node, **dict.fromkeys(absent)}
+
+
+def is_gguf_file(weights: Any) -> bool:
+    """True for the name of a GGUF file that is there."""
+    from tinyflux_pl.weights import gguf_file
+
+    file = Path(weights).expanduser() if isinstance(weights, str) else None
+    return file is not None and file.is_file() and gguf_file.is_gguf(file)
 
 
 def _is_unpinned(weights: Any, revision: Any) -> bool:

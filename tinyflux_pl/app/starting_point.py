@@ -23,6 +23,8 @@ def check(config: Train, method: Method, trains: str) -> None:
 
     `trains` is the kind of module; only denoisers take a method that adds to them.
     """
+    from tinyflux_pl.methods import base_precision
+
     _check_class(config)
     released = config.model.get("weights")
     if config.init is not None and released:
@@ -34,6 +36,7 @@ def check(config: Train, method: Method, trains: str) -> None:
     if config.init is not None and not Path(config.init).expanduser().exists():
         cure = "a run's folder, a checkpoint's, or a .safetensors file"
         raise ConfigError(f"there is no {config.init}", where="init", cure=cure)
+    base_precision.check_blocks(config.model, method)
     if not method.needs_base:
         return
     if trains != "denoiser":

@@ -207,7 +207,7 @@ def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
 
 def _cheapest(config: Train, drawn: Sequence[Stage]) -> tuple[Train, TrainingPlan]:
     """The first plan that fits, of a base with ever fewer bits where that is left to the plan."""
-    if config.method.get("base_precision") != AUTO:
+    if config.method.get("base_precision") != AUTO or config.model.get("packed"):
         return config, Planner(config, drawn).plan()
     from tinyflux_pl.methods.base_precision import IN_TURN
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.weights import key_prefixes, tensor_files
-from tinyflux_pl.weights.load_release import KeyLayout
+from tinyflux_pl.weights.key_layout import KeyLayout
 
 PREFIXES = ("first_stage_model.", "vae.")  # of an autoencoder inside a whole checkpoint
 # by FLUX.2's files

@@ -12,8 +12,9 @@ from tinyflux_pl.core.files import read_object
 from tinyflux_pl.weights import load_release, tensor_files
 from tinyflux_pl.weights.dequantize import require_network, require_plain_config
 from tinyflux_pl.weights.find_files import fetch, weights_in
+from tinyflux_pl.weights.key_layout import KeyLayout
 from tinyflux_pl.weights.known_releases import apposition, cure
-from tinyflux_pl.weights.load_release import KeyLayout, WeightSource
+from tinyflux_pl.weights.load_release import WeightSource
 from tinyflux_pl.weights.weight_files import WeightFiles
 
 STEMS = ("diffusion_pytorch_model",)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.weights.load_release import KeyLayout
+from tinyflux_pl.weights.key_layout import KeyLayout
 
 # original -> diffusers, without .weight and .bias; {i} is a block's number
 ENDS = {

@@ -18,7 +18,7 @@ from tinyflux_pl.denoisers.exact_time import ExactTime
 from tinyflux_pl.denoisers.packing import inpaint_channels, patchify, unpatchify
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
-from tinyflux_pl.weights.load_release import KeyLayout
+from tinyflux_pl.weights.key_layout import KeyLayout
 
 REFERENCE_TIME = 10  # the first position id of the k-th reference is this times k + 1
 

@@ -18,7 +18,7 @@ from tinyflux_pl.denoisers.flux2 import picture_ids, text_ids
 from tinyflux_pl.denoisers.packing import patchify, unpatchify
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
-from tinyflux_pl.weights.load_release import KeyLayout
+from tinyflux_pl.weights.key_layout import KeyLayout
 
 POSITION_SCALE = 0.5  # rows and columns count half, as the network was trained
 

@@ -13,7 +13,8 @@ from tinyflux_pl.core.nearest_name import did_you_mean
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.unused_settings import name_unread
 from tinyflux_pl.denoisers import attention_backend as attention_backend_of
-from tinyflux_pl.weights import known_releases, load_release
+from tinyflux_pl.denoisers import gguf_linear
+from tinyflux_pl.weights import gguf_file, key_layout, known_releases, load_release
 from tinyflux_pl.weights.key_diff import shapes_of
 
 
@@ -21,7 +22,8 @@ class Source(TypedDict, total=False):
     """Source and form of a released network: the options of `DiffusersNetwork.load`.
 
     `weights` is a diffusers folder, a single file in either layout, or a repository with its
-    40-digit `revision`. Of a folder's variants (fp16, non_ema, ...) `variant` is read.
+    40-digit `revision`. Of a folder's variants (fp16, non_ema, ...) `variant` is read. `packed`
+    keeps the blocks of a GGUF file in linear layers (gguf_linear); else they are multiplied out.
     """
 
     weights: str | None
@@ -30,6 +32,7 @@ class Source(TypedDict, total=False):
     dtype: str
     attention_backend: str
     random_weights: bool
+    packed: bool | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class DiffusersNetwork:
 
     kind: str
     subfolder: str = "transformer"
-    original: load_release.KeyLayout | None = None
+    original: key_layout.KeyLayout | None = None
     overflows: str = ""
     unread: tuple[str, ...] = ()  # patterns of keys in files that are no weights of the network
 
@@ -56,13 +59,14 @@ class DiffusersNetwork:
         dtype: str = "bfloat16",
         attention_backend: str = "native",
         random_weights: bool = False,
+        packed: bool | None = None,
     ) -> Any:
         """Build the network, in training mode.
 
         The config.json beside the weights describes it; where there is none, `structure` does.
         Without weights it is random with `random_weights`, else ConfigError; where the default
-        device is meta it is a skeleton, and no weight is read. Otherwise raises as
-        weights.load_release does.
+        device is meta it is a skeleton, and no weight is read. ConfigError for `packed` where the
+        weights are no GGUF file. Otherwise raises as weights.load_release and gguf_linear do.
         """
         torch_dtype = check_dtype(dtype, "model.dtype", self.overflows)
         source = (
@@ -70,6 +74,9 @@ class DiffusersNetwork:
             if weights is None
             else load_release.find(weights, revision, self.subfolder, variant=variant)
         )
+        if packed:
+            _require_blocks(source)
+        keep = gguf_linear.keep_blocks if packed else None
         config = None if source is None else self._config_file(source)
         where = None if config is None or source is None else f"config.json of {source.where}"
         settings = self.keys(structure if config is None else config, where)
@@ -81,15 +88,16 @@ class DiffusersNetwork:
             known_releases.require_same(expected_shapes, file_shapes, source.where)
         if torch.get_default_device().type == "meta":
             outline: Any = self._in(self.skeleton(settings), torch_dtype)
+            if source is not None and keep is not None:
+                load_release.fill_outline(
+                    outline, source, torch_dtype, keep, *self._read_as(settings)
+                )
             outline.weight_files = () if source is None else source.weights.files
             return outline
         if source is not None:
-            unread = (*(self._class()._keys_to_ignore_on_load_unexpected or ()), *self.unread)
             net: Any = self.skeleton(settings)
             with known_releases.recognised(net, source):
-                load_release.fill(
-                    net, source, torch_dtype, self.original, settings, unread, self.kept_in_fp32()
-                )
+                load_release.fill(net, source, torch_dtype, *self._read_as(settings), keep)
         elif random_weights:
             net = self.random(settings, torch_dtype)
         else:
@@ -102,6 +110,11 @@ class DiffusersNetwork:
         attention_backend_of.choose(net, attention_backend)
         net.weight_files = () if source is None else source.weights.files
         return net
+
+    def _read_as(self, settings: dict[str, Any]) -> tuple[Any, ...]:
+        """Layout of keys, structure, keys that are not read, and modules that stay in fp32."""
+        unread = (*(self._class()._keys_to_ignore_on_load_unexpected or ()), *self.unread)
+        return self.original, settings, unread, self.kept_in_fp32()
 
     def _config_file(self, source: load_release.WeightSource) -> dict[str, Any] | None:
         """The config.json next to the weights; for a named file only if it is of this class."""
@@ -158,3 +171,11 @@ class DiffusersNetwork:
         import diffusers
 
         return getattr(diffusers, self.kind)
+
+
+def _require_blocks(source: load_release.WeightSource | None) -> None:
+    """Raise ConfigError unless the weights are a GGUF file."""
+    if source is None or not all(gguf_file.is_gguf(file) for file in source.weights.files):
+        what = "the blocks of a GGUF file can stay packed, and these weights are none"
+        where = gguf_linear.WHERE
+        raise ConfigError(what, where=where, cure=f"{where}=null, or model.weights=FILE.gguf")

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from tinyflux_pl.denoisers import gguf_linear
+
 SUBFOLDER = "controlnet"  # of an exported folder, as pipelines name it
 
 
@@ -25,6 +27,7 @@ class ReleasedControl(nn.Module):
         import diffusers
 
         super().__init__()
+        gguf_linear.require_numbers(base, "a control branch")
         self.strength = 1.0
         network: Any = getattr(diffusers, kind)
         parameters = inspect.signature(network.__init__).parameters

@@ -16,6 +16,7 @@ from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning
+from tinyflux_pl.denoisers import gguf_linear
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 
@@ -100,6 +101,7 @@ class ReleasedDenoiser(DenoiserModule, ABC):
 
     def write_as(self, layout: str, folder: FilePath) -> nn.Module:
         """diffusers: a folder as in its pipelines; bfl: one file under the original keys."""
+        gguf_linear.require_numbers(self.net, f"the layout {layout}")
         if layout == DIFFUSERS:
             inner = folder / self.released.subfolder
             self.net.save_pretrained(inner, safe_serialization=True)

@@ -15,7 +15,7 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
 from tinyflux_pl.denoisers.released_control import ReleasedControl
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
-from tinyflux_pl.weights.load_release import KeyLayout
+from tinyflux_pl.weights.key_layout import KeyLayout
 
 
 def from_original(tensors: dict[str, Tensor], _: dict[str, Any]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from tinyflux_pl.denoisers.released_control import ReleasedControl
 from tinyflux_pl.denoisers.released_denoiser import ReleasedDenoiser
 from tinyflux_pl.diffusion.paths import EDMPath, VPPath
 from tinyflux_pl.diffusion.prediction import check_kind
-from tinyflux_pl.weights.load_release import KeyLayout
+from tinyflux_pl.weights.key_layout import KeyLayout
 
 HINT_CHANNELS = (16, 32, 96, 256)  # of the map's convolutions, each but the first halves its sides
 PREFIX = "model.diffusion_model."  # without which diffusers' table does not read a key

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from tinyflux_pl.core.precision import DTYPES
+from tinyflux_pl.denoisers import gguf_linear
 from tinyflux_pl.engine.attention_arguments import attention_arguments
 from tinyflux_pl.engine.live_bytes import LiveBytes
 from tinyflux_pl.engine.packed_linear import frozen_product
@@ -23,6 +24,7 @@ from tinyflux_pl.engine.packed_linear import frozen_product
 LOWER = {
     F.linear,
     frozen_product,
+    gguf_linear.product,
     F.conv1d,
     F.conv2d,
     torch.matmul,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.denoisers import gguf_linear
 from tinyflux_pl.engine.packed_linear import PackedLinear
 from tinyflux_pl.engine.weight_formats import FORMATS, Format, signal_to_noise
 
@@ -71,11 +72,13 @@ def pack(
     `factors` of input channels, by layer (engine.channel_balance); layers without any have none.
     Packed layers do not train; gradients pass them. Embeddings, norms, convolutions, the layers
     outside of blocks and those whose weights `kept` names stay as they are. ConfigError, about the
-    key `where`, for an unknown format, for DoRA and LoKr, and for a network without such layers.
+    key `where`, for an unknown format, for DoRA and LoKr, for blocks of a GGUF file, and for a
+    network without such layers.
     """
     if name not in FORMATS:
         cure = f"choose {', '.join(FORMATS)}"
         raise ConfigError(f"no format {name!r}", where=where, cure=cure)
+    gguf_linear.require_numbers(network, f"{where}={name}")
     names = [path for path, _ in network.named_parameters()]
     for part, kind in READING.items():
         if any(part in path for path in names):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.denoisers import gguf_linear
 from tinyflux_pl.methods import peft_layers
 from tinyflux_pl.methods.adapter import LOKR, Adapter, Kronecker, Layer, LowRank
 from tinyflux_pl.methods.layer_patterns import linear_layers, short_name
@@ -21,7 +22,7 @@ def put_in(denoiser: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> No
     """Add adapters to a network, each times its scale, beside one that it may have; none trains.
 
     One with scale 0 is left out, so that the base answers as it did. ConfigError for a LoKr beside
-    another adapter.
+    another adapter, and for DoRA and LoKr beside blocks of a GGUF file.
     """
     used = [(adapter, scale) for adapter, scale in adapters if scale != 0]
     names = [peft_layers.TRAINED] if peft_layers.adapted(denoiser) else []
@@ -33,6 +34,8 @@ def put_in(denoiser: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> No
         rest = adapter.layers.keys() - kinds["lokr"].keys() - kinds["dora"].keys()
         kinds["lora"] = {name: adapter.layers[name] for name in rest}
         for kind, layers in kinds.items():
+            if layers and kind != "lora":
+                gguf_linear.require_numbers(denoiser, f"an adapter of kind {kind}")
             if layers:
                 name = f"{kind}_{len(names)}"
                 _attach(denoiser, layers, name, kind, scale)
@@ -108,6 +111,7 @@ def merged_state(denoiser: nn.Module) -> dict[str, Tensor]:
     The sum is formed in fp32 and rounded once to the weight's own type. The network's weights
     change in place.
     """
+    gguf_linear.require_numbers(denoiser, "a merge")
     adapted = peft_layers.adapted(denoiser)
     for module in adapted.values():
         weight = module.get_base_layer().weight

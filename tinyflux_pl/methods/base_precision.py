@@ -6,9 +6,14 @@ again (generate.py engine.precision=).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.denoisers.gguf_linear import UNPACKED
+from tinyflux_pl.denoisers.gguf_linear import WHERE as BLOCKS
 from tinyflux_pl.engine.packing import Packing, pack
 from tinyflux_pl.methods.method import Method
 
@@ -33,6 +38,18 @@ def refused(name: str | None, method: str) -> None:
     if name is not None:
         what = f"method={method} writes every weight into checkpoints, in its own format"
         raise ConfigError(what, where=WHERE, cure="method=lora, or method.base_precision=null")
+
+
+def check_blocks(model: Mapping[str, Any], method: Method) -> None:
+    """Raise ConfigError where blocks of a GGUF file (model.packed) are no base of the method."""
+    if not model.get("packed"):
+        return
+    if method.reads_weights:
+        what = f"method={method.name} needs its base's weights: {method.reads_weights}"
+        raise ConfigError(what, where=BLOCKS, cure=UNPACKED)
+    if method.base_precision not in (None, AUTO):
+        what = f"model.packed keeps the blocks of a GGUF file, and {WHERE} would pack them again"
+        raise ConfigError(what, where=WHERE, cure=f"{WHERE}=null, or model.packed=false")
 
 
 def pack_base(denoiser: nn.Module, method: Method) -> Packing | None:

@@ -26,6 +26,7 @@ class ControlNet(Method):
     needs_base = True
     adds_to_base = True
     exports_branch = True
+    reads_weights = "the branch begins as a copy of them"
 
     def __init__(self, depth: int | None = None, base_precision: str | None = None) -> None:
         self.depth, self.base_precision = depth, checked(base_precision)

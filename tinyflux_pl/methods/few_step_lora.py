@@ -62,6 +62,7 @@ class FewStepLoRA(FewStep):
             base_precision=base_precision,
         )
         self.base_precision = self.lora.base_precision
+        self.reads_weights = self.lora.reads_weights
 
     def prepare(self, denoiser: Any) -> None:
         """Freeze every parameter and attach adapters, which train.

@@ -67,6 +67,7 @@ class LoRA(Method):
         default_alpha = float(default_rank) if alpha is None else alpha
         self.default = LayerPlan(default_rank, default_alpha, dropout=dropout)
         self.kind = peft_layers.Kind(rslora, dora, lokr, init)
+        self.reads_weights = "DoRA and LoKr compute with them" if dora or lokr else ""
         if preset is not None and (targets is not None or rank is not None or alpha is not None):
             raise ConfigError(
                 "a preset has targets, ranks and strengths of its own",

@@ -26,8 +26,9 @@ class Method(Protocol):
     what it learns. `unread`: dotted keys of a run's configuration that it does not read, each with
     the reason; `masks_unread`: why the masks of pictures do not weigh its loss, "" where they do.
     `base_precision`: the format of the frozen base's weights (methods.base_precision);
-    `keeps_text`: the text encoders stay in memory beside the network. `teacher` is a frozen network
-    in memory while one trains. `config()` is plain data from which
+    `reads_weights`: why it reads the numbers of its base's weights, "" where blocks of a GGUF file
+    do; `keeps_text`: the text encoders stay in memory beside the network. `teacher` is a frozen
+    network in memory while one trains. `config()` is plain data from which
     `methods.registry.build_method(name, config)` rebuilds the method. A class that derives from
     this one inherits the defaults.
     """
@@ -42,6 +43,7 @@ class Method(Protocol):
     unread: ClassVar[Mapping[str, str]] = {}
     masks_unread: str = ""
     base_precision: str | None = None
+    reads_weights: str = "it trains them"
     keeps_text: bool = False
     teacher: nn.Module | None = None
 

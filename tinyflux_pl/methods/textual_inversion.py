@@ -35,6 +35,7 @@ class TextualInversion(Method):
     needs_base = True
     adds_to_base = True
     keeps_text = True
+    reads_weights = ""
     unread: ClassVar[Mapping[str, str]] = {
         "text.sequential": "every step goes back through all encoders, which stay in memory"
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, CorruptCheckpoint
 from tinyflux_pl.weights import bitsandbytes_weights
 from tinyflux_pl.weights.key_diff import listed
+from tinyflux_pl.weights.packed_rows import stored_bytes
 
 UNPACKED = (
     "give the same release in bfloat16, float16, float32 or float8 (plain, or with a scale for "
@@ -104,7 +105,7 @@ def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _is_zero(value: Tensor) -> bool:
-    numbers = value.contiguous().reshape(-1).view(torch.uint8)
+    numbers = stored_bytes(value)
     # of most, the first page tells
     return not bool(numbers[:4096].any()) and not bool(numbers.any())
 

@@ -14,6 +14,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.weights import gguf_header
 from tinyflux_pl.weights.gguf_header import MAGIC, GGUFHeader, StoredTensor, torn
 from tinyflux_pl.weights.gguf_types import NumberType, require_package, type_of
+from tinyflux_pl.weights.packed_rows import PackedRows, multiplied_out
 
 # an entry with the shape of a tensor that was flattened, since blocks do not divide its rows
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
@@ -63,18 +64,49 @@ def tensors(path: str | Path, dtype: torch.dtype = torch.float32) -> dict[str, T
 
     Raises what `outlines` does.
     """
+    return {key: multiplied_out(value) for key, value in packed_tensors(path, dtype)}
+
+
+def packed_tensors(
+    path: str | Path, dtype: torch.dtype = torch.float32, *, meta: bool = False
+) -> Iterator[tuple[str, Tensor]]:
+    """Key and tensor, mapped from the file; rows of blocks as PackedRows of `dtype`.
+
+    With `meta` on the meta device, by the header alone. A tensor that was flattened is multiplied
+    out. Raises what `outlines` does.
+    """
     import numpy as np
 
     header = gguf_header.read(path)
     stored = list(_stored(header, path))
     # private pages, which are never written back
-    content = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
-    return {
-        _key(name, header): kind.values(
-            content[info.start : info.start + length], info.shape, dtype
-        ).reshape(_shape(name, header, path))
-        for name, info, kind, length in stored
-    }
+    content = None if meta else torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
+    for name, info, kind, length in stored:
+        if content is None:
+            numbers = torch.empty(length, dtype=torch.uint8, device="meta")
+        else:
+            numbers = content[info.start : info.start + length]
+        yield _key(name, header), _shaped(numbers, info, kind, dtype, _shape(name, header, path))
+
+
+def block_types(path: str | Path) -> set[str]:
+    """Names of the types in which the tensors of a file are packed, such as Q4_K."""
+    header = gguf_header.read(path)
+    return {kind.name for _, _, kind, _ in _stored(header, path) if kind.packs}
+
+
+def _shaped(
+    content: Tensor,
+    info: StoredTensor,
+    kind: NumberType,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+) -> Tensor:
+    """The tensor of these bytes."""
+    if not kind.packs:
+        return content.view(kind.dtype).reshape(shape)
+    rows = PackedRows(content.reshape(*info.shape[:-1], -1), kind, dtype)
+    return rows if shape == info.shape else rows.numbers().reshape(shape)
 
 
 def _stored(

@@ -40,6 +40,11 @@ class NumberType:
         """The type that its numbers have in torch: fp32 of packed ones."""
         return PLAIN.get(self.name, torch.float32)
 
+    @property
+    def packs(self) -> bool:
+        """True if its numbers are multiplied out of blocks."""
+        return self.name not in PLAIN
+
     def length(self, shape: tuple[int, ...]) -> int | None:
         """Bytes of a tensor; None where blocks do not divide its rows."""
         if (shape[-1] if shape else 1) % self.block:
@@ -47,11 +52,9 @@ class NumberType:
         return math.prod(shape) // self.block * self.size
 
     def values(self, content: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Numbers from their bytes: as they are stored, or multiplied out in fp32, then `dtype`."""
+        """Numbers of packed bytes, multiplied out in fp32, then `dtype`."""
         import numpy as np
 
-        if self.name in PLAIN:
-            return content.view(self.dtype).reshape(shape)
         rows = content.reshape(*shape[:-1], shape[-1] // self.block * self.size)
         with np.errstate(all="ignore"):  # numbers that are not finite are reported elsewhere
             unpacked = _package().dequantize(rows.numpy(), _library_type(self.number))

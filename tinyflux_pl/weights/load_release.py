@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,22 @@ from torch import Tensor, nn
 
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, HubError
-from tinyflux_pl.weights import key_prefixes, tensor_files
-from tinyflux_pl.weights.dequantize import UNPACKED, plain, require_plain_config
+from tinyflux_pl.weights import tensor_files
+from tinyflux_pl.weights.dequantize import UNPACKED, require_plain_config
 from tinyflux_pl.weights.find_files import fetch, weights_in
 from tinyflux_pl.weights.key_diff import require_match, shapes_of
-from tinyflux_pl.weights.key_prefixes import NETWORK
+from tinyflux_pl.weights.key_layout import (
+    ONE_RELEASE,
+    KeyLayout,
+    is_wide,
+    packed_in,
+    tensors_of_network,
+)
+from tinyflux_pl.weights.packed_rows import PackedRows, multiplied_out
 from tinyflux_pl.weights.weight_files import WeightFiles
 
-ONE_RELEASE = (
-    "give weights and structure of one release; a single file takes its structure from the "
-    "configuration"
-)
+# of a network and its packed weights by key: changes layers, and returns what they store of these
+Keep = Callable[[nn.Module, Mapping[str, PackedRows], str], dict[str, Tensor]]
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name and transformers'
 OTHER_FORMATS = (
     ".bin",
@@ -52,20 +56,6 @@ class WeightSource:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, from the headers alone; CorruptCheckpoint for a torn file."""
         return self.weights.shapes()
-
-
-@dataclass(frozen=True)
-class KeyLayout:
-    """The original key layout of a network and its conversion to that of diffusers.
-
-    `prefixes` begin its keys inside a checkpoint, whose other parts are not read. A file is in this
-    layout if one of the network's keys contains `mark`. `convert(tensors, structure)` renames,
-    splits and reorders; unknown keys are returned as they are, to be reported as unexpected.
-    """
-
-    mark: str
-    convert: Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Tensor]]
-    prefixes: tuple[str, ...] = NETWORK
 
 
 def find(
@@ -111,6 +101,7 @@ def fill(
     structure: dict[str, Any] | None = None,
     ignored: Sequence[str] = (),
     wide: Sequence[str] = (),
+    keep: Keep | None = None,
 ) -> nn.Module:
     """Put a release's tensors into a module of the meta device, strictly, in `dtype`.
 
@@ -119,16 +110,24 @@ def fill(
     Where the file already has `dtype` its memory-mapped pages become the weights, without a copy.
     float8, int8 and the blocks of GGUF are dequantized (weights.dequantize, gguf_file). `ignored`
     are patterns of keys that the reference does not read either, `wide` names of submodules that
-    stay in fp32. Raises what `require_fit` does, before a weight is read.
+    stay in fp32. `keep` takes the blocks that stay packed: see `fill_outline`. Raises what
+    `require_fit` does, before a weight is read.
     """
     require_fit(module, source, dtype, original, structure, ignored)
-    tensors = _tensors_of_network(
-        source.weights.tensors(dtype), source.where, dtype, original, structure, ignored
+    tensors = tensors_of_network(
+        source.weights.tensors(dtype, packed=keep is not None),
+        source.where,
+        dtype,
+        original,
+        structure,
+        ignored,
     )
-    types = {key: torch.float32 if set(key.split(".")) & set(wide) else dtype for key in tensors}
-    cast = {
-        key: value.to(types[key]) if value.is_floating_point() else value
+    kept = {} if keep is None else keep(module, packed_in(tensors, wide), source.where)
+    types = {key: torch.float32 if is_wide(key, wide) else dtype for key in tensors}
+    cast = kept | {
+        key: multiplied_out(value).to(types[key]) if value.is_floating_point() else value
         for key, value in tensors.items()
+        if key not in kept
     }
     module.load_state_dict(cast, strict=True, assign=True)
     empty = [
@@ -145,6 +144,28 @@ def fill(
     return module
 
 
+def fill_outline(
+    module: nn.Module,
+    source: WeightSource,
+    dtype: torch.dtype,
+    keep: Keep,
+    original: KeyLayout | None = None,
+    structure: dict[str, Any] | None = None,
+    ignored: Sequence[str] = (),
+    wide: Sequence[str] = (),
+) -> nn.Module:
+    """The module on the meta device with the layers that `fill` would give it, by the headers.
+
+    `keep(module, packed, where)` changes layers in place for weights that are PackedRows, and
+    returns what of them it keeps, as the layers store it.
+    """
+    require_fit(module, source, dtype, original, structure, ignored)
+    outlines = source.weights.outlines(dtype, packed=True)
+    tensors = tensors_of_network(outlines, source.where, dtype, original, structure, ignored)
+    keep(module, packed_in(tensors, wide), source.where)
+    return module
+
+
 def require_fit(
     module: nn.Module,
     source: WeightSource,
@@ -158,7 +179,7 @@ def require_fit(
     Raises CheckpointMismatch naming keys of another shape, missing, unexpected or packed,
     CorruptCheckpoint for a torn file.
     """
-    tensors = _tensors_of_network(
+    tensors = tensors_of_network(
         source.weights.outlines(), source.where, dtype, original, structure, ignored
     )
     expected = module.state_dict()
@@ -168,33 +189,6 @@ def require_fit(
             raise CheckpointMismatch(
                 f"{key} is packed as {value.dtype}", where=source.where, cure=UNPACKED
             )
-
-
-def _tensors_of_network(
-    tensors: Mapping[str, Tensor],
-    where: str,
-    dtype: torch.dtype,
-    original: KeyLayout | None,
-    structure: dict[str, Any] | None,
-    ignored: Sequence[str],
-) -> dict[str, Tensor]:
-    """This network's tensors under its own keys, dequantized."""
-    prefixes = original.prefixes if original else NETWORK
-    renamed = plain(key_prefixes.network_tensors(tensors, prefixes, where), dtype, where)
-    if original is not None and any(original.mark in key for key in renamed):
-        try:
-            converted = original.convert(dict(renamed), structure or {})
-            # some tables return None
-            renamed = {key: value for key, value in converted.items() if value is not None}
-        # a key, a split or a layer that is not there
-        except (KeyError, RuntimeError, IndexError, ValueError) as error:
-            what = f"not the complete original layout: {type(error).__name__} {str(error)[:200]}"
-            raise CheckpointMismatch(what, where=where, cure=ONE_RELEASE) from error
-    return {
-        key: value
-        for key, value in renamed.items()
-        if not any(re.search(pattern, key) for pattern in ignored)
-    }
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:

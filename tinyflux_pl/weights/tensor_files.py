@@ -26,13 +26,24 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     return headers.tensor_shapes(path)
 
 
-def outlines(path: str | Path) -> dict[str, Tensor]:
-    """Every tensor on the meta device; raises what weights.headers and gguf_file do."""
+def outlines(
+    path: str | Path, dtype: torch.dtype = torch.float32, *, packed: bool = False
+) -> dict[str, Tensor]:
+    """Every tensor on the meta device; raises what weights.headers and gguf_file do.
+
+    With `packed`, rows of GGUF's blocks are PackedRows of `dtype`.
+    """
+    if packed and gguf_file.is_gguf(path):
+        return dict(gguf_file.packed_tensors(path, dtype, meta=True))
     return gguf_file.outlines(path) if gguf_file.is_gguf(path) else headers.outlines(path)
 
 
-def tensors(path: str | Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Every tensor as it is stored; those that GGUF packs in `dtype`."""
+def tensors(
+    path: str | Path, dtype: torch.dtype = torch.float32, *, packed: bool = False
+) -> dict[str, Tensor]:
+    """Every tensor as it is stored; those that GGUF packs in `dtype`, or `packed` as PackedRows."""
+    if packed and gguf_file.is_gguf(path):
+        return dict(gguf_file.packed_tensors(path, dtype))
     if gguf_file.is_gguf(path):
         return gguf_file.tensors(path, dtype)
     return files.read_tensors(path)

@@ -31,24 +31,29 @@ class WeightFiles:
     variant: str | None = None
     shard_of: Mapping[str, str] | None = None
 
-    def tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    def tensors(
+        self, dtype: torch.dtype = torch.float32, *, packed: bool = False
+    ) -> dict[str, Tensor]:
         """Every tensor, mapped from disk and read when it is used; GGUF's packed ones in `dtype`.
 
-        CorruptCheckpoint for a torn file, a shard of zeros and a shard that lacks what the index
-        says that it holds, CheckpointMismatch for a key that the index does not name.
+        With `packed` those are PackedRows. CorruptCheckpoint for a torn file, a shard of zeros and
+        a shard that lacks what the index says that it holds, CheckpointMismatch for a key that the
+        index does not name.
         """
-        return self._followed(partial(self._values, dtype=dtype))
+        return self._followed(partial(self._values, dtype=dtype, packed=packed))
 
-    def outlines(self) -> dict[str, Tensor]:
+    def outlines(
+        self, dtype: torch.dtype = torch.float32, *, packed: bool = False
+    ) -> dict[str, Tensor]:
         """The same on the meta device, from the headers alone."""
-        return self._followed(tensor_files.outlines)
+        return self._followed(partial(tensor_files.outlines, dtype=dtype, packed=packed))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, from the headers alone."""
         return self._followed(tensor_files.shapes)
 
-    def _values(self, file: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-        tensors = tensor_files.tensors(file, dtype)
+    def _values(self, file: Path, dtype: torch.dtype, packed: bool) -> dict[str, Tensor]:
+        tensors = tensor_files.tensors(file, dtype, packed=packed)
         if self.shard_of is not None:
             require_values(tensors, str(file))
         return tensors

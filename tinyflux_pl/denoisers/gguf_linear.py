@@ -1,0 +1,162 @@
+"""Linear layers that keep the blocks of a GGUF file, and multiply them out at each forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.weights.gguf_types import NumberType
+from tinyflux_pl.weights.packed_rows import PackedRows
+
+PIECE = 2**24  # numbers multiplied out at once in fp32, beside the weight in its own dtype
+WHERE = "model.packed"
+UNPACKED = f"{WHERE}=false multiplies the file out once, into model.dtype"
+
+Blocks = UInt8[Tensor, "n bytes"]
+
+
+class GGUFLinear(nn.Linear):
+    """y = x W^T + b, W kept as blocks of a GGUF file: `weight` (N, bytes) uint8, frozen.
+
+    W is multiplied out in fp32 and rounded to `stored`, the dtype of the network, as if it had been
+    on loading: the product has the same bits. A gradient reaches x; W is multiplied out again for
+    it. A subclass of nn.Linear, so that adapters find it.
+    """
+
+    def __init__(self, linear: nn.Linear, rows: PackedRows) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.kind, self.stored = rows.kind, rows.dtype
+        empty = torch.empty(rows.blocks.shape, dtype=torch.uint8, device="meta")
+        self.weight = nn.Parameter(empty, requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, input: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
+        """In the dtype of the input, or autocast's."""
+        device = input.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            input = input.to(torch.get_autocast_dtype(device))
+        return product(input, self.weight, self.bias, self.kind, self.stored)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.kind.name}"
+
+
+def product(
+    x: Float[Tensor, "*b k"],
+    blocks: Blocks,
+    bias: Tensor | None,
+    kind: NumberType,
+    stored: torch.dtype,
+) -> Float[Tensor, "*b n"]:
+    """x W^T + b in the dtype of x; a gradient reaches x alone."""
+    if has_torch_function_unary(x):  # a plan of mixed precision, which counts without values
+        return handle_torch_function(product, (x,), x, blocks, bias, kind, stored)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Product.apply(x, blocks, bias, kind, stored)
+    return _product(x, blocks, bias, kind, stored)
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b, and the gradient of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        blocks: Tensor,
+        bias: Tensor | None,
+        kind: NumberType,
+        stored: torch.dtype,
+    ) -> Tensor:
+        ctx.save_for_backward(blocks)
+        ctx.kind, ctx.stored = kind, stored
+        return _product(x, blocks, bias, kind, stored)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (blocks,) = ctx.saved_tensors
+        return gradient @ multiply_out(blocks, ctx.kind, ctx.stored, gradient.dtype), *(None,) * 4
+
+
+def _product(
+    x: Tensor, blocks: Tensor, bias: Tensor | None, kind: NumberType, stored: torch.dtype
+) -> Tensor:
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.linear(x, multiply_out(blocks, kind, stored, x.dtype), bias)
+
+
+def multiply_out(
+    blocks: Blocks, kind: NumberType, stored: torch.dtype, dtype: torch.dtype
+) -> Float[Tensor, "n k"]:
+    """The numbers of blocks by diffusers' functions: in fp32, rounded to `stored`, in `dtype`."""
+    function = _functions()[kind.name]
+    width = blocks.shape[1] // kind.size * kind.block
+    values = blocks.new_empty(len(blocks), width, dtype=dtype)
+    step = max(1, PIECE // width)
+    for first in range(0, len(blocks), step):
+        piece = blocks[first : first + step].reshape(-1, kind.size)
+        numbers = function(piece, kind.block, kind.size, dtype=torch.float32)
+        values[first : first + step] = numbers.reshape(-1, width).to(stored)
+    return values
+
+
+def readable_types() -> set[str]:
+    """Names of the types whose blocks can stay as they are."""
+    return {name for name in _functions() if name != "BF16"}
+
+
+def keep_blocks(
+    network: nn.Module, packed: Mapping[str, PackedRows], where: str
+) -> dict[str, Tensor]:
+    """Replace each nn.Linear whose weight is packed, in place; returns the blocks by key.
+
+    Other modules are left, whose numbers are multiplied out. CheckpointMismatch, before a layer is
+    changed, for a type that is not among `readable_types`.
+    """
+    layers = {}
+    readable = readable_types()
+    for key, rows in packed.items():
+        path, _, leaf = key.rpartition(".")
+        layer = network.get_submodule(path)
+        if leaf != "weight" or type(layer) is not nn.Linear:
+            continue
+        if rows.kind.name not in readable:
+            what = f"{key} is packed as {rows.kind.name}, which is multiplied out on loading alone"
+            raise CheckpointMismatch(what, where=where, cure=UNPACKED)
+        layers[path] = layer
+    for path, layer in layers.items():
+        network.set_submodule(path, GGUFLinear(layer, packed[f"{path}.weight"]))
+    return {f"{path}.weight": packed[f"{path}.weight"].blocks for path in layers}
+
+
+def kept_layers(network: nn.Module) -> list[GGUFLinear]:
+    """The layers that keep blocks."""
+    return [module for module in network.modules() if isinstance(module, GGUFLinear)]
+
+
+def require_numbers(network: nn.Module, reader: str) -> None:
+    """Raise ConfigError, naming the reader of weights, for a network that keeps blocks."""
+    if kept_layers(network):
+        what = f"{reader} reads the numbers of weights that stay packed as in their GGUF file"
+        raise ConfigError(what, where=WHERE, cure=UNPACKED)
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Parameters of a network, of blocks the numbers that they stand for."""
+    count = sum(parameter.numel() for parameter in network.parameters())
+    layers = kept_layers(network)
+    return count + sum(x.in_features * x.out_features - x.weight.numel() for x in layers)
+
+
+def _functions() -> dict[str, Callable[..., Tensor]]:
+    from diffusers.quantizers.gguf import utils
+
+    return {kind.name: function for kind, function in utils.dequantize_functions.items()}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests import gguf_files
 from tests.engine.test_packing import linear, network
 from tinyflux_pl.engine import outline
 from tinyflux_pl.engine.packed_linear import PackedLinear
@@ -88,3 +89,19 @@ def test_a_plan_counts_the_activations_of_packed_layers_in_the_format_of_the_ste
         return step.second - step.first
 
     assert 0 <= peak(True) - peak(False) <= 4 * 64 * tokens
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_plan_keeps_no_multiplied_out_weight_for_each_layer_of_gguf_blocks(precision):
+    pytest.importorskip("gguf")
+    width = 256
+
+    def peak(depth):
+        layers = [nn.Linear(width, width, bias=False) for _ in range(depth)]
+        model = gguf_files.keep(nn.Sequential(*layers)).to("meta").requires_grad_(False)
+        inputs = torch.zeros(8, width, device="meta", requires_grad=True)
+        return outline.step(model, lambda samples: model(inputs[:samples]).sum(), precision).at(2)
+
+    bytes_of_one = width * width * (2 if precision == "bf16-mixed" else 4)
+    assert peak(2) > bytes_of_one
+    assert peak(8) - peak(2) < 0.5 * bytes_of_one

@@ -13,6 +13,7 @@ from tests.families.test_single_files import image, structure_overrides
 from tests.weights.flux1_original import to_original
 from tinyflux_pl.app import inference_memory
 from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.planned_parts import weightless
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.denoisers.flux2 import Flux2Denoiser
 from tinyflux_pl.denoisers.flux3 import Flux3Denoiser
@@ -122,6 +123,16 @@ def test_the_plan_of_a_gguf_file_counts_and_names_its_blocks(flux, tmp_path):
         with pytest.raises(ConfigError, match=rf"{reader.split('=')[0]} reads[\s\S]*model\.packed"):
             packed = settings("generate", tmp_path, *line, "model.packed=true", reader)
             inference_memory.plan(packed)
+
+
+def test_a_plan_takes_codec_and_text_by_structure_beside_a_gguf_file_alone(tmp_path):
+    tensors = {"a.weight": torch.randn(4, 32)}
+    gguf_files.write(tmp_path / "a.gguf", tensors)
+    save_file(tensors, tmp_path / "a.safetensors")
+    for name, kept in (("a.gguf", None), ("a.safetensors", str(tmp_path / "a.safetensors"))):
+        line = ("model=flux1_dev", f"model.weights='{tmp_path / name}'", "prompt=red")
+        config = weightless(settings("generate", tmp_path, *line))
+        assert config.codec["weights"] == config.text["weights"] == kept
 
 
 def test_a_t5_from_gguf_embeds_as_the_same_values_do(flux, tmp_path):

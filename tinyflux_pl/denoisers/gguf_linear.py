@@ -81,8 +81,8 @@ class _Product(torch.autograd.Function):
         return _product(x, blocks, bias, kind, stored)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (blocks,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,), (blocks,) = gradients, ctx.saved_tensors
         return gradient @ multiply_out(blocks, ctx.kind, ctx.stored, gradient.dtype), *(None,) * 4
 
 

@@ -89,9 +89,9 @@ class DiffusersNetwork:
         if torch.get_default_device().type == "meta":
             outline: Any = self._in(self.skeleton(settings), torch_dtype)
             if source is not None and keep is not None:
-                load_release.fill_outline(
-                    outline, source, torch_dtype, keep, *self._read_as(settings)
-                )
+                read_as = self._read_as(settings)
+                with known_releases.recognised(outline, source):
+                    load_release.fill_outline(outline, source, torch_dtype, keep, *read_as)
             outline.weight_files = () if source is None else source.weights.files
             return outline
         if source is not None:

@@ -159,10 +159,12 @@ def test_rows_are_split_and_joined_in_blocks_and_other_operations_read_numbers()
 
 
 def test_rows_of_two_types_are_not_joined_in_blocks_though_their_sizes_are_equal():
-    (one, values), (two, others) = rows("Q4_K"), rows("Q4_0")
+    (one, values), (two, second_values) = rows("Q4_K"), rows("Q4_0")
     assert one.blocks.shape == two.blocks.shape
     joined = torch.cat((one, two))
-    assert not isinstance(joined, PackedRows) and torch.equal(joined, torch.cat((values, others)))
+    assert not isinstance(joined, PackedRows) and torch.equal(
+        joined, torch.cat((values, second_values))
+    )
 
 
 def test_a_layer_of_a_type_that_only_loading_multiplies_out_is_refused(tmp_path):
@@ -179,7 +181,7 @@ def test_weights_that_are_no_gguf_file_are_refused(tmp_path):
             Flux1Denoiser.released.load(dict(STRUCTURE), weights=weights, packed=True)
 
 
-def test_what_reads_the_numbers_of_weights_is_refused(file):
+def test_another_packing_on_blocks_is_refused(file):
     packed = network(file, packed=True)
     with pytest.raises(ConfigError, match=r"engine\.precision=int8[\s\S]*model\.packed=false"):
         pack(packed, "int8")

@@ -125,14 +125,14 @@ def test_the_plan_of_a_gguf_file_counts_and_names_its_blocks(flux, tmp_path):
             inference_memory.plan(packed)
 
 
-def test_a_plan_takes_codec_and_text_by_structure_beside_a_gguf_file_alone(tmp_path):
+def test_a_plan_of_a_gguf_file_alone_takes_codec_and_text_by_structure(tmp_path):
     tensors = {"a.weight": torch.randn(4, 32)}
     gguf_files.write(tmp_path / "a.gguf", tensors)
     save_file(tensors, tmp_path / "a.safetensors")
     for name, kept in (("a.gguf", None), ("a.safetensors", str(tmp_path / "a.safetensors"))):
         line = ("model=flux1_dev", f"model.weights='{tmp_path / name}'", "prompt=red")
         config = weightless(settings("generate", tmp_path, *line))
-        assert config.codec["weights"] == config.text["weights"] == kept
+        assert config.codec["weights"] == config.text["t5"] == kept
 
 
 def test_a_t5_from_gguf_embeds_as_the_same_values_do(flux, tmp_path):

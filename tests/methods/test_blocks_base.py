@@ -35,18 +35,18 @@ def both():
 @pytest.fixture(scope="module")
 def adapters():
     """An adapter of random numbers of each kind."""
-    made = {}
+    read = {}
     for kind in ("lora", "dora", "lokr"):
         denoiser = SMALL["flux1"]()
         LoRA(rank=2, **{kind: True} if kind != "lora" else {}).prepare(denoiser)
         for name, parameter in denoiser.named_parameters():
             if "lora_" in name:
                 parameter.data += 0.1 * torch.randn_like(parameter)
-        made[kind] = read_out(denoiser)
-    return made
+        read[kind] = read_out(denoiser)
+    return read
 
 
-def test_lora_learns_beside_blocks_as_beside_their_numbers():
+def test_lora_learns_on_blocks_as_on_their_numbers():
     gradients = []
     for denoiser in both():
         question = example(denoiser)
@@ -76,7 +76,7 @@ def test_a_lora_file_draws_on_blocks_as_on_their_numbers(adapters):
 
 
 @pytest.mark.parametrize("kind", ["dora", "lokr"])
-def test_adapters_that_compute_with_weights_are_refused_beside_blocks(kind, adapters):
+def test_adapters_that_compute_with_weights_are_refused_on_blocks(kind, adapters):
     with pytest.raises(ConfigError, match=rf"{kind}[\s\S]*model\.packed=false"):
         put_in(both()[1], [(adapters[kind], 1.0)])
 
@@ -96,7 +96,7 @@ def test_adapters_that_compute_with_weights_are_refused_beside_blocks(kind, adap
         ("few_step", {}, "trains them"),
     ],
 )
-def test_methods_train_beside_blocks_or_say_why_they_cannot(name, options, says):
+def test_methods_train_on_blocks_or_say_why_they_cannot(name, options, says):
     method = build_method(name, options)
     base_precision.check_blocks({"packed": None}, method)
     if says is None:

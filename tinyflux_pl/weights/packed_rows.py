@@ -61,7 +61,7 @@ class PackedRows(Tensor):
         return func(*tree_map(multiplied_out, args), **tree_map(multiplied_out, kwargs))
 
 
-# operations that cut along a dimension -> its place among their arguments
+# operations that cut along a dimension -> its position among their arguments
 CUTS = {
     aten.split.Tensor: 2,
     aten.split_with_sizes.default: 2,
@@ -92,5 +92,5 @@ def _joins_rows(tensors: list[Any], dim: int = 0) -> bool:
 
 
 def _dimension(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    place = CUTS[func]
-    return args[place] if len(args) > place else kwargs.get("dim", 0)
+    position = CUTS[func]
+    return args[position] if len(args) > position else kwargs.get("dim", 0)

@@ -1,7 +1,7 @@
 """LoRA on a TinyFlux that was trained on shapes: a ninth colour from 24 pictures.
 
-Beside them lie pictures of the eight colours that the base has drawn itself, so that it keeps them
-(the prior of DreamBooth, Ruiz et al. 2022).
+Beside them lie pictures of the eight colours that the base has drawn itself, on which it teaches in
+every step (data=folder_prior pathway=online), so that the adapter keeps them.
 
 python -m benchmarks.ninth_colour BASE_RUN FOLDER [train.py's words]
 
@@ -74,7 +74,8 @@ def write_pictures(folder: Path) -> None:
 
 @torch.no_grad()
 def write_prior(pipeline: Pipeline, folder: Path) -> None:
-    """PRIOR pictures of the eight colours as the base draws them."""
+    """PRIOR pictures of the eight colours as the base draws them, with its own steps."""
+    folder.mkdir()
     captions = [
         caption_of(attributes(EIGHT[i % len(EIGHT)], 1000 + i), i % 5) for i in range(PRIOR)
     ]
@@ -113,11 +114,15 @@ def pipeline_of(base: Path, *adapters: Path) -> Pipeline:
 def main(base: Path, folder: Path, *words: str) -> None:
     """Pictures, run, table."""
     write_pictures(folder / "pictures")
-    write_prior(pipeline_of(base), folder / "pictures")
-    network = ["model=tiny", "experts=none", "method=lora", f"init={base.resolve()}"]
+    write_prior(Pipeline.from_checkpoint(base), folder / "prior")
+    run = base.resolve()
+    teacher = ["experts=denoiser", "pathway=online", "teacher=checkpoint"]
+    teacher += [f"teacher.checkpoint={run}"]
+    network = ["model=tiny", "method=lora", f"init={run}", *teacher]
     data = [
-        "data=folder",
+        "data=folder_prior",
         f"data.root={(folder / 'pictures').resolve()}",
+        f"data.prior_root={(folder / 'prior').resolve()}",
         f"data.image_size={SIDE}",
     ]
     quiet = ["callbacks.preview.every_steps=0", "callbacks.validation.every_steps=0"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.app.runs import SMALLEST, run, settings
+from tests.app.runs import SMALLEST, photographs, run, settings
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.training_memory import Planner
 from tinyflux_pl.cache.store import CacheStore
@@ -89,3 +89,21 @@ def test_unsupported_settings_are_refused_before_anything_is_cached(tmp_path, li
 def test_a_student_in_other_latents_is_refused(tmp_path):
     with pytest.raises(SpecMismatch, match="channels is 12, expected 48"):
         run("train", tmp_path, *ONLINE, "codec.fold=4", "model.patch_size=1", "run=other")
+
+
+def test_the_base_teaches_an_adapter_on_the_prior_pictures_alone(root, trained):
+    """data=folder_prior: the new pictures are the data's, all others the base's."""
+    names = ("astronaut", "chelsea", "coffee")
+    new, prior = (photographs(root / name, names[k:]) for k, name in enumerate(("new", "prior")))
+    data = ("data=folder_prior", f"data.root={new}", f"data.prior_root={prior}")
+    data += ("data.validation_fraction=0.4", "data.evaluation_prompts=0", "data.image_size=32")
+    base = ("experts=denoiser", "pathway=online", "teacher=checkpoint", f"init={trained}")
+    base += (f"teacher.checkpoint={trained}", "method=lora", "model=tiny", *SMALLEST)
+    lines = (*base, *data, "text.width=128", "callbacks.preview.count=1", "steps=1", "run=kept")
+    targets = Parts.from_config(settings("train", root, *lines)).student_objective(None)
+    assert targets.velocity_targets.sources.tolist() == [1]
+    run("train", root, *lines)
+    stores = [
+        CacheStore.open(root / "cache" / name / "train") for name in ("folder", "folder_prior")
+    ]
+    assert all(set(store.groups()) == {"encodings"} for store in stores)

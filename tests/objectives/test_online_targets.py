@@ -1,5 +1,7 @@
 """A teacher in the step: which samples it teaches, at which time and noise, on any path."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -82,3 +84,10 @@ def test_no_gradient_and_no_weight_of_the_teacher_enters_the_step():
     teacher = oracle(batch)
     draw = objective_of(OnlineTargets(teacher, weight=0.5, ramp_steps=4)).draw(spy, batch, 2)
     assert not draw.teacher.velocity.requires_grad and draw.teacher.weight == 0.25
+
+
+def test_it_teaches_on_the_chosen_sources_alone():
+    batch, spy = make_batch(8, experts=False), Spy()
+    batch = replace(batch, dataset_ids=torch.arange(8) % 3)
+    draw = objective_of(OnlineTargets(oracle(batch), sources=[0, 2])).draw(spy, batch, 0)
+    assert torch.equal(draw.teacher.used, batch.dataset_ids != 1)

@@ -48,8 +48,11 @@ def velocities(
         return pathway.velocity_targets(config.pathway, cached.values(), config.seed)
     from tinyflux_pl.objectives.online_targets import OnlineTargets
 
+    listed = [node.experts for node in config.data.sources.values()]
+    (expert,) = config.experts
+    taught = [k for k, names in enumerate(listed) if names is None or expert in names]
     settings = config.pathway.online.plain
-    return OnlineTargets(online.denoiser, **settings, seed=config.seed)
+    return OnlineTargets(online.denoiser, **settings, seed=config.seed, sources=taught)
 
 
 def resident_bytes(method: Method, online: Teacher | None) -> int:

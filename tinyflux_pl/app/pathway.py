@@ -167,7 +167,7 @@ def _check_nodes(config: DataJob) -> None:
 
 
 def _check_online(config: DataJob) -> None:
-    """Refuse several teachers in a step, and one that only some of the data has."""
+    """Refuse several teachers in a step."""
     if config.pathway.online is None or not config.experts:
         return
     if len(config.experts) > 1:
@@ -176,13 +176,6 @@ def _check_online(config: DataJob) -> None:
             where="experts",
             cure="experts=" + " or experts=".join(config.experts) + ", or pathway=velocity",
         )
-    for source, node in config.data.sources.items():
-        if node.experts == []:
-            raise ConfigError(
-                "pathway=online teaches on all of the data, and this source is without teachers",
-                where=f"data.sources.{source}.experts",
-                cure=f"data.sources.{source}.experts=null, or pathway=velocity",
-            )
 
 
 def _check_line(config: DataJob) -> None:

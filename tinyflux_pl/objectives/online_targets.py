@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ class OnlineTargets:
     """Targets from a frozen denoiser of the student's latents and text (Hinton et al. 2015).
 
     With `probability` a sample whose prompt is kept regresses (1 - w) v_data + w v_teacher, at its
-    own t and noise; w rises from 0 to `weight` over `ramp_steps`. Of objectives.TeacherTargets.
+    own t and noise; w rises from 0 to `weight` over `ramp_steps`. `sources` are the places among
+    the run's that it teaches on, from 0; None: all. Of objectives.TeacherTargets.
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class OnlineTargets:
         weight: float = 1.0,
         ramp_steps: int = 0,
         seed: int = 0,
+        sources: Sequence[int] | None = None,
     ) -> None:
         self.teacher = teacher
         self.probability, self.weight, self.ramp_steps = probability, weight, ramp_steps
         self.seed = seed
+        self.sources = None if sources is None else torch.tensor(sources)
 
     def weight_at(self, step: int) -> float:
         """w at an optimizer step."""
@@ -53,6 +57,9 @@ class OnlineTargets:
         ids, device = batch.sample_ids.tolist(), batch.latents.device
         chance = rng.uniform(self.seed, "teacher_target", ids, step)
         used = to_device((chance < self.probability) & keep_text, device)
+        if self.sources is not None:
+            taught = torch.isin(batch.dataset_ids, self.sources.to(batch.dataset_ids.device))
+            used = used & to_device(taught, device)
         t = to_device(t, device)
         with torch.no_grad():
             predicted = velocity(

@@ -12,6 +12,7 @@ from tinyflux_pl.core.protocols import Denoiser, Expert
 from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
 from tinyflux_pl.objectives.flow import Draw, FlowObjective
+from tinyflux_pl.objectives.teacher_target import TeacherTargets
 
 
 class PriorPreservation(FlowObjective):
@@ -37,6 +38,7 @@ class PriorPreservation(FlowObjective):
         seed: int = 0,
         prior_weight: float = 1.0,
         class_source: int = 1,
+        velocity_targets: TeacherTargets | None = None,
     ) -> None:
         super().__init__(
             timesteps,
@@ -51,6 +53,7 @@ class PriorPreservation(FlowObjective):
             background,
             map_weighting,
             seed,
+            velocity_targets,
         )
         if not 0 <= prior_weight < float("inf"):
             raise ConfigError(

@@ -28,6 +28,7 @@ DATA = [
     ("data.evaluation_prompts=many", "an integer"),
     ("data.evaluation_prompts=-1", "at least 0"),
     ("data.in_memory=3", "true or false"),
+    ("data.limit=0", "at least 1"),  # of a key that may be null, too
     ("data.store_dtype=float8", "float16"),
     ("data.shard_size=0", "at least 1"),
     ("data.extraction_batch=0.5", "an integer"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import UnionType
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tinyflux_pl.config import signatures
 from tinyflux_pl.core.errors import ConfigError
@@ -59,7 +59,7 @@ class Keys:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            for limit in getattr(hint, "__metadata__", ()):
+            for limit in _limits(hint):
                 value = getattr(self, name)
                 for number in value if isinstance(value, list) else [value]:
                     if number is not None and number not in limit:
@@ -117,6 +117,12 @@ def _refuse_unknown_keys(node: Mapping[str, Any], where: str, hints: Mapping[str
             key = _join(where, name)
             cure = signatures.suggestion(key, keys) + "leave it out"
             raise ConfigError(f"nothing reads {key}", where=key, cure=cure)
+
+
+def _limits(hint: Any) -> list[Any]:
+    """The limits of an annotation: of Annotated[X, LIMIT], also within `... | None`."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [limit for kind in kinds for limit in getattr(kind, "__metadata__", ())]
 
 
 def _without_none(hint: Any) -> Any:

@@ -86,7 +86,7 @@ def test_no_gradient_and_no_weight_of_the_teacher_enters_the_step():
     assert not draw.teacher.velocity.requires_grad and draw.teacher.weight == 0.25
 
 
-def test_it_teaches_on_the_chosen_sources_alone():
+def test_only_the_chosen_sources_are_taught():
     batch, spy = make_batch(8, experts=False), Spy()
     batch = replace(batch, dataset_ids=torch.arange(8) % 3)
     draw = objective_of(OnlineTargets(oracle(batch), sources=[0, 2])).draw(spy, batch, 0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.app.runs import SMALLEST, photographs, run, settings
+from tinyflux_pl.app.caches.sources import open_sources
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.training_memory import Planner
 from tinyflux_pl.cache.store import CacheStore
@@ -99,11 +100,12 @@ def test_the_base_teaches_an_adapter_on_the_prior_pictures_alone(root, trained):
     data += ("data.validation_fraction=0.4", "data.evaluation_prompts=0", "data.image_size=32")
     base = ("experts=denoiser", "pathway=online", "teacher=checkpoint", f"init={trained}")
     base += (f"teacher.checkpoint={trained}", "method=lora", "model=tiny", *SMALLEST)
+    data += ("data.captions.trigger=zorp",)
     lines = (*base, *data, "text.width=128", "callbacks.preview.count=1", "steps=1", "run=kept")
     targets = Parts.from_config(settings("train", root, *lines)).student_objective(None)
     assert targets.velocity_targets.sources.tolist() == [1]
     run("train", root, *lines)
-    stores = [
-        CacheStore.open(root / "cache" / name / "train") for name in ("folder", "folder_prior")
-    ]
-    assert all(set(store.groups()) == {"encodings"} for store in stores)
+    for source in open_sources(Parts.from_config(settings("train", root, *lines))):
+        captions = [caption for _, caption in source.train.records.captions()]
+        assert captions and all(("zorp" in c) == (source.name == "folder") for c in captions)
+        assert set(source.train.store.groups()) == {"encodings"}

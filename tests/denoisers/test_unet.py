@@ -6,7 +6,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning
-from tinyflux_pl.denoisers.unet import UNetDenoiser, build_unet
+from tinyflux_pl.denoisers.unet import UNetDenoiser, build_unet, coordinate_channels
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 from tinyflux_pl.text.hashed_words import HashedWords
 
@@ -134,3 +134,47 @@ def test_blocks_with_unsupported_attention_are_refused():
     }
     with pytest.raises(ConfigError, match="down_blocks"):
         UNetDenoiser(config, LinearPath(1), "velocity", LATENTS, TEXT)
+
+
+def test_refined_tokens_know_their_neighbours_and_no_padding(x, cond):
+    t = torch.tensor([0.5, 0.5])
+    net, plain = small(text_layers=1).eval(), small().eval()
+    plain.unet.load_state_dict(net.unet.state_dict())
+    assert not torch.allclose(net(x, t, cond).sample, plain(x, t, cond).sample, atol=1e-4)
+    tokens, mask = cond.text.tokens, cond.text.mask
+    other = tokens.clone()
+    other[0, 0] = tokens[0, 2]
+    difference = (net.text_refiner(other, mask) - net.text_refiner(tokens, mask)).abs()
+    assert difference[0, 1].max() > 1e-3
+    assert difference[1].max() == 0
+    other = tokens.clone()
+    other[~mask] = 5.0
+    changed = Conditioning(type(cond.text)(other, mask, cond.text.pooled))
+    torch.testing.assert_close(net(x, t, cond).sample, net(x, t, changed).sample)
+
+
+def test_coordinates_are_even_and_of_the_latents_alone():
+    columns, rows = coordinate_channels(torch.zeros(1, 4, 3, 5))[0]
+    torch.testing.assert_close(columns[1], torch.linspace(-1, 1, 5))
+    torch.testing.assert_close(rows[:, 2], torch.linspace(-1, 1, 3))
+
+
+def test_a_unet_with_coordinates_tells_places_apart(cond):
+    net = small(coordinates=True).eval()
+    even = torch.zeros(2, 4, 8, 8)
+    sample = net(even, torch.tensor([0.5, 0.5]), cond).sample
+    assert sample.shape == even.shape
+    assert not torch.allclose(sample[..., 3, 3], sample[..., 4, 4], atol=1e-4)
+
+
+def test_what_a_published_unet_lacks_is_rebuilt_and_absent_where_it_is_not_used(x, cond):
+    net = small(text_layers=2, coordinates=True)
+    rebuilt = UNetDenoiser.from_config(net.config_dict(), net.path)
+    rebuilt.load_state_dict(net.state_dict())
+    assert len(rebuilt.text_refiner.layers) == 2
+    assert not {"text_layers", "coordinates"} & set(small().config_dict())
+
+
+def test_text_layers_of_a_width_without_four_heads_are_refused():
+    with pytest.raises(ConfigError, match="width 18"):
+        build_unet(LATENTS, TextSpec(18, 6, 18), LinearPath(1), "velocity", text_layers=1, **SIZE)

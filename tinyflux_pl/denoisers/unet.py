@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.unet_attention import install
 from tinyflux_pl.diffusion.prediction import check_kind
+from tinyflux_pl.nets.text_refiner import TextRefiner
 
 
 class UNetDenoiser(DenoiserModule):
@@ -22,6 +24,8 @@ class UNetDenoiser(DenoiserModule):
     flow teachers, 999 for an index into a table of 1000 betas. Text tokens go to cross-attention,
     with their mask unless `masks_text` is False (Stable Diffusion attends to its padding); pooled
     text goes beside the time embedding when `unet_config` has class_embed_type "projection".
+    With `text_layers` transformer layers the tokens read each other first, and with `coordinates`
+    two more input channels hold each cell's place from -1 to 1; published UNets have neither.
     """
 
     name = "unet"
@@ -37,6 +41,8 @@ class UNetDenoiser(DenoiserModule):
         text_spec: TextSpec,
         time_scale: float = 1000.0,
         masks_text: bool = True,
+        text_layers: int = 0,
+        coordinates: bool = False,
     ) -> None:
         super().__init__()
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -45,6 +51,8 @@ class UNetDenoiser(DenoiserModule):
         self.unet_config = {k: v for k, v in unet_config.items() if not k.startswith("_")}
         self.unet = UNet2DConditionModel(**self.unet_config)
         install(self.unet)
+        self.text_layers, self.coordinates = text_layers, coordinates
+        self.text_refiner = TextRefiner(text_spec.width, text_layers) if text_layers else None
         self.path = path
         self.prediction = prediction
         self.time_scale = float(time_scale)
@@ -52,7 +60,8 @@ class UNetDenoiser(DenoiserModule):
         self.text_spec = text_spec
         self.masks_text = masks_text
         net = self.unet.config
-        _require_width("channels", net["in_channels"], latent_spec.channels)
+        inputs = latent_spec.channels + 2 * coordinates
+        _require_width("channels", net["in_channels"], inputs)
         _require_width("text width", net["cross_attention_dim"], text_spec.width)
         self.reads_pooled = net["class_embed_type"] == "projection"
         if self.reads_pooled:
@@ -77,11 +86,15 @@ class UNetDenoiser(DenoiserModule):
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> dict[str, Any]:
         """The keywords of diffusers for one forward."""
+        tokens, mask = cond.text.tokens.to(x_t.dtype), cond.text.mask
+        if self.text_refiner is not None:
+            tokens = self.text_refiner(tokens, mask if self.masks_text else None)
+        sample = torch.cat([x_t, coordinate_channels(x_t)], 1) if self.coordinates else x_t
         return {
-            "sample": x_t,
+            "sample": sample,
             "timestep": self.timestep(t),
-            "encoder_hidden_states": cond.text.tokens.to(x_t.dtype),
-            "encoder_attention_mask": cond.text.mask if self.masks_text else None,
+            "encoder_hidden_states": tokens,
+            "encoder_attention_mask": mask if self.masks_text else None,
             "class_labels": cond.text.pooled.to(x_t.dtype) if self.reads_pooled else None,
         }
 
@@ -97,7 +110,11 @@ class UNetDenoiser(DenoiserModule):
         self.unet.enable_gradient_checkpointing()
 
     def config_dict(self) -> dict[str, Any]:
-        """Plain data that rebuilds this net, without its path."""
+        """Plain data that rebuilds this net, without its path.
+
+        What a published UNet lacks is left out where it is absent: a cache's fingerprint has this.
+        """
+        added = {"text_layers": self.text_layers, "coordinates": self.coordinates}
         return {
             "unet_config": self.unet_config,
             "prediction": self.prediction,
@@ -105,6 +122,7 @@ class UNetDenoiser(DenoiserModule):
             "text_spec": plain(self.text_spec),
             "time_scale": self.time_scale,
             "masks_text": self.masks_text,
+            **{key: value for key, value in added.items() if value},
         }
 
     @classmethod
@@ -129,10 +147,13 @@ def build_unet(
     norm_num_groups: int = 8,
     pooled: bool = True,
     time_scale: float = 1000.0,
+    text_layers: int = 0,
+    coordinates: bool = False,
 ) -> UNetDenoiser:
     """A small UNet with self- and cross-attention at the given levels, finest first.
 
-    `attention_head_dim` is diffusers' name for the number of heads.
+    `attention_head_dim` is diffusers' name for the number of heads. `text_layers` and `coordinates`
+    as UNetDenoiser has them.
     """
     if len(attention_levels) != len(block_out_channels):
         raise ConfigError(
@@ -143,7 +164,7 @@ def build_unet(
         )
     attends = list(attention_levels)
     config: dict[str, Any] = {
-        "in_channels": latent_spec.channels,
+        "in_channels": latent_spec.channels + 2 * coordinates,
         "out_channels": latent_spec.channels,
         "block_out_channels": list(block_out_channels),
         "layers_per_block": layers_per_block,
@@ -160,7 +181,16 @@ def build_unet(
             "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": text_spec.pooled,
         }
-    return UNetDenoiser(config, path, prediction, latent_spec, text_spec, time_scale)
+    added: dict[str, Any] = {"text_layers": text_layers, "coordinates": coordinates}
+    return UNetDenoiser(config, path, prediction, latent_spec, text_spec, time_scale, **added)
+
+
+def coordinate_channels(x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 h w"]:
+    """Column and row of each cell, evenly from -1 to 1, in the dtype of x_t."""
+    height, width = x_t.shape[-2:]
+    across = torch.linspace(-1, 1, width, device=x_t.device, dtype=x_t.dtype)
+    down = torch.linspace(-1, 1, height, device=x_t.device, dtype=x_t.dtype)
+    return torch.stack(torch.meshgrid(across, down, indexing="xy")).expand(len(x_t), -1, -1, -1)
 
 
 def _require_width(what: str, width: int, expected: int) -> None:

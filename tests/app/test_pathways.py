@@ -97,6 +97,19 @@ def test_the_plan_counts_the_rows_and_bytes_of_velocities(root):
     assert sampled.train.store.row_bytes["lune_velocity"] == 3 * 12 * 16 * 16 * 2
 
 
+def test_int8_levels_are_cached_and_trained_on(root, trained):
+    folder = root / "levels"
+    run("train", folder, *VELOCITY, "pathway.velocity.int8=true", "steps=2", "run=levels")
+    exact, levels = (
+        CacheStore.open(place / "cache" / "shapes" / "train") for place in (root, folder)
+    )
+    stored = levels.gather("lune_velocity.velocity", range(4))
+    assert stored.dtype == torch.int8
+    scale = levels.gather("lune_velocity.velocity_scale", range(4))[..., None, None, None]
+    expected = exact.gather("lune_velocity.velocity", range(4)).float()
+    torch.testing.assert_close(stored.float() * scale.float(), expected, atol=0.03, rtol=0)
+
+
 def test_batches_of_validation_carry_no_velocities(root, trained):
     parts = Parts.from_config(settings("train", root, *VELOCITY))
     train, validation = datasets(open_sources(parts), in_memory=False)

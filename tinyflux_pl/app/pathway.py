@@ -48,7 +48,7 @@ def target_experts(config: DataJob) -> dict[str, TargetExpert]:
     if velocity is None:
         return {}
     seed = config.teacher.seed
-    return {k: Velocity(k, velocity.t_buckets, seed) for k in config.experts}
+    return {k: Velocity(k, velocity.t_buckets, seed, velocity.int8) for k in config.experts}
 
 
 def velocity_targets(
@@ -60,8 +60,10 @@ def velocity_targets(
         return None
     from tinyflux_pl.objectives.velocity_targets import VelocityTargets
 
-    settings: dict[str, Any] = dict(pathway.velocity.plain)
-    settings.pop("t_buckets")  # of the experts
+    of_experts = ("t_buckets", "int8")
+    settings: dict[str, Any] = {
+        key: value for key, value in pathway.velocity.plain.items() if key not in of_experts
+    }
     return VelocityTargets(experts, **settings, seed=seed)
 
 

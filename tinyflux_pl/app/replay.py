@@ -97,7 +97,8 @@ def _velocity_targets(
     from tinyflux_pl.experts.velocity import Velocity
 
     seed = _node(bundle.config, "teacher", where).get("seed")
-    experts = [Velocity(name, chosen.velocity.t_buckets, seed) for name in teachers]
+    times, int8 = chosen.velocity.t_buckets, chosen.velocity.int8
+    experts = [Velocity(name, times, seed, int8) for name in teachers]
     targets = pathway.velocity_targets(chosen, experts, bundle.config["seed"])
     if targets is not None and bundle.velocity_targets is not None:
         targets.restore(bundle.velocity_targets)

@@ -20,6 +20,7 @@ class VelocityPathway(Keys):
     ramp_steps: Count
     gate: bool
     t_buckets: Annotated[list[float], Range(above=0, below=1)]
+    int8: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

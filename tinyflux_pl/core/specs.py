@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
+
 from tinyflux_pl.core.errors import SpecMismatch
 
 
@@ -44,6 +46,10 @@ class ExpertSpec:
     def shapes_for(self, latents: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The shape per bucket of every array of a sample with latents of that shape."""
         return {**self.shapes, **dict.fromkeys(self.like_latents, latents)}
+
+    def dtype_of(self, array: str, store_dtype: torch.dtype) -> torch.dtype:
+        """The dtype that an array is cached in, in a store of `store_dtype`."""
+        return store_dtype
 
 
 def compare(expected: Any, actual: Any, seam: str, cure: str) -> None:

@@ -123,7 +123,9 @@ def extract(
         count, *arguments = block
         with autocast(precision, worker.device):
             columns = worker.extract(*arguments)
-        return {name: value[:count].to(dtype).cpu() for name, value in columns.items()}
+        stored = {name: value[:count].cpu() for name, value in columns.items()}
+        # levels of quantised columns stay integers
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in stored.items()}
 
     for k in todo.shards():
         parts = list(side_by_side([extractor, *copies], features, map(inputs, todo.blocks(k))))

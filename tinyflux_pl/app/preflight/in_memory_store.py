@@ -52,7 +52,7 @@ class InMemoryStore:
             spec = parts.cached[name].spec
             self._columns[name] = {
                 f"{name}.{key}": _constant(
-                    (len(samples), len(spec.t_buckets), *shape), shape, dtype
+                    (len(samples), len(spec.t_buckets), *shape), shape, spec.dtype_of(key, dtype)
                 )
                 for key, shape in spec.shapes_for(latents).items()
             }

@@ -5,7 +5,15 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("bezier", "engine", "engine_plans", "extraction", "learning", "main_job")
+NAMES = (
+    "bezier",
+    "engine",
+    "engine_plans",
+    "extraction",
+    "learning",
+    "main_job",
+    "velocity_storage",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyflux_pl.cache.sample_order import ROUND, SampleOrder
+from tinyflux_pl.cache.weighted_turns import apportion, spread
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 
@@ -76,18 +77,8 @@ def _turns(shares: Sequence[float], length: int) -> tuple[np.ndarray, np.ndarray
     if not np.isfinite(share).all() or (share <= 0).any() or length < len(share):
         cure = "weights above 0 and below 1e30"
         raise ConfigError(f"shares of draws {list(shares)}", where="data", cure=cure)
-    exact = share / share.sum() * length
-    quota = np.maximum(np.floor(exact).astype(np.int64), 1)
-    rest = length - int(quota.sum())
-    if rest > 0:
-        quota[np.argsort(-(exact - quota), kind="stable")[:rest]] += 1
-    while quota.sum() > length:
-        quota[np.argmax(quota)] -= 1
-    when = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
-    owner = np.repeat(np.arange(len(share)), quota)
-    ordinal = np.concatenate([np.arange(q) for q in quota])
-    order = np.lexsort((owner, when))
-    return owner[order], ordinal[order], quota
+    quota = apportion(shares, length, least=1)
+    return *spread(quota), quota
 
 
 def pools_of(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from tinyflux_pl.cache.weighted_turns import apportion, spread
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 
@@ -143,15 +144,10 @@ def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarra
     if weight.shape != (sources,) or not np.isfinite(weight).all() or (weight <= 0).any():
         cure = "give one positive weight for each source; leave a source out to weigh it 0"
         raise ConfigError(f"weights {list(weights)} for {sources} sources", cure=cure)
-    exact = weight / weight.sum() * ROUND
-    quota = np.floor(exact).astype(np.int64)
-    largest = np.argsort(-(exact - quota), kind="stable")[: ROUND - int(quota.sum())]
-    quota[largest] += 1
+    quota = apportion(weights, ROUND)
     if (quota == 0).any():
         what = f"weights {list(weights)}: the smallest is under 1/{ROUND} of all"
         raise ConfigError(what, cure="raise it")
-    when = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
-    owner = np.repeat(np.arange(sources), quota)
-    pattern = owner[np.lexsort((owner, when))]
+    pattern, _ = spread(quota)
     taken = np.cumsum(pattern[:, None] == np.arange(sources), axis=0)
     return pattern, np.concatenate([np.zeros((1, sources), np.int64), taken])

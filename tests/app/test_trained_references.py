@@ -10,9 +10,12 @@ from tests.app import kept_compositions
 from tests.app.runs import SMALLEST, run, settings
 from tests.data.records.test_image_pairs import picture
 from tinyflux_pl.app import release_settings, trained_references
+from tinyflux_pl.app.adapters import main
 from tinyflux_pl.app.build_pipeline import pipeline
-from tinyflux_pl.checkpoints import reference_count
+from tinyflux_pl.checkpoints import directory, reference_count
+from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.weights.headers import metadata_of
 
 SIDE = (32, 32)
 TINY = (*SMALLEST, "steps=1", "sampler.steps=1", "hardware.batch_size=2", "data.image_size=32")
@@ -40,10 +43,11 @@ def project(tmp_path_factory):
         yield root
 
 
-def draw(project, *words):
+def draw(project, *words, references=("p0_ref.png",)):
     folder = project / f"drawn_{len(list(project.glob('drawn_*')))}"
-    photo = f"reference='{project}/data/p0_ref.png'"
-    run("generate", project, "prompt='a red circle'", photo, f"output='{folder}'", *words)
+    photos = ",".join(f"'{project}/data/{name}'" for name in references)
+    words = (f"reference=[{photos}]", f"output='{folder}'", *words)
+    run("generate", project, "prompt='a red circle'", *words)
     return json.loads(Image.open(folder / "image_0000.png").text["tinyflux_pl"])
 
 
@@ -65,6 +69,68 @@ def test_an_adapter_that_has_seen_references_brings_them_to_its_base(project):
     assert draw(project, *words)["pictures"]
     with pytest.raises(ConfigError, match="trained without reference pictures"):
         draw(project, words[0], f"lora='{project}/outputs/edits:0'")
+
+
+@pytest.fixture(scope="module")
+def exported(project):
+    """The adapter's file in one of its layouts -> its path."""
+    for layout in ("peft", "diffusers", "kohya"):
+        words = ["export", f"{project}/outputs/edits", f"{project}/{layout}", "--layout", layout]
+        assert main(words) == 0
+    return lambda layout: next((project / layout).glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("layout", ["peft", "diffusers", "kohya"])
+def test_an_exported_adapter_brings_its_references_in_the_header_of_its_file(
+    project, exported, layout
+):
+    file = exported(layout)
+    assert metadata_of(file) == {"format": "pt", "tinyflux_pl.references": "1"}
+    words = (f"checkpoint='{project}/outputs/shapes'", f"lora='{file}'")
+    assert draw(project, *words)["pictures"]
+
+
+def on_shapes(project, exported, metadata):
+    """Words that draw on `shapes` with the adapter under another header."""
+    file = project / f"header_{len(list(project.glob('header_*')))}.safetensors"
+    files.write_tensors(file, files.read_tensors(exported("kohya")), metadata)
+    return f"checkpoint='{project}/outputs/shapes'", f"lora='{file}'"
+
+
+def test_a_file_trained_without_references_leaves_its_base_without(project, exported):
+    with pytest.raises(ConfigError, match="trained without reference pictures"):
+        draw(project, *on_shapes(project, exported, {"tinyflux_pl.references": "0"}))
+
+
+@pytest.mark.parametrize("metadata", [{}, {"tinyflux_pl.references": "-1"}])
+def test_a_file_of_another_program_may_have_seen_references(project, exported, metadata):
+    assert draw(project, *on_shapes(project, exported, metadata))["pictures"]
+
+
+@pytest.mark.parametrize("words", ["checkpoint='{}/pairs'", "checkpoint='{0}/shapes' lora='{1}'"])
+def test_more_references_than_in_training_are_drawn_with_one_warning(
+    project, exported, capsys, words
+):
+    words = words.format(f"{project}/outputs", exported("kohya")).split()
+    two = ("p0_ref.png", "p1_ref.png")
+    assert len(draw(project, *words, references=two)["pictures"]) == 2
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert line.startswith("warning: reference= names 2 pictures; these weights")
+    draw(project, *words)
+    assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "count"), [("shapes", 1), ("pairs", 2)])
+def test_references_are_compared_before_weights_are_read(project, monkeypatch, capsys, name, count):
+    def weights(self, which="averaged"):
+        raise AssertionError(f"{which} weights are read")
+
+    monkeypatch.setattr(directory.Checkpoint, "weights", weights)
+    error = ConfigError if name == "shapes" else AssertionError
+    with pytest.raises(error):
+        names = ("p0_ref.png", "p1_ref.png")[:count]
+        draw(project, f"checkpoint='{project}/outputs/{name}'", references=names)
+    assert ("warning: reference=" in capsys.readouterr().out) == (name == "pairs")
 
 
 @pytest.mark.parametrize(

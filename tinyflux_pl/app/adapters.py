@@ -105,6 +105,7 @@ def unmerge(source: Path, target: Path, base: str | None = None) -> str:
 
 def export(source: Path, target: Path, layout: str = "peft") -> str:
     """Write a run's adapter in the layout of peft, diffusers or kohya; the base is not read."""
+    from tinyflux_pl.checkpoints import reference_count
     from tinyflux_pl.inference import adapters, described_parts
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
     from tinyflux_pl.methods import adapter_export
@@ -113,7 +114,9 @@ def export(source: Path, target: Path, layout: str = "peft") -> str:
     checkpoint = open_checkpoint(source)
     skeleton, _ = described_parts.network(checkpoint, outline=True)
     adapter = adapters.of_checkpoint(checkpoint)
-    lines = [f"exported: {adapter_export.write(adapter, skeleton, layout, target)}"]
+    header = reference_count.metadata_of(reference_count.recorded(checkpoint.config))
+    file = adapter_export.write(adapter, skeleton, layout, target, header)
+    lines = [f"exported: {file}"]
     if is_distilled(checkpoint.config):  # which no layout says
         steps = checkpoint.config["sampler"]["steps"]
         lines.append(f"draw with it in {steps} steps of Euler without guidance (guidance.scale=1)")

@@ -15,8 +15,10 @@ from tinyflux_pl.app import (
     report,
     simulation,
     staging,
+    tables,
 )
 from tinyflux_pl.app.hardware import require_attention_kernel
+from tinyflux_pl.checkpoints import reference_count
 from tinyflux_pl.config import signatures
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.recorded_picture import recordable
@@ -34,6 +36,8 @@ def pipeline(config: Generate) -> Any:
 
     config = packed_file.decided(release_settings.followed(config))
     device = device_of(config.hardware.accelerator)  # raises for a missing GPU
+    if config.checkpoint is None:
+        compare_references(config, None)
     if config.simulate:
         built = simulation.simulated(config)
     else:
@@ -72,6 +76,22 @@ def require_resident_branch(config: Generate, placement: Placement) -> None:
         )
 
 
+def compare_references(config: Generate, seen: int | None) -> None:
+    """Refuse references that the weights have never seen, and warn of more than they have.
+
+    `seen` is the count of the weights without the adapters of `lora`.
+    """
+    from tinyflux_pl.inference import seen_references
+
+    if not config.references:
+        return
+    count = seen_references.with_adapters(seen, adapter_choice.chosen(config.lora))
+    if config.image is None and config.mask is None:  # which references do not go with
+        seen_references.require_some(count)
+    if (line := seen_references.excess(len(config.references), count)) is not None:
+        tables.line(f"warning: {line}")
+
+
 def _controlled(pipeline: Any, config: Generate) -> Any:
     from tinyflux_pl.inference.control import controlled
 
@@ -104,6 +124,7 @@ def _of_checkpoint(config: Generate) -> Any:
             cure=f"leave {', '.join(f'{name}=' for name in chosen)} out",
         )
     checkpoint = open_checkpoint(config.checkpoint)
+    compare_references(config, reference_count.recorded(checkpoint.config))
     if config.base is not None and "base" not in checkpoint.config:
         cure = "leave base= out"
         raise ConfigError("the checkpoint contains its complete network", where="base", cure=cure)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KEY = "references"
+METADATA = "tinyflux_pl.references"  # in the header of an exported adapter
 PAIRS = "pairs"  # the name of the only records with references
 STARTS = ("base", "teacher", "init")  # what a network may have learned references from
 
@@ -25,6 +26,17 @@ def recorded(config: Mapping[str, Any]) -> int | None:
         return None
     names = {str(s.get("records")) for s in sources.values() if isinstance(s, Mapping)}
     return 0 if names and PAIRS not in names else None
+
+
+def metadata_of(count: int | None) -> dict[str, str]:
+    """A known count as an entry of a safetensors header; {} for an unknown one."""
+    return {} if count is None else {METADATA: str(count)}
+
+
+def in_metadata(metadata: Mapping[str, str]) -> int | None:
+    """The count in a safetensors header; None where another program wrote the file."""
+    text = metadata.get(METADATA, "")
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def larger(one: int | None, other: int | None) -> int | None:

@@ -11,7 +11,7 @@ from tinyflux_pl.checkpoints import directory, reference_count, training_state
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.inference import described_parts
-from tinyflux_pl.inference.open_checkpoint import open_checkpoint
+from tinyflux_pl.inference.open_checkpoint import is_checkpoint, open_checkpoint
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.methods.adapted_network import put_in, read_out
 from tinyflux_pl.methods.adapter import Adapter
@@ -20,7 +20,7 @@ from tinyflux_pl.methods.layer_patterns import linear_layers
 from tinyflux_pl.methods.registry import is_distilled, method_of
 from tinyflux_pl.sampling.images import settings_of
 from tinyflux_pl.sampling.loop import SamplerSettings
-from tinyflux_pl.weights.headers import known_sha256
+from tinyflux_pl.weights.headers import known_sha256, metadata_of
 
 DIGITS = 16  # of the content's hash
 
@@ -29,8 +29,8 @@ DIGITS = 16  # of the content's hash
 class ReadAdapter:
     """An adapter, what the metadata of pictures say of it, and the settings it was distilled for.
 
-    A file of an adapter does not say that it was distilled, nor with how many references (None) it
-    was trained.
+    A file of an adapter does not say that it was distilled; with how many references it was trained
+    only those that this project exported do (None: the others).
     """
 
     adapter: Adapter
@@ -64,13 +64,14 @@ def read(path: Path, denoiser: Any) -> ReadAdapter:
     Raises CheckpointMismatch for one of another network or with keys that nothing reads.
     """
     path = path.expanduser()
-    if (path / directory.MANIFEST).is_file() or (path / "checkpoints").is_dir():
+    if is_checkpoint(path):
         return _of_checkpoint(open_checkpoint(path), denoiser)
     file = file_in(path)
     adapter = read_adapter(file, denoiser)
     content = known_sha256(file)[:DIGITS]
     description = {"name": file.name, "content": content, "layout": adapter.layout}
-    return ReadAdapter(adapter, description)
+    references = reference_count.in_metadata(metadata_of(file))
+    return ReadAdapter(adapter, description, references=references)
 
 
 def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:

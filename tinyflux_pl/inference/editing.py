@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.inference import seen_references
 from tinyflux_pl.inference.edit import Edit, Hole, References
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.inference.start import Start
@@ -37,10 +38,7 @@ def editing(
         raise ConfigError(what, where="strength", cure="leave strength= out")
     chosen_size = size if keep_size else None
     if references and image is None and mask is None:
-        if pipeline.references == 0:
-            what = "this network was trained without reference pictures"
-            cure = "train it with them (data=pairs data.root=FOLDER), or leave reference= out"
-            raise ConfigError(what, where="reference", cure=cure)
+        seen_references.require_some(pipeline.references)
         if rule is None and pipeline.references:
             rule = "as_is"  # it was trained on pairs, of any size
         if rule is None:

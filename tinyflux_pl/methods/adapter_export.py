@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,32 @@ from tinyflux_pl.methods.adapter_file import NAMES
 from tinyflux_pl.methods.adapter_strength import CONFIG
 
 Tensors = dict[str, Tensor]
+Written = tuple[Path, Tensors]  # a file of a layout and its tensors
 
 
-def write(adapter: Adapter, denoiser: Any, layout: str, folder: Path) -> Path:
+def write(
+    adapter: Adapter,
+    denoiser: Any,
+    layout: str,
+    folder: Path,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
     """Write into `folder`, in place of what is there; returns the file of the tensors.
 
-    ConfigError for an unknown layout, or an adapter that it cannot express.
+    `metadata` joins the file's header, where other programs pass over it. ConfigError for an
+    unknown layout, or an adapter that it cannot express.
     """
     if layout not in WRITERS:
         cure = f"choose {', '.join(WRITERS)}"
         raise ConfigError(f"no layout {layout!r}", where="layout", cure=cure)
-    return WRITERS[layout](adapter, denoiser, folder)
+    file, tensors = WRITERS[layout](adapter, denoiser, folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    files.write_tensors(file, contiguous, {"format": "pt", **(metadata or {})})
+    return file
 
 
-def _peft(adapter: Adapter, denoiser: Any, folder: Path) -> Path:
+def _peft(adapter: Adapter, denoiser: Any, folder: Path) -> Written:
     """adapter_model.safetensors and adapter_config.json."""
     import peft
 
@@ -58,10 +70,10 @@ def _peft(adapter: Adapter, denoiser: Any, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     plain = {key: _listed(value) for key, value in config.to_dict().items()}
     (folder / CONFIG).write_bytes(files.indented(json.loads(json.dumps(plain, default=str))))
-    return _written(folder / NAMES[0], tensors)
+    return folder / NAMES[0], tensors
 
 
-def _diffusers(adapter: Adapter, denoiser: Any, folder: Path) -> Path:
+def _diffusers(adapter: Adapter, denoiser: Any, folder: Path) -> Written:
     """pytorch_lora_weights.safetensors, the strength folded into the second factor."""
     _require_low_rank(adapter, "diffusers")
     tensors: Tensors = {}
@@ -71,10 +83,10 @@ def _diffusers(adapter: Adapter, denoiser: Any, folder: Path) -> Path:
         tensors |= _factors(folded, f"{prefix}.lora_A.weight", f"{prefix}.lora_B.weight")
         if layer.magnitude is not None:
             tensors[f"{prefix}.lora_magnitude_vector"] = layer.magnitude
-    return _written(folder / NAMES[1], tensors)
+    return folder / NAMES[1], tensors
 
 
-def _kohya(adapter: Adapter, denoiser: Any, folder: Path) -> Path:
+def _kohya(adapter: Adapter, denoiser: Any, folder: Path) -> Written:
     """kohya.safetensors: lora_unet_ and the original names of the layers, each with its alpha."""
     layers: dict[str, Layer] = dict(adapter.layers)
     renamed: dict[str, Layer] = {}
@@ -102,7 +114,7 @@ def _kohya(adapter: Adapter, denoiser: Any, folder: Path) -> Path:
             raise ConfigError("DoRA has no one form in it", where="layout=kohya", cure=cure)
         else:
             tensors |= _factors(layer, f"{prefix}.lora_down.weight", f"{prefix}.lora_up.weight")
-    return _written(folder / "kohya.safetensors", tensors)
+    return folder / "kohya.safetensors", tensors
 
 
 def _fused(parts: list[Layer], name: str) -> Layer:
@@ -142,14 +154,7 @@ def _listed(value: Any) -> Any:
     return sorted(value) if isinstance(value, set) else value
 
 
-def _written(file: Path, tensors: Tensors) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    files.write_tensors(file, contiguous, {"format": "pt"})
-    return file
-
-
-WRITERS: dict[str, Callable[[Adapter, Any, Path], Path]] = {
+WRITERS: dict[str, Callable[[Adapter, Any, Path], Written]] = {
     "peft": _peft,
     "diffusers": _diffusers,
     "kohya": _kohya,

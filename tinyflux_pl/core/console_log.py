@@ -1,10 +1,16 @@
-"""Lines of `logging` on the console, above the progress bars that are running."""
+"""Lines of `logging` and of `warnings` on the console, above the progress bars that are running."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from tinyflux_pl.core.printable import printable
 
 
 @runtime_checkable
@@ -39,3 +45,40 @@ def write_above_bars() -> None:
         if type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.stderr):
             console: logging.StreamHandler[Any] = handler
             console.setStream(AboveBars(console.stream))
+
+
+@contextmanager
+def warnings_above_bars() -> Iterator[None]:
+    """Print each warning of the block once, on a line of its own above the bars.
+
+    The line has neither the code nor the folder of its origin. Warnings that are recorded
+    (warnings.catch_warnings) stay with their recorder. Any block of catch_warnings makes Python
+    forget which warnings it has printed, hence the memory; with -W or PYTHONWARNINGS Python's own
+    rule decides how often one is repeated.
+    """
+    before = warnings.showwarning
+    printed: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        if file is not None:
+            before(message, category, filename, lineno, file, line)
+            return
+        text = printable(" ".join(str(message).split()))
+        text = f"warning: {text} ({category.__name__}, {Path(filename).name}:{lineno})"
+        if text not in printed or sys.warnoptions:
+            printed.add(text)
+            AboveBars(sys.stderr).write(f"{text}\n")
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        if warnings.showwarning is show:
+            warnings.showwarning = before

@@ -15,7 +15,7 @@ from tinyflux_pl.app import from_image
 from tinyflux_pl.app.cli import help_text, process_settings, standard_streams, sweep_job
 from tinyflux_pl.app.cli.check_line import CONF, added_folders, check_line, prepare
 from tinyflux_pl.config import blocked_packages, command_words, redact
-from tinyflux_pl.core import interruption
+from tinyflux_pl.core import console_log, interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
 from tinyflux_pl.core.printable import printable
 
@@ -186,7 +186,7 @@ def _job(
 def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
     """The recipe's result. A full disk or a missing permission raises DiskFull or NotWritable."""
     try:
-        with interruption.listening():
+        with interruption.listening(), console_log.warnings_above_bars():
             return main(config)
     except OSError as error:
         file = Path(str(error.filename or config["run_dir"]))

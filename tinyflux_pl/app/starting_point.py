@@ -51,6 +51,14 @@ def check(config: Train, method: Method, trains: str) -> None:
             where="init",
             cure=options,
         )
+    if released and config.model.get("inpaint"):
+        raise ConfigError(
+            f"no release has an input for holes, and that of the base of method={method.name} "
+            "would stay zero: no hole would have an effect",
+            where="model.inpaint",
+            cure="train it with method=full data=pairs, and begin from that run: "
+            "init=RUN release.weights=FOLDER",
+        )
     if method.adds_to_base and config.export_teacher:
         raise ConfigError(
             "an adapter alone cannot be a teacher",

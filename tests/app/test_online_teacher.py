@@ -1,12 +1,17 @@
 """pathway=online: the teacher predicts in every step; nothing of it is cached."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests.app.runs import SMALLEST, photographs, run, settings
 from tinyflux_pl.app.caches.sources import open_sources
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.training_memory import Planner
+from tinyflux_pl.app.planned_batch import planned_batch
+from tinyflux_pl.app.step_flops import flops_per_image
+from tinyflux_pl.app.training_memory import Planner, choose_division
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
@@ -60,6 +65,37 @@ def test_a_run_teaches_a_smaller_one_in_the_step(root, trained):
     lines = ("experts=denoiser", "teacher=checkpoint", f"teacher.checkpoint='{trained}'")
     run("train", root, *ONLINE, *lines, "model.num_single_layers=0", "steps=1", "run=smaller")
     assert directory.newest_valid(root / "outputs/smaller/checkpoints")[0].step == 1
+
+
+def test_the_weights_of_a_teacher_are_read_once_and_only_when_it_teaches(
+    root, trained, monkeypatch
+):
+    read, real = [], directory.Checkpoint.weights
+    teacher = directory.newest_valid(trained / "checkpoints")[0].path
+
+    def weights(self, which="averaged"):
+        read.append(self.path)
+        return real(self, which)
+
+    monkeypatch.setattr(directory.Checkpoint, "weights", weights)
+    lines = ("experts=denoiser", "teacher=checkpoint", f"teacher.checkpoint='{trained}'")
+    config = settings("train", root, *ONLINE, *lines, "hardware.memory_gb=8")
+    Parts.from_config(config).check()
+    choose_division(config)
+    assert not read
+    words = (*ONLINE, *lines, "hardware.memory_gb=8", "preflight=true", "steps=1", "run=once")
+    run("train", root, *words)
+    assert [path for path in read if path == teacher] == [teacher]
+
+
+def test_the_flops_of_a_step_leave_the_weights_of_its_teacher_where_they_are(root, trained):
+    parts = Parts.from_config(settings("train", root, *ONLINE))
+    targets = parts.student_objective(parts.text.null()).velocity_targets
+    with targets.teacher_on(torch.device("cpu")) as teacher:
+        batch = planned_batch(parts, teacher, 2)
+        batch = replace(batch, sample_ids=torch.arange(2), dataset_ids=torch.zeros(2).long())
+    assert flops_per_image(parts, SimpleNamespace(first_batch=lambda: batch)) > 0
+    assert not any(parameter.is_meta for parameter in teacher.parameters())
 
 
 def test_the_memory_plan_counts_the_teacher(root):

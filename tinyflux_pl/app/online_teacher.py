@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
-    """The run's teacher with its weights; None on other pathways, and without experts.
+    """The run's teacher, its weights still unread; None on other pathways, and without experts.
 
     Raises ConfigError or SpecMismatch unless it reads the student's own latents and text.
     """
@@ -52,7 +52,7 @@ def velocities(
     (expert,) = config.experts
     taught = [k for k, names in enumerate(listed) if names is None or expert in names]
     settings = config.pathway.online.plain
-    return OnlineTargets(online.denoiser, **settings, seed=config.seed, sources=taught)
+    return OnlineTargets(online.on, **settings, seed=config.seed, sources=taught)
 
 
 def resident_bytes(method: Method, online: Teacher | None) -> int:

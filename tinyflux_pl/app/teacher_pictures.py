@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -69,21 +68,7 @@ class TeacherDrawer:
             return Batch(latents, planned_text(text.text_spec, rows), ids, ids, [""] * rows)
 
         guided = _settings(parts, teacher.shift).guidance.scale != 1
-        network = _outline_of(teacher.network)
-        return PlannedDrawing(network, codec, text, batch, guided, parts.precision)
-
-
-def _outline_of(network: Any) -> Any:
-    """A copy of a network on the meta device; its values are not copied."""
-    import torch
-
-    memo: dict[int, Any] = {}
-    for parameter in network.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        memo[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
-    for buffer in network.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(network, memo)
+        return PlannedDrawing(teacher.skeleton, codec, text, batch, guided, parts.precision)
 
 
 def _settings(parts: Parts[Train], shift: float) -> SamplerSettings:

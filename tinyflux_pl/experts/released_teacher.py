@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path as FilePath
 from typing import Any
+
+import torch
 
 from tinyflux_pl.core.fingerprint import hash_json
 from tinyflux_pl.core.protocols import Codec, Denoiser, Path, TextEncoder
@@ -18,6 +22,15 @@ def released(
 
     Its codec and text encoder are those of its release. Raises as the builder does.
     """
-    denoiser: Any = network(latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path)
-    hashes = [known_sha256(file) for file in denoiser.weight_files]
-    return Teacher(denoiser, codec, text, name, hash_json(hashes) if hashes else "random")
+    read = functools.partial(
+        network, latent_spec=codec.latent_spec, text_spec=text.text_spec, path=path
+    )
+    with torch.device("meta"):
+        skeleton: Any = read()
+    return Teacher(skeleton, codec, text, name, identity(skeleton.weight_files), read=read)
+
+
+def identity(weight_files: Sequence[FilePath]) -> str:
+    """The identity of a release's weights by the content of their files."""
+    hashes = [known_sha256(file) for file in weight_files]
+    return hash_json(hashes) if hashes else "random"

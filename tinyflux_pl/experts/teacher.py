@@ -1,6 +1,9 @@
 """Teachers: a frozen denoiser with its codec and text encoder, and the hash of its weights."""
 
+import copy
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.core.specs import compare
 from tinyflux_pl.denoisers.unet import UNetDenoiser
 from tinyflux_pl.diffusion.paths import build_path
+from tinyflux_pl.engine.skeleton import skeleton_of
 from tinyflux_pl.text.registry import build_text
 from tinyflux_pl.weights import hub
 from tinyflux_pl.weights.dequantize import plain
@@ -41,8 +45,8 @@ class Teacher:
     `weights` identifies the weights: the SHA-256 of their file, or the hash of a checkpoint.
     `shift` is the timestep shift for sampling.
 
-    With `weights_file` the network is on the meta device, and the file is read on first use:
-    comparing fingerprints needs no weights.
+    With `read` the network is on the meta device, and `read` gives the one with weights on first
+    use: checks, memory plans and fingerprints need no weights.
     """
 
     network: Any  # core.protocols.Denoiser, a module
@@ -51,7 +55,7 @@ class Teacher:
     name: str
     weights: str
     shift: float = 1.0
-    weights_file: Path | None = None
+    read: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
         cure = "use the codec and the text encoder that the teacher was trained with"
@@ -63,20 +67,28 @@ class Teacher:
         )
         compare(self.network.text_spec, self.text.text_spec, f"text of teacher {self.name}", cure)
         self.network.eval().requires_grad_(False)
+        self._skeleton: Any = None
 
     @property
     def denoiser(self) -> Any:
         """The network with its weights, read now if they were not yet."""
-        if self.weights_file is not None:
-            where = str(self.weights_file)
-            expected = self.network.unet.state_dict()
-            tensors = plain(read_tensors(self.weights_file), self.dtype, where)
-            require_match(shapes_of(expected), shapes_of(tensors), where, CURE)
-            cast = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
-            self.network.unet.load_state_dict(cast, assign=True)
+        if self.read is not None:
+            self._skeleton, self.network = self.network, self.read()
             self.network.eval().requires_grad_(False)
-            self.weights_file = None
+            self.read = None
         return self.network
+
+    @property
+    def skeleton(self) -> Any:
+        """The network on the meta device; the weights are not read for it."""
+        if self._skeleton is None:
+            self._skeleton = self.network if self.read is not None else skeleton_of(self.network)
+        return self._skeleton
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[Any]:
+        """The denoiser on a device, where it stays; on the meta device its skeleton."""
+        yield self.skeleton if device.type == "meta" else self.to(device).network
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that determines the teacher's predictions."""
@@ -149,9 +161,16 @@ def embedded(name: str, folder: str | Path | None = None) -> Teacher:
             where=str(folder),
             cure="restore both files from one release",
         )
-    denoiser = UNetDenoiser.from_config(config, path)
-    load_strictly(denoiser, read_tensors(weights), str(weights))
-    return Teacher(denoiser, codec, text, name, digest)
+    with torch.device("meta"):
+        skeleton = UNetDenoiser.from_config(config, path)
+    require_match(shapes_of(skeleton.state_dict()), tensor_shapes(weights), str(weights), CURE)
+
+    def read() -> UNetDenoiser:
+        denoiser = UNetDenoiser.from_config(config, path)
+        load_strictly(denoiser, read_tensors(weights), str(weights))
+        return denoiser
+
+    return Teacher(skeleton, codec, text, name, digest, read=read)
 
 
 def sd15_flow(
@@ -207,7 +226,17 @@ def sd15_flow(
         ).to(getattr(torch, dtype))
     require_match(shapes_of(network.unet.state_dict()), tensor_shapes(file), str(file), CURE)
     digest = known_sha256(file)
-    return Teacher(network, codec, text, name, digest, kind["shift"], weights_file=file)
+
+    def read() -> UNetDenoiser:
+        denoiser = copy.deepcopy(network)
+        tensors = plain(read_tensors(file), getattr(torch, dtype), str(file))
+        expected = denoiser.unet.state_dict()
+        require_match(shapes_of(expected), shapes_of(tensors), str(file), CURE)
+        cast = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
+        denoiser.unet.load_state_dict(cast, assign=True)
+        return denoiser
+
+    return Teacher(network, codec, text, name, digest, kind["shift"], read)
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:

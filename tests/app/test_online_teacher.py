@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tests.app.runs import SMALLEST, photographs, run, settings
+from tinyflux_pl.app import online_teacher
 from tinyflux_pl.app.caches.sources import open_sources
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.planned_batch import planned_batch
+from tinyflux_pl.app.starting_point import StartingPoint
 from tinyflux_pl.app.step_flops import flops_per_image
 from tinyflux_pl.app.training_memory import Planner, choose_division
 from tinyflux_pl.cache.store import CacheStore
@@ -145,3 +147,55 @@ def test_the_base_teaches_an_adapter_on_the_prior_pictures_alone(root, trained):
         captions = [caption for _, caption in source.train.records.captions()]
         assert captions and all(("zorp" in c) == (source.name == "folder") for c in captions)
         assert set(source.train.store.groups()) == {"encodings"}
+
+
+def own_teacher(root, trained, *words, step=3):
+    """Parts of an adapter of `trained`, taught by a checkpoint of that run; and the network."""
+    teacher = trained / "checkpoints" / f"step_{step:07d}"
+    lines = ("experts=denoiser", "teacher=checkpoint", f"teacher.checkpoint='{teacher}'")
+    lines += ("method=lora", f"init='{trained}'", "method.dropout=0.5", *words)
+    parts = Parts.from_config(settings("train", root, *ONLINE, *lines))
+    network = parts.student(StartingPoint(parts.config, parts.method))
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    return parts, network.train()
+
+
+def test_the_base_of_an_adapter_is_in_memory_once_and_teaches_as_its_copy_would(
+    root, trained, monkeypatch
+):
+    parts, network = own_teacher(root, trained, "method.base_precision=null")
+    assert online_teacher.resident_bytes(parts) == 0
+    batch = planned_batch(parts, network, 4)
+    batch = replace(batch, latents=torch.randn(batch.latents.shape), dataset_ids=batch.sample_ids)
+    null = parts.text.null()
+
+    def taught():
+        objective = parts.student_objective(null)
+        objective.velocity_targets.sources = torch.tensor([0, 2, 3])
+        return objective.draw(network, batch, 0).teacher
+
+    shared = taught()
+    assert network.training and parts.online_teacher.read is not None  # its weights are unread
+    monkeypatch.setattr(online_teacher, "own_base", lambda parts: None)
+    apart = taught()
+    assert parts.online_teacher.read is None
+    assert shared.used.sum() > 1 and shared.velocity.any()
+    assert torch.equal(shared.velocity, apart.velocity) and torch.equal(shared.used, apart.used)
+    assert online_teacher.resident_bytes(parts) == weight_bytes(parts.online_teacher.network)
+
+
+def test_the_plan_of_a_base_that_teaches_its_own_adapter_has_no_teacher(root, trained):
+    lines = ("experts=denoiser", "teacher=checkpoint", f"teacher.checkpoint='{trained}'")
+    lines += ("method=lora", f"init='{trained}'", "method.base_precision=null")
+    stages = Planner(settings("train", root, *ONLINE, *lines)).plan().memory.stages
+    assert not any("teacher" in stage.rows for stage in stages)
+
+
+@pytest.mark.parametrize(
+    ("words", "step"), [(("method.base_precision=int8",), 3), (("method.base_precision=null",), 2)]
+)
+def test_a_packed_base_and_other_weights_are_beside_the_teacher(root, trained, words, step):
+    parts, _ = own_teacher(root, trained, *words, step=step)
+    assert online_teacher.own_base(parts) is None and online_teacher.resident_bytes(parts) > 0

@@ -165,7 +165,7 @@ class Parts(Generic[J]):
 
     def student_objective(self, null_text: TextEmbeddings | None) -> Any:
         """The objective of the network that `student` prepared last."""
-        velocities = online_teacher.velocities(self.config, self.targets, self.online_teacher)
+        velocities = online_teacher.velocities(self)
         objective: Any = self.objective(null_text, self.experts.values(), velocities)
         return self.method.objective(objective, run_sampling.settings(self.config))
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tinyflux_pl.app import pathway, teachers
 from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.core.fingerprint import hash_json
 from tinyflux_pl.engine import memory_plan
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from tinyflux_pl.app.components import Parts
     from tinyflux_pl.core.protocols import Codec, TextEncoder
-    from tinyflux_pl.core.target_expert import TargetExpert
     from tinyflux_pl.experts.teacher import Teacher
-    from tinyflux_pl.methods.method import Method
     from tinyflux_pl.objectives.teacher_target import TeacherTargets
 
 
@@ -40,22 +42,66 @@ def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
     return teacher
 
 
-def velocities(
-    config: DataJob, cached: Mapping[str, TargetExpert], online: Teacher | None
-) -> TeacherTargets | None:
-    """The teachers' velocities as targets of a run: cached, or of a teacher in the step."""
+def velocities(parts: Parts[Any]) -> TeacherTargets | None:
+    """The teachers' velocities as targets of a run: cached, or of a teacher in the step.
+
+    Of a teacher in the step after `parts.student`.
+    """
+    config, online = parts.config, parts.online_teacher
     if config.pathway.online is None or online is None:
-        return pathway.velocity_targets(config.pathway, cached.values(), config.seed)
+        return pathway.velocity_targets(config.pathway, parts.targets.values(), config.seed)
+    from tinyflux_pl.methods.peft_layers import switched_off
     from tinyflux_pl.objectives.online_targets import OnlineTargets
 
     listed = [node.experts for node in config.data.sources.values()]
     (expert,) = config.experts
     taught = [k for k, names in enumerate(listed) if names is None or expert in names]
-    settings = config.pathway.online.plain
-    return OnlineTargets(online.on, **settings, seed=config.seed, sources=taught)
+    settings = {**config.pathway.online.plain, "seed": config.seed, "sources": taught}
+    base = own_base(parts)
+    if base is None:
+        return OnlineTargets(online.on, **settings)
+    # a compiled network is compiled anew for each number of rows
+    fixed_shapes = bool(config.hardware.compile)
+    return OnlineTargets(lambda _: switched_off(base), **settings, fixed_shapes=fixed_shapes)
 
 
-def resident_bytes(method: Method, online: Teacher | None) -> int:
-    """Bytes of the frozen network beside the student: the method's teacher, or one in the step."""
-    network = method.teacher if online is None else online.network
-    return memory_plan.weight_bytes(network)
+def own_base(parts: Parts[Any]) -> nn.Module | None:
+    """The prepared network whose frozen base is the teacher in the step, weight for weight.
+
+    None where that has another content, structure, path or number format, and where the base is
+    packed: the teacher is a network of its own then.
+    """
+    network: Any = parts.method.adapted()
+    online = parts.online_teacher
+    if network is None or online is None or parts.method.base_precision is not None:
+        return None
+    if online.weights != _base_identity(parts.config.init, network):
+        return None
+    teacher = online.network
+    same = (teacher.name, teacher.path) == (network.name, network.path)
+    same = same and hash_json(teacher.config_dict()) == hash_json(network.config_dict())
+    return network if same else None
+
+
+def _base_identity(init: str | None, network: Any) -> str | None:
+    from tinyflux_pl.experts import released_teacher
+    from tinyflux_pl.inference import checkpoint_teacher
+
+    if init is None:
+        files = network.weight_files
+        return released_teacher.identity(files) if files else None
+    folder = Path(init).expanduser()
+    if not folder.is_dir():
+        return None
+    return checkpoint_teacher.averaged(checkpoint_teacher.opened_once(folder))
+
+
+def resident_bytes(parts: Parts[Any]) -> int:
+    """Bytes of the frozen network beside the student: the method's teacher, or one in the step.
+
+    After `parts.student`; none where the student's own base teaches.
+    """
+    online = parts.online_teacher
+    if online is not None and own_base(parts) is not None:
+        return 0
+    return memory_plan.weight_bytes(parts.method.teacher if online is None else online.network)

@@ -98,7 +98,7 @@ class Planner:
         idle = memory_plan.training(state, {"preview": 0}, host=False).worst().total
         method = self.parts.method
         frozen = {"codec": self._codec_bytes}
-        if teacher := online_teacher.resident_bytes(method, self.parts.online_teacher):
+        if teacher := online_teacher.resident_bytes(self.parts):
             frozen["teacher"] = teacher
         if method.keeps_text and (kept := encoder_bytes(self.text, in_turn=False)):
             frozen["text encoders"] = kept

@@ -5,6 +5,7 @@ y = W x + (alpha / rank) B A x, B zero at the start, so that step 0 is the base.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -67,6 +68,7 @@ class LoRA(Method):
         default_alpha = float(default_rank) if alpha is None else alpha
         self.default = LayerPlan(default_rank, default_alpha, dropout=dropout)
         self.kind = peft_layers.Kind(rslora, dora, lokr, init)
+        self._network: weakref.ref[nn.Module] | None = None
         self.reads_weights = "DoRA and LoKr compute with them" if dora or lokr else ""
         if preset is not None and (targets is not None or rank is not None or alpha is not None):
             raise ConfigError(
@@ -91,12 +93,18 @@ class LoRA(Method):
         full_names = {layers[name]: plan for name, plan in self.plan(denoiser).items()}
         denoiser.requires_grad_(False)
         peft_layers.attach(denoiser, full_names, self.kind)
+        # weak: the network of a dry run is freed before that of the run is built
+        self._network = weakref.ref(denoiser)
         self._rates = {
             name: plan.lr_scale
             for layer, plan in full_names.items()
             for name in peft_layers.parameter_names(denoiser, layer)
             if plan.lr_scale != 1
         }
+
+    def adapted(self) -> nn.Module | None:
+        """The network; its adapters are apart from its base's weights."""
+        return None if self._network is None else self._network()
 
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
         """The adapters alone."""

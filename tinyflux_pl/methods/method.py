@@ -57,6 +57,10 @@ class Method(Protocol):
     def free(self) -> None:
         """Free what `prepare` keeps beside a network, once that is gone; `prepare` comes again."""
 
+    def adapted(self) -> nn.Module | None:
+        """The network prepared last, if `peft_layers.switched_off` makes it its frozen base."""
+        return None
+
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
         """Names of the state dict's tensors that a checkpoint of a prepared denoiser holds."""
         return frozenset(denoiser.state_dict())

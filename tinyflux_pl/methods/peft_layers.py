@@ -100,8 +100,11 @@ def activate(network: nn.Module, adapters: list[str]) -> None:
 
 
 @contextmanager
-def switched_off(network: nn.Module) -> Generator[None]:
-    """Within the block the network answers as its base does when it draws: also without dropout."""
+def switched_off(network: nn.Module) -> Generator[Any]:
+    """Within the block the network answers as its base does when it draws: also without dropout.
+
+    Yields the network.
+    """
     layers = list(adapted(network).values())
     training = [module for module in network.modules() if module.training]
     network.eval()
@@ -109,7 +112,7 @@ def switched_off(network: nn.Module) -> Generator[None]:
         # peft's enable_adapters would turn requires_grad too, while the student's graph is alive
         layer._disable_adapters = True
     try:
-        yield
+        yield network
     finally:
         for layer in layers:
             layer._disable_adapters = False

@@ -48,7 +48,7 @@ class FewStepObjective(FlowObjective):
         guided: SamplerSettings,
         student: SamplerSettings,
         on_policy: float,
-        as_teacher: Callable[[], AbstractContextManager[None]] = nullcontext,
+        as_teacher: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         _require_plain(run)
         vars(self).update(vars(run))  # null text, error, seed; the distribution of times is unused

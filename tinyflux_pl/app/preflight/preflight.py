@@ -154,7 +154,7 @@ class Preflight:
         groups = optimizer.param_groups
         state = memory_plan.training_state(network, groups, saved, ranks=self.sizes.ranks)
         device = self.parts.device
-        teacher = online_teacher.resident_bytes(self.parts.method, self.parts.online_teacher)
+        teacher = online_teacher.resident_bytes(self.parts)
         plan = memory_plan.training(state, {"step": teacher}, host=device == "cpu")
         cure = "a smaller model=, or a machine with more memory"
         free = available_bytes(device)

@@ -1,9 +1,12 @@
 """`data.limit`, which debug=fast sets: few pictures are cached, apart from those of other runs."""
 
 import pytest
+from PIL import Image
 
-from tests.app.runs import CONF, SMALLEST, run
+from tests.app.runs import CONF, SMALLEST, run, settings
+from tinyflux_pl.app import class_pictures, drawn_pictures
 from tinyflux_pl.app.caches.doctor import _roots
+from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import StaleCache
@@ -57,3 +60,43 @@ def test_the_doctor_looks_at_the_cache_of_a_limited_run(tmp_path):
     config = settings("extract", tmp_path, "data.limit=4", "doctor=true")
     assert isinstance(config, schema.Extract)
     assert tmp_path / "cache/shapes_of_4" in _roots(config)
+
+
+DRAWN = {
+    "drawn": ("data=shapes_drawn", "experts=none", "data.count=4", "data.teacher_count=5"),
+    "class": (
+        "method=dreambooth",
+        "data=dreambooth",
+        "data.root=subject",
+        "data.prompt='a photo of sks dog'",
+        "data.class_prompt='a photo of a dog'",
+        "data.class_count=5",
+        "data.image_size=32",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", DRAWN)
+def test_as_many_pictures_are_drawn_as_the_limit_leaves(tmp_path, monkeypatch, source):
+    prompts_of_set = []
+
+    def draw(drawer, parts, node, pictures):
+        prompts_of_set.append(drawer.prompts(node))
+        for index, prompt in enumerate(prompts_of_set[-1]):
+            Image.new("RGB", (32, 32)).save(pictures.picture(index))
+            pictures.write_caption(index, prompt)
+
+    monkeypatch.setattr(drawn_pictures, "_draw", draw)
+    base = {"kind": "checkpoint", "hash": "0"}  # of no run: nothing is drawn
+    monkeypatch.setattr(class_pictures, "_base", lambda parts: base)
+
+    def folder(*words):
+        lines = (*SMALLEST, *DRAWN[source], *words)
+        parts = drawn_pictures.ready(Parts.from_config(settings("train", tmp_path, *lines)))
+        node = parts.config.data.sources[source].train
+        assert node["count"] == len(prompts_of_set[-1])
+        return node["root"]
+
+    few, every, again = folder("data.limit=2"), folder(), folder("data.limit=9")
+    assert [len(prompts) for prompts in prompts_of_set] == [2, 5]
+    assert few != every == again

@@ -72,9 +72,11 @@ def ready(parts: Parts[Train]) -> Parts[Train]:
         drawer = DRAWERS.get(node.train["_target_"])
         if drawer is None or node.train.get("root") is not None:
             continue
-        folder = _drawn(drawer, parts, name, node.train)
+        needed = _needed(parts.config, node.train)
+        folder = _drawn(drawer, parts, name, needed)
+        drawn = {"root": str(folder), "count": needed["count"]}
         roots = {
-            split: {**each, "root": str(folder)} if each["_target_"] == drawer.target else each
+            split: {**each, **drawn} if each["_target_"] == drawer.target else each
             for split, each in node.splits.items()
         }
         cache = f"{node.cache}_{folder.name}"  # another set has another cache
@@ -93,12 +95,19 @@ def planned_stages(config: Train) -> list[Stage]:
         drawer = DRAWERS.get(node.train["_target_"])
         if drawer is None or node.train.get("root") is not None:
             continue
-        if not _is_drawn(drawer, config, node.train):
+        needed = _needed(config, node.train)
+        if not _is_drawn(drawer, config, needed):
             parts = Parts.built_from(release_settings.followed(weightless(config)))
-            pictures = min(AT_ONCE, node.train["count"])
-            stage = drawer.plan(parts, node.train).stage(f"draw the {drawer.kind}", pictures)
+            pictures = min(AT_ONCE, needed["count"])
+            stage = drawer.plan(parts, needed).stage(f"draw the {drawer.kind}", pictures)
             stages.append(stage)
     return stages
+
+
+def _needed(config: Train, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The node with as many pictures as `data.limit` leaves of them: a smaller set is another."""
+    limit = config.data.limit
+    return {**node, "count": node["count"] if limit is None else min(node["count"], limit)}
 
 
 def _is_drawn(drawer: Drawer, config: Train, node: Mapping[str, Any]) -> bool:

@@ -149,7 +149,7 @@ def test_the_base_teaches_an_adapter_on_the_prior_pictures_alone(root, trained):
         assert set(source.train.store.groups()) == {"encodings"}
 
 
-def own_teacher(root, trained, *words, step=3):
+def taught_adapter(root, trained, *words, step=3):
     """Parts of an adapter of `trained`, taught by a checkpoint of that run; and the network."""
     teacher = trained / "checkpoints" / f"step_{step:07d}"
     lines = ("experts=denoiser", "teacher=checkpoint", f"teacher.checkpoint='{teacher}'")
@@ -165,7 +165,7 @@ def own_teacher(root, trained, *words, step=3):
 def test_the_base_of_an_adapter_is_in_memory_once_and_teaches_as_its_copy_would(
     root, trained, monkeypatch
 ):
-    parts, network = own_teacher(root, trained, "method.base_precision=null")
+    parts, network = taught_adapter(root, trained, "method.base_precision=null")
     assert online_teacher.resident_bytes(parts) == 0
     batch = planned_batch(parts, network, 4)
     batch = replace(batch, latents=torch.randn(batch.latents.shape), dataset_ids=batch.sample_ids)
@@ -178,11 +178,13 @@ def test_the_base_of_an_adapter_is_in_memory_once_and_teaches_as_its_copy_would(
 
     shared = taught()
     assert network.training and parts.online_teacher.read is not None  # its weights are unread
-    monkeypatch.setattr(online_teacher, "own_base", lambda parts: None)
-    apart = taught()
+    monkeypatch.setattr(online_teacher, "base_that_teaches", lambda parts: None)
+    separate = taught()
     assert parts.online_teacher.read is None
     assert shared.used.sum() > 1 and shared.velocity.any()
-    assert torch.equal(shared.velocity, apart.velocity) and torch.equal(shared.used, apart.used)
+    assert torch.equal(shared.velocity, separate.velocity) and torch.equal(
+        shared.used, separate.used
+    )
     assert online_teacher.resident_bytes(parts) == weight_bytes(parts.online_teacher.network)
 
 
@@ -196,6 +198,10 @@ def test_the_plan_of_a_base_that_teaches_its_own_adapter_has_no_teacher(root, tr
 @pytest.mark.parametrize(
     ("words", "step"), [(("method.base_precision=int8",), 3), (("method.base_precision=null",), 2)]
 )
-def test_a_packed_base_and_other_weights_are_beside_the_teacher(root, trained, words, step):
-    parts, _ = own_teacher(root, trained, *words, step=step)
-    assert online_teacher.own_base(parts) is None and online_teacher.resident_bytes(parts) > 0
+def test_a_packed_base_and_other_weights_are_another_network_than_the_teacher(
+    root, trained, words, step
+):
+    parts, _ = taught_adapter(root, trained, *words, step=step)
+    assert (
+        online_teacher.base_that_teaches(parts) is None and online_teacher.resident_bytes(parts) > 0
+    )

@@ -164,7 +164,7 @@ def test_a_networks_rows_differ_by_rounding_in_smaller_batches(dtype, tolerance)
     assert not first[1:].any()
 
 
-def test_no_teacher_is_asked_where_no_row_is_taught():
+def test_the_teacher_does_not_run_where_no_row_is_taught():
     batch, teacher = numbered(6), RowByRow()
     draw = objective_of(OnlineTargets(present(teacher), sources=[7])).draw(Spy(), batch, 0)
     assert not teacher.seen and not draw.teacher.velocity.any() and not draw.teacher.used.any()

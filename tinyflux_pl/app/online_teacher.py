@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tinyflux_pl.app import pathway, teachers
 from tinyflux_pl.config.schema import DataJob
@@ -14,10 +14,23 @@ from tinyflux_pl.engine import memory_plan
 if TYPE_CHECKING:
     from torch import nn
 
-    from tinyflux_pl.app.components import Parts
     from tinyflux_pl.core.protocols import Codec, TextEncoder
+    from tinyflux_pl.core.target_expert import TargetExpert
     from tinyflux_pl.experts.teacher import Teacher
+    from tinyflux_pl.methods.method import Method
     from tinyflux_pl.objectives.teacher_target import TeacherTargets
+
+
+class TaughtParts(Protocol):
+    """Those of a run's parts (app.components) that decide its teachers' velocities."""
+
+    config: Any
+    targets: dict[str, TargetExpert]
+
+    @property
+    def method(self) -> Method: ...
+    @property
+    def online_teacher(self) -> Teacher | None: ...
 
 
 def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
@@ -42,7 +55,7 @@ def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
     return teacher
 
 
-def velocities(parts: Parts[Any]) -> TeacherTargets | None:
+def velocities(parts: TaughtParts) -> TeacherTargets | None:
     """The teachers' velocities as targets of a run: cached, or of a teacher in the step.
 
     Of a teacher in the step after `parts.student`.
@@ -57,7 +70,7 @@ def velocities(parts: Parts[Any]) -> TeacherTargets | None:
     (expert,) = config.experts
     taught = [k for k, names in enumerate(listed) if names is None or expert in names]
     settings = {**config.pathway.online.plain, "seed": config.seed, "sources": taught}
-    base = own_base(parts)
+    base = base_that_teaches(parts)
     if base is None:
         return OnlineTargets(online.on, **settings)
     # a compiled network is compiled anew for each number of rows
@@ -65,7 +78,7 @@ def velocities(parts: Parts[Any]) -> TeacherTargets | None:
     return OnlineTargets(lambda _: switched_off(base), **settings, fixed_shapes=fixed_shapes)
 
 
-def own_base(parts: Parts[Any]) -> nn.Module | None:
+def base_that_teaches(parts: TaughtParts) -> nn.Module | None:
     """The prepared network whose frozen base is the teacher in the step, weight for weight.
 
     None where that has another content, structure, path or number format, and where the base is
@@ -96,12 +109,12 @@ def _base_identity(init: str | None, network: Any) -> str | None:
     return checkpoint_teacher.averaged(checkpoint_teacher.opened_once(folder))
 
 
-def resident_bytes(parts: Parts[Any]) -> int:
+def resident_bytes(parts: TaughtParts) -> int:
     """Bytes of the frozen network beside the student: the method's teacher, or one in the step.
 
     After `parts.student`; none where the student's own base teaches.
     """
     online = parts.online_teacher
-    if online is not None and own_base(parts) is not None:
+    if online is not None and base_that_teaches(parts) is not None:
         return 0
     return memory_plan.weight_bytes(parts.method.teacher if online is None else online.network)

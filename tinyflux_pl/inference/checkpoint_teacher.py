@@ -49,10 +49,10 @@ def _opened(path: str, _: tuple[Any, ...]) -> directory.Checkpoint:
 
 
 def _stamp(path: Path) -> tuple[Any, ...]:
-    """What changes with any file of a checkpoint's folder, or of the checkpoints of a run's."""
+    """State of the files of a checkpoint's folder, or of the checkpoints of a run's."""
     files = [*path.glob("*"), *path.glob("*/*"), *path.glob("checkpoints/*/*")]
-    known = [(str(file), file.stat()) for file in sorted(files)]
-    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in known)
+    states = [(str(file), file.stat()) for file in sorted(files) if file.is_file()]
+    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states)
 
 
 def _with_weights(checkpoint: directory.Checkpoint) -> nn.Module:

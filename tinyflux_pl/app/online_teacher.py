@@ -69,7 +69,11 @@ def velocities(parts: TaughtParts) -> TeacherTargets | None:
     listed = [node.experts for node in config.data.sources.values()]
     (expert,) = config.experts
     taught = [k for k, names in enumerate(listed) if names is None or expert in names]
-    settings = {**config.pathway.online.plain, "seed": config.seed, "sources": taught}
+    settings: dict[str, Any] = {
+        **config.pathway.online.plain,
+        "seed": config.seed,
+        "sources": taught,
+    }
     base = base_that_teaches(parts)
     if base is None:
         return OnlineTargets(online.on, **settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -48,7 +48,7 @@ def write_above_bars() -> None:
 
 
 @contextmanager
-def warnings_above_bars() -> Iterator[None]:
+def warnings_above_bars() -> Generator[None]:
     """Print each warning of the block once, on a line of its own above the bars.
 
     The line has neither the code nor the folder of its origin. Warnings that are recorded
@@ -76,7 +76,7 @@ def warnings_above_bars() -> Iterator[None]:
             printed.add(text)
             AboveBars(sys.stderr).write(f"{text}\n")
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # ty: ignore[invalid-assignment]
     try:
         yield
     finally:

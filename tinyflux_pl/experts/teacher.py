@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ class Teacher:
         return self._skeleton
 
     @contextmanager
-    def on(self, device: torch.device) -> Iterator[Any]:
+    def on(self, device: torch.device) -> Generator[Any]:
         """The denoiser on a device, where it stays; on the meta device its skeleton."""
         yield self.skeleton if device.type == "meta" else self.to(device).network
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.nets.packed_product import Stored, autocast, product
 from tinyflux_pl.weights.gguf_types import NumberType
 from tinyflux_pl.weights.packed_rows import PackedRows
 
@@ -40,57 +39,27 @@ class GGUFLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
         """In the dtype of the input, or autocast's."""
-        device = input.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            input = input.to(torch.get_autocast_dtype(device))
-        return product(input, self.weight, self.bias, self.kind, self.stored)
+        blocks = RowBlocks(self.kind, self.stored)
+        return product(autocast(input), (self.weight,), self.bias, blocks)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.kind.name}"
 
 
-def product(
-    x: Float[Tensor, "*b k"],
-    blocks: Blocks,
-    bias: Tensor | None,
-    kind: NumberType,
-    stored: torch.dtype,
-) -> Float[Tensor, "*b n"]:
-    """x W^T + b in the dtype of x; a gradient reaches x alone."""
-    if has_torch_function_unary(x):  # a plan of mixed precision, which counts without values
-        return handle_torch_function(product, (x,), x, blocks, bias, kind, stored)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _Product.apply(x, blocks, bias, kind, stored)
-    return _product(x, blocks, bias, kind, stored)
+@dataclass(frozen=True)
+class RowBlocks:
+    """Blocks of a type, rounded to `stored` where they are multiplied out (nets.packed_product)."""
 
+    kind: NumberType
+    stored: torch.dtype
 
-class _Product(torch.autograd.Function):
-    """x W^T + b, and the gradient of x."""
+    def values(self, stored: Stored, dtype: torch.dtype) -> Float[Tensor, "n k"]:
+        (blocks,) = stored
+        return multiply_out(blocks, self.kind, self.stored, dtype)
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        blocks: Tensor,
-        bias: Tensor | None,
-        kind: NumberType,
-        stored: torch.dtype,
-    ) -> Tensor:
-        ctx.save_for_backward(blocks)
-        ctx.kind, ctx.stored = kind, stored
-        return _product(x, blocks, bias, kind, stored)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        (gradient,), (blocks,) = gradients, ctx.saved_tensors
-        return gradient @ multiply_out(blocks, ctx.kind, ctx.stored, gradient.dtype), *(None,) * 4
-
-
-def _product(
-    x: Tensor, blocks: Tensor, bias: Tensor | None, kind: NumberType, stored: torch.dtype
-) -> Tensor:
-    bias = None if bias is None else bias.to(x.dtype)
-    return F.linear(x, multiply_out(blocks, kind, stored, x.dtype), bias)
+    def scale(self, stored: Stored) -> None:
+        """Blocks have their own scales."""
+        return None
 
 
 def multiply_out(

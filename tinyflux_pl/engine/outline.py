@@ -15,16 +15,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from tinyflux_pl.core.precision import DTYPES
-from tinyflux_pl.denoisers import gguf_linear
 from tinyflux_pl.engine.attention_arguments import attention_arguments
 from tinyflux_pl.engine.live_bytes import LiveBytes
-from tinyflux_pl.engine.packed_linear import frozen_product
+from tinyflux_pl.nets import packed_product
 
 # Autocast's lists, as far as the networks here use them; it has none for the meta device.
 LOWER = {
     F.linear,
-    frozen_product,
-    gguf_linear.product,
+    packed_product.product,
     F.conv1d,
     F.conv2d,
     torch.matmul,

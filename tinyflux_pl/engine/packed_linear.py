@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from tinyflux_pl.engine.weight_formats import Format
+from tinyflux_pl.nets.packed_product import autocast, product, scaled
 
 FEWEST_ROWS = 17  # of a product of integers on CUDA
 MULTIPLE = 8  # of its other two sides
@@ -50,24 +48,21 @@ class PackedLinear(nn.Module):
 
     def unpacked(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "n k"]:
         """The rounded weight, as it stands for the layer's own: without factors."""
-        weight = self._rounded(dtype)
+        stored = (self.packed, self.scale)
+        weight, scale = self.format.values(stored, dtype), self.format.scale(stored)
+        weight = weight if scale is None else weight * scale.to(dtype)[:, None]
         return weight if self.factors is None else weight / self.factors.to(dtype)
-
-    def _rounded(self, dtype: torch.dtype) -> Tensor:
-        return _unpacked(self.packed, self.scale, self.format, dtype)
 
     def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
         """In the dtype of x, or autocast's."""
-        device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            x = x.to(torch.get_autocast_dtype(device))
+        x = autocast(x)
         if self.factors is not None:
             x = x / self.factors.to(x.dtype)
         if self.format.dynamic and self.format.group is not None:
             x = self._rounded_by_groups(x)
         elif self.format.dynamic:
             return self._of_integers(x)
-        return frozen_product(x, self.packed, self.scale, self.bias, self.format)
+        return product(x, (self.packed, self.scale), self.bias, self.format)
 
     def _rounded_by_groups(self, x: Tensor) -> Tensor:
         groups = x.float().unflatten(-1, (-1, self.format.group or 1))
@@ -87,68 +82,8 @@ class PackedLinear(nn.Module):
         largest = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
         levels = (rows / largest).round()
         if self._multiplies_integers(x):
-            product = torch._int_mm(levels.to(torch.int8), self.packed.t()).float()
+            sums = torch._int_mm(levels.to(torch.int8), self.packed.t()).float()
         else:
-            product = F.linear(levels, self.packed.float())
-        product = product * largest
-        return _scaled(product, self.scale, self.bias, x.dtype).unflatten(0, x.shape[:-1])
-
-
-def frozen_product(
-    x: Float[Tensor, "*b k"], packed: Tensor, scale: Tensor, bias: Tensor | None, format: Format
-) -> Float[Tensor, "*b n"]:
-    """x W^T + b of a packed weight in the dtype of x; a gradient reaches x, and no weight.
-
-    The weight's values are not kept for the way back: they are unpacked again.
-    """
-    if has_torch_function_unary(x):  # a plan of mixed precision, which counts without values
-        arguments = (x, packed, scale, bias, format)
-        return handle_torch_function(frozen_product, (x,), *arguments)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _FrozenProduct.apply(x, packed, scale, bias, format)
-    return _product(x, packed, scale, bias, format)
-
-
-class _FrozenProduct(torch.autograd.Function):
-    """x W^T + b, and the gradient of x."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, format: Format
-    ) -> Tensor:
-        ctx.save_for_backward(packed, scale)
-        ctx.format = format
-        return _product(x, packed, scale, bias, format)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (packed, scale), format, dtype = ctx.saved_tensors, ctx.format, gradient.dtype
-        if format.group is not None:
-            back = gradient @ _unpacked(packed, scale, format, dtype)
-        else:
-            back = (gradient.float() * scale).to(dtype) @ format.unpack(packed, dtype)
-        return back, None, None, None, None
-
-
-def _product(
-    x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, format: Format
-) -> Tensor:
-    if format.group is not None or x.dtype == torch.float16:  # whose range ends at 65504
-        bias = None if bias is None else bias.to(x.dtype)
-        return F.linear(x, _unpacked(packed, scale, format, x.dtype), bias)
-    return _scaled(F.linear(x, format.unpack(packed, x.dtype)), scale, bias, x.dtype)
-
-
-def _unpacked(packed: Tensor, scale: Tensor, format: Format, dtype: torch.dtype) -> Tensor:
-    values, scale = format.unpack(packed, dtype), scale.to(dtype)
-    if format.group is not None:
-        return (values * scale).flatten(1)
-    return values * scale[:, None]
-
-
-def _scaled(product: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    # in fp32: the product of levels up to 448 exceeds float16; in place: it is the largest tensor
-    answer = product.float().mul_(scale)
-    if bias is not None:
-        answer.add_(bias.float())
-    return answer.to(dtype)
+            sums = F.linear(levels, self.packed.float())
+        output = scaled(sums * largest, self.scale, self.bias, x.dtype)
+        return output.unflatten(0, x.shape[:-1])

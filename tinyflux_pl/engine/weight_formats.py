@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tinyflux_pl.nets.packed_product import Stored
+
 GROUP = 64  # input channels that share a scale of int4
 FP8 = torch.float8_e4m3fn
 FP8_LARGEST = 448.0  # of e4m3 without infinities
@@ -35,6 +37,16 @@ class Format:
     unpack: Callable[[Tensor, torch.dtype], Tensor]
     group: int | None = None
     dynamic: bool = False
+
+    def values(self, stored: Stored, dtype: torch.dtype) -> Weight:
+        """The weight but for the scales of output channels (nets.packed_product)."""
+        packed, scale = stored
+        values = self.unpack(packed, dtype)
+        return values if self.group is None else (values * scale.to(dtype)).flatten(1)
+
+    def scale(self, stored: Stored) -> Float[Tensor, " n"] | None:
+        """The scales of output channels; None with groups."""
+        return stored[1] if self.group is None else None
 
 
 def _row_scale(weight: Weight, largest: float) -> Float[Tensor, "n 1"]:

@@ -10,6 +10,7 @@ NAMES = (
     "engine",
     "engine_plans",
     "extraction",
+    "folding",
     "learning",
     "main_job",
     "velocity_storage",

@@ -4,7 +4,8 @@ import pytest
 
 from tests.app.runs import settings
 from tests.app.test_from_image import draw, pixels
-from tinyflux_pl.app import inference_memory
+from tests.denoisers.test_conformance import SMALL
+from tinyflux_pl.app import inference_memory, weight_calibration
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 
 LINE = ("simulate=true", "sampler.steps=2", "height=32", "width=32", "prompt=red")
@@ -24,13 +25,38 @@ def test_a_calibration_is_reported_bound_to_its_weights_and_drawn_with(method, t
     rows = report.read_text().splitlines()
     assert rows[0] == f"layer,nearest_db,{method}_db" and len(rows) > 4
     use = f"engine.calibration='{file}'"
-    (picture,) = draw(tmp_path, *SCHNELL, FORMAT, use)
+    drawn = tmp_path / "drawn.csv"
+    (picture,) = draw(tmp_path, *SCHNELL, FORMAT, use, f"engine.report='{drawn}'")
+    assert "inputs divided in the layers before: 28, at run time: 12" in capsys.readouterr().out
+    divided = [row.rpartition(",")[2] for row in drawn.read_text().splitlines()[1:]]
+    assert all(cell == "at run time" or cell.startswith("in net.") for cell in divided)
     draw(tmp_path, f"from_image='{picture}'", use)
     assert "the same picture, to the bit" in capsys.readouterr().out
     with pytest.raises(CheckpointMismatch, match="calibration was"):
         draw(tmp_path, f"from_image='{picture}'")
     with pytest.raises(CheckpointMismatch, match="other weights"):
         draw(tmp_path, "model=sd35_medium", *LINE, FORMAT, use)
+
+
+@pytest.mark.parametrize(
+    ("cache", "inputs"),
+    [
+        (("cache.kind=none",), 12),
+        (("cache.kind=first_block",), 12),
+        (("cache.kind=teacache", "cache.coefficients=[1,0,0,0,0]"), 7),
+        (("cache.calibrate=x.json",), 7),
+    ],
+)
+def test_inputs_that_teacache_measures_are_not_divided_in_the_layers_before(
+    cache, inputs, tmp_path
+):
+    """Its coefficients belong to the input of the first block's attention as it is."""
+    denoiser = SMALL["flux1"]()
+    config = settings("generate", tmp_path, *SCHNELL, *cache)
+    chosen = weight_calibration.foldable(denoiser, config.cache)
+    assert len(chosen) == inputs
+    first = [each for each in chosen if "net.transformer_blocks.0." in each.layers[0]]
+    assert len(first) == (5 if inputs == 12 else 0)
 
 
 def test_the_plan_of_a_calibration_counts_plain_weights(tmp_path):

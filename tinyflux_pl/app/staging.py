@@ -54,12 +54,13 @@ def packed(pipeline: Any, config: Generate) -> Any:
         raise ConfigError("a picture drawn again calibrates nothing", where="engine", cure=cure)
     if name is None or config.engine.calibrate is not None:
         return pipeline
-    factors = None
+    factors, inputs = None, []
     origin: dict[str, str | None] = {"stored": name, "calibration": None}
     if config.engine.calibration is not None:
         factors = weight_calibration.read(pipeline, config.engine.calibration)
+        inputs = weight_calibration.foldable(pipeline.denoiser, config.cache)
         origin["calibration"] = sha256(Path(config.engine.calibration).expanduser())
-    packing = pack(pipeline.denoiser, name, factors)
+    packing = pack(pipeline.denoiser, name, factors, inputs=inputs)
     tables.line(packing.summary)
     if config.engine.report is not None:
         file = Path(config.engine.report).expanduser()

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from tinyflux_pl.app import drawing_cache
+from tinyflux_pl.config.cache_schema import Cache
 from tinyflux_pl.config.schema import Generate
 from tinyflux_pl.core import files
+from tinyflux_pl.core.divisible_inputs import DivisibleInput
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
+from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.engine import channel_balance
 from tinyflux_pl.engine.activation_record import LayerRecord, recorded
 from tinyflux_pl.engine.packed_linear import PackedLinear
@@ -54,10 +57,7 @@ def _fitted(
 ) -> list[str]:
     engine = config.engine
     maxima = {n: torch.stack(record.maxima) for n, record in records.items() if record.maxima}
-    factors = {
-        name: channel_balance.factors(engine.balance, seen, layers[name].weight.cpu())
-        for name, seen in maxima.items()
-    }
+    factors = shared_factors(pipeline.denoiser, engine.balance, layers, maxima)
     file = Path(engine.calibrate).expanduser()
     described = {"weights": drawing_cache.identity(pipeline), "balance": engine.balance}
     files.write_tensors(file, factors, described)
@@ -74,6 +74,35 @@ def _fitted(
         files.write_bytes(report, ("\n".join(_table(ratios, engine.balance)) + "\n").encode())
         lines.append(f"signal to noise of each layer: {report}")
     return lines
+
+
+def shared_factors(
+    denoiser: DenoiserModule, method: str, layers: Mapping[str, Any], maxima: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Factors of each layer; layers that read one tensor share them, so that it can be divided."""
+    groups = [tuple(n for n in each.layers if n in maxima) for each in denoiser.divisible_inputs()]
+    together = {name for group in groups for name in group}
+    groups += [(name,) for name in maxima if name not in together]
+    factors = {}
+    for group in filter(None, groups):
+        seen = torch.stack([maxima[name] for name in group]).amax(0)
+        weight = torch.cat([layers[name].weight.detach().cpu() for name in group])
+        factors |= dict.fromkeys(group, channel_balance.factors(method, seen, weight))
+    return {name: factors[name].clone() for name in maxima}  # a file holds no tensor twice
+
+
+def foldable(denoiser: DenoiserModule, cache: Cache) -> list[DivisibleInput]:
+    """The inputs to divide in the layers before.
+
+    TeaCache compares what the first block's attention reads: what that block reads is divided at
+    run time, so that the measure stays that of its coefficients.
+    """
+    inputs = list(denoiser.divisible_inputs())
+    if not inputs or (cache.kind != "teacache" and cache.calibrate is None):
+        return inputs
+    first = denoiser.block_stack()[0].module
+    path = next(name for name, module in denoiser.named_modules() if module is first)
+    return [each for each in inputs if not each.layers[0].startswith(f"{path}.")]
 
 
 @torch.no_grad()

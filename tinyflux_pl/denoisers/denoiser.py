@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock
+from tinyflux_pl.core.divisible_inputs import DivisibleInput
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.hint_forms import LATENTS, PIXELS
 from tinyflux_pl.core.protocols import Path
@@ -146,6 +147,10 @@ class DenoiserModule(nn.Module):
 
     def block_stack(self) -> Sequence[StackBlock]:
         """Transformer blocks in call order; empty if blocks cannot be skipped."""
+        return ()
+
+    def divisible_inputs(self) -> Sequence[DivisibleInput]:
+        """Inputs of linear layers that can be divided in the layers before; empty if unknown."""
         return ()
 
     @classmethod

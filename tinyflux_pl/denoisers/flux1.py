@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tinyflux_pl.core.block_stack import StackBlock, stack_of
+from tinyflux_pl.core.divisible_inputs import DivisibleInput
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Path
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.exact_time import ExactTime
+from tinyflux_pl.denoisers.flux1_inputs import divisible_inputs
 from tinyflux_pl.denoisers.flux1_layout import ORIGINAL, original_layers, to_original
 from tinyflux_pl.denoisers.packing import joined_pictures, patchify, unpatchify
 from tinyflux_pl.denoisers.released import DiffusersNetwork, Source
@@ -125,6 +127,9 @@ class Flux1Denoiser(ReleasedDenoiser):
             *stack_of(self.net.transformer_blocks, streams, "hidden_states", _modulated),
             *stack_of(self.net.single_transformer_blocks, streams, "hidden_states"),
         )
+
+    def divisible_inputs(self) -> Sequence[DivisibleInput]:
+        return divisible_inputs(self.net)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning

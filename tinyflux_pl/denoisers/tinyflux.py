@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyflux_pl.core.block_stack import StackBlock, stack_of
+from tinyflux_pl.core.divisible_inputs import DivisibleInput
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
 from tinyflux_pl.core.fields_of import FieldsOf
 from tinyflux_pl.core.protocols import Path
@@ -22,6 +23,7 @@ from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import inpaint_channels, joined_pictures, patchify, unpatchify
 from tinyflux_pl.denoisers.tinyflux_diffusers import write_folder
 from tinyflux_pl.denoisers.tinyflux_files import released_network
+from tinyflux_pl.denoisers.tinyflux_inputs import divisible_inputs, modulated
 from tinyflux_pl.denoisers.tinyflux_reference import load_reference, to_reference_keys
 from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
@@ -137,17 +139,19 @@ class TinyFluxDenoiser(DenoiserModule):
     def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (
-            *stack_of(self.net.double_blocks, ("txt", "img"), "img", _modulated),
+            *stack_of(self.net.double_blocks, ("txt", "img"), "img", modulated),
             *stack_of(self.net.single_blocks, ("x",), "x"),
         )
+
+    def divisible_inputs(self) -> tuple[DivisibleInput, ...]:
+        return divisible_inputs(self.net)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Prediction:
         """The velocity (B, C, H, W), and under `heads` what each port's own head predicts."""
         self.require_readable(cond)
-        height, width = x_t.shape[-2:]
-        patch = self.config.patch_size
+        height, width, patch = *x_t.shape[-2:], self.patch_size
         joined, ids = joined_pictures([x_t, *cond.references], patch)
         predict = partial(
             self.net,
@@ -179,8 +183,7 @@ class TinyFluxDenoiser(DenoiserModule):
                 "prior_stats": info["sol"]["stats_pred"],
                 "prior_map": info["sol"]["spatial_pred"],
             }
-        heads |= info.get("ports", {})
-        return Prediction(unpatchify(tokens, patch, height, width), heads)
+        return Prediction(unpatchify(tokens, patch, height, width), heads | info.get("ports", {}))
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each block's input for the backward pass and compute the rest again."""
@@ -210,10 +213,6 @@ class TinyFluxDenoiser(DenoiserModule):
 
 def _specs(config: dict[str, Any]) -> tuple[LatentSpec, TextSpec]:
     return LatentSpec(**config["latent_spec"]), TextSpec(**config["text_spec"])
-
-
-def _modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
-    return block.img_norm1(inputs["img"], inputs["vec"])[0]
 
 
 def build(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from tinyflux_pl.core.divisible_inputs import DivisibleInput
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.denoisers import gguf_linear
+from tinyflux_pl.engine.folding import AT_RUN_TIME, Folding, folded
 from tinyflux_pl.engine.packed_linear import PackedLinear
 from tinyflux_pl.engine.weight_formats import FORMATS, Format, signal_to_noise
 
@@ -20,12 +22,16 @@ READING = {"lora_magnitude_vector": "DoRA", "lokr_": "LoKr"}
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """One layer: its bytes before and after, and the signal-to-noise ratio of its weight in dB."""
+    """One layer: its bytes before and after, and the signal-to-noise ratio of its weight in dB.
+
+    `divided` says where its input is divided by factors; empty without any.
+    """
 
     name: str
     before: int
     after: int
     decibels: float | None  # None on the meta device
+    divided: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,15 +54,24 @@ class Packing:
             f"{self.format.name}: {len(self.layers)} layers, {before / 2**20:,.1f} MiB in "
             f"{after / 2**20:,.1f} MiB; signal to noise of the weights "
             f"{statistics.median(r for r, _ in ratios):.1f} dB, least {worst[0]:.1f} dB in "
-            f"{worst[1]}{left if self.left else ''}"
+            f"{worst[1]}{left if self.left else ''}{self._divided}"
         )
+
+    @property
+    def _divided(self) -> str:
+        divided = [layer.divided for layer in self.layers if layer.divided]
+        late = sum(each.startswith(AT_RUN_TIME) for each in divided)
+        early = len(divided) - late
+        counts = f"; inputs divided in the layers before: {early}, at run time: {late}"
+        return counts if divided else ""
 
     def table(self) -> Iterator[str]:
         """CSV: a row a layer, the noisiest first."""
-        yield "layer,format,bytes_before,bytes,signal_to_noise_db"
+        yield "layer,format,bytes_before,bytes,signal_to_noise_db,input_divided"
         for layer in sorted(self.layers, key=lambda layer: layer.decibels or 0.0):
             ratio = "" if layer.decibels is None else f"{layer.decibels:.2f}"
-            yield f"{layer.name},{self.format.name},{layer.before},{layer.after},{ratio}"
+            cells = (layer.name, self.format.name, layer.before, layer.after, ratio, layer.divided)
+            yield ",".join(map(str, cells))
 
 
 @torch.no_grad()
@@ -66,10 +81,12 @@ def pack(
     factors: Mapping[str, Tensor] | None = None,
     where: str = "engine.precision",
     kept: Collection[str] = (),
+    inputs: Iterable[DivisibleInput] = (),
 ) -> Packing:
     """Replace every linear layer inside the network's lists of blocks by a packed one, in place.
 
     `factors` of input channels, by layer (engine.channel_balance); layers without any have none.
+    Those of `inputs` are divided in the layers before (engine.folding), the others at run time.
     Packed layers do not train; gradients pass them. Embeddings, norms, convolutions, the layers
     outside of blocks and those whose weights `kept` names stay as they are. ConfigError, about the
     key `where`, for an unknown format, for DoRA and LoKr, for blocks of a GGUF file, and for a
@@ -87,16 +104,17 @@ def pack(
             raise ConfigError(what, where=where, cure=cure)
     format = FORMATS[name]
     layers: list[PackedLayer] = []
-    left: list[str] = []
-    for path, parent, leaf, linear in list(_linear_slots(network)):
-        if f"{path}.weight" in kept:
-            continue
-        if not PackedLinear.fits(linear, format):
-            left.append(path)
-            continue
-        packed = PackedLinear(linear, format, (factors or {}).get(path))
-        layers.append(_described(path, linear, packed))
+    slots = [slot for slot in _linear_slots(network) if f"{slot[0]}.weight" not in kept]
+    left = [path for path, _, _, linear in slots if not PackedLinear.fits(linear, format)]
+    slots = [slot for slot in slots if slot[0] not in left]
+    chosen = {path for path, *_ in slots}
+    folding = folded(network, factors or {}, inputs, chosen)
+    for path, parent, leaf, linear in slots:
+        late = None if path in folding.columns else (factors or {}).get(path)
+        packed = PackedLinear(folding.applied(path, linear), format, late)
+        layers.append(_described(path, linear, packed, folding))
         setattr(parent, leaf, packed)
+    folding.change_unpacked(network, chosen)
     if not layers:
         what = f"no linear layer of the network's blocks can be stored as {name}"
         raise ConfigError(what, where=where, cure=f"{where}=null")
@@ -119,10 +137,11 @@ def _linear_slots(network: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.
         yield path, network.get_submodule(parent), leaf, module
 
 
-def _described(path: str, linear: nn.Linear, packed: PackedLinear) -> PackedLayer:
+def _described(path: str, linear: nn.Linear, packed: PackedLinear, folding: Folding) -> PackedLayer:
     after = packed.packed.nbytes + packed.scale.nbytes
     after += 0 if packed.factors is None else packed.factors.nbytes
     ratio = None
     if not linear.weight.is_meta:
-        ratio = signal_to_noise(linear.weight, packed.unpacked())
-    return PackedLayer(path, linear.weight.nbytes, after, ratio)
+        ratio = signal_to_noise(linear.weight, folding.restored(path, packed.unpacked()))
+    divided = folding.divided.get(path, "")
+    return PackedLayer(path, linear.weight.nbytes, after, ratio, divided)

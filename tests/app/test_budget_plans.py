@@ -32,7 +32,7 @@ def test_a_choice_of_engine_is_its_placement(choice, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("budget", "precision", "most"), [("11.5GiB", "fp8", 6), ("6GiB", None, 50)]
+    ("budget", "precision", "most"), [("11.5GiB", "fp8", 8), ("6GiB", None, 52)]
 )
 def test_flux1_dev_fits_with_few_blocks_in_turn(budget, precision, most, tmp_path):
     more = (f"engine.precision={precision}",) if precision else ()

@@ -13,6 +13,7 @@ LARGE = (
     "data.image_size=64",
     "hardware=gpu_12gb",
     "hardware.batch_size=64",
+    "hardware.context_gb=0",  # of memories smaller than a context
 )
 
 

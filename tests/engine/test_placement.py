@@ -7,6 +7,7 @@ import pytest
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine import placement as p
 from tinyflux_pl.engine.block_sizes import BlockSizes
+from tinyflux_pl.engine.memory_plan import CONTEXT
 
 NEEDS = p.Needs(
     denoiser=BlockSizes(15, (25,) * 9),
@@ -39,6 +40,20 @@ def test_sequential_placement_holds_one_part_per_stage():
     assert totals(replace(BLOCKS, text="host"))["text"] == (92, True)
     by_blocks = replace(BLOCKS, text_in_turn=(("t5", 7),))
     assert totals(by_blocks)["text"] == (10 + 3 * 10 + 2, False)
+
+
+def test_a_cuda_context_is_reserved_in_each_stage_on_the_device():
+    needs = replace(NEEDS, context=20)
+    for placement in (p.SEQUENTIAL, replace(p.SEQUENTIAL, text="host")):
+        stages = p.planned(placement, needs, host=False).stages
+        assert [stage.rows.get(CONTEXT) for stage in stages] == [
+            None if stage.host else 20 for stage in stages
+        ]
+    assert p.chosen("auto", NEEDS, 250, host=False) == p.SEQUENTIAL
+    cheaper = p.chosen("auto", needs, 250, host=False)
+    assert cheaper.in_turn > 0 and p.fits(p.planned(cheaper, needs, host=False), 250)
+    assert p.chosen("auto", NEEDS, 93, host=False).text_in_turn == ()
+    assert p.chosen("auto", needs, 93, host=False).text_in_turn == (("t5", 4),)
 
 
 def test_on_a_cpu_the_denoiser_stays_in_memory():

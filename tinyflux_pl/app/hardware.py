@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from tinyflux_pl.config.hardware_schema import Hardware
 from tinyflux_pl.config.schema import Job
 from tinyflux_pl.engine.accelerator import AUTO, TYPES, describe, detect
-from tinyflux_pl.engine.memory_plan import size
+from tinyflux_pl.engine.memory_plan import GIB, size
 
 J = TypeVar("J", bound=Job)
 
@@ -61,6 +61,11 @@ def plans_memory(hardware: Hardware) -> bool:
     nothing.
     """
     return TYPES[hardware.accelerator] != "cpu" or hardware.memory_gb is not None
+
+
+def context_bytes(hardware: Hardware) -> int:
+    """Bytes of the card that CUDA takes for itself, which its allocator does not count."""
+    return int(hardware.context_gb * GIB) if TYPES.get(hardware.accelerator) == "cuda" else 0
 
 
 def require_attention_kernel(

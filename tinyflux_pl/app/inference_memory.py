@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app import packed_file, planned_text, release_settings
+from tinyflux_pl.app import hardware, packed_file, planned_text, release_settings
 from tinyflux_pl.app.planned_adapters import planned_adapters
 from tinyflux_pl.app.planned_parts import PlannedPart, planned_parts, weightless
 from tinyflux_pl.app.planned_step import step
@@ -138,6 +138,7 @@ def plan_of(
         drawing=activations(lambda: step(denoiser, text.text_spec, latents, config), denoiser),
         decoding=activations(lambda: codec.decode(latents)),
         encoding=planned_text.encoding(text, encoders, config),
+        context=hardware.context_bytes(config.hardware),
     )
     budget = None if config.engine.budget is None else placements.parsed_bytes(config.engine.budget)
     placement = placements.chosen(config.engine.chosen, needs, budget, host=host)
@@ -191,7 +192,10 @@ def batch_size(config: Generate, plan_images: Callable[[int], GenerationPlan] | 
     if config.plan != "check":
         return count
     larger = plan_images(count)
-    free = larger.budget or available_bytes(device_of(config.hardware.accelerator))
+    free = larger.budget
+    if free is None:  # of which the context, that the plan counts, is gone already
+        free = available_bytes(device_of(config.hardware.accelerator))
+        free += hardware.context_bytes(config.hardware)
     if larger.memory.worst(larger.host).total <= free:
         return count
     if config.batch_size is not None or count == 1:

@@ -13,7 +13,7 @@ from tinyflux_pl.app.run_folder import configurations, record_start
 from tinyflux_pl.config.redact import redact_data
 from tinyflux_pl.core import files, interpreter
 from tinyflux_pl.data.training_captions import HELP
-from tinyflux_pl.engine.memory_plan import MemoryPlan, size
+from tinyflux_pl.engine.memory_plan import CONTEXT, MemoryPlan, size
 
 if TYPE_CHECKING:
     from tinyflux_pl.app.caches.sources import Source
@@ -173,6 +173,8 @@ def division(training: TrainingPlan) -> None:
 
 
 def _stage_rows(memory: MemoryPlan) -> list[tuple[str, str]]:
+    context = max((stage.rows.get(CONTEXT, 0) for stage in memory.stages), default=0)
+    reserved = f"{size(context):>10}  in each stage on the card (hardware.context_gb)"
     return [
         (
             stage.name,
@@ -180,7 +182,7 @@ def _stage_rows(memory: MemoryPlan) -> list[tuple[str, str]]:
             + ", ".join(f"{name} {size(count)}" for name, count in stage.rows.items()),
         )
         for stage in memory.stages
-    ]
+    ] + ([(CONTEXT, reserved)] if context else [])
 
 
 def notes(lines: Sequence[str]) -> None:

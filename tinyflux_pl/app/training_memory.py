@@ -30,7 +30,7 @@ from tinyflux_pl.engine.memory_plan import GIB, MemoryPlan, Stage
 if TYPE_CHECKING:
     from tinyflux_pl.core.protocols import Objective
 
-USABLE_SHARE = 0.9  # of the memory; the driver and fragmentation take the rest
+USABLE_SHARE = 0.9  # of the memory, for all that a plan counts; fragmentation takes the rest
 # Micro-batch size below which checkpointing costs less than dividing further.
 SMALL_MICRO_BATCH = 8
 
@@ -102,7 +102,8 @@ class Planner:
             frozen["teacher"] = teacher
         if method.keeps_text and (kept := encoder_bytes(self.text, in_turn=False)):
             frozen["text encoders"] = kept
-        drawn = self._drawn_at_once(idle + sum(frozen.values()))
+        context = hardware.context_bytes(self.hardware)
+        drawn = self._drawn_at_once(idle + sum(frozen.values()) + context)
         working = {
             "step": self._step(checkpointing).at(division.on_rank),
             "validation": self._drawing.forward.at(division.micro_batch),
@@ -116,7 +117,7 @@ class Planner:
         if method.keeps_text and (read := self._text_step.at(division.on_rank)):
             rows = {"activations of text encoders": read}
             stages = [replace(s, rows=s.rows | rows) if s.name == "step" else s for s in stages]
-        plan = MemoryPlan((*self.drawn, *stages))
+        plan = MemoryPlan((*self.drawn, *stages)).reserving(context)
         base = method.base_precision
         return TrainingPlan(division, checkpointing, drawn, plan, self._limit, base)
 
@@ -170,7 +171,7 @@ class Planner:
 
     def _cure(self, plan: TrainingPlan) -> str:
         choices = []
-        if plan.memory.worst() in self.drawn:
+        if plan.memory.worst().name in (stage.name for stage in self.drawn):
             choices.append(
                 "pictures that are drawn elsewhere (data.class_root=, data.teacher_root=)"
             )

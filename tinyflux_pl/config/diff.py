@@ -48,7 +48,7 @@ HARMLESS_KEYS = (
         "guidance",
         "hardware.workers",
     ),
-    *("hardware.memory_gb", "hardware.drawn_at_once"),
+    *("hardware.memory_gb", "hardware.context_gb", "hardware.drawn_at_once"),
     *(
         "callbacks.checkpoint",
         "callbacks.preview",

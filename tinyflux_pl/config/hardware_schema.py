@@ -24,6 +24,7 @@ class Hardware(Keys):
     compile: bool
     gradient_checkpointing: bool | Literal["auto"]
     memory_gb: Annotated[float | None, Range(above=0)] = None
+    context_gb: Annotated[float, Range(least=0, most=1024)] = 0.5
     drawn_at_once: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from tinyflux_pl.core.errors import MemoryPlanError
 
 GIB = 2**30
+CONTEXT = "CUDA context"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class MemoryPlan:
         """The stage with the highest peak in the accelerator's memory, or in the host's."""
         stages = (stage for stage in self.stages if stage.host == host)
         return max(stages, key=lambda stage: stage.total)
+
+    def reserving(self, context: int) -> MemoryPlan:
+        """The plan with the bytes of the CUDA context in each stage on the accelerator."""
+        rows = {CONTEXT: context} if context else {}
+        stages = (s if s.host else replace(s, rows={**s.rows, **rows}) for s in self.stages)
+        return MemoryPlan(tuple(stages))
 
     def require(self, available: int, *, host: bool, there: int = 0, where: str, cure: str) -> None:
         """Raise MemoryPlanError if a stage plus allocated bytes (`there`) exceeds `available`."""

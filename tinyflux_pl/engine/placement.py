@@ -49,7 +49,8 @@ NAMES = ("resident", "sequential", "offload", "auto")
 class Needs:
     """Bytes of the parts' weights, by blocks, and of the activations of each stage.
 
-    `text` has an entry for each encoder, of which `one_encoder` holds one at a time.
+    `text` has an entry for each encoder, of which `one_encoder` holds one at a time. `context` is
+    what CUDA takes of the device beside them, in every stage.
     """
 
     denoiser: BlockSizes
@@ -59,6 +60,7 @@ class Needs:
     drawing: int
     decoding: int
     encoding: int = 0
+    context: int = 0
 
 
 def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
@@ -88,13 +90,14 @@ def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
         rows = {**rows, "activations": needs.encoding}
     text = Stage("text", rows, host or on_host)
     codec = {"codec": needs.codec}
-    return MemoryPlan(
+    plan = MemoryPlan(
         (
             text,
             Stage("denoise", {**drawing, **kept, "activations": needs.drawing}, host),
             Stage("decode", {**stays, **kept, **codec, "activations": needs.decoding}, host),
         )
     )
+    return plan.reserving(needs.context)
 
 
 def chosen(name: str, needs: Needs, budget: int | None, *, host: bool) -> Placement:
@@ -119,7 +122,7 @@ def chosen(name: str, needs: Needs, budget: int | None, *, host: bool) -> Placem
     most = needs.denoiser.most_in_turn
     if budget is None:
         return replace(placement, in_turn=most) if name == "offload" else placement
-    fewest = needs.denoiser.fewest_in_turn(budget - needs.drawing)
+    fewest = needs.denoiser.fewest_in_turn(budget - needs.drawing - needs.context)
     if name == "sequential" or fewest == 0 or not most:
         return placement
     return replace(OFFLOAD, **_text(placement), in_turn=most if fewest is None else fewest)
@@ -132,7 +135,7 @@ def _text(placement: Placement) -> dict[str, object]:
 def _text_within(needs: Needs, budget: int) -> dict[str, object]:
     """Encoders by blocks, the largest first, until they fit; on the host where they never do."""
     counts: dict[str, int] = {}
-    budget -= needs.encoding
+    budget -= needs.encoding + needs.context
     sizes = {name: encoder.total for name, encoder in needs.text.items()}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
         if _taken(sizes, needs.one_encoder) <= budget:

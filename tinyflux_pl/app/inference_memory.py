@@ -117,8 +117,8 @@ def plan_of(
     from tinyflux_pl.engine.block_sizes import blocks_of, sizes_of
 
     images, host = images or requested(config), config.hardware.accelerator == "cpu"
-    adapters = planned_adapters(config.lora)
-    parts = [*planned_parts(denoiser, codec, text, config.engine.stored), *adapters]
+    adapters, encoders = planned_adapters(config.lora), text.skeletons()
+    parts = [*planned_parts(denoiser, codec, text, encoders, config.engine.stored), *adapters]
     weights = {part.name: part.bytes for part in parts}
     spec = codec.latent_spec
     shape = (images, spec.channels, *(side // spec.downsample for side in size))
@@ -126,7 +126,6 @@ def plan_of(
     codec.to("meta").decode(latents[:1, :, :2, :2])  # makes its skeleton: no activation
     blocks = [block.module for block in denoiser.block_stack()]
     added = sum(part.bytes for part in adapters)
-    encoders = text.skeletons()
     needs = placements.Needs(
         sizes_of(denoiser, blocks).plus(added),
         {

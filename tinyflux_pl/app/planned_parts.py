@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,11 +29,16 @@ class PlannedPart:
 
 
 def planned_parts(
-    denoiser: Any, codec: Any, text: Any, precision: str | None = None
+    denoiser: Any,
+    codec: Any,
+    text: Any,
+    encoders: Mapping[str, Any],
+    precision: str | None = None,
 ) -> list[PlannedPart]:
     """The denoiser, and the networks of codec and text encoder, with their weights' bytes.
 
-    `precision` stores the denoiser's blocks in fewer bits (engine.packing), in place.
+    `encoders` are the text encoder's skeletons. `precision` stores the denoiser's blocks in fewer
+    bits (engine.packing), in place.
     """
     dtypes = (p.dtype for p in denoiser.parameters() if p.is_floating_point())
     dtype = str(next(dtypes)).removeprefix("torch.")
@@ -40,8 +46,7 @@ def planned_parts(
     autoencoder = codec.skeleton()
     if autoencoder is not None:
         networks.append(("codec", autoencoder, codec.dtype))
-    skeletons = text.skeletons().items()
-    networks += [(f"text: {name}", network, text.dtype) for name, network in skeletons]
+    networks += [(f"text: {name}", network, text.dtype) for name, network in encoders.items()]
     parts = [_part(name, network, dtype) for name, network, dtype in networks]
     from tinyflux_pl.denoisers import gguf_linear
 

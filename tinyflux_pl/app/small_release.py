@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tinyflux_pl.app import photographs, release_settings
 from tinyflux_pl.app.release_settings import SCHEDULER
 from tinyflux_pl.app.simulation import small_parts
+from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Node, Train
 from tinyflux_pl.core import files, fingerprint, interruption
 from tinyflux_pl.core.errors import ConfigError
@@ -19,6 +21,7 @@ from tinyflux_pl.core.release_writer import ReleaseWriter
 
 FOLDER = "simulated"  # below paths.cache
 WEIGHT_KEYS = ("weights", "t5", "clip")  # keys of a node that name the release's folder
+OF_WEIGHTS = {*WEIGHT_KEYS, "structure", "dtype"}  # which the folder says
 VERSION = 1
 
 
@@ -37,6 +40,7 @@ def followed(config: Train) -> Train:
         release = str(_written(config, folder))
         sources = _with_photographs(config, folder)
     nodes = {name: _placed(getattr(config, name), release) for name in ("model", "codec", "text")}
+    nodes["text"] |= _read_in_small(config.text)
     assert config.release is not None
     return config.replace(
         **nodes,
@@ -48,6 +52,16 @@ def followed(config: Train) -> Train:
 def _placed(node: Node, release: str) -> Node:
     """The node with the release's folder wherever it names no other place."""
     return {**node, **{key: release for key in WEIGHT_KEYS if key in node and node[key] is None}}
+
+
+def _read_in_small(node: Node) -> dict[str, Any]:
+    """Keys of a text encoder that are others for its small one: the layers that are read."""
+    text = build(node, "text")
+    if not isinstance(text, ReleaseWriter):  # it has no weights
+        return {}
+    small = text.simulated(0).config()
+    keys = (node.keys() & small.keys()) - OF_WEIGHTS
+    return {key: small[key] for key in keys if small[key] != node[key]}
 
 
 def _with_photographs(config: Train, folder: Path) -> dict[str, Node]:

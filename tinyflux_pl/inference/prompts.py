@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyflux_pl.core.errors import CaptionError, ConfigError
-from tinyflux_pl.data.records.caption_text import text_of
+from tinyflux_pl.data.records.caption_text import lines_of, text_of
 
 MAX_BYTES = 2**26  # of a file of prompts
 
@@ -25,8 +25,7 @@ def read_prompts(prompt: str | None, prompt_file: str | Path | None) -> list[str
         raise CaptionError(
             f"no such file: {file}", where="prompt_file", cure="name a text file, one prompt a line"
         )
-    text = text_of(file.resolve(), MAX_BYTES).replace("\r\n", "\n").replace("\r", "\n")
-    lines = [line.strip() for line in text.split("\n")]
+    lines = [line.strip() for line in lines_of(text_of(file.resolve(), MAX_BYTES))]
     if not any(lines):
         raise CaptionError(
             f"{file} holds no prompt", where="prompt_file", cure="write one prompt a line"

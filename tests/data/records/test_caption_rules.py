@@ -14,6 +14,33 @@ def test_trigger_prefix_and_suffix_frame_every_caption():
     assert rules.variants([]) == () and rules.variants([" "]) == ()
 
 
+@pytest.mark.parametrize(
+    ("caption", "trigger"),
+    [
+        ("sks, a dog", "sks"),
+        ("a photo of sks.", "sks"),
+        ("a dog, sks", "sks"),
+        ("a dog\nsks\nat night", "sks"),
+        ("(sks:1.2)", "sks"),
+        ("a <mug>, blue", "<mug>"),
+        ("a sks dog", " sks "),
+    ],
+)
+def test_a_caption_with_the_trigger_beside_punctuation_is_left_as_it_is(caption, trigger):
+    assert CaptionRules(trigger=trigger).variants([caption]) == (caption,)
+
+
+def test_a_trigger_within_a_longer_word_does_not_count():
+    assert CaptionRules(trigger="sks").variants(["asks a dog"]) == ("sks asks a dog",)
+    assert CaptionRules(trigger="sks ").variants(["a, b"]) == ("sks, a, b",)
+    assert CaptionRules(trigger=" ").variants(["a"]) == ("a",)
+
+
+def test_captions_of_several_lines_end_at_line_ends_alone():
+    text = "a\u2028b\x0bc\x85d\r\nsecond\rthird\n"
+    assert CaptionRules(several=True).written(text) == ("a\u2028b\x0bc\x85d", "second", "third")
+
+
 def test_shuffles_keep_the_first_tags_and_lose_none_without_dropout():
     rules = CaptionRules(shuffles=5, keep_tags=2)
     texts = rules.variants(["a, b, c, d, e"])

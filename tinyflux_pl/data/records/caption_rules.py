@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.data.records.caption_text import lines_of
 
 MAX_VARIANTS = 64  # texts of one picture: each is stored with its embedding
 
@@ -63,7 +65,7 @@ class CaptionRules:
 
     def written(self, text: str) -> tuple[str, ...]:
         """The captions in a text file: the whole, or each line that is not empty."""
-        lines = text.splitlines() if self.several else [text]
+        lines = lines_of(text) if self.several else [text]
         return tuple(line.strip() for line in lines if line.strip())
 
     def variants(self, captions: Sequence[str]) -> tuple[str, ...]:
@@ -76,10 +78,11 @@ class CaptionRules:
 
     def _framed(self, caption: str) -> str:
         framed = f"{self.prefix}{caption}{self.suffix}"
-        if not self.trigger or f" {self.trigger} " in f" {framed} ":
+        trigger = self.trigger.strip()
+        if not trigger or _is_word_of(trigger, framed):
             return framed
         joined = f"{self.tag_separator} " if self._tags(caption)[1:] else " "
-        return f"{self.trigger}{joined}{framed}"
+        return f"{trigger}{joined}{framed}"
 
     def _tags(self, caption: str) -> list[str]:
         tags = (tag.strip() for tag in caption.split(self.tag_separator))
@@ -94,3 +97,10 @@ class CaptionRules:
         stays = torch.rand(len(rest), generator=generator) >= self.tag_dropout
         chosen = [rest[i] for i in order if stays[i]]
         return f"{self.tag_separator} ".join([*kept, *chosen]) or caption
+
+
+def _is_word_of(trigger: str, text: str) -> bool:
+    """True if the trigger stands in a text as a word: beside signs, but not within a longer one."""
+    before = r"(?<!\w)" if re.match(r"\w", trigger) else ""
+    after = r"(?!\w)" if re.search(r"\w$", trigger) else ""
+    return re.search(f"{before}{re.escape(trigger)}{after}", text) is not None

@@ -33,6 +33,11 @@ def text_of(path: str | Path, most: int) -> str:
     return decoded(content, str(path))
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, ended by LF, CR LF or CR; other separators of Unicode stay in them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def decoded(content: bytes, where: str) -> str:
     """The text of these bytes.
 

@@ -1,4 +1,4 @@
-"""Checks of the folders that a command writes to, before anything is drawn, read or created."""
+"""Checks of the folders and files that a command writes, before anything is drawn, read or created."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tinyflux_pl.config.quoting import is_path
 from tinyflux_pl.core.errors import ConfigError
+
+
+FOLDERS = ("output", "engine.prompts", "export_pt")  # keys that name what a command writes
+FILES = ("engine.calibrate", "engine.report", "cache.calibrate")
 
 
 def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
@@ -36,15 +40,28 @@ def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
 
 
 def check_job(job: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a configured path that cannot be a folder to write into."""
-    for key, text in _texts(job):
+    """Raise ConfigError for a configured path that cannot be a folder or file to write."""
+    texts = dict(_texts(job))
+    for key, text in texts.items():
         if text.startswith("~") and is_path(key) and os.path.expanduser(text) == text:
             what = f"{_short(text)}: unknown user"
             raise ConfigError(what, where=key, cure="write the full path")
     for name, path in job["paths"].items():
         require(path, f"paths.{name}", written=name == "outputs")
-    if job.get("output") is not None:
-        require(job["output"], "output")
+    for key in FOLDERS:
+        if key in texts:
+            require(Path(texts[key]).expanduser(), key)
+    for key in FILES:
+        if key in texts:
+            _require_file(Path(texts[key]).expanduser().absolute(), key)
+
+
+def _require_file(path: Path, key: str) -> None:
+    """Raise ConfigError unless a file can be written in the place of `path`."""
+    require(path.parent, key)
+    if path.is_dir():
+        what, cure = f"{_short(path)} is a folder, not a file", f"name a file: {_option(key)}"
+        raise ConfigError(what, where=key, cure=cure)
 
 
 def _texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -76,7 +93,7 @@ def require(name: str | Path, key: str, *, written: bool = True) -> None:
                 if folder == path
                 else f"lies below {folder}, which is a file"
             )
-            cure = f"name a folder: {_option(key)}"
+            cure = f"name {'another' if key in FILES else 'a folder'}: {_option(key)}"
             raise ConfigError(f"{_short(name)} {lies}", where=key, cure=cure)
         longest = os.pathconf(folder, "PC_NAME_MAX")  # of a part of a path, in bytes
         if any(len(os.fsencode(part)) > longest for part in path.parts):
@@ -104,7 +121,7 @@ def _option(key: str) -> str:
         "run": "run=NAME, paths.outputs=FOLDER",
         "hydra.sweep.subdir": "hydra.sweep.subdir='${hydra.job.num}'",
     }
-    return options.get(key, f"{key}=FOLDER")
+    return options.get(key, f"{key}={'FILE' if key in FILES else 'FOLDER'}")
 
 
 def _short(path: str | Path) -> str:

@@ -16,6 +16,7 @@ from tinyflux_pl.app import (
     simulation,
     staging,
     tables,
+    unread_settings,
 )
 from tinyflux_pl.app.hardware import require_attention_kernel
 from tinyflux_pl.checkpoints import reference_count
@@ -34,6 +35,7 @@ def pipeline(config: Generate) -> Any:
     from tinyflux_pl.inference.embeddings import with_embeddings
     from tinyflux_pl.inference.pipeline import device_of
 
+    unread_settings.check_drawing(config)
     config = packed_file.decided(release_settings.followed(config))
     device = device_of(config.hardware.accelerator)  # raises for a missing GPU
     if config.checkpoint is None:
@@ -47,6 +49,7 @@ def pipeline(config: Generate) -> Any:
     command = recordable(config.overrides)
     built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
+    unread_settings.check_sampling(config, built.sampler.settings)
     report.notes(distilled_settings.notes(built))
     if config.checkpoint is None:  # which fixes its own dtype
         report.notes(emulated_numbers.notes(built.denoiser, device))
@@ -145,6 +148,7 @@ def _of_model(config: Generate) -> Any:
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.inference.pipeline import Pipeline, device_of
     from tinyflux_pl.sampling.images import require_guided
+    from tinyflux_pl.sampling.loop import SamplerSettings
 
     model = config.model
     if config.base is not None:
@@ -165,6 +169,8 @@ def _of_model(config: Generate) -> Any:
     chosen = {key: value for key, value in config.guidance.items() if value is not None}
     guidance = Guidance(**signatures.check(Guidance, chosen, "guidance"))
     require_guided(config.negative_prompt, guidance)
+    chosen = {key: value for key, value in config.sampler.items() if value is not None}
+    unread_settings.check_sampling(config, SamplerSettings(**chosen, guidance=guidance))
     inference_memory.check_size_of(config)
     images = inference_memory.batch_size(config)
     codec, text, path = (build(getattr(config, k), k) for k in ("codec", "text", "path"))

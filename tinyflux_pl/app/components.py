@@ -115,7 +115,7 @@ class Parts(Generic[J]):
         pathway.check_training(config, objective.trains)
         unread_settings.check(config, self.method, objective.unread)
         build(config.schedule, "schedule")
-        run_sampling.settings(config)
+        unread_settings.check_sampling(config, run_sampling.settings(config))
         hardware.require_attention_kernel(config.model, self.device, self.precision)
         starting_point.check(config, self.method, objective.trains)
         with torch.device("meta"):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from tinyflux_pl.config.schema import DataJob
+from tinyflux_pl.config import dependent_keys
+from tinyflux_pl.config.schema import DataJob, Generate, Train
 from tinyflux_pl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from tinyflux_pl.core.record import Records
     from tinyflux_pl.methods.method import Method
+    from tinyflux_pl.sampling.loop import SamplerSettings
 
 MASK_WEIGHTS = ("objective.foreground", "objective.background")
 
@@ -28,6 +31,26 @@ def check(config: DataJob, method: Method, objective: Mapping[str, str]) -> None
                 if key == name or key.startswith(f"{name}."):
                     what = f"{reader} does not read {key}: {reason}"
                     raise ConfigError(what, where=key, cure="leave it out")
+
+
+def check_sampling(config: Train | Generate, settings: SamplerSettings) -> None:
+    """Raise ConfigError for a key of sampler or guidance that these settings do not read.
+
+    Of a picture that is drawn again the line is its own, and stays.
+    """
+    if isinstance(config, Generate) and config.from_image is not None:
+        return
+    values, defaults = asdict(settings), asdict(type(settings)())
+    for node in ("guidance", "sampler"):
+        pair = [each["guidance"] if node == "guidance" else each for each in (values, defaults)]
+        dependent_keys.check(config.overrides, node, *pair)
+
+
+def check_drawing(config: Generate) -> None:
+    """Raise ConfigError for a key of step cache or engine that the other keys switch off."""
+    if config.from_image is None:
+        for node in ("cache", "engine"):
+            dependent_keys.check(config.overrides, node, asdict(getattr(config, node)), {})
 
 
 def check_masks(config: DataJob, method: Method, records: Mapping[str, Records]) -> None:

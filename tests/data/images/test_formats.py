@@ -12,7 +12,7 @@ from tests.faults.hostile_images import chunk
 from tinyflux_pl.core.errors import ImageError
 from tinyflux_pl.data.images import formats as image_formats
 from tinyflux_pl.data.images import jxl_header
-from tinyflux_pl.data.images.decode import decode, inspect
+from tinyflux_pl.data.images.decode import decode, decode_mask, inspect
 
 
 def encoded(image, kind="PNG", **options):
@@ -82,6 +82,34 @@ def test_the_pixel_limit_of_rotated_tiff_is_halved():
     with pytest.raises(ImageError, match="is more than 199 pixels"):
         decode(content, max_pixels=399)
     assert decode(encoded(Image.new("RGB", (20, 10)), "TIFF"), max_pixels=200).shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_header_tells_the_upright_size(kind, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    content = encoded(picture(40, 30), kind, exif=exif)
+    height, width, _ = decode(content).shape
+    assert inspect(content) == (width, height) == ((30, 40) if orientation > 4 else (40, 30))
+
+
+def test_a_bitmap_without_a_file_header_is_read(tmp_path):
+    picture().save(tmp_path / "a.dib")
+    assert np.array_equal(decode(tmp_path / "a.dib"), np.asarray(picture()))
+
+
+def test_a_tiff_whose_white_is_not_known_is_refused():
+    wide = Image.fromarray(np.full((4, 4), 200, np.int32))
+    with pytest.raises(ImageError, match="32-bit or signed pixels"):
+        decode(encoded(wide, "TIFF"))
+    assert decode_mask(encoded(wide.point(lambda value: value * 0 + 1), "TIFF")).all()
+    negative = encoded(Image.fromarray(np.full((4, 4), 200, np.uint16)), "TIFF")
+    tag = struct.pack("<HHII", 262, 3, 1, 1)
+    assert tag in negative and decode(negative).shape == (4, 4, 3)
+    for read in (decode, decode_mask):
+        with pytest.raises(ImageError, match="of which 0 is white"):
+            read(negative.replace(tag, struct.pack("<HHII", 262, 3, 1, 0)))
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF"])

@@ -63,8 +63,10 @@ def inspect(
     name = name or _name(source)
     content, _ = png_chunks.without_text(_content(source, name))
     with _opened(png_chunks.header(content), max_pixels, name) as image:
+        # of a TIFF Pillow says the upright size, before it turns the pixels while it loads them
+        is_turned = image.format != "TIFF" and _orientation(image) in ON_ITS_SIDE
         width, height = image.size
-        return (height, width) if _orientation(image) in ON_ITS_SIDE else (width, height)
+        return (height, width) if is_turned else (width, height)
 
 
 def decode(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from tinyflux_pl.core.errors import ImageError
 from tinyflux_pl.data.images import mask_coverage
@@ -15,6 +16,7 @@ from tinyflux_pl.data.images.colour_profile import to_srgb
 STRIP = 2**20  # pixels converted at a time: a second copy of a large image would double its memory
 WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
+PHOTOMETRIC = 262  # tag of a TIFF: 0 where 0 is white
 CURE = "save it as 8-bit RGB, or remove the file"
 
 
@@ -30,6 +32,10 @@ def picture(
     image: Image.Image, profile: bytes | None, depth: int, name: str
 ) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels in sRGB, on white."""
+    _require_black_zero(image, name)
+    # of 16-bit files it is "I;16": nothing says which of 32 bits' values is white
+    if image.mode == "I" and image.format == "TIFF":
+        raise ImageError("32-bit or signed pixels", where=name, cure=CURE)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for rows, strip in _strips(image):
         colour, alpha = _parts(strip, depth, name)
@@ -46,6 +52,7 @@ def mask(
     image: Image.Image, profile: bytes | None, depth: int, name: str
 ) -> UInt8[np.ndarray, "h w"]:
     """Coverage; transparent pixels mark nothing."""
+    _require_black_zero(image, name)
     if image.mode.startswith("I") and "transparency" not in image.info:
         return mask_coverage.of_grey(_deep(image, name), 65535, name)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
@@ -71,6 +78,13 @@ def mask(
     return mask_coverage.of_grey(
         np.ascontiguousarray(pixels[..., 0]), 255, name, unit if depth > 2 else 1
     )
+
+
+def _require_black_zero(image: Image.Image, name: str) -> None:
+    """Raise ImageError for a 16-bit TIFF with 0 as white, which Pillow reads as a negative."""
+    if image.mode.startswith("I") and isinstance(image, TiffImageFile):
+        if image.tag_v2.get(PHOTOMETRIC) == 0:
+            raise ImageError("16-bit pixels of which 0 is white", where=name, cure=CURE)
 
 
 def _deep(image: Image.Image, name: str) -> UInt16[np.ndarray, "h w"]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyflux_pl.core import fingerprint, sealed_file
 
-VERSION = 3  # since 3 sizes are those of upright pictures, wherever a PNG says that it is turned
+VERSION = 4  # since 4 sizes are those of upright pictures, of a TIFF too
 RECENT_NS = 2_000_000_000  # a file changed so lately may change again within one tick of its clock
 MAX_VALUE = 4096  # characters of a text that is stored
 

@@ -54,7 +54,7 @@ def test_drawing_refuses_it_before_weights_are_built(line, says, tmp_path):
 
 
 def test_training_refuses_it_before_the_first_step(tmp_path):
-    with pytest.raises(ConfigError, match=r"nothing reads guidance\.eta where guidance\.kind is cfg"):
+    with pytest.raises(ConfigError, match=r"guidance\.eta where guidance\.kind is cfg"):
         Parts.from_config(settings("train", tmp_path, "model=tiny", "guidance.eta=0.5")).check()
 
 

@@ -27,7 +27,7 @@ def test_a_file_that_cannot_be_written_is_refused(key, tmp_path):
     check_job(job(key, tmp_path / "new" / "file.json", tmp_path))
     (tmp_path / "file").write_text("")
     check_job(job(key, tmp_path / "file", tmp_path))  # replaced
-    with pytest.raises(ConfigError, match=f"is a file, not a folder[\\s\\S]*name another: {key}=FILE"):
+    with pytest.raises(ConfigError, match=f"is a file, not a folder[\\s\\S]*another: {key}=FILE"):
         check_job(job(key, tmp_path / "file" / "file.json", tmp_path))
     with pytest.raises(ConfigError, match=f"a folder, not a file[\\s\\S]*{key}=FILE"):
         check_job(job(key, tmp_path, tmp_path))

@@ -1,4 +1,4 @@
-"""Checks of the folders and files that a command writes, before anything is drawn, read or created."""
+"""Checks of the folders and files that a command writes, before anything is read or created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tinyflux_pl.config.quoting import is_path
 from tinyflux_pl.core.errors import ConfigError
-
 
 FOLDERS = ("output", "engine.prompts", "export_pt")  # keys that name what a command writes
 FILES = ("engine.calibrate", "engine.report", "cache.calibrate")

@@ -82,9 +82,9 @@ def mask(
 
 def _require_black_zero(image: Image.Image, name: str) -> None:
     """Raise ImageError for a 16-bit TIFF with 0 as white, which Pillow reads as a negative."""
-    if image.mode.startswith("I") and isinstance(image, TiffImageFile):
-        if image.tag_v2.get(PHOTOMETRIC) == 0:
-            raise ImageError("16-bit pixels of which 0 is white", where=name, cure=CURE)
+    is_deep = image.mode.startswith("I") and isinstance(image, TiffImageFile)
+    if is_deep and image.tag_v2.get(PHOTOMETRIC) == 0:
+        raise ImageError("16-bit pixels of which 0 is white", where=name, cure=CURE)
 
 
 def _deep(image: Image.Image, name: str) -> UInt16[np.ndarray, "h w"]:

@@ -45,8 +45,10 @@ def captions_by_image(root: Path, table: Path, several: bool = False) -> Caption
             raise DataError(what, where=str(table), cure=f"{_spelled(root, file)}correct the row")
         path = (root / file).parent.resolve() / Path(file).name
         name = (path if path.is_relative_to(base) else image).relative_to(base).as_posix()
-        if captions.setdefault(name, written) != written:
+        before = captions.get(name, written)
+        if before != written and not several:
             raise _two_captions(name, str(table))
+        captions[name] = tuple(dict.fromkeys((*before, *written)))
     return CaptionTable(captions, read.unread)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from tinyflux_pl.core.errors import CaptionError, DataError
@@ -122,10 +123,15 @@ class FolderListing(Listing):
 
 def _text_files(images: list[str], other_files: list[str]) -> Mapping[str, tuple[str, ...]]:
     """Image -> its text files, .txt first."""
-    there = {name for name in other_files if name.endswith(TEXT_SUFFIXES)}
+    there: dict[str, list[str]] = {}
+    for name in other_files:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in TEXT_SUFFIXES:
+            there.setdefault(stem + suffix.lower(), []).append(name)
     files_of: dict[str, tuple[str, ...]] = {}
     for image in images:
         stem = os.path.splitext(image)[0]
-        if files := tuple(stem + suffix for suffix in TEXT_SUFFIXES if stem + suffix in there):
+        names = (there.get(stem + suffix, ()) for suffix in TEXT_SUFFIXES)
+        if files := tuple(chain.from_iterable(names)):
             files_of[image] = files
     return files_of

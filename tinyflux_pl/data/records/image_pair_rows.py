@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError, DataError
 from tinyflux_pl.core.printable import printable
-from tinyflux_pl.data.records.caption_tables import checked_caption
+from tinyflux_pl.data.records.caption_tables import captions_of
 from tinyflux_pl.data.records.dataset_files import (
     MAX_CAPTION_BYTES,
     Scan,
@@ -26,17 +27,21 @@ from tinyflux_pl.data.records.unused_files import unread
 TARGET, REFERENCE, MASK, CAPTION = "_target", "_ref", "_mask", "_caption.txt"
 ROLE = re.compile(r"(.*)_(target|mask|ref(\d*))", re.IGNORECASE | re.DOTALL)
 KINDS_CURE = "give every target the same number of references, or a mask"
+KEYS = ("target", "reference", "mask")
+CAPTION_KEYS = ("caption", "text", "prompt")  # the first that is there
+COLUMN_CURE = f"nothing: what is read is {', '.join(KEYS)} and {' or '.join(CAPTION_KEYS)}"
 CURE = 'write rows such as {"target": "a.png", "reference": "b.png", "caption": "make it night"}'
 
 
 @dataclass(frozen=True)
 class PairRow:
-    """Paths relative to the folder; `mask` is "" where there is none."""
+    """Paths relative to the folder; `mask` is "" where there is none, as is the first caption."""
 
     target: str
     references: tuple[str, ...]
     mask: str
     caption: str
+    other_captions: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -47,15 +52,17 @@ class PairRow:
 def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
     """The pairs of a folder, from metadata.jsonl or metadata.json if present, else by file name.
 
-    A row holds target, caption, and reference (one, or a list) or mask. By name, in letters of any
-    case, NAME_target.png goes with NAME_ref.png (NAME_ref1.png, NAME_ref2.png ...), NAME_mask.png
-    and NAME_caption.txt. Files that belong to no pair are findings. Raises DataError for a file
+    A row holds target, caption (one, or a list), and reference (one, or a list) or mask. By name,
+    in letters of any case, NAME_target.png goes with NAME_ref.png (NAME_ref1.png, NAME_ref2.png
+    ...), NAME_mask.png and NAME_caption.txt. Files that belong to no pair are findings. Raises DataError for a file
     that is not there, CaptionError for a caption that is no text.
     """
     table, scan = table_in(root), scanned(root)
     texts: set[str] = set()
-    rows = list(_of_table(table) if table else _of_names(root, scan, texts))
+    unread_columns: dict[str, None] = {}
+    rows = list(_of_table(table, unread_columns) if table else _of_names(root, scan, texts))
     findings = _unmatched(scan, rows, texts | ({table.name} if table else set()))
+    findings += findings_of("column not read", unread_columns, COLUMN_CURE)
     if not rows:
         lines = "".join(f"; {f.kind}: {f.line()}" for f in findings)
         cure = f"{CURE} in {TABLES[0]}, or name files NAME{TARGET}.png{printable(lines)}"
@@ -91,8 +98,8 @@ def mixed_kinds(rows: list[PairRow], root: Path) -> DataError | None:
 
 
 def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding]:
-    used = {path for row in rows for path in (row.target, *row.references, row.mask)}
-    alone = [name for name in (*scan.images, *scan.masks) if Path(name).as_posix() not in used]
+    used = {PurePosixPath(path).as_posix() for row in rows for path in row.files}
+    alone = [name for name in (*scan.images, *scan.masks) if name not in used]
     captions = [n for n in scan.other_files if n.lower().endswith(".txt") and n not in texts]
     explained = {*texts, *captions}
     cure = f"name them NAME{TARGET}.png, NAME{REFERENCE}.png, NAME{MASK}.png, or take them out"
@@ -107,21 +114,29 @@ def _unmatched(scan: Scan, rows: list[PairRow], texts: set[str]) -> list[Finding
     ]
 
 
-def _of_table(table: Path) -> Iterator[PairRow]:
+def _of_table(table: Path, unread_columns: dict[str, None]) -> Iterator[PairRow]:
+    """A row for each of the table's; columns that nothing reads are added to `unread_columns`."""
     for where, entry in rows_of(table):
         row = entry if isinstance(entry, dict) else {}
-        references = row.get("reference") or []
-        references = [references] if isinstance(references, str) else references
-        target, mask, caption = row.get("target"), row.get("mask", ""), row.get("caption", "")
-        if not isinstance(references, list):
-            raise CaptionError(f"reference is {references!r}", where=where, cure=CURE)
-        if not target or not all(
-            isinstance(value, str) for value in (target, mask, caption, *references)
-        ):
-            raise CaptionError(f"not a pair: {sorted(row)}", where=where, cure=CURE)
-        yield PairRow(
-            target, tuple(references), mask, checked_caption(caption, target, where).strip()
-        )
+        target, references, mask = row.get("target"), row.get("reference"), row.get("mask") or ""
+        if not target:
+            raise CaptionError(f"not a pair: no target in {sorted(row)}", where=where, cure=CURE)
+        references = references if isinstance(references, list) else [references or ""]
+        references = [*filter(None, references)] if references == [""] else references
+        for path in (target, mask, *references):
+            if not isinstance(path, str):
+                key = {id(target): "target", id(mask): "mask"}.get(id(path), "reference")
+                raise CaptionError(f"{key} is {str(path)[:60]}", where=where, cure=CURE)
+        caption_key = next((key for key in CAPTION_KEYS if key in row), CAPTION_KEYS[0])
+        captions = _captions(row.get(caption_key), target, where)
+        unread_columns |= dict.fromkeys(key for key in row if key not in (*KEYS, caption_key))
+        yield PairRow(target, tuple(references), mask, captions[0], captions[1:])
+
+
+def _captions(value: Any, target: str, where: str) -> tuple[str, ...]:
+    """The captions in one value, each stripped; one that is "" where there are none."""
+    written = (text.strip() for text in captions_of(value, target, where))
+    return tuple(filter(None, written)) or ("",)
 
 
 def _of_names(root: Path, scan: Scan, texts: set[str]) -> Iterator[PairRow]:

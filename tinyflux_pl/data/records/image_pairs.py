@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class PairedImages(RecordSource):
                 f"no pair is left for the split {split!r}", where=str(self.root), cure=cure
             )
         self.rows, self._frames, self.skipped = *self._framed(chosen), []
-        self._texts = [rules.variants(rules.written(row.caption)) or ("",) for row in self.rows]
+        self._texts = [_texts(row, rules) for row in self.rows]
         self.variants = max(map(len, self._texts))
 
     def __len__(self) -> int:
@@ -219,6 +220,11 @@ class PairedImages(RecordSource):
     def _captions_key(self, texts: Sequence[str]) -> list[Any]:
         """The caption, or where pairs have several the width of a row and all of them."""
         return [texts[0]] if self.variants == 1 else [self.variants, *texts]
+
+
+def _texts(row: PairRow, rules: CaptionRules) -> tuple[str, ...]:
+    written = (rules.written(caption) for caption in (row.caption, *row.other_captions))
+    return rules.variants([*chain.from_iterable(written)]) or ("",)
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tinyflux_pl.core.errors import CaptionError
+from tinyflux_pl.data.records.caption_text import lines_of
 from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, inside, is_file, text_of
 
 TABLES = ("metadata.jsonl", "metadata.json", "metadata.csv", "metadata.tsv")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHERS = (",", ";", "\t")
 CURE = 'write rows such as {"file_name": "a.png", "text": "a red circle"}'
 
 
@@ -55,7 +57,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
     else:
         content = parsed(text, str(path))
         if isinstance(content, dict):
-            content = [_row_of_file(name, entry) for name, entry in content.items()]
+            content = [_row_of_file(name, entry, path) for name, entry in content.items()]
         if not isinstance(content, list):
             raise CaptionError("neither a list nor a mapping", where=str(path), cure=CURE)
         for number, entry in enumerate(content):
@@ -70,26 +72,42 @@ def parsed(text: str | bytes, where: str) -> Any:
         raise CaptionError(f"not JSON: {error}", where=where, cure=CURE) from error
 
 
-def _row_of_file(name: str, entry: Any) -> Any:
-    if isinstance(entry, str | list):
+def _row_of_file(name: str, entry: Any, path: Path) -> Any:
+    if entry is None or isinstance(entry, str | list):
         return {"file_name": name, "text": entry}
+    where = f"{path}, {name}"
     if not isinstance(entry, dict):
-        raise CaptionError(f"not an object: {str(entry)[:60]!r}", where=name, cure=CURE)
+        raise CaptionError(f"not an object: {str(entry)[:60]!r}", where=where, cure=CURE)
+    if entry.get("file_name", name) != name:
+        what, cure = f"two names: {name} and {entry['file_name']!r}", "take one of them out"
+        raise CaptionError(what, where=where, cure=cure)
     return {"file_name": name, **entry}
 
 
 def _columns(text: str, delimiter: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows below a line of column names; CaptionError for one of another length."""
+    """The rows below a line of column names; CaptionError for one of another length.
+
+    Of a line of names without `delimiter` another one counts, as spreadsheets write it.
+    """
+    text = text.lstrip("\r\n")
+    first = next(iter(lines_of(text)))
+    delimiter = next((each for each in (delimiter, *OTHERS) if each in first), delimiter)
     csv.field_size_limit(2 * MAX_CAPTION_BYTES)  # the limit of captions is judged by its reader
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                what = f"not {len(reader.fieldnames or ())} columns, as the first line names"
+        names = [
+            name.strip() or f"(column {number})" for number, name in enumerate(next(reader, ()), 1)
+        ]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            what, cure = f"two columns are called {twice}", "give each a name of its own"
+            raise CaptionError(what, where=f"{path}, line 1", cure=cure)
+        for row in filter(None, reader):
+            where = f"{path}, line {reader.line_num}"
+            if len(row) != len(names):
+                what = f"not {len(names)} columns, as the first line names"
                 cure = "quote texts that hold the separator, and give each row every column"
-                where = f"{path}, line {reader.line_num}"
                 raise CaptionError(what, where=where, cure=cure)
-            yield f"{path}, line {reader.line_num}", row
+            yield where, dict(zip(names, row, strict=True))
     except csv.Error as error:
         cure = f"write a line of names such as file_name{delimiter}text, and rows below it"
         where = f"{path}, line {reader.line_num}"

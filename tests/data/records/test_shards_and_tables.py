@@ -151,3 +151,45 @@ def test_tables_without_pictures_and_dictionaries_of_datasets_are_refused(tmp_pa
     shard(tmp_path / "bad" / "a.tar", {})
     with pytest.raises(DataError, match="two datasets"):
         read(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("twice", ["image", "text", "width"])
+def test_two_columns_of_one_name_are_refused(twice, tmp_path):
+    import pyarrow.parquet as parquet
+
+    columns = [pa.array([value]) for value in (picture("red"), "x", picture("red"))]
+    table = pa.Table.from_arrays(columns, names=["image", "text", twice])
+    if twice == "width":
+        table = table.append_column("width", pa.array([3]))
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=rf"two columns are called {twice}[\s\S]*a\.parquet"):
+        read(tmp_path)
+
+
+def test_a_file_that_a_saved_dataset_names_and_lacks_is_named(tmp_path):
+    saved(tmp_path, rows(), "arrow")
+    (tmp_path / "data-00000-of-00001.arrow").unlink()
+    with pytest.raises(DataError, match=r"the file is not there[\s\S]*data-00000-of-00001\.arrow"):
+        read(tmp_path)
+
+
+def test_a_selection_of_rows_that_is_not_followed_is_refused(tmp_path):
+    saved(tmp_path, rows(), "arrow")
+    state = json.loads((tmp_path / "state.json").read_text())
+    state["_indices_data_files"] = []
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    assert len(read(tmp_path)) == 4
+    state["_indices_data_files"] = [{"filename": "indices.arrow"}]
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match=r"a selection of the rows[\s\S]*flatten_indices"):
+        read(tmp_path)
+
+
+def test_rows_that_pyarrow_cannot_read_are_an_error_that_names_the_file(tmp_path):
+    saved(tmp_path, rows(), "parquet")
+    file = tmp_path / "train-00000.parquet"
+    content = bytearray(file.read_bytes())
+    content[4:64] = bytes(60)  # the header of the first page
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"not a parquet file[\s\S]*train-00000\.parquet"):
+        read(tmp_path)

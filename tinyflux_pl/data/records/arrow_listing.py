@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from tinyflux_pl.core.errors import CaptionError, ConfigError, DataError, ImageError
 from tinyflux_pl.data.images.decode import MAX_BYTES, content_of
 from tinyflux_pl.data.records.caption_tables import CAPTION_KEYS, captions_of
-from tinyflux_pl.data.records.dataset_files import inside
+from tinyflux_pl.data.records.dataset_files import inside, is_file
 from tinyflux_pl.data.records.finding import findings_of
 from tinyflux_pl.data.records.listing import Entry, Listing, ListingOptions
 
@@ -80,6 +81,9 @@ class ArrowRows(Listing):
     ) -> Iterator[tuple[str, tuple[str, ...], bool]]:
         """(name, captions, has a mask) of each row of a file."""
         names = self._names(file)
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            what, cure = f"two columns are called {twice}", "give each a name of its own"
+            raise DataError(what, where=str(self.root / file), cure=cure)
         image = next((name for name in IMAGE_COLUMNS if name in names), None)
         text = next((name for name in CAPTION_KEYS if name in names), None)
         if image is None:
@@ -107,7 +111,9 @@ class ArrowRows(Listing):
         return _opened(inside(self.root, file)).parts
 
     def _read_part(self, file: str, part: int) -> Any:
-        return _opened(inside(self.root, file)).read(part)
+        path = inside(self.root, file)
+        with _explained(str(path)):
+            return _opened(path).read(part)
 
 
 class _Parquet:
@@ -141,17 +147,27 @@ class _ArrowStream:
 
 @lru_cache(16)
 def _opened_at(path: str, modified: int) -> _Parquet | _ArrowStream:
+    with _explained(path):
+        return _Parquet(Path(path)) if path.lower().endswith(PARQUET) else _ArrowStream(Path(path))
+
+
+@contextmanager
+def _explained(path: str) -> Generator[None]:
+    """What pyarrow raises for damaged files as a DataError."""
     import pyarrow as pa
 
     try:
-        return _Parquet(Path(path)) if path.lower().endswith(PARQUET) else _ArrowStream(Path(path))
+        yield
     except (pa.ArrowException, OSError) as error:
         kind = "parquet file" if path.lower().endswith(PARQUET) else "Arrow stream"
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"not a {kind}: {reason}", where=path, cure="replace it") from error
 
 
 def _opened(path: Path) -> _Parquet | _ArrowStream:
+    if not is_file(path):
+        cure = "fetch the dataset again, or save it again"
+        raise DataError("the file is not there", where=str(path), cure=cure)
     return _opened_at(str(path), path.stat().st_mtime_ns)
 
 
@@ -179,8 +195,12 @@ def saved_files(root: Path) -> list[str] | None:
     if not state.is_file() or not (root / "dataset_info.json").is_file():
         return None
     try:
-        files = [str(entry["filename"]) for entry in json.loads(state.read_text())["_data_files"]]
+        described = json.loads(state.read_text())
+        files = [str(entry["filename"]) for entry in described["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"state.json names no data files ({type(error).__name__})"
         raise DataError(what, where=str(state), cure="save the dataset again") from error
+    if described.get("_indices_data_files"):  # of a selection or another order, by old versions
+        cure = "save it with its rows: dataset.flatten_indices().save_to_disk(FOLDER)"
+        raise DataError("a selection of the rows of its files", where=str(state), cure=cure)
     return files

@@ -54,8 +54,8 @@ def read_rows(root: Path) -> tuple[list[PairRow], list[Finding]]:
 
     A row holds target, caption (one, or a list), and reference (one, or a list) or mask. By name,
     in letters of any case, NAME_target.png goes with NAME_ref.png (NAME_ref1.png, NAME_ref2.png
-    ...), NAME_mask.png and NAME_caption.txt. Files that belong to no pair are findings. Raises DataError for a file
-    that is not there, CaptionError for a caption that is no text.
+    ...), NAME_mask.png and NAME_caption.txt. Files that belong to no pair are findings. Raises
+    DataError for a file that is not there, CaptionError for a caption that is no text.
     """
     table, scan = table_in(root), scanned(root)
     texts: set[str] = set()

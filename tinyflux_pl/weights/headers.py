@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from functools import lru_cache
@@ -14,6 +15,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
 from tinyflux_pl.core.files import require_tensor_file, sha256
 from tinyflux_pl.weights.bitsandbytes_weights import STATE_LIMIT, is_state
 
+FORMATS_KEY = "_quantization_metadata"
 TYPES = {  # of a safetensors header
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -66,6 +68,27 @@ def metadata_of(path: str | Path) -> dict[str, str]:
     except SafetensorError as error:
         what = f"not a complete safetensors file: {error}"
         raise CorruptCheckpoint(what, where=str(path), cure="fetch it again") from error
+
+
+def packed_formats(path: str | Path) -> dict[str, Tensor]:
+    """What a header says of the format of packed layers, as the tensors that say it elsewhere.
+
+    ComfyUI's tools write LAYER.comfy_quant, or one JSON object in the header that it reads alike.
+    CorruptCheckpoint for an entry that is no such object; else raises as `tensor_shapes` does.
+    """
+    text = metadata_of(path).get(FORMATS_KEY)
+    if text is None:
+        return {}
+    try:
+        layers = dict(json.loads(text)["layers"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"{FORMATS_KEY} in its header is no description of layers"
+        raise CorruptCheckpoint(what, where=str(path), cure="fetch it again") from error
+    described = {name: json.dumps(entry).encode() for name, entry in layers.items()}
+    return {
+        f"{name}.comfy_quant": torch.tensor(list(entry), dtype=torch.uint8)
+        for name, entry in described.items()
+    }
 
 
 def outlines(path: str | Path) -> dict[str, Tensor]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tinyflux_pl.core import files
+from tinyflux_pl.core.errors import CorruptCheckpoint
 from tinyflux_pl.weights import gguf_file, headers
+
+SMALLEST = 2**20  # bytes of zeros at the end that tell: biases may be zeros, and are shorter
 
 
 def require_weights(path: str | Path) -> None:
@@ -33,9 +37,12 @@ def outlines(
 
     With `packed`, rows of GGUF's blocks are PackedRows of `dtype`.
     """
+    _require_end(path)
     if packed and gguf_file.is_gguf(path):
         return dict(gguf_file.packed_tensors(path, dtype, meta=True))
-    return gguf_file.outlines(path) if gguf_file.is_gguf(path) else headers.outlines(path)
+    if gguf_file.is_gguf(path):
+        return gguf_file.outlines(path)
+    return headers.packed_formats(path) | headers.outlines(path)
 
 
 def tensors(
@@ -46,4 +53,20 @@ def tensors(
         return dict(gguf_file.packed_tensors(path, dtype))
     if gguf_file.is_gguf(path):
         return gguf_file.tensors(path, dtype)
-    return files.read_tensors(path)
+    return headers.packed_formats(path) | files.read_tensors(path)
+
+
+def _require_end(path: str | Path) -> None:
+    """Raise CorruptCheckpoint for a large file that ends in zeros.
+
+    A download that stopped leaves them where room was reserved, and no weights end so.
+    """
+    with open(path, "rb") as handle:
+        size = handle.seek(0, os.SEEK_END)
+        if size < SMALLEST * 2:
+            return
+        handle.seek(size - SMALLEST)
+        if not any(handle.read()):
+            what = f"its last {SMALLEST:,} bytes are zeros"
+            cure = "fetch it again: a download that stopped leaves zeros"
+            raise CorruptCheckpoint(what, where=str(path), cure=cure)

@@ -1,0 +1,64 @@
+"""What a file says of itself beside its tensors: formats in its header, zeros at its end."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
+from tinyflux_pl.weights import tensor_files
+from tinyflux_pl.weights.dequantize import plain
+from tinyflux_pl.weights.key_prefixes import NETWORK, network_tensors
+
+FP8 = torch.float8_e4m3fn
+
+
+def stored(file, formats, prefix=""):
+    tensors = {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(0.5)}
+    tensors = {prefix + key: value for key, value in tensors.items()}
+    text = formats if isinstance(formats, str) else json.dumps({"layers": formats})
+    save_file(tensors, file, {"_quantization_metadata": text})
+    return file
+
+
+@pytest.mark.parametrize("read", [tensor_files.tensors, tensor_files.outlines])
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_formats_in_the_header_are_read_as_tensors_beside_weights_are(read, prefix, tmp_path):
+    fine = {f"{prefix}a": {"format": "float8_e4m3fn", "full_precision_matrix_mult": True}}
+    read_as = read(stored(tmp_path / "a.safetensors", fine, prefix))
+    network = plain(network_tensors(read_as, NETWORK, "f"), torch.float32, "f")
+    assert network.keys() == {"a.weight"}
+    if read is tensor_files.tensors:
+        assert network["a.weight"].unique().tolist() == [0.5]
+    for entry, says in (
+        ({"format": "mxfp8"}, "weights packed as mxfp8"),
+        ({"format": "int8_tensorwise", "rotated": True}, "int8_tensorwise with rotated"),
+        (3, "what its comfy_quant does not say"),
+    ):
+        read_as = read(stored(tmp_path / "b.safetensors", {f"{prefix}a": entry}, prefix))
+        with pytest.raises(CheckpointMismatch, match=says):
+            plain(network_tensors(read_as, NETWORK, "f"), torch.float32, "f")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"layers": 3}', "{}"])
+def test_a_header_without_a_description_of_layers_is_refused(text, tmp_path):
+    with pytest.raises(CorruptCheckpoint, match=r"_quantization_metadata[\s\S]*a\.safetensors"):
+        tensor_files.outlines(stored(tmp_path / "a.safetensors", text))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_download_that_stopped_is_refused_by_the_zeros_at_its_end(share, tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_file({f"{i:02d}.weight": torch.ones(64, 1024) for i in range(44)}, file)
+    assert len(tensor_files.outlines(file)) == 44
+    content = file.read_bytes()
+    kept = int(len(content) * share)
+    file.write_bytes(content[:kept] + bytes(len(content) - kept))
+    with pytest.raises(CorruptCheckpoint, match=r"last 1,048,576 bytes are zeros[\s\S]*fetch it"):
+        tensor_files.outlines(file)
+
+
+def test_a_small_file_may_end_in_zeros(tmp_path):
+    save_file({"a.bias": torch.zeros(1024)}, tmp_path / "a.safetensors")
+    assert tensor_files.outlines(tmp_path / "a.safetensors").keys() == {"a.bias"}

@@ -193,3 +193,21 @@ def test_rows_that_pyarrow_cannot_read_are_an_error_that_names_the_file(tmp_path
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"not a parquet file[\s\S]*train-00000\.parquet"):
         read(tmp_path)
+
+
+def test_members_of_a_shard_that_nothing_reads_are_named(tmp_path):
+    mask = {"a.mask.png": picture(255, mode="L"), "a.Mask.png": picture(0, mode="L")}
+    described = json.dumps({"caption": "x", "url": "u"}).encode()
+    members = {"a.png": picture("red"), "a.json": described, "._a.png": b"", **mask}
+    shard(tmp_path / "0.tar", members)
+    records = read(tmp_path)
+    assert records[0].caption == "x" and records[0].mask.all()
+    assert {finding.kind: finding.names for finding in records.findings} == {
+        "not used": ("0.tar/._a.png", "0.tar/a.Mask.png"),
+    }
+
+
+def test_a_key_of_another_name_is_hinted_at_where_captions_are_missing(tmp_path):
+    shard(tmp_path / "0.tar", {"a.png": picture("red"), "a.json": b'{"TEXT": "x"}'})
+    with pytest.raises(CaptionError, match=r"without a caption[\s\S]*column not read: 1: TEXT"):
+        read(tmp_path)

@@ -26,6 +26,7 @@ from tinyflux_pl.data.records.table_rows import parsed
 TEXTS = (".txt", ".caption")
 JSON = ".json"
 NOT_USED_CURE = "take them out of the shard: a sample is KEY.jpg, KEY.txt or KEY.json, KEY.mask.png"
+KEYS_CURE = f"nothing: of KEY.json what is read is {' or '.join(CAPTION_KEYS)}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class WebDataset(Listing):
     def __init__(self, root: Path, options: ListingOptions, shards: list[str]) -> None:
         self._shards = shards
         self._members: dict[str, Member] = {}
+        self._keys: dict[str, tuple[str, ...]] = {}  # of each JSON member without a caption
         if options.caption_file is not None:
             cure = "leave data.caption_file out: captions lie in the shards"
             raise CaptionError("shards have no such table", where=options.caption_file, cure=cure)
@@ -71,15 +73,18 @@ class WebDataset(Listing):
         unused: list[str] = []
         for shard in self._shards:
             for name, suffix, key in self._members_of(shard):
+                if suffix not in (MASK_SUFFIX, *suffixes(), *TEXTS, JSON):
+                    unused.append(name)
+                    continue
                 sample = samples.setdefault(key, Sample())
-                if suffix == MASK_SUFFIX:
+                if suffix == MASK_SUFFIX and sample.mask:
+                    unused.append(name)
+                elif suffix == MASK_SUFFIX:
                     sample.mask = name
                 elif suffix in suffixes():
                     sample.pictures.append(name)
-                elif suffix in (*TEXTS, JSON):
-                    sample.texts.append(name)
                 else:
-                    unused.append(name)
+                    sample.texts.append(name)
         twins = [" = ".join(s.pictures) for s in samples.values() if len(s.pictures) > 1]
         alone = [key for key, sample in samples.items() if not sample.pictures]
         self.findings = [
@@ -95,7 +100,12 @@ class WebDataset(Listing):
             mask = self._digest(sample.mask)[0] if sample.mask else ""
             return Entry(picture, sha256, self._written(sample), sample.mask, mask, size)
 
-        return self._collect(pairs, entry)
+        entries = self._collect(pairs, entry)
+        bare = {entry.path for entry in entries if not entry.captions}
+        texts = (name for picture, sample in pairs if picture in bare for name in sample.texts)
+        keys = dict.fromkeys(key for name in texts for key in self._keys.get(name, ()))
+        self.findings += findings_of("column not read", keys, KEYS_CURE)
+        return entries
 
     def _members_of(self, shard: str) -> Iterator[tuple[str, str, str]]:
         """(name, lower suffix from the first dot on, key) of each file of a shard."""
@@ -139,6 +149,8 @@ class WebDataset(Listing):
             cure = f"write an object with {' or '.join(CAPTION_KEYS)}"
             raise CaptionError("not a JSON object", where=where, cure=cure)
         key = next((key for key in CAPTION_KEYS if key in row), "")
+        if not key:
+            self._keys[name] = tuple(map(str, row))
         texts = captions_of(row.get(key), name, where)
         return tuple(text.strip() for text in texts if text.strip())
 

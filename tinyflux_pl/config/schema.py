@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, overload
 
-from tinyflux_pl.config import cross_checks, logger_endpoints, signatures, target_nodes
+from tinyflux_pl.config import (
+    cross_checks,
+    logger_endpoints,
+    signatures,
+    target_nodes,
+    wandb_names,
+)
 from tinyflux_pl.config.bind import Keys, NotEmpty, Range, bind
 from tinyflux_pl.config.cache_schema import Cache, Engine
 from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive, Seed
@@ -217,6 +223,7 @@ def read_without_torch(config: Mapping[str, Any], task: Task) -> Train | Extract
     if isinstance(typed, DataJob):
         cross_checks.check(config["data"]["sources"], config["paths"])
         logger_endpoints.check(config["logger"])
+        wandb_names.check(config["logger"])
     return typed
 
 

@@ -67,5 +67,5 @@ def test_keys_of_a_picture_that_is_drawn_again_are_not_judged(tmp_path):
 
 def test_a_default_that_is_written_out_passes():
     for values in (Guidance(scale=1.0), Guidance(scale=3.0, kind="apg", eta=0.5)):
-        given = [f"guidance.{key}=x" for key in ("kind", "eta", "peak", "skip_scale")]
-        dependent_keys.check(given, "guidance", asdict(values), asdict(Guidance()))
+        set_keys = [f"guidance.{key}=x" for key in ("kind", "eta", "peak", "skip_scale")]
+        dependent_keys.check(set_keys, "guidance", asdict(values), asdict(Guidance()))

@@ -33,6 +33,6 @@ def test_other_names_and_other_loggers_pass():
         wandb_names.check(nodes)
 
 
-def test_a_run_is_refused_before_its_caches_are_made(tmp_path):
+def test_a_project_with_a_slash_is_refused_by_the_schema(tmp_path):
     with pytest.raises(ConfigError, match="may not have /"):
         settings("train", tmp_path, "logger=wandb", "logger.wandb.project=team/project")

@@ -1,4 +1,4 @@
-"""What a file says of itself beside its tensors: formats in its header, zeros at its end."""
+"""Formats of packed layers in a header, and zeros at the end of a file."""
 
 import json
 
@@ -24,7 +24,7 @@ def stored(file, formats, prefix=""):
 
 @pytest.mark.parametrize("read", [tensor_files.tensors, tensor_files.outlines])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_formats_in_the_header_are_read_as_tensors_beside_weights_are(read, prefix, tmp_path):
+def test_formats_in_the_header_count_like_format_tensors(read, prefix, tmp_path):
     fine = {f"{prefix}a": {"format": "float8_e4m3fn", "full_precision_matrix_mult": True}}
     read_as = read(stored(tmp_path / "a.safetensors", fine, prefix))
     network = plain(network_tensors(read_as, NETWORK, "f"), torch.float32, "f")

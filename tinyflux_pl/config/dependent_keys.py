@@ -1,4 +1,4 @@
-"""Keys that another key has to switch on: given without it, they are refused."""
+"""Keys that another key has to switch on: set without it, they are refused."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def check(
     `values` are the node's, with those of a checkpoint or a release for what is left open. A key
     that says what it is by `defaults` changes nothing, and passes.
     """
-    given = {line.lstrip("+~").partition("=")[0] for line in overrides}
+    set_keys = {line.lstrip("+~").partition("=")[0] for line in overrides}
     for switch in SWITCHES[node]:
         value = values[switch.key]
         for name in () if switch.is_on(value) else switch.keys:
             key = f"{node}.{name}"
-            if key in given and (name not in defaults or values[name] != defaults[name]):
+            if key in set_keys and (name not in defaults or values[name] != defaults[name]):
                 what = f"nothing reads {key} where {node}.{switch.key} is {value}"
                 cure = f"{node}.{switch.key}={switch.cure}, or leave {key}= out"
                 raise ConfigError(what, where=key, cure=cure)

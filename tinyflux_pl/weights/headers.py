@@ -71,7 +71,7 @@ def metadata_of(path: str | Path) -> dict[str, str]:
 
 
 def packed_formats(path: str | Path) -> dict[str, Tensor]:
-    """What a header says of the format of packed layers, as the tensors that say it elsewhere.
+    """The formats of packed layers that a header names, as the tensors that name them elsewhere.
 
     ComfyUI's tools write LAYER.comfy_quant, or one JSON object in the header that it reads alike.
     CorruptCheckpoint for an entry that is no such object; else raises as `tensor_shapes` does.

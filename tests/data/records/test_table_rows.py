@@ -35,7 +35,7 @@ def test_two_columns_of_one_name_are_refused(names, tmp_path):
         rows(tmp_path, f"{names}\na.png,x,y\n")
 
 
-def test_columns_without_a_name_are_told_apart(tmp_path):
+def test_columns_without_a_name_are_numbered(tmp_path):
     (row,) = rows(tmp_path, ",file_name,text,\n0,a.png,x,z\n")
     assert row == {"(column 1)": "0", "file_name": "a.png", "text": "x", "(column 4)": "z"}
 

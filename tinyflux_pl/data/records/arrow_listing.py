@@ -153,7 +153,7 @@ def _opened_at(path: str, modified: int) -> _Parquet | _ArrowStream:
 
 @contextmanager
 def _explained(path: str) -> Generator[None]:
-    """What pyarrow raises for damaged files as a DataError."""
+    """Raise DataError for the errors of pyarrow for damaged files."""
     import pyarrow as pa
 
     try:

@@ -16,7 +16,7 @@ from tinyflux_pl.data.records.dataset_files import MAX_CAPTION_BYTES, inside, is
 
 TABLES = ("metadata.jsonl", "metadata.json", "metadata.csv", "metadata.tsv")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-OTHERS = (",", ";", "\t")
+SEPARATORS = (",", ";", "\t")
 CURE = 'write rows such as {"file_name": "a.png", "text": "a red circle"}'
 
 
@@ -91,7 +91,7 @@ def _columns(text: str, delimiter: str, path: Path) -> Iterator[tuple[str, dict[
     """
     text = text.lstrip("\r\n")
     first = next(iter(lines_of(text)))
-    delimiter = next((each for each in (delimiter, *OTHERS) if each in first), delimiter)
+    delimiter = next((each for each in (delimiter, *SEPARATORS) if each in first), delimiter)
     csv.field_size_limit(2 * MAX_CAPTION_BYTES)  # the limit of captions is judged by its reader
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:

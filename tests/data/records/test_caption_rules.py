@@ -26,7 +26,7 @@ def test_trigger_prefix_and_suffix_frame_every_caption():
         ("a sks dog", " sks "),
     ],
 )
-def test_a_trigger_beside_punctuation_counts_as_present(caption, trigger):
+def test_the_trigger_is_recognised_with_punctuation(caption, trigger):
     assert CaptionRules(trigger=trigger).variants([caption]) == (caption,)
 
 

@@ -101,7 +101,7 @@ def test_int8_levels_are_cached_and_trained_on(root, trained):
     folder = root / "levels"
     run("train", folder, *VELOCITY, "pathway.velocity.int8=true", "steps=2", "run=levels")
     exact, levels = (
-        CacheStore.open(place / "cache" / "shapes" / "train") for place in (root, folder)
+        CacheStore.open(parent / "cache" / "shapes" / "train") for parent in (root, folder)
     )
     stored = levels.gather("lune_velocity.velocity", range(4))
     assert stored.dtype == torch.int8

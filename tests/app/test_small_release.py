@@ -39,9 +39,10 @@ def test_an_experiment_s_release_is_written_once_and_read_strictly(name, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["flux2_klein_4b", "flux3"])
-def test_a_language_model_in_small_is_read_at_the_layers_that_it_has(name, tmp_path):
+def test_a_small_language_model_is_read_at_the_layers_that_it_has(name, tmp_path):
     pytest.importorskip("skimage")
-    config = settings("train", tmp_path, f"model={name}", "method=lora", "data=folder", *SMALL)
+    words = (f"model={name}", "method=lora", "data=folder", f"data.root='{tmp_path / 'photos'}'")
+    config = settings("train", tmp_path, *words, *SMALL)
     text = Parts.from_config(small_release.followed(config)).text
     assert text.encode(["a photo of a cat"]).tokens.isfinite().all()
 

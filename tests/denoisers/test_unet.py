@@ -159,7 +159,7 @@ def test_coordinates_are_even_and_of_the_latents_alone():
     torch.testing.assert_close(rows[:, 2], torch.linspace(-1, 1, 3))
 
 
-def test_a_unet_with_coordinates_tells_places_apart(cond):
+def test_coordinates_make_predictions_depend_on_the_position(cond):
     net = small(coordinates=True).eval()
     even = torch.zeros(2, 4, 8, 8)
     sample = net(even, torch.tensor([0.5, 0.5]), cond).sample
@@ -167,7 +167,7 @@ def test_a_unet_with_coordinates_tells_places_apart(cond):
     assert not torch.allclose(sample[..., 3, 3], sample[..., 4, 4], atol=1e-4)
 
 
-def test_what_a_published_unet_lacks_is_rebuilt_and_absent_where_it_is_not_used(x, cond):
+def test_text_layers_and_coordinates_are_rebuilt_from_the_config(x, cond):
     net = small(text_layers=2, coordinates=True)
     rebuilt = UNetDenoiser.from_config(net.config_dict(), net.path)
     rebuilt.load_state_dict(net.state_dict())

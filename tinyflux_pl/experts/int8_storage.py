@@ -20,7 +20,7 @@ def to_levels(
     largest = velocity.flatten(2).abs().amax(2) / LARGEST
     mantissa, exponent = torch.frexp(largest.clamp_min(torch.finfo(torch.float16).tiny))
     scale = torch.ldexp(torch.ceil(mantissa * 256) / 256, exponent)
-    return (velocity / _beside(scale)).round().to(torch.int8), scale
+    return (velocity / scale[..., None, None, None]).round().to(torch.int8), scale
 
 
 def from_levels(
@@ -28,7 +28,3 @@ def from_levels(
 ) -> Float[Tensor, "b c h w"]:
     """The velocities at one bucket a sample."""
     return levels * scale.float().view(-1, 1, 1, 1)
-
-
-def _beside(scale: Tensor) -> Tensor:
-    return scale[..., None, None, None]

@@ -13,6 +13,7 @@ NAMES = (
     "folding",
     "learning",
     "main_job",
+    "relations",
     "velocity_storage",
 )
 

@@ -46,6 +46,13 @@ def test_a_single_image_of_a_batch_can_be_reproduced(release, tmp_path):
     assert abs(pixels(in_batch) - pixels(batch[1])).max() <= 1
 
 
+@pytest.mark.parametrize("key", ["devices=2", "strategy=ddp", "batch_size=4", "accumulation=2"])
+def test_how_training_is_distributed_is_refused_in_drawing(tmp_path, key):
+    words = ("model=sdxl", "simulate=true", "prompt=red", f"hardware.{key}")
+    with pytest.raises(ConfigError, match=f"reads no hardware.{key.partition('=')[0]}"):
+        run("generate", tmp_path, *words)
+
+
 def test_a_random_seed_is_printed_and_recorded(release, tmp_path, capsys):
     (first,) = draw(release, tmp_path, "seed=-1")
     seed = recorded(first)["seed"]

@@ -6,7 +6,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import Denoiser
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.core.types import Conditioning
-from tinyflux_pl.denoisers.unet import UNetDenoiser, build_unet, coordinate_channels
+from tinyflux_pl.denoisers.unet import UNetDenoiser, build_unet
 from tinyflux_pl.diffusion.paths import LinearPath, VPPath
 from tinyflux_pl.text.hashed_words import HashedWords
 
@@ -153,26 +153,12 @@ def test_refined_tokens_know_their_neighbours_and_no_padding(x, cond):
     torch.testing.assert_close(net(x, t, cond).sample, net(x, t, changed).sample)
 
 
-def test_coordinates_are_even_and_of_the_latents_alone():
-    columns, rows = coordinate_channels(torch.zeros(1, 4, 3, 5))[0]
-    torch.testing.assert_close(columns[1], torch.linspace(-1, 1, 5))
-    torch.testing.assert_close(rows[:, 2], torch.linspace(-1, 1, 3))
-
-
-def test_coordinates_make_predictions_depend_on_the_position(cond):
-    net = small(coordinates=True).eval()
-    even = torch.zeros(2, 4, 8, 8)
-    sample = net(even, torch.tensor([0.5, 0.5]), cond).sample
-    assert sample.shape == even.shape
-    assert not torch.allclose(sample[..., 3, 3], sample[..., 4, 4], atol=1e-4)
-
-
-def test_text_layers_and_coordinates_are_rebuilt_from_the_config(x, cond):
-    net = small(text_layers=2, coordinates=True)
+def test_text_layers_are_rebuilt_from_the_config(x, cond):
+    net = small(text_layers=2)
     rebuilt = UNetDenoiser.from_config(net.config_dict(), net.path)
     rebuilt.load_state_dict(net.state_dict())
     assert len(rebuilt.text_refiner.layers) == 2
-    assert not {"text_layers", "coordinates"} & set(small().config_dict())
+    assert "text_layers" not in small().config_dict()
 
 
 def test_text_layers_of_a_width_without_four_heads_are_refused():

@@ -11,5 +11,5 @@ def refuse(overrides: Sequence[str], ignored: Sequence[str], what: str, cure: st
     """Raise ConfigError if the command line sets one of the ignored groups or keys."""
     for line in overrides:
         key = line.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0].partition("@")[0] in ignored:
+        if key in ignored or key.partition(".")[0].partition("@")[0] in ignored:
             raise ConfigError(f"{what} {key}", where=key, cure=f"leave it out; {cure}")

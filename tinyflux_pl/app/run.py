@@ -31,6 +31,7 @@ EXTRACTION_IGNORES = (
     *("logger", "steps", "resume", "method"),
 )
 DRAWING_IGNORES = ("timesteps",)  # a model chooses it in every script; nothing is drawn by it
+DISTRIBUTION = ("devices", "strategy", "batch_size", "accumulation", "gradient_checkpointing")
 
 
 @remove_empty_run_dir
@@ -193,6 +194,8 @@ def generate(plain: dict[str, Any]) -> int:
     config = schema.read(from_image.restored(plain), "generate")
     cure = "give sampler.shift and sampler.spacing, which place the steps"
     ignored_keys.refuse(config.overrides, DRAWING_IGNORES, "drawing does not read", cure)
+    training_keys, cure = [f"hardware.{key}" for key in DISTRIBUTION], "batch_size= is of drawing"
+    ignored_keys.refuse(config.overrides, training_keys, "one process draws, and reads no", cure)
     if config.prompt == HELP:
         prompt_advice.show(config)
         return 0

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,8 +23,8 @@ class UNetDenoiser(DenoiserModule):
     flow teachers, 999 for an index into a table of 1000 betas. Text tokens go to cross-attention,
     with their mask unless `masks_text` is False (Stable Diffusion attends to its padding); pooled
     text goes beside the time embedding when `unet_config` has class_embed_type "projection".
-    With `text_layers` transformer layers the tokens read each other first, and with `coordinates`
-    two more input channels hold each cell's place from -1 to 1; published UNets have neither.
+    With `text_layers` transformer layers the tokens read each other first; published UNets have
+    none.
     """
 
     name = "unet"
@@ -42,7 +41,6 @@ class UNetDenoiser(DenoiserModule):
         time_scale: float = 1000.0,
         masks_text: bool = True,
         text_layers: int = 0,
-        coordinates: bool = False,
     ) -> None:
         super().__init__()
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -51,7 +49,7 @@ class UNetDenoiser(DenoiserModule):
         self.unet_config = {k: v for k, v in unet_config.items() if not k.startswith("_")}
         self.unet = UNet2DConditionModel(**self.unet_config)
         install(self.unet)
-        self.text_layers, self.coordinates = text_layers, coordinates
+        self.text_layers = text_layers
         self.text_refiner = TextRefiner(text_spec.width, text_layers) if text_layers else None
         self.path = path
         self.prediction = prediction
@@ -60,8 +58,7 @@ class UNetDenoiser(DenoiserModule):
         self.text_spec = text_spec
         self.masks_text = masks_text
         net = self.unet.config
-        inputs = latent_spec.channels + 2 * coordinates
-        _require_width("channels", net["in_channels"], inputs)
+        _require_width("channels", net["in_channels"], latent_spec.channels)
         _require_width("text width", net["cross_attention_dim"], text_spec.width)
         self.reads_pooled = net["class_embed_type"] == "projection"
         if self.reads_pooled:
@@ -89,9 +86,8 @@ class UNetDenoiser(DenoiserModule):
         tokens, mask = cond.text.tokens.to(x_t.dtype), cond.text.mask
         if self.text_refiner is not None:
             tokens = self.text_refiner(tokens, mask if self.masks_text else None)
-        sample = torch.cat([x_t, coordinate_channels(x_t)], 1) if self.coordinates else x_t
         return {
-            "sample": sample,
+            "sample": x_t,
             "timestep": self.timestep(t),
             "encoder_hidden_states": tokens,
             "encoder_attention_mask": mask if self.masks_text else None,
@@ -112,9 +108,9 @@ class UNetDenoiser(DenoiserModule):
     def config_dict(self) -> dict[str, Any]:
         """Plain data that rebuilds this net, without its path.
 
-        What a published UNet lacks is left out where it is absent: a cache's fingerprint has this.
+        `text_layers` is left out where there are none: a cache's fingerprint has this.
         """
-        added = {"text_layers": self.text_layers, "coordinates": self.coordinates}
+        added = {"text_layers": self.text_layers} if self.text_layers else {}
         return {
             "unet_config": self.unet_config,
             "prediction": self.prediction,
@@ -122,7 +118,7 @@ class UNetDenoiser(DenoiserModule):
             "text_spec": plain(self.text_spec),
             "time_scale": self.time_scale,
             "masks_text": self.masks_text,
-            **{key: value for key, value in added.items() if value},
+            **added,
         }
 
     @classmethod
@@ -148,12 +144,11 @@ def build_unet(
     pooled: bool = True,
     time_scale: float = 1000.0,
     text_layers: int = 0,
-    coordinates: bool = False,
 ) -> UNetDenoiser:
     """A small UNet with self- and cross-attention at the given levels, finest first.
 
-    `attention_head_dim` is diffusers' name for the number of heads. `text_layers` and `coordinates`
-    as UNetDenoiser has them.
+    `attention_head_dim` is diffusers' name for the number of heads; `text_layers` as UNetDenoiser
+    has them.
     """
     if len(attention_levels) != len(block_out_channels):
         raise ConfigError(
@@ -164,7 +159,7 @@ def build_unet(
         )
     attends = list(attention_levels)
     config: dict[str, Any] = {
-        "in_channels": latent_spec.channels + 2 * coordinates,
+        "in_channels": latent_spec.channels,
         "out_channels": latent_spec.channels,
         "block_out_channels": list(block_out_channels),
         "layers_per_block": layers_per_block,
@@ -181,16 +176,9 @@ def build_unet(
             "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": text_spec.pooled,
         }
-    added: dict[str, Any] = {"text_layers": text_layers, "coordinates": coordinates}
-    return UNetDenoiser(config, path, prediction, latent_spec, text_spec, time_scale, **added)
-
-
-def coordinate_channels(x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 h w"]:
-    """Column and row of each cell, evenly from -1 to 1, in the dtype of x_t."""
-    height, width = x_t.shape[-2:]
-    across = torch.linspace(-1, 1, width, device=x_t.device, dtype=x_t.dtype)
-    down = torch.linspace(-1, 1, height, device=x_t.device, dtype=x_t.dtype)
-    return torch.stack(torch.meshgrid(across, down, indexing="xy")).expand(len(x_t), -1, -1, -1)
+    return UNetDenoiser(
+        config, path, prediction, latent_spec, text_spec, time_scale, text_layers=text_layers
+    )
 
 
 def _require_width(what: str, width: int, expected: int) -> None:

@@ -123,7 +123,7 @@ def measure(pipeline: Pipeline, sheet: Path) -> dict[str, float]:
     grid.sheet(8).save(sheet)
     answers = {kind: read(images[kind], known, names) for kind in ("object", "placed", "class")}
     checked = ShapeVerifier().check(images["rest"], asked["rest"])
-    in_place = zip(answers["placed"], places, strict=False)
+    in_place = zip(answers["placed"], places[:COUNT], strict=True)
     return {
         "the object": sum(name == "object" for name, _ in answers["object"]) / COUNT,
         "the object, placed": sum(name == "object" for name, _ in answers["placed"]) / COUNT,

@@ -86,15 +86,18 @@ def test_resumption_reproduces_weights_and_gate_exactly(root, trained, step):
     assert gates[0] == gates[1]
 
 
-def test_the_plan_counts_the_rows_and_bytes_of_velocities(root):
-    lines = ("data.sources.shapes.cache=elsewhere",)
+@pytest.mark.parametrize(
+    ("int8", "size"), [("false", 2 * 12 * 16 * 16), ("true", 12 * 16 * 16 + 2)]
+)
+def test_the_plan_counts_the_rows_and_bytes_of_velocities(root, int8, size):
+    lines = ("data.sources.shapes.cache=elsewhere", f"pathway.velocity.int8={int8}")
     parts = Parts.from_config(settings("train", root, *VELOCITY, *lines))
     sources = open_sources(parts)
     needs = [n for source in sources for c in source.caches.values() for n in cache_needs.needs(c)]
     counted = {(n.split, n.group): n.rows for n in needs}
     assert counted["train", "lune_velocity"] == 24 and counted["validation", "sol_velocity"] == 8
     (sampled,) = cache_needs.sampled(parts, sources)
-    assert sampled.train.store.row_bytes["lune_velocity"] == 3 * 12 * 16 * 16 * 2
+    assert sampled.train.store.row_bytes["lune_velocity"] == 3 * size
 
 
 def test_int8_levels_are_cached_and_trained_on(root, trained):

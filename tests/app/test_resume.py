@@ -35,7 +35,7 @@ def command(config):
 
 
 def continued_by(config):
-    return resume.continued_by(schema.read(config, "train"))
+    return resume.interruption_explained(schema.read(config, "train"))
 
 
 OTHER_DIVISION = {

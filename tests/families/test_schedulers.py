@@ -217,20 +217,20 @@ def test_prediction_markers_in_a_single_file_are_applied_or_refused(tmp_path, ma
     from safetensors.torch import save_file
 
     from tests.app.runs import settings
-    from tinyflux_pl.app.release_settings import followed
+    from tinyflux_pl.app.release_settings import with_release_settings
 
     save_file({name: torch.zeros(0) for name in markers}, tmp_path / "xl.safetensors")
     overrides = ("model=sdxl", f"model.weights='{tmp_path / 'xl.safetensors'}'", "prompt=red")
     config = settings("generate", tmp_path, *overrides)
     if "edm_mean" in markers:
         with pytest.raises(ConfigError, match="EDM network"):
-            followed(config)
+            with_release_settings(config)
         return
-    followed_settings = followed(config)
+    followed_settings = with_release_settings(config)
     assert followed_settings.model["prediction"] == "v"
     assert followed_settings.path["zero_terminal_snr"] == ("ztsnr" in markers)
     assert followed_settings.sampler["spacing"] == ("trailing" if "ztsnr" in markers else "leading")
-    assert followed(followed_settings) == followed_settings
+    assert with_release_settings(followed_settings) == followed_settings
 
 
 def test_guidance_is_refused_for_a_step_distilled_release(tmp_path):

@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import ConfigError
 CURE = "lora=FILE, lora=[A.safetensors:0.8,B.safetensors], or lora={A.safetensors: 0.8}"
 
 
-def chosen(lora: Any) -> list[tuple[Path, float]]:
+def parse_adapters(lora: Any) -> list[tuple[Path, float]]:
     """Place and scale of each adapter; ConfigError for a value that is none, or names one twice."""
     if lora is None:
         return []

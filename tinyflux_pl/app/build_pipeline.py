@@ -36,7 +36,7 @@ def pipeline(config: Generate) -> Any:
     from tinyflux_pl.inference.pipeline import device_of
 
     unread_settings.check_drawing(config)
-    config = packed_file.decided(release_settings.followed(config))
+    config = packed_file.resolve_packed(release_settings.with_release_settings(config))
     device = device_of(config.hardware.accelerator)  # raises for a missing GPU
     if config.checkpoint is None:
         compare_references(config, None)
@@ -44,8 +44,8 @@ def pipeline(config: Generate) -> Any:
         built = simulation.simulated(config)
     else:
         built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
-    built = with_adapters(built, adapter_choice.chosen(config.lora))
-    built = with_embeddings(built, embedding_choice.chosen(config.embedding))
+    built = with_adapters(built, adapter_choice.parse_adapters(config.lora))
+    built = with_embeddings(built, embedding_choice.parse_embeddings(config.embedding))
     command = recordable(config.overrides)
     built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
@@ -63,7 +63,7 @@ def pipeline(config: Generate) -> Any:
         built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
     built = drawing_cache.with_cache(built, config)
     built = staging.with_stored_prompts(built, config)
-    built = staging.packed(built, config)
+    built = staging.with_packed_weights(built, config)
     placement = staging.placement_of(config)
     require_resident_branch(config, placement)
     return built.on(config.hardware.accelerator, config.hardware.precision, placement)
@@ -88,7 +88,7 @@ def compare_references(config: Generate, seen: int | None) -> None:
 
     if not config.references:
         return
-    count = seen_references.with_adapters(seen, adapter_choice.chosen(config.lora))
+    count = seen_references.with_adapters(seen, adapter_choice.parse_adapters(config.lora))
     if config.image is None and config.mask is None:  # which references do not go with
         seen_references.require_some(count)
     if (line := seen_references.excess(len(config.references), count)) is not None:

@@ -56,7 +56,9 @@ class Parts(Generic[J]):
 
         Settings that the configuration leaves open come from the release's files.
         """
-        parts = cls.built_from(release_settings.followed(hardware.resolve_auto(config)))
+        parts = cls.built_from(
+            release_settings.with_release_settings(hardware.resolve_auto(config))
+        )
         pathway.check(parts.config)
         _ = parts.device  # raises for a missing GPU
         return parts

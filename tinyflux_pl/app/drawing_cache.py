@@ -69,7 +69,7 @@ def _coefficients(pipeline: Any, source: str | Sequence[float] | None) -> Sequen
     return tuple(float(v) for v in values)
 
 
-def finished(
+def report_lines(
     pipeline: Any, config: Generate, paths: Sequence[Path], prompts: Sequence[str]
 ) -> list[str]:
     """Lines on what the cache did; a calibration is fitted and written."""

@@ -12,7 +12,7 @@ from tinyflux_pl.app import release_settings
 from tinyflux_pl.app.class_pictures import ClassDrawer
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.drawn_set import DrawnSet
-from tinyflux_pl.app.planned_parts import weightless
+from tinyflux_pl.app.planned_parts import without_unneeded_weights
 from tinyflux_pl.app.preflight.verdict import ONLY
 from tinyflux_pl.app.teacher_pictures import TeacherDrawer
 from tinyflux_pl.config.schema import Train
@@ -62,7 +62,7 @@ DRAWERS: Mapping[str, Drawer] = {
 }
 
 
-def ready(parts: Parts[Train]) -> Parts[Train]:
+def with_picture_folders(parts: Parts[Train]) -> Parts[Train]:
     """The parts with a folder for each source of drawn pictures that names none.
 
     Pictures that are missing are drawn by rank 0. ConfigError where nothing may be written.
@@ -72,8 +72,8 @@ def ready(parts: Parts[Train]) -> Parts[Train]:
         drawer = DRAWERS.get(node.train["_target_"])
         if drawer is None or node.train.get("root") is not None:
             continue
-        needed = _needed(parts.config, node.train)
-        folder = _drawn(drawer, parts, name, needed)
+        needed = _limited_node(parts.config, node.train)
+        folder = _ensure_drawn(drawer, parts, name, needed)
         drawn = {"root": str(folder), "count": needed["count"]}
         roots = {
             split: {**each, **drawn} if each["_target_"] == drawer.target else each
@@ -95,16 +95,18 @@ def planned_stages(config: Train) -> list[Stage]:
         drawer = DRAWERS.get(node.train["_target_"])
         if drawer is None or node.train.get("root") is not None:
             continue
-        needed = _needed(config, node.train)
+        needed = _limited_node(config, node.train)
         if not _is_drawn(drawer, config, needed):
-            parts = Parts.built_from(release_settings.followed(weightless(config)))
+            parts = Parts.built_from(
+                release_settings.with_release_settings(without_unneeded_weights(config))
+            )
             pictures = min(AT_ONCE, needed["count"])
             stage = drawer.plan(parts, needed).stage(f"draw the {drawer.kind}", pictures)
             stages.append(stage)
     return stages
 
 
-def _needed(config: Train, node: Mapping[str, Any]) -> dict[str, Any]:
+def _limited_node(config: Train, node: Mapping[str, Any]) -> dict[str, Any]:
     """The node with as many pictures as `data.limit` leaves of them: a smaller set is another."""
     limit = config.data.limit
     return {**node, "count": node["count"] if limit is None else min(node["count"], limit)}
@@ -115,11 +117,11 @@ def _is_drawn(drawer: Drawer, config: Train, node: Mapping[str, Any]) -> bool:
     sets = Path(config.paths.cache) / f"{drawer.kind}_pictures"
     if not any(sets.glob(f"*/{drawer.kind}.json")):
         return False
-    parts = Parts.built_from(release_settings.followed(config))
-    return _set_of(drawer, parts, node, drawer.content(parts, node)).is_complete()
+    parts = Parts.built_from(release_settings.with_release_settings(config))
+    return _drawn_set(drawer, parts, node, drawer.content(parts, node)).is_complete()
 
 
-def _set_of(
+def _drawn_set(
     drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], content: dict[str, Any]
 ) -> DrawnSet:
     folder = Path(parts.config.paths.cache) / f"{drawer.kind}_pictures"
@@ -127,11 +129,13 @@ def _set_of(
     return DrawnSet(folder, drawer.kind, node["count"], drawer.captioned)
 
 
-def _drawn(drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, Any]) -> Path:
+def _ensure_drawn(
+    drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, Any]
+) -> Path:
     """The folder of a source's pictures, all of them there."""
     content = drawer.content(parts, node)
     kind, count = drawer.kind, node["count"]
-    pictures = _set_of(drawer, parts, node, content)
+    pictures = _drawn_set(drawer, parts, node, content)
     folder = pictures.folder
     if pictures.is_complete():
         return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def chosen(embedding: str | list[str] | None) -> list[tuple[Path, str | None]]:
+def parse_embeddings(embedding: str | list[str] | None) -> list[tuple[Path, str | None]]:
     """Place of each, and the word that it stands for where one is given: FILE, or FILE:<word>."""
     if embedding is None:
         return []

@@ -29,7 +29,7 @@ NOTED = ("device", "versions")
 CURE = "give a PNG that generate.py has written, unchanged"
 
 
-def line(overrides: Sequence[str]) -> list[str]:
+def with_recorded_overrides(overrides: Sequence[str]) -> list[str]:
     """The overrides, after the choices of the picture that `from_image=` names, if one does.
 
     What the user chooses takes the place of the picture's own choice of that key.
@@ -43,7 +43,7 @@ def line(overrides: Sequence[str]) -> list[str]:
     return [*(text for text in lines if text.partition("=")[0] not in keys), *overrides]
 
 
-def restored(plain: dict[str, Any]) -> dict[str, Any]:
+def with_recorded_settings(plain: dict[str, Any]) -> dict[str, Any]:
     """The configuration with everything that `from_image` says of prompt, noise, size and sampler.
 
     ConfigError for keys that the file decides, ImageError for a file that does not say them.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinyflux_pl.objectives.teacher_target import TeacherTargets
 
 
-class TaughtParts(Protocol):
+class PartsWithTeacher(Protocol):
     """Those of a run's parts (app.components) that decide its teachers' velocities."""
 
     config: Any
@@ -55,7 +55,7 @@ def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
     return teacher
 
 
-def velocities(parts: TaughtParts) -> TeacherTargets | None:
+def velocities(parts: PartsWithTeacher) -> TeacherTargets | None:
     """The teachers' velocities as targets of a run: cached, or of a teacher in the step.
 
     Of a teacher in the step after `parts.student`.
@@ -74,7 +74,7 @@ def velocities(parts: TaughtParts) -> TeacherTargets | None:
         "seed": config.seed,
         "sources": taught,
     }
-    base = base_that_teaches(parts)
+    base = shared_teacher_base(parts)
     if base is None:
         return OnlineTargets(online.on, **settings)
     # a compiled network is compiled anew for each number of rows
@@ -82,7 +82,7 @@ def velocities(parts: TaughtParts) -> TeacherTargets | None:
     return OnlineTargets(lambda _: switched_off(base), **settings, fixed_shapes=fixed_shapes)
 
 
-def base_that_teaches(parts: TaughtParts) -> nn.Module | None:
+def shared_teacher_base(parts: PartsWithTeacher) -> nn.Module | None:
     """The prepared network whose frozen base is the teacher in the step, weight for weight.
 
     None where that has another content, structure, path or number format, and where the base is
@@ -113,12 +113,12 @@ def _base_identity(init: str | None, network: Any) -> str | None:
     return checkpoint_teacher.averaged(checkpoint_teacher.opened_once(folder))
 
 
-def resident_bytes(parts: TaughtParts) -> int:
+def resident_bytes(parts: PartsWithTeacher) -> int:
     """Bytes of the frozen network beside the student: the method's teacher, or one in the step.
 
     After `parts.student`; none where the student's own base teaches.
     """
     online = parts.online_teacher
-    if online is not None and base_that_teaches(parts) is not None:
+    if online is not None and shared_teacher_base(parts) is not None:
         return 0
     return memory_plan.weight_bytes(parts.method.teacher if online is None else online.network)

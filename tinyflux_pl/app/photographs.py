@@ -26,7 +26,7 @@ SUBJECT = "chelsea"
 CUTS = ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (0.5, 1.0))  # where a cut of the subject lies
 
 
-def written(parent: Path, captioned: bool) -> Path:
+def write_folder(parent: Path, captioned: bool) -> Path:
     """The folder below `parent`: of many things with captions, or of one thing without."""
     folder = parent / ("photographs" if captioned else "subject")
     if not folder.is_dir():

@@ -15,7 +15,9 @@ FP32 = 4  # bytes: adapters are added in it whatever type their file has
 
 def planned_adapters(lora: Any) -> list[PlannedPart]:
     """A part for each adapter with a scale other than 0; raises as reading their headers does."""
-    chosen = [path.expanduser() for path, scale in adapter_choice.chosen(lora) if scale != 0]
+    chosen = [
+        path.expanduser() for path, scale in adapter_choice.parse_adapters(lora) if scale != 0
+    ]
     return [_part(path) for path in chosen]
 
 

@@ -82,7 +82,7 @@ def text_bytes(network: Any, dtype: str) -> int:
     return _part("text", network, dtype).bytes
 
 
-def weightless(config: J) -> J:
+def without_unneeded_weights(config: J) -> J:
     """The configuration without weights of codec and text that a plan does not need.
 
     They are unpinned repositories, and the network's own GGUF file, which holds no other part. They

@@ -56,7 +56,7 @@ class ReleaseFiles:
     markers: frozenset[str] = frozenset()
 
 
-def followed(config: J) -> J:
+def with_release_settings(config: J) -> J:
     """The configuration with null settings filled in from the release's scheduler.
 
     Without such a file, `release.scheduler` stands in. Nothing changes for a model without a

@@ -33,7 +33,9 @@ def checkpoint_to_continue(config: Train) -> Checkpoint | None:
         return None
     run_dir = Path(config.run_dir)
     newest = config.resume == "auto"
-    checkpoint = _newest(config, run_dir) if newest else _named(Path(config.resume), run_dir)
+    checkpoint = (
+        _newest(config, run_dir) if newest else _checkpoint_at(Path(config.resume), run_dir)
+    )
     if checkpoint is None:
         _print(f"nothing to resume in {run_dir}: no checkpoint yet; starting at step 0")
         return None
@@ -110,7 +112,7 @@ def require_same_data(checkpoint: Checkpoint, caches: Mapping[str, str], allowed
 
 
 @contextmanager
-def continued_by(config: Train) -> Generator[None]:
+def interruption_explained(config: Train) -> Generator[None]:
     """Add to an Interrupted error what was saved, and the command that continues the run."""
     try:
         yield
@@ -158,13 +160,13 @@ def _newest(config: Train, run_dir: Path) -> Checkpoint | None:
         raise CorruptCheckpoint(what, where=str(folder), cure=cure)
     if checkpoint is not None:
         return checkpoint
-    starts = _starts(run_dir, config.resume_changed)
+    starts = _start_configurations(run_dir, config.resume_changed)
     origins = [then.get("resume") for _, then in starts]
     origins = [path for path in origins if path not in (None, "auto")]
-    return _named(Path(str(origins[-1])), run_dir) if origins else None
+    return _checkpoint_at(Path(str(origins[-1])), run_dir) if origins else None
 
 
-def _named(path: Path, run_dir: Path) -> Checkpoint:
+def _checkpoint_at(path: Path, run_dir: Path) -> Checkpoint:
     """A checkpoint of any run; ConfigError if this run has progressed from another one."""
     checkpoint = directory.read(path)
     newest, _ = directory.newest_valid(run_dir / "checkpoints")
@@ -212,12 +214,12 @@ def _configuration_at(
     run_dir: Path, step: int, lenient: bool
 ) -> tuple[Path, dict[str, Any]] | None:
     """The file and configuration of the last start before `step`."""
-    starts = _starts(run_dir, lenient)
+    starts = _start_configurations(run_dir, lenient)
     before = [(path, then) for path, then in starts if then.get("from_step", 0) < step]
     return before[-1] if before else None
 
 
-def _starts(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
+def _start_configurations(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
     """The configurations of all starts; `lenient` leaves out unreadable ones instead of raising."""
     starts = []
     for path in configurations(run_dir).values():

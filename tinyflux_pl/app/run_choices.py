@@ -13,7 +13,7 @@ GROUPS = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model
 GROUPS += ("pathway", "hardware", "release", "experiment", "debug", "hydra.searchpath")
 
 
-def words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+def choice_words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """Flags and overrides as they were typed, without those that caches do not depend on."""
     chosen = [
         line for line in overrides if line.lstrip("+~").startswith(GROUPS) or chooses_data(line)
@@ -21,12 +21,12 @@ def words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return [*flags, *chosen]
 
 
-def named(recipe: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+def with_run_choices(recipe: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
     """Decorate a recipe so that commands in its messages repeat the run's own choices."""
 
     @functools.wraps(recipe)
     def with_choices(config: dict[str, Any]) -> Any:
-        with choosing(words(config.get("flags", []), config.get("overrides", []))):
+        with choosing(choice_words(config.get("flags", []), config.get("overrides", []))):
             return recipe(config)
 
     return with_choices

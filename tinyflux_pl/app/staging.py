@@ -25,7 +25,7 @@ def placement_of(config: Generate) -> Placement:
     if config.simulate:
         return SEQUENTIAL
     plan = inference_memory.plan(config)
-    for line in (f"placement: {plan.placement}", *turns(plan)):
+    for line in (f"placement: {plan.placement}", *offload_lines(plan)):
         tables.line(line)
     return plan.placement
 
@@ -40,7 +40,7 @@ def with_stored_prompts(pipeline: Any, config: Generate) -> Any:
     return replace(pipeline, sampler=replace(pipeline.sampler, text=text))
 
 
-def packed(pipeline: Any, config: Generate) -> Any:
+def with_packed_weights(pipeline: Any, config: Generate) -> Any:
     """The pipeline with the denoiser's weights stored as `engine.precision` says, not to calibrate.
 
     Prints a line on bytes and rounding; writes `engine.report`.
@@ -69,7 +69,9 @@ def packed(pipeline: Any, config: Generate) -> Any:
     return pipeline.marked(**origin)
 
 
-def drawn(pipeline: Any, prompts: list[str], config: Generate) -> tuple[list[Path], Path | None]:
+def draw_pictures(
+    pipeline: Any, prompts: list[str], config: Generate
+) -> tuple[list[Path], Path | None]:
     """Write the pictures, and calibrate on them if `engine.calibrate` asks for it."""
     with weight_calibration.recording(pipeline, config) as lines:
         written = pipeline.write(
@@ -86,7 +88,7 @@ def drawn(pipeline: Any, prompts: list[str], config: Generate) -> tuple[list[Pat
     return written
 
 
-def turns(plan: GenerationPlan) -> list[str]:
+def offload_lines(plan: GenerationPlan) -> list[str]:
     """A line for each part whose blocks come in turn: how many, and which."""
     return [
         f"{part}: {count} of {plan.blocks[part]} blocks in turn: "
@@ -95,7 +97,7 @@ def turns(plan: GenerationPlan) -> list[str]:
     ]
 
 
-def verdict(plan: GenerationPlan) -> str:
+def placement_line(plan: GenerationPlan) -> str:
     """One line: the placement, and whether its stages stay within the budget."""
     if plan.budget is None:
         return f"placement: {plan.placement}"
@@ -107,7 +109,7 @@ def verdict(plan: GenerationPlan) -> str:
     return f"placement: {plan.placement}; does not fit {size(plan.budget)}: {needs}"
 
 
-def measured(drawing: Any, config: Generate) -> list[str]:
+def memory_lines(drawing: Any, config: Generate) -> list[str]:
     """Lines on the rise of memory in each stage, where the parts take turns."""
     if config.engine.chosen == "resident":
         return []

@@ -24,10 +24,10 @@ def count(
     None where the weights that it started from do not say it.
     """
     here = max(len(reference_keys(source.train.store.layout(ENCODINGS))) for source in sources)
-    return larger(here, _before(config, denoiser, checkpoint))
+    return larger(here, _inherited_count(config, denoiser, checkpoint))
 
 
-def _before(config: Train, denoiser: Any, checkpoint: Checkpoint | None) -> int | None:
+def _inherited_count(config: Train, denoiser: Any, checkpoint: Checkpoint | None) -> int | None:
     """Those of the weights that the run starts or continues from; 0 for new weights."""
     if checkpoint is not None:
         return recorded(checkpoint.config)

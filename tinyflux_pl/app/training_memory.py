@@ -16,7 +16,7 @@ from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.hardware import MAX_DRAWN
 from tinyflux_pl.app.planned_batch import planned_batch, planned_text
 from tinyflux_pl.app.planned_drawing import PlannedDrawing, encoder_bytes
-from tinyflux_pl.app.planned_parts import codec_bytes, weightless
+from tinyflux_pl.app.planned_parts import codec_bytes, without_unneeded_weights
 from tinyflux_pl.app.planned_text_step import text_activations
 from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.config.build import build
@@ -45,7 +45,7 @@ class Planner:
         from tinyflux_pl.training.optimizers import build_optimizer
 
         self.hardware, self.drawn = config.hardware, drawn
-        self.config = release_settings.followed(weightless(config))
+        self.config = release_settings.with_release_settings(without_unneeded_weights(config))
         self.parts = Parts.built_from(self.config)
         self.codec, self.text = self.parts.codec, self.parts.text
         self.precision = self.parts.precision

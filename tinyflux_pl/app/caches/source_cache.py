@@ -92,7 +92,7 @@ class SourceCache:
         """The command that rebuilds the caches, and how to keep both the old and the new one."""
         node = self.config.data.sources[self.source]
         other = shlex.quote(f"data.sources.{self.source}.cache={Path(node.cache)}_2")
-        with choosing(run_choices.words(self.config.flags, self.config.overrides)):
+        with choosing(run_choices.choice_words(self.config.flags, self.config.overrides)):
             line = extraction("rebuild=true")
         return f"{line}; or keep both caches: add {other} to this run"
 

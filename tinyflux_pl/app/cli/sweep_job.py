@@ -70,7 +70,7 @@ def ranks_run_this_job(argv: Sequence[str], lines: Sequence[str], folder: Path) 
         sys.argv, main.__spec__, holder.cfg = before
 
 
-def portable(error: Exception) -> TinyFluxError:
+def picklable_error(error: Exception) -> TinyFluxError:
     """The error in a form that another process can receive: its message and its exit code."""
     plain = TinyFluxError(str(error))
     vars(plain).update(exit_code=getattr(error, "exit_code", 1), reported=True)

@@ -10,7 +10,7 @@ from tinyflux_pl.data.training_captions import PARSERS
 EMBEDDED = "tinyflux_pl.experts.teacher.embedded"
 
 
-def of_schedule(config: Train) -> list[str]:
+def schedule_notes(config: Train) -> list[str]:
     """A note on a warm-up that is longer than the run."""
     steps, warmup = config.steps, config.schedule.get("warmup_steps", 0)
     if warmup < steps:
@@ -21,7 +21,7 @@ def of_schedule(config: Train) -> list[str]:
     ]
 
 
-def of_pictures(
+def picture_notes(
     config: Train,
     sources: list[Source],
     parameters: int,
@@ -58,7 +58,7 @@ def of_pictures(
     return notes
 
 
-def of_teachers(config: DataJob) -> list[str]:
+def teacher_notes(config: DataJob) -> list[str]:
     """A note if the project's embedded teachers are shown pictures of a kind they never saw."""
     teachers = {name: config.teacher.node(name) for name in config.experts}
     embedded = [
@@ -86,7 +86,7 @@ def _is_drawn_by_rule(node: Node) -> bool:
     return str(current_target(node["_target_"])).rpartition(".")[0] in modules
 
 
-def of_maps(config: DataJob) -> list[str]:
+def map_notes(config: DataJob) -> list[str]:
     """A note that prompts are not read back where pictures follow maps."""
     if config.data.hint is None or not config.data.evaluation_prompts:
         return []

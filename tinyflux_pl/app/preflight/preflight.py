@@ -67,13 +67,13 @@ class Preflight:
         self.sizes = sizes(self.config.hardware)
         if plan is not None:
             report.division(plan)
-        report.notes(expectations.of_schedule(self.config))
-        report.notes(expectations.of_teachers(self.config))
-        report.notes(expectations.of_maps(self.config))
+        report.notes(expectations.schedule_notes(self.config))
+        report.notes(expectations.teacher_notes(self.config))
+        report.notes(expectations.map_notes(self.config))
         self._read_data(thorough)
         self._check_room()
         size = self.parts.image_size
-        report.notes(expectations.of_pictures(self.config, self._sources, self.parameters, size))
+        report.notes(expectations.picture_notes(self.config, self._sources, self.parameters, size))
         if thorough and start < self.config.steps:
             self._dry_run()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinyflux_pl.app.cli.check_line import CONF, check_line
 from tinyflux_pl.app.stages import finished, stand_in
-from tinyflux_pl.app.stages.composition import PlannedStage, assignment, of_stage
+from tinyflux_pl.app.stages.composition import PlannedStage, assignment, stage_error
 from tinyflux_pl.config import schema
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
@@ -48,7 +48,7 @@ def check(config: Train, stages: Sequence[PlannedStage]) -> frozenset[str]:
                 if stage.name in linked:
                     stand_in.write(parts, runs[stage.name])
             except TinyFluxError as error:
-                raise of_stage(stage.name, error) from error
+                raise stage_error(stage.name, error) from error
     return frozenset(done)
 
 

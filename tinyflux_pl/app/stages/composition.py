@@ -44,7 +44,7 @@ class PlannedStage:
         return {**plain, "run_dir": str(self.folder), "overrides": typed, "flags": [*self.flags]}
 
 
-def planned(config: Train) -> list[PlannedStage]:
+def plan_stages(config: Train) -> list[PlannedStage]:
     """The stages of a command, in order; words of the command line hold for every stage."""
     common = _common_words(config.overrides)
     stages = []
@@ -59,7 +59,7 @@ def planned(config: Train) -> list[PlannedStage]:
     return stages
 
 
-def of_stage(name: str, error: TinyFluxError) -> ConfigError:
+def stage_error(name: str, error: TinyFluxError) -> ConfigError:
     """The error of a stage's configuration, with the stage's name."""
     return ConfigError(f"stage {name!r}: {error.what}", where=error.where, cure=error.cure)
 
@@ -67,12 +67,12 @@ def of_stage(name: str, error: TinyFluxError) -> ConfigError:
 def _common_words(overrides: Sequence[str]) -> list[str]:
     """The command's words that every stage is given; ConfigError for those that only one can be."""
     words = [shlex.split(line)[0] for line in overrides]
-    words = [line for line in words if not _is_of_command(_key(line))]
+    words = [line for line in words if not _belongs_to_command(_key(line))]
     _refuse(words, REFUSED, "the command line")
     return words
 
 
-def _is_of_command(key: str) -> bool:
+def _belongs_to_command(key: str) -> bool:
     """True for a word that no stage is given."""
     if key.startswith("hydra"):
         return key != "hydra.searchpath"

@@ -11,7 +11,7 @@ from tinyflux_pl.app import tables
 from tinyflux_pl.app.cli.job_isolation import isolated
 from tinyflux_pl.app.cli.sweep_job import ranks_run_this_job
 from tinyflux_pl.app.stages import checks, finished
-from tinyflux_pl.app.stages.composition import PlannedStage, planned
+from tinyflux_pl.app.stages.composition import PlannedStage, plan_stages
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.config.stage_schema import check_order
 from tinyflux_pl.core.errors import ConfigError, Interrupted
@@ -30,7 +30,7 @@ def run(config: Train, train: Recipe) -> Any:
     """
     _require_possible(config)
     check_order(config.stages)
-    stages = planned(config)
+    stages = plan_stages(config)
     with _hydra_unchanged():
         done = checks.check(config, stages)
         result: Any = 0

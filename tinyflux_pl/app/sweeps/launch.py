@@ -44,7 +44,7 @@ def launch(sweeper: Any, jobs: Mapping[int, Sequence[str]]) -> dict[int, Row]:
                     sweeper.launcher.launch(lines, initial_job_idx=first)
             except Exception as error:  # the launcher's own: a job's error is in its row
                 print(f"the launcher lost jobs: {redact(str(error))}", file=sys.stderr)
-                _wait_for_the_running(sweep_dir, waiting)
+                _wait_for_running(sweep_dir, waiting)
                 begun = {row.number for row in rows.read(sweep_dir)}
                 left = {n: lines for n, lines in waiting.items() if n not in begun}
                 # those of submitit may wait in a queue
@@ -96,7 +96,7 @@ def _environment(launcher: Mapping[str, Any], count: int, sweep_dir: Path) -> Ge
         os.environ.update(before)
 
 
-def _wait_for_the_running(sweep_dir: Path, numbers: Mapping[int, Any]) -> None:
+def _wait_for_running(sweep_dir: Path, numbers: Mapping[int, Any]) -> None:
     """Wait for the jobs that still run in processes of their own."""
     while any(row.state == rows.RUNNING and row.number in numbers for row in rows.read(sweep_dir)):
         time.sleep(POLL_SECONDS)

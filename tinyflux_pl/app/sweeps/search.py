@@ -56,7 +56,7 @@ def sweep(sweeper: Any, options: Mapping[str, Any], arguments: list[str]) -> Non
                 _show_best(trials)
         finally:
             collected = {row.number: row for row in table.show(sweep_dir)}
-    require_success(sweep_dir, _that_count(trials, list(collected.values())))
+    require_success(sweep_dir, _finished_rows(trials, list(collected.values())))
 
 
 def _metrics(config: Any, settings: Search) -> list[str]:
@@ -112,7 +112,7 @@ def _show_best(trials: Trials) -> None:
         tables.line(f"best so far: trial {best.number}, {values}: {lines}")
 
 
-def _that_count(trials: Trials, collected: Sequence[rows.Row]) -> list[rows.Row]:
+def _finished_rows(trials: Trials, collected: Sequence[rows.Row]) -> list[rows.Row]:
     """The rows of trials that were not run again."""
     again = trials.lost()
     return [row for row in collected if row.number not in again]

@@ -20,7 +20,7 @@ def test_every_family_fits_twelve_gibibytes(model, tmp_path):
     assert fits(plan.memory, parsed_bytes("12GiB")) and plan.placement.text == "device"
     assert "every stage fits 12.00 GiB" in staging.placement_line(plan)
     for line, (part, count) in zip(
-        staging.offload_lines(plan), plan.placement.turns.items(), strict=True
+        staging.offload_lines(plan), plan.placement.blocks_in_turn.items(), strict=True
     ):
         assert line.startswith(f"{part}: {count} of {plan.blocks[part]} blocks in turn: ")
         assert len(line.rpartition(": ")[2].split()) == count

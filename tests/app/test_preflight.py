@@ -188,8 +188,8 @@ def test_a_dataset_survey_is_stored_with_the_cache_of_its_records(root, monkeypa
     records, _ = dataset_survey.records_of(config["data"]["sources"]["shapes"])
     text = Parts.from_config(settings("train", root, *SMALL)).text
 
-    def survey(of, frame, read_by=text):
-        return dataset_survey.survey("shapes", "train", of["train"], frame, cache, read_by)
+    def survey(of, frame, encoder=text):
+        return dataset_survey.survey("shapes", "train", of["train"], frame, cache, encoder)
 
     stored_survey = survey(records, (32, 32))
     assert stored_survey.stored and stored_survey.audit.total == 48

@@ -70,7 +70,7 @@ def store(tmp_path):
 
 
 def cure_of(action):
-    with interpreter.choosing(WORDS), pytest.raises(TinyFluxError) as caught:
+    with interpreter.repeating_choices(WORDS), pytest.raises(TinyFluxError) as caught:
         action()
     return caught.value.cure
 

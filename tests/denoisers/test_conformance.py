@@ -128,7 +128,7 @@ def test_unreadable_conditioning_is_refused_instead_of_ignored(denoiser):
     with pytest.raises(SpecMismatch, match="no such port"):
         denoiser(x, t, replace(cond, ports={"nobody": x}))
     if not denoiser.inpaint_channels:
-        with pytest.raises(ConfigError, match="fills no holes"):
+        with pytest.raises(ConfigError, match="does not inpaint"):
             denoiser(x, t, replace(cond, inpaint=x))
     if denoiser.reads_references:
         with torch.no_grad():

@@ -12,7 +12,7 @@ from tinyflux_pl.experts.sol_attention import (
     SolAttention,
     capture_layers,
 )
-from tinyflux_pl.extraction.lanes import side_by_side
+from tinyflux_pl.extraction.parallel_blocks import run_parallel
 
 STUDENT = LinearPath(noise_at=0)
 BUCKETS = (0.05, 0.5, 0.95)
@@ -45,7 +45,7 @@ def test_copies_own_their_networks_and_extract_equal_features_concurrently(
         workers = [first, *first.copies(2)]
         nets = {id(worker.teacher.denoiser.unet) for worker in workers}
         assert len(nets) == 3 and len({id(worker.teacher.text) for worker in workers}) == 1
-        expected, *features = side_by_side(
+        expected, *features = run_parallel(
             workers, lambda worker, _: worker.extract(*samples), range(9)
         )
         assert len(features) == 8 and all(

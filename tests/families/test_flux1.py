@@ -42,8 +42,8 @@ def picture(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hole(tmp_path_factory):
-    file = tmp_path_factory.mktemp("pictures") / "hole.png"
+def mask(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pictures") / "mask.png"
     mask = np.zeros((37, 53), np.uint8)
     mask[9:30, 20:41] = 255
     Image.fromarray(mask).save(file)
@@ -109,11 +109,11 @@ def test_kontext_equals_diffusers(folder, picture):
     table.check("flux1_kontext", drawing.difference(drawing.draw(built), image))
 
 
-def test_fill_equals_diffusers(folder, picture, hole):
-    options = (*SMALL, f"image='{picture}'", f"mask='{hole}'")
+def test_fill_equals_diffusers(folder, picture, mask):
+    options = (*SMALL, f"image='{picture}'", f"mask='{mask}'")
     built = drawing.ours("flux1_fill", folder("fill"), HEIGHT, WIDTH, *options)
     reference = drawing.theirs("FluxFillPipeline", folder("fill"))
-    filled = dict(image=Image.open(picture), mask_image=Image.open(hole), guidance_scale=30.0)
+    filled = dict(image=Image.open(picture), mask_image=Image.open(mask), guidance_scale=30.0)
     image = reference(
         prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **filled
     ).images

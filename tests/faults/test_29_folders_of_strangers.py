@@ -30,7 +30,7 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
         "_target_": f"{HOUSE}.data.images.resize_rules.read_picture",
         "file": str(folder / "any.png"),
     }
-    images = {"_target_": f"{HOUSE}.data.images.resize_rules.as_images", "pixels": pixels}
+    images = {"_target_": f"{HOUSE}.data.images.resize_rules.image_tensor", "pixels": pixels}
     grid = {
         "_target_": f"{HOUSE}.sampling.picture.captioned_grid",
         "images": images,

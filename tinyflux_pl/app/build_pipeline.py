@@ -47,7 +47,7 @@ def pipeline(config: Generate) -> Any:
     built = with_adapters(built, adapter_choice.parse_adapters(config.lora))
     built = with_embeddings(built, embedding_choice.parse_embeddings(config.embedding))
     command = recordable(config.overrides)
-    built = built.marked(command=command) if command else built
+    built = built.with_metadata(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     unread_settings.check_sampling(config, built.sampler.settings)
     report.notes(distilled_settings.notes(built))
@@ -162,7 +162,7 @@ def _of_model(config: Generate) -> Any:
             "release's FOLDER)",
         )
     if model.get("inpaint") and not model.get("random_weights"):
-        what = "no release has trained an input for holes: its weights would be zeros"
+        what = "no release has trained an inpainting input: its weights would be zeros"
         cure = "checkpoint=RUN of a run that trained it (data=pairs with masks), or leave it out"
         raise ConfigError(what, where="model.inpaint", cure=cure)
     require_attention_kernel(model, device_of(config.hardware.accelerator))

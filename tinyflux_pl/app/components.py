@@ -73,7 +73,7 @@ class Parts(Generic[J]):
     def method(self) -> Method:
         """The training method of a run."""
         method = build(self.config.method, "method")
-        method.read_by(self.text)
+        method.set_text_encoder(self.text)
         return method
 
     @property
@@ -226,8 +226,8 @@ class Parts(Generic[J]):
         """The image sampler of previews and of the final evaluation."""
         from tinyflux_pl.sampling.images import ImageSampler
 
-        settings = self.method.drawn(run_sampling.settings(self.config))
-        text, max_batch = self.method.drawn_text(self.text), self.config.hardware.drawn_at_once
+        settings = self.method.sampling_settings(run_sampling.settings(self.config))
+        text, max_batch = self.method.sampling_text(self.text), self.config.hardware.drawn_at_once
         return ImageSampler(self.codec, text, settings, image_size, max_batch)
 
     def description(self, denoiser: Any, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class Parts(Generic[J]):
             "path": part(self.path),
             "codec": part(self.codec),
             "text": part(self.text),
-            "sampler": asdict(self.method.drawn(run_sampling.settings(self.config))),
+            "sampler": asdict(self.method.sampling_settings(run_sampling.settings(self.config))),
             "image_size": list(image_size),
             "experts": pathway.teachers(self.config),
             "data": self.config.data.name,

@@ -55,7 +55,7 @@ class DenoiserKind:
         """A FlowModule for the steps from `start` on."""
         from tinyflux_pl.training.flow_module import FlowModule
 
-        config, text = parts.config, parts.method.drawn_text(parts.text)
+        config, text = parts.config, parts.method.sampling_text(parts.text)
         objective = parts.student_objective(null_text(config, text, parts.method.reads))
         schedule = build(config.schedule, "schedule")
         optimizer = build(config.optimizer, "optimizer")
@@ -70,12 +70,12 @@ class DenoiserKind:
         self, parts: Parts, sources: Sequence[Source], *, quick: bool = False
     ) -> ImageSampler:
         """The run's sampler, with the pictures that the data's conditions show."""
-        from tinyflux_pl.sampling.images import words_only
+        from tinyflux_pl.sampling.images import text_only
 
         validation = datasets(list(sources), False)[1]
         conditions = prompts.preview_conditions(parts.config, list(sources), validation)
         size, cell = parts.image_size, parts.codec.latent_spec.downsample
-        if conditions is not words_only:  # the pictures of conditions have the frame of their own
+        if conditions is not text_only:  # the pictures of conditions have the frame of their own
             _, rows, columns = prompts.latent_shape(sources[0])
             size = (rows * cell, columns * cell)
         sampler = replace(parts.sampler(size), condition_fn=conditions)

@@ -29,7 +29,7 @@ def with_cache(pipeline: Any, config: Generate) -> Any:
         coefficients = _coefficients(pipeline, chosen.coefficients)
         settings = CacheSettings(chosen.kind, chosen.threshold, chosen.longest, coefficients)
         settings.require_steps(pipeline.sampler.settings.steps)
-        pipeline = pipeline.marked(cache=asdict(settings))
+        pipeline = pipeline.with_metadata(cache=asdict(settings))
     return replace(pipeline, sampler=replace(pipeline.sampler, cache=StepCache(settings)))
 
 

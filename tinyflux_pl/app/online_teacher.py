@@ -110,7 +110,7 @@ def _base_identity(init: str | None, network: Any) -> str | None:
     folder = Path(init).expanduser()
     if not folder.is_dir():
         return None
-    return checkpoint_teacher.averaged(checkpoint_teacher.opened_once(folder))
+    return checkpoint_teacher.averaged(checkpoint_teacher.open_cached(folder))
 
 
 def resident_bytes(parts: PartsWithTeacher) -> int:

@@ -11,7 +11,7 @@ from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.hint_forms import HINT
 from tinyflux_pl.data.images.fit import fit
-from tinyflux_pl.data.images.resize_rules import as_images
+from tinyflux_pl.data.images.resize_rules import image_tensor
 from tinyflux_pl.data.training_captions import MAX_CAPTIONS, TrainingCaptions
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ def _largest_segment(source: Source) -> tuple[range, Any]:
 
 def preview_conditions(config: Train, sources: list[Source], validation: Any) -> Any:
     """Image conditions of previews: references, masks or maps of the same samples."""
-    from tinyflux_pl.sampling.images import SamplePictures, words_only
+    from tinyflux_pl.sampling.images import SamplePictures, text_only
 
     names = validation.layout
     if not any(name in ("inpaint", HINT) or name.startswith("reference.") for name in names):
-        return words_only
+        return text_only
     sources = with_first_size(sources)
     count = config.callbacks.preview.count
     per_source = -(-count // len(sources))
@@ -109,7 +109,7 @@ def dataset_pictures(
             captions = store.captions(range(min(len(store), MAX_SEARCHED)))
             for index, caption in enumerate(captions):
                 if caption in prompts and caption not in pictures:
-                    pictures[caption] = as_images(fit(records[index].image, size))[0]
+                    pictures[caption] = image_tensor(fit(records[index].image, size))[0]
     if not pictures:
         return None
     white = torch.ones_like(next(iter(pictures.values())))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyflux_pl.config.methods_with_data import chooses_data
-from tinyflux_pl.core.interpreter import choosing
+from tinyflux_pl.core.interpreter import repeating_choices
 
 GROUPS = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed")
 GROUPS += ("pathway", "hardware", "release", "experiment", "debug", "hydra.searchpath")
@@ -26,7 +26,7 @@ def with_run_choices(recipe: Callable[[dict[str, Any]], Any]) -> Callable[[dict[
 
     @functools.wraps(recipe)
     def with_choices(config: dict[str, Any]) -> Any:
-        with choosing(choice_words(config.get("flags", []), config.get("overrides", []))):
+        with repeating_choices(choice_words(config.get("flags", []), config.get("overrides", []))):
             return recipe(config)
 
     return with_choices

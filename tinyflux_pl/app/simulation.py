@@ -24,7 +24,9 @@ def simulated(config: Generate) -> Any:
         denoiser.reference_size = "small"
     size = (SMALL, SMALL)  # where height= and width= are not given
     parts = Pipeline.from_parts(denoiser, codec, text, size, {"random_weights": True})
-    return parts.adjusted(batch_size=config.batch_size).marked(weights="simulated", simulated=True)
+    return parts.adjusted(batch_size=config.batch_size).with_metadata(
+        weights="simulated", simulated=True
+    )
 
 
 def small_parts(config: Generate | Train) -> tuple[Any, Any, Any]:

@@ -66,7 +66,7 @@ def with_packed_weights(pipeline: Any, config: Generate) -> Any:
         file = Path(config.engine.report).expanduser()
         write_bytes(file, ("\n".join(packing.table()) + "\n").encode())
         tables.line(f"signal to noise of each layer: {file}")
-    return pipeline.marked(**origin)
+    return pipeline.with_metadata(**origin)
 
 
 def draw_pictures(
@@ -93,7 +93,7 @@ def offload_lines(plan: GenerationPlan) -> list[str]:
     return [
         f"{part}: {count} of {plan.blocks[part]} blocks in turn: "
         + " ".join(map(str, in_turn(count, plan.blocks[part])))
-        for part, count in plan.placement.turns.items()
+        for part, count in plan.placement.blocks_in_turn.items()
     ]
 
 

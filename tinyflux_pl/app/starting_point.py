@@ -53,8 +53,8 @@ def check(config: Train, method: Method, trains: str) -> None:
         )
     if released and config.model.get("inpaint"):
         raise ConfigError(
-            f"no release has an input for holes, and that of the base of method={method.name} "
-            "would stay zero: no hole would have an effect",
+            f"no release has an inpainting input, and that of the base of method={method.name} "
+            "would stay zero: no mask would have an effect",
             where="model.inpaint",
             cure="train it with method=full data=pairs, and begin from that run: "
             "init=RUN release.weights=FOLDER",

@@ -42,8 +42,8 @@ def keys_are_cheap(records: Records) -> bool:
 def key_of_record(record: Record) -> bytes:
     """The key of one record: its caption, and every array in it."""
     arrays = {n: value for n, value in record.attributes.items() if isinstance(value, np.ndarray)}
-    arrays |= {"image": record.image, "mask": record.mask, "hole": record.hole}
-    arrays |= {"hint": record.hint}
+    arrays |= {"image": record.image, "mask": record.mask, "hint": record.hint}
+    arrays["hole"] = record.inpaint_mask  # the name in the keys of existing caches
     arrays |= {f"reference.{k}": picture for k, picture in enumerate(record.references)}
     arrays = {n: np.ascontiguousarray(a) for n, a in sorted(arrays.items()) if a is not None}
     shapes = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]

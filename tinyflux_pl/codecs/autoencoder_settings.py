@@ -39,12 +39,12 @@ def require_no_overflow(dtype: str, config: Mapping[str, Any], name: str) -> Non
         )
 
 
-def decided(
-    config: Mapping[str, Any], deciding: Mapping[str, Any], tile: int | None, posterior: str
+def deciding(
+    config: Mapping[str, Any], defaults: Mapping[str, Any], tile: int | None, posterior: str
 ) -> dict[str, Any]:
-    """Settings that change the latents and differ from diffusers' defaults, `deciding`."""
-    settings = {key: config.get(key, default) for key, default in deciding.items()}
-    changed = {key: value for key, value in settings.items() if value != deciding[key]}
+    """The settings that change the latents and differ from diffusers' `defaults`."""
+    settings = {key: config.get(key, default) for key, default in defaults.items()}
+    changed = {key: value for key, value in settings.items() if value != defaults[key]}
     if posterior != "mean":
         changed["posterior"] = posterior
     return changed if tile is None else {**changed, "tile": tile, "tiled": "fine levels"}

@@ -88,7 +88,7 @@ def _weights(windows_of_axis: list[Window], i: int, scale: float, like: Tensor) 
     return ramps[i] / total[ends[i].start : ends[i].stop]
 
 
-def in_turn(run: Callable[[Tensor], Tensor], x: Tensor, pixels: int) -> Tensor:
+def in_batches(run: Callable[[Tensor], Tensor], x: Tensor, pixels: int) -> Tensor:
     """Apply `run` to a batch in parts of at most PIXELS pixels; an image has `pixels`."""
     size = max(1, PIXELS // pixels)
     return torch.cat([run(x[i : i + size]) for i in range(0, len(x), size)])

@@ -55,7 +55,7 @@ class TrainedAutoencoder(nn.Module, ABC):
         return self.decoder(self.encoder(images)[0])
 
     @torch.no_grad()
-    def follow(self, mean: Float[Tensor, "b l h w"], log_variance: Tensor) -> None:
+    def update_statistics(self, mean: Float[Tensor, "b l h w"], log_variance: Tensor) -> None:
         """Move the statistics toward a batch's latents; values that are not finite are left out."""
         mean, variance = mean.float(), log_variance.float().exp()
         spread = mean.var((0, 2, 3), correction=0) + variance.mean((0, 2, 3))

@@ -101,7 +101,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     return {part: (built if part in BUILT else logged)[part] for part in built}
 
 
-def settle(config: DictConfig) -> None:
+def check_and_resolve(config: DictConfig) -> None:
     """Check the hydra node and write back the resolved values: no ${...} is resolved again.
 
     Our own sweeper takes the place of Hydra's, which stops at a failed batch and keeps no table.

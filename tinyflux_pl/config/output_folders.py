@@ -19,7 +19,7 @@ FOLDERS = ("output", "engine.prompts", "export_pt")  # keys that name what a com
 FILES = ("engine.calibrate", "engine.report", "cache.calibrate")
 
 
-def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
+def job_folder(config: DictConfig, *, multirun: bool) -> Path:
     """The folder that Hydra will make for this run, or for this job of a sweep.
 
     ConfigError where it cannot.

@@ -26,7 +26,7 @@ def command(script: str) -> str:
 
 
 @contextmanager
-def choosing(words: Sequence[str]) -> Generator[None]:
+def repeating_choices(words: Sequence[str]) -> Generator[None]:
     """Within the block, suggested extraction commands repeat the run's own words."""
     token = _CHOICES.set(tuple(words))
     try:

@@ -73,7 +73,7 @@ class DenoiserModule(nn.Module):
         """
         blocks = self.block_stack()
         if not blocks or not self.stream_width or self.inpaint_channels:
-            cure = "another model=, or one that fills no holes"
+            cure = "another model=, or one that does not inpaint"
             raise ConfigError(
                 "no control branch fits this network", where=f"method: {self.name}", cure=cure
             )
@@ -192,15 +192,15 @@ class DenoiserModule(nn.Module):
             what = "this network reads no reference pictures"
             cure = f"model={WITH_REFERENCES}"
         elif cond.references and channels:
-            what = "references and a hole at once"
-            cure = "give references alone, or a picture with its hole"
+            what = "references and a masked picture at once"
+            cure = "give references alone, or a picture with its mask"
         elif channels == self.inpaint_channels:
             return
         elif not self.inpaint_channels:
-            what = "this network fills no holes"
+            what = "this network does not inpaint"
             cure = f"model={WITH_INPAINTING}, or leave image= and mask= out"
         elif not channels:
-            what = "this network fills holes and was given none"
+            what = "this network inpaints and was given no masked picture"
             cure = "give image=PICTURE mask=MASK"
         else:
             what = f"{channels} channels beside the latents for {self.inpaint_channels}"

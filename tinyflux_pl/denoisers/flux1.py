@@ -112,7 +112,9 @@ class Flux1Denoiser(ReleasedDenoiser):
         """diffusers' FluxControlNetModel over double blocks; the map is packed as the image is."""
         if self.inpaint_channels:
             cure = "model=flux1_dev or flux1_schnell"
-            raise ConfigError("a control branch beside a hole", where="method", cure=cure)
+            raise ConfigError(
+                "a control branch with an inpainting input", where="method", cure=cure
+            )
         most = self.net.config["num_layers"]
         depth = self.checked_depth(depth, min(CONTROL_DEPTH, most), most)
         kind = "FluxControlNetModel"

@@ -21,7 +21,7 @@ class LayerRecord:
     maxima: list[Tensor] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
 
-    def see(self, x: Tensor) -> None:
+    def add(self, x: Tensor) -> None:
         """Add the input (..., K) of a pass."""
         tokens = x.detach().flatten(0, -2).float()
         chosen = torch.linspace(0, len(tokens) - 1, ROWS, device=x.device).long()
@@ -34,7 +34,7 @@ def recorded(layers: dict[str, nn.Linear]) -> Generator[dict[str, LayerRecord]]:
     """Records of these layers, by name, of every forward pass inside the block."""
     records = {name: LayerRecord() for name in layers}
     handles = [
-        layer.register_forward_pre_hook(partial(_see, records[name]))
+        layer.register_forward_pre_hook(partial(_record_input, records[name]))
         for name, layer in layers.items()
     ]
     try:
@@ -44,5 +44,5 @@ def recorded(layers: dict[str, nn.Linear]) -> Generator[dict[str, LayerRecord]]:
             handle.remove()
 
 
-def _see(record: LayerRecord, _: nn.Module, args: tuple[Any, ...]) -> None:
-    record.see(args[0])
+def _record_input(record: LayerRecord, _: nn.Module, args: tuple[Any, ...]) -> None:
+    record.add(args[0])

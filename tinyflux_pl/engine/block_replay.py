@@ -94,9 +94,9 @@ class _Calls:
         for record in records:
             if record.structure == structure and equal_forward(record.block, block):
                 return record.replay(self.count, leaves)
-        start, first, before = self.count.live, len(self.count.history), self.count.followed()
+        start, first, before = self.count.live, len(self.count.history), self.count.live_storages()
         output = forward(*args, **keywords)
-        after = self.count.followed()
+        after = self.count.live_storages()
         new = {key: size for (key, number), size in after.items() if (key, number) not in before}
         returned, form = tree_flatten(output)
         results = _results(returned, [*leaves], new)

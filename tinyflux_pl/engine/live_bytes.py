@@ -66,7 +66,7 @@ class LiveBytes(TorchDispatchMode):
     def _drop(self, key: int) -> None:
         self.live -= self._followed.pop(key, (0, 0))[1]
 
-    def followed(self) -> dict[tuple[int, int], int]:
+    def live_storages(self) -> dict[tuple[int, int], int]:
         """Bytes of each storage that is counted and alive, by its address and number."""
         return {(key, number): size for key, (number, size) in self._followed.items()}
 

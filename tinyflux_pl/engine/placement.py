@@ -33,7 +33,7 @@ class Placement:
         return self.name if self.text == "device" else f"{self.name}, text encoders on the host"
 
     @property
-    def turns(self) -> dict[str, int]:
+    def blocks_in_turn(self) -> dict[str, int]:
         """The number of blocks in turn, by part, of parts that have any."""
         encoders = {f"text: {name}": count for name, count in self.text_in_turn}
         return encoders | ({"denoiser": self.in_turn} if self.in_turn else {})

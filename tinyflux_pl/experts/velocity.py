@@ -142,7 +142,7 @@ def require_same_latents(teacher: Teacher, codec: Codec) -> None:
         )
     network: Any = teacher.network
     if network.inpaint_channels or network.reads_position_ids:
-        needs = "a picture with a hole" if network.inpaint_channels else "positions of tokens"
+        needs = "a masked picture" if network.inpaint_channels else "positions of tokens"
         raise ConfigError(
             f"{network.name} predicts from {needs}, and extraction shows captions alone",
             where=where,

@@ -13,7 +13,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.inference import described_parts
 from tinyflux_pl.inference.open_checkpoint import is_checkpoint, open_checkpoint
 from tinyflux_pl.inference.pipeline import Pipeline
-from tinyflux_pl.methods.adapted_network import put_in, read_out
+from tinyflux_pl.methods.adapted_network import add_adapters, extract_adapter
 from tinyflux_pl.methods.adapter import Adapter
 from tinyflux_pl.methods.adapter_file import file_in, read_adapter
 from tinyflux_pl.methods.layer_patterns import linear_layers
@@ -47,7 +47,7 @@ def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> P
     if not chosen:
         return pipeline
     read_ones = [(read(path, pipeline.denoiser), scale) for path, scale in chosen]
-    put_in(pipeline.denoiser, [(each.adapter, scale) for each, scale in read_ones])
+    add_adapters(pipeline.denoiser, [(each.adapter, scale) for each, scale in read_ones])
     description = [{**each.described, "scale": scale} for each, scale in read_ones]
     distilled = (each.distilled for each, scale in read_ones if scale != 0)
     learnt = next((settings for settings in distilled if settings), pipeline.distilled)
@@ -88,7 +88,7 @@ def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:
         parameter = tensors[directory.plain_key(name)]
         module = skeleton.get_submodule(owner)
         module.register_parameter(leaf, _frozen(parameter))
-    return read_out(skeleton)
+    return extract_adapter(skeleton)
 
 
 def require_adapter(checkpoint: Checkpoint) -> None:

@@ -12,7 +12,7 @@ from tinyflux_pl.sampling.images import ENCODED
 MOST = 10**6  # images at once
 
 
-def together(requests: Sequence[tuple[str, int]], number: int, images: int) -> dict[str, Any]:
+def batch_metadata(requests: Sequence[tuple[str, int]], number: int, images: int) -> dict[str, Any]:
     """Metadata of a batch: prompts encoded together, their indices, and images at once.
 
     Also the position of the image in the batch. Empty for an image that was alone.

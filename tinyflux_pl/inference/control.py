@@ -43,7 +43,7 @@ class ControlMap(Edit):
     @cached_property
     def hint(self) -> Tensor:
         """The map as the network reads it: latents, or pixels in [0, 1]."""
-        images = pictures.as_images(self.pixels)
+        images = pictures.image_tensor(self.pixels)
         return (images + 1) / 2 if self.form == PIXELS else self.codec.encode(images)
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
@@ -70,4 +70,4 @@ def controlled(
     branch.strength = strength
     entry = {"hint": "canny" if canny else "given", "strength": strength}
     sampler = replace(pipeline.sampler, condition_fn=map_)
-    return replace(pipeline, sampler=sampler).marked(pictures=map_.hashes, control=entry)
+    return replace(pipeline, sampler=sampler).with_metadata(pictures=map_.hashes, control=entry)

@@ -92,7 +92,7 @@ def parts(
         codec = build_codec(config["codec"]["name"], config["codec"]["config"])
         text = build_text(config["text"]["name"], config["text"]["config"])
     denoiser, saved, method = _network(checkpoint, outline=outline, base=base)
-    text = method.drawn_text(text)
+    text = method.sampling_text(text)
     return DescribedParts(denoiser, saved, codec, text, settings, size)
 
 

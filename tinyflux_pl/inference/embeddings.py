@@ -40,7 +40,7 @@ def with_embeddings(pipeline: Pipeline, chosen: Sequence[tuple[Path, str | None]
         for word, (file, _) in zip(words, named, strict=True)
     ]
     sampler = replace(pipeline.sampler, text=text.with_words(words))
-    return replace(pipeline, sampler=sampler).marked(embedding=described)
+    return replace(pipeline, sampler=sampler).with_metadata(embedding=described)
 
 
 def _file_in(path: Path) -> Path:

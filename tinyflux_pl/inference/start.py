@@ -35,7 +35,7 @@ class Start(Edit):
         side: int,
     ) -> None:
         self.pixels = pictures.read_picture(image)
-        self.mask = None if mask is None else pictures.read_hole(mask)
+        self.mask = None if mask is None else pictures.read_inpaint_mask(mask)
         self.strength = strength if strength is not None else STRENGTH if mask is None else 1.0
         super().__init__(codec, (image,) if mask is None else (image, mask))
         if self.mask is not None and mask is not None:
@@ -45,7 +45,7 @@ class Start(Edit):
     @cached_property
     def image(self) -> Tensor:
         """The picture (1, 3, H, W) in the size that is drawn."""
-        return pictures.as_images(pictures.resized(self.pixels, *self.size))
+        return pictures.image_tensor(pictures.resized(self.pixels, *self.size))
 
     @cached_property
     def coverage(self) -> Tensor | None:

@@ -18,7 +18,7 @@ from tinyflux_pl.methods.layer_plan import LayerPlan
 RUN = "run"  # layout of an adapter that comes from a checkpoint
 
 
-def put_in(denoiser: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> None:
+def add_adapters(denoiser: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> None:
     """Add adapters to a network, each times its scale, beside one that it may have; none trains.
 
     One with scale 0 is left out, so that the base answers as it did. ConfigError for a LoKr beside
@@ -79,7 +79,7 @@ def _attach(
 
 
 @torch.no_grad()
-def read_out(denoiser: nn.Module, adapter: str = peft_layers.TRAINED) -> Adapter:
+def extract_adapter(denoiser: nn.Module, adapter: str = peft_layers.TRAINED) -> Adapter:
     """The adapter that a network has, by the network's own layer names; its tensors are copies."""
     layers: dict[str, Layer] = {}
     for full_name, module in peft_layers.adapted(denoiser).items():

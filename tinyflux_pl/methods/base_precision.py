@@ -23,7 +23,7 @@ FORMATS = ("fp8", "int8", "int4")
 IN_TURN = (None, "int8", "int4")  # that auto tries until the memory suffices, the best first
 
 
-def checked(name: str | None) -> str | None:
+def check_format(name: str | None) -> str | None:
     """The name of a format, auto or None; ConfigError for another."""
     if name in (None, AUTO, *FORMATS):
         return name
@@ -33,7 +33,7 @@ def checked(name: str | None) -> str | None:
     raise ConfigError(what, where=WHERE, cure=f"choose null, {AUTO}, {', '.join(FORMATS)}")
 
 
-def refused(name: str | None, method: str) -> None:
+def refuse(name: str | None, method: str) -> None:
     """Raise ConfigError for a format where a checkpoint holds the whole network."""
     if name is not None:
         what = f"method={method} writes every weight into checkpoints, in its own format"

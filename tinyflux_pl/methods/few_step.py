@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.guidance import Guidance
-from tinyflux_pl.methods.base_precision import refused
+from tinyflux_pl.methods.base_precision import refuse
 from tinyflux_pl.methods.method import Method
 from tinyflux_pl.objectives.few_step import FewStepObjective
 from tinyflux_pl.objectives.flow import FlowObjective
@@ -47,7 +47,7 @@ class FewStep(Method):
     def __init__(
         self, steps: int = 4, on_policy: float = 0.5, base_precision: str | None = None
     ) -> None:
-        refused(base_precision, self.name)
+        refuse(base_precision, self.name)
         if steps < 1:
             raise ConfigError(f"steps is {steps}", where="method.steps", cure="at least 1")
         if not 0 <= on_policy <= 1:
@@ -81,10 +81,10 @@ class FewStep(Method):
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
         """Imitation of the teacher over each of the steps."""
         assert self.teacher is not None, "prepare comes first"
-        student = self.drawn(settings)
+        student = self.sampling_settings(settings)
         return FewStepObjective(objective, self.teacher, settings, student, self.on_policy)
 
-    def drawn(self, settings: SamplerSettings) -> SamplerSettings:
+    def sampling_settings(self, settings: SamplerSettings) -> SamplerSettings:
         """Euler steps on the same kind of grid without guidance; a guidance input stays."""
         plain = Guidance(scale=1.0, embedded=settings.guidance.embedded)
         return replace(settings, steps=self.steps, solver="euler", guidance=plain)

@@ -82,7 +82,7 @@ class FewStepLoRA(FewStep):
             objective,
             network,
             settings,
-            self.drawn(settings),
+            self.sampling_settings(settings),
             self.on_policy,
             functools.partial(peft_layers.switched_off, network),
         )

@@ -73,17 +73,17 @@ class Method(Protocol):
         """The objective of a prepared denoiser, from the run's own and its sampler's settings."""
         return objective
 
-    def drawn(self, settings: SamplerSettings) -> SamplerSettings:
+    def sampling_settings(self, settings: SamplerSettings) -> SamplerSettings:
         """The settings that the trained network is drawn with, from the run's sampler."""
         return settings
 
-    def read_by(self, text: TextEncoder) -> None:
+    def set_text_encoder(self, text: TextEncoder) -> None:
         """Learn of the run's text encoder, before `prepare`.
 
         ConfigError for one that does not go with the method.
         """
 
-    def drawn_text(self, text: TextEncoder) -> TextEncoder:
+    def sampling_text(self, text: TextEncoder) -> TextEncoder:
         """The encoder in front of the network that was prepared last."""
         return text
 

@@ -11,7 +11,7 @@ from torch import nn
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.methods import embedding_file
-from tinyflux_pl.methods.base_precision import checked
+from tinyflux_pl.methods.base_precision import check_format
 from tinyflux_pl.methods.method import Method
 from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.objectives.word_inversion import WordInversion
@@ -48,7 +48,7 @@ class TextualInversion(Method):
         widths: Mapping[str, int] | None = None,
         base_precision: str | None = None,
     ) -> None:
-        self.base_precision = checked(base_precision)
+        self.base_precision = check_format(base_precision)
         if not word or word != word.strip() or " " in word:
             cure = "one word, such as method.word='<mug>'"
             raise ConfigError(f"the word is {word!r}", where="method.word", cure=cure)
@@ -60,7 +60,7 @@ class TextualInversion(Method):
         self._learned: LearnedWord | None = None
         self._drawn: TextEncoder | None = None
 
-    def read_by(self, text: TextEncoder) -> None:
+    def set_text_encoder(self, text: TextEncoder) -> None:
         """Take the tables' widths from the run's text encoder; ConfigError if it has no words."""
         if not isinstance(text, WordReader):
             raise ConfigError(
@@ -93,10 +93,10 @@ class TextualInversion(Method):
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
         """The run's, with captions encoded at every step."""
         assert self._text is not None, "a run has a text encoder"
-        text: Any = self.drawn_text(self._text)
+        text: Any = self.sampling_text(self._text)
         return WordInversion(objective, text)
 
-    def drawn_text(self, text: TextEncoder) -> TextEncoder:
+    def sampling_text(self, text: TextEncoder) -> TextEncoder:
         """The encoder with the word of the network that was prepared last."""
         assert isinstance(text, WordReader) and self._learned is not None
         if self._drawn is None:  # one for objective and previews: encoders are large

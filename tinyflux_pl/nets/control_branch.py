@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from tinyflux_pl.core.block_stack import StackBlock
 
 
-class _Reached(Exception):
+class _FirstBlockReached(Exception):
     """The first block was called; `inputs` are its arguments by name."""
 
     def __init__(self, inputs: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ class ControlBranch(nn.Module):
         try:
             with torch.no_grad():
                 predict()
-        except _Reached as reached:
+        except _FirstBlockReached as reached:
             return reached.inputs
         finally:
             self._is_capturing = False
@@ -94,7 +94,7 @@ class ControlBranch(nn.Module):
         if self._is_capturing:
             inputs = block.inputs(args, keywords)
             del inputs["self"]
-            raise _Reached(inputs)
+            raise _FirstBlockReached(inputs)
 
     def _computed(
         self, inputs: dict[str, Any], hint: Float[Tensor, "b n k"]

@@ -66,7 +66,7 @@ def require_captions_alone(batch: Batch) -> None:
         raise ConfigError(
             "teachers of velocities see captions, and these samples have pictures beside them",
             where="pathway",
-            cure="pathway=ports, or data without references, holes and maps",
+            cure="pathway=ports, or data without references, inpaint masks and maps",
         )
 
 

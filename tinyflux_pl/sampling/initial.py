@@ -45,7 +45,7 @@ class Initial:
             return seen
         return x if self.mask is None else torch.lerp(seen, x, self.mask.to(x))
 
-    def kept(self, field: Field, noise: Tensor, path: Path) -> Field:
+    def constrained(self, field: Field, noise: Tensor, path: Path) -> Field:
         """The field that leads to the picture itself where the mask keeps it.
 
         There the velocity is that of the straight way from this noise to the picture, so every

@@ -53,7 +53,9 @@ def hash_of(path: Path, tokenizer: Path, variant: str | None = None) -> dict[str
     return {f.name: known_sha256(f) for f in (*weight_files(path, variant).files, *vocabulary)}
 
 
-def decides(kind: str, path: Path, structure: dict[str, Any] | None = None) -> dict[str, Any]:
+def deciding_config(
+    kind: str, path: Path, structure: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The part of an encoder's configuration that decides its embeddings, for a fingerprint."""
     return deciding(kind, described(path, structure))
 

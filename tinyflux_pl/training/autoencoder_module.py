@@ -99,7 +99,9 @@ class AutoencoderModule(LightningModule):
             self.step_metrics[key] = norm
             if self.guard is not None:
                 loss, limited = self._losses[name], name == "autoencoder"
-                self.guard.judge(name, optimizer.optimizer, loss, norm, self.step, limited=limited)
+                self.guard.check_optimizer_step(
+                    name, optimizer.optimizer, loss, norm, self.step, limited=limited
+                )
         for _, _, optimizer, _ in active:
             optimizer.step()
             optimizer.zero_grad()

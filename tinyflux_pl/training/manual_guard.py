@@ -44,9 +44,9 @@ class ManualGuard(NonFiniteGuard):
         self._loss = torch.zeros(())
 
     def on_before_backward(self, trainer: Trainer, pl_module: FlowModule, loss: Tensor) -> None:
-        """The module passes each optimizer's loss to `judge`."""
+        """The module passes each optimizer's loss to `check_optimizer_step`."""
 
-    def judge(
+    def check_optimizer_step(
         self,
         name: str,
         optimizer: torch.optim.Optimizer,

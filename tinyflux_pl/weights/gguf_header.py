@@ -53,10 +53,10 @@ def read(path: str | Path) -> GGUFHeader:
     try:
         return _parsed(_Bytes(content, str(path)), size, str(path))
     except UnicodeDecodeError as error:
-        raise torn(path, "a name in it is no text") from error
+        raise corrupt(path, "a name in it is no text") from error
 
 
-def torn(path: str | Path, why: str) -> CorruptCheckpoint:
+def corrupt(path: str | Path, why: str) -> CorruptCheckpoint:
     """The error for a file that contradicts itself."""
     what = f"not a complete GGUF file: {why}"
     return CorruptCheckpoint(what, where=str(path), cure="fetch it again")
@@ -72,7 +72,7 @@ class _Bytes:
         end = self.position + length
         if end > len(self.content):
             left = len(self.content) - self.position
-            raise torn(self.path, f"its header claims {length:,} bytes where {left:,} are left")
+            raise corrupt(self.path, f"its header claims {length:,} bytes where {left:,} are left")
         taken = self.content[self.position : end]
         self.position = end
         return taken
@@ -102,18 +102,18 @@ def _parsed(source: _Bytes, size: int, path: str) -> GGUFHeader:
     for _ in range(num_tensors):
         name, sides = source.text(), source.number("I")
         if name in infos:
-            raise torn(path, f"two tensors named {name[:80]!r}")
+            raise corrupt(path, f"two tensors named {name[:80]!r}")
         if sides > MOST_SIDES:
-            raise torn(path, f"{name[:80]!r} has {sides:,} sides")
+            raise corrupt(path, f"{name[:80]!r} has {sides:,} sides")
         shape = tuple(source.number("Q") for _ in range(sides))[::-1]
         infos[name] = shape, source.number("I"), source.number("Q")
     align = header.entries.get("general.alignment", 32)
     if not isinstance(align, int) or align < 8 or align & (align - 1):
-        raise torn(path, f"numbers aligned to {align!r} bytes")
+        raise corrupt(path, f"numbers aligned to {align!r} bytes")
     data = math.ceil(source.position / align) * align
     for name, (shape, kind, offset) in infos.items():
         if 0 in shape or math.prod(shape) > 8 * size or offset % align or data + offset > size:
-            raise torn(path, f"{name[:80]!r} of shape {shape} at {offset:,} is not inside it")
+            raise corrupt(path, f"{name[:80]!r} of shape {shape} at {offset:,} is not inside it")
         header.tensors[name] = StoredTensor(shape, kind, data + offset)
     return header
 
@@ -125,7 +125,7 @@ def _value(source: _Bytes, kind: int) -> Value | None:
     if kind == ARRAY:
         return _array(source, source.number("I"), source.number("Q"))
     if not SCALARS.get(kind):
-        raise torn(source.path, f"an entry of type {kind}")
+        raise corrupt(source.path, f"an entry of type {kind}")
     return source.number(SCALARS[kind])
 
 
@@ -135,7 +135,7 @@ def _array(source: _Bytes, kind: int, length: int) -> Value | None:
             source.text()
         return None
     if not SCALARS.get(kind):
-        raise torn(source.path, f"an array of type {kind}")
+        raise corrupt(source.path, f"an array of type {kind}")
     form = SCALARS[kind]
     content = source.take(length * struct.calcsize(f"<{form}"))
     return list(struct.unpack(f"<{length}{form}", content)) if length <= MOST_KEPT else None

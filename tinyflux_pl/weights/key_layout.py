@@ -63,7 +63,7 @@ def tensors_of_network(
     }
 
 
-def packed_in(tensors: Mapping[str, Tensor], wide: Sequence[str]) -> dict[str, PackedRows]:
+def packed_rows_in(tensors: Mapping[str, Tensor], wide: Sequence[str]) -> dict[str, PackedRows]:
     """Those of blocks, outside of submodules that stay in fp32."""
     return {
         key: value

@@ -20,7 +20,7 @@ from tinyflux_pl.weights.key_layout import (
     ONE_RELEASE,
     KeyLayout,
     is_wide,
-    packed_in,
+    packed_rows_in,
     tensors_of_network,
 )
 from tinyflux_pl.weights.packed_rows import PackedRows, multiplied_out
@@ -122,7 +122,7 @@ def fill(
         structure,
         ignored,
     )
-    kept = {} if keep is None else keep(module, packed_in(tensors, wide), source.where)
+    kept = {} if keep is None else keep(module, packed_rows_in(tensors, wide), source.where)
     types = {key: torch.float32 if is_wide(key, wide) else dtype for key in tensors}
     cast = kept | {
         key: multiplied_out(value).to(types[key]) if value.is_floating_point() else value
@@ -162,7 +162,7 @@ def fill_outline(
     require_fit(module, source, dtype, original, structure, ignored)
     outlines = source.weights.outlines(dtype, packed=True)
     tensors = tensors_of_network(outlines, source.where, dtype, original, structure, ignored)
-    keep(module, packed_in(tensors, wide), source.where)
+    keep(module, packed_rows_in(tensors, wide), source.where)
     return module
 
 

@@ -17,7 +17,7 @@ from tinyflux_pl.cache.sealed_json import MANIFEST_FILE
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
-from tinyflux_pl.core.interpreter import choosing, extraction
+from tinyflux_pl.core.interpreter import extraction, repeating_choices
 
 MAX_NAMED_SAMPLES = 3  # changed samples that a message names
 
@@ -92,7 +92,7 @@ class SourceCache:
         """The command that rebuilds the caches, and how to keep both the old and the new one."""
         node = self.config.data.sources[self.source]
         other = shlex.quote(f"data.sources.{self.source}.cache={Path(node.cache)}_2")
-        with choosing(run_choices.choice_words(self.config.flags, self.config.overrides)):
+        with repeating_choices(run_choices.choice_words(self.config.flags, self.config.overrides)):
             line = extraction("rebuild=true")
         return f"{line}; or keep both caches: add {other} to this run"
 

@@ -1,4 +1,4 @@
-"""An autoencoder whose coarse levels see the whole picture, and whose fine levels see tiles.
+"""Tiled encoding and decoding: coarse levels run on the whole picture, fine levels on tiles.
 
 The levels of the latents' grid, with the attention, hold few of the numbers and most of what tiles
 would change. Fine levels take the memory: they run over tiles, with group norms whose statistics
@@ -22,14 +22,14 @@ from tinyflux_pl.codecs import norm_statistics, tiles
 DECODED, ENCODED = 1.5, 1.0
 
 
-def decoded(
+def decode(
     network: Any, z: Float[Tensor, "b c h8 w8"], tile: int | None, factor: float
 ) -> Float[Tensor, "b 3 h w"]:
-    """Pixels of an AutoencoderKL's own latents, fp32; `tile` and `factor` as in `encoded`."""
+    """Pixels of an AutoencoderKL's own latents, fp32; `tile` and `factor` as in `encode`."""
     cells = None if tile is None else int(tile / factor)
     if cells is None or max(z.shape[-2:]) <= cells:
         pixels = int(z.shape[-2] * z.shape[-1] * factor**2)
-        return tiles.in_turn(lambda part: network.decode(part).sample.float(), z, pixels)
+        return tiles.in_batches(lambda part: network.decode(part).sample.float(), z, pixels)
     fine = partial(_pixels, network.decoder)
     pictures = []
     for each in z.split(1):
@@ -40,7 +40,7 @@ def decoded(
     return torch.cat(pictures)
 
 
-def encoded(
+def encode(
     network: Any, images: Float[Tensor, "b 3 h w"], tile: int | None, factor: float
 ) -> Float[Tensor, "b c2 h8 w8"]:
     """The posterior's moments of images; pictures longer than `tile` pixels in tiles.
@@ -50,7 +50,7 @@ def encoded(
     height, width = images.shape[-2:]
     if tile is None or max(height, width) <= tile:
         plain = partial(_plain_moments, network)
-        return tiles.in_turn(plain, images, height * width)
+        return tiles.in_batches(plain, images, height * width)
     fine = partial(_downsampled, network.encoder)
     sides = (tile, int(factor), 1 / factor, ENCODED)
     features = (_tiled(network.encoder, fine, x, *sides) for x in images.split(1))

@@ -1,4 +1,4 @@
-"""Turns of a round shared among groups in proportion to weights, evenly spread."""
+"""Interleaving of groups in proportion to their weights, evenly spread over a round."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def apportion(weights: Sequence[float], length: int, least: int = 0) -> np.ndarr
     return quota
 
 
-def spread(quota: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interleave(quota: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Group of each slot of a round, and that group's turns before it in the round."""
     when = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
     owner = np.repeat(np.arange(len(quota)), quota)

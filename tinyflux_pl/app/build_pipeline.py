@@ -1,4 +1,4 @@
-"""Pipelines from a configuration: of a checkpoint, or of published weights."""
+"""Pipelines from a configuration: of a checkpoint or of published weights."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def pipeline(config: Generate) -> Any:
 
 
 def require_resident_branch(config: Generate, placement: Placement) -> None:
-    """Raise ConfigError for blocks in turn beside a control branch, which reads them all."""
+    """Raise ConfigError for block offloading with a control branch, which reads all blocks."""
     if config.control is not None and placement.denoiser == "blocks":
         raise ConfigError(
             "within this budget blocks come in turn, which a control branch does not follow",
@@ -80,7 +80,7 @@ def require_resident_branch(config: Generate, placement: Placement) -> None:
 
 
 def compare_references(config: Generate, seen: int | None) -> None:
-    """Refuse references that the weights have never seen, and warn of more than they have.
+    """Refuse references that the weights were not trained on; warn of more than they were.
 
     `seen` is the count of the weights without the adapters of `lora`.
     """

@@ -65,7 +65,7 @@ class Parts(Generic[J]):
 
     @classmethod
     def built_from(cls, config: J) -> Parts[J]:
-        """Build the components of a configuration as it stands."""
+        """Build the components of a configuration as it is."""
         parts = (build(getattr(config, name), name) for name in ("codec", "text", "path"))
         return cls(config, *parts, pathway.port_experts(config), pathway.target_experts(config))
 
@@ -133,7 +133,7 @@ class Parts(Generic[J]):
 
     @property
     def cached(self) -> dict[str, Expert | TargetExpert]:
-        """All that is cached of the teachers, by the group of the cache."""
+        """All experts with cached columns, by the group of the cache."""
         return {**self.experts, **{target.name: target for target in self.targets.values()}}
 
     def groups(self, source: str) -> dict[str, tuple[str, ...]]:
@@ -142,7 +142,7 @@ class Parts(Generic[J]):
 
     @cached_property
     def online_teacher(self) -> Teacher | None:
-        """The teacher that predicts in every step, if one does."""
+        """The teacher that predicts in every step, or None."""
         return online_teacher.load(self.config, self.codec, self.text)
 
     def teacher(self, group: str) -> Any:
@@ -172,7 +172,7 @@ class Parts(Generic[J]):
         return self.method.objective(objective, run_sampling.settings(self.config))
 
     def student(self, start: Callable[[Any], None] | None = None) -> Any:
-        """The denoiser to train, prepared by the method; `start` first puts its weights in.
+        """The denoiser to train, prepared by the method; `start` loads its initial weights first.
 
         Weights that train are fp32, whatever dtype a release is drawn in: a bf16 weight near 1
         moves in steps of 1/128, and an update of 1e-5 would be rounded away.

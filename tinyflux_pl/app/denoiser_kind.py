@@ -31,7 +31,7 @@ QUICK_STEPS = 2  # a multistep solver needs no more memory after its second step
 
 
 class DenoiserKind:
-    """Of app.module_kinds.ModuleKind."""
+    """Implements app.module_kinds.ModuleKind for denoisers."""
 
     manual_steps = False
     not_averaged = ()
@@ -43,7 +43,7 @@ class DenoiserKind:
         return network(checkpoint)
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> NonFiniteGuard:
-        """One judgement a step."""
+        """A guard that checks each step once."""
         from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
 
         keys = parts.config.callbacks
@@ -63,13 +63,13 @@ class DenoiserKind:
         return FlowModule(network, objective, optimizer, schedule, start, clip, guard, parts.method)
 
     def dry_run_start(self, parts: Parts, start: int) -> int:
-        """Every step takes the same memory."""
+        """`start`: every step takes the same memory."""
         return start
 
     def sampler(
         self, parts: Parts, sources: Sequence[Source], *, quick: bool = False
     ) -> ImageSampler:
-        """The run's sampler, with the pictures that the data's conditions show."""
+        """The run's sampler, conditioned on the pictures of the data."""
         from tinyflux_pl.sampling.images import text_only
 
         validation = datasets(list(sources), False)[1]

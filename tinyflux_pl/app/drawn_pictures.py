@@ -1,4 +1,4 @@
-"""Pictures that are drawn before a run's first step, and kept by what decides them."""
+"""Pictures drawn before the first step of a run, stored by what determines them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POLL_SECONDS = 0.5
 
 
 class Drawer(Protocol):
-    """Draws the pictures of one kind of records: `target` names their class.
+    """Draws the pictures of one class of records, which `target` names.
 
     `kind` names folder and files; with `captioned` a caption lies beside each picture.
     """
@@ -41,7 +41,7 @@ class Drawer(Protocol):
     captioned: bool
 
     def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
-        """All that decides the pictures, but for the device and its number format."""
+        """Plain data that determines the pictures, except device and number format."""
         ...
 
     def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
@@ -49,11 +49,11 @@ class Drawer(Protocol):
         ...
 
     def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
-        """The network that draws, on the run's device, and its sampler."""
+        """The network on the run's device, and its sampler."""
         ...
 
     def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
-        """The same on the meta device, to count its memory."""
+        """The network on the meta device, for memory plans."""
         ...
 
 
@@ -63,7 +63,7 @@ DRAWERS: Mapping[str, Drawer] = {
 
 
 def with_picture_folders(parts: Parts[Train]) -> Parts[Train]:
-    """The parts with a folder for each source of drawn pictures that names none.
+    """The parts with a folder filled in for each source of drawn pictures that names none.
 
     Pictures that are missing are drawn by rank 0. ConfigError where nothing may be written.
     """
@@ -89,7 +89,7 @@ def with_picture_folders(parts: Parts[Train]) -> Parts[Train]:
 
 
 def planned_stages(config: Train) -> list[Stage]:
-    """The memory of each set of pictures that is to be drawn, before any is."""
+    """The memory stage of each set of pictures that is still to be drawn."""
     stages = []
     for node in config.data.sources.values():
         drawer = DRAWERS.get(node.train["_target_"])
@@ -107,13 +107,13 @@ def planned_stages(config: Train) -> list[Stage]:
 
 
 def _limited_node(config: Train, node: Mapping[str, Any]) -> dict[str, Any]:
-    """The node with as many pictures as `data.limit` leaves of them: a smaller set is another."""
+    """The node with its number of pictures cut to `data.limit`; a smaller set is another set."""
     limit = config.data.limit
     return {**node, "count": node["count"] if limit is None else min(node["count"], limit)}
 
 
 def _is_drawn(drawer: Drawer, config: Train, node: Mapping[str, Any]) -> bool:
-    """True for a complete set; what decides it is read only where there is one."""
+    """True for a complete set; its content is read only if its file exists."""
     sets = Path(config.paths.cache) / f"{drawer.kind}_pictures"
     if not any(sets.glob(f"*/{drawer.kind}.json")):
         return False
@@ -132,7 +132,7 @@ def _drawn_set(
 def _ensure_drawn(
     drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, Any]
 ) -> Path:
-    """The folder of a source's pictures, all of them there."""
+    """The folder of a source's pictures, after the missing ones are drawn."""
     content = drawer.content(parts, node)
     kind, count = drawer.kind, node["count"]
     pictures = _drawn_set(drawer, parts, node, content)
@@ -157,7 +157,7 @@ def _ensure_drawn(
 
 
 def _draw(drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], pictures: DrawnSet) -> None:
-    """Draw the pictures that are missing, in the same turns whichever they are."""
+    """Draw missing pictures in fixed batches, so that each is the same whichever are missing."""
     from tinyflux_pl.core import precision
     from tinyflux_pl.sampling.picture import save_png, to_picture
 

@@ -1,4 +1,4 @@
-"""The learnt words that `embedding=` names."""
+"""The learned words that `embedding=` names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def parse_embeddings(embedding: str | list[str] | None) -> list[tuple[Path, str | None]]:
-    """Place of each, and the word that it stands for where one is given: FILE, or FILE:<word>."""
+    """Path of each file, and the word to use instead of its own: FILE, or FILE:<word>."""
     if embedding is None:
         return []
     return [_split(entry) for entry in ([embedding] if isinstance(embedding, str) else embedding)]

@@ -1,4 +1,4 @@
-"""The memory that drawing needs, from structures alone: no weight is read, or has to be there."""
+"""The memory that sampling needs, computed from structures: weights are neither read nor needed."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def plan_of(
     config: Generate,
     images: int | None = None,
 ) -> GenerationPlan:
-    """The plan of a denoiser on the meta device, drawing `size` (height, width) pixels."""
+    """The plan of a denoiser on the meta device that draws `size` (height, width) pixels."""
     import torch
 
     from tinyflux_pl.core.precision import WEIGHTS
@@ -209,7 +209,7 @@ def batch_size(config: Generate, plan_images: Callable[[int], GenerationPlan] | 
 
 
 def requested(config: Generate) -> int:
-    """Images in one batch: `batch_size`, or all of them, up to the sampler's bound."""
+    """Images in one batch: `batch_size`, or all of them up to the sampler's bound."""
     from tinyflux_pl.inference.prompts import read_prompts
     from tinyflux_pl.sampling.images import ImageSampler
 

@@ -1,4 +1,4 @@
-"""The checks of a job before its first step that read no weights: for the jobs of a sweep."""
+"""Checks of a sweep's job that need no weights, before its first step."""
 
 from __future__ import annotations
 

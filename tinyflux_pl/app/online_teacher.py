@@ -1,4 +1,4 @@
-"""The teacher that predicts in every training step: pathway=online."""
+"""The teacher that predicts in every training step (pathway=online)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PartsWithTeacher(Protocol):
-    """Those of a run's parts (app.components) that decide its teachers' velocities."""
+    """The parts of a run (app.components) that determine its teachers' velocities."""
 
     config: Any
     targets: dict[str, TargetExpert]
@@ -34,7 +34,7 @@ class PartsWithTeacher(Protocol):
 
 
 def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
-    """The run's teacher, its weights still unread; None on other pathways, and without experts.
+    """The run's teacher, weights not read yet; None without experts and on other pathways.
 
     Raises ConfigError or SpecMismatch unless it reads the student's own latents and text.
     """
@@ -83,7 +83,7 @@ def velocities(parts: PartsWithTeacher) -> TeacherTargets | None:
 
 
 def shared_teacher_base(parts: PartsWithTeacher) -> nn.Module | None:
-    """The prepared network whose frozen base is the teacher in the step, weight for weight.
+    """The prepared network, if its frozen base has exactly the teacher's weights; else None.
 
     None where that has another content, structure, path or number format, and where the base is
     packed: the teacher is a network of its own then.
@@ -114,7 +114,7 @@ def _base_identity(init: str | None, network: Any) -> str | None:
 
 
 def resident_bytes(parts: PartsWithTeacher) -> int:
-    """Bytes of the frozen network beside the student: the method's teacher, or one in the step.
+    """Bytes of the frozen network beside the student: the method's teacher, or the online one.
 
     After `parts.student`; none where the student's own base teaches.
     """

@@ -1,4 +1,4 @@
-"""Blocks of a GGUF file in drawing: kept as they are, or multiplied out on loading."""
+"""GGUF weights in sampling: kept as quantized blocks, or dequantized on loading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHERE = "model.packed"
 
 
 def resolve_packed(config: Generate) -> Generate:
-    """The configuration with `model.packed` decided where it is null.
+    """The configuration with `model.packed` chosen where it is null.
 
     Blocks are kept where all of the file's types can be, and nothing reads the numbers of weights.
     ConfigError where they are asked for beside what does.
@@ -33,7 +33,7 @@ def resolve_packed(config: Generate) -> Generate:
 
 
 def _can_keep_blocks(weights: Any) -> bool:
-    """True for a GGUF file whose blocks are all of types that layers can keep."""
+    """True for a GGUF file whose block types are all supported by layers."""
     from tinyflux_pl.denoisers.gguf_linear import readable_types
     from tinyflux_pl.weights import gguf_file
 

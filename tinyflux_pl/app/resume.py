@@ -1,4 +1,4 @@
-"""Resumption: the checkpoint that a run continues from, and the proof that it is the same run."""
+"""Resumption: the checkpoint that a run continues from, and checks that it is the same run."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def require_same_data(checkpoint: Checkpoint, caches: Mapping[str, str], allowed
 
 @contextmanager
 def interruption_explained(config: Train) -> Generator[None]:
-    """Add to an Interrupted error what was saved, and the command that continues the run."""
+    """Add the saved step and the command that continues the run to an Interrupted error."""
     try:
         yield
     except Interrupted as stop:
@@ -167,7 +167,7 @@ def _newest(config: Train, run_dir: Path) -> Checkpoint | None:
 
 
 def _checkpoint_at(path: Path, run_dir: Path) -> Checkpoint:
-    """A checkpoint of any run; ConfigError if this run has progressed from another one."""
+    """A checkpoint of any run; ConfigError if this run has already progressed from another one."""
     checkpoint = directory.read(path)
     newest, _ = directory.newest_valid(run_dir / "checkpoints")
     if newest is not None and newest.path.resolve() != checkpoint.path.resolve():
@@ -181,7 +181,7 @@ def _checkpoint_at(path: Path, run_dir: Path) -> Checkpoint:
 
 
 def _require_same_run(config: Train, checkpoint: Checkpoint) -> None:
-    """Raise ConfigError if a key changed that makes it another run; print what changed."""
+    """Raise ConfigError if a changed key makes it another run; print all changes."""
     if not is_rank_zero():
         return
     # RUN/checkpoints/step_N; the folder in the middle may be a link to another disk
@@ -213,14 +213,14 @@ def _require_same_run(config: Train, checkpoint: Checkpoint) -> None:
 def _configuration_at(
     run_dir: Path, step: int, lenient: bool
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The file and configuration of the last start before `step`."""
+    """File and configuration of the last start before `step`."""
     starts = _start_configurations(run_dir, lenient)
     before = [(path, then) for path, then in starts if then.get("from_step", 0) < step]
     return before[-1] if before else None
 
 
 def _start_configurations(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
-    """The configurations of all starts; `lenient` leaves out unreadable ones instead of raising."""
+    """The configurations of all starts; `lenient` skips unreadable ones instead of raising."""
     starts = []
     for path in configurations(run_dir).values():
         try:

@@ -178,7 +178,7 @@ def extract(plain: dict[str, Any]) -> int:
 
 @remove_empty_run_dir
 def generate(plain: dict[str, Any]) -> int:
-    """Checkpoint or model, and prompts -> images, a grid, and how to draw each again."""
+    """Checkpoint or model, and prompts -> images, a grid, and the command to draw each again."""
     from tinyflux_pl.app import (
         drawing_cache,
         hardware,
@@ -225,7 +225,7 @@ def generate(plain: dict[str, Any]) -> int:
 
 
 def _generate_sequences(config: Generate) -> int:
-    """A file of conditions -> a file of pairs, by a model of sequences."""
+    """A file of conditions -> a file of pairs, by a sequence model."""
     from tinyflux_pl.app import report
     from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.inference.sequences import SequencePipeline

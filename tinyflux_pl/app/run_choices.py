@@ -1,4 +1,4 @@
-"""The words of a command line that decide a run's caches: part of every command that makes them."""
+"""The words of a command line that determine a run's caches, repeated in suggested commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROUPS += ("pathway", "hardware", "release", "experiment", "debug", "hydra.searc
 
 
 def choice_words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Flags and overrides as they were typed, without those that caches do not depend on."""
+    """Flags and overrides as they were typed, without those that do not affect caches."""
     chosen = [
         line for line in overrides if line.lstrip("+~").startswith(GROUPS) or chooses_data(line)
     ]

@@ -1,4 +1,4 @@
-"""A family's whole release in small, on random weights, in the layout that diffusers publishes.
+"""A family's release in small, with random weights, in the folder layout of diffusers.
 
 For trials of what will run with a release's own folder (`train.py simulate=true`).
 """
@@ -53,12 +53,12 @@ def with_small_release(config: Train) -> Train:
 
 
 def _with_release_paths(node: Node, release: str) -> Node:
-    """The node with the release's folder wherever it names no other place."""
+    """The node with the release's folder for every path that it leaves open."""
     return {**node, **{key: release for key in WEIGHT_KEYS if key in node and node[key] is None}}
 
 
 def _small_layer_keys(node: Node) -> dict[str, Any]:
-    """Keys of a text encoder that are others for its small one: the layers that are read."""
+    """The layers that are read of the small text encoder, as keys of its node."""
     text = build(node, "text")
     if not isinstance(text, ReleaseWriter):  # it has no weights
         return {}
@@ -68,7 +68,7 @@ def _small_layer_keys(node: Node) -> dict[str, Any]:
 
 
 def _with_photographs(config: Train, folder: Path) -> dict[str, Node]:
-    """The sources with photographs where a folder of pictures is not named."""
+    """The sources with photographs for every folder of pictures that is not named."""
     sources: dict[str, Node] = {name: node.plain for name, node in config.data.sources.items()}
     for name, source in config.data.sources.items():
         for split, node in source.splits.items():

@@ -32,7 +32,7 @@ MAX_FAULTS = 10  # damaged files of one artifact that the table names
 
 @dataclass
 class Artifact:
-    """A cache store, a checkpoint, or an unreadable folder that may hold some, with its faults."""
+    """A cache store, a checkpoint, or an unreadable folder, with its faults."""
 
     kind: str
     path: Path
@@ -48,7 +48,7 @@ class Artifact:
 
     @property
     def is_intact(self) -> bool:
-        """True if it is complete and undamaged."""
+        """True if nothing is missing or damaged."""
         return not self.faults and not self.missing_shards
 
 
@@ -148,14 +148,14 @@ def _roots(config: Extract) -> list[Path]:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """True if a folder is, or before it was damaged was, a checkpoint; a released model is none."""
+    """True if the folder is or was a checkpoint; False for a released model."""
     names = (directory.MANIFEST, directory.WEIGHTS, directory.STATE)
     existing = [name for name in names if (path / name).is_file()]
     return len(existing) > 1 or (bool(existing) and path.parent.name == "checkpoints")
 
 
 def _verify_all(artifacts: list[Artifact]) -> Iterator[Artifact]:
-    """Each artifact, once for each part that was hashed."""
+    """Verify the artifacts; yields one once for each verified part, to show the progress."""
     for artifact in artifacts:
         if artifact.kind == UNREADABLE:
             continue

@@ -1,4 +1,4 @@
-"""Encode and extract whatever the caches of a run lack."""
+"""Encode and extract the missing rows of a run's caches."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
 
 
 def _copy(parts: Parts, cache: SourceCache, group: str) -> None:
-    """Fill a group with the columns that the dataset has already."""
+    """Fill a group with precomputed columns of the dataset."""
     from tinyflux_pl.extraction.precomputed import copy_columns
 
     cache.new_rows[group] = copy_columns(
@@ -194,7 +194,7 @@ def _caches_with_group(sources: list[Source], group: str) -> list[SourceCache]:
 
 
 def num_workers(extractor: Any) -> int:
-    """Copies of a small teacher that work in parallel: one for each thread of the CPU."""
+    """Copies of a small teacher that work in parallel: one for each CPU thread."""
     weights = sum(parameter.nbytes for parameter in extractor.teacher.denoiser.parameters())
     if weights > MAX_THREADED_BYTES or extractor.device.type != "cpu":
         return 1

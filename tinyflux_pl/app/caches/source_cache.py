@@ -72,12 +72,12 @@ class SourceCache:
         return CacheStore.open(self.folder)
 
     def close(self) -> None:
-        """Forget the open store: another process may write or replace it before the next use."""
+        """Close the store: another process may write or replace it before the next use."""
         vars(self).pop("store", None)
 
     @property
     def is_complete(self) -> bool:
-        """True if no row has to be written for this run; then several runs may read one cache."""
+        """True if no row has to be written; then several runs may read one cache."""
         return self.exists and all(self.store.complete(group) for group in self.groups)
 
     def require_same_records(self) -> None:
@@ -136,7 +136,7 @@ class SourceCache:
         return self._replacement.old
 
     def reusable_rows(self, group: str) -> ReusableRows:
-        """Rows of the old store that a rebuild takes over.
+        """Rows of the old store that a rebuild can reuse.
 
         Reports damaged shards, which it does not.
         """

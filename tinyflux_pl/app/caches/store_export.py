@@ -14,7 +14,7 @@ MAX_NAMED = 5  # stores that an error names
 
 
 class StoreExport:
-    """`write` a store to a new folder, after it was verified; what cannot be is refused before.
+    """Export a verified store to a new folder; refuse what the format cannot express.
 
     ConfigError unless exactly one of `stores` is there; DataError for a folder that exists, and for
     a store that the original's files cannot express.
@@ -33,7 +33,7 @@ class StoreExport:
         export.require_expressible(self.store)
 
     def write(self) -> None:
-        """Write it, and say what is there and what is left out."""
+        """Write the files, and print which groups are written and which are left out."""
         export.write_cache(self.store, self.folder)
         files = sorted(self.folder.iterdir())
         size = sum(file.stat().st_size for file in files) / 2**20

@@ -1,4 +1,4 @@
-"""Several processes that need one cache: one that needs it alone waits for the others."""
+"""Locks of caches that several processes use; a process that has to wait shows the progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyflux_pl.core.file_lock import FILLING, locked
 
 @contextmanager
 def locked_for_writing(source: Source) -> Generator[None]:
-    """Have a source's folder alone, after waiting for a process that has it.
+    """Hold a source's folder exclusively, after waiting for the process that holds it.
 
     If that process dies, the kernel frees the lock, and one of those that wait continues its work.
     Raises Interrupted if a stop is requested meanwhile.
@@ -72,7 +72,7 @@ class _Waiting:
             progress.say(f"waited {seconds:.0f} s for the cache of {self.source.name}")
 
     def _written(self) -> int:
-        """Recorded shards of this run's groups, in the cache or in the one to replace it."""
+        """Number of recorded shards of this run's groups, in the cache or its replacement."""
         count = 0
         for cache in self.source.caches.values():
             folders = [cache.folder, cache.folder.with_name(cache.folder.name + NEW)]
@@ -81,7 +81,7 @@ class _Waiting:
         return count
 
     def _total(self) -> int:
-        """Shards of this run's groups."""
+        """Number of shards of this run's groups."""
         return sum(
             len(cache.groups) * math.ceil(len(cache.records) / cache.config.data.shard_size)
             for cache in self.source.caches.values()

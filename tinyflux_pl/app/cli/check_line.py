@@ -1,4 +1,4 @@
-"""Check the command line before Hydra reads it: flags, overrides, and every job that they start.
+"""Check the command line before Hydra reads it: flags, overrides, and every resulting job.
 
 Everything here runs before torch is imported, so that a mistake is reported at once.
 """
@@ -56,7 +56,7 @@ def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
 
 
 def check_line(argv: list[str], root: Path, script: str) -> Line:
-    """As `prepare`, with the jobs that the line starts.
+    """As `prepare`, with the jobs of the line.
 
     For the project's own configuration every plain value is checked too.
     """
@@ -132,7 +132,7 @@ def added_folders(arguments: Sequence[str]) -> list[Path]:
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and overrides, wherever they stand; folders made absolute."""
+    """Flags with their values, and overrides, in any order; folders made absolute."""
     flags: list[str] = []
     overrides: list[str] = []
     rest = list(argv)
@@ -159,7 +159,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _flags(flags: list[str]) -> Any:
-    """Hydra's own reading of the flags; raise ConfigError on one that it does not have."""
+    """Parse the flags with Hydra's own parser; raise ConfigError for an unknown one."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()

@@ -92,7 +92,7 @@ def run(
 
 
 def _broken_pipe_exit_code() -> int:
-    """The exit code where the reader of a pipe left, as `| head` does."""
+    """The exit code after the reader of a pipe has closed it, as `| head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
     return 141
 
@@ -117,7 +117,7 @@ def _check_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
 
 
 def _system_error(error: OSError) -> TinyFluxError:
-    """A refusal of the system outside a job, with its file."""
+    """An operating-system error outside a job as one of ours, with its file."""
     where = str(error.filename or "this machine")
     cure = "choose another folder (run=NAME, paths.root=FOLDER), or give this user the right to it"
     return ConfigError(
@@ -184,7 +184,7 @@ def _job(
 
 
 def _run_recipe(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """The recipe's result. A full disk or a missing permission raises DiskFull or NotWritable."""
+    """Run the recipe; a full disk or a missing permission raises DiskFull or NotWritable."""
     try:
         with interruption.listening(), console_log.warnings_above_bars():
             return main(config)

@@ -1,4 +1,4 @@
-"""One job of a sweep leaves the process as it was: the next one starts as if it were alone."""
+"""Isolation of sweep jobs: each job leaves the process state as it found it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _set_by_user(environment: MutableMapping[str, str], names: tuple[str, ...], 
 
 
 def _keep_pages() -> bool:
-    """Tell glibc to keep freed pages; False with another C library."""
+    """Configure glibc to keep freed pages; False with another C library."""
     try:
         if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
             return False

@@ -1,4 +1,4 @@
-"""The disk space that a run will write, compared with what the disks have free."""
+"""The disk space that a run will write, compared with the free space."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run_needs(
 
 
 def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[DiskNeed]:
-    """The needs of groups that lack rows, sized by the rows of the samples' in-memory stores."""
+    """Disk needs of groups with missing rows, from the row sizes of the in-memory samples."""
     caches_by_split = {(c.source, c.split): c for s in samples for c in s.caches.values()}
     needs = []
     for need in caches:
@@ -69,7 +69,7 @@ def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[D
 
 
 def require_room(needs: Sequence[DiskNeed]) -> None:
-    """Raise NotWritable, or DiskFull unless every disk has room for the bytes and files."""
+    """Raise NotWritable, or DiskFull unless every disk has space for the bytes and files."""
     disks: dict[int, list[DiskNeed]] = {}
     for need in needs:
         disks.setdefault(_existing_folder(need.folder).stat().st_dev, []).append(need)
@@ -104,19 +104,19 @@ def summary(needs: Sequence[DiskNeed]) -> str:
 
 
 def room(folder: Path) -> tuple[int, int | None]:
-    """Bytes and files that this user may still write; None: the number of files is unlimited."""
+    """Free bytes and files for this user; None: the number of files is unlimited."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
 
 
 def num_events(start: int, steps: int, every: int) -> int:
-    """Number of events after `start`: one every `every` steps, and one at the end."""
+    """Number of events after step `start`: one every `every` steps, and one at the end."""
     regular = steps // every - start // every if every else 0
     return regular + bool(not every or steps % every)
 
 
 def _existing_folder(folder: Path) -> Path:
-    """The nearest existing folder; NotWritable where nothing can be made in it."""
+    """The nearest existing parent; NotWritable if nothing can be created in it."""
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():

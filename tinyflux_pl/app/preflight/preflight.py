@@ -44,7 +44,7 @@ SAMPLED = (
 
 
 class Preflight:
-    """Everything known of a run before its first step; raises what would end it later.
+    """Checks a run before its first step; raises what would end it later.
 
     preflight=false leaves out what takes seconds: reading every record, and the dry run. Nothing
     stays on disk. Only rank 0 checks.
@@ -202,7 +202,7 @@ class Preflight:
         printed.show(table.heading, table.rows)
 
     def _num_evaluated(self) -> int:
-        """Pictures that the final evaluation draws."""
+        """Number of pictures that the final evaluation draws."""
         if self.config.data.hint is not None:
             return 0
         splits = [len(source.train.records.prompt_splits) for source in self._sources]

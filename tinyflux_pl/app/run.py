@@ -149,7 +149,7 @@ def assemble(
 @remove_empty_run_dir
 @with_run_choices
 def extract(plain: dict[str, Any]) -> int:
-    """Images and captions -> codec, text and experts -> cache; `doctor` verifies instead."""
+    """Images and captions -> codec, text and experts -> cache; with `doctor`, verification."""
     from tinyflux_pl.app import hardware, picture_frames, report
     from tinyflux_pl.app.caches import doctor
     from tinyflux_pl.app.caches.prepare import prepare

@@ -58,7 +58,7 @@ def _with_release_paths(node: Node, release: str) -> Node:
 
 
 def _small_layer_keys(node: Node) -> dict[str, Any]:
-    """The layers that are read of the small text encoder, as keys of its node."""
+    """The keys of the text encoder's node that differ for its small counterpart."""
     text = build(node, "text")
     if not isinstance(text, ReleaseWriter):  # it has no weights
         return {}

@@ -1,4 +1,4 @@
-"""The placement of a drawing's parts, and the memory of its stages: planned beside measured."""
+"""Placement of the parts in sampling, and the memory of its stages: planned and measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyflux_pl.engine.placement import RESIDENT, SEQUENTIAL, Placement
 
 
 def placement_of(config: Generate) -> Placement:
-    """The placement that `engine` asks for, of auto by the plan; printed unless resident.
+    """The placement that `engine` asks for; with auto that of the plan. Printed unless resident.
 
     A simulation is too small to plan: its parts take turns.
     """
@@ -31,7 +31,7 @@ def placement_of(config: Generate) -> Placement:
 
 
 def with_stored_prompts(pipeline: Any, config: Generate) -> Any:
-    """The pipeline whose encoder keeps embeddings in `engine.prompts`, if that is given."""
+    """The pipeline with text embeddings cached in `engine.prompts`, if that is set."""
     from tinyflux_pl.text.prompt_store import StoredPrompts
 
     if config.engine.prompts is None:
@@ -41,7 +41,7 @@ def with_stored_prompts(pipeline: Any, config: Generate) -> Any:
 
 
 def with_packed_weights(pipeline: Any, config: Generate) -> Any:
-    """The pipeline with the denoiser's weights stored as `engine.precision` says, not to calibrate.
+    """The pipeline with weights quantized as `engine.precision` says, except in calibration.
 
     Prints a line on bytes and rounding; writes `engine.report`.
     """
@@ -72,7 +72,7 @@ def with_packed_weights(pipeline: Any, config: Generate) -> Any:
 def draw_pictures(
     pipeline: Any, prompts: list[str], config: Generate
 ) -> tuple[list[Path], Path | None]:
-    """Write the pictures, and calibrate on them if `engine.calibrate` asks for it."""
+    """Write the pictures, and calibrate on them if `engine.calibrate` is set."""
     with weight_calibration.recording(pipeline, config) as lines:
         written = pipeline.write(
             prompts,
@@ -89,7 +89,7 @@ def draw_pictures(
 
 
 def offload_lines(plan: GenerationPlan) -> list[str]:
-    """A line for each part whose blocks come in turn: how many, and which."""
+    """A line for each part whose blocks are offloaded: their number and indices."""
     return [
         f"{part}: {count} of {plan.blocks[part]} blocks in turn: "
         + " ".join(map(str, in_turn(count, plan.blocks[part])))
@@ -98,7 +98,7 @@ def offload_lines(plan: GenerationPlan) -> list[str]:
 
 
 def placement_line(plan: GenerationPlan) -> str:
-    """One line: the placement, and whether its stages stay within the budget."""
+    """One line: the placement, and whether its stages fit the budget."""
     if plan.budget is None:
         return f"placement: {plan.placement}"
     over = [stage for stage in plan.memory.stages if stage.host == plan.host]
@@ -110,7 +110,7 @@ def placement_line(plan: GenerationPlan) -> str:
 
 
 def memory_lines(drawing: Any, config: Generate) -> list[str]:
-    """Lines on the rise of memory in each stage, where the parts take turns."""
+    """Lines on the measured memory of each stage, where the parts are not all resident."""
     if config.engine.chosen == "resident":
         return []
     growth = drawing.sampler.stage.growth

@@ -15,7 +15,7 @@ NARROWEST = 20  # columns of a text beside a long label
 
 
 def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """The title, then each label with its text, which is wrapped between words alone.
+    """Print the title, then each label with its text, wrapped between words.
 
     A line that holds a path is not wrapped at all: it stays one that can be copied, or opened, as a
     whole.
@@ -34,7 +34,7 @@ def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def line(text: str) -> None:
-    """One line, however long."""
+    """Print one line, however long."""
     Console(soft_wrap=True).print(printable(text), highlight=False, markup=False)
 
 

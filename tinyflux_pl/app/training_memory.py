@@ -1,4 +1,4 @@
-"""The memory of a training run by arithmetic, and the division of its batch so that it fits."""
+"""The planned memory of a training run, and the division of its batch so that it fits."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Planner:
 
     @cached_property
     def _limit(self) -> int:
-        """Bytes to plan with: of the profile's memory, else of this machine's accelerator."""
+        """The bytes to plan for: of the profile, else of this machine's accelerator."""
         configured = self.hardware.memory_gb
         total = configured * GIB if configured else describe(self.hardware.accelerator).total
         return int(total * USABLE_SHARE)
@@ -189,7 +189,7 @@ class Planner:
 
 
 def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
-    """The configuration with the `auto` keys of the batch's division chosen, and the plan for it.
+    """The configuration with the batch's `auto` keys chosen, and the plan for it.
 
     No plan where memory is not planned. Raises MemoryPlanError if nothing fits.
     """
@@ -207,7 +207,7 @@ def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
 
 
 def _cheapest(config: Train, drawn: Sequence[Stage]) -> tuple[Train, TrainingPlan]:
-    """The first plan that fits, of a base with ever fewer bits where that is left to the plan."""
+    """The first plan that fits, with ever fewer bits of the base if base_precision=auto."""
     if config.method.get("base_precision") != AUTO or config.model.get("packed"):
         return config, Planner(config, drawn).plan()
     from tinyflux_pl.methods.base_precision import IN_TURN

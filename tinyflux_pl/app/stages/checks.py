@@ -1,4 +1,4 @@
-"""The checks of all stages before the first one trains."""
+"""Checks of all stages before the first one trains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILLED_IN = ("run_dir", "stages", "overrides", "flags", "sweep", "swept", "trial
 
 
 def check(config: Train, stages: Sequence[PlannedStage]) -> frozenset[str]:
-    """Compose and check every stage; the names of those that are finished.
+    """Compose and check every stage; returns the names of the finished ones.
 
     Untrained weights in a temporary folder stand in for runs that are not finished, so that the
     stages after them meet the sizes that they will have. ConfigError with the stage's name.

@@ -1,4 +1,4 @@
-"""One job of a sweep: it writes its row when it begins and when it ends, and renews the table."""
+"""One job of a sweep: writes its row at its start and end, and updates the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("validation_loss", "prompt_accuracy", "prompt_accuracy_held_out", "im
 
 @dataclass
 class Outcome:
-    """The result of a job's recipe, to be set within `recorded`."""
+    """The result of a job's recipe, to be set inside `recorded`."""
 
     value: Any = None
 
@@ -75,7 +75,7 @@ def recorded(
 
 
 def _publish(row: rows.Row, sweep_dir: Path) -> None:
-    """Write the row and the table; a job does not fail because a disk refuses them."""
+    """Write the row and the table; a disk error does not fail the job."""
     try:
         row.write(sweep_dir)
         table.write(sweep_dir)

@@ -1,4 +1,4 @@
-"""Launching numbered jobs, so that the failure of one stops no other, and none starves another."""
+"""Launch numbered jobs, so that the failure of one stops no other, and CPU threads are shared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class JobsFailed(TinyFluxError):
 
 
 def launch(sweeper: Any, jobs: Mapping[int, Sequence[str]]) -> dict[int, Row]:
-    """Launch jobs by their numbers, and wait for them; returns a row for each of them."""
+    """Launch the jobs, and wait for them; returns a row for each."""
     sweep_dir = Path(str(sweeper.config.hydra.sweep.dir))
     if not is_rank_zero():
         sweeper.launcher.launch(list(jobs.values()), initial_job_idx=min(jobs))
@@ -103,7 +103,7 @@ def _wait_for_running(sweep_dir: Path, numbers: Mapping[int, Any]) -> None:
 
 
 def _consecutive(jobs: Mapping[int, Sequence[str]]) -> list[tuple[int, list[list[str]]]]:
-    """(first number, lines) of each run of numbers without a gap: a launcher counts by itself."""
+    """(first number, lines) of each run of consecutive numbers, as launchers count."""
     groups: list[tuple[int, list[list[str]]]] = []
     for number in sorted(jobs):
         if groups and number == groups[-1][0] + len(groups[-1][1]):

@@ -15,7 +15,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Pool:
-    """Global rows of one shape that are drawn equally often, a row as often as it stands here.
+    """Global rows of one shape that are drawn equally often; repeated rows are drawn repeatedly.
 
     `share` is the pool's part of all draws, in any unit.
     """

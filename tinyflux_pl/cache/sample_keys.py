@@ -35,12 +35,12 @@ def keys_of(records: Records) -> np.ndarray:
 
 
 def keys_are_cheap(records: Records) -> bool:
-    """True if `keys_of` reads no image from disk: hashes are known, or images are drawn by rule."""
+    """True if `keys_of` reads no image: hashes are known, or images are generated."""
     return not records.reads_files or records.sample_keys() is not None
 
 
 def key_of_record(record: Record) -> bytes:
-    """The key of one record: its caption, and every array in it."""
+    """The key of one record: hash of its caption and all of its arrays."""
     arrays = {n: value for n, value in record.attributes.items() if isinstance(value, np.ndarray)}
     arrays |= {"image": record.image, "mask": record.mask, "hint": record.hint}
     arrays["hole"] = record.inpaint_mask  # the name in the keys of existing caches

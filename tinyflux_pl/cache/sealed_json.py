@@ -25,7 +25,7 @@ MOVE_HINT = "move that file elsewhere: it is never removed"
 
 
 def is_foreign(path: Path) -> bool:
-    """True if a file with a name of a store's is intact JSON of another program.
+    """True if a file with the name of a store's file is intact JSON of another program.
 
     An empty file belongs to nobody. A damaged file of a store still has most of its keys.
     """

@@ -1,4 +1,4 @@
-"""An autoencoder's settings: those refused before anything is read, those that decide latents."""
+"""An autoencoder's settings: checks before anything is read, and those that affect latents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_settings(scaling: str, dtype: str, data_deviation: float, posterior:
 
 
 def require_no_overflow(dtype: str, config: Mapping[str, Any], name: str) -> None:
-    """Raise ConfigError for float16 where the autoencoder's activations pass its range."""
+    """Raise ConfigError for float16 if the autoencoder's activations overflow it."""
     if dtype == "float16" and config.get("force_upcast", True):
         why = "its config says force_upcast: activations pass 65504"
         cure = "codec.dtype=bfloat16, or float32; or an autoencoder mended for float16, with "

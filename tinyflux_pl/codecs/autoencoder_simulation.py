@@ -1,4 +1,4 @@
-"""Small random autoencoders, made in memory: no files."""
+"""Small random autoencoders, made in memory without files."""
 
 from __future__ import annotations
 

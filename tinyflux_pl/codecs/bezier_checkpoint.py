@@ -93,7 +93,7 @@ def _weights(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _newest(path: Path) -> Path:
-    """`path` itself where it is a checkpoint, else the newest one below it."""
+    """`path` itself if it is a checkpoint, else the newest one below it."""
     if (path / MANIFEST).is_file():
         return path
     saved = sorted((path / "checkpoints").glob(f"step_*/{MANIFEST}"))

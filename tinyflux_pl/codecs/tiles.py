@@ -1,4 +1,4 @@
-"""A function of pictures over overlapping tiles, blended so that no seam shows.
+"""Apply a function of pictures to overlapping tiles, blended without visible seams.
 
 A sixth of a tile's side is shared with its neighbour, and the two are blended linearly there.
 """
@@ -28,7 +28,7 @@ class Window:
 
 
 def windows(length: int, tile: int, cell: int = 1) -> list[Window]:
-    """As few windows of at most `tile` cells as cover `length`, equally large and evenly spread.
+    """The fewest windows of at most `tile` cells that cover `length`, equal and evenly spread.
 
     Each shares about a sixth of its side with its neighbour; edges are multiples of `cell`.
     """
@@ -95,7 +95,7 @@ def in_batches(run: Callable[[Tensor], Tensor], x: Tensor, pixels: int) -> Tenso
 
 
 def require_tile(tile: int | None) -> None:
-    """Raise ConfigError for a tile, in pixels, that no autoencoder divides into cells."""
+    """Raise ConfigError for a tile size in pixels that is not a multiple of a cell."""
     if tile is not None and (tile % MULTIPLE or tile < 2 * MULTIPLE):
         cure = f"a multiple of {MULTIPLE}, at least {2 * MULTIPLE}; null: no tiles"
         raise ConfigError(f"tile is {tile}", where="codec.tile", cure=cure)

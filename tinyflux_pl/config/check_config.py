@@ -48,7 +48,7 @@ def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[di
 
 @contextmanager
 def with_job_values(config: DictConfig, number: int = 0) -> Generator[DictConfig]:
-    """A copy with what Hydra fills in when the job starts, which ${hydra:...} reads."""
+    """A copy with the values that Hydra fills in when a job starts, for ${hydra:...}."""
     filled = copy.deepcopy(config)
     with open_dict(filled):
         filled.hydra.runtime.output_dir = "."

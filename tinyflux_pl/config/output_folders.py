@@ -20,7 +20,7 @@ FILES = ("engine.calibrate", "engine.report", "cache.calibrate")
 
 
 def job_folder(config: DictConfig, *, multirun: bool) -> Path:
-    """The folder that Hydra will make for this run, or for this job of a sweep.
+    """The folder that Hydra will create for this run or job of a sweep.
 
     ConfigError where it cannot.
     """
@@ -39,7 +39,7 @@ def job_folder(config: DictConfig, *, multirun: bool) -> Path:
 
 
 def check_job(job: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a configured path that cannot be a folder or file to write."""
+    """Raise ConfigError for a configured output path that cannot be written."""
     texts = dict(_texts(job))
     for key, text in texts.items():
         if text.startswith("~") and is_path(key) and os.path.expanduser(text) == text:
@@ -56,7 +56,7 @@ def check_job(job: Mapping[str, Any]) -> None:
 
 
 def _require_file(path: Path, key: str) -> None:
-    """Raise ConfigError unless a file can be written in the place of `path`."""
+    """Raise ConfigError unless a file can be written at `path`."""
     require(path.parent, key)
     if path.is_dir():
         what, cure = f"{_short(path)} is a folder, not a file", f"name a file: {_option(key)}"

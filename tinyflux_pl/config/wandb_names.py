@@ -1,4 +1,4 @@
-"""Names that W&B takes: it would refuse others after the caches are made, or cut them."""
+"""W&B's limits on names, checked before the caches are made."""
 
 from __future__ import annotations
 

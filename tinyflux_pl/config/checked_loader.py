@@ -53,7 +53,7 @@ class CheckedLoader(ConfigLoaderImpl):
 
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError for a forbidden target, secret or Hydra feature; all are resolved."""
+    """Raise ConfigError for a forbidden target, secret or Hydra feature; resolves all values."""
     hydra_node.check_and_resolve(config)
     job = resolved(config, without=("hydra",))
     allowlist.check_names(job)

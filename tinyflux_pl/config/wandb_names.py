@@ -13,7 +13,7 @@ REFUSED = "/\\#?%:"  # in a project's name
 
 
 def check(nodes: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a project, name, group or tag of logger.wandb that W&B cannot hold."""
+    """Raise ConfigError for a project, name, group or tag that W&B refuses or truncates."""
     node = nodes.get("wandb") or {}
     for key, longest in LONGEST.items():
         value = node.get(key)

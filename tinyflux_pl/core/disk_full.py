@@ -1,4 +1,4 @@
-"""A full disk as an error that says what was to be written."""
+"""A full disk as an error with needed and free bytes."""
 
 from __future__ import annotations
 

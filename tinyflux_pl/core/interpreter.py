@@ -1,4 +1,4 @@
-"""The commands that messages print begin with the interpreter that runs."""
+"""The interpreter in suggested commands: the one that runs this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base class of every denoiser: the contract's defaults, and refusal of what it cannot read."""
+"""The base class of denoisers: the contract's defaults, and checks of the conditioning."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class DenoiserModule(nn.Module):
         return depth
 
     def guided(self, predict: Callable[[], Any], hint: Tensor | None) -> Any:
-        """The output of `predict`, which calls the network, with a general control branch.
+        """The output of `predict`, which calls the network, with a generic control branch.
 
         The branch reads the latents of the map.
         """
@@ -120,11 +120,11 @@ class DenoiserModule(nn.Module):
         return {}
 
     def write_as(self, layout: str, folder: FilePath) -> nn.Module:
-        """Write the network in one of `layouts`; returns it as that library reads it back."""
+        """Write the network in one of `layouts`; returns it as that library loads it."""
         raise self.no_layout(layout)
 
     def no_layout(self, layout: str) -> ConfigError:
-        """The error for a layout that this network is not written in."""
+        """The error for an unsupported layout."""
         cure = f"{self.name} is written as: {', '.join(self.layouts) or 'none'}"
         return ConfigError(f"no layout {layout!r}", where="layout", cure=cure)
 
@@ -132,7 +132,7 @@ class DenoiserModule(nn.Module):
         """Raise ConfigError for an image beyond the position table; most networks have no bound."""
 
     def require_trainable(self) -> None:
-        """Raise ConfigError for a frozen part that has to train; most networks have none."""
+        """Raise ConfigError for a frozen part that must train; most networks have none."""
 
     @classmethod
     def shrunk(

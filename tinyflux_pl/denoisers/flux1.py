@@ -79,7 +79,7 @@ class Flux1Denoiser(ReleasedDenoiser):
 
     @classmethod
     def original_layers(cls, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """As in Black Forest Labs' code, where query, key and value are one layer."""
+        """The layers as in Black Forest Labs' code, where query, key and value are one layer."""
         return original_layers(names)
 
     def network_widths(self) -> dict[str, int]:

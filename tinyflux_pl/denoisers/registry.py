@@ -59,7 +59,7 @@ def build_denoiser(name: str, config: dict[str, Any], path: Path) -> nn.Module:
 
 @cache
 def _declares(name: str) -> bool:
-    """True if the module says `name = "NAME"` in a class; it is read as text, not imported."""
+    """True if the module has `name = "NAME"` in a class; the source is read, not imported."""
     spec = find_spec(f"{ROOM}.{name}")
     if spec is None or spec.origin is None:
         return False

@@ -209,7 +209,7 @@ class ReleasedDenoiser(DenoiserModule, ABC):
 
     @property
     def net_dtype(self) -> torch.dtype:
-        """As the network's `dtype`: of its first floating-point parameter that may leave fp32.
+        """The network's dtype: of its first floating-point parameter that may leave fp32.
 
         Diffusers' property searches every module for hooks before, which takes milliseconds.
         """

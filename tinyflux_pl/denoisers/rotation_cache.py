@@ -1,4 +1,4 @@
-"""Rotary embeddings of positions that stay the same over the steps of a drawing."""
+"""Cached rotary embeddings, for positions that do not change between sampling steps."""
 
 from __future__ import annotations
 

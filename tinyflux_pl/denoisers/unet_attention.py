@@ -69,7 +69,7 @@ class UNetAttention:
     def observe(
         self, attn: Any, query: Float[Tensor, "b heads n e"], key: Float[Tensor, "b heads m e"]
     ) -> None:
-        """Called with every query and key before they are attended with; for those who measure."""
+        """Called with every query and key before attention; a no-op unless overridden."""
 
 
 def install(unet: nn.Module) -> None:

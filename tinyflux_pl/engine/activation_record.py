@@ -1,4 +1,4 @@
-"""Inputs of the linear layers of a network's blocks while it draws: maxima, and a few rows."""
+"""Recorded inputs of the linear layers of a network's blocks: maxima, and a few rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LayerRecord:
     rows: list[Tensor] = field(default_factory=list)
 
     def add(self, x: Tensor) -> None:
-        """Add the input (..., K) of a pass."""
+        """Add the input (..., K) of a forward pass."""
         tokens = x.detach().flatten(0, -2).float()
         chosen = torch.linspace(0, len(tokens) - 1, ROWS, device=x.device).long()
         self.maxima.append(tokens.abs().amax(0).cpu())
@@ -31,7 +31,7 @@ class LayerRecord:
 
 @contextmanager
 def recorded(layers: dict[str, nn.Linear]) -> Generator[dict[str, LayerRecord]]:
-    """Records of these layers, by name, of every forward pass inside the block."""
+    """Inside, record every forward pass of these layers, by name."""
     records = {name: LayerRecord() for name in layers}
     handles = [
         layer.register_forward_pre_hook(partial(_record_input, records[name]))

@@ -1,4 +1,4 @@
-"""Count the bytes of live tensors: equal on every machine, and on the meta device."""
+"""Count the bytes of live tensors: equal on every machine, also on the meta device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Moment = tuple[str, int]  # the operation, and the bytes alive after it
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside the block, `live` is the bytes allocated since its start.
+    """Inside the block, `live` is the number of bytes allocated since its start.
 
     `history` records it at each tensor.
 
@@ -67,11 +67,11 @@ class LiveBytes(TorchDispatchMode):
         self.live -= self._followed.pop(key, (0, 0))[1]
 
     def live_storages(self) -> dict[tuple[int, int], int]:
-        """Bytes of each storage that is counted and alive, by its address and number."""
+        """Bytes of each counted live storage, by its address and number."""
         return {(key, number): size for key, (number, size) in self._followed.items()}
 
     def allocated(self, moments: Sequence[Moment], sizes: Sequence[int]) -> list[Tensor]:
-        """Record moments, whose bytes count from now, and allocate memory (n,) uint8 on meta."""
+        """Record moments, relative to now, and allocate memory (n,) uint8 on meta."""
         self.history += [(name, self.live + live) for name, live in moments]
         self._paused = True
         memory = [torch.empty(size, dtype=torch.uint8, device="meta") for size in sizes]
@@ -95,7 +95,7 @@ class Growth:
 
     @cached_property
     def _matched(self) -> list[tuple[int, int]]:
-        """Bytes at matching moments; work done once a sample has moments in one history alone."""
+        """Bytes at matching moments; moments in one history alone are left out."""
         one, two = self.one, self.two
         least = min(len(one), len(two))
         head = next((i for i in range(least) if one[i][0] != two[i][0]), least)

@@ -32,7 +32,7 @@ class Int8Spec(ExpertSpec):
 
 
 class Velocity:
-    """Of core.target_expert.TargetExpert: the predictions of the teacher called `teacher`.
+    """Implements core.target_expert.TargetExpert: the predictions of the teacher called `teacher`.
 
     `seed` is that of the extraction (teacher.seed), from which the noise is drawn again. With
     `int8` they are cached as levels (int8_storage).

@@ -1,4 +1,4 @@
-"""Records as the columns of a store: latents, text, ids, masks and image conditions."""
+"""Records as columns of a store: latents, text, ids, masks and image conditions."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def image_columns(
     hint_form: str = LATENTS,
     flip: bool = False,
 ) -> dict[str, Tensor]:
-    """Latents, ids, masks, conditions; with `flip` also latents, masks, maps of mirrored ones."""
+    """Latents, ids, masks and conditions; with `flip` also latents, masks and maps mirrored."""
     columns = _plain_columns(block, codec, dtype, device, batch, hint_form)
     if not flip:
         return columns

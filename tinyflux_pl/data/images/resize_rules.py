@@ -1,4 +1,4 @@
-"""Input pictures of generation: read, resized by the rule of the network, as tensors."""
+"""Input pictures of generation: read, resized by the network's rule, converted to tensors."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def mask_tensor(coverage: Pixels) -> Tensor:
 
 
 def read_picture(file: str | Path) -> Pixels:
-    """RGB pixels of a file, within the limits of decoding."""
+    """RGB pixels of a file, within the decoder's limits."""
     return decode(Path(file).expanduser())
 
 

@@ -18,7 +18,7 @@ MAX_VARIANTS = 64  # texts of one picture: each is stored with its embedding
 
 @dataclass(frozen=True)
 class CaptionRules:
-    """Rules from the captions that people wrote to the variants that a cache holds.
+    """Rules from captions as written to the variants that a cache holds.
 
     The trigger stands first unless the caption has it as a word; `prefix` and `suffix` surround
     every caption; `shuffles` adds as many copies of each caption with its tags, which
@@ -100,7 +100,7 @@ class CaptionRules:
 
 
 def _is_word_of(trigger: str, text: str) -> bool:
-    """True if the trigger stands in a text as a word: beside signs, but not within a longer one."""
+    """True if the trigger occurs in a text as a word of its own, not within a longer one."""
     before = r"(?<!\w)" if re.match(r"\w", trigger) else ""
     after = r"(?!\w)" if re.search(r"\w$", trigger) else ""
     return re.search(f"{before}{re.escape(trigger)}{after}", text) is not None

@@ -1,4 +1,4 @@
-"""An index of the files of a folder, so that a later start opens only new and changed ones."""
+"""An index of a folder's files, so that a later start opens only new and changed ones."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class PairFile:
             )
 
     def _values(self, name: str, rows: slice, mask: Tensor | None = None) -> Tensor:
-        """These rows in fp32, zero in the padding whatever stands there."""
+        """These rows in fp32; padding is zero, whatever the file holds there."""
         values = self.file.rows(name, rows).float()
         if mask is not None:
             values = values.masked_fill(~mask[..., None], 0)

@@ -82,7 +82,7 @@ class LiveBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Growth:
-    """Histories at batch sizes 1 and 2; every moment is linear in the batch, the maximum is not."""
+    """Histories at batch sizes 1 and 2; moments are linear in the batch size, the peak is not."""
 
     one: list[Moment]
     two: list[Moment]

@@ -56,7 +56,7 @@ def images_of(records: list[Record]) -> Tensor:
 
 
 def filled(block: list[Any], size: int) -> list[Any]:
-    """Repeat a block to its full size: kernels round by batch shape, so all shapes are equal."""
+    """Repeat records to the full batch size: kernels round by batch shape, so all are equal."""
     return [*block, *[block[-1]] * (size - len(block))]
 
 

@@ -1,4 +1,4 @@
-"""Adapters to draw with: from a file in any known layout, or from a run that trained one."""
+"""Adapters for sampling: from a file in any known layout, or from the run that trained one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIGITS = 16  # of the content's hash
 
 @dataclass(frozen=True)
 class ReadAdapter:
-    """An adapter, what the metadata of pictures say of it, and the settings it was distilled for.
+    """An adapter, its entry in the metadata of pictures, and the settings it was distilled for.
 
     A file of an adapter does not say that it was distilled; with how many references it was trained
     only those that this project exported do (None: the others).
@@ -40,7 +40,7 @@ class ReadAdapter:
 
 
 def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> Pipeline:
-    """The pipeline with adapters from files or runs added to its network, each times its scale.
+    """The pipeline with adapters from files or runs added to its network, each with its scale.
 
     A scale of 0 leaves the base as it is. Raises as `read` does.
     """
@@ -59,7 +59,7 @@ def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> P
 
 
 def read(path: Path, denoiser: Any) -> ReadAdapter:
-    """The adapter at a place, for this denoiser.
+    """The adapter at a path, for this denoiser.
 
     Raises CheckpointMismatch for one of another network or with keys that nothing reads.
     """
@@ -75,7 +75,7 @@ def read(path: Path, denoiser: Any) -> ReadAdapter:
 
 
 def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:
-    """The adapter that a run has trained; its base is not read.
+    """The adapter of a run's checkpoint; its base is not read.
 
     CheckpointMismatch for a checkpoint of another method.
     """

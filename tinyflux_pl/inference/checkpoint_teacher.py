@@ -1,4 +1,4 @@
-"""A run of this project as a teacher: averaged weights, and their codec and text encoder."""
+"""A run of this project as a teacher: averaged weights, with their codec and text encoder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def averaged(checkpoint: directory.Checkpoint) -> str:
 
 
 def open_cached(path: str | Path) -> directory.Checkpoint:
-    """As `open_checkpoint`; files are hashed again only where one has changed since."""
+    """As `open_checkpoint`, cached while no file changes."""
     return _opened(str(Path(path).absolute()), _stamp(Path(path)))
 
 

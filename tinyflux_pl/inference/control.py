@@ -1,4 +1,4 @@
-"""Drawing after a map: a pipeline whose network has a control branch."""
+"""Sampling with a map: a pipeline whose network has a control branch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ControlMap(Edit):
 
     @cached_property
     def hint(self) -> Tensor:
-        """The map as the network reads it: latents, or pixels in [0, 1]."""
+        """The map in the network's form: latents, or pixels in [0, 1]."""
         images = pictures.image_tensor(self.pixels)
         return (images + 1) / 2 if self.form == PIXELS else self.codec.encode(images)
 
@@ -53,7 +53,7 @@ class ControlMap(Edit):
 def controlled(
     pipeline: Pipeline, file: str | Path | None, *, canny: bool = False, strength: float = 1.0
 ) -> Pipeline:
-    """Drawing after the map in `file`, whose influence is multiplied by `strength`.
+    """The pipeline conditioned on the map in `file`, with its influence scaled by `strength`.
 
     ConfigError for a network without a control branch, a branch without a map, and a map of another
     size than is drawn.

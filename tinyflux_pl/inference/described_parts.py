@@ -1,4 +1,4 @@
-"""The parts that a checkpoint's config.json describes, judged before any is built.
+"""The parts that a checkpoint's config.json describes, checked before any is built.
 
 Whoever sends a checkpoint can seal it. So its description is held to known names and plain values,
 the network is first built without memory (meta device) and with no more tensors than the weights'
@@ -171,7 +171,7 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def require_plain(config: Mapping[str, Any], where: str) -> None:
-    """Numbers, texts and levels within bounds, whatever they stand for."""
+    """Require numbers, texts and nesting within bounds."""
     left: list[tuple[str, Any, int]] = [("", config, 0)]
     count = 0
     while left:
@@ -197,7 +197,7 @@ def require_plain(config: Mapping[str, Any], where: str) -> None:
 
 
 def _require_known(config: Mapping[str, Any], part: str, where: str) -> None:
-    """Require a release that this project names or that the user has already fetched."""
+    """Require a release that this project names, or that is in the user's download cache."""
     for key, value in config.items():
         if (
             not isinstance(value, str)
@@ -221,7 +221,7 @@ def _fetched(repository: str) -> bool:
 
 @contextmanager
 def _no_more_tensors_than(most: int) -> Generator[None]:
-    """A network under construction stops once it has more parameters than the file has tensors."""
+    """Inside, constructing a network with more parameters than the file has tensors raises."""
     registered = 0
 
     def count(*_: Any) -> None:
@@ -238,7 +238,7 @@ def _no_more_tensors_than(most: int) -> Generator[None]:
 
 
 def _require_room(skeleton: nn.Module, where: str) -> None:
-    """The weights twice: as they are read, and in the network that they are copied into."""
+    """Require memory for the weights twice: as they are read, and in the network."""
     needed = 2 * sum(tensor.nbytes for tensor in skeleton.state_dict().values())
     free = available_bytes("cpu")
     if needed > free:

@@ -22,7 +22,7 @@ LARGEST = 16
 
 
 class Edit(ABC):
-    """Called with text embeddings, adds the images' conditioning; images are encoded on first use.
+    """Adds image conditioning to text embeddings; images are encoded on first use.
 
     `size` (height, width) is the default size of the image to sample. `strength` is the part of the
     way that is taken, where sampling begins from a picture.
@@ -40,7 +40,7 @@ class Edit(ABC):
         return None
 
     def finish(self, picture: Tensor) -> Tensor:
-        """A decoded picture (B, 3, H, W) as it is given out."""
+        """The decoded picture (B, 3, H, W) as it is returned."""
         return picture
 
     @abstractmethod
@@ -49,7 +49,7 @@ class Edit(ABC):
 
 
 class References(Edit):
-    """Clean pictures along the sequence, by the network's own rule of sizes.
+    """Clean pictures as further tokens of the sequence, resized by the network's own rule.
 
     ConfigError for one of more than LARGEST times the pixels of `drawn` (height, width), what the
     network draws.

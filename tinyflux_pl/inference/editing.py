@@ -1,4 +1,4 @@
-"""A pipeline that draws from pictures: references, a masked picture, or a picture to begin from."""
+"""A pipeline conditioned on pictures: references, a masked picture, or an initial picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learnt words to draw with: from a file, or from the folder of the run that taught one."""
+"""Learned words for sampling: from a file, or from the folder of the run that trained one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIGITS = 16  # of the content's hash
 
 
 def with_embeddings(pipeline: Pipeline, chosen: Sequence[tuple[Path, str | None]]) -> Pipeline:
-    """The pipeline whose text encoder reads the words of these files.
+    """The pipeline whose text encoder reads the learned words of these files.
 
     A word goes by another name where one is given. Raises ConfigError for a text encoder without
     words and for a word that is there twice, and as methods.embedding_file.read does.

@@ -38,7 +38,7 @@ WEIGHTS = ("averaged", "raw")
 
 @dataclass
 class Pipeline:
-    """A trained denoiser with the codec, text encoder and settings it was trained with."""
+    """A trained denoiser with the codec, text encoder and settings of its training."""
 
     denoiser: Any  # core.protocols.Denoiser, a module
     sampler: ImageSampler
@@ -109,7 +109,7 @@ class Pipeline:
         )
 
     def with_metadata(self, **origin: Any) -> Pipeline:
-        """With further entries in the description of its pictures."""
+        """A copy with further entries in the metadata of its pictures."""
         return replace(self, origin={**self.origin, **origin})
 
     @property

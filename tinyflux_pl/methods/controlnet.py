@@ -1,4 +1,4 @@
-"""A control branch that reads a map beside a frozen base (ControlNet, Zhang et al. 2023).
+"""A control branch that reads a map, beside a frozen base (ControlNet, Zhang et al. 2023).
 
 Its last layers begin at zero, so that step 0 is the base.
 """

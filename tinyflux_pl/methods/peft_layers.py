@@ -1,4 +1,4 @@
-"""Adapters inside a network, by peft: attached under a name, found again, scaled."""
+"""Adapters inside a network, by peft: attached under a name, listed, scaled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINED = "default"  # peft's name of the adapter that a run trains
 
 @dataclass(frozen=True)
 class Kind:
-    """Form and start of the product: the options of methods.lora.LoRA."""
+    """Form and initialisation of the product: the options of methods.lora.LoRA."""
 
     rslora: bool = False
     dora: bool = False
@@ -82,7 +82,7 @@ def parameters(network: nn.Module, adapter: str = TRAINED) -> dict[str, nn.Param
 
 
 def adapted(network: nn.Module) -> dict[str, Any]:
-    """Full name -> layer of peft, of all that have an adapter."""
+    """Full name -> layer of peft, for all layers with an adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {
@@ -93,7 +93,7 @@ def adapted(network: nn.Module) -> dict[str, Any]:
 
 
 def activate(network: nn.Module, adapters: list[str]) -> None:
-    """Add up all of these adapters where a layer has them; the parameters of none train."""
+    """Enable these adapters together; none of them trains."""
     for layer in adapted(network).values():
         layer.set_adapter(adapters)
     network.requires_grad_(False)
@@ -101,7 +101,7 @@ def activate(network: nn.Module, adapters: list[str]) -> None:
 
 @contextmanager
 def switched_off(network: nn.Module) -> Generator[Any]:
-    """Within the block the network answers as its base does when it draws: also without dropout.
+    """Inside, the network predicts as its base does in evaluation mode: also without dropout.
 
     Yields the network.
     """

@@ -1,4 +1,4 @@
-"""Textual inversion: a new word's vectors in every text encoder learn, and nothing else does."""
+"""Textual inversion: only the vectors of a new word train, in every text encoder."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TextualInversion(Method):
         self._drawn: TextEncoder | None = None
 
     def set_text_encoder(self, text: TextEncoder) -> None:
-        """Take the tables' widths from the run's text encoder; ConfigError if it has no words."""
+        """Read the tables' widths of the run's text encoder; ConfigError if it has no words."""
         if not isinstance(text, WordReader):
             raise ConfigError(
                 f"text={text.name} reads no words", where="method", cure="method=lora"
@@ -70,7 +70,7 @@ class TextualInversion(Method):
         self._text, self.widths = text, text.word_widths()
 
     def prepare(self, denoiser: nn.Module) -> None:
-        """Freeze the network, and give it the word's vectors."""
+        """Freeze the network, and add the word's vectors to it."""
         assert self.widths is not None, "from a text encoder or a description"
         denoiser.requires_grad_(False)
         self._learned = LearnedWord(self.word, self.widths, self.vectors)
@@ -83,7 +83,7 @@ class TextualInversion(Method):
             self._text.free()
 
     def free(self) -> None:
-        """Free the encoders that read the word of the prepared network."""
+        """Free the encoders that use the word of the prepared network."""
         self._drawn = None
 
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
@@ -91,7 +91,7 @@ class TextualInversion(Method):
         return frozenset(name for name in denoiser.state_dict() if name.startswith(SUBMODULE))
 
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
-        """The run's, with captions encoded at every step."""
+        """The run's objective, with captions encoded in every step."""
         assert self._text is not None, "a run has a text encoder"
         text: Any = self.sampling_text(self._text)
         return WordInversion(objective, text)
@@ -106,7 +106,7 @@ class TextualInversion(Method):
         return self._drawn
 
     def export(self, denoiser: nn.Module, folder: Path) -> list[Path]:
-        """Write the vectors that the network has now for generate.py and other programs."""
+        """Write the network's current vectors for generate.py and other programs."""
         file = folder / embedding_file.NAME
         learned: Any = denoiser.get_submodule(SUBMODULE)
         embedding_file.write(file, learned)

@@ -1,4 +1,4 @@
-"""Imitation of a guided teacher's trajectory by a student that takes few steps."""
+"""Distillation of a guided teacher's trajectory into a student with few steps."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class FewStepObjective(FlowObjective):
         return math.ceil(self.guided.steps / self.student.steps)
 
     def times(self, denoiser: Denoiser, cells: int) -> Tensor:
-        """The student's times (steps + 1,), those that it is drawn at.
+        """The student's times (steps + 1,), at which it is also sampled.
 
         ConfigError unless the last is that of clean data.
         """
@@ -111,7 +111,7 @@ class FewStepObjective(FlowObjective):
         return times
 
     def _conditions(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
-        """With the captions, and with the null text; the guidance input of both."""
+        """Conditioning with the captions, and with the null text; both with embedded guidance."""
         device = batch.latents.device
         if self._null.tokens.device != device:
             self._null = self._null.to(device)
@@ -127,7 +127,7 @@ class FewStepObjective(FlowObjective):
     def _teacher_endpoint(
         self, x: Tensor, cond: Conditioning, uncond: Conditioning, times: Tensor
     ) -> Tensor:
-        """Where the teacher arrives from x over these times, guided as the run's sampler is."""
+        """The teacher's state after guided steps from x over these times."""
         if next(self.teacher.parameters()).device != x.device:
             self.teacher.to(x.device)
         guidance, path = self.guided.guidance, self.teacher.path
@@ -137,7 +137,7 @@ class FewStepObjective(FlowObjective):
 
 
 def _require_plain(run: FlowObjective) -> None:
-    """Raise ConfigError for an objective with terms or weights that imitation has no use for."""
+    """Raise ConfigError for an objective with terms or weights that distillation does not use."""
     if run.experts or run.velocity_targets is not None:
         raise ConfigError(
             "the targets are the teacher's steps, not what experts cached",

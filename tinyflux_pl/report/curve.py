@@ -15,7 +15,7 @@ MAX_NOT_FINITE = 200  # steps of such values that a page holds
 
 @dataclass(frozen=True)
 class Curve:
-    """Steps that increase, a finite value for each, and the steps whose value was not finite."""
+    """A metric: increasing steps, a finite value for each, and the steps without a finite value."""
 
     name: str
     steps: np.ndarray

@@ -1,4 +1,4 @@
-"""The charts that logged metrics share, and the names of their lines; the rest keep their own."""
+"""The charts of the catalogued metrics, and the names of their lines."""
 
 from __future__ import annotations
 

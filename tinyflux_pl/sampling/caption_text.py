@@ -1,4 +1,4 @@
-"""Captions as pixels in any script, broken into lines, cut where they are too long."""
+"""Captions as pixels in any script, broken into lines, truncated where they are too long."""
 
 from __future__ import annotations
 

@@ -42,16 +42,16 @@ def text_only(text: TextEmbeddings, rows: slice) -> Conditioning:
 
 
 def ignore_stage(name: str) -> None:
-    """Every part stays where it is."""
+    """Do nothing: every part stays where it is."""
 
 
 def no_initial() -> Initial | None:
-    """No picture to begin from."""
+    """None: sampling begins from noise."""
     return None
 
 
 def unchanged(picture: Tensor) -> Tensor:
-    """A decoded picture, unchanged."""
+    """The decoded picture, unchanged."""
     return picture
 
 

@@ -1,4 +1,4 @@
-"""A release's scheduler_config.json as path, prediction and sampler; or refused by name."""
+"""A release's scheduler_config.json as path, prediction and sampler; others are refused."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def hash_of(path: Path, tokenizer: Path, variant: str | None = None) -> dict[str
 def deciding_config(
     kind: str, path: Path, structure: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The part of an encoder's configuration that decides its embeddings, for a fingerprint."""
+    """The part of an encoder's configuration that affects its embeddings, for a fingerprint."""
     return deciding(kind, described(path, structure))
 
 

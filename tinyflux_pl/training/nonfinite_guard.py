@@ -161,7 +161,7 @@ class NonFiniteGuard(StatefulCallback):
 
     @property
     def rejecting(self) -> bool:
-        """True if the newest step was rejected, as far as the host has read."""
+        """True if the newest step was rejected, as far as the host knows."""
         return self.record.consecutive > 0
 
     def state(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class NonFiniteGuard(StatefulCallback):
         self.record.add(verdicts, write)
 
     def _with_all_ids(self, verdict: Verdict) -> Verdict:
-        """The verdict with the samples of every rank: any of them may have caused it."""
+        """The verdict with the sample ids of every rank: any of them may be the cause."""
         if not verdict.reasons or self._world == 1:
             return verdict
         batches = self._load_batches(verdict.step)

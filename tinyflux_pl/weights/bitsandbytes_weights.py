@@ -1,4 +1,4 @@
-"""Weights that bitsandbytes packed in 4 bits (nf4, fp4) or in 8 (LLM.int8), by what a file states.
+"""Weights quantized by bitsandbytes to 4 bits (nf4, fp4) or 8 (LLM.int8), from a file's data.
 
 4 bits: two levels a byte, the first in its upper half, each of the table `quant_map` times the
 `absmax` of its block; a nested absmax is packed so itself, with a mean added (Dettmers et al. 2023,
@@ -25,7 +25,7 @@ STATE_LIMIT = 2**16  # bytes
 
 
 def unpacked(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
-    """The tensors of a file with those that bitsandbytes packed in `dtype`, one after the other.
+    """The tensors of a file, with bitsandbytes' ones dequantized to `dtype`, one by one.
 
     Of the meta device, only STATE tensors need values: they hold the shapes. Raises
     CheckpointMismatch for another order of numbers, CorruptCheckpoint for parts that are missing
@@ -105,7 +105,7 @@ def _scales(
     described: dict[str, Any],
     where: str,
 ) -> Tensor:
-    """absmax of its own 8-bit levels."""
+    """absmax, dequantized where it is quantized itself."""
     outer, table = parts[".nested_absmax"], parts[".nested_quant_map"]
     block, offset = described.get("nested_blocksize"), described.get("nested_offset")
     stated = _is_size(block) and isinstance(offset, int | float)

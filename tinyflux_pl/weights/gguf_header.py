@@ -1,4 +1,4 @@
-"""The header of a GGUF file, whose every length is held to the bytes that are there.
+"""The header of a GGUF file; every length is checked against the file's size.
 
 Layout: "GGUF", version, counts of tensors and of entries; entries (key, type, value); tensors
 (name, sides from the innermost outwards, type, offset); padding; numbers. Integers are
@@ -57,7 +57,7 @@ def read(path: str | Path) -> GGUFHeader:
 
 
 def corrupt(path: str | Path, why: str) -> CorruptCheckpoint:
-    """The error for a file that contradicts itself."""
+    """The error for an inconsistent file."""
     what = f"not a complete GGUF file: {why}"
     return CorruptCheckpoint(what, where=str(path), cure="fetch it again")
 
@@ -119,7 +119,7 @@ def _parsed(source: _Bytes, size: int, path: str) -> GGUFHeader:
 
 
 def _value(source: _Bytes, kind: int) -> Value | None:
-    """A text, a number or a short list of numbers; None for what is passed over."""
+    """A text, a number or a short list of numbers; None for longer ones, which are skipped."""
     if kind == TEXT:
         return source.text()
     if kind == ARRAY:

@@ -64,7 +64,7 @@ def tensors_of_network(
 
 
 def packed_rows_in(tensors: Mapping[str, Tensor], wide: Sequence[str]) -> dict[str, PackedRows]:
-    """Those of blocks, outside of submodules that stay in fp32."""
+    """The packed rows by key, except those of submodules that stay in fp32."""
     return {
         key: value
         for key, value in tensors.items()

@@ -1,4 +1,4 @@
-"""One network of a published release: where its files lie, and how they enter a module."""
+"""One network of a published release: its files, and loading them into a module."""
 
 from __future__ import annotations
 

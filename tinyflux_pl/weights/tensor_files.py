@@ -1,4 +1,4 @@
-"""Weights of a file in the format that its first bytes tell: safetensors or GGUF."""
+"""Weights of a file in the format given by its first bytes: safetensors or GGUF."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_preflight_of_a_resumed_run_counts_remaining_steps(root, capsys):
 def test_preflight_false_is_silent_but_still_checks(root, capsys, monkeypatch):
     run("train", root, *SMALL, "run=quiet", "steps=1", "preflight=false")
     assert "predicted" not in printed(capsys)
-    monkeypatch.setattr(disk_needs, "room", lambda _: (1000, None))
+    monkeypatch.setattr(disk_needs, "free_space", lambda _: (1000, None))
     with pytest.raises(errors.DiskFull):
         run("train", root, *SMALL, "run=full", "steps=1", "preflight=false")
 

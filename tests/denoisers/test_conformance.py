@@ -97,11 +97,11 @@ def test_every_denoiser_meets_the_protocol_and_keeps_the_input_shape(denoiser):
 @torch.no_grad()
 def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(denoiser):
     x, t, cond = example(denoiser)
-    together = denoiser(x, t, cond).sample
+    joint = denoiser(x, t, cond).sample
     for i in range(len(x)):
         rows = slice(i, i + 1)
         alone = denoiser(x[rows], t[rows], cond.rows(lambda part, rows=rows: part[rows])).sample
-        torch.testing.assert_close(alone, together[rows], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(alone, joint[rows], atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -59,10 +59,10 @@ def test_features_do_not_depend_on_batch_size_or_composition(
 ):
     latents, text, ids = samples
     for extractor, teacher in ((lune, lune_teacher), (sol, sol_teacher)):
-        together = extractor(teacher).extract(*samples)
+        joint = extractor(teacher).extract(*samples)
         parts = extractor(teacher, max_batch=max_batch).extract(*samples)
         alone = extractor(teacher).extract(latents[2:3], text.select(slice(2, 3)), ids[2:3])
-        for key, value in together.items():
+        for key, value in joint.items():
             torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(alone[key], value[2:3], atol=1e-5, rtol=1e-4)
 

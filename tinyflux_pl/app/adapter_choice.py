@@ -29,7 +29,7 @@ def parse_adapters(lora: Any) -> list[tuple[Path, float]]:
 
 
 def _split(entry: str) -> tuple[Path, float]:
-    """"FILE:0.8" -> FILE, 0.8; a file whose own name ends like that wins."""
+    """ "FILE:0.8" -> FILE, 0.8; a file whose own name ends like that wins."""
     path, colon, scale = entry.rpartition(":")
     if not colon or Path(entry).expanduser().exists():
         return Path(entry), 1.0

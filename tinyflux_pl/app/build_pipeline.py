@@ -73,7 +73,7 @@ def require_resident_branch(config: Generate, placement: Placement) -> None:
     """Raise ConfigError for block offloading with a control branch, which reads all blocks."""
     if config.control is not None and placement.denoiser == "blocks":
         raise ConfigError(
-            "within this budget blocks come in turn, which a control branch does not follow",
+            "this budget needs block offloading, which does not work with a control branch",
             where="engine.budget",
             cure="engine.placement=sequential, a larger engine.budget, or engine.precision=int8",
         )

@@ -164,19 +164,19 @@ def _draw(drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], pictures
     prompts = drawer.prompts(node)
     network, sampler = drawer.network(parts, node)
     sampler = replace(sampler, max_batch=AT_ONCE)
-    turns = [
+    batches = [
         range(first, min(first + AT_ONCE, len(prompts)))
         for first in range(0, len(prompts), AT_ONCE)
     ]
-    turns = [turn for turn in turns if not all(pictures.has(index) for index in turn)]
-    for turn in progress.track(turns, f"draw the {drawer.kind}", len(turns), "turn"):
+    batches = [batch for batch in batches if not all(pictures.has(index) for index in batch)]
+    for batch in progress.track(batches, f"draw the {drawer.kind}", len(batches), "turn"):
         interruption.poll()
-        texts = [prompts[index] for index in turn]
+        texts = [prompts[index] for index in batch]
         with precision.autocast(parts.precision, parts.device):
             images = sampler.images(
-                network, texts, indices=list(turn), seed=node["seed"], device=parts.device
+                network, texts, indices=list(batch), seed=node["seed"], device=parts.device
             )
-        for index, text, image in zip(turn, texts, images, strict=True):
+        for index, text, image in zip(batch, texts, images, strict=True):
             if drawer.captioned:
                 pictures.write_caption(index, text)
             written = {"prompt": text, "index": index}

@@ -54,7 +54,7 @@ def with_recorded_settings(plain: dict[str, Any]) -> dict[str, Any]:
     for override in plain.get("overrides", ()):
         key = override.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] in DECIDED:
-            what = f"the picture itself says its {key}"
+            what = f"the picture records its own {key}"
             raise ConfigError(what, where=key, cure=f"leave {key}= out, or from_image=")
     recorded = recorded_picture.read(file)
     settings = _entry(recorded, "settings", dict, file)
@@ -93,7 +93,7 @@ def with_recorded_settings(plain: dict[str, Any]) -> dict[str, Any]:
 def _entry(metadata: Mapping[str, Any], key: str, kind: type, file: Any) -> Any:
     value = metadata.get(key)
     if type(value) is not kind:
-        raise ImageError(f"it does not say its {key}", where=str(file), cure=CURE)
+        raise ImageError(f"it does not record its {key}", where=str(file), cure=CURE)
     return value
 
 
@@ -102,14 +102,14 @@ def _cache(recorded: Mapping[str, Any], file: Any) -> dict[str, Any]:
     settings = recorded.get("cache", {})
     keys = {"kind", "threshold", "longest", "coefficients"}
     if not isinstance(settings, dict) or set(settings) - keys:
-        raise ImageError("it does not say its cache", where=str(file), cure=CURE)
+        raise ImageError("it does not record its cache", where=str(file), cure=CURE)
     return {**settings, "coefficients": settings.get("coefficients") or None}
 
 
 def _size(recorded: Mapping[str, Any], file: Any) -> tuple[int, int]:
     size = _entry(recorded, "image_size", list, file)
     if len(size) != 2 or any(type(side) is not int for side in size):
-        raise ImageError("it does not say its size", where=str(file), cure=CURE)
+        raise ImageError("it does not record its size", where=str(file), cure=CURE)
     return size[0], size[1]
 
 

@@ -162,7 +162,7 @@ def _check_nodes(config: DataJob) -> None:
         clock = node.get("clock", MATCHED)
         if config.pathway.velocity is not None and clock != MATCHED:
             raise ConfigError(
-                f"clock={clock} shows the teacher other noise than the student has",
+                f"clock={clock} gives the teacher other noise than the student",
                 where=f"experts.{expert}.clock",
                 cure=f"clock={MATCHED}, or pathway=ports",
             )

@@ -132,7 +132,7 @@ def command(config: Train) -> str:
     """
     start_only = ("run", "resume", "resume_changed")
     lines = config.overrides
-    kept = [line for line in lines if line.partition("=")[0].lstrip("+") not in start_only]
+    remaining = [line for line in lines if line.partition("=")[0].lstrip("+") not in start_only]
     outputs = Path(os.path.abspath(config.paths.outputs))
     run_dir = Path(os.path.abspath(config.run_dir))
     inside = run_dir.is_relative_to(outputs)
@@ -141,7 +141,7 @@ def command(config: Train) -> str:
     origin = "auto" if saved or not config.resume else config.resume
     folder = [] if inside else [f"hydra.run.dir={shlex.quote(str(run_dir))}"]
     ending = [*folder, f"run={shlex.quote(str(name))}", f"resume={shlex.quote(origin)}"]
-    return " ".join([launcher(), *config.flags, *kept, *ending])
+    return " ".join([launcher(), *config.flags, *remaining, *ending])
 
 
 def _newest(config: Train, run_dir: Path) -> Checkpoint | None:

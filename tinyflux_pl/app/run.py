@@ -235,7 +235,7 @@ def _generate_sequences(config: Generate) -> int:
     conflicting = [name for name in unused if getattr(config, name) is not None]
     conflicting += ["first"] * bool(config.first)
     if conflicting:
-        what = f"condition= goes without {', '.join(conflicting)}"
+        what = f"condition= cannot be combined with {', '.join(conflicting)}"
         cure = "give condition= alone: its file holds every condition"
         raise ConfigError(what, where="the command line", cure=cure)
     model = SequencePipeline(pipeline(config))

@@ -100,8 +100,8 @@ class Planner:
         frozen = {"codec": self._codec_bytes}
         if teacher := online_teacher.resident_bytes(self.parts):
             frozen["teacher"] = teacher
-        if method.keeps_text and (kept := encoder_bytes(self.text, in_turn=False)):
-            frozen["text encoders"] = kept
+        if method.keeps_text and (remaining := encoder_bytes(self.text, in_turn=False)):
+            frozen["text encoders"] = remaining
         context = hardware.context_bytes(self.hardware)
         drawn = self._drawn_at_once(idle + sum(frozen.values()) + context)
         working = {

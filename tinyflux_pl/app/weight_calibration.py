@@ -81,8 +81,8 @@ def shared_factors(
 ) -> dict[str, Tensor]:
     """Factors of each layer; layers that read one tensor share them, so that it can be divided."""
     groups = [tuple(n for n in each.layers if n in maxima) for each in denoiser.divisible_inputs()]
-    together = {name for group in groups for name in group}
-    groups += [(name,) for name in maxima if name not in together]
+    sharing = {name for group in groups for name in group}
+    groups += [(name,) for name in maxima if name not in sharing]
     factors = {}
     for group in filter(None, groups):
         seen = torch.stack([maxima[name] for name in group]).amax(0)

@@ -25,8 +25,8 @@ def apportion(weights: Sequence[float], length: int, least: int = 0) -> np.ndarr
 
 def interleave(quota: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Group of each slot of a round, and that group's turns before it in the round."""
-    when = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
+    times = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
     owner = np.repeat(np.arange(len(quota)), quota)
     ordinal = np.concatenate([np.arange(q) for q in quota])
-    order = np.lexsort((owner, when))
+    order = np.lexsort((owner, times))
     return owner[order], ordinal[order]

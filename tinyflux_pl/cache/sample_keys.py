@@ -95,7 +95,7 @@ class ShardKeys:
                 and hashlib.sha256(content).hexdigest() == self.sha256
             )
             if self.sha256 and not is_intact:
-                what = f"{self.file.name} is not what was written"
+                what = f"{self.file.name} changed after it was written"
                 raise CorruptStore(what, where=str(self.file), cure=repair_hint(self.file.parent))
             self._table = np.frombuffer(content, np.uint8).reshape(-1, BYTES)
         return self._table

@@ -55,7 +55,7 @@ def read_sealed(
             what = f"{path.name} {FOREIGN}"
             cure = f"{MOVE_HINT}; then run this again"
             raise CorruptStore(what, where=str(path), cure=cure) from error
-        what = f"{path.name} is not what was written"
+        what = f"{path.name} changed after it was written"
         raise CorruptStore(what, where=str(path), cure=repair_hint(root)) from error
     require_fields(content, fields, path, root)
     return content

@@ -64,7 +64,7 @@ class AutoencoderNetworks(nn.Module):
         """Raise ConfigError for a frozen critic, and where all of the autoencoder is frozen."""
         if not all(p.requires_grad for p in self.critic.parameters()):
             raise ConfigError(
-                "a frozen critic learns nothing to judge by",
+                "a frozen critic cannot learn",
                 where="method.frozen",
                 cure="leave the critic out of it; without a critic: objective.critic_weight=0",
             )

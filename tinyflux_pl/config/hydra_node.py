@@ -172,7 +172,7 @@ def _check_targets(node: Any, where: str) -> None:
         if node.get(key):
             cure = "do that in the shell, before the command, or in the script of the job"
             raise ConfigError(
-                f"a configuration may not say what {key} runs", where=f"{where}.{key}", cure=cure
+                f"a configuration may not set what {key} runs", where=f"{where}.{key}", cure=cure
             )
     for key, name in allowlist.targets(node, where):
         if not isinstance(name, str) or name not in TARGETS:

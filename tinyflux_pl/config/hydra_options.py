@@ -112,13 +112,13 @@ def check_launcher(node: Any, sweep_dir: str | None) -> None:
             cure = "all, a number, or 2*n_jobs"
             raise ConfigError(f"{key} may not be {value!r}", where=f"{where}.{key}", cure=cure)
     folder = node.get("submitit_folder")
-    if folder is not None and not _lies_in(str(folder), sweep_dir):
+    if folder is not None and not _is_inside(str(folder), sweep_dir):
         cure = "leave it ${hydra.sweep.dir}/.submitit/%j"
         what = f"jobs may not be written to {folder}"
         raise ConfigError(what, where=f"{where}.submitit_folder", cure=cure)
 
 
-def _lies_in(folder: str, sweep_dir: str | None) -> bool:
+def _is_inside(folder: str, sweep_dir: str | None) -> bool:
     path = Path(folder)
     return sweep_dir is not None and path.is_relative_to(sweep_dir) and ".." not in path.parts
 

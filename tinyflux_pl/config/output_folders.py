@@ -87,13 +87,13 @@ def require(name: str | Path, key: str, *, written: bool = True) -> None:
                 what, where=key, cure=f"name another folder: {_option(key)}"
             ) from error
         if not stat.S_ISDIR(mode):
-            lies = (
+            fault = (
                 "is a file, not a folder"
                 if folder == path
                 else f"lies below {folder}, which is a file"
             )
             cure = f"name {'another' if key in FILES else 'a folder'}: {_option(key)}"
-            raise ConfigError(f"{_short(name)} {lies}", where=key, cure=cure)
+            raise ConfigError(f"{_short(name)} {fault}", where=key, cure=cure)
         longest = os.pathconf(folder, "PC_NAME_MAX")  # of a part of a path, in bytes
         if any(len(os.fsencode(part)) > longest for part in path.parts):
             what = f"{_short(name)} is too long: a name may have {longest} bytes here"

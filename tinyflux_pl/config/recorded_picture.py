@@ -55,7 +55,7 @@ def read(file: str | Path) -> dict[str, Any]:
         what = f"not a PNG that can be read: {str(error)[:100]}"
         raise ImageError(what, where=str(path), cure=cure) from error
     if text is None:
-        raise ImageError("it does not say how it was drawn", where=str(path), cure=cure)
+        raise ImageError("it records no settings", where=str(path), cure=cure)
     try:
         metadata = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

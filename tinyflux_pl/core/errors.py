@@ -97,7 +97,7 @@ class MissingDependency(TinyFluxError):
 
 
 class DiskFull(TinyFluxError):
-    """Not enough room for what has to be written."""
+    """Not enough space for what has to be written."""
 
 
 class NotWritable(TinyFluxError):

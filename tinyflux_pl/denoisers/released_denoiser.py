@@ -213,11 +213,11 @@ class ReleasedDenoiser(DenoiserModule, ABC):
 
         Diffusers' property searches every module for hooks before, which takes milliseconds.
         """
-        kept = self.released.kept_in_fp32()
+        fp32_modules = self.released.kept_in_fp32()
         return next(
             parameter.dtype
             for name, parameter in self.net.named_parameters()
-            if parameter.is_floating_point() and not any(part in name for part in kept)
+            if parameter.is_floating_point() and not any(part in name for part in fp32_modules)
         )
 
     def full_text(self, cond: Conditioning) -> tuple[Tensor, Tensor]:

@@ -153,7 +153,7 @@ def _results(returned: list[Any], leaves: list[Any], new: dict[int, int]) -> lis
     }
     sources |= {key: len(leaves) + i for i, key in enumerate(new)}
     results: list[Any] = []
-    kept = set()
+    stored = set()
     for value in returned:
         if not _is_tensor(value):
             if type(value) not in PLAIN:
@@ -171,10 +171,10 @@ def _results(returned: list[Any], leaves: list[Any], new: dict[int, int]) -> lis
             return None
         if source < len(leaves) and leaves[source].dtype != value.dtype:
             return None
-        kept.add(key)
+        stored.add(key)
         layout = (value.shape, value.stride(), value.storage_offset())
         results.append(_Result(source, value.dtype, layout))
-    return results if new.keys() <= kept else None
+    return results if new.keys() <= stored else None
 
 
 def _is_tensor(value: Any) -> bool:

@@ -40,10 +40,10 @@ class BlockSizes:
         pair = max(a + b for a, b in zip(turns, following, strict=True))
         return self.total - sum(turns) + pair
 
-    def fewest_in_turn(self, room: int) -> int | None:
-        """The smallest number of blocks in turn that fits in `room` bytes; None: no number does."""
+    def fewest_in_turn(self, budget: int) -> int | None:
+        """The smallest number of blocks in turn that fits `budget` bytes; None: no number does."""
         counts = (0, *range(FEWEST, self.most_in_turn + 1))
-        return next((count for count in counts if self.with_in_turn(count) <= room), None)
+        return next((count for count in counts if self.with_in_turn(count) <= budget), None)
 
 
 def in_turn(count: int, blocks: int) -> list[int]:

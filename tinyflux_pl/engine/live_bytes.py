@@ -32,7 +32,7 @@ class LiveBytes(TorchDispatchMode):
         self.device = device
         self.live = 0
         self.history: list[Moment] = []
-        self._followed: dict[int, tuple[int, int]] = {}  # address -> number and bytes
+        self._tracked: dict[int, tuple[int, int]] = {}  # address -> number and bytes
         self._number = 0  # of the next storage: addresses are used again
         self._paused = False
         for storage in _storages(before):
@@ -48,7 +48,7 @@ class LiveBytes(TorchDispatchMode):
         inputs = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **kwargs)
         for storage in _storages(result):
-            new = storage._cdata not in inputs and storage._cdata not in self._followed
+            new = storage._cdata not in inputs and storage._cdata not in self._tracked
             if new and self.device in (None, storage.device.type):
                 self.live += self._follow(storage)
                 self.history.append((str(func), self.live))
@@ -58,17 +58,17 @@ class LiveBytes(TorchDispatchMode):
         """Subtract a storage's bytes when it is freed; return them, or 0 on another device."""
         if self.device is not None and storage.device.type != self.device:
             return 0
-        self._followed[storage._cdata] = (self._number, storage.nbytes())
+        self._tracked[storage._cdata] = (self._number, storage.nbytes())
         self._number += 1
         weakref.finalize(storage, self._drop, storage._cdata)
         return storage.nbytes()
 
     def _drop(self, key: int) -> None:
-        self.live -= self._followed.pop(key, (0, 0))[1]
+        self.live -= self._tracked.pop(key, (0, 0))[1]
 
     def live_storages(self) -> dict[tuple[int, int], int]:
         """Bytes of each counted live storage, by its address and number."""
-        return {(key, number): size for key, (number, size) in self._followed.items()}
+        return {(key, number): size for key, (number, size) in self._tracked.items()}
 
     def allocated(self, moments: Sequence[Moment], sizes: Sequence[int]) -> list[Tensor]:
         """Record moments, relative to now, and allocate memory (n,) uint8 on meta."""

@@ -145,9 +145,9 @@ def _counted(module: nn.Module, work: Callable[[int], Any]) -> Linear:
     device, would be in one of the counts whose differences are extrapolated, and not in the others.
     """
     groups = _equal_blocks(module)
-    kept = _run(groups, {}, lambda: work(FIRST)).live
+    retained = _run(groups, {}, lambda: work(FIRST)).live
     first, second = (_at_full_depth(groups, lambda n=n: work(n)) for n in (FIRST, FIRST + 1))
-    return Linear(first + kept, second + kept)
+    return Linear(first + retained, second + retained)
 
 
 def _at_full_depth(groups: list[list[nn.ModuleList]], work: Callable[[], Any]) -> int:

@@ -83,7 +83,7 @@ def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
     drawing = {"denoiser": weights}
     if placement.in_turn and not host:
         drawing = {"denoiser, by blocks": needs.denoiser.with_in_turn(placement.in_turn)}
-    kept = {} if placement.freed or needs.one_encoder else encoders
+    resident = {} if placement.freed or needs.one_encoder else encoders
     on_host = placement.text == "host" and not host
     rows = encoders if on_host else {**stays, **encoders}
     if needs.encoding:
@@ -93,8 +93,8 @@ def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
     plan = MemoryPlan(
         (
             text,
-            Stage("denoise", {**drawing, **kept, "activations": needs.drawing}, host),
-            Stage("decode", {**stays, **kept, **codec, "activations": needs.decoding}, host),
+            Stage("denoise", {**drawing, **resident, "activations": needs.drawing}, host),
+            Stage("decode", {**stays, **resident, **codec, "activations": needs.decoding}, host),
         )
     )
     return plan.reserving(needs.context)

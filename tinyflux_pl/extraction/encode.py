@@ -54,7 +54,7 @@ def encode(
 ) -> int:
     """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions, maps.
 
-    A row has room for so many `variants` of its caption, and with `flip` for its mirror image.
+    A row has space for so many `variants` of its caption, and with `flip` for its mirror image.
 
     Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """

@@ -57,7 +57,7 @@ class GroupWork:
             self._bar.update(len(block))
 
     def write(self, k: int, columns: dict[str, Tensor], captions: list[str] | None = None) -> None:
-        """Write shard k; DiskFull before the first one if there is no room for all."""
+        """Write shard k; DiskFull before the first one if there is no space for all."""
         if not self._has_space:
             require_disk_space(self._store, self._group, columns)
             self._has_space = True

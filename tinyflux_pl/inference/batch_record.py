@@ -41,10 +41,10 @@ class BatchRecord:
     @classmethod
     def of(cls, recorded: Mapping[str, Any], file: str) -> BatchRecord:
         """The batch recorded in the file, else the picture alone; ImageError if it is invalid."""
-        together = recorded.get("together", {})
+        entry = recorded.get("together", {})
         prompt, index = recorded["prompt"], recorded["index"]
         alone = {"prompts": [prompt], "indices": [index], "at": 0, "images": 1}
-        values = {**alone, **together} if isinstance(together, dict) else {}
+        values = {**alone, **entry} if isinstance(entry, dict) else {}
         prompts, indices = values.get("prompts"), values.get("indices")
         valid = (
             set(values) == set(alone)
@@ -62,5 +62,5 @@ class BatchRecord:
         )
         if not valid:
             cure = "give a PNG that generate.py has written, unchanged"
-            raise ImageError("it does not say its batch", where=file, cure=cure)
+            raise ImageError("it does not record its batch", where=file, cure=cure)
         return cls(**values)

@@ -64,7 +64,7 @@ def controlled(
         raise ConfigError("this network reads no maps", where="control", cure=cure)
     if file is None:
         cure = "control=MAP, a picture; its own pictures' edges: control_hint=canny"
-        raise ConfigError("this run draws after a map", where="control", cure=cure)
+        raise ConfigError("this run needs a map", where="control", cure=cure)
     codec, size = pipeline.sampler.codec, pipeline.sampler.image_size
     map_ = ControlMap(codec, file, pipeline.denoiser.hint_form, size, canny)
     branch.strength = strength

@@ -130,7 +130,7 @@ def _network(
         require_match(shapes_of(plain_keys(saved_tensors)), stored_shapes, where, MISMATCH)
         if outline:
             return skeleton.eval(), saved, method
-        _require_room(skeleton, where)
+        _require_memory(skeleton, where)
         if not method.adds_to_base:
             return with_text_network(build_denoiser(*described), config["text"]), saved, method
     reference = config.get("base")
@@ -237,7 +237,7 @@ def _no_more_tensors_than(most: int) -> Generator[None]:
         parameters.remove()
 
 
-def _require_room(skeleton: nn.Module, where: str) -> None:
+def _require_memory(skeleton: nn.Module, where: str) -> None:
     """Require memory for the weights twice: as they are read, and in the network."""
     needed = 2 * sum(tensor.nbytes for tensor in skeleton.state_dict().values())
     free = available_bytes("cpu")

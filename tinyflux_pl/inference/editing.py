@@ -57,7 +57,7 @@ def editing(
     elif references:
         cure = "leave image= and mask= out, or reference="
         raise ConfigError(
-            "reference= goes with neither image= nor mask=", where="reference", cure=cure
+            "reference= cannot be combined with image= or mask=", where="reference", cure=cure
         )
     elif image is None:
         cure = "give image=PICTURE, of which the mask marks a part"

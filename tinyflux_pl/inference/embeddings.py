@@ -20,7 +20,7 @@ def with_embeddings(pipeline: Pipeline, chosen: Sequence[tuple[Path, str | None]
     """The pipeline whose text encoder reads the learned words of these files.
 
     A word goes by another name where one is given. Raises ConfigError for a text encoder without
-    words and for a word that is there twice, and as methods.embedding_file.read does.
+    words and for a word that is given twice, and as methods.embedding_file.read does.
     """
     if not chosen:
         return pipeline
@@ -34,7 +34,7 @@ def with_embeddings(pipeline: Pipeline, chosen: Sequence[tuple[Path, str | None]
     names = [word.word for word in (*text.words, *words)]
     if twice := next((word for word in names if names.count(word) > 1), None):
         cure = "embedding=[FILE:<one>,FILE:<other>] gives other names"
-        raise ConfigError(f"the word {twice} is there twice", where="embedding", cure=cure)
+        raise ConfigError(f"the word {twice} is given twice", where="embedding", cure=cure)
     described: list[dict[str, Any]] = [
         {"word": word.word, "content": known_sha256(file)[:DIGITS]}
         for word, (file, _) in zip(words, named, strict=True)
@@ -49,4 +49,4 @@ def _file_in(path: Path) -> Path:
         if file.is_file():
             return file
     cure = f"name a .safetensors file, or a run's folder with {embedding_file.NAME}"
-    raise CheckpointMismatch("no embedding is there", where=str(path), cure=cure)
+    raise CheckpointMismatch("no embedding found", where=str(path), cure=cure)

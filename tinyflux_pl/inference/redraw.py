@@ -34,8 +34,11 @@ def redrawn(
         )
         image = next(batches)[batch.at % batch.images]
     picture = to_picture(image)
-    kept = ("prompt", "negative_prompt", "seed", "index", "together")
-    metadata = {**pipeline.description(), **{key: recorded[key] for key in kept if key in recorded}}
+    entries = ("prompt", "negative_prompt", "seed", "index", "together")
+    metadata = {
+        **pipeline.description(),
+        **{key: recorded[key] for key in entries if key in recorded},
+    }
     path = PictureFolder(folder).add(picture, metadata)
     return path, _verdict(np.asarray(picture), decode(Path(file).expanduser()))
 

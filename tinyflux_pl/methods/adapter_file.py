@@ -45,7 +45,7 @@ def file_in(path: Path) -> Path:
         if file.is_file():
             return file
     raise CheckpointMismatch(
-        "no adapter is there",
+        "no adapter found",
         where=str(path),
         cure=f"name a .safetensors file, or a folder with {' or '.join(NAMES)}",
     )

@@ -28,7 +28,7 @@ class Kind:
     def __post_init__(self) -> None:
         if self.lokr and (self.rslora or self.dora or self.init != "kaiming"):
             raise ConfigError(
-                "lokr goes without rslora, dora and another init",
+                "lokr cannot be combined with rslora, dora or another init",
                 where="method.lokr",
                 cure="choose one of them",
             )

@@ -57,7 +57,7 @@ class FewStepObjective(FlowObjective):
         self.on_policy, self.as_teacher = on_policy, as_teacher
         if guided.solver == "euler_ancestral" or guided.guidance.zero_until:
             raise ConfigError(
-                "the way of the teacher is random, or begins without moving",
+                "the teacher's sampler is stochastic, or does not move at first",
                 where="sampler",
                 cure="sampler.solver=euler guidance.zero_until=0",
             )
@@ -146,13 +146,13 @@ def _require_plain(run: FlowObjective) -> None:
         )
     if type(run) is not FlowObjective:
         raise ConfigError(
-            f"the terms of {type(run).__name__} are not those of imitation",
+            f"the terms of {type(run).__name__} cannot be distilled",
             where="objective",
             cure="objective=flow",
         )
     if run.weighting.kind != "uniform" or run.map_weighting:
         raise ConfigError(
-            "each of a student's few steps and each cell counts the same",
+            "few-step distillation weights all steps and cells equally",
             where="objective",
             cure="objective.weighting=uniform objective.map_weighting=false",
         )

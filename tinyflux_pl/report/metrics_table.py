@@ -25,8 +25,8 @@ def read(path: Path) -> tuple[dict[str, Curve], list[str]]:
     if len(content) > MAX_BYTES:
         notes.append(f"{path.name} is longer than {MAX_BYTES >> 20} MiB; its rest was not read")
         content = content[:MAX_BYTES]
-    complete, end, torn = content.decode("utf-8", "replace").rpartition("\n")
-    if torn:
+    complete, end, truncated = content.decode("utf-8", "replace").rpartition("\n")
+    if truncated:
         notes.append(
             f"the last line of {path.name} was cut off while it was written; it is left out"
         )

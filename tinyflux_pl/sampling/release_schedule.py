@@ -41,7 +41,7 @@ def schedule_of(
     if reader is None:
         cure = f"one of {', '.join(READERS)}; or {CURE}"
         raise ConfigError(
-            f"the release's scheduler {str(kind)[:60]} is not followed here", where=where, cure=cure
+            f"the release's scheduler {str(kind)[:60]} is not supported", where=where, cure=cure
         )
     file = SchedulerFile(kind, settings, where)
     file.only(num_train_timesteps=1000)

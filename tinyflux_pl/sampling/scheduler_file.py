@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.unused_settings import name_unread
 
 CURE = (
-    "say yourself how to draw: sampler=euler path=vp model.prediction=epsilon, or what the release "
+    "set the sampler yourself: sampler=euler path=vp model.prediction=epsilon, or what the release "
     "needs"
 )
 # Written by every scheduler of diffusers, read by none of those that are followed here.
@@ -96,7 +96,7 @@ class SchedulerFile:
 
     def refused(self, key: str, value: Any, more: str) -> ConfigError:
         return ConfigError(
-            f"{self.kind}: {key}={str(value)[:60]} is not followed here{more}",
+            f"{self.kind}: {key}={str(value)[:60]} is not supported{more}",
             where=self.where,
             cure=CURE,
         )

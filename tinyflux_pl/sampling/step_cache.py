@@ -72,7 +72,7 @@ class StepCache:
         """Inside, replace the calls of these blocks, starting with an empty cache."""
         if len(blocks) < 2:
             cure = "cache.kind=none, or a transformer"
-            raise ConfigError("no blocks that a cache could pass by", where=name, cure=cure)
+            raise ConfigError("no blocks that a cache could skip", where=name, cure=cure)
         if self.settings.kind == "teacache" and blocks[0].modulated is None:
             cure = "cache.kind=first_block"
             raise ConfigError("TeaCache does not know this network", where=name, cure=cure)

@@ -80,7 +80,7 @@ def require_encoder(
     """Check an encoder by file headers and its tokenizer by ids, before weights are read.
 
     Raises CheckpointMismatch for keys missing, unexpected, packed or of another shape, and for a
-    tokenizer with ids that the encoder lacks, CorruptCheckpoint for a torn file.
+    tokenizer with ids that the encoder lacks, CorruptCheckpoint for a truncated file.
     """
     # of this kind
     _ = width_of(path, width_key(kind), kind, structure)

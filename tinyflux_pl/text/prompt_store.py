@@ -64,7 +64,7 @@ class StoredPrompts(TextEncoder):
         try:
             stored = files.read_tensors(file)
             text = TextEmbeddings(stored["tokens"], stored["mask"], stored["pooled"])
-        except (OSError, TinyFluxError, KeyError):  # torn: it is made again
+        except (OSError, TinyFluxError, KeyError):  # truncated: it is made again
             return None
         spec = self.text_spec
         widths = (text.tokens.shape[-1:], text.pooled.shape[-1:])

@@ -103,8 +103,8 @@ def batches_of_one_shape(
     for _, alike in groupby(runs, key=itemgetter(1)):
         pieces = [piece for piece, _ in alike]
         first, end = pieces[0].start, pieces[-1].stop
-        kept = range(-(-first // stride) * stride, end, stride)
-        rows += [list(kept[start : start + size]) for start in range(0, len(kept), size)]
+        selected = range(-(-first // stride) * stride, end, stride)
+        rows += [list(selected[start : start + size]) for start in range(0, len(selected), size)]
     return rows
 
 

@@ -84,7 +84,7 @@ class NonFiniteGuard(StatefulCallback):
         # Lightning gives a scaler only to the plugin of 16-mixed.
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             raise ConfigError(
-                "float16's loss scaler decides for itself which steps to skip",
+                "float16's loss scaler skips steps on its own",
                 where="guard",
                 cure="hardware.precision=bf16-mixed, or 32-true",
             )

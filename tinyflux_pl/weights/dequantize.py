@@ -88,7 +88,7 @@ def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict
 def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise CorruptCheckpoint if at least half of the matrix bytes are of all-zero matrices.
 
-    A download that stopped leaves such a file where room was reserved for it beforehand.
+    A download that stopped leaves such a file where space was reserved for it beforehand.
     """
     matrices = {
         key: value for key, value in tensors.items() if value.ndim >= 2 and not value.is_meta

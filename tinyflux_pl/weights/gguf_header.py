@@ -19,7 +19,7 @@ from tinyflux_pl.core.files import HEADER_LIMIT
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MOST_SIDES = 4
-MOST_KEPT = 16  # numbers of an array that are kept
+MAX_STORED = 16  # numbers of an array that are kept
 SCALARS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d")))
 TEXT, ARRAY = 8, 9
 Value = str | int | float | bool | list[int | float | bool]
@@ -138,4 +138,4 @@ def _array(source: _Bytes, kind: int, length: int) -> Value | None:
         raise corrupt(source.path, f"an array of type {kind}")
     form = SCALARS[kind]
     content = source.take(length * struct.calcsize(f"<{form}"))
-    return list(struct.unpack(f"<{length}{form}", content)) if length <= MOST_KEPT else None
+    return list(struct.unpack(f"<{length}{form}", content)) if length <= MAX_STORED else None

@@ -76,8 +76,8 @@ def multiplied_out(value: Any) -> Any:
 
 def stored_bytes(value: Tensor) -> Tensor:
     """The stored bytes of a tensor, (n,) uint8."""
-    kept = value.blocks if isinstance(value, PackedRows) else value
-    return kept.contiguous().reshape(-1).view(torch.uint8)
+    sliced = value.blocks if isinstance(value, PackedRows) else value
+    return sliced.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _like(rows: PackedRows, blocks: Tensor) -> PackedRows:

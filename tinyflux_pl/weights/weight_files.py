@@ -36,9 +36,9 @@ class WeightFiles:
     ) -> dict[str, Tensor]:
         """Every tensor, mapped from disk and read when it is used; GGUF's packed ones in `dtype`.
 
-        With `packed` those are PackedRows. CorruptCheckpoint for a torn file, a shard of zeros and
-        a shard that lacks what the index says that it holds, CheckpointMismatch for a key that the
-        index does not name.
+        With `packed` those are PackedRows. CorruptCheckpoint for a truncated file, a shard of zeros
+        and a shard without the keys that the index names for it, CheckpointMismatch for a key that
+        the index does not name.
         """
         return self._tensors_by_shard(partial(self._values, dtype=dtype, packed=packed))
 

@@ -141,13 +141,13 @@ def test_the_verifier_reads_degraded_images(records):
 
 @pytest.mark.parametrize("claim", ["colour", "shape", "relation", "count"])
 def test_a_caption_wrong_in_one_claim_is_rejected(records, claim):
-    lies = [(record, wrong(record, claim)) for record in records]
-    lies = [(record, caption) for record, caption in lies if caption]
-    assert len(lies) > 100
+    position = [(record, wrong(record, claim)) for record in records]
+    position = [(record, caption) for record, caption in is_in_place if caption]
+    assert len(position) > 100
     kept = (
         Scenes()
         .verifier()
-        .check(worn(tensors([r for r, _ in lies])), [caption for _, caption in lies])
+        .check(worn(tensors([r for r, _ in position])), [caption for _, caption in is_in_place])
     )
     assert kept["all"].float().mean() <= 0.01 and kept[claim].float().mean() <= 0.01
 

@@ -97,7 +97,7 @@ def refuse_keys(config: Extract) -> None:
     for name in KEYS:
         if getattr(config, name):
             cure = f"add doctor=FOLDER, or leave {name}= out"
-            raise ConfigError(f"{name}= is read with doctor= alone", where=name, cure=cure)
+            raise ConfigError(f"{name}= works with doctor= only", where=name, cure=cure)
 
 
 def find_artifacts(roots: list[Path]) -> list[Artifact]:
@@ -109,7 +109,7 @@ def find_artifacts(roots: list[Path]) -> list[Artifact]:
 
     def unreadable(error: OSError) -> None:
         path = Path(error.filename)
-        cure = "make it readable, and look again"
+        cure = "make it readable, and run doctor again"
         fault = f"cannot be read: {error.strerror}"
         artifacts[path.resolve()] = Artifact(UNREADABLE, path, [], [fault], cure=cure)
 
@@ -194,8 +194,8 @@ def _cure(artifact: Artifact) -> str:
 
 def _moved(root: Path, foreign: list[Path]) -> str:
     names = ", ".join(str(path.relative_to(root)) for path in foreign)
-    them = "it" if len(foreign) == 1 else "them"
-    return f"{names}: another program's, and never removed: move {them} elsewhere"
+    noun = "it" if len(foreign) == 1 else "them"
+    return f"{names}: another program's, and never removed: move {noun} elsewhere"
 
 
 def _state(artifact: Artifact) -> str:

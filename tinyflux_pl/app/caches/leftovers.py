@@ -64,7 +64,7 @@ def prune(listed: Sequence[Leftover]) -> dict[Leftover, str]:
 
     Each is listed again under the locks that its writers hold, so that nothing in use is removed.
     """
-    kept = {}
+    remaining = {}
     for leftover in listed:
         folder = leftover.store.parent
         try:
@@ -75,29 +75,29 @@ def prune(listed: Sequence[Leftover]) -> dict[Leftover, str]:
                 for new in current:
                     _remove(new)
         except DataError as error:
-            kept[leftover] = error.what
+            remaining[leftover] = error.what
             continue
         except OSError as error:
-            kept[leftover] = f"cannot be removed: {error.strerror}"
+            remaining[leftover] = f"cannot be removed: {error.strerror}"
             continue
         if leftover.is_store and leftover.store.exists():
             names = ", ".join(sorted(path.name for path in leftover.store.iterdir())[:5])
-            kept[leftover] = f"its own files are gone; it holds others: {names}"
-    return kept
+            remaining[leftover] = f"its own files are gone; it holds others: {names}"
+    return remaining
 
 
-def show(listed: Sequence[Leftover], kept: dict[Leftover, str] | None, doctor: object) -> None:
-    """A table of the leftovers with their sizes; `kept` is None where nothing was removed yet."""
+def show(listed: Sequence[Leftover], remaining: dict[Leftover, str] | None, doctor: object) -> None:
+    """A table of the leftovers with their sizes; `remaining` is None before a removal."""
     if not listed:
         return
     rows = []
     for each in listed:
         files = f"{len(each.files):,} file{'s' * (len(each.files) > 1)}"
         text = f"{files} {each.reason}, {each.bytes / 2**20:,.1f} MiB"
-        if kept is not None and each in kept:
-            text = f"{text}; kept: {kept[each]}"
+        if remaining is not None and each in remaining:
+            text = f"{text}; kept: {remaining[each]}"
         rows.append((str(each.store), text))
-    if kept is not None:
+    if remaining is not None:
         tables.show("removed: no run needs them", rows)
         return
     tables.show("no run needs these", rows)

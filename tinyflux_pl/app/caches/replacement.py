@@ -48,7 +48,7 @@ class Replacement:
             store = CacheStore.open(self.root)
             store.keys.table()
         except CorruptStore as error:
-            print(f"nothing is kept of {self.root}: {error.what}")
+            print(f"nothing can be reused of {self.root}: {error.what}")
             return None
         return store
 

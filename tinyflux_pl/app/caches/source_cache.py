@@ -142,7 +142,7 @@ class SourceCache:
         """
         reusable = ReusableRows(self.old_store, self.store, group, self.title)
         for fault in reusable.faults:
-            print(f"{self.title}: nothing is kept of {fault}")
+            print(f"{self.title}: nothing can be reused of {fault}")
         return reusable
 
     def finish(self) -> None:
@@ -156,7 +156,7 @@ class SourceCache:
             try:
                 self.store.begin_group(group, self.old_store.group(group).fingerprint)
             except (StaleCache, CorruptStore) as error:
-                print(f"{self.title}: nothing is kept of {group}: {error.what}")
+                print(f"{self.title}: nothing can be reused of {group}: {error.what}")
                 continue
             carry_over(self.reusable_rows(group), self.store)
         self._replacement.finish()

@@ -29,7 +29,7 @@ class StoreExport:
         self.folder = Path(target).expanduser()
         if self.folder.exists():
             cure = "name a folder that does not exist yet: export_pt=FOLDER"
-            raise DataError("there is something already", where=str(self.folder), cure=cure)
+            raise DataError("the path exists already", where=str(self.folder), cure=cure)
         export.require_expressible(self.store)
 
     def write(self) -> None:
@@ -43,5 +43,5 @@ class StoreExport:
             ("samples", f"{len(self.store):,}, {size:,.1f} MiB"),
         ]
         names = ", ".join(export.left_out(self.store))
-        rows.append(("left out", f"{names}: the original's files have no room for them"))
+        rows.append(("left out", f"{names}: the original's files cannot hold them"))
         tables.show("exported for the original trainer", rows)

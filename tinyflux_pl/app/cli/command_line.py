@@ -192,7 +192,7 @@ def _run_recipe(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
         file = Path(str(error.filename or config["run_dir"]))
         cure = "write elsewhere: paths.root=/another/disk"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = f"no room to write {file.name}"
+            what = f"no space to write {file.name}"
             raise DiskFull(
                 what, where=str(file.parent), cure=f"free some space, or {cure}"
             ) from error
@@ -207,12 +207,12 @@ def _run_recipe(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
 
 def _report(error: Exception) -> int:
     """Print an error once, redacted, with its traceback if it is none of ours; its exit code."""
-    ours = isinstance(error, TinyFluxError)
+    is_known = isinstance(error, TinyFluxError)
     if not getattr(error, "reported", False):
         vars(error)["reported"] = True  # travels with the error out of a sweep's job
         if "tqdm" in sys.modules and not isinstance(error, ConfigError):
             print(file=sys.stderr)  # a bar may have been left in the middle of its line
         debug = os.environ.get("TINYFLUX_DEBUG") == "1"
-        trace = "".join(traceback.format_exception(error)) if debug or not ours else ""
-        print(printable(redact.redact(trace + (str(error) if ours else ""))), file=sys.stderr)
-    return error.exit_code if ours else 1
+        trace = "".join(traceback.format_exception(error)) if debug or not is_known else ""
+        print(printable(redact.redact(trace + (str(error) if is_known else ""))), file=sys.stderr)
+    return error.exit_code if is_known else 1

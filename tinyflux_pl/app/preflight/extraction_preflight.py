@@ -30,6 +30,6 @@ def check(parts: Parts, sources: Sequence[Source]) -> None:
         cache.records.check()
     samples = cache_needs.sampled(parts, sources)
     plans = extraction_plan(parts, needs, sources, samples)
-    disk_needs.require_room(disk_needs.cache_disk(needs, samples))
+    disk_needs.require_space(disk_needs.cache_disk(needs, samples))
     table = tables.extraction(plans)
     printed.show(table.heading, table.rows)

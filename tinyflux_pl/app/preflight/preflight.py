@@ -71,7 +71,7 @@ class Preflight:
         report.notes(expectations.teacher_notes(self.config))
         report.notes(expectations.map_notes(self.config))
         self._read_data(thorough)
-        self._check_room()
+        self._check_space()
         size = self.parts.image_size
         report.notes(expectations.picture_notes(self.config, self._sources, self.parameters, size))
         if thorough and start < self.config.steps:
@@ -143,7 +143,7 @@ class Preflight:
             cache.source, cache.split, cache.records, frame, cache.folder, text
         )
 
-    def _check_room(self) -> None:
+    def _check_space(self) -> None:
         """Check disk and memory by arithmetic; the network is built on the meta device."""
         with torch.device("meta"):
             network = self.parts.student()
@@ -164,7 +164,7 @@ class Preflight:
         self.writes += disk_needs.run_needs(
             self.config, self.start, checkpoint, self.parts.image_size
         )
-        disk_needs.require_room(self.writes)
+        disk_needs.require_space(self.writes)
 
     def _dry_run(self) -> None:
         """Take a few steps with the caches or, where they are incomplete, with the samples."""

@@ -58,9 +58,10 @@ def recorded(
         error, exit_code = stop.what, stop.exit_code
         raise
     except Exception as failure:
-        ours = isinstance(failure, TinyFluxError)
-        state, exit_code = rows.FAILED, failure.exit_code if ours else 1
-        error = failure.what if ours else f"{type(failure).__name__}: {failure}".splitlines()[0]
+        has_message = isinstance(failure, TinyFluxError)
+        state, exit_code = rows.FAILED, failure.exit_code if has_message else 1
+        text = failure.what if has_message else f"{type(failure).__name__}: {failure}"
+        error = text if has_message else text.splitlines()[0]
         raise
     finally:
         row = row.ended(

@@ -21,7 +21,7 @@ from tinyflux_pl.core.printable import printable
 
 FILE = "sweep.csv"
 LOCK = ".table.lock"
-FILE_ONLY = ("images_per_second",)  # results that the printed table has no room for
+FILE_ONLY = ("images_per_second",)  # results that are not in the printed table
 
 
 def write(sweep_dir: Path) -> list[Row]:

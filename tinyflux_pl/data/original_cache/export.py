@@ -34,7 +34,7 @@ def write_cache(store: CacheStore, folder: Path) -> None:
     parts = require_expressible(store)
     if folder.exists():
         cure = "name a folder that does not exist yet"
-        raise DataError("there is something already", where=str(folder), cure=cure)
+        raise DataError("the path exists already", where=str(folder), cure=cure)
     rows = {name: _row_bytes(store, part) for name, part in parts.items()}
     with folders.staged(folder, len(store) * sum(rows.values())) as staging:
         for name, part in parts.items():

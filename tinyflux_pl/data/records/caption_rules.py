@@ -91,12 +91,12 @@ class CaptionRules:
     def _shuffled(self, caption: str, number: int) -> str:
         """A function of the caption and the number alone, so that caches outlive the run's seed."""
         tags = self._tags(caption)
-        kept, rest = tags[: self.keep_tags], tags[self.keep_tags :]
+        remaining, rest = tags[: self.keep_tags], tags[self.keep_tags :]
         generator = rng.generator(0, f"tags/{caption}", number)
         order = torch.randperm(len(rest), generator=generator).tolist()
         stays = torch.rand(len(rest), generator=generator) >= self.tag_dropout
         chosen = [rest[i] for i in order if stays[i]]
-        return f"{self.tag_separator} ".join([*kept, *chosen]) or caption
+        return f"{self.tag_separator} ".join([*remaining, *chosen]) or caption
 
 
 def _is_word_of(trigger: str, text: str) -> bool:

@@ -147,13 +147,13 @@ class PairFile:
             values = values.masked_fill(~mask[..., None], 0)
         bad = ~torch.isfinite(values).flatten(1).all(1)
         if bool(bad.any()):
-            which = (
+            names = (
                 f"{'token' if rows.start is None else 'pair'} "
                 f"{(rows.start or 0) + int(bad.int().argmax())}"
             )
             cure = "store finite numbers (what a mask calls padding is not read), or leave it out"
             raise self._fault(
-                f"{name} of {which}, counted from 0, holds numbers that are not finite in fp32",
+                f"{name} of {names}, counted from 0, holds numbers that are not finite in fp32",
                 cure,
             )
         return values

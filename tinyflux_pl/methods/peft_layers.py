@@ -1,4 +1,4 @@
-"""Adapters inside a network, by peft: attached under a name, listed, scaled."""
+"""Adapters inside a network, by peft: attached under a name, listed, switched off."""
 
 from __future__ import annotations
 
@@ -72,15 +72,6 @@ def parameter_names(network: nn.Module, layer: str, adapter: str = TRAINED) -> l
     return [f"{layer}.{name}" for name, _ in _parameters_of(network.get_submodule(layer), adapter)]
 
 
-def parameters(network: nn.Module, adapter: str = TRAINED) -> dict[str, nn.Parameter]:
-    """Name in `network` -> parameter of an adapter."""
-    return {
-        f"{name}.{inner}": parameter
-        for name, layer in adapted(network).items()
-        for inner, parameter in _parameters_of(layer, adapter)
-    }
-
-
 def adapted(network: nn.Module) -> dict[str, Any]:
     """Full name -> layer of peft, for all layers with an adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -118,13 +109,6 @@ def switched_off(network: nn.Module) -> Generator[Any]:
             layer._disable_adapters = False
         for module in training:
             module.training = True
-
-
-def scale(network: nn.Module, adapter: str, factor: float) -> None:
-    """Multiply an adapter's strength at every layer."""
-    for layer in adapted(network).values():
-        if adapter in layer.scaling:
-            layer.scaling[adapter] *= factor
 
 
 def _parameters_of(layer: nn.Module, adapter: str) -> Iterator[tuple[str, nn.Parameter]]:

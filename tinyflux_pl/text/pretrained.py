@@ -11,7 +11,6 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError, U
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.encoder_config import (
     built,
-    deciding,
     described,
     reads_chats,
     skeleton,
@@ -51,13 +50,6 @@ def hash_of(path: Path, tokenizer: Path, variant: str | None = None) -> dict[str
         f for f in vocabulary if f.name != "config.json" and ".safetensors.index." not in f.name
     ]
     return {f.name: known_sha256(f) for f in (*weight_files(path, variant).files, *vocabulary)}
-
-
-def deciding_config(
-    kind: str, path: Path, structure: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """The part of an encoder's configuration that affects its embeddings, for a fingerprint."""
-    return deciding(kind, described(path, structure))
 
 
 def tokenizer_for(

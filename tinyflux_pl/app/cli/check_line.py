@@ -46,19 +46,11 @@ class Line:
     multirun: bool
 
 
-def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
-    """Arguments for Hydra: flags first, free text quoted, folders absolute; idempotent.
+def check_line(argv: list[str], root: Path, script: str) -> Line:
+    """The jobs of a line, and its arguments for Hydra: quoted, folders absolute; idempotent.
 
     Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not
-    allowed.
-    """
-    return check_line(argv, root, config_name).arguments
-
-
-def check_line(argv: list[str], root: Path, script: str) -> Line:
-    """As `prepare`, with the jobs of the line.
-
-    For the project's own configuration every plain value is checked too.
+    allowed. For the project's own configuration every plain value is checked too.
     """
     is_project_conf = root == CONF
     multirun = any(flag in argv for flag in ("-m", "--multirun"))

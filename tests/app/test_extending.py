@@ -19,14 +19,18 @@ EXAMPLES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DO
 @pytest.fixture
 def added(monkeypatch):
     """The page's modules, as if their files lay in the package."""
-    for file in ("tinyflux_pl/data/stripes.py", "tinyflux_pl/objectives/calm.py"):
+    for file in (
+        "tinyflux_pl/data/stripes.py",
+        "tinyflux_pl/objectives/calm.py",
+        "tinyflux_pl/techniques/direction.py",
+    ):
         name = file.removesuffix(".py").replace("/", ".")
         module = types.ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile(EXAMPLES[file], file, "exec"), module.__dict__)
 
 
-def trained(root, *overrides):
+def trained(root, *overrides, **nodes):
     with initialize_config_dir(str(CONF), version_base=None):
         config = OmegaConf.to_container(
             compose(
@@ -44,11 +48,21 @@ def trained(root, *overrides):
     config["data"] = OmegaConf.to_container(
         OmegaConf.create({"data": stripes, "paths": config["paths"]})
     )["data"]
+    config |= nodes
     for split in ("train", "validation"):
         config["data"]["sources"]["stripes"][split]["count"] = 40
     recipes.train(
         {**OmegaConf.to_container(OmegaConf.create(config), resolve=True), "overrides": []}
     )
+
+
+def test_the_documented_technique_adds_its_term(added, tmp_path):
+    node = OmegaConf.to_container(OmegaConf.create(EXAMPLES["conf/technique/direction.yaml"]))
+    line = (*SMALLEST, "run=first", "steps=2", "callbacks.log_every_steps=1")
+    trained(tmp_path, *line, technique=node)
+    header, first, *_ = (tmp_path / "outputs/first/csv/metrics.csv").read_text().splitlines()
+    logged = dict(zip(header.split(","), first.split(","), strict=True))
+    assert 0 < float(logged["train/direction"]) < 0.2
 
 
 def test_the_documented_dataset_and_loss_train_with_the_experts(added, tmp_path):

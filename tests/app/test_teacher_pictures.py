@@ -6,6 +6,7 @@ from tests.app.runs import SMALLEST, run
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError
+from tinyflux_pl.data.tasks.scenes.grammar import parse
 
 WORDS = (
     *SMALLEST,
@@ -55,6 +56,15 @@ def test_a_second_run_reads_them_and_a_damaged_one_is_drawn_again_with_equal_bit
     assert all(weights[0][key].equal(weights[1][key]) for key in weights[0])
     run("train", root, *WORDS, "run=third", "data.count=3")
     assert drawn(root) == before  # the task's own pictures decide nothing here
+
+
+def test_scenes_are_drawn_for_captions_of_scenes(tmp_path):
+    run("train", tmp_path, *WORDS, "data=scenes_drawn", "data.teacher_count=2", "run=scenes")
+    (pictures,) = drawn(tmp_path).values()
+    captions = [text.decode() for name, text in pictures.items() if name.endswith(".txt")]
+    assert len(captions) == 2
+    for caption in captions:
+        parse(caption)  # raises for a caption that is none of a scene
 
 
 def test_another_teacher_or_seed_is_another_set(root):

@@ -12,7 +12,7 @@ FLOORS = {
     **dict.fromkeys(("diffusion", "statistics"), 1),
     **dict.fromkeys(("nets", "weights", "cache"), 2),
     **dict.fromkeys(("codecs", "text", "denoisers"), 3),
-    **dict.fromkeys(("data", "sampling", "engine", "checkpoints"), 4),
+    **dict.fromkeys(("data", "sampling", "engine", "checkpoints", "techniques"), 4),
     **dict.fromkeys(("experts", "methods", "objectives"), 5),
     **dict.fromkeys(("extraction", "training", "inference", "config"), 6),
     "report": 7,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,10 +17,11 @@ from tinyflux_pl.app import (
     run_sampling,
     starting_point,
     teachers,
+    techniques,
     unread_settings,
 )
 from tinyflux_pl.app.chosen_callbacks import chosen_callbacks
-from tinyflux_pl.app.objective import build_objective
+from tinyflux_pl.app.objective import objective_of
 from tinyflux_pl.config.build import build, check_binds
 from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tinyflux_pl.experts.teacher import Teacher
     from tinyflux_pl.methods.method import Method
     from tinyflux_pl.objectives.teacher_target import TeacherTargets
+    from tinyflux_pl.techniques.technique import Technique
 
 J = TypeVar("J", bound=DataJob)
 
@@ -126,6 +128,7 @@ class Parts(Generic[J]):
             optimizer = build(config.optimizer, "optimizer")
             build_optimizer(network, optimizer, self.method.rates(network))
         control_maps.check(config, network)
+        techniques.check(config, objective.trains, network)
         self.student_objective(null_text=None)
         picture_frames.require_fitting(
             self.image_size, config.data.buckets, self.codec.latent_spec.downsample, network
@@ -155,20 +158,15 @@ class Parts(Generic[J]):
         null_text: TextEmbeddings | None,
         experts: Iterable[Expert],
         velocities: TeacherTargets | None = None,
+        chosen_techniques: Mapping[str, Technique] | None = None,
     ) -> Objective:
         """The training objective."""
-        nodes = {"objective": self.config.objective, "timesteps": self.config.timesteps}
-        return build_objective(
-            lambda group, **objects: build(nodes[group], group, **objects),
-            null_text,
-            experts,
-            velocities,
-        )
+        return objective_of(self.config, null_text, experts, velocities, chosen_techniques)
 
     def student_objective(self, null_text: TextEmbeddings | None) -> Any:
         """The objective of the network that `student` prepared last."""
-        velocities = online_teacher.velocities(self)
-        objective: Any = self.objective(null_text, self.experts.values(), velocities)
+        added = (online_teacher.velocities(self), techniques.of_run(self.config))
+        objective: Any = self.objective(null_text, self.experts.values(), *added)
         return self.method.objective(objective, run_sampling.settings(self.config))
 
     def student(self, start: Callable[[Any], None] | None = None) -> Any:

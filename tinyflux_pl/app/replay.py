@@ -69,7 +69,11 @@ def replay(config: Train) -> int:
     ported = [node for node in nodes.values() if node and chosen.ports]
     experts = [build_saved(node, "experts", offered, file) for node in ported]
     targets = _velocity_targets(bundle, chosen, list(nodes), file)
-    objective: Any = build_objective(saved, bundle.null_text, experts, targets)
+    techniques = {
+        name: build_saved(node, "technique", config.plain["technique"], file)
+        for name, node in (run.get("technique") or {}).items()
+    }
+    objective: Any = build_objective(saved, bundle.null_text, experts, targets, techniques)
     denoiser: Any
     denoiser, saved_names = KINDS[objective.trains].network(bundle.checkpoint)
     weights = bundle.checkpoint.weights("raw")

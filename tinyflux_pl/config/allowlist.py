@@ -57,6 +57,7 @@ _PARTS = (
     "denoisers.",
     "diffusion.",
     "objectives.",
+    "techniques.",
     "experts.",
     "methods.",
     "data.",

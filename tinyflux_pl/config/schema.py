@@ -73,6 +73,7 @@ class DataJob(Job):
     sampler: Node
     guidance: Node
     method: Node
+    technique: dict[str, Node] = dataclasses.field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)

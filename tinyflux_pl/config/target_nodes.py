@@ -19,7 +19,7 @@ ONE = (
     "model",
     "method",
 )
-NAMED = ("experts", "logger")  # several, by name
+NAMED = ("experts", "logger", "technique")  # several, by name
 # which generate.py may leave empty
 OF_A_CHECKPOINT = ("codec", "text", "path", "timesteps", "model")
 

@@ -20,13 +20,16 @@ class StackBlock:
 
     `streams` are in the order in which it returns them; a single one is returned bare. `image` is
     the stream whose last tokens the output layer reads. `modulated` gives the normed and modulated
-    image stream from the arguments of a first block, as TeaCache measures it.
+    image stream from the arguments of a first block, as TeaCache measures it. `selected` gives the
+    arguments, without the streams, for a part (B, k) of the image's tokens and their number; None:
+    the block takes all.
     """
 
     module: nn.Module
     streams: tuple[str, ...]
     image: str
     modulated: Callable[[dict[str, Any]], Tensor] | None = None
+    selected: Callable[[dict[str, Any], Tensor, int], dict[str, Any]] | None = None
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -61,11 +64,12 @@ def stack_of(
     streams: tuple[str, ...],
     image: str,
     modulated: Callable[[Any, dict[str, Any]], Tensor] | None = None,
+    selected: Callable[[dict[str, Any], Tensor, int], dict[str, Any]] | None = None,
 ) -> tuple[StackBlock, ...]:
     """The blocks of a list of equal kind; `modulated` takes a block and its arguments."""
     rules = (None if modulated is None else partial(modulated, module) for module in modules)
     return tuple(
-        StackBlock(module, streams, image, rule)
+        StackBlock(module, streams, image, rule, selected)
         for module, rule in zip(modules, rules, strict=True)
     )
 

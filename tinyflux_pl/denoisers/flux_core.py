@@ -17,6 +17,7 @@ from tinyflux_pl.core.specs import LatentSpec, TextSpec, plain
 from tinyflux_pl.core.types import Conditioning, Prediction
 from tinyflux_pl.denoisers.denoiser import DenoiserModule
 from tinyflux_pl.denoisers.packing import image_ids
+from tinyflux_pl.denoisers.token_selection import selected
 from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.flux import Flux, FluxParams
 from tinyflux_pl.nets.flux_blocks import modulated
@@ -81,8 +82,8 @@ class FluxCoreDenoiser(DenoiserModule):
     def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (
-            *stack_of(self.net.double_blocks, ("img", "txt"), "img", _modulated),
-            *stack_of(self.net.single_blocks, ("x",), "x"),
+            *stack_of(self.net.double_blocks, ("img", "txt"), "img", _modulated, selected),
+            *stack_of(self.net.single_blocks, ("x",), "x", selected=selected),
         )
 
     def forward(

@@ -25,6 +25,7 @@ from tinyflux_pl.denoisers.tinyflux_diffusers import write_folder
 from tinyflux_pl.denoisers.tinyflux_files import released_network
 from tinyflux_pl.denoisers.tinyflux_inputs import divisible_inputs, modulated
 from tinyflux_pl.denoisers.tinyflux_reference import load_reference, to_reference_keys
+from tinyflux_pl.denoisers.token_selection import selected
 from tinyflux_pl.diffusion.paths import progress_toward
 from tinyflux_pl.nets.tinyflux import TinyFluxDeep
 from tinyflux_pl.nets.tinyflux_config import TinyFluxConfig
@@ -139,8 +140,8 @@ class TinyFluxDenoiser(DenoiserModule):
     def block_stack(self) -> tuple[StackBlock, ...]:
         """Its blocks, whose image tokens come last in the streams of both kinds."""
         return (
-            *stack_of(self.net.double_blocks, ("txt", "img"), "img", modulated),
-            *stack_of(self.net.single_blocks, ("x",), "x"),
+            *stack_of(self.net.double_blocks, ("txt", "img"), "img", modulated, selected),
+            *stack_of(self.net.single_blocks, ("x",), "x", selected=selected),
         )
 
     def divisible_inputs(self) -> tuple[DivisibleInput, ...]:

@@ -144,6 +144,12 @@ def _require_plain(run: FlowObjective) -> None:
             where="experts",
             cure="experts=none; the heads of a teacher that experts taught stay in its network",
         )
+    if run.techniques:
+        raise ConfigError(
+            "imitation of a teacher's steps has no technique of regression",
+            where="technique",
+            cure="technique=none",
+        )
     if type(run) is not FlowObjective:
         raise ConfigError(
             f"the terms of {type(run).__name__} cannot be distilled",

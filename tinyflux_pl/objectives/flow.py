@@ -17,6 +17,7 @@ from tinyflux_pl.core.types import Batch, Conditioning, Prediction, TextEmbeddin
 from tinyflux_pl.diffusion import losses, prediction
 from tinyflux_pl.diffusion.weighting import Weighting
 from tinyflux_pl.objectives.teacher_target import TeacherTarget, TeacherTargets
+from tinyflux_pl.techniques.technique import Regression, StepInputs, Technique, all_applied
 
 MAP = "prior_map"  # the port of importance maps
 
@@ -27,7 +28,8 @@ class Draw:
 
     `targets` maps expert -> port -> the teacher's features. `keep_text` (B,) is True where text
     dropout keeps the prompt, independent of expert dropout. `teacher`: velocities of teachers as a
-    part of the regression target; None in a run without them.
+    part of the regression target; None in a run without them. `sample_ids` and `step` are the
+    coordinates of further draws.
     """
 
     t: Tensor
@@ -35,6 +37,8 @@ class Draw:
     cond: Conditioning
     targets: dict[str, dict[str, Tensor]]
     keep_text: Tensor
+    sample_ids: list[int]
+    step: int
     teacher: TeacherTarget | None = None
 
 
@@ -63,7 +67,9 @@ class FlowObjective:
         map_weighting: bool = False,
         seed: int = 0,
         velocity_targets: TeacherTargets | None = None,
+        techniques: Mapping[str, Technique] | None = None,
     ) -> None:
+        self.techniques = dict(techniques or {})
         self.timesteps, self.null_text, self.experts = timesteps, null_text, tuple(experts)
         self.velocity_targets = velocity_targets
         # Without padding, which would lengthen every batch; on the device of the last batch.
@@ -95,6 +101,8 @@ class FlowObjective:
             self.unread["objective.map_weighting"] = "no teacher here has importance maps"
         # the experts' losses at the last call of `terms`, before their weights, for the log
         self.unweighted: dict[str, Tensor] = {}
+        # what the techniques add at the last call of `regress`
+        self.added: dict[str, Tensor] = {}
         # the share of samples with a teacher's velocity at the last call of `draw`
         self.velocity_share: Tensor | None = None
 
@@ -102,7 +110,7 @@ class FlowObjective:
         """Named, weighted scalar terms for one training step."""
         draw = self.draw(denoiser, batch, step)
         output, per_sample = self.regress(denoiser, batch, draw)
-        return self.terms(output, per_sample, batch, draw, step)
+        return self.terms(output, per_sample, batch, draw, step) | self.added
 
     def passes(
         self, denoiser: Denoiser, batch: Batch, step: int
@@ -177,7 +185,7 @@ class FlowObjective:
             self._null = self._null.to(device)
         text = batch.text.where(keep_text, self._null) if self.text_dropout > 0 else batch.text
         cond = batch.conditioning(text, ports, masks)
-        return Draw(t, noise, cond, targets, keep_text, teacher)
+        return Draw(t, noise, cond, targets, keep_text, ids, step, teacher)
 
     def regress(self, denoiser: Denoiser, batch: Batch, draw: Draw) -> tuple[Prediction, Tensor]:
         """The denoiser's output and the weighted regression error of each sample (B,)."""
@@ -186,7 +194,8 @@ class FlowObjective:
         target = prediction.target(denoiser.prediction, batch.latents, draw.noise, draw.t, path)
         if draw.teacher is not None:
             target = draw.teacher.mixed(target, x_t, draw.t, path, denoiser.prediction)
-        output = denoiser(x_t, draw.t, draw.cond)
+        with all_applied(self.techniques, denoiser, _inputs_of(denoiser, x_t, draw)):
+            output = denoiser(x_t, draw.t, draw.cond)
         error = losses.elementwise(self.error, output.sample.float(), target, self.huber_delta)
         if self.map_weighting:
             for name, ports in draw.targets.items():
@@ -195,11 +204,23 @@ class FlowObjective:
                     # it.
                     weighted = draw.keep_text & batch.expert_present[name]
                     error = error * _map_weight(ports[MAP], weighted, *error.shape[-2:])
-        if batch.masks is None:
-            per_sample = losses.unpadded_mean(error, batch.target_mask)
-        else:
-            per_sample = losses.masked_mean(error, batch.masks, self.foreground, self.background)
-        return output, per_sample * self.weighting(path.log_snr(draw.t), denoiser.prediction)
+
+        def mean(error: Tensor) -> Tensor:
+            if batch.masks is None:
+                return losses.unpadded_mean(error, batch.target_mask)
+            return losses.masked_mean(error, batch.masks, self.foreground, self.background)
+
+        regression = Regression(output.sample.float(), target, mean)
+        losses_of = {name: each.loss(regression) for name, each in self.techniques.items()}
+        self.added = {name: loss for name, loss in losses_of.items() if loss is not None}
+        return output, mean(error) * self.weighting(path.log_snr(draw.t), denoiser.prediction)
+
+
+def _inputs_of(denoiser: Denoiser, x_t: Tensor, draw: Draw) -> StepInputs:
+    pictures = (x_t, *draw.cond.references)
+    cells = sum(picture.shape[-2] * picture.shape[-1] for picture in pictures)
+    tokens = cells // denoiser.patch_size**2
+    return StepInputs(draw.sample_ids, draw.step, tokens, x_t.device)
 
 
 def _row(tensors: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:

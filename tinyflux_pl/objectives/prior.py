@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, Prediction, TextEmbeddings
 from tinyflux_pl.objectives.flow import Draw, FlowObjective
 from tinyflux_pl.objectives.teacher_target import TeacherTargets
+from tinyflux_pl.techniques.technique import Technique
 
 
 class PriorPreservation(FlowObjective):
@@ -39,6 +40,7 @@ class PriorPreservation(FlowObjective):
         prior_weight: float = 1.0,
         class_source: int = 1,
         velocity_targets: TeacherTargets | None = None,
+        techniques: Mapping[str, Technique] | None = None,
     ) -> None:
         super().__init__(
             timesteps,
@@ -54,6 +56,7 @@ class PriorPreservation(FlowObjective):
             map_weighting,
             seed,
             velocity_targets,
+            techniques,
         )
         if not 0 <= prior_weight < float("inf"):
             raise ConfigError(

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.data.tasks.test_shapes import tensors, worn
 from tinyflux_pl.core.errors import CaptionError, ConfigError
@@ -116,8 +117,18 @@ def test_a_caption_outside_the_grammar_is_refused_with_the_grammar(caption):
 def test_an_unknown_split_or_a_small_image_is_refused():
     with pytest.raises(ConfigError, match="held_out"):
         Scenes("test")
-    with pytest.raises(ConfigError, match="48"):
-        Scenes(size=32)
+    with pytest.raises(ConfigError, match="24"):
+        Scenes(size=23)
+
+
+def test_at_half_the_size_a_scene_is_the_same_one():
+    small, full = Scenes(count=8, size=24), Scenes(count=8)
+    for i in range(8):
+        assert small[i].captions == full[i].captions
+        pixels = torch.from_numpy(np.asarray(full[i].image)).float().permute(2, 0, 1)
+        halved = functional.avg_pool2d(pixels, 2)
+        drawn = torch.from_numpy(np.asarray(small[i].image)).float().permute(2, 0, 1)
+        assert (halved - drawn).abs().mean() < 4
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])

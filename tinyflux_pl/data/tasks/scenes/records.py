@@ -48,7 +48,7 @@ class Scenes(TaskRecords):
     name = "scenes"
     versions: ClassVar[dict[str, int]] = {"drawing": DRAWING_VERSION, "scenes": SCENES_VERSION}
     prompt_splits = ("train", "held_out")
-    min_size = BASE
+    min_size = BASE // 2
     grammar = GRAMMAR
 
     def __init__(
